@@ -1,0 +1,144 @@
+"""Data sets by name. A sweep's ``dataset: {name: ...}`` is looked up in `DATASETS`.
+
+Options that every data set has are the fields of `Options`. Nothing here imports torch; the loaders do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import DatasetFacts, DatasetKind, locator
+from phasegrid.jobs import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What can be asked of any data set; the order of operations is fraction, label noise, image noise, normalise.
+
+    - `fraction` of the training set kept: the `first` N examples in file order (published code of Yang et al.
+      2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size + 1/2), at least 1.
+    - `label_noise`: the fraction of training labels replaced, always by a *different* class (Yang et al. 2021, text) or by
+      `any` class, the true one included (its published code). Test labels stay clean.
+    - `image_noise` u: adds U[0, u] in pixel units (0..255 for images) to every training input, in float
+      arithmetic, neither wrapped nor clipped.
+    - `normalize`: subtract mean and divide by standard deviation per channel, both of the (corrupted) training set.
+    - `augment`: ``flip_crop`` flips left-right with probability 1/2 and shifts by up to 4 pixels with zero padding, per
+      example and epoch, on the device.
+    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the published code, so that
+      all trials of a cell are about the same training set.
+    """
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    subset: Literal["first", "sample"] = "first"
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    label_noise_to: Literal["different", "any"] = "different"
+    image_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    normalize: bool = True
+    augment: Literal["none", "flip_crop"] = "none"
+    corruption_seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions(Options):
+    """Options of data sets that live in a folder."""
+
+    root: str = locator("data")
+    download: bool = locator(False)
+
+
+@dataclass(frozen=True, slots=True)
+class NpzOptions(Options):
+    """`path` of the file; `sha256` of its bytes is filled in and is its identity.
+
+    Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or ``test_inputs``), ``test_labels``.
+    """
+
+    path: str = locator("")
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpiralOptions(Options):
+    """Two interleaved spirals (Benton et al. 2021, section 5.3 and its notebook): `per_class` training and
+    `test_per_class` test points per class, Gaussian `noise`."""
+
+    per_class: Annotated[int, Field(ge=1)] = 50
+    test_per_class: Annotated[int, Field(ge=1)] = 100
+    noise: Annotated[float, Field(ge=0)] = 1.0
+
+
+def _fixed(num_train: int, num_test: int, shape: tuple[int, ...], classes: int) -> DatasetFacts:
+    return DatasetFacts(num_train, num_test, shape, classes)
+
+
+FIXED_FACTS: Mapping[str, DatasetFacts] = {
+    "digits": _fixed(1297, 500, (1, 8, 8), 10),
+    "mnist": _fixed(60_000, 10_000, (1, 28, 28), 10),
+    "cifar10": _fixed(50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": _fixed(50_000, 10_000, (3, 32, 32), 100),
+    "svhn": _fixed(73_257, 26_032, (3, 32, 32), 10),
+}
+
+
+def kept_count(size: int, fraction: float) -> int:
+    """Return how many of `size` examples a `fraction` keeps: floor(fraction * size + 1/2), at least 1."""
+    return max(1, int(fraction * size + 0.5))
+
+
+def fixed_facts(name: str, args: Mapping[str, Json]) -> DatasetFacts:
+    """Return the facts of a data set of known size, after its `fraction`."""
+    facts = FIXED_FACTS[name]
+    fraction = args["fraction"]
+    assert isinstance(fraction, float)
+    return DatasetFacts(
+        kept_count(facts.num_train, fraction), facts.num_test, facts.input_shape, facts.num_classes
+    )
+
+
+def spiral_facts(args: Mapping[str, Json]) -> DatasetFacts:
+    """Return the facts of two spirals of the size asked for."""
+    per_class, test_per_class, fraction = (
+        args["per_class"],
+        args["test_per_class"],
+        args["fraction"],
+    )
+    assert isinstance(per_class, int)
+    assert isinstance(test_per_class, int)
+    assert isinstance(fraction, float)
+    return DatasetFacts(kept_count(2 * per_class, fraction), 2 * test_per_class, (2,), 2)
+
+
+DATASETS: dict[str, DatasetKind] = {
+    "digits": DatasetKind(
+        Options, "phasegrid.datasets.digits:load", lambda args: fixed_facts("digits", args)
+    ),
+    "mnist": DatasetKind(
+        FileOptions, "phasegrid.datasets.vision:load_mnist", lambda args: fixed_facts("mnist", args)
+    ),
+    "cifar10": DatasetKind(
+        FileOptions,
+        "phasegrid.datasets.vision:load_cifar10",
+        lambda args: fixed_facts("cifar10", args),
+    ),
+    "cifar100": DatasetKind(
+        FileOptions,
+        "phasegrid.datasets.vision:load_cifar100",
+        lambda args: fixed_facts("cifar100", args),
+    ),
+    "svhn": DatasetKind(
+        FileOptions, "phasegrid.datasets.vision:load_svhn", lambda args: fixed_facts("svhn", args)
+    ),
+    "npz": DatasetKind(
+        NpzOptions,
+        "phasegrid.datasets.npz:load",
+        "phasegrid.datasets.npz_file:facts",
+        fingerprint="phasegrid.datasets.npz_file:fingerprint",
+    ),
+    "two_spirals": DatasetKind(
+        SpiralOptions,
+        "phasegrid.datasets.two_spirals:load",
+        spiral_facts,
+    ),
+}

@@ -1,0 +1,123 @@
+"""How a model, a data set or a metric declares itself: facts as data, read without importing torch.
+
+A declaration names its arguments as a frozen dataclass (types, defaults, bounds through
+``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the work lives,
+either as ``"package.module:name"`` (imported when first needed) or as the function itself. The sweep reader
+validates against the dataclass, the planner reads `over`, the store reads `columns`, the analysis draws any column.
+
+A version is bumped by hand when the numbers change.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from phasegrid.jobs import Json, Part
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a metric's table. `type` is an Arrow type by its short name; null is always allowed."""
+
+    name: str
+    type: Literal["float64", "int64", "bool", "string", "list<float64>", "list<list<float64>>"]
+    unit: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What planning must know of a data set before anything is loaded."""
+
+    num_train: int
+    num_test: int
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetKind:
+    """A data set. ``load(root, **args) -> Dataset``; ``facts(args)`` without torch, None if not known before loading.
+
+    `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for the contents
+    (a SHA-256) and become part of the identity; it raises `DataError` when the files are not there.
+    """
+
+    args: type
+    load: str | Callable[..., object]
+    facts: str | Callable[[Mapping[str, Json]], DatasetFacts | None]
+    version: int = 1
+    fingerprint: str | Callable[[Mapping[str, Json]], Mapping[str, Json]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``."""
+
+    args: type
+    make: str | Callable[..., object]
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measurement over one trial, a pair of trials or the trials of a cell.
+
+    ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode, in the order
+    of the job's trials), the data set, and a generator seeded from the job's key; a row maps column names to values.
+    `compute_many(models, groups, data, rngs, **args) -> list[list[row]]`, where a metric has it, does
+    several jobs of one cell at once (all pairs from one product): `groups` are tuples of indices into `models`.
+    `pairs` is the default choice of pairs. `heavy` metrics train something and get a pack of their own.
+    """
+
+    over: Literal["trial", "pair", "cell"]
+    args: type
+    columns: tuple[Column, ...]
+    compute: str | Callable[..., object]
+    compute_many: str | Callable[..., object] | None = None
+    version: int = 1
+    pairs: Literal["first", "ring", "all"] = "all"
+    min_trials: int = 1
+    heavy: bool = False
+    label: str = ""
+
+
+def locator(default: T) -> T:
+    """Declare an argument that says where to find a thing and is not part of its identity."""
+    value: T = field(default=default, metadata={"locator": True})
+    return value
+
+
+def later(default: T) -> T:
+    """Declare an argument added after release 1 of its owner: at its default it is left out of the key."""
+    value: T = field(default=default, metadata={"later": True})
+    return value
+
+
+def make_part(name: str, version: int, args_type: type, args: Mapping[str, Json]) -> Part:
+    """Split resolved arguments into what is hashed and what only locates."""
+    hashed: dict[str, Json] = {}
+    locators: dict[str, Json] = {}
+    for spec in fields(args_type):
+        value = args[spec.name]
+        if spec.metadata.get("locator"):
+            locators[spec.name] = value
+        elif not (spec.metadata.get("later") and value == _default(spec)):
+            hashed[spec.name] = value
+    return Part(name, version, hashed, locators)
+
+
+def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
+    """Return the function that a declaration refers to."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    function: Callable[..., T] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _default(spec: Any) -> object:
+    return spec.default_factory() if spec.default is MISSING else spec.default

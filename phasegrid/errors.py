@@ -1,0 +1,36 @@
+"""The errors a user can meet.
+
+PhasegridError
+├── SweepError     a sweep file, a setting or an argument is wrong         exit code 2
+├── DataError      a data set is missing, malformed or does not fit        exit code 2
+├── StoreError     a store cannot be read or written, or is damaged        exit code 4
+├── ClusterError   Ray cannot be reached or started                        exit code 4
+└── MetricError    a metric cannot be computed on what it was given        a failed job
+
+A message says what was being done, to which thing, what was found, what is allowed, and what to do.
+A diverged training is a result, not an error.
+"""
+
+
+class PhasegridError(Exception):
+    """Base of every error that phasegrid raises for its user."""
+
+
+class SweepError(PhasegridError, ValueError):
+    """A sweep file or setting is wrong; the message lists every mistake."""
+
+
+class DataError(PhasegridError, ValueError):
+    """A data set is missing, malformed, or does not fit what was asked of it."""
+
+
+class StoreError(PhasegridError, OSError):
+    """A store cannot be reached, read or written, or holds something damaged."""
+
+
+class ClusterError(PhasegridError, RuntimeError):
+    """Ray cannot be reached or started."""
+
+
+class MetricError(PhasegridError, ValueError):
+    """A metric cannot be computed on these models or these arguments."""

@@ -1,0 +1,165 @@
+"""What a job is and what it is called.
+
+A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a seed, fully
+resolved. A *metric job* measures one trial, a pair of trials or all trials of a cell. A *pack* is a list of jobs that
+one process does together; it is how work is scheduled and never part of a job's identity.
+
+A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved specification]`` as
+canonical JSON. What cannot change the answer (device, workers, pack, retries, storage, the sweep's name, the place in
+the grid) is not in it. Standard library only.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+
+KEY_DIGITS = 32
+
+
+def canonical_json(value: Json) -> str:
+    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, shortest floats.
+
+    An integral float is written as a float (``1.0``), so a value must be coerced to its declared type first.
+
+    Raises:
+        ValueError: for NaN or an infinity, which JSON does not have.
+        TypeError: for anything that is not JSON.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
+def text_key(text: str) -> str:
+    """Return the key of a specification that is already canonical JSON text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def content_key(kind: str, version: int, spec: Json) -> str:
+    """Return the key of a job: 32 hexadecimal digits of SHA-256 over canonical JSON.
+
+    >>> content_key("trial", 1, {"seed": 0}) == content_key("trial", 1, {"seed": 1})
+    False
+    """
+    return text_key(canonical_json([kind, version, spec]))
+
+
+def stream_seed(seed: int | str, stream: str) -> int:
+    """Derive the 63-bit seed of a named random stream from a trial's seed or a job's key.
+
+    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of every
+    other trial's, whatever ran before them.
+    """
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named thing of a trial or a metric job, every argument resolved.
+
+    `args` is hashed. `locators` (a data folder, whether to download) say where to find the thing and are not.
+    """
+
+    name: str
+    version: int
+    args: Mapping[str, Json]
+    locators: Mapping[str, Json] = field(default_factory=dict)
+
+    def spec(self) -> Json:
+        """Return what is hashed."""
+        return {"name": self.name, "version": self.version, "args": self.args}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training: what to train on, what to train, how, and the seed."""
+
+    key: str
+    dataset: Part
+    model: Part
+    recipe: Mapping[str, Json]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricJob:
+    """One measurement: a metric with its arguments, over trials named by their keys."""
+
+    key: str
+    metric: Part
+    trials: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
+
+    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such axis.
+    """
+
+    index: int
+    facet: tuple[tuple[str, Json], ...]
+    load: Json
+    temperature: Json
+    trials: tuple[Trial, ...]
+    metric_jobs: tuple[MetricJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every cell of a sweep, with the paths of its axes."""
+
+    sweep: str
+    load_path: str | None
+    temperature_path: str | None
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Jobs that one process does together.
+
+    `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived from the keys of its
+    jobs. `needs` are the trial keys that must be stored before it can start. `trials` are the trials to train
+    (``train``) or those the metric jobs are about (``measure``).
+    """
+
+    key: str
+    kind: Literal["train", "measure"]
+    cell: int
+    trials: tuple[Trial, ...]
+    metric_jobs: tuple[MetricJob, ...] = ()
+    needs: tuple[str, ...] = ()
+    cost_s: float = 0.0
+
+    def job_keys(self) -> tuple[str, ...]:
+        """Return the keys of the jobs this pack does."""
+        if self.kind == "train":
+            return tuple(trial.key for trial in self.trials)
+        return tuple(job.key for job in self.metric_jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job of a pack ended; small enough to travel through any executor.
+
+    `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged trial; a
+    result), ``already`` (it was stored before) or ``failed``. `error` holds exception and traceback of a failure.
+    """
+
+    key: str
+    status: Literal["done", "diverged", "not_applicable", "already", "failed"]
+    seconds: float = 0.0
+    error: str | None = None
+    kind: Literal["app", "infra", "oom"] | None = None
+
+
+def is_finite_number(value: object) -> bool:
+    """Say whether `value` is a number (not a bool) that is neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,167 @@
+"""Declarations of the metrics that train something between trials: mode connectivity and simplexes."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectivityArgs:
+    """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021, appendix B.
+
+    SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant; momentum 0.9, batch 128;
+    loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch. `bends` free control points (a quadratic Bezier curve has
+    one). `init`: bends start on the segment (``linear``, Garipov et al.) or from a random network
+    (``random``, what the published code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm
+    statistics are recomputed at every point from (at most `refresh_examples`) training examples.
+    """
+
+    curve: Literal["bezier", "polychain"] = "bezier"
+    bends: Annotated[int, Field(ge=1, le=64)] = 1
+    epochs: Count = 50
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch_size: Count = 128
+    weight_decay: NonNegative = 5e-4
+    init: Literal["linear", "random"] = "linear"
+    points: Annotated[int, Field(ge=3)] = 5
+    refresh_examples: Count | None = None
+
+
+CONNECTIVITY = Metric(
+    over="pair",
+    args=ConnectivityArgs,
+    compute="phasegrid.metrics.connectivity:compute",
+    compute_many=None,
+    pairs="first",
+    min_trials=2,
+    heavy=True,
+    label="Mode connectivity",
+    columns=(
+        Column(
+            "mode_connectivity",
+            "float64",
+            "percentage points",
+            "mean end error minus error at t*, training set; < 0 is a barrier",
+        ),
+        Column(
+            "t_star",
+            "float64",
+            "",
+            "where the training error is farthest from the mean of the ends",
+        ),
+        Column("mode_connectivity_loss", "float64", "nats", "the same on training loss"),
+        Column("mode_connectivity_test", "float64", "percentage points", "the same on test error"),
+        Column("t", "list<float64>", "", "points of the curve evaluated"),
+        Column("train_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("train_error_percent", "list<float64>", "%", "training error at each t"),
+        Column("test_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("test_error_percent", "list<float64>", "%", "test error at each t"),
+        Column(
+            "length",
+            "float64",
+            "",
+            "length of the curve in weight space, by chords between 101 points",
+        ),
+        Column("length_ratio", "float64", "", "length over the distance of the ends"),
+        Column(
+            "end_residual_percent",
+            "float64",
+            "percentage points",
+            "largest |error at an end of the curve - error of the checkpoint as saved|: what refreshing BatchNorm changed (0 without BatchNorm)",
+        ),
+        Column(
+            "final_curve_loss",
+            "float64",
+            "nats",
+            "regularised loss of the last epoch of curve training",
+        ),
+        Column("num_bends", "int64", "", "free control points"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimplexArgs:
+    """A simplicial complex of low loss through the trials of a cell (SPRO; Benton et al. 2021, section 4, eq. 1).
+
+    `connectors` points theta_j are trained one after another, earlier ones frozen, by
+    (1/samples) sum_h L(phi_h) - lambda_j log V(K), phi_h uniform in a simplex of the complex K = {(w_i, theta_0..theta_j)}
+    chosen with probability proportional to its volume (``sampling: volume``, uniform on the complex: the paper) or uniformly
+    (``sampling: simplex``, the published code). `volume_lambda`: one number, or one per connector (a schedule).
+    H = `samples` = 5 in paper and code. `modes`: how many of the cell's trials, in order of seed (null: all).
+    A new connector starts at the mean of the vertices plus `jitter` times the rms edge in a random direction (V = 0 at the mean).
+    Expected losses are means over `eval_samples` points of the complex, with standard errors.
+    """
+
+    connectors: Count = 1
+    samples: Count = 5
+    epochs: Count = 10
+    lr: Positive = 0.005
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch_size: Count = 128
+    weight_decay: NonNegative = 0.0
+    volume_lambda: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative = 1e-3
+    sampling: Literal["volume", "simplex"] = "volume"
+    jitter: Positive = 1e-2
+    eval_samples: Annotated[int, Field(ge=2)] = 10
+    refresh_examples: Count | None = None
+
+
+SIMPLEX = Metric(
+    over="cell",
+    args=SimplexArgs,
+    compute="phasegrid.metrics.simplex:compute",
+    min_trials=2,
+    heavy=True,
+    label="Simplex volume",
+    columns=(
+        Column(
+            "log_volume",
+            "float64",
+            "",
+            "log of the total volume of the complex (log-sum-exp over simplexes)",
+        ),
+        Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
+        Column("dimension", "int64", "", "dimension of each simplex"),
+        Column("num_modes", "int64", "", "trials joined"),
+        Column("num_connectors", "int64", "", "connecting points"),
+        Column(
+            "expected_train_loss", "float64", "nats", "mean loss over the complex, training set"
+        ),
+        Column(
+            "expected_train_loss_stderr",
+            "float64",
+            "nats",
+            "its standard error over sampled points",
+        ),
+        Column(
+            "expected_train_accuracy_percent",
+            "float64",
+            "%",
+            "mean training accuracy over the complex",
+        ),
+        Column("expected_test_loss", "float64", "nats", "mean loss over the complex, test set"),
+        Column(
+            "expected_test_loss_stderr", "float64", "nats", "its standard error over sampled points"
+        ),
+        Column(
+            "expected_test_accuracy_percent", "float64", "%", "mean test accuracy over the complex"
+        ),
+        Column(
+            "connector_losses",
+            "list<float64>",
+            "nats",
+            "data term of the last epoch, per connector",
+        ),
+        Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
+        Column("num_samples", "int64", "", "points of the complex evaluated"),
+    ),
+)

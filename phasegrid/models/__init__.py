@@ -1,0 +1,50 @@
+"""Model families by name. A sweep's ``model: {name: ...}`` is looked up in `MODELS`. Nothing here imports torch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Model
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+@dataclass(frozen=True, slots=True)
+class MlpArgs:
+    """A fully connected network: inputs, `depth` hidden layers of `width` units, classes."""
+
+    width: Width = 128
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+
+
+@dataclass(frozen=True, slots=True)
+class SmallCnnArgs:
+    """Two 3x3 convolutions (k, 2k channels), each with ReLU and 2x2 max-pooling, and a linear layer."""
+
+    width: Width = 8
+    batch_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResNet18Args:
+    """ResNet18 with stages of width k, 2k, 4k, 8k and a 3x3 stem (the CIFAR form; k = 64 is the usual net)."""
+
+    width: Width = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Vgg11Args:
+    """VGG11 with convolutions of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, with bias, and one linear layer."""
+
+    width: Width = 64
+    batch_norm: bool = True
+
+
+MODELS: dict[str, Model] = {
+    "mlp": Model(MlpArgs, "phasegrid.models.mlp:make"),
+    "small_cnn": Model(SmallCnnArgs, "phasegrid.models.small_cnn:make"),
+    "resnet18": Model(ResNet18Args, "phasegrid.models.resnet:make"),
+    "vgg11": Model(Vgg11Args, "phasegrid.models.vgg:make"),
+}
