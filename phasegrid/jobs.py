@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 KEY_DIGITS = 32
 
@@ -89,18 +89,35 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class MetricJob:
-    """One measurement: a metric with its arguments, over trials named by their keys."""
+    """One measurement: a metric with its arguments, over trials named by their keys.
+
+    A `heavy` one trains something and gets a pack of its own (a matter of scheduling: it is not in the key).
+    """
 
     key: str
     metric: Part
     trials: tuple[str, ...]
+    heavy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters, forward FLOPs of one
+    example (a multiply-add counts 2)."""
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    num_parameters: int
+    forward_flops: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
 
-    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such axis.
+    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such axis; `work` is None
+    where the model or the data set is a plug-in that does not say.
     """
 
     index: int
@@ -109,6 +126,7 @@ class Cell:
     temperature: Json
     trials: tuple[Trial, ...]
     metric_jobs: tuple[MetricJob, ...]
+    work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,16 @@ class Options:
 
     - `fraction` of the training set kept: the `first` N examples in file order (published code of Yang et al.
       2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size + 1/2), at least 1.
-    - `label_noise`: the fraction of training labels replaced, always by a *different* class (Yang et al. 2021, text) or by
-      `any` class, the true one included (its published code). Test labels stay clean.
+    - `label_noise` p: floor(p N + 1/2) of the N training labels are replaced, always by a *different* class (Yang et
+      al. 2021, text) or by `any` class, the true one included (its published code). Test labels stay clean.
     - `image_noise` u: adds U[0, u] in pixel units (0..255 for images) to every training input, in float
       arithmetic, neither wrapped nor clipped.
     - `normalize`: subtract mean and divide by standard deviation per channel, both of the (corrupted) training set.
+      Without it images are in 0..1 and other inputs are as they come.
     - `augment`: ``flip_crop`` flips left-right with probability 1/2 and shifts by up to 4 pixels with zero padding, per
       example and epoch, on the device.
-    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the published code, so that
-      all trials of a cell are about the same training set.
+    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the published code, so
+      that all trials of a cell are about the same training set.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -52,7 +53,8 @@ class FileOptions(Options):
 class NpzOptions(Options):
     """`path` of the file; `sha256` of its bytes is filled in and is its identity.
 
-    Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or ``test_inputs``), ``test_labels``.
+    Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or ``test_inputs``),
+    ``test_labels``; layouts and types are described in `phasegrid.datasets.npz_file`.
     """
 
     path: str = locator("")

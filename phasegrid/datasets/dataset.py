@@ -13,7 +13,8 @@ class Dataset:
 
     Shapes: `train_inputs` (N, *S) float32, `train_labels` (N,) int64, likewise `test_*`; S is `input_shape`.
     `pixel` is what one pixel unit (1/255 of the full range of an image) measures in the normalised inputs, per
-    channel, shape (C, 1, 1) for images and broadcastable to S for others: image noise of u pixel units is ``u * pixel * U[0, 1]``.
+    channel, shape (C, 1, 1) for images and broadcastable to S for others: image noise of u pixel units is
+    ``u * pixel * U[0, 1]``.
     `padding` is what a pixel of value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
     """
 

@@ -1,0 +1,165 @@
+"""Cells from seeds: mean, standard error, n, and what is missing, diverged or collapsed.
+
+A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are taken of the mean. Diverged
+trials are counted, never averaged. Collapsed ones (trained, but to chance) are averaged, as published, and flagged.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.grid import Floats, Grid, by_pair, by_seed
+from analysis.quantities import QUANTITIES, Quantity, quantity
+
+COLLAPSED_LOSS = 0.95
+"""Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned."""
+COLLAPSED_ACCURACY = 1.5
+"""Multiple of 100/classes, the accuracy of a guess in percent, up to which nothing was learned."""
+
+PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
+
+
+def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Return one row per quantity and planned cell, in the order of `names` (default: all there is).
+
+    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds and ``n_pairs`` pairs averaged,
+    ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``status``: ``done``, ``missing`` or ``diverged``.
+
+    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that pairs share
+    seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair leaves no spread.
+    """
+    chosen = measured(grid) if names is None else list(names)
+    if not chosen:
+        return pd.DataFrame(columns=["quantity", *PLACE_COLUMNS])
+    n_collapsed = collapsed_seeds(grid).sum(axis=1)
+    return pd.concat(
+        [_one(grid, quantity(name), n_collapsed) for name in chosen], ignore_index=True
+    )
+
+
+def measured(grid: Grid) -> list[str]:
+    """Return the names of the quantities with at least one number, in declared order, variants after their base."""
+    present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
+    order = list(QUANTITIES)
+    return sorted(present, key=lambda name: (order.index(name.partition("[")[0]), name))
+
+
+def counts_in_words(table: pd.DataFrame) -> str:
+    """Say in one line what the cells of a table rest on.
+
+    >>> counts_in_words(pd.DataFrame({"n": [5, 4, 0], "n_pairs": 0, "n_diverged": [0, 1, 0], "n_collapsed": 0,
+    ...                               "status": ["done", "done", "missing"]}))
+    'n = 4–5 seeds; 1 cell missing; 1 trial diverged'
+    """
+    done = table[table["status"] == "done"]
+    parts = [f"n = {_span(done['n'], 'seed')}"] if len(done) else ["no cell measured"]
+    if (done["n_pairs"] > 0).any():
+        parts[0] += f", {_span(done['n_pairs'], 'pair')}"
+    for status, what in (("missing", "missing"), ("diverged", "diverged")):
+        count = int((table["status"] == status).sum())
+        if count:
+            parts.append(f"{count} cell{'s' * (count != 1)} {what}")
+    for column, what in (("n_diverged", "diverged"), ("n_collapsed", "collapsed")):
+        count = int(table[column].sum())
+        if count:
+            parts.append(f"{count} trial{'s' * (count != 1)} {what}")
+    return "; ".join(parts)
+
+
+def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
+    """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 * 100/classes.
+
+    A missing accuracy is taken to agree. Where the number of classes is not known no trial is called collapsed.
+    """
+    classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
+    loss = by_seed(grid.values, "train_loss", grid.cells)
+    accuracy = by_seed(grid.values, "train_accuracy", grid.cells)
+    at_chance = ~(accuracy > COLLAPSED_ACCURACY * 100 / classes)
+    return np.asarray((loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance)
+
+
+def jackknife(array: Floats) -> tuple[Floats, Floats]:
+    """Return mean and jackknife standard error over seeds of (C, S) trials or (C, S, S) pairs, ignoring NaN.
+
+    se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a number. NaN where fewer than two
+    m_i exist.
+    """
+    there = ~np.isnan(array)
+    filled = np.where(there, array, 0.0)
+    axes = tuple(range(1, array.ndim))
+    total, count = filled.sum(axis=axes), there.sum(axis=axes)
+    if array.ndim == 2:
+        with_seed, count_with = filled, there.astype(int)
+    else:
+        with_seed = filled.sum(axis=1) + filled.sum(axis=2)
+        count_with = there.sum(axis=1) + there.sum(axis=2)
+    left = count[:, None] - count_with
+    usable = (count_with > 0) & (left > 0)
+    without = np.where(usable, (total[:, None] - with_seed) / np.maximum(left, 1), 0.0)
+    n = usable.sum(axis=1)
+    centre = without.sum(axis=1) / np.maximum(n, 1)
+    squares = np.where(usable, (without - centre[:, None]) ** 2, 0.0).sum(axis=1)
+    stderr = np.where(n >= 2, np.sqrt((n - 1) / np.maximum(n, 1) * squares), np.nan)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean, stderr
+
+
+def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.DataFrame:
+    table = grid.cells[[*PLACE_COLUMNS, "n_planned", "n_diverged"]].reset_index(drop=True)
+    table.insert(0, "quantity", what.name)
+    table["n_collapsed"] = n_collapsed
+    if what.over == "cell":
+        mean, stderr, n, pairs = _whole_cells(grid, what)
+    else:
+        reader = by_pair if what.over == "pair" else by_seed
+        array = reader(grid.values, what.name, grid.cells)
+        mean, stderr = jackknife(array)
+        n, pairs = _counts(array)
+    if what.transform == "log_mean":
+        mean, stderr = _logarithm(mean, stderr)
+    table["value"], table["stderr"], table["n"], table["n_pairs"] = mean, stderr, n, pairs
+    table["status"] = np.where(
+        ~np.isnan(mean), "done", np.where(_all_diverged(grid), "diverged", "missing")
+    )
+    return table
+
+
+def _logarithm(mean: Floats, stderr: Floats) -> tuple[Floats, Floats]:
+    positive = mean > 0
+    safe = np.where(positive, mean, 1.0)
+    return (
+        np.where(positive, np.log(safe), np.nan),
+        np.where(positive, stderr / safe, np.nan),
+    )
+
+
+def _counts(array: Floats) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+    """Count seeds with a number and, for pairs, pairs whatever their order."""
+    there = ~np.isnan(array)
+    if array.ndim == 2:
+        return there.sum(axis=1), np.zeros(len(array), dtype=int)
+    either = there | there.transpose(0, 2, 1)
+    return either.any(axis=2).sum(axis=1), np.triu(either, 1).sum(axis=(1, 2))
+
+
+def _whole_cells(
+    grid: Grid, what: Quantity
+) -> tuple[Floats, Floats, npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+    rows = grid.values[grid.values["quantity"] == what.name].set_index("cell")
+    rows = rows[~rows.index.duplicated()].reindex(grid.cells["cell"])
+    value = rows["value"].to_numpy(dtype=float)
+    n = np.where(np.isnan(value), 0, grid.cells["n_done"].to_numpy(dtype=int))
+    return value, rows["stderr"].to_numpy(dtype=float), n, np.zeros(len(n), dtype=int)
+
+
+def _all_diverged(grid: Grid) -> npt.NDArray[np.bool_]:
+    diverged, done = grid.cells["n_diverged"].to_numpy(), grid.cells["n_done"].to_numpy()
+    return np.asarray((diverged > 0) & (done == 0))
+
+
+def _span(counts: "pd.Series[int]", noun: str) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    text = str(low) if low == high else f"{low}–{high}"
+    return f"{text} {noun}{'s' * (high != 1)}"

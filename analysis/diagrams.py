@@ -1,0 +1,241 @@
+"""Phase diagrams: one table of cells onto one Axes. Nothing is computed here but where ink goes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
+
+from analysis.aggregation import counts_in_words
+from analysis.colours import ColourScale, colour_scale
+from analysis.phases import PHASES, UNDETERMINED
+from analysis.quantities import Quantity
+from analysis.regions import borders, centres, label_array
+from analysis.scales import Axis, Frame, thinned
+from analysis.style import DIVERGED, MISSING, PHASE_COLOURS, PHASE_MEANINGS, UNSURE
+
+HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
+
+
+def phase_diagram(
+    ax: Axes,
+    table: pd.DataFrame,
+    quantity: Quantity,
+    frame: Frame,
+    *,
+    phases: pd.DataFrame | None = None,
+    colours: ColourScale | None = None,
+    title: str | None = None,
+    colour_bar: bool = True,
+    legend: bool = True,
+) -> Axes:
+    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell is missing or diverged.
+
+    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw borders and names;
+    `colours` the scale to share between panels (by default from this table). A small digit in a cell is its n where that
+    differs from the commonest n.
+    """
+    scale = colours or colour_scale(table, quantity)
+    values = _array(table, "value", frame)
+    mesh = ax.pcolormesh(
+        frame.load.edges,
+        frame.temperature.edges,
+        np.ma.masked_invalid(values),
+        cmap=quantity.colours,
+        norm=scale.norm(),
+        edgecolors="face",
+        linewidth=0.2,
+    )
+    draw_axes(ax, frame)
+    hatch_cells(ax, table, frame)
+    _write_odd_counts(ax, table, frame)
+    if phases is not None:
+        draw_borders(ax, phases, frame)
+    write_title(ax, quantity.title() if title is None else title, counts_in_words(table))
+    if colour_bar and not np.isnan(values).all():
+        bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
+        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.set_ticks(list(scale.ticks), labels=list(scale.tick_labels))
+        bar.ax.minorticks_off()
+        bar.set_label(quantity.title())
+    if legend and (handles := status_handles(table)):
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
+    return ax
+
+
+def phase_map(
+    ax: Axes, phases: pd.DataFrame, frame: Frame, *, title: str = "phase", legend: bool = True
+) -> Axes:
+    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched where there is none."""
+    names = label_array(phases, frame.load, frame.temperature)
+    codes = np.array([[PHASES.index(name) if name else -1 for name in row] for row in names])
+    ax.pcolormesh(
+        frame.load.edges,
+        frame.temperature.edges,
+        np.ma.masked_less(codes, 0),
+        cmap=ListedColormap([PHASE_COLOURS[phase] for phase in PHASES]),
+        norm=BoundaryNorm(np.arange(len(PHASES) + 1) - 0.5, len(PHASES)),
+        edgecolors="face",
+        linewidth=0.2,
+    )
+    draw_axes(ax, frame)
+    for row in phases[phases["phase"] == UNDETERMINED].itertuples():
+        style = UNSURE if isinstance(row.nearest, str) else MISSING
+        ax.add_patch(_cell(frame, row.load_label, row.temperature_label, style))
+    draw_borders(ax, phases, frame)
+    unsure = int((phases["phase"] == UNDETERMINED).sum())
+    write_title(ax, title, f"{unsure} of {len(phases)} cells undetermined")
+    if legend:
+        ax.legend(handles=phase_handles(phases), loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    return ax
+
+
+def draw_axes(ax: Axes, frame: Frame) -> None:
+    """Set scales, limits, directions, names and ticks: load to the right, temperature upward, a tick per value."""
+    box = ax.get_position()
+    width, height = ax.figure.get_figwidth() * box.width, ax.figure.get_figheight() * box.height  # type: ignore[union-attr]
+    letter = 7 / 72  # the ticks' font size in inches
+    wide = [(0.62 * len(text) + 0.7) * letter / width for text in frame.load.labels]
+    high = [1.15 * letter / height] * len(frame.temperature.labels)
+    for axis, scale, gaps in ((ax.xaxis, frame.load, wide), (ax.yaxis, frame.temperature, high)):
+        spacing = "log" if scale.spacing == "log" else "linear"
+        (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)(spacing)
+        kept = thinned(scale, gaps)
+        axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
+        axis.set_major_formatter(FixedFormatter([scale.labels[i] for i in kept]))
+        axis.set_minor_locator(FixedLocator(list(scale.centres)))
+        axis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(*_ends(frame.load))
+    ax.set_ylim(*_ends(frame.temperature))
+    ax.set_xlabel(f"{frame.load.name}  (load →)")
+    ax.set_ylabel(f"{frame.temperature.name}  (temperature →)")
+
+
+def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
+    """Hatch the cells without a number: one hatch where it is missing, another where every trial diverged."""
+    for status, style in (("missing", MISSING), ("diverged", DIVERGED)):
+        for row in table[table["status"] == status].itertuples():
+            ax.add_patch(_cell(frame, row.load_label, row.temperature_label, style))
+
+
+def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
+    """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in its largest region."""
+    lines = borders(phases, frame.load, frame.temperature)
+    for soft, dash, width in ((True, (0, (2, 1.5)), 0.9), (False, "solid", 1.3)):
+        chosen = lines[lines["within_iv"] == soft]
+        segments = [[(row.x0, row.y0), (row.x1, row.y1)] for row in chosen.itertuples()]
+        if segments:
+            ax.add_collection(
+                LineCollection(
+                    segments, colors="black", linewidths=width, linestyles=[dash], capstyle="butt", path_effects=HALO
+                ),
+                autolim=False,
+            )
+    for row in centres(phases, frame.load, frame.temperature).itertuples():
+        ax.text(
+            float(row.x),  # type: ignore[arg-type]
+            float(row.y),  # type: ignore[arg-type]
+            str(row.phase),
+            ha="center",
+            va="center",
+            fontsize=8.5 if int(row.cells) > 3 else 7,  # type: ignore[call-overload]
+            fontweight="bold",
+            path_effects=HALO,
+            gid="phase-name",
+        )
+
+
+def status_handles(table: pd.DataFrame) -> list[Patch]:
+    """Return the legend of the hatches that occur in a table."""
+    found = set(table["status"])
+    entries = (("missing", "not measured", MISSING), ("diverged", "every trial diverged", DIVERGED))
+    return [_swatch(label, style) for status, label, style in entries if status in found]
+
+
+def phase_handles(phases: pd.DataFrame) -> list[Patch]:
+    """Return the legend of the phases that occur, with what they mean."""
+    found = set(phases["nearest"].dropna())
+    handles = [
+        Patch(facecolor=PHASE_COLOURS[phase], label=f"{phase}  {PHASE_MEANINGS[phase]}")
+        for phase in PHASES
+        if phase in found
+    ]
+    unsure = phases["phase"] == UNDETERMINED
+    if (unsure & phases["nearest"].notna()).any():
+        handles.append(_swatch("undetermined (nearest phase in colour)", {**UNSURE, "facecolor": "#8fa3a8"}))
+    if (unsure & phases["nearest"].isna()).any():
+        handles.append(_swatch("no phase: not measured", MISSING))
+    return handles
+
+
+def write_title(ax: Axes, title: str, caption: str) -> None:
+    """Write the title above the axes and, small and grey between the two, what the cells rest on."""
+    ax.set_title(title, loc="left", pad=13, fontweight="bold")
+    ax.annotate(
+        caption, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=6.3, color="0.35", va="bottom"
+    )
+
+
+def _array(table: pd.DataFrame, column: str, frame: Frame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    array = np.full((len(frame.temperature.labels), len(frame.load.labels)), np.nan)
+    for row in table[["temperature_label", "load_label", column]].itertuples(index=False):
+        array[frame.temperature.index(str(row[0])), frame.load.index(str(row[1]))] = row[2]
+    return array
+
+
+def _write_odd_counts(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
+    done = table[table["status"] == "done"]
+    if done.empty:
+        return
+    usual = done["n"].mode().iloc[-1]
+    for row in done[done["n"] != usual].itertuples():
+        i, j = frame.load.index(str(row.load_label)), frame.temperature.index(str(row.temperature_label))
+        ax.annotate(
+            str(row.n),
+            (frame.load.centres[i], frame.temperature.centres[j]),
+            ha="center",
+            va="center",
+            fontsize=5.5,
+            path_effects=[patheffects.withStroke(linewidth=1.2, foreground="white")],
+            gid="odd-count",
+        )
+
+
+def _ends(axis: Axis) -> tuple[float, float]:
+    low, high = axis.edges[0], axis.edges[-1]
+    return (high, low) if axis.inverted else (low, high)
+
+
+def _cell(frame: Frame, load: object, temperature: object, style: dict[str, str]) -> Rectangle:
+    i, j = frame.load.index(str(load)), frame.temperature.index(str(temperature))
+    x0, x1 = frame.load.edges[i : i + 2]
+    y0, y1 = frame.temperature.edges[j : j + 2]
+    return Rectangle((x0, y0), x1 - x0, y1 - y0, linewidth=0, **style)  # type: ignore[arg-type]
+
+
+def _swatch(label: str, style: dict[str, str]) -> Patch:
+    return Patch(label=label, linewidth=0.4, **style)  # type: ignore[arg-type]
+
+
+def rows_of(table: pd.DataFrame, quantity: str, facet: str) -> pd.DataFrame:
+    """Return the rows of one quantity and one facet."""
+    return table[(table["quantity"] == quantity) & (table["facet"] == facet)]
+
+
+__all__: Sequence[str] = (
+    "draw_axes",
+    "draw_borders",
+    "hatch_cells",
+    "phase_diagram",
+    "phase_handles",
+    "phase_map",
+    "rows_of",
+    "status_handles",
+    "write_title",
+)

@@ -1,0 +1,111 @@
+"""A sweep's results as plain tables: what the rest of the analysis reads.
+
+Letters: C cells, S seeds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+CELL_COLUMNS = (
+    "cell",
+    "facet",
+    "load",
+    "load_label",
+    "temperature",
+    "temperature_label",
+    "num_classes",
+    "n_planned",
+    "n_done",
+    "n_diverged",
+)
+VALUE_COLUMNS = (
+    "quantity",
+    "cell",
+    "facet",
+    "load",
+    "temperature",
+    "load_label",
+    "temperature_label",
+    "seed_a",
+    "seed_b",
+    "value",
+    "stderr",
+    "outcome",
+)
+CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent")
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything the store holds of one sweep.
+
+    - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and `temperature` are NaN where an
+      axis is not of numbers. `num_classes` is NaN where it is not known. Cells that are planned but hold nothing are here.
+    - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are null for whole cells;
+      `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is the
+      measurement's own standard error, null where it has none.
+    - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
+    """
+
+    sweep: str
+    load_path: str | None
+    temperature_path: str | None
+    cells: pd.DataFrame
+    values: pd.DataFrame
+    curves: pd.DataFrame
+
+    def facets(self) -> list[str]:
+        """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""
+        return [str(facet) for facet in self.cells["facet"].unique()]
+
+
+def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
+    """Return one quantity of trials as an array (C, S), NaN where there is no number."""
+    rows = _numbers(values, quantity, cells)
+    seeds = _seeds(values)
+    array = np.full((len(cells), len(seeds)), np.nan)
+    array[_positions(rows["cell"], cells["cell"]), seeds.get_indexer(rows["seed_a"])] = rows[
+        "value"
+    ]
+    return array
+
+
+def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
+    """Return one quantity of pairs as an array (C, S, S), NaN where there is no number.
+
+    Pairs measured in both orders keep both; the diagonal (a model with itself) is left out.
+    """
+    rows = _numbers(values, quantity, cells)
+    rows = rows[rows["seed_a"] != rows["seed_b"]]
+    seeds = _seeds(values)
+    array = np.full((len(cells), len(seeds), len(seeds)), np.nan)
+    where = (
+        _positions(rows["cell"], cells["cell"]),
+        seeds.get_indexer(rows["seed_a"]),
+        seeds.get_indexer(rows["seed_b"]),
+    )
+    array[where] = rows["value"]
+    return array
+
+
+def _numbers(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> pd.DataFrame:
+    wanted = (
+        (values["quantity"] == quantity)
+        & values["value"].notna()
+        & values["cell"].isin(cells["cell"])
+    )
+    return values[wanted]
+
+
+def _seeds(values: pd.DataFrame) -> pd.Index:
+    seeds = pd.concat([values["seed_a"], values["seed_b"]]).dropna()
+    return pd.Index(np.sort(seeds.unique()))
+
+
+def _positions(wanted: pd.Series, cells: pd.Series) -> npt.NDArray[np.intp]:
+    return pd.Index(cells).get_indexer(pd.Index(wanted))

@@ -1,0 +1,156 @@
+"""What can be drawn, as data: where a quantity lives in the store and how it is read, named and coloured.
+
+Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful zero. Limits are those of the
+data over all facets (2nd to 98th percentile, ends marked on the bar) unless they are fixed here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from phasegrid.errors import SweepError
+
+Over = Literal["trial", "pair", "cell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One number per cell of a diagram.
+
+    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has several.
+    `transform` ``log_mean`` is the natural logarithm of the mean over seeds (as in the published notebook of Yang et al.
+    2021: the mean first, then the log). `centre` is where a diverging colour map is neutral. `scale` is that of the colours.
+    """
+
+    name: str
+    label: str
+    unit: str
+    table: str
+    column: str
+    over: Over
+    better: Literal["higher", "lower", "none"] = "none"
+    transform: Literal["none", "log_mean"] = "none"
+    colours: str = "viridis"
+    limits: tuple[float, float] | None = None
+    centre: float | None = None
+    scale: Literal["linear", "log"] = "linear"
+    layer: str | None = None
+    stderr_column: str | None = None
+
+    def title(self) -> str:
+        """Return label and unit as an axis or a colour bar shows them.
+
+        >>> QUANTITIES["test_accuracy"].title()
+        'test accuracy (%)'
+        """
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def _loss(name: str, label: str, table: str, column: str) -> Quantity:
+    return Quantity(
+        name, label, "nats", table, column, "trial", "lower", colours="viridis_r", scale="log"
+    )
+
+
+def _accuracy(name: str, label: str, table: str, column: str) -> Quantity:
+    return Quantity(name, label, "%", table, column, "trial", "higher", colours="viridis")
+
+
+def _connectivity(name: str, label: str, unit: str) -> Quantity:
+    return Quantity(
+        name, label, unit, "connectivity", name, "pair", colours="RdBu_r", centre=0.0
+    )
+
+
+def _simplex(name: str, label: str, unit: str, stderr: str | None = None) -> Quantity:
+    return Quantity(
+        name, label, unit, "simplex", name, "cell", colours="magma_r", stderr_column=stderr
+    )
+
+
+_ALL: tuple[Quantity, ...] = (
+    _accuracy("test_accuracy", "test accuracy", "trials", "test_accuracy_percent"),
+    _loss("train_loss", "training loss", "trials", "train_loss"),
+    Quantity(
+        "lambda_max",
+        "ln top Hessian eigenvalue",
+        "",
+        "hessian",
+        "lambda_max",
+        "trial",
+        transform="log_mean",
+        colours="magma_r",
+    ),
+    Quantity(
+        "trace",
+        "ln Hessian trace",
+        "",
+        "hessian",
+        "trace",
+        "trial",
+        transform="log_mean",
+        colours="magma_r",
+    ),
+    _connectivity("mode_connectivity", "mode connectivity", "points of train. error"),
+    Quantity("cka", "CKA", "", "cka", "cka", "pair", layer="softmax"),
+    Quantity("l2_distance", r"$\ell_2$ distance", "", "distance", "l2_distance", "pair", colours="cividis_r"),
+    _accuracy("train_accuracy", "training accuracy", "trials", "train_accuracy_percent"),
+    _loss("test_loss", "test loss", "trials", "test_loss"),
+    Quantity(
+        "test_ece", "expected calibration error, test", "", "accuracy", "test_ece", "trial", "lower", colours="viridis_r"
+    ),
+    Quantity(
+        "lambda_min",
+        "smallest Hessian eigenvalue",
+        "",
+        "hessian",
+        "lambda_min",
+        "trial",
+        colours="PuOr_r",
+        centre=0.0,
+    ),
+    _connectivity("mode_connectivity_loss", "mode connectivity, training loss", "nats"),
+    _connectivity("mode_connectivity_test", "mode connectivity, test error", "points"),
+    Quantity("length_ratio", "curve length / distance of its ends", "", "connectivity", "length_ratio", "pair", colours="cividis_r"),
+    Quantity(
+        "end_residual", "change of error by BatchNorm refresh", "points", "connectivity", "end_residual_percent", "pair", colours="cividis_r"
+    ),
+    Quantity("cka_unbiased", "CKA, unbiased", "", "cka", "cka_unbiased", "pair", layer="softmax"),
+    Quantity("cosine_similarity", "cosine of parameters", "", "distance", "cosine_similarity", "pair"),
+    _simplex("log_volume", "ln simplex volume", ""),
+    _simplex("expected_train_loss", "mean training loss over the simplex", "nats", "expected_train_loss_stderr"),
+    _simplex("expected_test_loss", "mean test loss over the simplex", "nats", "expected_test_loss_stderr"),
+    _simplex("expected_test_accuracy_percent", "mean test accuracy over the simplex", "%"),
+)
+
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
+
+SEVEN: tuple[str, ...] = (
+    "test_accuracy",
+    "train_loss",
+    "lambda_max",
+    "trace",
+    "mode_connectivity",
+    "cka",
+    "l2_distance",
+)
+"""The panels of Yang et al. 2021, Fig. 2, in its order."""
+
+
+def quantity(name: str) -> Quantity:
+    """Return a quantity by name, or one of its variants.
+
+    A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the same quantity with
+    the difference in its label.
+
+    Raises:
+        SweepError: for a name that is not declared.
+    """
+    base, bracket, variant = name.partition("[")
+    if base not in QUANTITIES:
+        raise SweepError(
+            f"no quantity is called {name!r}; there are: {', '.join(QUANTITIES)}"
+        )
+    found = QUANTITIES[base]
+    if not bracket:
+        return found
+    return replace(found, name=name, label=f"{found.label}, {variant.rstrip(']')}")

@@ -1,0 +1,49 @@
+"""How figures look: one dictionary of settings, the colours of the phases, the hatches of what is not there."""
+
+from typing import Any
+
+STYLE: dict[str, Any] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+PHASE_COLOURS: dict[str, str] = {
+    "I": "#f0b36a",
+    "II": "#b0413e",
+    "III": "#b9d9ee",
+    "IV": "#4f9d9a",
+    "IV-A": "#6fb3b0",
+    "IV-B": "#17606e",
+}
+"""Sharp phases warm, flat ones cool; neighbours also differ in lightness, for eyes and printers without colour."""
+
+PHASE_MEANINGS: dict[str, str] = {
+    "I": "sharp, barrier",
+    "II": "sharp or not converged, no barrier",
+    "III": "flat, barrier",
+    "IV": "flat, connected",
+    "IV-A": "flat, connected, dissimilar",
+    "IV-B": "flat, connected, similar",
+}
+
+MISSING = {"hatch": "/////", "facecolor": "#ffffff", "edgecolor": "#8a8a8a"}
+DIVERGED = {"hatch": "xxxxx", "facecolor": "#e6e6e6", "edgecolor": "#303030"}
+UNSURE = {"hatch": "....", "facecolor": "none", "edgecolor": "#ffffff"}

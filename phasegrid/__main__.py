@@ -1,0 +1,6 @@
+"""``python -m phasegrid``."""
+
+from phasegrid.cli import main
+
+if __name__ == "__main__":
+    main()

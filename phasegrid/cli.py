@@ -1,0 +1,322 @@
+"""The command line. Data goes to stdout, talk to stderr; heavy imports wait until a command needs them.
+
+Exit codes: 0 all planned work is stored; 1 some jobs failed; 2 a usage or sweep error; 3 stopped before the end; 4 storage or
+cluster; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from phasegrid.errors import ClusterError, PhasegridError, StoreError
+
+if TYPE_CHECKING:
+    from phasegrid.store import Store
+    from phasegrid.sweep import Sweep
+
+app = typer.Typer(
+    name="phasegrid",
+    help="Load-by-temperature phase diagrams: plan a sweep, run it on Ray, draw what the store holds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+talk = Console(stderr=True)
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the sweep; repeatable."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Folder or URL of the store (default: the sweep's, else results)."),
+]
+Home = Annotated[str, typer.Option("--storage", help="Folder or URL of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
+    try:
+        app()
+    except (StoreError, ClusterError) as error:
+        talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(4)
+    except PhasegridError as error:
+        talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        talk.print("interrupted")
+        sys.exit(130)
+
+
+@app.command()
+def validate(sweep: SweepFile, settings: Settings = None) -> None:
+    """Check a sweep file and list every mistake with its place; touches nothing else."""
+    loaded = _load(sweep, settings)
+    cells, seeds = len(loaded.points), len(loaded.seeds)
+    names = ", ".join(request.name for request in loaded.metrics) or "none"
+    typer.echo(
+        f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
+    )
+
+
+@app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write here, not to stdout.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    from phasegrid.sweep_schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    else:
+        typer.echo(text)
+
+
+@app.command()
+def plan(
+    sweep: SweepFile,
+    settings: Settings = None,
+    storage: Storage = None,
+    why: Annotated[bool, typer.Option("--why", help="Name what made stored trials stale.")] = False,
+    slots: Annotated[int, typer.Option(help="Cores or GPUs to predict the time for.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a sweep, which jobs are done, missing or stale, and the predicted cost."""
+    from phasegrid import showing
+
+    loaded = _load(sweep, settings)
+    store = _store_if_any(storage or loaded.storage or "results")
+    typer.echo(showing.plan_text(loaded, store, why, slots, as_json))
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    settings: Settings = None,
+    storage: Storage = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Ray to join (host:6379, auto); else one is started."
+        ),
+    ] = None,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="No Ray: do everything in this process.")
+    ] = False,
+    max_in_flight: Annotated[
+        int | None, typer.Option("-j", "--max-in-flight", min=1, help="Packs in flight at most.")
+    ] = None,
+    num_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores for the Ray that is started; threads if --serial."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="How packs train: auto, loop or vmap.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
+    ] = None,
+    plot: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    figures: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> None:
+    """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
+    if strategy not in ("auto", "loop", "vmap"):
+        raise typer.BadParameter(
+            f"{strategy!r} is not one of auto, loop, vmap", param_hint="--strategy"
+        )
+    from phasegrid.session import Where, figures_folder, run_sweep
+
+    loaded = _load(sweep, settings)
+    store = _open(storage or loaded.storage or "results", create=True)
+    where = Where(serial, address, max_in_flight, num_cpus, device, strategy)
+    code, new = run_sweep(loaded, store, where, talk, quiet, limit)
+    if plot and code in (0, 1):
+        folder = figures_folder(loaded.name, figures)
+        drawn = [] if new else sorted(folder.glob("*.png"))
+        if drawn:
+            talk.print("nothing new: the figures are up to date", highlight=False)
+        _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Name of a sweep; all if omitted.")
+    ] = None,
+    storage: Home = "results",
+    as_json: AsJson = False,
+) -> None:
+    """Show how much of each sweep is stored and what failed; reads the store only."""
+    from phasegrid import showing
+
+    typer.echo(showing.status_text(_open(storage), sweep, as_json))
+
+
+@app.command()
+def verify(
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]")] = None,
+    storage: Home = "results",
+    deep: Annotated[bool, typer.Option(help="Also read every checkpoint's numbers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the store: files readable, schemas right, planned = stored, checkpoints present. Exit 1 on problems."""
+    from phasegrid import showing
+    from phasegrid.verification import verify as check
+
+    problems = check(_open(storage), sweep, deep=deep)
+    typer.echo(showing.problems_text(problems, as_json))
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def compact(storage: Home = "results") -> None:
+    """Copy the many small files of each table into one, so that reading is fast; deletes nothing."""
+    from phasegrid.compaction import compact as copy_tables
+
+    for line in copy_tables(_open(storage)).lines():
+        typer.echo(line)
+
+
+@app.command()
+def query(
+    sql: Annotated[
+        str, typer.Argument(help="SQL over trials, histories, plans, failures, <metric>.")
+    ],
+    storage: Home = "results",
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write .csv or .parquet.")
+    ] = None,
+) -> None:
+    """Ask the store in SQL (DuckDB): ``select model_args, avg(test_accuracy_percent) from trials group by 1``."""
+    from phasegrid import showing
+    from phasegrid.querying import query as ask
+
+    table = ask(_open(storage), sql)
+    if output:
+        showing.write_table(table, output)
+    else:
+        typer.echo(showing.table_text(table, as_json))
+
+
+@app.command()
+def plot(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="Name of a sweep (if the store has several)."),
+    ] = None,
+    storage: Home = "results",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Comma-separated: png, pdf, svg.")
+    ] = "png,pdf",
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A threshold of the phase rules; repeatable."),
+    ] = None,
+) -> None:
+    """Draw the phase diagram, the grid of curves and the tables of a sweep from the store alone."""
+    from phasegrid.session import figures_folder
+
+    store = _open(storage)
+    name = _only_sweep(store, sweep)
+    _name(
+        _draw(
+            store.url,
+            name,
+            figures_folder(name, output),
+            tuple(formats.split(",")),
+            threshold,
+        )
+    )
+
+
+@app.command("import")
+def import_published(
+    kind: Annotated[str, typer.Argument(help="What is imported: taxonomy.")],
+    csv: Annotated[Path, typer.Argument(help="The published results as CSV.")],
+    storage: Home = "results",
+    name: Annotated[str, typer.Option(help="Name of the sweep they become.")] = "taxonomy-fig3",
+) -> None:
+    """Put published results into a store, to be analysed and drawn like our own."""
+    if kind != "taxonomy":
+        raise typer.BadParameter(f"{kind!r} is not known; allowed: taxonomy", param_hint="KIND")
+    from phasegrid.importing import import_taxonomy
+
+    report = import_taxonomy(csv, _open(storage, create=True), name)
+    typer.echo(str(report))
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from phasegrid import __version__
+
+        typer.echo(f"phasegrid {__version__}")
+        raise typer.Exit
+
+
+def _load(path: Path, settings: list[str] | None) -> "Sweep":
+    from phasegrid.sweep import load_sweep
+
+    return load_sweep(path, settings or ())
+
+
+def _open(url: str, create: bool = False) -> "Store":
+    from phasegrid.store import Store
+
+    return Store.open(url, create=create)
+
+
+def _store_if_any(url: str) -> "Store | None":
+    """Open a store for planning; a place where there is none yet holds nothing."""
+    try:
+        return _open(url)
+    except StoreError:
+        return None
+
+
+def _only_sweep(store: "Store", sweep: str | None) -> str:
+    from phasegrid.errors import SweepError
+
+    names = store.sweeps()
+    if sweep is None and len(names) == 1:
+        return names[0]
+    if sweep in names:
+        return str(sweep)
+    found = ", ".join(names) or "none"
+    what = f"there is no sweep {sweep!r}" if sweep else "the store does not hold exactly one sweep"
+    raise SweepError(f"drawing from {store.url}: {what}; sweeps: {found}")
+
+
+def _draw(
+    url: str, sweep: str, folder: Path, formats: tuple[str, ...], threshold: list[str] | None
+) -> list[Path]:
+    from analysis.report import draw, parse_thresholds
+
+    return draw(url, sweep, folder, formats=formats, thresholds=parse_thresholds(threshold or []))
+
+
+def _name(paths: list[Path]) -> None:
+    talk.print("figures:", highlight=False)
+    for path in paths:
+        typer.echo(str(path))

@@ -1,0 +1,119 @@
+"""What a person sees while a sweep runs: one live line on a terminal, plain lines elsewhere. Talk goes to stderr."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from phasegrid.executors import Ending
+from phasegrid.jobs import Pack
+from phasegrid.progress import Progress as RunProgress
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would: ``42 s``, ``3 min 05 s``, ``7 h 12 min``, ``3 d 4 h``.
+
+    >>> duration(185)
+    '3 min 05 s'
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+@dataclass(slots=True)
+class Watch:
+    """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere, failures as they happen."""
+
+    console: Console
+    quiet: bool = False
+    every_s: float = 15.0
+    clock: Callable[[], float] = time.monotonic
+    _bar: Progress | None = None
+    _task: int = 0
+    _started: float = 0.0
+    _said: float = 0.0
+    _shown_failures: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> "Watch":
+        self._started = self._said = self.clock()
+        if self.console.is_terminal and not self.quiet:
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[eta]}"),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("jobs", total=None, eta="", note="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        if self._bar:
+            self._bar.stop()
+        return False
+
+    def __call__(
+        self, event: str, progress: RunProgress, pack: Pack | None, ending: Ending | None
+    ) -> None:
+        """Take an event of the run loop."""
+        if event == "finished" and ending is not None:
+            for outcome in ending.outcomes:
+                if outcome.status == "failed" and outcome.key not in self._shown_failures:
+                    self._shown_failures.add(outcome.key)
+                    self.console.print(
+                        f"[red]failed[/red] {outcome.key}: ", end="", highlight=False
+                    )
+                    self.console.print(_last_line(outcome.error), markup=False, highlight=False)
+        if event == "lost" and ending is not None and pack is not None:
+            self.console.print(
+                f"lost {pack.key} ({len(pack.job_keys())} jobs): {ending.lost}",
+                markup=False,
+                highlight=False,
+            )
+        self._show(progress)
+
+    def _show(self, progress: RunProgress) -> None:
+        counts, now = progress.counts, self.clock()
+        note = f"{counts.failed} failed" if counts.failed else ""
+        if self._bar:
+            self._bar.update(
+                self._task,  # type: ignore[arg-type]  # rich's TaskID is an int
+                total=counts.total,
+                completed=counts.stored + counts.failed + counts.blocked,
+                eta=self._eta(progress, now),
+                note=note,
+            )
+        elif not self.quiet and now - self._said >= self.every_s:
+            self._said = now
+            self.console.print(
+                f"{counts.stored}/{counts.total} jobs, {self._eta(progress, now)} {note}".rstrip(),
+                highlight=False,
+            )
+
+    def _eta(self, progress: RunProgress, now: float) -> str:
+        elapsed = now - self._started
+        if progress.done_cost_s <= 0 or elapsed < 2:
+            return "ETA ..."
+        return "ETA " + duration(elapsed * progress.open_cost_s / progress.done_cost_s)
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "unknown error").strip().split("\n")[0][:300]

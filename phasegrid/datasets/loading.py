@@ -1,0 +1,100 @@
+"""Load the data set that a trial names, built in or a plug-in, and check it before anything is trained on it."""
+
+import torch
+from torch import Tensor
+
+from phasegrid.datasets import DATASETS
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.declare import DatasetKind, import_function
+from phasegrid.errors import DataError, PhasegridError
+from phasegrid.jobs import Part
+
+
+def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
+    """Load the data set `part` names, with its arguments and locators, onto `device`.
+
+    Raises:
+        DataError: if it cannot be loaded, or what was loaded is malformed (see `check_dataset`).
+        SweepError: if no data set has this name.
+    """
+    args = {**part.args, **part.locators}
+    try:
+        dataset = import_function(_kind(part.name).load)(**args)
+    except PhasegridError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever the loader of a plug-in raises, its user must read where and why
+        raise DataError(
+            f"loading data set {part.name} with {args}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"loading data set {part.name}: its load function returned {type(dataset).__name__}; "
+            "it must return a phasegrid.datasets.dataset.Dataset"
+        )
+    check_dataset(part.name, dataset)
+    return dataset.to(device)
+
+
+def check_dataset(name: str, dataset: Dataset) -> None:
+    """Check types, shapes, labels and finiteness of a data set; report every mistake together.
+
+    Raises:
+        DataError: with all that was found.
+    """
+    mistakes = [
+        *_split_mistakes("train", dataset.train_inputs, dataset.train_labels, dataset.num_classes),
+        *_split_mistakes("test", dataset.test_inputs, dataset.test_labels, dataset.num_classes),
+    ]
+    shape = dataset.input_shape
+    if tuple(dataset.test_inputs.shape[1:]) != shape:
+        mistakes.append(
+            f"one training input has the shape {shape}, one test input {tuple(dataset.test_inputs.shape[1:])}"
+        )
+    for field, value in (("pixel", dataset.pixel), ("padding", dataset.padding)):
+        if not _broadcasts(tuple(value.shape), shape):
+            mistakes.append(
+                f"{field} has the shape {tuple(value.shape)}, which does not broadcast to {shape}"
+            )
+    if dataset.augment == "flip_crop" and len(shape) != 3:
+        mistakes.append(f"augment is flip_crop, but inputs of the shape {shape} are no images")
+    if mistakes:
+        raise DataError(f"loading data set {name}: {'; '.join(mistakes)}")
+
+
+def _kind(name: str) -> DatasetKind:
+    if name in DATASETS:
+        return DATASETS[name]
+    from phasegrid.plugins import resolve
+
+    kind = resolve("dataset", name)
+    assert isinstance(kind, DatasetKind)
+    return kind
+
+
+def _split_mistakes(split: str, inputs: Tensor, labels: Tensor, num_classes: int) -> list[str]:
+    mistakes = []
+    if inputs.dtype != torch.float32:
+        mistakes.append(f"{split}_inputs are {inputs.dtype}; they must be float32")
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        return [
+            *mistakes,
+            f"{split}_labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)",
+        ]
+    if len(inputs) != len(labels) or len(labels) == 0:
+        return [*mistakes, f"{split} has {len(inputs)} inputs and {len(labels)} labels"]
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or largest >= num_classes:
+        mistakes.append(
+            f"{split}_labels run from {smallest} to {largest}; with {num_classes} classes allowed: "
+            f"0 to {num_classes - 1}"
+        )
+    if not bool(torch.isfinite(inputs).all()):
+        mistakes.append(f"{split}_inputs hold NaN or infinities")
+    return mistakes
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(size in (1, whole) for size, whole in pairs)

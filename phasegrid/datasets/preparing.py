@@ -1,0 +1,169 @@
+"""From raw arrays to a `Dataset`: fraction, label noise, image noise, normalisation, in this order.
+
+Letters: N examples, S the shape of one example, C channels (the first axis of S), D the size of a vector.
+
+Each random choice has a named stream of its own, derived from `corruption_seed`: ``fraction``, ``label_noise``,
+``image_noise``. Within one stream the draws do not depend on how much is asked for, so choices are nested: a
+smaller `fraction` keeps a subset of what a larger one keeps; a smaller `label_noise` corrupts a subset of the
+labels that a larger one corrupts, with the same wrong labels; a larger `image_noise` is the same noise, scaled.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phasegrid.datasets import Options, kept_count
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import DataError
+from phasegrid.jobs import Json, stream_seed
+
+Array: TypeAlias = NDArray[Any]
+T = TypeVar("T")
+
+CHUNK = 1024  # examples worked on at a time: bounds memory; part of what the image noise draws
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A data set as its files hold it: inputs (N, *S) of real numbers, labels (N,) integers in 0..num_classes-1.
+
+    `pixel_unit` is what one pixel unit (1/255 of the full range of an image) measures in the raw inputs. `divisor` is
+    what inputs are divided by when they are not normalised: 255 turns pixels into 0..1, 1 leaves values alone.
+    """
+
+    name: str
+    train_inputs: Array
+    train_labels: Array
+    test_inputs: Array
+    test_labels: Array
+    num_classes: int
+    pixel_unit: float = 1.0
+    divisor: float = 255.0
+
+
+def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
+    """Return the options dataclass `kind` filled from arguments, defaults written in."""
+    values: Mapping[str, Any] = args
+    return kind(**values)
+
+
+def prepare(raw: Raw, options: Options) -> Dataset:
+    """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
+
+    Noise and fraction touch the training set only; the test set is normalised with the training set's statistics.
+
+    Raises:
+        DataError: if ``flip_crop`` is asked of inputs that are no images (C, H, W).
+    """
+    _check_augment(raw, options)
+    kept = kept_indices(len(raw.train_labels), options)
+    labels = corrupt_labels(raw.train_labels[kept], raw.num_classes, options)
+    inputs = _floating(raw.train_inputs[kept])
+    add_image_noise(inputs, options.image_noise * raw.pixel_unit, options.corruption_seed)
+    mean, std = (
+        channel_statistics(inputs) if options.normalize else _plain_scale(inputs, raw.divisor)
+    )
+    return Dataset(
+        name=raw.name,
+        train_inputs=_standardize(inputs, mean, std),
+        train_labels=torch.from_numpy(labels),
+        test_inputs=_standardize(_floating(raw.test_inputs), mean, std),
+        test_labels=torch.from_numpy(raw.test_labels.astype(np.int64)),
+        num_classes=raw.num_classes,
+        pixel=torch.from_numpy((raw.pixel_unit / std).astype(np.float32)),
+        padding=torch.from_numpy((-mean / std).astype(np.float32)),
+        augment=options.augment,
+    )
+
+
+def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
+    """Choose the training examples to keep, in file order: the first `kept_count`, or that many drawn at random."""
+    count = kept_count(size, options.fraction)
+    if options.subset == "first":
+        return np.arange(count)
+    drawn = _stream(options.corruption_seed, "fraction").permutation(size)[:count]
+    return np.sort(drawn)
+
+
+def corrupt_labels(labels: Array, num_classes: int, options: Options) -> NDArray[np.int64]:
+    """Replace exactly floor(p N + 1/2) labels, p = `label_noise`, drawn without replacement.
+
+    ``different``: a wrong class, each with probability 1/(classes - 1) (Yang et al. 2021, text). ``any``: any class,
+    each with probability 1/classes, so about 1/classes of the replaced labels stay true (its published code).
+    """
+    corrupted = labels.astype(np.int64)
+    count = int(options.label_noise * len(labels) + 0.5)
+    if count == 0:
+        return corrupted
+    rng = _stream(options.corruption_seed, "label_noise")
+    chosen = rng.permutation(len(labels))[:count]
+    if options.label_noise_to == "different":
+        shift = rng.integers(1, num_classes, size=len(labels))[:count]
+        corrupted[chosen] = (corrupted[chosen] + shift) % num_classes
+    else:
+        corrupted[chosen] = rng.integers(0, num_classes, size=len(labels))[:count]
+    return corrupted
+
+
+def add_image_noise(inputs: Array, amount: float, corruption_seed: int) -> None:
+    """Add U[0, amount) to every entry, in place: float arithmetic, nothing wraps and nothing is clipped."""
+    if amount == 0:
+        return
+    rng = _stream(corruption_seed, "image_noise")
+    for chunk in _chunks(inputs):
+        chunk += amount * rng.random(chunk.shape, dtype=np.float32)
+
+
+def channel_statistics(inputs: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation per channel (per entry of a vector) over examples and places.
+
+    Accumulated in float64, the deviation in a second pass around the mean and divided by the count (not count - 1). A
+    channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,) for vectors.
+    """
+    places = tuple(axis for axis in range(inputs.ndim) if axis != 1)
+    count = inputs.size / inputs.shape[1]
+    shape = (inputs.shape[1],) + (1,) * (inputs.ndim - 2)
+    total = sum(chunk.sum(axis=places, dtype=np.float64) for chunk in _chunks(inputs))
+    mean = (total / count).reshape(shape)
+    squares = sum(np.square(chunk - mean).sum(axis=places) for chunk in _chunks(inputs))
+    constant = inputs.max(axis=places) == inputs.min(axis=places)
+    std = np.where(constant, 1.0, np.sqrt(squares / count)).reshape(shape)
+    return mean, std
+
+
+def _check_augment(raw: Raw, options: Options) -> None:
+    shape = raw.train_inputs.shape[1:]
+    if options.augment == "flip_crop" and len(shape) != 3:
+        raise DataError(
+            f"preparing data set {raw.name}: augment is flip_crop, but one input has the shape {shape}; "
+            "it needs images (channels, height, width). Set dataset.augment: none"
+        )
+
+
+def _plain_scale(inputs: Array, divisor: float) -> tuple[Array, Array]:
+    shape = (inputs.shape[1],) + (1,) * (inputs.ndim - 2)
+    return np.zeros(shape), np.full(shape, divisor)
+
+
+def _floating(inputs: Array) -> Array:
+    """Copy to float32, or float64 where the raw values are: an offset may need its digits until it is subtracted."""
+    return inputs.astype(np.float64 if inputs.dtype == np.float64 else np.float32)
+
+
+def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
+    result = np.empty(inputs.shape, dtype=np.float32)
+    for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
+        out[...] = (chunk - mean) / std
+    return torch.from_numpy(result)
+
+
+def _chunks(values: Array) -> Iterator[Array]:
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+
+
+def _stream(corruption_seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng(stream_seed(corruption_seed, name))

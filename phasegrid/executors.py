@@ -1,0 +1,60 @@
+"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone GPU."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from phasegrid.jobs import Outcome, Pack
+
+DoPack = Callable[[Pack], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a submitted pack ended: with outcomes, or `lost` with the reason (its process died)."""
+
+    pack: Pack
+    outcomes: Sequence[Outcome] = ()
+    lost: str | None = None
+
+
+class Executor(Protocol):
+    """The seam between the policy and the place where work is done."""
+
+    @property
+    def slots(self) -> int:
+        """How many packs may be in flight."""
+        ...
+
+    def submit(self, pack: Pack) -> None:
+        """Start a pack."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[Ending]:
+        """Return the packs that have ended, waiting at most `timeout_s` for the first."""
+        ...
+
+    def close(self) -> None:
+        """End whatever is still running and give everything back."""
+        ...
+
+
+@dataclass(slots=True)
+class Serial:
+    """Do each pack in this process, when it is submitted."""
+
+    do: DoPack
+    slots: int = 1
+    _endings: list[Ending] = field(default_factory=list)
+
+    def submit(self, pack: Pack) -> None:
+        """Do the pack now."""
+        self._endings.append(Ending(pack, self.do(pack)))
+
+    def wait(self, timeout_s: float) -> list[Ending]:  # noqa: ARG002 - the protocol's argument
+        """Return what has been done since the last call."""
+        endings, self._endings = self._endings, []
+        return endings
+
+    def close(self) -> None:
+        """Nothing runs in the background."""

@@ -1,0 +1,181 @@
+"""Mode connectivity: is there a curve of low loss between two trained networks?
+
+mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error in percent at points
+equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). mc < 0: a
+barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. With few points one
+sign can hide the other (a W-shaped curve), so all of them are kept.
+
+A curve whose training diverges is a result: points where the network's outputs are not finite have null loss and null
+error, and a number that needs them is null.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.curve_training import train_bends
+from phasegrid.metrics.curves import curve_length, place_points, stack_vertices
+from phasegrid.metrics.declared_curves import ConnectivityArgs
+from phasegrid.metrics.point_evaluation import (
+    Evaluator,
+    PointEvaluation,
+    finite_or_none,
+    make_evaluator,
+)
+from phasegrid.weights import Evaluation, FlatModule, evaluate, l2_distance, parameters_vector
+
+Numbers = list[float | None]
+Row = dict[str, float | int | None | Numbers]
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Train a curve between two models and measure it; `args` are the fields of `ConnectivityArgs`.
+
+    Deterministic in `rng` and the models. The models are not changed.
+
+    Raises:
+        MetricError: if there are not two models of one architecture, or ``init: random`` meets a layer that cannot be
+            initialised anew.
+    """
+    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if len(models) != 2:
+        raise MetricError(f"mode connectivity is between two models, got {len(models)}")
+    vertices = place_vertices(models, settings, rng)
+    flat = FlatModule(models[0])
+    evaluator = make_evaluator(
+        flat.module, data, settings.refresh_examples, settings.batch_size, rng
+    )
+    final_loss = train_bends(
+        flat, vertices, data.train_inputs, data.train_labels, settings, rng
+    )
+    t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+    measured = measure_curve(flat, vertices, t, settings, evaluator)
+    length = curve_length(settings.curve, vertices)
+    distance = l2_distance(vertices[0], vertices[-1])
+    return {
+        **_connectivity_columns(t.tolist(), measured),
+        "length": finite_or_none(length),
+        "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
+        "end_residual_percent": _end_residual(models, data, measured, evaluator),
+        "final_curve_loss": final_loss,
+        "num_bends": settings.bends,
+    }
+
+
+def place_vertices(
+    models: Sequence[nn.Module], settings: ConnectivityArgs, rng: torch.Generator
+) -> Tensor:
+    """Return ends and untrained bends as rows (V, P).
+
+    ``linear``: bend i of n at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each a network initialised anew
+    (what the published code of Yang et al. 2021 does), BatchNorm weights from U(0, 1) as in the torch of its time.
+    """
+    ends = stack_vertices(models)
+    if settings.init == "random":
+        bends = [_random_vector(models[0], rng).to(ends) for _ in range(settings.bends)]
+        return torch.stack([ends[0], *bends, ends[1]])
+    t = torch.linspace(0, 1, settings.bends + 2, dtype=ends.dtype, device=ends.device)
+    return torch.lerp(ends[0], ends[1], t.unsqueeze(1))
+
+
+def measure_curve(
+    flat: FlatModule,
+    vertices: Tensor,
+    t: Tensor,
+    settings: ConnectivityArgs,
+    evaluator: Evaluator,
+) -> list[PointEvaluation]:
+    """Measure the curve through `vertices` (V, P) at each t (T,)."""
+    points = place_points(settings.curve, t, vertices)
+    measured = []
+    for index in range(len(t)):
+        points.mix(index, vertices, flat.weights)
+        measured.append(evaluator.measure(flat))
+    return measured
+
+
+def farthest_from_ends(values: Sequence[float]) -> tuple[float, int]:
+    """Return mean of the ends minus the value farthest from it, and where that is (the first, where several are).
+
+    >>> farthest_from_ends([10.0, 30.0, 12.0])
+    (-19.0, 1)
+    """
+    ends = (values[0] + values[-1]) / 2
+    index = max(range(len(values)), key=lambda i: abs(ends - values[i]))
+    return ends - values[index], index
+
+
+def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:
+    train_loss, train_error = _lists([point.train for point in measured])
+    test_loss, test_error = _lists([point.test for point in measured])
+    mc, index = _farthest_if_whole(train_error)
+    return {
+        "mode_connectivity": mc,
+        "t_star": None if index is None else t[index],
+        "mode_connectivity_loss": _farthest_if_whole(train_loss)[0],
+        "mode_connectivity_test": _farthest_if_whole(test_error)[0],
+        "t": list(t),
+        "train_loss": train_loss,
+        "train_error_percent": train_error,
+        "test_loss": test_loss,
+        "test_error_percent": test_error,
+    }
+
+
+def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
+    """Return losses and errors, null where the loss is not finite: the argmax of NaN is not a prediction."""
+    losses = [finite_or_none(e.loss) for e in evaluations]
+    errors = [
+        None if loss is None else e.error_percent
+        for loss, e in zip(losses, evaluations, strict=True)
+    ]
+    return losses, errors
+
+
+def _farthest_if_whole(values: Numbers) -> tuple[float | None, int | None]:
+    present = [value for value in values if value is not None]
+    return farthest_from_ends(present) if len(present) == len(values) else (None, None)
+
+
+def _end_residual(
+    models: Sequence[nn.Module],
+    data: Dataset,
+    measured: Sequence[PointEvaluation],
+    evaluator: Evaluator,
+) -> float:
+    """Return the largest change of an end's training error that refreshing BatchNorm has made."""
+    if evaluator.refresh_inputs is None:
+        return 0.0
+    saved = [evaluate(model, data.train_inputs, data.train_labels) for model in models]
+    return max(
+        abs(end.train.error_percent - as_saved.error_percent)
+        for end, as_saved in zip((measured[0], measured[-1]), saved, strict=True)
+    )
+
+
+def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
+    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state is restored."""
+    seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
+    fresh = copy.deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for name, layer in fresh.named_modules():
+            if not any(p.requires_grad for p in layer.parameters(recurse=False)):
+                continue
+            reset = getattr(layer, "reset_parameters", None)
+            if reset is None:
+                raise MetricError(
+                    f"mode connectivity with init: random: layer {name!r} ({type(layer).__name__}) has "
+                    "parameters but no reset_parameters(); use init: linear"
+                )
+            reset()
+            if isinstance(layer, _BatchNorm):
+                nn.init.uniform_(layer.weight)
+    return parameters_vector(fresh)

@@ -1,0 +1,27 @@
+"""Points of a simplicial complex, as weights of its vertices.
+
+Vertices are ordered modes first: w_0..w_{M-1}, theta_0..theta_{J-1}; simplex i has w_i and all theta.
+"""
+
+import torch
+from torch import Tensor
+
+
+def sample_coefficients(
+    shares: Tensor, num_connectors: int, num: int, rng: torch.Generator
+) -> Tensor:
+    """Draw `num` points: simplex i with probability `shares` (M,), uniform in the simplex; rows (num, M + J), float64.
+
+    Uniform in a simplex is Dirichlet(1, ..., 1) on its vertices: exponentials divided by their sum. With shares in
+    proportion to the volumes the points are uniform on the complex (Benton et al. 2021, section 3.2); equal shares are the published
+    code's way.
+    """
+    num_modes = len(shares)
+    which = torch.multinomial(shares.to(rng.device), num, replacement=True, generator=rng)
+    draws = torch.empty(num, num_connectors + 1, dtype=torch.float64, device=rng.device)
+    draws.exponential_(generator=rng)
+    draws /= draws.sum(dim=1, keepdim=True)
+    coefficients = draws.new_zeros(num, num_modes + num_connectors)
+    coefficients[torch.arange(num, device=rng.device), which] = draws[:, 0]
+    coefficients[:, num_modes:] = draws[:, 1:]
+    return coefficients

@@ -1,0 +1,98 @@
+"""Parameters and forward FLOPs of the built-in families in closed form, without torch: for predicting costs.
+
+FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2; biases, BatchNorm,
+activations and pooling are left out, as torch's own counter does.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from phasegrid.jobs import Part
+from phasegrid.models.shapes import require_image
+
+
+class Counts(NamedTuple):
+    """Trainable parameters, and FLOPs of one forward pass over one example."""
+
+    num_parameters: int
+    forward_flops: int
+
+
+def count_flops(part: Part, input_shape: tuple[int, ...], num_classes: int) -> Counts | None:
+    """Count parameters and forward FLOPs of the model `part` names; exact. None for a model that is not built in.
+
+    Raises:
+        DataError: if the model cannot take such inputs.
+
+    >>> count_flops(Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"}), (2,), 2)
+    Counts(num_parameters=42, forward_flops=64)
+    """
+    count = _FAMILIES.get(part.name)
+    return count(input_shape, num_classes, **part.args) if count else None
+
+
+def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> Counts:
+    sizes = [math.prod(shape), *[width] * depth, classes]
+    return _total(_linear(a, b) for a, b in pairwise(sizes))
+
+
+def _small_cnn(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
+    channels, height, width_px = require_image("small_cnn", shape, 4)
+    per_channel = 2 if batch_norm else 1  # scale and shift, or a bias
+    return _total(
+        [
+            _conv(channels, width, 3, height * width_px, per_channel),
+            _conv(width, 2 * width, 3, (height // 2) * (width_px // 2), per_channel),
+            _linear(2 * width * (height // 4) * (width_px // 4), classes),
+        ]
+    )
+
+
+def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> Counts:
+    channels, height, width_px = require_image("resnet18", shape, 1)
+    layers = [_conv(channels, width, 3, height * width_px, 2)]
+    size = width
+    for stage, stride in enumerate((1, 2, 2, 2)):
+        out = width * 2**stage
+        height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)
+        places = height * width_px
+        layers += [_conv(size, out, 3, places, 2), *[_conv(out, out, 3, places, 2)] * 3]
+        if stage > 0:
+            layers.append(_conv(size, out, 1, places, 2))
+        size = out
+    return _total([*layers, _linear(size, classes)])
+
+
+def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
+    channels, height, width_px = require_image("vgg11", shape, 32)
+    layers = []
+    for factor, halvings in zip((1, 2, 4, 4, 8, 8, 8, 8), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):
+        places = (height >> halvings) * (width_px >> halvings)
+        layers.append(_conv(channels, factor * width, 3, places, 3 if batch_norm else 1))
+        channels = factor * width
+    return _total([*layers, _linear(channels, classes)])
+
+
+def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> Counts:
+    """Count a convolution with `places` = height x width outputs and `per_channel` other parameters (bias, BatchNorm)."""
+    weights = channels * out * kernel**2
+    return Counts(weights + per_channel * out, 2 * weights * places)
+
+
+def _linear(size: int, out: int) -> Counts:
+    return Counts(size * out + out, 2 * size * out)
+
+
+def _total(layers: Iterable[Counts]) -> Counts:
+    parameters, flops = zip(*layers, strict=True)
+    return Counts(sum(parameters), sum(flops))
+
+
+_FAMILIES: Mapping[str, Callable[..., Counts]] = {
+    "mlp": _mlp,
+    "small_cnn": _small_cnn,
+    "resnet18": _resnet18,
+    "vgg11": _vgg11,
+}

@@ -1,0 +1,32 @@
+"""Fully connected networks."""
+
+import math
+from collections import OrderedDict
+from typing import Literal
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def make(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    width: int,
+    depth: int,
+    activation: Literal["relu", "tanh", "gelu"],
+) -> nn.Module:
+    """Make an MLP: inputs flattened to D, `depth` hidden layers of w = `width` units, logits (N, classes).
+
+    Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) classes. Layers: ``linear1``, ``activation1``, ...,
+    ``classifier``.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    size = math.prod(input_shape)
+    for index in range(1, depth + 1):
+        layers[f"linear{index}"] = nn.Linear(size, width)
+        layers[f"activation{index}"] = ACTIVATIONS[activation]()
+        size = width
+    layers["classifier"] = nn.Linear(size, num_classes)
+    return nn.Sequential(layers)

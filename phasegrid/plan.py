@@ -1,0 +1,267 @@
+"""Sweep -> Plan -> packs. Pure: no torch, no disk, no clock.
+
+A plan lists every cell with its trials and metric jobs and their keys. Packing groups the jobs that are not stored yet
+into lists that one process does together.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from phasegrid.jobs import (
+    Cell,
+    Json,
+    MetricJob,
+    Pack,
+    Part,
+    Plan,
+    Trial,
+    Work,
+    canonical_json,
+    content_key,
+    text_key,
+)
+from phasegrid.models.counting import count_flops
+from phasegrid.recipe import RECIPE_VERSION
+from phasegrid.sweep import GridPoint, MetricRequest, Sweep
+
+CostOf = Callable[[Cell, "Trial | MetricJob"], float]
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """Lay out every cell, trial and metric job of a sweep, in the order facets, load, temperature."""
+    texts = _Texts()
+    cells = tuple(_cell(index, point, sweep, texts) for index, point in enumerate(sweep.points))
+    return Plan(
+        sweep=sweep.name,
+        load_path=sweep.load.path if sweep.load else None,
+        temperature_path=sweep.temperature.path if sweep.temperature else None,
+        cells=cells,
+    )
+
+
+def plan_hash(plan: Plan) -> str:
+    """Return the key of a plan: it changes exactly when one of its jobs does."""
+    keys = sorted(all_keys(plan))
+    return content_key("plan", 1, keys)
+
+
+def all_keys(plan: Plan) -> set[str]:
+    """Return the keys of every trial and metric job of a plan."""
+    keys = {trial.key for cell in plan.cells for trial in cell.trials}
+    keys.update(job.key for cell in plan.cells for job in cell.metric_jobs)
+    return keys
+
+
+def trials_by_key(plan: Plan) -> dict[str, Trial]:
+    """Return every distinct trial of a plan."""
+    return {trial.key: trial for cell in plan.cells for trial in cell.trials}
+
+
+def metric_names(plan: Plan) -> list[str]:
+    """Return the names of the metrics of a plan, sorted."""
+    return sorted({job.metric.name for cell in plan.cells for job in cell.metric_jobs})
+
+
+def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
+    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all`` unordered pairs.
+
+    In a pair the lower seed comes first, so that the same two trials are the same pair in every sweep.
+
+    >>> choose_pairs([0, 1, 2], "ring")
+    [(0, 1), (1, 2), (0, 2)]
+    """
+    count = len(seeds)
+    if how == "first":
+        pairs = [(0, 1)]
+    elif how == "ring" and count > 2:
+        pairs = [(i, (i + 1) % count) for i in range(count)]
+    else:
+        pairs = list(combinations(range(count), 2))
+    return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
+
+
+def make_packs(
+    plan: Plan,
+    stored: Collection[str],
+    cost: CostOf,
+    pack_size: int = 32,
+    measure_s: float = 2.0,
+) -> list[Pack]:
+    """Group the jobs that are not stored into packs.
+
+    Missing trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, and
+    each heavy job is a pack of its own; light packs of neighbouring cells whose trials are all
+    stored already are joined up to `measure_s` predicted seconds. A key that two cells share is packed once.
+    """
+    seen = set(stored)
+    packs: list[Pack] = []
+    small: list[Pack] = []
+    for cell in plan.cells:
+        missing = [t for t in cell.trials if t.key not in seen]
+        seen.update(t.key for t in missing)
+        for start in range(0, len(missing), pack_size):
+            packs.append(_train_pack(cell, missing[start : start + pack_size], cost))
+        jobs = [j for j in cell.metric_jobs if j.key not in seen]
+        seen.update(j.key for j in jobs)
+        for pack in _measure_packs(cell, jobs, cost):
+            ready = all(key in stored for key in pack.needs)
+            (small if ready and pack.cost_s < measure_s else packs).append(pack)
+    return packs + _join(small, measure_s)
+
+
+def _join(packs: Iterable[Pack], measure_s: float, limit: int = 256) -> list[Pack]:
+    """Join small measure packs, in order, up to a cost and a number of jobs."""
+    joined: list[Pack] = []
+    group: list[Pack] = []
+    for pack in packs:
+        jobs = sum(len(p.metric_jobs) for p in group) + len(pack.metric_jobs)
+        if group and (sum(p.cost_s for p in group) + pack.cost_s > measure_s or jobs > limit):
+            joined.append(_merged(group))
+            group = []
+        group.append(pack)
+    return joined + ([_merged(group)] if group else [])
+
+
+def _merged(group: Sequence[Pack]) -> Pack:
+    if len(group) == 1:
+        return group[0]
+    jobs = tuple(job for pack in group for job in pack.metric_jobs)
+    trials = {trial.key: trial for pack in group for trial in pack.trials}
+    return replace(
+        group[0],
+        key=content_key("pack", 1, [job.key for job in jobs]),
+        metric_jobs=jobs,
+        trials=tuple(trials.values()),
+        needs=tuple(dict.fromkeys(key for pack in group for key in pack.needs)),
+        cost_s=sum(pack.cost_s for pack in group),
+    )
+
+
+def _train_pack(cell: Cell, trials: Sequence[Trial], cost: CostOf) -> Pack:
+    return Pack(
+        key=content_key("pack", 1, [trial.key for trial in trials]),
+        kind="train",
+        cell=cell.index,
+        trials=tuple(trials),
+        cost_s=sum(cost(cell, trial) for trial in trials),
+    )
+
+
+def _measure_packs(cell: Cell, jobs: Sequence[MetricJob], cost: CostOf) -> list[Pack]:
+    groups = [[job] for job in jobs if job.heavy]
+    light = [job for job in jobs if not job.heavy]
+    if light:
+        groups.append(light)
+    by_key = {trial.key: trial for trial in cell.trials}
+    packs = []
+    for group in groups:
+        needs = tuple(dict.fromkeys(key for job in group for key in job.trials))
+        packs.append(
+            Pack(
+                key=content_key("pack", 1, [job.key for job in group]),
+                kind="measure",
+                cell=cell.index,
+                trials=tuple(by_key[key] for key in needs),
+                metric_jobs=tuple(group),
+                needs=needs,
+                cost_s=sum(cost(cell, job) for job in group),
+            )
+        )
+    return packs
+
+
+def _cell(index: int, point: GridPoint, sweep: Sweep, texts: "_Texts") -> Cell:
+    trials = texts.trials(point, sweep.seeds)
+    jobs: list[MetricJob] = []
+    for request in sweep.metrics:
+        jobs.extend(texts.metric_jobs(request, trials, sweep.seeds))
+    return Cell(
+        index=index,
+        facet=point.facet,
+        load=point.load,
+        temperature=point.temperature,
+        trials=trials,
+        metric_jobs=tuple(jobs),
+        work=texts.work(point),
+    )
+
+
+class _Texts:
+    """Canonical JSON of shared parts, written once: keys of 100,000 trials in seconds.
+
+    Objects are remembered by identity and kept alive here, so an id is never reused.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[object, str]] = {}
+        self._work: dict[tuple[int, int], Work | None] = {}
+        self._groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = {}
+
+    def text(self, owner: object, spec: Json) -> str:
+        known = self._texts.get(id(owner))
+        if known is None:
+            known = (owner, canonical_json(spec))
+            self._texts[id(owner)] = known
+        return known[1]
+
+    def part(self, part: Part) -> str:
+        known = self._texts.get(id(part))
+        return known[1] if known else self.text(part, part.spec())
+
+    def trials(self, point: GridPoint, seeds: Sequence[int]) -> tuple[Trial, ...]:
+        head = (
+            f'["trial",{RECIPE_VERSION},{{"dataset":{self.part(point.dataset)},'
+            f'"model":{self.part(point.model)},"recipe":{self.text(point.recipe, point.recipe)},"seed":'
+        )
+        return tuple(
+            Trial(text_key(f"{head}{seed}}}]"), point.dataset, point.model, point.recipe, seed)
+            for seed in seeds
+        )
+
+    def metric_jobs(
+        self, request: MetricRequest, trials: Sequence[Trial], seeds: tuple[int, ...]
+    ) -> list[MetricJob]:
+        part = request.part
+        args = self.text(part.args, part.args)
+        head = f'["metric",{part.version},{{"args":{args},"name":{canonical_json(part.name)},"trials":["'
+        jobs = []
+        for group in self._members(request, seeds):
+            keys = tuple([trials[i].key for i in group])
+            key = text_key(head + '","'.join(keys) + '"]}]')
+            jobs.append(MetricJob(key, part, keys, request.heavy))
+        return jobs
+
+    def _members(self, request: MetricRequest, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+        known = self._groups.get((id(request), seeds))
+        if known is not None:
+            return known
+        groups: list[tuple[int, ...]]
+        if request.over == "trial":
+            groups = [(i,) for i in range(len(seeds))]
+        elif request.over == "pair":
+            groups = list(choose_pairs(seeds, request.pairs or "all"))
+        else:
+            chosen = range(len(seeds))[: request.modes]
+            groups = [tuple(sorted(chosen, key=lambda i: seeds[i]))]
+        self._groups[(id(request), seeds)] = groups
+        return groups
+
+    def work(self, point: GridPoint) -> Work | None:
+        place = (id(point.dataset), id(point.model))
+        if place not in self._work:
+            self._work[place] = _work(point)
+        return self._work[place]
+
+
+def _work(point: GridPoint) -> Work | None:
+    facts = point.facts
+    if facts is None:
+        return None
+    args: Mapping[str, Json] = point.model.args
+    counts = count_flops(
+        Part(point.model.name, point.model.version, args), facts.input_shape, facts.num_classes
+    )
+    if counts is None:
+        return None
+    return Work(facts.num_train, facts.num_test, facts.num_classes, counts[0], counts[1])

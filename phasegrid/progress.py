@@ -1,0 +1,220 @@
+"""The policy of a run, without I/O: which pack next, what an ending means, what is left.
+
+Events go in (`finished`, `lost`), decisions come out (`next_pack`, the counts). No clock, no store, no executor: a test or
+a simulation drives it as Ray does. Open cells are finished first (their measurements before new trainings), and among
+equals the longest pack goes first.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from phasegrid.jobs import Outcome, Pack, content_key
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a job may be tried again: `app` after an exception of its own, `infra` after its process was lost.
+
+    A pack whose process dies `infra` + 1 times is blamed for it (a poison job) and given up.
+    """
+
+    app: int = 0
+    infra: int = 5
+
+
+@dataclass(slots=True)
+class Counts:
+    """Jobs by what became of them. `already` were stored before they were tried."""
+
+    total: int = 0
+    done: int = 0
+    diverged: int = 0
+    not_applicable: int = 0
+    already: int = 0
+    failed: int = 0
+    blocked: int = 0
+
+    @property
+    def stored(self) -> int:
+        """Jobs of this run whose result is in the store."""
+        return self.done + self.diverged + self.not_applicable + self.already
+
+    @property
+    def open(self) -> int:
+        """Jobs that have neither a result nor a failure."""
+        return self.total - self.stored - self.failed - self.blocked
+
+
+@dataclass(slots=True)
+class Progress:
+    """The state of one run over its packs.
+
+    `stored` are keys whose results were there before the run. Every pack handed out by `next_pack` must come back through
+    `finished` or `lost`.
+    """
+
+    packs: Sequence[Pack]
+    stored: Collection[str]
+    retries: Retries = field(default_factory=Retries)
+    counts: Counts = field(default_factory=Counts)
+    failures: dict[str, str] = field(default_factory=dict)
+    _ready: list[tuple[int, float, int, Pack]] = field(default_factory=list)
+    _waiting: dict[str, set[str]] = field(default_factory=dict)
+    _by_need: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _by_key: dict[str, Pack] = field(default_factory=dict)
+    _attempts: dict[tuple[str, str], int] = field(default_factory=dict)
+    _in_flight: dict[str, Pack] = field(default_factory=dict)
+    _order: int = 0
+    done_cost_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        will_train = {t.key for p in self.packs if p.kind == "train" for t in p.trials}
+        for pack in self.packs:
+            self.counts.total += len(pack.job_keys())
+            missing = {key for key in pack.needs if key in will_train and key not in self.stored}
+            orphans = [
+                key for key in pack.needs if key not in will_train and key not in self.stored
+            ]
+            self._by_key[pack.key] = pack
+            if orphans:
+                self._block(pack, f"trial {orphans[0]} is neither stored nor planned")
+            elif missing:
+                self._waiting[pack.key] = missing
+                for key in missing:
+                    self._by_need[key].append(pack.key)
+            else:
+                self._push(pack)
+
+    def next_pack(self) -> Pack | None:
+        """Hand out the next pack to do, or None if nothing is ready now."""
+        if not self._ready:
+            return None
+        pack = heapq.heappop(self._ready)[-1]
+        self._in_flight[pack.key] = pack
+        return pack
+
+    @property
+    def in_flight(self) -> int:
+        """How many packs are handed out and not back."""
+        return len(self._in_flight)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is running and nothing can be started."""
+        return not self._in_flight and not self._ready
+
+    @property
+    def open_cost_s(self) -> float:
+        """Predicted seconds on one core of everything not finished."""
+        packs = [entry[-1] for entry in self._ready]
+        packs += [self._by_key[key] for key in self._waiting]
+        return sum(p.cost_s for p in packs) + sum(p.cost_s for p in self._in_flight.values())
+
+    def finished(self, pack: Pack, outcomes: Sequence[Outcome]) -> None:
+        """Take the outcomes of a pack: unlock what waited for them, retry or give up what failed."""
+        del self._in_flight[pack.key]
+        self.done_cost_s += pack.cost_s
+        again = []
+        for outcome in outcomes:
+            if outcome.status != "failed":
+                self._count(outcome)
+                self._unlock(outcome.key)
+            elif self._may_retry(outcome.key, outcome.kind or "app"):
+                again.append(outcome.key)
+            else:
+                self._fail(outcome.key, outcome.error or "unknown error")
+        if again:
+            self._push(_part_of(pack, again))
+
+    def lost(self, pack: Pack, why: str) -> bool:
+        """Take note that the process of a pack died; return whether the pack will be tried again.
+
+        A pack of several jobs that was lost twice is split in two, so that a poison job is found by name.
+        """
+        del self._in_flight[pack.key]
+        if not self._may_retry(pack.key, "infra"):
+            for key in pack.job_keys():
+                self._fail(key, why)
+            return False
+        keys = pack.job_keys()
+        if len(keys) > 1 and self._attempts[(pack.key, "infra")] >= 2:
+            half = len(keys) // 2
+            for part in (_part_of(pack, keys[:half]), _part_of(pack, keys[half:])):
+                self._attempts[(part.key, "infra")] = 1
+                self._push(part)
+        else:
+            self._push(pack)
+        return True
+
+    def _may_retry(self, key: str, kind: str) -> bool:
+        limit = self.retries.infra if kind in ("infra", "oom") else self.retries.app
+        used = self._attempts.get((key, kind), 0)
+        self._attempts[(key, kind)] = used + 1
+        return used < limit
+
+    def _push(self, pack: Pack) -> None:
+        self._order += 1
+        self._by_key[pack.key] = pack
+        entry = (0 if pack.kind == "measure" else 1, -pack.cost_s, self._order, pack)
+        heapq.heappush(self._ready, entry)
+
+    def _count(self, outcome: Outcome) -> None:
+        setattr(self.counts, outcome.status, getattr(self.counts, outcome.status) + 1)
+
+    def _unlock(self, key: str) -> None:
+        for name in self._by_need.pop(key, ()):
+            waiting = self._waiting.get(name)
+            if waiting is None:
+                continue
+            waiting.discard(key)
+            if not waiting:
+                del self._waiting[name]
+                self._push(self._by_key[name])
+
+    def _fail(self, key: str, why: str) -> None:
+        self.counts.failed += 1
+        self.failures[key] = why
+        for name in self._by_need.pop(key, ()):
+            if self._waiting.pop(name, None) is not None:
+                self._block_jobs(self._by_key[name], key)
+
+    def _block_jobs(self, pack: Pack, failed: str) -> None:
+        """Block the metric jobs that need a failed trial; the others of the pack may still be done."""
+        blocked = [job for job in pack.metric_jobs if failed in job.trials]
+        rest = [job.key for job in pack.metric_jobs if failed not in job.trials]
+        self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
+        if not rest:
+            return
+        part = _part_of(pack, rest)
+        missing = {key for key in part.needs if key not in self.stored and key in self._by_need}
+        self._by_key[part.key] = part
+        if not missing:
+            self._push(part)
+            return
+        self._waiting[part.key] = missing
+        for key in missing:
+            self._by_need[key].append(part.key)
+
+    def _block(self, pack: Pack, why: str) -> None:
+        self._note_blocked(list(pack.job_keys()), why)
+
+    def _note_blocked(self, keys: list[str], why: str) -> None:
+        self.counts.blocked += len(keys)
+        for key in keys:
+            self.failures[key] = f"blocked: {why}"
+
+
+def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
+    """Return the pack that does only these jobs of a pack."""
+    wanted = set(keys)
+    share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))
+    key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])
+    if pack.kind == "train":
+        trials = tuple(trial for trial in pack.trials if trial.key in wanted)
+        return replace(pack, key=key, trials=trials, cost_s=share)
+    jobs = tuple(job for job in pack.metric_jobs if job.key in wanted)
+    needs = tuple(dict.fromkeys(name for job in jobs for name in job.trials))
+    trials = tuple(trial for trial in pack.trials if trial.key in needs)
+    return replace(pack, key=key, metric_jobs=jobs, trials=trials, needs=needs, cost_s=share)

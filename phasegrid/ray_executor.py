@@ -1,0 +1,203 @@
+"""Packs as Ray Core tasks; with remote submission the only room that imports ray.
+
+Tasks return small outcomes and never weights: Ray runs a finished task again when its returned object is lost. Ray's own
+retries are off, so that a lost process is counted and written down by the driver. Workers stay warm between packs
+(``max_calls=0``), which keeps imports, data sets and CUDA contexts.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from phasegrid.errors import ClusterError, StoreError
+from phasegrid.executors import Ending
+from phasegrid.jobs import Outcome, Pack
+
+LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.TaskUnschedulableError,
+)
+OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one pack asks of Ray: cores, GPUs (a share is allowed), bytes of memory (None: no demand)."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory: int | None = None
+
+
+def start_ray(address: str | None, num_cpus: int | None = None) -> None:
+    """Join the cluster at `address`, or start a Ray of our own on this machine.
+
+    Raises:
+        ClusterError: for a ``ray://`` address, or if the cluster cannot be reached or started.
+    """
+    if address and address.startswith("ray://"):
+        raise ClusterError(
+            f"joining Ray: {address} is a Ray Client address, which cannot carry a sweep; run on the cluster "
+            "with --address auto, or give the address of its GCS (host:6379)"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options.update(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            address="local",
+        )
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        where = f"joining Ray at {address}" if address else "starting Ray on this machine"
+        raise ClusterError(f"{where}: {error}") from error
+
+
+def stop_ray() -> None:
+    """Leave the cluster; ends the Ray that `start_ray` started, and no other."""
+    ray.shutdown()
+
+
+def probe_storage(url: str) -> None:
+    """Write and read a file in the store from every node of the cluster.
+
+    Raises:
+        StoreError: naming the nodes that cannot, or that do not see what this process wrote.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(_probe)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    checks = {
+        node["NodeManagerHostname"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(url)
+        for node in nodes
+    }
+    problems = []
+    for host, reference in checks.items():
+        try:
+            problem = ray.get(reference, timeout=60)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            problem = str(error)
+        if problem:
+            problems.append(f"node {host}: {problem}")
+    if problems:
+        raise StoreError(
+            f"checking that every node shares the storage {url}: " + "; ".join(problems)
+        )
+
+
+@dataclass(slots=True)
+class RayExecutor:
+    """Run packs as Ray tasks. `place` is handed to every task as it is."""
+
+    storage: str
+    place: Any
+    need: Need = field(default_factory=Need)
+    max_in_flight: int | None = None
+    _running: dict[Any, Pack] = field(default_factory=dict)
+    _task: Any = None
+
+    def __post_init__(self) -> None:
+        options: dict[str, Any] = {
+            "num_cpus": self.need.num_cpus,
+            "num_gpus": self.need.num_gpus,
+            "max_retries": 0,
+            "retry_exceptions": False,
+            "max_calls": 0,
+        }
+        if self.need.memory:
+            options["memory"] = self.need.memory
+        self._task = ray.remote(**options)(_do_pack)
+
+    @property
+    def parallel(self) -> int:
+        """How many packs the cluster does at once, now."""
+        total = ray.cluster_resources()
+        fits = total.get("CPU", 1.0) / max(self.need.num_cpus, 0.01)
+        if self.need.num_gpus:
+            fits = min(fits, total.get("GPU", 0.0) / self.need.num_gpus)
+        return max(1, int(fits))
+
+    @property
+    def slots(self) -> int:
+        """How many packs may be in flight: a few more than run at once, so that no worker waits for the driver."""
+        if self.max_in_flight is not None:
+            return self.max_in_flight
+        return self.parallel + max(2, self.parallel // 2)
+
+    def submit(self, pack: Pack) -> None:
+        """Start a pack as a task."""
+        self._running[self._task.remote(pack, self.storage, self.place)] = pack
+
+    def wait(self, timeout_s: float) -> list[Ending]:
+        """Return the packs that have ended, waiting at most `timeout_s` for the first."""
+        if not self._running:
+            return []
+        ready, rest = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
+            ready += more
+        return [self._ending(reference) for reference in ready]
+
+    def close(self) -> None:
+        """Cancel what still runs; its snapshots and stored jobs stay."""
+        for reference in self._running:
+            ray.cancel(reference, force=True)
+        self._running.clear()
+
+    def _ending(self, reference: Any) -> Ending:
+        pack = self._running.pop(reference)
+        try:
+            outcomes: Sequence[Outcome] = ray.get(reference)
+        except LOST as error:
+            return Ending(pack, lost=f"{type(error).__name__}: {_first_line(error)}")
+        except ray.exceptions.RayError as error:
+            failed = [
+                Outcome(key, "failed", error=str(error), kind="app") for key in pack.job_keys()
+            ]
+            return Ending(pack, failed)
+        return Ending(pack, outcomes)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+_STORES: dict[str, Any] = {}
+
+
+def _do_pack(pack: Pack, storage: str, place: Any) -> list[Outcome]:
+    """Run in a worker: imports are kept by the warm process."""
+    from phasegrid.store import Store
+    from phasegrid.work import do
+
+    if storage not in _STORES:
+        _STORES[storage] = Store.open(storage)
+    return do(pack, _STORES[storage], place)
+
+
+def _probe(url: str) -> str | None:
+    from phasegrid.store import Store
+
+    try:
+        Store.open(url).probe()
+    except StoreError as error:
+        return str(error)
+    return None

@@ -1,0 +1,143 @@
+"""What a job writes about itself: the typed columns that a trial's or a metric's row starts with.
+
+Torch-free, so that planning can compare a stored trial with a planned one and say what differs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from phasegrid.declare import Metric
+from phasegrid.jobs import Json, MetricJob, Plan, Trial, canonical_json
+
+SCHEMA_VERSION = 1
+NO_STOP = "none"
+
+
+def trial_fields(trial: Trial) -> dict[str, Json]:
+    """Return the columns of a trial's row that say what it is (its identity, typed)."""
+    return {
+        "key": trial.key,
+        "dataset": trial.dataset.name,
+        "dataset_version": trial.dataset.version,
+        "dataset_args": canonical_json(trial.dataset.args),
+        "model": trial.model.name,
+        "model_version": trial.model.version,
+        "model_args": canonical_json(trial.model.args),
+        **recipe_fields(trial.recipe),
+        "seed": trial.seed,
+    }
+
+
+def recipe_fields(recipe: Mapping[str, Json]) -> dict[str, Json]:
+    """Flatten a resolved recipe into columns: ``schedule.factor`` becomes ``schedule_factor``.
+
+    No stop rule is the text ``none`` in `stop_rule`, and null in its numbers.
+    """
+    fields: dict[str, Json] = {}
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            for inner, leaf in value.items():
+                column = name if inner == "name" else f"{name}_{inner}"
+                fields[column] = leaf
+        elif name == "stop":
+            fields.update(stop_rule=NO_STOP, stop_min_delta=None, stop_patience=None)
+        else:
+            fields[name] = value
+    return fields
+
+
+def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
+    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to seeds."""
+    of_cell = metric.over == "cell"
+    first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None
+    return {
+        "key": job.key,
+        "metric": job.metric.name,
+        "version": job.metric.version,
+        "args": canonical_json(job.metric.args),
+        "over": metric.over,
+        "trials": list(job.trials),
+        "trial_a": first,
+        "trial_b": second,
+        "seed_a": None if of_cell else seeds[first],
+        "seed_b": None if of_cell or second is None else seeds[second],
+    }
+
+
+def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
+    """Return the rows of a plan's table: one a trial of each cell."""
+    return [
+        {
+            "sweep": plan.sweep,
+            "plan_hash": plan_hash,
+            "cell": cell.index,
+            "facet": canonical_json([list(pair) for pair in cell.facet]),
+            "load_path": plan.load_path,
+            "load": as_number(cell.load),
+            "load_label": as_label(cell.load),
+            "temperature_path": plan.temperature_path,
+            "temperature": as_number(cell.temperature),
+            "temperature_label": as_label(cell.temperature),
+            "seed": trial.seed,
+            "key": trial.key,
+        }
+        for cell in plan.cells
+        for trial in cell.trials
+    ]
+
+
+def as_number(value: Json) -> float | None:
+    """Return an axis value as a float, or None if it is no number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def as_label(value: Json) -> str | None:
+    """Return an axis value as text."""
+    if value is None or isinstance(value, str):
+        return value
+    return canonical_json(value)
+
+
+def why_stale(
+    plan: Plan, old_plan: Sequence[Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Name, for each planned trial whose place in the grid held another stored trial, what changed.
+
+    `old_plan` are the rows of the sweep's plan as last stored, `stored` the rows of trials by key. Yields (key,
+    change), where change reads ``train.lr: 0.05 -> 0.1``.
+    """
+    places = {_place(row): str(row["key"]) for row in old_plan}
+    for row in plan_rows(plan, ""):
+        old = places.get(_place(row))
+        key = str(row["key"])
+        if old is None or old == key or old not in stored:
+            continue
+        trial = next(t for t in plan.cells[int(str(row["cell"]))].trials if t.key == key)
+        yield key, ", ".join(_differences(stored[old], trial_fields(trial)))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = ("facet", "load_path", "load_label", "temperature_path", "temperature_label", "seed")
+    return tuple(row[name] for name in names)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    changes = []
+    for name, value in new.items():
+        before = old.get(name)
+        if name == "key" or _same(before, value):
+            continue
+        changes.append(f"{name}: {_show(before)} -> {_show(value)}")
+    return changes or ["the code's version"]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(b, (list, tuple)):
+        return list(a if a is not None else ()) == list(b)
+    return bool(a == b)
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)

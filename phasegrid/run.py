@@ -1,0 +1,103 @@
+"""Drive a plan's packs through an executor until everything is stored or cannot be.
+
+The loop only moves packs: the policy is `Progress`, the work is the executor's, the results are the store's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from phasegrid.executors import Ending, Executor
+from phasegrid.jobs import Pack
+from phasegrid.progress import Progress
+
+Event = Literal["submitted", "finished", "lost", "tick"]
+Observe = Callable[[Event, Progress, Pack | None, Ending | None], None]
+
+
+@dataclass(slots=True)
+class Stop:
+    """A request to stop, set by a signal or a budget. `why` is None until then."""
+
+    why: str | None = None
+    signum: int | None = None
+
+
+class Stopped(BaseException):
+    """Raised inside work done in this process when a stop was asked for; everything stored stays stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run behaves: `on_error` stop or go on, at most `max_failures` failed jobs (None: any), and how long running packs
+    may go on after a stop was asked for."""
+
+    on_error: Literal["continue", "stop"] = "continue"
+    max_failures: int | None = None
+    grace_s: float = 3.0
+
+
+def run_packs(
+    progress: Progress,
+    executor: Executor,
+    observe: Observe,
+    stop: Stop,
+    options: RunOptions,
+    record_lost: Callable[[Pack, str, int], None],
+    poll_s: float = 0.5,
+) -> None:
+    """Run until nothing is left, a stop is asked for, or too much failed.
+
+    `record_lost(pack, why, attempt)` is called for each pack whose process died: it writes the failure to the store.
+    """
+    lost_times: dict[str, int] = {}
+
+    def take(endings: list[Ending]) -> None:
+        for ending in endings:
+            if ending.lost is None:
+                progress.finished(ending.pack, ending.outcomes)
+                observe("finished", progress, ending.pack, ending)
+                continue
+            attempt = lost_times.get(ending.pack.key, 0) + 1
+            lost_times[ending.pack.key] = attempt
+            record_lost(ending.pack, ending.lost, attempt)
+            progress.lost(ending.pack, ending.lost)
+            observe("lost", progress, ending.pack, ending)
+
+    try:
+        while not progress.over and stop.why is None:
+            while progress.in_flight < executor.slots and stop.why is None:
+                pack = progress.next_pack()
+                if pack is None:
+                    break
+                observe("submitted", progress, pack, None)
+                executor.submit(pack)
+            take(executor.wait(poll_s))
+            observe("tick", progress, None, None)
+            _check_failures(progress, stop, options)
+        if progress.in_flight:
+            _drain(progress, executor, options.grace_s, take)
+    except Stopped:
+        stop.why = stop.why or "stopped"
+
+
+def _check_failures(progress: Progress, stop: Stop, options: RunOptions) -> None:
+    failed = progress.counts.failed
+    if failed and options.on_error == "stop":
+        stop.why = f"a job failed and on_error is stop ({failed} failed)"
+    elif options.max_failures is not None and failed > options.max_failures:
+        stop.why = f"{failed} jobs failed, more than max_failures: {options.max_failures}"
+
+
+def _drain(
+    progress: Progress,
+    executor: Executor,
+    grace_s: float,
+    take: Callable[[list[Ending]], None],
+) -> None:
+    """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
+    tries = max(1, int(grace_s / 0.5))
+    for _ in range(tries):
+        take(executor.wait(0.5))
+        if not progress.in_flight:
+            return

@@ -1,0 +1,217 @@
+"""``phasegrid run``: from a sweep file to stored results and figures, and an exit code.
+
+Exit codes: 0 everything planned is stored; 1 some jobs failed; 3 stopped before the end; 130 and 143 after Ctrl-C and
+SIGTERM. Usage and sweep errors (2) and storage or cluster errors (4) are raised and turned into codes by the command line.
+"""
+
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from phasegrid import cost
+from phasegrid.console import Watch
+from phasegrid.executors import Executor, Serial
+from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Plan, Trial
+from phasegrid.overview import learn_costs, stored_keys, tally
+from phasegrid.plan import make_packs, make_plan, metric_names, plan_hash
+from phasegrid.progress import Progress, Retries
+from phasegrid.provenance import provenance
+from phasegrid.records import plan_rows
+from phasegrid.run import RunOptions, Stop, run_packs
+from phasegrid.store import Store
+from phasegrid.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a run happens: in this process (`serial`), on the Ray at `address`, or on one that is started for it."""
+
+    serial: bool = False
+    address: str | None = None
+    max_in_flight: int | None = None
+    num_cpus: int | None = None
+    device: str | None = None
+    strategy: str = "auto"
+
+
+def run_sweep(
+    sweep: Sweep, store: Store, where: Where, console: Console, quiet: bool, limit: int | None
+) -> tuple[int, int]:
+    """Do what is missing of a sweep; return the exit code and how many jobs were newly stored."""
+    plan = make_plan(sweep)
+    store.probe()
+    store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)))
+    stored = stored_keys(store, metric_names(plan))
+    packs = make_packs(plan, stored, _cost_of(store, plan, stored), sweep.run.pack_size or 32)
+    counts = tally(plan, stored)
+    planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
+    console.print(
+        f"[bold]{sweep.name}[/bold]: {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
+        f"{have} stored, {planned - have} to do in {len(packs)} packs",
+        highlight=False,
+    )
+    if not packs:
+        return 0, 0
+    if limit is not None:
+        packs = _limited(packs, limit)
+    retries = Retries(sweep.run.retries.app, sweep.run.retries.infra)
+    progress = Progress(packs, stored, retries)
+    stop = Stop()
+    options = RunOptions(sweep.run.on_error, sweep.run.max_failures)
+    with (
+        _executor(sweep, store, where, stop, console) as executor,
+        _signals(stop),  # after ray.init, which would replace them
+        Watch(console, quiet) as watch,
+    ):
+        run_packs(progress, executor, watch, stop, options, _recorder(store, stop))
+    return _conclude(progress, stop, limit, plan, store, console), progress.counts.stored
+
+
+def _cost_of(
+    store: Store, plan: Plan, stored: set[str]
+) -> Callable[[Cell, Trial | MetricJob], float]:
+    corrections = learn_costs(store, plan) if stored else cost.Corrections()
+    return lambda cell, job: cost.predict_seconds(cell, job, corrections)
+
+
+def _limited(packs: list[Pack], limit: int) -> list[Pack]:
+    """Keep the first `limit` cells that have something to do: a pilot run."""
+    cells = sorted({pack.cell for pack in packs})[:limit]
+    return [pack for pack in packs if pack.cell in cells]
+
+
+@contextmanager
+def _executor(
+    sweep: Sweep, store: Store, where: Where, stop: Stop, console: Console
+) -> Iterator[Executor]:
+    if where.serial:
+        yield _serial(store, where, stop)
+        return
+    from phasegrid import ray_executor as on_ray
+    from phasegrid.work import Place
+
+    console.print(
+        f"joining Ray at {where.address}" if where.address else "starting Ray on this machine",
+        style="dim",
+        highlight=False,
+    )
+    need = on_ray.Need(
+        sweep.resources.num_cpus, sweep.resources.num_gpus or 0.0, sweep.resources.memory
+    )
+    on_ray.start_ray(where.address, where.num_cpus)
+    try:
+        if where.address:
+            on_ray.probe_storage(store.url)
+        place = Place(where.device, max(1, int(need.num_cpus)), where.strategy)
+        most = where.max_in_flight or sweep.run.max_in_flight
+        executor = on_ray.RayExecutor(store.url, place, need, most)
+        try:
+            yield executor
+        finally:
+            executor.close()
+    finally:
+        on_ray.stop_ray()
+
+
+def _serial(store: Store, where: Where, stop: Stop) -> Serial:
+    from phasegrid.work import Place, do
+
+    place = Place(where.device, where.num_cpus or 1, where.strategy)
+
+    def do_here(pack: Pack) -> list[Outcome]:
+        return do(pack, store, place, lambda: stop.why is not None)
+
+    return Serial(do_here)
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; a second Ctrl-C ends at once."""
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        if stop.signum is not None:
+            raise KeyboardInterrupt
+        stop.signum = signum
+        stop.why = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _recorder(store: Store, stop: Stop) -> Callable[[Pack, str, int], None]:
+    """Return a function that writes one failure row for a pack whose process died."""
+
+    def record(pack: Pack, why: str, attempt: int) -> None:
+        if stop.why is not None:
+            return  # it died because we are stopping
+        store.put_failure(
+            {
+                "id": uuid.uuid4().hex,
+                "key": pack.job_keys()[0],
+                "pack": pack.key,
+                "kind": "oom" if "OutOfMemory" in why else "infra",
+                "exception": why,
+                "traceback": None,
+                "attempt": attempt,
+                "host": provenance("cpu")["host"],
+                "created_at": datetime.now(UTC),
+            }
+        )
+
+    return record
+
+
+def _conclude(
+    progress: Progress,
+    stop: Stop,
+    limit: int | None,
+    plan: Plan,
+    store: Store,
+    console: Console,
+) -> int:
+    counts = progress.counts
+    notes = [f"{counts.stored} of {counts.total} jobs stored"]
+    notes += [f"{counts.diverged} trainings diverged"] if counts.diverged else []
+    notes += [f"{counts.failed} failed"] if counts.failed else []
+    notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
+    console.print(", ".join(notes), highlight=False)
+    if counts.failed:
+        console.print(
+            f"failures and their tracebacks: phasegrid query --storage {store.url} "
+            '"select key, kind, exception from failures"',
+            markup=False,
+            highlight=False,
+        )
+    if stop.why is not None:
+        console.print(
+            f"stopped ({stop.why}): what is finished is stored; {counts.open} jobs are open. "
+            "Run the same command again to go on.",
+            highlight=False,
+        )
+        if stop.signum is not None:
+            return 128 + stop.signum
+        return 1 if counts.failed else 3
+    if counts.failed or counts.blocked:
+        return 1
+    return 3 if limit is not None and _missing(plan, store) else 0
+
+
+def _missing(plan: Plan, store: Store) -> bool:
+    return any(t.missing for t in tally(plan, stored_keys(store, metric_names(plan))))
+
+
+def figures_folder(sweep: str, output: Path | None) -> Path:
+    """Return where a sweep's figures go: `output`, or ``figures/<sweep>`` beside the current folder."""
+    return output or Path("figures") / sweep
+

@@ -1,0 +1,219 @@
+"""The texts of ``plan``, ``status``, ``verify`` and ``query``: from values to lines, as tables or JSON."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from phasegrid import cost
+from phasegrid.console import duration
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.jobs import Plan
+from phasegrid.makespan import simulate_makespan
+from phasegrid.overview import learn_costs, stored_keys, tally
+from phasegrid.plan import make_packs, make_plan, metric_names
+from phasegrid.records import why_stale
+from phasegrid.store import Store
+from phasegrid.sweep import Sweep
+from phasegrid.verification import Problem
+
+WIDTH = 110
+
+
+def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json: bool) -> str:
+    """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the predicted cost."""
+    plan = make_plan(sweep)
+    stored = stored_keys(store, metric_names(plan)) if store else set()
+    corrections = learn_costs(store, plan) if store else cost.Corrections()
+    packs = make_packs(plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections))
+    seconds = {"trials": 0.0, **dict.fromkeys(metric_names(plan), 0.0)}
+    for cell in plan.cells:
+        for job in (*cell.trials, *cell.metric_jobs):
+            if job.key not in stored:
+                kind = cost.kind_of(job)
+                seconds["trials" if kind == "trial" else kind] += cost.predict_seconds(
+                    cell, job, corrections
+                )
+    stale = _stale(plan, store) if store else []
+    tallies = tally(plan, stored)
+    spread = _spread(corrections)
+    makespan = simulate_makespan(packs, stored, slots)
+    if as_json:
+        return json.dumps(
+            {
+                "sweep": sweep.name,
+                "cells": len(plan.cells),
+                "seeds": len(sweep.seeds),
+                "jobs": [
+                    {
+                        "kind": t.kind,
+                        "planned": t.planned,
+                        "stored": t.stored,
+                        "missing": t.missing,
+                        "predicted_core_seconds": seconds[t.kind],
+                    }
+                    for t in tallies
+                ],
+                "packs": len(packs),
+                "slots": slots,
+                "predicted_makespan_s": makespan,
+                "stale": [{"key": key, "changed": change} for key, change in stale],
+            },
+            indent=2,
+        )
+    table = Table(title=f"{sweep.name}: {_grid(sweep, plan)}", title_justify="left")
+    for name in ("jobs", "planned", "stored", "missing", "predicted"):
+        table.add_column(name, justify="left" if name == "jobs" else "right")
+    for t in tallies:
+        table.add_row(
+            t.kind,
+            str(t.planned),
+            str(t.stored),
+            str(t.missing),
+            duration(seconds[t.kind]) if t.missing else "-",
+        )
+    lines = [_render(table)]
+    if packs:
+        lines.append(
+            f"{len(packs)} packs, about {duration(sum(seconds.values()))} on one core, "
+            f"{duration(makespan)} on {slots}; {spread}"
+        )
+    else:
+        lines.append("everything is stored: a run would submit nothing")
+    if stale:
+        lines.append(
+            f"{len(stale)} trials stand where the last plan had another one"
+            + ("" if why else " (--why names what changed)")
+        )
+    if why:
+        lines += _why_lines(stale)
+    return "\n".join(lines)
+
+
+def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
+    """Describe what is stored of the sweeps of a store, from the store alone."""
+    names = store.sweeps()
+    if sweep is not None and sweep not in names:
+        raise SweepError(
+            f"status of {store.url}: there is no sweep {sweep!r}; sweeps: {', '.join(names) or 'none'}"
+        )
+    failures = store.read_table("failures").to_pylist()
+    trials = {
+        row["key"]: row["outcome"]
+        for row in store.read_table("trials", columns=["key", "outcome"]).to_pylist()
+    }
+    measured = {
+        name: store.read_table(f"metrics/{name}", columns=["key", "trials"]).to_pylist()
+        for name in store.metrics()
+    }
+    states = [
+        _state(store, name, trials, measured, failures) for name in names if sweep in (None, name)
+    ]
+    if as_json:
+        return json.dumps(states, indent=2)
+    if not states:
+        return f"{store.url}: no sweeps"
+    lines = []
+    for state in states:
+        lines.append(
+            f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
+            + (f", {state['diverged']} diverged" if state["diverged"] else "")
+            + (f", {state['failures']} failed attempts" if state["failures"] else "")
+        )
+        lines += [f"  {name}: {count} jobs stored" for name, count in state["metrics"].items()]
+        lines += [f"  last failure: {text}" for text in state["last_failures"]]
+    return "\n".join(lines)
+
+
+def _state(
+    store: Store,
+    sweep: str,
+    trials: dict[str, str],
+    measured: dict[str, list[dict[str, Any]]],
+    failures: list[dict[str, Any]],
+) -> dict[str, Any]:
+    planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
+    own = [f for f in failures if f["key"] in planned]
+    return {
+        "sweep": sweep,
+        "trials_planned": len(planned),
+        "trials_stored": len(planned & trials.keys()),
+        "diverged": sum(trials.get(key) == "diverged" for key in planned),
+        "metrics": {
+            name: len({r["key"] for r in rows if planned.issuperset(r["trials"])})
+            for name, rows in measured.items()
+        },
+        "failures": len(own),
+        "last_failures": [f"{f['key']}: {f['exception']}" for f in own[-3:]],
+    }
+
+
+def problems_text(problems: Sequence[Problem], as_json: bool) -> str:
+    """List what ``verify`` found."""
+    if as_json:
+        return json.dumps([str(problem) for problem in problems], indent=2)
+    return "\n".join([*(str(p) for p in problems), f"{len(problems)} problems"])
+
+
+def table_text(table: pd.DataFrame, as_json: bool) -> str:
+    """Write a result as a plain table, or as JSON records."""
+    if as_json:
+        return str(table.to_json(orient="records", date_format="iso", indent=2))
+    with pd.option_context("display.max_columns", None, "display.width", 160):
+        return table.to_string(index=False, max_rows=200) if len(table) else "no rows"
+
+
+def write_table(table: pd.DataFrame, output: Path) -> None:
+    """Write a result to a .csv or .parquet file."""
+    if output.suffix == ".csv":
+        table.to_csv(output, index=False)
+    elif output.suffix == ".parquet":
+        table.to_parquet(output, index=False)
+    else:
+        raise StoreError(f"writing the result of a query: {output} must end in .csv or .parquet")
+
+
+def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
+    if plan.sweep not in store.sweeps():
+        return []
+    old = store.read_plan(plan.sweep).to_pylist()
+    keys = {row["key"] for row in old}
+    rows = store.read_table("trials").to_pylist() if keys else []
+    return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
+
+
+def _why_lines(stale: list[tuple[str, str]]) -> list[str]:
+    if not stale:
+        return ["nothing stored has become stale"]
+    counts = Counter(change for _, change in stale)
+    return [f"  {count} trials: {change}" for change, count in counts.most_common()]
+
+
+def _grid(sweep: Sweep, plan: Plan) -> str:
+    axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis]
+    shape = " x ".join(f"{len(axis.values)} {axis.path}" for axis in axes)
+    return f"{len(plan.cells)} cells ({shape}) x {len(sweep.seeds)} seeds"
+
+
+def _spread(corrections: cost.Corrections) -> str:
+    if not corrections.factor:
+        return "a first guess (nothing of this kind is stored yet)"
+    worst = max(corrections.high.values()), min(corrections.low.values())
+    return (
+        f"from {sum(corrections.count.values())} stored timings; "
+        f"single jobs took {worst[1]:.1f}x to {worst[0]:.1f}x of the prediction (10..90%)"
+    )
+
+
+def _render(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=WIDTH, no_color=True)
+    console.print(table)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().rstrip()

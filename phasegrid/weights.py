@@ -1,0 +1,248 @@
+"""Tools on the weights of a network: flat vectors, interpolation, distances, evaluation, BatchNorm refresh.
+
+Nothing here knows a recipe, a store or a device: tensors stay where they are. Letters: P trainable parameters,
+N examples. A flat vector holds the trainable parameters in the order of ``module.named_parameters()`` (tied ones once).
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, examples seen."""
+
+    loss: float
+    accuracy_percent: float
+    error_percent: float
+    num: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSlice:
+    """Where one trainable parameter lies in the flat vector."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+class FlatModule:
+    """A copy of a module whose trainable parameters are views of one flat vector.
+
+    `weights` (P,) is the vector, `grad` (P,) is where ``loss.backward()`` accumulates; clear it with `zero_grad` of
+    this class (the module's own would drop the views). Changing `weights` in place changes `module` at once. The module
+    given is never changed. All trainable parameters become `dtype` (float32 or float64), buffers too.
+
+    >>> flat = FlatModule(nn.Linear(2, 1))
+    >>> flat.assign(torch.tensor([1.0, 2.0, 3.0]))
+    >>> flat.module(torch.ones(1, 2)).item()
+    6.0
+    """
+
+    module: nn.Module
+    weights: Tensor
+    grad: Tensor
+    slices: tuple[ParameterSlice, ...]
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
+        self.module = copy.deepcopy(module) if dtype is None else copy.deepcopy(module).to(dtype)
+        self.slices = parameter_slices(self.module)
+        self.weights = parameters_vector(self.module)
+        self.grad = torch.zeros_like(self.weights)
+        parameters = dict(self.module.named_parameters())
+        for part in self.slices:
+            parameter = parameters[part.name]
+            parameter.data = self.weights[part.start : part.stop].view(part.shape)
+            parameter.grad = self.grad[part.start : part.stop].view(part.shape)
+
+    def assign(self, vector: Tensor) -> None:
+        """Set the weights to `vector` (P,), cast to their dtype, without touching the gradient."""
+        self.weights.copy_(vector)
+
+    def zero_grad(self) -> None:
+        """Set the flat gradient to zero, keeping the views."""
+        self.grad.zero_()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the module's output at the present weights."""
+        outputs: Tensor = self.module(inputs)
+        return outputs
+
+
+def parameter_slices(module: nn.Module) -> tuple[ParameterSlice, ...]:
+    """List where each trainable parameter lies in the flat vector."""
+    slices, start = [], 0
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            stop = start + parameter.numel()
+            slices.append(ParameterSlice(name, start, stop, tuple(parameter.shape)))
+            start = stop
+    return tuple(slices)
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Count the trainable parameters, P."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def parameters_vector(module: nn.Module) -> Tensor:
+    """Copy the trainable parameters into one vector (P,), detached, in their own dtype.
+
+    Raises:
+        ValueError: if nothing is trainable.
+    """
+    parts = [p.detach().reshape(-1) for p in module.parameters() if p.requires_grad]
+    if not parts:
+        raise ValueError(f"{type(module).__name__} has no trainable parameter to put in a vector")
+    return torch.cat(parts)
+
+
+def assign_vector(module: nn.Module, vector: Tensor) -> None:
+    """Write the flat `vector` (P,) into the trainable parameters of `module`, in place.
+
+    Raises:
+        ValueError: if the vector does not have P entries.
+    """
+    slices = parameter_slices(module)
+    total = slices[-1].stop if slices else 0
+    if vector.shape != (total,):
+        raise ValueError(
+            f"a vector of shape {tuple(vector.shape)} cannot fill {total} trainable parameters"
+        )
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for part in slices:
+            parameters[part.name].copy_(vector[part.start : part.stop].view(part.shape))
+
+
+def cpu_state(module: nn.Module) -> Weights:
+    """Copy the full state (parameters and buffers) to the CPU, contiguous and detached."""
+    return {name: own_copy(value) for name, value in module.state_dict().items()}
+
+
+def own_copy(value: Tensor) -> Tensor:
+    """Return a contiguous copy of `value` on the CPU that shares no memory with it."""
+    return value.detach().to("cpu", copy=True).contiguous()
+
+
+def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], t: float) -> Weights:
+    """Return (1 - t) a + t b for every floating tensor of two states; others (counters) are taken from `a`.
+
+    Raises:
+        ValueError: if the states do not have the same names and shapes.
+    """
+    if {k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()}:
+        raise ValueError("cannot interpolate states whose tensors differ in name or shape")
+    return {
+        name: (1 - t) * value + t * b[name] if value.is_floating_point() else value.clone()
+        for name, value in a.items()
+    }
+
+
+def l2_distance(a: Tensor, b: Tensor) -> float:
+    """Return the Euclidean distance of two flat vectors (P,), summed in float64."""
+    return float(torch.linalg.vector_norm(a.double() - b.double()))
+
+
+def batch_norm_modules(module: nn.Module) -> list[_BatchNorm]:
+    """List the BatchNorm layers that keep running statistics."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Say whether any BatchNorm layer keeps running statistics."""
+    return bool(batch_norm_modules(module))
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Restore train or eval mode of every submodule on leaving."""
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def batches(num: int, batch_size: int) -> list[slice]:
+    """Cut `num` examples into slices of `batch_size`; a last slice of a single example joins the one before it.
+
+    BatchNorm in train mode cannot take one value per channel.
+    """
+    starts = list(range(0, num, batch_size))
+    if len(starts) > 1 and num - starts[-1] == 1:
+        starts.pop()
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], num], strict=True)]
+
+
+def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
+    """Re-estimate the running statistics of every BatchNorm layer from `inputs` (N, ...), in place.
+
+    The statistics are reset and become the average over batches, weighted by batch size, of the batch mean and the
+    unbiased batch variance, one forward pass with BatchNorm in train mode and everything else (dropout) in eval mode
+    (Garipov et al. 2018, published code; the practice of Izmailov et al. 2018). The mean is exact up to the
+    change it causes in later layers; the variance leaves out the spread between batch means. Modes and momenta are
+    restored. Does nothing without BatchNorm.
+    """
+    layers = batch_norm_modules(module)
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    with kept_modes(module), torch.no_grad():
+        module.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.train()
+        try:
+            for batch in batches(len(inputs), batch_size):
+                for layer in layers:
+                    layer.momentum = (batch.stop - batch.start) / batch.stop
+                module(inputs[batch])
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+
+
+def evaluate(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    batch_size: int = 1000,
+    label_smoothing: float = 0.0,
+) -> Evaluation:
+    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...), `labels` (N,).
+
+    The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes to the first
+    class. Modes are restored.
+
+    Raises:
+        ValueError: if there are no examples.
+    """
+    num = len(inputs)
+    if num == 0:
+        raise ValueError("cannot evaluate on an empty set")
+    loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    with kept_modes(module), torch.inference_mode():
+        module.eval()
+        for start in range(0, num, batch_size):
+            target = labels[start : start + batch_size]
+            logits = module(inputs[start : start + batch_size])
+            loss += cross_entropy(
+                logits.double(), target, reduction="sum", label_smoothing=label_smoothing
+            )
+            correct += (logits.argmax(dim=1) == target).sum()
+    accuracy = 100 * int(correct) / num
+    return Evaluation(float(loss) / num, accuracy, 100 - accuracy, num)

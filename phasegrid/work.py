@@ -1,0 +1,362 @@
+"""do(pack, store): the jobs of one pack, here, now.
+
+Everything a worker process does is in this file: read what is stored, train or measure, publish each result in one
+step, and return small outcomes. A failure is a value with its traceback, written to the store and returned.
+"""
+
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.loading import load_dataset
+from phasegrid.declare import Metric, import_function
+from phasegrid.errors import StoreError
+from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
+from phasegrid.models.building import build_model
+from phasegrid.plugins import resolve_metric
+from phasegrid.provenance import provenance
+from phasegrid.records import metric_fields, trial_fields
+from phasegrid.run import Stopped
+from phasegrid.store import Store
+from phasegrid.train import Trained, train_pack
+from phasegrid.weights import evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how a pack is done; nothing here can change an answer beyond rounding.
+
+    `device` None means a GPU if there is one. `threads` is for torch on a CPU.
+    """
+
+    device: str | None = None
+    threads: int = 1
+    strategy: str = "auto"
+    snapshot_every_s: float = 60.0
+
+
+ShouldStop = Callable[[], bool]
+
+
+def do(
+    pack: Pack, store: Store, place: Place, should_stop: ShouldStop = lambda: False
+) -> list[Outcome]:
+    """Do the jobs of a pack that the store does not hold, and publish each as it is finished.
+
+    Raises:
+        Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
+    """
+    device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _threads(place.threads):
+        if pack.kind == "train":
+            return _train(pack, store, place, device, should_stop)
+        return _measure(pack, store, device, should_stop)
+
+
+def _train(
+    pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
+) -> list[Outcome]:
+    outcomes = [Outcome(t.key, "already") for t in pack.trials if store.has("trials", t.key)]
+    stored = {outcome.key for outcome in outcomes}
+    trials = [trial for trial in pack.trials if trial.key not in stored]
+    if not trials:
+        return outcomes
+
+    def on_epoch(_epoch: int, _epochs: int) -> None:
+        if should_stop():
+            raise Stopped
+
+    snapshots = store.snapshot(content_key("snapshot", 1, [trial.key for trial in trials]))
+    try:
+        data = [_dataset(trial.dataset, device) for trial in trials]
+        trained = train_pack(
+            trials,
+            data,
+            device=device,
+            strategy=place.strategy,  # type: ignore[arg-type]  # checked by the command line
+            snapshots=snapshots,
+            snapshot_every_s=place.snapshot_every_s,
+            on_epoch=on_epoch,
+        )
+    except Exception as error:
+        return outcomes + [_failed(store, pack, trial.key, error) for trial in trials]
+    for trial, result, dataset in zip(trials, trained, data, strict=True):
+        outcomes.append(
+            _guarded(
+                store,
+                pack,
+                trial.key,
+                lambda t=trial, r=result, d=dataset: _publish_trial(
+                    store, t, r, d, device, len(trials)
+                ),
+            )
+        )
+    snapshots.clear()
+    return outcomes
+
+
+def _publish_trial(
+    store: Store, trial: Trial, result: Trained, data: Dataset, device: torch.device, size: int
+) -> Outcome:
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("train_loss", "train_accuracy_percent", "test_loss", "test_accuracy_percent")
+    )
+    if result.outcome == "done":
+        model = _module(trial, result.weights, data, device)
+        train = evaluate(model, data.train_inputs, data.train_labels)
+        test = evaluate(model, data.test_inputs, data.test_labels)
+        numbers = {
+            "train_loss": train.loss,
+            "train_accuracy_percent": train.accuracy_percent,
+            "test_loss": test.loss,
+            "test_accuracy_percent": test.accuracy_percent,
+        }
+    record = {
+        **trial_fields(trial),
+        "outcome": result.outcome,
+        "diverged_epoch": result.diverged_epoch,
+        "diverged_update": result.diverged_update,
+        "epochs_run": result.epochs_run,
+        "kept_epoch": result.kept_epoch,
+        "stopped_epoch": result.stopped_epoch,
+        "num_parameters": result.num_parameters,
+        **numbers,
+        **provenance(device.type),
+        "created_at": datetime.now(UTC),
+        "seconds": result.seconds,
+        "pack_size": size,
+        "strategy": result.strategy,
+    }
+    history = [{"key": trial.key, **_as_row(epoch)} for epoch in result.history]
+    store.put_trial(record, history, result.weights, result.intermediate)
+    return Outcome(
+        trial.key, "diverged" if result.outcome == "diverged" else "done", result.seconds
+    )
+
+
+def _measure(
+    pack: Pack, store: Store, device: torch.device, should_stop: ShouldStop
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    todo: list[MetricJob] = []
+    for job in pack.metric_jobs:
+        if store.has(f"metrics/{job.metric.name}", job.key):
+            outcomes.append(Outcome(job.key, "already"))
+        else:
+            todo.append(job)
+    if not todo:
+        return outcomes
+    bench = _Bench(store, device, {trial.key: trial for trial in pack.trials})
+    for group in _groups(todo):
+        if should_stop():
+            raise Stopped
+        outcomes.extend(_measure_group(pack, store, bench, group))
+    return outcomes
+
+
+def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
+    """Put the jobs of one metric with the same arguments together; their order is kept."""
+    groups: dict[tuple[str, int], list[MetricJob]] = {}
+    for job in jobs:
+        groups.setdefault((job.metric.name, id(job.metric)), []).append(job)
+    return list(groups.values())
+
+
+def _measure_group(
+    pack: Pack, store: Store, bench: "_Bench", jobs: list[MetricJob]
+) -> list[Outcome]:
+    metric = resolve_metric(jobs[0].metric)
+    outcomes, sound = [], []
+    for job in jobs:
+        diverged = [key for key in job.trials if bench.diverged(key)]
+        if diverged:
+            why = f"trial {diverged[0]} diverged"
+            outcomes.append(
+                _guarded(
+                    store, pack, job.key, lambda j=job, w=why: bench.publish_void(metric, j, w)
+                )
+            )
+        else:
+            sound.append(job)
+    if metric.compute_many is not None and len(sound) > 1:
+        same_data = {id(bench.trials[job.trials[0]].dataset) for job in sound}
+        if len(same_data) == 1:
+            return outcomes + _measure_many(pack, store, bench, metric, sound)
+    for job in sound:
+        outcomes.append(_guarded(store, pack, job.key, lambda j=job: bench.measure(metric, j)))
+    return outcomes
+
+
+def _measure_many(
+    pack: Pack, store: Store, bench: "_Bench", metric: Metric, jobs: list[MetricJob]
+) -> list[Outcome]:
+    """Do several jobs from one computation; if it fails, do them one by one so that the culprit is named."""
+    started = time.perf_counter()
+    keys = list(dict.fromkeys(key for job in jobs for key in job.trials))
+    place = {key: index for index, key in enumerate(keys)}
+    try:
+        assert metric.compute_many is not None
+        tables = import_function(metric.compute_many)(
+            [bench.model(key) for key in keys],
+            [tuple(place[key] for key in job.trials) for job in jobs],
+            bench.data(keys[0]),
+            [_generator(job.key) for job in jobs],
+            **_arguments(jobs[0], metric),
+        )
+    except Exception:
+        return [_guarded(store, pack, j.key, lambda j=j: bench.measure(metric, j)) for j in jobs]
+    seconds = (time.perf_counter() - started) / len(jobs)
+    assert isinstance(tables, list)
+    return [
+        _guarded(store, pack, job.key, lambda j=job, r=rows: bench.publish(metric, j, r, seconds))
+        for job, rows in zip(jobs, tables, strict=True)
+    ]
+
+
+class _Bench:
+    """The trials of a pack, loaded once: rows, data, models."""
+
+    def __init__(self, store: Store, device: torch.device, trials: Mapping[str, Trial]) -> None:
+        self.store, self.device, self.trials = store, device, trials
+        self._models: dict[str, nn.Module] = {}
+        self._outcomes: dict[str, str] = {}
+
+    def diverged(self, key: str) -> bool:
+        if key not in self._outcomes:
+            self._outcomes[key] = self.store.trial_outcome(key)
+        return self._outcomes[key] == "diverged"
+
+    def data(self, key: str) -> Dataset:
+        return _dataset(self.trials[key].dataset, self.device)
+
+    def model(self, key: str) -> nn.Module:
+        if key not in self._models:
+            weights = self.store.read_checkpoint(key)
+            self._models[key] = _module(self.trials[key], weights, self.data(key), self.device)
+        return self._models[key]
+
+    def measure(self, metric: Metric, job: MetricJob) -> Outcome:
+        started = time.perf_counter()
+        rows = import_function(metric.compute)(
+            [self.model(key) for key in job.trials],
+            self.data(job.trials[0]),
+            _generator(job.key),
+            **_arguments(job, metric),
+        )
+        return self.publish(metric, job, rows, time.perf_counter() - started)
+
+    def publish(self, metric: Metric, job: MetricJob, rows: object, seconds: float) -> Outcome:
+        several = rows if isinstance(rows, list) else [rows]
+        self._put(metric, job, "done", None, seconds, several)
+        return Outcome(job.key, "done", seconds)
+
+    def publish_void(self, metric: Metric, job: MetricJob, why: str) -> Outcome:
+        self._put(metric, job, "not_applicable", why, 0.0, [{}])
+        return Outcome(job.key, "not_applicable")
+
+    def _put(
+        self,
+        metric: Metric,
+        job: MetricJob,
+        outcome: str,
+        reason: str | None,
+        seconds: float,
+        rows: list[Any],
+    ) -> None:
+        common = {
+            **metric_fields(job, metric, {key: self.trials[key].seed for key in job.trials}),
+            "outcome": outcome,
+            "reason": reason,
+            **provenance(self.device.type),
+            "created_at": datetime.now(UTC),
+            "seconds": seconds,
+        }
+        self.store.put_metric(job.metric.name, metric.columns, common, rows)
+
+
+def _guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) -> Outcome:
+    try:
+        return work()
+    except Exception as error:
+        return _failed(store, pack, key, error)
+
+
+def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
+    """Write the failure of a job to the store, with its traceback, and return it as a value."""
+    text = "".join(traceback.format_exception(error))
+    kind: Any = "oom" if isinstance(error, torch.OutOfMemoryError) else "app"
+    summary = f"{type(error).__name__}: {error}"
+    try:
+        store.put_failure(
+            {
+                "id": uuid.uuid4().hex,
+                "key": key,
+                "pack": pack.key,
+                "kind": kind,
+                "exception": summary,
+                "traceback": text[-8000:],
+                "attempt": 1,
+                "host": provenance("cpu")["host"],
+                "created_at": datetime.now(UTC),
+            }
+        )
+    except StoreError as lost:
+        summary += f" (and the failure could not be written: {lost})"
+    return Outcome(key, "failed", error=summary, kind=kind)
+
+
+_DATASETS: dict[tuple[str, str], Dataset] = {}
+_MAX_DATASETS = 4
+
+
+def _dataset(part: Part, device: torch.device) -> Dataset:
+    """Load a data set once a process; the few most recent are kept on the device."""
+    name = (content_key("dataset", 1, part.spec()), str(device))
+    if name not in _DATASETS:
+        while len(_DATASETS) >= _MAX_DATASETS:
+            del _DATASETS[next(iter(_DATASETS))]
+        _DATASETS[name] = load_dataset(part, str(device))
+    return _DATASETS[name]
+
+
+def _module(
+    trial: Trial, weights: Mapping[str, torch.Tensor], data: Dataset, device: torch.device
+) -> nn.Module:
+    model = build_model(trial.model, data.input_shape, data.num_classes, seed=0)
+    model.load_state_dict(dict(weights))
+    return model.to(device).eval()
+
+
+def _generator(key: str) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(key, "metric"))
+
+
+def _arguments(job: MetricJob, metric: Metric) -> dict[str, Any]:
+    """Return the arguments of a metric as its dataclass types them (JSON lists become tuples)."""
+    defaults = metric.args()
+    args = {name: getattr(defaults, name) for name in metric.args.__dataclass_fields__}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
+    return {**args, **given}
+
+
+def _as_row(record: object) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,154 @@
+"""The policy of a run: laws that hold whatever the executor does."""
+
+import random
+
+import pytest
+
+from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
+from phasegrid.progress import Progress, Retries
+
+PART = Part("noop", 1, {})
+
+
+def trial(key: str) -> Trial:
+    return Trial(key, PART, PART, {}, 0)
+
+
+def train(name: str, *keys: str, cost_s: float = 1.0) -> Pack:
+    return Pack(name, "train", 0, tuple(trial(key) for key in keys), cost_s=cost_s)
+
+
+def measure(name: str, jobs: dict[str, tuple[str, ...]], cost_s: float = 1.0) -> Pack:
+    needs = tuple(dict.fromkeys(key for keys in jobs.values() for key in keys))
+    made = tuple(MetricJob(key, PART, trials) for key, trials in jobs.items())
+    return Pack(name, "measure", 0, tuple(map(trial, needs)), made, needs, cost_s)
+
+
+def done(pack: Pack) -> list[Outcome]:
+    return [Outcome(key, "done") for key in pack.job_keys()]
+
+
+def failed(pack: Pack, kind: str = "app") -> list[Outcome]:
+    return [Outcome(key, "failed", error="ValueError: no", kind=kind) for key in pack.job_keys()]  # type: ignore[arg-type]
+
+
+def test_a_measurement_waits_for_its_trials() -> None:
+    progress = Progress([train("t", "a", "b"), measure("m", {"h": ("a",), "c": ("a", "b")})], set())
+    first = progress.next_pack()
+    assert first is not None
+    assert first.key == "t"
+    assert progress.next_pack() is None
+    progress.finished(first, done(first))
+    second = progress.next_pack()
+    assert second is not None
+    assert second.key == "m"
+    progress.finished(second, done(second))
+    assert progress.over
+    assert progress.counts.done == 4
+
+
+def test_stored_trials_are_not_waited_for() -> None:
+    progress = Progress([measure("m", {"h": ("a",)})], {"a"})
+    assert progress.next_pack() is not None
+
+
+def test_a_measurement_of_an_unknown_trial_is_blocked_and_named() -> None:
+    progress = Progress([measure("m", {"h": ("a",)})], set())
+    assert progress.over
+    assert progress.failures["h"] == "blocked: trial a is neither stored nor planned"
+
+
+def test_open_cells_come_first_then_the_longest() -> None:
+    packs = [
+        train("short", "a", cost_s=1),
+        train("long", "b", cost_s=9),
+        measure("m", {"h": ("z",)}, cost_s=0.1),
+    ]
+    progress = Progress(packs, {"z"})
+    order = [pack.key for pack in iter(progress.next_pack, None)]
+    assert order == ["m", "long", "short"]
+
+
+def test_a_failed_trial_blocks_only_what_needs_it() -> None:
+    packs = [
+        train("ta", "a"),
+        train("tb", "b"),
+        measure("m", {"ha": ("a",), "hb": ("b",), "c": ("a", "b")}),
+    ]
+    progress = Progress(packs, set())
+    for pack in list(iter(progress.next_pack, None)):
+        progress.finished(pack, failed(pack) if pack.key == "ta" else done(pack))
+    rest = progress.next_pack()
+    assert rest is not None
+    assert rest.job_keys() == ("hb",)
+    progress.finished(rest, done(rest))
+    assert (progress.counts.failed, progress.counts.blocked, progress.counts.done) == (1, 2, 2)
+    assert progress.counts.open == 0
+
+
+def test_an_exception_is_retried_as_often_as_allowed_and_a_lost_process_does_not_count_as_one() -> (
+    None
+):
+    progress = Progress([train("t", "a")], set(), Retries(app=1, infra=2))
+    pack = progress.next_pack()
+    assert pack is not None
+    assert progress.lost(pack, "worker died")
+    pack = progress.next_pack()
+    assert pack is not None
+    progress.finished(pack, failed(pack))
+    pack = progress.next_pack()
+    assert pack is not None
+    progress.finished(pack, failed(pack))
+    assert progress.over
+    assert progress.failures == {"a": "ValueError: no"}
+
+
+def test_a_poison_job_is_found_by_halving_and_the_others_are_done() -> None:
+    progress = Progress([train("t", *"abcdefgh")], set(), Retries(infra=3))
+    for _ in range(200):
+        pack = progress.next_pack()
+        if pack is None:
+            break
+        if "f" in pack.job_keys():
+            progress.lost(pack, "worker died")
+        else:
+            progress.finished(pack, done(pack))
+    assert progress.over
+    assert progress.counts.done == 7
+    assert list(progress.failures) == ["f"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_job_ends_exactly_once_under_random_faults(seed: int) -> None:
+    rng = random.Random(seed)
+    packs = []
+    for cell in range(12):
+        keys = [f"{cell}.{i}" for i in range(rng.randint(1, 4))]
+        packs.append(train(f"t{cell}", *keys))
+        jobs = {
+            f"{cell}.m{i}": tuple(rng.sample(keys, rng.randint(1, len(keys))))
+            for i in range(rng.randint(1, 5))
+        }
+        packs.append(measure(f"m{cell}", jobs))
+    progress = Progress(packs, set(), Retries(app=1, infra=3))
+    total = progress.counts.total
+    running: list[Pack] = []
+    for _ in range(10_000):
+        while len(running) < 3 and (pack := progress.next_pack()):
+            running.append(pack)
+        if not running:
+            break
+        pack = running.pop(rng.randrange(len(running)))
+        if rng.random() < 0.2:
+            progress.lost(pack, "worker died")
+            continue
+        outcomes = [
+            failed(pack)[i] if rng.random() < 0.1 else outcome
+            for i, outcome in enumerate(done(pack))
+        ]
+        progress.finished(pack, outcomes)
+    assert progress.over
+    counts = progress.counts
+    assert counts.done + counts.failed + counts.blocked == total
+    assert len(progress.failures) == counts.failed + counts.blocked
+    assert counts.open == 0

@@ -1,0 +1,175 @@
+"""Laws of the tools on weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from phasegrid import weights as tools
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def bn_net(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 3, 3),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(3 * 4, 4),
+        ).double()
+
+
+def test_flat_module_weights_are_the_parameters() -> None:
+    net = bn_net()
+    flat = tools.FlatModule(net)
+    torch.testing.assert_close(flat.weights, tools.parameters_vector(net), rtol=0, atol=0)
+    flat.weights.mul_(2)
+    torch.testing.assert_close(tools.parameters_vector(flat.module), 2 * tools.parameters_vector(net))
+    assert flat.slices[-1].stop == tools.num_parameters(net)
+
+
+def test_flat_gradient_accumulates_what_autograd_gives() -> None:
+    net = bn_net().eval()
+    flat = tools.FlatModule(net)
+    x = torch.randn(5, 1, 4, 4, generator=seeded(1), dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 3, 0])
+    for _ in range(2):
+        cross_entropy(flat(x), y).backward()
+    grads = torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
+    torch.testing.assert_close(flat.grad, 2 * torch.cat([g.reshape(-1) for g in grads]))
+    flat.zero_grad()
+    cross_entropy(flat(x), y).backward()
+    torch.testing.assert_close(flat.grad, torch.cat([g.reshape(-1) for g in grads]))
+
+
+def test_flat_module_takes_another_dtype_and_leaves_the_original() -> None:
+    net = nn.Linear(3, 2)
+    flat = tools.FlatModule(net, torch.float64)
+    assert flat.weights.dtype == flat.module.weight.dtype == torch.float64  # type: ignore[union-attr]
+    flat.assign(torch.zeros(8))
+    assert flat(torch.ones(1, 3, dtype=torch.float64)).abs().max() == 0
+    assert net.weight.abs().sum() > 0
+
+
+def test_frozen_parameters_are_not_in_the_vector() -> None:
+    net = nn.Linear(3, 2)
+    net.bias.requires_grad_(False)
+    assert tools.parameters_vector(net).shape == (6,)
+    assert tools.num_parameters(net) == 6
+    assert [s.name for s in tools.parameter_slices(net)] == ["weight"]
+
+
+def test_assigning_the_own_vector_changes_nothing() -> None:
+    net = bn_net()
+    before = tools.cpu_state(net)
+    tools.assign_vector(net, tools.parameters_vector(net))
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_a_vector_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(7,\) cannot fill 8 trainable"):
+        tools.assign_vector(nn.Linear(3, 2), torch.zeros(7))
+
+
+def test_a_module_without_parameters_has_no_vector() -> None:
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        tools.parameters_vector(nn.ReLU())
+
+
+def test_interpolation_meets_its_ends_and_its_middle() -> None:
+    a, b = tools.cpu_state(bn_net(0)), tools.cpu_state(bn_net(1))
+    assert all(torch.equal(tools.interpolate(a, b, 0.0)[k], a[k]) for k in a)
+    middle = tools.interpolate(a, b, 0.5)
+    torch.testing.assert_close(middle["5.weight"], (a["5.weight"] + b["5.weight"]) / 2)
+    assert middle["1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_interpolation_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match="differ in name or shape"):
+        tools.interpolate({"a": torch.zeros(1)}, {"a": torch.zeros(2)}, 0.5)
+
+
+def test_distance_of_the_three_four_five_triangle() -> None:
+    assert tools.l2_distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])) == 5.0
+
+
+def test_refresh_in_one_batch_gives_the_moments_of_the_data() -> None:
+    net = bn_net()
+    x = torch.randn(40, 1, 4, 4, generator=seeded(2), dtype=torch.float64) + 3
+    tools.refresh_batch_norm(net, x, batch_size=100)
+    out = net[0](x).detach()  # type: ignore[index]
+    bn = tools.batch_norm_modules(net)[0]
+    torch.testing.assert_close(bn.running_mean, out.mean((0, 2, 3)))
+    torch.testing.assert_close(bn.running_var, out.var((0, 2, 3), unbiased=True))
+
+
+def test_refresh_weights_batches_by_their_size_and_restores_everything() -> None:
+    net = bn_net()
+    net.train()
+    tools.batch_norm_modules(net)[0].momentum = 0.3
+    x = torch.randn(25, 1, 4, 4, generator=seeded(3), dtype=torch.float64)
+    tools.refresh_batch_norm(net, x, batch_size=10)
+    out = net[0](x).detach()  # type: ignore[index]
+    parts = [out[:10], out[10:20], out[20:]]
+    var = sum(len(p) * p.var((0, 2, 3)) for p in parts) / 25
+    bn = tools.batch_norm_modules(net)[0]
+    torch.testing.assert_close(bn.running_mean, out.mean((0, 2, 3)))
+    torch.testing.assert_close(bn.running_var, var)
+    assert bn.momentum == 0.3
+    assert all(m.training for m in net.modules())
+
+
+def test_refresh_does_not_depend_on_what_was_there_nor_on_dropout() -> None:
+    x = torch.randn(21, 1, 4, 4, generator=seeded(4), dtype=torch.float64)
+    a, b = bn_net(), bn_net()
+    tools.batch_norm_modules(b)[0].running_mean.fill_(7)  # type: ignore[union-attr]
+    tools.refresh_batch_norm(a, x, 10)
+    tools.refresh_batch_norm(b.eval(), x, 10)
+    torch.testing.assert_close(tools.cpu_state(a), tools.cpu_state(b), rtol=0, atol=0)
+
+
+def test_refresh_without_batch_norm_does_nothing() -> None:
+    net = nn.Linear(3, 2)
+    before = tools.cpu_state(net)
+    tools.refresh_batch_norm(net, torch.ones(4, 3))
+    torch.testing.assert_close(tools.cpu_state(net), before, rtol=0, atol=0)
+    assert not tools.has_batch_norm(net)
+    assert tools.has_batch_norm(bn_net())
+
+
+def test_a_lone_last_example_joins_the_batch_before() -> None:
+    assert tools.batches(21, 10) == [slice(0, 10), slice(10, 21)]
+    assert tools.batches(20, 10) == [slice(0, 10), slice(10, 20)]
+    assert tools.batches(1, 10) == [slice(0, 1)]
+
+
+def test_evaluation_of_equal_logits_is_log_of_the_number_of_classes() -> None:
+    net = nn.Linear(3, 4)
+    tools.assign_vector(net, torch.zeros(16))
+    result = tools.evaluate(net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3)
+    assert result.loss == pytest.approx(math.log(4), abs=1e-12)
+    assert (result.accuracy_percent, result.error_percent, result.num) == (25.0, 75.0, 8)
+
+
+def test_evaluation_does_not_depend_on_the_batches_and_restores_modes() -> None:
+    net = bn_net().train()
+    x = torch.randn(17, 1, 4, 4, generator=seeded(5), dtype=torch.float64)
+    y = torch.randint(0, 4, (17,), generator=seeded(6))
+    whole, parts = (tools.evaluate(net, x, y, b, label_smoothing=0.1) for b in (100, 5))
+    assert whole.loss == pytest.approx(parts.loss, abs=1e-12)
+    assert net.training
+    oracle = cross_entropy(net.eval()(x), y, label_smoothing=0.1)
+    assert whole.loss == pytest.approx(oracle.item(), abs=1e-12)
+
+
+def test_evaluating_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty set"):
+        tools.evaluate(nn.Linear(3, 2), torch.ones(0, 3), torch.ones(0, dtype=torch.int64))
