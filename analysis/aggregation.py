@@ -42,8 +42,8 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
 def measured(grid: Grid) -> list[str]:
     """Return the names of the quantities with at least one number, in declared order, variants after their base."""
     present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
-    order = list(QUANTITIES)
-    return sorted(present, key=lambda name: (order.index(name.partition("[")[0]), name))
+    order = {name: place for place, name in enumerate(QUANTITIES)}
+    return sorted(present, key=lambda name: (order.get(name.partition("[")[0], len(order)), name))
 
 
 def counts_in_words(table: pd.DataFrame) -> str:
@@ -71,13 +71,18 @@ def counts_in_words(table: pd.DataFrame) -> str:
 def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
     """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 * 100/classes.
 
-    A missing accuracy is taken to agree. Where the number of classes is not known no trial is called collapsed.
+    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts that has the loss of a
+    guess among C at the accuracy of one, for any C >= 2: |loss - ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%.
+    (A net that has learned anything is much worse than ln(100/accuracy): that loss means no error is ever confident.)
     """
     classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
     loss = by_seed(grid.values, "train_loss", grid.cells)
     accuracy = by_seed(grid.values, "train_accuracy", grid.cells)
     at_chance = ~(accuracy > COLLAPSED_ACCURACY * 100 / classes)
-    return np.asarray((loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance)
+    guess = -np.log(np.clip(accuracy, 1e-9, None) / 100)
+    guessing = (accuracy <= 52) & (np.abs(loss - guess) <= (1 - COLLAPSED_LOSS) * guess)
+    known = (loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance
+    return np.asarray(np.where(np.isnan(classes), guessing, known), dtype=bool)
 
 
 def jackknife(array: Floats) -> tuple[Floats, Floats]:
@@ -110,10 +115,11 @@ def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.Da
     table = grid.cells[[*PLACE_COLUMNS, "n_planned", "n_diverged"]].reset_index(drop=True)
     table.insert(0, "quantity", what.name)
     table["n_collapsed"] = n_collapsed
-    if what.over == "cell":
-        mean, stderr, n, pairs = _whole_cells(grid, what)
+    rows = grid.values[grid.values["quantity"] == what.name]
+    if rows["seed_a"].isna().all():
+        mean, stderr, n, pairs = _whole_cells(grid, rows)
     else:
-        reader = by_pair if what.over == "pair" else by_seed
+        reader = by_seed if rows["seed_b"].isna().all() else by_pair
         array = reader(grid.values, what.name, grid.cells)
         mean, stderr = jackknife(array)
         n, pairs = _counts(array)
@@ -145,9 +151,9 @@ def _counts(array: Floats) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
 
 
 def _whole_cells(
-    grid: Grid, what: Quantity
+    grid: Grid, rows: pd.DataFrame
 ) -> tuple[Floats, Floats, npt.NDArray[np.int_], npt.NDArray[np.int_]]:
-    rows = grid.values[grid.values["quantity"] == what.name].set_index("cell")
+    rows = rows.set_index("cell")
     rows = rows[~rows.index.duplicated()].reindex(grid.cells["cell"])
     value = rows["value"].to_numpy(dtype=float)
     n = np.where(np.isnan(value), 0, grid.cells["n_done"].to_numpy(dtype=int))

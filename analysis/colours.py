@@ -69,7 +69,7 @@ def _robust(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float
 def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
     """Return both limits and round numbers between them that keep clear of the limits."""
     inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
-    clear = 0.09 * (high - low)
+    clear = 0.12 * (high - low)
     kept = [float(t) for t in inner if t - low > clear and high - t > clear]
     return (low, *kept, high)
 
@@ -78,7 +78,7 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
     inner = [step * 10.0**decade for decade in decades for step in steps]
-    clear = (high / low) ** 0.09
+    clear = (high / low) ** 0.12
     return (low, *(t for t in inner if t > low * clear and t * clear < high), high)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
+from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch, Rectangle
@@ -18,7 +19,7 @@ from analysis.phases import PHASES, UNDETERMINED
 from analysis.quantities import Quantity
 from analysis.regions import borders, centres, label_array
 from analysis.scales import Axis, Frame, thinned
-from analysis.style import DIVERGED, MISSING, PHASE_COLOURS, PHASE_MEANINGS, UNSURE
+from analysis.style import DIVERGED, MISSING, PHASE_COLOURS, PHASE_MEANINGS, UNSURE, Hatch
 
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
@@ -60,7 +61,7 @@ def phase_diagram(
     write_title(ax, quantity.title() if title is None else title, counts_in_words(table))
     if colour_bar and not np.isnan(values).all():
         bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
         bar.set_ticks(list(scale.ticks), labels=list(scale.tick_labels))
         bar.ax.minorticks_off()
         bar.set_label(quantity.title())
@@ -85,9 +86,9 @@ def phase_map(
         linewidth=0.2,
     )
     draw_axes(ax, frame)
-    for row in phases[phases["phase"] == UNDETERMINED].itertuples():
-        style = UNSURE if isinstance(row.nearest, str) else MISSING
-        ax.add_patch(_cell(frame, row.load_label, row.temperature_label, style))
+    for row in phases[phases["phase"] == UNDETERMINED].to_dict("records"):
+        style = UNSURE if isinstance(row["nearest"], str) else MISSING
+        ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
     draw_borders(ax, phases, frame)
     unsure = int((phases["phase"] == UNDETERMINED).sum())
     write_title(ax, title, f"{unsure} of {len(phases)} cells undetermined")
@@ -98,53 +99,72 @@ def phase_map(
 
 def draw_axes(ax: Axes, frame: Frame) -> None:
     """Set scales, limits, directions, names and ticks: load to the right, temperature upward, a tick per value."""
-    box = ax.get_position()
-    width, height = ax.figure.get_figwidth() * box.width, ax.figure.get_figheight() * box.height  # type: ignore[union-attr]
-    letter = 7 / 72  # the ticks' font size in inches
-    wide = [(0.62 * len(text) + 0.7) * letter / width for text in frame.load.labels]
-    high = [1.15 * letter / height] * len(frame.temperature.labels)
-    for axis, scale, gaps in ((ax.xaxis, frame.load, wide), (ax.yaxis, frame.temperature, high)):
-        spacing = "log" if scale.spacing == "log" else "linear"
-        (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)(spacing)
-        kept = thinned(scale, gaps)
-        axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
-        axis.set_major_formatter(FixedFormatter([scale.labels[i] for i in kept]))
-        axis.set_minor_locator(FixedLocator(list(scale.centres)))
-        axis.set_minor_formatter(NullFormatter())
+    for axis, scale in ((ax.xaxis, frame.load), (ax.yaxis, frame.temperature)):
+        set_scale = ax.set_xscale if axis is ax.xaxis else ax.set_yscale
+        set_scale("log" if scale.spacing == "log" else "linear")
+        room = tick_room(ax, scale) if axis is ax.xaxis else tick_room(ax, scale, upright=True)
+        set_ticks(axis, scale, room)
     ax.set_xlim(*_ends(frame.load))
     ax.set_ylim(*_ends(frame.temperature))
     ax.set_xlabel(f"{frame.load.name}  (load →)")
     ax.set_ylabel(f"{frame.temperature.name}  (temperature →)")
 
 
+def tick_room(ax: Axes, scale: Axis, *, upright: bool = False) -> list[float]:
+    """Return the share of an axis that each tick label needs, from the size of the Axes as laid out so far."""
+    box, figure = ax.get_position(), ax.get_figure(root=True)
+    assert figure is not None
+    letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
+    if upright:
+        return [1.15 * letter / (figure.get_figheight() * box.height)] * len(scale.labels)
+    width = figure.get_figwidth() * box.width
+    return [(0.62 * len(text) + 0.7) * letter / width for text in scale.labels]
+
+
+def set_ticks(axis: XAxis | YAxis, scale: Axis, room: Sequence[float]) -> None:
+    """Put a major tick with its label at the values that have room, a minor one at the others."""
+    kept = thinned(scale, room)
+    axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
+    axis.set_major_formatter(FixedFormatter([scale.labels[i] for i in kept]))
+    axis.set_minor_locator(FixedLocator(list(scale.centres)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
     """Hatch the cells without a number: one hatch where it is missing, another where every trial diverged."""
     for status, style in (("missing", MISSING), ("diverged", DIVERGED)):
-        for row in table[table["status"] == status].itertuples():
-            ax.add_patch(_cell(frame, row.load_label, row.temperature_label, style))
+        for row in table[table["status"] == status].to_dict("records"):
+            ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
 
 
 def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
     """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in its largest region."""
     lines = borders(phases, frame.load, frame.temperature)
-    for soft, dash, width in ((True, (0, (2, 1.5)), 0.9), (False, "solid", 1.3)):
+    for soft, dash, width in ((True, (0, (2, 1.5)), 1.0), (False, "solid", 1.4)):
         chosen = lines[lines["within_iv"] == soft]
-        segments = [[(row.x0, row.y0), (row.x1, row.y1)] for row in chosen.itertuples()]
-        if segments:
+        segments = [
+            [(row["x0"], row["y0"]), (row["x1"], row["y1"])] for row in chosen.to_dict("records")
+        ]
+        # All of the white first: a halo drawn segment by segment would cut the black into dashes.
+        for colour, thickness, style in (("white", width + 1.4, "solid"), ("black", width, dash)):
             ax.add_collection(
                 LineCollection(
-                    segments, colors="black", linewidths=width, linestyles=[dash], capstyle="butt", path_effects=HALO
+                    segments,
+                    colors=colour,
+                    linewidths=thickness,
+                    linestyles=[style],
+                    capstyle="projecting" if style == "solid" else "butt",
                 ),
                 autolim=False,
             )
-    for row in centres(phases, frame.load, frame.temperature).itertuples():
+    for row in centres(phases, frame.load, frame.temperature).to_dict("records"):
         ax.text(
-            float(row.x),  # type: ignore[arg-type]
-            float(row.y),  # type: ignore[arg-type]
-            str(row.phase),
+            float(row["x"]),
+            float(row["y"]),
+            str(row["phase"]),
             ha="center",
             va="center",
-            fontsize=8.5 if int(row.cells) > 3 else 7,  # type: ignore[call-overload]
+            fontsize=8.5 if int(row["cells"]) > 3 else 7,
             fontweight="bold",
             path_effects=HALO,
             gid="phase-name",
@@ -158,17 +178,19 @@ def status_handles(table: pd.DataFrame) -> list[Patch]:
     return [_swatch(label, style) for status, label, style in entries if status in found]
 
 
-def phase_handles(phases: pd.DataFrame) -> list[Patch]:
-    """Return the legend of the phases that occur, with what they mean."""
+def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch]:
+    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells without one."""
     found = set(phases["nearest"].dropna())
     handles = [
         Patch(facecolor=PHASE_COLOURS[phase], label=f"{phase}  {PHASE_MEANINGS[phase]}")
         for phase in PHASES
         if phase in found
     ]
+    if not stippled:
+        return handles
     unsure = phases["phase"] == UNDETERMINED
     if (unsure & phases["nearest"].notna()).any():
-        handles.append(_swatch("undetermined (nearest phase in colour)", {**UNSURE, "facecolor": "#8fa3a8"}))
+        handles.append(_swatch("undetermined (nearest phase in colour)", UNSURE, "#8fa3a8"))
     if (unsure & phases["nearest"].isna()).any():
         handles.append(_swatch("no phase: not measured", MISSING))
     return handles
@@ -178,7 +200,14 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
     """Write the title above the axes and, small and grey between the two, what the cells rest on."""
     ax.set_title(title, loc="left", pad=13, fontweight="bold")
     ax.annotate(
-        caption, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=6.3, color="0.35", va="bottom"
+        caption,
+        (0, 1),
+        (0, 3),
+        "axes fraction",
+        "offset points",
+        fontsize=6.3,
+        color="0.35",
+        va="bottom",
     )
 
 
@@ -194,10 +223,13 @@ def _write_odd_counts(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
     if done.empty:
         return
     usual = done["n"].mode().iloc[-1]
-    for row in done[done["n"] != usual].itertuples():
-        i, j = frame.load.index(str(row.load_label)), frame.temperature.index(str(row.temperature_label))
+    for row in done[done["n"] != usual].to_dict("records"):
+        i, j = (
+            frame.load.index(str(row["load_label"])),
+            frame.temperature.index(str(row["temperature_label"])),
+        )
         ax.annotate(
-            str(row.n),
+            str(row["n"]),
             (frame.load.centres[i], frame.temperature.centres[j]),
             ha="center",
             va="center",
@@ -212,30 +244,31 @@ def _ends(axis: Axis) -> tuple[float, float]:
     return (high, low) if axis.inverted else (low, high)
 
 
-def _cell(frame: Frame, load: object, temperature: object, style: dict[str, str]) -> Rectangle:
+def _cell(frame: Frame, load: object, temperature: object, style: Hatch) -> Rectangle:
     i, j = frame.load.index(str(load)), frame.temperature.index(str(temperature))
     x0, x1 = frame.load.edges[i : i + 2]
     y0, y1 = frame.temperature.edges[j : j + 2]
-    return Rectangle((x0, y0), x1 - x0, y1 - y0, linewidth=0, **style)  # type: ignore[arg-type]
+    return Rectangle(
+        (x0, y0),
+        x1 - x0,
+        y1 - y0,
+        linewidth=0,
+        hatch=style.hatch,
+        facecolor=style.facecolor,
+        edgecolor=style.edgecolor,
+    )
 
 
-def _swatch(label: str, style: dict[str, str]) -> Patch:
-    return Patch(label=label, linewidth=0.4, **style)  # type: ignore[arg-type]
+def _swatch(label: str, style: Hatch, facecolor: str | None = None) -> Patch:
+    return Patch(
+        label=label,
+        linewidth=0.4,
+        hatch=style.hatch,
+        facecolor=facecolor or style.facecolor,
+        edgecolor=style.edgecolor,
+    )
 
 
 def rows_of(table: pd.DataFrame, quantity: str, facet: str) -> pd.DataFrame:
     """Return the rows of one quantity and one facet."""
     return table[(table["quantity"] == quantity) & (table["facet"] == facet)]
-
-
-__all__: Sequence[str] = (
-    "draw_axes",
-    "draw_borders",
-    "hatch_cells",
-    "phase_diagram",
-    "phase_handles",
-    "phase_map",
-    "rows_of",
-    "status_handles",
-    "write_title",
-)

@@ -69,9 +69,9 @@ def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     rows = _numbers(values, quantity, cells)
     seeds = _seeds(values)
     array = np.full((len(cells), len(seeds)), np.nan)
-    array[_positions(rows["cell"], cells["cell"]), seeds.get_indexer(rows["seed_a"])] = rows[
-        "value"
-    ]
+    array[_positions(rows["cell"], cells["cell"]), seeds.get_indexer(pd.Index(rows["seed_a"]))] = (
+        rows["value"]
+    )
     return array
 
 
@@ -86,8 +86,8 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     array = np.full((len(cells), len(seeds), len(seeds)), np.nan)
     where = (
         _positions(rows["cell"], cells["cell"]),
-        seeds.get_indexer(rows["seed_a"]),
-        seeds.get_indexer(rows["seed_b"]),
+        seeds.get_indexer(pd.Index(rows["seed_a"])),
+        seeds.get_indexer(pd.Index(rows["seed_b"])),
     )
     array[where] = rows["value"]
     return array
@@ -102,10 +102,11 @@ def _numbers(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> pd.Dat
     return values[wanted]
 
 
-def _seeds(values: pd.DataFrame) -> pd.Index:
+def _seeds(values: pd.DataFrame) -> "pd.Index[float]":
     seeds = pd.concat([values["seed_a"], values["seed_b"]]).dropna()
-    return pd.Index(np.sort(seeds.unique()))
+    found: pd.Index[float] = pd.Index(np.unique(seeds.to_numpy(dtype=float)), dtype="float64")
+    return found
 
 
-def _positions(wanted: pd.Series, cells: pd.Series) -> npt.NDArray[np.intp]:
-    return pd.Index(cells).get_indexer(pd.Index(wanted))
+def _positions(wanted: "pd.Series[int]", cells: "pd.Series[int]") -> npt.NDArray[np.intp]:
+    return np.asarray(pd.Index(cells).get_indexer(pd.Index(wanted)), dtype=np.intp)

@@ -58,10 +58,14 @@ def seven_panels(
     used = (len(drawn) + 1) * len(facets)
     for ax in axes.flat[used:]:
         ax.remove()
-    _trim_labels(axes.flat[:used], columns, used)
+    _trim_labels(list(axes.flat[:used]), columns, used)
     handles = phase_handles(phases.table)
     named = {str(handle.get_label()) for handle in handles}
-    handles += [h for h in status_handles(table[table["quantity"].isin(drawn)]) if h.get_label() not in named]
+    handles += [
+        h
+        for h in status_handles(table[table["quantity"].isin(drawn)])
+        if h.get_label() not in named
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     if title:
         figure.suptitle(title, fontsize=11)

@@ -88,7 +88,15 @@ def rules_from(thresholds: Mapping[str, float]) -> Rules:
     for name, value in thresholds.items():
         if not (np.isfinite(value) and value > 0):
             raise SweepError(f"threshold {name}={value}: must be a positive number")
-    return replace(Rules(), **thresholds)
+    base = Rules()
+    return replace(
+        base,
+        train_loss=thresholds.get("train_loss", base.train_loss),
+        hessian=thresholds.get("hessian", base.hessian),
+        mode_connectivity=thresholds.get("mode_connectivity", base.mode_connectivity),
+        cka=thresholds.get("cka", base.cka),
+        confidence=thresholds.get("confidence", base.confidence),
+    )
 
 
 def label_phases(grid: Grid, rules: Rules, rng: np.random.Generator) -> PhaseMap:
@@ -237,7 +245,9 @@ def _label(means: Means, thresholds: tuple[Threshold, ...]) -> Codes:
     similar = means.cka > cka
     no_cka = bool(np.isnan(means.cka).all() or np.isnan(cka))
     unsure = (np.isnan(means.cka) & ~barrier & ~sharp) & (not no_cka)
-    four = np.where(no_cka, PHASES.index("IV"), np.where(similar, PHASES.index("IV-B"), PHASES.index("IV-A")))
+    four = np.where(
+        no_cka, PHASES.index("IV"), np.where(similar, PHASES.index("IV-B"), PHASES.index("IV-A"))
+    )
     flat = np.where(barrier, PHASES.index("III"), np.where(unsure, _NONE, four))
     codes = np.where(sharp, np.where(barrier, PHASES.index("I"), PHASES.index("II")), flat)
     unknown = np.isnan(means.mc) | np.isnan(tolerance) | (np.isnan(loss) & np.isnan(hessian))

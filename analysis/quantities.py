@@ -9,16 +9,15 @@ from typing import Literal
 
 from phasegrid.errors import SweepError
 
-Over = Literal["trial", "pair", "cell"]
-
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """One number per cell of a diagram.
 
     `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has several.
-    `transform` ``log_mean`` is the natural logarithm of the mean over seeds (as in the published notebook of Yang et al.
-    2021: the mean first, then the log). `centre` is where a diverging colour map is neutral. `scale` is that of the colours.
+    Whether it is over trials, pairs or cells is read off its rows. `transform` ``log_mean`` is the natural logarithm of
+    the mean over seeds (as in the published notebook of Yang et al. 2021: the mean first, then the log). `centre` is
+    where a diverging colour map is neutral. `scale` is that of the colours.
     """
 
     name: str
@@ -26,7 +25,6 @@ class Quantity:
     unit: str
     table: str
     column: str
-    over: Over
     better: Literal["higher", "lower", "none"] = "none"
     transform: Literal["none", "log_mean"] = "none"
     colours: str = "viridis"
@@ -46,25 +44,19 @@ class Quantity:
 
 
 def _loss(name: str, label: str, table: str, column: str) -> Quantity:
-    return Quantity(
-        name, label, "nats", table, column, "trial", "lower", colours="viridis_r", scale="log"
-    )
+    return Quantity(name, label, "nats", table, column, "lower", colours="viridis_r", scale="log")
 
 
 def _accuracy(name: str, label: str, table: str, column: str) -> Quantity:
-    return Quantity(name, label, "%", table, column, "trial", "higher", colours="viridis")
+    return Quantity(name, label, "%", table, column, "higher", colours="viridis")
 
 
 def _connectivity(name: str, label: str, unit: str) -> Quantity:
-    return Quantity(
-        name, label, unit, "connectivity", name, "pair", colours="RdBu_r", centre=0.0
-    )
+    return Quantity(name, label, unit, "connectivity", name, colours="RdBu_r", centre=0.0)
 
 
 def _simplex(name: str, label: str, unit: str, stderr: str | None = None) -> Quantity:
-    return Quantity(
-        name, label, unit, "simplex", name, "cell", colours="magma_r", stderr_column=stderr
-    )
+    return Quantity(name, label, unit, "simplex", name, colours="magma_r", stderr_column=stderr)
 
 
 _ALL: tuple[Quantity, ...] = (
@@ -76,7 +68,6 @@ _ALL: tuple[Quantity, ...] = (
         "",
         "hessian",
         "lambda_max",
-        "trial",
         transform="log_mean",
         colours="magma_r",
     ),
@@ -86,17 +77,24 @@ _ALL: tuple[Quantity, ...] = (
         "",
         "hessian",
         "trace",
-        "trial",
         transform="log_mean",
         colours="magma_r",
     ),
-    _connectivity("mode_connectivity", "mode connectivity", "points of train. error"),
-    Quantity("cka", "CKA", "", "cka", "cka", "pair", layer="softmax"),
-    Quantity("l2_distance", r"$\ell_2$ distance", "", "distance", "l2_distance", "pair", colours="cividis_r"),
+    _connectivity("mode_connectivity", "mode connectivity", "points"),
+    Quantity("cka", "CKA", "", "cka", "cka", layer="softmax"),
+    Quantity(
+        "l2_distance", r"$\ell_2$ distance", "", "distance", "l2_distance", colours="cividis_r"
+    ),
     _accuracy("train_accuracy", "training accuracy", "trials", "train_accuracy_percent"),
     _loss("test_loss", "test loss", "trials", "test_loss"),
     Quantity(
-        "test_ece", "expected calibration error, test", "", "accuracy", "test_ece", "trial", "lower", colours="viridis_r"
+        "test_ece",
+        "expected calibration error, test",
+        "",
+        "accuracy",
+        "test_ece",
+        "lower",
+        colours="viridis_r",
     ),
     Quantity(
         "lambda_min",
@@ -104,21 +102,39 @@ _ALL: tuple[Quantity, ...] = (
         "",
         "hessian",
         "lambda_min",
-        "trial",
         colours="PuOr_r",
         centre=0.0,
     ),
     _connectivity("mode_connectivity_loss", "mode connectivity, training loss", "nats"),
     _connectivity("mode_connectivity_test", "mode connectivity, test error", "points"),
-    Quantity("length_ratio", "curve length / distance of its ends", "", "connectivity", "length_ratio", "pair", colours="cividis_r"),
     Quantity(
-        "end_residual", "change of error by BatchNorm refresh", "points", "connectivity", "end_residual_percent", "pair", colours="cividis_r"
+        "length_ratio",
+        "curve length / distance of its ends",
+        "",
+        "connectivity",
+        "length_ratio",
+        colours="cividis_r",
     ),
-    Quantity("cka_unbiased", "CKA, unbiased", "", "cka", "cka_unbiased", "pair", layer="softmax"),
-    Quantity("cosine_similarity", "cosine of parameters", "", "distance", "cosine_similarity", "pair"),
+    Quantity(
+        "end_residual",
+        "change of error by BatchNorm refresh",
+        "points",
+        "connectivity",
+        "end_residual_percent",
+        colours="cividis_r",
+    ),
+    Quantity("cka_unbiased", "CKA, unbiased", "", "cka", "cka_unbiased", layer="softmax"),
+    Quantity("cosine_similarity", "cosine of parameters", "", "distance", "cosine_similarity"),
     _simplex("log_volume", "ln simplex volume", ""),
-    _simplex("expected_train_loss", "mean training loss over the simplex", "nats", "expected_train_loss_stderr"),
-    _simplex("expected_test_loss", "mean test loss over the simplex", "nats", "expected_test_loss_stderr"),
+    _simplex(
+        "expected_train_loss",
+        "mean training loss over the simplex",
+        "nats",
+        "expected_train_loss_stderr",
+    ),
+    _simplex(
+        "expected_test_loss", "mean test loss over the simplex", "nats", "expected_test_loss_stderr"
+    ),
     _simplex("expected_test_accuracy_percent", "mean test accuracy over the simplex", "%"),
 )
 
@@ -136,8 +152,14 @@ SEVEN: tuple[str, ...] = (
 """The panels of Yang et al. 2021, Fig. 2, in its order."""
 
 
+def plain_quantity(metric: str, column: str) -> Quantity:
+    """Return the quantity of a metric that nobody declared here (a user's own): ``metric.column``, drawn plainly."""
+    label = f"{metric.rpartition(':')[2]} {column}".replace("_", " ")
+    return Quantity(f"{metric}.{column}", label, "", metric, column)
+
+
 def quantity(name: str) -> Quantity:
-    """Return a quantity by name, or one of its variants.
+    """Return a quantity by name, one of its variants, or ``metric.column`` of a metric that is not declared here.
 
     A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the same quantity with
     the difference in its label.
@@ -146,11 +168,10 @@ def quantity(name: str) -> Quantity:
         SweepError: for a name that is not declared.
     """
     base, bracket, variant = name.partition("[")
-    if base not in QUANTITIES:
-        raise SweepError(
-            f"no quantity is called {name!r}; there are: {', '.join(QUANTITIES)}"
-        )
-    found = QUANTITIES[base]
+    metric, dot, column = base.rpartition(".")
+    if base not in QUANTITIES and not dot:
+        raise SweepError(f"no quantity is called {name!r}; there are: {', '.join(QUANTITIES)}")
+    found = QUANTITIES[base] if base in QUANTITIES else plain_quantity(metric, column)
     if not bracket:
         return found
     return replace(found, name=name, label=f"{found.label}, {variant.rstrip(']')}")

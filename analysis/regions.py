@@ -17,18 +17,18 @@ def borders(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
     """
     names = label_array(table, load, temperature)
     rows, columns = names.shape
-    segments = [
-        (load.edges[i + 1], temperature.edges[j], load.edges[i + 1], temperature.edges[j + 1])
-        + (names[j, i], names[j, i + 1])
+    x, y = load.edges, temperature.edges
+    upright = [
+        (x[i + 1], y[j], x[i + 1], y[j + 1], names[j, i], names[j, i + 1])
         for j in range(rows)
         for i in range(columns - 1)
-    ] + [
-        (load.edges[i], temperature.edges[j + 1], load.edges[i + 1], temperature.edges[j + 1])
-        + (names[j, i], names[j + 1, i])
+    ]
+    level = [
+        (x[i], y[j + 1], x[i + 1], y[j + 1], names[j, i], names[j + 1, i])
         for j in range(rows - 1)
         for i in range(columns)
     ]
-    frame = pd.DataFrame(segments, columns=["x0", "y0", "x1", "y1", "one", "other"])
+    frame = pd.DataFrame(upright + level, columns=["x0", "y0", "x1", "y1", "one", "other"])
     frame = frame[(frame["one"] != frame["other"]) & (frame["one"] != "") & (frame["other"] != "")]
     both_iv = frame["one"].str.startswith("IV") & frame["other"].str.startswith("IV")
     return frame.assign(within_iv=both_iv).drop(columns=["one", "other"]).reset_index(drop=True)
@@ -53,10 +53,13 @@ def centres(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
 def label_array(table: pd.DataFrame, load: Axis, temperature: Axis) -> npt.NDArray[np.str_]:
     """Return the ``nearest`` labels as an array (temperature, load); empty text where there is none."""
     names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U4")
-    for row in table.itertuples():
-        if isinstance(row.nearest, str):
-            place = temperature.index(str(row.temperature_label)), load.index(str(row.load_label))
-            names[place] = row.nearest
+    for row in table.to_dict("records"):
+        if isinstance(row["nearest"], str):
+            place = (
+                temperature.index(str(row["temperature_label"])),
+                load.index(str(row["load_label"])),
+            )
+            names[place] = row["nearest"]
     return names
 
 
@@ -65,7 +68,7 @@ def _innermost(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     deepest = np.argwhere(depth > depth.max() - 1e-9)
     mean = deepest.mean(axis=0)
-    if region[int(round(mean[0])), int(round(mean[1]))]:
+    if region[round(mean[0]), round(mean[1])]:
         return float(mean[0]), float(mean[1])
     nearest = deepest[np.argmin(((deepest - mean) ** 2).sum(axis=1))]
     return float(nearest[0]), float(nearest[1])

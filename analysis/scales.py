@@ -75,9 +75,7 @@ class Frame:
     temperature: Axis
 
 
-def make_frame(
-    cells: pd.DataFrame, load_path: str | None, temperature_path: str | None
-) -> Frame:
+def make_frame(cells: pd.DataFrame, load_path: str | None, temperature_path: str | None) -> Frame:
     """Return the axes of a table of cells (columns load, load_label, temperature, temperature_label)."""
     return Frame(
         make_axis(load_path, list(cells["load"]), list(cells["load_label"])),
@@ -143,7 +141,9 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
         edges = np.array([points[0] - half, points[0] + half])
     else:
         middles = (points[:-1] + points[1:]) / 2
-        edges = np.concatenate([[2 * points[0] - middles[0]], middles, [2 * points[-1] - middles[-1]]])
+        edges = np.concatenate(
+            [[2 * points[0] - middles[0]], middles, [2 * points[-1] - middles[-1]]]
+        )
     return tuple(float(edge) for edge in (np.exp(edges) if spacing == "log" else edges))
 
 

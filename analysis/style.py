@@ -1,8 +1,9 @@
 """How figures look: one dictionary of settings, the colours of the phases, the hatches of what is not there."""
 
+from dataclasses import dataclass
 from typing import Any
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib types its settings by a union of names that changes with its version
     "figure.dpi": 150,
     "savefig.dpi": 200,
     "font.family": "sans-serif",
@@ -44,6 +45,16 @@ PHASE_MEANINGS: dict[str, str] = {
     "IV-B": "flat, connected, similar",
 }
 
-MISSING = {"hatch": "/////", "facecolor": "#ffffff", "edgecolor": "#8a8a8a"}
-DIVERGED = {"hatch": "xxxxx", "facecolor": "#e6e6e6", "edgecolor": "#303030"}
-UNSURE = {"hatch": "....", "facecolor": "none", "edgecolor": "#ffffff"}
+
+@dataclass(frozen=True, slots=True)
+class Hatch:
+    """How a cell without a colour of its own is filled."""
+
+    hatch: str
+    facecolor: str
+    edgecolor: str
+
+
+MISSING = Hatch("/////", "#ffffff", "#8a8a8a")
+DIVERGED = Hatch("xxxxx", "#e6e6e6", "#303030")
+UNSURE = Hatch("....", "none", "#ffffff")

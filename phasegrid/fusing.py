@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]
@@ -25,8 +25,20 @@ ELEMENTWISE = (
     nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Identity,
 )  # fmt: skip
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-ELEMENTWISE_FUNCTIONS = frozenset({torch.relu, F.relu, torch.tanh, F.tanh, F.gelu, F.silu, "relu"})
-POOLING_FUNCTIONS = frozenset({F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d})
+ELEMENTWISE_FUNCTIONS = frozenset(
+    {
+        torch.relu,
+        functional.relu,
+        torch.tanh,
+        functional.tanh,
+        functional.gelu,
+        functional.silu,
+        "relu",
+    }
+)
+POOLING_FUNCTIONS = frozenset(
+    {functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d}
+)
 ADDITIONS = frozenset({operator.add, operator.iadd, torch.add})
 
 
@@ -189,7 +201,9 @@ class _Builder:
         def apply(x: Tensor) -> Tensor:
             assert weight is not None
             flat = None if bias is None else bias.flatten()
-            return F.conv2d(x, weight.flatten(0, 1), flat, stride, padding, dilation, groups)
+            return functional.conv2d(
+                x, weight.flatten(0, 1), flat, stride, padding, dilation, groups
+            )
 
         return apply
 
@@ -209,7 +223,7 @@ class _Builder:
             gain = None if weight is None else weight.flatten()
             shift = None if bias is None else bias.flatten()
             running = mean.view(-1), variance.view(-1)
-            return F.batch_norm(x, *running, gain, shift, True, momentum, eps)
+            return functional.batch_norm(x, *running, gain, shift, True, momentum, eps)
 
         return apply
 
@@ -224,7 +238,7 @@ def side_by_side(x: Tensor) -> Tensor:
 
 def members_first(x: Tensor, num_members: int) -> Tensor:
     """Bring (B, M C, ...) to (M, B, C, ...), a view."""
-    return x.unflatten(1, (num_members, -1)).transpose(0, 1)
+    return x.view(len(x), num_members, -1, *x.shape[2:]).transpose(0, 1)
 
 
 def _is_idle_dropout(module: nn.Module) -> bool:

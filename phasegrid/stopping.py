@@ -7,6 +7,7 @@ never stops, but from epoch 30 on keeps the weights of the first epoch at which 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from phasegrid.recipe import Recipe, Stop
 
@@ -30,7 +31,7 @@ def settled(losses: Sequence[float], stop: Stop) -> bool:
     if len(losses) <= stop.patience:
         return False
     recent = losses[-stop.patience - 1 :]
-    changes = [abs(b - a) for a, b in zip(recent, recent[1:], strict=False)]
+    changes = [abs(b - a) for a, b in pairwise(recent)]
     if stop.rule == "plateau":
         return all(change < stop.min_delta for change in changes)
     return len(losses) >= PUBLISHED_CODE_FIRST_EPOCH and all(c <= stop.min_delta for c in changes)

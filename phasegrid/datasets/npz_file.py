@@ -1,8 +1,8 @@
 """A NumPy ``.npz`` file as a data set, without torch: facts from its headers, a fingerprint, and its arrays.
 
 The file holds ``train_images`` or ``train_inputs``, ``train_labels``, ``test_images`` or ``test_inputs``, and
-``test_labels``. Labels are integers from 0; the number of classes is the largest label plus one. Inputs are uint8 (pixel units
-0..255) or floating point of any range. Layouts, all turned into (N, C, H, W) where they are images:
+``test_labels``. Labels are integers from 0; the number of classes is the largest label plus one. Inputs are uint8
+(pixel units 0..255) or floating point of any range. Layouts, all turned into (N, C, H, W) where they are images:
 
 - 4-D arrays are (N, C, H, W), unless the last size is 1 or 3 and the second is neither: then they are (N, H, W, C).
 - 3-D arrays called ``*_images`` are grey, (N, H, W). Arrays of other dimensions are taken as they are.
@@ -12,6 +12,7 @@ Arrays that would need pickle are refused: nothing in the file is executed.
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def _read_headers(path: Path) -> dict[str, Header]:
         raise DataError(_missing(path, error)) from error
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"loading data set npz: {path} is not an .npz file ({error}); write one with numpy.savez"
+            f"loading data set npz: {path} is no .npz file, or a damaged one ({error}); write it with numpy.savez"
         ) from error
 
 
@@ -171,8 +172,8 @@ def _check_headers(
             else:
                 found.append(header)
                 mistakes += _array_mistakes(header)
-    if len(found) == 4:
-        mistakes += _fit_mistakes(*found)
+    if not mistakes:
+        mistakes = _fit_mistakes(*found)
     if mistakes:
         raise DataError(
             f"loading data set npz: {path} does not fit: {'; '.join(mistakes)}. It holds "
@@ -185,7 +186,7 @@ def _check_headers(
 def _array_mistakes(header: Header) -> list[str]:
     if header.dtype.hasobject:
         return [f"{header.name} holds Python objects, which would need pickle"]
-    if header.shape and header.shape[0] == 0:
+    if 0 in header.shape:
         return [f"{header.name} is empty"]
     if header.name.endswith("labels"):
         return _label_mistakes(header)
@@ -251,7 +252,7 @@ def _read(path: Path, header: Header) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             values: NDArray[Any] = archive[header.name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"loading data set npz: cannot read {header.name} of {path} ({error}): the file is damaged"
         ) from error

@@ -155,7 +155,8 @@ def _floating(inputs: Array) -> Array:
 
 
 def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
-    result = np.empty(inputs.shape, dtype=np.float32)
+    """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to save their memory."""
+    result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
     for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
         out[...] = (chunk - mean) / std
     return torch.from_numpy(result)

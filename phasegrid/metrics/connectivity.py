@@ -23,14 +23,13 @@ from phasegrid.metrics.curves import curve_length, place_points, stack_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.point_evaluation import (
     Evaluator,
+    Numbers,
     PointEvaluation,
+    Row,
     finite_or_none,
     make_evaluator,
 )
 from phasegrid.weights import Evaluation, FlatModule, evaluate, l2_distance, parameters_vector
-
-Numbers = list[float | None]
-Row = dict[str, float | int | None | Numbers]
 
 
 def compute(
@@ -52,9 +51,7 @@ def compute(
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
-    final_loss = train_bends(
-        flat, vertices, data.train_inputs, data.train_labels, settings, rng
-    )
+    final_loss = train_bends(flat, vertices, data.train_inputs, data.train_labels, settings, rng)
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     measured = measure_curve(flat, vertices, t, settings, evaluator)
     length = curve_length(settings.curve, vertices)

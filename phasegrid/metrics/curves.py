@@ -36,9 +36,7 @@ class CurvePoints:
         torch.mv(vertices[span].t(), self.coefficients[index, span], out=out)
 
 
-def place_points(
-    curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor
-) -> CurvePoints:
+def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor) -> CurvePoints:
     """Return the points at `t` (T,) of the curve through `vertices`, ready to mix on their device in their dtype."""
     exact = vertex_weights(curve, len(vertices) - 2, t)
     spans = []
@@ -84,7 +82,8 @@ def edge_gram(vertices: Tensor) -> Tensor:
     """Return the inner products (V-1, V-1) in float64 of the edges from the first vertex to the others."""
     num = len(vertices) - 1
     gram = torch.zeros(num, num, dtype=torch.float64, device=vertices.device)
-    for columns in vertices.split(_CHUNK, dim=1):
+    for start in range(0, vertices.shape[1], _CHUNK):
+        columns = vertices[:, start : start + _CHUNK]
         edges = columns[1:].double() - columns[:1].double()
         gram += edges @ edges.t()
     return gram

@@ -20,6 +20,9 @@ from phasegrid.weights import (
     refresh_batch_norm,
 )
 
+Numbers = list[float | None]  # null where a number does not exist
+Row = dict[str, float | int | Numbers | None]
+
 
 @dataclass(frozen=True, slots=True)
 class PointEvaluation:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RESOLUTION = 2.0**-46  # a height below this part of the longest edge is rounding error: the simplex is flat
+RESOLUTION = (
+    2.0**-46
+)  # a height below this part of the longest edge is rounding error: the simplex is flat
 
 
 def log_volume(vertices: Tensor) -> float:

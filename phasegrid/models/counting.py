@@ -39,7 +39,7 @@ def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: A
 
 
 def _small_cnn(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
-    channels, height, width_px = require_image("small_cnn", shape, 4)
+    channels, height, width_px = require_image("small_cnn", shape)
     per_channel = 2 if batch_norm else 1  # scale and shift, or a bias
     return _total(
         [
@@ -51,7 +51,7 @@ def _small_cnn(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: 
 
 
 def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> Counts:
-    channels, height, width_px = require_image("resnet18", shape, 1)
+    channels, height, width_px = require_image("resnet18", shape)
     layers = [_conv(channels, width, 3, height * width_px, 2)]
     size = width
     for stage, stride in enumerate((1, 2, 2, 2)):
@@ -66,7 +66,7 @@ def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> Counts:
 
 
 def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
-    channels, height, width_px = require_image("vgg11", shape, 32)
+    channels, height, width_px = require_image("vgg11", shape)
     layers = []
     for factor, halvings in zip((1, 2, 4, 4, 8, 8, 8, 8), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):
         places = (height >> halvings) * (width_px >> halvings)
@@ -76,7 +76,7 @@ def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
 
 
 def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> Counts:
-    """Count a convolution with `places` = height x width outputs and `per_channel` other parameters (bias, BatchNorm)."""
+    """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and BatchNorm."""
     weights = channels * out * kernel**2
     return Counts(weights + per_channel * out, 2 * weights * places)
 

@@ -31,9 +31,8 @@ class BasicBlock(nn.Module):
         """Map (N, channels, H, W) to (N, out, H/stride, W/stride), rounded up."""
         y = self.relu1(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
-        y = self.relu2(y + self.shortcut(x))
-        assert isinstance(y, Tensor)
-        return y
+        out: Tensor = self.relu2(y + self.shortcut(x))
+        return out
 
 
 def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Module:
@@ -45,7 +44,7 @@ def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Mo
     Raises:
         DataError: if the inputs are no images.
     """
-    channels, _, _ = require_image("resnet18", input_shape, 1)
+    channels, _, _ = require_image("resnet18", input_shape)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False),
         norm1=nn.BatchNorm2d(width),

@@ -2,13 +2,16 @@
 
 from phasegrid.errors import DataError
 
+SMALLEST = {"small_cnn": 4, "resnet18": 1, "vgg11": 32}  # every 2x2 max-pooling needs two pixels
 
-def require_image(family: str, input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+
+def require_image(family: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return (channels, height, width), or refuse an input that `family` cannot take.
 
     Raises:
-        DataError: if `input_shape` is no image, or smaller than `smallest` x `smallest`.
+        DataError: if `input_shape` is no image, or smaller than the family's `SMALLEST` in height or width.
     """
+    smallest = SMALLEST[family]
     if len(input_shape) == 3 and min(input_shape[1:]) >= smallest:
         channels, height, width = input_shape
         return channels, height, width

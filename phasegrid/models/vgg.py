@@ -12,7 +12,6 @@ from phasegrid.models.shapes import require_image
 
 FACTORS = (1, 2, 4, 4, 8, 8, 8, 8)
 POOLED = (1, 2, 4, 6, 8)
-SMALLEST = 32  # five poolings halve it to one pixel
 
 
 def make(
@@ -27,7 +26,7 @@ def make(
     Raises:
         DataError: if the inputs are no images of at least 32x32 pixels.
     """
-    channels, _, _ = require_image("vgg11", input_shape, SMALLEST)
+    channels, _, _ = require_image("vgg11", input_shape)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, factor in enumerate(FACTORS, start=1):
         out = factor * width

@@ -13,18 +13,26 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
     options = parser.parse_args()
-    known = {path.stem.removeprefix("bench_"): path.stem for path in sorted(Path(__file__).parent.glob("bench_*.py"))}
+    known = {
+        path.stem.removeprefix("bench_"): path.stem
+        for path in sorted(Path(__file__).parent.glob("bench_*.py"))
+    }
     unknown = set(options.names) - set(known)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-    modules = {name: importlib.import_module(f"tests.benchmarks.{known[name]}") for name in options.names or known}
+    modules = {
+        name: importlib.import_module(f"tests.benchmarks.{known[name]}")
+        for name in options.names or known
+    }
     if options.list:
         for name, module in modules.items():
             print(f"{name:14} {(module.__doc__ or '').strip().splitlines()[0]}")
         return
     packages = ("torch", "ray", "pyarrow", "numpy")
-    print(f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          + ", ".join(f"{name} {version(name)}" for name in packages))
+    print(
+        f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages)
+    )
     for module in modules.values():
         for line in module.main():
             print(line, flush=True)

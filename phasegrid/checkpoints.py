@@ -1,0 +1,130 @@
+"""Weights as safetensors bytes, and the snapshots from which a long training goes on. Nothing is ever unpickled.
+
+A safetensors file is 8 bytes (little-endian length of the header), a JSON header (name -> dtype, shape, offsets), and the
+raw numbers. Headers are read here without torch; torch is imported only where tensors are made.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from phasegrid.errors import StoreError
+from phasegrid.files import Files
+from phasegrid.jobs import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
+_META = "phasegrid"
+
+
+def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
+    """Write named tensors (any device) and one JSON value as safetensors bytes.
+
+    Tensors are copied first: safetensors refuses the views of one flat vector, which is what trained weights are.
+    """
+    import torch
+    from safetensors.torch import save
+
+    copies = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return save(copies, None if meta is None else {_META: json.dumps(meta)})
+
+
+def decode(data: bytes, where: str) -> dict[str, "Tensor"]:
+    """Read safetensors bytes into CPU tensors.
+
+    Raises:
+        StoreError: if the bytes are not a whole safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, ValueError) as error:
+        raise StoreError(f"reading {where}: not a whole safetensors file ({error})") from error
+
+
+def read_header(files: Files, name: str) -> dict[str, Any]:
+    """Read the header of a stored safetensors file and check that the file is as long as it says.
+
+    Raises:
+        StoreError: if the header is not one, or bytes are missing or left over.
+        FileNotFoundError: if there is no such file.
+    """
+    where = files.path(name)
+    size = files.size(name)
+    length = int.from_bytes(files.read(name, 0, _LENGTH_BYTES), "little")
+    if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+        raise StoreError(f"reading {where}: cut short, or not a safetensors file ({size} bytes)")
+    try:
+        header = json.loads(files.read(name, _LENGTH_BYTES, _LENGTH_BYTES + length))
+        tensors = {key: value for key, value in header.items() if key != "__metadata__"}
+        end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise StoreError(f"reading {where}: damaged safetensors header ({error!r})") from error
+    if size != _LENGTH_BYTES + length + end:
+        raise StoreError(
+            f"reading {where}: {size} bytes found, its header tells of {_LENGTH_BYTES + length + end}"
+        )
+    return header
+
+
+def non_finite(data: bytes) -> list[str]:
+    """Return the names of the floating-point tensors of a whole safetensors file that hold a NaN or an infinity."""
+    import numpy as np
+
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    body = memoryview(data)[_LENGTH_BYTES + length :]
+    # All exponent bits set means NaN or infinity, whatever the sign and the mantissa.
+    exponents = {"F64": (8, 0x7FF0 << 48), "F32": (4, 0x7F80 << 16), "F16": (2, 0x7C00)}
+    exponents["BF16"] = (2, 0x7F80)
+    bad = []
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["dtype"] not in exponents:
+            continue
+        width, mask = exponents[entry["dtype"]]
+        start, end = entry["data_offsets"]
+        # The body is not aligned for numpy's wide types; frombuffer accepts that.
+        bits = np.frombuffer(body[start:end], dtype=np.dtype(f"<u{width}"))
+        if bool(((bits & bits.dtype.type(mask)) == mask).any()):
+            bad.append(name)
+    return bad
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshots:
+    """The latest snapshot of one pack: tensors and a JSON value, replaced as a whole at each `save`."""
+
+    files: Files
+    name: str
+
+    def load(self) -> "tuple[dict[str, Tensor], Json] | None":
+        """Return the latest snapshot; None if there is none.
+
+        Raises:
+            StoreError: if the file is damaged; deleting it starts the pack from the beginning.
+        """
+        try:
+            data = self.files.read(self.name)
+            header = read_header(self.files, self.name)
+        except FileNotFoundError:
+            return None
+        meta = header.get("__metadata__", {}).get(_META, "null")
+        return decode(data, self.files.path(self.name)), json.loads(meta)
+
+    def save(self, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
+        """Replace the snapshot."""
+        data = encode(tensors, meta)
+        self.files.replace(self.name, lambda file: file.write(data) and None)
+
+    def clear(self) -> None:
+        """Delete the snapshot; nothing happens if there is none."""
+        self.files.delete(self.name)

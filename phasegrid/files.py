@@ -1,0 +1,302 @@
+"""Files of a store as bytes under relative names: a local folder, or any fsspec file system (``s3://``, ``memory://``).
+
+A file appears whole or not at all. `create` never changes a file that exists (the first writer wins); `replace` does.
+Local: a temporary file in ``_tmp`` of the same file system, fsync, then a hard link to the final name, which fails if
+the name is taken (file systems without links: a check and a rename). Object stores: one PUT of bytes built in memory,
+because a stream that is cut short leaves a cut-short object.
+"""
+
+import errno
+import inspect
+import io
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from phasegrid.errors import StoreError
+
+TEMPORARY = "_tmp"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR}
+
+
+class Files(Protocol):
+    """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there: FileNotFoundError."""
+
+    num_readers: int
+
+    def names(self, folder: str) -> list[str]:
+        """List every file below `folder`, by its name relative to it; nothing if there is no such folder."""
+
+    def folders(self, folder: str) -> list[str]:
+        """List what lies directly in `folder`: subfolders end in a slash."""
+
+    def exists(self, name: str) -> bool:
+        """Say whether the file exists."""
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes of a file, or those from `start` to `end`."""
+
+    def size(self, name: str) -> int:
+        """Return the size in bytes."""
+
+    def modified(self, name: str) -> float | None:
+        """Return when the file was last changed, in seconds since 1970, where that is known."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists; say whether this call wrote it."""
+
+    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write a file, in place of the old one if there is one, in one visible step."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file; nothing happens if it is not there."""
+
+    def path(self, name: str) -> str:
+        """Return where the file is, for people and for readers of this file system."""
+
+
+def open_files(url: str) -> Files:
+    """Return the files under a folder's path or a URL. Nothing is created or checked.
+
+    Raises:
+        StoreError: if the URL's file system is unknown or its package is not installed.
+    """
+    if "://" not in url or url.startswith("file://"):
+        return LocalFiles(os.path.abspath(os.path.expanduser(url.removeprefix("file://"))))
+    import fsspec
+
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        scheme = url.partition(":")[0]
+        extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(scheme)
+        install = f"pip install 'phasegrid[{extra}]'" if extra else f"pip install: {error}"
+        raise StoreError(
+            f"opening store {url}: {scheme}:// needs a package; {install}"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"opening store {url}: {error}; use a folder, s3:// or gs://") from error
+    return ObjectFiles(filesystem, root.rstrip("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """Files in a local (or network-mounted) folder."""
+
+    root: str
+    num_readers: int = 4
+
+    def names(self, folder: str) -> list[str]:
+        """List every file below `folder`."""
+        return list(_walk(self.path(folder), ""))
+
+    def folders(self, folder: str) -> list[str]:
+        """List what lies directly in `folder`."""
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                return sorted(e.name + "/" * e.is_dir() for e in entries)
+        except FileNotFoundError:
+            return []
+
+    def exists(self, name: str) -> bool:
+        """Say whether the file exists."""
+        return os.path.isfile(self.path(name))
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes of a file."""
+        with open(self.path(name), "rb") as file:
+            file.seek(start or 0)
+            return file.read() if end is None else file.read(end - (start or 0))
+
+    def size(self, name: str) -> int:
+        """Return the size in bytes."""
+        return os.path.getsize(self.path(name))
+
+    def modified(self, name: str) -> float | None:
+        """Return the time of the last change."""
+        return os.path.getmtime(self.path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists."""
+        if self.exists(name):
+            return False
+        with self._temporary(name, lambda file: file.write(data)) as temporary:
+            return _link(temporary, self.path(name))
+
+    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write a file in place of the old one."""
+        with self._temporary(name, write) as temporary:
+            os.replace(temporary, self.path(name))
+
+    def delete(self, name: str) -> None:
+        """Delete a file."""
+        Path(self.path(name)).unlink(missing_ok=True)
+
+    def path(self, name: str) -> str:
+        """Return the absolute path."""
+        return os.path.join(self.root, name) if name else self.root
+
+    @contextmanager
+    def _temporary(self, name: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
+        """Write a flushed temporary file and give its path; afterwards make the final name durable."""
+        temporary = self.path(f"{TEMPORARY}/{os.path.basename(name)}.{uuid.uuid4().hex}")
+        folder = os.path.dirname(self.path(name))
+        _make_folder(os.path.dirname(temporary))
+        _make_folder(folder)
+        try:
+            with open(temporary, "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+            _fsync_folder(folder)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFiles:
+    """Files in an fsspec file system. A listing is never cached."""
+
+    filesystem: Any
+    root: str
+    num_readers: int = 32
+
+    def names(self, folder: str) -> list[str]:
+        """List every file below `folder` (an object store answers 1000 names a request)."""
+        prefix = self.path(folder).rstrip("/") + "/"
+        try:
+            return [self._relative(found, prefix) for found in self.filesystem.find(prefix)]
+        except FileNotFoundError:
+            return []
+
+    def folders(self, folder: str) -> list[str]:
+        """List what lies directly in `folder`."""
+        prefix = self.path(folder).rstrip("/") + "/"
+        try:
+            entries = self.filesystem.ls(prefix, detail=True)
+        except FileNotFoundError:
+            return []
+        found = {
+            self._relative(e["name"].rstrip("/"), prefix) + "/" * (e["type"] == "directory")
+            for e in entries
+        }
+        return sorted(found - {"", "/"})
+
+    def exists(self, name: str) -> bool:
+        """Say whether the object exists."""
+        return bool(self.filesystem.isfile(self.path(name)))
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes of an object."""
+        data: bytes = self.filesystem.cat_file(self.path(name), start=start, end=end)
+        return data
+
+    def size(self, name: str) -> int:
+        """Return the size in bytes."""
+        return int(self.filesystem.size(self.path(name)))
+
+    def modified(self, name: str) -> float | None:
+        """Return None: an object store has no temporary files whose age would matter."""
+        del name
+        return None
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless it exists, in one request where the file system can."""
+        if self.exists(name):
+            return False
+        if "mode" not in inspect.signature(self.filesystem.pipe_file).parameters:
+            self._put(name, data)
+            return True
+        try:
+            self.filesystem.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except NotImplementedError:  # a server without conditional writes
+            self._put(name, data)
+        return True
+
+    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write an object in place of the old one."""
+        buffer = io.BytesIO()
+        write(buffer)
+        self._put(name, buffer.getvalue())
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm_file(self.path(name))
+
+    def path(self, name: str) -> str:
+        """Return the path within the file system."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.filesystem.pipe_file(self.path(name), data)
+
+    def _relative(self, found: str, prefix: str) -> str:
+        return found.lstrip("/").removeprefix(prefix.lstrip("/"))
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                else:
+                    yield prefix + entry.name
+    except FileNotFoundError:
+        return
+
+
+def _link(temporary: str, final: str) -> bool:
+    """Give a finished temporary file its name unless the name is taken."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        # A network file system may repeat a request whose answer was lost: two names mean that ours is there.
+        return os.stat(temporary).st_nlink > 1
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.exists(final):
+            return False
+        os.replace(temporary, final)
+    return True
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, each durable in its parent."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    if parent != folder:
+        _make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+        _fsync_folder(parent)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder should be", folder)
+
+
+def _fsync_folder(folder: str) -> None:
+    """Make names in a folder survive a crash, where the system can do that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FSYNC:
+            raise
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)

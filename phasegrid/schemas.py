@@ -1,0 +1,294 @@
+"""The Arrow schema of every table in a store, and the one way to turn records into a table.
+
+Every column's type is fixed here, so that a directory of single-row files reads as one table in pandas, DuckDB and
+Polars whatever is null in which file. A missing value is null; NaN is refused, because no reader could tell it
+from a missing value, while an infinity is a value. Times are microseconds in UTC. `SCHEMA_VERSION` is bumped when a column
+is added; readers fill columns that an older file does not have with nulls.
+
+What every trial has is a typed column. The arguments of a model, a data set or a metric are canonical JSON in one text column.
+"""
+
+import difflib
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from phasegrid.declare import Column
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Json, Trial, canonical_json
+
+SCHEMA_VERSION = 1
+
+_FLOATS = pa.list_(pa.field("element", pa.float64()))
+_TYPES: dict[str, pa.DataType] = {
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "list<int64>": pa.list_(pa.field("element", pa.int64())),
+    "list<string>": pa.list_(pa.field("element", pa.string())),
+    "list<float64>": _FLOATS,
+    "list<list<float64>>": pa.list_(pa.field("element", _FLOATS)),
+}
+
+
+def _schema(**columns: str) -> pa.Schema:
+    typed = {"schema_version": "int32", **columns}
+    return pa.schema([pa.field(name, _TYPES[kind]) for name, kind in typed.items()])
+
+
+_PROVENANCE = {
+    "created_at": "time",
+    "seconds": "float64",
+    "device": "string",
+    "host": "string",
+    "phasegrid_version": "string",
+    "git_commit": "string",
+    "git_dirty": "bool",
+    "torch_version": "string",
+}
+
+_RECIPE = {
+    "optimizer": "string",
+    "lr": "float64",
+    "momentum": "float64",
+    "nesterov": "bool",
+    "betas": "list<float64>",
+    "adam_eps": "float64",
+    "weight_decay": "float64",
+    "batch_size": "int64",
+    "epochs": "int64",
+    "drop_last": "bool",
+    "label_smoothing": "float64",
+    "schedule": "string",
+    "schedule_at_epochs": "list<int64>",
+    "schedule_factor": "float64",
+    "schedule_final": "float64",
+    "schedule_warmup_updates": "int64",
+    "stop_rule": "string",
+    "stop_min_delta": "float64",
+    "stop_patience": "int64",
+    "keep": "string",
+    "keep_every": "int64",
+    "precision": "string",
+}
+
+TRIALS = _schema(
+    key="string",
+    dataset="string",
+    dataset_version="int64",
+    dataset_args="string",
+    model="string",
+    model_version="int64",
+    model_args="string",
+    **_RECIPE,
+    seed="int64",
+    outcome="string",
+    diverged_epoch="int64",
+    diverged_update="int64",
+    epochs_run="int64",
+    kept_epoch="int64",
+    stopped_epoch="int64",
+    num_parameters="int64",
+    train_loss="float64",
+    train_accuracy_percent="float64",
+    test_loss="float64",
+    test_accuracy_percent="float64",
+    pack_size="int64",
+    strategy="string",
+    checkpoint_sha256="string",
+    **_PROVENANCE,
+)
+
+HISTORIES = _schema(
+    key="string",
+    epoch="int64",
+    lr="float64",
+    train_loss="float64",
+    train_accuracy_percent="float64",
+    test_loss="float64",
+    test_accuracy_percent="float64",
+    seconds="float64",
+)
+
+PLANS = _schema(
+    sweep="string",
+    plan_hash="string",
+    cell="int64",
+    facet="string",
+    load_path="string",
+    load="float64",
+    load_label="string",
+    temperature_path="string",
+    temperature="float64",
+    temperature_label="string",
+    seed="int64",
+    key="string",
+)
+
+FAILURES = _schema(
+    id="string",
+    key="string",
+    pack="string",
+    kind="string",
+    exception="string",
+    traceback="string",
+    attempt="int64",
+    host="string",
+    created_at="time",
+)
+
+_METRIC = {
+    "key": "string",
+    "metric": "string",
+    "version": "int64",
+    "args": "string",
+    "over": "string",
+    "trials": "list<string>",
+    "trial_a": "string",
+    "trial_b": "string",
+    "seed_a": "int64",
+    "seed_b": "int64",
+    "outcome": "string",
+    "reason": "string",
+}
+
+TABLES: dict[str, pa.Schema] = {
+    "trials": TRIALS,
+    "histories": HISTORIES,
+    "plans": PLANS,
+    "failures": FAILURES,
+}
+
+NAMING_COLUMN = {"plans": "sweep", "failures": "id"}  # what names a file; "key" in every other table
+
+_REQUIRED = {
+    "trials": ("key", "dataset", "model", "seed", "outcome"),
+    "histories": ("key", "epoch"),
+    "plans": ("sweep", "cell", "seed", "key"),
+    "failures": ("id", "kind"),
+}
+_REQUIRED_METRIC = ("key", "metric", "version", "over", "trials", "outcome")
+
+
+def metric_schema(name: str, columns: Sequence[Column]) -> pa.Schema:
+    """Return the schema of metric `name`: what every metric has, its own `columns`, provenance.
+
+    Raises:
+        StoreError: if a declared column has the name of another one or an unknown type.
+    """
+    typed = dict(_METRIC)
+    for column in columns:
+        if column.name in typed or column.name in _PROVENANCE or column.name == "schema_version":
+            raise StoreError(
+                f"metric {name!r} declares column {column.name!r} twice, or it is one that every metric "
+                "has; give the column another name"
+            )
+        if column.type not in _TYPES:
+            raise StoreError(
+                f"metric {name!r}, column {column.name!r}: unknown type {column.type!r}; "
+                f"allowed: {', '.join(_TYPES)}"
+            )
+        typed[column.name] = column.type
+    return _schema(**typed, **_PROVENANCE)
+
+
+def to_table(
+    name: str, schema: pa.Schema, rows: Sequence[Mapping[str, object]], where: str
+) -> pa.Table:
+    """Turn records into a table of exactly `schema`; absent columns are null, `schema_version` is filled in.
+
+    `name` is the table's (it decides which columns must not be null), `where` names the records in messages.
+
+    Raises:
+        StoreError: for no rows, an unknown column, a wrong type, a NaN, or a required value that is missing.
+    """
+    if not rows:
+        raise StoreError(f"writing {where}: there are no rows")
+    known = set(schema.names)
+    required = _REQUIRED.get(name, _REQUIRED_METRIC)
+    for row in rows:
+        unknown = sorted(set(row) - known)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], schema.names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(schema.names)}"
+            raise StoreError(f"writing {where}: table {name} has no column {unknown[0]!r}{hint}")
+        for column in required:
+            if row.get(column) is None:
+                raise StoreError(f"writing {where}: column {column!r} must not be missing")
+    arrays = [
+        _array(field, [row.get(field.name) for row in rows], where)
+        if field.name != "schema_version"
+        else pa.array([SCHEMA_VERSION] * len(rows), pa.int32())
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def trial_columns(trial: Trial) -> dict[str, object]:
+    """Return the columns of a trial that are known before it is trained: what, how, and the seed."""
+    return {
+        "key": trial.key,
+        "dataset": trial.dataset.name,
+        "dataset_version": trial.dataset.version,
+        "dataset_args": canonical_json(trial.dataset.args),
+        "model": trial.model.name,
+        "model_version": trial.model.version,
+        "model_args": canonical_json(trial.model.args),
+        **recipe_columns(trial.recipe),
+        "seed": trial.seed,
+    }
+
+
+def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
+    """Flatten a resolved recipe: ``schedule.factor`` becomes ``schedule_factor``, ``schedule.name`` ``schedule``."""
+    columns: dict[str, Json] = {}
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            for inner, inner_value in value.items():
+                columns[name if inner == "name" else f"{name}_{inner}"] = inner_value
+        elif not (name == "stop" and value is None):
+            columns[name] = value
+    return columns
+
+
+def _array(field: pa.Field, values: list[object], where: str) -> pa.Array:
+    try:
+        return pa.array([_coerce(value, field.type) for value in values], field.type)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise StoreError(
+            f"writing {where}: column {field.name!r} is {field.type}: {error}"
+        ) from error
+
+
+def _coerce(value: object, kind: pa.DataType) -> object:
+    """Check one value against an Arrow type; pyarrow itself would cut 1.5 to 1 and take True for 1.0."""
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        items = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(items, (list, tuple)):
+            return [_coerce(item, kind.value_type) for item in items]
+    elif pa.types.is_floating(kind):
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            number = float(value)
+            if math.isnan(number):
+                raise ValueError("found NaN; a missing number is None")
+            return number
+    elif pa.types.is_integer(kind):
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+    elif pa.types.is_boolean(kind):
+        if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's bool is not a bool
+            return bool(value)
+    elif pa.types.is_timestamp(kind):
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value.astimezone(UTC)
+    elif isinstance(value, str):
+        return value
+    raise TypeError(f"found {value!r} of type {type(value).__name__}")

@@ -1,0 +1,282 @@
+"""Train a pack of trials: from trials and data to weights and histories.
+
+Trials whose shapes and updates agree (`phasegrid.stacking_rules`) train as one stack; the others beside it. All stacks
+advance epoch by epoch. A member that has stopped or diverged leaves its stack at the next epoch. What a member draws
+does not depend on its pack, and its numbers agree with the same trial alone to float tolerance (rounding
+drifts over many updates).
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.epochs import EpochNumbers, batch_bounds, run_epoch
+from phasegrid.jobs import Json, Trial, stream_seed
+from phasegrid.members import (
+    EpochRecord,
+    Member,
+    Trained,
+    needs_test,
+    new_member,
+    read_member,
+    record_epoch,
+    result_of,
+    write_member,
+)
+from phasegrid.models.building import build_model
+from phasegrid.optimizing import new_slots
+from phasegrid.snapshots import SNAPSHOT_VERSION, Snapshots, under_prefix, with_prefix
+from phasegrid.stacking import MemberState, Stack, choose_strategy
+from phasegrid.stacking_rules import pack_signature, recipe_of
+from phasegrid.weights import (
+    Evaluation,
+    evaluate,
+    has_batch_norm,
+    num_parameters,
+    parameters_vector,
+)
+
+__all__ = ["EpochRecord", "Trained", "train_pack"]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members that train as one stack. `stack` is None until the next epoch builds it."""
+
+    members: list[Member]
+    template: nn.Module
+    bounds: list[slice]
+    stack: Stack | None = None
+
+
+def train_pack(
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    *,
+    device: torch.device | str,
+    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
+    snapshots: Snapshots | None = None,
+    snapshot_every_s: float = 60.0,
+    on_epoch: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Trained]:
+    """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
+
+    `strategy` is how stacks run (see `phasegrid.stacking`); it changes numbers by rounding only. After each epoch a
+    snapshot is saved if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that raises, a
+    snapshot is saved first and the exception goes on. A snapshot of the same trials is resumed, bit for
+    bit on a CPU; any other is ignored. When a stack of several members runs out of memory it is halved and the epoch begun
+    again. Nothing is evaluated but what `keep` and the histories need.
+
+    Raises:
+        ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
+        torch.OutOfMemoryError: if not even one member fits.
+    """
+    place = torch.device(device)
+    members, modules = _begin(trials, [d.to(place) for d in data], place)
+    asked: dict[str, Json] = {
+        "version": SNAPSHOT_VERSION,
+        "trials": [trial.key for trial in trials],
+        "strategy": strategy,
+    }
+    layout = _resume(snapshots, asked, members, place)
+    if layout is None:
+        layout = _grouped(members, modules, strategy)
+    groups = [_group([members[i] for i in part], modules[part[0]]) for part in layout]
+    done = max((len(m.history) for group in groups for m in group.members), default=0)
+    last_saved, total = clock(), max((m.recipe.epochs for m in members), default=0)
+    while groups:
+        groups = [left for group in groups for left in _advance(group, done, strategy, clock)]
+        done += 1
+        if snapshots and groups and clock() - last_saved >= snapshot_every_s:
+            _save(snapshots, asked, members, groups)
+            last_saved = clock()
+        if on_epoch:
+            try:
+                on_epoch(done, total)
+            except BaseException:
+                if snapshots:
+                    _save(snapshots, asked, members, groups)
+                raise
+    return [result_of(member) for member in members]
+
+
+def _begin(
+    trials: Sequence[Trial], data: Sequence[Dataset], device: torch.device
+) -> tuple[list[Member], list[nn.Module]]:
+    """Build every trial's network from its own stream and put its beginning into a member."""
+    members, modules = [], []
+    for trial, dataset in zip(trials, data, strict=True):
+        seed = stream_seed(trial.seed, "init")
+        module = build_model(trial.model, dataset.input_shape, dataset.num_classes, seed=seed)
+        module = module.to(device).train()
+        tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        slots = new_slots(recipe_of(trial), parameters_vector(module))
+        state = MemberState(tensors, slots)
+        members.append(new_member(trial, dataset, state, num_parameters(module)))
+        modules.append(module)
+    return members, modules
+
+
+def _grouped(
+    members: Sequence[Member], modules: Sequence[nn.Module], strategy: str
+) -> list[list[int]]:
+    """Say which members train as one stack; those that loop are alone."""
+    by_kind: dict[object, list[int]] = {}
+    for i, member in enumerate(members):
+        data = member.data
+        shapes = (data.train_inputs.shape, data.num_classes, data.augment)
+        by_kind.setdefault((pack_signature(member.trial), shapes), []).append(i)
+    layout = []
+    for alike in by_kind.values():
+        first = members[alike[0]]
+        device, batch_size = first.data.train_inputs.device, first.recipe.batch_size
+        way, _ = choose_strategy(strategy, modules[alike[0]], device, len(alike), batch_size)
+        layout += [[i] for i in alike] if way == "loop" else [alike]
+        for i in alike:
+            members[i].strategy = way
+    return layout
+
+
+def _group(members: list[Member], template: nn.Module) -> _Group:
+    recipe, num = members[0].recipe, len(members[0].data.train_inputs)
+    join_single = has_batch_norm(template)
+    bounds = batch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
+    return _Group(members, template, bounds)
+
+
+def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float]) -> list[_Group]:
+    """Train a group for one epoch; return what is left of it: nothing, itself, fewer members, or halves."""
+    members, started = group.members, clock()
+    numbers = _run_or_run_out(group, epoch, strategy)
+    if numbers is None:
+        halves = _halved(group)
+        return [left for half in halves for left in _advance(half, epoch, strategy, clock)]
+    stack = group.stack
+    assert stack is not None
+    tests = [
+        _test(group, stack, i) if needs_test(member, numbers[i]) else None
+        for i, member in enumerate(members)
+    ]
+    share = (clock() - started) / len(members)
+    for i, (member, number, test) in enumerate(zip(members, numbers, tests, strict=True)):
+        record_epoch(member, number, test, partial(stack.state, i), share, len(group.bounds))
+    return _without_finished(group)
+
+
+def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbers] | None:
+    """Run an epoch of a group; None if several members ran out of memory, and all is as it was before the epoch."""
+    members, recipe = group.members, group.members[0].recipe
+    _unstack(group)
+    streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
+    try:
+        if group.stack is None:
+            group.stack = _stacked(group, strategy)
+        with _tensor_float_32(recipe.precision == "tf32"):
+            feeds = [m.feed for m in members]
+            return run_epoch(group.stack, feeds, recipe, group.bounds, epoch)
+    except torch.OutOfMemoryError:
+        if len(members) == 1:
+            raise
+    group.stack = None
+    for member, (order, augment) in zip(members, streams, strict=True):
+        member.feed.order.set_state(order)
+        member.feed.augment.set_state(augment)
+    return None
+
+
+def _stacked(group: _Group, strategy: str) -> Stack:
+    first = group.members[0]
+    device, count = first.data.train_inputs.device, len(group.members)
+    way, blueprint = choose_strategy(
+        strategy, group.template, device, count, first.recipe.batch_size
+    )
+    return Stack(group.template, [m.state for m in group.members], way, blueprint)
+
+
+def _unstack(group: _Group) -> None:
+    """Copy what a stack has come to into its members."""
+    if group.stack is not None:
+        for i, member in enumerate(group.members):
+            member.state = group.stack.member(i)
+
+
+def _without_finished(group: _Group) -> list[_Group]:
+    active = [member for member in group.members if not member.finished]
+    if len(active) == len(group.members):
+        return [group]
+    if not active:
+        return []
+    _unstack(group)
+    return [_Group(active, group.template, group.bounds)]
+
+
+def _halved(group: _Group) -> list[_Group]:
+    middle = len(group.members) // 2
+    return [
+        _Group(group.members[:middle], group.template, group.bounds),
+        _Group(group.members[middle:], copy.deepcopy(group.template), group.bounds),
+    ]
+
+
+def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
+    """Evaluate a member's present weights on its test set."""
+    data = group.members[index].data
+    if stack.strategy != "loop":  # a lone member's template is the member itself
+        group.template.load_state_dict(stack.state(index))
+    return evaluate(group.template, data.test_inputs, data.test_labels)
+
+
+@contextmanager
+def _tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 products and convolutions; torch's own default allows them in convolutions."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def _save(
+    snapshots: Snapshots, asked: Mapping[str, Json], members: Sequence[Member], groups: list[_Group]
+) -> None:
+    for group in groups:
+        _unstack(group)
+    tensors: dict[str, torch.Tensor] = {}
+    facts = []
+    for i, member in enumerate(members):
+        own, fact = write_member(member)
+        tensors |= with_prefix(str(i), own)
+        facts.append(fact)
+    place = {id(member): i for i, member in enumerate(members)}
+    layout = [[place[id(member)] for member in group.members] for group in groups]
+    snapshots.save(tensors, {"asked": asked, "groups": layout, "members": facts})
+
+
+def _resume(
+    snapshots: Snapshots | None,
+    asked: Mapping[str, Json],
+    members: Sequence[Member],
+    device: torch.device,
+) -> list[list[int]] | None:
+    """Bring members to where a snapshot of the same trials left them; return which train together."""
+    found = snapshots.load() if snapshots else None
+    if found is None:
+        return None
+    tensors, meta = found
+    if not isinstance(meta, Mapping) or meta.get("asked") != asked:
+        return None
+    facts: Any = meta
+    for i, (member, fact) in enumerate(zip(members, facts["members"], strict=True)):
+        read_member(member, under_prefix(str(i), tensors), fact, device)
+    return [list(part) for part in facts["groups"]]

@@ -1,0 +1,179 @@
+"""The built-in networks: published parameter counts, closed-form FLOPs, shapes, and torch.func."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from phasegrid.declare import import_function, make_part
+from phasegrid.errors import DataError
+from phasegrid.jobs import Part
+from phasegrid.models import MODELS
+from phasegrid.models.building import build_model
+from phasegrid.models.counting import count_flops
+
+
+def part(name: str, **args: Any) -> Part:
+    kind = MODELS[name].args
+    return make_part(name, 1, kind, asdict(kind(**args)))
+
+
+def on_meta(part: Part, shape: tuple[int, ...], classes: int) -> nn.Module:
+    with torch.device("meta"):
+        module = import_function(MODELS[part.name].make)(shape, classes, **part.args)
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("width", [1, 2, 64])
+def test_resnet18_has_the_published_number_of_parameters(width: int) -> None:
+    for classes, linear, constant in ((10, 257, 10), (100, 977, 100)):
+        found = num_parameters(on_meta(part("resnet18", width=width), (3, 32, 32), classes))
+        assert found == 2724 * width**2 + linear * width + constant
+
+
+def test_resnet18_of_width_64_is_the_usual_one() -> None:
+    assert num_parameters(on_meta(part("resnet18"), (3, 32, 32), 10)) == 11_173_962
+
+
+@pytest.mark.parametrize("width", [1, 2, 64])
+@pytest.mark.parametrize(("batch_norm", "linear"), [(True, 236), (False, 150)])
+def test_vgg11_has_the_known_number_of_parameters(
+    width: int, batch_norm: bool, linear: int
+) -> None:
+    module = on_meta(part("vgg11", width=width, batch_norm=batch_norm), (3, 32, 32), 10)
+    assert num_parameters(module) == 2250 * width**2 + linear * width + 10
+
+
+def test_two_spirals_mlp_has_the_parameters_of_its_notebook() -> None:
+    """Benton et al. 2021: 2-25x7-1 has 4,001; a second output adds 26."""
+    found = num_parameters(on_meta(part("mlp", width=25, depth=7), (2,), 2))
+    assert found == 4_001 + 26
+
+
+FORMS: list[tuple[Part, tuple[int, ...], int]] = [
+    (part("mlp"), (1, 8, 8), 10),
+    (part("mlp", width=25, depth=7, activation="tanh"), (2,), 2),
+    (part("mlp", width=3, depth=1, activation="gelu"), (3, 32, 32), 100),
+    (part("small_cnn"), (1, 8, 8), 10),
+    (part("small_cnn", width=5, batch_norm=True), (3, 30, 33), 7),
+    (part("resnet18", width=4), (3, 32, 32), 10),
+    (part("resnet18", width=3), (1, 8, 8), 10),
+    (part("resnet18", width=2), (1, 28, 31), 100),
+    (part("vgg11", width=2), (3, 32, 32), 10),
+    (part("vgg11", width=3, batch_norm=False), (1, 65, 40), 100),
+]
+
+
+@pytest.mark.parametrize(("part", "shape", "classes"), FORMS)
+def test_counts_in_closed_form_are_those_of_the_built_network(
+    part: Part, shape: tuple[int, ...], classes: int
+) -> None:
+    module = on_meta(part, shape, classes).eval()
+    with FlopCounterMode(display=False) as counter:
+        logits = module(torch.empty(1, *shape, device="meta"))
+    assert logits.shape == (1, classes)
+    expected = (num_parameters(module), counter.get_total_flops())
+    assert count_flops(part, shape, classes) == expected
+
+
+def test_a_family_that_is_not_built_in_has_no_counts() -> None:
+    assert count_flops(Part("mine.py:NET", 1, {}), (3, 32, 32), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "smallest"),
+    [
+        ("vgg11", (1, 28, 28), "32x32"),
+        ("vgg11", (3, 32, 31), "32x32"),
+        ("small_cnn", (1, 3, 8), "4x4"),
+        ("resnet18", (2,), "1x1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_in_planning_and_in_building(
+    name: str, shape: tuple[int, ...], smallest: str
+) -> None:
+    message = rf"building model {name}: one input has the shape .* of at least {smallest} pixels"
+    with pytest.raises(DataError, match=message):
+        count_flops(part(name), shape, 10)
+    with pytest.raises(DataError, match=message):
+        build_model(part(name), shape, 10, seed=0)
+
+
+SMALL: list[tuple[Part, tuple[int, ...]]] = [
+    (part("mlp", width=4), (1, 4, 4)),
+    (part("small_cnn", width=2), (1, 8, 8)),
+    (part("small_cnn", width=2, batch_norm=True), (1, 8, 8)),
+    (part("resnet18", width=1), (1, 8, 8)),
+    (part("vgg11", width=1), (3, 32, 32)),
+]
+
+
+@pytest.mark.parametrize(("part", "shape"), SMALL)
+def test_stacked_models_give_under_vmap_what_each_gives_alone(
+    part: Part, shape: tuple[int, ...]
+) -> None:
+    models = [build_model(part, shape, 3, seed).double().eval() for seed in (0, 1)]
+    inputs = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).double()
+    parameters, buffers = stack_module_state(models)
+
+    def call(p: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = functional_call(models[0], (p, b), (inputs,))
+        assert isinstance(logits, torch.Tensor)
+        return logits
+
+    stacked = vmap(call)(parameters, buffers)
+    alone = torch.stack([model(inputs) for model in models])
+    # float64; a batched kernel may sum in another order
+    torch.testing.assert_close(stacked, alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("part", "shape"), SMALL)
+def test_examples_do_not_touch_each_other_in_eval_mode(part: Part, shape: tuple[int, ...]) -> None:
+    model = build_model(part, shape, 3, seed=0).double().eval()
+    inputs = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).double()
+    alone = torch.cat([model(example[None]) for example in inputs])
+    torch.testing.assert_close(model(inputs), alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("part", "shape"), SMALL)
+def test_no_layer_works_in_place(part: Part, shape: tuple[int, ...]) -> None:
+    """Hooks, torch.func and second derivatives all need the values that went in."""
+    model = build_model(part, shape, 3, seed=0)
+    assert len(list(model.modules())) > 3
+    assert not any(getattr(module, "inplace", False) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "layer"),
+    [
+        (part("mlp", width=4), (2,), "linear2"),
+        (part("small_cnn", width=2), (1, 8, 8), "conv2"),
+        (part("resnet18", width=1), (1, 8, 8), "stage1.block0.conv1"),
+        (part("resnet18", width=1), (1, 8, 8), "stage4.block1.relu2"),
+        (part("vgg11", width=1), (3, 32, 32), "norm8"),
+    ],
+)
+def test_layers_have_the_names_that_are_documented(
+    part: Part, shape: tuple[int, ...], layer: str
+) -> None:
+    names = dict(on_meta(part, shape, 3).named_modules())
+    assert layer in names
+    assert "classifier" in names
+
+
+def test_a_resnet_block_adds_its_input() -> None:
+    """With the last scale of every block at zero, an identity block passes on what is positive."""
+    model = build_model(part("resnet18", width=2), (3, 8, 8), 3, seed=0).eval()
+    block = model.get_submodule("stage1.block0")
+    torch.nn.init.zeros_(block.get_parameter("norm2.weight"))
+    inputs = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(inputs), inputs.relu())
