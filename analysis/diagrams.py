@@ -1,5 +1,6 @@
 """Phase diagrams: one table of cells onto one Axes. Nothing is computed here but where ink goes."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,16 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from analysis.aggregation import counts_in_words
 from analysis.colours import ColourScale, colour_scale
-from analysis.phases import PHASES, UNDETERMINED
+from analysis.phases import EVERY_DIVERGED, PHASES, UNDETERMINED
 from analysis.quantities import Quantity
 from analysis.regions import borders, centres, label_array
 from analysis.scales import Axis, Frame, thinned
 from analysis.style import DIVERGED, MISSING, PHASE_COLOURS, PHASE_MEANINGS, UNSURE, Hatch
 
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
+
+
+EMPTY = {MISSING: "not measured", DIVERGED: EVERY_DIVERGED}
 
 
 def phase_diagram(
@@ -87,7 +91,7 @@ def phase_map(
     )
     draw_axes(ax, frame)
     for row in phases[phases["phase"] == UNDETERMINED].to_dict("records"):
-        style = UNSURE if isinstance(row["nearest"], str) else MISSING
+        style = UNSURE if isinstance(row["nearest"], str) else _why_empty(row["reason"])
         ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
     draw_borders(ax, phases, frame)
     unsure = int((phases["phase"] == UNDETERMINED).sum())
@@ -112,13 +116,11 @@ def draw_axes(ax: Axes, frame: Frame) -> None:
 
 def tick_room(ax: Axes, scale: Axis, *, upright: bool = False) -> list[float]:
     """Return the share of an axis that each tick label needs, from the size of the Axes as laid out so far."""
-    box, figure = ax.get_position(), ax.get_figure(root=True)
-    assert figure is not None
+    box, (wide, high) = ax.get_position(), _inches(ax)
     letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
     if upright:
-        return [1.15 * letter / (figure.get_figheight() * box.height)] * len(scale.labels)
-    width = figure.get_figwidth() * box.width
-    return [(0.62 * len(text) + 0.7) * letter / width for text in scale.labels]
+        return [1.15 * letter / (high * box.height)] * len(scale.labels)
+    return [(0.62 * len(text) + 0.7) * letter / (wide * box.width) for text in scale.labels]
 
 
 def set_ticks(axis: XAxis | YAxis, scale: Axis, room: Sequence[float]) -> None:
@@ -174,8 +176,8 @@ def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
 def status_handles(table: pd.DataFrame) -> list[Patch]:
     """Return the legend of the hatches that occur in a table."""
     found = set(table["status"])
-    entries = (("missing", "not measured", MISSING), ("diverged", "every trial diverged", DIVERGED))
-    return [_swatch(label, style) for status, label, style in entries if status in found]
+    styles = {"missing": MISSING, "diverged": DIVERGED}
+    return [_swatch(EMPTY[style], style) for status, style in styles.items() if status in found]
 
 
 def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch]:
@@ -192,23 +194,39 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch]
     if (unsure & phases["nearest"].notna()).any():
         handles.append(_swatch("undetermined (nearest phase in colour)", UNSURE, "#8fa3a8"))
     if (unsure & phases["nearest"].isna()).any():
-        handles.append(_swatch("no phase: not measured", MISSING))
+        reasons = phases.loc[unsure & phases["nearest"].isna(), "reason"]
+        styles = {_why_empty(reason) for reason in reasons}
+        handles += [_swatch(label, style) for style, label in EMPTY.items() if style in styles]
     return handles
 
 
 def write_title(ax: Axes, title: str, caption: str) -> None:
     """Write the title above the axes and, small and grey between the two, what the cells rest on."""
-    ax.set_title(title, loc="left", pad=13, fontweight="bold")
-    ax.annotate(
-        caption,
+    size = 6.3
+    width = ax.get_position().width * _inches(ax)[0]
+    lines = textwrap.wrap(caption, max(20, int(width * 72 / (0.54 * size))))
+    ax.set_title(title, loc="left", pad=4.5 + 8 * len(lines), fontweight="bold")
+    note = ax.annotate(
+        "\n".join(lines),
         (0, 1),
         (0, 3),
         "axes fraction",
         "offset points",
-        fontsize=6.3,
+        fontsize=size,
         color="0.35",
         va="bottom",
     )
+    note.set_in_layout(False)  # the title's padding makes the room; width is had by wrapping
+
+
+def _why_empty(reason: str) -> Hatch:
+    return DIVERGED if reason == EVERY_DIVERGED else MISSING
+
+
+def _inches(ax: Axes) -> tuple[float, float]:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure.get_figwidth(), figure.get_figheight()
 
 
 def _array(table: pd.DataFrame, column: str, frame: Frame) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -25,6 +25,7 @@ from phasegrid.errors import SweepError
 
 PHASES: tuple[str, ...] = ("I", "II", "III", "IV-A", "IV-B", "IV")
 UNDETERMINED = "undetermined"
+EVERY_DIVERGED = "every trial diverged"
 _NONE = -1  # no phase: something it depends on was not measured
 
 Codes = npt.NDArray[np.int8]
@@ -304,7 +305,7 @@ def _reason(grid: Grid, measured: _Measured, i: int, labelled: bool, sure: bool)
     if labelled:
         return "" if sure else "the label changes with the seeds drawn"
     if grid.cells["n_done"].iloc[i] == 0:
-        return "every trial diverged" if grid.cells["n_diverged"].iloc[i] else "no trial stored"
+        return EVERY_DIVERGED if grid.cells["n_diverged"].iloc[i] else "no trial stored"
     missing = [
         spec.name
         for spec in fields(measured)

@@ -128,7 +128,9 @@ def curves_figure(found: Findings) -> Figure:
     facets = found.grid.facets()
     wide = 0.62 * len(found.frame.load.labels) + 1.2
     tall = 0.42 * len(found.frame.temperature.labels) + 1.2
-    figure = Figure(figsize=(max(wide, 5.4) * len(facets), max(tall, 2.8) + 0.7), layout="constrained")
+    figure = Figure(
+        figsize=(max(wide, 5.4) * len(facets), max(tall, 2.8) + 0.7), layout="constrained"
+    )
     top = float(max(found.grid.curves["train_error_percent"].max(), 1.0))
     for ax, facet in zip(figure.subplots(1, len(facets), squeeze=False)[0], facets, strict=True):
         spots = found.phases.table[found.phases.table["facet"] == facet]

@@ -21,14 +21,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.fusing import Blueprint, NotFusableError, fuse, read_architecture
 from phasegrid.optimizing import Slots
-from phasegrid.weights import Weights
+from phasegrid.weights import Weights, kept_modes
 
 Strategy = Literal["loop", "vmap", "fused"]
 Forward = Callable[[Tensor], Tensor]
 
-MAX_FUSED_PRODUCTS = 10_000_000
-"""On a CPU, above this many multiply-adds per member and update one network keeps a core busy: measured with
-tests/benchmarks/bench_packing.py on perceptrons of width 64 (fused 1.2 times faster) and 256 (no gain)."""
+MAX_FUSED_PRODUCTS = {"linear": 10_000_000, "convolution": 600_000_000}
+"""On a CPU, above this many multiply-adds per member and update one network keeps a core busy and fusing no longer pays.
+
+Measured with tests/benchmarks/bench_packing.py, three members, fused against loop: perceptron of width 256, batch 64
+(5e6) 1.05 and batch 256 (2e7) 0.99; ResNet18 of width 8, 32x32 pixels, batch 64 (6e8) 1.15, of width 16, batch 32 (1e9) 0.6.
+"""
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -157,14 +160,13 @@ class Stack:
 
 
 def choose_strategy(
-    asked: str, module: nn.Module, device: torch.device, num_members: int, batch_size: int
+    asked: str, module: nn.Module, example: Tensor, num_members: int, batch_size: int
 ) -> tuple[Strategy, Blueprint | None]:
-    """Choose how to run `num_members` copies of `module` on `device`.
+    """Choose how to run `num_members` copies of `module`; `example` (1, *S) lies on the device that will run them.
 
-    ``auto``: one member loops. Otherwise the stack is fused if the architecture can be and, on a CPU, if one update of one
-    member takes at most `MAX_FUSED_PRODUCTS` multiply-adds or the network holds convolutions; else it loops. ``vmap`` is
-    never chosen unasked: it was slower than the loop on flat vectors wherever it was measured on a CPU, and
-    not every network survives it.
+    ``auto``: one member loops. More are fused if the architecture can be and, on a CPU, an update of one member takes at most
+    `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``vmap`` is never chosen unasked: fused was faster
+    wherever both were measured, and not every network survives it.
 
     Raises:
         NotFusableError: if ``fused`` was asked for and the network has no stacked form.
@@ -183,11 +185,31 @@ def choose_strategy(
         blueprint = read_architecture(module)
     except NotFusableError:
         return "loop", None
-    if device.type != "cpu" or any(isinstance(m, nn.Conv2d) for m in module.modules()):
+    convolves = any(isinstance(m, nn.Conv2d) for m in module.modules())
+    limit = MAX_FUSED_PRODUCTS["convolution" if convolves else "linear"]
+    if example.device.type != "cpu" or batch_size * products(module, example) <= limit:
         return "fused", blueprint
-    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
-    products = batch_size * sum(m.weight.numel() for m in linear)
-    return ("fused", blueprint) if products <= MAX_FUSED_PRODUCTS else ("loop", None)
+    return "loop", None
+
+
+def products(module: nn.Module, example: Tensor) -> int:
+    """Count the multiply-adds of linear and convolution layers in one forward pass of `example` (1, *S)."""
+    total = 0
+
+    def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, (nn.Linear, nn.Conv2d))
+        total += layer.weight.numel() * (output.numel() // layer.weight.shape[0])
+
+    layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with kept_modes(module), torch.no_grad():
+            module.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
 
 
 def _why_not_vmap(module: nn.Module) -> str | None:

@@ -81,7 +81,10 @@ def train_pack(
         torch.OutOfMemoryError: if not even one member fits.
     """
     place = torch.device(device)
-    members, modules = _begin(trials, [d.to(place) for d in data], place)
+    moved = {
+        id(d): d.to(place) for d in data
+    }  # one copy on the device, however many trials share it
+    members, modules = _begin(trials, [moved[id(d)] for d in data], place)
     asked: dict[str, Json] = {
         "version": SNAPSHOT_VERSION,
         "trials": [trial.key for trial in trials],
@@ -138,8 +141,8 @@ def _grouped(
     layout = []
     for alike in by_kind.values():
         first = members[alike[0]]
-        device, batch_size = first.data.train_inputs.device, first.recipe.batch_size
-        way, _ = choose_strategy(strategy, modules[alike[0]], device, len(alike), batch_size)
+        example, batch_size = first.data.train_inputs[:1], first.recipe.batch_size
+        way, _ = choose_strategy(strategy, modules[alike[0]], example, len(alike), batch_size)
         layout += [[i] for i in alike] if way == "loop" else [alike]
         for i in alike:
             members[i].strategy = way
@@ -175,7 +178,8 @@ def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float
 def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbers] | None:
     """Run an epoch of a group; None if several members ran out of memory, and all is as it was before the epoch."""
     members, recipe = group.members, group.members[0].recipe
-    _unstack(group)
+    if len(members) > 1:
+        _unstack(group)
     streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
     try:
         if group.stack is None:
@@ -195,9 +199,9 @@ def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbe
 
 def _stacked(group: _Group, strategy: str) -> Stack:
     first = group.members[0]
-    device, count = first.data.train_inputs.device, len(group.members)
+    example, count = first.data.train_inputs[:1], len(group.members)
     way, blueprint = choose_strategy(
-        strategy, group.template, device, count, first.recipe.batch_size
+        strategy, group.template, example, count, first.recipe.batch_size
     )
     return Stack(group.template, [m.state for m in group.members], way, blueprint)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -206,7 +206,7 @@ def _measure_many(
     try:
         assert metric.compute_many is not None
         tables = import_function(metric.compute_many)(
-            [bench.model(key) for key in keys],
+            _Models(bench, keys),
             [tuple(place[key] for key in job.trials) for job in jobs],
             bench.data(keys[0]),
             [_generator(job.key) for job in jobs],
@@ -220,6 +220,25 @@ def _measure_many(
         _guarded(store, pack, job.key, lambda j=job, r=rows: bench.publish(metric, j, r, seconds))
         for job, rows in zip(jobs, tables, strict=True)
     ]
+
+
+class _Models(Sequence[nn.Module]):
+    """The models of some trials, each read from the store when it is first looked at."""
+
+    def __init__(self, bench: "_Bench", keys: Sequence[str]) -> None:
+        self._bench, self._keys = bench, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> nn.Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[nn.Module]: ...
+    def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
+        if isinstance(index, slice):
+            return [self._bench.model(key) for key in self._keys[index]]
+        return self._bench.model(self._keys[index])
 
 
 class _Bench:
@@ -247,7 +266,7 @@ class _Bench:
     def measure(self, metric: Metric, job: MetricJob) -> Outcome:
         started = time.perf_counter()
         rows = import_function(metric.compute)(
-            [self.model(key) for key in job.trials],
+            _Models(self, job.trials),
             self.data(job.trials[0]),
             _generator(job.key),
             **_arguments(job, metric),

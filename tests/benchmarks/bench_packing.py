@@ -162,7 +162,10 @@ def main() -> None:
     for case in cases(asked.quick):
         best = measure(case, asked.members, asked.device, asked.rounds)
         ratios = "".join(f"{best['plain'] / best[w]:8.2f}" for w in ("loop", "vmap", "fused"))
-        print(f"{case.name:18}{case.batch_size:6}{1000 * best['plain']:12.2f}      {ratios}", flush=True)
+        print(
+            f"{case.name:18}{case.batch_size:6}{1000 * best['plain']:12.2f}      {ratios}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

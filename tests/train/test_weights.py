@@ -32,7 +32,9 @@ def test_flat_module_weights_are_the_parameters() -> None:
     flat = tools.FlatModule(net)
     torch.testing.assert_close(flat.weights, tools.parameters_vector(net), rtol=0, atol=0)
     flat.weights.mul_(2)
-    torch.testing.assert_close(tools.parameters_vector(flat.module), 2 * tools.parameters_vector(net))
+    torch.testing.assert_close(
+        tools.parameters_vector(flat.module), 2 * tools.parameters_vector(net)
+    )
     assert flat.slices[-1].stop == tools.num_parameters(net)
 
 
@@ -154,7 +156,9 @@ def test_a_lone_last_example_joins_the_batch_before() -> None:
 def test_evaluation_of_equal_logits_is_log_of_the_number_of_classes() -> None:
     net = nn.Linear(3, 4)
     tools.assign_vector(net, torch.zeros(16))
-    result = tools.evaluate(net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3)
+    result = tools.evaluate(
+        net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3
+    )
     assert result.loss == pytest.approx(math.log(4), abs=1e-12)
     assert (result.accuracy_percent, result.error_percent, result.num) == (25.0, 75.0, 8)
 

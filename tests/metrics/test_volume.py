@@ -1,0 +1,156 @@
+import math
+
+import pytest
+import torch
+from metric_oracles_curves import (
+    cayley_menger_squared_volume,
+    exact_squared_volume,
+    total_log_volume_by_qr,
+)
+from torch import Tensor
+
+from phasegrid.metrics.volume import (
+    fix_faces,
+    log_volume,
+    log_volume_gradient,
+    move_vertex,
+    volume_shares,
+)
+
+# Volumes come out of a float64 QR: measured errors are below 2e-14, 1e-11 leaves room for other LAPACKs.
+CLOSE = 1e-11
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def regular_log_volume(k: int, edge: float) -> float:
+    return k * math.log(edge) + 0.5 * math.log(k + 1) - math.lgamma(k + 1) - k / 2 * math.log(2)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 40])
+@pytest.mark.parametrize("edge", [1e-3, 80.0])
+def test_regular_simplex_has_its_closed_form_volume(k: int, edge: float) -> None:
+    vertices = torch.eye(k + 1, 200, dtype=torch.float64) * edge / math.sqrt(2)
+    assert log_volume(vertices) == pytest.approx(regular_log_volume(k, edge), abs=CLOSE)
+
+
+def test_right_triangle_with_sides_three_four_five_has_area_six_not_its_square() -> None:
+    triangle = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    assert math.exp(log_volume(triangle)) == pytest.approx(6.0, rel=CLOSE)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_volume_agrees_with_rational_arithmetic(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vertices = torch.randint(-50, 50, (6, 9), generator=generator)
+    exact = exact_squared_volume(vertices.tolist())
+    expected = 0.5 * (math.log(exact.numerator) - math.log(exact.denominator))
+    assert log_volume(vertices.double()) == pytest.approx(expected, abs=CLOSE)
+
+
+def test_squared_volume_is_the_cayley_menger_determinant() -> None:
+    vertices = normal(4, 7)
+    squared = float(cayley_menger_squared_volume(vertices))
+    assert 2 * log_volume(vertices) == pytest.approx(math.log(squared), abs=1e-10)
+
+
+def test_volume_does_not_depend_on_the_order_of_vertices() -> None:
+    vertices = normal(5, 30)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    assert log_volume(vertices[order]) == pytest.approx(log_volume(vertices), abs=CLOSE)
+
+
+def test_volume_does_not_depend_on_where_the_simplex_lies() -> None:
+    vertices = normal(5, 30)
+    shifted = vertices + 7 * normal(30, seed=1)
+    assert log_volume(shifted) == pytest.approx(log_volume(vertices), abs=CLOSE)
+
+
+def test_volume_scales_with_the_nth_power() -> None:
+    vertices = normal(5, 30)
+    grown = log_volume(3 * vertices) - log_volume(vertices)
+    assert grown == pytest.approx(4 * math.log(3), abs=CLOSE)
+
+
+def test_float32_vertices_are_measured_in_float64() -> None:
+    vertices = 80 * normal(11, 500).float()
+    assert log_volume(vertices) == log_volume(vertices.double())
+
+
+def test_triangle_a_hair_over_the_line_has_its_small_area() -> None:
+    height = 1e-9
+    triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, height]], dtype=torch.float64)
+    assert log_volume(triangle) == pytest.approx(math.log(height / 2), abs=1e-6)
+
+
+@pytest.mark.parametrize("vertices", [torch.zeros(3, 5), torch.arange(4.0).repeat(6, 1).t()])
+def test_flat_simplex_has_log_volume_minus_infinity(vertices: Tensor) -> None:
+    assert log_volume(vertices) == -math.inf
+
+
+def test_more_edges_than_parameters_are_flat() -> None:
+    assert log_volume(normal(4, 2)) == -math.inf
+
+
+def test_point_has_volume_one() -> None:
+    assert log_volume(normal(1, 3)) == 0.0
+
+
+@pytest.mark.parametrize("num_fixed", [0, 1, 2, 5])
+def test_volumes_of_a_moving_vertex_are_those_of_the_whole_simplexes(num_fixed: int) -> None:
+    modes, fixed, theta = normal(3, 40), normal(num_fixed, 40, seed=1), normal(40, seed=2)
+    moving = move_vertex(fix_faces(modes, fixed), theta)
+    whole = [log_volume(torch.cat([w[None], fixed, theta[None]])) for w in modes]
+    assert moving.log_volumes.tolist() == pytest.approx(whole, abs=CLOSE)
+
+
+@pytest.mark.parametrize("num_fixed", [0, 1, 2, 5])
+def test_volume_gradient_is_that_of_autograd_through_qr(num_fixed: int) -> None:
+    modes, fixed = normal(3, 40), normal(num_fixed, 40, seed=1)
+    theta = normal(40, seed=2).requires_grad_()
+    total_log_volume_by_qr(modes, torch.cat([fixed, theta[None]])).backward()
+    gradient = log_volume_gradient(move_vertex(fix_faces(modes, fixed), theta.detach()))
+    torch.testing.assert_close(gradient, theta.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_volume_gradient_is_that_of_finite_differences() -> None:
+    modes, fixed, theta = normal(3, 6), normal(2, 6, seed=1), normal(6, seed=2)
+    faces = fix_faces(modes, fixed)
+
+    def total(point: Tensor) -> float:
+        return float(move_vertex(faces, point).log_volumes.logsumexp(dim=0))
+
+    step = 1e-5 * torch.eye(6, dtype=torch.float64)
+    slopes = [(total(theta + h) - total(theta - h)) / 2e-5 for h in step]
+    gradient = log_volume_gradient(move_vertex(faces, theta))
+    assert gradient.tolist() == pytest.approx(slopes, rel=1e-6, abs=1e-8)
+
+
+def test_volume_gradient_stays_right_close_to_a_face() -> None:
+    # 1e-7 of the edge over the face: the square of this is lost in a Gram matrix.
+    modes, fixed = normal(1, 40), normal(2, 40, seed=1)
+    inside = (modes[0] + fixed[0] + fixed[1]) / 3
+    faces = fix_faces(modes, fixed)
+    normal_to_face = move_vertex(faces, normal(40, seed=2)).normals[0]
+    normal_to_face /= normal_to_face.norm()
+    gradient = log_volume_gradient(move_vertex(faces, inside + 1e-7 * normal_to_face))
+    torch.testing.assert_close(gradient, 1e7 * normal_to_face, rtol=1e-6, atol=1.0)
+
+
+def test_flat_simplex_takes_no_share_and_gives_no_gradient() -> None:
+    modes = normal(2, 10)
+    moving = move_vertex(fix_faces(modes, modes[:0]), modes[0])
+    assert volume_shares(moving.log_volumes).tolist() == [0.0, 1.0]
+    away = modes[0] - modes[1]
+    torch.testing.assert_close(log_volume_gradient(moving), away / away.dot(away))
+
+
+@pytest.mark.parametrize("num_fixed", [0, 1, 2, 3])
+def test_complex_shrunk_to_a_point_has_equal_shares_and_no_gradient(num_fixed: int) -> None:
+    point = normal(1, 10)
+    moving = move_vertex(fix_faces(point.expand(4, 10), point.expand(num_fixed, 10)), point[0])
+    assert moving.log_volumes.tolist() == [-math.inf] * 4
+    assert volume_shares(moving.log_volumes).tolist() == [0.25] * 4
+    assert log_volume_gradient(moving).tolist() == [0.0] * 10

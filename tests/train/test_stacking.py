@@ -1,0 +1,277 @@
+"""Laws of stacks: members share tensors and kernels but never numbers."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy, relu
+from train_support import make_trial
+
+from phasegrid.fusing import NotFusableError, read_architecture
+from phasegrid.jobs import Part
+from phasegrid.models.building import build_model
+from phasegrid.optimizing import new_slots, step
+from phasegrid.recipe import Recipe
+from phasegrid.stacking import (
+    MAX_FUSED_PRODUCTS,
+    MemberState,
+    Stack,
+    Strategy,
+    choose_strategy,
+    products,
+)
+from phasegrid.stacking_rules import pack_signature, packable
+from phasegrid.weights import cpu_state, parameters_vector
+
+NETWORKS = {
+    "mlp": Part("mlp", 1, {"width": 5, "depth": 2, "activation": "gelu"}),
+    "cnn": Part("small_cnn", 1, {"width": 3, "batch_norm": False}),
+    "cnn with BatchNorm": Part("small_cnn", 1, {"width": 3, "batch_norm": True}),
+    "resnet18": Part("resnet18", 1, {"width": 1}),
+}
+
+
+class Functions(nn.Module):
+    """A network written with functions, BatchNorm1d, a skip, pooling, grouped convolution, no bias, average pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding="same", groups=2, bias=False)
+        self.linear = nn.Linear(4 * 4, 6, bias=False)
+        self.norm = nn.BatchNorm1d(6, affine=False)
+        self.last = nn.Linear(6, 3)
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = avg_pool2d(relu(self.conv(x)), 2)
+        x = self.drop(x).flatten(1)
+        h = self.norm(self.linear(x)).relu()
+        logits: Tensor = self.last(h + self.linear(x))
+        return logits
+
+
+def seeded_module(make: Any, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module: nn.Module = make()
+        return module
+
+
+def modules_of(name: str, count: int) -> list[nn.Module]:
+    if name == "functions":
+        return [seeded_module(Functions, seed).double() for seed in range(count)]
+    return [build_model(NETWORKS[name], (2, 4, 4), 3, seed=seed).double() for seed in range(count)]
+
+
+def stack_of(modules: list[nn.Module], strategy: Strategy, recipe: Recipe | None = None) -> Stack:
+    states = [
+        MemberState(cpu_state(m), new_slots(recipe, parameters_vector(m)) if recipe else {})
+        for m in modules
+    ]
+    blueprint = read_architecture(modules[0]) if strategy == "fused" else None
+    return Stack(modules[0], states, strategy, blueprint)
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "fused"])
+@pytest.mark.parametrize("name", [*NETWORKS, "functions"])
+def test_a_stack_gives_each_member_its_own_logits_gradient_and_statistics(
+    name: str, strategy: Strategy
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 6, 2, 4, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (3, 6), generator=generator)
+    alone = modules_of(name, 3)
+    stack = stack_of(modules_of(name, 3), strategy)
+    logits = stack.forward(x)
+    cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum").backward()
+    grads = [stack.parameters[n].grad for n, _ in alone[0].named_parameters()]
+    for i, module in enumerate(alone):
+        expected = module.train()(x[i])
+        cross_entropy(expected, y[i], reduction="sum").backward()
+        torch.testing.assert_close(logits[i], expected)
+        for grad, parameter in zip(grads, module.parameters(), strict=True):
+            assert grad is not None
+            torch.testing.assert_close(grad[i], parameter.grad)
+        torch.testing.assert_close(stack.state(i), cpu_state(module))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(lr=0.1),
+        Recipe(lr=0.1, momentum=0.0),
+        Recipe(lr=0.1, nesterov=True),
+        Recipe(optimizer="adam", lr=0.01, weight_decay=0.1, betas=(0.8, 0.99)),
+    ],
+    ids=["momentum", "plain", "nesterov", "adam"],
+)
+def test_many_updates_equal_those_of_torch_optim(recipe: Recipe, strategy: Strategy) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(30, 1, 6, 2, 4, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (30, 1, 6), generator=generator)
+    oracle = modules_of("cnn", 1)[0]
+    stack = stack_of(modules_of("cnn", 1), strategy, recipe)
+    shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(
+            oracle.parameters(), **shared, betas=recipe.betas, eps=recipe.adam_eps
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            oracle.parameters(), **shared, momentum=recipe.momentum, nesterov=recipe.nesterov
+        )
+    for update in range(30):
+        optimizer.zero_grad()
+        cross_entropy(oracle(x[update, 0]), y[update, 0]).backward()
+        optimizer.step()
+        stack.grads.zero_()
+        cross_entropy(stack.forward(x[update])[0], y[update, 0]).backward()
+        rates = recipe.lr, recipe.weight_decay
+        step(recipe, stack.weights, stack.grads, stack.slots, *rates, 1.0, update)
+    torch.testing.assert_close(stack.state(0), cpu_state(oracle))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_rates_per_member_are_those_of_the_member_alone(optimizer: Any) -> None:
+    recipe = Recipe(optimizer=optimizer)
+    rates, decays = [0.1, 0.01], [0.0, 0.2]
+    grads = torch.randn(4, 2, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    linear = [nn.Linear(10, 1).double() for _ in range(2)]
+    both = stack_of(linear, "vmap", recipe)
+    lr, weight_decay = both.per_element(rates), both.per_element(decays)
+    for update in range(4):
+        both.grads.copy_(both._join(list(grads[update])))
+        step(recipe, both.weights, both.grads, both.slots, lr, weight_decay, 0.5, update)
+    for i in range(2):
+        weights = parameters_vector(linear[i])
+        slots = new_slots(recipe, weights)
+        for update in range(4):
+            grad = grads[update, i].clone()
+            step(recipe, weights, grad, slots, rates[i], decays[i], 0.5, update)
+        torch.testing.assert_close(
+            torch.cat([both.state(i)["weight"].flatten(), both.state(i)["bias"]]), weights
+        )
+
+
+def test_equal_rates_are_one_number() -> None:
+    stack = stack_of([nn.Linear(2, 1), nn.Linear(2, 1)], "vmap")
+    assert stack.per_element([0.1, 0.1]) == 0.1
+    assert torch.equal(
+        stack.per_element([1.0, 2.0]),  # type: ignore[arg-type]
+        torch.tensor([1.0, 1.0, 2.0, 2.0, 1.0, 2.0]),  # weights of both, then biases of both
+    )
+
+
+def test_members_survive_leaving_and_entering_a_stack() -> None:
+    recipe = Recipe(optimizer="adam")
+    modules = modules_of("cnn with BatchNorm", 3)
+    stack = stack_of(modules, "vmap", recipe)
+    for slot in stack.slots.values():
+        slot.normal_(generator=torch.Generator().manual_seed(4))
+    members = [stack.member(i) for i in range(3)]
+    again = Stack(modules_of("cnn with BatchNorm", 1)[0], [members[2], members[0]], "vmap")
+    for i, j in ((0, 2), (1, 0)):
+        torch.testing.assert_close(again.member(i).tensors, members[j].tensors, rtol=0, atol=0)
+        torch.testing.assert_close(again.member(i).slots, members[j].slots, rtol=0, atol=0)
+
+
+def test_a_member_that_is_not_finite_is_named() -> None:
+    stack = stack_of([nn.Linear(2, 1) for _ in range(3)], "vmap")
+    with torch.no_grad():
+        stack.parameters["bias"][1] = torch.nan
+    assert stack.finite() == [True, False, True]
+
+
+def test_frozen_and_tied_parameters_stay_what_they_are() -> None:
+    def make() -> nn.Module:
+        net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+        net[1].weight = net[0].weight
+        net[2].weight.requires_grad_(False)
+        return net
+
+    modules = [seeded_module(make, seed) for seed in range(2)]
+    stack = stack_of(modules, "vmap")
+    assert stack.state(1).keys() == modules[1].state_dict().keys()
+    assert "2.weight" in stack.constants
+    assert stack.weights.numel() == 2 * (9 + 3 * 3)  # the tied weight once, three biases
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(stack.forward(x)[1], modules[1](x[1]))
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), "Dropout"),
+        (lambda: nn.Sequential(nn.LayerNorm(4)), "LayerNorm"),
+        (lambda: nn.BatchNorm1d(4, track_running_stats=False), "BatchNorm1d"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(4, momentum=None)), "BatchNorm1d"),
+        (lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="circular")), "Conv2d"),
+        (lambda: Lambda(lambda x: x * 2), "mul"),
+        (lambda: Lambda(lambda x: torch.add(1.0, x)), "add"),
+        (lambda: Lambda(lambda x: x if x.sum() > 0 else -x), "cannot be traced"),
+        (lambda: nn.Bilinear(2, 2, 2), "several inputs|no stacked form"),
+    ],
+)
+def test_what_cannot_be_fused_is_named(make: Any, what: str) -> None:
+    with pytest.raises(NotFusableError, match=what):
+        read_architecture(make())
+
+
+class Lambda(nn.Module):
+    """A network that is one function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.function(x)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("net", "trouble"),
+    [
+        (nn.Sequential(nn.Dropout(0.5)), "0 is dropout"),
+        (nn.Sequential(nn.BatchNorm1d(3, momentum=None)), "0 averages its statistics"),
+    ],
+)
+def test_what_vmap_cannot_train_is_named(net: nn.Module, trouble: str) -> None:
+    with pytest.raises(ValueError, match=trouble):
+        choose_strategy("vmap", net, torch.zeros(1, 3), 2, 8)
+
+
+def test_auto_fuses_small_networks_and_loops_over_the_rest() -> None:
+    image = torch.zeros(1, 2, 4, 4)
+    mlp = build_model(NETWORKS["mlp"], (2, 4, 4), 3, seed=0)
+    huge = MAX_FUSED_PRODUCTS["linear"]
+    assert choose_strategy("auto", mlp, image, 3, 64)[0] == "fused"
+    assert choose_strategy("auto", mlp, image, 1, 64)[0] == "loop"
+    assert choose_strategy("auto", mlp, image, 3, huge)[0] == "loop"
+    assert choose_strategy("loop", mlp, image, 3, 64)[0] == "loop"
+    assert choose_strategy("auto", nn.Dropout(0.5), image, 3, 64)[0] == "loop"
+
+
+def test_products_of_a_known_network() -> None:
+    cnn = build_model(NETWORKS["cnn"], (2, 4, 4), 3, seed=0)
+    # conv 2->3 on 4x4, conv 3->6 on 2x2, linear 6->3
+    assert products(cnn, torch.zeros(1, 2, 4, 4)) == 16 * 2 * 3 * 9 + 4 * 3 * 6 * 9 + 6 * 3
+    assert cnn.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "together"),
+    [
+        ({"lr": 0.3, "weight_decay": 0.0}, True),
+        ({"batch_size": 9}, False),
+        ({"momentum": 0.5}, False),
+        ({"model": NETWORKS["cnn"]}, False),
+    ],
+)
+def test_which_trials_pack(changes: dict[str, Any], together: bool) -> None:
+    a, b = make_trial(0), make_trial(1, **changes)
+    assert packable(a, b) is together
+    assert (pack_signature(a) == pack_signature(b)) is together
