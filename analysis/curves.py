@@ -84,8 +84,8 @@ def cuts(
         rows = table[table[other] == label].set_index(f"{along}_label").reindex(list(x_axis.labels))
         ax.errorbar(
             x_axis.centres,
-            rows["value"].astype(float),
-            yerr=rows["stderr"].astype(float),
+            rows["value"].to_numpy(dtype=float),
+            yerr=rows["stderr"].to_numpy(dtype=float),
             color=shade,
             linewidth=1.1,
             marker="o",

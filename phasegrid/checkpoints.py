@@ -123,7 +123,7 @@ class StoredSnapshots:
     def save(self, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
         """Replace the snapshot."""
         data = encode(tensors, meta)
-        self.files.replace(self.name, lambda file: file.write(data) and None)
+        self.files.replace(self.name, lambda file: file.write(data))
 
     def clear(self) -> None:
         """Delete the snapshot; nothing happens if there is none."""

@@ -50,7 +50,7 @@ class Files(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; say whether this call wrote it."""
 
-    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write a file, in place of the old one if there is one, in one visible step."""
 
     def delete(self, name: str) -> None:
@@ -76,9 +76,7 @@ def open_files(url: str) -> Files:
         scheme = url.partition(":")[0]
         extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(scheme)
         install = f"pip install 'phasegrid[{extra}]'" if extra else f"pip install: {error}"
-        raise StoreError(
-            f"opening store {url}: {scheme}:// needs a package; {install}"
-        ) from error
+        raise StoreError(f"opening store {url}: {scheme}:// needs a package; {install}") from error
     except ValueError as error:
         raise StoreError(f"opening store {url}: {error}; use a folder, s3:// or gs://") from error
     return ObjectFiles(filesystem, root.rstrip("/"))
@@ -128,7 +126,7 @@ class LocalFiles:
         with self._temporary(name, lambda file: file.write(data)) as temporary:
             return _link(temporary, self.path(name))
 
-    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write a file in place of the old one."""
         with self._temporary(name, write) as temporary:
             os.replace(temporary, self.path(name))
@@ -221,7 +219,7 @@ class ObjectFiles:
             self._put(name, data)
         return True
 
-    def replace(self, name: str, write: Callable[[BinaryIO], None]) -> None:
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write an object in place of the old one."""
         buffer = io.BytesIO()
         write(buffer)

@@ -82,7 +82,7 @@ def import_taxonomy(
     )
     now = {"created_at": datetime.now(UTC), "host": "published", "seconds": None}
     for record in published.trials:
-        store.put_record({**record, **origin, **now})
+        store.put_trial({**record, **origin, **now}, [], {})
     for measurement in published.measurements:
         job = measurement.job
         metric = METRICS[job.metric.name]

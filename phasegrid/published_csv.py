@@ -58,8 +58,8 @@ def read_places(path: Path) -> dict[Place, dict[Key, float]]:
                 if key in numbers:
                     raise _bad(path, number, f"{key[0]} of this cell and these seeds a second time")
                 numbers[key] = value
-    except FileNotFoundError as error:
-        raise DataError(f"importing {path}: there is no such file") from error
+    except OSError as error:
+        raise DataError(f"importing {path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"importing {path}: not a CSV text file ({error})") from error
     if not places:

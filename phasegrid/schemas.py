@@ -165,7 +165,10 @@ TABLES: dict[str, pa.Schema] = {
     "failures": FAILURES,
 }
 
-NAMING_COLUMN = {"plans": "sweep", "failures": "id"}  # what names a file; "key" in every other table
+NAMING_COLUMN = {
+    "plans": "sweep",
+    "failures": "id",
+}  # what names a file; "key" in every other table
 
 _REQUIRED = {
     "trials": ("key", "dataset", "model", "seed", "outcome"),

@@ -55,8 +55,18 @@ def _make(
                     values.append({**cell, **row})
                 if kind in KINDS:
                     curves += [
-                        {"cell": cell["cell"], "seed_a": 0, "seed_b": 1, "t": t, "train_error_percent": e}
-                        for t, e in zip((0, 0.5, 1), (5.0, 5.0 - KINDS[kind]["mode_connectivity"], 5.0), strict=True)
+                        {
+                            "cell": cell["cell"],
+                            "seed_a": 0,
+                            "seed_b": 1,
+                            "t": t,
+                            "train_error_percent": e,
+                        }
+                        for t, e in zip(
+                            (0, 0.5, 1),
+                            (5.0, 5.0 - KINDS[kind]["mode_connectivity"], 5.0),
+                            strict=True,
+                        )
                     ]
     frame = pd.DataFrame(values, columns=list(VALUE_COLUMNS))
     frame["seed_b"] = frame["seed_b"].astype(float)
@@ -94,7 +104,14 @@ def _values(
         return []
     if kind == "diverged":
         return [
-            {"quantity": "train_loss", "seed_a": s, "seed_b": None, "value": np.nan, "stderr": np.nan, "outcome": "diverged"}
+            {
+                "quantity": "train_loss",
+                "seed_a": s,
+                "seed_b": None,
+                "value": np.nan,
+                "stderr": np.nan,
+                "outcome": "diverged",
+            }
             for s in range(seeds)
         ]
     numbers = KINDS[kind]
@@ -122,7 +139,14 @@ def _values(
 
 
 def _row(name: str, a: int, b: int | None, value: float) -> dict[str, object]:
-    return {"quantity": name, "seed_a": a, "seed_b": b, "value": value, "stderr": np.nan, "outcome": "done"}
+    return {
+        "quantity": name,
+        "seed_a": a,
+        "seed_b": b,
+        "value": value,
+        "stderr": np.nan,
+        "outcome": "done",
+    }
 
 
 @pytest.fixture

@@ -110,7 +110,6 @@ def test_mixed_points_are_the_weighted_sum_of_the_vertices(curve: str) -> None:
 
 
 def test_length_of_a_polychain_is_the_sum_of_its_pieces() -> None:
-    # Two bends: each piece of the 100 chords ends between two points, so corners are cut; one bend has none.
     vertices = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
     assert curve_length("polychain", vertices) == pytest.approx(7.0, rel=1e-12)
 
@@ -196,7 +195,7 @@ def test_training_in_place_follows_the_twin_architecture(curve: str, num_bends: 
             loss = F.cross_entropy(outputs, y[chosen]) + 0.01 * twin.l2()
             loss.backward()
             optimizer.step()
-            total += len(chosen) * float(loss)
+            total += len(chosen) * loss.item()
     for v in range(num_bends + 2):
         expected = nn.utils.parameters_to_vector(twin.vertex(v)).detach()
         torch.testing.assert_close(vertices[v], expected, rtol=1e-9, atol=1e-11)

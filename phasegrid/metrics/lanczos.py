@@ -1,0 +1,180 @@
+"""Lanczos on a symmetric operator known by its products: extreme eigenvalues with error bounds, and a spectral density.
+
+One run of m steps from a vector q_1 gives an orthonormal basis Q (m, P) and a tridiagonal T = Q H Q^T. With
+T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y_i| = beta_m |S_mi|, and (theta_i, S_1i^2) is the
+Gauss quadrature of the spectral measure of H at q_1 (Golub and Meurant 1994); averaged over random q_1 it is the
+spectral density (stochastic Lanczos quadrature: Lin, Saad and Yang 2016, section 3.2). Every vector is orthogonalised against
+all earlier ones at least twice, so there are no ghost eigenvalues. Letters: P dimension, m steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phasegrid.errors import MetricError
+
+MatVec = Callable[[Tensor], Tensor]
+
+MAX_PASSES = 5  # of orthogonalisation; two are enough unless a vector lies in the span of the basis
+LONGEST = 4  # a run ends after so many times the steps asked for, converged or not
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """What one Lanczos run knows of a spectrum.
+
+    `ritz_values` (m,) ascend; `weights` (m,) are those of the density and sum to 1; `residuals` (m,) are |H y - theta y| for
+    unit y, rounding of the vectors' dtype included: an eigenvalue lies within a residual of its Ritz value. All
+    float64, on the CPU. `basis` holds the rows of Q in blocks. `complete`: m = P, the whole spectrum with
+    multiplicities, weights 1/P.
+    """
+
+    ritz_values: Tensor
+    weights: Tensor
+    residuals: Tensor
+    basis: tuple[Tensor, ...]
+    complete: bool
+
+    def error_bound(self) -> float:
+        """Bound the error of the largest Ritz value: min(r, r^2 / gap) (Kato 1949, Temple 1933).
+
+        The gap is that to the next Ritz value, an estimate of the gap in the spectrum.
+        """
+        residual = float(self.residuals[-1])
+        gap = float(self.ritz_values[-1] - self.ritz_values[-2]) if len(self.residuals) > 1 else 0.0
+        return min(residual, residual**2 / gap) if gap > 0 else residual
+
+
+def lanczos(
+    matvec: MatVec,
+    start: Tensor,
+    steps: int,
+    rng: torch.Generator,
+    tolerance: float | None = None,
+) -> Spectrum:
+    """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have; coefficients are float64.
+
+    Takes min(steps, P) products, and with a `tolerance` goes on until the largest eigenvalue is known to
+    tolerance * |lambda_max|, at most 4 * steps. Where the run closes early (an invariant subspace) it goes on in the orthogonal
+    complement from a vector drawn from `rng`, so no eigenvalue is missed and m = P gives all of them. Memory: m P
+    numbers. The result scales with the operator: c H gives c theta.
+
+    Raises:
+        MetricError: if a product is not finite.
+    """
+    size = len(start)
+    most = min(size, steps if tolerance is None else LONGEST * steps)
+    basis = _Basis(size, min(steps, size), start)
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    q = start / torch.linalg.vector_norm(start)
+    while True:
+        basis.append(q)
+        w = matvec(q)
+        diagonal.append(_finite(_dot(q, w)))
+        w, beta = basis.orthogonalise(w)
+        spectrum = _solve(diagonal, off_diagonal, _finite(beta), basis, size)
+        m = len(diagonal)
+        if m == most or (m >= steps and _known(spectrum, tolerance)):
+            return spectrum
+        if beta <= _rounding(diagonal, off_diagonal, start.dtype):
+            q, beta = basis.draw(rng), 0.0
+        else:
+            q = w / beta
+        off_diagonal.append(beta)
+
+
+def rademacher(size: int, rng: torch.Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Draw independent signs (P,) from `rng`, on its device, and move them to `device`."""
+    signs = torch.randint(0, 2, (size,), generator=rng, device=rng.device)
+    return (2 * signs - 1).to(device=device, dtype=dtype)
+
+
+def project_out(vector: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
+    """Return `vector` (P,) less its components along the orthonormal rows of `blocks`."""
+    for rows in blocks:
+        vector = vector - rows.t() @ (rows @ vector)
+    return vector
+
+
+class _Basis:
+    """Orthonormal rows, in blocks so that a growing basis is never copied."""
+
+    def __init__(self, size: int, block_rows: int, like: Tensor) -> None:
+        self.size, self.block_rows, self.like = size, block_rows, like
+        self.count = 0
+        self.storage: list[Tensor] = []
+
+    def append(self, vector: Tensor) -> None:
+        place = self.count % self.block_rows
+        if place == 0:
+            self.storage.append(self.like.new_empty(self.block_rows, self.size))
+        self.storage[-1][place] = vector
+        self.count += 1
+
+    def blocks(self) -> tuple[Tensor, ...]:
+        last = self.count - self.block_rows * (len(self.storage) - 1)
+        return (*self.storage[:-1], self.storage[-1][:last])
+
+    def orthogonalise(self, vector: Tensor) -> tuple[Tensor, float]:
+        """Return what is left of `vector`, and its norm: two passes, and more while it still shrinks."""
+        norm = _norm(vector)
+        for done in range(1, MAX_PASSES + 1):
+            vector = project_out(vector, self.blocks())
+            before, norm = norm, _norm(vector)
+            if done >= 2 and norm > before / 2:
+                break
+        return vector, norm
+
+    def draw(self, rng: torch.Generator) -> Tensor:
+        """Draw a unit vector orthogonal to every row."""
+        while True:
+            fresh = rademacher(self.size, rng, self.like.dtype, self.like.device)
+            vector, norm = self.orthogonalise(fresh)
+            if norm > 1e-3:
+                return vector / norm
+
+
+def _solve(
+    diagonal: list[float], off_diagonal: list[float], beta: float, basis: _Basis, size: int
+) -> Spectrum:
+    m = len(diagonal)
+    T = torch.zeros(m, m, dtype=torch.float64)
+    T.diagonal().copy_(torch.tensor(diagonal, dtype=torch.float64))
+    T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # eigh reads below
+    theta, S = torch.linalg.eigh(T)
+    complete = m == size
+    rounding = _rounding(diagonal, off_diagonal, basis.like.dtype)
+    leaving = 0.0 if complete else beta
+    weights = torch.full_like(theta, 1 / size) if complete else S[0] ** 2
+    residuals = torch.hypot(leaving * S[-1], torch.tensor(rounding, dtype=torch.float64))
+    return Spectrum(theta, weights, residuals, basis.blocks(), complete)
+
+
+def _known(spectrum: Spectrum, tolerance: float | None) -> bool:
+    if tolerance is None:
+        return True
+    return spectrum.error_bound() <= tolerance * abs(float(spectrum.ritz_values[-1]))
+
+
+def _rounding(diagonal: list[float], off_diagonal: list[float], dtype: torch.dtype) -> float:
+    """What rounding leaves of a product: a few units in the last place of the operator's norm."""
+    return 4 * torch.finfo(dtype).eps * max(map(abs, [*diagonal, *off_diagonal]))
+
+
+def _finite(value: float) -> float:
+    if value - value != 0:
+        raise MetricError(
+            "Lanczos: a product with the Hessian is not finite; the weights or the loss are too large"
+        )
+    return value
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a.double(), b.double()))
+
+
+def _norm(a: Tensor) -> float:
+    return float(torch.linalg.vector_norm(a, dtype=torch.float64))

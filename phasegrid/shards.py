@@ -1,0 +1,246 @@
+"""Tables of a store: many small Parquet files, named by what they hold, read as one Arrow table.
+
+A table is the union of its compacted copy ``tables/<name>.parquet``, where there is one, and of the files that the copy
+does not hold yet. Files of a fixed table must have its schema; those of a metric may differ by columns that a later version
+of the metric added, which older rows lack (null).
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from phasegrid.errors import StoreError
+from phasegrid.files import Files
+from phasegrid.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_schema
+
+SUFFIX = ".parquet"
+COMPACTED = "tables"
+_METRICS = "metrics/"
+_KEY = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_MAX_FOLDER = 200  # of the 255 bytes that file systems allow
+_BATCH = 4096  # files read before their rows are joined
+
+
+def checked_key(key: str) -> str:
+    """Return `key` if it is 32 hexadecimal digits, and refuse anything else, a path above all."""
+    if not _KEY.fullmatch(key):
+        raise StoreError(f"{key!r} is not a key: 32 lower-case hexadecimal digits are expected")
+    return key
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return `name` if it can be one file's name anywhere, and refuse anything else, a path above all."""
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{what} {name!r} cannot name a file: use letters, digits and . _ + - "
+            "(a letter or digit first, at most 128)"
+        )
+    return name
+
+
+def table_folder(table: str) -> str:
+    """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``failures`` or ``metrics/<metric>``.
+
+    A metric from a file (``my_lab/sharpness.py:SHARPNESS``) gets one folder too, its name percent-encoded.
+    """
+    if table in TABLES:
+        return table
+    metric = table.removeprefix(_METRICS)
+    folder = quote(metric, safe="")
+    if metric == table or not metric or folder[0] in "._" or len(folder) > _MAX_FOLDER:
+        raise StoreError(
+            f"there is no table {table!r}; a store has {', '.join(TABLES)} and metrics/<metric> "
+            f"(a metric's name starts with neither . nor _ and has at most {_MAX_FOLDER} characters)"
+        )
+    return _METRICS + folder
+
+
+def shard_name(table: str, name: str) -> str:
+    """Return the file of one job, sweep or failure within a store."""
+    folder = table_folder(table)
+    if table == "plans":
+        return f"{folder}/{checked_name(name, 'sweep')}{SUFFIX}"
+    checked_key(name)
+    middle = "" if table == "failures" else f"{name[:2]}/"
+    return f"{folder}/{middle}{name}{SUFFIX}"
+
+
+def compacted_name(table: str) -> str:
+    """Return the file of a table's compacted copy."""
+    return f"{COMPACTED}/{table_folder(table).replace('/', '.')}{SUFFIX}"
+
+
+def naming_column(table: str) -> str:
+    """Return the column whose value is the name of a row's file."""
+    return NAMING_COLUMN.get(table, "key")
+
+
+def encode(table: pa.Table) -> bytes:
+    """Write a table as Parquet bytes, small for one row: no statistics, no dictionaries."""
+    buffer = BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,  # the Parquet types say it all, in half the bytes
+    )
+    return buffer.getvalue()
+
+
+def listed(files: Files, table: str) -> dict[str, str]:
+    """Map the key (sweep, id) of every file of a table to the file's name, from one listing."""
+    folder = table_folder(table)
+    return {
+        found.rpartition("/")[2].removesuffix(SUFFIX): f"{folder}/{found}"
+        for found in files.names(folder)
+        if found.endswith(SUFFIX)
+    }
+
+
+def metric_names(files: Files) -> list[str]:
+    """List the metrics that have a table."""
+    return [unquote(entry[:-1]) for entry in files.folders("metrics") if entry.endswith("/")]
+
+
+def read(
+    files: Files, table: str, columns: Sequence[str] | None, keys: Collection[str] | None
+) -> pa.Table:
+    """Read a table: its compacted copy and the files that are not in it."""
+    naming = naming_column(table)
+    wanted = None if columns is None else list(dict.fromkeys([naming, *columns]))
+    parts = [_keep(part, naming, keys) for part in _read_compacted(files, table, wanted)]
+    held = {key for part in parts for key in part[naming].to_pylist()}
+    if keys is None:
+        names = [name for key, name in sorted(listed(files, table).items()) if key not in held]
+    else:
+        names = [shard_name(table, key) for key in sorted(set(keys) - held)]
+    parts += read_shards(files, table, names, wanted)
+    joined = _join(parts, table, wanted)
+    if columns is None:
+        return joined
+    unknown = [column for column in columns if column not in joined.schema.names]
+    if unknown:
+        raise StoreError(f"reading table {table}: it has no column {unknown[0]!r}")
+    return joined.select(list(columns))
+
+
+def read_shards(
+    files: Files, table: str, names: Sequence[str], columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Read files of a table in batches; one that is not there (any more) is left out.
+
+    Raises:
+        StoreError: naming the file that is damaged or does not have the table's schema.
+    """
+    with ThreadPoolExecutor(files.num_readers) as pool:
+        for start in range(0, len(names), _BATCH):
+            batch = pool.map(
+                lambda name: read_shard(files, table, name, columns), names[start : start + _BATCH]
+            )
+            parts = [part for part in batch if part is not None]
+            if parts:
+                yield _join(parts, table, columns).combine_chunks()
+
+
+def read_shard(
+    files: Files, table: str, name: str, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Read one file and bring it to the table's schema; None if there is no such file."""
+    try:
+        data = files.read(name)
+    except FileNotFoundError:
+        return None
+    where = files.path(name)
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            has = () if columns is None else file.schema_arrow.names
+            present = None if columns is None else [column for column in columns if column in has]
+            rows = file.read(columns=present, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"reading {where}: not a whole Parquet file ({error}); `phasegrid verify` lists all such "
+            "files, deleting one has its job done again"
+        ) from error
+    return _conform(rows, table, columns, where)
+
+
+def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
+    """Return the one schema of a table whose parts have `schemas`.
+
+    Raises:
+        StoreError: if two parts of a metric give one column different types.
+    """
+    if table in TABLES:
+        return TABLES[table]
+    try:
+        return pa.unify_schemas([*dict.fromkeys(schemas), _every_metric()])
+    except pa.ArrowException as error:
+        raise StoreError(
+            f"reading table {table}: its files disagree on the type of a column ({error}); a metric whose "
+            "columns change their type needs another name"
+        ) from error
+
+
+def _read_compacted(files: Files, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    part = None if table == "plans" else read_shard(files, table, compacted_name(table), columns)
+    if part is not None:
+        yield part
+
+
+def _keep(part: pa.Table, naming: str, keys: Collection[str] | None) -> pa.Table:
+    if keys is None:
+        return part
+    return part.filter(pc.is_in(part[naming], value_set=pa.array(sorted(keys), pa.string())))
+
+
+def _join(parts: list[pa.Table], table: str, columns: Sequence[str] | None) -> pa.Table:
+    """Join parts of one table; a column that only some have is null in the others."""
+    schema = merged_schema([part.schema for part in parts], table)
+    if columns is not None:
+        schema = pa.schema([schema.field(c) for c in columns if c in schema.names])
+    filled = [part if part.schema.equals(schema) else _fill(part, schema) for part in parts]
+    return pa.concat_tables(filled) if filled else schema.empty_table()
+
+
+def _fill(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    arrays: list[Any] = [
+        part[field.name] if field.name in part.schema.names else pa.nulls(len(part), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _conform(rows: pa.Table, table: str, columns: Sequence[str] | None, where: str) -> pa.Table:
+    """Check the columns of one file against the table's and fill in those that an older file does not have."""
+    fixed = TABLES.get(table) or _every_metric()
+    present = [field for field in fixed if columns is None or field.name in columns]
+    if table in TABLES and rows.schema.equals(pa.schema(present)):
+        return rows
+    for field in present:
+        if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type:
+            raise StoreError(
+                f"reading {where}: column {field.name!r} is {rows.schema.field(field.name).type}, "
+                f"{field.type} is expected"
+            )
+    newest = pc.max(rows["schema_version"]).as_py() if "schema_version" in rows.schema.names else 0
+    if (newest or 0) > SCHEMA_VERSION:
+        raise StoreError(
+            f"reading {where}: schema version {newest}, this phasegrid reads up to {SCHEMA_VERSION}; upgrade it"
+        )
+    return _fill(rows, pa.schema(present)) if table in TABLES else rows
+
+
+@cache
+def _every_metric() -> pa.Schema:
+    return metric_schema("", ())

@@ -1,0 +1,306 @@
+"""The store: everything a sweep leaves behind, in a folder or an object store.
+
+    plans/<sweep>.parquet             the grid (replaced when the sweep changes)
+    trials/ab/<key>.parquet           one row per finished trial; its presence says that the trial is complete
+    histories/ab/<key>.parquet        one row per epoch
+    metrics/<name>/ab/<key>.parquet   the rows of one measurement
+    failures/<id>.parquet             one row per failed attempt
+    tables/<name>.parquet             compacted copies, always rebuildable
+    checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
+    snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
+
+One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
+remains to do is derived: planned keys minus `Store.stored`. Every path of the store is made here and in `shards`.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from phasegrid import __version__, checkpoints, schemas, shards
+from phasegrid.declare import Column
+from phasegrid.errors import StoreError
+from phasegrid.files import TEMPORARY, Files, open_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STORE_FORMAT = 1
+_MARKER = "meta/store.json"
+_FOLDERS = {
+    "plans/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
+    "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store; may be pickled and opened again on another machine that sees the same `url`.
+
+    `id` was drawn when the store was made: two machines that see different ids do not share their storage.
+    """
+
+    url: str
+    files: Files
+    id: str
+
+    @staticmethod
+    def open(url: str, create: bool = False) -> "Store":
+        """Open the store at a folder's path or an fsspec URL; with `create`, make it if need be and check that it can be written.
+
+        Raises:
+            StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
+                meets a folder that holds other things.
+        """
+        files = open_files(url)
+        with _reported(f"opening store {url}"):
+            marker = _read_marker(files, url)
+            if marker is None and not create:
+                raise StoreError(
+                    f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not exist); check "
+                    "the path, or make one with `phasegrid run`"
+                )
+            if create:
+                marker = _make(files, url) if marker is None else marker
+                probe = f"{TEMPORARY}/probe.{uuid.uuid4().hex}"
+                files.create(probe, b"can this be written?")
+                files.delete(probe)
+        return Store(url, files, str((marker or {})["id"]))
+
+    def stored(self, table: str) -> set[str]:
+        """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and the compacted copy."""
+        with _reported(f"listing table {table} of {self.url}"):
+            keys = set(shards.listed(self.files, table))
+            column = shards.naming_column(table)
+            copy = shards.read_shard(self.files, table, shards.compacted_name(table), [column])
+        return keys if copy is None else keys.union(copy[column].to_pylist())
+
+    def has(self, table: str, key: str) -> bool:
+        """Say whether a table holds `key`, from one look-up (two if the key is not there and the table is compacted)."""
+        with _reported(f"looking up {key} in table {table} of {self.url}"):
+            if self.files.exists(shards.shard_name(table, key)):
+                return True
+            column = shards.naming_column(table)
+            copy = shards.read_shard(self.files, table, shards.compacted_name(table), [column])
+        return copy is not None and key in copy[column].to_pylist()
+
+    def put_trial(
+        self,
+        record: Mapping[str, object],
+        history: Sequence[Mapping[str, object]],
+        weights: Mapping[str, "Tensor"],
+        intermediate: "Mapping[int, Mapping[str, Tensor]] | None" = None,
+    ) -> bool:
+        """Store a finished trial: checkpoint, intermediate checkpoints, history, and last the row that makes it visible.
+
+        `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is filled in, so are
+        `created_at` where absent and `checkpoint_sha256`). A diverged trial may have no `weights`. Returns False, with
+        nothing changed, if the trial is stored already. What an attempt that died before the last step has left is replaced, so
+        weights and numbers are of one training.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        key = shards.checked_key(str(record.get("key")))
+        where = f"trial {key}"
+        data = checkpoints.encode(weights) if weights else None
+        digest = None if data is None else hashlib.sha256(data).hexdigest()
+        full = {"created_at": datetime.now(UTC), **record, "checkpoint_sha256": digest}
+        row = schemas.to_table("trials", schemas.TRIALS, [full], where)
+        epochs = [{**epoch, "key": key} for epoch in history]
+        if epochs:
+            table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
+        with _reported(f"writing {where} to {self.url}"):
+            if self.has("trials", key):
+                return False
+            if data is not None:
+                self._replace(_checkpoint_name(key, None), data)
+            for epoch, tensors in (intermediate or {}).items():
+                self._replace(_checkpoint_name(key, epoch), checkpoints.encode(tensors))
+            if epochs:
+                self._replace(shards.shard_name("histories", key), shards.encode(table))
+            return self.files.create(shards.shard_name("trials", key), shards.encode(row))
+
+    def put_metric(
+        self,
+        name: str,
+        columns: Sequence[Column],
+        common: Mapping[str, object],
+        rows: Sequence[Mapping[str, object]],
+    ) -> bool:
+        """Store one measurement: every row of `rows` with the columns of `common` (key, trials, outcome, provenance).
+
+        No rows, for a measurement that is not applicable, makes one row whose measured columns are null. Returns False, with
+        nothing changed, if it is stored already.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is done, or when writing fails.
+        """
+        key = shards.checked_key(str(common.get("key")))
+        where = f"metric {name} {key}"
+        if not rows and common.get("outcome") == "done":
+            raise StoreError(f"writing {where}: it is done, but there are no rows")
+        if common.get("metric", name) != name:
+            raise StoreError(f"writing {where}: its record says metric {common['metric']!r}")
+        full = {"created_at": datetime.now(UTC), "metric": name, **common}
+        table = f"metrics/{name}"
+        typed = schemas.to_table(
+            table,
+            schemas.metric_schema(name, columns),
+            [full | dict(row) for row in rows or ({},)],
+            where,
+        )
+        with _reported(f"writing {where} to {self.url}"):
+            return self.files.create(shards.shard_name(table, key), shards.encode(typed))
+
+    def put_failure(self, record: Mapping[str, object]) -> str:
+        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **record}
+        table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
+        with _reported(f"writing a failure to {self.url}"):
+            self.files.create(shards.shard_name("failures", str(full["id"])), shards.encode(table))
+        return str(full["id"])
+
+    def put_plan(self, sweep: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Store the grid of a sweep, in place of an earlier one of the same name.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        name = shards.shard_name("plans", sweep)
+        full = [{**row, "sweep": sweep} for row in rows]
+        table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
+        with _reported(f"writing the plan of {sweep} to {self.url}"):
+            self._replace(name, shards.encode(table))
+
+    def read_table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        keys: Collection[str] | None = None,
+    ) -> pa.Table:
+        """Read a table (``trials``, ``histories``, ``plans``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
+
+        `columns` and `keys` (sweeps of ``plans``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
+        The order of the rows of one key is kept, that of the keys is not promised.
+
+        Raises:
+            StoreError: naming the file, if one is damaged or has other types than it should.
+        """
+        with _reported(f"reading table {name} of {self.url}"):
+            return shards.read(self.files, name, columns, keys)
+
+    def sweeps(self) -> list[str]:
+        """List the sweeps that have a plan here."""
+        with _reported(f"listing plans of {self.url}"):
+            return sorted(shards.listed(self.files, "plans"))
+
+    def metrics(self) -> list[str]:
+        """List the metrics that were measured here."""
+        with _reported(f"listing metrics of {self.url}"):
+            return sorted(shards.metric_names(self.files))
+
+    def read_checkpoint(self, key: str, epoch: int | None = None) -> dict[str, "Tensor"]:
+        """Return the weights that a trial is known by, or those after `epoch`, as CPU tensors.
+
+        Raises:
+            StoreError: if they are not stored or damaged.
+        """
+        name = _checkpoint_name(key, epoch)
+        with _reported(f"reading checkpoint {key} of {self.url}"):
+            try:
+                data = self.files.read(name)
+            except FileNotFoundError as error:
+                raise StoreError(
+                    f"reading checkpoint {key}: {self.files.path(name)} does not exist"
+                ) from error
+        return checkpoints.decode(data, self.files.path(name))
+
+    def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
+        """Return where a checkpoint is, or would be."""
+        return self.files.path(_checkpoint_name(key, epoch))
+
+    def snapshot(self, pack_key: str) -> checkpoints.StoredSnapshots:
+        """Return the snapshots of a pack, from which its training goes on after a crash."""
+        name = f"snapshots/{shards.checked_name(pack_key, 'pack')}.safetensors"
+        return checkpoints.StoredSnapshots(self.files, name)
+
+    def log_path(self, name: str) -> str:
+        """Return where log `name` (``name`` or ``folder/name``) is, or would be."""
+        return self.files.path(_log_name(name))
+
+    def write_log(self, name: str, text: str) -> str:
+        """Write a log, in place of an earlier one of that name; return where it is."""
+        with _reported(f"writing log {name} to {self.url}"):
+            self._replace(_log_name(name), text.encode())
+        return self.log_path(name)
+
+    def _replace(self, name: str, data: bytes) -> None:
+        self.files.replace(name, lambda file: file.write(data))
+
+
+def _checkpoint_name(key: str, epoch: int | None) -> str:
+    suffix = "" if epoch is None else f".epoch-{epoch:d}"
+    return f"checkpoints/{shards.checked_key(key)[:2]}/{key}{suffix}.safetensors"
+
+
+def _log_name(name: str) -> str:
+    return "/".join(["logs", *(shards.checked_name(part, "log") for part in name.split("/"))])
+
+
+def _read_marker(files: Files, url: str) -> dict[str, object] | None:
+    try:
+        text = files.read(_MARKER)
+    except FileNotFoundError:
+        return None
+    try:
+        marker: dict[str, object] = json.loads(text)
+        newest = int(str(marker["format"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"opening store {url}: {files.path(_MARKER)} is damaged ({error!r})"
+        ) from error
+    if newest > STORE_FORMAT:
+        raise StoreError(
+            f"opening store {url}: it has format {newest}, made by phasegrid {marker.get('phasegrid')}; this is "
+            f"{__version__}, which reads up to {STORE_FORMAT}: upgrade phasegrid"
+        )
+    return marker
+
+
+def _make(files: Files, url: str) -> dict[str, object] | None:
+    """Make the marker of a new store; whoever is first draws its id."""
+    foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
+    if foreign:
+        raise StoreError(
+            f"making a store at {url}: it holds other things ({', '.join(foreign[:3])}); name a new or empty folder"
+        )
+    marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
+    files.create(_MARKER, json.dumps(marker).encode())
+    return _read_marker(files, url)
+
+
+@contextmanager
+def _reported(doing: str) -> Iterator[None]:
+    """Turn whatever a file system raises (object stores have errors of their own) into a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except NotADirectoryError as error:
+        raise StoreError(f"{doing}: a file is where a folder should be ({error})") from error
+    except PermissionError as error:
+        raise StoreError(f"{doing}: permission denied ({error})") from error
+    except Exception as error:
+        raise StoreError(f"{doing}: {type(error).__name__}: {error}") from error

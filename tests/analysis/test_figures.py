@@ -1,0 +1,351 @@
+"""Figures without pixels: edges, directions, labels, hatches, lines."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.aggregation import aggregate
+from analysis.colours import colour_scale
+from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
+from analysis.grid import Grid
+from analysis.phases import PhaseMap, Rules, label_phases
+from analysis.quantities import QUANTITIES, SEVEN
+from analysis.scales import Frame, make_axis, make_frame, thinned
+from analysis.style import DIVERGED, MISSING, STYLE, UNSURE, Hatch
+
+MakeGrid = Callable[..., Grid]
+
+HOLES = [
+    ["collapsed", "II", "II", "diverged"],
+    ["I", "II", "IV-B", "IV-B"],
+    ["I", "III", "IV-B", "IV-B"],
+    [None, "III", "IV-A", "IV-A"],
+]
+
+
+def prepared(grid: Grid) -> tuple[PhaseMap, Frame]:
+    phases = label_phases(grid, Rules(resamples=20), np.random.default_rng(0))
+    return phases, make_frame(grid.cells, grid.load_path, grid.temperature_path)
+
+
+def new_axes() -> Axes:
+    return Figure(figsize=(4, 3)).subplots()
+
+
+def drawn(grid: Grid, name: str = "train_loss", **options: object) -> Axes:
+    phases, frame = prepared(grid)
+    table = aggregate(grid, [name])
+    return phase_diagram(new_axes(), table, QUANTITIES[name], frame, phases=phases.table, **options)  # type: ignore[arg-type]
+
+
+def mesh_of(ax: Axes) -> QuadMesh:
+    (mesh,) = [item for item in ax.collections if isinstance(item, QuadMesh)]
+    return mesh
+
+
+def hatched(ax: Axes, style: Hatch) -> list[Rectangle]:
+    return [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch() == style.hatch]
+
+
+def labels(axis: matplotlib.axis.Axis) -> list[str]:
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_cells_meet_at_geometric_midpoints_on_log_axes(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid())
+    corners = np.asarray(mesh_of(ax).get_coordinates())
+    np.testing.assert_allclose(corners[0, :, 0], [2, 8, 32, 128, 512])
+    np.testing.assert_allclose(corners[:, 0, 1], [8, 32, 128, 512, 2048])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_every_cell_is_drawn_at_its_own_values(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    ax = drawn(grid, "trace")
+    drawn_values = np.asarray(mesh_of(ax).get_array())
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    for row in aggregate(grid, ["trace"]).to_dict("records"):
+        j = frame.temperature.index(row["temperature_label"])
+        assert drawn_values[j, frame.load.index(row["load_label"])] == row["value"]
+
+
+def test_cells_meet_at_arithmetic_midpoints_on_uneven_linear_axes() -> None:
+    axis = make_axis("dataset.label_noise", [0.0, 0.1, 0.4], ["0.0", "0.1", "0.4"])
+    assert axis.spacing == "linear"
+    assert axis.edges == pytest.approx((-0.05, 0.05, 0.25, 0.55))
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "spacing"),
+    [
+        ("x.y", [1.0, 10.0], "linear"),
+        ("x.y", [1.0, 10.1], "log"),
+        ("x.y", [0.0, 1.0, 20.0], "linear"),
+        ("train.weight_decay", [0.0, 1e-5, 1e-2], "ordinal"),
+        ("train.batch_size", [16.0, 32.0], "log"),
+        ("model.width", [4.0, 8.0], "log"),
+        ("model.activation", [float("nan"), float("nan")], "ordinal"),
+        ("x.y", [3.0], "linear"),
+    ],
+)
+def test_spacing_follows_the_values_and_the_path(
+    path: str, values: list[float], spacing: str
+) -> None:
+    assert make_axis(path, values, [f"v{i}" for i in range(len(values))]).spacing == spacing
+
+
+def test_a_declared_spacing_wins() -> None:
+    assert make_axis("x", [1.0, 100.0], ["1", "100"], spacing="linear").edges[0] == -48.5
+
+
+def test_an_axis_of_names_keeps_the_order_of_the_plan() -> None:
+    axis = make_axis("model.activation", [float("nan")] * 3, ["relu", "gelu", "tanh"])
+    assert axis.labels == ("relu", "gelu", "tanh")
+    assert axis.centres == (0.0, 1.0, 2.0)
+
+
+def test_a_single_value_still_has_a_cell() -> None:
+    assert make_axis("model.width", [8.0], ["8"]).edges == pytest.approx((8 / 2**0.5, 8 * 2**0.5))
+    assert make_axis("x", [8.0], ["8"]).edges == (7.5, 8.5)
+
+
+def test_smaller_batches_are_hotter_and_on_top(make_grid: MakeGrid) -> None:
+    bottom, top = drawn(make_grid()).get_ylim()
+    assert bottom == pytest.approx(2048)
+    assert top == pytest.approx(8)
+
+
+@pytest.mark.parametrize("path", ["train.lr", "train.weight_decay"])
+def test_larger_rates_and_decays_are_hotter_and_on_top(make_grid: MakeGrid, path: str) -> None:
+    grid = make_grid(temperatures=[0.01, 0.03, 0.1, 0.3], temperature_path=path)
+    bottom, top = drawn(grid).get_ylim()
+    assert bottom < top
+
+
+def test_batch_size_as_load_grows_to_the_right(make_grid: MakeGrid) -> None:
+    grid = make_grid(load_path="train.batch_size", temperature_path="train.lr")
+    left, right = drawn(grid).get_xlim()
+    assert left < right
+
+
+def test_ticks_stand_at_the_values(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid())
+    assert labels(ax.xaxis) == ["4", "16", "64", "256"]
+    np.testing.assert_allclose(ax.xaxis.get_majorticklocs(), [4, 16, 64, 256])
+    assert ax.get_xlabel() == "width  (load →)"
+    assert ax.get_ylabel() == "batch size  (temperature →)"
+
+
+def test_crowded_ticks_lose_labels_but_not_ends() -> None:
+    values = [float(v) for v in range(100, 130)]
+    axis = make_axis("x", values, [f"{v:.0f}" for v in values])
+    kept = thinned(axis, [0.11] * 30)
+    places = [axis.fraction(axis.centres[i]) for i in kept]
+    assert (kept[0], kept[-1]) == (0, 29)
+    assert 5 <= len(kept) <= 9
+    assert (
+        min(np.diff(places)) > 0.09
+    )  # the last label may take the place of its neighbour, never touch it
+
+
+def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid(HOLES))
+    (missing,), (diverged,) = hatched(ax, MISSING), hatched(ax, DIVERGED)
+    assert missing.get_xy() == pytest.approx((2, 512))
+    assert diverged.get_xy() == pytest.approx((128, 8))
+    assert (diverged.get_width(), diverged.get_height()) == pytest.approx((384, 24))
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "not measured",
+        "every trial diverged",
+    ]
+    assert np.ma.count_masked(mesh_of(ax).get_array()) == 2
+
+
+def test_the_caption_states_n_and_what_is_missing(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid(HOLES))
+    said = " ".join(text.get_text().replace("\n", " ") for text in ax.texts)
+    assert (
+        "n = 4 seeds; 1 cell missing; 1 cell diverged; 4 trials diverged; 4 trials collapsed"
+        in said
+    )
+
+
+def test_a_cell_with_fewer_seeds_shows_its_n(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    first = (grid.values["cell"] == 5) & (grid.values["seed_a"] == 3)
+    values = grid.values[~(first & (grid.values["quantity"] == "train_loss"))]
+    ax = drawn(Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves))
+    odd = [text for text in ax.texts if text.get_gid() == "odd-count"]
+    assert [text.get_text() for text in odd] == ["3"]
+
+
+def test_the_colour_bar_shows_label_unit_and_limits(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid(), "mode_connectivity")
+    bar = next(other for other in ax.figure.axes if other is not ax)  # type: ignore[union-attr]
+    assert bar.get_ylabel() == "mode connectivity (points)"
+    ends = [text.get_text() for text in bar.get_yticklabels()]
+    assert ends[0].startswith("−")
+    assert ends[0].lstrip("−") == ends[-1]
+
+
+def test_connectivity_is_white_at_zero(make_grid: MakeGrid) -> None:
+    mesh = mesh_of(drawn(make_grid(), "mode_connectivity"))
+    assert mesh.norm(0.0) == pytest.approx(0.5)
+
+
+def test_collapsed_cells_do_not_stretch_the_colours(make_grid: MakeGrid) -> None:
+    table = aggregate(make_grid(), ["test_accuracy"])
+    scale = colour_scale(table, QUANTITIES["test_accuracy"])
+    assert scale.low > 60
+    assert scale.extend == "min"
+
+
+def test_losses_get_logarithmic_colours_when_they_span_decades(make_grid: MakeGrid) -> None:
+    table = aggregate(make_grid(), ["train_loss"])
+    assert colour_scale(table, QUANTITIES["train_loss"]).log
+    narrow = table.assign(value=np.linspace(0.1, 0.2, len(table)))
+    assert not colour_scale(narrow, QUANTITIES["train_loss"]).log
+
+
+def test_equal_values_still_have_colour_limits(make_grid: MakeGrid) -> None:
+    table = aggregate(make_grid(), ["cka"]).assign(value=0.5)
+    scale = colour_scale(table, QUANTITIES["cka"])
+    assert scale.low < 0.5 < scale.high
+
+
+def test_no_values_still_draw_axes_and_hatches(make_grid: MakeGrid) -> None:
+    grid = make_grid(HOLES)
+    table = aggregate(grid, ["lambda_min"])
+    ax = phase_diagram(new_axes(), table, QUANTITIES["lambda_min"], prepared(grid)[1])
+    assert len(hatched(ax, MISSING)) == 15
+    assert len(ax.figure.axes) == 1  # type: ignore[union-attr]
+
+
+def test_phases_are_named_once_and_bordered(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid())
+    names = [text.get_text() for text in ax.texts if text.get_gid() == "phase-name"]
+    assert sorted(names) == ["I", "II", "III", "IV-A", "IV-B"]
+    lines = [item for item in ax.collections if isinstance(item, LineCollection)]
+    assert {len(item.get_segments()) for item in lines} == {2, 10}  # IV-A/IV-B, dashed; the others
+
+
+def test_the_phase_map_stipples_what_is_undetermined(make_grid: MakeGrid) -> None:
+    grid = make_grid(HOLES)
+    phases, frame = prepared(grid)
+    table = phases.table.copy()
+    table.loc[5, "phase"] = "undetermined"
+    ax = phase_map(new_axes(), table, frame)
+    assert len(hatched(ax, UNSURE)) == 1
+    assert len(hatched(ax, MISSING)) == 1
+    assert len(hatched(ax, DIVERGED)) == 1
+    legend = ax.get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said[-3:] == [
+        "undetermined (nearest phase in colour)",
+        "not measured",
+        "every trial diverged",
+    ]
+
+
+def test_seven_panels_and_the_phases_fill_two_rows_of_four(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    phases, frame = prepared(grid)
+    figure = seven_panels(aggregate(grid), phases, frame, title="toy")
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert titles == [*(QUANTITIES[name].label for name in SEVEN), "phases"]
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert {ax.get_gridspec().get_geometry() for ax in panels if ax.get_gridspec()} == {(2, 4)}
+
+
+def test_a_quantity_that_was_not_measured_has_no_panel(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    values = grid.values[~grid.values["quantity"].isin(["cka", "l2_distance"])]
+    grid = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    phases, frame = prepared(grid)
+    titles = [ax.get_title(loc="left") for ax in seven_panels(aggregate(grid), phases, frame).axes]
+    assert "CKA" not in titles
+    assert "phases" in titles
+
+
+def test_facets_become_columns_with_shared_colours(make_grid: MakeGrid) -> None:
+    facets = ['[["dataset.label_noise",0]]', '[["dataset.label_noise",0.1]]']
+    grid = make_grid(facets=facets)
+    phases, frame = prepared(grid)
+    figure = seven_panels(aggregate(grid), phases, frame, ["train_loss"])
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left").split("\n")[0] for ax in panels[:2]] == [
+        "label noise = 0",
+        "label noise = 0.1",
+    ]
+    limits = {(mesh_of(ax).norm.vmin, mesh_of(ax).norm.vmax) for ax in panels[:2]}
+    assert len(limits) == 1
+
+
+def test_every_cell_has_its_curve_between_its_own_ends(make_grid: MakeGrid) -> None:
+    grid = make_grid(HOLES)
+    phases, frame = prepared(grid)
+    ax = curve_grid(new_axes(), grid.curves, phases.table, frame, top=20.0)
+    solid = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    crosses = [line for line in ax.lines if line.get_marker() == "x"]
+    assert (len(solid), len(crosses)) == (14, 2)
+    assert labels(ax.yaxis) == ["1024", "256", "64", "16"]  # bottom to top: the hottest on top
+    barrier = next(  # width 4, batch 64: first column, second row from the top
+        line for line in solid if abs(line.get_xdata()[1]) < 0.01 and 1.5 < line.get_ydata()[0] < 2
+    )
+    assert np.diff(np.asarray(barrier.get_ydata())).tolist() == pytest.approx(
+        [0.86 * 12 / 20, -0.86 * 12 / 20]
+    )
+
+
+def test_cuts_draw_rows_with_error_bars_against_load(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    frame = prepared(grid)[1]
+    table = aggregate(grid, ["test_accuracy"])
+    ax = cuts(
+        new_axes(), table, QUANTITIES["test_accuracy"], frame, along="load", at=["16", "1024"]
+    )
+    assert len(ax.containers) == 2
+    assert [bars.get_label() for bars in ax.containers] == ["batch size 1024", "batch size 16"]
+    row = table[table["temperature_label"] == "1024"]
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), row["value"])
+    assert ax.get_xlabel() == "width  (load →)"
+
+
+def test_cuts_against_temperature_run_from_cold_to_hot(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = aggregate(grid, ["mode_connectivity"])
+    ax = cuts(
+        new_axes(), table, QUANTITIES["mode_connectivity"], prepared(grid)[1], along="temperature"
+    )
+    left, right = ax.get_xlim()
+    assert left > right
+    assert len(ax.containers) == 4
+
+
+def test_figures_are_saved_without_a_warning_at_every_size_of_grid(
+    make_grid: MakeGrid, tmp_path: Path
+) -> None:
+    for size in (1, 4):
+        layout = [row[:size] for row in HOLES[1 : 1 + size]] if size == 1 else HOLES
+        grid = make_grid(
+            layout, loads=[4, 16, 64, 256][:size], temperatures=[16, 64, 256, 1024][:size]
+        )
+        phases, frame = prepared(grid)
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure = seven_panels(aggregate(grid), phases, frame, ["train_loss", "cka"])
+            for extension in ("png", "pdf"):
+                path = tmp_path / f"{size}.{extension}"
+                figure.savefig(path, dpi=50)
+                assert path.stat().st_size > 1000

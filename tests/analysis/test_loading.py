@@ -1,0 +1,337 @@
+"""From the tables of a store to a grid, and from a store to files on disk."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.aggregation import aggregate
+from analysis.grid import Grid
+from analysis.load import build_grid, load_grid
+from analysis.report import check_formats, draw, file_stem, parse_thresholds
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.importing import import_taxonomy
+from phasegrid.store import Store
+
+LINES = [
+    f"{w},{b},{metric},{s},,{value * (1 + 0.1 * s)}"
+    for w in (4, 64)
+    for b in (16, 256)
+    for s in (0, 1)
+    for metric, value in (
+        ("train_nll", 0.5 if w == 4 else 0.001),
+        ("train_accuracy", 80.0),
+        ("hessian_top_eigenvalue", 20.0),
+        ("hessian_trace", 900.0 if w == 4 else 30.0),
+    )
+] + [
+    f"{w},{b},curve_train_error@{t},0,1,{e}"
+    for w in (4, 64)
+    for b in (16, 256)
+    for t, e in zip(("0", "0.25", "0.5", "0.75", "1"), (2, 2, 9 if w == 4 else 2, 2, 2), strict=True)
+]  # fmt: skip
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    csv = tmp_path / "published.csv"
+    csv.write_text(
+        "\n".join(["width,batch_size,metric,seed_a,seed_b,value", *LINES]), encoding="utf-8"
+    )
+    import_taxonomy(csv, Store.open(str(tmp_path / "store"), create=True), "toy")
+    return tmp_path / "store"
+
+
+def plan_of(*cells: tuple[int, str]) -> pd.DataFrame:
+    """A plan of (cell, trial key); the seed is the key's last letter."""
+    return pd.DataFrame(
+        [
+            {
+                "cell": cell,
+                "facet": "[]",
+                "load_path": "model.width",
+                "load": float(cell),
+                "load_label": str(cell),
+                "temperature_path": None,
+                "temperature": None,
+                "temperature_label": None,
+                "seed": int(key[-1]),
+                "key": key,
+            }
+            for cell, key in cells
+        ]
+    )
+
+
+def trials_of(outcomes: Mapping[str, str], dataset: str = "digits") -> pd.DataFrame:
+    numbers = {
+        "train_loss": 0.5,
+        "train_accuracy_percent": 90.0,
+        "test_loss": 0.6,
+        "test_accuracy_percent": 88.0,
+    }
+    return pd.DataFrame(
+        [
+            {"key": key, "dataset": dataset, "outcome": outcome, "seed": int(key[-1]),
+             **(numbers if outcome == "done" else dict.fromkeys(numbers))}
+            for key, outcome in outcomes.items()
+        ]
+    )  # fmt: skip
+
+
+def metric_rows(metric: str, *rows: dict[str, object]) -> pd.DataFrame:
+    base = {
+        "metric": metric,
+        "args": "{}",
+        "trial_b": None,
+        "seed_a": 0,
+        "seed_b": None,
+        "outcome": "done",
+        "key": "k",
+    }
+    return pd.DataFrame([{**base, **row} for row in rows])
+
+
+def test_planned_cells_without_a_trial_are_kept() -> None:
+    grid = build_grid("s", plan_of((0, "a0"), (1, "b0")), trials_of({"a0": "done"}), {})
+    assert list(grid.cells["n_planned"]) == [1, 1]
+    assert list(grid.cells["n_done"]) == [1, 0]
+    assert list(aggregate(grid, ["train_loss"])["status"]) == ["done", "missing"]
+
+
+def test_diverged_trials_have_an_outcome_and_no_value() -> None:
+    grid = build_grid(
+        "s", plan_of((0, "a0"), (0, "a1")), trials_of({"a0": "done", "a1": "diverged"}), {}
+    )
+    assert list(grid.cells["n_diverged"]) == [1]
+    rows = grid.values[grid.values["quantity"] == "train_loss"].set_index("seed_a")
+    assert rows.loc[1.0, "outcome"] == "diverged"
+    assert np.isnan(rows.loc[1.0, "value"])
+    assert aggregate(grid, ["train_loss"])["n"].iloc[0] == 1
+
+
+def test_trials_of_other_sweeps_are_left_out() -> None:
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done", "z0": "done"}), {})
+    assert set(grid.values["cell"]) == {0}
+    assert len(grid.values) == 4
+
+
+def test_a_trial_in_two_cells_counts_in_both() -> None:
+    grid = build_grid("s", plan_of((0, "a0"), (1, "a0")), trials_of({"a0": "done"}), {})
+    assert list(aggregate(grid, ["train_loss"])["status"]) == ["done", "done"]
+
+
+def test_a_pair_belongs_to_the_cell_that_holds_both() -> None:
+    plan = plan_of((0, "a0"), (0, "a1"), (1, "b0"))
+    trials = trials_of(dict.fromkeys(("a0", "a1", "b0"), "done"))
+    rows = metric_rows(
+        "distance",
+        {"trial_a": "a0", "trial_b": "a1", "seed_b": 1, "l2_distance": 3.0},
+        {"trial_a": "a0", "trial_b": "b0", "seed_b": 0, "l2_distance": 9.0},
+    )
+    grid = build_grid("s", plan, trials, {"distance": rows})
+    found = grid.values[grid.values["quantity"] == "l2_distance"]
+    assert list(found["value"]) == [3.0]
+    assert list(found["cell"]) == [0]
+
+
+def test_a_metric_that_does_not_apply_has_no_value() -> None:
+    rows = metric_rows(
+        "hessian", {"trial_a": "a0", "outcome": "not_applicable", "trace": None, "lambda_max": 1.0}
+    )
+    rows = rows.assign(lambda_min=None)
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "diverged"}), {"hessian": rows})
+    found = grid.values[grid.values["quantity"] == "lambda_max"]
+    assert found["value"].isna().all()
+    assert list(found["outcome"]) == ["not_applicable"]
+
+
+def test_other_arguments_make_a_variant_and_the_widest_measured_keeps_the_name() -> None:
+    plan = plan_of((0, "a0"), (0, "a1"), (1, "b0"), (1, "b1"))
+    trials = trials_of(dict.fromkeys(("a0", "a1", "b0", "b1"), "done"))
+    pairs = [("a0", "a1", 16.0), ("b0", "b1", 16.0), ("a0", "a1", 4.0)]
+    rows = metric_rows(
+        "cka",
+        *(
+            {"trial_a": a, "trial_b": b, "seed_b": 1, "layer": "softmax", "cka": alpha,
+             "cka_unbiased": None, "args": json.dumps({"examples": 640, "mixup_alpha": alpha})}
+            for a, b, alpha in pairs
+        ),
+    )  # fmt: skip
+    grid = build_grid("s", plan, trials, {"cka": rows})
+    means = grid.values.groupby("quantity")["value"].mean()
+    assert means["cka"] == 16.0
+    assert means["cka[mixup_alpha=4]"] == 4.0
+
+
+def test_a_users_metric_is_loaded_column_by_column() -> None:
+    rows = metric_rows(
+        "lab:SHARP", {"trial_a": "a0", "value": 1.5, "seconds": 3.0, "count": 7, "note": "x"}
+    )
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}), {"lab:SHARP": rows})
+    own = {name for name in grid.values["quantity"] if name.startswith("lab")}
+    assert own == {"lab:SHARP.value"}
+
+
+def test_classes_of_a_users_data_are_not_guessed() -> None:
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}, dataset="npz"), {})
+    assert grid.cells["num_classes"].isna().all()
+
+
+def test_a_sweep_with_one_axis_has_no_temperature() -> None:
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}), {})
+    assert grid.temperature_path is None
+    assert list(grid.cells["temperature_label"]) == [""]
+
+
+class _Sweeps:
+    """Results with sweeps and nothing else."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def sweeps(self) -> list[str]:
+        return list(self.names)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "message"),
+    [
+        (("a", "b"), None, "which sweep is meant.*a, b"),
+        (("a",), "z", "no sweep 'z'; there are: a"),
+        ((), "z", "there are: none"),
+    ],
+)
+def test_a_sweep_that_is_not_there_is_refused_by_name(
+    names: tuple[str, ...], wanted: str | None, message: str
+) -> None:
+    with pytest.raises(SweepError, match=message):
+        load_grid(_Sweeps(*names), wanted)  # type: ignore[arg-type]
+
+
+def test_draw_writes_figures_phases_and_tables(storage: Path, tmp_path: Path) -> None:
+    paths = draw(storage, "toy", tmp_path / "out", formats=("png",), thresholds={"hessian": 200.0})
+    names = [path.relative_to(tmp_path / "out").as_posix() for path in paths]
+    assert names[0] == "diagram.png"
+    assert {
+        "curves.png",
+        "cuts_load.png",
+        "cuts_temperature.png",
+        "further.png",
+        "phases.csv",
+        "thresholds.csv",
+    } <= {*names}
+    assert {"tables/all.csv", "tables/trace.csv", "tables/trace.md", "tables/trace.tex"} <= {*names}
+    assert all(path.stat().st_size > 0 for path in paths)
+    phases = pd.read_csv(tmp_path / "out" / "phases.csv").set_index(["load", "temperature"])
+    assert phases.loc[(4, 16), "nearest"] == "I"
+    assert phases.loc[(64, 16), "nearest"] == "IV"
+    assert set(phases["hessian_threshold"]) == {200.0}
+    assert set(phases["hessian_origin"]) == {"given"}
+
+
+def test_the_same_store_gives_the_same_numbers(storage: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        draw(storage, None, tmp_path / name, formats=("png",))
+    first, second = ((tmp_path / name / "phases.csv").read_text() for name in ("one", "two"))
+    assert first == second
+
+
+def test_the_command_prints_the_paths(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(
+        [
+            str(storage),
+            "--sweep",
+            "toy",
+            "-o",
+            str(tmp_path / "out"),
+            "--format",
+            "png",
+            "--threshold",
+            "cka=0.6",
+        ]
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert printed[0] == str(tmp_path / "out" / "diagram.png")
+    assert all(Path(line).is_file() for line in printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--sweep", "nope"], 2, "no sweep 'nope'"),
+        (["--threshold", "cka"], 2, "expected NAME=VALUE"),
+        (["--threshold", "loss=1"], 2, "no threshold is called 'loss'"),
+        (["--format", "gif"], 2, "found 'gif'"),
+    ],
+)
+def test_a_users_mistake_ends_with_code_two(
+    storage: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert main([str(storage), *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_store_that_is_not_there_ends_with_code_four(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 4
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_sweep_with_nothing_stored_is_refused(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    from phasegrid.importing import read_published
+    from phasegrid.records import plan_rows
+
+    csv = tmp_path / "p.csv"
+    csv.write_text(
+        "\n".join(["width,batch_size,metric,seed_a,seed_b,value", *LINES]), encoding="utf-8"
+    )
+    store.put_plan("toy", plan_rows(read_published(csv, "toy").plan, "hash"))
+    with pytest.raises(SweepError, match="holds no finished trial"):
+        draw(tmp_path / "store", "toy", tmp_path / "out")
+
+
+def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nowhere"):
+        draw(tmp_path / "nowhere", None, tmp_path / "out")
+
+
+def test_no_format_is_refused() -> None:
+    with pytest.raises(SweepError, match="found no format"):
+        check_formats([])
+
+
+def test_thresholds_are_read_from_text() -> None:
+    assert parse_thresholds(["cka=0.6", "train_loss=1e-2"]) == {"cka": 0.6, "train_loss": 0.01}
+    with pytest.raises(SweepError, match=r"expected NAME=VALUE, as in cka=0\.6"):
+        parse_thresholds(["cka=high"])
+
+
+def test_file_names_hold_no_odd_characters() -> None:
+    assert file_stem("cka[mixup_alpha=0.5, layer=logits]") == "cka-mixup_alpha-0.5--layer-logits"
+
+
+def test_the_analysis_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, analysis.report, analysis.__main__; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_grid_is_what_load_returns(storage: Path) -> None:
+    from phasegrid.results import open_results
+
+    grid = load_grid(open_results(str(storage)))
+    assert isinstance(grid, Grid)
+    assert grid.facets() == ["[]"]
+    assert (grid.load_path, grid.temperature_path) == ("model.width", "train.batch_size")

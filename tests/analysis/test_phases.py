@@ -1,0 +1,301 @@
+"""The rules of the phases, cell by cell and on whole diagrams."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.grid import Grid
+from analysis.phases import (
+    EVERY_DIVERGED,
+    PHASES,
+    UNDETERMINED,
+    PhaseMap,
+    Rules,
+    label_phases,
+    otsu,
+    rules_from,
+)
+from analysis.regions import borders, centres, label_array
+from analysis.scales import make_frame
+from phasegrid.errors import SweepError
+
+MakeGrid = Callable[..., Grid]
+
+EXPECTED = [
+    ["II", "II", "II", "II"],
+    ["I", "II", "IV-B", "IV-B"],
+    ["I", "III", "IV-B", "IV-B"],
+    ["I", "III", "IV-A", "IV-A"],
+]
+
+
+def label(grid: Grid, rules: Rules | None = None, seed: int = 0) -> PhaseMap:
+    return label_phases(grid, rules or Rules(resamples=200), np.random.default_rng(seed))
+
+
+def one(make_grid: MakeGrid, kind: str, **changes: float) -> str | None:
+    """Label one cell of a kind, with some numbers replaced, beside cells that anchor the thresholds."""
+    grid = make_grid(noise=0.0)
+    values = grid.values.copy()
+    cell = _cell_of(kind)
+    for name, value in changes.items():
+        values.loc[(values["quantity"] == name) & (values["cell"] == cell), "value"] = value
+    rules = Rules(train_loss=0.1, hessian=250.0, cka=0.6, resamples=20)
+    found = label(Grid("g", None, None, grid.cells, values, grid.curves), rules).table
+    nearest = found["nearest"].iloc[cell]
+    return str(nearest) if nearest is not None else None
+
+
+def _cell_of(kind: str) -> int:
+    layout = [["collapsed", "II", "II", "II"], *EXPECTED[1:]]
+    return next(4 * i + j for i in range(4) for j in range(4) if layout[j][i] == kind)
+
+
+def test_made_up_phases_are_found_again(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    found = label(grid)
+    np.testing.assert_array_equal(label_array(found.table, frame.load, frame.temperature), EXPECTED)
+    assert (found.table["confidence"] > 0.95).all()
+    assert (found.table["phase"] == found.table["nearest"]).all()
+
+
+def test_each_kind_of_cell_gets_its_phase(make_grid: MakeGrid) -> None:
+    for kind in ("I", "II", "III", "IV-A", "IV-B"):
+        assert one(make_grid, kind) == kind
+
+
+def test_collapsed_nets_are_phase_two_however_flat_their_curve_and_hessian(
+    make_grid: MakeGrid,
+) -> None:
+    assert one(make_grid, "collapsed") == "II"
+    assert one(make_grid, "collapsed", mode_connectivity=0.0) == "II"
+    assert one(make_grid, "collapsed", mode_connectivity=-4.9) == "II"
+
+
+def test_loss_and_hessian_decide_together(make_grid: MakeGrid) -> None:
+    # A small loss does not outweigh an enormous trace (width 4 at large batches in the published data) ...
+    assert one(make_grid, "III", train_loss=0.05, trace=5000.0) == "I"
+    # ... nor does a trace just above its threshold outweigh a tiny loss.
+    assert one(make_grid, "III", train_loss=0.001, trace=270.0) == "III"
+
+
+def test_ends_worse_than_their_curve_have_not_converged(make_grid: MakeGrid) -> None:
+    assert one(make_grid, "IV-B", mode_connectivity=1.5) == "II"
+
+
+def test_within_the_tolerance_is_connected(make_grid: MakeGrid) -> None:
+    assert one(make_grid, "IV-B", mode_connectivity=-0.9) == "IV-B"
+    assert one(make_grid, "IV-B", mode_connectivity=-1.1) == "III"
+
+
+def test_no_mode_connectivity_no_phase(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    values = grid.values[
+        (grid.values["quantity"] != "mode_connectivity") | (grid.values["cell"] != 5)
+    ]
+    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[5]
+    assert row["nearest"] is None
+    assert row["phase"] == UNDETERMINED
+    assert row["reason"] == "not measured: mc"
+    assert np.isnan(row["confidence"])
+
+
+def test_without_the_hessian_the_loss_decides(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    values = grid.values[grid.values["quantity"] != "trace"]
+    found = label(Grid("g", None, None, grid.cells, values, grid.curves))
+    assert list(found.table["nearest"]) == list(label(grid).table["nearest"])
+    assert "hessian" not in {threshold.name for threshold in found.thresholds}
+
+
+def test_a_sweep_without_cka_does_not_divide_phase_four(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    values = grid.values[grid.values["quantity"] != "cka"]
+    found = set(label(Grid("g", None, None, grid.cells, values, grid.curves)).table["nearest"])
+    assert found == {"I", "II", "III", "IV"}
+
+
+def test_a_flat_connected_cell_whose_cka_alone_is_missing_is_undetermined(
+    make_grid: MakeGrid,
+) -> None:
+    grid = make_grid()
+    cell = _cell_of("IV-B")
+    values = grid.values[(grid.values["quantity"] != "cka") | (grid.values["cell"] != cell)]
+    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
+    assert row["nearest"] is None
+    assert row["reason"] == "not measured: cka"
+
+
+def test_missing_and_diverged_cells_say_why_they_have_no_phase(make_grid: MakeGrid) -> None:
+    layout = [["diverged", *["II"] * 3], *EXPECTED[1:3], [None, *EXPECTED[3][1:]]]
+    table = label(make_grid(layout)).table
+    assert table["reason"].iloc[0] == EVERY_DIVERGED
+    assert table["reason"].iloc[3] == "no trial stored"
+    assert set(table["phase"].iloc[[0, 3]]) == {UNDETERMINED}
+
+
+def test_a_cell_on_the_line_is_undetermined_but_has_a_nearest_phase(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    cell = _cell_of("IV-B")
+    values = grid.values.copy()
+    where = (values["quantity"] == "cka") & (values["cell"] == cell)
+    values.loc[where, "value"] = [0.5, 0.7, 0.62, 0.55, 0.66, 0.58]
+    row = label(Grid("g", None, None, grid.cells, values, grid.curves), Rules(cka=0.6)).table.iloc[
+        cell
+    ]
+    assert row["phase"] == UNDETERMINED
+    assert row["nearest"] in {"IV-A", "IV-B"}
+    assert row["confidence"] < 0.8
+
+
+def test_confidence_is_the_share_of_agreeing_resamples(make_grid: MakeGrid) -> None:
+    # Two seeds with losses 0.05 and 0.3 around 0.1 (mean 0.175, sharp): only the draw of 0.05 twice is flat: 1/4.
+    grid = make_grid([["I"]], loads=[4], temperatures=[16], seeds=2, noise=0.0)
+    values = grid.values[
+        grid.values["quantity"].isin(["train_loss", "train_accuracy", "mode_connectivity"])
+    ].copy()
+    values.loc[values["quantity"] == "train_loss", "value"] = [0.05, 0.3]
+    rules = Rules(resamples=4000)
+    row = label(Grid("g", None, None, grid.cells, values, grid.curves), rules).table.iloc[0]
+    assert row["nearest"] == "I"
+    assert row["confidence"] == pytest.approx(0.75, abs=0.03)  # 4 standard errors of 4000 draws
+
+
+def test_the_same_generator_gives_the_same_map_and_labels_do_not_depend_on_it(
+    make_grid: MakeGrid,
+) -> None:
+    grid = make_grid(noise=0.3)
+    pd.testing.assert_frame_equal(label(grid, seed=1).table, label(grid, seed=1).table)
+    assert list(label(grid, seed=1).table["nearest"]) == list(label(grid, seed=2).table["nearest"])
+
+
+def test_one_pair_of_curves_has_no_known_spread(make_grid: MakeGrid) -> None:
+    assert not label(make_grid()).table["mc_spread_known"].any()
+    assert label(make_grid(mc_pairs="all")).table["mc_spread_known"].all()
+
+
+def test_otsu_is_the_exhaustive_best_split() -> None:
+    values = np.random.default_rng(3).normal(size=40)
+    ordered = np.sort(values)
+
+    def between(k: int) -> float:
+        low, high = ordered[:k], ordered[k:]
+        return k * (40 - k) * float(low.mean() - high.mean()) ** 2
+
+    k = max(range(1, 40), key=between)
+    assert otsu(values) == pytest.approx((ordered[k - 1] + ordered[k]) / 2, rel=1e-12)
+
+
+def test_otsu_moves_with_the_values_and_needs_four_of_them() -> None:
+    values = np.array([0.0, 0.2, 5.0, 5.3, np.nan])
+    found = otsu(values)
+    assert found == pytest.approx(2.6)
+    assert otsu(3 * values + 1) == pytest.approx(3 * 2.6 + 1)
+    assert otsu(np.array([1.0, 2.0, 3.0, 3.0])) is None
+
+
+def test_thresholds_say_whether_they_were_given_or_found(make_grid: MakeGrid) -> None:
+    found = {t.name: t for t in label(make_grid(), Rules(cka=0.6, resamples=10)).thresholds}
+    assert {name: t.origin for name, t in found.items()} == {
+        "train_loss": "given",
+        "hessian": "otsu",
+        "mode_connectivity": "given",
+        "cka": "given",
+    }
+    assert 60 < found["hessian"].value < 900
+
+
+def test_every_threshold_can_be_found(make_grid: MakeGrid) -> None:
+    rules = Rules(train_loss=None, hessian=None, mode_connectivity=None, cka=None, resamples=10)
+    found = {t.name: t.value for t in label(make_grid(), rules).thresholds}
+    assert 0.004 < found["train_loss"] < 0.5
+    assert 0.2 < found["mode_connectivity"] < 4
+    assert 0.52 < found["cka"] < 0.8
+
+
+def test_no_threshold_no_phase(make_grid: MakeGrid) -> None:
+    grid = make_grid([["I"]], loads=[4], temperatures=[16])
+    row = label(grid, Rules(mode_connectivity=None, resamples=5)).table.iloc[0]
+    assert row["nearest"] is None
+    assert row["reason"] == "no threshold could be found"
+
+
+def test_named_thresholds_replace_the_defaults() -> None:
+    rules = rules_from({"cka": 0.6, "hessian": 200.0})
+    assert (rules.cka, rules.hessian, rules.train_loss) == (0.6, 200.0, 0.1)
+
+
+def test_an_unknown_threshold_is_refused() -> None:
+    with pytest.raises(SweepError, match="no threshold is called 'loss'; there are: train_loss"):
+        rules_from({"loss": 1.0})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_threshold_must_be_a_positive_number(value: float) -> None:
+    with pytest.raises(SweepError, match="must be a positive number"):
+        rules_from({"cka": value})
+
+
+def test_borders_lie_on_edges_between_different_phases(make_grid: MakeGrid) -> None:
+    layout = [["II", "IV-A"], ["II", "IV-B"]]
+    grid = make_grid(layout, loads=[4, 16], temperatures=[16, 64])
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    lines = borders(
+        label(grid, Rules(hessian=250.0, cka=0.6, resamples=5)).table, frame.load, frame.temperature
+    )
+    hard, soft = lines[~lines["within_iv"]], lines[lines["within_iv"]]
+    assert len(hard) == 2
+    assert hard["x0"].tolist() == pytest.approx([8.0, 8.0])  # sqrt(4 * 16)
+    assert sorted([*hard["y0"], *hard["y1"]]) == pytest.approx([8.0, 32.0, 32.0, 128.0])
+    assert soft[["x0", "y0", "x1", "y1"]].to_numpy()[0] == pytest.approx([8.0, 32.0, 32.0, 32.0])
+
+
+def test_a_cell_without_a_phase_has_no_border(make_grid: MakeGrid) -> None:
+    grid = make_grid([["II", None]], loads=[4, 16], temperatures=[16])
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    assert borders(label(grid).table, frame.load, frame.temperature).empty
+
+
+def test_a_name_is_written_inside_the_largest_region() -> None:
+    names = ["IV-B"] * 16
+    names[0] = "I"  # a stray cell of I in one corner, its main region in the other
+    for cell in (10, 11, 14, 15):
+        names[cell] = "I"
+    labels = [str(v) for v in (1, 2, 3, 4)]
+    table = pd.DataFrame(
+        {
+            "nearest": names,
+            "load": [float(i) for i in range(1, 5) for _ in range(4)],
+            "load_label": [x for x in labels for _ in range(4)],
+            "temperature": [float(j) for _ in range(4) for j in range(1, 5)],
+            "temperature_label": labels * 4,
+        }
+    )
+    frame = make_frame(table, "load", "heat")
+    spots = centres(table, frame.load, frame.temperature).set_index("phase")
+    assert (spots.loc["I", "x"], spots.loc["I", "y"], spots.loc["I", "cells"]) == (3.5, 3.5, 4)
+    x, y = round(float(spots.loc["IV-B", "x"])), round(float(spots.loc["IV-B", "y"]))
+    assert names[4 * (x - 1) + (y - 1)] == "IV-B"
+
+
+def test_the_name_of_a_ring_is_not_in_its_hole() -> None:
+    labels = [str(v) for v in (1, 2, 3)]
+    table = pd.DataFrame(
+        {
+            "nearest": ["III"] * 4 + ["I"] + ["III"] * 4,
+            "load": [1.0, 1, 1, 2, 2, 2, 3, 3, 3],
+            "load_label": [x for x in labels for _ in range(3)],
+            "temperature": [1.0, 2, 3] * 3,
+            "temperature_label": labels * 3,
+        }
+    )
+    frame = make_frame(table, "load", "heat")
+    spot = centres(table, frame.load, frame.temperature).set_index("phase").loc["III"]
+    assert (spot["x"], spot["y"]) != (2.0, 2.0)
+
+
+def test_all_phases_have_names() -> None:
+    assert PHASES == ("I", "II", "III", "IV-A", "IV-B", "IV")
