@@ -1,7 +1,8 @@
 """Cells from seeds: mean, standard error, n, and what is missing, diverged or collapsed.
 
-A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are taken of the mean. Diverged
-trials are counted, never averaged. Collapsed ones (trained, but to chance) are averaged, as published, and flagged.
+A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are taken of the
+mean. Diverged trials are counted, never averaged. Collapsed ones (trained, but to chance) are averaged, as
+published, and flagged.
 """
 
 from collections.abc import Iterable
@@ -24,11 +25,13 @@ PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperat
 def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Return one row per quantity and planned cell, in the order of `names` (default: all there is).
 
-    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds and ``n_pairs`` pairs averaged,
-    ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``status``: ``done``, ``missing`` or ``diverged``.
+    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds and ``n_pairs``
+    pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``status``: ``done``, ``missing`` or
+    ``diverged``.
 
-    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that pairs share
-    seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair leaves no spread.
+    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that
+    pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair
+    leaves no spread.
     """
     chosen = measured(grid) if names is None else list(names)
     if not chosen:
@@ -69,11 +72,13 @@ def counts_in_words(table: pd.DataFrame) -> str:
 
 
 def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
-    """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 * 100/classes.
+    """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 *
+    100/classes.
 
-    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts that has the loss of a
-    guess among C at the accuracy of one, for any C >= 2: |loss - ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%.
-    (A net that has learned anything is much worse than ln(100/accuracy): that loss means no error is ever confident.)
+    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts that has the
+    loss of a guess among C at the accuracy of one, for any C >= 2: |loss - ln(100/accuracy)| <= 0.05
+    ln(100/accuracy) at accuracy <= 52%. (A net that has learned anything is much worse than ln(100/accuracy): that
+    loss means no error is ever confident.)
     """
     classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
     loss = by_seed(grid.values, "train_loss", grid.cells)
@@ -88,8 +93,8 @@ def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
 def jackknife(array: Floats) -> tuple[Floats, Floats]:
     """Return mean and jackknife standard error over seeds of (C, S) trials or (C, S, S) pairs, ignoring NaN.
 
-    se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a number. NaN where fewer than two
-    m_i exist.
+    se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a number. NaN where
+    fewer than two m_i exist.
     """
     there = ~np.isnan(array)
     filled = np.where(there, array, 0.0)

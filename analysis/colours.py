@@ -34,8 +34,8 @@ class ColourScale:
 def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
     """Return the colours for all the values of a table, to be shared by its panels.
 
-    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25 cells), symmetric about `centre`.
-    Cells of which half the trials or more collapsed to chance do not stretch the limits.
+    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25 cells), symmetric
+    about `centre`. Cells of which half the trials or more collapsed to chance do not stretch the limits.
     """
     everything = table["value"].dropna().to_numpy(dtype=float)
     learned = table[2 * table["n_collapsed"] < table["n_planned"]]["value"].dropna()

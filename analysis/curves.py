@@ -28,11 +28,12 @@ def curve_grid(
     top: float,
     title: str = "training error along the connecting curve",
 ) -> Axes:
-    """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the scale 0 to `top` percent,
-    on the colour of its phase.
+    """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the scale 0 to `top`
+    percent, on the colour of its phase.
 
-    `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says where a cell is). Dashed: the mean error of
-    the two ends, from which mode connectivity is measured. A cell without a curve says so with a cross.
+    `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says where a cell is).
+    Dashed: the mean error of the two ends, from which mode connectivity is measured. A cell without a curve says so
+    with a cross.
     """
     spots = phases[["cell", "load_label", "temperature_label", "nearest"]]
     lines = spots.merge(curves, on="cell")
@@ -70,7 +71,8 @@ def cuts(
 ) -> Axes:
     """Draw rows (``along="load"``) or columns (``along="temperature"``) of a diagram as lines with standard errors.
 
-    `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and dark, or from small to large.
+    `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and dark, or from small
+    to large.
     """
     x_axis, lines = (
         (frame.load, frame.temperature) if along == "load" else (frame.temperature, frame.load)

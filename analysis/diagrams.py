@@ -42,9 +42,9 @@ def phase_diagram(
 ) -> Axes:
     """Draw one quantity of one facet, a rectangle per cell, hatched where a cell is missing or diverged.
 
-    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw borders and names;
-    `colours` the scale to share between panels (by default from this table). A small digit in a cell is its n where that
-    differs from the commonest n.
+    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw
+    borders and names; `colours` the scale to share between panels (by default from this table). A small digit in a
+    cell is its n where that differs from the commonest n.
     """
     scale = colours or colour_scale(table, quantity)
     values = _array(table, "value", frame)
@@ -77,7 +77,9 @@ def phase_diagram(
 def phase_map(
     ax: Axes, phases: pd.DataFrame, frame: Frame, *, title: str = "phase", legend: bool = True
 ) -> Axes:
-    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched where there is none."""
+    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched where there is
+    none.
+    """
     names = label_array(phases, frame.load, frame.temperature)
     codes = np.array([[PHASES.index(name) if name else -1 for name in row] for row in names])
     ax.pcolormesh(
@@ -140,7 +142,9 @@ def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
 
 
 def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
-    """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in its largest region."""
+    """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in its largest
+    region.
+    """
     lines = borders(phases, frame.load, frame.temperature)
     for soft, dash, width in ((True, (0, (2, 1.5)), 1.0), (False, "solid", 1.4)):
         chosen = lines[lines["within_iv"] == soft]

@@ -44,11 +44,12 @@ Floats = npt.NDArray[np.float64]
 class Grid:
     """Everything the store holds of one sweep.
 
-    - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and `temperature` are NaN where an
-      axis is not of numbers. `num_classes` is NaN where it is not known. Cells that are planned but hold nothing are here.
-    - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are null for whole cells;
-      `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is the
-      measurement's own standard error, null where it has none.
+    - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and `temperature` are NaN
+      where an axis is not of numbers. `num_classes` is NaN where it is not known. Cells that are planned but hold
+      nothing are here.
+    - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are null for whole
+      cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is
+      the measurement's own standard error, null where it has none.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
     """
 
@@ -65,7 +66,10 @@ class Grid:
 
 
 def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
-    """Return one quantity of trials as an array (C, S), NaN where there is no number."""
+    """Return one quantity of trials as an array (C, S), NaN where there is no number.
+
+    S counts every seed of `values` in ascending order, the same for every quantity.
+    """
     rows = _numbers(values, quantity, cells)
     seeds = _seeds(values)
     array = np.full((len(cells), len(seeds)), np.nan)

@@ -47,8 +47,9 @@ def build_grid(
 ) -> Grid:
     """Put the tables of a store together into the grid of one sweep.
 
-    A metric stored in several ways (different `args`) becomes variants of its quantities: the way that covers most of this sweep
-    keeps the plain name (ties: the declared defaults), the others are named by what differs, ``cka[mixup_alpha=4]``.
+    A metric stored in several ways (different `args`) becomes variants of its quantities: the way that covers most
+    of this sweep keeps the plain name (ties: the declared defaults), the others are named by what differs,
+    ``cka[mixup_alpha=4]``.
     """
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)

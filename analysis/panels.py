@@ -28,8 +28,8 @@ def seven_panels(
 ) -> Figure:
     """Draw the quantities `names` that were measured and, last, the phase map, two rows of four.
 
-    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et al. 2021, Fig. 6).
-    `table` is the table of `aggregate`.
+    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et al. 2021, Fig.
+    6). `table` is the table of `aggregate`.
     """
     drawn = [name for name in names if rows_of_quantity(table, name)["value"].notna().any()]
     facets = [str(facet) for facet in phases.table["facet"].unique()]

@@ -1,12 +1,15 @@
 """Phases of learning: I, II, III, IV-A, IV-B for every cell, with how sure that is. Pure: tables in, tables out.
 
-After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no thresholds; the rules here are ours:
+After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no thresholds; the
+rules here are ours:
 
-- *Nothing learned* (half of the seeds or more collapsed to chance): II. Such nets are joined by flat curves and have a tiny
-  Hessian, and are neither well connected nor flat in any useful sense; the paper's II is "by failing to converge".
-- *Sharp* or *flat* is read off training loss L and Hessian H together: with thresholds L*, H* and the spread (standard deviation)
-  s of each logarithm over the learned cells, sharp if (ln L - ln L*)/s_L + (ln H - ln H*)/s_H > 0. Where one is
-  missing the other decides. mc above the tolerance means ends that are worse than the curve between them, hence not converged: sharp.
+- *Nothing learned* (half of the seeds or more collapsed to chance): II. Such nets are joined by flat curves and have
+  a tiny Hessian, and are neither well connected nor flat in any useful sense; the paper's II is "by failing to
+  converge".
+- *Sharp* or *flat* is read off training loss L and Hessian H together: with thresholds L*, H* and the spread
+  (standard deviation) s of each logarithm over the learned cells, sharp if (ln L - ln L*)/s_L + (ln H - ln H*)/s_H >
+  0. Where one is missing the other decides. mc above the tolerance means ends that are worse than the curve between
+  them, hence not converged: sharp.
 - *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without: II. Flat and barrier: III. Flat without: IV,
   split by CKA: IV-B above its threshold, IV-A below; plain IV in a sweep that has no CKA.
 """
@@ -33,13 +36,15 @@ Codes = npt.NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule over all cells of the sweep.
+    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule over all cells of the
+    sweep.
 
     - `train_loss` 0.1 nats: where the published CIFAR-10 diagrams split cleanly (Yang et al. 2021, Fig. 3 data).
     - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two architectures.
     - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity`; 1 percentage point for errors.
     - `cka`: what "similar" means differs between data sets, so by default it is relative to the diagram at hand.
-    - `confidence`: agreement of bootstrap labels below which a cell is called undetermined; `resamples` of the bootstrap.
+    - `confidence`: agreement of bootstrap labels below which a cell is called undetermined; `resamples` of the
+      bootstrap.
     """
 
     train_loss: float | None = 0.1
@@ -68,8 +73,9 @@ class Threshold:
 class PhaseMap:
     """Labels of all cells and what they rest on.
 
-    `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest`` (the label whatever its confidence;
-    null where nothing can be said), ``confidence``, ``reason``, ``n_seeds``, ``n_pairs`` of mc, ``mc_spread_known`` and ``n_collapsed``.
+    `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest`` (the label
+    whatever its confidence; null where nothing can be said), ``confidence``, ``reason``, ``n_seeds``, ``n_pairs`` of
+    mc, ``mc_spread_known`` and ``n_collapsed``.
     """
 
     table: pd.DataFrame
@@ -77,7 +83,8 @@ class PhaseMap:
 
 
 def rules_from(thresholds: Mapping[str, float]) -> Rules:
-    """Return the default rules with some numbers given by name: train_loss, hessian, mode_connectivity, cka, confidence.
+    """Return the default rules with some numbers given by name: train_loss, hessian, mode_connectivity, cka,
+    confidence.
 
     Raises:
         SweepError: for an unknown name, or a number that cannot be a threshold.
@@ -103,9 +110,10 @@ def rules_from(thresholds: Mapping[str, float]) -> Rules:
 def label_phases(grid: Grid, rules: Rules, rng: np.random.Generator) -> PhaseMap:
     """Label every cell and say how often the label survives resampling the cell's seeds.
 
-    The bootstrap draws the cell's seeds with replacement, averages trials with the drawn weights w_a and pairs with w_a w_b (a != b),
-    and labels again with the same thresholds; ``confidence`` is the share of agreement. It knows the spread over
-    seeds, not that of the thresholds; where mc is from one pair (``mc_spread_known`` false) that part has no spread at all.
+    The bootstrap draws the cell's seeds with replacement, averages trials with the drawn weights w_a and pairs with
+    w_a w_b (a != b), and labels again with the same thresholds; ``confidence`` is the share of agreement. It knows
+    the spread over seeds, not that of the thresholds; where mc is from one pair (``mc_spread_known`` false) that
+    part has no spread at all.
     """
     measured = _Measured.of(grid, rules)
     counts = np.ones((1, *measured.loss.shape))
@@ -119,9 +127,11 @@ def label_phases(grid: Grid, rules: Rules, rng: np.random.Generator) -> PhaseMap
 
 
 def otsu(values: Floats) -> float | None:
-    """Return the threshold that splits numbers into the two groups with the largest variance between them (Otsu 1979).
+    """Return the threshold that splits numbers into the two groups with the largest variance between them (Otsu
+    1979).
 
-    Exact on the sorted values: halfway between the neighbours of the best split. None for fewer than four distinct values.
+    Exact on the sorted values: halfway between the neighbours of the best split. None for fewer than four distinct
+    values.
 
     >>> otsu(np.array([0.0, 1.0, 10.0, 11.0]))
     5.5
@@ -138,7 +148,9 @@ def otsu(values: Floats) -> float | None:
 
 @dataclass(frozen=True)
 class Means:
-    """Cell means, each (B, C) with B resamples; NaN where not measured. `collapsed` is the share of collapsed seeds."""
+    """Cell means, each (B, C) with B resamples; NaN where not measured. `collapsed` is the share of collapsed
+    seeds.
+    """
 
     loss: Floats
     hessian: Floats
@@ -150,8 +162,9 @@ class Means:
 def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
     """Return the thresholds given, and those found: Otsu on ln(loss), ln(Hessian), ln|mc| and CKA itself.
 
-    Collapsed cells are left out. A threshold that cannot be found (fewer than four distinct values) is absent, and what it
-    would judge counts as not measured. |mc| below a hundredth of the unit counts as that, so that exact zeros have a logarithm.
+    Collapsed cells are left out. A threshold that cannot be found (fewer than four distinct values) is absent, and
+    what it would judge counts as not measured. |mc| below a hundredth of the unit counts as that, so that exact
+    zeros have a logarithm.
     """
     learned = means.collapsed[0] < 0.5
     loss, hessian = _log(means.loss[0][learned]), _log(means.hessian[0][learned])

@@ -1,7 +1,7 @@
 """What can be drawn, as data: where a quantity lives in the store and how it is read, named and coloured.
 
-Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful zero. Limits are those of the
-data over all facets (2nd to 98th percentile, ends marked on the bar) unless they are fixed here.
+Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful zero. Limits are
+those of the data over all facets (2nd to 98th percentile, ends marked on the bar) unless they are fixed here.
 """
 
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from phasegrid.errors import SweepError
 class Quantity:
     """One number per cell of a diagram.
 
-    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has several.
-    Whether it is over trials, pairs or cells is read off its rows. `transform` ``log_mean`` is the natural logarithm of
-    the mean over seeds (as in the published notebook of Yang et al. 2021: the mean first, then the log). `centre` is
-    where a diverging colour map is neutral. `scale` is that of the colours.
+    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has
+    several. Whether it is over trials, pairs or cells is read off its rows. `transform` ``log_mean`` is the natural
+    logarithm of the mean over seeds (as in the published notebook of Yang et al. 2021: the mean first, then the
+    log). `centre` is where a diverging colour map is neutral. `scale` is that of the colours.
     """
 
     name: str
@@ -89,7 +89,7 @@ _ALL: tuple[Quantity, ...] = (
     _loss("test_loss", "test loss", "trials", "test_loss"),
     Quantity(
         "test_ece",
-        "expected calibration error, test",
+        "test calibration error",
         "",
         "accuracy",
         "test_ece",
@@ -105,11 +105,11 @@ _ALL: tuple[Quantity, ...] = (
         colours="PuOr_r",
         centre=0.0,
     ),
-    _connectivity("mode_connectivity_loss", "mode connectivity, training loss", "nats"),
-    _connectivity("mode_connectivity_test", "mode connectivity, test error", "points"),
+    _connectivity("mode_connectivity_loss", "mode connectivity, loss", "nats"),
+    _connectivity("mode_connectivity_test", "mode connectivity, test", "points"),
     Quantity(
         "length_ratio",
-        "curve length / distance of its ends",
+        "curve length ratio",
         "",
         "connectivity",
         "length_ratio",
@@ -117,7 +117,7 @@ _ALL: tuple[Quantity, ...] = (
     ),
     Quantity(
         "end_residual",
-        "change of error by BatchNorm refresh",
+        "end residual of BatchNorm",
         "points",
         "connectivity",
         "end_residual_percent",
@@ -128,14 +128,12 @@ _ALL: tuple[Quantity, ...] = (
     _simplex("log_volume", "ln simplex volume", ""),
     _simplex(
         "expected_train_loss",
-        "mean training loss over the simplex",
+        "simplex training loss",
         "nats",
         "expected_train_loss_stderr",
     ),
-    _simplex(
-        "expected_test_loss", "mean test loss over the simplex", "nats", "expected_test_loss_stderr"
-    ),
-    _simplex("expected_test_accuracy_percent", "mean test accuracy over the simplex", "%"),
+    _simplex("expected_test_loss", "simplex test loss", "nats", "expected_test_loss_stderr"),
+    _simplex("expected_test_accuracy_percent", "simplex test accuracy", "%"),
 )
 
 QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}

@@ -12,8 +12,8 @@ from analysis.scales import Axis
 def borders(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
     """Return the line segments between neighbouring cells of one facet with different labels.
 
-    Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a "smooth crossover" in
-    the paper, not a transition. A cell without a label borders on nothing.
+    Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a "smooth crossover"
+    in the paper, not a transition. A cell without a label borders on nothing.
     """
     names = label_array(table, load, temperature)
     rows, columns = names.shape
@@ -64,7 +64,9 @@ def label_array(table: pd.DataFrame, load: Axis, temperature: Axis) -> npt.NDArr
 
 
 def _innermost(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the point of a region farthest from its edge; of several, their mean if inside, else the one nearest to it."""
+    """Return the point of a region farthest from its edge; of several, their mean if inside, else the one nearest to
+    it.
+    """
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     deepest = np.argwhere(depth > depth.max() - 1e-9)
     mean = deepest.mean(axis=0)

@@ -16,7 +16,7 @@ from analysis.figures import curve_grid, cuts, seven_panels
 from analysis.grid import Grid
 from analysis.load import load_grid, open_store
 from analysis.panels import COLUMNS, facet_title, rows_of_quantity
-from analysis.phases import PhaseMap, label_phases, rules_from
+from analysis.phases import PhaseMap, Rules, label_phases, rules_from
 from analysis.quantities import SEVEN, quantity
 from analysis.scales import Axis, Frame, make_frame
 from analysis.style import STYLE
@@ -50,17 +50,16 @@ def draw(
 
     ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``, ``cuts_*.*``,
     ``phases.csv``, ``thresholds.csv`` and ``tables/``. Files of the same name are replaced.
-    `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are found from the data.
+    `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are found from the
+    data.
 
     Raises:
-        SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep with nothing stored.
-        StoreError: if the store cannot be read.
+        SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep with nothing
+        stored. StoreError: if the store cannot be read.
     """
     check_formats(formats)
     rules = rules_from(thresholds or {})
-    grid = load_grid(open_store(store_path), sweep)
-    phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
-    found = findings(grid, phases)
+    found = findings(load_grid(open_store(store_path), sweep), rules)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
@@ -72,20 +71,18 @@ def draw(
     return [*figures, *_write_phases(found, folder), *_write_tables(found, folder / "tables")]
 
 
-def findings(grid: Grid, phases: PhaseMap) -> Findings:
-    """Gather what the figures and tables are made from.
+def findings(grid: Grid, rules: Rules) -> Findings:
+    """Aggregate and label a grid: what the figures and tables are made from.
 
     Raises:
         SweepError: where the sweep has not a single number.
     """
     table = aggregate(grid)
     if table.empty:
-        raise SweepError(
-            f"drawing sweep {grid.sweep!r}: the store holds no finished trial of it yet"
-        )
-    return Findings(
-        grid, table, phases, make_frame(grid.cells, grid.load_path, grid.temperature_path)
-    )
+        raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
+    phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    return Findings(grid, table, phases, frame)
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:

@@ -95,9 +95,9 @@ def make_axis(
 ) -> Axis:
     """Return the axis of the distinct `labels` with their `values` (NaN where they are not numbers).
 
-    Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path or all values are positive and span
-    more than a factor 10; linear otherwise, but ordinal where a cell would be thinner than 1/60 of the axis (0, 1e-5, .., 1e-2).
-    Ordinal axes keep the order of the plan. `hot`: this is the temperature.
+    Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path or all values are
+    positive and span more than a factor 10; linear otherwise, but ordinal where a cell would be thinner than 1/60 of
+    the axis (0, 1e-5, .., 1e-2). Ordinal axes keep the order of the plan. `hot`: this is the temperature.
     """
     table = pd.DataFrame({"label": list(labels), "value": list(values)}).drop_duplicates("label")
     numeric = bool(table["value"].notna().all())
@@ -150,8 +150,8 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
 def thinned(axis: Axis, gaps: Sequence[float]) -> list[int]:
     """Return the indices of the ticks that get a label, so that labels do not touch.
 
-    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always labelled; of the rest, those with
-    room, and the last rather than its neighbour.
+    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always labelled; of the rest,
+    those with room, and the last rather than its neighbour.
     """
     places = [axis.fraction(centre) for centre in axis.centres]
     kept = [0]

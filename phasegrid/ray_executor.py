@@ -197,7 +197,7 @@ def _probe(url: str) -> str | None:
     from phasegrid.store import Store
 
     try:
-        Store.open(url).probe()
+        Store.open(url, create=True)
     except StoreError as error:
         return str(error)
     return None

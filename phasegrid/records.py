@@ -1,49 +1,12 @@
-"""What a job writes about itself: the typed columns that a trial's or a metric's row starts with.
-
-Torch-free, so that planning can compare a stored trial with a planned one and say what differs.
+"""What a plan and a metric job write about themselves, and why a stored trial is not the planned one. Torch-free.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from phasegrid.declare import Metric
-from phasegrid.jobs import Json, MetricJob, Plan, Trial, canonical_json
-
-SCHEMA_VERSION = 1
-NO_STOP = "none"
-
-
-def trial_fields(trial: Trial) -> dict[str, Json]:
-    """Return the columns of a trial's row that say what it is (its identity, typed)."""
-    return {
-        "key": trial.key,
-        "dataset": trial.dataset.name,
-        "dataset_version": trial.dataset.version,
-        "dataset_args": canonical_json(trial.dataset.args),
-        "model": trial.model.name,
-        "model_version": trial.model.version,
-        "model_args": canonical_json(trial.model.args),
-        **recipe_fields(trial.recipe),
-        "seed": trial.seed,
-    }
-
-
-def recipe_fields(recipe: Mapping[str, Json]) -> dict[str, Json]:
-    """Flatten a resolved recipe into columns: ``schedule.factor`` becomes ``schedule_factor``.
-
-    No stop rule is the text ``none`` in `stop_rule`, and null in its numbers.
-    """
-    fields: dict[str, Json] = {}
-    for name, value in recipe.items():
-        if isinstance(value, Mapping):
-            for inner, leaf in value.items():
-                column = name if inner == "name" else f"{name}_{inner}"
-                fields[column] = leaf
-        elif name == "stop":
-            fields.update(stop_rule=NO_STOP, stop_min_delta=None, stop_patience=None)
-        else:
-            fields[name] = value
-    return fields
+from phasegrid.jobs import Json, MetricJob, Plan, canonical_json
+from phasegrid.schemas import trial_columns
 
 
 def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
@@ -115,7 +78,7 @@ def why_stale(
         if old is None or old == key or old not in stored:
             continue
         trial = next(t for t in plan.cells[int(str(row["cell"]))].trials if t.key == key)
-        yield key, ", ".join(_differences(stored[old], trial_fields(trial)))
+        yield key, ", ".join(_differences(stored[old], trial_columns(trial)))
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -46,7 +46,6 @@ def run_sweep(
 ) -> tuple[int, int]:
     """Do what is missing of a sweep; return the exit code and how many jobs were newly stored."""
     plan = make_plan(sweep)
-    store.probe()
     store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)))
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, _cost_of(store, plan, stored), sweep.run.pack_size or 32)

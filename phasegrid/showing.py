@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -21,7 +21,9 @@ from phasegrid.plan import make_packs, make_plan, metric_names
 from phasegrid.records import why_stale
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep
-from phasegrid.verification import Problem
+
+if TYPE_CHECKING:
+    from phasegrid.verification import Problem
 
 WIDTH = 110
 
@@ -138,7 +140,7 @@ def _state(
     measured: dict[str, list[dict[str, Any]]],
     failures: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
+    planned = {row["key"] for row in store.read_table("plans", keys=[sweep]).to_pylist()}
     own = [f for f in failures if f["key"] in planned]
     return {
         "sweep": sweep,
@@ -154,7 +156,7 @@ def _state(
     }
 
 
-def problems_text(problems: Sequence[Problem], as_json: bool) -> str:
+def problems_text(problems: Sequence["Problem"], as_json: bool) -> str:
     """List what ``verify`` found."""
     if as_json:
         return json.dumps([str(problem) for problem in problems], indent=2)
@@ -182,7 +184,7 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
 def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
     if plan.sweep not in store.sweeps():
         return []
-    old = store.read_plan(plan.sweep).to_pylist()
+    old = store.read_table("plans", keys=[plan.sweep]).to_pylist()
     keys = {row["key"] for row in old}
     rows = store.read_table("trials").to_pylist() if keys else []
     return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))

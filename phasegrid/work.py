@@ -22,9 +22,10 @@ from phasegrid.declare import Metric, import_function
 from phasegrid.errors import StoreError
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
 from phasegrid.models.building import build_model
-from phasegrid.plugins import resolve_metric
+from phasegrid.plugins import resolve
 from phasegrid.provenance import provenance
-from phasegrid.records import metric_fields, trial_fields
+from phasegrid.records import metric_fields
+from phasegrid.schemas import trial_columns
 from phasegrid.run import Stopped
 from phasegrid.store import Store
 from phasegrid.train import Trained, train_pack
@@ -121,7 +122,7 @@ def _publish_trial(
             "test_accuracy_percent": test.accuracy_percent,
         }
     record = {
-        **trial_fields(trial),
+        **trial_columns(trial),
         "outcome": result.outcome,
         "diverged_epoch": result.diverged_epoch,
         "diverged_update": result.diverged_update,
@@ -174,7 +175,7 @@ def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
 def _measure_group(
     pack: Pack, store: Store, bench: "_Bench", jobs: list[MetricJob]
 ) -> list[Outcome]:
-    metric = resolve_metric(jobs[0].metric)
+    metric = _metric(jobs[0].metric)
     outcomes, sound = [], []
     for job in jobs:
         diverged = [key for key in job.trials if bench.diverged(key)]
@@ -251,7 +252,11 @@ class _Bench:
 
     def diverged(self, key: str) -> bool:
         if key not in self._outcomes:
-            self._outcomes[key] = self.store.trial_outcome(key)
+            wanted = [name for name in self.trials if name not in self._outcomes]
+            rows = self.store.read_table("trials", ["key", "outcome"], wanted).to_pylist()
+            self._outcomes.update({row["key"]: row["outcome"] for row in rows})
+        if key not in self._outcomes:
+            raise StoreError(f"measuring trial {key}: it is not stored")
         return self._outcomes[key] == "diverged"
 
     def data(self, key: str) -> Dataset:
@@ -353,6 +358,12 @@ def _module(
     model = build_model(trial.model, data.input_shape, data.num_classes, seed=0)
     model.load_state_dict(dict(weights))
     return model.to(device).eval()
+
+
+def _metric(part: Part) -> Metric:
+    metric = resolve("metric", part.name)
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def _generator(key: str) -> torch.Generator:

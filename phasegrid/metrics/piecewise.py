@@ -26,7 +26,9 @@ FUNCTIONS = frozenset({
     torch.relu, functional.relu, functional.leaky_relu, torch.flatten, torch.cat, torch.mean,
     functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d,
 })  # fmt: skip
-METHODS = frozenset({"add", "sub", "relu", "flatten", "reshape", "view", "size", "mean", "contiguous"})
+METHODS = frozenset(
+    {"add", "sub", "relu", "flatten", "reshape", "view", "size", "mean", "contiguous"}
+)
 
 
 def is_piecewise_linear(module: nn.Module) -> bool:
@@ -66,6 +68,5 @@ def _is_affine(layer: nn.Module) -> bool:
 
 
 def _has_tied_parameters(module: nn.Module) -> bool:
-    everywhere = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
-    layers = [id(m) for _, m in module.named_modules(remove_duplicate=False)]
-    return len(set(everywhere)) < len(everywhere) and len(set(layers)) == len(layers)
+    own = [id(p) for layer in module.modules() for p in layer.parameters(recurse=False)]
+    return len(set(own)) < len(own)

@@ -26,7 +26,9 @@ from torch.nn import functional
 from phasegrid.metrics.hvp import graph_memory
 from phasegrid.metrics.lanczos import MatVec, Spectrum, project_out, rademacher
 
-SHARE_OF_GRAPH_MEMORY = 8  # the exact trace works on chunks of examples that take this part of a kept graph's memory
+SHARE_OF_GRAPH_MEMORY = (
+    8  # the exact trace works on chunks of examples that take this part of a kept graph's memory
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,8 @@ def _record(
         square_norms, held = partial(_linear_norms, a), a.numel()
     else:
         assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-        normalised = functional.batch_norm(
-            a, layer.running_mean, layer.running_var, eps=layer.eps
-        )
-        square_norms, held = partial(_norm_norms, normalised.flatten(2)), a.numel()
+        normalised = functional.batch_norm(a, layer.running_mean, layer.running_var, eps=layer.eps)
+        square_norms, held = partial(_norm_norms, normalised), a.numel()
     if not output.requires_grad:
         output.requires_grad_()  # the first layer: nothing before it needs a gradient
     records.append(_Record(name, output, square_norms, held + 3 * output.numel()))
@@ -178,13 +178,10 @@ def _linear_norms(a: Tensor, g: Tensor) -> dict[str, Tensor]:
 
 
 def _norm_norms(normalised: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """`normalised` (n, C, L) or (n, C), g (n, C, ...)."""
-    n = len(g)
-    rows = g.reshape(normalised.shape)
-    places = tuple(range(2, rows.dim()))
-    weight, bias = rows * normalised, rows
-    if places:
-        weight, bias = weight.sum(places), bias.sum(places)
+    """`normalised` and g (n, C, ...)."""
+    n, channels = g.shape[:2]
+    weight = (g * normalised).reshape(n, channels, -1).sum(2)
+    bias = g.reshape(n, channels, -1).sum(2)
     return {"weight": _square(weight, n), "bias": _square(bias, n)}
 
 

@@ -14,9 +14,12 @@ from analysis.__main__ import main
 from analysis.aggregation import aggregate
 from analysis.grid import Grid
 from analysis.load import build_grid, load_grid
-from analysis.report import check_formats, draw, file_stem, parse_thresholds
+from analysis.phases import Rules
+from analysis.report import check_formats, draw, file_stem, findings, parse_thresholds
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.importing import import_taxonomy
+from phasegrid.importing import import_taxonomy, read_published
+from phasegrid.records import plan_rows
+from phasegrid.results import open_results
 from phasegrid.store import Store
 
 LINES = [
@@ -215,54 +218,41 @@ def test_a_sweep_that_is_not_there_is_refused_by_name(
         load_grid(_Sweeps(*names), wanted)  # type: ignore[arg-type]
 
 
-def test_draw_writes_figures_phases_and_tables(storage: Path, tmp_path: Path) -> None:
-    paths = draw(storage, "toy", tmp_path / "out", formats=("png",), thresholds={"hessian": 200.0})
-    names = [path.relative_to(tmp_path / "out").as_posix() for path in paths]
-    assert names[0] == "diagram.png"
-    assert {
-        "curves.png",
-        "cuts_load.png",
-        "cuts_temperature.png",
-        "further.png",
-        "phases.csv",
-        "thresholds.csv",
-    } <= {*names}
-    assert {"tables/all.csv", "tables/trace.csv", "tables/trace.md", "tables/trace.tex"} <= {*names}
-    assert all(path.stat().st_size > 0 for path in paths)
-    phases = pd.read_csv(tmp_path / "out" / "phases.csv").set_index(["load", "temperature"])
-    assert phases.loc[(4, 16), "nearest"] == "I"
-    assert phases.loc[(64, 16), "nearest"] == "IV"
-    assert set(phases["hessian_threshold"]) == {200.0}
-    assert set(phases["hessian_origin"]) == {"given"}
-
-
-def test_the_same_store_gives_the_same_numbers(storage: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        draw(storage, None, tmp_path / name, formats=("png",))
-    first, second = ((tmp_path / name / "phases.csv").read_text() for name in ("one", "two"))
-    assert first == second
-
-
-def test_the_command_prints_the_paths(
+def test_the_command_draws_figures_phases_and_tables_and_prints_where(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    out = tmp_path / "out"
     code = main(
         [
             str(storage),
             "--sweep",
             "toy",
             "-o",
-            str(tmp_path / "out"),
+            str(out),
             "--format",
             "png",
             "--threshold",
-            "cka=0.6",
+            "hessian=200",
         ]
     )
-    printed = capsys.readouterr().out.splitlines()
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    names = [path.relative_to(out).as_posix() for path in paths]
     assert code == 0
-    assert printed[0] == str(tmp_path / "out" / "diagram.png")
-    assert all(Path(line).is_file() for line in printed)
+    assert names[:3] == ["diagram.png", "further.png", "curves.png"]
+    assert {"cuts_load.png", "cuts_temperature.png", "phases.csv", "thresholds.csv"} <= {*names}
+    assert {"tables/all.csv", "tables/trace.csv", "tables/trace.md", "tables/trace.tex"} <= {*names}
+    assert all(path.stat().st_size > 0 for path in paths)
+    phases = pd.read_csv(out / "phases.csv").set_index(["load", "temperature"])
+    assert phases.loc[(4, 16), "nearest"] == "I"
+    assert phases.loc[(64, 16), "nearest"] == "IV"
+    assert set(phases["hessian_threshold"]) == {200.0}
+    assert set(phases["hessian_origin"]) == {"given"}
+
+
+def test_the_same_store_gives_the_same_numbers(storage: Path) -> None:
+    one, two = (findings(load_grid(open_results(str(storage))), Rules()) for _ in range(2))
+    pd.testing.assert_frame_equal(one.phases.table, two.phases.table)
+    pd.testing.assert_frame_equal(one.table, two.table)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +280,6 @@ def test_a_store_that_is_not_there_ends_with_code_four(
 
 def test_a_sweep_with_nothing_stored_is_refused(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
-    from phasegrid.importing import read_published
-    from phasegrid.records import plan_rows
-
     csv = tmp_path / "p.csv"
     csv.write_text(
         "\n".join(["width,batch_size,metric,seed_a,seed_b,value", *LINES]), encoding="utf-8"
@@ -329,8 +316,6 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
 
 
 def test_grid_is_what_load_returns(storage: Path) -> None:
-    from phasegrid.results import open_results
-
     grid = load_grid(open_results(str(storage)))
     assert isinstance(grid, Grid)
     assert grid.facets() == ["[]"]

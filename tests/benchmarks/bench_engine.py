@@ -97,7 +97,7 @@ def _prepared(folder: Path) -> tuple[Any, Any]:
     """Make a store that holds the plan's trials as rows, so that only the no-op measurements are missing."""
     from phasegrid.plan import make_plan
     from phasegrid.provenance import provenance
-    from phasegrid.records import trial_fields
+    from phasegrid.schemas import trial_columns
     from phasegrid.store import Store
     from phasegrid.sweep import load_sweep
 
@@ -114,7 +114,7 @@ def _prepared(folder: Path) -> tuple[Any, Any]:
     }
     for cell in plan.cells:
         for trial in cell.trials:
-            store.put_trial({**trial_fields(trial), **about}, [], {}, {})
+            store.put_trial({**trial_columns(trial), **about}, [], {}, {})
     return store, plan
 
 

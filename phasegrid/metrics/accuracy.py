@@ -1,0 +1,81 @@
+"""Loss, accuracy and calibration on the training and on the test set, in eval mode.
+
+Expected calibration error (Guo et al. 2017, equation 3): confidence is the largest softmax probability; examples are put in B
+bins ((b - 1)/B, b/B], and ECE = sum_b (n_b / N) |accuracy_b - mean confidence_b|.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.declared_points import AccuracyArgs
+from phasegrid.metrics.outputs import predict
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Mean cross-entropy in nats, accuracy in percent, expected calibration error in [0, 1]."""
+
+    loss: float
+    accuracy_percent: float
+    ece: float
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **args: object
+) -> dict[str, float | int]:
+    """Measure one model on both sets, whole; `args` are the fields of `AccuracyArgs`. Exact; nothing is drawn.
+
+    Raises:
+        MetricError: if there is not one model, or a loss is not finite.
+    """
+    settings = AccuracyArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if len(models) != 1:
+        raise MetricError(f"accuracy is that of one model, got {len(models)}")
+    row: dict[str, float | int] = {}
+    for name, inputs, labels in (
+        ("train", data.train_inputs, data.train_labels),
+        ("test", data.test_inputs, data.test_labels),
+    ):
+        quality = judge(predict(models[0], inputs), labels, settings.ece_bins)
+        if not math.isfinite(quality.loss):
+            raise MetricError(
+                f"accuracy: the {name} loss is {quality.loss}; the network's outputs are not finite"
+            )
+        row[f"{name}_loss"] = quality.loss
+        row[f"{name}_accuracy_percent"] = quality.accuracy_percent
+        row[f"{name}_ece"] = quality.ece
+        row[f"num_{name}"] = len(labels)
+    return row
+
+
+def judge(logits: Tensor, labels: Tensor, ece_bins: int) -> Quality:
+    """Compare `logits` (N, C) with `labels` (N,), in float64. An argmax tie goes to the first class."""
+    logits = logits.double()
+    correct = logits.argmax(dim=1) == labels
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    return Quality(
+        loss=float(cross_entropy(logits, labels)),
+        accuracy_percent=100 * int(correct.sum()) / len(labels),
+        ece=calibration_error(confidence, correct, ece_bins),
+    )
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, bins: int) -> float:
+    """Return the expected calibration error of `confidence` (N,) in [0, 1] against `correct` (N,) bool.
+
+    `bins` equal-width bins, each closed on the right (Guo et al. 2017, section 2).
+
+    >>> calibration_error(torch.tensor([0.9, 0.9]), torch.tensor([True, False]), 15)
+    0.4
+    """
+    place = (confidence.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    excess = correct.double() - confidence.double()
+    gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    return float(gaps.index_add_(0, place, excess).abs().sum()) / len(confidence)

@@ -1,0 +1,213 @@
+"""Linear centred kernel alignment between the outputs of trained networks.
+
+With column-centred features X, Y (m, d) and Gram matrices K = X X^T, L = Y Y^T,
+
+    CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),    HSIC(K, L) proportional to <K, L>_F = |X^T Y|_F^2
+
+(Kornblith et al. 2019, section 3; Yang et al. 2021, equation 2). This is biased: for m examples of many independent features
+it tends to 1. The unbiased HSIC (Song et al. 2012, equation 5), for centred features with k, l the diagonals of K, L, is
+proportional to  <K, L>_F - m/(m-2) k.l + tr K tr L / ((m-1)(m-2)).  Letters: m examples, d features of one layer.
+
+Columns are centred in float64 first: a mean of a few hundred times the spread makes the usual float32 Gram useless.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.declared_points import CkaArgs
+from phasegrid.metrics.mixing import draw_inputs
+from phasegrid.metrics.outputs import predict
+
+Row = dict[str, str | float | int | None]
+
+OUTPUTS = ("softmax", "logits")  # layers that are not names of submodules
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Biased and unbiased CKA of all pairs of n networks at one layer, (n, n) float64; NaN where it is undefined."""
+
+    biased: Tensor
+    unbiased: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A layer of one network on m examples: centred features (m, d) in float64 if d <= m, else their Gram matrix (m, m).
+
+    Scaled by the largest feature, which no CKA can see. `width` is d.
+    """
+
+    values: Tensor
+    is_gram: bool
+    width: int
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> list[Row]:
+    """Compare two models; the one pair of `compute_many`."""
+    return compute_many(models, [tuple(range(len(models)))], data, [rng], **args)[0]
+
+
+def compute_many(
+    models: Sequence[nn.Module],
+    groups: Sequence[tuple[int, ...]],
+    data: Dataset,
+    _rngs: Sequence[torch.Generator],
+    **args: object,
+) -> list[list[Row]]:
+    """Compare pairs of `models`, a row per layer; `args` are the fields of `CkaArgs`.
+
+    Every model runs once, and all pairs of a layer come from one product. The inputs are drawn with
+    `example_seed` alone, so that every pair of every cell sees the same ones. Exact for these inputs.
+
+    Raises:
+        MetricError: if a group is not a pair, a layer is unknown, or an output is not finite.
+    """
+    settings = CkaArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    for group in groups:
+        if len(group) != 2:
+            raise MetricError(f"CKA is between two models, got {len(group)}")
+    inputs = draw_inputs(data, settings)
+    used = sorted({i for group in groups for i in group})
+    place = {i: k for k, i in enumerate(used)}
+    layers: dict[str, list[Representation]] = {name: [] for name in settings.layers}
+    for i in used:
+        for name, features in collect_features(models[i], inputs, settings.layers).items():
+            layers[name].append(represent(features))
+    aligned = {name: align(several) for name, several in layers.items()}
+    return [
+        [
+            {
+                "layer": name,
+                "cka": _number(alignment.biased[place[a], place[b]]),
+                "cka_unbiased": _number(alignment.unbiased[place[a], place[b]]),
+                "num_examples": len(inputs),
+                "num_features": layers[name][place[a]].width,
+            }
+            for name, alignment in aligned.items()
+        ]
+        for a, b in groups
+    ]
+
+
+def collect_features(
+    module: nn.Module, inputs: Tensor, layers: Sequence[str], batch_size: int = 500
+) -> dict[str, Tensor]:
+    """Return the outputs of `layers` for `inputs` (m, ...) in eval mode, each flattened to (m, d).
+
+    Raises:
+        MetricError: if a layer is not a submodule, does not run, or gives no tensor with a row per example.
+    """
+    submodules = {name: layer for name, layer in module.named_modules() if name}
+    caught: dict[str, list[Tensor]] = {name: [] for name in layers if name not in OUTPUTS}
+    for name in caught:
+        if name not in submodules:
+            raise MetricError(
+                f"CKA: the model has no layer {name!r}; it has {', '.join([*OUTPUTS, *submodules])}"
+            )
+    hooks = [
+        submodules[name].register_forward_hook(partial(_catch, kept, name))
+        for name, kept in caught.items()
+    ]
+    try:
+        logits = predict(module, inputs, batch_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    features = {name: _join(kept, name, len(inputs)) for name, kept in caught.items()}
+    features["logits"] = logits.flatten(1)
+    features["softmax"] = logits.double().softmax(1).to(logits.dtype).flatten(1)
+    return {name: features[name] for name in layers}
+
+
+def represent(features: Tensor) -> Representation:
+    """Centre `features` (m, d) in float64, and take the Gram matrix where it is the smaller.
+
+    A column that varies by less than the resolution of its dtype is rounding and counts as constant. The Gram product
+    is taken in the features' dtype, after centring.
+
+    Raises:
+        MetricError: if a feature is not finite.
+    """
+    m, width = features.shape
+    X = features.double()
+    if not bool(X.isfinite().all()):
+        raise MetricError("CKA: a network's outputs are not finite on the inputs compared")
+    largest = X.abs().amax(0)
+    X = X - X.mean(0)
+    spread = X.abs().amax(0)
+    X = X * (spread > torch.finfo(features.dtype).eps * largest)
+    X = X / X.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
+    return _gram(X, features.dtype) if width > m else Representation(X, False, width)
+
+
+def align(several: Sequence[Representation]) -> Alignment:
+    """Return biased and unbiased CKA of all pairs of representations of the same m examples.
+
+    NaN where an output is constant (biased: 0/0) or an unbiased self-similarity is not positive.
+    """
+    if any(r.is_gram for r in several):
+        several = [r if r.is_gram else _gram(r.values, r.values.dtype) for r in several]
+        stacked = torch.stack([r.values.flatten() for r in several])
+        products = stacked @ stacked.t()
+        diagonals = torch.stack([r.values.diagonal() for r in several])
+    else:
+        products = _feature_products([r.values for r in several])
+        diagonals = torch.stack([r.values.square().sum(1) for r in several])
+    m = diagonals.shape[1]
+    traces = diagonals.sum(1)
+    shared = diagonals @ diagonals.t()
+    unbiased = products - m / (m - 2) * shared + torch.outer(traces, traces) / ((m - 1) * (m - 2))
+    return Alignment(_normalise(products), _normalise(unbiased))
+
+
+def _feature_products(several: Sequence[Tensor]) -> Tensor:
+    """Return |X_i^T X_j|_F^2 for all pairs from one product of the features side by side."""
+    side_by_side = torch.cat(list(several), dim=1)
+    squares = (side_by_side.t() @ side_by_side).square()
+    of = torch.repeat_interleave(
+        torch.arange(len(several)), torch.tensor([X.shape[1] for X in several])
+    ).to(squares.device)
+    rows = squares.new_zeros(len(several), squares.shape[1]).index_add_(0, of, squares)
+    return squares.new_zeros(len(several), len(several)).index_add_(1, of, rows)
+
+
+def _normalise(hsic: Tensor) -> Tensor:
+    own = hsic.diagonal()
+    length = torch.where(own > 0, own, math.nan).sqrt()
+    return hsic / length.unsqueeze(0) / length.unsqueeze(1)
+
+
+def _gram(X: Tensor, dtype: torch.dtype) -> Representation:
+    X = X.to(dtype)
+    return Representation((X @ X.t()).double(), True, X.shape[1])
+
+
+def _number(value: Tensor) -> float | None:
+    """Return `value`, or None for NaN: a missing number is null."""
+    return None if bool(value.isnan()) else float(value)
+
+
+def _catch(kept: list[Tensor], name: str, _layer: nn.Module, _args: object, output: object) -> None:
+    if not isinstance(output, Tensor):
+        raise MetricError(f"CKA: layer {name!r} gives {type(output).__name__}, not one tensor")
+    kept.append(output.flatten(1).clone())  # the next layer may work in place
+
+
+def _join(kept: list[Tensor], name: str, num: int) -> Tensor:
+    rows = sum(len(part) for part in kept)
+    if rows != num:
+        raise MetricError(
+            f"CKA: layer {name!r} gave {rows} rows for {num} inputs; a layer must run once per "
+            "forward pass and keep one row per example"
+        )
+    return torch.cat(kept)

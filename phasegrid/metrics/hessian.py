@@ -1,0 +1,135 @@
+"""The Hessian of the mean cross-entropy at trained weights: extreme eigenvalues, trace, spectral density.
+
+H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and biases included, weight decay not
+(Yang et al. 2021, section 2 and appendix A.3, with the published code's choices). One Lanczos run gives lambda_max and lambda_min,
+as algebraic values with their residuals, and the density; the trace is exact where tr(H) = tr(GGN) is known to
+hold and an estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of largest magnitude instead
+and estimates the trace without an error; what BatchNorm does changes the numbers many-fold and is part of the arguments.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.jobs import stream_seed
+from phasegrid.metrics.declared_points import HessianArgs
+from phasegrid.metrics.hvp import HessianOperator
+from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
+from phasegrid.metrics.piecewise import is_piecewise_linear
+from phasegrid.metrics.trace import TraceEstimate, deflated_hutchinson, ggn_trace
+from phasegrid.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
+
+Row = dict[str, float | int | str | None | list[float]]
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Measure the Hessian of one model; `args` are the fields of `HessianArgs`.
+
+    Deterministic in `rng` and the model, which is not changed. `trace` is exact where `trace_stderr` is 0; the eigenvalues
+    lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors. Of several
+    runs the outermost Ritz values are taken.
+
+    Raises:
+        MetricError: if there is not one model, its outputs are not (examples, classes), or a number is not finite.
+    """
+    settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if len(models) != 1:
+        raise MetricError(f"the Hessian is that of one model, got {len(models)}")
+    module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
+    inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
+    H = HessianOperator(module, _as_parameters(inputs, module), labels)
+    spectra = measure_spectrum(H, settings, rng)
+    top = max(spectra, key=lambda s: float(s.ritz_values[-1]))
+    bottom = min(spectra, key=lambda s: float(s.ritz_values[0]))
+    trace = _measure_trace(module, inputs, H, spectra[0], settings, rng)
+    nodes, order = torch.cat([s.ritz_values for s in spectra]).sort()
+    weights = torch.cat([s.weights / len(spectra) for s in spectra])[order]
+    return {
+        "lambda_max": float(top.ritz_values[-1]),
+        "lambda_max_residual": float(top.residuals[-1]),
+        "lambda_min": float(bottom.ritz_values[0]),
+        "lambda_min_residual": float(bottom.residuals[0]),
+        "trace": trace.trace,
+        "trace_stderr": trace.stderr,
+        "trace_method": trace.method,
+        "density_nodes": nodes.tolist(),
+        "density_weights": weights.tolist(),
+        "num_hvps": H.num_products,
+        "num_examples": len(labels),
+        "loss": H.loss,
+        "num_parameters": H.size,
+        "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
+    }
+
+
+def prepare(
+    model: nn.Module,
+    batch_norm: Literal["as_saved", "refreshed", "train"],
+    train_inputs: Tensor,
+    rng: torch.Generator,
+) -> nn.Module:
+    """Copy `model` into eval mode under a BatchNorm policy.
+
+    ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from `rng`. ``train``: statistics of the batch
+    itself; all else, dropout too, stays in eval mode.
+    """
+    module = copy.deepcopy(model).eval()
+    if batch_norm == "refreshed" and has_batch_norm(module):
+        order = torch.randperm(len(train_inputs), generator=rng, device=rng.device)
+        shuffled = train_inputs[order.to(train_inputs.device)]
+        refresh_batch_norm(module, _as_parameters(shuffled, module))
+    if batch_norm == "train":
+        for layer in batch_norm_modules(module):
+            layer.train()
+            layer.track_running_stats = False  # uses the batch's statistics, keeps no others
+    return module
+
+
+def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw `num` training examples without replacement (all, if there are fewer): the same ones for the same `seed`."""
+    rng = torch.Generator().manual_seed(stream_seed(seed, "examples"))
+    chosen = torch.randperm(len(data.train_labels), generator=rng)[:num]
+    chosen = chosen.to(data.train_labels.device)
+    return data.train_inputs[chosen], data.train_labels[chosen]
+
+
+def measure_spectrum(
+    H: HessianOperator, settings: HessianArgs, rng: torch.Generator
+) -> list[Spectrum]:
+    """Run Lanczos from `density_probes` random sign vectors; the first run goes on until lambda_max is known."""
+    like = H.parameters[0]
+    spectra: list[Spectrum] = []
+    for probe in range(settings.density_probes):
+        start = rademacher(H.size, rng, like.dtype, like.device)
+        tolerance = settings.tolerance if probe == 0 else None
+        spectra.append(lanczos(H, start, settings.steps, rng, tolerance))
+        if spectra[0].complete:
+            break
+    return spectra
+
+
+def _measure_trace(
+    module: nn.Module,
+    inputs: Tensor,
+    H: HessianOperator,
+    spectrum: Spectrum,
+    settings: HessianArgs,
+    rng: torch.Generator,
+) -> TraceEstimate:
+    if settings.trace == "auto" and is_piecewise_linear(module):
+        parts = ggn_trace(module, _as_parameters(inputs, module))
+        return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
+    return deflated_hutchinson(H, spectrum, settings.trace_probes, rng)
+
+
+def _as_parameters(inputs: Tensor, module: nn.Module) -> Tensor:
+    """Cast floating `inputs` to the dtype of the parameters."""
+    dtype = next(module.parameters()).dtype
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
