@@ -64,7 +64,7 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
     if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _MAX_HEADER_BYTES):
         raise StoreError(f"reading {where}: cut short, or not a safetensors file ({size} bytes)")
     try:
-        header = json.loads(files.read(name, _LENGTH_BYTES, _LENGTH_BYTES + length))
+        header: dict[str, Any] = json.loads(files.read(name, _LENGTH_BYTES, _LENGTH_BYTES + length))
         tensors = {key: value for key, value in header.items() if key != "__metadata__"}
         end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

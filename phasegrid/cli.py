@@ -7,7 +7,7 @@ cluster; 130 Ctrl-C; 143 SIGTERM.
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -123,7 +123,9 @@ def run(
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
     ] = None,
-    strategy: Annotated[str, typer.Option(help="How packs train: auto, loop, vmap or fused.")] = "auto",
+    strategy: Annotated[
+        Literal["auto", "loop", "vmap", "fused"], typer.Option(help="How packs train.")
+    ] = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
     ] = None,
@@ -134,10 +136,6 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
     """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
-    if strategy not in ("auto", "loop", "vmap", "fused"):
-        raise typer.BadParameter(
-            f"{strategy!r} is not one of auto, loop, vmap, fused", param_hint="--strategy"
-        )
     from phasegrid.session import Where, figures_folder, run_sweep
 
     loaded = _load(sweep, settings)

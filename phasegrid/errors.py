@@ -11,13 +11,36 @@ A message says what was being done, to which thing, what was found, what is allo
 A diverged training is a result, not an error.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One mistake of a sweep: where it stands (line and column from 1; 0 where the source has none, as ``--set #1``),
+    the dotted path of the field, and what was found, what is allowed, did you mean."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
 
 class PhasegridError(Exception):
     """Base of every error that phasegrid raises for its user."""
 
 
 class SweepError(PhasegridError, ValueError):
-    """A sweep file or setting is wrong; the message lists every mistake."""
+    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them where they have a place."""
+
+    def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
 
 
 class DataError(PhasegridError, ValueError):

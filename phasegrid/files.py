@@ -27,7 +27,9 @@ _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, e
 class Files(Protocol):
     """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there: FileNotFoundError."""
 
-    num_readers: int
+    @property
+    def num_readers(self) -> int:
+        """How many reads at a time are worth it."""
 
     def names(self, folder: str) -> list[str]:
         """List every file below `folder`, by its name relative to it; nothing if there is no such folder."""

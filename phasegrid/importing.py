@@ -23,7 +23,8 @@ from phasegrid.metrics.declared_points import AccuracyArgs, CkaArgs, DistanceArg
 from phasegrid.models import MODELS
 from phasegrid.published_csv import CURVE_POINTS, Numbers, Place, read_places
 from phasegrid.recipe import Recipe, Schedule
-from phasegrid.records import metric_fields, plan_rows, trial_fields
+from phasegrid.records import metric_fields, plan_rows
+from phasegrid.schemas import trial_columns
 
 if TYPE_CHECKING:
     from phasegrid.store import Store
@@ -61,7 +62,7 @@ class Published:
     """The CSV as a plan, the records of its trials and its measurements."""
 
     plan: Plan
-    trials: list[dict[str, Json]]
+    trials: list[dict[str, object]]
     measurements: list[Measurement]
 
 
@@ -148,12 +149,12 @@ def _trial(place: Place, seed: int) -> Trial:
     return Trial(content_key(KIND, 1, spec), dataset, network, recipe, seed)
 
 
-def _trial_record(trial: Trial, place: Place, numbers: Numbers) -> dict[str, Json]:
+def _trial_record(trial: Trial, place: Place, numbers: Numbers) -> dict[str, object]:
     def number(name: str) -> float | None:
         return _known(numbers, name, trial.seed)
 
     return {
-        **trial_fields(trial),
+        **trial_columns(trial),
         "outcome": "done",
         "diverged_epoch": None,
         "diverged_update": None,

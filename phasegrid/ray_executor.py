@@ -82,7 +82,11 @@ def probe_storage(url: str) -> None:
         StoreError: naming the nodes that cannot, or that do not see what this process wrote.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_probe)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [
+        node
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
     checks = {
         node["NodeManagerHostname"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -129,7 +133,7 @@ class RayExecutor:
     @property
     def parallel(self) -> int:
         """How many packs the cluster does at once, now."""
-        total = ray.cluster_resources()
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         fits = total.get("CPU", 1.0) / max(self.need.num_cpus, 0.01)
         if self.need.num_gpus:
             fits = min(fits, total.get("GPU", 0.0) / self.need.num_gpus)

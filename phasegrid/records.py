@@ -1,5 +1,4 @@
-"""What a plan and a metric job write about themselves, and why a stored trial is not the planned one. Torch-free.
-"""
+"""What a plan and a metric job write about themselves, and why a stored trial is not the planned one. Torch-free."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

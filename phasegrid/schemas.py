@@ -277,21 +277,25 @@ def _coerce(value: object, kind: pa.DataType) -> object:
         items = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(items, (list, tuple)):
             return [_coerce(item, kind.value_type) for item in items]
-    elif pa.types.is_floating(kind):
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            number = float(value)
-            if math.isnan(number):
-                raise ValueError("found NaN; a missing number is None")
-            return number
-    elif pa.types.is_integer(kind):
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            return int(value)
-    elif pa.types.is_boolean(kind):
-        if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's bool is not a bool
-            return bool(value)
     elif pa.types.is_timestamp(kind):
         if isinstance(value, datetime) and value.tzinfo is not None:
             return value.astimezone(UTC)
-    elif isinstance(value, str):
-        return value
+    elif pa.types.is_string(kind):
+        if isinstance(value, str):
+            return value
+    elif pa.types.is_boolean(kind) == _is_bool(value) and isinstance(value, _accepted(kind)):
+        plain = value.item() if hasattr(value, "item") else value
+        if isinstance(plain, float) and math.isnan(plain):
+            raise ValueError("found NaN; a missing number is None")
+        return float(plain) if pa.types.is_floating(kind) else plain
     raise TypeError(f"found {value!r} of type {type(value).__name__}")
+
+
+def _is_bool(value: object) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # numpy's is not Python's
+
+
+def _accepted(kind: pa.DataType) -> type:
+    if pa.types.is_boolean(kind):
+        return object
+    return numbers.Integral if pa.types.is_integer(kind) else numbers.Real

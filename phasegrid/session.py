@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from rich.console import Console
 
@@ -38,7 +39,7 @@ class Where:
     max_in_flight: int | None = None
     num_cpus: int | None = None
     device: str | None = None
-    strategy: str = "auto"
+    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
 
 
 def run_sweep(
@@ -213,4 +214,3 @@ def _missing(plan: Plan, store: Store) -> bool:
 def figures_folder(sweep: str, output: Path | None) -> Path:
     """Return where a sweep's figures go: `output`, or ``figures/<sweep>`` beside the current folder."""
     return output or Path("figures") / sweep
-

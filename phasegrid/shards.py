@@ -126,13 +126,13 @@ def read(
     else:
         names = [shard_name(table, key) for key in sorted(set(keys) - held)]
     parts += read_shards(files, table, names, wanted)
-    joined = _join(parts, table, wanted)
+    rows = join(parts, table, wanted)
     if columns is None:
-        return joined
-    unknown = [column for column in columns if column not in joined.schema.names]
+        return rows
+    unknown = [column for column in columns if column not in rows.schema.names]
     if unknown:
         raise StoreError(f"reading table {table}: it has no column {unknown[0]!r}")
-    return joined.select(list(columns))
+    return rows.select(list(columns))
 
 
 def read_shards(
@@ -150,7 +150,7 @@ def read_shards(
             )
             parts = [part for part in batch if part is not None]
             if parts:
-                yield _join(parts, table, columns).combine_chunks()
+                yield join(parts, table, columns).combine_chunks()
 
 
 def read_shard(
@@ -173,6 +173,15 @@ def read_shard(
             "files, deleting one has its job done again"
         ) from error
     return _conform(rows, table, columns, where)
+
+
+def join(parts: Sequence[pa.Table], table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Join parts of one table; a column that only some have is null in the others."""
+    schema = merged_schema([part.schema for part in parts], table)
+    if columns is not None:
+        schema = pa.schema([schema.field(c) for c in columns if c in schema.names])
+    filled = [part if part.schema.equals(schema) else _fill(part, schema) for part in parts]
+    return pa.concat_tables(filled) if filled else schema.empty_table()
 
 
 def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
@@ -202,15 +211,6 @@ def _keep(part: pa.Table, naming: str, keys: Collection[str] | None) -> pa.Table
     if keys is None:
         return part
     return part.filter(pc.is_in(part[naming], value_set=pa.array(sorted(keys), pa.string())))
-
-
-def _join(parts: list[pa.Table], table: str, columns: Sequence[str] | None) -> pa.Table:
-    """Join parts of one table; a column that only some have is null in the others."""
-    schema = merged_schema([part.schema for part in parts], table)
-    if columns is not None:
-        schema = pa.schema([schema.field(c) for c in columns if c in schema.names])
-    filled = [part if part.schema.equals(schema) else _fill(part, schema) for part in parts]
-    return pa.concat_tables(filled) if filled else schema.empty_table()
 
 
 def _fill(part: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -14,7 +14,7 @@ from rich.table import Table
 from phasegrid import cost
 from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import Plan
+from phasegrid.jobs import MetricJob, Plan, Trial
 from phasegrid.makespan import simulate_makespan
 from phasegrid.overview import learn_costs, stored_keys, tally
 from phasegrid.plan import make_packs, make_plan, metric_names
@@ -36,7 +36,8 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     packs = make_packs(plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections))
     seconds = {"trials": 0.0, **dict.fromkeys(metric_names(plan), 0.0)}
     for cell in plan.cells:
-        for job in (*cell.trials, *cell.metric_jobs):
+        jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)
+        for job in jobs:
             if job.key not in stored:
                 kind = cost.kind_of(job)
                 seconds["trials" if kind == "trial" else kind] += cost.predict_seconds(

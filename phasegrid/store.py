@@ -60,7 +60,7 @@ class Store:
                 meets a folder that holds other things.
         """
         files = open_files(url)
-        with _reported(f"opening store {url}"):
+        with reported(f"opening store {url}"):
             marker = _read_marker(files, url)
             if marker is None and not create:
                 raise StoreError(
@@ -69,14 +69,28 @@ class Store:
                 )
             if create:
                 marker = _make(files, url) if marker is None else marker
-                probe = f"{TEMPORARY}/probe.{uuid.uuid4().hex}"
-                files.create(probe, b"can this be written?")
-                files.delete(probe)
-        return Store(url, files, str((marker or {})["id"]))
+        store = Store(url, files, str((marker or {}).get("id")))
+        if create:
+            store.probe()
+        return store
+
+    def probe(self) -> None:
+        """Write a file, read it back and delete it.
+
+        Raises:
+            StoreError: if any of this fails.
+        """
+        name = f"{TEMPORARY}/probe.{uuid.uuid4().hex}"
+        with reported(f"writing to store {self.url}"):
+            self.files.create(name, self.id.encode())
+            found = self.files.read(name)
+            self.files.delete(name)
+        if found != self.id.encode():
+            raise StoreError(f"writing to store {self.url}: what was written is not what is read")
 
     def stored(self, table: str) -> set[str]:
         """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and the compacted copy."""
-        with _reported(f"listing table {table} of {self.url}"):
+        with reported(f"listing table {table} of {self.url}"):
             keys = set(shards.listed(self.files, table))
             column = shards.naming_column(table)
             copy = shards.read_shard(self.files, table, shards.compacted_name(table), [column])
@@ -84,7 +98,7 @@ class Store:
 
     def has(self, table: str, key: str) -> bool:
         """Say whether a table holds `key`, from one look-up (two if the key is not there and the table is compacted)."""
-        with _reported(f"looking up {key} in table {table} of {self.url}"):
+        with reported(f"looking up {key} in table {table} of {self.url}"):
             if self.files.exists(shards.shard_name(table, key)):
                 return True
             column = shards.naming_column(table)
@@ -117,7 +131,7 @@ class Store:
         epochs = [{**epoch, "key": key} for epoch in history]
         if epochs:
             table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
-        with _reported(f"writing {where} to {self.url}"):
+        with reported(f"writing {where} to {self.url}"):
             if self.has("trials", key):
                 return False
             if data is not None:
@@ -157,7 +171,7 @@ class Store:
             [full | dict(row) for row in rows or ({},)],
             where,
         )
-        with _reported(f"writing {where} to {self.url}"):
+        with reported(f"writing {where} to {self.url}"):
             return self.files.create(shards.shard_name(table, key), shards.encode(typed))
 
     def put_failure(self, record: Mapping[str, object]) -> str:
@@ -168,7 +182,7 @@ class Store:
         """
         full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **record}
         table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
-        with _reported(f"writing a failure to {self.url}"):
+        with reported(f"writing a failure to {self.url}"):
             self.files.create(shards.shard_name("failures", str(full["id"])), shards.encode(table))
         return str(full["id"])
 
@@ -181,7 +195,7 @@ class Store:
         name = shards.shard_name("plans", sweep)
         full = [{**row, "sweep": sweep} for row in rows]
         table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
-        with _reported(f"writing the plan of {sweep} to {self.url}"):
+        with reported(f"writing the plan of {sweep} to {self.url}"):
             self._replace(name, shards.encode(table))
 
     def read_table(
@@ -198,18 +212,33 @@ class Store:
         Raises:
             StoreError: naming the file, if one is damaged or has other types than it should.
         """
-        with _reported(f"reading table {name} of {self.url}"):
+        with reported(f"reading table {name} of {self.url}"):
             return shards.read(self.files, name, columns, keys)
 
     def sweeps(self) -> list[str]:
         """List the sweeps that have a plan here."""
-        with _reported(f"listing plans of {self.url}"):
+        with reported(f"listing plans of {self.url}"):
             return sorted(shards.listed(self.files, "plans"))
 
     def metrics(self) -> list[str]:
         """List the metrics that were measured here."""
-        with _reported(f"listing metrics of {self.url}"):
+        with reported(f"listing metrics of {self.url}"):
             return sorted(shards.metric_names(self.files))
+
+    def read_plan(self, sweep: str) -> pa.Table:
+        """Read the grid of one sweep; empty if there is none of that name."""
+        return self.read_table("plans", keys=[sweep])
+
+    def trial_outcome(self, key: str) -> str:
+        """Return ``done`` or ``diverged``.
+
+        Raises:
+            StoreError: if the trial is not stored.
+        """
+        outcomes = self.read_table("trials", columns=["outcome"], keys=[key])["outcome"]
+        if not len(outcomes):
+            raise StoreError(f"reading trial {key} of {self.url}: it is not stored")
+        return str(outcomes[0].as_py())
 
     def read_checkpoint(self, key: str, epoch: int | None = None) -> dict[str, "Tensor"]:
         """Return the weights that a trial is known by, or those after `epoch`, as CPU tensors.
@@ -218,7 +247,7 @@ class Store:
             StoreError: if they are not stored or damaged.
         """
         name = _checkpoint_name(key, epoch)
-        with _reported(f"reading checkpoint {key} of {self.url}"):
+        with reported(f"reading checkpoint {key} of {self.url}"):
             try:
                 data = self.files.read(name)
             except FileNotFoundError as error:
@@ -242,7 +271,7 @@ class Store:
 
     def write_log(self, name: str, text: str) -> str:
         """Write a log, in place of an earlier one of that name; return where it is."""
-        with _reported(f"writing log {name} to {self.url}"):
+        with reported(f"writing log {name} to {self.url}"):
             self._replace(_log_name(name), text.encode())
         return self.log_path(name)
 
@@ -292,7 +321,7 @@ def _make(files: Files, url: str) -> dict[str, object] | None:
 
 
 @contextmanager
-def _reported(doing: str) -> Iterator[None]:
+def reported(doing: str) -> Iterator[None]:
     """Turn whatever a file system raises (object stores have errors of their own) into a StoreError."""
     try:
         yield

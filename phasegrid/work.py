@@ -9,9 +9,10 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, overload
+from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -21,14 +22,16 @@ from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import StoreError
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
+from phasegrid.members import EpochRecord, Trained
 from phasegrid.models.building import build_model
 from phasegrid.plugins import resolve
 from phasegrid.provenance import provenance
 from phasegrid.records import metric_fields
-from phasegrid.schemas import trial_columns
 from phasegrid.run import Stopped
+from phasegrid.schemas import trial_columns
+from phasegrid.stacking import Strategy
 from phasegrid.store import Store
-from phasegrid.train import Trained, train_pack
+from phasegrid.train import train_pack
 from phasegrid.weights import evaluate
 
 
@@ -41,7 +44,7 @@ class Place:
 
     device: str | None = None
     threads: int = 1
-    strategy: str = "auto"
+    strategy: Strategy | Literal["auto"] = "auto"
     snapshot_every_s: float = 60.0
 
 
@@ -83,7 +86,7 @@ def _train(
             trials,
             data,
             device=device,
-            strategy=place.strategy,  # type: ignore[arg-type]  # checked by the command line
+            strategy=place.strategy,
             snapshots=snapshots,
             snapshot_every_s=place.snapshot_every_s,
             on_epoch=on_epoch,
@@ -91,16 +94,8 @@ def _train(
     except Exception as error:
         return outcomes + [_failed(store, pack, trial.key, error) for trial in trials]
     for trial, result, dataset in zip(trials, trained, data, strict=True):
-        outcomes.append(
-            _guarded(
-                store,
-                pack,
-                trial.key,
-                lambda t=trial, r=result, d=dataset: _publish_trial(
-                    store, t, r, d, device, len(trials)
-                ),
-            )
-        )
+        publish = partial(_publish_trial, store, trial, result, dataset, device, len(trials))
+        outcomes.append(_guarded(store, pack, trial.key, publish))
     snapshots.clear()
     return outcomes
 
@@ -180,12 +175,8 @@ def _measure_group(
     for job in jobs:
         diverged = [key for key in job.trials if bench.diverged(key)]
         if diverged:
-            why = f"trial {diverged[0]} diverged"
-            outcomes.append(
-                _guarded(
-                    store, pack, job.key, lambda j=job, w=why: bench.publish_void(metric, j, w)
-                )
-            )
+            publish = partial(bench.publish_void, metric, job, f"trial {diverged[0]} diverged")
+            outcomes.append(_guarded(store, pack, job.key, publish))
         else:
             sound.append(job)
     if metric.compute_many is not None and len(sound) > 1:
@@ -193,7 +184,7 @@ def _measure_group(
         if len(same_data) == 1:
             return outcomes + _measure_many(pack, store, bench, metric, sound)
     for job in sound:
-        outcomes.append(_guarded(store, pack, job.key, lambda j=job: bench.measure(metric, j)))
+        outcomes.append(_guarded(store, pack, job.key, partial(bench.measure, metric, job)))
     return outcomes
 
 
@@ -214,11 +205,11 @@ def _measure_many(
             **_arguments(jobs[0], metric),
         )
     except Exception:
-        return [_guarded(store, pack, j.key, lambda j=j: bench.measure(metric, j)) for j in jobs]
+        return [_guarded(store, pack, j.key, partial(bench.measure, metric, j)) for j in jobs]
     seconds = (time.perf_counter() - started) / len(jobs)
     assert isinstance(tables, list)
     return [
-        _guarded(store, pack, job.key, lambda j=job, r=rows: bench.publish(metric, j, r, seconds))
+        _guarded(store, pack, job.key, partial(bench.publish, metric, job, rows, seconds))
         for job, rows in zip(jobs, tables, strict=True)
     ]
 
@@ -373,13 +364,13 @@ def _generator(key: str) -> torch.Generator:
 def _arguments(job: MetricJob, metric: Metric) -> dict[str, Any]:
     """Return the arguments of a metric as its dataclass types them (JSON lists become tuples)."""
     defaults = metric.args()
-    args = {name: getattr(defaults, name) for name in metric.args.__dataclass_fields__}
+    args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
     return {**args, **given}
 
 
-def _as_row(record: object) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}  # type: ignore[attr-defined]
+def _as_row(record: EpochRecord) -> dict[str, Any]:
+    return {spec.name: getattr(record, spec.name) for spec in fields(record)}
 
 
 @contextmanager

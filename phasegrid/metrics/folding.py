@@ -10,6 +10,9 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -61,7 +64,7 @@ def is_plain(layer: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
 class FoldedConvolution(nn.Module):
     """A convolution and the BatchNorm layer after it, as one convolution."""
 
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm1d) -> None:
+    def __init__(self, conv: Convolution, norm: BatchNorm) -> None:
         super().__init__()
         self.conv, self.norm = conv, norm
 
@@ -78,7 +81,8 @@ class FoldedConvolution(nn.Module):
         if norm.affine:
             bias = bias + norm.bias
         weight = conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1))
-        return conv._conv_forward(x, weight, bias)
+        y: Tensor = conv._conv_forward(x, weight, bias)
+        return y
 
 
 def _can_fold(node: fx.Node, layers: dict[str, nn.Module], calls: Counter[int]) -> bool:

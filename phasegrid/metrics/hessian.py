@@ -24,7 +24,7 @@ from phasegrid.metrics.piecewise import is_piecewise_linear
 from phasegrid.metrics.trace import TraceEstimate, deflated_hutchinson, ggn_trace
 from phasegrid.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
 
-Row = dict[str, float | int | str | None | list[float]]
+Row = dict[str, float | int | str | list[float] | None]
 
 
 def compute(

@@ -51,7 +51,7 @@ class HessianOperator:
         self.size = sum(p.numel() for p in self.parameters)
         self.num_products = 0
         if inputs.dim() == 4:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = module.to(memory_format=torch.channels_last)
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         self._network = fold_batch_norm(module)
         self._inputs, self._labels = inputs, labels
@@ -62,12 +62,8 @@ class HessianOperator:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (P,)."""
         self.num_products += 1
-        parts = [
-            part.view(p.shape)
-            for part, p in zip(
-                vector.split([p.numel() for p in self.parameters]), self.parameters, strict=True
-            )
-        ]
+        pieces = torch.split(vector, [p.numel() for p in self.parameters])
+        parts = [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
         if self._kept is not None:
             return self._multiply(self._kept, parts, keep=True)
         product = torch.zeros_like(vector)

@@ -10,4 +10,4 @@ def predict(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> Tensor:
     """Return the outputs (N, ...) of `module` in eval mode on `inputs` (N, ...); modes are restored."""
     with kept_modes(module), torch.inference_mode():
         module.eval()
-        return torch.cat([module(batch) for batch in inputs.split(batch_size)])
+        return torch.cat([module(batch) for batch in torch.split(inputs, batch_size)])

@@ -55,7 +55,7 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
     totals = dict.fromkeys(sorted(trainable), 0.0)
     with torch.enable_grad():
         chunk = _chunk_size(network, records, inputs)
-        for part in inputs.split(chunk):
+        for part in torch.split(inputs, chunk):
             for name, value in _chunk_trace(network, records, part).items():
                 if name in trainable:
                     totals[name] += value / len(inputs)
@@ -112,7 +112,7 @@ def _record(
     (a,) = args
     a = a.detach()
     if isinstance(layer, nn.Conv2d):
-        square_norms, held = _convolution(layer, a, output)
+        square_norms, held = _convolution(layer, a)
     elif isinstance(layer, nn.Linear):
         a = a.reshape(len(a), -1, a.shape[-1]).clone()
         square_norms, held = partial(_linear_norms, a), a.numel()
@@ -126,9 +126,7 @@ def _record(
     return output.clone()  # a later operation may write into what it gets
 
 
-def _convolution(
-    layer: nn.Conv2d, a: Tensor, output: Tensor
-) -> tuple[Callable[[Tensor], dict[str, Tensor]], int]:
+def _convolution(layer: nn.Conv2d, a: Tensor) -> tuple[Callable[[Tensor], dict[str, Tensor]], int]:
     """Prepare a convolution's input (n, ...) for the norms of per-example gradients.
 
     |sum_l g_l a_l^T|^2 is taken from the (Cout, D) sums, or where the map is smaller than D from the products of places,
@@ -171,10 +169,8 @@ def _linear_norms(a: Tensor, g: Tensor) -> dict[str, Tensor]:
     n = len(g)
     rows = g.reshape(n, -1, g.shape[-1])
     if a.shape[1] == 1:
-        weight = _square(a, n) * _square(rows, n)
-    else:
-        weight = _square(rows.transpose(1, 2) @ a, n)
-    return {"weight": weight, "bias": _square(rows.sum(1), n)}
+        return {"weight": _square(a, n) * _square(rows, n), "bias": _square(rows, n)}
+    return {"weight": _square(rows.transpose(1, 2) @ a, n), "bias": _square(rows.sum(1), n)}
 
 
 def _norm_norms(normalised: Tensor, g: Tensor) -> dict[str, Tensor]:
@@ -186,7 +182,8 @@ def _norm_norms(normalised: Tensor, g: Tensor) -> dict[str, Tensor]:
 
 
 def _square(values: Tensor, n: int) -> Tensor:
-    return torch.linalg.vector_norm(values.reshape(n, -1), dim=1, dtype=torch.float64) ** 2
+    norms: Tensor = torch.linalg.vector_norm(values.reshape(n, -1), dim=1, dtype=torch.float64)
+    return norms.square()
 
 
 def _chunk_trace(network: nn.Module, records: list[_Record], inputs: Tensor) -> dict[str, float]:

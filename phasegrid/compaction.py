@@ -1,0 +1,107 @@
+"""Copy the many small files of each table into one, so that reading is fast. Nothing is deleted.
+
+A copy holds the rows of the copy before it and of the files that were not in that one; deleting ``tables/`` and compacting
+again makes it anew. Plans are few and change, so they are not copied.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phasegrid import shards
+from phasegrid.files import Files
+from phasegrid.store import Store, reported
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of one table: files newly copied, rows of the copy, and how long it took."""
+
+    table: str
+    num_new_files: int
+    num_rows: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        if not self.num_new_files:
+            return f"{self.table}: {self.num_rows} rows, nothing new"
+        rate = self.num_new_files / max(self.seconds, 1e-9)
+        return (
+            f"{self.table}: {self.num_new_files} files copied, {self.num_rows} rows, "
+            f"{self.seconds:.1f} s ({rate:.0f} files/s)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What `compact` did, table by table."""
+
+    tables: tuple[Compacted, ...]
+
+    def lines(self) -> list[str]:
+        """Return one line a table, for people."""
+        return [str(table) for table in self.tables] or ["nothing to compact"]
+
+
+def compact(store: Store) -> Compaction:
+    """Write ``tables/<table>.parquet`` for every table that has files its copy does not hold.
+
+    May run beside writers: a file that appears meanwhile is read as a file until the next time.
+
+    Raises:
+        StoreError: naming the file, if one is damaged; the copy before stays.
+    """
+    tables = ["trials", "histories", "failures", *(f"metrics/{name}" for name in store.metrics())]
+    done = []
+    for table in tables:
+        with reported(f"compacting table {table} of {store.url}"):
+            result = _compact_table(store.files, table)
+        if result is not None:
+            done.append(result)
+    return Compaction(tuple(done))
+
+
+def _compact_table(files: Files, table: str) -> Compacted | None:
+    started = time.perf_counter()
+    column = shards.naming_column(table)
+    old = shards.read_shard(files, table, shards.compacted_name(table), [column])
+    held = set() if old is None else set(old[column].to_pylist())
+    new = [name for key, name in sorted(shards.listed(files, table).items()) if key not in held]
+    if not new:
+        return None if old is None else Compacted(table, 0, len(old), 0.0)
+    num_rows = _write_copy(files, table, new)
+    return Compacted(table, len(new), num_rows, time.perf_counter() - started)
+
+
+def _write_copy(files: Files, table: str, new: list[str]) -> int:
+    """Write the copy batch by batch; the whole of a metric's table first, whose columns may differ between versions."""
+    parts = _parts(files, table, new)
+    if table.startswith("metrics/"):
+        parts = iter([shards.join(list(parts), table)])
+    num_rows = 0
+
+    def write(file: BinaryIO) -> None:
+        nonlocal num_rows
+        writer = None
+        for part in parts:
+            if writer is None:
+                writer = pq.ParquetWriter(file, part.schema, compression="zstd", store_schema=False)
+            writer.write_table(part)
+            num_rows += len(part)
+        if writer is not None:
+            writer.close()
+
+    files.replace(shards.compacted_name(table), write)
+    return num_rows
+
+
+def _parts(files: Files, table: str, new: list[str]) -> Iterator[pa.Table]:
+    old = shards.read_shard(files, table, shards.compacted_name(table))
+    if old is not None:
+        yield old
+    yield from shards.read_shards(files, table, new)

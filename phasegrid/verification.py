@@ -1,0 +1,246 @@
+"""Check a store: every file readable, of the declared schema and about what its name says; plans, rows and weights agree.
+
+Nothing is repaired. Files that are being written are not visible, so a running sweep is no problem; trials that it
+has not done yet are reported as missing.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from phasegrid import checkpoints, shards
+from phasegrid.errors import StoreError
+from phasegrid.files import TEMPORARY, Files
+from phasegrid.schemas import TABLES
+from phasegrid.store import Store, reported
+
+T = TypeVar("T")
+
+STALE_S = 3600.0  # a temporary file older than this was left by a process that died
+_CHECKPOINT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: which file (or table, or sweep), what, and what to do about it."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.where}: {self.what}"
+
+
+def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[Problem]:
+    """Return what is wrong with a store; an empty list if nothing is.
+
+    `sweep` narrows the check of plans, trials, histories and checkpoints to one sweep (measurements are all checked). `deep` reads
+    every checkpoint too: its numbers must be finite and its SHA-256 the one in the trial's row.
+
+    Raises:
+        StoreError: if the store cannot be reached, or there is no such sweep.
+    """
+    with reported(f"verifying {store.url}"):
+        files = store.files
+        if sweep is not None and sweep not in store.sweeps():
+            raise StoreError(f"verifying {store.url}: there is no sweep {sweep!r}")
+        problems = _check_table(files, "plans", None if sweep is None else {sweep})
+        keys = None if sweep is None else _planned(files, sweep)
+        for table in ("trials", "histories"):
+            problems += _check_table(files, table, keys)
+        for table in ("failures", *(f"metrics/{name}" for name in store.metrics())):
+            problems += _check_table(files, table, None)
+        problems += _check_copies(files, store.metrics())
+        problems += _check_weights(files, keys, deep)
+        for name in store.sweeps() if sweep is None else [sweep]:
+            problems += _check_plan(store, name)
+        problems += _check_temporary(files)
+    return problems
+
+
+def _check_table(files: Files, table: str, keys: set[str] | None) -> list[Problem]:
+    folder = shards.table_folder(table)
+    listing = [f"{folder}/{name}" for name in files.names(folder)]
+    expected = [name for name in listing if _is_expected(table, name)]
+    problems = [
+        Problem(files.path(name), f"does not belong into table {table}; move it out of there")
+        for name in sorted(set(listing) - set(expected))
+    ]
+    if keys is not None:
+        expected = [name for name in expected if _key(name) in keys]
+    schemas: set[pa.Schema] = set()
+    for found in _each(files, expected, lambda name: _check_shard(files, table, name)):
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            schemas.add(found)
+    try:
+        shards.merged_schema(list(schemas), table)
+    except StoreError as error:
+        problems.append(Problem(files.path(folder), str(error)))
+    return problems
+
+
+def _check_shard(files: Files, table: str, name: str) -> Problem | pa.Schema:
+    where = files.path(name)
+    try:
+        rows = shards.read_shard(files, table, name)
+    except StoreError as error:
+        return Problem(where, str(error))
+    if rows is None:
+        return Problem(where, "was listed but is gone")
+    said = set(rows[shards.naming_column(table)].to_pylist())
+    if said != {_key(name)}:
+        return Problem(where, f"its rows are about {sorted(map(str, said))}; delete it")
+    if table == "trials" and len(rows) != 1:
+        return Problem(where, f"{len(rows)} rows found, one is expected; delete it")
+    if table == "histories" and len(set(rows["epoch"].to_pylist())) != len(rows):
+        return Problem(where, "an epoch is there twice; delete it and its trial")
+    schema: pa.Schema = rows.schema
+    return schema
+
+
+def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
+    tables = [*TABLES, *(f"metrics/{name}" for name in metrics)]
+    known = {shards.compacted_name(table): table for table in tables if table != "plans"}
+    for found in files.names(shards.COMPACTED):
+        name = f"{shards.COMPACTED}/{found}"
+        if name not in known:
+            yield Problem(files.path(name), "is a copy of no table; delete it")
+            continue
+        try:
+            copy = shards.read_shard(files, known[name], name)
+        except StoreError as error:
+            yield Problem(files.path(name), f"{error} (a copy: delete it and compact again)")
+            continue
+        if known[name] == "trials" and copy is not None:
+            twice = len(copy) - pc.count_distinct(copy["key"]).as_py()
+            if twice:
+                yield Problem(files.path(name), f"{twice} trials are there twice; delete it")
+
+
+def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Problem]:
+    """Check that every trial that says so has weights, that they are whole, and that they are of a trial."""
+    columns = ["key", "outcome", "checkpoint_sha256"]
+    rows = shards.join(list(_readable(files, "trials", columns)), "trials", columns).to_pylist()
+    digests = {str(row["key"]): row["checkpoint_sha256"] for row in rows}
+    diverged = {str(row["key"]) for row in rows if row["outcome"] == "diverged"}
+    wanted = digests.keys() if keys is None else digests.keys() & keys
+    listing = files.names("checkpoints")
+    matches = {name: _CHECKPOINT.fullmatch(name) for name in listing}
+    problems = [
+        Problem(files.path(f"checkpoints/{name}"), "is not a checkpoint; move it out of there")
+        for name, match in matches.items()
+        if match is None
+    ]
+    there = {match.group(2) for match in matches.values() if match and not match.group(3)}
+    problems += [
+        Problem(f"trial {key}", "its checkpoint is missing; delete its row to train it again")
+        for key in sorted(wanted)
+        if digests[key] is not None and key not in there
+    ]
+    names = [f"checkpoints/{n}" for n, match in matches.items() if match and match[2] in wanted]
+
+    def check(name: str) -> Problem | None:
+        key = name.rpartition("/")[2].partition(".")[0]
+        digest = digests[key] if name.endswith(f"{key}.safetensors") else None
+        return _check_checkpoint(files, name, digest, key not in diverged, deep)
+
+    return problems + [found for found in _each(files, names, check) if found is not None]
+
+
+def _check_checkpoint(
+    files: Files, name: str, digest: str | None, finite: bool, deep: bool
+) -> Problem | None:
+    where = files.path(name)
+    try:
+        checkpoints.read_header(files, name)
+    except StoreError as error:
+        return Problem(where, str(error))
+    if not deep:
+        return None
+    data = files.read(name)
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        return Problem(where, "is not what was written with its trial (SHA-256 differs)")
+    bad = checkpoints.non_finite(data) if finite else []
+    return Problem(where, f"NaN or infinity in {', '.join(bad[:3])}") if bad else None
+
+
+def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
+    """Check that what a sweep plans is stored, and that its plan holds no place twice."""
+    try:
+        rows = store.read_plan(sweep).to_pylist()
+    except StoreError:
+        return  # reported as a damaged file
+    places = [(row["cell"], row["seed"]) for row in rows]
+    if len(set(places)) != len(places):
+        yield Problem(f"sweep {sweep}", "a seed of a cell is planned twice; run it again")
+    planned = {row["key"] for row in rows}
+    missing = sorted(planned - _stored_keys(store))
+    if missing:
+        yield Problem(
+            f"sweep {sweep}",
+            f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]}); run it again",
+        )
+
+
+def _stored_keys(store: Store) -> set[str]:
+    """Return the keys of the stored trials, without those only in a copy that cannot be read."""
+    try:
+        return store.stored("trials")
+    except StoreError:
+        return set(shards.listed(store.files, "trials"))
+
+
+def _check_temporary(files: Files) -> Iterator[Problem]:
+    for name in files.names(TEMPORARY):
+        modified = files.modified(f"{TEMPORARY}/{name}")
+        if modified is None or time.time() - modified > STALE_S:
+            yield Problem(
+                files.path(f"{TEMPORARY}/{name}"), "was left by a process that died; delete it"
+            )
+
+
+def _planned(files: Files, sweep: str) -> set[str]:
+    try:
+        rows = shards.read(files, "plans", ["key"], [sweep])
+    except StoreError:
+        return set()  # reported as a damaged file
+    return set(rows["key"].to_pylist())
+
+
+def _readable(files: Files, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read what can be read of a table's files; the rest is reported elsewhere."""
+
+    def attempt(name: str) -> pa.Table | None:
+        try:
+            return shards.read_shard(files, table, name, columns)
+        except StoreError:
+            return None
+
+    names = [n for n in shards.listed(files, table).values() if _is_expected(table, n)]
+    return (rows for rows in _each(files, names, attempt) if rows is not None)
+
+
+def _each(files: Files, names: Iterable[str], check: Callable[[str], T]) -> Iterator[T]:
+    with ThreadPoolExecutor(files.num_readers) as pool:
+        yield from pool.map(check, names)
+
+
+def _is_expected(table: str, name: str) -> bool:
+    try:
+        return shards.shard_name(table, _key(name)) == name
+    except StoreError:
+        return False
+
+
+def _key(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(shards.SUFFIX)
