@@ -84,18 +84,7 @@ def cuts(
     shades = colormaps["viridis_r"](np.linspace(0.12, 0.95, max(len(chosen), 2)))
     for shade, label in zip(shades, chosen, strict=False):
         rows = table[table[other] == label].set_index(f"{along}_label").reindex(list(x_axis.labels))
-        ax.errorbar(
-            x_axis.centres,
-            rows["value"].to_numpy(dtype=float),
-            yerr=rows["stderr"].to_numpy(dtype=float),
-            color=shade,
-            linewidth=1.1,
-            marker="o",
-            markersize=2.6,
-            elinewidth=0.8,
-            capsize=1.5,
-            label=f"{lines.name} {label}" if lines.name else None,
-        )
+        _line(ax, x_axis, rows, shade, f"{lines.name} {label}" if lines.name else None)
     _line_axes(ax, x_axis, quantity)
     if quantity.centre is not None:
         ax.axhline(quantity.centre, color="0.5", linewidth=0.6, zorder=0)
@@ -110,6 +99,23 @@ def cuts(
     if legend and lines.name:
         ax.legend()
     return ax
+
+
+def _line(
+    ax: Axes, x_axis: Axis, rows: pd.DataFrame, colour: tuple[float, ...], label: str | None
+) -> None:
+    ax.errorbar(
+        x_axis.centres,
+        rows["value"].to_numpy(dtype=float),
+        yerr=rows["stderr"].to_numpy(dtype=float),
+        color=colour,
+        linewidth=1.1,
+        marker="o",
+        markersize=2.6,
+        elinewidth=0.8,
+        capsize=1.5,
+        label=label,
+    )
 
 
 def _line_axes(ax: Axes, x_axis: Axis, quantity: Quantity) -> None:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from phasegrid.results import open_results
 
 from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid
 from analysis.quantities import QUANTITIES, Quantity, plain_quantity
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.errors import SweepError
 from phasegrid.jobs import canonical_json
+from phasegrid.results import open_results
 
 if TYPE_CHECKING:
     from phasegrid.results import Results
 
-METRIC_BASE_COLUMNS = frozenset({"trial_a", "trial_b", "seed_a", "seed_b", "seconds"})
-"""Columns that every metric's table has and that may look like a measurement."""
+NOT_MEASURED = frozenset(
+    {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
+)
+"""Columns of numbers that every metric's rows have beside what was measured (and ``arg.*``, ``facet.*``)."""
 
 
 def open_store(path: str | Path) -> "Results":
@@ -47,13 +49,16 @@ def build_grid(
 ) -> Grid:
     """Put the tables of a store together into the grid of one sweep.
 
+    `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
+    ``cell``.
+
     A metric stored in several ways (different `args`) becomes variants of its quantities: the way that covers most
     of this sweep keeps the plain name (ties: the declared defaults), the others are named by what differs,
     ``cka[mixup_alpha=4]``.
     """
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
-    parts = [_trial_values(stored), *(_metric_values(m, t, plan) for m, t in metrics.items())]
+    parts = [_trial_values(stored), *(_metric_values(m, t) for m, t in metrics.items())]
     values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
     values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
@@ -63,7 +68,7 @@ def build_grid(
         _path(plan, "temperature_path"),
         cells,
         values,
-        _curves(metrics.get("connectivity"), plan),
+        _curves(metrics.get("connectivity")),
     )
 
 
@@ -125,8 +130,7 @@ def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _metric_values(metric: str, table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    rows = _placed(table, plan)
+def _metric_values(metric: str, rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
     suffixes = _variants(metric, rows)
@@ -136,6 +140,8 @@ def _metric_values(metric: str, table: pd.DataFrame, plan: pd.DataFrame) -> pd.D
             continue
         part = rows.assign(
             quantity=[_full_name(what, *row) for row in zip(suffixes, _layers(rows), strict=True)],
+            seed_a=rows["seed_a"].astype(float),
+            seed_b=rows["seed_b"].astype(float),
             value=rows[what.column].astype(float),
             stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
         )
@@ -147,24 +153,6 @@ def _metric_values(metric: str, table: pd.DataFrame, plan: pd.DataFrame) -> pd.D
     return values
 
 
-def _placed(table: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Give every row of a metric its cell: the one that holds all its trials, through the plan."""
-    if table.empty:
-        return pd.DataFrame()
-    where = plan[["key", "cell"]]
-    rows = table.drop(columns=["cell"], errors="ignore").rename(columns={"key": "job"})
-    rows = rows.merge(where.rename(columns={"key": "trial_a"}), on="trial_a")
-    pairs = set(zip(where["key"], where["cell"], strict=True))
-    inside = [
-        pd.isna(b) or (b, cell) in pairs
-        for b, cell in zip(rows["trial_b"], rows["cell"], strict=True)
-    ]
-    rows = rows[np.asarray(inside, dtype=bool)].reset_index(drop=True)
-    seeds = ["seed_a", "seed_b"]
-    rows[seeds] = rows[seeds].astype(float)
-    return rows
-
-
 def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
     """Return what is declared of a metric, or every column of real numbers of one that is not."""
     declared = [what for what in QUANTITIES.values() if what.table == metric]
@@ -173,7 +161,9 @@ def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
     columns = [
         str(column)
         for column, kind in rows.dtypes.items()
-        if kind == np.dtype("float64") and column not in METRIC_BASE_COLUMNS
+        if kind == np.dtype("float64")
+        and column not in NOT_MEASURED
+        and not str(column).startswith(("arg.", "facet."))
     ]
     return [plain_quantity(metric, column) for column in columns]
 
@@ -221,14 +211,13 @@ def _plainly(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _curves(table: pd.DataFrame | None, plan: pd.DataFrame) -> pd.DataFrame:
-    rows = pd.DataFrame() if table is None else _placed(table, plan)
-    if rows.empty:
+def _curves(rows: pd.DataFrame | None) -> pd.DataFrame:
+    if rows is None or rows.empty:
         return pd.DataFrame(columns=list(CURVE_COLUMNS))
     plain = np.array([not name for name in _variants("connectivity", rows)])
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
     points = rows[list(CURVE_COLUMNS)].explode(["t", "train_error_percent"], ignore_index=True)
-    return points.dropna().astype({"t": float, "train_error_percent": float})
+    return points.dropna().astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
 
 
 def _path(plan: pd.DataFrame, column: str) -> str | None:

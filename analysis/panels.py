@@ -36,25 +36,12 @@ def seven_panels(
     rows, columns = _shape(len(drawn) + 1, len(facets))
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.45), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for place in range(len(drawn) + 1):
+    for place, name in enumerate([*drawn, None]):
         for column, facet in enumerate(facets):
-            ax = axes.flat[place * len(facets) + column]
             head = f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else ""
             labels = phases.table[phases.table["facet"] == facet]
-            if place == len(drawn):
-                phase_map(ax, labels, frame, title=f"{head}phases", legend=False)
-            else:
-                what = quantity(drawn[place])
-                phase_diagram(
-                    ax,
-                    rows_of(table, what.name, facet),
-                    what,
-                    frame,
-                    phases=labels,
-                    colours=colour_scale(rows_of_quantity(table, what.name), what),
-                    title=f"{head}{what.label}",
-                    legend=False,
-                )
+            ax = axes.flat[place * len(facets) + column]
+            _panel(ax, table, name, labels, frame, head)
     used = (len(drawn) + 1) * len(facets)
     for ax in axes.flat[used:]:
         ax.remove()
@@ -70,6 +57,26 @@ def seven_panels(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _panel(
+    ax: Axes, table: pd.DataFrame, name: str | None, labels: pd.DataFrame, frame: Frame, head: str
+) -> None:
+    """Draw one quantity, or the phases where `name` is None, of the facet that `labels` are of."""
+    if name is None:
+        phase_map(ax, labels, frame, title=f"{head}phases", legend=False)
+        return
+    what = quantity(name)
+    phase_diagram(
+        ax,
+        rows_of(table, name, str(labels["facet"].iloc[0])),
+        what,
+        frame,
+        phases=labels,
+        colours=colour_scale(rows_of_quantity(table, name), what),
+        title=f"{head}{what.label}",
+        legend=False,
+    )
 
 
 def rows_of_quantity(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 talk = Console(stderr=True)
+FIGURES = (".png", ".pdf", ".svg")
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Settings = Annotated[
@@ -315,6 +316,13 @@ def _draw(
 
 
 def _name(paths: list[Path]) -> None:
+    """Name the figures on stdout, the other files in a word."""
+    figures = [path for path in paths if path.suffix in FIGURES]
+    others = sorted({str(path.parent) for path in paths if path.suffix not in FIGURES})
+    if others:
+        talk.print(
+            f"tables: {len(paths) - len(figures)} files in {', '.join(others)}", highlight=False
+        )
     talk.print("figures:", highlight=False)
-    for path in paths:
+    for path in figures:
         typer.echo(str(path))

@@ -7,6 +7,7 @@ again makes it anew. Plans are few and change, so they are not copied.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -87,14 +88,12 @@ def _write_copy(files: Files, table: str, new: list[str]) -> int:
 
     def write(file: BinaryIO) -> None:
         nonlocal num_rows
-        writer = None
-        for part in parts:
-            if writer is None:
-                writer = pq.ParquetWriter(file, part.schema, compression="zstd", store_schema=False)
-            writer.write_table(part)
-            num_rows += len(part)
-        if writer is not None:
-            writer.close()
+        first = next(parts)
+        schema = first.schema
+        with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
+            for part in chain([first], parts):
+                writer.write_table(part)
+                num_rows += len(part)
 
     files.replace(shards.compacted_name(table), write)
     return num_rows

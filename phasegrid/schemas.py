@@ -13,6 +13,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -263,7 +264,7 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
 def _array(field: pa.Field, values: list[object], where: str) -> pa.Array:
     try:
         return pa.array([_coerce(value, field.type) for value in values], field.type)
-    except (TypeError, ValueError, pa.ArrowException) as error:
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         raise StoreError(
             f"writing {where}: column {field.name!r} is {field.type}: {error}"
         ) from error
@@ -284,7 +285,7 @@ def _coerce(value: object, kind: pa.DataType) -> object:
         if isinstance(value, str):
             return value
     elif pa.types.is_boolean(kind) == _is_bool(value) and isinstance(value, _accepted(kind)):
-        plain = value.item() if hasattr(value, "item") else value
+        plain: Any = value.item() if hasattr(value, "item") else value
         if isinstance(plain, float) and math.isnan(plain):
             raise ValueError("found NaN; a missing number is None")
         return float(plain) if pa.types.is_floating(kind) else plain

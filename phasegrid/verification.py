@@ -130,7 +130,7 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
 def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Problem]:
     """Check that every trial that says so has weights, that they are whole, and that they are of a trial."""
     columns = ["key", "outcome", "checkpoint_sha256"]
-    rows = shards.join(list(_readable(files, "trials", columns)), "trials", columns).to_pylist()
+    rows = _read_what_can_be(files, "trials", columns).to_pylist()
     digests = {str(row["key"]): row["checkpoint_sha256"] for row in rows}
     diverged = {str(row["key"]) for row in rows if row["outcome"] == "diverged"}
     wanted = digests.keys() if keys is None else digests.keys() & keys
@@ -217,8 +217,8 @@ def _planned(files: Files, sweep: str) -> set[str]:
     return set(rows["key"].to_pylist())
 
 
-def _readable(files: Files, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read what can be read of a table's files; the rest is reported elsewhere."""
+def _read_what_can_be(files: Files, table: str, columns: Sequence[str]) -> pa.Table:
+    """Read a table, and if a file of it is damaged what is not; the rest is reported elsewhere."""
 
     def attempt(name: str) -> pa.Table | None:
         try:
@@ -226,8 +226,12 @@ def _readable(files: Files, table: str, columns: Sequence[str]) -> Iterator[pa.T
         except StoreError:
             return None
 
-    names = [n for n in shards.listed(files, table).values() if _is_expected(table, n)]
-    return (rows for rows in _each(files, names, attempt) if rows is not None)
+    try:
+        return shards.read(files, table, columns, None)
+    except StoreError:
+        names = [name for name in shards.listed(files, table).values() if _is_expected(table, name)]
+        parts = [rows for rows in _each(files, names, attempt) if rows is not None]
+        return shards.join(parts, table, columns)
 
 
 def _each(files: Files, names: Iterable[str], check: Callable[[str], T]) -> Iterator[T]:

@@ -24,7 +24,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
 from phasegrid.members import EpochRecord, Trained
 from phasegrid.models.building import build_model
-from phasegrid.plugins import resolve
+from phasegrid.plugins import resolve_metric
 from phasegrid.provenance import provenance
 from phasegrid.records import metric_fields
 from phasegrid.run import Stopped
@@ -170,7 +170,7 @@ def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
 def _measure_group(
     pack: Pack, store: Store, bench: "_Bench", jobs: list[MetricJob]
 ) -> list[Outcome]:
-    metric = _metric(jobs[0].metric)
+    metric = resolve_metric(jobs[0].metric.name)
     outcomes, sound = [], []
     for job in jobs:
         diverged = [key for key in job.trials if bench.diverged(key)]
@@ -349,12 +349,6 @@ def _module(
     model = build_model(trial.model, data.input_shape, data.num_classes, seed=0)
     model.load_state_dict(dict(weights))
     return model.to(device).eval()
-
-
-def _metric(part: Part) -> Metric:
-    metric = resolve("metric", part.name)
-    assert isinstance(metric, Metric)
-    return metric
 
 
 def _generator(key: str) -> torch.Generator:

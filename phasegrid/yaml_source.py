@@ -276,8 +276,11 @@ class _Composer:
         top = self.stack[-1]
         top.size += node.size
         top.depth = max(top.depth, node.depth + 1)
-        if top.size > MAX_NODES or top.depth + len(self.stack) > MAX_DEPTH + 1:
-            raise _wrong(top.place, "grows beyond all use once aliases are expanded", self._path())
+        if top.size > MAX_NODES:
+            message = f"more than {MAX_NODES:,} values, counting those that aliases repeat"
+            raise _wrong(top.place, message, self._path())
+        if top.depth + len(self.stack) > MAX_DEPTH + 2:
+            raise _wrong(top.place, f"nested more than {MAX_DEPTH} deep by aliases", self._path())
         if top.entries is None:
             top.elements.append(node)
         elif not top.awaits_value:

@@ -56,8 +56,8 @@ def lanczos(
 ) -> Spectrum:
     """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have; coefficients are float64.
 
-    Takes min(steps, P) products, and with a `tolerance` goes on until the largest eigenvalue is known to
-    tolerance * |lambda_max|, at most 4 * steps. Where the run closes early (an invariant subspace) it goes on in the orthogonal
+    Takes min(steps, P) products, and with a `tolerance` goes on until `Spectrum.error_bound` is at most
+    tolerance * |lambda_max|, for at most 4 * steps. Where the run closes early (an invariant subspace) it goes on in the orthogonal
     complement from a vector drawn from `rng`, so no eigenvalue is missed and m = P gives all of them. Memory: m P
     numbers. The result scales with the operator: c H gives c theta.
 
@@ -75,10 +75,11 @@ def lanczos(
         w = matvec(q)
         diagonal.append(_finite(_dot(q, w)))
         w, beta = basis.orthogonalise(w)
-        spectrum = _solve(diagonal, off_diagonal, _finite(beta), basis, size)
         m = len(diagonal)
-        if m == most or (m >= steps and _known(spectrum, tolerance)):
-            return spectrum
+        if m >= min(steps, size):
+            spectrum = _solve(diagonal, off_diagonal, _finite(beta), basis, size)
+            if m == most or _known(spectrum, tolerance):
+                return spectrum
         if beta <= _rounding(diagonal, off_diagonal, start.dtype):
             q, beta = basis.draw(rng), 0.0
         else:

@@ -90,6 +90,7 @@ def trials_of(outcomes: Mapping[str, str], dataset: str = "digits") -> pd.DataFr
 
 def metric_rows(metric: str, *rows: dict[str, object]) -> pd.DataFrame:
     base = {
+        "cell": 0,
         "metric": metric,
         "args": "{}",
         "trial_b": None,
@@ -130,20 +131,6 @@ def test_a_trial_in_two_cells_counts_in_both() -> None:
     assert list(aggregate(grid, ["train_loss"])["status"]) == ["done", "done"]
 
 
-def test_a_pair_belongs_to_the_cell_that_holds_both() -> None:
-    plan = plan_of((0, "a0"), (0, "a1"), (1, "b0"))
-    trials = trials_of(dict.fromkeys(("a0", "a1", "b0"), "done"))
-    rows = metric_rows(
-        "distance",
-        {"trial_a": "a0", "trial_b": "a1", "seed_b": 1, "l2_distance": 3.0},
-        {"trial_a": "a0", "trial_b": "b0", "seed_b": 0, "l2_distance": 9.0},
-    )
-    grid = build_grid("s", plan, trials, {"distance": rows})
-    found = grid.values[grid.values["quantity"] == "l2_distance"]
-    assert list(found["value"]) == [3.0]
-    assert list(found["cell"]) == [0]
-
-
 def test_a_metric_that_does_not_apply_has_no_value() -> None:
     rows = metric_rows(
         "hessian", {"trial_a": "a0", "outcome": "not_applicable", "trace": None, "lambda_max": 1.0}
@@ -162,7 +149,7 @@ def test_other_arguments_make_a_variant_and_the_widest_measured_keeps_the_name()
     rows = metric_rows(
         "cka",
         *(
-            {"trial_a": a, "trial_b": b, "seed_b": 1, "layer": "softmax", "cka": alpha,
+            {"cell": int(a == "b0"), "trial_a": a, "trial_b": b, "seed_b": 1, "layer": "softmax", "cka": alpha,
              "cka_unbiased": None, "args": json.dumps({"examples": 640, "mixup_alpha": alpha})}
             for a, b, alpha in pairs
         ),

@@ -64,8 +64,12 @@ def as_grid(published: Published) -> Grid:
         name = found.job.metric.name
         common = {**metric_fields(found.job, METRICS[name], seeds), "outcome": "done"}
         rows.setdefault(name, []).extend({**common, **row} for row in found.rows)
-    tables = {name: pd.DataFrame(table) for name, table in rows.items()}
     plan = pd.DataFrame(plan_rows(published.plan, ""))
+    cell_of = plan.set_index("key")["cell"]
+    tables = {
+        name: pd.DataFrame(table).assign(cell=lambda t: t["trial_a"].map(cell_of))
+        for name, table in rows.items()
+    }
     return build_grid(published.plan.sweep, plan, pd.DataFrame(published.trials), tables)
 
 

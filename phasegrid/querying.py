@@ -1,0 +1,55 @@
+"""Ask a store in SQL, through DuckDB (an extra: ``pip install 'phasegrid[query]'``).
+
+Views: ``trials``, ``histories``, ``plans``, ``failures``, and one for each metric, by its name. The connection is in memory and,
+once the views are made, shut off from files, the network and the variables of this process.
+"""
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.schemas import TABLES
+from phasegrid.store import Store
+
+
+def query(store: Store, sql: str) -> pd.DataFrame:
+    """Return the answer to one SQL statement.
+
+    Arguments are JSON text: ``select model_args->>'width' as width, avg(test_accuracy_percent) from trials group by 1``.
+    Only tables whose name occurs in the statement are read.
+
+    Raises:
+        StoreError: if DuckDB is not installed, or a table cannot be read.
+        SweepError: if DuckDB refuses the statement; the message is DuckDB's, with the names of the views.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise StoreError(
+            "querying needs DuckDB, which is not installed: pip install 'phasegrid[query]'"
+        ) from error
+    tables = {m: f"metrics/{m}" for m in store.metrics()} | {name: name for name in TABLES}
+    connection = duckdb.connect(":memory:")
+    try:
+        for view, table in tables.items():
+            if re.search(re.escape(view), sql, re.IGNORECASE):
+                connection.register(view, store.read_table(table))
+        for setting in (
+            "python_enable_replacements = false",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            connection.execute(f"SET {setting}")
+        answer = connection.execute(sql)
+        if answer.description is None:
+            return pd.DataFrame()
+        rows: Any = answer.to_arrow_table()
+        frame: pd.DataFrame = rows.to_pandas()
+        return frame
+    except duckdb.Error as error:
+        views = ", ".join(name if name.isidentifier() else f'"{name}"' for name in tables)
+        raise SweepError(f"asking {store.url}: {error}\nviews: {views}") from error
+    finally:
+        connection.close()

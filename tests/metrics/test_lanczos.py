@@ -1,0 +1,139 @@
+"""Lanczos against dense eigenvalues: bounds, scaling, degenerate operators."""
+
+import pytest
+import torch
+from point_support import generator
+from torch import Tensor
+
+from phasegrid.errors import MetricError
+from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
+
+CPU = torch.device("cpu")
+
+
+def symmetric(eigenvalues: Tensor, seed: int = 0) -> Tensor:
+    size = len(eigenvalues)
+    Q, _ = torch.linalg.qr(
+        torch.randn(size, size, generator=generator(seed), dtype=torch.float64)
+    )
+    return Q @ torch.diag(eigenvalues.double()) @ Q.t()
+
+
+def run(
+    H: Tensor, steps: int, seed: int = 1, tolerance: float | None = None, dtype: torch.dtype = torch.float64
+) -> Spectrum:
+    H = H.to(dtype)
+    rng = generator(seed)
+    return lanczos(lambda v: H @ v, rademacher(len(H), rng, dtype, CPU), steps, rng, tolerance)
+
+
+def decaying(size: int) -> Tensor:
+    """Like a trained network's: a bulk at zero, a few outliers of both signs."""
+    values = torch.linspace(-0.01, 0.01, size, dtype=torch.float64)
+    values[-4:] = torch.tensor([1.0, 3.0, 8.0, 20.0])
+    values[0] = -2.0
+    return values
+
+
+def test_extreme_eigenvalues_are_those_of_the_dense_matrix() -> None:
+    values = decaying(300)
+    spectrum = run(symmetric(values), 40)
+    assert float(spectrum.ritz_values[-1]) == pytest.approx(20.0, rel=1e-12)
+    assert float(spectrum.ritz_values[0]) == pytest.approx(-2.0, rel=1e-12)
+    assert not spectrum.complete
+
+
+def test_float32_vectors_give_eigenvalues_to_float32() -> None:
+    spectrum = run(symmetric(decaying(300)), 40, dtype=torch.float32)
+    assert float(spectrum.ritz_values[-1]) == pytest.approx(20.0, rel=2e-6)
+    assert float(spectrum.ritz_values[0]) == pytest.approx(-2.0, rel=2e-5)
+
+
+def test_a_saddle_has_both_signs_whatever_the_start() -> None:
+    # Sign vectors are eigenvectors of the second one: the run closes after one step and must go on.
+    for H in (torch.diag(torch.tensor([-2.0, 1.0])), torch.tensor([[-0.5, 1.5], [1.5, -0.5]])):
+        for seed in range(6):
+            spectrum = run(H.double(), 40, seed)
+            torch.testing.assert_close(
+                spectrum.ritz_values, torch.tensor([-2.0, 1.0], dtype=torch.float64)
+            )
+            assert spectrum.complete
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e6])
+def test_eigenvalues_scale_with_the_operator(factor: float) -> None:
+    H = symmetric(decaying(100))
+    plain = run(H, 20, tolerance=1e-3)
+    scaled = run(factor * H, 20, tolerance=1e-3)
+    torch.testing.assert_close(scaled.ritz_values, factor * plain.ritz_values, rtol=1e-9, atol=1e-12 * factor)
+    # Weights of crowded nodes are sensitive to rounding; those of the outliers are not.
+    torch.testing.assert_close(scaled.weights[-3:], plain.weights[-3:], rtol=1e-9, atol=0)
+
+
+def test_as_many_steps_as_dimensions_give_the_exact_spectrum_with_multiplicities() -> None:
+    values = torch.tensor([-1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 5.0], dtype=torch.float64)
+    spectrum = run(symmetric(values), 50)
+    torch.testing.assert_close(spectrum.ritz_values, values, atol=1e-12, rtol=0)
+    assert spectrum.weights.tolist() == [1 / 7] * 7
+    assert float(spectrum.residuals.max()) < 1e-13
+
+
+def test_the_zero_operator_has_zero_eigenvalues_and_no_error() -> None:
+    spectrum = run(torch.zeros(9, 9, dtype=torch.float64), 4, tolerance=1e-3)
+    assert spectrum.ritz_values.abs().max() == 0
+    assert spectrum.error_bound() == 0
+
+
+def test_residuals_bound_the_distance_to_the_nearest_eigenvalue() -> None:
+    values = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
+    for dtype in (torch.float32, torch.float64):
+        for steps in (3, 10, 30):
+            spectrum = run(symmetric(values), steps, dtype=dtype)
+            distance = (spectrum.ritz_values[:, None] - values).abs().amin(1)
+            assert bool((distance <= spectrum.residuals + 1e-14).all())
+
+
+def test_residuals_are_those_of_the_ritz_vectors() -> None:
+    H = symmetric(torch.linspace(-1, 1, 80, dtype=torch.float64))
+    spectrum = run(H, 12)
+    Q = torch.cat(spectrum.basis)
+    theta, S = torch.linalg.eigh(Q @ H @ Q.t())
+    y = Q.t() @ S
+    torch.testing.assert_close((H @ y - y * theta).norm(dim=0), spectrum.residuals)
+
+
+def test_the_run_goes_on_until_the_largest_eigenvalue_is_known() -> None:
+    values = torch.linspace(0, 1, 400, dtype=torch.float64)
+    values[-1] = 1.3
+    H = symmetric(values)
+    short, known = run(H, 4), run(H, 4, tolerance=1e-3)
+    assert float(short.ritz_values[-1]) < 1.3 * (1 - 1e-3)
+    assert len(short.ritz_values) < len(known.ritz_values) < 16
+    assert 1.3 * (1 - 1e-3) <= float(known.ritz_values[-1]) <= 1.3 + 1e-12
+    assert len(run(H, 4, tolerance=1e-12).ritz_values) == 16  # four times the steps at most
+
+
+def test_the_basis_is_orthonormal_over_blocks() -> None:
+    for dtype, close in ((torch.float64, 1e-14), (torch.float32, 1e-6)):
+        values = torch.linspace(-1, 1, 120, dtype=torch.float64)
+        spectrum = run(symmetric(values), 8, tolerance=1e-14, dtype=dtype)
+        assert len(spectrum.basis) > 1
+        Q = torch.cat(spectrum.basis).double()
+        assert float((Q @ Q.t() - torch.eye(len(Q))).abs().max()) < close
+
+
+def test_the_density_has_the_moments_of_the_start_vector() -> None:
+    # Gauss quadrature with m nodes is exact for v^T H^k v, k < 2 m.
+    H = symmetric(torch.linspace(-1, 2, 90, dtype=torch.float64))
+    spectrum = run(H, 6)
+    v = rademacher(90, generator(1), torch.float64, CPU) / 90**0.5
+    assert float(spectrum.weights.sum()) == pytest.approx(1, abs=1e-13)
+    for k in range(12):
+        moment = float(v @ torch.linalg.matrix_power(H, k) @ v)
+        assert float(spectrum.weights @ spectrum.ritz_values**k) == pytest.approx(moment, abs=1e-11)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_products_that_are_not_finite_are_an_error(bad: float) -> None:
+    with pytest.raises(MetricError, match="not finite"):
+        lanczos(lambda v: v * bad, torch.ones(5), 3, generator(0))
