@@ -42,8 +42,8 @@ def query(store: Store, sql: str) -> pd.DataFrame:
             "lock_configuration = true",
         ):
             connection.execute(f"SET {setting}")
-        answer = connection.execute(sql)
-        if answer.description is None:
+        answer = connection.sql(sql)
+        if answer is None:  # a statement without an answer
             return pd.DataFrame()
         rows: Any = answer.to_arrow_table()
         frame: pd.DataFrame = rows.to_pandas()

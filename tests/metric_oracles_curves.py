@@ -4,12 +4,14 @@ Written from the formulas; nothing of `phasegrid.metrics` is used.
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import combinations, pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
+from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear
 
 
 class CurveLayer(nn.Module):
@@ -42,10 +44,10 @@ class CurveLayer(nn.Module):
         base = self.base[0]
         bias = at_t.get("bias")
         if isinstance(base, nn.Conv2d):
-            return F.conv2d(x, at_t["weight"], bias, base.stride, base.padding)
+            return conv2d(x, at_t["weight"], bias, base.stride, base.padding)
         if isinstance(base, nn.Linear):
-            return F.linear(x, at_t["weight"], bias)
-        return F.batch_norm(
+            return linear(x, at_t["weight"], bias)
+        return batch_norm(
             x,
             base.running_mean,
             base.running_var,
@@ -99,7 +101,7 @@ def curve_coefficients(curve: str, num_bends: int, t: float) -> list[float]:
     while len(rows) > 1:
         rows = [
             [(1 - t) * a + t * b for a, b in zip(low, high, strict=True)]
-            for low, high in zip(rows, rows[1:], strict=False)
+            for low, high in pairwise(rows)
         ]
     return rows[0]
 
@@ -110,7 +112,7 @@ def loss_at(net: nn.Module, vector: Tensor, x: Tensor, y: Tensor) -> Tensor:
     for name, parameter in net.named_parameters():
         named[name] = vector[start : start + parameter.numel()].view_as(parameter)
         start += parameter.numel()
-    return F.cross_entropy(functional_call(net, named, (x,)), y)
+    return cross_entropy(functional_call(net, named, (x,)), y)
 
 
 def exact_squared_volume(vertices: list[list[int]]) -> Fraction:
@@ -126,13 +128,15 @@ def exact_squared_volume(vertices: list[list[int]]) -> Fraction:
     return determinant / math.factorial(len(edges)) ** 2
 
 
-def cayley_menger_squared_volume(vertices: Tensor) -> Tensor:
+def cayley_menger_squared_volume(vertices: Sequence[Tensor]) -> Tensor:
     """|det M| / (2^k k!^2) with M the bordered matrix of squared distances (Benton et al. 2021): V squared."""
     num = len(vertices)
-    squared = (vertices.unsqueeze(0) - vertices.unsqueeze(1)).square().sum(dim=2)
-    bordered = torch.ones(num + 1, num + 1, dtype=vertices.dtype)
-    bordered[0, 0] = 0
-    bordered[1:, 1:] = squared
+    bordered = torch.ones(num + 1, num + 1, dtype=vertices[0].dtype)
+    bordered.fill_diagonal_(0)
+    for i, j in combinations(range(num), 2):
+        squared = (vertices[i] - vertices[j]).square().sum()
+        bordered[i + 1, j + 1] = squared
+        bordered[j + 1, i + 1] = squared
     dimension = num - 1
     return torch.linalg.det(bordered).abs() / (2.0**dimension * math.factorial(dimension) ** 2)
 

@@ -72,6 +72,8 @@ def full(table: str, name: str) -> dict[str, Any]:
     schema: pa.Schema = SCHEMAS[table]
     values = {field.name: _VALUES[str(field.type)] for field in schema}
     del values["schema_version"]
+    values |= {name: '{"n":3}' for name in values if name.endswith("args")}
+    values |= {"facet": '[["model.name","mlp"]]'} if "facet" in values else {}
     return {**values, **bare(table, name)}
 
 

@@ -29,7 +29,7 @@ def _by_pandas(folder: str) -> pa.Table:
 def _by_duckdb(folder: str) -> pa.Table:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        return connection.execute(
+        return connection.sql(
             f"select * from read_parquet('{folder}/**/*.parquet')"
         ).to_arrow_table()
 

@@ -27,6 +27,7 @@ from phasegrid.metrics.point_evaluation import (
     PointEvaluation,
     Row,
     finite_or_none,
+    live_network,
     make_evaluator,
 )
 from phasegrid.weights import Evaluation, FlatModule, evaluate, l2_distance, parameters_vector
@@ -47,7 +48,7 @@ def compute(
     if len(models) != 2:
         raise MetricError(f"mode connectivity is between two models, got {len(models)}")
     vertices = place_vertices(models, settings, rng)
-    flat = FlatModule(models[0])
+    flat = live_network(models[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )

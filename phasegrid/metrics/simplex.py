@@ -23,6 +23,7 @@ from phasegrid.metrics.point_evaluation import (
     Numbers,
     Row,
     finite_or_none,
+    live_network,
     make_evaluator,
 )
 from phasegrid.metrics.simplex_sampling import sample_coefficients
@@ -45,7 +46,7 @@ def compute(
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     chosen = _first_modes(models, settings.modes)
     lambdas = connector_lambdas(settings)
-    flat = FlatModule(chosen[0])
+    flat = live_network(chosen[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )

@@ -42,13 +42,24 @@ def dataset(inputs: Tensor, labels: Tensor, classes: int = 3) -> Dataset:
     half = max(1, len(labels) // 2)
     pixel = torch.full((1,) * (inputs.dim() - 1), 0.01)
     return Dataset(
-        "test", inputs, labels, inputs[:half], labels[:half], classes, pixel, torch.zeros_like(pixel)
+        "test",
+        inputs,
+        labels,
+        inputs[:half],
+        labels[:half],
+        classes,
+        pixel,
+        torch.zeros_like(pixel),
     )
 
 
 def mlp(activation: Callable[[], nn.Module] = nn.ReLU, width: int = 5) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(4, width), activation(), nn.Linear(width, width), activation(), nn.Linear(width, 3)
+        nn.Linear(4, width),
+        activation(),
+        nn.Linear(width, width),
+        activation(),
+        nn.Linear(width, 3),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from metric_oracles_curves import CurveTwin, curve_coefficients, loss_at
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics import curves
@@ -17,6 +17,7 @@ from phasegrid.metrics.curves import (
     vertex_weights,
 )
 from phasegrid.metrics.declared_curves import ConnectivityArgs
+from phasegrid.metrics.point_evaluation import live_network
 from phasegrid.weights import FlatModule, parameters_vector
 
 CURVES = ["bezier", "polychain"]
@@ -67,9 +68,7 @@ def test_vertex_weights_agree_with_the_slow_transcription(curve: str, num_bends:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_curve_run_backwards_is_the_curve_with_its_vertices_reversed(curve: str) -> None:
-    torch.testing.assert_close(
-        vertex_weights(curve, 3, 1 - T), vertex_weights(curve, 3, T).flip(1)
-    )
+    torch.testing.assert_close(vertex_weights(curve, 3, 1 - T), vertex_weights(curve, 3, T).flip(1))
 
 
 @pytest.mark.parametrize("num_bends", [1, 2, 4])
@@ -178,7 +177,7 @@ def test_training_in_place_follows_the_twin_architecture(curve: str, num_bends: 
     x, y = images(17)  # batches of 6, 6 and 5
     vertices = 0.5 * normal(num_bends + 2, len(parameters_vector(net)), seed=3)
     twin = CurveTwin(randomized(convolutional()), vertices.clone())
-    flat = FlatModule(net)
+    flat = live_network(net)
     final = train_bends(flat, vertices, x, y, settings, torch.Generator().manual_seed(0))
 
     optimizer = torch.optim.SGD(twin.bends(), lr=1.0, momentum=0.9)
@@ -192,7 +191,7 @@ def test_training_in_place_follows_the_twin_architecture(curve: str, num_bends: 
         for chosen, t in zip(order.split(6), times, strict=True):
             optimizer.zero_grad()
             outputs = twin(x[chosen], curve_coefficients(curve, num_bends, t))
-            loss = F.cross_entropy(outputs, y[chosen]) + 0.01 * twin.l2()
+            loss = cross_entropy(outputs, y[chosen]) + 0.01 * twin.l2()
             loss.backward()
             optimizer.step()
             total += len(chosen) * loss.item()

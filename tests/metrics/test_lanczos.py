@@ -13,14 +13,16 @@ CPU = torch.device("cpu")
 
 def symmetric(eigenvalues: Tensor, seed: int = 0) -> Tensor:
     size = len(eigenvalues)
-    Q, _ = torch.linalg.qr(
-        torch.randn(size, size, generator=generator(seed), dtype=torch.float64)
-    )
+    Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator(seed), dtype=torch.float64))
     return Q @ torch.diag(eigenvalues.double()) @ Q.t()
 
 
 def run(
-    H: Tensor, steps: int, seed: int = 1, tolerance: float | None = None, dtype: torch.dtype = torch.float64
+    H: Tensor,
+    steps: int,
+    seed: int = 1,
+    tolerance: float | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Spectrum:
     H = H.to(dtype)
     rng = generator(seed)
@@ -65,7 +67,9 @@ def test_eigenvalues_scale_with_the_operator(factor: float) -> None:
     H = symmetric(decaying(100))
     plain = run(H, 20, tolerance=1e-3)
     scaled = run(factor * H, 20, tolerance=1e-3)
-    torch.testing.assert_close(scaled.ritz_values, factor * plain.ritz_values, rtol=1e-9, atol=1e-12 * factor)
+    torch.testing.assert_close(
+        scaled.ritz_values, factor * plain.ritz_values, rtol=1e-9, atol=1e-12 * factor
+    )
     # Weights of crowded nodes are sensitive to rounding; those of the outliers are not.
     torch.testing.assert_close(scaled.weights[-3:], plain.weights[-3:], rtol=1e-9, atol=0)
 

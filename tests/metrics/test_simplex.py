@@ -147,9 +147,7 @@ def spro_by_autograd(
             x, y = data.train_inputs[chosen], data.train_labels[chosen]
             loss = torch.stack([loss_at(net, point, x, y) for point in a @ vertices]).mean()
             last += len(chosen) * loss.item() / NUM_TRAIN
-            log_volume = total_log_volume_by_qr(
-                complex_.modes, vertices[complex_.num_modes :]
-            )
+            log_volume = total_log_volume_by_qr(complex_.modes, vertices[complex_.num_modes :])
             optimizer.zero_grad()
             (loss - volume_lambda * log_volume).backward()
             optimizer.step()
@@ -174,9 +172,9 @@ def test_training_follows_equation_one_under_autograd(
         sampling=sampling,
     )
     data, models = data_for(), networks(2)
-    complex_ = Complex(rows_of(models), 2)
+    complex_, rng = Complex(rows_of(models), 2), seeded(3)
     for _ in range(num_fixed + 1):
-        complex_ = grow(complex_, 0.2, seeded(3))
+        complex_ = grow(complex_, 0.2, rng)
     expected, expected_loss = spro_by_autograd(models[0], complex_, data, volume_lambda, settings)
     frozen = complex_.vertices[:-1].clone()
     loss = train_last_connector(
@@ -251,7 +249,9 @@ def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None
     flat = FlatModule(models[0])
     row = expected_columns(flat, complex_, shares, 6, evaluator, seeded(4))
     points = sample_coefficients(shares, 1, 6, seeded(4)) @ complex_.vertices
-    losses = torch.stack([loss_at(models[0], p, data.test_inputs, data.test_labels) for p in points])
+    losses = torch.stack(
+        [loss_at(models[0], p, data.test_inputs, data.test_labels) for p in points]
+    )
     assert row["expected_test_loss"] == pytest.approx(losses.mean().item(), rel=1e-12)
     stderr = losses.std().item() / math.sqrt(6)
     assert row["expected_test_loss_stderr"] == pytest.approx(stderr, rel=1e-9)
@@ -276,7 +276,7 @@ def test_batch_norm_is_refreshed_at_every_point() -> None:
 
 
 def test_diverged_connector_is_a_row_of_nulls() -> None:
-    row = compute(networks(), data_for(), seeded(), connectors=2, **{**QUICK, "lr": 1e200})
+    row = compute(networks(), data_for(), seeded(), connectors=2, **{**QUICK, "lr": 1e308})
     assert row["connector_losses"] == [None, None]
     for name in ("log_volume", "expected_train_loss", "expected_test_accuracy_percent"):
         assert row[name] is None
@@ -306,9 +306,7 @@ def test_one_lambda_serves_every_connector() -> None:
 
 
 def test_lambda_schedule_gives_each_connector_its_own() -> None:
-    row = compute(
-        networks(), data_for(), seeded(), connectors=2, volume_lambda=(0.0, 0.1), **QUICK
-    )
+    row = compute(networks(), data_for(), seeded(), connectors=2, volume_lambda=(0.0, 0.1), **QUICK)
     assert row["volume_lambdas"] == [0.0, 0.1]
 
 

@@ -25,7 +25,7 @@ NETWORKS = {
     "mlp": (lambda: seeded(mlp), flat_inputs),
     "cnn": (lambda: seeded(cnn), lambda: images(7)),
     "residual": (lambda: seeded(Residual), lambda: images(6)),
-    "one_layer": (lambda: seeded(lambda: nn.Linear(4, 3)), flat_inputs),
+    "one_layer": (lambda: seeded(lambda: nn.Sequential(nn.Linear(4, 3))), flat_inputs),
 }
 
 

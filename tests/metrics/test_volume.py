@@ -52,7 +52,7 @@ def test_volume_agrees_with_rational_arithmetic(seed: int) -> None:
 
 def test_squared_volume_is_the_cayley_menger_determinant() -> None:
     vertices = normal(4, 7)
-    squared = float(cayley_menger_squared_volume(vertices))
+    squared = float(cayley_menger_squared_volume(list(vertices)))
     assert 2 * log_volume(vertices) == pytest.approx(math.log(squared), abs=1e-10)
 
 

@@ -1,0 +1,191 @@
+"""What `phasegrid.open` gives: tidy frames whose columns are the sweep's own words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from store_support import COLUMNS, bare, make_store
+
+import phasegrid
+from phasegrid.errors import StoreError
+from phasegrid.jobs import canonical_json, text_key
+from phasegrid.results import Results, open_results
+from phasegrid.store import Store
+
+
+def _plan_row(cell: int, seed: int, trial: str, facet: Any = ()) -> dict[str, Any]:
+    return {
+        "cell": cell,
+        "seed": seed,
+        "key": text_key(trial),
+        "facet": canonical_json(facet),
+        "load_path": "model.width",
+        "load": float(cell),
+        "load_label": str(cell),
+        "temperature_label": "x",
+    }
+
+
+def _put_trial(store: Store, name: str, **values: Any) -> None:
+    row = {
+        **bare("trials", name),
+        "dataset_args": '{"label_noise":0.5}',
+        "model_args": '{"block":{"depth":2},"sizes":[3,4],"width":8}',
+        **values,
+    }
+    store.put_trial(row, [{"epoch": 1}, {"epoch": 0}], {})
+
+
+def _put_metric(
+    store: Store, name: str, trials: list[str], rows: int = 1, args: str = "{}"
+) -> None:
+    keys = [text_key(trial) for trial in trials]
+    common = {
+        **bare("metrics/sharpness", name),
+        "args": args,
+        "trials": keys,
+        "trial_a": keys[0],
+        "trial_b": keys[1] if len(keys) > 1 else None,
+    }
+    store.put_metric("sharpness", COLUMNS, common, [{"value": float(i)} for i in range(rows)])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path)
+
+
+@pytest.fixture
+def results(store: Store) -> Results:
+    """Two cells of two seeds; trial c is missing, d has diverged, b belongs to both cells of another sweep."""
+    rows = [(0, 0, "a"), (0, 1, "b"), (1, 0, "c"), (1, 1, "d")]
+    store.put_plan("toy", [_plan_row(*row, facet=[["train.lr", 0.1]]) for row in rows])
+    store.put_plan("twice", [_plan_row(0, 0, "b"), _plan_row(1, 0, "b"), _plan_row(1, 1, "d")])
+    _put_trial(store, "a", train_loss=0.25)
+    _put_trial(store, "b")
+    _put_trial(store, "d", outcome="diverged", model_args='{"heads":2}')
+    return open_results(store.url)
+
+
+def test_opening_needs_a_store(tmp_path: Path, store: Store) -> None:
+    assert phasegrid.open(store.url).sweeps() == []
+    with pytest.raises(StoreError, match="no phasegrid store there"):
+        phasegrid.open(str(tmp_path / "absent"))
+
+
+def test_an_empty_store_has_empty_frames(store: Store) -> None:
+    results = open_results(store.url)
+    assert [len(f) for f in (results.trials(), results.histories(), results.failures())] == [0] * 3
+    assert len(results.counts()) == 0
+    assert "no sweeps" in repr(results)
+
+
+def test_arguments_become_columns(results: Results) -> None:
+    trials = results.trials().set_index("key")
+    a, d = trials.loc[text_key("a")], trials.loc[text_key("d")]
+    assert a["dataset.label_noise"] == 0.5
+    assert (a["model.width"], a["model.block.depth"], a["model.sizes"]) == (8, 2, (3, 4))
+    assert d["model.heads"] == 2
+    assert pd.isna(d["model.width"])
+    assert json.loads(a["model_args"])["width"] == 8
+
+
+def test_the_grid_is_whole_whatever_is_stored(results: Results) -> None:
+    cells = results.cells("toy").sort_values(["cell", "seed"])
+    assert cells["stored"].tolist() == [True, True, False, True]
+    assert cells["outcome"].fillna("").tolist() == ["done", "done", "", "diverged"]
+    assert cells["seed"].tolist() == [0, 1, 0, 1]
+    assert cells["facet.train.lr"].tolist() == [0.1] * 4
+    assert cells["train_loss"].tolist()[0] == 0.25
+
+
+def test_histories_are_in_order_and_of_one_sweep(results: Results, store: Store) -> None:
+    _put_trial(store, "elsewhere")
+    assert len(results.histories()) == 8
+    frame = results.histories("toy")
+    assert len(frame) == 6
+    assert frame["epoch"].tolist() == [0, 1] * 3
+
+
+def test_a_metric_is_placed_in_the_cell_that_holds_all_its_trials(
+    results: Results, store: Store
+) -> None:
+    _put_metric(store, "within", ["a", "b"], rows=2, args='{"examples":200}')
+    _put_metric(store, "across", ["a", "d"])
+    _put_metric(store, "single", ["b"])
+    everything = results.metric("sharpness")
+    assert len(everything) == 4
+    assert set(everything["arg.examples"].dropna()) == {200}
+    toy = results.metric("sharpness", sweep="toy")
+    assert set(toy["key"]) == {text_key("within"), text_key("single")}
+    assert len(toy) == 3
+    assert set(toy["cell"]) == {0}
+    assert set(toy["load"]) == {0.0}
+    assert set(toy["num_trials"]) == {1, 2}
+
+
+def test_a_metric_of_a_shared_trial_is_in_both_cells(results: Results, store: Store) -> None:
+    _put_metric(store, "single", ["b"])
+    _put_metric(store, "pair", ["b", "d"])
+    rows = results.metric("sharpness", sweep="twice")
+    places = {(row["key"], row["cell"]) for row in rows.to_dict("records")}
+    single, pair = text_key("single"), text_key("pair")
+    assert places == {(single, 0), (single, 1), (pair, 1)}
+
+
+def test_a_metric_with_no_row_in_a_sweep_is_empty(results: Results, store: Store) -> None:
+    _put_metric(store, "foreign", ["elsewhere"])
+    rows = results.metric("sharpness", sweep="toy")
+    assert len(rows) == 0
+    assert {"cell", "load", "value"} <= set(rows.columns)
+
+
+def test_what_is_not_there_is_named_with_what_is(results: Results) -> None:
+    with pytest.raises(StoreError, match="there is no sweep 'tuy'; sweeps: toy, twice"):
+        results.plan("tuy")
+    with pytest.raises(StoreError, match="there is no metric 'hessian'; metrics: none"):
+        results.metric("hessian")
+
+
+def test_failures_are_in_the_order_of_time(results: Results, store: Store) -> None:
+    for kind in ("app", "infra", "oom"):
+        store.put_failure({"kind": kind})
+    assert results.failures()["kind"].tolist() == ["app", "infra", "oom"]
+
+
+def test_counts_say_what_is_missing(results: Results) -> None:
+    counts = results.counts().set_index("sweep")
+    assert counts.loc["toy"].to_dict() == {
+        "cells": 2, "planned": 4, "stored": 3, "done": 2, "diverged": 1,
+    }  # fmt: skip
+
+
+def test_results_describe_themselves(results: Results, store: Store) -> None:
+    _put_metric(store, "single", ["b"])
+    assert "toy: 3 of 4 trials in 2 cells, 1 diverged" in repr(results)
+    assert "metrics: sharpness" in repr(results)
+    html = results._repr_html_()
+    assert "<code>" in html
+    assert "sharpness" in html
+
+
+def test_weights_are_tensors(results: Results, store: Store) -> None:
+    import torch
+
+    store.put_trial(bare("trials", "w"), [], {"w": torch.ones(2)})
+    assert results.weights(text_key("w"))["w"].tolist() == [1.0, 1.0]
+
+
+def test_reading_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    make_store(tmp_path)
+    code = (
+        "import sys, phasegrid; import phasegrid.verification, phasegrid.compaction, phasegrid.querying;"
+        f"repr(phasegrid.open({str(tmp_path / 'store')!r}));"
+        "assert not {'torch', 'ray'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,171 @@
+"""A sweep from its file to rows, in this process: what a user of ``phasegrid run`` can rely on."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import phasegrid
+from phasegrid.cli import app
+
+SWEEP = """\
+schema: 1
+name: small
+dataset: {name: digits, fraction: 0.1}
+model: {name: mlp, depth: 1}
+train: {batch_size: 32, epochs: 2, stop: null}
+load: {param: model.width, values: [2, 4]}
+temperature: {param: train.lr, values: [0.01, 0.1]}
+seeds: 2
+metrics: [accuracy, distance]
+"""
+PLUGIN = '''\
+"""A metric that cannot do width 4."""
+from dataclasses import dataclass
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True)
+class Args:
+    scale: float = 1.0
+
+def compute(models, data, rng, scale):
+    size = sum(p.numel() for p in models[0].parameters())
+    if size > 200:
+        raise RuntimeError("too wide for me")
+    return {"size": scale * size}
+
+SIZE = Metric(over="trial", args=Args, columns=(Column("size", "float64", "", "parameters"),), compute=compute)
+'''
+
+
+def invoke(*args: str) -> tuple[int, str]:
+    from phasegrid.errors import PhasegridError
+
+    result = CliRunner().invoke(app, list(args))
+    if result.exception and not isinstance(result.exception, (SystemExit, PhasegridError)):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def run(tmp_path: Path, text: str = SWEEP, name: str = "s.yaml", *more: str) -> tuple[int, str]:
+    (tmp_path / name).write_text(text)
+    return invoke(
+        "run", str(tmp_path / name), "--storage", str(tmp_path / "store"), "--serial", "--no-plot", "-q", *more
+    )  # fmt: skip
+
+
+def keys(tmp_path: Path, table: str = "trials") -> set[str]:
+    return set(pd.read_parquet(tmp_path / "store" / table)["key"])
+
+
+def test_extending_an_axis_runs_only_the_new_cells(tmp_path: Path) -> None:
+    assert run(tmp_path)[0] == 0
+    before = pd.read_parquet(tmp_path / "store/trials").set_index("key")
+    code, said = run(tmp_path, SWEEP.replace("[2, 4]", "[2, 4, 8]"))
+    assert code == 0
+    assert "24 stored" not in said
+    assert "20 stored, 10 to do" in said
+    after = pd.read_parquet(tmp_path / "store/trials").set_index("key")
+    pd.testing.assert_frame_equal(after.loc[before.index], before)
+    assert len(after) == 12
+
+
+def test_a_second_sweep_reuses_the_cells_it_shares(tmp_path: Path) -> None:
+    run(tmp_path)
+    code, said = run(tmp_path, SWEEP.replace("name: small", "name: other"), "other.yaml")
+    assert code == 0
+    assert "0 to do" in said
+    assert phasegrid.open(str(tmp_path / "store")).sweeps() == ["other", "small"]
+
+
+def test_a_diverged_training_is_a_result_and_its_metrics_are_not_applicable(tmp_path: Path) -> None:
+    code, said = run(tmp_path, SWEEP.replace("[0.01, 0.1]", "[0.01, 1.0e+30]"))
+    assert code == 0, said
+    trials = pd.read_parquet(tmp_path / "store/trials")
+    assert sorted(trials["outcome"]) == ["diverged"] * 4 + ["done"] * 4
+    gone = set(trials.loc[trials["outcome"] == "diverged", "key"])
+    accuracy = pd.read_parquet(tmp_path / "store/metrics/accuracy")
+    void = accuracy[accuracy["trial_a"].isin(gone)]
+    assert set(void["outcome"]) == {"not_applicable"}
+    assert void["train_loss"].isna().all()
+    assert void["reason"].str.contains("diverged").all()
+
+
+def test_a_failing_plug_in_metric_is_a_row_of_failures_and_everything_else_is_done(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    text = SWEEP.replace("[accuracy, distance]", '[accuracy, "mine.py:SIZE"]')
+    code, said = run(tmp_path, text)
+    assert code == 1
+    assert "4 failed" in said
+    assert "too wide for me" in said
+    failures = pd.read_parquet(tmp_path / "store/failures")
+    assert set(failures["kind"]) == {"app"}
+    assert failures["traceback"].str.contains("RuntimeError: too wide for me").all()
+    assert len(keys(tmp_path, "metrics/accuracy")) == 8
+    results = phasegrid.open(str(tmp_path / "store"))
+    sizes = results.metric("mine.py:SIZE")
+    assert sorted(sizes["size"]) == [152.0] * 4
+    # The failure is tried again by the next run, and mends itself when the code is mended.
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("> 200", "> 10_000"))
+    assert run(tmp_path, text)[0] == 0
+
+
+def test_limit_runs_a_pilot_and_says_that_more_is_open(tmp_path: Path) -> None:
+    code, _ = run(tmp_path, SWEEP, "s.yaml", "--limit", "1")
+    assert code == 3
+    assert len(keys(tmp_path)) == 2
+
+
+def test_plan_status_and_verify_read_the_store(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    code, said = invoke("plan", str(tmp_path / "s.yaml"), "--storage", store, "--json")
+    assert code == 0
+    assert [j["missing"] for j in json.loads(said)["jobs"]] == [8, 8, 4]
+    assert not (tmp_path / "store").exists()
+    run(tmp_path)
+    code, said = invoke("plan", str(tmp_path / "s.yaml"), "--storage", store)
+    assert "everything is stored" in said
+    changed = SWEEP.replace("epochs: 2", "epochs: 3")
+    (tmp_path / "s.yaml").write_text(changed)
+    code, said = invoke("plan", str(tmp_path / "s.yaml"), "--storage", store, "--why")
+    assert "8 trials: epochs: 2 -> 3" in said
+    code, said = invoke("status", "--storage", store, "--json")
+    assert json.loads(said)[0]["trials_stored"] == 8
+    code, said = invoke("verify", "small", "--storage", store)
+    assert (code, said.strip()) == (0, "0 problems")
+
+
+def test_query_answers_from_the_store(tmp_path: Path) -> None:
+    run(tmp_path)
+    store = str(tmp_path / "store")
+    code, said = invoke("query", "select count(*) as n from trials", "--storage", store, "--json")
+    assert code == 0
+    assert json.loads(said) == [{"n": 8}]
+
+
+def test_compaction_changes_no_answer(tmp_path: Path) -> None:
+    run(tmp_path)
+    store = str(tmp_path / "store")
+    before = phasegrid.open(store).metric("accuracy").sort_values("key").reset_index(drop=True)
+    assert invoke("compact", "--storage", store)[0] == 0
+    after = phasegrid.open(store).metric("accuracy").sort_values("key").reset_index(drop=True)
+    pd.testing.assert_frame_equal(before, after)
+    assert run(tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("status", "--storage", "nowhere"), "no phasegrid store there"),
+        (("run", "missing.yaml"), "missing.yaml"),
+    ],
+)
+def test_mistakes_end_in_one_message(args: tuple[str, ...], expected: str) -> None:
+    result = CliRunner().invoke(app, list(args))
+    assert expected in str(result.exception)
+    assert result.exit_code != 0

@@ -1,0 +1,256 @@
+"""Whatever is wrong with a store is found and named; a sound one has no problems."""
+
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from store_support import COLUMNS, bare, full, make_store, put
+
+from phasegrid.compaction import compact
+from phasegrid.errors import StoreError
+from phasegrid.jobs import text_key
+from phasegrid.provenance import _checkout, provenance
+from phasegrid.store import Store
+from phasegrid.verification import STALE_S, verify
+
+A, B = text_key("a"), text_key("b")
+SHARD = f"trials/{A[:2]}/{A}.parquet"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A sound store: two trials with weights, one of them planned, a measurement, a failure, copies of all."""
+    import torch
+
+    store = make_store(tmp_path)
+    for name in ("a", "b"):
+        weights = {"w": torch.ones(4), "n": torch.tensor(1), "h": torch.ones(2).bfloat16()}
+        store.put_trial(bare("trials", name), [{"epoch": 0}], weights, {1: weights})
+    put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
+    put(store, "failures", full("failures", "f"))
+    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}])
+    compact(store)
+    return store
+
+
+def _path(store: Store, name: str) -> Path:
+    return Path(store.files.path(name))
+
+
+def _found(store: Store, deep: bool = False, sweep: str | None = None) -> str:
+    return "\n".join(str(problem) for problem in verify(store, sweep, deep=deep))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_store_has_no_problems(store: Store, deep: bool) -> None:
+    assert verify(store, deep=deep) == []
+    assert verify(store, "toy", deep=deep) == []
+
+
+def test_an_imported_trial_needs_no_weights(store: Store) -> None:
+    put(store, "trials", bare("trials", "imported"))
+    assert verify(store, deep=True) == []
+
+
+def test_a_sweep_that_is_not_there_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="there is no sweep 'tuy'"):
+        verify(store, "tuy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        SHARD,
+        f"histories/{A[:2]}/{A}.parquet",
+        f"metrics/sharpness/{text_key('m')[:2]}/{text_key('m')}.parquet",
+        f"failures/{text_key('f')}.parquet",
+        "plans/toy.parquet",
+        "tables/trials.parquet",
+        "tables/metrics.sharpness.parquet",
+    ],
+)
+@pytest.mark.parametrize("kept", [0, 5, -3])
+def test_a_cut_short_file_is_found(store: Store, name: str, kept: int) -> None:
+    path = _path(store, name)
+    path.write_bytes(path.read_bytes()[:kept])
+    (line,) = [line for line in _found(store).splitlines() if "not a whole Parquet file" in line]
+    assert line.startswith(str(path))
+
+
+def test_a_file_under_another_name_is_found(store: Store) -> None:
+    other = text_key("other")
+    (_path(store, f"trials/{other[:2]}")).mkdir(exist_ok=True)
+    _path(store, SHARD).rename(_path(store, f"trials/{other[:2]}/{other}.parquet"))
+    assert f"its rows are about ['{A}']" in _found(store)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trials/notes.txt", "trials/ab/x.parquet", f"trials/zz/{A}.parquet", "metrics/sharpness/x"],
+)
+def test_a_foreign_file_is_found(store: Store, name: str) -> None:
+    _path(store, name).parent.mkdir(exist_ok=True)
+    _path(store, name).write_text("x")
+    assert f"{_path(store, name)}: does not belong into table" in _found(store)
+
+
+def test_rows_that_are_there_twice_are_found(store: Store) -> None:
+    import pyarrow as pa
+
+    for name in (SHARD, f"histories/{A[:2]}/{A}.parquet", "tables/trials.parquet"):
+        table = pq.read_table(_path(store, name))
+        pq.write_table(pa.concat_tables([table, table]), _path(store, name))
+    found = _found(store)
+    assert "2 rows found, one is expected" in found
+    assert "an epoch is there twice" in found
+    assert "2 trials are there twice" in found
+
+
+def test_a_wrong_schema_is_found(store: Store) -> None:
+    table = pq.read_table(_path(store, SHARD))
+    at = table.schema.get_field_index("seed")
+    pq.write_table(table.set_column(at, "seed", table["seed"].cast("double")), _path(store, SHARD))
+    assert "column 'seed' is double, int64 is expected" in _found(store)
+
+
+def test_measurements_that_disagree_on_a_type_are_found(store: Store) -> None:
+    from phasegrid.declare import Column
+
+    other = (Column("value", "string", "", ""), *COLUMNS[1:])
+    store.put_metric("sharpness", other, bare("metrics/sharpness", "n"), [{"value": "x"}])
+    assert "its files disagree on the type of a column" in _found(store)
+
+
+def test_a_copy_of_nothing_is_found(store: Store) -> None:
+    _path(store, "tables/trails.parquet").write_bytes(b"")
+    assert "tables/trails.parquet: is a copy of no table" in _found(store)
+
+
+def test_planned_trials_that_are_not_stored_are_counted(store: Store) -> None:
+    keys = [A, B, text_key("x"), text_key("y")]
+    store.put_plan("toy", [{"cell": 0, "seed": i, "key": key} for i, key in enumerate(keys)])
+    first = min(keys[2:])
+    assert f"sweep toy: 2 of 4 planned trials are not stored (first: {first})" in _found(store)
+
+
+def test_a_seed_planned_twice_is_found(store: Store) -> None:
+    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": key} for key in (A, B)])
+    assert "a seed of a cell is planned twice" in _found(store)
+
+
+def test_missing_weights_are_found(store: Store) -> None:
+    Path(store.checkpoint_path(B)).unlink()
+    assert f"trial {B}: its checkpoint is missing" in _found(store)
+    assert _found(store, sweep="toy") == ""  # trial b is not of that sweep
+
+
+@pytest.mark.parametrize("kept", [0, 4, 20, -1])
+def test_cut_short_weights_are_found(store: Store, kept: int) -> None:
+    path = Path(store.checkpoint_path(A))
+    path.write_bytes(path.read_bytes()[:kept])
+    assert f"{path}: reading {path}: " in _found(store)
+
+
+def test_weights_with_a_damaged_header_are_found(store: Store) -> None:
+    path = Path(store.checkpoint_path(A))
+    data = bytearray(path.read_bytes())
+    data[8] = ord("x")
+    path.write_bytes(bytes(data))
+    assert "damaged safetensors header" in _found(store)
+
+
+def test_a_file_that_is_no_checkpoint_is_found(store: Store) -> None:
+    _path(store, "checkpoints/best.pt").write_bytes(b"")
+    assert "best.pt: is not a checkpoint" in _found(store)
+
+
+def test_changed_weights_are_found_by_a_deep_check(store: Store) -> None:
+    path = Path(store.checkpoint_path(A))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert _found(store) == ""
+    assert "SHA-256 differs" in _found(store, deep=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_weights_that_are_no_numbers_are_found_by_a_deep_check(
+    store: Store, dtype: str, value: str
+) -> None:
+    import torch
+
+    bad = torch.tensor([0.0, float(value)]).to(getattr(torch, dtype))
+    largest = torch.tensor([torch.finfo(bad.dtype).max, torch.finfo(bad.dtype).tiny])
+    weights = {"fine": largest.to(bad.dtype), "bad": bad, "n": torch.tensor(-1)}
+    store.put_trial(bare("trials", "c"), [], weights)
+    store.put_trial({**bare("trials", "d"), "outcome": "diverged"}, [], weights)
+    (line,) = _found(store, deep=True).splitlines()
+    assert line == f"{store.checkpoint_path(text_key('c'))}: NaN or infinity in bad"
+
+
+def test_only_old_temporary_files_are_problems(store: Store) -> None:
+    path = _path(store, "_tmp/left.123")
+    path.write_bytes(b"half")
+    assert _found(store) == ""
+    old = path.stat().st_mtime - STALE_S - 60
+    os.utime(path, (old, old))
+    assert "left.123: was left by a process that died" in _found(store)
+
+
+def test_a_damaged_trial_does_not_hide_what_else_is_wrong(store: Store) -> None:
+    _path(store, SHARD).write_bytes(b"")
+    _path(store, "tables/trials.parquet").write_bytes(b"")
+    Path(store.checkpoint_path(B)).unlink()
+    found = _found(store)
+    assert found.count("not a whole Parquet file") == 2
+    assert f"trial {B}: its checkpoint is missing" in found
+
+
+# --- provenance
+
+
+def test_provenance_names_the_place_and_the_versions() -> None:
+    import phasegrid
+
+    found = provenance("cuda")
+    assert found["device"] == "cuda"
+    assert found["phasegrid_version"] == phasegrid.__version__
+    assert str(found["torch_version"])[0].isdigit()
+    assert set(found) == {
+        "device", "host", "phasegrid_version", "git_commit", "git_dirty", "torch_version",
+    }  # fmt: skip
+
+
+def test_a_checkout_has_a_commit_and_a_folder_inside_one_has_none(tmp_path: Path) -> None:
+    import subprocess
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, timeout=60)
+
+    assert _checkout(tmp_path) == (None, None)
+    _checkout.cache_clear()
+    git("init", "-q")
+    assert _checkout(tmp_path) == (None, None)  # no commit yet
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "one")
+    _checkout.cache_clear()
+    commit, dirty = _checkout(tmp_path)
+    assert len(str(commit)) == 40
+    assert dirty is False
+    (tmp_path / "file").write_text("two")
+    assert _checkout(tmp_path) == (commit, False)  # looked up once per process
+    _checkout.cache_clear()
+    assert _checkout(tmp_path) == (commit, True)
+    (tmp_path / "inside").mkdir()
+    assert _checkout(tmp_path / "inside") == (None, None)
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _checkout.cache_clear()
+    assert _checkout(tmp_path) == (None, None)
