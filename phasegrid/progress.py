@@ -11,17 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from phasegrid.jobs import Outcome, Pack, content_key
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a job may be tried again: `app` after an exception of its own, `infra` after its process was lost.
-
-    A pack whose process dies `infra` + 1 times is blamed for it (a poison job) and given up.
-    """
-
-    app: int = 0
-    infra: int = 5
+from phasegrid.sweep_types import Retries
 
 
 @dataclass(slots=True)
@@ -51,7 +41,9 @@ class Counts:
 class Progress:
     """The state of one run over its packs.
 
-    `stored` are keys whose results were there before the run. Every pack handed out by `next_pack` must come back through
+    A pack whose process dies `retries.infra` + 1 times is blamed for it (a poison job) and given up; a job that raises is tried
+    again `retries.app` times. `stored` are keys whose results were there before the run.
+    Every pack handed out by `next_pack` must come back through
     `finished` or `lost`.
     """
 

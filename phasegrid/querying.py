@@ -37,6 +37,7 @@ def query(store: Store, sql: str) -> pd.DataFrame:
             if re.search(re.escape(view), sql, re.IGNORECASE):
                 connection.register(view, store.read_table(table))
         for setting in (
+            "TimeZone = 'UTC'",
             "python_enable_replacements = false",
             "enable_external_access = false",
             "lock_configuration = true",

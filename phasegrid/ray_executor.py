@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from phasegrid.errors import ClusterError, StoreError
 from phasegrid.executors import Ending
 from phasegrid.jobs import Outcome, Pack
+from phasegrid.sweep_types import Need, Resources
 
 LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -27,15 +28,6 @@ LOST = (
     ray.exceptions.TaskUnschedulableError,
 )
 OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one pack asks of Ray: cores, GPUs (a share is allowed), bytes of memory (None: no demand)."""
-
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    memory: int | None = None
 
 
 def start_ray(address: str | None, num_cpus: int | None = None) -> None:
@@ -109,34 +101,23 @@ def probe_storage(url: str) -> None:
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Run packs as Ray tasks. `place` is handed to every task as it is."""
+    """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task as it is."""
 
     storage: str
     place: Any
-    need: Need = field(default_factory=Need)
+    resources: Resources = field(default_factory=Resources)
     max_in_flight: int | None = None
     _running: dict[Any, Pack] = field(default_factory=dict)
-    _task: Any = None
-
-    def __post_init__(self) -> None:
-        options: dict[str, Any] = {
-            "num_cpus": self.need.num_cpus,
-            "num_gpus": self.need.num_gpus,
-            "max_retries": 0,
-            "retry_exceptions": False,
-            "max_calls": 0,
-        }
-        if self.need.memory:
-            options["memory"] = self.need.memory
-        self._task = ray.remote(**options)(_do_pack)
+    _tasks: dict[Need, Any] = field(default_factory=dict)
 
     @property
     def parallel(self) -> int:
         """How many packs the cluster does at once, now."""
+        need = self.resources.of()
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        fits = total.get("CPU", 1.0) / max(self.need.num_cpus, 0.01)
-        if self.need.num_gpus:
-            fits = min(fits, total.get("GPU", 0.0) / self.need.num_gpus)
+        fits = total.get("CPU", 1.0) / max(need.num_cpus, 0.01)
+        if _gpus(need):
+            fits = min(fits, total.get("GPU", 0.0) / _gpus(need))
         return max(1, int(fits))
 
     @property
@@ -148,7 +129,11 @@ class RayExecutor:
 
     def submit(self, pack: Pack) -> None:
         """Start a pack as a task."""
-        self._running[self._task.remote(pack, self.storage, self.place)] = pack
+        names = {job.metric.name for job in pack.metric_jobs}
+        need = self.resources.of(names.pop() if len(names) == 1 else None)
+        if need not in self._tasks:
+            self._tasks[need] = ray.remote(**_ray_options(need))(_do_pack)
+        self._running[self._tasks[need].remote(pack, self.storage, self.place)] = pack
 
     def wait(self, timeout_s: float) -> list[Ending]:
         """Return the packs that have ended, waiting at most `timeout_s` for the first."""
@@ -178,6 +163,25 @@ class RayExecutor:
             ]
             return Ending(pack, failed)
         return Ending(pack, outcomes)
+
+
+def _ray_options(need: Need) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "num_cpus": need.num_cpus,
+        "num_gpus": _gpus(need),
+        "max_retries": 0,
+        "retry_exceptions": False,
+        "max_calls": 0,
+    }
+    return options | ({"memory": need.memory} if need.memory else {})
+
+
+def _gpus(need: Need) -> float:
+    """Return the GPUs of a pack: as asked for, else one where the cluster has any."""
+    if need.num_gpus is not None:
+        return need.num_gpus
+    has = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    return 1.0 if has else 0.0
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 from phasegrid.executors import Ending, Executor
 from phasegrid.jobs import Pack
 from phasegrid.progress import Progress
+from phasegrid.sweep_types import RunOptions
 
 Event = Literal["submitted", "finished", "lost", "tick"]
 Observe = Callable[[Event, Progress, Pack | None, Ending | None], None]
@@ -27,14 +28,7 @@ class Stopped(BaseException):
     """Raised inside work done in this process when a stop was asked for; everything stored stays stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run behaves: `on_error` stop or go on, at most `max_failures` failed jobs (None: any), and how long running packs
-    may go on after a stop was asked for."""
-
-    on_error: Literal["continue", "stop"] = "continue"
-    max_failures: int | None = None
-    grace_s: float = 3.0
+GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
 
 
 def run_packs(
@@ -76,7 +70,7 @@ def run_packs(
             observe("tick", progress, None, None)
             _check_failures(progress, stop, options)
         if progress.in_flight:
-            _drain(progress, executor, options.grace_s, take)
+            _drain(progress, executor, GRACE_S, take)
     except Stopped:
         stop.why = stop.why or "stopped"
 

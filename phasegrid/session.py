@@ -22,10 +22,10 @@ from phasegrid.executors import Executor, Serial
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Plan, Trial
 from phasegrid.overview import learn_costs, stored_keys, tally
 from phasegrid.plan import make_packs, make_plan, metric_names, plan_hash
-from phasegrid.progress import Progress, Retries
+from phasegrid.progress import Progress
 from phasegrid.provenance import provenance
 from phasegrid.records import plan_rows
-from phasegrid.run import RunOptions, Stop, run_packs
+from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep
 
@@ -61,16 +61,14 @@ def run_sweep(
         return 0, 0
     if limit is not None:
         packs = _limited(packs, limit)
-    retries = Retries(sweep.run.retries.app, sweep.run.retries.infra)
-    progress = Progress(packs, stored, retries)
+    progress = Progress(packs, stored, sweep.run.retries)
     stop = Stop()
-    options = RunOptions(sweep.run.on_error, sweep.run.max_failures)
     with (
         _executor(sweep, store, where, stop, console) as executor,
         _signals(stop),  # after ray.init, which would replace them
         Watch(console, quiet) as watch,
     ):
-        run_packs(progress, executor, watch, stop, options, _recorder(store, stop))
+        run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
     return _conclude(progress, stop, limit, plan, store, console), progress.counts.stored
 
 
@@ -102,16 +100,13 @@ def _executor(
         style="dim",
         highlight=False,
     )
-    need = on_ray.Need(
-        sweep.resources.num_cpus, sweep.resources.num_gpus or 0.0, sweep.resources.memory
-    )
     on_ray.start_ray(where.address, where.num_cpus)
     try:
         if where.address:
             on_ray.probe_storage(store.url)
-        place = Place(where.device, max(1, int(need.num_cpus)), where.strategy)
+        place = Place(where.device, max(1, int(sweep.resources.num_cpus)), where.strategy)
         most = where.max_in_flight or sweep.run.max_in_flight
-        executor = on_ray.RayExecutor(store.url, place, need, most)
+        executor = on_ray.RayExecutor(store.url, place, sweep.resources, most)
         try:
             yield executor
         finally:

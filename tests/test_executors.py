@@ -6,8 +6,9 @@ import pytest
 
 from phasegrid.executors import Ending, Serial
 from phasegrid.jobs import Outcome, Pack, Part, Trial
-from phasegrid.progress import Progress, Retries
-from phasegrid.run import RunOptions, Stop, Stopped, run_packs
+from phasegrid.progress import Progress
+from phasegrid.run import Stop, Stopped, run_packs
+from phasegrid.sweep_types import Retries, RunOptions
 
 PART = Part("noop", 1, {})
 

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
-from phasegrid.progress import Progress, Retries
+from phasegrid.progress import Progress
+from phasegrid.sweep_types import Retries
 
 PART = Part("noop", 1, {})
 

@@ -182,8 +182,9 @@ def test_weights_that_are_no_numbers_are_found_by_a_deep_check(
     import torch
 
     bad = torch.tensor([0.0, float(value)]).to(getattr(torch, dtype))
-    largest = torch.tensor([torch.finfo(bad.dtype).max, torch.finfo(bad.dtype).tiny])
-    weights = {"fine": largest.to(bad.dtype), "bad": bad, "n": torch.tensor(-1)}
+    limits = torch.finfo(bad.dtype)
+    fine = torch.tensor([limits.max, limits.min, limits.tiny], dtype=bad.dtype)
+    weights = {"fine": fine, "bad": bad, "n": torch.tensor(-1)}
     store.put_trial(bare("trials", "c"), [], weights)
     store.put_trial({**bare("trials", "d"), "outcome": "diverged"}, [], weights)
     (line,) = _found(store, deep=True).splitlines()

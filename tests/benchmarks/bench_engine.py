@@ -68,7 +68,7 @@ def planning() -> list[str]:
 
 def noop_jobs() -> list[str]:
     """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same Ray."""
-    from phasegrid.ray_executor import Need, RayExecutor, start_ray, stop_ray
+    from phasegrid.ray_executor import RayExecutor, start_ray, stop_ray
     from phasegrid.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def noop_jobs() -> list[str]:
         try:
             from phasegrid.work import Place
 
-            executor = RayExecutor(store.url, Place(), Need())
+            executor = RayExecutor(store.url, Place())
             _warm(executor, plan, store)
             started = time.perf_counter()
             _run(plan, store, executor)
@@ -138,7 +138,8 @@ def _run(plan: Any, store: Any, executor: Any) -> None:
     from phasegrid.overview import stored_keys
     from phasegrid.plan import make_packs, metric_names
     from phasegrid.progress import Progress
-    from phasegrid.run import RunOptions, Stop, run_packs
+    from phasegrid.run import Stop, run_packs
+    from phasegrid.sweep_types import RunOptions
 
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, lambda _cell, _job: 0.001)

@@ -16,8 +16,8 @@ DATA = dataset(torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64))
 
 def linear(values: list[float]) -> nn.Module:
     module = nn.Linear(2, 1)
-    module.weight.data = torch.tensor([values[:2]])
-    module.bias.data = torch.tensor(values[2:])
+    module.weight.data = torch.tensor([values[:2]], dtype=torch.float32)
+    module.bias.data = torch.tensor(values[2:], dtype=torch.float32)
     return module
 
 
