@@ -150,7 +150,9 @@ def unknown_key(found: str, allowed: Mapping[str, object] | Sequence[str]) -> st
     return f"found the key {found!r}; allowed: {known}{suggest(found, names)}"
 
 
-def check_keys(node: Node, allowed: Sequence[str], path: str, notebook: Notebook) -> dict[str, Node]:
+def check_keys(
+    node: Node, allowed: Sequence[str], path: str, notebook: Notebook
+) -> dict[str, Node]:
     """Return the entries of a mapping with known keys; note the unknown ones, or that it is no mapping."""
     entries = node.mapping
     if entries is None:
@@ -208,7 +210,9 @@ def _default(value: Any, adapter: "TypeAdapter[Any] | None") -> Json:
     """Write a default as JSON, coerced to its declared type as a given value would be."""
     if dataclasses.is_dataclass(value):
         known = fields_of(type(value))
-        return {name: _default(getattr(value, name), field.adapter) for name, field in known.items()}
+        return {
+            name: _default(getattr(value, name), field.adapter) for name, field in known.items()
+        }
     if adapter is None:
         return None
     plain: Json = adapter.dump_python(value, mode="json", warnings=False)

@@ -31,9 +31,19 @@ class Notebook:
         if (place.file, place.line, place.column) not in self._misread:
             self._mistakes[Mistake(place.file, place.line, place.column, path, message)] = None
 
+    def mark_broken(self, path: str) -> None:
+        """Count the field at `path` as broken because of a mistake noted elsewhere."""
+        self._broken.add(path)
+
     def add_key(self, node: Node, path: str, message: str) -> None:
         """Note a mistake about the key of an entry."""
         self.add(node.key_place or node.place, path, message)
+
+    def take(self, other: "Notebook", suffix: str) -> None:
+        """Take over the mistakes of another notebook, with `suffix` after each message."""
+        for mistake in other.mistakes:
+            place = Place(mistake.file, mistake.line, mistake.column)
+            self.add(place, mistake.path, mistake.message + suffix)
 
     def add_misread(self, mistakes: Iterable[Mistake]) -> None:
         """Note mistakes of the YAML itself."""

@@ -102,7 +102,9 @@ def plugin_file(name: str, folder: Path | None = None) -> Path | None:
     if not _is_file(source):
         return None
     folders = [folder] if folder is not None else []
-    folders += [Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
+    folders += [
+        Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text
+    ]
     candidates = [place / source for place in [*folders, Path.cwd()]]
     return next((path.resolve() for path in candidates if path.is_file()), None)
 
@@ -154,14 +156,10 @@ def _entry_point(kind: Kind, name: str) -> object:
 def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
-        raise SweepError(
-            f"found {kind} {name!r}; allowed: file.py:NAME or package.module:NAME"
-        )
+        raise SweepError(f"found {kind} {name!r}; allowed: file.py:NAME or package.module:NAME")
     file = plugin_file(name, folder)
     if file is None and _is_file(source):
-        raise SweepError(
-            f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}"
-        )
+        raise SweepError(f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}")
     try:
         module = _import_file(file) if file is not None else importlib.import_module(source)
     except (Exception, SystemExit) as error:  # whatever the user's code raises

@@ -7,8 +7,7 @@ of the metric added, which older rows lack (null).
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from phasegrid.errors import StoreError
-from phasegrid.files import Files
+from phasegrid.files import Files, each
 from phasegrid.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_schema
 
 SUFFIX = ".parquet"
@@ -27,6 +26,9 @@ _METRICS = "metrics/"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _MAX_FOLDER = 200  # of the 255 bytes that file systems allow
+_WORTH_COMPRESSING = (
+    1 << 14
+)  # bytes; below that zstd doubles the time to write and to read, and saves nothing
 _BATCH = 4096  # files read before their rows are joined
 
 
@@ -85,12 +87,12 @@ def naming_column(table: str) -> str:
 
 
 def encode(table: pa.Table) -> bytes:
-    """Write a table as Parquet bytes, small for one row: no statistics, no dictionaries."""
+    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and fast uncompressed."""
     buffer = BytesIO()
     pq.write_table(
         table,
         buffer,
-        compression="zstd",
+        compression="zstd" if table.nbytes > _WORTH_COMPRESSING else "none",
         use_dictionary=False,
         write_statistics=False,
         store_schema=False,  # the Parquet types say it all, in half the bytes
@@ -143,14 +145,12 @@ def read_shards(
     Raises:
         StoreError: naming the file that is damaged or does not have the table's schema.
     """
-    with ThreadPoolExecutor(files.num_readers) as pool:
-        for start in range(0, len(names), _BATCH):
-            batch = pool.map(
-                lambda name: read_shard(files, table, name, columns), names[start : start + _BATCH]
-            )
-            parts = [part for part in batch if part is not None]
-            if parts:
-                yield join(parts, table, columns).combine_chunks()
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        found = each(files, batch, lambda name: read_shard(files, table, name, columns))
+        parts = [part for part in found if part is not None]
+        if parts:
+            yield join(parts, table, columns).combine_chunks()
 
 
 def read_shard(
@@ -223,11 +223,10 @@ def _fill(part: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _conform(rows: pa.Table, table: str, columns: Sequence[str] | None, where: str) -> pa.Table:
     """Check the columns of one file against the table's and fill in those that an older file does not have."""
-    fixed = TABLES.get(table) or _every_metric()
-    present = [field for field in fixed if columns is None or field.name in columns]
-    if table in TABLES and rows.schema.equals(pa.schema(present)):
+    wanted = _wanted_schema(table, None if columns is None else tuple(columns))
+    if table in TABLES and rows.schema.equals(wanted):
         return rows
-    for field in present:
+    for field in wanted:
         if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type:
             raise StoreError(
                 f"reading {where}: column {field.name!r} is {rows.schema.field(field.name).type}, "
@@ -238,7 +237,14 @@ def _conform(rows: pa.Table, table: str, columns: Sequence[str] | None, where: s
         raise StoreError(
             f"reading {where}: schema version {newest}, this phasegrid reads up to {SCHEMA_VERSION}; upgrade it"
         )
-    return _fill(rows, pa.schema(present)) if table in TABLES else rows
+    return _fill(rows, wanted) if table in TABLES else rows
+
+
+@lru_cache(maxsize=64)
+def _wanted_schema(table: str, columns: tuple[str, ...] | None) -> pa.Schema:
+    """Return the fixed columns of a table, in their order, or those of them that are asked for."""
+    fixed: pa.Schema = TABLES.get(table) or _every_metric()
+    return pa.schema([field for field in fixed if columns is None or field.name in columns])
 
 
 @cache

@@ -4,7 +4,7 @@ Usually there is one data set and one model; where ``model.name`` or ``dataset.n
 values, and every path and value is checked against each.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from phasegrid.arguments import (
@@ -57,7 +57,9 @@ class Space:
         section, *parts = path.split(".")
         if section not in SECTIONS or not parts:
             known = self.paths()
-            return f"found {path!r}; allowed: a field of dataset, model or train{suggest(path, known)}"
+            return (
+                f"found {path!r}; allowed: a field of dataset, model or train{suggest(path, known)}"
+            )
         found: dict[str, Field] = {}
         for name, choice in self.choices[section].items():
             field = find_field(choice.owner, parts)
@@ -99,7 +101,9 @@ def read_space(
     choices: dict[str, Mapping[str, Choice]] = {}
     for section in ("dataset", "model"):
         names = names_on_axes.get(f"{section}.name")
-        choices[section] = _read_part(section, entries.get(section), root, names, references, notebook)
+        choices[section] = _read_part(
+            section, entries.get(section), root, names, references, notebook
+        )
     train = entries.get("train")
     args = default_args(Recipe) if train is None else _read_recipe(train, notebook)
     choices["train"] = {"": Choice("", None, Recipe, args)}
@@ -134,7 +138,7 @@ def _read_part(
 
 
 def _choices(
-    section: str, node: Node, names: Iterable[Node], references: References, notebook: Notebook
+    section: str, node: Node, names: Sequence[Node], references: References, notebook: Notebook
 ) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
     for item in names:
@@ -144,14 +148,14 @@ def _choices(
             notebook.add(item, f"{section}.name", message)
             continue
         try:
-            declared = (
-                references.dataset(name) if section == "dataset" else references.model(name)
-            )
+            declared = references.dataset(name) if section == "dataset" else references.model(name)
             fields_of(declared.args)
         except SweepError as error:
             notebook.add(item, f"{section}.name", str(error))
             continue
-        args = resolve_args(declared.args, node, section, notebook)
+        scratch = Notebook()
+        args = resolve_args(declared.args, node, section, scratch)
+        notebook.take(scratch, f" (for {section} {name!r})" if len(names) > 1 else "")
         choices[name] = Choice(name, declared, declared.args, args)
     return choices
 

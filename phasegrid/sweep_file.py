@@ -56,9 +56,7 @@ def _without_other_form(entries: dict[str, Node], given: dict[str, Node]) -> dic
     return entries
 
 
-def _read_with_parents(
-    path: Path, name: str, above: list[Path], notebook: Notebook
-) -> Node | None:
+def _read_with_parents(path: Path, name: str, above: list[Path], notebook: Notebook) -> Node | None:
     try:
         root, misread = read_file(path, name)
     except YamlError as error:
@@ -86,7 +84,9 @@ def _read_with_parents(
 def _read_parent(path: Path, node: Node, above: list[Path], notebook: Notebook) -> Node | None:
     if not isinstance(node.value, str) or not node.value:
         found = plain_text(node.plain())
-        notebook.add(node, "extends", f"found {found}; allowed: the path of a sweep file, or a list")
+        notebook.add(
+            node, "extends", f"found {found}; allowed: the path of a sweep file, or a list"
+        )
         return None
     target = path.parent / node.value
     try:

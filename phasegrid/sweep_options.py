@@ -21,8 +21,15 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 MEMORY_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)"
 PAIRS = ("first", "ring", "all")
 _BYTES = {
-    **{"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
-    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
 }
 
 
@@ -128,7 +135,9 @@ def read_resources(
             allowed += list(section.mapping)
         for name, item in check_keys(section, allowed, "resources.metrics", notebook).items():
             path = f"resources.metrics.{name}"
-            own[name] = _as_need(_need(check_keys(item, names, path, notebook), path, default, notebook))
+            own[name] = _as_need(
+                _need(check_keys(item, names, path, notebook), path, default, notebook)
+            )
     base = _as_need(default)
     return Resources(base.num_cpus, base.num_gpus, base.memory, own)
 

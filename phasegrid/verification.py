@@ -7,21 +7,17 @@ has not done yet are reported as missing.
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid import checkpoints, shards
 from phasegrid.errors import StoreError
-from phasegrid.files import TEMPORARY, Files
+from phasegrid.files import TEMPORARY, Files, each
 from phasegrid.schemas import TABLES
 from phasegrid.store import Store, reported
-
-T = TypeVar("T")
 
 STALE_S = 3600.0  # a temporary file older than this was left by a process that died
 _CHECKPOINT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")
@@ -77,7 +73,7 @@ def _check_table(files: Files, table: str, keys: set[str] | None) -> list[Proble
     if keys is not None:
         expected = [name for name in expected if _key(name) in keys]
     schemas: set[pa.Schema] = set()
-    for found in _each(files, expected, lambda name: _check_shard(files, table, name)):
+    for found in each(files, expected, lambda name: _check_shard(files, table, name)):
         if isinstance(found, Problem):
             problems.append(found)
         else:
@@ -154,7 +150,7 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
         digest = digests[key] if name.endswith(f"{key}.safetensors") else None
         return _check_checkpoint(files, name, digest, key not in diverged, deep)
 
-    return problems + [found for found in _each(files, names, check) if found is not None]
+    return problems + [found for found in each(files, names, check) if found is not None]
 
 
 def _check_checkpoint(
@@ -230,13 +226,8 @@ def _read_what_can_be(files: Files, table: str, columns: Sequence[str]) -> pa.Ta
         return shards.read(files, table, columns, None)
     except StoreError:
         names = [name for name in shards.listed(files, table).values() if _is_expected(table, name)]
-        parts = [rows for rows in _each(files, names, attempt) if rows is not None]
+        parts = [rows for rows in each(files, names, attempt) if rows is not None]
         return shards.join(parts, table, columns)
-
-
-def _each(files: Files, names: Iterable[str], check: Callable[[str], T]) -> Iterator[T]:
-    with ThreadPoolExecutor(files.num_readers) as pool:
-        yield from pool.map(check, names)
 
 
 def _is_expected(table: str, name: str) -> bool:

@@ -108,7 +108,7 @@ def test_a_failing_plug_in_metric_is_a_row_of_failures_and_everything_else_is_do
     assert len(keys(tmp_path, "metrics/accuracy")) == 8
     results = phasegrid.open(str(tmp_path / "store"))
     sizes = results.metric("mine.py:SIZE")
-    assert sorted(sizes["size"]) == [152.0] * 4
+    assert sorted(sizes["size"]) == [160.0] * 4  # 64*2 + 2 + 2*10 + 10
     # The failure is tried again by the next run, and mends itself when the code is mended.
     (tmp_path / "mine.py").write_text(PLUGIN.replace("> 200", "> 10_000"))
     assert run(tmp_path, text)[0] == 0

@@ -40,9 +40,10 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A layer of one network on m examples: centred features (m, d) in float64 if d <= m, else their Gram matrix (m, m).
+    """A layer of one network on m examples: centred features (m, d) if 2 d <= m, else their Gram matrix (m, m); float64.
 
-    Scaled by the largest feature, which no CKA can see. `width` is d.
+    Either form gives the same numbers; for a few networks or more this choice costs least. Scaled by the
+    largest feature, which no CKA can see. `width` is d.
     """
 
     values: Tensor
@@ -100,7 +101,7 @@ def compute_many(
 
 
 def collect_features(
-    module: nn.Module, inputs: Tensor, layers: Sequence[str], batch_size: int = 500
+    module: nn.Module, inputs: Tensor, layers: Sequence[str], batch_size: int | None = None
 ) -> dict[str, Tensor]:
     """Return the outputs of `layers` for `inputs` (m, ...) in eval mode, each flattened to (m, d).
 
@@ -132,8 +133,7 @@ def collect_features(
 def represent(features: Tensor) -> Representation:
     """Centre `features` (m, d) in float64, and take the Gram matrix where it is the smaller.
 
-    A column that varies by less than the resolution of its dtype is rounding and counts as constant. The Gram product
-    is taken in the features' dtype, after centring.
+    A column that varies by less than the resolution of its dtype is rounding and counts as constant.
 
     Raises:
         MetricError: if a feature is not finite.
@@ -147,7 +147,7 @@ def represent(features: Tensor) -> Representation:
     spread = X.abs().amax(0)
     X = X * (spread > torch.finfo(features.dtype).eps * largest)
     X = X / X.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
-    return _gram(X, features.dtype) if width > m else Representation(X, False, width)
+    return _gram(X) if 2 * width > m else Representation(X, False, width)
 
 
 def align(several: Sequence[Representation]) -> Alignment:
@@ -156,7 +156,7 @@ def align(several: Sequence[Representation]) -> Alignment:
     NaN where an output is constant (biased: 0/0) or an unbiased self-similarity is not positive.
     """
     if any(r.is_gram for r in several):
-        several = [r if r.is_gram else _gram(r.values, r.values.dtype) for r in several]
+        several = [r if r.is_gram else _gram(r.values) for r in several]
         stacked = torch.stack([r.values.flatten() for r in several])
         products = stacked @ stacked.t()
         diagonals = torch.stack([r.values.diagonal() for r in several])
@@ -187,9 +187,8 @@ def _normalise(hsic: Tensor) -> Tensor:
     return hsic / length.unsqueeze(0) / length.unsqueeze(1)
 
 
-def _gram(X: Tensor, dtype: torch.dtype) -> Representation:
-    X = X.to(dtype)
-    return Representation((X @ X.t()).double(), True, X.shape[1])
+def _gram(X: Tensor) -> Representation:
+    return Representation(X @ X.t(), True, X.shape[1])
 
 
 def _number(value: Tensor) -> float | None:
