@@ -1,7 +1,9 @@
 """Resolve the arguments of a declared dataclass from YAML nodes: types checked strictly, defaults written in.
 
-Each field is checked by itself against its annotation, with pydantic in strict JSON mode: text is not a number, a bool is
-not an integer, 128.0 is not an integer, an integer is a number and becomes a float. A field that is itself a dataclass is
+Each field is checked by itself against its annotation, with pydantic in strict JSON mode: text is not a number, a
+bool is
+not an integer, 128.0 is not an integer, an integer is a number and becomes a float. A field that is itself a
+dataclass is
 resolved field by field; where it has a `name`, text stands for ``{name: text}``. Results are plain JSON values.
 """
 
@@ -11,17 +13,16 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Json
 from phasegrid.notebook import Notebook
 from phasegrid.plugins import suggest
 from phasegrid.wording import explain
-from phasegrid.yaml_source import Node, Place
+from phasegrid.yaml_source import Node, Place, plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def fields_of(owner: type) -> Mapping[str, Field]:
             for spec in dataclasses.fields(owner)
             if spec.init
         }
-    except (PydanticUserError, NameError, TypeError) as error:
+    except Exception as error:  # whatever the annotations of a plug-in raise
         raise SweepError(f"the arguments of {owner.__name__} cannot be read: {error}") from error
 
 
@@ -95,7 +96,7 @@ class _Invalid:
     """What a field with a mistake resolves to."""
 
 
-INVALID: Any = _Invalid()
+INVALID: Json = cast("Json", _Invalid())
 
 
 def resolve_field(field: Field, node: Node, path: str, notebook: Notebook) -> Json:
@@ -192,7 +193,7 @@ def _or_null(field: Field, message: str) -> str:
 
 
 def _field(spec: "dataclasses.Field[Any]", hint: Any) -> Field:
-    nested = next((kind for kind in _union(hint) if dataclasses.is_dataclass(kind)), None)
+    nested = next((kind for kind in _kinds(hint) if dataclasses.is_dataclass(kind)), None)
     adapter: TypeAdapter[Any] | None = None if nested else TypeAdapter(hint)
     required = spec.default is MISSING and spec.default_factory is MISSING
     default = spec.default_factory() if spec.default_factory is not MISSING else spec.default
@@ -209,7 +210,8 @@ def _field(spec: "dataclasses.Field[Any]", hint: Any) -> Field:
 def _default(value: Any, adapter: "TypeAdapter[Any] | None") -> Json:
     """Write a default as JSON, coerced to its declared type as a given value would be."""
     if dataclasses.is_dataclass(value):
-        known = fields_of(type(value))
+        owner: type = type(value)
+        known = fields_of(owner)
         return {
             name: _default(getattr(value, name), field.adapter) for name, field in known.items()
         }
@@ -245,6 +247,4 @@ def _kinds(hint: Any) -> list[type]:
 
 
 def _text(node: Node) -> str:
-    from phasegrid.yaml_source import plain_text
-
     return plain_text(node.plain())

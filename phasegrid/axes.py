@@ -1,6 +1,7 @@
 """The axes of a sweep: ``load``, ``temperature`` and ``facets``, each a path and its values.
 
-Values are listed, or given by `start`, `stop`, `num` and `scale`: equally spaced (``linear``) or in equal ratios (``log``, ``log2``; the
+Values are listed, or given by `start`, `stop`, `num` and `scale`: equally spaced (``linear``) or in equal ratios
+(``log``, ``log2``; the
 same points, exact at powers of 10 and of 2). Computed values are rounded to 12 significant digits, and to the
 nearest integer where the field is one.
 """
@@ -112,6 +113,8 @@ def read_scale(draft: DraftAxis, space: Space, notebook: Notebook) -> Scale | No
             continue
         if text_of(resolved) in scale.positions:
             notebook.add(*_twice(draft, index, node, resolved))
+            if "values" not in draft.entries:
+                break  # one cause, told once
         else:
             scale.append(resolved, node)
     if not scale.values:

@@ -26,13 +26,9 @@ def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
 
     Tensors are copied first: safetensors refuses the views of one flat vector, which is what trained weights are.
     """
-    import torch
     from safetensors.torch import save
 
-    copies = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return save(copies, None if meta is None else {_META: json.dumps(meta)})
 
 

@@ -81,7 +81,9 @@ class Watch:
                     self.console.print(
                         f"[red]failed[/red] {outcome.key}: ", end="", highlight=False
                     )
-                    self.console.print(_last_line(outcome.error), markup=False, highlight=False)
+                    self.console.print(
+                        _last_line(outcome.error), markup=False, highlight=False, soft_wrap=True
+                    )
         if event == "lost" and ending is not None and pack is not None:
             self.console.print(
                 f"lost {pack.key} ({len(pack.job_keys())} jobs): {ending.lost}",

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from phasegrid.jobs import Json, is_finite_number
+from phasegrid.jobs import Json
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])"
     r"|(?P<field>[A-Za-z_]\w*(?:\.\w+)*)|(?P<operator>[*/]))"
 )
 _MAX_LENGTH = 1000
+LARGEST = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,8 @@ class Expression:
         result: int | float = 1
         for factor in self.factors:
             value = field(factor.value) if isinstance(factor.value, str) else factor.value
-            if not is_finite_number(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{factor.value} is not a number here")
-            assert isinstance(value, (int, float))
             result = _combine(result, value, factor)
         if isinstance(result, float) and result.is_integer():
             return int(result)
@@ -134,13 +134,14 @@ def _combine(result: int | float, value: int | float, factor: Factor) -> int | f
         combined = result / value if factor.divides else result * value
     except OverflowError as error:
         raise ValueError("the result is too large to hold") from error
-    if not is_finite_number(combined) or abs(combined) > 1e300:
+    if not abs(combined) <= LARGEST:  # NaN too
         raise ValueError("the result is too large to hold")
     return combined
 
 
 def _unexpected(text: str, position: int, wants_factor: bool) -> str:
     rest = text[position:].strip()
+    position = len(text) - len(rest)
     found = repr(rest[:20]) if rest else "the end"
     wanted = "a number or a field such as train.batch_size" if wants_factor else "* or /"
     return f"found {found} at character {position + 1} of {text!r}; allowed: {wanted}"

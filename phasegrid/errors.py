@@ -36,7 +36,8 @@ class PhasegridError(Exception):
 
 
 class SweepError(PhasegridError, ValueError):
-    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them where they have a place."""
+    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them where they have a
+    place."""
 
     def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
         super().__init__(message)

@@ -1,6 +1,7 @@
 """Build the cells of a grid: each point's data set, model and recipe, resolved and checked.
 
-Every distinct value of an axis was checked once before; here values are only put in their places, and what is equal between cells
+Every distinct value of an axis was checked once before; here values are only put in their places, and what is
+equal between cells
 is built, checked and shared once.
 """
 
@@ -37,7 +38,8 @@ class Built:
 
 
 class Grid:
-    """Builds cells and remembers what it built. `tied` holds the expressions of ``couple``, each after those it needs."""
+    """Builds cells and remembers what it built. `tied` holds the expressions of ``couple``, each after those it
+    needs."""
 
     def __init__(
         self, scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
@@ -161,7 +163,8 @@ class Grid:
             self._blame(finding[0], finding[1], point, reads)
 
     def _blame(self, path: str, message: str, point: Point, reads: Sequence[str]) -> None:
-        """Note a mistake of a cell once for each place, with the first cell that has it if a field it `reads` varies."""
+        """Note a mistake of a cell once for each place, with the first cell that has it if a field it `reads`
+        varies."""
         place = self._place(path, point)
         if (place, path) in self._blamed:
             return
@@ -178,7 +181,8 @@ class Grid:
         return f" (in the cell {', '.join(named)})" if named else ""
 
     def _place(self, path: str, point: Point) -> Place:
-        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or nowhere: its section."""
+        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or nowhere: its
+        section."""
         for candidate, index in self._on_axis.items():
             if path == candidate or path.startswith(f"{candidate}."):
                 return self._scales[index].nodes[point[index]].place

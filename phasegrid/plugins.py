@@ -5,7 +5,8 @@ A name without a colon is looked up among the built-in ones, then among the entr
 ``package.module:NAME`` import code: only because the sweep names it, and nothing else does.
 
 The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME`` without its folders,
-together with the version it declares, so a file may move. A worker knows only that identity: it looks for the file in the
+together with the version it declares, so a file may move. A worker knows only that identity: it looks for the file
+in the
 folders of the environment variable `FOLDERS_VARIABLE`, to which `remember_folder` adds and which child processes
 inherit, then in the current folder.
 """

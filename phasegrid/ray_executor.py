@@ -67,8 +67,8 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def probe_storage(url: str) -> None:
-    """Write and read a file in the store from every node of the cluster.
+def probe_storage(url: str, store_id: str) -> None:
+    """Have every node of the cluster open the store, find it to be `store_id`, and write to it.
 
     Raises:
         StoreError: naming the nodes that cannot, or that do not see what this process wrote.
@@ -82,7 +82,7 @@ def probe_storage(url: str) -> None:
     checks = {
         node["NodeManagerHostname"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(url)
+        ).remote(url, store_id)
         for node in nodes
     }
     problems = []
@@ -201,11 +201,12 @@ def _do_pack(pack: Pack, storage: str, place: Any) -> list[Outcome]:
     return do(pack, _STORES[storage], place)
 
 
-def _probe(url: str) -> str | None:
+def _probe(url: str, store_id: str) -> str | None:
     from phasegrid.store import Store
 
     try:
-        Store.open(url, create=True)
+        store = Store.open(url)
+        store.probe()
     except StoreError as error:
         return str(error)
-    return None
+    return None if store.id == store_id else f"sees another store there ({store.id}, not {store_id})"

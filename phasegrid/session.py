@@ -56,6 +56,7 @@ def run_sweep(
         f"[bold]{sweep.name}[/bold]: {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
         f"{have} stored, {planned - have} to do in {len(packs)} packs",
         highlight=False,
+        soft_wrap=True,
     )
     if not packs:
         return 0, 0
@@ -103,7 +104,7 @@ def _executor(
     on_ray.start_ray(where.address, where.num_cpus)
     try:
         if where.address:
-            on_ray.probe_storage(store.url)
+            on_ray.probe_storage(store.url, store.id)
         place = Place(where.device, max(1, int(sweep.resources.num_cpus)), where.strategy)
         most = where.max_in_flight or sweep.run.max_in_flight
         executor = on_ray.RayExecutor(store.url, place, sweep.resources, most)
@@ -187,12 +188,14 @@ def _conclude(
             '"select key, kind, exception from failures"',
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
     if stop.why is not None:
         console.print(
             f"stopped ({stop.why}): what is finished is stored; {counts.open} jobs are open. "
             "Run the same command again to go on.",
             highlight=False,
+            soft_wrap=True,
         )
         if stop.signum is not None:
             return 128 + stop.signum

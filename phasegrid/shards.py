@@ -29,6 +29,7 @@ _MAX_FOLDER = 200  # of the 255 bytes that file systems allow
 _WORTH_COMPRESSING = (
     1 << 14
 )  # bytes; below that zstd doubles the time to write and to read, and saves nothing
+_FEW = 64  # keys that are looked up one by one rather than in the copy of the whole table
 _BATCH = 4096  # files read before their rows are joined
 
 
@@ -121,13 +122,19 @@ def read(
     """Read a table: its compacted copy and the files that are not in it."""
     naming = naming_column(table)
     wanted = None if columns is None else list(dict.fromkeys([naming, *columns]))
-    parts = [_keep(part, naming, keys) for part in _read_compacted(files, table, wanted)]
-    held = {key for part in parts for key in part[naming].to_pylist()}
-    if keys is None:
-        names = [name for key, name in sorted(listed(files, table).items()) if key not in held]
+    if keys is not None and len(keys) <= _FEW:
+        names = [shard_name(table, key) for key in sorted(set(keys))]
+        parts = list(read_shards(files, table, names, wanted))
+        missing = set(keys).difference(*(part[naming].to_pylist() for part in parts))
+        copies = _read_copy(files, table, wanted) if missing else ()
+        parts += [_keep(part, naming, missing) for part in copies]
     else:
-        names = [shard_name(table, key) for key in sorted(set(keys) - held)]
-    parts += read_shards(files, table, names, wanted)
+        parts = [_keep(part, naming, keys) for part in _read_copy(files, table, wanted)]
+        held = {key for part in parts for key in part[naming].to_pylist()}
+        there = listed(files, table)
+        chosen = there.keys() if keys is None else there.keys() & set(keys)
+        names = [there[key] for key in sorted(chosen - held)]
+        parts += read_shards(files, table, names, wanted)
     rows = join(parts, table, wanted)
     if columns is None:
         return rows
@@ -201,7 +208,7 @@ def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
         ) from error
 
 
-def _read_compacted(files: Files, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _read_copy(files: Files, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     part = None if table == "plans" else read_shard(files, table, compacted_name(table), columns)
     if part is not None:
         yield part

@@ -1,6 +1,7 @@
 """What a cell can be: the data sets, models and recipe of a sweep, resolved without its axes.
 
-Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis there is one *choice* for each of its
+Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis there is one
+*choice* for each of its
 values, and every path and value is checked against each.
 """
 
@@ -42,7 +43,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The choices of each section by name, and the node of each section. A section whose name is wrong has no choice."""
+    """The choices of each section by name, and the node of each section. A section whose name is wrong has no
+    choice."""
 
     choices: Mapping[str, Mapping[str, Choice]]
     nodes: Mapping[str, Node]

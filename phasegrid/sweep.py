@@ -1,6 +1,7 @@
 """YAML -> Sweep: strict, every mistake at once, each with its line and column.
 
-A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its sections resolved
+A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its
+sections resolved
 (`space`, `axes`, `sweep_options`), its points chosen (`points`) and its cells built (`grid`). Neither torch nor Ray is
 imported; code outside phasegrid runs only if the sweep names it (`plugins`).
 """

@@ -1,6 +1,7 @@
 """From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it stands.
 
-A sweep that extends others is merged over them, mapping by mapping; lists are replaced. Where the child names another data
+A sweep that extends others is merged over them, mapping by mapping; lists are replaced. Where the child names
+another data
 set or model (`name`) or another `param` of an axis, it replaces that section; ``values`` of an axis replace a parent's
 ``start``, ``stop``, ``num``, ``scale``, and the other way round.
 """
@@ -115,6 +116,9 @@ def _override(root: Node, text: str, name: str, notebook: Notebook) -> Node:
     if not equals or not all(parts):
         notebook.add(place, "", f"found {text!r}; allowed: path=value, as in train.lr=0.1")
         return root
+    if parts[0] == "extends":
+        notebook.add(place, path, "cannot be set; write it in the file")
+        return root
     node = Node(None, place, place)
     if value.strip():
         try:
@@ -127,12 +131,12 @@ def _override(root: Node, text: str, name: str, notebook: Notebook) -> Node:
         parts = ["couple", ".".join(parts[1:])]
     try:
         return _set(root, parts, replace(node, key_place=place), place)
-    except _NoSuchPath as error:
+    except _PathError as error:
         notebook.add(place, path, str(error))
         return root
 
 
-class _NoSuchPath(Exception):
+class _PathError(Exception):
     """An override that leads nowhere; the text says why."""
 
 
@@ -142,17 +146,14 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
         return new
     head, rest = parts[0], parts[1:]
     if node.items is not None:
-        index = _index(node.items, head)
         items = list(node.items)
-        child = items[index]
-        inner = child.mapping is not None and head in child.mapping  # a metric by its name
-        if isinstance(child.value, str) and rest:  # a metric without arguments yet
-            child = Node({child.value: Node({}, place, place)}, place)
-            inner = True
-        items[index] = _set(child, parts if inner and rest else rest, new, place)
+        index = _index(items, head)
+        if section == "metrics" and rest:
+            items[index], rest = _below_name(items[index], rest, place)
+        items[index] = _set(items[index], rest, new, place)
         return replace(node, value=items)
     if node.mapping is None and node.value is not None:
-        raise _NoSuchPath(f"found {plain_text(node.plain())} before {head!r}; it has no parts")
+        raise _PathError(f"found {plain_text(node.plain())} before {head!r}; it has no parts")
     entries = dict(node.mapping or {})
     if section in ("load", "temperature"):
         entries = _without_other_form(entries, {head: new})
@@ -163,14 +164,25 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
     return replace(node, value=entries)
 
 
+def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Sequence[str]]:
+    """Return a metric as a mapping from its name, and the path below it, whether or not that says the name again."""
+    if isinstance(item.value, str):
+        item = Node({item.value: Node({}, place, place)}, item.place)
+    if item.mapping is None or len(item.mapping) != 1:
+        return item, rest
+    name = next(iter(item.mapping))
+    return item, rest if rest[0] == name else [name, *rest]
+
+
 def _index(items: Sequence[Node], head: str) -> int:
-    """Return the position that an override means in a list: a number, or the name of a metric that stands there once."""
+    """Return the position that an override means in a list: a number, or the name of a metric that stands there
+    once."""
     if head.isdecimal() and len(head) < 10:
         if int(head) < len(items):
             return int(head)
-        raise _NoSuchPath(f"found item {head}; allowed: 0 to {len(items) - 1}")
+        raise _PathError(f"found item {head}; allowed: 0 to {len(items) - 1}")
     names = [next(iter(item.mapping), "") if item.mapping else str(item.value) for item in items]
     if names.count(head) == 1:
         return names.index(head)
     how = "stands here more than once: give its number" if head in names else "is no item here"
-    raise _NoSuchPath(f"{head!r} {how}; items: {', '.join(names)}{suggest(head, names)}")
+    raise _PathError(f"{head!r} {how}; items: {', '.join(names)}{suggest(head, names)}")

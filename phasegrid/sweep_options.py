@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from phasegrid.arguments import INVALID, check_keys, fields_of, resolve_args, resolve_field
 from phasegrid.cross_checks import metric_mistakes
@@ -274,5 +274,5 @@ def _bytes(node: Node, path: str, notebook: Notebook) -> Node:
     return Node(int(float(match[1]) * _BYTES[match[2]]), node.place)
 
 
-def _is_int(value: object) -> Any:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

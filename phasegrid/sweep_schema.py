@@ -1,11 +1,12 @@
 """JSON Schema of sweep files (draft 2020-12, plain keywords), so that an editor completes and checks while one types.
 
-It accepts every sweep that `load_sweep` accepts and finds most mistakes within one value; what ties fields together, grids and
+It accepts every sweep that `load_sweep` accepts and finds most mistakes within one value; what ties fields
+together, grids and
 plug-ins only `load_sweep` can check.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,6 +17,7 @@ from phasegrid.declare import Metric
 from phasegrid.jobs import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
+from phasegrid.plugins import Kind, known_names
 from phasegrid.recipe import Recipe, Schedule
 from phasegrid.sweep_options import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
 from phasegrid.sweep_types import Need, RunOptions
@@ -34,8 +36,10 @@ def json_schema() -> dict[str, Json]:
         "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
         "description": {"type": ["string", "null"]},
         "extends": {"anyOf": [{"type": "string"}, _list({"type": "string"})]},
-        "dataset": _part({name: kind.args for name, kind in DATASETS.items()}, definitions),
-        "model": _part({name: kind.args for name, kind in MODELS.items()}, definitions),
+        "dataset": _part(
+            "dataset", {name: kind.args for name, kind in DATASETS.items()}, definitions
+        ),
+        "model": _part("model", {name: kind.args for name, kind in MODELS.items()}, definitions),
         "train": _nullable(_recipe(definitions)),
         "load": _nullable(_axis()),
         "temperature": _nullable(_axis()),
@@ -75,22 +79,28 @@ def _documented(owner: type) -> Schema:
     return {"description": inspect.cleandoc(owner.__doc__ or owner.__name__)}
 
 
-def _part(owners: Mapping[str, type], definitions: Schema) -> Schema:
+def _part(kind: Kind, owners: Mapping[str, type], definitions: Schema) -> Schema:
     alternatives: list[Schema] = []
     for name, owner in owners.items():
         arguments = _arguments(owner, definitions)
         properties = {"name": {"const": name}, **arguments["properties"]}
         alternatives.append({**arguments, "title": name, "properties": properties})
-    plugin = {"type": "object", "properties": {"name": _plugin_name(owners)}, "required": ["name"]}
+    plugin = {
+        "type": "object",
+        "properties": {"name": _plugin_name(kind, owners)},
+        "required": ["name"],
+    }
     return {"anyOf": [*alternatives, plugin]}
 
 
-def _plugin_name(owners: Mapping[str, object]) -> Schema:
-    return {
+def _plugin_name(kind: Kind, built_in: Collection[str]) -> Schema:
+    installed = [name for name in known_names(kind) if name not in built_in]
+    reference: Schema = {
         "type": "string",
-        "not": {"enum": list(owners)},
-        "description": "file.py:NAME, package.module:NAME or the name of an entry point",
+        "pattern": ".:[A-Za-z_][A-Za-z0-9_]*$",
+        "description": "file.py:NAME or package.module:NAME",
     }
+    return {"anyOf": [{"enum": installed}, reference]} if installed else reference
 
 
 def _recipe(definitions: Schema) -> Schema:
@@ -122,9 +132,14 @@ def _metrics(definitions: Schema) -> Schema:
                 "additionalProperties": False,
             }
         )
-    plugin = {"type": "object", "minProperties": 1, "maxProperties": 1}
-    names = {"propertyNames": {"not": {"enum": list(METRICS)}}}
-    return {"anyOf": [*alternatives, _plugin_name(METRICS), {**plugin, **names}]}
+    plugin = _plugin_name("metric", METRICS)
+    with_arguments: Schema = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "propertyNames": plugin,
+    }
+    return {"anyOf": [*alternatives, plugin, with_arguments]}
 
 
 def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:

@@ -22,7 +22,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell, None: all) is
+    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell,
+    None: all) is
     for metrics of cells."""
 
     name: str
@@ -36,7 +37,8 @@ class MetricRequest:
 
 @dataclass(frozen=True, slots=True)
 class GridPoint:
-    """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature` are None where there is no
+    """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature` are None where
+    there is no
     such axis. `recipe` has every field of `Recipe`. Equal parts and recipes are one object.
     `facts` is None where the data set is a plug-in that cannot say before loading."""
 
@@ -75,7 +77,8 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a job is tried again: after an exception of its own (`app`), after its process or node was lost (`infra`)."""
+    """How often a job is tried again: after an exception of its own (`app`), after its process or node was lost
+    (`infra`)."""
 
     app: Annotated[int, Field(ge=0)] = 0
     infra: Annotated[int, Field(ge=0)] = 5
@@ -85,7 +88,8 @@ class Retries:
 class RunOptions:
     """How a run behaves; nothing here is part of any key.
 
-    At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures` failed jobs stop the run
+    At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures`
+    failed jobs stop the run
     (null: any number); `pack_size` trainings in one pack (null: chosen).
     """
 
@@ -98,7 +102,8 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was read from."""
+    """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
+    read from."""
 
     name: str
     description: str | None

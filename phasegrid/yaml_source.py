@@ -1,6 +1,7 @@
 """Read YAML 1.2 as data with positions, safely.
 
-Only ruamel's event parser is used: scalars are resolved here by the core schema of YAML 1.2 (section 10.3.2), so ``1e-4`` is a
+Only ruamel's event parser is used: scalars are resolved here by the core schema of YAML 1.2 (section 10.3.2), so
+``1e-4`` is a
 number, ``on`` is text, ``017`` is seventeen, and no Python object can be constructed. Tags are refused. Aliases of
 finished anchors share one node; expanded size and depth are limited, so a small file cannot grow.
 """

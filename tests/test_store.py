@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from store_support import COLUMNS, bare, full, make_store, put
 
-from phasegrid import files
+from phasegrid import files, shards
 from phasegrid.compaction import compact
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
@@ -487,13 +487,28 @@ def test_a_copy_changes_nothing_but_the_speed(store: Store, table: str) -> None:
     assert store.read_table(table).equals(after)
 
 
-def test_a_copy_alone_still_holds_the_keys(store: Store) -> None:
+def test_a_copy_alone_still_holds_the_rows(store: Store) -> None:
     put(store, "trials", bare("trials", "a"))
     compact(store)
     Path(store.files.path(f"trials/{A[:2]}/{A}.parquet")).unlink()
     assert store.stored("trials") == {A}
-    assert store.has("trials", A)
-    assert not store.has("trials", B)
+    assert store.trial_outcome(A) == "done"
+    assert len(store.read_table("trials", keys=[A, B])) == 1
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_many_keys_and_few_give_the_same_rows(
+    store: Store, compacted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        put(store, "trials", bare("trials", name))
+        if compacted and name == "b":
+            compact(store)
+    keys = [A, text_key("c"), text_key("no")]
+    few = store.read_table("trials", keys=keys).sort_by("key")
+    monkeypatch.setattr(shards, "_FEW", 0)
+    assert store.read_table("trials", keys=keys).sort_by("key").equals(few)
+    assert few["key"].to_pylist() == sorted(keys[:2])
 
 
 def test_compacting_says_what_it_did(store: Store) -> None:

@@ -72,8 +72,8 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int) -> float:
 
     `bins` equal-width bins, each closed on the right (Guo et al. 2017, section 2).
 
-    >>> calibration_error(torch.tensor([0.9, 0.9]), torch.tensor([True, False]), 15)
-    0.4
+    >>> calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([True, False]), 15)
+    0.25
     """
     place = (confidence.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
     excess = correct.double() - confidence.double()

@@ -110,14 +110,14 @@ HESSIAN = Metric(
         ),
         Column("trace", "float64", "", "sum of the eigenvalues"),
         Column("trace_stderr", "float64", "", "standard error of the trace; 0 where it is exact"),
-        Column("trace_method", "string", "", "exact_ggn or hutchinson_deflated"),
+        Column("trace_method", "string", "", "exact_ggn, exact_spectrum or hutchinson_deflated"),
         Column("density_nodes", "list<float64>", "", "Ritz values: nodes of the spectral density"),
         Column("density_weights", "list<float64>", "", "weights of the nodes; they sum to 1"),
         Column("num_hvps", "int64", "", "Hessian-vector products spent"),
         Column("num_examples", "int64", "examples", "training examples of the loss"),
         Column("loss", "float64", "nats", "the loss on these examples, under the BatchNorm policy"),
         Column("num_parameters", "int64", "", "dimension of the Hessian"),
-        Column("batch_norm", "string", "", "BatchNorm policy used"),
+        Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm"),
     ),
 )
 

@@ -9,6 +9,7 @@ and estimates the trace without an error; what BatchNorm does changes the number
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -103,13 +104,17 @@ def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
 def measure_spectrum(
     H: HessianOperator, settings: HessianArgs, rng: torch.Generator
 ) -> list[Spectrum]:
-    """Run Lanczos from `density_probes` random sign vectors; the first run goes on until lambda_max is known."""
+    """Run Lanczos from `density_probes` random sign vectors; the first run goes on until lambda_max is known.
+
+    Only the first keeps its basis; a complete run needs no others.
+    """
     like = H.parameters[0]
     spectra: list[Spectrum] = []
     for probe in range(settings.density_probes):
         start = rademacher(H.size, rng, like.dtype, like.device)
         tolerance = settings.tolerance if probe == 0 else None
-        spectra.append(lanczos(H, start, settings.steps, rng, tolerance))
+        spectrum = lanczos(H, start, settings.steps, rng, tolerance)
+        spectra.append(spectrum if probe == 0 else replace(spectrum, basis=()))
         if spectra[0].complete:
             break
     return spectra

@@ -2,7 +2,7 @@
 
 The gradient's graph is built once and kept for all products where it fits into a stated memory; otherwise it is
 built again for each product, chunk by chunk. BatchNorm in eval mode is folded into the convolutions and images are laid
-out channels last: 0.68 of the time of a product that keeps the graph and does neither (tests/benchmarks/bench_hessian.py).
+out channels last: 0.6 to 0.8 of the time of a product that does neither (tests/benchmarks/bench_hessian.py).
 Letters: N examples, P trainable parameters, C classes.
 """
 
@@ -32,7 +32,8 @@ class _Graph:
 class HessianOperator:
     """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...), `labels` (N,), as a function v -> H v.
 
-    `module` is used as it is (its mode decides what BatchNorm does) and must not change while the operator lives.
+    `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be changed) and must not change
+    while the operator lives.
     Vectors (P,) have the order of ``module.named_parameters()``, frozen ones left out, and the parameters' dtype; the
     loss itself is taken in float64 from the logits, so that confident networks keep their curvature. Exact to
     rounding. `num_products` counts. At most `memory_bytes` go into graphs (an estimate from a few examples), one

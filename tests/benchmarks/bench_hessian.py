@@ -2,7 +2,8 @@
 
 PyHessian 0.1 (``pip install pyhessian==0.1``) at its defaults: eigenvalues(), trace(), density(). Its density() calls a
 function that torch has removed, so `torch.eig` is put back for the call; where the package is not installed, the
-transcriptions of tests/oracles.py stand in for it on a graph that is kept, and the line says so.
+transcriptions of tests/oracles.py stand in for it on a graph that is kept, and the line says so. Times are CPU seconds
+of one thread: other work on the machine matters little.
 """
 
 import copy
@@ -57,7 +58,7 @@ def main() -> list[str]:
     calls = ", ".join(f"{name} {s / ours_s:.2f}" for name, s in peer.seconds.items())
     return [
         f"hessian_pass_resnet18_w8_200: {peer_s / ours_s:.1f}x vs {peer.name}, three calls (of our time: {calls}); "
-        f"ours {ours_s:.1f} s, {row['num_hvps']} products",
+        f"ours {ours_s:.1f} CPU seconds, {row['num_hvps']} products",
         f"hessian_pass_resnet18_w8_200 lambda_max relative error: ours {_off(row['lambda_max'], lambda_max):.1e}, "
         f"{peer.name} {_off(peer.lambda_max, lambda_max):.1e}",
         f"hessian_pass_resnet18_w8_200 trace relative error: ours {_off(row['trace'], trace):.1e} "
@@ -197,9 +198,9 @@ def _defaults(metric: Metric) -> dict[str, object]:
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    started = time.perf_counter()
+    started = time.process_time()
     result = work()
-    return result, time.perf_counter() - started
+    return result, time.process_time() - started
 
 
 def _off(found: object, exact: float) -> float:
