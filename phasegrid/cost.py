@@ -13,7 +13,9 @@ from typing import Any
 
 from phasegrid.jobs import Cell, MetricJob, Trial, Work
 
-OVERHEAD_S = 5e-5  # one pass of a small network over a batch on one core: kernels launched, not arithmetic
+OVERHEAD_S = (
+    5e-5  # one pass of a small network over a batch on one core: kernels launched, not arithmetic
+)
 RATE = 2e10  # FLOP/s of one core on small convolutions and products
 UNKNOWN_S = 10.0  # a plug-in that says nothing
 

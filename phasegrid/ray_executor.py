@@ -209,4 +209,6 @@ def _probe(url: str, store_id: str) -> str | None:
         store.probe()
     except StoreError as error:
         return str(error)
-    return None if store.id == store_id else f"sees another store there ({store.id}, not {store_id})"
+    return (
+        None if store.id == store_id else f"sees another store there ({store.id}, not {store_id})"
+    )

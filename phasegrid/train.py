@@ -184,7 +184,7 @@ def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbe
     try:
         if group.stack is None:
             group.stack = _stacked(group, strategy)
-        with _tensor_float_32(recipe.precision == "tf32"):
+        with tensor_float_32(recipe.precision == "tf32"):
             feeds = [m.feed for m in members]
             return run_epoch(group.stack, feeds, recipe, group.bounds, epoch)
     except torch.OutOfMemoryError:
@@ -240,7 +240,7 @@ def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
 
 
 @contextmanager
-def _tensor_float_32(allowed: bool) -> Iterator[None]:
+def tensor_float_32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 products and convolutions; torch's own default allows them in convolutions."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32

@@ -31,7 +31,7 @@ from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
 from phasegrid.stacking import Strategy
 from phasegrid.store import Store
-from phasegrid.train import train_pack
+from phasegrid.train import tensor_float_32, train_pack
 from phasegrid.weights import evaluate
 
 
@@ -63,7 +63,10 @@ def do(
     with _threads(place.threads):
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
-        return _measure(pack, store, device, should_stop)
+        with tensor_float_32(
+            False
+        ):  # measurements are float32 throughout, whatever trained the weights
+            return _measure(pack, store, device, should_stop)
 
 
 def _train(

@@ -1,7 +1,7 @@
 """Fixtures for every test: one torch thread, no Ray telemetry, and the folder of real data where there is one."""
 
 import os
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,8 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _one_torch_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+def _one_torch_thread() -> None:
     """Give tests that use torch a single thread; others never import it."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-    yield
