@@ -121,23 +121,23 @@ class Progress:
             self._push(_part_of(pack, again))
 
     def lost(self, pack: Pack, why: str) -> bool:
-        """Take note that the process of a pack died; return whether the pack will be tried again.
+        """Take note that the process of a pack died; return whether anything of it will be tried again.
 
-        A pack of several jobs that was lost twice is split in two, so that a poison job is found by name.
+        When a pack of several jobs has used up its tries, each job gets a last one alone, so that a poison job is found by
+        name and takes no other down with it.
         """
         del self._in_flight[pack.key]
-        if not self._may_retry(pack.key, "infra"):
-            for key in pack.job_keys():
-                self._fail(key, why)
-            return False
         keys = pack.job_keys()
-        if len(keys) > 1 and self._attempts[(pack.key, "infra")] >= 2:
-            half = len(keys) // 2
-            for part in (_part_of(pack, keys[:half]), _part_of(pack, keys[half:])):
-                self._attempts[(part.key, "infra")] = 1
-                self._push(part)
-        else:
+        if self._may_retry(pack.key, "infra"):
             self._push(pack)
+        elif len(keys) > 1:
+            for key in keys:
+                alone = _part_of(pack, [key])
+                self._attempts[(alone.key, "infra")] = self.retries.infra
+                self._push(alone)
+        else:
+            self._fail(keys[0], why)
+            return False
         return True
 
     def _may_retry(self, key: str, kind: str) -> bool:

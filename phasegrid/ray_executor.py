@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from phasegrid.errors import ClusterError, StoreError
 from phasegrid.executors import Ending
 from phasegrid.jobs import Outcome, Pack
+from phasegrid.plugins import FOLDERS_VARIABLE
 from phasegrid.sweep_types import Need, Resources
 
 LOST = (
@@ -55,6 +56,9 @@ def start_ray(address: str | None, num_cpus: int | None = None) -> None:
         )
     else:
         options["address"] = address
+        plugins = os.environ.get(FOLDERS_VARIABLE)
+        if plugins:
+            options["runtime_env"] = {"env_vars": {FOLDERS_VARIABLE: plugins}}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:

@@ -104,7 +104,7 @@ def test_an_exception_is_retried_as_often_as_allowed_and_a_lost_process_does_not
     assert progress.failures == {"a": "ValueError: no"}
 
 
-def test_a_poison_job_is_found_by_halving_and_the_others_are_done() -> None:
+def test_a_poison_job_is_found_by_name_and_the_others_are_done() -> None:
     progress = Progress([train("t", *"abcdefgh")], set(), Retries(infra=3))
     for _ in range(200):
         pack = progress.next_pack()

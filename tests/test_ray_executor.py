@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import phasegrid
 from tests.faults.test_kill_and_resume import assert_same_store, run, write_sweep
 
 
@@ -33,3 +34,47 @@ def test_a_ray_client_address_is_refused_with_the_reason(tmp_path: Path) -> None
     assert refused.returncode == 4
     assert "Ray Client" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+DEADLY = '''\
+"""A metric whose process dies: once at width 4, every time at width 8."""
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True)
+class Args:
+    marker: str = ""
+
+def compute(models, data, rng, marker):
+    width = models[0].classifier.in_features
+    first = Path(marker + str(width))
+    if width == 8 or (width == 4 and not first.exists()):
+        first.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"width": float(width)}
+
+WIDTH = Metric(over="trial", args=Args, columns=(Column("width", "float64", "", "units"),), compute=compute)
+'''
+
+
+def test_a_killed_worker_is_replaced_and_a_poison_job_is_blamed_by_name(tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    sweep = tmp_path / "s.yaml"
+    sweep.write_text(
+        "schema: 1\nname: deadly\ndataset: {name: digits, fraction: 0.1}\nmodel: {name: mlp, depth: 1}\n"
+        "train: {batch_size: 32, epochs: 1, stop: null}\nseeds: 1\nrun: {retries: {infra: 1}}\n"
+        "load: {param: model.width, values: [2, 4, 8]}\n"
+        f"metrics: [accuracy, {{'deadly.py:WIDTH': {{marker: {tmp_path / 'died'}}}}}]\n"
+    )
+    done = run(sweep, tmp_path / "store", "--num-cpus", "1")
+    assert done.returncode == 1, done.stderr
+    assert "1 failed" in done.stderr
+    results = phasegrid.open(str(tmp_path / "store"))
+    assert sorted(results.metric("deadly.py:WIDTH")["width"]) == [2.0, 4.0]
+    assert len(results.metric("accuracy")) == 3
+    failures = results.failures()
+    assert set(failures["kind"]) == {"infra"}
+    assert failures["exception"].str.contains("WorkerCrashedError").all()

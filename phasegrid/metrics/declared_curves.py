@@ -96,14 +96,14 @@ class SimplexArgs:
     (1/samples) sum_h L(phi_h) - lambda_j log V(K), phi_h uniform in a simplex of the complex K = {(w_i, theta_0..theta_j)}
     chosen with probability proportional to its volume (``sampling: volume``, uniform on the complex: the paper) or uniformly
     (``sampling: simplex``, the published code). `volume_lambda`: one number, or one per connector (a schedule).
-    H = `samples` = 5 in paper and code. `modes`: how many of the cell's trials, in order of seed (null: all).
+    H = `samples` = 5 in paper and code. In a sweep, `modes`
+    says how many of the cell's trials, in order of seed, are joined (null: all).
     A new connector starts at the mean of the vertices plus `jitter` times the rms edge in a random direction (V = 0 at the mean).
     The learning rate of each connector falls from `lr` along a cosine over its `epochs` (published code); `weight_decay` acts on
     the connector itself (published code). Expected losses are means over `eval_samples` points of the complex, with standard
     errors; BatchNorm statistics are recomputed at each from (at most `refresh_examples`) training examples.
     """
 
-    modes: Annotated[int, Field(ge=2)] | None = None
     connectors: Count = 1
     samples: Count = 5
     epochs: Count = 10

@@ -40,17 +40,16 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are fewer than two models, fewer than ``modes``, models of several architectures, or a
+        MetricError: if there are fewer than two models, models of several architectures, or a
             ``volume_lambda`` whose length is not the number of connectors.
     """
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    chosen = _first_modes(models, settings.modes)
     lambdas = connector_lambdas(settings)
-    flat = live_network(chosen[0])
+    flat = live_network(models[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
-    complex_ = Complex(stack_vertices(chosen), len(chosen))
+    complex_ = Complex(stack_vertices(models), len(models))
     losses: Numbers = []
     for volume_lambda in lambdas:
         complex_ = grow(complex_, settings.jitter, rng)
@@ -60,14 +59,14 @@ def compute(
             )
         )
     log_volumes = torch.tensor(
-        [log_volume(complex_.simplex(i)) for i in range(len(chosen))], dtype=torch.float64
+        [log_volume(complex_.simplex(i)) for i in range(len(models))], dtype=torch.float64
     )
     shares = _shares(log_volumes, settings)
     return {
         "log_volume": finite_or_none(float(log_volumes.logsumexp(dim=0))),
         "log_volumes": [finite_or_none(value) for value in log_volumes.tolist()],
         "dimension": settings.connectors,
-        "num_modes": len(chosen),
+        "num_modes": len(models),
         "num_connectors": settings.connectors,
         **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng),
         "connector_losses": losses,
@@ -127,13 +126,3 @@ def _shares(log_volumes: Tensor, settings: SimplexArgs) -> Tensor:
     if settings.sampling == "simplex":
         return torch.full_like(log_volumes, 1 / len(log_volumes))
     return volume_shares(log_volumes)
-
-
-def _first_modes(models: Sequence[nn.Module], modes: int | None) -> Sequence[nn.Module]:
-    if modes is None:
-        return models
-    if modes > len(models):
-        raise MetricError(
-            f"simplex: modes: {modes}, but the cell has {len(models)} trained trials; lower modes or add seeds"
-        )
-    return models[:modes]

@@ -284,18 +284,6 @@ def test_diverged_connector_is_a_row_of_nulls() -> None:
     assert all(value is None or math.isfinite(value) for value in numbers)
 
 
-def test_modes_are_the_first_of_the_cell() -> None:
-    models, data = networks(4), data_for()
-    assert compute(models, data, seeded(), modes=2, **QUICK) == compute(
-        models[:2], data, seeded(), **QUICK
-    )
-
-
-def test_more_modes_than_trials_are_refused() -> None:
-    with pytest.raises(MetricError, match="modes: 5, but the cell has 3"):
-        compute(networks(), data_for(), seeded(), modes=5)
-
-
 def test_one_model_spans_no_complex() -> None:
     with pytest.raises(MetricError, match="got 1, need at least 2"):
         compute(networks(1), data_for(), seeded())
