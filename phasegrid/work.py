@@ -9,7 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, overload
@@ -63,9 +63,7 @@ def do(
     with _threads(place.threads):
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
-        with tensor_float_32(
-            False
-        ):  # measurements are float32 throughout, whatever trained the weights
+        with tensor_float_32(False):  # whatever the weights were trained with
             return _measure(pack, store, device, should_stop)
 
 
@@ -95,11 +93,17 @@ def _train(
             on_epoch=on_epoch,
         )
     except Exception as error:
-        return outcomes + [_failed(store, pack, trial.key, error) for trial in trials]
+        if len(trials) == 1:
+            return [*outcomes, _failed(store, pack, trials[0].key, error)]
+        alone = [replace(pack, trials=(trial,)) for trial in trials]  # so that the culprit is named
+        return outcomes + [
+            o for one in alone for o in _train(one, store, place, device, should_stop)
+        ]
     for trial, result, dataset in zip(trials, trained, data, strict=True):
         publish = partial(_publish_trial, store, trial, result, dataset, device, len(trials))
         outcomes.append(_guarded(store, pack, trial.key, publish))
-    snapshots.clear()
+    if all(outcome.status != "failed" for outcome in outcomes):
+        snapshots.clear()
     return outcomes
 
 

@@ -114,6 +114,40 @@ def test_a_failing_plug_in_metric_is_a_row_of_failures_and_everything_else_is_do
     assert run(tmp_path, text)[0] == 0
 
 
+MOODY = '''\
+"""A model that cannot be made from some seeds."""
+from dataclasses import dataclass
+import torch
+from phasegrid.declare import Model
+
+@dataclass(frozen=True)
+class Args:
+    width: int = 1
+
+def make(input_shape, num_classes, width):
+    if torch.rand(1) > 0.5:
+        raise RuntimeError("not from this seed")
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+MOODY = Model(args=Args, make=make)
+'''
+
+
+def test_one_bad_trial_of_a_pack_takes_no_other_down(tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(MOODY)
+    text = SWEEP.replace("{name: mlp, depth: 1}", '{name: "moody.py:MOODY"}').replace(
+        "seeds: 2", "seeds: 6"
+    )
+    code, said = run(tmp_path, text.replace("[2, 4]", "[2]").replace("[0.01, 0.1]", "[0.01]"))
+    assert code == 1
+    failures = pd.read_parquet(tmp_path / "store/failures")
+    stored = keys(tmp_path)
+    assert 0 < len(failures) < 6
+    assert len(stored) == 6 - len(failures)
+    assert stored.isdisjoint(failures["key"])
+    assert "blocked by a failure" in said
+
+
 def test_limit_runs_a_pilot_and_says_that_more_is_open(tmp_path: Path) -> None:
     code, _ = run(tmp_path, SWEEP, "s.yaml", "--limit", "1")
     assert code == 3
