@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from phasegrid.errors import ClusterError, StoreError
 from phasegrid.executors import Ending
-from phasegrid.jobs import Outcome, Pack
+from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.plugins import FOLDERS_VARIABLE
 from phasegrid.sweep_types import Need, Resources
 
@@ -101,6 +101,13 @@ def probe_storage(url: str, store_id: str) -> None:
         raise StoreError(
             f"checking that every node shares the storage {url}: " + "; ".join(problems)
         )
+
+
+def check_datasets(parts: Sequence[Part]) -> list[str]:
+    """Load each data set once in a worker; return what is wrong."""
+    task = ray.remote(num_cpus=1, max_retries=3)(_check_dataset)
+    found: list[str | None] = ray.get([task.remote(part) for part in parts])
+    return [problem for problem in found if problem]
 
 
 @dataclass(slots=True)
@@ -203,6 +210,12 @@ def _do_pack(pack: Pack, storage: str, place: Any) -> list[Outcome]:
     if storage not in _STORES:
         _STORES[storage] = Store.open(storage)
     return do(pack, _STORES[storage], place)
+
+
+def _check_dataset(part: Part) -> str | None:
+    from phasegrid.work import check_dataset
+
+    return check_dataset(part)
 
 
 def _probe(url: str, store_id: str) -> str | None:

@@ -6,7 +6,7 @@ SIGTERM. Usage and sweep errors (2) and storage or cluster errors (4) are raised
 
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +18,9 @@ from rich.console import Console
 
 from phasegrid import cost
 from phasegrid.console import Watch
+from phasegrid.errors import DataError
 from phasegrid.executors import Executor, Serial
-from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Plan, Trial
+from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
 from phasegrid.overview import learn_costs, stored_keys, tally
 from phasegrid.plan import make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
@@ -65,7 +66,7 @@ def run_sweep(
     progress = Progress(packs, stored, sweep.run.retries)
     stop = Stop()
     with (
-        _executor(sweep, store, where, stop, console) as executor,
+        _executor(sweep, store, where, stop, console, _data_files(packs)) as executor,
         _signals(stop),  # after ray.init, which would replace them
         Watch(console, quiet) as watch,
     ):
@@ -88,9 +89,13 @@ def _limited(packs: list[Pack], limit: int) -> list[Pack]:
 
 @contextmanager
 def _executor(
-    sweep: Sweep, store: Store, where: Where, stop: Stop, console: Console
+    sweep: Sweep, store: Store, where: Where, stop: Stop, console: Console, files: list[Part]
 ) -> Iterator[Executor]:
+    """Make the place where packs are done; `files` are the data sets to try before the first job."""
     if where.serial:
+        from phasegrid.work import check_dataset
+
+        _refuse_bad_data([problem for part in files if (problem := check_dataset(part))])
         yield _serial(store, where, stop)
         return
     from phasegrid import ray_executor as on_ray
@@ -105,6 +110,7 @@ def _executor(
     try:
         if where.address:
             on_ray.probe_storage(store.url, store.id)
+        _refuse_bad_data(on_ray.check_datasets(files))
         place = Place(where.device, max(1, int(sweep.resources.num_cpus)), where.strategy)
         most = where.max_in_flight or sweep.run.max_in_flight
         executor = on_ray.RayExecutor(store.url, place, sweep.resources, most)
@@ -114,6 +120,17 @@ def _executor(
             executor.close()
     finally:
         on_ray.stop_ray()
+
+
+def _data_files(packs: Sequence[Pack]) -> list[Part]:
+    """Return one data set for each set of files that the trials to train read: those that say where to find them."""
+    parts = [trial.dataset for pack in packs if pack.kind == "train" for trial in pack.trials]
+    return list({canonical_json([p.name, p.locators]): p for p in parts if p.locators}.values())
+
+
+def _refuse_bad_data(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 def _serial(store: Store, where: Where, stop: Stop) -> Serial:

@@ -20,7 +20,7 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import Metric, import_function
-from phasegrid.errors import StoreError
+from phasegrid.errors import DataError, StoreError
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
 from phasegrid.members import EpochRecord, Trained
 from phasegrid.models.building import build_model
@@ -65,6 +65,15 @@ def do(
             return _train(pack, store, place, device, should_stop)
         with tensor_float_32(False):  # whatever the weights were trained with
             return _measure(pack, store, device, should_stop)
+
+
+def check_dataset(part: Part) -> str | None:
+    """Load a data set once, before any job; return what is wrong with it, or None."""
+    try:
+        load_dataset(part)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _train(

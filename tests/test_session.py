@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import phasegrid
 from phasegrid.cli import app
+from phasegrid.errors import DataError
 
 SWEEP = """\
 schema: 1
@@ -146,6 +147,26 @@ def test_one_bad_trial_of_a_pack_takes_no_other_down(tmp_path: Path) -> None:
     assert len(stored) == 6 - len(failures)
     assert stored.isdisjoint(failures["key"])
     assert "blocked by a failure" in said
+
+
+def test_missing_data_is_said_once_before_any_training(tmp_path: Path) -> None:
+    text = SWEEP.replace(
+        "{name: digits, fraction: 0.1}", f"{{name: cifar10, root: {tmp_path / 'none'}}}"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    args = [
+        "run",
+        str(tmp_path / "s.yaml"),
+        "--storage",
+        str(tmp_path / "store"),
+        "--serial",
+        "--no-plot",
+    ]
+    result = CliRunner().invoke(app, args)
+    assert isinstance(result.exception, DataError)
+    assert str(tmp_path / "none") in str(result.exception)
+    assert "download: true" in str(result.exception)
+    assert not (tmp_path / "store/failures").exists()
 
 
 def test_limit_runs_a_pilot_and_says_that_more_is_open(tmp_path: Path) -> None:
