@@ -1,4 +1,4 @@
-"""How much faster is a pack than its members one at a time? Prints ratios; run it by hand.
+"""How much faster is a pack than its members one at a time? One ratio a strategy.
 
     python tests/benchmarks/bench_packing.py [--device cuda] [--members 3] [--quick]
 
@@ -148,25 +148,25 @@ def measure(case: Case, count: int, device: str, rounds: int) -> dict[str, float
     return best
 
 
-def main() -> None:
-    """Print the table."""
+def main(device: str = "cpu", members: int = 3, rounds: int = 3, quick: bool = True) -> list[str]:
+    """Return one line a case: how many times faster than a plain torch.optim loop each strategy is."""
+    torch.set_num_threads(1)
+    lines = []
+    for case in cases(quick):
+        best = measure(case, members, device, rounds)
+        ratios = ", ".join(f"{w} {best['plain'] / best[w]:.2f}x" for w in ("loop", "vmap", "fused"))
+        lines.append(
+            f"training {members} members as one, {case.name}, batch {case.batch_size}, {device}: {ratios} against a "
+            f"plain torch.optim loop ({1000 * best['plain']:.2f} ms an update)"
+        )
+    return lines
+
+
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"{asked.members} members on {asked.device}, torch {torch.__version__}")
-    print("network            batch   plain ms/update    loop    vmap   fused  (times faster)")
-    for case in cases(asked.quick):
-        best = measure(case, asked.members, asked.device, asked.rounds)
-        ratios = "".join(f"{best['plain'] / best[w]:8.2f}" for w in ("loop", "vmap", "fused"))
-        print(
-            f"{case.name:18}{case.batch_size:6}{1000 * best['plain']:12.2f}      {ratios}",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()
+    print("\n".join(main(asked.device, asked.members, asked.rounds, asked.quick)))
