@@ -141,7 +141,7 @@ def _state(
     measured: dict[str, list[dict[str, Any]]],
     failures: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    planned = {row["key"] for row in store.read_table("plans", keys=[sweep]).to_pylist()}
+    planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
     own = [f for f in failures if f["key"] in planned]
     return {
         "sweep": sweep,
@@ -185,7 +185,7 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
 def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
     if plan.sweep not in store.sweeps():
         return []
-    old = store.read_table("plans", keys=[plan.sweep]).to_pylist()
+    old = store.read_plan(plan.sweep).to_pylist()
     keys = {row["key"] for row in old}
     rows = store.read_table("trials").to_pylist() if keys else []
     return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))

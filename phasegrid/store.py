@@ -225,17 +225,6 @@ class Store:
         """Read the grid of one sweep; empty if there is none of that name."""
         return self.read_table("plans", keys=[sweep])
 
-    def trial_outcome(self, key: str) -> str:
-        """Return ``done`` or ``diverged``.
-
-        Raises:
-            StoreError: if the trial is not stored.
-        """
-        outcomes = self.read_table("trials", columns=["outcome"], keys=[key])["outcome"]
-        if not len(outcomes):
-            raise StoreError(f"reading trial {key} of {self.url}: it is not stored")
-        return str(outcomes[0].as_py())
-
     def read_checkpoint(self, key: str, epoch: int | None = None) -> dict[str, "Tensor"]:
         """Return the weights that a trial is known by, or those after `epoch`, as CPU tensors.
 
