@@ -167,6 +167,23 @@ def check_keys(
     return {name: entry for name, entry in entries.items() if name in allowed}
 
 
+def name_and_args(item: Node, path: str, notebook: Notebook) -> tuple[str | None, Node]:
+    """Return the name that an item of a list gives, and its arguments: ``name``, or ``name: {...}``.
+
+    No arguments, or null, are an empty mapping. The name is None, and a mistake noted, if the item is anything else.
+    """
+    empty = Node({}, item.place)
+    if isinstance(item.value, str):
+        return item.value, empty
+    if item.mapping is not None and len(item.mapping) == 1:
+        name, args = next(iter(item.mapping.items()))
+        return name, empty if args.value is None else args
+    found = _text(item)
+    message = f"found {found}; allowed: a name, or one name with its arguments (name: {{...}})"
+    notebook.add(item, path, message)
+    return None, empty
+
+
 def constant(value: Json, place: Place) -> Node:
     """Make a node of a plain value that was computed, not read."""
     if isinstance(value, Mapping):

@@ -62,8 +62,10 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     loaded = _load(sweep, settings)
     cells, seeds = len(loaded.points), len(loaded.seeds)
     names = ", ".join(request.name for request in loaded.metrics) or "none"
+    own = ", ".join(request.name for request in loaded.figures)
     typer.echo(
         f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
+        + (f"; figures: {own}" if own else "")
     )
 
 
@@ -245,6 +247,34 @@ def plot(
             threshold,
         )
     )
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Name of a sweep.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The sweep compared with it: B - A.")],
+    storage: Home = "results",
+    storage_b: Annotated[
+        str | None, typer.Option("--storage-b", help="Store of B (default: that of A).")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Comma-separated: png, pdf, svg.")
+    ] = "png,pdf",
+) -> None:
+    """Join two sweeps cell by cell: differences with intervals, as tables and diagrams, and the gain of B over A."""
+    from analysis.comparison import compare as compare_sweeps
+    from phasegrid.session import figures_folder
+
+    a, b = _open(storage), _open(storage_b or storage)
+    one, other = _only_sweep(a, first), _only_sweep(b, second)
+    folder = figures_folder(f"{one}-vs-{other}", output)
+    found = compare_sweeps(a.url, one, b.url, other, folder, tuple(formats.split(",")))
+    for line in found.summary:
+        typer.echo(line)
+    _name(list(found.paths))
 
 
 @app.command("import")

@@ -71,8 +71,14 @@ def _passes(work: Work, examples: float, batch: int, factor: float) -> float:
 
 
 def _training(work: Work, recipe: dict[str, Any]) -> float:
-    epochs = int(recipe["epochs"])
-    return _passes(work, work.num_train * epochs, int(recipe["batch_size"]), 3) + _evaluation(work)
+    batch, updates = int(recipe["batch_size"]), recipe.get("updates")
+    if recipe.get("batch_unit") == "tokens":
+        batch = max(1, round(batch / work.mean_tokens))
+    examples = work.num_train * int(recipe["epochs"]) if updates is None else updates * batch
+    every = int(recipe.get("test_every") or 0)
+    tests = examples / work.num_train / every if every else 0.0
+    test = _passes(work, work.num_test, 500, 1)
+    return _passes(work, examples, batch, 3) + tests * test + _evaluation(work)
 
 
 def _evaluation(work: Work) -> float:
@@ -81,7 +87,9 @@ def _evaluation(work: Work) -> float:
 
 def _hessian(work: Work, args: dict[str, Any], _: int) -> float:
     examples = min(int(args["examples"]), work.num_train)
-    products = int(args["steps"]) * int(args["density_probes"]) + work.num_classes / 2
+    exact = args["trace"] == "auto" and work.mean_tokens == 1.0  # one half-product a class
+    trace = work.num_classes / 2 if exact else int(args["trace_probes"])
+    products = int(args["steps"]) * int(args["density_probes"]) + trace
     return products * _passes(work, examples, examples, 6)
 
 
@@ -90,7 +98,9 @@ def _cka(work: Work, args: dict[str, Any], _: int) -> float:
 
 
 def _curve(work: Work, args: dict[str, Any], _: int) -> float:
-    steps = _passes(work, work.num_train * int(args["epochs"]), int(args["batch_size"]), 3)
+    batch, updates = int(args["batch_size"]), args.get("updates")
+    trained = work.num_train * int(args["epochs"]) if updates is None else updates * batch
+    steps = _passes(work, trained, batch, 3)
     return steps + 2 * int(args["points"]) * _evaluation(work)
 
 

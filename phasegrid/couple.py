@@ -1,15 +1,21 @@
-"""Products and quotients that tie one field of a trial to others: ``train.lr: 0.05 * train.batch_size / 128``.
+"""What ties one field of a trial to others: products and quotients, and tables.
 
-An expression is numbers and dotted fields joined by ``*`` and ``/``, worked out from left to right. It is parsed, never
-evaluated as code.
+An expression, ``train.lr: 0.05 * train.batch_size / 128``, is numbers and dotted fields joined by ``*`` and ``/``, worked
+out from left to right. It is parsed, never evaluated as code. Tied to a field of integers, its result is rounded half up to
+the nearest one (`nearest_integer`): ``train.epochs: 150 / dataset.fraction``.
+
+A table gives a field a value for each value of another:
+``train.epochs: {by: train.batch_size, values: {16: 50, 32: 50}, otherwise: 80}``.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from phasegrid.jobs import Json
+from phasegrid.jobs import Json, canonical_json
+from phasegrid.yaml_source import Place
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])"
@@ -56,6 +62,54 @@ class Expression:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The value of one field for each value of another, `by`.
+
+    A choice is one model, data set or recipe (see `phasegrid.space`); there are several only where a name is an axis, and
+    each resolves values by its own types. `rows` gives, in each choice of the section of `by`, the row of a value written as
+    canonical JSON; `values` gives, for each row, the value in each choice of the tied field's section, and `otherwise` that
+    where no row fits (None: there is none). `keys` are the rows' keys as written, and where they stand.
+    """
+
+    by: str
+    rows: Mapping[str, Mapping[str, int]]
+    keys: tuple[tuple[str, Place], ...]
+    values: tuple[Mapping[str, Json], ...]
+    otherwise: Mapping[str, Json] | None
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the paths it refers to."""
+        return (self.by,)
+
+    def row(self, choice: str, value: Json) -> int | None:
+        """Return the row for a value of `by`, compared exactly; None if there is none."""
+        return self.rows[choice].get(canonical_json(value))
+
+
+Tie: TypeAlias = Expression | Table
+"""What a field is tied by."""
+
+
+def nearest_integer(value: float) -> int:
+    """Round half up, after rounding to 12 significant digits (so that 0.285 * 100 is 28.5, not 28.499999999999996).
+
+    >>> nearest_integer(2.5), nearest_integer(0.285 * 100), nearest_integer(2.4)
+    (3, 29, 2)
+    """
+    return math.floor(tidy(value) + 0.5)
+
+
+def tidy(value: float) -> float:
+    """Round to 12 significant digits: what is left of a number when the rounding errors of a few products are taken off."""
+    return float(f"{value:.12g}")
+
+
+def is_part_of(path: str, other: str) -> bool:
+    """Say whether a field is another one, or is nested in it."""
+    return path == other or path.startswith(f"{other}.")
+
+
 def parse_expression(text: str) -> Expression:
     """Parse a product and quotient of numbers and fields.
 
@@ -86,20 +140,16 @@ def parse_expression(text: str) -> Expression:
     return Expression(text, tuple(factors))
 
 
-def order_by_reference(expressions: Mapping[str, Expression]) -> list[str]:
-    """Order fields so that each comes after those it refers to.
+def order_by_reference(ties: Mapping[str, Tie]) -> list[str]:
+    """Order tied fields so that each comes after those it refers to, or refers to a part of.
 
     Raises:
         ValueError: if fields refer to each other in a circle; the message names them.
     """
     done: list[str] = []
-    waiting = dict(expressions)
+    waiting = dict(ties)
     while waiting:
-        ready = [
-            path
-            for path, expression in waiting.items()
-            if not any(name in waiting for name in expression.fields())
-        ]
+        ready = [path for path, tie in waiting.items() if _awaited(tie, waiting) is None]
         if not ready:
             raise ValueError(" -> ".join(_circle(waiting)))
         for path in ready:
@@ -108,12 +158,18 @@ def order_by_reference(expressions: Mapping[str, Expression]) -> list[str]:
     return done
 
 
-def _circle(waiting: Mapping[str, Expression]) -> list[str]:
-    path = next(iter(waiting))
+def _awaited(tie: Tie, waiting: Mapping[str, Tie]) -> str | None:
+    """Return a field of `waiting` that a tie refers to, or refers to a part of."""
+    return next((path for name in tie.fields() for path in waiting if is_part_of(name, path)), None)
+
+
+def _circle(waiting: Mapping[str, Tie]) -> list[str]:
+    path: str | None = next(iter(waiting))
     seen: list[str] = []
-    while path not in seen:
+    while path is not None and path not in seen:
         seen.append(path)
-        path = next(name for name in waiting[path].fields() if name in waiting)
+        path = _awaited(waiting[path], waiting)
+    assert path is not None  # nothing was ready, so each awaits another
     return [*seen[seen.index(path) :], path]
 
 

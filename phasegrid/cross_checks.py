@@ -1,4 +1,5 @@
-"""Rules between fields: of a recipe, of a metric's arguments, of a trial and its data. Tables of small functions.
+"""Rules between fields: of a recipe, of a model, of a metric's arguments, of a trial and its data. Tables of small
+functions.
 
 A rule returns the field to blame and what to say, or None. `reads` are the fields it looks at: it is not asked
 where one of them
@@ -9,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from phasegrid.declare import DatasetFacts
+from phasegrid.declare import DatasetFacts, Model
 from phasegrid.jobs import Json
+from phasegrid.models.shapes import heads_mistake, kind_mistake
 
 Finding: TypeAlias = tuple[str, str]
 
@@ -23,14 +25,44 @@ class RecipeRule:
     check: Callable[[Mapping[str, Any]], Finding | None]
 
 
+DATA_READS = ("train.batch_size", "train.batch_unit")
+"""The fields of a recipe that `data_mistake` looks at."""
+
+
 def metric_mistakes(name: str, args: Mapping[str, Json]) -> list[Finding]:
     """Return what is wrong between the arguments of a built-in metric: (field, message)."""
     rules = _METRIC_RULES.get(name, ())
     return [finding for rule in rules if (finding := rule(args)) is not None]
 
 
+def model_mistake(name: str, args: Mapping[str, Any]) -> Finding | None:
+    """Return what is wrong between the arguments of a built-in model."""
+    if name == "transformer" and (mistake := heads_mistake(args["width"], args["heads"])):
+        return "model.width", mistake
+    return None
+
+
+def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
+    """Return why a model is not for the kind of data it is given."""
+    mistake = kind_mistake(name, declared.takes, facts.tokens)
+    return ("model.name", mistake) if mistake else None
+
+
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return what is wrong between a recipe and the data it is for."""
+    if recipe["batch_unit"] == "tokens":
+        if facts.tokens is None:
+            return (
+                "train.batch_unit",
+                "found tokens, but the data set is none of sentence pairs; allowed: examples",
+            )
+        if recipe["batch_size"] < facts.tokens.length:
+            return (
+                "train.batch_size",
+                f"found {recipe['batch_size']} tokens, but a sentence has {facts.tokens.length}; allowed: "
+                f"at least {facts.tokens.length}",
+            )
+        return None
     if recipe["batch_size"] > facts.num_train:
         return (
             "train.batch_size",
@@ -60,9 +92,20 @@ def _step(recipe: Mapping[str, Any]) -> Finding | None:
     return None
 
 
+def _token_batches(recipe: Mapping[str, Any]) -> Finding | None:
+    if recipe["batch_unit"] == "tokens" and recipe["updates"] is None:
+        return (
+            "train.updates",
+            "found null with batch_unit tokens, where the number of batches varies from pass to pass; "
+            "allowed: a number of updates, as in updates: 100000",
+        )
+    return None
+
+
 RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.nesterov", "train.optimizer", "train.momentum"), _nesterov),
     RecipeRule(("train.schedule",), _step),
+    RecipeRule(("train.batch_unit", "train.updates"), _token_batches),
 )
 
 

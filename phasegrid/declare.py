@@ -29,13 +29,33 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """What is special about a data set of sentence pairs.
+
+    An example is an integer array (2, L): the source sentence, and what the decoder is given (the target sentence after a
+    start token), both padded with 0 to `length` = L. Its labels (L,) are the target sentence with an end token, `IGNORE` of
+    `phasegrid.losses` where it is padded. The vocabularies are sizes, special tokens included; `target_vocabulary` is the
+    number of classes.
+    """
+
+    length: int
+    source_vocabulary: int
+    target_vocabulary: int
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What planning must know of a data set before anything is loaded."""
+    """What planning must know of a data set before anything is loaded; `tokens` for sentence pairs only.
+
+    `mean_tokens` is the mean number of target tokens of a training example (1 for what is no sequence): work grows with it.
+    """
 
     num_train: int
     num_test: int
     input_shape: tuple[int, ...]
     num_classes: int
+    tokens: Tokens | None = None
+    mean_tokens: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +75,16 @@ class DatasetKind:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``."""
+    """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``.
+
+    One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with their `Tokens`; it maps
+    (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not look at padding or ahead.
+    """
 
     args: type
     make: str | Callable[..., object]
     version: int = 1
+    takes: Literal["arrays", "tokens"] = "arrays"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""One epoch of a stack: every member's own permutation, batches, draws and losses.
+"""One epoch of a stack: every member's batches, updates and losses.
 
-A member's draws come from its own generators on the CPU, so they are the same alone and in a pack, on any device. Letters: M
-members, N training examples, B examples of a batch, C classes.
+Letters: M members, B examples of a batch (or scored tokens of a batch of sentence pairs), C classes.
 """
 
 from bisect import bisect_right
@@ -15,50 +14,37 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phasegrid.datasets.augmenting import FlipCropDraws, apply_flip_crop, draw_flip_crop
-from phasegrid.datasets.dataset import Dataset
+from phasegrid.feeding import Feed, feed_epoch
 from phasegrid.jobs import stream_seed
+from phasegrid.losses import scored, summed_loss
 from phasegrid.optimizing import step
 from phasegrid.recipe import Recipe
 from phasegrid.schedules import schedule_factor
 from phasegrid.stacking import Stack
-
-GATHER_BYTES = 32 * 2**20
-"""Batches are gathered this many bytes at a time: an epoch of a small set is one gather."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """What one member of a stack is fed: data on the device, its streams of random numbers, its rates."""
-
-    data: Dataset
-    seed: int
-    order: torch.Generator
-    augment: torch.Generator
-    lr: float
-    weight_decay: float
 
 
 @dataclass(frozen=True, slots=True)
 class EpochNumbers:
     """What one member's epoch gave.
 
-    Loss and accuracy are means over the examples seen, each at the weights of its own update. `bad_update` is the number, from 0
-    within the epoch, of the first update whose loss is not finite, or the last one if only the weights are not.
+    Loss and accuracy are means over the scored labels seen, each at the weights of its own update. `bad_update` is the number,
+    from 0 within the epoch of `num_updates`, of the first update whose loss is not finite, or the last one if only the weights
+    are not.
     """
 
     lr: float
     train_loss: float
     train_accuracy_percent: float
     bad_update: int | None
+    num_updates: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What a chunk of consecutive updates gave, still on the device.
 
-    Per member (M,): summed loss in float64, right answers, and the first example whose loss is not finite (the number
-    of examples if all are). `first_update` counts from 0 within the epoch, `sizes` are the examples of each update.
+    Per member (M,): summed loss in float64, right answers, and the first label whose loss is not finite (the number
+    of labels if all are). `first_update` counts from 0 within the epoch, `sizes` are the scored labels of each update.
     """
 
     loss: Tensor
@@ -74,53 +60,39 @@ class Scores:
         return [None if i == len(ends) else self.first_update + i for i in found]
 
 
-def batch_bounds(num: int, batch_size: int, drop_last: bool, join_single: bool) -> list[slice]:
-    """Cut an epoch of `num` examples into batches.
-
-    The last incomplete batch is kept unless `drop_last`. With `join_single` (BatchNorm, which cannot take one
-    example) a last batch of one example joins the batch before it.
-
-    Raises:
-        ValueError: if a batch is larger than the data set.
-    """
-    if batch_size > num:
-        raise ValueError(
-            f"cannot draw batches of {batch_size} from {num} training examples; "
-            f"batch_size must be at most {num}"
-        )
-    starts = list(range(0, num, batch_size))
-    end = num
-    if num % batch_size and drop_last:
-        end = starts.pop()
-    elif num % batch_size == 1 and join_single:
-        starts.pop()
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], end], strict=True)]
-
-
 def run_epoch(
-    stack: Stack, feeds: Sequence[Feed], recipe: Recipe, bounds: Sequence[slice], epoch: int
+    stack: Stack,
+    feeds: Sequence[Feed],
+    recipe: Recipe,
+    bounds: Sequence[slice],
+    epoch: int,
+    done: int,
 ) -> list[EpochNumbers]:
-    """Train a stack for one epoch, `epoch` counted from 0, and return every member's numbers.
+    """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every member's numbers.
 
-    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds.
+    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds. `bounds` cut an epoch into
+    batches of examples. The epoch ends early where the recipe's `updates` are reached.
     """
     lr = stack.per_element([feed.lr for feed in feeds])
     weight_decay = stack.per_element([feed.weight_decay for feed in feeds])
-    total, done, factor = recipe.epochs * len(bounds), epoch * len(bounds), 1.0
+    total = recipe.updates or recipe.epochs * len(bounds)
+    most = None if recipe.updates is None else recipe.updates - done
+    batch_tokens = recipe.batch_size if recipe.batch_unit == "tokens" else None
+    first_of_epoch, factor = done, 1.0
     scores: list[Scores] = []
     precision = _autocast(recipe, stack.weights.device)
     with _member_noise(stack, feeds[0], epoch):
-        for chunk in _gathered(feeds, bounds):
+        for chunk in feed_epoch(feeds, bounds, batch_tokens, most):
             outputs: list[Tensor] = []
-            first = done - epoch * len(bounds)
-            for inputs, labels in chunk:
-                factor = schedule_factor(recipe.schedule, done, len(bounds), total)
-                outputs.append(_backward(stack, inputs, labels, recipe, precision))
+            first = done - first_of_epoch
+            for (inputs, labels), size in zip(chunk.batches, chunk.sizes, strict=True):
+                factor = schedule_factor(recipe.schedule, done, epoch, total)
+                outputs.append(_backward(stack, inputs, labels, size, recipe, precision))
                 step(
                     recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
                 )
                 done += 1
-            labels_seen = [labels for _, labels in chunk]
+            labels_seen = [labels for _, labels in chunk.batches]
             scores.append(_score(outputs, labels_seen, recipe.label_smoothing, first))
     return _summarize(stack, feeds, scores, factor)
 
@@ -129,80 +101,30 @@ def _backward(
     stack: Stack,
     inputs: Tensor,
     labels: Tensor,
+    size: int,
     recipe: Recipe,
     precision: Callable[[], AbstractContextManager[Any]],
 ) -> Tensor:
-    """Put every member's gradient of its mean loss into ``stack.grads``; return the logits (M, B, C)."""
+    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return the logits (M, B, C)."""
     stack.grads.zero_()
     with precision():
         logits = stack.forward(inputs)
-        loss = cross_entropy(
-            logits.flatten(0, 1),
-            labels.flatten(),
-            reduction="sum",
-            label_smoothing=recipe.label_smoothing,
-        )
-    (loss / labels.shape[1]).backward()  # type: ignore[no-untyped-call]
+        loss = summed_loss(logits, labels, recipe.label_smoothing)
+    (loss / size).backward()  # type: ignore[no-untyped-call]
     return logits.detach()
-
-
-def _gathered(
-    feeds: Sequence[Feed], bounds: Sequence[slice]
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield chunks of consecutive batches (inputs (M, B, *S), labels (M, B)), each chunk gathered at once."""
-    num = len(feeds[0].data.train_inputs)
-    orders = torch.stack([torch.randperm(num, generator=feed.order) for feed in feeds])
-    orders = orders.to(feeds[0].data.train_inputs.device)
-    example = feeds[0].data.train_inputs[0]
-    batch_bytes = len(feeds) * (bounds[0].stop - bounds[0].start) * example.nbytes
-    per_chunk = max(1, GATHER_BYTES // batch_bytes)
-    draws = _draws(feeds, num)
-    for first in range(0, len(bounds), per_chunk):
-        part = bounds[first : first + per_chunk]
-        whole = slice(part[0].start, part[-1].stop)
-        inputs, labels = _gather(feeds, orders[:, whole])
-        if draws is not None:
-            inputs = _augmented(feeds, inputs, draws, whole)
-        local = [slice(b.start - whole.start, b.stop - whole.start) for b in part]
-        yield [(inputs[:, b], labels[:, b]) for b in local]
-
-
-def _gather(feeds: Sequence[Feed], index: Tensor) -> tuple[Tensor, Tensor]:
-    """Take each member's examples, (M, n, *S) and (M, n)."""
-    data = [feed.data for feed in feeds]
-    if all(d.train_inputs is data[0].train_inputs for d in data):
-        inputs = data[0].train_inputs[index]
-    else:
-        inputs = torch.stack([d.train_inputs[i] for d, i in zip(data, index, strict=True)])
-    labels = torch.stack([d.train_labels[i] for d, i in zip(data, index, strict=True)])
-    return inputs, labels
-
-
-def _draws(feeds: Sequence[Feed], num: int) -> list[Tensor] | None:
-    """Draw an epoch's augmentation, one draw per example in the order of the epoch; each tensor is (M, N)."""
-    if feeds[0].data.augment == "none":
-        return None
-    device = feeds[0].data.train_inputs.device
-    drawn = [draw_flip_crop(num, feed.augment) for feed in feeds]
-    return [torch.stack(kind).to(device) for kind in zip(*drawn, strict=True)]
-
-
-def _augmented(
-    feeds: Sequence[Feed], inputs: Tensor, draws: Sequence[Tensor], part: slice
-) -> Tensor:
-    """Augment all members' examples (M, n, C, H, W) at once; `part` says which of the epoch they are."""
-    num = inputs.shape[1]
-    padding = torch.cat([feed.data.padding.expand(num, *feed.data.padding.shape) for feed in feeds])
-    mine = FlipCropDraws(*[draw[:, part].flatten() for draw in draws])
-    return apply_flip_crop(inputs.flatten(0, 1), mine, padding).view(inputs.shape)
 
 
 def _score(
     outputs: list[Tensor], labels: list[Tensor], label_smoothing: float, first_update: int
 ) -> Scores:
     """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for the device."""
-    sizes = [y.shape[1] for y in labels]
-    logits, target = torch.cat(outputs, dim=1), torch.cat(labels, dim=1)
+    if labels[0].dim() == 3:  # one batch of one member's sentences: only its scored tokens matter
+        logits, target = scored(outputs[0][0], labels[0][0])
+        logits, target = logits[None], target[None]
+        sizes = [target.shape[1]]
+    else:
+        sizes = [y.shape[1] for y in labels]
+        logits, target = torch.cat(outputs, dim=1), torch.cat(labels, dim=1)
     losses = cross_entropy(
         logits.flatten(0, 1).double(),
         target.flatten(),
@@ -228,7 +150,9 @@ def _summarize(
         found = [bad[i] for bad in bad_by_chunk if bad[i] is not None]
         bad_update = found[0] if found else (None if finite else updates - 1)
         numbers.append(
-            EpochNumbers(feed.lr * factor, losses[i] / num, 100 * correct[i] / num, bad_update)
+            EpochNumbers(
+                feed.lr * factor, losses[i] / num, 100 * correct[i] / num, bad_update, updates
+            )
         )
     return numbers
 

@@ -5,27 +5,32 @@ equal between cells
 is built, checked and shared once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from phasegrid.arguments import INVALID, constant, resolve_field
 from phasegrid.axes import Scale, overlap
-from phasegrid.couple import Expression
-from phasegrid.cross_checks import RECIPE_RULES, Finding, data_mistake
+from phasegrid.cross_checks import (
+    DATA_READS,
+    RECIPE_RULES,
+    Finding,
+    data_mistake,
+    fit_mistake,
+    model_mistake,
+)
 from phasegrid.data_facts import DataFacts
 from phasegrid.declare import DatasetFacts, Model, make_part
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json, Part
+from phasegrid.jobs import Json, Part, canonical_json
 from phasegrid.notebook import Notebook
 from phasegrid.plugins import identity
 from phasegrid.points import Point
 from phasegrid.space import SECTIONS, Space
 from phasegrid.sweep_types import GridPoint
-from phasegrid.yaml_source import Node, Place, plain_text
+from phasegrid.ties import Tied, Ties
+from phasegrid.yaml_source import Place, plain_text
 
-Tied: TypeAlias = Mapping[str, tuple[Expression, Node]]
-SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[Json, ...]]
+SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ class Built:
 
 
 class Grid:
-    """Builds cells and remembers what it built. `tied` holds the expressions of ``couple``, each after those it
-    needs."""
+    """Builds cells and remembers what it built. `tied` holds the expressions and tables of ``couple``, each after
+    those it needs."""
 
     def __init__(
         self, scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
@@ -50,12 +55,12 @@ class Grid:
         self._notebook = notebook
         self._rules = [rule for rule in RECIPE_RULES if not notebook.is_broken(*rule.reads)]
         self._data_is_broken = notebook.is_broken("dataset")
-        self._checks_data = not notebook.is_broken("dataset", "train.batch_size")
+        self._checks_data = not notebook.is_broken("dataset", *DATA_READS)
+        self._checks_model = not notebook.is_broken("model")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
-        self._tied_values: dict[tuple[str, str, Json], Json] = {}
         self._checked: set[tuple[int, int]] = set()
-        self._blamed: set[tuple[Place, str]] = set()
+        self._blamed: set[tuple[Place, str, str]] = set()
         self._on_axis = {scale.axis.path: index for index, scale in enumerate(scales)}
         self._axes_of = {
             section: [
@@ -69,16 +74,14 @@ class Grid:
             section: [path for path in tied if path.startswith(f"{section}.")]
             for section in SECTIONS
         }
+        self._ties = Ties(tied, scales, space, notebook, self._blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
         """Build one cell; None, and mistakes noted, if something in it is wrong."""
         names = {section: self._name(section, point) for section in SECTIONS}
-        tied: dict[str, Json] = {}
-        for path, (expression, node) in self._tied.items():
-            value = self._tied_value(path, expression, node, names, point, tied)
-            if value is INVALID:
-                return None
-            tied[path] = value
+        tied = self._ties.values(names, point)
+        if tied is None:
+            return None
         dataset, model, train = (
             self._section(section, names[section], point, tied) for section in SECTIONS
         )
@@ -87,6 +90,7 @@ class Grid:
         assert dataset.part is not None
         assert model.part is not None
         self._check_data(train, dataset, point)
+        self._check_fit(names["model"], dataset, point)
         values = {
             scale.axis.role: scale.value(i) for scale, i in zip(self._scales, point, strict=True)
         }
@@ -104,6 +108,10 @@ class Grid:
             facts=dataset.facts,
         )
 
+    def check_tables(self) -> None:
+        """Note, once every cell is built, what is in a table of ``couple`` for no cell."""
+        self._ties.check_tables()
+
     def _name(self, section: str, point: Point) -> str:
         index = self._on_axis.get(f"{section}.name") if section != "train" else None
         if index is None:
@@ -114,7 +122,7 @@ class Grid:
         self, section: str, name: str, point: Point, tied: Mapping[str, Json]
     ) -> Built | None:
         positions = tuple([point[index] for index in self._axes_of[section]])
-        values = tuple([tied[path] for path in self._tied_of[section]])
+        values = tuple([_token(tied[path]) for path in self._tied_of[section]])
         key = (section, name, positions, values)
         if key not in self._built:
             self._built[key] = self._build(section, name, point, tied)
@@ -145,6 +153,8 @@ class Grid:
             except DataError as error:
                 self._blame(_data_path(args), str(error), point, ("dataset",))
                 return None
+        if section == "model" and self._checks_model:
+            self._report(model_mistake(name, args), point, ("model",))
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
 
     def _check_recipe(self, args: Mapping[str, Json], point: Point) -> None:
@@ -156,22 +166,34 @@ class Grid:
         if dataset.facts is not None and self._checks_data and pair not in self._checked:
             self._checked.add(pair)
             finding = data_mistake(train.args, dataset.facts)
-            self._report(finding, point, ("train.batch_size", "dataset"))
+            self._report(finding, point, ("dataset", *DATA_READS))
+
+    def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
+        """Check that a model is for the kind of data; a mistake stands where the model's name does."""
+        declared = self._space.choices["model"][name].declared
+        if dataset.facts is not None and isinstance(declared, Model):
+            finding = fit_mistake(name, declared, dataset.facts)
+            self._report(finding, point, ("model.name", "dataset.name"))
 
     def _report(self, finding: Finding | None, point: Point, reads: Sequence[str]) -> None:
         if finding is not None:
             self._blame(finding[0], finding[1], point, reads)
 
-    def _blame(self, path: str, message: str, point: Point, reads: Sequence[str]) -> None:
-        """Note a mistake of a cell once for each place, with the first cell that has it if a field it `reads`
-        varies."""
+    def _blame(
+        self, path: str, message: str, point: Point, reads: Sequence[str], what: str = ""
+    ) -> None:
+        """Note a mistake of a cell once for each place and `what`, with the first cell that has it if a field it
+        `reads` varies."""
         place = self._place(path, point)
-        if (place, path) in self._blamed:
+        if (place, path, what) in self._blamed:
             return
-        self._blamed.add((place, path))
+        self._blamed.add((place, path, what))
         varied = [*self._on_axis, *self._tied]
         varies = any(overlap(read, other) for read in reads for other in varied)
         self._notebook.add(place, path, message + (self._where(point) if varies else ""))
+
+    def _blame_tie(self, path: str, message: str, point: Point, what: str) -> None:
+        self._blame(path, message, point, (path,), what)
 
     def _where(self, point: Point) -> str:
         named = [
@@ -189,48 +211,6 @@ class Grid:
         if path in self._tied:
             return self._tied[path][1].place
         return place_of(self._space, path)
-
-    def _tied_value(
-        self,
-        path: str,
-        expression: Expression,
-        node: Node,
-        names: Mapping[str, str],
-        point: Point,
-        tied: Mapping[str, Json],
-    ) -> Json:
-        try:
-            value = expression.evaluate(lambda other: self._look_up(other, names, point, tied))
-        except ValueError as error:
-            self._blame(path, f"{expression.text!r}: {error}", point, (path,))
-            return INVALID
-        name = names[path.partition(".")[0]]
-        key = (path, name, value)
-        if key not in self._tied_values:
-            scratch = Notebook()
-            fields = self._space.fields(path)
-            assert not isinstance(fields, str)
-            resolved = resolve_field(fields[name], constant(value, node.place), path, scratch)
-            for mistake in scratch.mistakes:
-                self._blame(path, f"{expression.text!r}: {mistake.message}", point, (path,))
-            self._tied_values[key] = resolved
-        return self._tied_values[key]
-
-    def _look_up(
-        self, path: str, names: Mapping[str, str], point: Point, tied: Mapping[str, Json]
-    ) -> Json:
-        if path in tied:
-            return tied[path]
-        section, *parts = path.split(".")
-        value: Json = self._space.choices[section][names[section]].args
-        for index in self._axes_of[section]:
-            axis = self._scales[index].axis.path
-            if path == axis or path.startswith(f"{axis}."):
-                value = self._scales[index].values[point[index]][names[section]]
-                parts = path[len(axis) + 1 :].split(".") if path != axis else []
-        for part in parts:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
 
 
 def check_recipe(space: Space, notebook: Notebook, varied: Sequence[str]) -> None:
@@ -258,8 +238,10 @@ def build_cells(
     points: Sequence[Point], scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
 ) -> tuple[GridPoint, ...]:
     """Build every cell, in order; those with a mistake are left out."""
-    build: Callable[[Point], GridPoint | None] = Grid(scales, space, tied, notebook).cell
-    return tuple(cell for point in points if (cell := build(point)) is not None)
+    grid = Grid(scales, space, tied, notebook)
+    cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
+    grid.check_tables()
+    return cells
 
 
 def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[str, Json]:
@@ -272,5 +254,13 @@ def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[s
     return changed
 
 
+def _token(value: Json) -> int | float | str:
+    """Return what stands for a value of one field among its values, and can be a key."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return canonical_json(value)
+
+
 def _data_path(args: Mapping[str, Json]) -> str:
-    return "dataset.path" if "path" in args else "dataset"
+    """Return the field that says where the files of a data set are."""
+    return next((f"dataset.{name}" for name in ("path", "root") if name in args), "dataset")

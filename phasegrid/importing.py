@@ -22,7 +22,7 @@ from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.declared_points import AccuracyArgs, CkaArgs, DistanceArgs, HessianArgs
 from phasegrid.models import MODELS
 from phasegrid.published_csv import CURVE_POINTS, Numbers, Place, read_places
-from phasegrid.recipe import Recipe, Schedule
+from phasegrid.recipe import Recipe, Schedule, hashed_recipe
 from phasegrid.records import metric_fields, plan_rows
 from phasegrid.schemas import trial_columns
 
@@ -145,7 +145,12 @@ def _trial(place: Place, seed: int) -> Trial:
     )
     dataset = make_part("cifar10", data.version, data.args, _json(data.args()))
     network = Part("resnet18", model.version, {"width": width})
-    spec = {"dataset": dataset.spec(), "model": network.spec(), "recipe": recipe, "seed": seed}
+    spec = {
+        "dataset": dataset.spec(),
+        "model": network.spec(),
+        "recipe": hashed_recipe(recipe),
+        "seed": seed,
+    }
     return Trial(content_key(KIND, 1, spec), dataset, network, recipe, seed)
 
 

@@ -35,6 +35,13 @@ def canonical_json(value: Json) -> str:
     )
 
 
+def as_label(value: Json) -> str | None:
+    """Return a value of an axis as text: text itself, null as None, anything else as canonical JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return canonical_json(value)
+
+
 def text_key(text: str) -> str:
     """Return the key of a specification that is already canonical JSON text."""
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
@@ -103,13 +110,14 @@ class MetricJob:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters, forward FLOPs of one
-    example (a multiply-add counts 2)."""
+    example (a multiply-add counts 2), target tokens of one (1 where examples are no sentences)."""
 
     num_train: int
     num_test: int
     num_classes: int
     num_parameters: int
     forward_flops: int
+    mean_tokens: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.epochs import EpochNumbers, Feed
+from phasegrid.epochs import EpochNumbers
+from phasegrid.feeding import Feed, Sentences
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.recipe import Recipe
 from phasegrid.snapshots import under_prefix, with_prefix
@@ -25,7 +26,8 @@ class EpochRecord:
 
     `lr` is that of the last update. Training loss and accuracy are means over the examples as the weights moved (train
     mode). The test numbers are of the weights at the end of the epoch in eval mode; None where not evaluated: they are at
-    the last epoch, and at every epoch under ``keep: best_test``. `seconds` is the member's share of its stack's time.
+    the last epoch, at every epoch under ``keep: best_test`` or ``best_test_loss``, and every `test_every` epochs. `seconds` is
+    the member's share of its stack's time.
     """
 
     epoch: int
@@ -43,7 +45,8 @@ class Trained:
 
     `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the initialisation. If the
     training diverged, it is what had been kept before: never weights that are not finite. `intermediate` maps
-    epochs to states (``keep_every``; epoch 0 included). `history` holds the finite epochs, `epochs_run` of them.
+    epochs to states (``keep_every``; epoch 0 included). `history` holds the finite epochs, `epochs_run` of them, which took
+    `updates_run` updates.
     `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did. `diverged_epoch` and
     `diverged_update` count from 1, the update over the whole training: the first whose loss, or result, is not finite.
     """
@@ -55,11 +58,42 @@ class Trained:
     diverged_epoch: int | None
     diverged_update: int | None
     epochs_run: int
+    updates_run: int
     kept_epoch: int
     stopped_epoch: int | None
     strategy: str
     num_parameters: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfRun:
+    """The lowest test loss and the highest test accuracy of a run and the epochs they are of (the first, of equal ones)."""
+
+    test_loss: float
+    test_loss_epoch: int
+    test_accuracy_percent: float
+    test_accuracy_epoch: int
+
+
+def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | None:
+    """Return what *optimal early stopping* (Yang et al. 2021, appendix D.4) would have given.
+
+    None where the test set was not evaluated again and again over the run: by ``keep: best_test``, ``best_test_loss`` or
+    `test_every`.
+    """
+    if not (recipe.test_every or recipe.keep in ("best_test", "best_test_loss")):
+        return None
+    tested = [
+        (record.test_loss, record.test_accuracy_percent, record.epoch)
+        for record in history
+        if record.test_loss is not None and record.test_accuracy_percent is not None
+    ]
+    if not tested:
+        return None
+    loss, _, loss_epoch = min(tested, key=lambda each: each[0])
+    _, accuracy, accuracy_epoch = max(tested, key=lambda each: each[1])
+    return BestOfRun(loss, loss_epoch, accuracy, accuracy_epoch)
 
 
 @dataclass(slots=True)
@@ -80,30 +114,40 @@ class Member:
     held_epoch: int | None = None
     diverged_epoch: int | None = None
     diverged_update: int | None = None
+    updates: int = 0
     seconds: float = 0.0
     finished: bool = False
 
 
-def new_member(trial: Trial, data: Dataset, state: MemberState, num_parameters: int) -> Member:
+def new_member(
+    trial: Trial,
+    data: Dataset,
+    state: MemberState,
+    num_parameters: int,
+    sentences: Sentences | None = None,
+) -> Member:
     """Return a trial before its first epoch, with fresh streams of random numbers."""
     recipe = recipe_of(trial)
     order, augment = (
         torch.Generator().manual_seed(stream_seed(trial.seed, name))
         for name in ("order", "augment")
     )
-    feed = Feed(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay)
+    feed = Feed(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, sentences)
     intermediate = {0: _on_cpu(state.tensors)} if recipe.keep_every else {}
     return Member(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
 
 
 def needs_test(member: Member, numbers: EpochNumbers) -> bool:
     """Say whether the weights at the end of this epoch are to be evaluated on the test set."""
+    recipe, epoch = member.recipe, len(member.history) + 1
     if numbers.bad_update is not None:
         return False
-    if member.recipe.keep == "best_test" or len(member.history) + 1 == member.recipe.epochs:
+    if recipe.keep in ("best_test", "best_test_loss") or _is_last(member, numbers):
+        return True
+    if recipe.test_every and epoch % recipe.test_every == 0:
         return True
     losses = [*(record.train_loss for record in member.history), numbers.train_loss]
-    return judge(member.recipe, losses, [], member.held_epoch is not None).stop
+    return judge(recipe, losses, [], [], member.held_epoch is not None).stop
 
 
 def record_epoch(
@@ -112,7 +156,6 @@ def record_epoch(
     test: Evaluation | None,
     copy_weights: Callable[[], Weights],
     seconds: float,
-    updates_per_epoch: int,
 ) -> None:
     """Write an epoch into a member: history, what is kept, whether it is finished.
 
@@ -122,9 +165,11 @@ def record_epoch(
     member.seconds += seconds
     if numbers.bad_update is not None:
         member.diverged_epoch = epoch
-        member.diverged_update = (epoch - 1) * updates_per_epoch + numbers.bad_update + 1
+        member.diverged_update = member.updates + numbers.bad_update + 1
         member.finished = True
         return
+    last = _is_last(member, numbers)
+    member.updates += numbers.num_updates
     member.history.append(
         EpochRecord(
             epoch,
@@ -140,6 +185,7 @@ def record_epoch(
         member.recipe,
         [record.train_loss for record in member.history],
         [record.test_accuracy_percent or 0.0 for record in member.history],
+        [math.inf if record.test_loss is None else record.test_loss for record in member.history],
         member.held_epoch is not None,
     )
     if verdict.held and member.held_epoch is None:
@@ -148,7 +194,14 @@ def record_epoch(
         member.kept, member.kept_epoch = copy_weights(), epoch
     if member.recipe.keep_every and epoch % member.recipe.keep_every == 0:
         member.intermediate[epoch] = _on_cpu(copy_weights())
-    member.finished = verdict.stop or epoch == member.recipe.epochs
+    member.finished = verdict.stop or last
+
+
+def _is_last(member: Member, numbers: EpochNumbers) -> bool:
+    """Say whether an epoch, not recorded yet, is the last that the recipe asks for."""
+    if member.recipe.updates is not None:
+        return member.updates + numbers.num_updates >= member.recipe.updates
+    return len(member.history) + 1 == member.recipe.epochs
 
 
 def result_of(member: Member) -> Trained:
@@ -161,6 +214,7 @@ def result_of(member: Member) -> Trained:
         diverged_epoch=member.diverged_epoch,
         diverged_update=member.diverged_update,
         epochs_run=len(member.history),
+        updates_run=member.updates,
         kept_epoch=member.kept_epoch,
         stopped_epoch=member.held_epoch,
         strategy=member.strategy,
@@ -175,6 +229,7 @@ _FACTS = (
     "held_epoch",
     "diverged_epoch",
     "diverged_update",
+    "updates",
     "seconds",
     "finished",
 )

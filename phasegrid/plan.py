@@ -21,8 +21,8 @@ from phasegrid.jobs import (
     content_key,
     text_key,
 )
-from phasegrid.models.counting import count_flops
-from phasegrid.recipe import RECIPE_VERSION
+from phasegrid.models.counting import count_work
+from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
 from phasegrid.sweep import GridPoint, MetricRequest, Sweep
 
 CostOf = Callable[[Cell, "Trial | MetricJob"], float]
@@ -205,6 +205,10 @@ class _Texts:
             self._texts[id(owner)] = known
         return known[1]
 
+    def recipe(self, recipe: Mapping[str, Json]) -> str:
+        known = self._texts.get(id(recipe))
+        return known[1] if known else self.text(recipe, hashed_recipe(recipe))
+
     def part(self, part: Part) -> str:
         known = self._texts.get(id(part))
         return known[1] if known else self.text(part, part.spec())
@@ -212,7 +216,7 @@ class _Texts:
     def trials(self, point: GridPoint, seeds: Sequence[int]) -> tuple[Trial, ...]:
         head = (
             f'["trial",{RECIPE_VERSION},{{"dataset":{self.part(point.dataset)},'
-            f'"model":{self.part(point.model)},"recipe":{self.text(point.recipe, point.recipe)},"seed":'
+            f'"model":{self.part(point.model)},"recipe":{self.recipe(point.recipe)},"seed":'
         )
         return tuple(
             Trial(text_key(f"{head}{seed}}}]"), point.dataset, point.model, point.recipe, seed)
@@ -259,9 +263,9 @@ def _work(point: GridPoint) -> Work | None:
     if facts is None:
         return None
     args: Mapping[str, Json] = point.model.args
-    counts = count_flops(
-        Part(point.model.name, point.model.version, args), facts.input_shape, facts.num_classes
-    )
+    counts = count_work(Part(point.model.name, point.model.version, args), facts)
     if counts is None:
         return None
-    return Work(facts.num_train, facts.num_test, facts.num_classes, counts[0], counts[1])
+    return Work(
+        facts.num_train, facts.num_test, facts.num_classes, *counts, mean_tokens=facts.mean_tokens
+    )

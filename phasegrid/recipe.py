@@ -6,10 +6,14 @@ augmentation, at most 150 epochs, stop when the training loss changes by less th
 never mentions momentum; its published code trains with 0.9, and so do we.
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
+
+from phasegrid.declare import later
+from phasegrid.jobs import Json
 
 RECIPE_VERSION = 1  # bump when the same recipe gives other numbers
 
@@ -56,8 +60,14 @@ class Recipe:
     """How a trial is trained. Rates are per update, `batch_size` counts examples, `epochs` passes over the data.
 
     `keep` names the weights that the trial is known by: those of the epoch with the lowest training loss
-    (``best_train_loss``, the paper's), the ``last``, or those with the highest test accuracy (``best_test``).
+    (``best_train_loss``, the paper's), the ``last``, or those with the highest test accuracy (``best_test``) or the lowest
+    test loss (``best_test_loss``).
     `keep_every` stores intermediate weights too, every so many epochs (0: none).
+    `updates` trains for so many updates instead of `epochs` passes; the last pass ends where they do.
+    `batch_unit` ``tokens``: a batch holds sentence pairs of like length, as many as fit into `batch_size` tokens of source
+    and as many of target, padding counted (needs `updates`: the number of batches varies from pass to pass).
+    `test_every`: the test set is evaluated every so many epochs too (0: only where something asks for it), so that the
+    best of the run, *optimal early stopping* (Yang et al. 2021, appendix D.4), is stored beside the final numbers.
     `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix products on a GPU), ``bf16`` (autocast; float32 weights).
     """
 
@@ -77,6 +87,20 @@ class Recipe:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Schedule = field(default_factory=Schedule)
     stop: Stop | None = field(default_factory=Stop)
-    keep: Literal["best_train_loss", "last", "best_test"] = "best_train_loss"
+    keep: Literal["best_train_loss", "last", "best_test", "best_test_loss"] = "best_train_loss"
     keep_every: Annotated[int, Field(ge=0)] = 0
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    updates: Annotated[int, Field(ge=1)] | None = later(None)
+    batch_unit: Literal["examples", "tokens"] = later("examples")
+    test_every: Annotated[int, Field(ge=0)] = later(0)
+
+
+LATER: Mapping[str, Any] = {
+    spec.name: spec.default for spec in fields(Recipe) if spec.metadata.get("later")
+}
+"""The fields that were added later, at their defaults; a trial that was stored before does not have them."""
+
+
+def hashed_recipe(recipe: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what of a resolved recipe is in a trial's key: a field added later is left out at its default."""
+    return {k: v for k, v in recipe.items() if not (k in LATER and v == LATER[k])}

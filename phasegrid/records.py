@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from phasegrid.arguments import Field, find_field
 from phasegrid.declare import Metric
-from phasegrid.jobs import Json, MetricJob, Plan, canonical_json
+from phasegrid.jobs import Json, MetricJob, Plan, as_label, canonical_json
+from phasegrid.recipe import LATER, Recipe
 from phasegrid.schemas import trial_columns
 
 
@@ -55,11 +57,31 @@ def as_number(value: Json) -> float | None:
     return None
 
 
-def as_label(value: Json) -> str | None:
-    """Return an axis value as text."""
-    if value is None or isinstance(value, str):
-        return value
-    return canonical_json(value)
+def short_label(path: str, value: Json) -> str:
+    """Return a value of a field as short text for people: of several fields together what is not at its default.
+
+    >>> short_label("train.schedule", {"name": "step", "at_epochs": [75], "warmup_updates": 0})
+    'step (at_epochs [75])'
+    >>> short_label("train.stop", None)
+    'none'
+    """
+    if not isinstance(value, Mapping):
+        return (
+            "none" if value is None else value if isinstance(value, str) else canonical_json(value)
+        )
+    section, *parts = path.split(".")
+    field = find_field(Recipe, parts) if section == "train" and parts else ""
+    default = field.default if isinstance(field, Field) else None
+    usual = default if isinstance(default, Mapping) else {}
+    changed = [
+        f"{name} {canonical_json(inner)}"
+        for name, inner in value.items()
+        if name != "name" and not (name in usual and _same(usual[name], inner))
+    ]
+    own = value.get("name")
+    if own is None:
+        return ", ".join(changed) or "default"
+    return f"{own} ({', '.join(changed)})" if changed else str(own)
 
 
 def why_stale(
@@ -89,7 +111,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changes = []
     for name, value in new.items():
         before = old.get(name)
-        if name == "key" or _same(before, value):
+        was_unknown = before is None and name in LATER and value == LATER[name]
+        if name == "key" or was_unknown or _same(before, value):
             continue
         changes.append(f"{name}: {_show(before)} -> {_show(value)}")
     return changes or ["the code's version"]

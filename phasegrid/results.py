@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from phasegrid.errors import StoreError
+from phasegrid.figure_requests import FigureRequest
+from phasegrid.jobs import Json, Part
 from phasegrid.store import Store
 
 if TYPE_CHECKING:
@@ -99,6 +101,28 @@ class Results:
         frame = _spread(_frame(self.store.read_table(f"metrics/{name}")), "args", "arg.")
         frame = frame.assign(num_trials=frame["trials"].map(len))
         return frame if sweep is None else _in_cells(frame, self.plan(sweep))
+
+    def figures(self, sweep: str) -> list[FigureRequest]:
+        """Return the figures that a sweep asks for beside those that every sweep gets; none where it asks for none.
+
+        Raises:
+            StoreError: if what is stored of them is damaged.
+        """
+        return self.store.read_figures(sweep)
+
+    def vocabulary(self, trial: str) -> Json:
+        """Return how words became numbers in the data set of a trial: tokeniser and both vocabularies, in id order.
+
+        Raises:
+            StoreError: if the trial is not stored, or its data set has no words.
+        """
+        columns = ["key", "dataset", "dataset_version", "dataset_args"]
+        rows = self.store.read_table("trials", columns, [trial]).to_pylist()
+        if not rows:
+            raise StoreError(f"reading {self.store.url}: there is no trial {trial!r}")
+        row = rows[0]
+        args = json.loads(row["dataset_args"])
+        return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
 
     def failures(self) -> pd.DataFrame:
         """Return one row a failed attempt, oldest first."""

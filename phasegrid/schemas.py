@@ -21,7 +21,7 @@ from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Trial, canonical_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _FLOATS = pa.list_(pa.field("element", pa.float64()))
 _TYPES: dict[str, pa.DataType] = {
@@ -77,6 +77,9 @@ _RECIPE = {
     "keep": "string",
     "keep_every": "int64",
     "precision": "string",
+    "updates": "int64",
+    "batch_unit": "string",
+    "test_every": "int64",
 }
 
 TRIALS = _schema(
@@ -100,6 +103,13 @@ TRIALS = _schema(
     train_accuracy_percent="float64",
     test_loss="float64",
     test_accuracy_percent="float64",
+    updates_run="int64",
+    best_test_loss="float64",
+    best_test_loss_epoch="int64",
+    best_test_accuracy_percent="float64",
+    best_test_accuracy_epoch="int64",
+    task="string",
+    num_classes="int64",
     pack_size="int64",
     strategy="string",
     checkpoint_sha256="string",

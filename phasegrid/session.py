@@ -45,10 +45,11 @@ class Where:
 
 def run_sweep(
     sweep: Sweep, store: Store, where: Where, console: Console, quiet: bool, limit: int | None
-) -> tuple[int, int]:
-    """Do what is missing of a sweep; return the exit code and how many jobs were newly stored."""
+) -> tuple[int, bool]:
+    """Do what is missing of a sweep; return the exit code and whether there is something new to draw."""
     plan = make_plan(sweep)
     store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)))
+    has_new_figures = store.put_figures(sweep.name, sweep.figures)
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, _cost_of(store, plan, stored), sweep.run.pack_size or 32)
     counts = tally(plan, stored)
@@ -60,7 +61,7 @@ def run_sweep(
         soft_wrap=True,
     )
     if not packs:
-        return 0, 0
+        return 0, has_new_figures
     if limit is not None:
         packs = _limited(packs, limit)
     progress = Progress(packs, stored, sweep.run.retries)
@@ -71,7 +72,8 @@ def run_sweep(
         Watch(console, quiet) as watch,
     ):
         run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
-    return _conclude(progress, stop, limit, plan, store, console), progress.counts.stored
+    code = _conclude(progress, stop, limit, plan, store, console)
+    return code, has_new_figures or progress.counts.stored > 0
 
 
 def _cost_of(

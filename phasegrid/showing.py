@@ -67,6 +67,7 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
                 "slots": slots,
                 "predicted_makespan_s": makespan,
                 "stale": [{"key": key, "changed": change} for key, change in stale],
+                "figures": [request.name for request in sweep.figures],
             },
             indent=2,
         )
@@ -94,6 +95,9 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
             f"{len(stale)} trials stand where the last plan had another one"
             + ("" if why else " (--why names what changed)")
         )
+    if sweep.figures:
+        own = ", ".join(request.name for request in sweep.figures)
+        lines.append(f"figures of its own: {own}")
     if why:
         lines += _why_lines(stale)
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from torch import Tensor
 from phasegrid.jobs import Json
 from phasegrid.weights import own_copy
 
-SNAPSHOT_VERSION = 1  # bump when what is saved, or the meaning of it, changes
+SNAPSHOT_VERSION = 2  # bump when what is saved, or the meaning of it, changes
 
 
 class Snapshots(Protocol):

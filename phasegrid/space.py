@@ -178,7 +178,18 @@ def _read_recipe(node: Node, notebook: Notebook) -> dict[str, Json]:
         else:
             entries["keep_every"] = short["every"]
         entries["keep"] = short.get("final", replace(keep, value="last"))
+    _refuse_two_lengths(entries, notebook)
     return resolve_args(Recipe, replace(node, value=entries), "train", notebook)
+
+
+def _refuse_two_lengths(entries: Mapping[str, Node], notebook: Notebook) -> None:
+    """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep may be."""
+    epochs, updates = entries.get("epochs"), entries.get("updates")
+    if epochs is None or updates is None or updates.value is None:
+        return
+    if epochs.place.file == updates.place.file:
+        message = "found epochs beside train.updates, which says how long to train; write one"
+        notebook.add_key(epochs, "train.epochs", message)
 
 
 def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:

@@ -38,22 +38,33 @@ def settled(losses: Sequence[float], stop: Stop) -> bool:
 
 
 def judge(
-    recipe: Recipe, losses: Sequence[float], accuracies: Sequence[float], held_before: bool
+    recipe: Recipe,
+    losses: Sequence[float],
+    accuracies: Sequence[float],
+    test_losses: Sequence[float],
+    held_before: bool,
 ) -> Verdict:
     """Judge the epoch just finished, the last of `losses` (training loss, the mean over the epoch as it trained).
 
-    `accuracies` (test, percent) is read by ``keep: best_test`` only. `held_before` says that the test of the stop rule held at an
-    earlier epoch. Of equal epochs the first is kept.
+    `accuracies` (test, percent) are read by ``keep: best_test`` only, `test_losses` by ``best_test_loss``. `held_before` says
+    that the test of the stop rule held at an earlier epoch. Of equal epochs the first is kept.
     """
     held = recipe.stop is not None and settled(losses, recipe.stop)
     if recipe.stop is not None and recipe.stop.rule == "published_code" and (held or held_before):
         return Verdict(keep=not held_before, stop=False, held=held)
-    return Verdict(keep=_is_best(recipe, losses, accuracies), stop=held, held=held)
+    return Verdict(keep=_is_best(recipe, losses, accuracies, test_losses), stop=held, held=held)
 
 
-def _is_best(recipe: Recipe, losses: Sequence[float], accuracies: Sequence[float]) -> bool:
+def _is_best(
+    recipe: Recipe,
+    losses: Sequence[float],
+    accuracies: Sequence[float],
+    test_losses: Sequence[float],
+) -> bool:
     if recipe.keep == "last":
         return True
     if recipe.keep == "best_test":
         return accuracies[-1] > max(accuracies[:-1], default=-math.inf)
+    if recipe.keep == "best_test_loss":
+        return test_losses[-1] < min(test_losses[:-1], default=math.inf)
     return losses[-1] < min(losses[:-1], default=math.inf)

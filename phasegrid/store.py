@@ -7,6 +7,8 @@
     failures/<id>.parquet             one row per failed attempt
     tables/<name>.parquet             compacted copies, always rebuildable
     checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
+    meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
+    meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
     snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
 
 One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
@@ -24,10 +26,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from phasegrid import __version__, checkpoints, schemas, shards
+from phasegrid import __version__, checkpoints, notes, schemas, shards
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
+from phasegrid.figure_requests import FigureRequest
 from phasegrid.files import TEMPORARY, Files, open_files
+from phasegrid.jobs import Json, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,6 +197,42 @@ class Store:
         table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
         with reported(f"writing the plan of {sweep} to {self.url}"):
             self._replace(name, shards.encode(table))
+
+    def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
+        """Store the figures that a sweep asks for, in place of those of before; say whether that changed anything.
+
+        Raises:
+            StoreError: when reading or writing fails.
+        """
+        with reported(f"writing the figures of {sweep} to {self.url}"):
+            return notes.put_figures(self.files, shards.checked_name(sweep, "sweep"), figures)
+
+    def read_figures(self, sweep: str) -> list[FigureRequest]:
+        """Return the figures that a sweep asks for; none where none were stored.
+
+        Raises:
+            StoreError: naming the file, if it is damaged or cannot be read.
+        """
+        with reported(f"reading the figures of {sweep} of {self.url}"):
+            return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
+
+    def put_vocabulary(self, dataset: Part, record: Json) -> None:
+        """Store how words became numbers in a version of a data set; what is there already is the same and stays.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing the vocabulary of {dataset.name} to {self.url}"):
+            notes.put_vocabulary(self.files, dataset, record)
+
+    def read_vocabulary(self, dataset: Part) -> Json:
+        """Return what `put_vocabulary` stored of a version of a data set.
+
+        Raises:
+            StoreError: if there is none, or it is damaged.
+        """
+        with reported(f"reading the vocabulary of {dataset.name} of {self.url}"):
+            return notes.read_vocabulary(self.files, dataset)
 
     def read_table(
         self,

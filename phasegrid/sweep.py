@@ -2,17 +2,18 @@
 
 A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its
 sections resolved
-(`space`, `axes`, `sweep_options`), its points chosen (`points`) and its cells built (`grid`). Neither torch nor Ray is
-imported; code outside phasegrid runs only if the sweep names it (`plugins`).
+(`space`, `axes`, `coupling`, `sweep_options`, `figure_sections`), its points chosen (`points`) and its cells built
+(`grid`). Neither torch nor Ray is imported; code outside phasegrid runs only if the sweep names it (`plugins`).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from phasegrid.arguments import check_keys
-from phasegrid.axes import Scale, draft_axes, names_on_axes, overlap, read_scale
-from phasegrid.couple import Expression, order_by_reference, parse_expression
+from phasegrid.axes import Scale, draft_axes, names_on_axes, read_scale
+from phasegrid.coupling import read_couple
 from phasegrid.errors import Mistake
+from phasegrid.figure_sections import read_figures
 from phasegrid.grid import build_cells, check_recipe
 from phasegrid.notebook import Notebook
 from phasegrid.points import choose_points
@@ -38,7 +39,8 @@ from phasegrid.sweep_types import (
     RunOptions,
     Sweep,
 )
-from phasegrid.yaml_source import Node, plain_text
+from phasegrid.ties import Tied
+from phasegrid.yaml_source import Node
 
 __all__ = [
     "Axis",
@@ -69,6 +71,7 @@ KEYS = (
     "exclude",
     "seeds",
     "metrics",
+    "figures",
     "resources",
     "run",
     "storage",
@@ -102,11 +105,13 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
     for draft, scale in zip(drafts, scales, strict=True):
         if scale is None:
             notebook.mark_broken(draft.path)
-    tied = _read_couple(entries.get("couple"), usable, space, notebook)
+    tied = read_couple(entries.get("couple"), usable, space, notebook)
     seeds = read_seeds(entries.get("seeds"), root, notebook)
     metrics = read_metrics(entries.get("metrics"), len(seeds), references, notebook)
+    name = read_name(entries.get("name"), root, notebook)
+    points = _read_points(entries, root, usable, space, tied, notebook)
     return Sweep(
-        name=read_name(entries.get("name"), root, notebook),
+        name=name,
         description=read_text_field(entries.get("description"), "description", None, notebook),
         source=str(path),
         load=_axis(usable, "load"),
@@ -117,7 +122,8 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
         resources=read_resources(entries.get("resources"), metrics, notebook),
         run=read_run(entries.get("run"), notebook),
         storage=read_text_field(entries.get("storage"), "storage", "results", notebook),
-        points=_read_points(entries, root, usable, space, tied, notebook),
+        points=points,
+        figures=read_figures(entries.get("figures"), name, points, usable, notebook),
     )
 
 
@@ -126,7 +132,7 @@ def _read_points(
     root: Node,
     scales: Sequence[Scale],
     space: Space,
-    tied: Mapping[str, tuple[Expression, Node]],
+    tied: Tied,
     notebook: Notebook,
 ) -> tuple[GridPoint, ...]:
     """Build the cells as far as mistakes made before allow, to find those that only cells show."""
@@ -143,77 +149,3 @@ def _read_points(
 
 def _axis(scales: Sequence[Scale], role: str) -> Axis | None:
     return next((scale.axis for scale in scales if scale.axis.role == role), None)
-
-
-def _read_couple(
-    node: Node | None, scales: Sequence[Scale], space: Space, notebook: Notebook
-) -> dict[str, tuple[Expression, Node]]:
-    """Return the expressions of ``couple`` by path, each after those it refers to."""
-    if node is None or node.value is None:
-        return {}
-    if node.mapping is None:
-        message = f"found {plain_text(node.plain())}; allowed: a mapping from fields to expressions"
-        notebook.add(node, "couple", message)
-        return {}
-    tied: dict[str, tuple[Expression, Node]] = {}
-    for path, entry in node.mapping.items():
-        expression = _read_expression(path, entry, scales, tied, space, notebook)
-        if expression is not None:
-            tied[path] = (expression, entry)
-    try:
-        order = order_by_reference({path: expression for path, (expression, _) in tied.items()})
-    except ValueError as error:
-        notebook.add(node, "couple", f"fields refer to each other in a circle: {error}")
-        return {}
-    return {path: tied[path] for path in order}
-
-
-def _read_expression(
-    path: str,
-    entry: Node,
-    scales: Sequence[Scale],
-    tied: Mapping[str, object],
-    space: Space,
-    notebook: Notebook,
-) -> Expression | None:
-    where = f"couple.{path}"
-    fields = space.fields(path)
-    if isinstance(fields, str):
-        notebook.add_key(entry, where, fields)
-        return None
-    if not all({int, float} & field.kinds for field in fields.values()):
-        notebook.add_key(entry, where, f"{path} is not a number")
-        return None
-    other = next((s.axis.path for s in scales if overlap(path, s.axis.path)), None)
-    other = other or next((p for p in tied if overlap(path, p)), None)
-    if other is not None:
-        notebook.add_key(entry, where, f"{path} is given by the axis or expression {other} already")
-        return None
-    text = str(entry.value) if isinstance(entry.value, (int, float)) else entry.value
-    if not isinstance(text, str) or isinstance(entry.value, bool):
-        found = plain_text(entry.plain())
-        message = (
-            f"found {found}; allowed: a product or quotient, as in 0.05 * train.batch_size / 128"
-        )
-        notebook.add(entry, where, message)
-        return None
-    try:
-        expression = parse_expression(text)
-    except ValueError as error:
-        notebook.add(entry, where, str(error))
-        return None
-    return expression if _fields_exist(expression, entry, where, space, notebook) else None
-
-
-def _fields_exist(
-    expression: Expression, entry: Node, where: str, space: Space, notebook: Notebook
-) -> bool:
-    for name in expression.fields():
-        fields = space.fields(name)
-        if isinstance(fields, str):
-            notebook.add(entry, where, fields)
-            return False
-        if not all({int, float} & field.kinds for field in fields.values()):
-            notebook.add(entry, where, f"{name} is not a number")
-            return False
-    return True

@@ -1,6 +1,7 @@
 """From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it stands.
 
-A sweep that extends others is merged over them, mapping by mapping; lists are replaced. Where the child names
+A sweep that extends others is merged over them, mapping by mapping; lists and tables of ``couple`` are replaced. Where the
+child names
 another data
 set or model (`name`) or another `param` of an axis, it replaces that section; ``values`` of an axis replace a parent's
 ``start``, ``stop``, ``num``, ``scale``, and the other way round.
@@ -31,7 +32,7 @@ def read_sweep(path: Path, overrides: Sequence[str], notebook: Notebook) -> Node
 
 def merge(parent: Node, child: Node, section: str = "") -> Node:
     """Merge a child over a parent: mappings key by key, anything else is the child's."""
-    if parent.mapping is None or child.mapping is None:
+    if parent.mapping is None or child.mapping is None or section.startswith("couple."):
         return child
     replacing = _REPLACING_KEY.get(section)
     if replacing is not None and _names_another(parent.mapping, child.mapping, replacing):
@@ -122,7 +123,7 @@ def _override(root: Node, text: str, name: str, notebook: Notebook) -> Node:
     node = Node(None, place, place)
     if value.strip():
         try:
-            node, misread = read_text(value, name, with_lines=False)
+            node, misread = read_text(value, name, with_lines=False, above=path)
         except YamlError as error:
             notebook.add(place, path, error.mistake.message)
             return root
@@ -148,7 +149,7 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
     if node.items is not None:
         items = list(node.items)
         index = _index(items, head)
-        if section == "metrics" and rest:
+        if section in ("metrics", "figures") and rest:
             items[index], rest = _below_name(items[index], rest, place)
         items[index] = _set(items[index], rest, new, place)
         return replace(node, value=items)
@@ -165,7 +166,7 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
 
 
 def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Sequence[str]]:
-    """Return a metric as a mapping from its name, and the path below it, whether or not that says the name again."""
+    """Return a metric or figure as a mapping from its name, and the path below it, whether or not that says the name again."""
     if isinstance(item.value, str):
         item = Node({item.value: Node({}, place, place)}, item.place)
     if item.mapping is None or len(item.mapping) != 1:
@@ -175,8 +176,8 @@ def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Se
 
 
 def _index(items: Sequence[Node], head: str) -> int:
-    """Return the position that an override means in a list: a number, or the name of a metric that stands there
-    once."""
+    """Return the position that an override means in a list: a number, or the name of a metric, or the kind of a figure, that
+    stands there once."""
     if head.isdecimal() and len(head) < 10:
         if int(head) < len(items):
             return int(head)

@@ -4,7 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard
 
-from phasegrid.arguments import INVALID, check_keys, fields_of, resolve_args, resolve_field
+from phasegrid.arguments import (
+    INVALID,
+    check_keys,
+    fields_of,
+    name_and_args,
+    resolve_args,
+    resolve_field,
+)
 from phasegrid.cross_checks import metric_mistakes
 from phasegrid.declare import Metric, make_part
 from phasegrid.errors import SweepError
@@ -156,7 +163,7 @@ def read_run(node: Node | None, notebook: Notebook) -> RunOptions:
 def _metric(
     item: Node, path: str, num_seeds: int, references: References, notebook: Notebook
 ) -> MetricRequest | None:
-    name, args = _name_and_args(item, path, notebook)
+    name, args = name_and_args(item, path, notebook)
     if name is None:
         return None
     try:
@@ -179,19 +186,6 @@ def _metric(
     return MetricRequest(
         part.name, part, metric.over, pairs, modes, metric.heavy, metric.min_trials
     )
-
-
-def _name_and_args(item: Node, path: str, notebook: Notebook) -> tuple[str | None, Node]:
-    empty = Node({}, item.place)
-    if isinstance(item.value, str):
-        return item.value, empty
-    if item.mapping is not None and len(item.mapping) == 1:
-        name, args = next(iter(item.mapping.items()))
-        return name, empty if args.value is None else args
-    found = plain_text(item.plain())
-    message = f"found {found}; allowed: a name, or one name with its arguments (name: {{...}})"
-    notebook.add(item, path, message)
-    return None, empty
 
 
 def _take_out(

@@ -12,8 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from phasegrid.axes import KEYS, MAX_VALUES, SCALES
+from phasegrid.coupling import TABLE_KEYS
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import Metric
+from phasegrid.figure_requests import FIGURE_KINDS
+from phasegrid.figure_sections import STANDARD_STEMS
 from phasegrid.jobs import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
@@ -49,6 +52,7 @@ def json_schema() -> dict[str, Json]:
         "exclude": _points("Patterns of points left out of the grid."),
         "seeds": _seeds(),
         "metrics": {"type": ["array", "null"], "items": metrics},
+        "figures": _figures(definitions),
         "resources": _nullable(_resources(definitions)),
         "run": _nullable(_arguments(RunOptions, definitions)),
         "storage": {"type": ["string", "null"], "description": "Folder or URL of the store."},
@@ -152,6 +156,32 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
     return {**arguments, "properties": properties}
 
 
+def _figures(definitions: Schema) -> Schema:
+    alternatives: list[Schema] = []
+    for kind, owner in FIGURE_KINDS.items():
+        arguments = _arguments(owner, definitions)
+        properties = dict(arguments["properties"])
+        properties["name"] = {**properties["name"], "not": {"enum": list(STANDARD_STEMS)}}
+        if "at" in properties:
+            label: Schema = {"type": ["string", "number", "boolean"]}
+            properties["at"] = _nullable({**_list(label), "uniqueItems": True})
+        alternatives.append(
+            {
+                "type": "object",
+                "title": kind,
+                "properties": {kind: {**arguments, "properties": properties}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+        )
+    description = "Figures beside those that every sweep gets."
+    return {
+        "type": ["array", "null"],
+        "description": description,
+        "items": {"anyOf": alternatives},
+    }
+
+
 def _axis() -> Schema:
     properties: Schema = {
         "param": {"type": "string", "pattern": _FIELD, "examples": ["model.width"]},
@@ -172,11 +202,23 @@ def _axis() -> Schema:
 
 
 def _couple() -> Schema:
+    table: Schema = {
+        "type": "object",
+        "description": "The value of this field for each value of another.",
+        "properties": {
+            "by": {"type": "string", "pattern": _FIELD, "examples": ["train.batch_size"]},
+            "values": {"type": "object", "minProperties": 1},
+            "otherwise": {"description": "The value where no key fits."},
+        },
+        "required": ["by", "values"],
+        "additionalProperties": False,
+    }
+    assert tuple(table["properties"]) == TABLE_KEYS
     return {
         "type": ["object", "null"],
-        "description": "Fields tied to others: train.lr: 0.05 * train.batch_size / 128",
+        "description": "Fields tied to others: train.lr: 0.05 * train.batch_size / 128, or a table.",
         "propertyNames": {"pattern": _FIELD},
-        "additionalProperties": {"type": ["string", "number"]},
+        "additionalProperties": {"anyOf": [{"type": ["string", "number"]}, table]},
     }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import DatasetFacts
+from phasegrid.figure_requests import FigureRequest
 from phasegrid.jobs import Json, Part
 
 
@@ -103,7 +104,7 @@ class RunOptions:
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
-    read from."""
+    read from. `figures` are those beside the ones that every sweep gets; no key depends on them."""
 
     name: str
     description: str | None
@@ -117,3 +118,4 @@ class Sweep:
     resources: Resources
     run: RunOptions
     storage: str | None
+    figures: tuple[FigureRequest, ...] = ()

@@ -7,6 +7,7 @@ drifts over many updates).
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ import torch
 from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.epochs import EpochNumbers, batch_bounds, run_epoch
+from phasegrid.epochs import EpochNumbers, run_epoch
+from phasegrid.feeding import batch_bounds, measure_sentences
+from phasegrid.fusing import Blueprint
 from phasegrid.jobs import Json, Trial, stream_seed
 from phasegrid.members import (
     EpochRecord,
@@ -34,7 +37,7 @@ from phasegrid.members import (
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots
 from phasegrid.snapshots import SNAPSHOT_VERSION, Snapshots, under_prefix, with_prefix
-from phasegrid.stacking import MemberState, Stack, choose_strategy
+from phasegrid.stacking import MemberState, Stack, Strategy, choose_strategy
 from phasegrid.stacking_rules import pack_signature, recipe_of
 from phasegrid.weights import (
     Evaluation,
@@ -95,7 +98,7 @@ def train_pack(
         layout = _grouped(members, modules, strategy)
     groups = [_group([members[i] for i in part], modules[part[0]]) for part in layout]
     done = max((len(m.history) for group in groups for m in group.members), default=0)
-    last_saved, total = clock(), max((m.recipe.epochs for m in members), default=0)
+    last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
     while groups:
         groups = [left for group in groups for left in _advance(group, done, strategy, clock)]
         done += 1
@@ -117,14 +120,18 @@ def _begin(
 ) -> tuple[list[Member], list[nn.Module]]:
     """Build every trial's network from its own stream and put its beginning into a member."""
     members, modules = [], []
+    sentences = {id(dataset): measure_sentences(dataset) for dataset in data}
     for trial, dataset in zip(trials, data, strict=True):
         seed = stream_seed(trial.seed, "init")
-        module = build_model(trial.model, dataset.input_shape, dataset.num_classes, seed=seed)
+        module = build_model(
+            trial.model, dataset.input_shape, dataset.num_classes, seed=seed, tokens=dataset.tokens
+        )
         module = module.to(device).train()
         tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
         slots = new_slots(recipe_of(trial), parameters_vector(module))
         state = MemberState(tensors, slots)
-        members.append(new_member(trial, dataset, state, num_parameters(module)))
+        lengths = sentences[id(dataset)]
+        members.append(new_member(trial, dataset, state, num_parameters(module), lengths))
         modules.append(module)
     return members, modules
 
@@ -140,20 +147,50 @@ def _grouped(
         by_kind.setdefault((pack_signature(member.trial), shapes), []).append(i)
     layout = []
     for alike in by_kind.values():
-        first = members[alike[0]]
-        example, batch_size = first.data.train_inputs[:1], first.recipe.batch_size
-        way, _ = choose_strategy(strategy, modules[alike[0]], example, len(alike), batch_size)
+        way, _ = _choose(strategy, members[alike[0]], modules[alike[0]], len(alike))
         layout += [[i] for i in alike] if way == "loop" else [alike]
         for i in alike:
             members[i].strategy = way
     return layout
 
 
+def _choose(
+    strategy: str, member: Member, module: nn.Module, count: int
+) -> tuple[Strategy, Blueprint | None]:
+    """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one by one.
+
+    Raises:
+        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are asked for.
+    """
+    if member.data.tokens is None:
+        example = member.data.train_inputs[:1]
+        return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
+    if strategy not in ("auto", "loop"):
+        raise ValueError(
+            f"strategy {strategy} cannot train on sentence pairs, whose batches differ in length; use auto or loop"
+        )
+    return "loop", None
+
+
 def _group(members: list[Member], template: nn.Module) -> _Group:
     recipe, num = members[0].recipe, len(members[0].data.train_inputs)
+    if recipe.batch_unit == "tokens":
+        return _Group(members, template, [])
     join_single = has_batch_norm(template)
     bounds = batch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
     return _Group(members, template, bounds)
+
+
+def _expected_epochs(group: _Group) -> int:
+    """Return how many epochs the members of a group take at most, an estimate where batches are of tokens."""
+    member = group.members[0]
+    recipe, sentences = member.recipe, member.feed.sentences
+    if recipe.updates is None:
+        return recipe.epochs
+    if group.bounds:
+        return math.ceil(recipe.updates / len(group.bounds))
+    assert sentences is not None
+    return math.ceil(recipe.updates * recipe.batch_size / int(sentences.longest.sum()))
 
 
 def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float]) -> list[_Group]:
@@ -171,7 +208,7 @@ def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float
     ]
     share = (clock() - started) / len(members)
     for i, (member, number, test) in enumerate(zip(members, numbers, tests, strict=True)):
-        record_epoch(member, number, test, partial(stack.state, i), share, len(group.bounds))
+        record_epoch(member, number, test, partial(stack.state, i), share)
     return _without_finished(group)
 
 
@@ -186,7 +223,7 @@ def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbe
             group.stack = _stacked(group, strategy)
         with tensor_float_32(recipe.precision == "tf32"):
             feeds = [m.feed for m in members]
-            return run_epoch(group.stack, feeds, recipe, group.bounds, epoch)
+            return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
     except torch.OutOfMemoryError:
         if len(members) == 1:
             raise
@@ -198,11 +235,7 @@ def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbe
 
 
 def _stacked(group: _Group, strategy: str) -> Stack:
-    first = group.members[0]
-    example, count = first.data.train_inputs[:1], len(group.members)
-    way, blueprint = choose_strategy(
-        strategy, group.template, example, count, first.recipe.batch_size
-    )
+    way, blueprint = _choose(strategy, group.members[0], group.template, len(group.members))
     return Stack(group.template, [m.state for m in group.members], way, blueprint)
 
 

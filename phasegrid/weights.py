@@ -11,15 +11,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from phasegrid.losses import num_correct, scored, summed_loss, trimmed
+
 Weights = dict[str, Tensor]
+
+SENTENCES = 32
+"""Sentence pairs evaluated at a time: of 50 tokens each, with 10,000 words, their logits take 64 MB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, examples seen."""
+    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, over `num` scored labels
+    (examples, or the target tokens of sentence pairs)."""
 
     loss: float
     accuracy_percent: float
@@ -222,27 +227,38 @@ def evaluate(
     batch_size: int = 1000,
     label_smoothing: float = 0.0,
 ) -> Evaluation:
-    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...), `labels` (N,).
+    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...), `labels` (N,) or (N, L).
 
-    The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes to the first
-    class. Modes are restored.
+    Sentence pairs are averaged over their target tokens (`phasegrid.losses`) and go through the network by length,
+    `SENTENCES` at a time. The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
+    to the first class. Modes are restored.
 
     Raises:
         ValueError: if there are no examples.
     """
-    num = len(inputs)
-    if num == 0:
+    if len(inputs) == 0:
         raise ValueError("cannot evaluate on an empty set")
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    num = 0
     with kept_modes(module), torch.inference_mode():
         module.eval()
-        for start in range(0, num, batch_size):
-            target = labels[start : start + batch_size]
-            logits = module(inputs[start : start + batch_size])
-            loss += cross_entropy(
-                logits.double(), target, reduction="sum", label_smoothing=label_smoothing
-            )
-            correct += (logits.argmax(dim=1) == target).sum()
+        for some, target in _evaluation_batches(inputs, labels, batch_size):
+            logits, target = scored(module(some), target)
+            loss += summed_loss(logits.double(), target, label_smoothing)
+            correct += num_correct(logits, target)
+            num += len(target)
     accuracy = 100 * int(correct) / num
     return Evaluation(float(loss) / num, accuracy, 100 - accuracy, num)
+
+
+def _evaluation_batches(
+    inputs: Tensor, labels: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    if labels.dim() == 1:
+        for start in range(0, len(inputs), batch_size):
+            yield inputs[start : start + batch_size], labels[start : start + batch_size]
+        return
+    by_length = (inputs != 0).sum(dim=2).amax(dim=1).argsort(stable=True)
+    for chosen in torch.split(by_length, min(batch_size, SENTENCES)):
+        yield trimmed(inputs[chosen], labels[chosen])

@@ -91,6 +91,8 @@ def _allowed(detail: Any) -> str:
         limit = context[bound]
         whole = isinstance(limit, float) and limit.is_integer()
         return f"{words} {int(limit) if whole else limit}"
+    if kind == "string_pattern_mismatch":
+        return f"text of the form {context['pattern']}"
     if kind == "too_short":
         return f"at least {context['min_length']} items"
     if kind == "too_long":

@@ -7,29 +7,29 @@ step, and return small outcomes. A failure is a value with its traceback, writte
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
+from phasegrid.bench import Bench, Models, arguments_of, dataset_of, generator_of, load_module
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
+from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key, stream_seed
-from phasegrid.members import EpochRecord, Trained
-from phasegrid.models.building import build_model
+from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key
+from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import resolve_metric
 from phasegrid.provenance import provenance
-from phasegrid.records import metric_fields
 from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
 from phasegrid.stacking import Strategy
+from phasegrid.stacking_rules import recipe_of
 from phasegrid.store import Store
 from phasegrid.train import tensor_float_32, train_pack
 from phasegrid.weights import evaluate
@@ -91,7 +91,7 @@ def _train(
 
     snapshots = store.snapshot(content_key("snapshot", 1, [trial.key for trial in trials]))
     try:
-        data = [_dataset(trial.dataset, device) for trial in trials]
+        data = [dataset_of(trial.dataset, device) for trial in trials]
         trained = train_pack(
             trials,
             data,
@@ -123,7 +123,7 @@ def _publish_trial(
         ("train_loss", "train_accuracy_percent", "test_loss", "test_accuracy_percent")
     )
     if result.outcome == "done":
-        model = _module(trial, result.weights, data, device)
+        model = load_module(trial, result.weights, data, device)
         train = evaluate(model, data.train_inputs, data.train_labels)
         test = evaluate(model, data.test_inputs, data.test_labels)
         numbers = {
@@ -140,8 +140,12 @@ def _publish_trial(
         "epochs_run": result.epochs_run,
         "kept_epoch": result.kept_epoch,
         "stopped_epoch": result.stopped_epoch,
+        "updates_run": result.updates_run,
         "num_parameters": result.num_parameters,
+        "task": "classification" if data.tokens is None else "translation",
+        "num_classes": data.num_classes,
         **numbers,
+        **_best_of_run(trial, result),
         **provenance(device.type),
         "created_at": datetime.now(UTC),
         "seconds": result.seconds,
@@ -149,10 +153,20 @@ def _publish_trial(
         "strategy": result.strategy,
     }
     history = [{"key": trial.key, **_as_row(epoch)} for epoch in result.history]
+    if trial.dataset.name == "translation":  # a plug-in's words are its own affair
+        store.put_vocabulary(trial.dataset, vocabulary_record(data))
     store.put_trial(record, history, result.weights, result.intermediate)
     return Outcome(
         trial.key, "diverged" if result.outcome == "diverged" else "done", result.seconds
     )
+
+
+def _best_of_run(trial: Trial, result: Trained) -> dict[str, Any]:
+    """Return the columns of optimal early stopping; none where the test set was not watched."""
+    best = best_of_run(recipe_of(trial), result.history)
+    if best is None:
+        return {}
+    return {f"best_{spec.name}": getattr(best, spec.name) for spec in fields(best)}
 
 
 def _measure(
@@ -167,7 +181,7 @@ def _measure(
             todo.append(job)
     if not todo:
         return outcomes
-    bench = _Bench(store, device, {trial.key: trial for trial in pack.trials})
+    bench = Bench(store, device, {trial.key: trial for trial in pack.trials})
     for group in _groups(todo):
         if should_stop():
             raise Stopped
@@ -183,9 +197,7 @@ def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
     return list(groups.values())
 
 
-def _measure_group(
-    pack: Pack, store: Store, bench: "_Bench", jobs: list[MetricJob]
-) -> list[Outcome]:
+def _measure_group(pack: Pack, store: Store, bench: Bench, jobs: list[MetricJob]) -> list[Outcome]:
     metric = resolve_metric(jobs[0].metric.name)
     outcomes, sound = [], []
     for job in jobs:
@@ -205,7 +217,7 @@ def _measure_group(
 
 
 def _measure_many(
-    pack: Pack, store: Store, bench: "_Bench", metric: Metric, jobs: list[MetricJob]
+    pack: Pack, store: Store, bench: Bench, metric: Metric, jobs: list[MetricJob]
 ) -> list[Outcome]:
     """Do several jobs from one computation; if it fails, do them one by one so that the culprit is named."""
     started = time.perf_counter()
@@ -214,11 +226,11 @@ def _measure_many(
     try:
         assert metric.compute_many is not None
         tables = import_function(metric.compute_many)(
-            _Models(bench, keys),
+            Models(bench, keys),
             [tuple(place[key] for key in job.trials) for job in jobs],
             bench.data(keys[0]),
-            [_generator(job.key) for job in jobs],
-            **_arguments(jobs[0], metric),
+            [generator_of(job.key) for job in jobs],
+            **arguments_of(jobs[0], metric),
         )
     except Exception:
         return [_guarded(store, pack, j.key, partial(bench.measure, metric, j)) for j in jobs]
@@ -228,90 +240,6 @@ def _measure_many(
         _guarded(store, pack, job.key, partial(bench.publish, metric, job, rows, seconds))
         for job, rows in zip(jobs, tables, strict=True)
     ]
-
-
-class _Models(Sequence[nn.Module]):
-    """The models of some trials, each read from the store when it is first looked at."""
-
-    def __init__(self, bench: "_Bench", keys: Sequence[str]) -> None:
-        self._bench, self._keys = bench, keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @overload
-    def __getitem__(self, index: int) -> nn.Module: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[nn.Module]: ...
-    def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
-        if isinstance(index, slice):
-            return [self._bench.model(key) for key in self._keys[index]]
-        return self._bench.model(self._keys[index])
-
-
-class _Bench:
-    """The trials of a pack, loaded once: rows, data, models."""
-
-    def __init__(self, store: Store, device: torch.device, trials: Mapping[str, Trial]) -> None:
-        self.store, self.device, self.trials = store, device, trials
-        self._models: dict[str, nn.Module] = {}
-        self._outcomes: dict[str, str] = {}
-
-    def diverged(self, key: str) -> bool:
-        if key not in self._outcomes:
-            wanted = [name for name in self.trials if name not in self._outcomes]
-            rows = self.store.read_table("trials", ["key", "outcome"], wanted).to_pylist()
-            self._outcomes.update({row["key"]: row["outcome"] for row in rows})
-        if key not in self._outcomes:
-            raise StoreError(f"measuring trial {key}: it is not stored")
-        return self._outcomes[key] == "diverged"
-
-    def data(self, key: str) -> Dataset:
-        return _dataset(self.trials[key].dataset, self.device)
-
-    def model(self, key: str) -> nn.Module:
-        if key not in self._models:
-            weights = self.store.read_checkpoint(key)
-            self._models[key] = _module(self.trials[key], weights, self.data(key), self.device)
-        return self._models[key]
-
-    def measure(self, metric: Metric, job: MetricJob) -> Outcome:
-        started = time.perf_counter()
-        rows = import_function(metric.compute)(
-            _Models(self, job.trials),
-            self.data(job.trials[0]),
-            _generator(job.key),
-            **_arguments(job, metric),
-        )
-        return self.publish(metric, job, rows, time.perf_counter() - started)
-
-    def publish(self, metric: Metric, job: MetricJob, rows: object, seconds: float) -> Outcome:
-        several = rows if isinstance(rows, list) else [rows]
-        self._put(metric, job, "done", None, seconds, several)
-        return Outcome(job.key, "done", seconds)
-
-    def publish_void(self, metric: Metric, job: MetricJob, why: str) -> Outcome:
-        self._put(metric, job, "not_applicable", why, 0.0, [{}])
-        return Outcome(job.key, "not_applicable")
-
-    def _put(
-        self,
-        metric: Metric,
-        job: MetricJob,
-        outcome: str,
-        reason: str | None,
-        seconds: float,
-        rows: list[Any],
-    ) -> None:
-        common = {
-            **metric_fields(job, metric, {key: self.trials[key].seed for key in job.trials}),
-            "outcome": outcome,
-            "reason": reason,
-            **provenance(self.device.type),
-            "created_at": datetime.now(UTC),
-            "seconds": seconds,
-        }
-        self.store.put_metric(job.metric.name, metric.columns, common, rows)
 
 
 def _guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) -> Outcome:
@@ -343,40 +271,6 @@ def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
     except StoreError as lost:
         summary += f" (and the failure could not be written: {lost})"
     return Outcome(key, "failed", error=summary, kind=kind)
-
-
-_DATASETS: dict[tuple[str, str], Dataset] = {}
-_MAX_DATASETS = 4
-
-
-def _dataset(part: Part, device: torch.device) -> Dataset:
-    """Load a data set once a process; the few most recent are kept on the device."""
-    name = (content_key("dataset", 1, part.spec()), str(device))
-    if name not in _DATASETS:
-        while len(_DATASETS) >= _MAX_DATASETS:
-            del _DATASETS[next(iter(_DATASETS))]
-        _DATASETS[name] = load_dataset(part, str(device))
-    return _DATASETS[name]
-
-
-def _module(
-    trial: Trial, weights: Mapping[str, torch.Tensor], data: Dataset, device: torch.device
-) -> nn.Module:
-    model = build_model(trial.model, data.input_shape, data.num_classes, seed=0)
-    model.load_state_dict(dict(weights))
-    return model.to(device).eval()
-
-
-def _generator(key: str) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(key, "metric"))
-
-
-def _arguments(job: MetricJob, metric: Metric) -> dict[str, Any]:
-    """Return the arguments of a metric as its dataclass types them (JSON lists become tuples)."""
-    defaults = metric.args()
-    args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
-    return {**args, **given}
 
 
 def _as_row(record: EpochRecord) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Only ruamel's event parser is used: scalars are resolved here by the core schema
 ``1e-4`` is a
 number, ``on`` is text, ``017`` is seventeen, and no Python object can be constructed. Tags are refused. Aliases of
 finished anchors share one node; expanded size and depth are limited, so a small file cannot grow.
+Keys are text; below a field of ``couple``, where those of a table are values of a field, any scalar is taken as its text.
 """
 
 import math
@@ -42,6 +43,7 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL = re.compile(r"0o[0-7]+")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SCALAR_KEYS = re.compile(r"couple\..+")  # where keys stand for values of a field
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -125,13 +127,17 @@ def read_file(path: Path, name: str) -> tuple[Node, list[Mistake]]:
     return read_text(text, name)
 
 
-def read_text(text: str, name: str, *, with_lines: bool = True) -> tuple[Node, list[Mistake]]:
+def read_text(
+    text: str, name: str, *, with_lines: bool = True, above: str = ""
+) -> tuple[Node, list[Mistake]]:
     """Read YAML text as one document; see `read_file`. Without `with_lines`, every place is just `name`.
+
+    `above` is the dotted path at which the text will stand.
 
     Raises:
         YamlError: if the text is not one YAML document.
     """
-    return _Composer(text, name, with_lines).document()
+    return _Composer(text, name, with_lines, above).document()
 
 
 @dataclass(slots=True)
@@ -151,8 +157,9 @@ class _Open:
 class _Composer:
     """Builds nodes from events with an explicit stack: neither depth nor aliases can exhaust anything."""
 
-    def __init__(self, text: str, name: str, with_lines: bool) -> None:
+    def __init__(self, text: str, name: str, with_lines: bool, above: str) -> None:
         self.text = text
+        self.above = above
         self.name = name
         self.with_lines = with_lines
         self.mistakes: list[Mistake] = []
@@ -230,6 +237,10 @@ class _Composer:
                 parts.append(frame.key[0])
         return ".".join(parts)
 
+    def _keys_are_scalars(self) -> bool:
+        path = ".".join(part for part in (self.above, self._path()) if part)
+        return _SCALAR_KEYS.fullmatch(path) is not None
+
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None:
             self._mistake(self._at(event), f"found the tag {event.tag}; tags are not allowed")
@@ -293,6 +304,8 @@ class _Composer:
 
     def _key(self, node: Node, entries: "dict[str, Node]") -> tuple[str, Place] | None:
         key = node.value
+        if node.mapping is None and node.items is None and self._keys_are_scalars():
+            key = key if isinstance(key, str) else plain_text(node.plain())
         if not isinstance(key, str):
             self._mistake(node.place, f"found the key {plain_text(node.plain())}; keys are text")
             return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasegrid.couple import order_by_reference, parse_expression
+from phasegrid.couple import Table, nearest_integer, order_by_reference, parse_expression
 from phasegrid.jobs import Json
 
 
@@ -85,6 +85,32 @@ def test_fields_are_ordered_after_those_they_refer_to() -> None:
     expressions = {"a": "b * c", "b": "c / 2", "c": "x"}
     order = order_by_reference({k: parse_expression(v) for k, v in expressions.items()})
     assert order == ["c", "b", "a"]
+
+
+def test_a_field_comes_after_those_it_refers_to_a_part_of() -> None:
+    table = Table("c", {"": {}}, (), (), None)
+    part = parse_expression("a.b.c * 2")
+    assert order_by_reference({"x": part, "a.b": table, "c": parse_expression("1")}) == [
+        "c",
+        "a.b",
+        "x",
+    ]
+    with pytest.raises(ValueError, match=r"a\.b -> c -> a\.b"):
+        order_by_reference({"a.b": table, "c": part})
+
+
+def test_a_table_compares_values_exactly() -> None:
+    table = Table("a", {"mlp": {"1": 0, "0.1": 1, "null": 2, '"x"': 3}}, (), (), None)
+    values: list[Json] = [1, 0.1, None, "x", 1.0, True, 0.3 / 3, "1"]
+    found = [table.row("mlp", value) for value in values]
+    assert found == [0, 1, 2, 3, None, None, None, None]
+
+
+def test_the_nearest_integer_is_that_of_the_decimal_number() -> None:
+    assert [nearest_integer(x) for x in (0.5, 1.4999, 2.5, 3.5, -0.5)] == [1, 1, 3, 4, 0]
+    assert 0.285 * 100 < 28.5  # a rounding error below
+    assert nearest_integer(0.285 * 100) == 29
+    assert nearest_integer(1e12 + 0.25) == 10**12
 
 
 def test_a_circle_is_named() -> None:

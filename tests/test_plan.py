@@ -8,7 +8,7 @@ import pytest
 from phasegrid.jobs import Cell, MetricJob, Trial, content_key
 from phasegrid.makespan import simulate_makespan
 from phasegrid.plan import all_keys, choose_pairs, make_packs, make_plan, plan_hash
-from phasegrid.recipe import RECIPE_VERSION
+from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
 from phasegrid.sweep import load_sweep
 
 SWEEP = """\
@@ -49,7 +49,7 @@ def test_fast_keys_equal_the_definition(tmp_path: Path) -> None:
             spec = {
                 "dataset": trial.dataset.spec(),
                 "model": trial.model.spec(),
-                "recipe": trial.recipe,
+                "recipe": hashed_recipe(trial.recipe),
                 "seed": trial.seed,
             }
             assert trial.key == content_key("trial", RECIPE_VERSION, spec)

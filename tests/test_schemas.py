@@ -26,9 +26,12 @@ GOLDEN = {
         "schedule:string schedule_at_epochs:list<element: int64> schedule_factor:double "
         "schedule_final:double schedule_warmup_updates:int64 stop_rule:string "
         "stop_min_delta:double stop_patience:int64 keep:string keep_every:int64 precision:string "
+        "updates:int64 batch_unit:string test_every:int64 "
         "seed:int64 outcome:string diverged_epoch:int64 diverged_update:int64 epochs_run:int64 "
         "kept_epoch:int64 stopped_epoch:int64 num_parameters:int64 train_loss:double "
         "train_accuracy_percent:double test_loss:double test_accuracy_percent:double "
+        "updates_run:int64 best_test_loss:double best_test_loss_epoch:int64 "
+        "best_test_accuracy_percent:double best_test_accuracy_epoch:int64 task:string num_classes:int64 "
         "pack_size:int64 strategy:string checkpoint_sha256:string "
         "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
         "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"
@@ -88,6 +91,7 @@ def test_every_field_of_a_recipe_has_a_column() -> None:
     assert row["betas"] == [0.9, 0.999]
     assert row["model_args"] == '{"width":4}'
     assert (row["model_version"], row["seed"]) == (2, 5)
+    assert (row["updates"], row["batch_unit"], row["test_every"]) == (None, "examples", 0)
 
 
 def test_a_recipe_without_a_stop_rule_has_nulls_there() -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import phasegrid
 from phasegrid.cli import app
 from phasegrid.errors import DataError
+from phasegrid.session import Where, run_sweep
+from phasegrid.store import Store
+from phasegrid.sweep import load_sweep
 
 SWEEP = """\
 schema: 1
@@ -71,6 +75,58 @@ def test_extending_an_axis_runs_only_the_new_cells(tmp_path: Path) -> None:
     after = pd.read_parquet(tmp_path / "store/trials").set_index("key")
     pd.testing.assert_frame_equal(after.loc[before.index], before)
     assert len(after) == 12
+
+
+FIGURES = """\
+figures:
+  - panels: {name: fig06, quantities: [test_accuracy]}
+"""
+
+
+def test_a_run_keeps_the_figures_also_where_nothing_is_to_do(tmp_path: Path) -> None:
+    assert run(tmp_path, SWEEP + FIGURES)[0] == 0
+    results = phasegrid.open(str(tmp_path / "store"))
+    assert [figure.name for figure in results.figures("small")] == ["fig06"]
+    code, said = run(tmp_path, SWEEP + FIGURES.replace("fig06", "fig07"))
+    assert code == 0
+    assert "20 stored, 0 to do" in said
+    assert [figure.name for figure in results.figures("small")] == ["fig07"]
+    assert run(tmp_path)[0] == 0
+    assert results.figures("small") == []
+    assert invoke("verify", "small", "--storage", str(tmp_path / "store"))[0] == 0
+
+
+def test_figures_alone_are_something_new_to_draw(tmp_path: Path) -> None:
+    def is_new(text: str) -> tuple[int, bool]:
+        (tmp_path / "s.yaml").write_text(text)
+        sweep, console = load_sweep(tmp_path / "s.yaml"), Console(quiet=True)
+        store = Store.open(str(tmp_path / "store"), create=True)
+        return run_sweep(sweep, store, Where(serial=True), console, True, None)
+
+    assert [is_new(SWEEP), is_new(SWEEP)] == [(0, True), (0, False)]
+    assert [is_new(SWEEP + FIGURES), is_new(SWEEP + FIGURES)] == [(0, True), (0, False)]
+
+
+def test_facets_over_whole_fields_run_and_are_read(tmp_path: Path) -> None:
+    text = SWEEP.replace("load: {param: model.width, values: [2, 4]}", "facets: [{param: train.schedule, values: "
+                         "[linear, {name: step, at_epochs: [1]}]}]")  # fmt: skip
+    assert run(tmp_path, text)[0] == 0
+    results = phasegrid.open(str(tmp_path / "store"))
+    rows = results.metric("accuracy", "small")
+    assert sorted({value["name"] for value in rows["facet.train.schedule"]}) == ["linear", "step"]
+    assert len(results.cells("small")) == 8
+
+
+def test_figures_are_named_by_validate_and_plan(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SWEEP + FIGURES)
+    path, store = str(tmp_path / "s.yaml"), str(tmp_path / "store")
+    assert invoke("validate", path)[1].endswith("metrics: accuracy, distance; figures: fig06\n")
+    assert "figures of its own: fig06" in invoke("plan", path, "--storage", store)[1]
+    said = invoke("plan", path, "--storage", store, "--json")[1]
+    assert json.loads(said)["figures"] == ["fig06"]
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    assert "; figures" not in invoke("validate", path)[1]
+    assert "figures" not in invoke("plan", path, "--storage", store)[1]
 
 
 def test_a_second_sweep_reuses_the_cells_it_shares(tmp_path: Path) -> None:

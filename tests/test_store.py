@@ -16,6 +16,7 @@ from phasegrid.compaction import compact
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
+from phasegrid.schemas import SCHEMA_VERSION
 from phasegrid.store import Store
 
 A, B = text_key("a"), text_key("b")
@@ -141,7 +142,7 @@ def test_what_is_put_is_what_is_read(store: Store, table: str, make: Any) -> Non
     row = make(table, "a")
     put(store, table, row)
     (found,) = store.read_table(table).to_pylist()
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == SCHEMA_VERSION
     drawn = {"created_at", "checkpoint_sha256", "sweep"}
     assert {k: found[k] for k in row.keys() - drawn} == {k: row[k] for k in row.keys() - drawn}
     assert all(found[k] is None for k in found.keys() - row.keys() - drawn - {"schema_version"})
@@ -275,6 +276,30 @@ def test_an_older_file_without_a_column_is_read_with_nulls(store: Store) -> None
     assert store.read_table("trials")["strategy"].to_pylist() == [None]
 
 
+ADDED_IN_2 = [
+    *("updates", "batch_unit", "test_every", "updates_run", "task", "num_classes"),
+    *("best_test_loss", "best_test_loss_epoch"),
+    *("best_test_accuracy_percent", "best_test_accuracy_epoch"),
+]
+
+
+def test_a_trial_of_schema_version_1_is_read_beside_newer_ones(store: Store) -> None:
+    import pyarrow as pa
+
+    put(store, "trials", full("trials", "a"))
+    put(store, "trials", full("trials", "b"))
+    path = store.files.path(f"trials/{A[:2]}/{A}.parquet")
+    old = pq.read_table(path).drop_columns(ADDED_IN_2)
+    pq.write_table(old.set_column(0, "schema_version", pa.array([1], pa.int32())), path)
+    for _ in range(2):  # from the files, then from their copy
+        rows = {row["key"]: row for row in store.read_table("trials").to_pylist()}
+        assert [rows[key]["schema_version"] for key in (A, B)] == [1, SCHEMA_VERSION]
+        assert [rows[A][column] for column in ADDED_IN_2] == [None] * len(ADDED_IN_2)
+        assert None not in [rows[B][column] for column in ADDED_IN_2]
+        assert rows[A]["batch_size"] == rows[B]["batch_size"]
+        compact(store)
+
+
 def test_a_newer_file_asks_for_an_upgrade(store: Store) -> None:
     import pyarrow as pa
 
@@ -283,7 +308,9 @@ def test_a_newer_file_asks_for_an_upgrade(store: Store) -> None:
     table = pq.read_table(path)
     newer = table.set_column(0, "schema_version", pa.array([99], pa.int32()))
     pq.write_table(newer.append_column("extra", pa.array([1])), path)
-    with pytest.raises(StoreError, match="schema version 99, this phasegrid reads up to 1"):
+    with pytest.raises(
+        StoreError, match=f"schema version 99, this phasegrid reads up to {SCHEMA_VERSION}"
+    ):
         store.read_table("trials")
 
 

@@ -227,6 +227,33 @@ def test_nested_fields_can_be_axes(load: Load) -> None:
     assert all(f["schedule"]["at_epochs"] == [5] for f in found)
 
 
+def test_parts_of_a_nested_field_and_whole_ones_can_be_facets(load: Load) -> None:
+    parts = load(
+        "train: {schedule: {warmup_updates: 40, final: 0.1}}\n"
+        "facets: [{param: train.schedule.name, values: [constant, cosine]}]\n"
+        "load: {param: train.schedule.warmup_updates, values: [0, 40]}\n"
+    )
+    found = [
+        (s["name"], s["warmup_updates"], s["final"])
+        for s in (recipe(p)["schedule"] for p in parts.points)
+    ]
+    assert found == [
+        ("constant", 0, 0.1),
+        ("constant", 40, 0.1),
+        ("cosine", 0, 0.1),
+        ("cosine", 40, 0.1),
+    ]
+    assert parts.points[0].facet == (("train.schedule.name", "constant"),)
+    whole = load(
+        "train: {schedule: {warmup_updates: 40}}\n"
+        "facets: [{param: train.schedule, values: [linear, {name: step, at_epochs: [3]}]}]\n"
+    )
+    linear, step = (recipe(p)["schedule"] for p in whole.points)
+    assert (linear["name"], linear["warmup_updates"]) == ("linear", 0)  # a value is the whole field
+    assert (step["name"], step["at_epochs"]) == ("step", [3])
+    assert whole.points[1].facet == (("train.schedule", step),)
+
+
 def test_coupled_fields_follow_their_axes_and_each_other(load: Load) -> None:
     sweep = load(
         """\

@@ -19,11 +19,18 @@ train: {lr: 0.1, stop: {patience: 2}, schedule: {name: step, at_epochs: [3]}, ke
 load: {param: model.width, start: 1, stop: 8, num: 4, scale: log2}
 temperature: {param: train.batch_size, values: [4, 8]}
 facets: [{param: train.nesterov, values: [false, true]}]
-couple: {train.weight_decay: 1e-4 * model.width / train.batch_size}
+couple:
+  train.weight_decay: 1e-4 * model.width / train.batch_size
+  train.epochs: {by: train.batch_size, values: {4: 5, 0x8: 6}, otherwise: 7}
+  train.schedule: {by: train.epochs, values: {5: cosine, 6: {name: step, at_epochs: [3]}}}
 include: [{load: 16, temperature: 4, train.nesterov: true}]
 exclude: [{load: [1, 2], temperature: 8}]
 seeds: [0, 3]
 metrics: [accuracy, cka: {mixup_alpha: null, pairs: first}, simplex: {modes: 2}]
+figures:
+  - panels: {name: fig06, quantities: [trace, "cka[mixup_alpha=4]"], columns: 2}
+  - lines: {name: fig07, quantities: [trace], along: load, at: [4, "8"]}
+  - gain: {name: fig13, against: other}
 resources: {num_gpus: 0.5, memory: 2GiB, metrics: {cka: {num_cpus: 2}}}
 run: {retries: {app: 1}, on_error: stop}
 """

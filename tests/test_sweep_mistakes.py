@@ -103,6 +103,15 @@ CASES = [
         "it needs momentum > 0$",
     ),
     ({"train": "{nesterov: true, optimizer: adam}"}, "train.nesterov", "it is SGD's"),
+    ({"train": "{updates: 0}"}, "train.updates", r"found 0; allowed: at least 1 \(or null\)"),
+    ({"train": "{updates: 9, epochs: 3}"}, "train.epochs", "beside train.updates, .*; write one"),
+    ({"train": "{test_every: -1}"}, "train.test_every", "found -1; allowed: at least 0"),
+    ({"train": "{batch_unit: token}"}, "train.batch_unit", "did you mean 'tokens'"),
+    (
+        {"train": "{batch_unit: tokens, updates: 9}", "temperature": None},
+        "train.batch_unit",
+        "found tokens, but the data set is none of sentence pairs; allowed: examples$",
+    ),
     ({"train": "{keep: lst}"}, "train.keep", "did you mean 'last'"),
     ({"train": "{keep: {}}"}, "train.keep", "found no every"),
     ({"train": "{keep: {every: 1, fin: 1}}"}, "train.keep.fin", "did you mean 'final'"),
@@ -210,7 +219,7 @@ CASES = [
         "load.values.0",
         "found -1; allowed: at least 1",
     ),
-    # couple
+    # couple (tables: test_coupling.py)
     ({"couple": "3"}, "couple", "found 3; allowed: a mapping from fields"),
     ({"couple": "{train.lrr: 1}"}, "couple.train.lrr", "did you mean 'lr'"),
     ({"couple": "{train.lr: train.batchsize}"}, "couple.train.lr", "did you mean 'batch_size'"),
@@ -229,7 +238,7 @@ CASES = [
     (
         {"couple": "{train.epochs: train.batch_size / 8}"},
         "train.epochs",
-        r"found 0.5; allowed: an integer \(in the cell .*train.batch_size=4\)",
+        r"found 0.5; allowed: at least 1 \(in the cell .*train.batch_size=4\)",
     ),
     ({"couple": "{train.lr: 0 * train.batch_size}"}, "train.lr", "found 0; allowed: greater than"),
     # include and exclude
@@ -447,6 +456,53 @@ def test_damaged_data_is_a_mistake_at_its_path(tmp_path: Path) -> None:
     (mistake,) = mistakes(path)
     assert (mistake.path, mistake.line) == ("dataset.path", 3)
     assert re.search("train_images or train_inputs is missing", mistake.message)
+
+
+SENTENCES = """
+from dataclasses import dataclass
+from phasegrid.declare import DatasetFacts, DatasetKind, Model, Tokens
+
+@dataclass(frozen=True)
+class Args:
+    width: int = 1
+
+def facts(args):
+    return DatasetFacts(50, 10, (2, 9), 40, Tokens(9, 30, 40), 7.5)
+
+DATA = DatasetKind(Args, print, facts)
+NET = Model(Args, print, takes="tokens")
+"""
+
+
+def test_a_batch_of_tokens_needs_updates_and_sentences_and_may_be_larger_than_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHASEGRID_PLUGIN_PATH", "")
+    digits = mistakes(write(tmp_path, train="{batch_unit: tokens}", temperature=None))
+    assert [m.path for m in digits] == ["train.updates", "train.batch_unit"]
+    assert re.match("found null with batch_unit tokens.*as in updates: 100000", digits[0].message)
+    (tmp_path / "mine.py").write_text(SENTENCES)
+    sentences: dict[str, str | None] = {
+        "dataset": "{name: 'mine.py:DATA'}",
+        "model": "{name: 'mine.py:NET'}",
+        "temperature": "{param: train.batch_size, values: [8, 512]}",
+    }
+    (mistake,) = mistakes(write(tmp_path, **sentences, train="{batch_unit: tokens}"))
+    assert mistake.path == "train.updates"
+    (mistake,) = mistakes(write(tmp_path, **sentences, train="{updates: 9}"))
+    assert re.match("found 512, more than the 50 training examples", mistake.message)
+    fine = "{batch_unit: tokens, updates: 9, stop: {patience: 1}, schedule: {name: step, at_epochs: [2]}}"
+    assert len(load_sweep(write(tmp_path, **sentences, train=fine)).points) == 4
+
+
+def test_epochs_of_an_extended_sweep_may_stand_beside_updates(tmp_path: Path) -> None:
+    write(tmp_path, train="{epochs: 3}").rename(tmp_path / "parent.yaml")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: parent.yaml\ntrain: {updates: 9, batch_size: 4}\n")
+    for sweep in (load_sweep(child), load_sweep(tmp_path / "parent.yaml", ["train.updates=9"])):
+        assert (sweep.points[0].recipe["updates"], sweep.points[0].recipe["epochs"]) == (9, 3)
+    child.write_text("extends: parent.yaml\ntrain: {updates: null, epochs: 4}\n")
+    assert load_sweep(child).points[0].recipe["epochs"] == 4
 
 
 PLUGIN = """

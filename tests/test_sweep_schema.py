@@ -23,7 +23,10 @@ train: {lr: 1, stop: null, schedule: {name: step, at_epochs: [3]}, keep: {every:
 load: {param: model.width, start: 1, stop: 8, num: 4, scale: log2, label: width}
 temperature: {param: train.batch_size, values: [4, 8]}
 facets: [{param: train.nesterov, values: [false, true]}]
-couple: {train.weight_decay: 1e-4 * model.width}
+couple:
+  train.weight_decay: 1e-4 * model.width
+  train.epochs: {by: train.batch_size, values: {"4": 5, "8": 6}, otherwise: 7}
+  train.stop: {by: train.epochs, values: {"5": {patience: 2}, "6": null}}
 include: [{load: 16, temperature: 4, train.nesterov: true}]
 exclude: [{load: [1, 2], temperature: 8}]
 seeds: [0, 3]
@@ -32,6 +35,11 @@ metrics:
   - cka: {mixup_alpha: null, pixel_noise: 2, pairs: first}
   - simplex: {modes: 2, volume_lambda: [0.1]}
   - hessian: null
+figures:
+  - panels: {name: fig06, quantities: [trace], phases: false}
+  - lines: {name: fig07, quantities: [trace], at: [4, "8"]}
+  - curves: {name: fig12, title: null}
+  - gain: {name: fig13, against: other, labels: [this, that]}
 resources: {num_gpus: 0.5, memory: 2GiB, metrics: {cka: {num_cpus: 2}}}
 run: {retries: {app: 1}, on_error: stop, max_failures: null}
 storage: results
@@ -80,6 +88,7 @@ def test_a_good_sweep_is_accepted_and_loads(schema: dict[str, Any], tmp_path: Pa
         ("seeds: [0, 3]", "seeds: 3"),
         ("schema: 1\nname: tiny", "extends: parent.yaml"),
         ("memory: 2GiB", "memory: 1000000"),
+        ("figures:\n", "figures:\n  - curves: {name: a}\n"),
         ("facets: [", "load: null #"),
     ],
 )
@@ -111,6 +120,19 @@ def test_other_forms_are_accepted(schema: dict[str, Any], old: str, new: str) ->
         ("pairs: first", "pairs: frist"),
         ("modes: 2", "modes: 1"),
         ("memory: 2GiB", "memory: 2 bytes"),
+        ("{by: train.batch_size, ", "{"),
+        ("{by: train.batch_size, ", "{by: batch_size, "),
+        ("otherwise: 7", "otherwize: 7"),
+        ('{"4": 5, "8": 6}', "{}"),
+        ("name: fig06", "name: diagram"),
+        ("name: fig06", "name: Fig 6"),
+        ("name: fig06, ", ""),
+        ("phases: false", "phases: 0"),
+        ("- curves: {name: fig12, title: null}", "- curves"),
+        ("- curves:", "- curve:"),
+        ("against: other", "agianst: other"),
+        ("labels: [this, that]", "labels: [this]"),
+        ('at: [4, "8"]', "at: []"),
         ("on_error: stop", "on_error: halt"),
         ("app: 1", "apps: 1"),
     ],

@@ -151,6 +151,32 @@ def test_what_yaml_allows_and_a_sweep_does_not_is_a_mistake(text: str, message: 
     assert re.match(f".*{message}", str(mistakes[0]))
 
 
+def test_keys_below_a_field_of_couple_are_any_scalar_taken_as_text() -> None:
+    text = "{by: x, values: {16: a, 0x11: b, 1e-1: c, true: d, null: e, 'f': g}}"
+    keys = ["16", "17", "0.1", "true", "null", "f"]
+    whole, mistakes = read_text(f"couple:\n  train.epochs: {text}", "f")
+    set_alone, more = read_text(text, "f", above="couple.train.epochs")
+    assert mistakes == more == []
+    couple = whole.mapping["couple"].mapping if whole.mapping else None
+    assert couple is not None
+    for table in (couple["train.epochs"], set_alone):
+        assert table.mapping is not None
+        assert list(table.mapping["values"].mapping or {}) == keys
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("couple: {3: 1}", "f:1:10: couple: found the key 3; keys are text"),
+        ("couples: {a: {3: 1}}", "found the key 3; keys are text"),
+        ("couple: {a: {values: {16: 1, 0x10: 2}}}", r"found the key '16' twice"),
+    ],
+)
+def test_other_keys_are_text_and_none_is_there_twice(text: str, message: str) -> None:
+    _, (mistake,) = read_text(text, "f")
+    assert re.match(f".*{message}", str(mistake))
+
+
 def test_every_mistake_of_a_text_is_reported() -> None:
     _, mistakes = read_text("a: .inf\na: 1\nb: !x y\n3: 4", "f")
     assert [m.line for m in mistakes] == [1, 2, 3, 4]

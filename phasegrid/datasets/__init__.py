@@ -1,6 +1,6 @@
 """Data sets by name. A sweep's ``dataset: {name: ...}`` is looked up in `DATASETS`.
 
-Options that every data set has are the fields of `Options`. Nothing here imports torch; the loaders do.
+Options that every data set of arrays has are the fields of `Options`. Nothing here imports torch; the loaders do.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from pydantic import Field
 
 from phasegrid.declare import DatasetFacts, DatasetKind, locator
 from phasegrid.jobs import Json
+
+FileName = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,34 @@ class SpiralOptions(Options):
     per_class: Annotated[int, Field(ge=1)] = 50
     test_per_class: Annotated[int, Field(ge=1)] = 100
     noise: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationOptions:
+    """Sentence pairs in the folder `root`: ``train.de`` and ``train.en``, one sentence a line, or the files of IWSLT'16
+    (``train.tags.de-en.de``, ``IWSLT16.TED.tst2013.de-en.de.xml``); `train` and `test` are the stems of their names.
+
+    - `source` and `target`: the languages, as the files' names have them. De-En is that of Yang et al. 2021.
+    - `pairs` kept of the training set, null for all: a random `sample` drawn with `sample_seed` (the paper: 4,000) or the
+      `first` ones (published sister code). Pairs with an empty side or a side of more than `max_length` tokens are
+      not among them (sister code: 100). Test sentences are cut to `max_length`, never left out.
+    - `min_frequency`: rarer words of the kept training pairs are unknown (sister code: 2).
+    - `lowercase`: all words, and the references, in lower case.
+    - `sha256` of the files is filled in and is their identity.
+    """
+
+    root: str = locator("data")
+    source: FileName = "de"
+    target: FileName = "en"
+    train: FileName = "train"
+    test: FileName = "test"
+    pairs: Annotated[int, Field(ge=1)] | None = 4000
+    subset: Literal["sample", "first"] = "sample"
+    max_length: Annotated[int, Field(ge=1, le=100_000)] = 100
+    min_frequency: Annotated[int, Field(ge=1)] = 2
+    lowercase: bool = False
+    sample_seed: Annotated[int, Field(ge=0)] = 0
+    sha256: str = ""
 
 
 def _fixed(num_train: int, num_test: int, shape: tuple[int, ...], classes: int) -> DatasetFacts:
@@ -142,5 +172,11 @@ DATASETS: dict[str, DatasetKind] = {
         SpiralOptions,
         "phasegrid.datasets.two_spirals:load",
         spiral_facts,
+    ),
+    "translation": DatasetKind(
+        TranslationOptions,
+        "phasegrid.datasets.translation:load",
+        "phasegrid.datasets.parallel_text:facts",
+        fingerprint="phasegrid.datasets.parallel_text:fingerprint",
     ),
 }

@@ -6,6 +6,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from phasegrid.declare import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The words behind a data set of sentence pairs: what token ids stand for, and the test set's target sentences.
+
+    `source_words[i]` and `target_words[i]` are the text of token i, special tokens included; `test_references` are the
+    untokenised target sentences of the test set, in its order.
+    """
+
+    source_words: tuple[str, ...]
+    target_words: tuple[str, ...]
+    test_references: tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -16,6 +31,9 @@ class Dataset:
     channel, shape (C, 1, 1) for images and broadcastable to S for others: image noise of u pixel units is
     ``u * pixel * U[0, 1]``.
     `padding` is what a pixel of value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
+
+    Sentence pairs have `tokens` (and `text`): inputs are then (N, 2, L) int64 and labels (N, L) int64, laid out as
+    `Tokens` says; `pixel` and `padding` mean nothing.
     """
 
     name: str
@@ -27,6 +45,8 @@ class Dataset:
     pixel: Tensor
     padding: Tensor
     augment: Literal["none", "flip_crop"] = "none"
+    tokens: Tokens | None = None
+    text: Text | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

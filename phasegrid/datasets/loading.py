@@ -5,6 +5,7 @@ from torch import Tensor
 
 from phasegrid.datasets import DATASETS
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.token_checks import token_mistakes
 from phasegrid.declare import DatasetKind, import_function
 from phasegrid.errors import DataError, PhasegridError
 from phasegrid.jobs import Part
@@ -40,9 +41,18 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
 def check_dataset(name: str, dataset: Dataset) -> None:
     """Check types, shapes, labels and finiteness of a data set; report every mistake together.
 
+    Sentence pairs are checked by `phasegrid.datasets.token_checks`.
+
     Raises:
         DataError: with all that was found.
     """
+    tokens = dataset.tokens
+    mistakes = _array_mistakes(dataset) if tokens is None else token_mistakes(dataset, tokens)
+    if mistakes:
+        raise DataError(f"loading data set {name}: {'; '.join(mistakes)}")
+
+
+def _array_mistakes(dataset: Dataset) -> list[str]:
     mistakes = [
         *_split_mistakes("train", dataset.train_inputs, dataset.train_labels, dataset.num_classes),
         *_split_mistakes("test", dataset.test_inputs, dataset.test_labels, dataset.num_classes),
@@ -59,8 +69,7 @@ def check_dataset(name: str, dataset: Dataset) -> None:
             )
     if dataset.augment == "flip_crop" and len(shape) != 3:
         mistakes.append(f"augment is flip_crop, but inputs of the shape {shape} are no images")
-    if mistakes:
-        raise DataError(f"loading data set {name}: {'; '.join(mistakes)}")
+    return mistakes
 
 
 def _kind(name: str) -> DatasetKind:

@@ -2,6 +2,9 @@
 
 Expected calibration error (Guo et al. 2017, equation 3): confidence is the largest softmax probability; examples are put in B
 bins ((b - 1)/B, b/B], and ECE = sum_b (n_b / N) |accuracy_b - mean confidence_b|.
+
+For sentence pairs every scored target token is such an example, predicted from the source sentence and the true words before
+it (teacher forcing): loss, accuracy and calibration are means over tokens, so a long sentence weighs more than a short one.
 """
 
 import math
@@ -10,12 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
+from phasegrid.losses import num_scored, scored, trimmed
 from phasegrid.metrics.declared_points import AccuracyArgs
-from phasegrid.metrics.outputs import predict
+from phasegrid.metrics.outputs import predict, sentence_batches, sentence_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,12 @@ def compute(
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
     ):
-        quality = judge(predict(models[0], inputs), labels, settings.ece_bins)
+        if data.tokens is None:
+            quality = judge(predict(models[0], inputs), labels, settings.ece_bins)
+        else:
+            quality = judge_sentences(
+                models[0], inputs, labels, data.tokens.target_vocabulary, settings.ece_bins
+            )
         if not math.isfinite(quality.loss):
             raise MetricError(
                 f"accuracy: the {name} loss is {quality.loss}; the network's outputs are not finite"
@@ -51,7 +60,7 @@ def compute(
         row[f"{name}_loss"] = quality.loss
         row[f"{name}_accuracy_percent"] = quality.accuracy_percent
         row[f"{name}_ece"] = quality.ece
-        row[f"num_{name}"] = len(labels)
+        row[f"num_{name}"] = num_scored(labels)
     return row
 
 
@@ -64,6 +73,33 @@ def judge(logits: Tensor, labels: Tensor, ece_bins: int) -> Quality:
         loss=float(cross_entropy(logits, labels)),
         accuracy_percent=100 * int(correct.sum()) / len(labels),
         ece=calibration_error(confidence, correct, ece_bins),
+    )
+
+
+def judge_sentences(
+    module: nn.Module, inputs: Tensor, labels: Tensor, vocabulary: int, ece_bins: int
+) -> Quality:
+    """Compare what `module` says about `inputs` (N, 2, L) with the scored ones of `labels` (N, L), in float64.
+
+    The logits (N, L, V) are never whole: those of a batch take at most `outputs.LOGIT_BYTES` in the network's dtype (or what one
+    pair takes), their log-probabilities at scored positions as much again in float64. Kept are three numbers a token.
+    """
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    confidence: list[Tensor] = []
+    bytes_per_logit = next(module.parameters()).element_size()
+    for batch in sentence_batches(sentence_lengths(inputs), vocabulary, bytes_per_logit):
+        some, target = trimmed(inputs[batch], labels[batch])
+        logits, target = scored(predict(module, some, len(some)), target)
+        log_p = logits.double().log_softmax(dim=1)
+        losses.append(nll_loss(log_p, target, reduction="none"))
+        correct.append(logits.argmax(dim=1) == target)
+        confidence.append(log_p.amax(dim=1).exp())
+    right = torch.cat(correct)
+    return Quality(
+        loss=float(torch.cat(losses).mean()),
+        accuracy_percent=100 * int(right.sum()) / len(right),
+        ece=calibration_error(torch.cat(confidence), right, ece_bins),
     )
 
 

@@ -9,12 +9,14 @@ it tends to 1. The unbiased HSIC (Song et al. 2012, equation 5), for centred fea
 proportional to  <K, L>_F - m/(m-2) k.l + tr K tr L / ((m-1)(m-2)).  Letters: m examples, d features of one layer.
 
 Columns are centred in float64 first: a mean of a few hundred times the spread makes the usual float32 Gram useless.
+
+For sentence pairs a row is one target position of one pair, predicted from the source sentence and the true words before it (teacher
+forcing); one scored position of each pair is drawn, so that m is the number of pairs and no sentence counts more than another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +24,10 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.declared_points import CkaArgs
-from phasegrid.metrics.mixing import draw_inputs
-from phasegrid.metrics.outputs import predict
+from phasegrid.metrics.features import collect_at_positions, collect_features
+from phasegrid.metrics.mixing import draw_inputs, draw_pairs
 
 Row = dict[str, str | float | int | None]
-
-OUTPUTS = ("softmax", "logits")  # layers that are not names of submodules
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +67,23 @@ def compute_many(
 ) -> list[list[Row]]:
     """Compare pairs of `models`, a row per layer; `args` are the fields of `CkaArgs`.
 
-    Every model runs once, and all pairs of a layer come from one product. The inputs are drawn with
+    Every model runs once, and all pairs of a layer come from one product. The inputs (and positions) are drawn with
     `example_seed` alone, so that every pair of every cell sees the same ones. Exact for these inputs.
 
     Raises:
-        MetricError: if a group is not a pair, a layer is unknown, or an output is not finite.
+        MetricError: if a group is not a pair, a layer is unknown, an output is not finite, or the inputs asked for are not
+            possible (see `phasegrid.metrics.mixing`, and for sentence pairs `phasegrid.metrics.features`).
     """
     settings = CkaArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     for group in groups:
         if len(group) != 2:
             raise MetricError(f"CKA is between two models, got {len(group)}")
-    inputs = draw_inputs(data, settings)
+    collect = _collector(data, settings)
     used = sorted({i for group in groups for i in group})
     place = {i: k for k, i in enumerate(used)}
     layers: dict[str, list[Representation]] = {name: [] for name in settings.layers}
     for i in used:
-        for name, features in collect_features(models[i], inputs, settings.layers).items():
+        for name, features in collect(models[i]).items():
             layers[name].append(represent(features))
     aligned = {name: align(several) for name, several in layers.items()}
     return [
@@ -91,7 +92,7 @@ def compute_many(
                 "layer": name,
                 "cka": _number(alignment.biased[place[a], place[b]]),
                 "cka_unbiased": _number(alignment.unbiased[place[a], place[b]]),
-                "num_examples": len(inputs),
+                "num_examples": min(settings.examples, len(data.train_inputs)),
                 "num_features": layers[name][place[a]].width,
             }
             for name, alignment in aligned.items()
@@ -100,34 +101,13 @@ def compute_many(
     ]
 
 
-def collect_features(
-    module: nn.Module, inputs: Tensor, layers: Sequence[str], batch_size: int | None = None
-) -> dict[str, Tensor]:
-    """Return the outputs of `layers` for `inputs` (m, ...) in eval mode, each flattened to (m, d).
-
-    Raises:
-        MetricError: if a layer is not a submodule, does not run, or gives no tensor with a row per example.
-    """
-    submodules = {name: layer for name, layer in module.named_modules() if name}
-    caught: dict[str, list[Tensor]] = {name: [] for name in layers if name not in OUTPUTS}
-    for name in caught:
-        if name not in submodules:
-            raise MetricError(
-                f"CKA: the model has no layer {name!r}; it has {', '.join([*OUTPUTS, *submodules])}"
-            )
-    hooks = [
-        submodules[name].register_forward_hook(partial(_catch, kept, name))
-        for name, kept in caught.items()
-    ]
-    try:
-        logits = predict(module, inputs, batch_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    features = {name: _join(kept, name, len(inputs)) for name, kept in caught.items()}
-    features["logits"] = logits.flatten(1)
-    features["softmax"] = logits.double().softmax(1).to(logits.dtype).flatten(1)
-    return {name: features[name] for name in layers}
+def _collector(data: Dataset, settings: CkaArgs) -> Callable[[nn.Module], dict[str, Tensor]]:
+    """Draw what networks are compared on, and return how to get a network's features (m, d) there, by layer."""
+    if data.tokens is None:
+        inputs = draw_inputs(data, settings)
+        return lambda module: collect_features(module, inputs, settings.layers)
+    pairs, vocabulary = draw_pairs(data, settings), data.tokens.target_vocabulary
+    return lambda module: collect_at_positions(module, pairs, settings.layers, vocabulary)
 
 
 def represent(features: Tensor) -> Representation:
@@ -194,19 +174,3 @@ def _gram(X: Tensor) -> Representation:
 def _number(value: Tensor) -> float | None:
     """Return `value`, or None for NaN: a missing number is null."""
     return None if bool(value.isnan()) else float(value)
-
-
-def _catch(kept: list[Tensor], name: str, _layer: nn.Module, _args: object, output: object) -> None:
-    if not isinstance(output, Tensor):
-        raise MetricError(f"CKA: layer {name!r} gives {type(output).__name__}, not one tensor")
-    kept.append(output.flatten(1).clone())  # the next layer may work in place
-
-
-def _join(kept: list[Tensor], name: str, num: int) -> Tensor:
-    rows = sum(len(part) for part in kept)
-    if rows != num:
-        raise MetricError(
-            f"CKA: layer {name!r} gave {rows} rows for {num} inputs; a layer must run once per "
-            "forward pass and keep one row per example"
-        )
-    return torch.cat(kept)

@@ -1,7 +1,8 @@
 """Mode connectivity: is there a curve of low loss between two trained networks?
 
 mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error in percent at points
-equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). mc < 0: a
+equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). For sentence pairs
+e is the token error, and the paper takes the loss instead: the column `mode_connectivity_loss`. mc < 0: a
 barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. With few points one
 sign can hide the other (a W-shaped curve), so all of them are kept.
 
@@ -159,14 +160,15 @@ def _end_residual(
 
 
 def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
-    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state is restored."""
+    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state is restored.
+
+    By its own ``reset_parameters()`` if the model as a whole has one, else layer by layer.
+    """
     seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
     fresh = copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        for name, layer in fresh.named_modules():
-            if not any(p.requires_grad for p in layer.parameters(recurse=False)):
-                continue
+        for name, layer in _layers_to_reset(fresh):
             reset = getattr(layer, "reset_parameters", None)
             if reset is None:
                 raise MetricError(
@@ -177,3 +179,13 @@ def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
             if isinstance(layer, _BatchNorm):
                 nn.init.uniform_(layer.weight)
     return parameters_vector(fresh)
+
+
+def _layers_to_reset(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    if hasattr(model, "reset_parameters"):
+        return [("", model)]
+    return [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if any(p.requires_grad for p in layer.parameters(recurse=False))
+    ]

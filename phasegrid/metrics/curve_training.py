@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from phasegrid.losses import mean_loss, num_scored, trimmed
 from phasegrid.metrics.curves import place_points
 from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_dropout
@@ -22,6 +22,8 @@ Curve = Literal["bezier", "polychain"]
 def lr_factor(epoch: int, epochs: int) -> float:
     """Return the learning rate of `epoch` (1 to `epochs`) over the first: 1 to one half, then linear to 0.01 at 90%.
 
+    The same for an update among updates.
+
     Source: published code of Garipov et al. 2018; 50 epochs give 25 constant ones and 1% from epoch 45.
 
     >>> [round(lr_factor(e, 50), 4) for e in (1, 25, 35, 45, 50)]
@@ -31,6 +33,27 @@ def lr_factor(epoch: int, epochs: int) -> float:
     if done <= 0.5:
         return 1.0
     return max(0.01, 1.0 - 0.99 * (done - 0.5) / 0.4)
+
+
+def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
+    """Return the learning rate of every update, epoch by epoch, for epochs of `num_batches` updates.
+
+    Without `updates` it is constant within an epoch. With `updates` the last epoch is cut short, and the rate follows the
+    fraction of updates done, so that it does not depend on how many of them an epoch has.
+
+    >>> learning_rates(ConnectivityArgs(epochs=2, lr=1.0), 3)
+    [[1.0, 1.0, 1.0], [0.01, 0.01, 0.01]]
+    >>> learning_rates(ConnectivityArgs(updates=4, lr=1.0), 2)[0]
+    [1.0, 1.0]
+    >>> learning_rates(ConnectivityArgs(updates=2, lr=1.0), 3)
+    [[1.0, 0.01]]
+    """
+    if settings.updates is None:
+        epochs = range(1, settings.epochs + 1)
+        return [[settings.lr * lr_factor(e, settings.epochs)] * num_batches for e in epochs]
+    done = range(1, settings.updates + 1)
+    rates = [settings.lr * lr_factor(u, settings.updates) for u in done]
+    return [rates[start : start + num_batches] for start in range(0, len(rates), num_batches)]
 
 
 def train_bends(
@@ -44,38 +67,41 @@ def train_bends(
     """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of the last epoch.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each epoch, without
-    augmentation; a last batch of one example joins the one before it. Stops at the end of an epoch in which a bend became NaN
-    or infinite, and then returns None.
+    augmentation; a last batch of one example joins the one before it. The loss of a batch is the mean over its scored
+    labels (examples, or target tokens of sentence pairs, which are trimmed to the longest of the batch), that of the last epoch, which
+    `updates` may have cut, is weighted by them. Stops at the end of an epoch in which a bend became NaN or infinite, and
+    then returns None.
     """
     bends = vertices[1:-1]
     momenta = torch.zeros_like(bends)
     slices = batches(len(inputs), settings.batch_size)
-    total = torch.zeros((), dtype=torch.float64, device=vertices.device)
+    rates = learning_rates(settings, len(slices))
+    total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
     train_mode_without_dropout(flat.module)
-    for epoch in range(1, settings.epochs + 1):
-        lr = settings.lr * lr_factor(epoch, settings.epochs)
+    for epoch, rates_of_epoch in enumerate(rates, start=1):
         order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         points = place_points(settings.curve, t.cpu(), vertices)
-        for step, batch in enumerate(slices):
+        for step, lr in enumerate(rates_of_epoch):
             points.mix(step, vertices, flat.weights)
-            chosen = order[batch]
-            loss = _gradient(flat, inputs[chosen], labels[chosen], settings.weight_decay)
+            chosen = order[slices[step]]
+            some, target = trimmed(inputs[chosen], labels[chosen])
+            loss = _gradient(flat, some, target, settings.weight_decay)
             momenta.addr_(points.coefficients[step, 1:-1], flat.grad, beta=settings.momentum)
             bends.add_(momenta, alpha=-lr)
-            if epoch == settings.epochs:
-                total += len(chosen) * (
-                    loss + 0.5 * settings.weight_decay * flat.weights.dot(flat.weights)
-                )
+            if epoch == len(rates):
+                num, square = num_scored(target), flat.weights.dot(flat.weights)
+                total += num * (loss + 0.5 * settings.weight_decay * square)
+                seen += num
         if not bool(bends.isfinite().all()):
             return None
-    return finite_or_none(float(total) / len(inputs))
+    return finite_or_none(float(total) / seen)
 
 
 def _gradient(flat: FlatModule, inputs: Tensor, labels: Tensor, weight_decay: float) -> Tensor:
     """Leave g + wd w in ``flat.grad`` and return the cross-entropy, detached."""
     flat.zero_grad()
-    loss = cross_entropy(flat(inputs), labels)
+    loss = mean_loss(flat(inputs), labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     flat.grad.add_(flat.weights, alpha=weight_decay)
     return loss.detach()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import Column, Metric, later
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -21,6 +21,15 @@ class ConnectivityArgs:
     one). `init`: bends start on the segment (``linear``, Garipov et al.) or from a random network
     (``random``, what the published code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm
     statistics are recomputed at every point from (at most `refresh_examples`) training examples.
+
+    `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in ceil(updates / batches an epoch) passes, the
+    last one cut short, so that a curve on a tenth of the data is trained as long as one on all of it. The learning rate then follows the
+    fraction of updates done, in the same shape. (The published code of Yang et al. lets epochs grow as 1 / fraction; its 50 epochs of
+    50,000 images in batches of 128 are 19,550 updates.)
+
+    For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size` pairs, losses of a set are means over
+    its tokens, and errors are token errors in percent. `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the
+    training error is used for all experiments but machine translation).
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"
@@ -33,6 +42,7 @@ class ConnectivityArgs:
     init: Literal["linear", "random"] = "linear"
     points: Annotated[int, Field(ge=3)] = 5
     refresh_examples: Count | None = None
+    updates: Annotated[int, Field(ge=1)] | None = later(None)
 
 
 CONNECTIVITY = Metric(
@@ -57,7 +67,12 @@ CONNECTIVITY = Metric(
             "",
             "where the training error is farthest from the mean of the ends",
         ),
-        Column("mode_connectivity_loss", "float64", "nats", "the same on training loss"),
+        Column(
+            "mode_connectivity_loss",
+            "float64",
+            "nats",
+            "the same on training loss, the paper's way for machine translation",
+        ),
         Column("mode_connectivity_test", "float64", "percentage points", "the same on test error"),
         Column("t", "list<float64>", "", "points of the curve evaluated"),
         Column("train_loss", "list<float64>", "nats", "cross-entropy at each t"),
@@ -102,6 +117,9 @@ class SimplexArgs:
     The learning rate of each connector falls from `lr` along a cosine over its `epochs` (published code); `weight_decay` acts on
     the connector itself (published code). Expected losses are means over `eval_samples` points of the complex, with standard
     errors; BatchNorm statistics are recomputed at each from (at most `refresh_examples`) training examples.
+
+    For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of `batch_size` pairs (or of the set), and
+    accuracy is token accuracy.
     """
 
     connectors: Count = 1

@@ -16,7 +16,11 @@ Seed = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class AccuracyArgs:
-    """`ece_bins` equal-width bins of confidence (Guo et al. 2017 use 15)."""
+    """`ece_bins` equal-width bins of confidence (Guo et al. 2017 use 15).
+
+    For sentence pairs everything is over scored target tokens, predicted from the true words before them: loss is the mean token
+    cross-entropy, accuracy token accuracy, calibration that of the predicted words. BLEU is a metric of its own.
+    """
 
     ece_bins: Count = 15
 
@@ -37,8 +41,13 @@ ACCURACY = Metric(
         Column("test_loss", "float64", "nats", "mean cross-entropy on the test set, eval mode"),
         Column("test_accuracy_percent", "float64", "%", "test accuracy"),
         Column("test_ece", "float64", "", "expected calibration error on the test set, in [0, 1]"),
-        Column("num_train", "int64", "examples", "training examples"),
-        Column("num_test", "int64", "examples", "test examples"),
+        Column(
+            "num_train",
+            "int64",
+            "labels",
+            "training labels scored: one per example, or the target tokens of sentence pairs",
+        ),
+        Column("num_test", "int64", "labels", "test labels scored"),
     ),
 )
 
@@ -80,6 +89,10 @@ class HessianArgs:
     - `density_probes`: independent Lanczos runs averaged into the spectral density.
     - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks in eval mode) and otherwise
       deflated Hutchinson with `trace_probes` probes and a standard error.
+
+    For sentence pairs `examples` counts pairs, and H is that of the mean token cross-entropy: the sum over all scored target tokens of
+    the pairs drawn, divided by the number of these tokens. Without label smoothing, as for images. Attention and LayerNorm are
+    not piecewise linear, so the trace of a transformer is an estimate.
     """
 
     examples: Count = 200
@@ -114,7 +127,9 @@ HESSIAN = Metric(
         Column("density_nodes", "list<float64>", "", "Ritz values: nodes of the spectral density"),
         Column("density_weights", "list<float64>", "", "weights of the nodes; they sum to 1"),
         Column("num_hvps", "int64", "", "Hessian-vector products spent"),
-        Column("num_examples", "int64", "examples", "training examples of the loss"),
+        Column(
+            "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"
+        ),
         Column("loss", "float64", "nats", "the loss on these examples, under the BatchNorm policy"),
         Column("num_parameters", "int64", "", "dimension of the Hessian"),
         Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm"),
@@ -132,6 +147,14 @@ class CkaArgs:
       with a permutation of the batch (``per_batch``, the published code).
     - `pixel_noise` u: adds U[0, u] in pixel units instead (needs ``mixup_alpha: null``).
     - `layers`: ``softmax`` (the paper's footnote 2), ``logits``, or names of submodules as `named_modules` gives them.
+
+    For sentence pairs the rows compared are target positions under teacher forcing: one scored position of each of the `examples` pairs,
+    drawn with `example_seed`, every one equally likely. There ``softmax`` and ``logits`` have a column per target word; a
+    submodule must give (pairs, positions, features) and is looked at in the same position (of the source sentence, for a layer that reads
+    it, where that may be padding). Mixup mixes the embedded source sentence and the embedded decoder input of a pair with a
+    partner's by the model's method ``forward_mixed(inputs_a, inputs_b, coefficients) -> logits`` (the built-in transformer mixes where
+    both have a word), and the position is the pair's own; a model without it needs ``mixup_alpha: null``. `pixel_noise` has no
+    meaning there and is refused. (Yang et al. 2021 do not say how they compare translation models; this is our definition.)
     """
 
     examples: Annotated[int, Field(ge=4)] = 640

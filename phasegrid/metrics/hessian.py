@@ -5,6 +5,9 @@ H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, Batc
 as algebraic values with their residuals, and the density; the trace is exact where tr(H) = tr(GGN) is known to
 hold and an estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of largest magnitude instead
 and estimates the trace without an error; what BatchNorm does changes the numbers many-fold and is part of the arguments.
+
+For sentence pairs the mean is over the scored target tokens of the pairs drawn: H = (1/T) sum over tokens, T their number. Networks with
+attention or LayerNorm are not piecewise linear, so their trace is the estimate.
 """
 
 import copy
@@ -38,7 +41,8 @@ def compute(
     runs the outermost Ritz values are taken.
 
     Raises:
-        MetricError: if there is not one model, its outputs are not (examples, classes), or a number is not finite.
+        MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
+            words), or a number is not finite.
     """
     settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
@@ -49,7 +53,10 @@ def compute(
     spectra = measure_spectrum(H, settings, rng)
     top = max(spectra, key=lambda s: float(s.ritz_values[-1]))
     bottom = min(spectra, key=lambda s: float(s.ritz_values[0]))
-    trace = _measure_trace(module, inputs, H, spectra[0], settings, rng)
+    if settings.trace == "auto" and data.tokens is None and is_piecewise_linear(module):
+        trace = _exact_trace(module, inputs)
+    else:
+        trace = deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
     nodes, order = torch.cat([s.ritz_values for s in spectra]).sort()
     weights = torch.cat([s.weights / len(spectra) for s in spectra])[order]
     return {
@@ -120,18 +127,9 @@ def measure_spectrum(
     return spectra
 
 
-def _measure_trace(
-    module: nn.Module,
-    inputs: Tensor,
-    H: HessianOperator,
-    spectrum: Spectrum,
-    settings: HessianArgs,
-    rng: torch.Generator,
-) -> TraceEstimate:
-    if settings.trace == "auto" and is_piecewise_linear(module):
-        parts = ggn_trace(module, _as_parameters(inputs, module))
-        return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
-    return deflated_hutchinson(H, spectrum, settings.trace_probes, rng)
+def _exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate:
+    parts = ggn_trace(module, _as_parameters(inputs, module))
+    return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
 
 
 def _as_parameters(inputs: Tensor, module: nn.Module) -> Tensor:

@@ -3,6 +3,8 @@
 The gradient's graph is built once and kept for all products where it fits into a stated memory; otherwise it is
 built again for each product, chunk by chunk. BatchNorm in eval mode is folded into the convolutions and images are laid
 out channels last: 0.6 to 0.8 of the time of a product that does neither (tests/benchmarks/bench_hessian.py).
+The mean is over scored labels: one per example, or the target tokens of sentence pairs, whose chunks are weighted by their tokens
+and so add up to the same Hessian.
 Letters: N examples, P trainable parameters, C classes.
 """
 
@@ -11,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _NormBase
 
 from phasegrid.errors import MetricError
+from phasegrid.losses import num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import fold_batch_norm
+from phasegrid.metrics.outputs import longest_first, sentence_lengths
 
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
 SAMPLED = 8  # examples whose graph is measured
@@ -30,7 +33,10 @@ class _Graph:
 
 
 class HessianOperator:
-    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...), `labels` (N,), as a function v -> H v.
+    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...) and `labels`, as a function v -> H v.
+
+    `labels` are (N,) for outputs (N, C), or for sentence pairs (N, L) for outputs (N, L, C); the mean is over scored labels. Sentence
+    pairs are taken longest first and every chunk is trimmed to its longest, which changes no result beyond rounding.
 
     `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be changed) and must not change
     while the operator lives.
@@ -40,7 +46,7 @@ class HessianOperator:
     example's at the least, and the whole batch's where BatchNorm uses the batch's own statistics.
 
     Raises:
-        MetricError: if nothing is trainable, the outputs are not (N, C), or the loss is not finite.
+        MetricError: if nothing is trainable, the outputs have another shape, or the loss is not finite.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class HessianOperator:
             raise MetricError(f"Hessian: {type(module).__name__} has no trainable parameter")
         self.size = sum(p.numel() for p in self.parameters)
         self.num_products = 0
+        inputs, labels = _sort_sentences(inputs, labels)
         self._inputs, self._labels = _lay_out(module, inputs), labels
+        self._num_scored = num_scored(labels)
         self._network = fold_batch_norm(module)
         self._chunks = self._cut(module, memory_bytes)
         self.loss = self._check_loss()
@@ -70,14 +78,12 @@ class HessianOperator:
         return product
 
     def _loss(self, chunk: slice) -> Tensor:
-        logits = self._network(self._inputs[chunk])
-        labels = self._labels[chunk]
-        if logits.dim() != 2 or len(logits) != len(labels):
-            raise MetricError(
-                f"Hessian: the network maps {len(labels)} examples to outputs of shape "
-                f"{tuple(logits.shape)}; the cross-entropy needs (examples, classes)"
-            )
-        return cross_entropy(logits.double(), labels, reduction="sum") / len(self._labels)
+        inputs, labels = trimmed(self._inputs[chunk], self._labels[chunk])
+        logits = self._network(inputs)
+        if logits.shape[:-1] != labels.shape:
+            raise _wrong_shape(logits, labels)
+        logits, labels = scored(logits, labels)
+        return summed_loss(logits.double(), labels) / self._num_scored
 
     def _check_loss(self) -> float:
         with torch.no_grad():
@@ -122,7 +128,7 @@ class HessianOperator:
         return [slice(start, min(num, start + size)) for start in range(0, num, size)]
 
     def _bytes_per_example(self) -> int:
-        """Measure what the graph of a gradient holds for one example."""
+        """Measure what the graph of a gradient holds for one example, for sentence pairs the longest ones."""
         sampled = min(SAMPLED, len(self._labels))
         own = {p.untyped_storage().data_ptr() for p in self.parameters}
         held: dict[int, int] = {}
@@ -161,6 +167,26 @@ def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
         module.to(memory_format=torch.contiguous_format)
         return inputs
     return turned
+
+
+def _sort_sentences(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Put sentence pairs longest first, so that a chunk holds pairs of like length; anything else stays as it is."""
+    if labels.dim() == 1:
+        return inputs, labels
+    order = longest_first(sentence_lengths(inputs))
+    return inputs[order], labels[order]
+
+
+def _wrong_shape(logits: Tensor, labels: Tensor) -> MetricError:
+    if labels.dim() == 1:
+        given, needed = f"{len(labels)} examples", "(examples, classes)"
+    else:
+        given = f"{len(labels)} sentence pairs of {labels.shape[1]} positions"
+        needed = "(pairs, positions, words)"
+    return MetricError(
+        f"Hessian: the network maps {given} to outputs of shape {tuple(logits.shape)}; "
+        f"the cross-entropy needs {needed}"
+    )
 
 
 def _uses_batch_statistics(module: nn.Module) -> bool:

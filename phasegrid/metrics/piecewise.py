@@ -2,7 +2,7 @@
 
 With piecewise-linear units and BatchNorm in eval mode every logit is, almost everywhere, affine in each single weight while
 the others stand still. So d2 z_c / d w_i^2 = 0, the residual term of the Hessian has a zero diagonal, and tr(H) = tr(GGN)
-for any loss on the logits. It fails for smooth activations, attention, BatchNorm in train mode, weights used twice and
+for any loss on the logits. It fails for smooth activations, attention, LayerNorm, BatchNorm in train mode, weights used twice and
 products of activations. The network's graph is read with `torch.fx` and every operation must be on the list.
 """
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from phasegrid.losses import mean_loss, num_scored, trimmed
 from phasegrid.metrics.declared_curves import SimplexArgs
 from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_dropout
 from phasegrid.metrics.simplex_sampling import sample_coefficients
@@ -78,7 +78,8 @@ def train_last_connector(
     """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2, e from 0. All H points
-    of a batch see the same examples. Stops at the end of an epoch in which the vertex became NaN or infinite, and
+    of a batch see the same examples; its loss is the mean over its scored labels (examples, or target tokens of sentence pairs), and
+    the epoch's is weighted by them. Stops at the end of an epoch in which the vertex became NaN or infinite, and
     then returns None.
     """
     theta = complex_.vertices[-1]
@@ -93,10 +94,11 @@ def train_last_connector(
         total.zero_()
         for batch in slices:
             chosen = order[batch]
+            some, target = trimmed(inputs[chosen], labels[chosen])
             moving = None if faces is None else move_vertex(faces, theta)
             coefficients = _draw(complex_, moving, settings, rng)
-            loss = data_gradient(flat, complex_, coefficients, inputs[chosen], labels[chosen])
-            total += len(chosen) * loss
+            loss = data_gradient(flat, complex_, coefficients, some, target)
+            total += num_scored(target) * loss
             if settings.weight_decay:
                 flat.grad.add_(theta, alpha=settings.weight_decay)
             if moving is not None and volume_lambda:
@@ -105,7 +107,7 @@ def train_last_connector(
             theta.add_(momentum, alpha=-lr)
         if not bool(theta.isfinite().all()):
             return None
-    return finite_or_none(float(total) / len(inputs))
+    return finite_or_none(float(total) / num_scored(labels))
 
 
 def data_gradient(
@@ -122,7 +124,7 @@ def data_gradient(
     flat.zero_grad()
     for point, scale in zip(points, scales, strict=True):
         flat.assign(point)
-        loss = cross_entropy(flat(inputs), labels)
+        loss = mean_loss(flat(inputs), labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
     return mean

@@ -42,9 +42,22 @@ class Vgg11Args:
     batch_norm: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class TransformerArgs:
+    """The Transformer for sentence pairs: `depth` layers of encoder and of decoder, `width` d of every token's vector, `heads`
+    that divide it, feed-forward networks of `feed_forward` times d units. Six layers, eight heads: Yang et al. 2021,
+    B.3."""
+
+    width: Width = 512
+    depth: Annotated[int, Field(ge=1, le=64)] = 6
+    heads: Annotated[int, Field(ge=1, le=1024)] = 8
+    feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
+
+
 MODELS: dict[str, Model] = {
     "mlp": Model(MlpArgs, "phasegrid.models.mlp:make"),
     "small_cnn": Model(SmallCnnArgs, "phasegrid.models.small_cnn:make"),
     "resnet18": Model(ResNet18Args, "phasegrid.models.resnet:make"),
     "vgg11": Model(Vgg11Args, "phasegrid.models.vgg:make"),
+    "transformer": Model(TransformerArgs, "phasegrid.models.transformer:make", takes="tokens"),
 }

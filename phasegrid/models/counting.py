@@ -1,7 +1,8 @@
 """Parameters and forward FLOPs of the built-in families in closed form, without torch: for predicting costs.
 
 FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2; biases, BatchNorm,
-activations and pooling are left out, as torch's own counter does.
+activations and pooling are left out, as torch's own counter does. An example of a Transformer is a pair of sentences that
+both have the mean number of tokens.
 """
 
 import math
@@ -9,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.jobs import Part
-from phasegrid.models.shapes import require_image
+from phasegrid.models.shapes import require_heads, require_image, require_kind
 
 
 class Counts(NamedTuple):
@@ -20,8 +22,26 @@ class Counts(NamedTuple):
     forward_flops: int
 
 
+def count_work(part: Part, facts: DatasetFacts) -> Counts | None:
+    """Count parameters and forward FLOPs of the model `part` names on one example of a data set; None as `count_flops`.
+
+    Raises:
+        DataError: if the model cannot take such inputs.
+    """
+    if part.name in _FAMILIES:
+        require_kind(part.name, "arrays", facts.tokens)
+        return count_flops(part, facts.input_shape, facts.num_classes)
+    if part.name == "transformer":
+        require_kind(part.name, "tokens", facts.tokens)
+        assert facts.tokens is not None
+        args: Mapping[str, Any] = part.args
+        return count_transformer(facts.tokens, facts.mean_tokens, **args)
+    return None
+
+
 def count_flops(part: Part, input_shape: tuple[int, ...], num_classes: int) -> Counts | None:
-    """Count parameters and forward FLOPs of the model `part` names; exact. None for a model that is not built in.
+    """Count parameters and forward FLOPs of the model `part` names on arrays; exact. None for a model that is not built
+    in or takes something else.
 
     Raises:
         DataError: if the model cannot take such inputs.
@@ -31,6 +51,30 @@ def count_flops(part: Part, input_shape: tuple[int, ...], num_classes: int) -> C
     """
     count = _FAMILIES.get(part.name)
     return count(input_shape, num_classes, **part.args) if count else None
+
+
+def count_transformer(
+    tokens: Tokens, length: float, *, width: int, depth: int, heads: int, feed_forward: int
+) -> Counts:
+    """Count a Transformer: parameters, and FLOPs for a pair of sentences of `length` tokens each, rounded.
+
+    Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all positions are
+    computed, those that are then hidden too. Exact for a batch that is `length` long.
+
+    Raises:
+        DataError: if `heads` does not divide `width`.
+    """
+    require_heads(width, heads)
+    attention = _total([_linear(width, width)] * 4)
+    feed = _total([_linear(width, feed_forward * width), _linear(feed_forward * width, width)])
+    layers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
+    output = _linear(width, tokens.target_vocabulary)
+    norms = 2 * width * (5 * depth + 2)
+    embeddings = width * (tokens.source_vocabulary + tokens.target_vocabulary)
+    looking = 3 * depth * 4 * length**2 * width
+    flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
+    parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
+    return Counts(parameters, round(flops))
 
 
 def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> Counts:

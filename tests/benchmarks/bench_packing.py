@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.epochs import Feed, batch_bounds, run_epoch
+from phasegrid.epochs import run_epoch
+from phasegrid.feeding import Feed, batch_bounds
 from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
 from phasegrid.models.building import build_model
@@ -118,7 +119,7 @@ def own_way(
 
     def epoch() -> None:
         for stack, fed in stacks:
-            run_epoch(stack, fed, recipe, bounds, 0)
+            run_epoch(stack, fed, recipe, bounds, 0, 0)
 
     return epoch
 

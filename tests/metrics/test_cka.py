@@ -14,12 +14,12 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.cka import (
     Alignment,
     align,
-    collect_features,
     compute,
     compute_many,
     represent,
 )
 from phasegrid.metrics.declared_points import CKA, CkaArgs
+from phasegrid.metrics.features import collect_features
 from phasegrid.metrics.mixing import draw_inputs
 
 

@@ -10,7 +10,7 @@ from phasegrid.schedules import schedule_factor
 
 
 def factors(schedule: Schedule, per_epoch: int, total: int) -> list[float]:
-    return [schedule_factor(schedule, u, per_epoch, total) for u in range(total)]
+    return [schedule_factor(schedule, u, u // per_epoch, total) for u in range(total)]
 
 
 def test_constant_is_one() -> None:

@@ -10,7 +10,7 @@ from train_support import SMALL_CNN, make_data, make_trial, without_seconds
 
 from phasegrid.jobs import Json, Trial
 from phasegrid.members import Trained
-from phasegrid.snapshots import under_prefix, with_prefix
+from phasegrid.snapshots import SNAPSHOT_VERSION, under_prefix, with_prefix
 from phasegrid.train import train_pack
 
 
@@ -99,7 +99,7 @@ def test_a_snapshot_of_another_version_is_ignored() -> None:
     data, memory = [make_data()], Memory()
     with pytest.raises(Killed):
         train_pack([make_trial(0)], data, device="cpu", snapshots=memory, on_epoch=kill_after(1))  # type: ignore[arg-type]
-    memory.text = memory.text.replace('"version": 1', '"version": 0')
+    memory.text = memory.text.replace(f'"version": {SNAPSHOT_VERSION}', '"version": 0')
     epochs: list[int] = []
     train_pack(
         [make_trial(0)],

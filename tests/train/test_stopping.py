@@ -7,13 +7,18 @@ from phasegrid.stopping import Verdict, judge, settled
 
 
 def run(
-    recipe: Recipe, losses: list[float], accuracies: list[float] | None = None
+    recipe: Recipe,
+    losses: list[float],
+    accuracies: list[float] | None = None,
+    test_losses: list[float] | None = None,
 ) -> list[Verdict]:
     """Judge every epoch of a history in turn."""
     verdicts: list[Verdict] = []
     for n in range(1, len(losses) + 1):
         before = any(v.held for v in verdicts)
-        verdicts.append(judge(recipe, losses[:n], (accuracies or [])[:n], before))
+        verdicts.append(
+            judge(recipe, losses[:n], (accuracies or [])[:n], (test_losses or [])[:n], before)
+        )
     return verdicts
 
 

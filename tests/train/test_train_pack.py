@@ -21,9 +21,9 @@ from train_support import (
     without_seconds,
 )
 
-import phasegrid.epochs
+import phasegrid.feeding
 import phasegrid.train
-from phasegrid.epochs import batch_bounds
+from phasegrid.feeding import batch_bounds
 from phasegrid.jobs import Part, stream_seed
 from phasegrid.models.building import build_model
 from phasegrid.recipe import Schedule, Stop
@@ -34,7 +34,7 @@ NETWORKS = {"mlp": MLP, "cnn": PLAIN_CNN, "cnn with BatchNorm": SMALL_CNN}
 
 
 def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]) -> None:
-    def build(_part: Part, _shape: tuple[int, ...], _classes: int, seed: int) -> nn.Module:
+    def build(_part: Part, *_shape: object, seed: int, **_tokens: object) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return make(seed)
@@ -228,7 +228,7 @@ def test_trials_that_cannot_share_a_stack_train_beside_each_other() -> None:
 def test_draws_do_not_depend_on_the_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
     data, trial = [make_data(augment="flip_crop")], make_trial(0)
     whole = train_pack([trial], data, device="cpu")[0]
-    monkeypatch.setattr(phasegrid.epochs, "GATHER_BYTES", 1)
+    monkeypatch.setattr(phasegrid.feeding, "GATHER_BYTES", 1)
     pieces = train_pack([trial], data, device="cpu")[0]
     assert largest_difference(whole, pieces) == 0.0
 

@@ -1,0 +1,159 @@
+"""Find and read the files of a parallel text: one sentence in one language matches the same one in the other.
+
+Three layouts, tried in this order; S is a stem (``train``), X a language, A-B the pair (``de-en``; either order):
+
+    plain   S.X               one sentence a line
+    tags    S.tags.A-B.X      IWSLT's training text: as plain, but lines that begin with ``<`` are information and dropped
+    xml     *.S.A-B.X.xml     IWSLT's other sets: the texts of ``<seg id="1"> ... </seg>``, in order
+
+Lines end with ``\\n`` alone, a ``\\r`` before it is dropped: other characters at which Python would split lines occur within
+sentences. The xml layout is read with a pattern, not a parser: such files are often not well-formed, and only the five
+predefined entities mean anything. Text is UTF-8; a byte-order mark is dropped. Standard library only.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from phasegrid.errors import DataError
+
+_SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg\s*>", re.DOTALL | re.IGNORECASE)
+_ENTITY = re.compile(r"&(amp|lt|gt|quot|apos);")
+_CHARACTERS = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_LISTED = 12  # names of files that a message shows
+
+
+@dataclass(frozen=True, slots=True)
+class PairOfFiles:
+    """The two files of one split, and how they are laid out."""
+
+    source: Path
+    target: Path
+    layout: Literal["plain", "tags", "xml"]
+
+
+def find_pairs(
+    root: str, stems: Sequence[str], source: str, target: str
+) -> tuple[PairOfFiles, ...]:
+    """Return the files of each stem in the folder `root`.
+
+    Raises:
+        DataError: naming every stem without exactly one pair of files, what was looked for, and what is there.
+    """
+    folder = Path(root)
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise DataError(
+            f"loading data set translation: cannot read the folder {folder.absolute()} "
+            f"({error.strerror or error}); set dataset.root to the folder that holds the sentences"
+        ) from error
+    found = [_find_pair(folder, names, stem, source, target) for stem in stems]
+    mistakes = [item for item in found if isinstance(item, str)]
+    if mistakes:
+        listed = ", ".join(names[:_LISTED]) or "no file"
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        raise DataError(
+            f"loading data set translation: {'; '.join(dict.fromkeys(mistakes))}. {folder.absolute()} holds "
+            f"{listed}{more}. Set dataset.root to the folder, or dataset.train and dataset.test to the names"
+        )
+    return tuple(item for item in found if not isinstance(item, str))
+
+
+def read_pair(files: PairOfFiles) -> tuple[list[str], list[str]]:
+    """Return the sentences of both files, as many of one as of the other.
+
+    Raises:
+        DataError: if a file cannot be read, is not UTF-8 or holds no sentence, or if the numbers differ.
+    """
+    source, target = (_read_sentences(path, files.layout) for path in (files.source, files.target))
+    if len(source) != len(target):
+        raise DataError(
+            f"loading data set translation: {files.source} holds {len(source)} sentences, but {files.target} "
+            f"{len(target)}; each sentence needs its translation in the same place"
+        )
+    return source, target
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the SHA-256 digests of files in this order.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(_read_bytes(path)).digest() for path in paths)
+    ).hexdigest()
+
+
+def _find_pair(
+    folder: Path, names: Sequence[str], stem: str, source: str, target: str
+) -> PairOfFiles | str:
+    """Return the files of the first layout that both languages have, or what is wrong."""
+    directions = "|".join(re.escape(pair) for pair in (f"{source}-{target}", f"{target}-{source}"))
+    patterns: dict[Literal["plain", "tags", "xml"], str] = {
+        "plain": rf"{re.escape(stem)}\.%s",
+        "tags": rf"{re.escape(stem)}\.tags\.(?:{directions})\.%s",
+        "xml": rf"(?:.*\.)?{re.escape(stem)}\.(?:{directions})\.%s\.xml",
+    }
+    for layout, pattern in patterns.items():
+        sides = [
+            [name for name in names if re.fullmatch(pattern % re.escape(language), name)]
+            for language in (source, target)
+        ]
+        if all(len(side) == 1 for side in sides):
+            return PairOfFiles(folder / sides[0][0], folder / sides[1][0], layout)
+        if all(sides):
+            return f"more than one file fits {stem!r}: {', '.join([*sides[0], *sides[1]])}"
+    return (
+        f"found no files for {stem!r}: looked for {stem}.{source} and {stem}.{target}, "
+        f"{stem}.tags.{source}-{target}.{source} and .{target}, "
+        f"*.{stem}.{source}-{target}.{source}.xml and .{target}.xml"
+    )
+
+
+def _read_sentences(path: Path, layout: Literal["plain", "tags", "xml"]) -> list[str]:
+    text = _read_text(path)
+    if layout == "xml":
+        sentences = [_plain(found) for found in _SEGMENT.findall(text)]
+    else:
+        lines = text.split("\n")  # not splitlines(): U+2028, U+0085 and others stand in sentences
+        if lines[-1] == "":
+            lines.pop()
+        sentences = [line.strip() for line in lines]
+        if layout == "tags":
+            sentences = [line for line in sentences if not line.startswith("<")]
+    if not any(sentences):
+        raise DataError(
+            f"loading data set translation: {path} holds no sentence; it is empty, or not laid out as "
+            f"the name says ({layout})"
+        )
+    return sentences
+
+
+def _plain(segment: str) -> str:
+    return " ".join(_ENTITY.sub(lambda found: _CHARACTERS[found[1]], segment).split())
+
+
+def _read_text(path: Path) -> str:
+    data = _read_bytes(path)
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"loading data set translation: line {line} of {path} is not UTF-8 ({error.reason}, byte "
+            f"0x{data[error.start]:02x}); convert the file to UTF-8"
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"loading data set translation: cannot read {path} ({error.strerror or error})"
+        ) from error

@@ -1,0 +1,85 @@
+"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences. JSON text.
+
+meta/figures/<sweep>.json         replaced when the sweep's figures change
+meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
+"""
+
+import json
+from collections.abc import Sequence
+
+from phasegrid.errors import StoreError
+from phasegrid.figure_requests import FigureRequest
+from phasegrid.figure_sections import figures_text, parse_figures
+from phasegrid.files import Files
+from phasegrid.jobs import Json, Part, content_key
+
+
+def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
+    """Write the figures that a sweep asks for; say whether that changed anything."""
+    name, data = _figures_name(sweep), figures_text(figures).encode()
+    before = _read_if_any(files, name)
+    if before == data or (before is None and not figures):
+        return False
+    files.replace(name, lambda file: file.write(data))
+    return True
+
+
+def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
+    """Return the figures that a sweep asks for; none where none were written.
+
+    Raises:
+        StoreError: naming the file, if it is damaged.
+    """
+    name = _figures_name(sweep)
+    data = _read_if_any(files, name)
+    try:
+        return [] if data is None else parse_figures(data)
+    except ValueError as error:
+        raise StoreError(
+            f"reading the figures of {sweep}: {files.path(name)} is damaged, or of a newer phasegrid "
+            f"({error}); `phasegrid run` writes it anew"
+        ) from error
+
+
+def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:
+    """Write how words became numbers in a version of a data set, unless it is there."""
+    name = _vocabulary_name(dataset)
+    if not files.exists(name):
+        files.create(name, json.dumps(record, ensure_ascii=False).encode())
+
+
+def read_vocabulary(files: Files, dataset: Part) -> Json:
+    """Return what `put_vocabulary` wrote.
+
+    Raises:
+        StoreError: naming the file, if there is none or it is damaged.
+    """
+    name = _vocabulary_name(dataset)
+    data = _read_if_any(files, name)
+    if data is None:
+        raise StoreError(
+            f"reading the vocabulary of {dataset.name}: {files.path(name)} does not exist; it is "
+            "stored with the first trial on a data set of sentences"
+        )
+    try:
+        record: Json = json.loads(data)
+    except ValueError as error:
+        raise StoreError(
+            f"reading the vocabulary of {dataset.name}: {files.path(name)} is damaged ({error})"
+        ) from error
+    return record
+
+
+def _read_if_any(files: Files, name: str) -> bytes | None:
+    try:
+        return files.read(name)
+    except FileNotFoundError:
+        return None
+
+
+def _figures_name(sweep: str) -> str:
+    return f"meta/figures/{sweep}.json"
+
+
+def _vocabulary_name(dataset: Part) -> str:
+    return f"meta/vocabularies/{content_key('dataset', dataset.version, dataset.spec())}.json"
