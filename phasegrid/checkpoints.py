@@ -5,13 +5,14 @@ raw numbers. Headers are read here without torch; torch is imported only where t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from phasegrid.errors import StoreError
 from phasegrid.files import Files
 from phasegrid.jobs import Json
+from phasegrid.shards import checked_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,30 +98,47 @@ def non_finite(data: bytes) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshots:
-    """The latest snapshot of one pack: tensors and a JSON value, replaced as a whole at each `save`."""
+    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each written in one step."""
 
     files: Files
-    name: str
 
-    def load(self) -> "tuple[dict[str, Tensor], Json] | None":
-        """Return the latest snapshot; None if there is none.
+    def epochs(self, trial: str) -> set[int]:
+        """Return the epochs after which a trial has a snapshot."""
+        start, end = f"{trial}.epoch-", ".safetensors"
+        names = self.files.names(_snapshot_folder(trial))
+        mine = [name for name in names if name.startswith(start) and name.endswith(end)]
+        numbers = [name.removeprefix(start).removesuffix(end) for name in mine]
+        return {int(number) for number in numbers if number.isdecimal()}
+
+    def load(self, trial: str, epoch: int) -> "tuple[dict[str, Tensor], Json] | None":
+        """Return the snapshot of a trial after an epoch; None if there is none.
 
         Raises:
-            StoreError: if the file is damaged; deleting it starts the pack from the beginning.
+            StoreError: if the file is damaged; deleting it starts the training from the beginning.
         """
+        name = _snapshot_name(trial, epoch)
         try:
-            data = self.files.read(self.name)
-            header = read_header(self.files, self.name)
+            data = self.files.read(name)
+            header = read_header(self.files, name)
         except FileNotFoundError:
             return None
         meta = header.get("__metadata__", {}).get(_META, "null")
-        return decode(data, self.files.path(self.name)), json.loads(meta)
+        return decode(data, self.files.path(name)), json.loads(meta)
 
-    def save(self, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
-        """Replace the snapshot."""
+    def save(self, trial: str, epoch: int, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
+        """Write a snapshot, in place of one of the same epoch."""
         data = encode(tensors, meta)
-        self.files.replace(self.name, lambda file: file.write(data))
+        self.files.replace(_snapshot_name(trial, epoch), lambda file: file.write(data))
 
-    def clear(self) -> None:
-        """Delete the snapshot; nothing happens if there is none."""
-        self.files.delete(self.name)
+    def delete(self, trial: str, epochs: Collection[int]) -> None:
+        """Delete snapshots of a trial; those that are not there are no matter."""
+        for epoch in epochs:
+            self.files.delete(_snapshot_name(trial, epoch))
+
+
+def _snapshot_folder(trial: str) -> str:
+    return f"snapshots/{checked_key(trial)[:2]}"
+
+
+def _snapshot_name(trial: str, epoch: int) -> str:
+    return f"{_snapshot_folder(trial)}/{trial}.epoch-{epoch}.safetensors"

@@ -231,16 +231,14 @@ _FACTS = (
     "diverged_update",
     "updates",
     "seconds",
-    "finished",
 )
 
 
 def write_member(member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return all that must survive a kill, as tensors on the CPU and JSON facts."""
-    state = MemberState({}) if member.finished else member.state
+    """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON facts."""
     tensors = {
-        **with_prefix("state", state.tensors),
-        **with_prefix("slot", state.slots),
+        **with_prefix("state", member.state.tensors),
+        **with_prefix("slot", member.state.slots),
         **with_prefix("kept", member.kept),
         "random/order": member.feed.order.get_state(),
         "random/augment": member.feed.augment.get_state(),

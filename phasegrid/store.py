@@ -285,10 +285,9 @@ class Store:
         """Return where a checkpoint is, or would be."""
         return self.files.path(_checkpoint_name(key, epoch))
 
-    def snapshot(self, pack_key: str) -> checkpoints.StoredSnapshots:
-        """Return the snapshots of a pack, from which its training goes on after a crash."""
-        name = f"snapshots/{shards.checked_name(pack_key, 'pack')}.safetensors"
-        return checkpoints.StoredSnapshots(self.files, name)
+    def snapshots(self) -> checkpoints.StoredSnapshots:
+        """Return the snapshots of trainings in progress, from which they go on after a crash."""
+        return checkpoints.StoredSnapshots(self.files)
 
     def log_path(self, name: str) -> str:
         """Return where log `name` (``name`` or ``folder/name``) is, or would be."""

@@ -9,11 +9,11 @@ drifts over many updates).
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -22,21 +22,20 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.epochs import EpochNumbers, run_epoch
 from phasegrid.feeding import batch_bounds, measure_sentences
 from phasegrid.fusing import Blueprint
-from phasegrid.jobs import Json, Trial, stream_seed
+from phasegrid.jobs import Trial, stream_seed
 from phasegrid.members import (
     EpochRecord,
     Member,
     Trained,
     needs_test,
     new_member,
-    read_member,
     record_epoch,
     result_of,
-    write_member,
 )
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots
-from phasegrid.snapshots import SNAPSHOT_VERSION, Snapshots, under_prefix, with_prefix
+from phasegrid.saving import Saver
+from phasegrid.snapshots import Snapshots
 from phasegrid.stacking import MemberState, Stack, Strategy, choose_strategy
 from phasegrid.stacking_rules import pack_signature, recipe_of
 from phasegrid.weights import (
@@ -69,15 +68,18 @@ def train_pack(
     snapshots: Snapshots | None = None,
     snapshot_every_s: float = 60.0,
     on_epoch: Callable[[int, int], None] | None = None,
+    on_trained: Callable[[int, Trained], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Trained]:
     """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
 
-    `strategy` is how stacks run (see `phasegrid.stacking`); it changes numbers by rounding only. After each epoch a
-    snapshot is saved if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that raises, a
-    snapshot is saved first and the exception goes on. A snapshot of the same trials is resumed, bit for
-    bit on a CPU; any other is ignored. When a stack of several members runs out of memory it is halved and the epoch begun
-    again. Nothing is evaluated but what `keep` and the histories need.
+    `strategy` is how stacks run (see `phasegrid.stacking`); it changes numbers by rounding only. When a trial is finished
+    ``on_trained(its place, what it came to)`` is called, while others go on; its snapshots are deleted unless that says False
+    (the result could not be kept). After each epoch snapshots are saved of those
+    that go on, if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
+    raises, snapshots are saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
+    pack, and a whole stack bit for bit on a CPU. When a stack of several members runs out of memory it is halved and the epoch
+    begun again. Nothing is evaluated but what `keep` and the histories need.
 
     Raises:
         ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
@@ -88,29 +90,30 @@ def train_pack(
         id(d): d.to(place) for d in data
     }  # one copy on the device, however many trials share it
     members, modules = _begin(trials, [moved[id(d)] for d in data], place)
-    asked: dict[str, Json] = {
-        "version": SNAPSHOT_VERSION,
-        "trials": [trial.key for trial in trials],
-        "strategy": strategy,
-    }
-    layout = _resume(snapshots, asked, members, place)
-    if layout is None:
-        layout = _grouped(members, modules, strategy)
-    groups = [_group([members[i] for i in part], modules[part[0]]) for part in layout]
-    done = max((len(m.history) for group in groups for m in group.members), default=0)
+    saver = Saver(snapshots, strategy)
+    groups = [
+        _group([members[i] for i in part], modules[part[0]])
+        for alike in _grouped(members, modules, strategy)
+        for part in saver.resume(members, alike, place)
+    ]
     last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
+    place_of = {id(member): i for i, member in enumerate(members)}
     while groups:
-        groups = [left for group in groups for left in _advance(group, done, strategy, clock)]
-        done += 1
-        if snapshots and groups and clock() - last_saved >= snapshot_every_s:
-            _save(snapshots, asked, members, groups)
+        groups, before = [], groups
+        for group in before:
+            groups += _advance(group, strategy, clock)
+        going_on = {id(member) for group in groups for member in group.members}
+        for member in [m for group in before for m in group.members if id(m) not in going_on]:
+            if on_trained is None or on_trained(place_of[id(member)], result_of(member)):
+                saver.forget(member)
+        if groups and saver.wanted and clock() - last_saved >= snapshot_every_s:
+            _save(saver, groups)
             last_saved = clock()
         if on_epoch:
             try:
-                on_epoch(done, total)
+                on_epoch(max(len(member.history) for member in members), total)
             except BaseException:
-                if snapshots:
-                    _save(snapshots, asked, members, groups)
+                _save(saver, groups)
                 raise
     return [result_of(member) for member in members]
 
@@ -193,13 +196,13 @@ def _expected_epochs(group: _Group) -> int:
     return math.ceil(recipe.updates * recipe.batch_size / int(sentences.longest.sum()))
 
 
-def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float]) -> list[_Group]:
+def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_Group]:
     """Train a group for one epoch; return what is left of it: nothing, itself, fewer members, or halves."""
     members, started = group.members, clock()
-    numbers = _run_or_run_out(group, epoch, strategy)
+    numbers = _run_or_run_out(group, strategy)
     if numbers is None:
         halves = _halved(group)
-        return [left for half in halves for left in _advance(half, epoch, strategy, clock)]
+        return [left for half in halves for left in _advance(half, strategy, clock)]
     stack = group.stack
     assert stack is not None
     tests = [
@@ -212,9 +215,10 @@ def _advance(group: _Group, epoch: int, strategy: str, clock: Callable[[], float
     return _without_finished(group)
 
 
-def _run_or_run_out(group: _Group, epoch: int, strategy: str) -> list[EpochNumbers] | None:
+def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
     """Run an epoch of a group; None if several members ran out of memory, and all is as it was before the epoch."""
     members, recipe = group.members, group.members[0].recipe
+    epoch = len(members[0].history)
     if len(members) > 1:
         _unstack(group)
     streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
@@ -284,36 +288,7 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-def _save(
-    snapshots: Snapshots, asked: Mapping[str, Json], members: Sequence[Member], groups: list[_Group]
-) -> None:
+def _save(saver: Saver, groups: Sequence[_Group]) -> None:
     for group in groups:
         _unstack(group)
-    tensors: dict[str, torch.Tensor] = {}
-    facts = []
-    for i, member in enumerate(members):
-        own, fact = write_member(member)
-        tensors |= with_prefix(str(i), own)
-        facts.append(fact)
-    place = {id(member): i for i, member in enumerate(members)}
-    layout = [[place[id(member)] for member in group.members] for group in groups]
-    snapshots.save(tensors, {"asked": asked, "groups": layout, "members": facts})
-
-
-def _resume(
-    snapshots: Snapshots | None,
-    asked: Mapping[str, Json],
-    members: Sequence[Member],
-    device: torch.device,
-) -> list[list[int]] | None:
-    """Bring members to where a snapshot of the same trials left them; return which train together."""
-    found = snapshots.load() if snapshots else None
-    if found is None:
-        return None
-    tensors, meta = found
-    if not isinstance(meta, Mapping) or meta.get("asked") != asked:
-        return None
-    facts: Any = meta
-    for i, (member, fact) in enumerate(zip(members, facts["members"], strict=True)):
-        read_member(member, under_prefix(str(i), tensors), fact, device)
-    return [list(part) for part in facts["groups"]]
+    saver.save([member for group in groups for member in group.members])

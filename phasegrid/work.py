@@ -22,7 +22,7 @@ from phasegrid.datasets.loading import load_dataset
 from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, content_key
+from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import resolve_metric
 from phasegrid.provenance import provenance
@@ -89,30 +89,33 @@ def _train(
         if should_stop():
             raise Stopped
 
-    snapshots = store.snapshot(content_key("snapshot", 1, [trial.key for trial in trials]))
+    def publish(index: int, result: Trained) -> bool:
+        trial = trials[index]
+        work = partial(_publish_trial, store, trial, result, data[index], device, len(trials))
+        outcomes.append(_guarded(store, pack, trial.key, work))
+        return outcomes[-1].status != "failed"
+
+    data: list[Dataset] = []
     try:
-        data = [dataset_of(trial.dataset, device) for trial in trials]
-        trained = train_pack(
+        data += [dataset_of(trial.dataset, device) for trial in trials]
+        train_pack(
             trials,
             data,
             device=device,
             strategy=place.strategy,
-            snapshots=snapshots,
+            snapshots=store.snapshots(),
             snapshot_every_s=place.snapshot_every_s,
             on_epoch=on_epoch,
+            on_trained=publish,
         )
     except Exception as error:
+        ended = {outcome.key for outcome in outcomes}
+        left = [trial for trial in trials if trial.key not in ended]
         if len(trials) == 1:
-            return [*outcomes, _failed(store, pack, trials[0].key, error)]
-        alone = [replace(pack, trials=(trial,)) for trial in trials]  # so that the culprit is named
-        return outcomes + [
-            o for one in alone for o in _train(one, store, place, device, should_stop)
-        ]
-    for trial, result, dataset in zip(trials, trained, data, strict=True):
-        publish = partial(_publish_trial, store, trial, result, dataset, device, len(trials))
-        outcomes.append(_guarded(store, pack, trial.key, publish))
-    if all(outcome.status != "failed" for outcome in outcomes):
-        snapshots.clear()
+            return [*outcomes, *(_failed(store, pack, trial.key, error) for trial in left)]
+        alone = [replace(pack, trials=(trial,)) for trial in left]  # so that the culprit is named
+        for one in alone:
+            outcomes += _train(one, store, place, device, should_stop)
     return outcomes
 
 

@@ -346,8 +346,8 @@ def test_what_is_not_a_key_is_refused(store: Store, key: str) -> None:
 def test_a_name_that_is_a_path_is_refused(store: Store, name: str) -> None:
     with pytest.raises(StoreError, match=r"sweep .* cannot name a file"):
         store.put_plan(name, [bare("plans", "a")])
-    with pytest.raises(StoreError, match=r"pack .* cannot name a file"):
-        store.snapshot(name)
+    with pytest.raises(StoreError, match="is not a key"):
+        store.snapshots().epochs(name)
     with pytest.raises(StoreError, match=r"log .* cannot name a file"):
         store.write_log(f"{name}/../x", "text")
 
@@ -406,27 +406,25 @@ def test_damaged_weights_are_named(store: Store) -> None:
         store.read_checkpoint(A)
 
 
-def test_a_snapshot_is_replaced_loaded_and_cleared(store: Store) -> None:
+def test_snapshots_are_kept_by_trial_and_epoch_until_they_are_deleted(store: Store) -> None:
     import torch
 
-    snapshot = store.snapshot(A)
-    assert snapshot.load() is None
-    snapshot.clear()
-    for epoch in (1, 2):
+    snapshots = store.snapshots()
+    assert snapshots.epochs(A) == set()
+    assert snapshots.load(A, 1) is None
+    for epoch in (1, 2, 2):
         meta = {"epoch": epoch, "best": float("inf"), "name": "Größe"}
-        snapshot.save({"0/w": torch.full((2,), float(epoch))}, meta)
-    found = store.snapshot(A).load()
+        snapshots.save(A, epoch, {"w": torch.full((2,), float(epoch))}, meta)
+    snapshots.save(text_key("other"), 7, {}, [1, 2])  # without tensors
+    assert snapshots.epochs(A) == {1, 2}
+    found = store.snapshots().load(A, 2)
     assert found is not None
     tensors, facts = found
-    assert tensors["0/w"].tolist() == [2.0, 2.0]
+    assert tensors["w"].tolist() == [2.0, 2.0]
     assert facts == {"epoch": 2, "best": float("inf"), "name": "Größe"}
-    snapshot.clear()
-    assert snapshot.load() is None
-
-
-def test_a_snapshot_without_tensors_is_kept_too(store: Store) -> None:
-    store.snapshot("pack-1").save({}, [1, 2])
-    assert store.snapshot("pack-1").load() == ({}, [1, 2])
+    snapshots.delete(A, {1, 2, 3})
+    assert snapshots.epochs(A) == set()
+    assert snapshots.load(text_key("other"), 7) == ({}, [1, 2])
 
 
 # --- crashes

@@ -51,12 +51,13 @@ def _round_trip(url: str) -> None:
     before = store.read_table("trials")
     assert len(compact(store).tables) == 4
     assert store.read_table("trials").equals(before)
-    snapshot = store.snapshot("pack")
-    snapshot.save(weights, {"epoch": 1})
-    snapshot.save(weights, {"epoch": 2})
-    assert snapshot.load()[1] == {"epoch": 2}  # type: ignore[index]
-    snapshot.clear()
-    assert snapshot.load() is None
+    snapshots = store.snapshots()
+    for epoch in (1, 2):
+        snapshots.save(A, epoch, weights, {"epoch": epoch})
+    assert snapshots.epochs(A) == {1, 2}
+    assert snapshots.load(A, 2)[1] == {"epoch": 2}  # type: ignore[index]
+    snapshots.delete(A, {1, 2})
+    assert snapshots.epochs(A) == set()
     assert [p.what for p in verify(store, deep=True) if "planned" not in p.what] == []
     assert len(open_results(url).trials()) == 2
 

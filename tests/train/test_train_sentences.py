@@ -1,5 +1,6 @@
 """Laws of training on sentence pairs."""
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -174,23 +175,29 @@ def test_stacks_of_sentences_are_refused(strategy: Any) -> None:
 def test_a_snapshot_goes_on_bit_for_bit(batch: dict[str, Any]) -> None:
     data, trial = make_sentences(), make_trial(5, **{"updates": 14, "keep": "last", **batch})
     whole = train_pack([trial], [data], device="cpu")[0]
-    kept: list[tuple[dict[str, Tensor], Json]] = []
+    kept: dict[int, tuple[dict[str, Tensor], Json]] = {}
 
     class Kept:
-        def load(self) -> tuple[dict[str, Tensor], Json] | None:
-            return kept[-1] if kept else None
+        def epochs(self, _trial: str) -> list[int]:
+            return list(kept)
 
-        def save(self, tensors: dict[str, Tensor], meta: Json) -> None:
-            kept.append(({name: value.clone() for name, value in tensors.items()}, meta))
+        def load(self, _trial: str, epoch: int) -> tuple[dict[str, Tensor], Json] | None:
+            return kept.get(epoch)
 
-        def clear(self) -> None: ...
+        def save(self, _trial: str, epoch: int, tensors: dict[str, Tensor], meta: Json) -> None:
+            kept[epoch] = {name: value.clone() for name, value in tensors.items()}, meta
+
+        def delete(self, _trial: str, epochs: Collection[int]) -> None:
+            for epoch in epochs:
+                kept.pop(epoch, None)
 
     def stop(done: int, _: int) -> None:
-        if done == 2 and len(kept) == 0:
+        if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_pack([trial], [data], device="cpu", snapshots=Kept(), on_epoch=stop)
+    assert list(kept) == [2]
     resumed = train_pack([trial], [data], device="cpu", snapshots=Kept())[0]
     assert largest_difference(whole, resumed) == 0
     assert resumed.updates_run == whole.updates_run
