@@ -97,6 +97,14 @@ def run_epoch(
     return _summarize(stack, feeds, scores, factor)
 
 
+def run_update(stack: Stack, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    """Do one update of a stack on inputs (M, B, *S) and labels (M, B), as a recipe's first."""
+    precision = _autocast(recipe, stack.weights.device)
+    _backward(stack, inputs, labels, labels.shape[1], recipe, precision)
+    lr, weight_decay = recipe.lr, recipe.weight_decay
+    step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
+
+
 def _backward(
     stack: Stack,
     inputs: Tensor,

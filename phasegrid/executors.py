@@ -22,6 +22,10 @@ class Executor(Protocol):
     """The seam between the policy and the place where work is done."""
 
     @property
+    def parallel(self) -> int:
+        """How many packs run at once, now."""
+
+    @property
     def slots(self) -> int:
         """How many packs may be in flight."""
         ...
@@ -45,6 +49,7 @@ class Serial:
 
     do: DoPack
     slots: int = 1
+    parallel: int = 1
     _endings: list[Ending] = field(default_factory=list)
 
     def submit(self, pack: Pack) -> None:

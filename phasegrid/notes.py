@@ -1,4 +1,5 @@
-"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences. JSON text.
+"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences,
+measured timings. JSON text.
 
 meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
@@ -12,6 +13,7 @@ from phasegrid.figure_requests import FigureRequest
 from phasegrid.figure_sections import figures_text, parse_figures
 from phasegrid.files import Files
 from phasegrid.jobs import Json, Part, content_key
+from phasegrid.shards import checked_key
 
 
 def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
@@ -70,6 +72,21 @@ def read_vocabulary(files: Files, dataset: Part) -> Json:
     return record
 
 
+def put_timing(files: Files, key: str, record: Json) -> None:
+    """Write a measurement, unless one is there."""
+    files.create(_timing_name(key), json.dumps(record).encode())
+
+
+def read_timing(files: Files, key: str) -> Json:
+    """Return a measurement; None where there is none that can be read: it will be taken again."""
+    data = _read_if_any(files, _timing_name(key))
+    try:
+        record: Json = None if data is None else json.loads(data)
+    except ValueError:
+        return None
+    return record
+
+
 def _read_if_any(files: Files, name: str) -> bytes | None:
     try:
         return files.read(name)
@@ -83,3 +100,7 @@ def _figures_name(sweep: str) -> str:
 
 def _vocabulary_name(dataset: Part) -> str:
     return f"meta/vocabularies/{content_key('dataset', dataset.version, dataset.spec())}.json"
+
+
+def _timing_name(key: str) -> str:
+    return f"meta/timings/{checked_key(key)}.json"

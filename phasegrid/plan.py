@@ -25,6 +25,9 @@ from phasegrid.models.counting import count_work
 from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
 from phasegrid.sweep import GridPoint, MetricRequest, Sweep
 
+PACK_SIZE = 32
+"""The most trainings in one pack, unless a sweep says otherwise."""
+
 CostOf = Callable[[Cell, "Trial | MetricJob"], float]
 
 
@@ -85,7 +88,7 @@ def make_packs(
     plan: Plan,
     stored: Collection[str],
     cost: CostOf,
-    pack_size: int = 32,
+    pack_size: int = PACK_SIZE,
     measure_s: float = 2.0,
 ) -> list[Pack]:
     """Group the jobs that are not stored into packs.

@@ -21,8 +21,9 @@ from phasegrid.console import Watch
 from phasegrid.errors import DataError
 from phasegrid.executors import Executor, Serial
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
+from phasegrid.joining import join_neighbours
 from phasegrid.overview import learn_costs, stored_keys, tally
-from phasegrid.plan import make_packs, make_plan, metric_names, plan_hash
+from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
 from phasegrid.provenance import provenance
 from phasegrid.records import plan_rows
@@ -51,7 +52,8 @@ def run_sweep(
     store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)))
     has_new_figures = store.put_figures(sweep.name, sweep.figures)
     stored = stored_keys(store, metric_names(plan))
-    packs = make_packs(plan, stored, _cost_of(store, plan, stored), sweep.run.pack_size or 32)
+    pack_size = sweep.run.pack_size or PACK_SIZE
+    packs = make_packs(plan, stored, _cost_of(store, plan, stored), pack_size)
     counts = tally(plan, stored)
     planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
     console.print(
@@ -64,13 +66,15 @@ def run_sweep(
         return 0, has_new_figures
     if limit is not None:
         packs = _limited(packs, limit)
-    progress = Progress(packs, stored, sweep.run.retries)
     stop = Stop()
     with (
         _executor(sweep, store, where, stop, console, _data_files(packs)) as executor,
         _signals(stop),  # after ray.init, which would replace them
         Watch(console, quiet) as watch,
     ):
+        if limit is None:  # a pilot does the cells it is asked for and no others
+            packs = join_neighbours(packs, executor.parallel, pack_size)
+        progress = Progress(packs, stored, sweep.run.retries)
         run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
     code = _conclude(progress, stop, limit, plan, store, console)
     return code, has_new_figures or progress.counts.stored > 0

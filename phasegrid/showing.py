@@ -15,9 +15,10 @@ from phasegrid import cost
 from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import MetricJob, Plan, Trial
+from phasegrid.joining import join_neighbours
 from phasegrid.makespan import simulate_makespan
 from phasegrid.overview import learn_costs, stored_keys, tally
-from phasegrid.plan import make_packs, make_plan, metric_names
+from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names
 from phasegrid.records import why_stale
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep
@@ -33,7 +34,11 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     plan = make_plan(sweep)
     stored = stored_keys(store, metric_names(plan)) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
-    packs = make_packs(plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections))
+    pack_size = sweep.run.pack_size or PACK_SIZE
+    packs = make_packs(
+        plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections), pack_size
+    )
+    packs = join_neighbours(packs, slots, pack_size)
     seconds = {"trials": 0.0, **dict.fromkeys(metric_names(plan), 0.0)}
     for cell in plan.cells:
         jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)

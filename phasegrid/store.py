@@ -9,6 +9,7 @@
     checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
+    meta/timings/<key>.json           how trainings of one kind run fastest on a device
     snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
 
 One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
@@ -233,6 +234,24 @@ class Store:
         """
         with reported(f"reading the vocabulary of {dataset.name} of {self.url}"):
             return notes.read_vocabulary(self.files, dataset)
+
+    def put_timing(self, key: str, record: Json) -> None:
+        """Store how trainings of one kind run fastest; what is there stays.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing a timing to {self.url}"):
+            notes.put_timing(self.files, key, record)
+
+    def read_timing(self, key: str) -> Json:
+        """Return what `put_timing` stored; None where there is nothing that can be read.
+
+        Raises:
+            StoreError: when reading fails.
+        """
+        with reported(f"reading a timing of {self.url}"):
+            return notes.read_timing(self.files, key)
 
     def read_table(
         self,

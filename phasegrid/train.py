@@ -65,6 +65,7 @@ def train_pack(
     *,
     device: torch.device | str,
     strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
+    stack_size: int | None = None,
     snapshots: Snapshots | None = None,
     snapshot_every_s: float = 60.0,
     on_epoch: Callable[[int, int], None] | None = None,
@@ -73,7 +74,8 @@ def train_pack(
 ) -> list[Trained]:
     """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
 
-    `strategy` is how stacks run (see `phasegrid.stacking`); it changes numbers by rounding only. When a trial is finished
+    `strategy` is how stacks run (see `phasegrid.stacking`), `stack_size` the most members of one (None: all that can);
+    both change numbers by rounding only. When a trial is finished
     ``on_trained(its place, what it came to)`` is called, while others go on; its snapshots are deleted unless that says False
     (the result could not be kept). After each epoch snapshots are saved of those
     that go on, if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
@@ -93,7 +95,7 @@ def train_pack(
     saver = Saver(snapshots, strategy)
     groups = [
         _group([members[i] for i in part], modules[part[0]])
-        for alike in _grouped(members, modules, strategy)
+        for alike in _grouped(members, modules, strategy, stack_size)
         for part in saver.resume(members, alike, place)
     ]
     last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
@@ -140,7 +142,10 @@ def _begin(
 
 
 def _grouped(
-    members: Sequence[Member], modules: Sequence[nn.Module], strategy: str
+    members: Sequence[Member],
+    modules: Sequence[nn.Module],
+    strategy: str,
+    stack_size: int | None,
 ) -> list[list[int]]:
     """Say which members train as one stack; those that loop are alone."""
     by_kind: dict[object, list[int]] = {}
@@ -150,8 +155,10 @@ def _grouped(
         by_kind.setdefault((pack_signature(member.trial), shapes), []).append(i)
     layout = []
     for alike in by_kind.values():
-        way, _ = _choose(strategy, members[alike[0]], modules[alike[0]], len(alike))
-        layout += [[i] for i in alike] if way == "loop" else [alike]
+        most = min(stack_size or len(alike), len(alike))
+        way, _ = _choose(strategy, members[alike[0]], modules[alike[0]], most)
+        size = 1 if way == "loop" else most
+        layout += [alike[start : start + size] for start in range(0, len(alike), size)]
         for i in alike:
             members[i].strategy = way
     return layout

@@ -17,6 +17,14 @@ from typing import Any, Literal
 import torch
 
 from phasegrid.bench import Bench, Models, arguments_of, dataset_of, generator_of, load_module
+from phasegrid.choosing import (
+    WORTH_S,
+    Choice,
+    from_record,
+    measure_choice,
+    timing_key,
+    to_record,
+)
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.datasets.translation import vocabulary_record
@@ -98,11 +106,13 @@ def _train(
     data: list[Dataset] = []
     try:
         data += [dataset_of(trial.dataset, device) for trial in trials]
+        choice = _choice(pack, store, place, trials, data, device)
         train_pack(
             trials,
             data,
             device=device,
-            strategy=place.strategy,
+            strategy=choice.strategy if choice else place.strategy,
+            stack_size=choice.stack_size if choice else None,
             snapshots=store.snapshots(),
             snapshot_every_s=place.snapshot_every_s,
             on_epoch=on_epoch,
@@ -117,6 +127,27 @@ def _train(
         for one in alone:
             outcomes += _train(one, store, place, device, should_stop)
     return outcomes
+
+
+def _choice(
+    pack: Pack,
+    store: Store,
+    place: Place,
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    device: torch.device,
+) -> Choice | None:
+    """Return how the trials of a pack run fastest, from a stored or a new measurement; None where none is worth it."""
+    if place.strategy != "auto" or len(trials) == 1 or pack.cost_s < WORTH_S:
+        return None
+    key = timing_key(trials[0], data[0], device)
+    known = from_record(store.read_timing(key))
+    if known is not None:
+        return known
+    choice, timings = measure_choice(trials[0], data[0], device)
+    if timings:
+        store.put_timing(key, to_record(choice, timings))
+    return choice
 
 
 def _publish_trial(

@@ -81,7 +81,9 @@ def test_a_killed_training_resumes_bit_for_bit(strategy: str, optimizer: str) ->
     memory = Memory()
     with pytest.raises(Killed):
         train_pack(trials, data, **settings, snapshots=memory, on_epoch=kill_after(3))  # type: ignore[arg-type]
-    in_progress = [trial.key for trial, end in zip(trials, whole, strict=True) if end.epochs_run > 3]
+    in_progress = [
+        trial.key for trial, end in zip(trials, whole, strict=True) if end.epochs_run > 3
+    ]
     assert sorted(memory.kept) == [(key, 3) for key in in_progress]
     epochs: list[int] = []
     resumed = train_pack(

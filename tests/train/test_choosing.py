@@ -1,0 +1,139 @@
+"""Laws of choosing how members train together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from train_support import MLP, SMALL_CNN, make_data, make_trial
+
+from phasegrid import choosing, work
+from phasegrid.choosing import (
+    BUDGET_S,
+    LARGEST,
+    Choice,
+    from_record,
+    measure_choice,
+    search,
+    timing_key,
+    to_record,
+)
+from phasegrid.jobs import Pack, Part, text_key
+from phasegrid.stacking import Strategy
+from phasegrid.store import Store
+from phasegrid.train import train_pack
+from phasegrid.work import Place
+
+
+def test_the_fastest_size_per_member_is_chosen() -> None:
+    costs = {1: 1e-3, 2: 6e-4, 4: 4e-4, 8: 3e-4, 16: 5e-4, 32: 1e-9}
+    choice, timings = search(lambda _strategy, size: costs[size])
+    assert choice == Choice("fused", 8)
+    assert [t.size for t in timings] == [1, 2, 4, 8, 16]  # it has turned: larger ones are not tried
+
+
+def test_where_stacking_loses_members_loop() -> None:
+    choice, timings = search(
+        lambda strategy, size: 1e-3 * (1.0 if strategy == "loop" else 1 + size)
+    )
+    assert choice == Choice("loop", 1)
+    assert [t.size for t in timings] == [1, 2, 4]
+
+
+def test_a_gain_within_the_noise_is_not_taken() -> None:
+    choice, _ = search(lambda _strategy, size: 1e-3 * (1.0 if size < 4 else 0.97))
+    assert choice == Choice("loop", 1)
+
+
+def test_the_search_ends_at_the_largest_size() -> None:
+    choice, timings = search(lambda _strategy, size: 1e-4 / size)
+    assert choice == Choice("fused", LARGEST)
+    assert timings[-1].size == LARGEST
+
+
+def test_the_search_keeps_to_its_budget() -> None:
+    spent: list[float] = []
+
+    def seconds(_strategy: Strategy, size: int) -> float:
+        spent.append(4 * 0.1)
+        return 0.1 / size
+
+    search(seconds)
+    assert sum(spent) <= BUDGET_S + 0.4
+
+
+def test_running_out_of_memory_ends_the_search() -> None:
+    def seconds(_strategy: Strategy, size: int) -> float:
+        if size > 4:
+            raise torch.OutOfMemoryError
+        return 1e-3 / size
+
+    assert search(seconds)[0] == Choice("fused", 4)
+
+
+@pytest.mark.parametrize("model", [MLP, SMALL_CNN])
+def test_a_measurement_times_real_updates(model: Part) -> None:
+    choice, timings = measure_choice(make_trial(0, model=model), make_data(), torch.device("cpu"))
+    assert choice.stack_size in {t.size for t in timings}
+    assert all(t.seconds > 0 for t in timings)
+
+
+def test_a_record_gives_back_its_choice_and_anything_else_none() -> None:
+    choice = Choice("fused", 8)
+    assert from_record(to_record(choice, [])) == choice
+    for other in (None, 3, {}, {"choice": {"strategy": "vmap", "stack_size": 2}}, {"choice": {}}):
+        assert from_record(other) is None
+    assert from_record({"choice": {"strategy": "fused", "stack_size": 0}}) is None
+
+
+def test_the_key_is_that_of_the_kind_of_update_not_of_the_trial() -> None:
+    data, cpu = make_data(), torch.device("cpu")
+    key = timing_key(make_trial(0), data, cpu)
+    assert key == timing_key(make_trial(1, lr=0.3, epochs=9), data, cpu)
+    assert key != timing_key(make_trial(0, batch_size=16), data, cpu)
+    assert key != timing_key(make_trial(0, model=SMALL_CNN), data, cpu)
+
+
+@pytest.mark.parametrize(("size", "strategies"), [(2, "fused"), (1, "loop"), (None, "fused")])
+def test_a_stack_is_no_larger_than_asked_and_numbers_agree(
+    size: int | None, strategies: str
+) -> None:
+    trials, data = [make_trial(seed) for seed in range(5)], [make_data()] * 5
+    how = "loop" if size == 1 else "auto"
+    found = train_pack(trials, data, device="cpu", strategy=how, stack_size=size)  # type: ignore[arg-type]
+    assert found[0].strategy == strategies
+    alone = train_pack(trials[:1], data[:1], device="cpu")[0]
+    assert found[0].history[-1].train_loss == pytest.approx(alone.history[-1].train_loss, rel=1e-4)
+
+
+def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    calls: list[str] = []
+
+    def measured(*_args: object) -> tuple[Choice, list[choosing.Timing]]:
+        calls.append("measured")
+        return Choice("fused", 2), [choosing.Timing("fused", 2, 1e-3)]
+
+    monkeypatch.setattr(work, "measure_choice", measured)
+    trials = tuple(make_trial(seed) for seed in range(3))
+    data, cpu = [make_data()] * 3, torch.device("cpu")
+    pack = Pack(text_key("p"), "train", 0, trials, cost_s=1000.0)
+    for _ in range(2):
+        choice = work._choice(pack, store, Place(), trials, data, cpu)
+        assert choice == Choice("fused", 2)
+    assert calls == ["measured"]
+    short = Pack(text_key("p"), "train", 0, trials, cost_s=1.0)
+    assert work._choice(short, store, Place(), trials, data, cpu) is None
+    assert work._choice(pack, store, Place(strategy="loop"), trials, data, cpu) is None
+
+
+def test_a_damaged_timing_is_as_none(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    key = text_key("timing")
+    assert store.read_timing(key) is None
+    store.put_timing(key, {"choice": {"strategy": "fused", "stack_size": 3}})
+    assert from_record(store.read_timing(key)) == Choice("fused", 3)
+    (file,) = (tmp_path / "store" / "meta" / "timings").iterdir()
+    file.write_text("{", encoding="utf-8")
+    assert store.read_timing(key) is None
