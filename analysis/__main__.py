@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis.report import draw, parse_thresholds
+from analysis.rules import THRESHOLD_NAMES
 from phasegrid.errors import PhasegridError, StoreError
 
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="train_loss, hessian, mode_connectivity, cka or confidence; may be repeated",
+        help=f"one of {', '.join(THRESHOLD_NAMES)}; may be repeated",
     )
     return parser
 

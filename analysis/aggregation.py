@@ -5,6 +5,7 @@ mean. Diverged trials are counted, never averaged. Collapsed ones (trained, but 
 published, and flagged.
 """
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -46,7 +47,9 @@ def measured(grid: Grid) -> list[str]:
     """Return the names of the quantities with at least one number, in declared order, variants after their base."""
     present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
     order = {name: place for place, name in enumerate(QUANTITIES)}
-    return sorted(present, key=lambda name: (order.get(name.partition("[")[0], len(order)), name))
+    return sorted(
+        present, key=lambda name: (order.get(name.partition("[")[0], len(order)), _by_number(name))
+    )
 
 
 def counts_in_words(table: pd.DataFrame) -> str:
@@ -135,6 +138,12 @@ def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.Da
         ~np.isnan(mean), "done", np.where(_all_diverged(grid), "diverged", "missing")
     )
     return table
+
+
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """Return a key that sorts the numbers within names by size: alpha=4 before alpha=16."""
+    pieces = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(piece), "") if i % 2 else (-1.0, piece) for i, piece in enumerate(pieces)]
 
 
 def _logarithm(mean: Floats, stderr: Floats) -> tuple[Floats, Floats]:

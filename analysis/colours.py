@@ -48,7 +48,23 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
         low, high = quantity.centre - reach, quantity.centre + reach
     if not high > low:
         low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
-    under, over = bool((everything < low).any()), bool((everything > high).any())
+    return _scale(low, high, log, everything)
+
+
+def linear_scale(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], centre: float
+) -> ColourScale:
+    """Return linear colours symmetric about `centre`, with robust limits as `colour_scale` has them."""
+    low, high = _robust(values[~np.isnan(values)])
+    reach = max(abs(low - centre), abs(high - centre)) or 0.5
+    low, high = centre - reach, centre + reach
+    return _scale(low, high, False, values)
+
+
+def _scale(
+    low: float, high: float, log: bool, values: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> ColourScale:
+    under, over = bool((values < low).any()), bool((values > high).any())
     ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
     return ColourScale(
         low,

@@ -1,6 +1,7 @@
 """Lines rather than pixels: the mode-connecting curve of every cell, and cuts through a diagram."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.aggregation import counts_in_words
 from analysis.diagrams import set_ticks, tick_room, write_title
-from analysis.quantities import Quantity
+from analysis.quantities import Quantity, base_of
 from analysis.scales import Axis, Frame
 from analysis.style import PHASE_COLOURS
 
@@ -27,21 +29,22 @@ def curve_grid(
     *,
     top: float,
     title: str = "training error along the connecting curve",
+    column: Literal["train_error_percent", "train_loss"] = "train_error_percent",
 ) -> Axes:
     """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the scale 0 to `top`
-    percent, on the colour of its phase.
+    percent, on the colour of its phase; or its loss, in nats.
 
     `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says where a cell is).
-    Dashed: the mean error of the two ends, from which mode connectivity is measured. A cell without a curve says so
+    Dashed: the mean of the two ends, from which mode connectivity is measured. A cell without a curve says so
     with a cross.
     """
     spots = phases[["cell", "load_label", "temperature_label", "nearest"]]
-    lines = spots.merge(curves, on="cell")
+    lines = spots.merge(curves.dropna(subset=[column]), on="cell")
     _boxes(ax, spots, frame)
     for _, group in lines.groupby(["cell", "seed_a", "seed_b"], sort=False):
         spot = group.iloc[0]
         x0, y0 = _corner(frame, str(spot["load_label"]), str(spot["temperature_label"]))
-        error = BOX * group["train_error_percent"].to_numpy(dtype=float) / top
+        error = BOX * group[column].to_numpy(dtype=float) / top
         t = BOX * group["t"].to_numpy(dtype=float)
         ax.plot(x0 + t, y0 + error, color="#1a1a1a", linewidth=1.2, marker="o", markersize=1.6)
         ends = y0 + (error[0] + error[-1]) / 2
@@ -51,9 +54,10 @@ def curve_grid(
         x0, y0 = _corner(frame, str(row["load_label"]), str(row["temperature_label"]))
         ax.plot([x0 + BOX / 2], [y0 + BOX / 2], marker="x", color="0.5", markersize=4)
     _index_axis(ax, frame)
-    caption = f"each box: t from 0 to 1, error from 0 to {top:g} %; dashed: mean of the ends"
+    scale = f"error from 0 to {top:g} %" if column == "train_error_percent" else f"loss from 0 to {top:g} nats"  # fmt: skip
+    caption = f"each box: t from 0 to 1, {scale}; dashed: mean of the ends"
     write_title(
-        ax, title, caption + (f"; {len(without)} cells without a curve" if len(without) else "")
+        ax, title, caption + (f"; {_cells(len(without))} without a curve" if len(without) else "")
     )
     return ax
 
@@ -68,11 +72,12 @@ def cuts(
     at: Sequence[str] | None = None,
     legend: bool = True,
     head: str = "",
+    label: str | None = None,
 ) -> Axes:
     """Draw rows (``along="load"``) or columns (``along="temperature"``) of a diagram as lines with standard errors.
 
     `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and dark, or from small
-    to large.
+    to large. `label` calls the quantity something else.
     """
     x_axis, lines = (
         (frame.load, frame.temperature) if along == "load" else (frame.temperature, frame.load)
@@ -82,23 +87,26 @@ def cuts(
     if lines.inverted:
         chosen = chosen[::-1]
     shades = colormaps["viridis_r"](np.linspace(0.12, 0.95, max(len(chosen), 2)))
-    for shade, label in zip(shades, chosen, strict=False):
-        rows = table[table[other] == label].set_index(f"{along}_label").reindex(list(x_axis.labels))
-        _line(ax, x_axis, rows, shade, f"{lines.name} {label}" if lines.name else None)
+    table = table[table[other].isin(chosen)]
+    for shade, at_label in zip(shades, chosen, strict=False):
+        rows = table[table[other] == at_label].set_index(f"{along}_label")
+        rows = rows.reindex(list(x_axis.labels))
+        _line(ax, x_axis, rows, shade, f"{lines.name} {at_label}" if lines.name else None)
     _line_axes(ax, x_axis, quantity)
     if quantity.centre is not None:
         ax.axhline(quantity.centre, color="0.5", linewidth=0.6, zorder=0)
     bars = "bars: standard error" if table["stderr"].notna().any() else "no standard error"
     arrow = "load →" if along == "load" else "temperature →"
     ax.set_xlabel(f"{x_axis.name}  ({arrow})" if x_axis.name else "")
-    write_title(
-        ax,
-        f"{head}\n{quantity.label}" if head else quantity.label,
-        f"{counts_in_words(table)}; {bars}",
-    )
+    name = quantity.label if label is None else label
+    write_title(ax, f"{head}\n{name}" if head else name, f"{counts_in_words(table)}; {bars}")
     if legend and lines.name:
         ax.legend()
     return ax
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
 
 
 def _line(
@@ -126,7 +134,10 @@ def _line_axes(ax: Axes, x_axis: Axis, quantity: Quantity) -> None:
     ax.set_xlim(*((high, low) if x_axis.inverted else (low, high)))
     if quantity.scale == "log":
         ax.set_yscale("log", nonpositive="clip")
-    ax.set_ylabel(quantity.title())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylabel(base_of(quantity).title())
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -158,5 +169,5 @@ def _index_axis(ax: Axes, frame: Frame) -> None:
     ax.set_ylim(-0.55, tall - 0.45)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(f"{frame.load.name}  (load →)")
-    ax.set_ylabel(f"{frame.temperature.name}  (temperature →)")
+    ax.set_xlabel(f"{frame.load.name}  (load →)" if frame.load.name else "")
+    ax.set_ylabel(f"{frame.temperature.name}  (temperature →)" if frame.temperature.name else "")

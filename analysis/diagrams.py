@@ -2,25 +2,35 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.collections import LineCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from analysis.aggregation import counts_in_words
 from analysis.colours import ColourScale, colour_scale
+from analysis.marks import collapsed_handle, mark_collapsed
 from analysis.phases import EVERY_DIVERGED, PHASES, UNDETERMINED
-from analysis.quantities import Quantity
+from analysis.quantities import Quantity, base_of
 from analysis.regions import borders, centres, label_array
 from analysis.scales import Axis, Frame, thinned
-from analysis.style import DIVERGED, MISSING, PHASE_COLOURS, PHASE_MEANINGS, UNSURE, Hatch
+from analysis.style import (
+    DIVERGED,
+    MISSING,
+    NOT_CONVERGED,
+    PHASE_COLOURS,
+    PHASE_MEANINGS,
+    UNSURE,
+    Hatch,
+)
 
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
@@ -44,31 +54,23 @@ def phase_diagram(
 
     `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw
     borders and names; `colours` the scale to share between panels (by default from this table). A small digit in a
-    cell is its n where that differs from the commonest n.
+    cell is its n where that differs from the commonest n, a triangle in its corner means collapsed seeds.
     """
     scale = colours or colour_scale(table, quantity)
-    values = _array(table, "value", frame)
-    mesh = ax.pcolormesh(
-        frame.load.edges,
-        frame.temperature.edges,
-        np.ma.masked_invalid(values),
-        cmap=quantity.colours,
-        norm=scale.norm(),
-        edgecolors="face",
-        linewidth=0.2,
-    )
+    mesh = value_mesh(ax, table, "value", frame, quantity.colours, scale.norm())
     draw_axes(ax, frame)
     hatch_cells(ax, table, frame)
+    mark_collapsed(ax, table, frame)
     _write_odd_counts(ax, table, frame)
     if phases is not None:
         draw_borders(ax, phases, frame)
     write_title(ax, quantity.title() if title is None else title, counts_in_words(table))
-    if colour_bar and not np.isnan(values).all():
+    if colour_bar and table["value"].notna().any():
         bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
         bar.outline.set_linewidth(0.4)
         bar.set_ticks(list(scale.ticks), labels=list(scale.tick_labels))
         bar.ax.minorticks_off()
-        bar.set_label(quantity.title())
+        bar.set_label(base_of(quantity).title())
     if legend and (handles := status_handles(table)):
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
     return ax
@@ -78,7 +80,7 @@ def phase_map(
     ax: Axes, phases: pd.DataFrame, frame: Frame, *, title: str = "phase", legend: bool = True
 ) -> Axes:
     """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched where there is
-    none.
+    none or it did not converge.
     """
     names = label_array(phases, frame.load, frame.temperature)
     codes = np.array([[PHASES.index(name) if name else -1 for name in row] for row in names])
@@ -92,15 +94,36 @@ def phase_map(
         linewidth=0.2,
     )
     draw_axes(ax, frame)
+    for row in phases[phases["nearest"] == "NC"].to_dict("records"):
+        ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], NOT_CONVERGED))
     for row in phases[phases["phase"] == UNDETERMINED].to_dict("records"):
         style = UNSURE if isinstance(row["nearest"], str) else _why_empty(row["reason"])
         ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
+    mark_collapsed(ax, phases, frame)
     draw_borders(ax, phases, frame)
     unsure = int((phases["phase"] == UNDETERMINED).sum())
     write_title(ax, title, f"{unsure} of {len(phases)} cells undetermined")
     if legend:
         ax.legend(handles=phase_handles(phases), loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return ax
+
+
+def value_mesh(
+    ax: Axes, table: pd.DataFrame, column: str, frame: Frame, colours: str, norm: Normalize
+) -> QuadMesh:
+    """Colour the cells of one facet by a column of numbers; a cell without one stays clear."""
+    values = np.full((len(frame.temperature.labels), len(frame.load.labels)), np.nan)
+    for row in table[["temperature_label", "load_label", column]].itertuples(index=False):
+        values[frame.temperature.index(str(row[0])), frame.load.index(str(row[1]))] = row[2]
+    return ax.pcolormesh(
+        frame.load.edges,
+        frame.temperature.edges,
+        np.ma.masked_invalid(values),
+        cmap=colours,
+        norm=norm,
+        edgecolors="face",
+        linewidth=0.2,
+    )
 
 
 def draw_axes(ax: Axes, frame: Frame) -> None:
@@ -112,8 +135,8 @@ def draw_axes(ax: Axes, frame: Frame) -> None:
         set_ticks(axis, scale, room)
     ax.set_xlim(*_ends(frame.load))
     ax.set_ylim(*_ends(frame.temperature))
-    ax.set_xlabel(f"{frame.load.name}  (load →)")
-    ax.set_ylabel(f"{frame.temperature.name}  (temperature →)")
+    ax.set_xlabel(f"{frame.load.name}  (load →)" if frame.load.name else "")
+    ax.set_ylabel(f"{frame.temperature.name}  (temperature →)" if frame.temperature.name else "")
 
 
 def tick_room(ax: Axes, scale: Axis, *, upright: bool = False) -> list[float]:
@@ -177,21 +200,21 @@ def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
         )
 
 
-def status_handles(table: pd.DataFrame) -> list[Patch]:
-    """Return the legend of the hatches that occur in a table."""
+def status_handles(table: pd.DataFrame) -> list[Patch | Line2D]:
+    """Return the legend of the hatches and marks that occur in a table."""
     found = set(table["status"])
     styles = {"missing": MISSING, "diverged": DIVERGED}
-    return [_swatch(EMPTY[style], style) for status, style in styles.items() if status in found]
-
-
-def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch]:
-    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells without one."""
-    found = set(phases["nearest"].dropna())
-    handles = [
-        Patch(facecolor=PHASE_COLOURS[phase], label=f"{phase}  {PHASE_MEANINGS[phase]}")
-        for phase in PHASES
-        if phase in found
+    handles: list[Patch | Line2D] = [
+        _swatch(EMPTY[style], style) for status, style in styles.items() if status in found
     ]
+    return [*handles, collapsed_handle()] if (table["n_collapsed"] > 0).any() else handles
+
+
+def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch | Line2D]:
+    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells without one, and of marks."""
+    found = set(phases["nearest"].dropna())
+    handles: list[Patch | Line2D] = []
+    handles += [_phase_swatch(phase, stippled) for phase in PHASES if phase in found]
     if not stippled:
         return handles
     unsure = phases["phase"] == UNDETERMINED
@@ -201,14 +224,16 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch]
         reasons = phases.loc[unsure & phases["nearest"].isna(), "reason"]
         styles = {_why_empty(reason) for reason in reasons}
         handles += [_swatch(label, style) for style, label in EMPTY.items() if style in styles]
-    return handles
+    return [*handles, collapsed_handle()] if (phases["n_collapsed"] > 0).any() else handles
 
 
 def write_title(ax: Axes, title: str, caption: str) -> None:
     """Write the title above the axes and, small and grey between the two, what the cells rest on."""
     size = 6.3
-    width = ax.get_position().width * _inches(ax)[0]
-    lines = textwrap.wrap(caption, max(20, int(width * 72 / (0.54 * size))))
+    width = ax.get_position().width * _inches(ax)[0] * 72
+    lines = textwrap.wrap(caption, max(20, int(width / (0.54 * size))))
+    letter = 0.62 * FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points()
+    title = wrapped(title, width / letter)
     ax.set_title(title, loc="left", pad=4.5 + 8 * len(lines), fontweight="bold")
     note = ax.annotate(
         "\n".join(lines),
@@ -223,6 +248,21 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
     note.set_in_layout(False)  # the title's padding makes the room; width is had by wrapping
 
 
+def wrapped(title: str, letters: float) -> str:
+    """Break the lines of a title that are longer than so many letters, at spaces, the better at commas.
+
+    >>> wrapped("mode connectivity, epochs=150, lr=0.003", 24)
+    'mode connectivity,\\nepochs=150, lr=0.003'
+    """
+    room = max(12, int(letters))
+    lines = []
+    for line in title.split("\n"):
+        head, comma, rest = line.partition(", ")
+        fits = len(line) <= room or not comma or len(head) > room
+        lines += [line] if fits else [f"{head},", rest]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, room) or [""])
+
+
 def _why_empty(reason: str) -> Hatch:
     return DIVERGED if reason == EVERY_DIVERGED else MISSING
 
@@ -231,13 +271,6 @@ def _inches(ax: Axes) -> tuple[float, float]:
     figure = ax.get_figure(root=True)
     assert figure is not None
     return figure.get_figwidth(), figure.get_figheight()
-
-
-def _array(table: pd.DataFrame, column: str, frame: Frame) -> np.ndarray[Any, np.dtype[np.float64]]:
-    array = np.full((len(frame.temperature.labels), len(frame.load.labels)), np.nan)
-    for row in table[["temperature_label", "load_label", column]].itertuples(index=False):
-        array[frame.temperature.index(str(row[0])), frame.load.index(str(row[1]))] = row[2]
-    return array
 
 
 def _write_odd_counts(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
@@ -279,6 +312,13 @@ def _cell(frame: Frame, load: object, temperature: object, style: Hatch) -> Rect
         facecolor=style.facecolor,
         edgecolor=style.edgecolor,
     )
+
+
+def _phase_swatch(phase: str, hatched: bool) -> Patch:
+    text = f"{phase}  {PHASE_MEANINGS[phase]}"
+    if phase == "NC" and hatched:
+        return _swatch(text, NOT_CONVERGED, PHASE_COLOURS[phase])
+    return Patch(facecolor=PHASE_COLOURS[phase], label=text)
 
 
 def _swatch(label: str, style: Hatch, facecolor: str | None = None) -> Patch:

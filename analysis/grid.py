@@ -3,7 +3,9 @@
 Letters: C cells, S seeds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +37,9 @@ VALUE_COLUMNS = (
     "stderr",
     "outcome",
 )
-CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent")
+CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent", "train_loss")
 
+Task = Literal["classification", "translation"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,6 +54,9 @@ class Grid:
       cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is
       the measurement's own standard error, null where it has none.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
+    - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
+    - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared
+      defaults, as text: ``examples=300``, empty where it does not.
     """
 
     sweep: str
@@ -59,6 +65,8 @@ class Grid:
     cells: pd.DataFrame
     values: pd.DataFrame
     curves: pd.DataFrame
+    task: Task = "classification"
+    plain: Mapping[str, str] = field(default_factory=dict)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""

@@ -1,6 +1,5 @@
 """From a store to a grid: the only room of the analysis that reads one."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid
+from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid, Task
 from analysis.quantities import QUANTITIES, Quantity, plain_quantity
+from analysis.variants import Ways, ways
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.errors import SweepError
-from phasegrid.jobs import canonical_json
 from phasegrid.results import open_results
 
 if TYPE_CHECKING:
@@ -52,13 +51,14 @@ def build_grid(
     `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
     ``cell``.
 
-    A metric stored in several ways (different `args`) becomes variants of its quantities: the way that covers most
-    of this sweep keeps the plain name (ties: the declared defaults), the others are named by what differs,
-    ``cka[mixup_alpha=4]``.
+    A metric stored in several ways (different `args`), by this sweep or by others that share its trials, becomes
+    variants of its quantities, ``cka[mixup_alpha=4]``; `analysis.variants` says how they are named.
     """
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
-    parts = [_trial_values(stored), *(_metric_values(m, t) for m, t in metrics.items())]
+    found = {metric: ways(metric, rows) for metric, rows in metrics.items() if not rows.empty}
+    parts = [_trial_values(stored)]
+    parts += [_metric_values(metric, metrics[metric], found[metric]) for metric in found]
     values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
     values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
@@ -68,7 +68,11 @@ def build_grid(
         _path(plan, "temperature_path"),
         cells,
         values,
-        _curves(metrics.get("connectivity")),
+        _curves(metrics["connectivity"], found["connectivity"])
+        if "connectivity" in found
+        else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        _task(stored),
+        {metric: way.plain for metric, way in found.items()},
     )
 
 
@@ -86,7 +90,7 @@ def _chosen(sweeps: list[str], wanted: str | None) -> str:
 def _cells(stored: pd.DataFrame) -> pd.DataFrame:
     done = stored["outcome"] == "done"
     counted = stored.assign(
-        num_classes=_num_classes(stored["dataset"]),
+        num_classes=_num_classes(stored),
         done=done,
         diverged=stored["outcome"] == "diverged",
     )
@@ -108,16 +112,28 @@ def _cells(stored: pd.DataFrame) -> pd.DataFrame:
     return cells[list(CELL_COLUMNS)]
 
 
-def _num_classes(datasets: pd.Series) -> pd.Series:
+def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
+    """Return what the trials say, else what is known of a data set by its name."""
     known = {name: facts.num_classes for name, facts in FIXED_FACTS.items()}
-    return datasets.map(known).astype(float)
+    by_name = stored["dataset"].map(known).astype(float)
+    if "num_classes" not in stored:
+        return by_name
+    return stored["num_classes"].astype(float).fillna(by_name)
+
+
+def _task(stored: pd.DataFrame) -> Task:
+    """Return what the trials do; those that do not say classify, as all did before there was a choice."""
+    if "task" not in stored:
+        return "classification"
+    tasks = set(stored.loc[stored["outcome"].notna(), "task"].fillna("classification"))
+    return "translation" if tasks == {"translation"} else "classification"
 
 
 def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
     rows = stored[stored["outcome"].notna()]
     parts = []
     for what in QUANTITIES.values():
-        if what.table != "trials":
+        if what.table != "trials" or what.column not in rows:
             continue
         part = rows[["cell", "outcome"]].assign(
             quantity=what.name,
@@ -130,10 +146,8 @@ def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _metric_values(metric: str, rows: pd.DataFrame) -> pd.DataFrame:
-    if rows.empty:
-        return pd.DataFrame()
-    suffixes = _variants(metric, rows)
+def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    suffixes = [found.suffixes[text] for text in rows["args"]]
     parts = []
     for what in _quantities_of(metric, rows):
         if what.column not in rows:
@@ -181,43 +195,21 @@ def _full_name(what: Quantity, suffix: str, layer: str | None) -> str:
     return f"{what.name}[{', '.join(parts)}]" if parts else what.name
 
 
-def _variants(metric: str, rows: pd.DataFrame) -> list[str]:
-    """Return, for each row, how its arguments differ from the plain ones; empty for the plain ones."""
-    counts = rows["args"].value_counts()
-    if len(counts) == 1:
-        return [""] * len(rows)
-    default = _default_args(metric)
-    plain = min(counts.index, key=lambda text: (-counts[text], text != default, text))
-    base = json.loads(plain)
-    names = {}
-    for text in counts.index:
-        args = json.loads(text)
-        changed = {
-            k: args.get(k) for k in sorted(base.keys() | args.keys()) if args.get(k) != base.get(k)
-        }
-        names[text] = ", ".join(f"{key}={_plainly(value)}" for key, value in changed.items())
-    return [names[text] for text in rows["args"]]
-
-
-def _default_args(metric: str) -> str | None:
-    from dataclasses import asdict
-
-    from phasegrid.metrics import METRICS
-
-    return canonical_json(asdict(METRICS[metric].args())) if metric in METRICS else None
-
-
-def _plainly(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _curves(rows: pd.DataFrame | None) -> pd.DataFrame:
-    if rows is None or rows.empty:
-        return pd.DataFrame(columns=list(CURVE_COLUMNS))
-    plain = np.array([not name for name in _variants("connectivity", rows)])
+def _curves(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    """Return the points of the curves that were measured the plain way; one without losses has none at any point."""
+    plain = rows["args"].map(found.suffixes) == ""
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
-    points = rows[list(CURVE_COLUMNS)].explode(["t", "train_error_percent"], ignore_index=True)
-    return points.dropna().astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
+    if "train_loss" not in rows:
+        rows = rows.assign(train_loss=None)
+    losses = [
+        [np.nan] * len(t) if loss is None else loss
+        for t, loss in zip(rows["t"], rows["train_loss"], strict=True)
+    ]
+    rows = rows.assign(train_loss=pd.Series(losses, index=rows.index, dtype=object))
+    lists = ["t", "train_error_percent", "train_loss"]
+    points = rows[list(CURVE_COLUMNS)].explode(lists, ignore_index=True)
+    numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
+    return numbers.dropna(subset=["t", "train_error_percent"])
 
 
 def _path(plan: pd.DataFrame, column: str) -> str | None:

@@ -7,6 +7,7 @@ those of the data over all facets (2nd to 98th percentile, ends marked on the ba
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from analysis.grid import Task
 from phasegrid.errors import SweepError
 
 
@@ -87,6 +88,15 @@ _ALL: tuple[Quantity, ...] = (
     ),
     _accuracy("train_accuracy", "training accuracy", "trials", "train_accuracy_percent"),
     _loss("test_loss", "test loss", "trials", "test_loss"),
+    # Over the run: what the best moment to stop would have given ("optimal early stopping", Yang et al. 2021, D.4).
+    _accuracy(
+        "best_test_accuracy",
+        "best test accuracy of the run",
+        "trials",
+        "best_test_accuracy_percent",
+    ),
+    _loss("best_test_loss", "best test loss of the run", "trials", "best_test_loss"),
+    Quantity("bleu", "BLEU", "", "bleu", "bleu", "higher"),
     Quantity(
         "test_ece",
         "test calibration error",
@@ -149,11 +159,37 @@ SEVEN: tuple[str, ...] = (
 )
 """The panels of Yang et al. 2021, Fig. 2, in its order."""
 
+SEVEN_OF_TRANSLATION: tuple[str, ...] = (
+    "test_loss",
+    "train_loss",
+    "lambda_max",
+    "trace",
+    "mode_connectivity_loss",
+    "cka",
+    "l2_distance",
+)
+"""The same for translation: cross-entropy leads, and connectivity is that of the loss (their Fig. 18, section 2)."""
+
+
+def seven(task: Task) -> tuple[str, ...]:
+    """Return the quantities of the main figure of a task, in its order."""
+    return SEVEN_OF_TRANSLATION if task == "translation" else SEVEN
+
 
 def plain_quantity(metric: str, column: str) -> Quantity:
     """Return the quantity of a metric that nobody declared here (a user's own): ``metric.column``, drawn plainly."""
     label = f"{metric.rpartition(':')[2]} {column}".replace("_", " ")
     return Quantity(f"{metric}.{column}", label, "", metric, column)
+
+
+def difference_unit(what: Quantity) -> str:
+    """Return the unit of a difference: that of the quantity, but points between percentages."""
+    return "points" if what.unit == "%" else what.unit
+
+
+def base_of(what: Quantity) -> Quantity:
+    """Return the quantity that a variant is one of, or the quantity itself."""
+    return quantity(what.name.partition("[")[0])
 
 
 def quantity(name: str) -> Quantity:

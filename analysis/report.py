@@ -1,42 +1,36 @@
-"""Draw everything a store holds of one sweep: panels, phases, curves, cuts and tables, into one folder."""
+"""Draw everything a store holds of one sweep: panels, phases, curves, cuts, its own figures and tables, into one folder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.aggregation import aggregate
-from analysis.diagrams import phase_handles, rows_of
-from analysis.figures import curve_grid, cuts, seven_panels
+from analysis.diagrams import rows_of
+from analysis.findings import Findings, findings
 from analysis.grid import Grid
+from analysis.lines import curve_panels, cut_panels, spread
 from analysis.load import load_grid, open_store
-from analysis.panels import COLUMNS, facet_title, rows_of_quantity
-from analysis.phases import PhaseMap, Rules, label_phases, rules_from
-from analysis.quantities import SEVEN, quantity
-from analysis.scales import Axis, Frame, make_frame
+from analysis.panels import facet_title, rows_of_quantity, seven_panels
+from analysis.quantities import quantity, seven
+from analysis.requested import Requested, curve_column, requested_figures
+from analysis.rules import check_thresholds, rules_from
 from analysis.style import STYLE
-from analysis.tables import latex, long_table, markdown, table_title, wide_table
+from analysis.tables import latex, long_table, markdown, table_title, text_table, wide_table
 from phasegrid.errors import SweepError
 
+if TYPE_CHECKING:
+    from phasegrid.results import Results
+
 FORMATS = ("png", "pdf", "svg")
-BOOTSTRAP_SEED = 0
-"""The bootstrap draws from a generator of its own, so that the same store always gives the same figure."""
-LINES = 5  # lines in one panel of cuts
-
-
-@dataclass(frozen=True)
-class Findings:
-    """A grid with everything derived from it."""
-
-    grid: Grid
-    table: pd.DataFrame
-    phases: PhaseMap
-    frame: Frame
+LABELS = {
+    "phase": "phase (undetermined where resampled seeds disagree)",
+    "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * where globally nice",
+    "limited_by": "what limits a cell",
+}
+"""Tables of words, beside those of numbers."""
 
 
 def draw(
@@ -48,8 +42,10 @@ def draw(
 ) -> list[Path]:
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
-    ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``, ``cuts_*.*``,
-    ``phases.csv``, ``thresholds.csv`` and ``tables/``. Files of the same name are replaced.
+    ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``, ``cuts_*.*``, the figures that
+    the sweep asks for under the names it gives them (in place of one of these, if it has that name), ``phases.csv``,
+    ``thresholds.csv``, ``not_drawn.csv`` (what it asks for and is not measured yet) and ``tables/``. Files of the same name
+    are replaced.
     `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are found from the
     data.
 
@@ -58,31 +54,19 @@ def draw(
         stored. StoreError: if the store cannot be read.
     """
     check_formats(formats)
-    rules = rules_from(thresholds or {})
-    found = findings(load_grid(open_store(store_path), sweep), rules)
+    given = thresholds or {}
+    check_thresholds(given)
+    results = open_store(store_path)
+    grid = load_grid(results, sweep)
+    classes = float(grid.cells["num_classes"].max())
+    found = findings(grid, rules_from(given, grid.task, classes))
+    asked = requested_figures(found, results.figures(grid.sweep), _other_sweeps(results))
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figures = [
-            path
-            for name, make in _figures(found).items()
-            for path in _save(make(), folder / name, formats)
-        ]
-    return [*figures, *_write_phases(found, folder), *_write_tables(found, folder / "tables")]
-
-
-def findings(grid: Grid, rules: Rules) -> Findings:
-    """Aggregate and label a grid: what the figures and tables are made from.
-
-    Raises:
-        SweepError: where the sweep has not a single number.
-    """
-    table = aggregate(grid)
-    if table.empty:
-        raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
-    phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
-    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
-    return Findings(grid, table, phases, frame)
+    makers = {**_figures(found), **{name: one.figure for name, one in asked.drawings.items()}}
+    figures = save_figures(makers, folder, formats)
+    tables = [*_write_phases(found, folder), *_write_requested(asked, folder)]
+    return [*figures, *tables, *_write_tables(found, folder / "tables")]
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
@@ -111,82 +95,92 @@ def check_formats(formats: Sequence[str]) -> None:
 
 def diagram_figure(found: Findings) -> Figure:
     """Return the figure of the seven panels and the phases."""
-    return seven_panels(found.table, found.phases, found.frame, title=found.grid.sweep)
+    names = seven(found.grid.task)
+    return seven_panels(found.table, found.phases, found.frame, names, title=found.grid.sweep)
 
 
 def further_figure(found: Findings) -> Figure:
     """Return a figure of the quantities that were measured beyond the seven."""
-    names = [name for name in found.table["quantity"].unique() if name not in SEVEN]
-    return seven_panels(found.table, found.phases, found.frame, names, title=found.grid.sweep)
+    return seven_panels(
+        found.table, found.phases, found.frame, _further(found), title=found.grid.sweep
+    )
 
 
 def curves_figure(found: Findings) -> Figure:
     """Return the figure of the connecting curves, facets side by side."""
-    facets = found.grid.facets()
-    wide = 0.62 * len(found.frame.load.labels) + 1.2
-    tall = 0.42 * len(found.frame.temperature.labels) + 1.2
-    figure = Figure(
-        figsize=(max(wide, 5.4) * len(facets), max(tall, 2.8) + 0.7), layout="constrained"
-    )
-    top = float(max(found.grid.curves["train_error_percent"].max(), 1.0))
-    for ax, facet in zip(figure.subplots(1, len(facets), squeeze=False)[0], facets, strict=True):
-        spots = found.phases.table[found.phases.table["facet"] == facet]
-        title = facet_title(facet) or "training error along the connecting curve"
-        curve_grid(ax, found.grid.curves, spots, found.frame, top=float(np.ceil(top)), title=title)
-    if handles := phase_handles(found.phases.table, stippled=False):
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    return figure
+    column = curve_column(found.grid)
+    return curve_panels(found.grid.curves, found.phases.table, found.frame, column)
 
 
 def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figure:
     """Return the quantities of the seven panels as lines against one axis, for up to five values of the other."""
-    names = [name for name in SEVEN if rows_of_quantity(found.table, name)["value"].notna().any()]
-    facets, frame = found.grid.facets(), found.frame
-    others = _spread(frame.temperature if along == "load" else frame.load)
-    panels = [(facet, name) for facet in facets for name in names]
-    columns = min(COLUMNS, len(names)) if len(facets) == 1 else len(names)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax, (facet, name) in zip(axes.flat, panels, strict=False):
-        table, what = rows_of(found.table, name, facet), quantity(name)
-        cuts(ax, table, what, frame, along=along, at=others, legend=False, head=facet_title(facet))
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
-    lines, labels = axes.flat[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
-    return figure
+    names = [name for name in seven(found.grid.task) if name in set(_with_numbers(found))]
+    others = spread(found.frame.temperature if along == "load" else found.frame.load)
+    return cut_panels(found.table, found.frame, names, along, others)
+
+
+def save_figures(
+    makers: Mapping[str, Callable[[], Figure]], folder: Path, formats: Sequence[str]
+) -> list[Path]:
+    """Draw figures in the house style, save each under its name in every format, and return the files."""
+    with matplotlib.rc_context(STYLE):
+        return [
+            path for name, make in makers.items() for path in _save(make(), folder / name, formats)
+        ]
 
 
 def _figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     makers: dict[str, Callable[[], Figure]] = {}
+    main = set(_with_numbers(found)) & set(seven(found.grid.task))
     if found.grid.load_path and found.grid.temperature_path:
         makers["diagram"] = lambda: diagram_figure(found)
-        if not set(found.table["quantity"]) <= set(SEVEN):
+        if _further(found):
             makers["further"] = lambda: further_figure(found)
-    if not found.grid.curves.empty:
+    if found.grid.curves[curve_column(found.grid)].notna().any():
         makers["curves"] = lambda: curves_figure(found)
-    if found.grid.load_path:
+    if found.grid.load_path and main:
         makers["cuts_load"] = lambda: cuts_figure(found, "load")
-    if found.grid.temperature_path:
+    if found.grid.temperature_path and main:
         makers["cuts_temperature"] = lambda: cuts_figure(found, "temperature")
     return makers
 
 
-def _spread(axis: Axis) -> list[str]:
-    """Return at most five labels, evenly spread from end to end."""
-    places = np.linspace(0, len(axis.labels) - 1, min(LINES, len(axis.labels)))
-    return [axis.labels[round(float(place))] for place in places]
+def _with_numbers(found: Findings) -> list[str]:
+    return [str(name) for name in found.table["quantity"].unique()]
+
+
+def _further(found: Findings) -> list[str]:
+    return [name for name in _with_numbers(found) if name not in seven(found.grid.task)]
+
+
+def _other_sweeps(results: "Results") -> Callable[[str], Grid | None]:
+    def load(name: str) -> Grid | None:
+        return load_grid(results, name) if name in results.sweeps() else None
+
+    return load
 
 
 def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = []
     for extension in formats:
-        path = stem.with_suffix(f".{extension}")
+        path = stem.with_name(f"{stem.name}.{extension}")  # a figure's name may hold a dot
         dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(extension)
         figure.savefig(path, format=extension, metadata=dates)
         paths.append(path)
+    return paths
+
+
+def _write_requested(asked: Requested, folder: Path) -> list[Path]:
+    """Write the tables that requested figures show, and what could not be drawn, if anything was asked for."""
+    paths = []
+    for name, drawing in asked.drawings.items():
+        if drawing.table is not None:
+            paths.append(folder / f"{name}.csv")
+            drawing.table.to_csv(paths[-1], index=False)
+    if asked.drawings or asked.notes:
+        paths.append(folder / "not_drawn.csv")
+        notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])
+        notes.to_csv(paths[-1], index=False)
     return paths
 
 
@@ -220,6 +214,23 @@ def _write_tables(found: Findings, folder: Path) -> list[Path]:
             path = folder / f"{stem}.{extension}"
             path.write_text("\n".join(parts), encoding="utf-8")
             paths.append(path)
+    return [*paths, *_write_labels(found, folder)]
+
+
+def _write_labels(found: Findings, folder: Path) -> list[Path]:
+    """Write the words of every cell as tables: its phase, its niceness, what limits it."""
+    paths = []
+    for column, heading in LABELS.items():
+        texts: dict[str, list[str]] = {"md": [], "tex": []}
+        for facet in found.grid.facets():
+            cells = found.phases.table[found.phases.table["facet"] == facet]
+            wide = text_table(cells, column, found.frame)
+            title = f"{heading}{', ' if facet_title(facet) else ''}{facet_title(facet)}"
+            texts["md"].append(markdown(wide, title))
+            texts["tex"].append(latex(wide, title))
+        for extension, parts in texts.items():
+            paths.append(folder / f"{column}.{extension}")
+            paths[-1].write_text("\n".join(parts), encoding="utf-8")
     return paths
 
 

@@ -22,6 +22,7 @@ NAMES: dict[str, str] = {
     "train.weight_decay": "weight decay",
     "train.momentum": "momentum",
     "train.epochs": "epochs",
+    "train.schedule.name": "schedule",
     "dataset.fraction": "fraction of the training set",
     "dataset.label_noise": "label noise",
     "dataset.image_noise": "image noise (pixel units)",

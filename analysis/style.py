@@ -33,8 +33,9 @@ PHASE_COLOURS: dict[str, str] = {
     "IV": "#4f9d9a",
     "IV-A": "#6fb3b0",
     "IV-B": "#17606e",
+    "NC": "#8d8a93",
 }
-"""Sharp phases warm, flat ones cool; neighbours also differ in lightness, for eyes and printers without colour."""
+"""Sharp phases warm, flat ones cool, what did not converge grey; neighbours also differ in lightness, for eyes and printers without colour."""
 
 PHASE_MEANINGS: dict[str, str] = {
     "I": "sharp, barrier",
@@ -43,6 +44,7 @@ PHASE_MEANINGS: dict[str, str] = {
     "IV": "flat, connected",
     "IV-A": "flat, connected, dissimilar",
     "IV-B": "flat, connected, similar",
+    "NC": "not converged",
 }
 
 
@@ -58,3 +60,4 @@ class Hatch:
 MISSING = Hatch("/////", "#ffffff", "#8a8a8a")
 DIVERGED = Hatch("xxxxx", "#e6e6e6", "#303030")
 UNSURE = Hatch("....", "none", "#ffffff")
+NOT_CONVERGED = Hatch("\\\\\\\\", "none", "#d5d2da")

@@ -1,6 +1,6 @@
 """Tables of every quantity: long and wide, as CSV, Markdown and LaTeX. Text in, text out; nothing is written here."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,22 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
             else str(cell["status"])
         )
         wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text
+    return wide
+
+
+def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
+    """Return a column of the phase table of one facet as `wide_table` lays out numbers; a dash where there is nothing.
+
+    The column ``niceness`` is put together: ``0.81, -0.3 *``, mu and beta, with a star where globally nice.
+    """
+    rows, columns = _hottest_first(frame.temperature), list(frame.load.labels)
+    wide = pd.DataFrame(
+        DASH, index=pd.Index(rows, name=_corner(frame)), columns=columns, dtype=object
+    )
+    for cell in cells.to_dict("records"):
+        text = _niceness(cell) if column == "niceness" else cell[column]
+        if isinstance(text, str):
+            wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text
     return wide
 
 
@@ -124,6 +140,14 @@ _TEX: Sequence[tuple[str, str]] = (
 
 def _tex(text: str) -> str:
     return "".join(dict(_TEX).get(letter, letter) for letter in text)
+
+
+def _niceness(cell: Mapping[Hashable, object]) -> str | None:
+    mu, beta = float(str(cell["mu"])), float(str(cell["beta"]))
+    if np.isnan(mu) and np.isnan(beta):
+        return None
+    known = [DASH if np.isnan(level) else f"{level:.3g}" for level in (mu, beta)]
+    return ", ".join(known) + (" *" if cell["globally_nice"] is True else "")
 
 
 def _hottest_first(axis: Axis) -> list[str]:

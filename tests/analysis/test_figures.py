@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
@@ -13,13 +14,25 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.aggregation import aggregate
-from analysis.colours import colour_scale
+from analysis.colours import colour_scale, linear_scale
+from analysis.difference_figures import difference_diagram
 from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
 from analysis.grid import Grid
-from analysis.phases import PhaseMap, Rules, label_phases
-from analysis.quantities import QUANTITIES, SEVEN
+from analysis.lines import curve_panels, cut_panels
+from analysis.phases import PHASES, PhaseMap, label_phases
+from analysis.quantities import QUANTITIES, SEVEN, seven
+from analysis.rules import Rules, rules_from
 from analysis.scales import Frame, make_axis, make_frame, thinned
-from analysis.style import DIVERGED, MISSING, STYLE, UNSURE, Hatch
+from analysis.style import (
+    DIVERGED,
+    MISSING,
+    NOT_CONVERGED,
+    PHASE_COLOURS,
+    PHASE_MEANINGS,
+    STYLE,
+    UNSURE,
+    Hatch,
+)
 
 MakeGrid = Callable[..., Grid]
 
@@ -167,6 +180,7 @@ def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid)
     assert [text.get_text() for text in legend.get_texts()] == [
         "not measured",
         "every trial diverged",
+        "some seeds collapsed (learned nothing)",
     ]
     assert np.ma.count_masked(mesh_of(ax).get_array()) == 2
 
@@ -251,10 +265,11 @@ def test_the_phase_map_stipples_what_is_undetermined(make_grid: MakeGrid) -> Non
     legend = ax.get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
-    assert said[-3:] == [
+    assert said[-4:] == [
         "undetermined (nearest phase in colour)",
         "not measured",
         "every trial diverged",
+        "some seeds collapsed (learned nothing)",
     ]
 
 
@@ -263,7 +278,8 @@ def test_seven_panels_and_the_phases_fill_two_rows_of_four(make_grid: MakeGrid) 
     phases, frame = prepared(grid)
     figure = seven_panels(aggregate(grid), phases, frame, title="toy")
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
-    assert titles == [*(QUANTITIES[name].label for name in SEVEN), "phases"]
+    names = [title.replace("\n", " ") for title in titles]
+    assert names == [*(QUANTITIES[name].label for name in SEVEN), "phases"]
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert {ax.get_gridspec().get_geometry() for ax in panels if ax.get_gridspec()} == {(2, 4)}
 
@@ -349,3 +365,120 @@ def test_figures_are_saved_without_a_warning_at_every_size_of_grid(
                 path = tmp_path / f"{size}.{extension}"
                 figure.savefig(path, dpi=50)
                 assert path.stat().st_size > 1000
+
+
+def triangles(ax: Axes) -> list[tuple[float, float]]:
+    """The corners at which triangles stand."""
+    return [
+        (float(x), float(y))
+        for item in ax.collections
+        if item.get_gid() == "collapsed"
+        for x, y in np.asarray(item.get_offsets())
+    ]
+
+
+def test_a_cell_with_collapsed_seeds_has_a_triangle_in_its_corner(make_grid: MakeGrid) -> None:
+    grid = make_grid(HOLES)
+    phases, frame = prepared(grid)
+    for ax in (drawn(grid), phase_map(new_axes(), phases.table, frame)):
+        (corner,) = triangles(ax)
+        assert corner == pytest.approx((8, 8))  # width 4 ends at 8; batch 16, on top, at 8
+        legend = ax.get_legend()
+        assert legend is not None
+        assert "some seeds collapsed (learned nothing)" in [
+            t.get_text() for t in legend.get_texts()
+        ]
+
+
+def test_no_collapse_no_triangle(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid([["II"] * 4, *HOLES[1:]]))
+    assert triangles(ax) == []
+
+
+def test_what_did_not_converge_has_a_colour_a_hatch_a_name_and_a_legend(
+    make_grid: MakeGrid,
+) -> None:
+    grid = make_grid(HOLES)
+    rules = rules_from({"not_converged": 0.3})
+    phases = label_phases(grid, rules, np.random.default_rng(0))
+    ax = phase_map(new_axes(), phases.table, prepared(grid)[1])
+    stuck = int((phases.table["nearest"] == "NC").sum())
+    assert len(hatched(ax, NOT_CONVERGED)) == stuck > 3
+    assert "NC" in [text.get_text() for text in ax.texts if text.get_gid() == "phase-name"]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert "NC  not converged" in [text.get_text() for text in legend.get_texts()]
+    assert set(PHASE_COLOURS) == set(PHASE_MEANINGS) == set(PHASES)
+
+
+def test_the_main_figure_of_translation_leads_with_the_loss() -> None:
+    names = seven("translation")
+    assert names[0] == "test_loss"
+    assert "mode_connectivity_loss" in names
+    assert "mode_connectivity" not in names
+    assert seven("classification") == SEVEN
+
+
+def test_variants_side_by_side_share_their_colours(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    cka = grid.values[grid.values["quantity"] == "cka"]
+    other = cka.assign(quantity="cka[mixup_alpha=4]", value=cka["value"] / 2)
+    values = pd.concat([grid.values, other], ignore_index=True)
+    grid = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    phases, frame = prepared(grid)
+    figure = seven_panels(
+        aggregate(grid), phases, frame, ["cka", "cka[mixup_alpha=4]"], with_phases=False
+    )
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(panels) == 2
+    assert len({(mesh_of(ax).norm.vmin, mesh_of(ax).norm.vmax) for ax in panels}) == 1
+    bars = [ax.get_ylabel() for ax in figure.axes if ax not in panels]
+    assert bars == ["CKA", "CKA"]
+
+
+def test_facets_share_one_colour_bar_per_row(make_grid: MakeGrid) -> None:
+    facets = [f'[["dataset.label_noise",{noise}]]' for noise in (0, 0.1, 0.2)]
+    grid = make_grid(facets=facets)
+    phases, frame = prepared(grid)
+    figure = seven_panels(aggregate(grid), phases, frame, ["train_loss", "cka"])
+    assert sum(not ax.get_title(loc="left") for ax in figure.axes) == 2
+
+
+def test_lines_of_facets_are_columns_and_only_the_drawn_rows_are_counted(
+    make_grid: MakeGrid,
+) -> None:
+    facets = [f'[["dataset.label_noise",{noise}]]' for noise in (0, 0.1)]
+    grid = make_grid(HOLES, facets=facets)
+    figure = cut_panels(
+        aggregate(grid), prepared(grid)[1], ["trace", "test_accuracy"], "load", ["64", "256"]
+    )
+    titles = [ax.get_title(loc="left").split("\n")[0] for ax in figure.axes]
+    assert titles == ["label noise = 0", "label noise = 0.1", "test accuracy", "test accuracy"]
+    said = [ax.texts[0].get_text().replace("\n", " ") for ax in figure.axes]
+    assert set(said) == {"n = 4 seeds; bars: standard error"}
+    assert [len(ax.containers) for ax in figure.axes] == [2, 2, 2, 2]
+
+
+def test_curves_of_translation_show_the_loss(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    curves = grid.curves.assign(train_loss=grid.curves["train_error_percent"] / 10)
+    phases, frame = prepared(grid)
+    figure = curve_panels(curves, phases.table, frame, "train_loss")
+    (ax,) = figure.axes
+    assert ax.get_title(loc="left") == "training loss along the connecting curve"
+    assert "loss from 0 to 2 nats" in ax.texts[0].get_text().replace("\n", " ")
+
+
+def test_a_dot_marks_the_cells_that_differ(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    frame = prepared(grid)[1]
+    table = aggregate(grid, ["train_loss"]).head(2)
+    table = table.assign(difference=[-0.1, 0.2], differs=[True, False], n_a=4, n_b=4)
+    scale = linear_scale(np.array([-0.1, 0.2]), 0.0)
+    ax = difference_diagram(new_axes(), table, QUANTITIES["train_loss"], frame, scale)
+    (dots,) = [item for item in ax.collections if item.get_gid() == "differs"]
+    np.testing.assert_allclose(np.asarray(dots.get_offsets()), [[4, 16]])
+    assert len(hatched(ax, MISSING)) == 14
+    mesh = mesh_of(ax)
+    assert (mesh.norm.vmin, mesh.norm.vmax) == (-0.2, 0.2)
+    assert "2 cells, at least 4 seeds; 1 of 2 differ" in ax.texts[0].get_text().replace("\n", " ")

@@ -12,10 +12,11 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.aggregation import aggregate
+from analysis.findings import findings
 from analysis.grid import Grid
 from analysis.load import build_grid, load_grid
-from analysis.phases import Rules
-from analysis.report import check_formats, draw, file_stem, findings, parse_thresholds
+from analysis.report import check_formats, draw, file_stem, parse_thresholds
+from analysis.rules import Rules
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.importing import import_taxonomy, read_published
 from phasegrid.records import plan_rows
@@ -172,6 +173,37 @@ def test_a_users_metric_is_loaded_column_by_column() -> None:
 def test_classes_of_a_users_data_are_not_guessed() -> None:
     grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}, dataset="npz"), {})
     assert grid.cells["num_classes"].isna().all()
+
+
+def test_trials_say_what_they_do_and_among_how_many_classes() -> None:
+    plan, trials = plan_of((0, "a0"), (1, "b0")), trials_of({"a0": "done"}, dataset="npz")
+    grid = build_grid("s", plan, trials.assign(task="translation", num_classes=8000), {})
+    assert grid.task == "translation"
+    assert grid.cells["num_classes"].iloc[0] == 8000.0
+    mapped = build_grid("s", plan, trials_of({"a0": "done"}).assign(num_classes=None), {})
+    assert mapped.task == "classification"
+    assert mapped.cells["num_classes"].iloc[0] == 10.0
+
+
+def test_the_best_over_the_run_is_there_where_it_was_evaluated() -> None:
+    plan, trials = plan_of((0, "a0"), (0, "a1")), trials_of({"a0": "done", "a1": "done"})
+    grid = build_grid("s", plan, trials.assign(best_test_loss=[0.4, None]), {})
+    table = aggregate(grid, ["best_test_loss"])
+    assert (table["value"].iloc[0], table["n"].iloc[0]) == (0.4, 1)
+    assert "best_test_accuracy" not in set(grid.values["quantity"])
+
+
+def test_curves_keep_their_losses_and_do_without() -> None:
+    rows = metric_rows(
+        "connectivity",
+        {"seed_b": 1, "t": [0.0, 1.0], "train_error_percent": [5.0, 6.0], "train_loss": [0.1, 0.2]},
+        {"seed_b": 2, "t": [0.0, 1.0], "train_error_percent": [7.0, 8.0], "train_loss": None},
+    )
+    trials = trials_of({"a0": "done"})
+    curves = build_grid("s", plan_of((0, "a0")), trials, {"connectivity": rows}).curves
+    assert curves["train_error_percent"].tolist() == [5.0, 6.0, 7.0, 8.0]
+    assert curves["train_loss"].tolist()[:2] == [0.1, 0.2]
+    assert curves["train_loss"].isna().tolist() == [False, False, True, True]
 
 
 def test_a_sweep_with_one_axis_has_no_temperature() -> None:

@@ -7,17 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.grid import Grid
-from analysis.phases import (
-    EVERY_DIVERGED,
-    PHASES,
-    UNDETERMINED,
-    PhaseMap,
-    Rules,
-    label_phases,
-    otsu,
-    rules_from,
-)
+from analysis.phases import EVERY_DIVERGED, PHASES, UNDETERMINED, PhaseMap, label_phases
 from analysis.regions import borders, centres, label_array
+from analysis.rules import Rules, otsu, rules_from
 from analysis.scales import make_frame
 from phasegrid.errors import SweepError
 
@@ -298,4 +290,62 @@ def test_the_name_of_a_ring_is_not_in_its_hole() -> None:
 
 
 def test_all_phases_have_names() -> None:
-    assert PHASES == ("I", "II", "III", "IV-A", "IV-B", "IV")
+    assert PHASES == ("I", "II", "III", "IV-A", "IV-B", "IV", "NC")
+
+
+def translated(grid: Grid, **changes: float) -> Grid:
+    """The grid as one of translation into 8000 words: connectivity in nats; `changes` of cell 5."""
+    values = grid.values.copy()
+    values.loc[values["quantity"] == "mode_connectivity", "value"] *= 0.1
+    values["quantity"] = values["quantity"].replace("mode_connectivity", "mode_connectivity_loss")
+    for name, value in changes.items():
+        values.loc[(values["quantity"] == name) & (values["cell"] == 5), "value"] = value
+    cells = grid.cells.assign(num_classes=8000.0)
+    return Grid(
+        "t", grid.load_path, grid.temperature_path, cells, values, grid.curves, "translation"
+    )
+
+
+def test_a_loss_above_half_a_guess_has_not_converged(make_grid: MakeGrid) -> None:
+    rules = rules_from({}, "translation", 8000.0)  # half of ln 8000: 4.49
+    for loss, expected in ((4.3, "II"), (4.7, "NC")):
+        row = label(translated(make_grid(), train_loss=loss), rules).table.iloc[5]
+        assert row["nearest"] == expected
+    assert row["phase"] == "NC"
+
+
+def test_half_of_the_seeds_diverged_has_not_converged(make_grid: MakeGrid) -> None:
+    grid = translated(make_grid())
+    rules = rules_from({}, "translation", 8000.0)
+    for diverged, expected in ((1, "II"), (2, "NC"), (4, "NC")):
+        cells = grid.cells.copy()
+        cells.loc[5, ["n_diverged", "n_done"]] = [diverged, 4 - diverged]
+        changed = Grid("t", grid.load_path, None, cells, grid.values, grid.curves)
+        assert label(changed, rules).table["nearest"].iloc[5] == expected
+
+
+def test_every_trial_diverged_is_nc_only_where_there_is_that_label(make_grid: MakeGrid) -> None:
+    grid = make_grid([["diverged", "II"], ["I", "IV-B"]], loads=[4, 16], temperatures=[16, 64])
+    assert label(grid).table["nearest"].iloc[0] is None
+    row = label(grid, rules_from({"not_converged": 2.0})).table.iloc[0]
+    assert (row["phase"], row["n_diverged"]) == ("NC", 4)
+
+
+def test_cells_that_did_not_converge_leave_the_other_thresholds_alone(make_grid: MakeGrid) -> None:
+    rules = rules_from({}, "translation", 8000.0)
+    usual = label(translated(make_grid()), rules)
+    stuck = label(translated(make_grid(), train_loss=7.0, trace=1e9, cka=0.0), rules)
+    assert stuck.threshold("hessian") < 10 * usual.threshold("hessian")
+    assert stuck.threshold("not_converged") == pytest.approx(np.log(8000) / 2)
+
+
+def test_translation_is_connected_within_a_tenth_of_a_nat(make_grid: MakeGrid) -> None:
+    rules = rules_from({"cka": 0.6, "hessian": 250.0}, "translation", 8000.0)
+    cell = _cell_of("IV-B")
+    for loss, expected in ((-0.09, "IV-B"), (-0.11, "III")):
+        grid = translated(make_grid(noise=0.0))
+        values = grid.values.copy()
+        where = (values["quantity"] == "mode_connectivity_loss") & (values["cell"] == cell)
+        values.loc[where, "value"] = loss
+        changed = Grid("t", grid.load_path, None, grid.cells, values, grid.curves)
+        assert label(changed, rules).table["nearest"].iloc[cell] == expected

@@ -10,7 +10,8 @@ import pytest
 from analysis.aggregation import aggregate
 from analysis.grid import Grid
 from analysis.load import build_grid, load_grid
-from analysis.phases import Rules, label_phases
+from analysis.phases import label_phases
+from analysis.rules import Rules
 from phasegrid.errors import DataError
 from phasegrid.importing import (
     Published,

@@ -1,0 +1,51 @@
+"""A grid with everything derived from it: what figures and tables are made from. Pure."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.advice import limits
+from analysis.aggregation import aggregate
+from analysis.grid import Grid
+from analysis.niceness import niceness
+from analysis.phases import PhaseMap, label_phases
+from analysis.rules import Rules
+from analysis.scales import Frame, make_frame
+from phasegrid.errors import SweepError
+
+BOOTSTRAP_SEED = 0
+"""The bootstrap draws from a generator of its own, so that the same store always gives the same figure."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A grid, its cells' numbers, its phases (with niceness and advice as columns of their table), its axes."""
+
+    grid: Grid
+    table: pd.DataFrame
+    phases: PhaseMap
+    frame: Frame
+
+
+def findings(grid: Grid, rules: Rules) -> Findings:
+    """Aggregate and label a grid.
+
+    Raises:
+        SweepError: where the sweep has not a single number.
+    """
+    table = aggregate(grid)
+    if table.empty:
+        raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
+    phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    return Findings(grid, table, assessed(grid, phases), frame)
+
+
+def assessed(grid: Grid, phases: PhaseMap) -> PhaseMap:
+    """Return the phases with columns for niceness (`analysis.niceness`) and for what limits a cell (`analysis.advice`)."""
+    nice = niceness(grid, phases).drop(columns="cell")
+    table = pd.concat([phases.table.reset_index(drop=True), nice], axis=1)
+    loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"].reindex(table["cell"])
+    advice = limits(table, phases, loss, grid.load_path)
+    return replace(phases, table=pd.concat([table, advice], axis=1))

@@ -1,0 +1,120 @@
+"""Names of quantities that are measured in several ways: ``cka[mixup_alpha=0.5]``.
+
+A way of measuring is named by how its arguments differ from those its metric declares as defaults, so that the name is the
+same whatever else a store holds. The declared defaults themselves have the plain name, ``cka``; where nobody measured with
+them, the way that covers most cells of the sweep has it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+Parts = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The ways in which a sweep has one metric: the suffix of each text of arguments ("" for the plain one), and how the
+    plain one differs from the declared defaults ("" where it does not).
+    """
+
+    suffixes: Mapping[str, str]
+    plain: str
+
+
+def ways(metric: str, rows: pd.DataFrame) -> Ways:
+    """Name the ways of measuring (texts of arguments, ``args``) that occur in the rows of one metric."""
+    cells = rows.groupby("args")["cell"].nunique()
+    texts = [str(text) for text in cells.index]
+    base = declared_args(metric)
+    if base is None:  # a user's own metric: the commonest way stands in for the declared one
+        base = json.loads(min(texts, key=lambda text: (-cells[text], text)))
+    names = {text: _difference(base, json.loads(text)) for text in texts}
+    order = sorted(texts, key=lambda text: (-cells[text], names[text].count("="), names[text]))
+    plain = next((text for text in texts if not names[text]), order[0])
+    return Ways({**names, plain: ""}, names[plain])
+
+
+def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | None:
+    """Return the quantity among `present` that `name` asks for, or None.
+
+    `table` is the metric, `plain` its plain way here (`Grid.plain`). Arguments may stand in any order and be written out
+    though they are the declared ones; those not named are the declared ones or, failing that, those of the plain way.
+
+    >>> resolve("cka[mixup_alpha=0.50]", "cka", "", ["cka", "cka[mixup_alpha=0.5]"])
+    'cka[mixup_alpha=0.5]'
+    """
+    names = list(present)
+    if name in names:
+        return name
+    base, wanted = name.partition("[")[0], parts(name)
+    usual = parts(f"[{plain}]")
+    for target in (_beyond_declared(table, wanted), _beyond_declared(table, {**usual, **wanted})):
+        for one in names:
+            if one.partition("[")[0] != base:
+                continue
+            args = {key: value for key, value in parts(one).items() if key != "layer"}
+            layer = {key: value for key, value in parts(one).items() if key == "layer"}
+            if {**(args or usual), **layer} == target:
+                return one
+    return None
+
+
+def parts(name: str) -> Parts:
+    """Return what stands in the brackets of a name, numbers as numbers.
+
+    >>> parts("cka[mixup_alpha=null, pixel_noise=5]")
+    {'mixup_alpha': None, 'pixel_noise': 5.0}
+    """
+    inside = name.partition("[")[2].removesuffix("]")
+    pairs = (part.partition("=") for part in inside.split(",") if part.strip())
+    return {key.strip(): _read(value.strip()) for key, _, value in pairs}
+
+
+def declared_args(metric: str) -> Mapping[str, object] | None:
+    """Return the default arguments that a metric declares; None for a metric that is not ours."""
+    from dataclasses import asdict
+
+    from phasegrid.metrics import METRICS
+
+    return asdict(METRICS[metric].args()) if metric in METRICS else None
+
+
+def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
+    """Write the arguments that are not those of `base`; one that is absent was added later and has its default."""
+    changed = {
+        key: value
+        for key, value in sorted(args.items())
+        if key not in base or _plainly(value) != _plainly(base[key])
+    }
+    return ", ".join(f"{key}={_plainly(value)}" for key, value in changed.items())
+
+
+def _plainly(value: object) -> str:
+    """Write a value without the letters that names are taken apart at: 0.5, null, true, softmax+logits."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, (list, tuple)):
+        return "+".join(_plainly(item) for item in value)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _read(text: str) -> object:
+    if text in ("null", "true", "false"):
+        return json.loads(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _beyond_declared(table: str, wanted: Parts) -> Parts:
+    """Leave out what is as the metric declares it anyway."""
+    declared = declared_args(table) or {}
+    return {
+        key: value
+        for key, value in wanted.items()
+        if key not in declared or value != _read(_plainly(declared[key]))
+    }

@@ -1,0 +1,142 @@
+"""The best of every load and the gain between two sweeps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+from analysis.aggregation import aggregate
+from analysis.gain import Best, best_per_load, gain_table
+from analysis.gain_figure import gain_figure
+from analysis.grid import Grid
+from analysis.quantities import QUANTITIES
+from phasegrid.errors import SweepError
+
+MakeGrid = Callable[..., Grid]
+
+
+def best(grid: Grid, name: str = "test_accuracy", seed: int = 0) -> Best:
+    return best_per_load(grid, name, np.random.default_rng(seed), resamples=400)
+
+
+def raised(grid: Grid, points: float) -> Grid:
+    """The same grid with every test accuracy so many points higher."""
+    values = grid.values.copy()
+    values.loc[values["quantity"] == "test_accuracy", "value"] += points
+    return replace(grid, values=values, sweep="raised")
+
+
+def test_the_best_is_the_largest_mean_and_says_at_which_temperature(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = best(grid).table.set_index("load_label")
+    means = aggregate(grid, ["test_accuracy"])
+    for load, cells in means.groupby("load_label"):
+        top = cells.loc[cells["value"].idxmax()]
+        assert table.loc[load, "best"] == top["value"]
+        assert table.loc[load, "temperature_label"] == top["temperature_label"]
+
+
+def test_the_best_loss_is_the_smallest(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = best(grid, "train_loss").table.set_index("load_label")
+    means = aggregate(grid, ["train_loss"]).groupby("load_label")["value"].min()
+    assert table["best"].to_dict() == means.to_dict()
+
+
+def test_one_temperature_has_the_bootstrap_interval_of_a_mean(make_grid: MakeGrid) -> None:
+    grid = make_grid([["II"] * 4], temperatures=[16], seeds=30)
+    table = best(grid).table
+    error = aggregate(grid, ["test_accuracy"])["stderr"].to_numpy()
+    half = (table["high"] - table["low"]).to_numpy() / 2
+    np.testing.assert_allclose(half, 1.96 * error, rtol=0.2)  # 400 draws: ends within 10%
+
+
+def test_pairs_and_whole_cells_have_bests_too(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    numbers = QUANTITIES["cka"]
+    assert numbers.better == "none"
+    rows = grid.values[grid.values["quantity"] == "cka"].assign(quantity="bleu")
+    whole = grid.cells[["cell"]].assign(
+        quantity="test_ece", seed_a=np.nan, seed_b=np.nan, value=0.5, stderr=0.1, outcome="done"
+    )
+    grid = replace(grid, values=pd.concat([rows, whole], ignore_index=True))
+    assert best(grid, "bleu").known.all()
+    cells = best(grid, "test_ece").table
+    assert set(cells["best"]) == {0.5}
+    assert cells["low"].isna().all()
+
+
+def test_a_single_seed_has_no_interval(make_grid: MakeGrid) -> None:
+    found = best(make_grid(seeds=1))
+    assert not found.known.any()
+
+
+def test_a_cell_without_better_is_refused(make_grid: MakeGrid) -> None:
+    with pytest.raises(SweepError, match="the best trace: neither more nor less"):
+        best(make_grid(), "trace")
+
+
+def test_the_gain_is_the_difference_with_its_interval(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = gain_table(best(raised(grid, 3.0)), best(grid, seed=1))
+    np.testing.assert_allclose(table["gain"], 3.0)
+    assert (table["gain_low"] < 3.0).all()
+    assert (table["gain_high"] > 3.0).all()
+
+
+def test_a_lower_loss_is_a_positive_gain(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    values = grid.values.copy()
+    values.loc[values["quantity"] == "train_loss", "value"] /= 2
+    better = best(replace(grid, values=values), "train_loss")
+    table = gain_table(better, best(grid, "train_loss"), lower_is_better=True)
+    assert (table["gain"] > 0).all()
+
+
+def test_loads_of_one_sweep_alone_keep_a_row_without_a_gain(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    cells = grid.cells[grid.cells["load"] < 256].reset_index(drop=True)
+    fewer = replace(grid, cells=cells, values=grid.values[grid.values["load"] < 256])
+    table = gain_table(best(grid), best(fewer))
+    assert list(table["load_label"]) == ["4", "16", "64", "256"]
+    assert table["gain"].isna().tolist() == [False, False, False, True]
+    assert table["best_other"].isna().tolist() == [False, False, False, True]
+
+
+def test_the_same_seed_gives_the_same_intervals(make_grid: MakeGrid) -> None:
+    pd.testing.assert_frame_equal(best(make_grid()).table, best(make_grid()).table)
+
+
+def drawn(table: pd.DataFrame) -> tuple[Axes, Axes]:
+    figure = gain_figure(
+        table, QUANTITIES["test_accuracy"], ("decay", "constant"), "model.width", "batch size"
+    )
+    left, right = figure.axes
+    return left, right
+
+
+def test_both_sweeps_are_on_the_left_and_shared_loads_on_the_right(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    cells = grid.cells[grid.cells["load"] < 256].reset_index(drop=True)
+    fewer = replace(grid, cells=cells, values=grid.values[grid.values["load"] < 256])
+    left, right = drawn(gain_table(best(grid), best(fewer)))
+    lines = {line.get_label(): len(line.get_xdata()) for line in left.lines}
+    assert (lines["decay"], lines["constant"]) == (4, 3)
+    assert max(len(line.get_xdata()) for line in right.lines) == 3
+    marked = [text for text in left.texts if text.get_gid() == "temperature"]
+    assert len(marked) == 7
+    said = " ".join(text.get_text() for text in right.texts)
+    assert "1 load in one sweep only" in said
+
+
+def test_everything_drawn_lies_within_the_axes(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = gain_table(best(raised(grid, 3.0)), best(grid))
+    left, right = drawn(table)
+    low, high = left.get_ylim()
+    assert low < table["low_other"].min()
+    assert high > table["high_this"].max()
+    assert right.get_ylim()[1] > table["gain_high"].max()

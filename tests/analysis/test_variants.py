@@ -1,0 +1,102 @@
+"""Names of variants are the same whatever else a store holds, and requests find them."""
+
+import json
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+
+from analysis.variants import declared_args, parts, resolve, ways
+from phasegrid.metrics.declared_points import CkaArgs
+
+
+def rows_of(*changes: dict[str, object], cells: int = 4) -> pd.DataFrame:
+    """Each change of the declared arguments of CKA, measured in so many cells, one fewer each time."""
+    rows = [
+        {"args": json.dumps({**asdict(CkaArgs()), **change}), "cell": cell}
+        for place, change in enumerate(changes)
+        for cell in range(cells - place)
+    ]
+    return pd.DataFrame(rows)
+
+
+def names(rows: pd.DataFrame) -> list[str]:
+    return sorted(ways("cka", rows).suffixes.values())
+
+
+def test_the_declared_arguments_are_plain_even_where_others_cover_more() -> None:
+    rows = rows_of({"mixup_alpha": 0.5}, {"mixup_alpha": 4.0}, {})
+    assert names(rows) == ["", "mixup_alpha=0.5", "mixup_alpha=4"]
+    assert ways("cka", rows).plain == ""
+
+
+def test_a_name_does_not_depend_on_what_else_is_there() -> None:
+    noise = {"mixup_alpha": None, "pixel_noise": 5.0}
+    few = ways("cka", rows_of({}, noise)).suffixes
+    many = ways("cka", rows_of({"mixup_alpha": 1.0}, {"examples": 300}, noise, {})).suffixes
+    text = json.dumps({**asdict(CkaArgs()), **noise})
+    assert few[text] == many[text] == "mixup_alpha=null, pixel_noise=5"
+
+
+def test_without_the_declared_arguments_the_widest_measured_is_plain() -> None:
+    rows = rows_of({"examples": 300}, {"examples": 300, "mixup_alpha": 4.0})
+    found = ways("cka", rows)
+    assert sorted(found.suffixes.values()) == ["", "examples=300, mixup_alpha=4"]
+    assert found.plain == "examples=300"
+
+
+def test_an_argument_that_a_row_lacks_has_its_default() -> None:
+    rows = pd.DataFrame({"args": ['{"mixup_alpha":16.0}', '{"mixup_alpha":4.0}'], "cell": [0, 0]})
+    assert names(rows) == ["", "mixup_alpha=4"]
+
+
+def test_a_users_metric_is_named_from_its_commonest_way() -> None:
+    rows = pd.DataFrame({"args": ['{"k":1}', '{"k":1}', '{"k":2}'], "cell": [0, 1, 0]})
+    assert sorted(ways("lab:SHARP", rows).suffixes.values()) == ["", "k=2"]
+    assert declared_args("lab:SHARP") is None
+
+
+def test_lists_and_truths_have_names_that_can_be_read_back() -> None:
+    rows = rows_of({}, {"layers": ("softmax", "logits")})
+    assert names(rows) == ["", "layers=softmax+logits"]
+    assert parts("x[a=true, b=softmax+logits, c=1e-3]") == {
+        "a": True,
+        "b": "softmax+logits",
+        "c": 0.001,
+    }
+
+
+PRESENT = [
+    "cka",
+    "cka[mixup_alpha=0.5]",
+    "cka[mixup_alpha=null, pixel_noise=5]",
+    "cka[layer=logits]",
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("cka", "cka"),
+        ("cka[mixup_alpha=0.50]", "cka[mixup_alpha=0.5]"),
+        ("cka[mixup_alpha=16]", "cka"),
+        ("cka[pixel_noise=5, mixup_alpha=null]", "cka[mixup_alpha=null, pixel_noise=5]"),
+        ("cka[layer=logits]", "cka[layer=logits]"),
+        ("cka[mixup_alpha=3]", None),
+        ("trace", None),
+    ],
+)
+def test_a_request_finds_its_variant_however_it_is_written(asked: str, found: str | None) -> None:
+    assert resolve(asked, "cka", "", PRESENT) == found
+
+
+def test_a_request_finds_the_plain_way_by_its_difference_from_the_defaults() -> None:
+    present = ["cka", "cka[mixup_alpha=null, pixel_noise=10]"]
+    plain = "mixup_alpha=null, pixel_noise=5"
+    assert resolve("cka[mixup_alpha=null, pixel_noise=5]", "cka", plain, present) == "cka"
+    assert resolve("cka[mixup_alpha=null, pixel_noise=10]", "cka", plain, present) == present[1]
+
+
+def test_a_request_may_leave_out_what_the_plain_way_has_too() -> None:
+    present = ["cka", "cka[examples=300, mixup_alpha=4]"]
+    assert resolve("cka[mixup_alpha=4]", "cka", "examples=300", present) == present[1]
