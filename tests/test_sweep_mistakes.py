@@ -485,7 +485,7 @@ def test_a_batch_of_tokens_needs_updates_and_sentences_and_may_be_larger_than_th
     sentences: dict[str, str | None] = {
         "dataset": "{name: 'mine.py:DATA'}",
         "model": "{name: 'mine.py:NET'}",
-        "temperature": "{param: train.batch_size, values: [8, 512]}",
+        "temperature": "{param: train.batch_size, values: [9, 512]}",
     }
     (mistake,) = mistakes(write(tmp_path, **sentences, train="{batch_unit: tokens}"))
     assert mistake.path == "train.updates"
@@ -493,6 +493,9 @@ def test_a_batch_of_tokens_needs_updates_and_sentences_and_may_be_larger_than_th
     assert re.match("found 512, more than the 50 training examples", mistake.message)
     fine = "{batch_unit: tokens, updates: 9, stop: {patience: 1}, schedule: {name: step, at_epochs: [2]}}"
     assert len(load_sweep(write(tmp_path, **sentences, train=fine)).points) == 4
+    sentences["temperature"] = "{param: train.batch_size, values: [8, 512]}"
+    (mistake,) = mistakes(write(tmp_path, **sentences, train=fine))
+    assert re.match("found 8 tokens, but a sentence has 9; allowed: at least 9", mistake.message)
 
 
 def test_epochs_of_an_extended_sweep_may_stand_beside_updates(tmp_path: Path) -> None:
