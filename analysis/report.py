@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.correlations import rank_correlations
 from analysis.diagrams import rows_of
-from analysis.findings import Findings, findings
+from analysis.findings import BOOTSTRAP_SEED, Findings, findings
 from analysis.grid import Grid
 from analysis.lines import curve_panels, cut_panels, spread
 from analysis.load import load_grid, open_store
@@ -214,7 +216,18 @@ def _write_tables(found: Findings, folder: Path) -> list[Path]:
             path = folder / f"{stem}.{extension}"
             path.write_text("\n".join(parts), encoding="utf-8")
             paths.append(path)
-    return [*paths, *_write_labels(found, folder)]
+    return [*paths, *_write_labels(found, folder), *_write_correlations(found, folder)]
+
+
+def _write_correlations(found: Findings, folder: Path) -> list[Path]:
+    """Write how every quantity goes with performance over the cells: the first panel's quantity."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
+    csv, text = folder / "correlations.csv", folder / "correlations.md"
+    table.to_csv(csv, index=False)
+    shown = table.set_index("quantity").map(lambda x: f"{x:.2f}" if isinstance(x, float) else x)
+    text.write_text(markdown(shown, "Spearman's rank correlation over cells"), encoding="utf-8")
+    return [csv, text]
 
 
 def _write_labels(found: Findings, folder: Path) -> list[Path]:
