@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,8 @@ from phasegrid.store import Store
 from phasegrid.sweep import Sweep
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from phasegrid.verification import Problem
 
 WIDTH = 110
@@ -173,15 +174,17 @@ def problems_text(problems: Sequence["Problem"], as_json: bool) -> str:
     return "\n".join([*(str(p) for p in problems), f"{len(problems)} problems"])
 
 
-def table_text(table: pd.DataFrame, as_json: bool) -> str:
+def table_text(table: "pd.DataFrame", as_json: bool) -> str:
     """Write a result as a plain table, or as JSON records."""
     if as_json:
         return str(table.to_json(orient="records", date_format="iso", indent=2))
+    import pandas as pd  # half a second that `plan` need not wait for
+
     with pd.option_context("display.max_columns", None, "display.width", 160):
         return table.to_string(index=False, max_rows=200) if len(table) else "no rows"
 
 
-def write_table(table: pd.DataFrame, output: Path) -> None:
+def write_table(table: "pd.DataFrame", output: Path) -> None:
     """Write a result to a .csv or .parquet file."""
     if output.suffix == ".csv":
         table.to_csv(output, index=False)
