@@ -53,7 +53,7 @@ def compare(
     labels = (a, b) if a != b else (f"{a} ({store_a})", f"{b} ({store_b})")
     comparison = compare_grids(one, other)
     cells = pd.concat([one.cells, other.cells], ignore_index=True)
-    frame = make_frame(cells, one.load_path, one.temperature_path)
+    frame = make_frame(cells, one.load_path, one.temperature_path, one.axis_names)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], Figure]] = {
@@ -68,7 +68,8 @@ def compare(
             quantity(GAIN),
             (labels[1], labels[0]),
             one.load_path,
-            axis_name(one.temperature_path),
+            axis_name(one.temperature_path, one.axis_names),
+            names=one.axis_names,
         )
     paths = save_figures(makers, folder, formats)
     for name, table in tables.items():

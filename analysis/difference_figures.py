@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from analysis.colours import ColourScale, linear_scale
 from analysis.diagrams import draw_axes, hatch_cells, value_mesh, write_title
+from analysis.headings import write_heading
 from analysis.marks import dot_handle, mark_cells
 from analysis.panels import facet_title, grid_shape, panel_figure, trim_panels
 from analysis.quantities import Quantity, difference_unit, quantity
@@ -52,7 +53,7 @@ def difference_panels(comparison: pd.DataFrame, frame: Frame, labels: Sequence[s
         linewidth=0.4,
     )
     figure.legend(handles=[dot_handle(DIFFERS), missing], loc="outside lower center", ncols=2)
-    figure.suptitle(f"{labels[1]} − {labels[0]}", fontsize=11)
+    write_heading(figure, f"{labels[1]} − {labels[0]}")
     return figure
 
 

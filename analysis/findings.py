@@ -38,7 +38,7 @@ def findings(grid: Grid, rules: Rules) -> Findings:
     if table.empty:
         raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
     phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
-    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
     return Findings(grid, table, assessed(grid, phases), frame)
 
 

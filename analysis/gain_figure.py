@@ -1,11 +1,14 @@
 """The figure of the gain (Yang et al. 2021, Fig. 13). Table in, figure out."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
 from analysis.diagrams import set_ticks, tick_room, write_title
+from analysis.headings import write_heading
 from analysis.panels import facet_title
 from analysis.quantities import Quantity, difference_unit
 from analysis.scales import Axis, make_axis
@@ -21,6 +24,7 @@ def gain_figure(
     load_path: str | None,
     temperature_name: str,
     *,
+    names: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Figure:
     """Draw the rows of `gain_table`, a row of two panels per facet: the bests of both sweeps, and the gain.
@@ -29,7 +33,7 @@ def gain_figure(
     """
     facets = [str(facet) for facet in table["facet"].unique()]
     figure = Figure(figsize=(8.2, 2.9 * len(facets) + 0.35 * bool(title)), layout="constrained")
-    axis = make_axis(load_path, list(table["load"]), list(table["load_label"]))
+    axis = make_axis(load_path, list(table["load"]), list(table["load_label"]), names=names)
     for (left, right), facet in zip(
         figure.subplots(len(facets), 2, squeeze=False), facets, strict=True
     ):
@@ -37,8 +41,7 @@ def gain_figure(
         head = f"{facet_title(facet)}\n" if facet_title(facet) else ""
         bests(left, rows, what, axis, labels, temperature_name, head=head)
         gains(right, rows, what, axis, labels, head=head)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    write_heading(figure, title)
     return figure
 
 

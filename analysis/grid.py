@@ -57,6 +57,7 @@ class Grid:
     - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
     - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared
       defaults, as text: ``examples=300``, empty where it does not.
+    - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their usual names.
     """
 
     sweep: str
@@ -67,6 +68,7 @@ class Grid:
     curves: pd.DataFrame
     task: Task = "classification"
     plain: Mapping[str, str] = field(default_factory=dict)
+    axis_names: Mapping[str, str] = field(default_factory=dict)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""

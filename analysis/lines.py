@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import curve_grid, cuts
 from analysis.diagrams import phase_handles, rows_of
+from analysis.headings import write_heading
 from analysis.panels import facet_title, grid_shape
 from analysis.quantities import quantity
 from analysis.scales import Axis, Frame
@@ -59,8 +60,7 @@ def cut_panels(
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     _add_legend(figure, axes.flat[0])
-    if title:
-        figure.suptitle(title, fontsize=11)
+    write_heading(figure, title)
     return figure
 
 
@@ -93,8 +93,7 @@ def curve_panels(
         curve_grid(ax, curves, spots, frame, top=top, title=head, column=column)
     if handles := phase_handles(phases.assign(n_collapsed=0), stippled=False):
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    write_heading(figure, title)
     return figure
 
 

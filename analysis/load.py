@@ -1,5 +1,6 @@
 """From a store to a grid: the only room of the analysis that reads one."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ def build_grid(
         else pd.DataFrame(columns=list(CURVE_COLUMNS)),
         _task(stored),
         {metric: way.plain for metric, way in found.items()},
+        _axis_names(plan),
     )
 
 
@@ -210,6 +212,12 @@ def _curves(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
     points = rows[list(CURVE_COLUMNS)].explode(lists, ignore_index=True)
     numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
     return numbers.dropna(subset=["t", "train_error_percent"])
+
+
+def _axis_names(plan: pd.DataFrame) -> dict[str, str]:
+    """Return what a sweep calls its axes; plans of earlier releases do not say."""
+    texts = [text for text in plan.get("axis_names", []) if isinstance(text, str)]
+    return dict(json.loads(texts[0])) if texts else {}
 
 
 def _path(plan: pd.DataFrame, column: str) -> str | None:

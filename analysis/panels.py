@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.colours import ColourScale, colour_scale
 from analysis.diagrams import phase_diagram, phase_handles, phase_map, rows_of, status_handles
+from analysis.headings import write_heading
 from analysis.phases import PhaseMap
 from analysis.quantities import SEVEN, base_of, quantity
 from analysis.scales import Frame, axis_name
@@ -64,8 +65,7 @@ def seven_panels(
             )
     trim_panels(list(axes.flat), across, len(panels) * len(facets))
     _add_legend(figure, table[table["quantity"].isin(drawn)], phases.table if with_phases else None)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    write_heading(figure, title)
     return figure
 
 

@@ -168,7 +168,8 @@ def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing |
             what,
             (this_label, other_label),
             found.grid.load_path,
-            axis_name(found.grid.temperature_path),
+            axis_name(found.grid.temperature_path, found.grid.axis_names),
+            names=found.grid.axis_names,
             title=_title(found, args.title),
         )
 

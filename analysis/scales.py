@@ -5,7 +5,7 @@ learning rate or weight decay is hotter. (Yang et al. 2021, section 3.)
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,12 +76,21 @@ class Frame:
     temperature: Axis
 
 
-def make_frame(cells: pd.DataFrame, load_path: str | None, temperature_path: str | None) -> Frame:
-    """Return the axes of a table of cells (columns load, load_label, temperature, temperature_label)."""
+def make_frame(
+    cells: pd.DataFrame,
+    load_path: str | None,
+    temperature_path: str | None,
+    names: Mapping[str, str] | None = None,
+) -> Frame:
+    """Return the axes of a table of cells (columns load, load_label, temperature, temperature_label).
+
+    `names` are what paths are called here, where that is not the usual.
+    """
+    load, temperature = list(cells["load"]), list(cells["temperature"])
     return Frame(
-        make_axis(load_path, list(cells["load"]), list(cells["load_label"])),
+        make_axis(load_path, load, list(cells["load_label"]), names=names),
         make_axis(
-            temperature_path, list(cells["temperature"]), list(cells["temperature_label"]), hot=True
+            temperature_path, temperature, list(cells["temperature_label"]), hot=True, names=names
         ),
     )
 
@@ -93,6 +102,7 @@ def make_axis(
     *,
     hot: bool = False,
     spacing: Spacing | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Axis:
     """Return the axis of the distinct `labels` with their `values` (NaN where they are not numbers).
 
@@ -108,7 +118,7 @@ def make_axis(
     chosen = spacing or (_spacing(path, numbers) if numeric else "ordinal")
     centres = [float(i) for i in range(len(numbers))] if chosen == "ordinal" else numbers
     return Axis(
-        name=axis_name(path),
+        name=axis_name(path, names),
         labels=tuple(str(label) for label in table["label"]),
         centres=tuple(centres),
         edges=cell_edges(centres, chosen),
@@ -117,15 +127,16 @@ def make_axis(
     )
 
 
-def axis_name(path: str | None) -> str:
-    """Return what an axis is called: its declared name, or the last part of the path in words.
+def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
+    """Return what an axis is called: by the sweep (`names`), by its declared name, or the last part of the path in words.
 
     >>> axis_name("train.stop.patience")
     'patience'
     """
     if path is None:
         return ""
-    return NAMES.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
+    usual = NAMES.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
+    return (names or {}).get(path, usual)
 
 
 def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:

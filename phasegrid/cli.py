@@ -266,7 +266,6 @@ def compare(
 ) -> None:
     """Join two sweeps cell by cell: differences with intervals, as tables and diagrams, and the gain of B over A."""
     from analysis.comparison import compare as compare_sweeps
-
     from phasegrid.session import figures_folder
 
     a, b = _open(storage), _open(storage_b or storage)

@@ -139,12 +139,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every cell of a sweep, with the paths of its axes."""
+    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path, label)."""
 
     sweep: str
     load_path: str | None
     temperature_path: str | None
     cells: tuple[Cell, ...]
+    axis_names: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from phasegrid.jobs import (
 )
 from phasegrid.models.counting import count_work
 from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
-from phasegrid.sweep import GridPoint, MetricRequest, Sweep
+from phasegrid.sweep import Axis, GridPoint, MetricRequest, Sweep
 
 PACK_SIZE = 32
 """The most trainings in one pack, unless a sweep says otherwise."""
@@ -40,7 +40,12 @@ def make_plan(sweep: Sweep) -> Plan:
         load_path=sweep.load.path if sweep.load else None,
         temperature_path=sweep.temperature.path if sweep.temperature else None,
         cells=cells,
+        axis_names=tuple((axis.path, axis.label) for axis in _axes(sweep) if axis.label),
     )
+
+
+def _axes(sweep: Sweep) -> list[Axis]:
+    return [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis is not None]
 
 
 def plan_hash(plan: Plan) -> str:

@@ -30,6 +30,7 @@ def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> d
 
 def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
     """Return the rows of a plan's table: one a trial of each cell."""
+    axis_names = canonical_json(dict(plan.axis_names))
     return [
         {
             "sweep": plan.sweep,
@@ -42,6 +43,7 @@ def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
             "temperature_path": plan.temperature_path,
             "temperature": as_number(cell.temperature),
             "temperature_label": as_label(cell.temperature),
+            "axis_names": axis_names,
             "seed": trial.seed,
             "key": trial.key,
         }

@@ -138,6 +138,7 @@ PLANS = _schema(
     temperature_path="string",
     temperature="float64",
     temperature_label="string",
+    axis_names="string",
     seed="int64",
     key="string",
 )

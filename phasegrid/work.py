@@ -4,6 +4,7 @@ Everything a worker process does is in this file: read what is stored, train or 
 step, and return small outcomes. A failure is a value with its traceback, written to the store and returned.
 """
 
+import math
 import time
 import traceback
 import uuid
@@ -153,19 +154,9 @@ def _choice(
 def _publish_trial(
     store: Store, trial: Trial, result: Trained, data: Dataset, device: torch.device, size: int
 ) -> Outcome:
-    numbers: dict[str, Any] = dict.fromkeys(
-        ("train_loss", "train_accuracy_percent", "test_loss", "test_accuracy_percent")
-    )
-    if result.outcome == "done":
-        model = load_module(trial, result.weights, data, device)
-        train = evaluate(model, data.train_inputs, data.train_labels)
-        test = evaluate(model, data.test_inputs, data.test_labels)
-        numbers = {
-            "train_loss": train.loss,
-            "train_accuracy_percent": train.accuracy_percent,
-            "test_loss": test.loss,
-            "test_accuracy_percent": test.accuracy_percent,
-        }
+    numbers = _final_numbers(trial, result, data, device)
+    if numbers is None and result.outcome == "done":
+        result = replace(result, outcome="diverged", diverged_epoch=result.kept_epoch)
     record = {
         **trial_columns(trial),
         "outcome": result.outcome,
@@ -178,7 +169,7 @@ def _publish_trial(
         "num_parameters": result.num_parameters,
         "task": "classification" if data.tokens is None else "translation",
         "num_classes": data.num_classes,
-        **numbers,
+        **(numbers or {}),
         **_best_of_run(trial, result),
         **provenance(device.type),
         "created_at": datetime.now(UTC),
@@ -193,6 +184,28 @@ def _publish_trial(
     return Outcome(
         trial.key, "diverged" if result.outcome == "diverged" else "done", result.seconds
     )
+
+
+def _final_numbers(
+    trial: Trial, result: Trained, data: Dataset, device: torch.device
+) -> dict[str, Any] | None:
+    """Return loss and accuracy of the kept weights in eval mode; None if it diverged.
+
+    Finite weights can overflow in eval mode, where BatchNorm no longer divides by the spread of the batch: then too.
+    """
+    if result.outcome == "diverged":
+        return None
+    model = load_module(trial, result.weights, data, device)
+    train = evaluate(model, data.train_inputs, data.train_labels)
+    test = evaluate(model, data.test_inputs, data.test_labels)
+    if not (math.isfinite(train.loss) and math.isfinite(test.loss)):
+        return None
+    return {
+        "train_loss": train.loss,
+        "train_accuracy_percent": train.accuracy_percent,
+        "test_loss": test.loss,
+        "test_accuracy_percent": test.accuracy_percent,
+    }
 
 
 def _best_of_run(trial: Trial, result: Trained) -> dict[str, Any]:

@@ -43,7 +43,7 @@ GOLDEN = {
     "plans": (
         "schema_version:int32 sweep:string plan_hash:string cell:int64 facet:string "
         "load_path:string load:double load_label:string temperature_path:string "
-        "temperature:double temperature_label:string seed:int64 key:string"
+        "temperature:double temperature_label:string axis_names:string seed:int64 key:string"
     ),
     "failures": (
         "schema_version:int32 id:string key:string pack:string kind:string exception:string "

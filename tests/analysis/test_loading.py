@@ -17,11 +17,15 @@ from analysis.grid import Grid
 from analysis.load import build_grid, load_grid
 from analysis.report import check_formats, draw, file_stem, parse_thresholds
 from analysis.rules import Rules
+from analysis.scales import make_frame
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.importing import import_taxonomy, read_published
+from phasegrid.plan import make_packs, make_plan
 from phasegrid.records import plan_rows
 from phasegrid.results import open_results
 from phasegrid.store import Store
+from phasegrid.sweep import load_sweep
+from phasegrid.work import Place, do
 
 LINES = [
     f"{w},{b},{metric},{s},,{value * (1 + 0.1 * s)}"
@@ -339,3 +343,23 @@ def test_grid_is_what_load_returns(storage: Path) -> None:
     assert isinstance(grid, Grid)
     assert grid.facets() == ["[]"]
     assert (grid.load_path, grid.temperature_path) == ("model.width", "train.batch_size")
+
+
+def test_axes_are_called_what_the_sweep_calls_them(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "schema: 1\nname: named\ndataset: {name: digits, fraction: 0.05}\nmodel: {name: mlp}\n"
+        "train: {epochs: 1, stop: null, batch_size: 16}\n"
+        "load: {param: model.width, values: [2], label: embedding dimension}\n"
+        "temperature: {param: train.lr, values: [0.1]}\nseeds: 1\n",
+        encoding="utf-8",
+    )
+    store = Store.open(str(tmp_path / "store"), create=True)
+    plan = make_plan(load_sweep(path))
+    store.put_plan("named", plan_rows(plan, "hash"))
+    for pack in make_packs(plan, (), lambda _cell, _job: 1.0):
+        do(pack, store, Place("cpu"))
+    grid = load_grid(open_results(store.url))
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
+    assert frame.load.name == "embedding dimension"
+    assert frame.temperature.name == "learning rate"
