@@ -21,8 +21,8 @@ from phasegrid.console import Watch
 from phasegrid.errors import DataError
 from phasegrid.executors import Executor, Serial
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
-from phasegrid.joining import join_neighbours
 from phasegrid.overview import learn_costs, stored_keys, tally
+from phasegrid.packing import shape_packs
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
 from phasegrid.provenance import provenance
@@ -73,7 +73,7 @@ def run_sweep(
         Watch(console, quiet) as watch,
     ):
         if limit is None:  # a pilot does the cells it is asked for and no others
-            packs = join_neighbours(packs, executor.parallel, pack_size)
+            packs = shape_packs(packs, executor.parallel, pack_size)
         progress = Progress(packs, stored, sweep.run.retries)
         run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
     code = _conclude(progress, stop, limit, plan, store, console)

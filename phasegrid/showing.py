@@ -14,9 +14,9 @@ from phasegrid import cost
 from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import MetricJob, Plan, Trial
-from phasegrid.joining import join_neighbours
 from phasegrid.makespan import simulate_makespan
 from phasegrid.overview import learn_costs, stored_keys, tally
+from phasegrid.packing import shape_packs
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names
 from phasegrid.records import why_stale
 from phasegrid.store import Store
@@ -39,7 +39,7 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     packs = make_packs(
         plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections), pack_size
     )
-    packs = join_neighbours(packs, slots, pack_size)
+    packs = shape_packs(packs, slots, pack_size)
     seconds = {"trials": 0.0, **dict.fromkeys(metric_names(plan), 0.0)}
     for cell in plan.cells:
         jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)

@@ -1,14 +1,18 @@
-"""Laws of joining packs of neighbouring cells."""
+"""Laws of shaping packs for the workers there are."""
 
 from pathlib import Path
 
 import pytest
 
-from phasegrid.jobs import Pack
-from phasegrid.joining import MAX_DATASETS, PACKS_A_WORKER, join_neighbours
-from phasegrid.plan import make_packs, make_plan
+from phasegrid.cost import Corrections, predict_seconds
+from phasegrid.jobs import Cell, MetricJob, Pack, Trial
+from phasegrid.makespan import simulate_makespan
+from phasegrid.packing import MAX_DATASETS, PACKS_A_WORKER, shape_packs
+from phasegrid.plan import PACK_SIZE, make_packs, make_plan
 from phasegrid.stacking_rules import pack_signature
 from phasegrid.sweep import load_sweep
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 SWEEP = """\
 schema: 1
@@ -38,7 +42,7 @@ RATES = "[0.4, 0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125]"
 
 def test_cells_along_a_learning_rate_axis_become_one_pack(tmp_path: Path) -> None:
     packs = packs_of(tmp_path, "train.lr", RATES)
-    joined = join_neighbours(packs, 1, 32)
+    joined = shape_packs(packs, 1, 32)
     assert len(training(packs)) == 16
     assert [len(pack.trials) for pack in training(joined)] == [12, 12, 12, 12]
     assert all(len({pack_signature(t) for t in pack.trials}) == 1 for pack in training(joined))
@@ -46,7 +50,7 @@ def test_cells_along_a_learning_rate_axis_become_one_pack(tmp_path: Path) -> Non
 
 def test_no_job_is_lost_and_none_is_done_twice(tmp_path: Path) -> None:
     packs = packs_of(tmp_path, "train.lr", RATES)
-    joined = join_neighbours(packs, 2, 5)
+    joined = shape_packs(packs, 2, 5)
     before = sorted(key for pack in packs for key in pack.job_keys())
     assert sorted(key for pack in joined for key in pack.job_keys()) == before
     assert sum(pack.cost_s for pack in joined) == sum(pack.cost_s for pack in packs)
@@ -56,29 +60,65 @@ def test_no_job_is_lost_and_none_is_done_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_every_worker_keeps_enough_packs(tmp_path: Path, workers: int) -> None:
     packs = training(packs_of(tmp_path, "train.lr", RATES))
-    joined = training(join_neighbours(packs, workers, 1000))
+    joined = training(shape_packs(packs, workers, 1000))
     assert len(joined) >= min(len(packs), PACKS_A_WORKER * workers)
 
 
 def test_a_pack_never_grows_beyond_its_size(tmp_path: Path) -> None:
     packs = packs_of(tmp_path, "train.weight_decay", RATES)
-    assert max(len(p.trials) for p in training(join_neighbours(packs, 1, 6))) == 6
+    assert max(len(p.trials) for p in training(shape_packs(packs, 1, 6))) == 6
 
 
 def test_networks_of_other_shapes_or_batches_stay_apart(tmp_path: Path) -> None:
     packs = packs_of(tmp_path, "train.batch_size", "[8, 16, 32, 64]")
-    found = join_neighbours(packs, 1, 1000)
+    found = shape_packs(packs, 1, 1000)
     assert sorted(p.key for p in found) == sorted(p.key for p in packs)
 
 
 def test_a_pack_holds_few_data_sets(tmp_path: Path) -> None:
     values = str([round(0.01 * i, 2) for i in range(40)])
     packs = packs_of(tmp_path, "dataset.label_noise", values)
-    joined = training(join_neighbours(packs, 1, 1000))
+    joined = training(shape_packs(packs, 1, 1000))
     assert max(len({id(t.dataset) for t in p.trials}) for p in joined) == MAX_DATASETS
 
 
 def test_measurements_stay_as_they_are(tmp_path: Path) -> None:
     packs = packs_of(tmp_path, "train.lr", RATES)
-    joined = join_neighbours(packs, 1, 32)
+    joined = shape_packs(packs, 1, 32)
     assert [p for p in joined if p.kind == "measure"] == [p for p in packs if p.kind == "measure"]
+
+
+def test_a_long_pack_is_split_for_many_workers_and_not_for_few(tmp_path: Path) -> None:
+    packs = packs_of(tmp_path, "train.batch_size", "[8, 16]")
+    assert [len(p.trials) for p in training(shape_packs(packs, 1, 32))] == [3, 3, 3, 3]
+    assert [len(p.trials) for p in training(shape_packs(packs, 8, 32))] == [1] * 12
+
+
+def test_parts_hold_every_seed_once_in_order_and_share_the_cost(tmp_path: Path) -> None:
+    packs = training(packs_of(tmp_path, "train.batch_size", "[8]"))
+    parts = training(shape_packs(packs, 1, 32))
+    assert sorted(t.key for p in parts for t in p.trials) == sorted(
+        t.key for p in packs for t in p.trials
+    )
+    assert {tuple(t.seed for t in p.trials) for p in parts} == {(0, 1), (2,)}
+    assert sum(p.cost_s for p in parts) == pytest.approx(sum(p.cost_s for p in packs))
+    assert len({p.key for p in parts}) == len(parts)
+
+
+@pytest.mark.parametrize("slots", [1, 8, 64])
+def test_the_standard_grid_ends_within_a_tenth_of_the_lower_bound(slots: int) -> None:
+    """Lower bound: all work shared equally, or the longest job with what must follow it, whichever is longer."""
+    plan = make_plan(load_sweep(SWEEPS / "taxonomy" / "f02.yaml"))
+
+    def seconds(cell: Cell, job: Trial | MetricJob) -> float:
+        return predict_seconds(cell, job, Corrections())
+
+    packs = shape_packs(make_packs(plan, (), seconds), slots, PACK_SIZE)
+    training_s = {t.key: seconds(cell, t) for cell in plan.cells for t in cell.trials}
+    chains = [
+        seconds(cell, job) + max(training_s[key] for key in job.trials)
+        for cell in plan.cells
+        for job in cell.metric_jobs
+    ]
+    bound = max(sum(pack.cost_s for pack in packs) / slots, max(chains))
+    assert 0.999999 * bound <= simulate_makespan(packs, (), slots) <= 1.1 * bound

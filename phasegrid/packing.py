@@ -1,0 +1,75 @@
+"""Shape training packs for the workers there are: split the long ones, join small neighbours. Pure, no torch.
+
+Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one shape by one kind of update
+(`phasegrid.stacking_rules`), so that their trials can share kernels as the seeds of one cell do. What packing costs is
+parallelism: a pack is done by one worker. So packs grow only while enough of them are left for every worker, and the
+seeds of a cell part where their training together would be what all others wait for in the end.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from phasegrid.jobs import Pack, Trial, content_key
+from phasegrid.stacking_rules import pack_signature
+
+PACKS_A_WORKER = 4
+"""Joining leaves at least so many packs' worth of work per worker: the last ones to end then differ by little."""
+
+MAX_DATASETS = 4
+"""Different data sets in one pack: each is a copy in memory."""
+
+
+def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pack]:
+    """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training; others stay as they are.
+
+    A pack that costs more is split, down to single trials; packs that can train as one are joined, in order, up to that cost and
+    `pack_size` trials, and count as of their first cell.
+    """
+    training = [pack for pack in packs if pack.kind == "train"]
+    largest_s = sum(pack.cost_s for pack in training) / (PACKS_A_WORKER * max(1, workers))
+    open_packs: dict[str, list[Pack]] = {}
+    joined: list[Pack] = []
+    for pack in [part for whole in training for part in _split(whole, largest_s)]:
+        signature = pack_signature(pack.trials[0])
+        group = open_packs.setdefault(signature, [])
+        if group and not _fits([*group, pack], largest_s, pack_size):
+            joined.append(_joined(group))
+            group.clear()
+        group.append(pack)
+    joined += [_joined(group) for group in open_packs.values() if group]
+    return joined + [pack for pack in packs if pack.kind != "train"]
+
+
+def _split(pack: Pack, largest_s: float) -> list[Pack]:
+    count = len(pack.trials)
+    if pack.cost_s <= largest_s or count == 1:
+        return [pack]
+    parts = min(count, math.ceil(pack.cost_s / largest_s)) if largest_s > 0 else count
+    bounds = [round(i * count / parts) for i in range(parts + 1)]
+    return [_part(pack, pack.trials[a:b]) for a, b in pairwise(bounds)]
+
+
+def _fits(group: Sequence[Pack], largest_s: float, pack_size: int) -> bool:
+    trials = [trial for pack in group for trial in pack.trials]
+    return (
+        len(trials) <= pack_size
+        and sum(pack.cost_s for pack in group) <= largest_s
+        and len({id(trial.dataset) for trial in trials}) <= MAX_DATASETS
+    )
+
+
+def _joined(group: Sequence[Pack]) -> Pack:
+    if len(group) == 1:
+        return group[0]
+    trials = tuple(trial for pack in group for trial in pack.trials)
+    return replace(_part(group[0], trials), cost_s=sum(pack.cost_s for pack in group))
+
+
+def _part(pack: Pack, trials: tuple[Trial, ...]) -> Pack:
+    """Return a pack of other trials, which costs in proportion."""
+    key = content_key("pack", 1, [trial.key for trial in trials])
+    return replace(
+        pack, key=key, trials=trials, cost_s=pack.cost_s * len(trials) / len(pack.trials)
+    )
