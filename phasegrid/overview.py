@@ -1,6 +1,6 @@
 """What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no ray."""
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 
 from phasegrid import cost
@@ -43,24 +43,39 @@ def tally(plan: Plan, stored: set[str]) -> list[Tally]:
 
 
 def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
-    """Learn from the store's own timings how far cost guesses are off for the jobs of this plan."""
+    """Learn from the store's own timings how far cost guesses are off for the jobs of this plan.
+
+    Timings of one type of device are used: of the one that did most.
+    """
     jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
     for cell in plan.cells:
         jobs.update({trial.key: (cell.index, trial) for trial in cell.trials})
         jobs.update({job.key: (cell.index, job) for job in cell.metric_jobs})
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]:
-        for key, seconds in _timings(store, table).items():
-            if key in jobs:
-                index, job = jobs[key]
-                guess = cost.guess_seconds(plan.cells[index], job)
-                pairs.setdefault(cost.kind_of(job), []).append((guess, seconds))
-    return cost.learn_corrections(pairs)
+    timings = [
+        (jobs[key], device, seconds)
+        for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]
+        for key, device, seconds in _timings(store, table)
+        if key in jobs
+    ]
+    if not timings:
+        return cost.Corrections()
+    device = Counter(device for _, device, _ in timings).most_common(1)[0][0]
+    pairs: dict[str, list[tuple[cost.Guess, float]]] = {}
+    for (index, job), where, seconds in timings:
+        if where == device:
+            guess = cost.guess_cost(plan.cells[index], job)
+            pairs.setdefault(cost.kind_of(job), []).append((guess, seconds))
+    return cost.learn_corrections(pairs, device)
 
 
-def _timings(store: Store, table: str) -> Mapping[str, float]:
-    rows = store.read_table(table, columns=["key", "seconds"])
-    if "seconds" not in rows.column_names:
-        return {}
-    keys, seconds = rows.column("key").to_pylist(), rows.column("seconds").to_pylist()
-    return {key: value for key, value in zip(keys, seconds, strict=True) if value is not None}
+def _timings(store: Store, table: str) -> list[tuple[str, str, float]]:
+    """Return key, device and seconds of every stored job of a table that says them."""
+    columns = ["key", "device", "seconds"]
+    rows = store.read_table(table, columns=columns)
+    if not set(columns) <= set(rows.column_names):
+        return []
+    return [
+        (row["key"], row["device"], row["seconds"])
+        for row in rows.to_pylist()
+        if row["seconds"] is not None and row["device"] is not None
+    ]

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,10 @@ from rich.table import Table
 from phasegrid import cost
 from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import MetricJob, Plan, Trial
-from phasegrid.makespan import simulate_makespan
-from phasegrid.overview import learn_costs, stored_keys, tally
-from phasegrid.packing import shape_packs
-from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names
+from phasegrid.forecasting import Forecast, Span, forecast
+from phasegrid.jobs import Plan
+from phasegrid.overview import Tally, learn_costs, stored_keys, tally
+from phasegrid.plan import PACK_SIZE, make_plan, metric_names
 from phasegrid.records import why_stale
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep
@@ -35,67 +35,12 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     plan = make_plan(sweep)
     stored = stored_keys(store, metric_names(plan)) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
-    pack_size = sweep.run.pack_size or PACK_SIZE
-    packs = make_packs(
-        plan, stored, lambda cell, job: cost.predict_seconds(cell, job, corrections), pack_size
-    )
-    packs = shape_packs(packs, slots, pack_size)
-    seconds = {"trials": 0.0, **dict.fromkeys(metric_names(plan), 0.0)}
-    for cell in plan.cells:
-        jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)
-        for job in jobs:
-            if job.key not in stored:
-                kind = cost.kind_of(job)
-                seconds["trials" if kind == "trial" else kind] += cost.predict_seconds(
-                    cell, job, corrections
-                )
+    found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE)
     stale = _stale(plan, store) if store else []
     tallies = tally(plan, stored)
-    spread = _spread(corrections)
-    makespan = simulate_makespan(packs, stored, slots)
     if as_json:
-        return json.dumps(
-            {
-                "sweep": sweep.name,
-                "cells": len(plan.cells),
-                "seeds": len(sweep.seeds),
-                "jobs": [
-                    {
-                        "kind": t.kind,
-                        "planned": t.planned,
-                        "stored": t.stored,
-                        "missing": t.missing,
-                        "predicted_core_seconds": seconds[t.kind],
-                    }
-                    for t in tallies
-                ],
-                "packs": len(packs),
-                "slots": slots,
-                "predicted_makespan_s": makespan,
-                "stale": [{"key": key, "changed": change} for key, change in stale],
-                "figures": [request.name for request in sweep.figures],
-            },
-            indent=2,
-        )
-    table = Table(title=f"{sweep.name}: {_grid(sweep, plan)}", title_justify="left")
-    for name in ("jobs", "planned", "stored", "missing", "predicted"):
-        table.add_column(name, justify="left" if name == "jobs" else "right")
-    for t in tallies:
-        table.add_row(
-            t.kind,
-            str(t.planned),
-            str(t.stored),
-            str(t.missing),
-            duration(seconds[t.kind]) if t.missing else "-",
-        )
-    lines = [_render(table)]
-    if packs:
-        lines.append(
-            f"{len(packs)} packs, about {duration(sum(seconds.values()))} on one core, "
-            f"{duration(makespan)} on {slots}; {spread}"
-        )
-    else:
-        lines.append("everything is stored: a run would submit nothing")
+        return json.dumps(_plan_record(sweep, plan, tallies, found, stale), indent=2)
+    lines = [_plan_table(sweep, plan, tallies, found), _forecast_line(found)]
     if stale:
         lines.append(
             f"{len(stale)} trials stand where the last plan had another one"
@@ -107,6 +52,73 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     if why:
         lines += _why_lines(stale)
     return "\n".join(lines)
+
+
+def _plan_record(
+    sweep: Sweep,
+    plan: Plan,
+    tallies: Sequence[Tally],
+    found: Forecast,
+    stale: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    return {
+        "sweep": sweep.name,
+        "cells": len(plan.cells),
+        "seeds": len(sweep.seeds),
+        "jobs": [
+            {
+                "kind": t.kind,
+                "planned": t.planned,
+                "stored": t.stored,
+                "missing": t.missing,
+                "predicted_s": asdict(found.kinds[t.kind]),
+            }
+            for t in tallies
+        ],
+        "packs": found.num_packs,
+        "slots": found.slots,
+        "device": found.device,
+        "predicted_work_s": asdict(found.work),
+        "predicted_makespan_s": asdict(found.makespan),
+        "stale": [{"key": key, "changed": change} for key, change in stale],
+        "figures": [request.name for request in sweep.figures],
+    }
+
+
+def _plan_table(sweep: Sweep, plan: Plan, tallies: Sequence[Tally], found: Forecast) -> str:
+    table = Table(title=f"{sweep.name}: {_grid(sweep, plan)}", title_justify="left")
+    for name in ("jobs", "planned", "stored", "missing", "predicted"):
+        table.add_column(name, justify="left" if name == "jobs" else "right")
+    for t in tallies:
+        predicted = duration(found.kinds[t.kind].expected) if t.missing else "-"
+        table.add_row(t.kind, str(t.planned), str(t.stored), str(t.missing), predicted)
+    return _render(table)
+
+
+def _forecast_line(found: Forecast) -> str:
+    if not found.num_packs:
+        return "everything is stored: a run would submit nothing"
+    unit = "GPU" if found.device == "cuda" else "core"
+    origin = (
+        f"from {found.num_timings} timings in the store; in brackets: were all jobs as far off as one in ten is"
+        if found.num_timings
+        else "a first guess, nothing of this kind is timed yet; in brackets: ten times off"
+    )
+    return (
+        f"{found.num_packs} packs, {_hours(found.work)} {unit}-hours of work; "
+        f"{_lasting(found.makespan)} on {found.slots} {unit}{'s' * (found.slots != 1)}\n({origin})"
+    )
+
+
+def _hours(span: Span) -> str:
+    """Write a span of work in hours, at least two digits each."""
+    hours = [x / 3600 for x in (span.expected, span.low, span.high)]
+    expected, low, high = (f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in hours)
+    return f"{expected} [{low} to {high}]"
+
+
+def _lasting(span: Span) -> str:
+    return f"{duration(span.expected)} [{duration(span.low)} to {duration(span.high)}]"
 
 
 def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
@@ -214,16 +226,6 @@ def _grid(sweep: Sweep, plan: Plan) -> str:
     axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis]
     shape = " x ".join(f"{len(axis.values)} {axis.path}" for axis in axes)
     return f"{len(plan.cells)} cells ({shape}) x {len(sweep.seeds)} seeds"
-
-
-def _spread(corrections: cost.Corrections) -> str:
-    if not corrections.factor:
-        return "a first guess (nothing of this kind is stored yet)"
-    worst = max(corrections.high.values()), min(corrections.low.values())
-    return (
-        f"from {sum(corrections.count.values())} stored timings; "
-        f"single jobs took {worst[1]:.1f}x to {worst[0]:.1f}x of the prediction (10..90%)"
-    )
 
 
 def _render(table: Table) -> str:

@@ -2,8 +2,17 @@
 
 import pytest
 
-from phasegrid.cost import UNKNOWN_S, Corrections, guess_seconds, learn_corrections, predict_seconds
-from phasegrid.jobs import Cell, MetricJob, Part, Trial, Work
+from phasegrid.cost import (
+    UNKNOWN_S,
+    UNTRIED,
+    Corrections,
+    Guess,
+    guess_cost,
+    learn_corrections,
+    predict_seconds,
+)
+from phasegrid.forecasting import forecast
+from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Work
 
 RECIPE = {"epochs": 10, "batch_size": 100}
 
@@ -20,22 +29,67 @@ SMALL, LARGE = Work(1000, 500, 10, 100, 10_000), Work(1000, 500, 10, 100_000, 10
 
 
 def test_more_work_costs_more() -> None:
-    assert guess_seconds(cell(LARGE), trial()) > guess_seconds(cell(SMALL), trial())
-    assert guess_seconds(cell(SMALL), trial(epochs=20)) > guess_seconds(cell(SMALL), trial())
-    assert guess_seconds(cell(SMALL), trial(batch_size=10)) > guess_seconds(cell(SMALL), trial())
+    assert guess_cost(cell(LARGE), trial()).seconds > guess_cost(cell(SMALL), trial()).seconds
+    assert (
+        guess_cost(cell(SMALL), trial(epochs=20)).seconds > guess_cost(cell(SMALL), trial()).seconds
+    )
+    assert (
+        guess_cost(cell(SMALL), trial(batch_size=10)).seconds
+        > guess_cost(cell(SMALL), trial()).seconds
+    )
 
 
 def test_what_says_nothing_costs_the_stated_guess() -> None:
-    assert guess_seconds(cell(None), trial()) == UNKNOWN_S
-    assert guess_seconds(cell(SMALL), MetricJob("k", Part("mine", 1, {}), ("a",))) == UNKNOWN_S
+    assert guess_cost(cell(None), trial()).seconds == UNKNOWN_S
+    assert guess_cost(cell(SMALL), MetricJob("k", Part("mine", 1, {}), ("a",))).seconds == UNKNOWN_S
 
 
 def test_predictions_follow_measurements() -> None:
-    guess = guess_seconds(cell(SMALL), trial())
-    learned = learn_corrections({"trial": [(guess, 3 * guess)] * 5})
-    assert learned.factor["trial"] == pytest.approx(3)
-    assert predict_seconds(cell(SMALL), trial(), learned) == pytest.approx(3 * guess)
+    guess = guess_cost(cell(SMALL), trial())
+    learned = learn_corrections({"trial": [(guess, 3 * guess.seconds)] * 5})
+    assert predict_seconds(cell(SMALL), trial(), learned) == pytest.approx(3 * guess.seconds)
+    assert learned.of("trial").low == pytest.approx(1)
+    assert learned.of("trial").high == pytest.approx(1)
+
+
+def test_overhead_and_arithmetic_are_told_apart() -> None:
+    """A machine with four times the overhead and twice the speed of the guess."""
+    jobs = [trial(batch_size=size) for size in (10, 50, 250)]
+    guesses = [guess_cost(cell(work), job) for work in (SMALL, LARGE) for job in jobs]
+    timed = [(guess, 4 * guess.overhead_s + guess.arithmetic_s / 2) for guess in guesses]
+    learned = learn_corrections({"trial": timed}).of("trial")
+    assert learned.overhead == pytest.approx(4)
+    assert learned.arithmetic == pytest.approx(0.5)
+
+
+def test_one_size_of_network_gives_one_factor() -> None:
+    guess = Guess(1.0, 3.0)
+    learned = learn_corrections({"trial": [(guess, 8.0 + 0.1 * i) for i in range(5)]}).of("trial")
+    assert learned.overhead == learned.arithmetic == pytest.approx(8.2 / 4)
+    assert learned.low < 1 < learned.high
+
+
+def test_no_part_of_a_job_is_ever_predicted_to_take_negative_time() -> None:
+    timed = [(Guess(1.0, 0.1), 0.1), (Guess(1.0, 10.0), 30.0), (Guess(1.0, 30.0), 100.0)]
+    learned = learn_corrections({"trial": timed}).of("trial")
+    assert min(learned.overhead, learned.arithmetic) > 0
 
 
 def test_two_measurements_are_too_few_to_learn_from() -> None:
-    assert learn_corrections({"trial": [(1.0, 9.0)] * 2}) == Corrections()
+    assert learn_corrections({"trial": [(Guess(1.0), 9.0)] * 2}) == Corrections()
+
+
+def test_a_forecast_of_what_was_never_timed_says_how_little_it_knows() -> None:
+    plan = Plan("s", None, None, (Cell(0, (), None, None, (trial(),), (), SMALL),))
+    found = forecast(plan, (), Corrections(), 1, 32)
+    assert found.work.low == pytest.approx(found.work.expected / UNTRIED)
+    assert found.work.high == pytest.approx(found.work.expected * UNTRIED)
+    assert found.makespan == found.work
+    assert found.num_timings == 0
+
+
+def test_a_forecast_is_of_what_is_missing() -> None:
+    plan = Plan("s", None, None, (Cell(0, (), None, None, (trial(),), (), SMALL),))
+    found = forecast(plan, {"a"}, Corrections(), 2, 32)
+    assert found.num_packs == 0
+    assert found.work.expected == found.makespan.expected == 0
