@@ -21,7 +21,7 @@ from phasegrid.jobs import Json, Trial, content_key, stream_seed
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots
 from phasegrid.recipe import Recipe
-from phasegrid.stacking import MemberState, Stack, Strategy
+from phasegrid.stacking import MemberState, Stack, Strategy, why_not_vmap
 from phasegrid.stacking_rules import recipe_of
 from phasegrid.weights import parameters_vector
 
@@ -80,7 +80,8 @@ def measure_choice(
 ) -> tuple[Choice, list[Timing]]:
     """Choose for trials like this one, by timing; also return what was timed.
 
-    Sentence pairs and networks that have no stacked form loop, without a measurement.
+    Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and networks that cannot be stacked at
+    all, loop without a measurement.
     """
     alone = Choice("loop", 1)
     if data.tokens is not None:
@@ -89,23 +90,31 @@ def measure_choice(
     module = build_model(
         trial.model, data.input_shape, data.num_classes, seed=stream_seed(trial.seed, "init")
     ).to(device)
+    stacked: Strategy = "fused"
+    blueprint = None
     try:
         blueprint = read_architecture(module)
     except NotFusableError:
-        return alone, []
+        stacked = "vmap"
+        if why_not_vmap(module) is not None:
+            return alone, []
     state = _fresh_state(recipe, module)
 
     def seconds(strategy: Strategy, size: int) -> float:
         stack = Stack(module, [state] * size, strategy, blueprint if strategy == "fused" else None)
         return _seconds_per_update(stack, data, recipe) / size
 
-    return search(seconds)
+    return search(seconds, stacked)
 
 
-def search(seconds: Callable[[Strategy, int], float]) -> tuple[Choice, list[Timing]]:
-    """Choose from timings: `seconds(strategy, size)` takes a measurement, per member and update.
+def search(
+    seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
+) -> tuple[Choice, list[Timing]]:
+    """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)` takes a measurement, per
+    member and update.
 
-    Sizes are doubled, up to `LARGEST`, until a stack is slower than the best so far, memory ends, or the time for measuring does.
+    A network that fails under vmap when it is tried loops. Sizes are doubled, up to `LARGEST`, until a stack is slower than
+    the best so far, memory ends, or the time for measuring does.
     """
     timings = [Timing("loop", 1, seconds("loop", 1))]
     best, size = timings[0], 2
@@ -115,8 +124,12 @@ def search(seconds: Callable[[Strategy, int], float]) -> tuple[Choice, list[Timi
         if spent > BUDGET_S:
             break
         try:
-            timing = Timing("fused", size, seconds("fused", size))
+            timing = Timing(stacked, size, seconds(stacked, size))
         except torch.OutOfMemoryError:
+            break
+        except RuntimeError:  # code that torch.func cannot transform shows when it runs
+            if stacked != "vmap":
+                raise
             break
         timings.append(timing)
         if timing.seconds < GAIN * best.seconds:
@@ -136,7 +149,7 @@ def to_record(choice: Choice, timings: list[Timing]) -> Json:
 def from_record(record: Json) -> Choice | None:
     """Return the choice of a record of `to_record`; None if it is anything else."""
     choice = record.get("choice") if isinstance(record, dict) else None
-    if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "fused"):
+    if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
         return None
     size = choice.get("stack_size")
     return Choice(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None

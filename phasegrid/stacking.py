@@ -173,7 +173,7 @@ def choose_strategy(
         ValueError: if ``vmap`` was asked for and the network has dropout or BatchNorm with a cumulative average.
     """
     if asked == "vmap":
-        trouble = _why_not_vmap(module)
+        trouble = why_not_vmap(module)
         if trouble:
             raise ValueError(f"strategy vmap cannot train {type(module).__name__}: {trouble}")
         return "vmap", None
@@ -212,7 +212,8 @@ def products(module: nn.Module, example: Tensor) -> int:
     return total
 
 
-def _why_not_vmap(module: nn.Module) -> str | None:
+def why_not_vmap(module: nn.Module) -> str | None:
+    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known against it."""
     for name, m in module.named_modules():
         if isinstance(m, _DROPOUT) and m.p > 0:
             return f"{name} is dropout, whose draws would depend on the pack"

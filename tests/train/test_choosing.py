@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_support import MLP, SMALL_CNN, make_data, make_trial
+from torch import Tensor, nn
+from train_support import CLASSES, MLP, SMALL_CNN, make_data, make_trial
 
 from phasegrid import choosing, work
 from phasegrid.choosing import (
@@ -80,7 +81,7 @@ def test_a_measurement_times_real_updates(model: Part) -> None:
 def test_a_record_gives_back_its_choice_and_anything_else_none() -> None:
     choice = Choice("fused", 8)
     assert from_record(to_record(choice, [])) == choice
-    for other in (None, 3, {}, {"choice": {"strategy": "vmap", "stack_size": 2}}, {"choice": {}}):
+    for other in (None, 3, {}, {"choice": {"strategy": "other", "stack_size": 2}}, {"choice": {}}):
         assert from_record(other) is None
     assert from_record({"choice": {"strategy": "fused", "stack_size": 0}}) is None
 
@@ -137,3 +138,39 @@ def test_a_damaged_timing_is_as_none(tmp_path: Path) -> None:
     (file,) = (tmp_path / "store" / "meta" / "timings").iterdir()
     file.write_text("{", encoding="utf-8")
     assert store.read_timing(key) is None
+
+
+class Odd(nn.Module):
+    """Stackable by torch.func alone: a layer that has no grouped kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, CLASSES) / 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sin() @ self.weight
+
+
+def test_a_network_without_grouped_kernels_is_timed_under_vmap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "build_model", lambda *_args, **_kwargs: Odd())
+    choice, timings = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
+    assert {t.strategy for t in timings} == {"loop", "vmap"}
+    assert choice.strategy in ("loop", "vmap")
+
+
+def test_a_network_that_cannot_be_stacked_loops_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Dropout(0.5))
+    monkeypatch.setattr(choosing, "build_model", lambda *_args, **_kwargs: network)
+    found = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
+    assert found == (Choice("loop", 1), [])
+
+
+def test_code_that_vmap_cannot_run_loops() -> None:
+    def seconds(strategy: Strategy, _size: int) -> float:
+        if strategy == "vmap":
+            raise RuntimeError("data-dependent control flow")
+        return 1e-3
+
+    assert search(seconds, "vmap")[0] == Choice("loop", 1)
