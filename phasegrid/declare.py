@@ -93,9 +93,11 @@ class Metric:
 
     ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode, in the order
     of the job's trials), the data set, and a generator seeded from the job's key; a row maps column names to values.
-    `compute_many(models, groups, data, rngs, **args) -> list[list[row]]`, where a metric has it, does
-    several jobs of one cell at once (all pairs from one product): `groups` are tuples of indices into `models`.
-    `pairs` is the default choice of pairs. `heavy` metrics train something and get a pack of their own.
+    `compute_many(models, groups, data, rngs, **args) -> list[row | list[row]] | None`, where a metric has it, does
+    several jobs at once (all pairs from one product): `groups` are tuples of indices into `models`. It returns None where
+    nothing is gained, and each job is then computed, and stored, by itself.
+    `pairs` is the default choice of pairs. `heavy` metrics train something and get a pack of their own, or
+    one for all of a cell that `compute_many` can do.
     """
 
     over: Literal["trial", "pair", "cell"]

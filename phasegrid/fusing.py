@@ -78,7 +78,7 @@ def fuse(
     """Return the stacked forward pass in train mode, inputs (M, B, *S) to logits (M, B, C).
 
     `parameters` and `buffers` hold tensors stacked along a first dimension M by the names of the module; they are
-    read at each call, and running statistics are updated in place.
+    read at each call, and running statistics are updated in place. Statistics that `buffers` does not hold are not kept.
 
     Raises:
         NotFusableError: if some part has no stacked form.
@@ -143,7 +143,9 @@ class _Builder:
             return self._flatten(node)
         elif isinstance(module, ELEMENTWISE) or _is_idle_dropout(module):
             source = self._source(node, 0, None)
-            return self._push(module, (source,), self.layouts[source])
+            in_place = isinstance(module, nn.ReLU) and self._is_spent(node.args[0])
+            function = torch.relu_ if in_place else module
+            return self._push(function, (source,), self.layouts[source])
         raise NotFusableError(f"{name} ({module}) has no stacked form")
 
     def _function(self, node: fx.Node) -> int:
@@ -179,6 +181,13 @@ class _Builder:
         self.layouts.append(to)
         return len(self.steps)
 
+    def _is_spent(self, argument: object) -> bool:
+        """Say whether a value may be overwritten: one use only, and of a layer whose backward pass needs its input alone."""
+        if not isinstance(argument, fx.Node) or argument.op != "call_module":
+            return False
+        makers = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+        return isinstance(self.modules[str(argument.target)], makers) and len(argument.users) == 1
+
     def _flatten(self, node: fx.Node) -> int:
         return self._push(lambda x: x.flatten(2), (self._source(node, 0, "members"),), "members")
 
@@ -194,34 +203,31 @@ class _Builder:
         return apply
 
     def _convolution(self, name: str, module: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-        weight, bias = self.parameters.get(f"{name}.weight"), self.parameters.get(f"{name}.bias")
+        weight, bias = (_in_a_row(self.parameters.get(f"{name}.{k}")) for k in ("weight", "bias"))
         groups = self.num_members * module.groups
         stride, padding, dilation = module.stride, module.padding, module.dilation
 
         def apply(x: Tensor) -> Tensor:
-            assert weight is not None
-            flat = None if bias is None else bias.flatten()
-            return functional.conv2d(
-                x, weight.flatten(0, 1), flat, stride, padding, dilation, groups
-            )
+            kernel = weight()
+            assert kernel is not None
+            return functional.conv2d(x, kernel, bias(), stride, padding, dilation, groups)
 
         return apply
 
     def _batch_norm(
         self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, momentum: float
     ) -> Callable[[Tensor], Tensor]:
-        weight, bias = self.parameters.get(f"{name}.weight"), self.parameters.get(f"{name}.bias")
+        weight, bias = (_in_a_row(self.parameters.get(f"{name}.{k}")) for k in ("weight", "bias"))
         keys = ("running_mean", "running_var", "num_batches_tracked")
         mean, variance, count = (self.buffers.get(f"{name}.{key}") for key in keys)
         eps = module.eps
 
         def apply(x: Tensor) -> Tensor:
-            assert mean is not None
-            assert variance is not None
+            gain, shift = weight(), bias()
+            if mean is None or variance is None:
+                return functional.batch_norm(x, None, None, gain, shift, True, momentum, eps)
             assert count is not None
             count.add_(1)
-            gain = None if weight is None else weight.flatten()
-            shift = None if bias is None else bias.flatten()
             running = mean.view(-1), variance.view(-1)
             return functional.batch_norm(x, *running, gain, shift, True, momentum, eps)
 
@@ -239,6 +245,23 @@ def side_by_side(x: Tensor) -> Tensor:
 def members_first(x: Tensor, num_members: int) -> Tensor:
     """Bring (B, M C, ...) to (M, B, C, ...), a view."""
     return x.view(len(x), num_members, -1, *x.shape[2:]).transpose(0, 1)
+
+
+def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
+    """Return how to get a stacked parameter (M, C, ...) as (M C, ...), contiguous, at each call.
+
+    (With strided gains torch 2.15 gives wrong BatchNorm gradients of channels_last inputs on a CPU.) A leaf that has its
+    gradient already becomes another leaf over the same numbers and the same gradient, once, so that no view is taken, and
+    differentiated, at each call.
+    """
+    if stacked is None:
+        return lambda: None
+    if stacked.is_leaf and stacked.grad is not None and stacked.is_contiguous():
+        leaf = stacked.detach().flatten(0, 1).requires_grad_()
+        leaf.grad = stacked.grad.flatten(0, 1)
+        if leaf.grad.data_ptr() == stacked.grad.data_ptr():
+            return lambda: leaf
+    return lambda: stacked.flatten(0, 1).contiguous()
 
 
 def _is_idle_dropout(module: nn.Module) -> bool:

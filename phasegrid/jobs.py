@@ -98,13 +98,15 @@ class Trial:
 class MetricJob:
     """One measurement: a metric with its arguments, over trials named by their keys.
 
-    A `heavy` one trains something and gets a pack of its own (a matter of scheduling: it is not in the key).
+    A `heavy` one trains something: it gets a pack of its own, or, where a metric can do them `together`, one with the others of
+    its cell (a matter of scheduling: neither is in the key).
     """
 
     key: str
     metric: Part
     trials: tuple[str, ...]
     heavy: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""Shape training packs for the workers there are: split the long ones, join small neighbours. Pure, no torch.
+"""Shape packs for the workers there are: split the long ones, join small neighbours that train. Pure, no torch.
 
 Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one shape by one kind of update
 (`phasegrid.stacking_rules`), so that their trials can share kernels as the seeds of one cell do. What packing costs is
 parallelism: a pack is done by one worker. So packs grow only while enough of them are left for every worker, and the
-seeds of a cell part where their training together would be what all others wait for in the end.
+seeds of a cell part where their training together would be what all others wait for in the end. So do the heavy measurements of
+a cell that could be done together.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from phasegrid.jobs import Pack, Trial, content_key
+from phasegrid.jobs import MetricJob, Pack, Trial, content_key
 from phasegrid.stacking_rules import pack_signature
 
 PACKS_A_WORKER = 4
@@ -22,13 +23,13 @@ MAX_DATASETS = 4
 
 
 def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pack]:
-    """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training; others stay as they are.
+    """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training, and split heavy measurements.
 
     A pack that costs more is split, down to single trials; packs that can train as one are joined, in order, up to that cost and
     `pack_size` trials, and count as of their first cell.
     """
     training = [pack for pack in packs if pack.kind == "train"]
-    largest_s = sum(pack.cost_s for pack in training) / (PACKS_A_WORKER * max(1, workers))
+    largest_s = _share_s(training, workers)
     open_packs: dict[str, list[Pack]] = {}
     joined: list[Pack] = []
     for pack in [part for whole in training for part in _split(whole, largest_s)]:
@@ -39,16 +40,56 @@ def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pac
             group.clear()
         group.append(pack)
     joined += [_joined(group) for group in open_packs.values() if group]
-    return joined + [pack for pack in packs if pack.kind != "train"]
+    return joined + [pack for pack in split_heavy(packs, workers) if pack.kind != "train"]
+
+
+def split_heavy(packs: Sequence[Pack], workers: int) -> list[Pack]:
+    """Split packs of heavy measurements that cost more than 1/(`PACKS_A_WORKER` x `workers`) of all work, down to single jobs.
+
+    Each part needs the trials of its own jobs only. Packs that hold anything else stay as they are.
+    """
+    largest_s = _share_s(packs, workers)
+    parts: list[Pack] = []
+    for pack in packs:
+        jobs = pack.metric_jobs
+        if jobs and all(job.heavy for job in jobs):
+            bounds = _cuts(len(jobs), pack.cost_s, largest_s)
+            parts += [_part_measuring(pack, jobs[a:b]) for a, b in pairwise(bounds)]
+        else:
+            parts.append(pack)
+    return parts
+
+
+def _share_s(packs: Sequence[Pack], workers: int) -> float:
+    return sum(pack.cost_s for pack in packs) / (PACKS_A_WORKER * max(1, workers))
+
+
+def _cuts(count: int, cost_s: float, largest_s: float) -> list[int]:
+    """Return the bounds that cut `count` equal jobs of `cost_s` into parts of about `largest_s`."""
+    if cost_s <= largest_s or count == 1:
+        return [0, count]
+    parts = min(count, math.ceil(cost_s / largest_s)) if largest_s > 0 else count
+    return [round(i * count / parts) for i in range(parts + 1)]
 
 
 def _split(pack: Pack, largest_s: float) -> list[Pack]:
-    count = len(pack.trials)
-    if pack.cost_s <= largest_s or count == 1:
-        return [pack]
-    parts = min(count, math.ceil(pack.cost_s / largest_s)) if largest_s > 0 else count
-    bounds = [round(i * count / parts) for i in range(parts + 1)]
+    bounds = _cuts(len(pack.trials), pack.cost_s, largest_s)
     return [_part(pack, pack.trials[a:b]) for a, b in pairwise(bounds)]
+
+
+def _part_measuring(pack: Pack, jobs: tuple[MetricJob, ...]) -> Pack:
+    """Return a pack of some of a pack's measurements, which costs in proportion."""
+    if len(jobs) == len(pack.metric_jobs):
+        return pack
+    needs = tuple(dict.fromkeys(key for job in jobs for key in job.trials))
+    return replace(
+        pack,
+        key=content_key("pack", 1, [job.key for job in jobs]),
+        metric_jobs=jobs,
+        trials=tuple(trial for trial in pack.trials if trial.key in needs),
+        needs=needs,
+        cost_s=pack.cost_s * len(jobs) / len(pack.metric_jobs),
+    )
 
 
 def _fits(group: Sequence[Pack], largest_s: float, pack_size: int) -> bool:

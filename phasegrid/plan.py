@@ -98,9 +98,10 @@ def make_packs(
 ) -> list[Pack]:
     """Group the jobs that are not stored into packs.
 
-    Missing trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, and
-    each heavy job is a pack of its own; light packs of neighbouring cells whose trials are all
-    stored already are joined up to `measure_s` predicted seconds. A key that two cells share is packed once.
+    Missing trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, so are the
+    heavy jobs of one metric that can do several together, and any other heavy job is a pack of its own. Small packs of
+    neighbouring cells whose trials are all stored already are joined up to `measure_s` predicted seconds. A key that two
+    cells share is packed once.
     """
     seen = set(stored)
     packs: list[Pack] = []
@@ -157,13 +158,14 @@ def _train_pack(cell: Cell, trials: Sequence[Trial], cost: CostOf) -> Pack:
 
 
 def _measure_packs(cell: Cell, jobs: Sequence[MetricJob], cost: CostOf) -> list[Pack]:
-    groups = [[job] for job in jobs if job.heavy]
-    light = [job for job in jobs if not job.heavy]
-    if light:
-        groups.append(light)
+    groups: dict[str | int, list[MetricJob]] = {}
+    for job in jobs:
+        # a part is one object for all jobs of a request: the same metric with the same arguments
+        kind = (id(job.metric) if job.together else job.key) if job.heavy else "light"
+        groups.setdefault(kind, []).append(job)
     by_key = {trial.key: trial for trial in cell.trials}
     packs = []
-    for group in groups:
+    for group in groups.values():
         needs = tuple(dict.fromkeys(key for job in group for key in job.trials))
         packs.append(
             Pack(
@@ -241,7 +243,7 @@ class _Texts:
         for group in self._members(request, seeds):
             keys = tuple([trials[i].key for i in group])
             key = text_key(head + '","'.join(keys) + '"]}]')
-            jobs.append(MetricJob(key, part, keys, request.heavy))
+            jobs.append(MetricJob(key, part, keys, request.heavy, request.together))
         return jobs
 
     def _members(self, request: MetricRequest, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:

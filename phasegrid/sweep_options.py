@@ -184,7 +184,14 @@ def _metric(
     _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", notebook)
     part = make_part(identity(name), metric.version, metric.args, resolved)
     return MetricRequest(
-        part.name, part, metric.over, pairs, modes, metric.heavy, metric.min_trials
+        part.name,
+        part,
+        metric.over,
+        pairs,
+        modes,
+        metric.heavy,
+        metric.min_trials,
+        together=metric.compute_many is not None,
     )
 
 

@@ -25,7 +25,7 @@ class Axis:
 class MetricRequest:
     """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell,
     None: all) is
-    for metrics of cells."""
+    for metrics of cells. `together`: several jobs of a cell can be done by one call."""
 
     name: str
     part: Part
@@ -34,6 +34,7 @@ class MetricRequest:
     modes: int | None
     heavy: bool
     min_trials: int
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from phasegrid.cost import Corrections, predict_seconds
 from phasegrid.jobs import Cell, MetricJob, Pack, Trial
 from phasegrid.makespan import simulate_makespan
-from phasegrid.packing import MAX_DATASETS, PACKS_A_WORKER, shape_packs
+from phasegrid.packing import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan
 from phasegrid.stacking_rules import pack_signature
 from phasegrid.sweep import load_sweep
@@ -105,10 +105,63 @@ def test_parts_hold_every_seed_once_in_order_and_share_the_cost(tmp_path: Path) 
     assert len({p.key for p in parts}) == len(parts)
 
 
+CURVES = "metrics: [accuracy, {connectivity: {pairs: all}}, {simplex: {}}]"
+
+
+def curves_of(tmp_path: Path, seeds: int = 4) -> list[Pack]:
+    text = SWEEP.replace("PARAM", "train.lr").replace("VALUES", "[0.1, 0.2]")
+    text = text.replace("metrics: [accuracy]", CURVES).replace("seeds: 3", f"seeds: {seeds}")
+    path = tmp_path / "curves.yaml"
+    path.write_text(text, encoding="utf-8")
+    return make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
+
+
+def heavy(packs: list[Pack]) -> list[Pack]:
+    return [p for p in packs if p.metric_jobs and p.metric_jobs[0].metric.name == "connectivity"]
+
+
+@pytest.mark.parametrize(("workers", "sizes"), [(1, {6}), (4, {3}), (64, {1})])
+def test_curves_part_where_together_they_would_be_waited_for(
+    tmp_path: Path, workers: int, sizes: set[int]
+) -> None:
+    packs = curves_of(tmp_path)  # 4 cells of 4 trainings, 4 accuracies, 6 curves and a simplex
+    assert sum(p.cost_s for p in packs) == 60
+    assert {len(p.metric_jobs) for p in heavy(packs)} == {6}
+    for found in (shape_packs(packs, workers, 32), split_heavy(packs, workers)):
+        assert {len(p.metric_jobs) for p in heavy(found)} == sizes
+        assert sorted(key for p in found for key in p.job_keys()) == sorted(
+            key for p in packs for key in p.job_keys()
+        )
+        assert sum(p.cost_s for p in found) == pytest.approx(60)
+        assert len({p.key for p in found}) == len(found)
+
+
+def test_a_part_waits_for_the_trainings_of_its_own_curves_only(tmp_path: Path) -> None:
+    parts = heavy(split_heavy(curves_of(tmp_path), 64))
+    assert len(parts) == 4 * 6
+    for pack in parts:
+        (job,) = pack.metric_jobs
+        assert pack.needs == job.trials
+        assert {trial.key for trial in pack.trials} == set(job.trials)
+
+
+def test_light_measurements_and_single_heavy_ones_are_never_split(tmp_path: Path) -> None:
+    packs = curves_of(tmp_path)
+    others = [p for p in packs if p not in heavy(packs)]
+    assert others
+    assert [p for p in split_heavy(packs, 64) if p in others] == others
+
+
+ALL_CURVES = "metrics=[accuracy, {connectivity: {pairs: all}}]"
+
+
+@pytest.mark.parametrize("overrides", [(), (ALL_CURVES,)], ids=["as it is", "ten curves a cell"])
 @pytest.mark.parametrize("slots", [1, 8, 64])
-def test_the_standard_grid_ends_within_a_tenth_of_the_lower_bound(slots: int) -> None:
+def test_the_standard_grid_ends_within_a_tenth_of_the_lower_bound(
+    slots: int, overrides: tuple[str, ...]
+) -> None:
     """Lower bound: all work shared equally, or the longest job with what must follow it, whichever is longer."""
-    plan = make_plan(load_sweep(SWEEPS / "taxonomy" / "f02.yaml"))
+    plan = make_plan(load_sweep(SWEEPS / "taxonomy" / "f02.yaml", overrides))
 
     def seconds(cell: Cell, job: Trial | MetricJob) -> float:
         return predict_seconds(cell, job, Corrections())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid.jobs import Cell, MetricJob, Trial, content_key
+from phasegrid.jobs import Cell, MetricJob, Trial, canonical_json, content_key
 from phasegrid.makespan import simulate_makespan
 from phasegrid.plan import all_keys, choose_pairs, make_packs, make_plan, plan_hash
 from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
@@ -117,12 +117,23 @@ def test_packs_hold_every_missing_job_once(tmp_path: Path) -> None:
         assert sorted(packed) == sorted(keys - stored)
 
 
-def test_heavy_jobs_get_a_pack_of_their_own_and_seeds_train_together(tmp_path: Path) -> None:
+def test_heavy_jobs_of_a_cell_share_a_pack_where_their_metric_can_do_them_together(
+    tmp_path: Path,
+) -> None:
     packs = make_packs(plan_of(tmp_path), set(), one_second)
     assert [len(p.trials) for p in packs if p.kind == "train"] == [3] * 6
     heavy = [p for p in packs if any(job.heavy for job in p.metric_jobs)]
-    assert len(heavy) == 6 * 4
-    assert all(len(p.metric_jobs) == 1 for p in heavy)
+    found = [(p.metric_jobs[0].metric.name, len(p.metric_jobs), len(p.needs)) for p in heavy]
+    assert found == [("connectivity", 3, 3), ("simplex", 1, 2)] * 6
+
+
+def test_heavy_jobs_with_other_arguments_do_not_share_a_pack(tmp_path: Path) -> None:
+    both = "{connectivity: {epochs: 2, pairs: ring}}, {connectivity: {epochs: 3, pairs: ring}}"
+    text = SWEEP.replace("{connectivity: {epochs: 2, pairs: ring}}", both)
+    packs = make_packs(plan_of(tmp_path, text), set(), one_second)
+    curves = [p for p in packs if any(j.metric.name == "connectivity" for j in p.metric_jobs)]
+    assert len(curves) == 6 * 2
+    assert all(len({canonical_json(j.metric.args) for j in p.metric_jobs}) == 1 for p in curves)
 
 
 def test_small_measurements_of_stored_trials_are_joined(tmp_path: Path) -> None:

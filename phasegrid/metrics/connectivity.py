@@ -12,6 +12,7 @@ error, and a number that needs them is null.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
+from phasegrid.metrics.curve_stacking import choose_stacks, train_bends_together
 from phasegrid.metrics.curve_training import train_bends
 from phasegrid.metrics.curves import curve_length, place_points, stack_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
@@ -46,26 +48,61 @@ def compute(
             initialised anew.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    if len(models) != 2:
-        raise MetricError(f"mode connectivity is between two models, got {len(models)}")
-    vertices = place_vertices(models, settings, rng)
-    flat = live_network(models[0])
-    evaluator = make_evaluator(
-        flat.module, data, settings.refresh_examples, settings.batch_size, rng
+    curve = _begin(models, data, settings, rng)
+    loss = train_bends(
+        curve.flat, curve.vertices, data.train_inputs, data.train_labels, settings, rng
     )
-    final_loss = train_bends(flat, vertices, data.train_inputs, data.train_labels, settings, rng)
-    t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    measured = measure_curve(flat, vertices, t, settings, evaluator)
-    length = curve_length(settings.curve, vertices)
-    distance = l2_distance(vertices[0], vertices[-1])
-    return {
-        **_connectivity_columns(t.tolist(), measured),
-        "length": finite_or_none(length),
-        "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
-        "end_residual_percent": _end_residual(models, data, measured, evaluator),
-        "final_curve_loss": final_loss,
-        "num_bends": settings.bends,
-    }
+    return _row(curve, data, settings, loss)
+
+
+def compute_many(
+    models: Sequence[nn.Module],
+    groups: Sequence[tuple[int, ...]],
+    data: Dataset,
+    rngs: Sequence[torch.Generator],
+    **args: object,
+) -> list[Row] | None:
+    """Measure several pairs, `groups` of indices into `models`, each with its generator; return their rows in order.
+
+    Curves of one architecture train as one stack where that is faster, and a row agrees with that of `compute` to rounding, which grows
+    over many updates. The others are done one after another. None where all would be: nothing is to be gained then. (Points are
+    evaluated one after another: their batches are large enough to keep the device busy.)
+
+    Raises:
+        MetricError: as `compute`, for any of the pairs.
+    """
+    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    stacks = choose_stacks([models[group[0]] for group in groups], data, settings.batch_size)
+    if not stacks:
+        return None
+    rows: dict[int, Row] = {}
+    for blueprint, members in stacks:
+        curves = [_begin([models[k] for k in groups[i]], data, settings, rngs[i]) for i in members]
+        losses = train_bends_together(
+            blueprint,
+            [curve.flat.module for curve in curves],
+            [curve.vertices for curve in curves],
+            data.train_inputs,
+            data.train_labels,
+            settings,
+            [rngs[i] for i in members],
+        )
+        for i, curve, loss in zip(members, curves, losses, strict=True):
+            rows[i] = _row(curve, data, settings, loss)
+    return [
+        rows[i] if i in rows else compute([models[k] for k in group], data, rngs[i], **args)
+        for i, group in enumerate(groups)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A curve and what its points are measured with: ends, vertices (V, P), the network to mix them into."""
+
+    models: Sequence[nn.Module]
+    vertices: Tensor
+    flat: FlatModule
+    evaluator: Evaluator
 
 
 def place_vertices(
@@ -109,6 +146,36 @@ def farthest_from_ends(values: Sequence[float]) -> tuple[float, int]:
     ends = (values[0] + values[-1]) / 2
     index = max(range(len(values)), key=lambda i: abs(ends - values[i]))
     return ends - values[index], index
+
+
+def _begin(
+    models: Sequence[nn.Module], data: Dataset, settings: ConnectivityArgs, rng: torch.Generator
+) -> _Curve:
+    """Draw what comes before training, in the order that makes a row what it is."""
+    if len(models) != 2:
+        raise MetricError(f"mode connectivity is between two models, got {len(models)}")
+    vertices = place_vertices(models, settings, rng)
+    flat = live_network(models[0])
+    evaluator = make_evaluator(
+        flat.module, data, settings.refresh_examples, settings.batch_size, rng
+    )
+    return _Curve(models, vertices, flat, evaluator)
+
+
+def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:
+    """Measure a curve whose bends are trained."""
+    t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+    measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator)
+    length = curve_length(settings.curve, curve.vertices)
+    distance = l2_distance(curve.vertices[0], curve.vertices[-1])
+    return {
+        **_connectivity_columns(t.tolist(), measured),
+        "length": finite_or_none(length),
+        "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
+        "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
+        "final_curve_loss": final_loss,
+        "num_bends": settings.bends,
+    }
 
 
 def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:

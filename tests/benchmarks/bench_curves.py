@@ -1,18 +1,24 @@
-"""A step of curve training: in place into live parameters, against the twin-architecture way.
+"""A step of curve training: in place into live parameters, against the twin-architecture way; five curves as one stack.
 
 ResNet18 of width 4, 3 x 32 x 32 inputs, batch 32, quadratic Bezier curve, one thread, steps interleaved, medians. The twin keeps
 every parameter three times and computes the weights at t inside each layer under autograd (Garipov et al. 2018, published code).
+
+Stacks: five curves of one cell in batches of 128, trained as one stack against one after another; processor time of this one
+thread, interleaved, the best of several, without the evaluation of points.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
+from phasegrid.metrics.curve_stacking import train_bends_together
 from phasegrid.metrics.curve_training import train_bends
 from phasegrid.metrics.curves import stack_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
@@ -22,6 +28,7 @@ from tests.metric_oracles_curves import CurveTwin, curve_coefficients
 
 WIDTH, BATCH, STEPS, ROUNDS = 4, 32, 4, 15
 WEIGHT_DECAY = 5e-4
+PAIRS, STACK_ROUNDS = 5, 7
 
 
 def main() -> list[str]:
@@ -44,10 +51,50 @@ def main() -> list[str]:
             run()
             seconds[name].append((time.perf_counter() - started) / STEPS)
     ours, peer = statistics.median(seconds["in_place"]), statistics.median(seconds["twin"])
+    mlps = [Part("mlp", 1, {"width": w, "depth": 2, "activation": "relu"}) for w in (16, 64)]
     return [
         f"curves: twin architecture / in place, ResNet18 w{WIDTH} batch {BATCH}, a step: {peer / ours:.2f}x "
-        f"({1e3 * peer:.1f} ms / {1e3 * ours:.1f} ms; target 1.3x)"
+        f"({1e3 * peer:.1f} ms / {1e3 * ours:.1f} ms; target 1.3x)",
+        _stack_line("MLP w16 on 8x8", mlps[0], (1, 8, 8), 1280, 5),
+        _stack_line("MLP w64 on 8x8", mlps[1], (1, 8, 8), 1280, 5),
+        _stack_line(f"ResNet18 w{WIDTH} on 8x8", part, (3, 8, 8), 512, 1),
     ]
+
+
+def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs: int) -> str:
+    """Return the ratio of training `PAIRS` curves one after another to training them as one stack."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(num, *shape, generator=generator)
+    labels = torch.randint(10, (num,), generator=generator)
+    models = [build_model(part, shape, 10, seed) for seed in range(PAIRS + 1)]
+    settings = ConnectivityArgs(epochs=epochs)
+    flats = [live_network(model) for model in models[:-1]]
+    ends = [stack_vertices(pair) for pair in pairwise(models)]
+    begun = [torch.stack([e[0], e.mean(dim=0), e[1]]) for e in ends]
+    blueprint = read_architecture(models[0])
+
+    def one_by_one(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
+        for flat, own, rng in zip(flats, vertices, rngs, strict=True):
+            train_bends(flat, own, inputs, labels, settings, rng)
+
+    def stacked(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
+        modules = [flat.module for flat in flats]
+        train_bends_together(blueprint, modules, vertices, inputs, labels, settings, rngs)
+
+    seconds: dict[str, list[float]] = {"one_by_one": [], "stacked": []}
+    for _ in range(STACK_ROUNDS):
+        for key, run in (("one_by_one", one_by_one), ("stacked", stacked)):
+            vertices = [own.clone() for own in begun]
+            rngs = [torch.Generator().manual_seed(i) for i in range(PAIRS)]
+            started = time.process_time()
+            run(vertices, rngs)
+            seconds[key].append(time.process_time() - started)
+    peer, ours = min(seconds["one_by_one"]), min(seconds["stacked"])
+    steps = epochs * (num // settings.batch_size)
+    return (
+        f"curves: {PAIRS} one after another / as one stack, {name}, batch 128, an update of all: {peer / ours:.2f}x "
+        f"({1e3 * peer / steps:.2f} ms / {1e3 * ours / steps:.2f} ms)"
+    )
 
 
 def _in_place(
