@@ -185,6 +185,16 @@ def _simplex(work: Work, args: dict[str, Any], _: int) -> Guess:
     return steps + 2 * int(args["eval_samples"]) * _evaluation(work)
 
 
+def _slice(work: Work, args: dict[str, Any], _: int) -> Guess:
+    asked = work.num_train if args["examples"] is None else int(args["examples"])
+    tested = min(asked, work.num_test) if args["test"] else 0
+    point = _passes(work, min(asked, work.num_train) + tested, 128, 1)
+    if args["batch_norm"] == "refreshed":
+        point = point + _passes(work, min(int(args["refresh_examples"]), work.num_train), 500, 1)
+    points: int = int(args["points"]) ** int(args["dimensions"])
+    return points * point
+
+
 _GUESSES = {
     "accuracy": lambda work, _args, _count: _evaluation(work),
     "distance": lambda work, _args, _count: Guess(1e-3, work.num_parameters * 1e-8),
@@ -192,4 +202,5 @@ _GUESSES = {
     "cka": _cka,
     "connectivity": _curve,
     "simplex": _simplex,
+    "slice": _slice,
 }

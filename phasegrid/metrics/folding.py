@@ -70,6 +70,11 @@ class FoldedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return norm(conv(x)) for a `norm` in eval mode."""
+        y: Tensor = self.conv._conv_forward(x, *self.fold())
+        return y
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the one convolution, differentiable in the parameters of both layers."""
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -80,9 +85,7 @@ class FoldedConvolution(nn.Module):
         bias = scale * shift
         if norm.affine:
             bias = bias + norm.bias
-        weight = conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1))
-        y: Tensor = conv._conv_forward(x, weight, bias)
-        return y
+        return conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias
 
 
 def _can_fold(node: fx.Node, layers: dict[str, nn.Module], calls: Counter[int]) -> bool:

@@ -27,14 +27,15 @@ class Spectrum:
 
     `ritz_values` (m,) ascend; `weights` (m,) are those of the density and sum to 1; `residuals` (m,) are |H y - theta y| for
     unit y, rounding of the vectors' dtype included: an eigenvalue lies within a residual of its Ritz value. All
-    float64, on the CPU. `basis` holds the rows of Q in blocks. `complete`: m = P, the whole spectrum with
-    multiplicities, weights 1/P.
+    float64, on the CPU. `basis` holds the rows of Q in blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz
+    vector in it. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
     """
 
     ritz_values: Tensor
     weights: Tensor
     residuals: Tensor
     basis: tuple[Tensor, ...]
+    coefficients: Tensor
     complete: bool
 
     def error_bound(self) -> float:
@@ -45,6 +46,16 @@ class Spectrum:
         residual = float(self.residuals[-1])
         gap = float(self.ritz_values[-1] - self.ritz_values[-2]) if len(self.residuals) > 1 else 0.0
         return min(residual, residual**2 / gap) if gap > 0 else residual
+
+    def ritz_vector(self, index: int) -> Tensor:
+        """Return the unit Ritz vector (P,) of `ritz_values[index]`, in the dtype of the basis; its sign means nothing."""
+        chosen = self.coefficients[:, index].to(self.basis[0])
+        parts = torch.split(chosen, [len(block) for block in self.basis])
+        vector = torch.zeros_like(self.basis[0][0])
+        for block, part in zip(self.basis, parts, strict=True):
+            vector += block.t() @ part
+        vector /= torch.linalg.vector_norm(vector)
+        return vector
 
 
 def lanczos(
@@ -151,7 +162,7 @@ def _solve(
     leaving = 0.0 if complete else beta
     weights = torch.full_like(theta, 1 / size) if complete else S[0] ** 2
     residuals = torch.hypot(leaving * S[-1], torch.tensor(rounding, dtype=torch.float64))
-    return Spectrum(theta, weights, residuals, basis.blocks(), complete)
+    return Spectrum(theta, weights, residuals, basis.blocks(), S, complete)
 
 
 def _known(spectrum: Spectrum, tolerance: float | None) -> bool:
