@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from phasegrid.errors import ClusterError, PhasegridError, StoreError
+from phasegrid import cli_remote, cli_store
+from phasegrid.cli_options import AsJson, Home, Settings, Storage, SweepFile, load, open_store, talk
+from phasegrid.errors import PhasegridError, StoreError, exit_code
 
 if TYPE_CHECKING:
     from phasegrid.store import Store
-    from phasegrid.sweep import Sweep
 
 app = typer.Typer(
     name="phasegrid",
@@ -25,32 +25,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-talk = Console(stderr=True)
 FIGURES = (".png", ".pdf", ".svg")
-
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the sweep; repeatable."),
-]
-Storage = Annotated[
-    str | None,
-    typer.Option(help="Folder or URL of the store (default: the sweep's, else results)."),
-]
-Home = Annotated[str, typer.Option("--storage", help="Folder or URL of the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
     """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
     try:
         app()
-    except (StoreError, ClusterError) as error:
-        talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(4)
     except PhasegridError as error:
         talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         talk.print("interrupted")
         sys.exit(130)
@@ -59,7 +43,7 @@ def main() -> None:
 @app.command()
 def validate(sweep: SweepFile, settings: Settings = None) -> None:
     """Check a sweep file and list every mistake with its place; touches nothing else."""
-    loaded = _load(sweep, settings)
+    loaded = load(sweep, settings)
     cells, seeds = len(loaded.points), len(loaded.seeds)
     names = ", ".join(request.name for request in loaded.metrics) or "none"
     own = ", ".join(request.name for request in loaded.figures)
@@ -97,7 +81,7 @@ def plan(
     """Show the cells of a sweep, which jobs are done, missing or stale, and the predicted cost."""
     from phasegrid import showing
 
-    loaded = _load(sweep, settings)
+    loaded = load(sweep, settings)
     store = _store_if_any(storage or loaded.storage or "results")
     typer.echo(showing.plan_text(loaded, store, why, slots, as_json))
 
@@ -139,33 +123,22 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
     """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
+    from phasegrid.driver import driver_of, submission_id
     from phasegrid.session import Where, figures_folder, run_sweep
 
-    loaded = _load(sweep, settings)
-    store = _open(storage or loaded.storage or "results", create=True)
-    where = Where(serial, address, max_in_flight, num_cpus, device, strategy)
-    code, new = run_sweep(loaded, store, where, talk, quiet, limit)
-    if plot and code in (0, 1):
-        folder = figures_folder(loaded.name, figures)
-        drawn = [] if new else sorted(folder.glob("*.png"))
-        if drawn:
-            talk.print("nothing new: the figures are up to date", highlight=False)
-        _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
-    raise typer.Exit(code)
-
-
-@app.command()
-def status(
-    sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Name of a sweep; all if omitted.")
-    ] = None,
-    storage: Home = "results",
-    as_json: AsJson = False,
-) -> None:
-    """Show how much of each sweep is stored and what failed; reads the store only."""
-    from phasegrid import showing
-
-    typer.echo(showing.status_text(_open(storage), sweep, as_json))
+    with driver_of(sweep, storage or "results", submission_id()) as driver:
+        loaded = load(sweep, settings)
+        driver.sweep = loaded.name
+        store = open_store(storage or loaded.storage or "results", create=True)
+        where = Where(serial, address, max_in_flight, num_cpus, device, strategy)
+        driver.code, new = run_sweep(loaded, store, where, talk, quiet, limit, driver.stop)
+        if plot and driver.code in (0, 1):
+            folder = figures_folder(loaded.name, figures)
+            drawn = [] if new else sorted(folder.glob("*.png"))
+            if drawn:
+                talk.print("nothing new: the figures are up to date", highlight=False)
+            _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
+    raise typer.Exit(driver.code)
 
 
 @app.command()
@@ -179,7 +152,7 @@ def verify(
     from phasegrid import showing
     from phasegrid.verification import verify as check
 
-    problems = check(_open(storage), sweep, deep=deep)
+    problems = check(open_store(storage), sweep, deep=deep)
     typer.echo(showing.problems_text(problems, as_json))
     raise typer.Exit(1 if problems else 0)
 
@@ -189,7 +162,7 @@ def compact(storage: Home = "results") -> None:
     """Copy the many small files of each table into one, so that reading is fast; deletes nothing."""
     from phasegrid.compaction import compact as copy_tables
 
-    for line in copy_tables(_open(storage)).lines():
+    for line in copy_tables(open_store(storage)).lines():
         typer.echo(line)
 
 
@@ -208,7 +181,7 @@ def query(
     from phasegrid import showing
     from phasegrid.querying import query as ask
 
-    table = ask(_open(storage), sql)
+    table = ask(open_store(storage), sql)
     if output:
         showing.write_table(table, output)
     else:
@@ -236,7 +209,7 @@ def plot(
     """Draw the phase diagram, the grid of curves and the tables of a sweep from the store alone."""
     from phasegrid.session import figures_folder
 
-    store = _open(storage)
+    store = open_store(storage)
     name = _only_sweep(store, sweep)
     _name(
         _draw(
@@ -268,7 +241,7 @@ def compare(
     from analysis.comparison import compare as compare_sweeps
     from phasegrid.session import figures_folder
 
-    a, b = _open(storage), _open(storage_b or storage)
+    a, b = open_store(storage), open_store(storage_b or storage)
     one, other = _only_sweep(a, first), _only_sweep(b, second)
     folder = figures_folder(f"{one}-vs-{other}", output)
     found = compare_sweeps(a.url, one, b.url, other, folder, tuple(formats.split(",")))
@@ -289,8 +262,13 @@ def import_published(
         raise typer.BadParameter(f"{kind!r} is not known; allowed: taxonomy", param_hint="KIND")
     from phasegrid.importing import import_taxonomy
 
-    report = import_taxonomy(csv, _open(storage, create=True), name)
+    report = import_taxonomy(csv, open_store(storage, create=True), name)
     typer.echo(str(report))
+
+
+app.command()(cli_store.gc)
+app.command()(cli_store.doctor)
+cli_remote.add_commands(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -304,22 +282,10 @@ def _version(
         raise typer.Exit
 
 
-def _load(path: Path, settings: list[str] | None) -> "Sweep":
-    from phasegrid.sweep import load_sweep
-
-    return load_sweep(path, settings or ())
-
-
-def _open(url: str, create: bool = False) -> "Store":
-    from phasegrid.store import Store
-
-    return Store.open(url, create=create)
-
-
 def _store_if_any(url: str) -> "Store | None":
     """Open a store for planning; a place where there is none yet holds nothing."""
     try:
-        return _open(url)
+        return open_store(url)
     except StoreError:
         return None
 

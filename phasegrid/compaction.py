@@ -1,7 +1,7 @@
 """Copy the many small files of each table into one, so that reading is fast. Nothing is deleted.
 
 A copy holds the rows of the copy before it and of the files that were not in that one; deleting ``tables/`` and compacting
-again makes it anew. Plans are few and change, so they are not copied.
+again makes it anew, unless the files were deleted since (`collecting`). Plans are few and change, so they are not copied.
 """
 
 import time

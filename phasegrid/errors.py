@@ -58,3 +58,13 @@ class ClusterError(PhasegridError, RuntimeError):
 
 class MetricError(PhasegridError, ValueError):
     """A metric cannot be computed on these models or these arguments."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that ends in `error`: 2 for a user's mistake, 4 for storage and cluster, 130 for
+    Ctrl-C, 1 for anything that should not happen."""
+    if isinstance(error, (StoreError, ClusterError)):
+        return 4
+    if isinstance(error, PhasegridError):
+        return 2
+    return 130 if isinstance(error, KeyboardInterrupt) else 1

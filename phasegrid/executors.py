@@ -2,11 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from phasegrid.jobs import Outcome, Pack
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how a pack is done; nothing here can change an answer beyond rounding.
+
+    `device` None means a GPU if there is one. `threads` is for torch on a CPU. Declared here, where no torch is: a process that
+    only hands out packs need not import it.
+    """
+
+    device: str | None = None
+    threads: int = 1
+    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
+    snapshot_every_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import inspect
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -28,6 +29,15 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR}
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a listing: its name, its size in bytes, and when it was last changed (seconds since 1970), where known."""
+
+    name: str
+    num_bytes: int
+    modified: float | None
+
+
 class Files(Protocol):
     """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there: FileNotFoundError."""
 
@@ -37,6 +47,9 @@ class Files(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """List every file below `folder`, by its name relative to it; nothing if there is no such folder."""
+
+    def entries(self, folder: str) -> list[Entry]:
+        """List every file below `folder` as `names` does, with sizes and times, from one listing."""
 
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`: subfolders end in a slash."""
@@ -109,7 +122,16 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         """List every file below `folder`."""
-        return list(_walk(self.path(folder), ""))
+        return [name for name, _ in _walk(self.path(folder), "")]
+
+    def entries(self, folder: str) -> list[Entry]:
+        """List every file below `folder` with size and time; one that is gone by then is left out."""
+        found = []
+        for name, entry in _walk(self.path(folder), ""):
+            with suppress(FileNotFoundError):
+                status = entry.stat()
+                found.append(Entry(name, status.st_size, status.st_mtime))
+        return found
 
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`."""
@@ -191,6 +213,18 @@ class ObjectFiles:
         except FileNotFoundError:
             return []
 
+    def entries(self, folder: str) -> list[Entry]:
+        """List every file below `folder` with size and time."""
+        prefix = self.path(folder).rstrip("/") + "/"
+        try:
+            found = self.filesystem.find(prefix, detail=True)
+        except FileNotFoundError:
+            return []
+        return [
+            Entry(self._relative(name, prefix), int(info.get("size") or 0), _time_of(info))
+            for name, info in found.items()
+        ]
+
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`."""
         prefix = self.path(folder).rstrip("/") + "/"
@@ -218,9 +252,8 @@ class ObjectFiles:
         return int(self.filesystem.size(self.path(name)))
 
     def modified(self, name: str) -> float | None:
-        """Return None: an object store has no temporary files whose age would matter."""
-        del name
-        return None
+        """Return the time of the last change, as the server tells it."""
+        return _time_of(self.filesystem.info(self.path(name)))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless it exists, in one request where the file system can."""
@@ -259,14 +292,27 @@ class ObjectFiles:
         return found.lstrip("/").removeprefix(prefix.lstrip("/"))
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
+def _time_of(info: Mapping[str, Any]) -> float | None:
+    """Return when an object was last changed from what its file system says of it; each says it in its own words."""
+    for word in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
+        value = info.get(word)
+        if isinstance(value, str) and value:
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
+
+
+def _walk(folder: str, prefix: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
                 else:
-                    yield prefix + entry.name
+                    yield prefix + entry.name, entry
     except FileNotFoundError:
         return
 

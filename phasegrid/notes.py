@@ -3,10 +3,11 @@ measured timings. JSON text.
 
 meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
+meta/collected.json               the tables whose compacted copy is the only copy of some rows
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from phasegrid.errors import StoreError
 from phasegrid.figure_requests import FigureRequest
@@ -14,6 +15,8 @@ from phasegrid.figure_sections import figures_text, parse_figures
 from phasegrid.files import Files
 from phasegrid.jobs import Json, Part, content_key
 from phasegrid.shards import checked_key
+
+_COLLECTED = "meta/collected.json"
 
 
 def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
@@ -85,6 +88,28 @@ def read_timing(files: Files, key: str) -> Json:
     except ValueError:
         return None
     return record
+
+
+def put_collected(files: Files, tables: Collection[str]) -> None:
+    """Write which tables have rows that only their compacted copy holds."""
+    data = json.dumps(sorted(tables)).encode()
+    files.replace(_COLLECTED, lambda file: file.write(data))
+
+
+def read_collected(files: Files) -> set[str]:
+    """Return the tables that have rows that only their compacted copy holds.
+
+    Raises:
+        StoreError: naming the file, if it is damaged.
+    """
+    data = _read_if_any(files, _COLLECTED)
+    try:
+        return set() if data is None else {str(table) for table in json.loads(data)}
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"reading which tables were collected: {files.path(_COLLECTED)} is damaged ({error}); write a JSON list of the "
+            'tables whose files were deleted after compaction, as ["trials"], in its place'
+        ) from error
 
 
 def _read_if_any(files: Files, name: str) -> bytes | None:

@@ -31,6 +31,14 @@ def stored_keys(store: Store, metrics: list[str]) -> set[str]:
     return keys
 
 
+def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
+    """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans none or does not tell."""
+    keys: dict[str, set[str]] = {}
+    for row in store.read_table("plan_jobs", ["metric", "key"], [sweep]).to_pylist():
+        keys.setdefault(row["metric"], set()).add(row["key"])
+    return keys
+
+
 def tally(plan: Plan, stored: set[str]) -> list[Tally]:
     """Count planned and stored jobs by kind: trials first, then metrics by name."""
     by_kind: dict[str, set[str]] = {"trials": set(trials_by_key(plan))}

@@ -1,6 +1,6 @@
 """Ask a store in SQL, through DuckDB (an extra: ``pip install 'phasegrid[query]'``).
 
-Views: ``trials``, ``histories``, ``plans``, ``failures``, and one for each metric, by its name. The connection is in memory and,
+Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, and one for each metric, by its name. The connection is in memory and,
 once the views are made, shut off from files, the network and the variables of this process.
 """
 

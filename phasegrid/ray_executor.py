@@ -1,4 +1,4 @@
-"""Packs as Ray Core tasks; with remote submission the only room that imports ray.
+"""Packs as Ray Core tasks; with `remote` the only room that imports ray.
 
 Tasks return small outcomes and never weights: Ray runs a finished task again when its returned object is lost. Ray's own
 retries are off, so that a lost process is counted and written down by the driver. Workers stay warm between packs
@@ -203,13 +203,18 @@ _STORES: dict[str, Any] = {}
 
 
 def _do_pack(pack: Pack, storage: str, place: Any) -> list[Outcome]:
-    """Run in a worker: imports are kept by the warm process."""
+    """Run in a worker: imports are kept by the warm process, memory is given back."""
+    from phasegrid.allocating import give_back, keep_freed_memory
     from phasegrid.store import Store
     from phasegrid.work import do
 
     if storage not in _STORES:
         _STORES[storage] = Store.open(storage)
-    return do(pack, _STORES[storage], place)
+    keep_freed_memory()
+    try:
+        return do(pack, _STORES[storage], place)
+    finally:
+        give_back()
 
 
 def _check_dataset(part: Part) -> str | None:

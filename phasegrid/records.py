@@ -52,6 +52,20 @@ def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
     ]
 
 
+def job_rows(plan: Plan) -> list[dict[str, Json]]:
+    """Return the rows of the table of planned measurements: one a metric job of each cell."""
+    return [
+        {
+            "cell": cell.index,
+            "metric": job.metric.name,
+            "key": job.key,
+            "trials": list(job.trials),
+        }
+        for cell in plan.cells
+        for job in cell.metric_jobs
+    ]
+
+
 def as_number(value: Json) -> float | None:
     """Return an axis value as a float, or None if it is no number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -16,19 +16,28 @@ Event = Literal["submitted", "finished", "lost", "tick"]
 Observe = Callable[[Event, Progress, Pack | None, Ending | None], None]
 
 
+GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Stop:
-    """A request to stop, set by a signal or a budget. `why` is None until then."""
+    """A request to stop, set by a signal or a budget. `why` is None until then.
+
+    Running packs may go on for `grace_s` after that, unless `hurry` says that they may not.
+    """
 
     why: str | None = None
     signum: int | None = None
+    grace_s: float = GRACE_S
+    hurry: Callable[[], bool] = _never
 
 
 class Stopped(BaseException):
     """Raised inside work done in this process when a stop was asked for; everything stored stays stored."""
-
-
-GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
 
 
 def run_packs(
@@ -70,7 +79,7 @@ def run_packs(
             observe("tick", progress, None, None)
             _check_failures(progress, stop, options)
         if progress.in_flight:
-            _drain(progress, executor, GRACE_S, take)
+            _drain(progress, executor, stop, take)
     except Stopped:
         stop.why = stop.why or "stopped"
 
@@ -86,12 +95,12 @@ def _check_failures(progress: Progress, stop: Stop, options: RunOptions) -> None
 def _drain(
     progress: Progress,
     executor: Executor,
-    grace_s: float,
+    stop: Stop,
     take: Callable[[list[Ending]], None],
 ) -> None:
     """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
-    tries = max(1, int(grace_s / 0.5))
+    tries = max(1, int(stop.grace_s / 0.5))
     for _ in range(tries):
         take(executor.wait(0.5))
-        if not progress.in_flight:
+        if not progress.in_flight or stop.hurry():
             return

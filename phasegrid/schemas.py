@@ -143,6 +143,14 @@ PLANS = _schema(
     key="string",
 )
 
+PLAN_JOBS = _schema(
+    sweep="string",
+    cell="int64",
+    metric="string",
+    key="string",
+    trials="list<string>",
+)
+
 FAILURES = _schema(
     id="string",
     key="string",
@@ -174,11 +182,13 @@ TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS,
     "histories": HISTORIES,
     "plans": PLANS,
+    "plan_jobs": PLAN_JOBS,
     "failures": FAILURES,
 }
 
 NAMING_COLUMN = {
     "plans": "sweep",
+    "plan_jobs": "sweep",
     "failures": "id",
 }  # what names a file; "key" in every other table
 
@@ -186,6 +196,7 @@ _REQUIRED = {
     "trials": ("key", "dataset", "model", "seed", "outcome"),
     "histories": ("key", "epoch"),
     "plans": ("sweep", "cell", "seed", "key"),
+    "plan_jobs": ("sweep", "cell", "metric", "key", "trials"),
     "failures": ("id", "kind"),
 }
 _REQUIRED_METRIC = ("key", "metric", "version", "over", "trials", "outcome")

@@ -19,14 +19,14 @@ from rich.console import Console
 from phasegrid import cost
 from phasegrid.console import Watch
 from phasegrid.errors import DataError
-from phasegrid.executors import Executor, Serial
+from phasegrid.executors import Executor, Place, Serial
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
 from phasegrid.overview import learn_costs, stored_keys, tally
-from phasegrid.packing import shape_packs
+from phasegrid.packing import shape_packs, split_heavy
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
 from phasegrid.provenance import provenance
-from phasegrid.records import plan_rows
+from phasegrid.records import job_rows, plan_rows
 from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep
@@ -45,11 +45,19 @@ class Where:
 
 
 def run_sweep(
-    sweep: Sweep, store: Store, where: Where, console: Console, quiet: bool, limit: int | None
+    sweep: Sweep,
+    store: Store,
+    where: Where,
+    console: Console,
+    quiet: bool,
+    limit: int | None,
+    stop: Stop | None = None,
 ) -> tuple[int, bool]:
-    """Do what is missing of a sweep; return the exit code and whether there is something new to draw."""
+    """Do what is missing of a sweep, until a `stop` that others may ask for; return the exit code and whether there is
+    something new to draw."""
+    stop = stop or Stop()
     plan = make_plan(sweep)
-    store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)))
+    store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)), job_rows(plan))
     has_new_figures = store.put_figures(sweep.name, sweep.figures)
     stored = stored_keys(store, metric_names(plan))
     pack_size = sweep.run.pack_size or PACK_SIZE
@@ -66,14 +74,14 @@ def run_sweep(
         return 0, has_new_figures
     if limit is not None:
         packs = _limited(packs, limit)
-    stop = Stop()
     with (
         _executor(sweep, store, where, stop, console, _data_files(packs)) as executor,
         _signals(stop),  # after ray.init, which would replace them
         Watch(console, quiet) as watch,
     ):
-        if limit is None:  # a pilot does the cells it is asked for and no others
-            packs = shape_packs(packs, executor.parallel, pack_size)
+        slots = executor.parallel
+        # A pilot does the cells it is asked for and joins no others to them.
+        packs = split_heavy(packs, slots) if limit else shape_packs(packs, slots, pack_size)
         progress = Progress(packs, stored, sweep.run.retries)
         run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
     code = _conclude(progress, stop, limit, plan, store, console)
@@ -105,7 +113,6 @@ def _executor(
         yield _serial(store, where, stop)
         return
     from phasegrid import ray_executor as on_ray
-    from phasegrid.work import Place
 
     console.print(
         f"joining Ray at {where.address}" if where.address else "starting Ray on this machine",
@@ -140,8 +147,10 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
 
 
 def _serial(store: Store, where: Where, stop: Stop) -> Serial:
-    from phasegrid.work import Place, do
+    from phasegrid.allocating import keep_freed_memory
+    from phasegrid.work import do
 
+    keep_freed_memory()
     place = Place(where.device, where.num_cpus or 1, where.strategy)
 
     def do_here(pack: Pack) -> list[Outcome]:

@@ -22,6 +22,7 @@ from phasegrid.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_sche
 
 SUFFIX = ".parquet"
 COMPACTED = "tables"
+PLANNED = ("plans", "plan_jobs")  # one file a sweep, replaced when it changes: never copied
 _METRICS = "metrics/"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -51,7 +52,7 @@ def checked_name(name: str, what: str) -> str:
 
 
 def table_folder(table: str) -> str:
-    """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``failures`` or ``metrics/<metric>``.
+    """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` or ``metrics/<metric>``.
 
     A metric from a file (``my_lab/sharpness.py:SHARPNESS``) gets one folder too, its name percent-encoded.
     """
@@ -70,7 +71,7 @@ def table_folder(table: str) -> str:
 def shard_name(table: str, name: str) -> str:
     """Return the file of one job, sweep or failure within a store."""
     folder = table_folder(table)
-    if table == "plans":
+    if table in PLANNED:
         return f"{folder}/{checked_name(name, 'sweep')}{SUFFIX}"
     checked_key(name)
     middle = "" if table == "failures" else f"{name[:2]}/"
@@ -80,6 +81,17 @@ def shard_name(table: str, name: str) -> str:
 def compacted_name(table: str) -> str:
     """Return the file of a table's compacted copy."""
     return f"{COMPACTED}/{table_folder(table).replace('/', '.')}{SUFFIX}"
+
+
+def table_of_copy(name: str) -> str:
+    """Return the table of which a file is the compacted copy: the inverse of `compacted_name`."""
+    kind, dot, metric = name.removeprefix(f"{COMPACTED}/").removesuffix(SUFFIX).partition(".")
+    return metric_table(metric) if dot else kind
+
+
+def metric_table(folder: str) -> str:
+    """Return the table of a metric by the name of its folder, which is percent-encoded."""
+    return _METRICS + unquote(folder)
 
 
 def naming_column(table: str) -> str:
@@ -209,7 +221,7 @@ def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
 
 
 def _read_copy(files: Files, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    part = None if table == "plans" else read_shard(files, table, compacted_name(table), columns)
+    part = None if table in PLANNED else read_shard(files, table, compacted_name(table), columns)
     if part is not None:
         yield part
 

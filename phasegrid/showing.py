@@ -16,7 +16,7 @@ from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.forecasting import Forecast, Span, forecast
 from phasegrid.jobs import Plan
-from phasegrid.overview import Tally, learn_costs, stored_keys, tally
+from phasegrid.overview import Tally, learn_costs, planned_jobs, stored_keys, tally
 from phasegrid.plan import PACK_SIZE, make_plan, metric_names
 from phasegrid.records import why_stale
 from phasegrid.store import Store
@@ -151,7 +151,10 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
             + (f", {state['diverged']} diverged" if state["diverged"] else "")
             + (f", {state['failures']} failed attempts" if state["failures"] else "")
         )
-        lines += [f"  {name}: {count} jobs stored" for name, count in state["metrics"].items()]
+        for name, count in state["metrics"].items():
+            planned = state["metrics_planned"].get(name)
+            of = "" if planned is None else f"/{planned}"
+            lines.append(f"  {name}: {count}{of} jobs stored")
         lines += [f"  last failure: {text}" for text in state["last_failures"]]
     return "\n".join(lines)
 
@@ -164,18 +167,32 @@ def _state(
     failures: list[dict[str, Any]],
 ) -> dict[str, Any]:
     planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
-    own = [f for f in failures if f["key"] in planned]
+    jobs = planned_jobs(store, sweep)
+    own = [f for f in failures if f["key"] in planned.union(*jobs.values())]
     return {
         "sweep": sweep,
         "trials_planned": len(planned),
         "trials_stored": len(planned & trials.keys()),
         "diverged": sum(trials.get(key) == "diverged" for key in planned),
-        "metrics": {
-            name: len({r["key"] for r in rows if planned.issuperset(r["trials"])})
-            for name, rows in measured.items()
-        },
+        "metrics": _measured(planned, jobs, measured),
+        "metrics_planned": {name: len(keys) for name, keys in sorted(jobs.items())},
         "failures": len(own),
         "last_failures": [f"{f['key']}: {f['exception']}" for f in own[-3:]],
+    }
+
+
+def _measured(
+    trials: set[str], jobs: dict[str, set[str]], measured: dict[str, list[dict[str, Any]]]
+) -> dict[str, int]:
+    """Count the stored jobs of each metric: those planned, or, of a plan that does not tell, those over its trials."""
+    if jobs:
+        return {
+            name: len(keys & {row["key"] for row in measured.get(name, ())})
+            for name, keys in sorted(jobs.items())
+        }
+    return {
+        name: len({row["key"] for row in rows if trials.issuperset(row["trials"])})
+        for name, rows in measured.items()
     }
 
 

@@ -1,15 +1,17 @@
 """The store: everything a sweep leaves behind, in a folder or an object store.
 
     plans/<sweep>.parquet             the grid (replaced when the sweep changes)
+    plan_jobs/<sweep>.parquet         its measurements: what is planned beside the trials
     trials/ab/<key>.parquet           one row per finished trial; its presence says that the trial is complete
     histories/ab/<key>.parquet        one row per epoch
     metrics/<name>/ab/<key>.parquet   the rows of one measurement
     failures/<id>.parquet             one row per failed attempt
-    tables/<name>.parquet             compacted copies, always rebuildable
+    tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
     checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
     meta/timings/<key>.json           how trainings of one kind run fastest on a device
+    meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)
     snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
 
 One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 STORE_FORMAT = 1
 _MARKER = "meta/store.json"
 _FOLDERS = {
-    "plans/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
+    "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
     "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
 }  # fmt: skip
 
@@ -187,8 +189,13 @@ class Store:
             self.files.create(shards.shard_name("failures", str(full["id"])), shards.encode(table))
         return str(full["id"])
 
-    def put_plan(self, sweep: str, rows: Sequence[Mapping[str, object]]) -> None:
-        """Store the grid of a sweep, in place of an earlier one of the same name.
+    def put_plan(
+        self,
+        sweep: str,
+        rows: Sequence[Mapping[str, object]],
+        jobs: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        """Store the grid of a sweep and the measurements that it plans, in place of earlier ones of the same name.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -197,6 +204,7 @@ class Store:
         full = [{**row, "sweep": sweep} for row in rows]
         table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
         with reported(f"writing the plan of {sweep} to {self.url}"):
+            self._put_jobs(sweep, jobs)
             self._replace(name, shards.encode(table))
 
     def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
@@ -259,9 +267,9 @@ class Store:
         columns: Sequence[str] | None = None,
         keys: Collection[str] | None = None,
     ) -> pa.Table:
-        """Read a table (``trials``, ``histories``, ``plans``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
+        """Read a table (``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
 
-        `columns` and `keys` (sweeps of ``plans``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
+        `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
         The order of the rows of one key is kept, that of the keys is not promised.
 
         Raises:
@@ -317,6 +325,16 @@ class Store:
         with reported(f"writing log {name} to {self.url}"):
             self._replace(_log_name(name), text.encode())
         return self.log_path(name)
+
+    def _put_jobs(self, sweep: str, jobs: Sequence[Mapping[str, object]]) -> None:
+        name = shards.shard_name("plan_jobs", sweep)
+        if not jobs:
+            self.files.delete(name)
+            return
+        full = [{**row, "sweep": sweep} for row in jobs]
+        where = f"the planned measurements of {sweep}"
+        table = schemas.to_table("plan_jobs", schemas.PLAN_JOBS, full, where)
+        self._replace(name, shards.encode(table))
 
     def _replace(self, name: str, data: bytes) -> None:
         self.files.replace(name, lambda file: file.write(data))

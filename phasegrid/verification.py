@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid import checkpoints, shards
+from phasegrid import checkpoints, notes, shards
 from phasegrid.errors import StoreError
 from phasegrid.files import TEMPORARY, Files, each
+from phasegrid.overview import planned_jobs
 from phasegrid.schemas import TABLES
 from phasegrid.store import Store, reported
 
@@ -48,7 +49,11 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
         files = store.files
         if sweep is not None and sweep not in store.sweeps():
             raise StoreError(f"verifying {store.url}: there is no sweep {sweep!r}")
-        problems = _check_table(files, "plans", None if sweep is None else {sweep})
+        problems = [
+            problem
+            for table in shards.PLANNED
+            for problem in _check_table(files, table, None if sweep is None else {sweep})
+        ]
         keys = None if sweep is None else _planned(files, sweep)
         for table in ("trials", "histories"):
             problems += _check_table(files, table, keys)
@@ -58,6 +63,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
         problems += _check_weights(files, keys, deep)
         for name in store.sweeps() if sweep is None else [sweep]:
             problems += _check_plan(store, name)
+            problems += _check_jobs(store, name)
         problems += _check_temporary(files)
     return problems
 
@@ -106,8 +112,16 @@ def _check_shard(files: Files, table: str, name: str) -> Problem | pa.Schema:
 
 def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
     tables = [*TABLES, *(f"metrics/{name}" for name in metrics)]
-    known = {shards.compacted_name(table): table for table in tables if table != "plans"}
-    for found in files.names(shards.COMPACTED):
+    known = {shards.compacted_name(table): table for table in tables if table not in shards.PLANNED}
+    collected = notes.read_collected(files)
+    there = files.names(shards.COMPACTED)
+    for table in sorted(collected):
+        if shards.compacted_name(table).removeprefix(f"{shards.COMPACTED}/") not in there:
+            yield Problem(
+                files.path(shards.compacted_name(table)),
+                "is missing, and its files were deleted after compaction: bring it back from a backup",
+            )
+    for found in there:
         name = f"{shards.COMPACTED}/{found}"
         if name not in known:
             yield Problem(files.path(name), "is a copy of no table; delete it")
@@ -115,7 +129,12 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
         try:
             copy = shards.read_shard(files, known[name], name)
         except StoreError as error:
-            yield Problem(files.path(name), f"{error} (a copy: delete it and compact again)")
+            repair = (
+                "its files were deleted after compaction: bring it back from a backup"
+                if known[name] in collected
+                else "a copy: delete it and compact again"
+            )
+            yield Problem(files.path(name), f"{error} ({repair})")
             continue
         if known[name] == "trials" and copy is not None:
             twice = len(copy) - pc.count_distinct(copy["key"]).as_py()
@@ -180,7 +199,7 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
     if len(set(places)) != len(places):
         yield Problem(f"sweep {sweep}", "a seed of a cell is planned twice; run it again")
     planned = {row["key"] for row in rows}
-    missing = sorted(planned - _stored_keys(store))
+    missing = sorted(planned - _stored_keys(store, "trials"))
     if missing:
         yield Problem(
             f"sweep {sweep}",
@@ -188,12 +207,28 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
         )
 
 
-def _stored_keys(store: Store) -> set[str]:
-    """Return the keys of the stored trials, without those only in a copy that cannot be read."""
+def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
+    """Check that the measurements that a sweep plans are stored."""
     try:
-        return store.stored("trials")
+        planned = planned_jobs(store, sweep)
     except StoreError:
-        return set(shards.listed(store.files, "trials"))
+        return  # reported as a damaged file
+    for metric, keys in planned.items():
+        missing = sorted(keys - _stored_keys(store, f"metrics/{metric}"))
+        if missing:
+            yield Problem(
+                f"sweep {sweep}",
+                f"{len(missing)} of {len(keys)} planned jobs of {metric} are not stored (first: {missing[0]}); "
+                "run it again",
+            )
+
+
+def _stored_keys(store: Store, table: str) -> set[str]:
+    """Return the keys that a table holds, without those only in a copy that cannot be read."""
+    try:
+        return store.stored(table)
+    except StoreError:
+        return set(shards.listed(store.files, table))
 
 
 def _check_temporary(files: Files) -> Iterator[Problem]:

@@ -10,10 +10,10 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -31,31 +31,17 @@ from phasegrid.datasets.loading import load_dataset
 from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError
+from phasegrid.executors import Place
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import resolve_metric
 from phasegrid.provenance import provenance
 from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
-from phasegrid.stacking import Strategy
 from phasegrid.stacking_rules import recipe_of
 from phasegrid.store import Store
 from phasegrid.train import tensor_float_32, train_pack
 from phasegrid.weights import evaluate
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where and how a pack is done; nothing here can change an answer beyond rounding.
-
-    `device` None means a GPU if there is one. `threads` is for torch on a CPU.
-    """
-
-    device: str | None = None
-    threads: int = 1
-    strategy: Strategy | Literal["auto"] = "auto"
-    snapshot_every_s: float = 60.0
-
 
 ShouldStop = Callable[[], bool]
 
@@ -232,7 +218,7 @@ def _measure(
     for group in _groups(todo):
         if should_stop():
             raise Stopped
-        outcomes.extend(_measure_group(pack, store, bench, group))
+        outcomes.extend(_measure_group(pack, store, bench, group, should_stop))
     return outcomes
 
 
@@ -244,7 +230,9 @@ def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
     return list(groups.values())
 
 
-def _measure_group(pack: Pack, store: Store, bench: Bench, jobs: list[MetricJob]) -> list[Outcome]:
+def _measure_group(
+    pack: Pack, store: Store, bench: Bench, jobs: list[MetricJob], should_stop: ShouldStop
+) -> list[Outcome]:
     metric = resolve_metric(jobs[0].metric.name)
     outcomes, sound = [], []
     for job in jobs:
@@ -256,17 +244,23 @@ def _measure_group(pack: Pack, store: Store, bench: Bench, jobs: list[MetricJob]
             sound.append(job)
     if metric.compute_many is not None and len(sound) > 1:
         same_data = {id(bench.trials[job.trials[0]].dataset) for job in sound}
-        if len(same_data) == 1:
-            return outcomes + _measure_many(pack, store, bench, metric, sound)
+        together = _measure_many(pack, store, bench, metric, sound) if len(same_data) == 1 else None
+        if together is not None:
+            return outcomes + together
     for job in sound:
+        if should_stop():
+            raise Stopped
         outcomes.append(_guarded(store, pack, job.key, partial(bench.measure, metric, job)))
     return outcomes
 
 
 def _measure_many(
     pack: Pack, store: Store, bench: Bench, metric: Metric, jobs: list[MetricJob]
-) -> list[Outcome]:
-    """Do several jobs from one computation; if it fails, do them one by one so that the culprit is named."""
+) -> list[Outcome] | None:
+    """Do several jobs from one computation; None if they are to be done one by one.
+
+    That is where the metric says so, and where it failed: then the culprit is named, and the others are done.
+    """
     started = time.perf_counter()
     keys = list(dict.fromkeys(key for job in jobs for key in job.trials))
     place = {key: index for index, key in enumerate(keys)}
@@ -280,7 +274,9 @@ def _measure_many(
             **arguments_of(jobs[0], metric),
         )
     except Exception:
-        return [_guarded(store, pack, j.key, partial(bench.measure, metric, j)) for j in jobs]
+        return None
+    if tables is None:
+        return None
     seconds = (time.perf_counter() - started) / len(jobs)
     assert isinstance(tables, list)
     return [

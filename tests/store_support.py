@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from phasegrid.declare import Column
 from phasegrid.jobs import text_key
-from phasegrid.schemas import FAILURES, HISTORIES, PLANS, TRIALS, metric_schema
+from phasegrid.schemas import FAILURES, HISTORIES, PLAN_JOBS, PLANS, TRIALS, metric_schema
 from phasegrid.store import Store
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -28,6 +28,7 @@ BARE: dict[str, dict[str, Any]] = {
     "trials": {"dataset": "moons", "model": "mlp", "seed": 0, "outcome": "done"},
     "histories": {"epoch": 0},
     "plans": {"sweep": "toy", "cell": 0, "seed": 0},
+    "plan_jobs": {"sweep": "toy", "cell": 0, "metric": "sharpness", "trials": [text_key("trial")]},
     "failures": {"kind": "app"},
     "metrics/sharpness": {
         "metric": "sharpness",
@@ -41,6 +42,7 @@ SCHEMAS = {
     "trials": TRIALS,
     "histories": HISTORIES,
     "plans": PLANS,
+    "plan_jobs": PLAN_JOBS,
     "failures": FAILURES,
     "metrics/sharpness": METRIC,
 }
@@ -85,6 +87,10 @@ def put(store: Store, table: str, row: Mapping[str, Any]) -> None:
         store.put_trial(bare("trials", "x") | {"key": row["key"]}, [row], {})
     elif table == "plans":
         store.put_plan("sweep-" + row["key"][:8], [row])
+    elif table == "plan_jobs":
+        sweep = "jobs-" + row["key"][:8]
+        store.put_plan(sweep, [bare("plans", "unused")], [row])
+        store.files.delete(f"plans/{sweep}.parquet")
     elif table == "failures":
         store.put_failure(row)
     else:

@@ -45,6 +45,10 @@ GOLDEN = {
         "load_path:string load:double load_label:string temperature_path:string "
         "temperature:double temperature_label:string axis_names:string seed:int64 key:string"
     ),
+    "plan_jobs": (
+        "schema_version:int32 sweep:string cell:int64 metric:string key:string "
+        "trials:list<element: string>"
+    ),
     "failures": (
         "schema_version:int32 id:string key:string pack:string kind:string exception:string "
         "traceback:string attempt:int64 host:string created_at:timestamp[us, tz=UTC]"

@@ -1,14 +1,19 @@
 """Texts for people: durations and the live view."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from store_support import COLUMNS, bare, make_store
 
 from phasegrid.console import Watch, duration
 from phasegrid.executors import Ending
-from phasegrid.jobs import Outcome, Pack, Part, Trial
+from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, text_key
 from phasegrid.progress import Progress
+from phasegrid.records import job_rows
+from phasegrid.showing import status_text
 
 PART = Part("noop", 1, {})
 
@@ -58,3 +63,46 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
             now[0] += 10
             watch("finished", progress, pack, Ending(pack))
     assert out.getvalue() == "2/4 jobs, ETA 20 s\n"
+
+
+def test_status_counts_the_planned_measurements(tmp_path: Path) -> None:
+    """Of a plan that does not tell of measurements, those over its trials are counted."""
+    store = make_store(tmp_path)
+    trials = [text_key("a"), text_key("b")]
+    store.put_trial(bare("trials", "a"), [], {})
+    for name in ("m", "unplanned"):
+        row = bare("metrics/sharpness", name) | {"trials": trials[:1]}
+        store.put_metric("sharpness", COLUMNS, row, [{"value": 1.0}])
+    store.put_failure(bare("failures", "f") | {"key": text_key("n"), "exception": "ValueError: x"})
+    rows = [{"cell": 0, "seed": i, "key": key} for i, key in enumerate(trials)]
+    jobs = [
+        {"cell": 0, "metric": metric, "key": text_key(name), "trials": trials[:1]}
+        for metric, name in (("sharpness", "m"), ("sharpness", "n"), ("flatness", "o"))
+    ]
+    store.put_plan("toy", rows, jobs)
+    assert status_text(store, "toy", as_json=False).splitlines() == [
+        "toy: 1/2 trials stored, 1 failed attempts",
+        "  flatness: 0/1 jobs stored",
+        "  sharpness: 1/2 jobs stored",
+        f"  last failure: {text_key('n')}: ValueError: x",
+    ]
+    (state,) = json.loads(status_text(store, "toy", as_json=True))
+    assert state["metrics"] == {"flatness": 0, "sharpness": 1}
+    assert state["metrics_planned"] == {"flatness": 1, "sharpness": 2}
+    store.put_plan("toy", rows)
+    assert "  sharpness: 2 jobs stored" in status_text(store, "toy", as_json=False)
+
+
+def test_every_job_of_a_plan_is_a_row() -> None:
+    trial = Trial("a" * 32, PART, PART, {}, 0)
+    jobs = tuple(
+        MetricJob(digit * 32, Part(name, 1, {}), ("a" * 32,)) for digit, name in ("bx", "cy")
+    )
+    cells = (Cell(0, (), 1, 2, (trial,), jobs), Cell(1, (), 1, 3, (trial,), jobs[:1]))
+    rows = job_rows(Plan("toy", None, None, cells))
+    assert [(row["cell"], row["metric"], row["key"]) for row in rows] == [
+        (0, "x", "b" * 32),
+        (0, "y", "c" * 32),
+        (1, "x", "b" * 32),
+    ]
+    assert rows[0]["trials"] == ["a" * 32]

@@ -11,7 +11,7 @@ import pytest
 from store_support import SCHEMAS, bare, full, make_store, put
 
 from phasegrid.compaction import compact
-from phasegrid.shards import compacted_name
+from phasegrid.shards import PLANNED, compacted_name
 from phasegrid.store import Store
 
 MAKERS = ([bare, full], [full, bare], [bare, bare], [full, full])
@@ -66,7 +66,7 @@ def test_three_readers_see_what_the_store_sees(store: Store, table: str, makers:
     assert _rows(pa.Table.from_pandas(types, preserve_index=False)) == expected
 
 
-@pytest.mark.parametrize("table", [name for name in SCHEMAS if name != "plans"])
+@pytest.mark.parametrize("table", [name for name in SCHEMAS if name not in PLANNED])
 def test_the_copy_of_a_table_reads_like_its_folder(store: Store, table: str) -> None:
     for name, make in (("one", bare), ("two", full)):
         put(store, table, make(table, name))

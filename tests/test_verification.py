@@ -14,7 +14,7 @@ from phasegrid.provenance import _checkout, provenance
 from phasegrid.store import Store
 from phasegrid.verification import STALE_S, verify
 
-A, B = text_key("a"), text_key("b")
+A, B, M = text_key("a"), text_key("b"), text_key("m")
 SHARD = f"trials/{A[:2]}/{A}.parquet"
 
 
@@ -29,7 +29,8 @@ def store(tmp_path: Path) -> Store:
         store.put_trial(bare("trials", name), [{"epoch": 0}], weights, {1: weights})
     put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
     put(store, "failures", full("failures", "f"))
-    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}])
+    jobs = [{"cell": 0, "metric": "sharpness", "key": M, "trials": [A]}]
+    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}], jobs)
     compact(store)
     return store
 
@@ -66,6 +67,7 @@ def test_a_sweep_that_is_not_there_is_refused(store: Store) -> None:
         f"metrics/sharpness/{text_key('m')[:2]}/{text_key('m')}.parquet",
         f"failures/{text_key('f')}.parquet",
         "plans/toy.parquet",
+        "plan_jobs/toy.parquet",
         "tables/trials.parquet",
         "tables/metrics.sharpness.parquet",
     ],
@@ -132,6 +134,34 @@ def test_planned_trials_that_are_not_stored_are_counted(store: Store) -> None:
     store.put_plan("toy", [{"cell": 0, "seed": i, "key": key} for i, key in enumerate(keys)])
     first = min(keys[2:])
     assert f"sweep toy: 2 of 4 planned trials are not stored (first: {first})" in _found(store)
+
+
+def _job(metric: str, name: str) -> dict[str, object]:
+    return {"cell": 0, "metric": metric, "key": text_key(name), "trials": [A]}
+
+
+def test_planned_measurements_that_are_not_stored_are_counted(store: Store) -> None:
+    jobs = [_job("sharpness", name) for name in ("m", "x", "y")] + [_job("flatness", "z")]
+    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}], jobs)
+    first = min(text_key("x"), text_key("y"))
+    assert _found(store).splitlines() == [
+        f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run it again",
+        f"sweep toy: 1 of 1 planned jobs of flatness are not stored (first: {text_key('z')}); run it again",
+    ]
+
+
+def test_a_measurement_that_only_the_copy_holds_is_stored(store: Store) -> None:
+    _path(store, f"metrics/sharpness/{M[:2]}/{M}.parquet").unlink()
+    assert _found(store) == ""
+    _path(store, "tables/metrics.sharpness.parquet").unlink()
+    assert "1 of 1 planned jobs of sharpness" in _found(store)
+
+
+def test_a_plan_without_measurements_forgets_those_of_before(store: Store) -> None:
+    assert store.read_table("plan_jobs")["key"].to_pylist() == [M]
+    store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}])
+    assert len(store.read_table("plan_jobs")) == 0
+    assert _found(store) == ""
 
 
 def test_a_seed_planned_twice_is_found(store: Store) -> None:

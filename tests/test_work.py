@@ -1,12 +1,16 @@
 """Laws of doing a pack: what becomes of a training."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phasegrid import work
-from phasegrid.jobs import Plan
+from phasegrid.jobs import Pack, Plan
+from phasegrid.metrics import connectivity
 from phasegrid.plan import make_packs, make_plan
+from phasegrid.run import Stopped
 from phasegrid.store import Store
 from phasegrid.sweep import load_sweep
 from phasegrid.weights import Evaluation
@@ -47,6 +51,70 @@ def test_finite_weights_that_overflow_when_evaluated_are_a_diverged_training(
         assert row["train_loss"] is None
         assert row["diverged_epoch"] == row["kept_epoch"]
     assert {o.status for o in do(measure, store, Place("cpu"))} == {"not_applicable"}
+
+
+CURVES = "metrics: [{connectivity: {epochs: 1, pairs: ring, points: 3}}]"
+
+
+@pytest.fixture
+def curve_packs(tmp_path: Path) -> list[Pack]:
+    text = SWEEP.replace("metrics: [accuracy]", CURVES).replace("seeds: 2", "seeds: 3")
+    path = tmp_path / "curves.yaml"
+    path.write_text(text, encoding="utf-8")
+    return make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
+
+
+def curve_rows(store: Store) -> dict[str, dict[str, Any]]:
+    table = store.read_table("metrics/connectivity").to_pylist()
+    assert len(table) == 3
+    return {row["key"]: row for row in table}
+
+
+def test_curves_done_together_are_stored_one_by_one_as_those_done_alone(
+    curve_packs: list[Pack], tmp_path: Path
+) -> None:
+    train, measure = curve_packs
+    assert len(measure.metric_jobs) == 3
+    stores = [Store.open(str(tmp_path / name), create=True) for name in ("packed", "single")]
+    for store in stores:
+        do(train, store, Place("cpu"))
+    outcomes = do(measure, stores[0], Place("cpu"))
+    for job in measure.metric_jobs:
+        do(replace(measure, metric_jobs=(job,)), stores[1], Place("cpu"))
+    assert [outcome.status for outcome in outcomes] == ["done"] * 3
+    packed, single = map(curve_rows, stores)
+    for key, row in packed.items():
+        assert row["train_loss"] == pytest.approx(single[key]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("found", ["nothing to gain", "a failure"])
+def test_jobs_that_cannot_be_done_together_are_done_one_by_one(
+    curve_packs: list[Pack], store: Store, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    def compute_many(*_args: object, **_kwargs: object) -> None:
+        if found == "a failure":
+            raise RuntimeError("one of them")
+
+    monkeypatch.setattr(connectivity, "compute_many", compute_many)
+    train, measure = curve_packs
+    do(train, store, Place("cpu"))
+    assert [o.status for o in do(measure, store, Place("cpu"))] == ["done"] * 3
+    assert len(curve_rows(store)) == 3
+
+
+def test_a_stop_is_heard_between_jobs_done_one_by_one(
+    curve_packs: list[Pack], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connectivity, "compute_many", lambda *_args, **_kwargs: None)
+    train, measure = curve_packs
+    do(train, store, Place("cpu"))
+
+    def stored() -> list[str]:
+        return [j.key for j in measure.metric_jobs if store.has("metrics/connectivity", j.key)]
+
+    with pytest.raises(Stopped):
+        do(measure, store, Place("cpu"), lambda: len(stored()) == 1)
+    assert stored() == [measure.metric_jobs[0].key]
 
 
 def test_a_trained_pack_says_what_it_scored(plan: Plan, store: Store) -> None:

@@ -1,0 +1,332 @@
+"""The commands for runs elsewhere: submit, status, logs, stop, list.
+
+What the store says comes first and needs no cluster; a cluster is asked only at an address that is given (a store is no
+authority on where a token may be sent).
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from phasegrid.cli_options import AsJson, Home, Settings, Storage, SweepFile, load, open_store, say
+from phasegrid.errors import ClusterError, StoreError, SweepError
+
+if TYPE_CHECKING:
+    from phasegrid.bundling import Bundle
+    from phasegrid.remote import Cluster
+    from phasegrid.submissions import Job, State, Submission
+    from phasegrid.sweep import Sweep
+
+_VARIABLE = "RAY_API_SERVER_ADDRESS"
+Address = Annotated[
+    str, typer.Option(envvar=_VARIABLE, help="The head's dashboard: http://head:8265.")
+]
+AddressIfAny = Annotated[
+    str | None,
+    typer.Option("--address", envvar=_VARIABLE, help="Also ask the cluster: http://head:8265."),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="What submit printed.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to a command line."""
+    for command in (submit, status, logs, stop):
+        app.command()(command)
+    app.command("list")(list_submissions)
+
+
+def submit(
+    sweep: SweepFile,
+    address: Address,
+    settings: Settings = None,
+    storage: Storage = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the log; return the run's exit code.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Begins the id (default: the sweep's name).")
+    ] = None,
+    with_code: Annotated[
+        bool, typer.Option("--with-code", help="Bundle the tracked files of phasegrid's checkout.")
+    ] = False,
+    shared_storage: Annotated[
+        bool,
+        typer.Option(
+            "--shared-storage", help="A relative storage is the same folder on every node."
+        ),
+    ] = False,
+    python: Annotated[str, typer.Option(help="The cluster's Python that has phasegrid.")] = (
+        "python"
+    ),
+    max_in_flight: Annotated[
+        int | None, typer.Option("-j", "--max-in-flight", min=1, help="Packs in flight at most.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
+    ] = None,
+) -> None:
+    """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return."""
+    from phasegrid import remote
+    from phasegrid.submissions import draw_id
+
+    remote.check_address(address)
+    loaded = load(sweep, settings)
+    url = remote.checked_storage(storage or loaded.storage or "results", shared_storage)
+    options = [("--max-in-flight", max_in_flight), ("--device", device), ("--limit", limit)]
+    given = [str(part) for pair in options if pair[1] is not None for part in pair]
+    bundle = _bundle(sweep, loaded, settings or [], with_code)
+    submission_id = draw_id(name or loaded.name, datetime.now(UTC))
+    request = remote.Request(
+        submission_id,
+        remote.run_command(python, bundle.sweep, url, settings or [], given),
+        bundle,
+        (("phasegrid_sweep", loaded.name), ("phasegrid_storage", url)),
+    )
+    cluster = remote.connect(address)
+    cluster.submit(request)
+    typer.echo(submission_id)
+    _record(submission_id, loaded.name, url, address, settings or [], shared_storage)
+    say(
+        f"submitted; phasegrid status {submission_id} --storage {url} tells how it goes, then "
+        f"phasegrid plot {loaded.name} --storage {url} draws it"
+    )
+    if wait:
+        raise typer.Exit(_wait(cluster, submission_id, url))
+
+
+def status(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP|ID]", help="A sweep or a submission; all if omitted."),
+    ] = None,
+    storage: Home = "results",
+    address: AddressIfAny = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how much is stored, what failed, and how submissions go; the store tells, and the cluster if it is asked."""
+    from phasegrid import showing, submissions
+
+    jobs = _ask(address)
+    try:
+        store = open_store(storage)
+    except StoreError as error:
+        if sweep is None or jobs is None or sweep not in jobs:
+            raise
+        say(str(error))
+        _, says = submissions.on_cluster(jobs[sweep])
+        typer.echo(f"{sweep}: {says}")
+        return
+    one = submissions.read(store, sweep) if sweep and sweep not in store.sweeps() else None
+    if one is None and jobs and sweep in jobs:
+        one = submissions.Submission(str(sweep), jobs[sweep].sweep or "", submissions.now_text())
+    name = one.sweep if one else sweep
+    shown = [one] if one else submissions.read_all(store, sweep)
+    known = _states(shown, jobs)
+    text = "[]" if as_json else ""
+    if one is None or name in store.sweeps():  # else its driver has not come that far
+        text = showing.status_text(store, name, as_json)
+    if as_json:
+        typer.echo(json.dumps(_with_submissions(json.loads(text), known), indent=2))
+        return
+    open_ones = known if one else [pair for pair in known if pair[1][0] != "ended"] or known[-1:]
+    typer.echo("\n".join([*([text] if text else []), *submissions.lines(open_ones)]))
+
+
+def logs(
+    submission_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="What submit printed.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the run ends.")] = False,
+    cell: Annotated[
+        int | None, typer.Option(help="The tracebacks of what failed in this cell instead.")
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(help="The sweep of the cell.")] = None,
+    storage: Home = "results",
+    address: AddressIfAny = None,
+) -> None:
+    """Show what a submitted run says: from the cluster if an address is given and it answers, else from the store."""
+    from phasegrid import reading_logs
+
+    if (submission_id is None) == (cell is None):
+        raise SweepError(
+            "logs: give either the ID of a submission, or --cell NUMBER and --sweep NAME"
+        )
+    if cell is not None:
+        typer.echo(reading_logs.failures_text(open_store(storage), sweep, cell))
+        return
+    assert submission_id is not None
+    if address:
+        try:
+            _cluster_log(address, submission_id, follow)
+        except ClusterError as error:
+            say(f"{error}\nwhat the store holds:")
+        else:
+            return
+    store = open_store(storage)
+    for text in reading_logs.from_store(store, submission_id, follow):
+        typer.echo(text, nl=False)
+
+
+def stop(
+    submission_id: Id,
+    address: Address,
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for packs that are running.")
+    ] = False,
+    storage: Home = "results",
+) -> None:
+    """End a submitted run: running packs may finish for half a minute, the rest goes on from snapshots next time."""
+    from phasegrid import remote, submissions
+
+    cluster = remote.connect(address)
+    if now:
+        submissions.ask_to_hurry(open_store(storage), submission_id)
+    if cluster.stop(submission_id):
+        say(
+            f"{submission_id} is being stopped; what is finished is stored, submit the sweep again to go on"
+        )
+    else:
+        say(f"{submission_id} was not running any more")
+
+
+def list_submissions(
+    storage: Home = "results", address: AddressIfAny = None, as_json: AsJson = False
+) -> None:
+    """List every submission that the store records, and with an address those that only the cluster knows."""
+    from phasegrid import submissions
+
+    jobs = _ask(address)
+    try:
+        recorded = submissions.read_all(open_store(storage))
+    except StoreError as error:
+        if jobs is None:
+            raise
+        say(str(error))
+        recorded = []
+    known = _states(recorded, jobs)
+    ids = {submission.id for submission in recorded}
+    others = [job for job in (jobs or {}).values() if job.id not in ids and job.sweep is not None]
+    if as_json:
+        records = [submissions.as_record(s, state) for s, state in known]
+        records += [
+            {"id": j.id, "sweep": j.sweep, "state": submissions.on_cluster(j)[0]} for j in others
+        ]
+        typer.echo(json.dumps(records, indent=2))
+        return
+    lines = submissions.lines(known)
+    lines += [f"{j.id}: {submissions.on_cluster(j)[1]} (not in this store)" for j in others]
+    typer.echo("\n".join(lines) if lines else "no submissions")
+
+
+def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -> "Bundle":
+    import phasegrid
+    from phasegrid.bundling import make_bundle
+
+    code = Path(phasegrid.__file__).resolve().parent.parent if with_code else None
+    bundle = make_bundle(path, loaded, settings, code)
+    say(bundle.summary())
+    for note in bundle.notes:
+        say(f"note: {note}")
+    return bundle
+
+
+def _record(
+    submission_id: str, sweep: str, url: str, address: str, settings: list[str], shared: bool
+) -> None:
+    """Record a submission in its store, if that is to be had from here; else its driver will."""
+    from phasegrid import submissions
+
+    record = submissions.new(submission_id, sweep, address, settings)
+    try:
+        # A path need not be the same folder here as there: no store is made at one by mistake.
+        store = open_store(url, create=shared or "://" in url)
+        submissions.create(store, record)
+    except StoreError as error:
+        say(f"not recorded from here; the run will do that when it starts ({error})")
+
+
+def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
+    from phasegrid import remote, submissions
+
+    def show(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    try:
+        cluster.follow(submission_id, show)
+    except ClusterError as error:
+        say(f"{error}; waiting without its log")
+    except KeyboardInterrupt:
+        say(f"not waiting any more; the run goes on (phasegrid stop {submission_id} ends it)")
+        raise
+    job = cluster.wait(submission_id)
+    try:
+        record = submissions.read(open_store(storage), submission_id)
+    except StoreError as error:  # the folder of the cluster need not be here
+        say(f"how it ended is not to be read here ({error})")
+        record = None
+    advice = remote.hint(job)
+    if advice:
+        say(advice)
+    code = remote.exit_code_of(job, record.exit_code if record else None)
+    if record is not None and record.ended_at is None:
+        say("its driver left no word in the store on how it ended: its log tells")
+    say(f"{submission_id}: {submissions.exit_text(code)}")
+    return code
+
+
+def _cluster_log(address: str, submission_id: str, follow: bool) -> None:
+    from phasegrid import remote
+
+    cluster = remote.connect(address)
+    if follow:
+        cluster.follow(submission_id, lambda text: typer.echo(text, nl=False))
+    else:
+        typer.echo(cluster.log(submission_id), nl=False)
+
+
+def _ask(address: str | None) -> "dict[str, Job] | None":
+    """Ask a cluster for its jobs; None, said, if there is no address or no answer."""
+    if address is None:
+        return None
+    from phasegrid import remote
+
+    try:
+        return {job.id: job for job in remote.connect(address).jobs()}
+    except ClusterError as error:
+        say(f"{error}\nwhat the store holds:")
+        return None
+
+
+def _with_submissions(
+    sweeps: list[dict[str, object]], known: "list[tuple[Submission, tuple[State, str]]]"
+) -> list[dict[str, object]]:
+    """Give the states of sweeps their submissions; one that has only been submitted so far gets a state of its own."""
+    from phasegrid.submissions import as_record
+
+    records = [as_record(*pair) for pair in known]
+    names = [state["sweep"] for state in sweeps]
+    new = dict.fromkeys(str(r["sweep"]) for r in records if r["sweep"] not in names)
+    later: list[dict[str, object]] = [{"sweep": name} for name in new]
+    return [
+        {**state, "submissions": [r for r in records if r["sweep"] == state["sweep"]]}
+        for state in [*sweeps, *later]
+    ]
+
+
+def _states(
+    shown: "list[Submission]", jobs: "dict[str, Job] | None"
+) -> "list[tuple[Submission, tuple[State, str]]]":
+    from phasegrid.submissions import Job, state_of
+
+    now = datetime.now(UTC)
+    if jobs is None:
+        return [(s, state_of(s, now, None)) for s in shown]
+    return [(s, state_of(s, now, jobs.get(s.id, Job(s.id, None)))) for s in shown]

@@ -1,0 +1,51 @@
+"""Keep the token of a cluster out of everything that is written, sent or shown.
+
+Ray itself reads it: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where
+``RAY_AUTH_MODE=token``. Here it is only looked for, to be left out.
+"""
+
+import os
+from pathlib import Path
+
+from phasegrid.errors import SweepError
+
+HOW_TO_SET = (
+    "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
+    "or in ~/.ray/auth_token"
+)
+_SHORTEST = 8  # characters; hiding anything shorter would hide ordinary words
+
+
+def known_tokens() -> tuple[str, ...]:
+    """Return the tokens that this process could find, the same places as Ray, whether or not they are in use."""
+    paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(Path.home() / ".ray" / "auth_token")]
+    found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
+    return tuple(dict.fromkeys(text.strip() for text in found if len(text.strip()) >= _SHORTEST))
+
+
+def redact(text: str) -> str:
+    """Return `text` with every known token replaced by ``[token]``."""
+    for token in known_tokens():
+        text = text.replace(token, "[token]")
+    return text
+
+
+def refuse_secrets(url: str, what: str) -> None:
+    """Refuse a URL that holds a user name or a password: it would be seen in lists, logs and rows.
+
+    Raises:
+        SweepError: saying so, without the URL.
+    """
+    authority = url.partition("://")[2].partition("/")[0] if "://" in url else ""
+    if "@" in authority:
+        raise SweepError(
+            f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands before @ "
+            "and give them in the environment"
+        )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""

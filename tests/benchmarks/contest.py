@@ -1,0 +1,101 @@
+"""Ways of doing one thing, each in a fresh process of its own, taking turns: CPU seconds of every turn, peak memory of each.
+
+A process of its own has its own allocator, caches and peak memory, and CPU time (user and system) is little disturbed by other work
+on the machine.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+Turn = Callable[[], object]
+Setup = Callable[..., Turn]
+"""Prepares what is not timed and returns what is; what a turn returns is kept, so it must be picklable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """CPU seconds of each turn after the first ones, what the last turn returned, and the peak memory of the process."""
+
+    seconds: list[float]
+    answer: object
+    peak_gib: float
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def compete(
+    ways: Mapping[str, tuple[Setup, tuple[object, ...]]], rounds: int, warm_up: int = 1
+) -> dict[str, Score]:
+    """Prepare every way in its own process, then let them take turns; the first `warm_up` rounds do not count."""
+    context = multiprocessing.get_context("spawn")
+    ends, processes = {}, []
+    for name, (setup, arguments) in ways.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, setup, arguments))
+        process.start()
+        ours.recv()  # prepared
+        ends[name] = ours
+        processes.append(process)
+    turns: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(warm_up + rounds):
+        for name, end in ends.items():
+            end.send("turn")
+            turns[name].append(end.recv())
+    scores = {}
+    for name, end in ends.items():
+        end.send("end")
+        answer, peak_gib = end.recv()
+        scores[name] = Score(turns[name][warm_up:], answer, peak_gib)
+    for process in processes:
+        process.join()
+    return scores
+
+
+def line(what: str, scores: Mapping[str, Score], ours: str, target: float) -> str:
+    """Say ``what | against | ratio | limit`` of two ways."""
+    (theirs,) = set(scores) - {ours}
+    ratio = scores[theirs].median_s / scores[ours].median_s
+    return (
+        f"{what} | {theirs} | {ratio:.2f}x ({_told(scores[theirs].median_s)} / {_told(scores[ours].median_s)} CPU) | "
+        f"reach {target}x: {'met' if ratio >= target else 'missed'}; "
+        f"peak memory {scores[ours].peak_gib:.2f} GiB, theirs {scores[theirs].peak_gib:.2f} GiB"
+    )
+
+
+def resident_gib(root: int) -> float:
+    """Return the resident memory of a process's descendants now; pages they share count for each. Linux only."""
+    parents, pages = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # ended meanwhile
+        parents[int(folder.name)], pages[int(folder.name)] = int(stat[1]), int(stat[21])
+    family, size = {root}, 0
+    while len(family) > size:
+        size = len(family)
+        family |= {pid for pid, parent in parents.items() if parent in family}
+    return sum(pages.get(pid, 0) for pid in family - {root}) * resource.getpagesize() / 2**30
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{1e3 * seconds:.1f} ms"
+
+
+def _serve(end: Connection, setup: Setup, arguments: tuple[object, ...]) -> None:
+    turn = setup(*arguments)
+    answer: object = None
+    end.send("ready")
+    while end.recv() == "turn":
+        started = time.process_time()
+        answer = turn()
+        end.send(time.process_time() - started)
+    end.send((answer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
