@@ -283,7 +283,8 @@ def _reported(doing: str) -> Iterator[None]:
             f"dashboard, and that jobs are served: {INSTALL}"
         ) from error
     except _client_errors() as error:
-        raise ClusterError(f"{doing}: {_short(error)}") from error
+        missing = "; pip install 'phasegrid[cluster]'" if "ray[default]" in str(error) else ""
+        raise ClusterError(f"{doing}: {_short(error)}{missing}") from error
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

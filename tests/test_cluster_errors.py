@@ -137,6 +137,14 @@ def test_a_refused_token_says_which_variables_to_set(
     assert TOKEN not in str(caught.value)
 
 
+def test_a_client_without_its_packages_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.dashboard.modules.job.sdk.requests", None)
+    with pytest.raises(ClusterError, match=r"pip install 'phasegrid\[cluster\]'"):
+        remote.connect("http://127.0.0.1:9")
+
+
 def test_a_server_without_jobs_is_named(server: Any) -> None:
     server.status = 404
     with pytest.raises(ClusterError, match=r"reaching the cluster at .*404"):

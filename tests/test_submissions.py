@@ -17,9 +17,15 @@ from phasegrid import reading_logs, submissions
 from phasegrid.cli import app
 from phasegrid.driver import driver_of
 from phasegrid.errors import ClusterError, DataError, StoreError, SweepError, exit_code
+from phasegrid.executors import Ending
+from phasegrid.jobs import Pack
+from phasegrid.progress import Progress
+from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
 from phasegrid.submissions import Job, Submission, state_of
+from phasegrid.sweep_types import RunOptions
 from phasegrid.tokens import redact, refuse_secrets
+from tests.test_progress import train
 from tests.test_session import PLUGIN, SWEEP
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -189,6 +195,40 @@ def test_a_run_that_was_not_submitted_records_nothing(store: Store) -> None:
     with driver_of(Path("small.yaml"), store.url, None) as driver:
         assert driver.stop.grace_s == 3.0
     assert submissions.read_all(store) == []
+
+
+class Endless:
+    """An executor whose packs never end; a stop is asked for in its first wait."""
+
+    parallel = slots = 1
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.num_waits = 0
+
+    def submit(self, pack: Pack) -> None:
+        """Take a pack."""
+
+    def wait(self, timeout_s: float) -> list[Ending]:
+        """Return nothing."""
+        del timeout_s
+        self.num_waits += 1
+        self.stop.why = "SIGTERM"
+        return []
+
+    def close(self) -> None:
+        """Give nothing back."""
+
+
+@pytest.mark.parametrize(("hurried", "num_waits"), [(False, 1 + 20), (True, 1 + 1)])
+def test_running_packs_get_their_grace_unless_the_run_must_hurry(
+    hurried: bool, num_waits: int
+) -> None:
+    stop = Stop(grace_s=10.0, hurry=lambda: hurried)
+    executor = Endless(stop)
+    progress = Progress([train("t", "a")], set())
+    run_packs(progress, executor, lambda *_: None, stop, RunOptions(), lambda *_: None)
+    assert executor.num_waits == num_waits
 
 
 @pytest.fixture

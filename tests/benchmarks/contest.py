@@ -5,6 +5,7 @@ on the machine.
 """
 
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -70,20 +71,25 @@ def line(what: str, scores: Mapping[str, Score], ours: str, target: float) -> st
     )
 
 
-def resident_gib(root: int) -> float:
-    """Return the resident memory of a process's descendants now; pages they share count for each. Linux only."""
-    parents, pages = {}, {}
+def descendants(root: int) -> dict[int, tuple[float, float]]:
+    """Return CPU seconds so far and resident GiB now of every process that descends from `root`. Linux only.
+
+    Pages that processes share count for each.
+    """
+    found: dict[int, tuple[int, float, float]] = {}
+    ticks, page = os.sysconf("SC_CLK_TCK"), resource.getpagesize()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             stat = (folder / "stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue  # ended meanwhile
-        parents[int(folder.name)], pages[int(folder.name)] = int(stat[1]), int(stat[21])
+        cpu_s = (int(stat[11]) + int(stat[12])) / ticks
+        found[int(folder.name)] = int(stat[1]), cpu_s, int(stat[21]) * page / 2**30
     family, size = {root}, 0
     while len(family) > size:
         size = len(family)
-        family |= {pid for pid, parent in parents.items() if parent in family}
-    return sum(pages.get(pid, 0) for pid in family - {root}) * resource.getpagesize() / 2**30
+        family |= {pid for pid, (parent, _, _) in found.items() if parent in family}
+    return {pid: found[pid][1:] for pid in family - {root} if pid in found}
 
 
 def _told(seconds: float) -> str:
