@@ -21,6 +21,7 @@ from phasegrid.jobs import Json, Trial, content_key, stream_seed
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots
 from phasegrid.recipe import Recipe
+from phasegrid.recording import WARM_UP
 from phasegrid.stacking import MemberState, Stack, Strategy, why_not_vmap
 from phasegrid.stacking_rules import recipe_of
 from phasegrid.weights import parameters_vector
@@ -166,13 +167,14 @@ def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
     inputs = data.train_inputs[:size].expand(stack.size, size, *data.input_shape).contiguous()
     labels = data.train_labels[:size].expand(stack.size, size).contiguous()
     times = []
-    for _ in range(_REPEATS + 1):
+    warm_up = 1 if stack.recorder is None else WARM_UP + 1  # a graph is recorded, then timed
+    for _ in range(_REPEATS + warm_up):
         _wait(stack.weights.device)
         started = time.perf_counter()
         run_update(stack, inputs, labels, recipe)
         _wait(stack.weights.device)
         times.append(time.perf_counter() - started)
-    return min(times[1:])  # the first one warms up
+    return min(times[warm_up:])
 
 
 def _wait(device: torch.device) -> None:

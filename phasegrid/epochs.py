@@ -114,12 +114,18 @@ def _backward(
     precision: Callable[[], AbstractContextManager[Any]],
 ) -> Tensor:
     """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return the logits (M, B, C)."""
-    stack.grads.zero_()
-    with precision():
-        logits = stack.forward(inputs)
-        loss = summed_loss(logits, labels, recipe.label_smoothing)
-    (loss / size).backward()  # type: ignore[no-untyped-call]
-    return logits.detach()
+
+    def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
+        stack.grads.zero_()
+        with precision():
+            logits = stack.forward(inputs)
+            loss = summed_loss(logits, labels, recipe.label_smoothing)
+        (loss / size).backward()  # type: ignore[no-untyped-call]
+        return logits.detach()
+
+    if stack.recorder is None or labels.dim() == 3:  # batches of sentences are of all lengths
+        return gradient_pass(inputs, labels)
+    return stack.recorder.run(gradient_pass, inputs, labels)
 
 
 def _score(

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.fusing import Blueprint, NotFusableError, fuse, read_architecture
 from phasegrid.optimizing import Slots
+from phasegrid.recording import Recorder
 from phasegrid.weights import Weights, kept_modes
 
 Strategy = Literal["loop", "vmap", "fused"]
@@ -48,7 +49,8 @@ class Stack:
     """M members in one set of tensors, on one device.
 
     `weights` and `grads` are flat, (M P,), ordered by parameter, then member. `parameters` are leaves with views of them as data
-    and gradient. `template` is used up: with one member it becomes that member.
+    and gradient. `template` is used up: with one member it becomes that member. `recorder` turns gradient passes into CUDA graphs;
+    None where there is no GPU, or where a layer is unknown and might not repeat itself exactly.
     """
 
     size: int
@@ -59,6 +61,7 @@ class Stack:
     parameters: dict[str, Tensor]
     constants: dict[str, Tensor]
     forward: Forward
+    recorder: Recorder | None
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Stack:
             name: self._join([m.slots[name] for m in members]) for name in members[0].slots
         }
         self.forward = self._make_forward()
+        self.recorder = Recorder() if self.weights.is_cuda and _repeats(template) else None
 
     def member(self, index: int) -> MemberState:
         """Copy one member out: full state by name, optimizer memory as (P,)."""
@@ -220,6 +224,15 @@ def why_not_vmap(module: nn.Module) -> str | None:
         if isinstance(m, _BatchNorm) and m.momentum is None:
             return f"{name} averages its statistics cumulatively (momentum None)"
     return None
+
+
+def _repeats(module: nn.Module) -> bool:
+    """Say whether a network is known to launch the same kernels for every batch of a shape: all its layers are."""
+    try:
+        read_architecture(module)
+    except NotFusableError:
+        return False
+    return True
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""The gradient pass of a stack as CUDA graphs: recorded once, replayed for every batch of the same shape.
+
+An update of a small network is hundreds of kernels that a GPU finishes sooner than a CPU can launch them; a replayed graph is one
+launch. Only what repeats exactly is recorded: zeroing gradients, forward, loss, backward. The optimizer's step is a handful of
+kernels on flat vectors and its rates change, so it stays outside. Numbers are those of the same kernels launched one by
+one. Letters: M members, B examples of a batch, C classes.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+GradientPass = Callable[[Tensor, Tensor], Tensor]
+"""From inputs (M, B, *S) and labels (M, B) to logits (M, B, C); leaves gradients in tensors that stay where they are."""
+
+Replay = Callable[[], Tensor]
+Record = Callable[[GradientPass, Tensor, Tensor], Replay]
+
+WARM_UP = 3
+"""Updates of a shape that are launched kernel by kernel before it is recorded: libraries set themselves up in the first
+ones. Torch's notes on CUDA graphs take three."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Runs the gradient passes of one stack, recording those that come again.
+
+    A pass must do the same whenever it is called with the same shapes. Where it cannot be recorded it goes on being
+    launched, with a warning. `record` is `record_graph` but in tests.
+    """
+
+    record: Record = field(default_factory=lambda: record_graph)
+    around: Callable[[GradientPass], GradientPass] = field(default_factory=lambda: on_a_side_stream)
+    _seen: dict[tuple[int, ...], int] = field(default_factory=dict)
+    _recorded: dict[tuple[int, ...], tuple[Tensor, Tensor, Replay]] = field(default_factory=dict)
+    _gave_up: bool = False
+
+    def run(self, gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Do one gradient pass; return its logits, in a tensor that later passes leave alone.
+
+        Raises:
+            torch.OutOfMemoryError: if recording runs out of memory.
+        """
+        if self._gave_up:
+            return gradient_pass(inputs, labels)
+        shape = tuple(inputs.shape)
+        if shape not in self._recorded:
+            seen = self._seen[shape] = self._seen.get(shape, 0) + 1
+            if seen <= WARM_UP:
+                return self.around(gradient_pass)(inputs, labels)
+            if not self._try_to_record(gradient_pass, inputs, labels):
+                return gradient_pass(inputs, labels)
+        fixed_inputs, fixed_labels, replay = self._recorded[shape]
+        fixed_inputs.copy_(inputs)
+        fixed_labels.copy_(labels)
+        return replay().clone()
+
+    def _try_to_record(self, gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> bool:
+        mine = inputs.contiguous().clone(), labels.contiguous().clone()
+        try:
+            replay = self.record(gradient_pass, *mine)
+        except RuntimeError as error:
+            if _out_of_memory(error):
+                raise torch.OutOfMemoryError(f"recording a CUDA graph: {error}") from error
+            self._gave_up = True
+            warnings.warn(
+                f"a gradient pass could not be recorded as a CUDA graph and is launched kernel by kernel: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return False
+        self._recorded[tuple(inputs.shape)] = (*mine, replay)
+        return True
+
+
+def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
+    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is what it runs on."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = gradient_pass(inputs, labels)
+
+    def replay() -> Tensor:
+        graph.replay()
+        return logits
+
+    return replay
+
+
+def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
+    """Return the pass launched on another stream, in order with the current one: how work is warmed up for recording."""
+
+    def run(inputs: Tensor, labels: Tensor) -> Tensor:
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            logits = gradient_pass(inputs, labels)
+        current.wait_stream(side)
+        return logits
+
+    return run
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Say whether memory ran out: ending a recording that failed hides the first error behind another."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,165 @@
+"""Laws of recorded gradient passes: a replay does what the pass does, and what cannot be recorded is launched.
+
+A GPU is stood in for by `plays_again`, which keeps the pass and the tensors it was recorded over, as a CUDA graph does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from train_support import make_data, make_trial
+
+import phasegrid.stacking
+from phasegrid.jobs import Part
+from phasegrid.recording import WARM_UP, GradientPass, Recorder, Replay, record_graph
+from phasegrid.train import Trained, train_pack
+
+NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
+NETWORKS = {
+    "mlp": Part("mlp", 1, {"width": 8, "depth": 2, "activation": "relu"}),
+    "cnn": NETWORK,
+    "resnet18": Part("resnet18", 1, {"width": 2}),
+}
+
+
+def plays_again(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
+    logits = torch.empty(0)
+
+    def replay() -> Tensor:
+        nonlocal logits
+        again = gradient_pass(inputs, labels)
+        logits = again if logits.shape != again.shape else logits.copy_(again)
+        return logits  # the same tensor every time, as a graph's
+
+    return replay
+
+
+def new_recorder(record: Callable[..., Replay] = plays_again) -> Recorder:
+    return Recorder(record=record, around=lambda gradient_pass: gradient_pass)
+
+
+def train(
+    recorder: Callable[[], Recorder] | None, monkeypatch: pytest.MonkeyPatch
+) -> list[Trained]:
+    init = phasegrid.stacking.Stack.__init__
+
+    def with_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.recorder = recorder() if recorder else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phasegrid.stacking.Stack, "__init__", with_recorder)
+        trials = [make_trial(seed, NETWORK, epochs=3) for seed in range(2)]
+        return train_pack(trials, [make_data()] * 2, device="cpu", strategy="fused")
+
+
+def test_a_training_from_replays_is_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders: list[Recorder] = []
+
+    def keep() -> Recorder:
+        recorders.append(new_recorder())
+        return recorders[-1]
+
+    replayed, launched = train(keep, monkeypatch), train(None, monkeypatch)
+    assert any(recorder._recorded for recorder in recorders)
+    for a, b in zip(replayed, launched, strict=True):
+        assert [r.train_loss for r in a.history] == [r.train_loss for r in b.history]
+        assert all(torch.equal(a.weights[name], b.weights[name]) for name in b.weights)
+
+
+def doubling(inputs: Tensor, _labels: Tensor) -> Tensor:
+    return 2 * inputs
+
+
+def batch(value: float, size: int = 3) -> tuple[Tensor, Tensor]:
+    return torch.full((1, size), value), torch.zeros(1, size, dtype=torch.int64)
+
+
+def test_a_shape_is_recorded_when_it_has_warmed_up_and_once() -> None:
+    made: list[tuple[int, ...]] = []
+
+    def record(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
+        made.append(tuple(inputs.shape))
+        return plays_again(gradient_pass, inputs, labels)
+
+    recorder = new_recorder(record)
+    counts = []
+    for value in range(WARM_UP + 3):
+        assert torch.equal(recorder.run(doubling, *batch(value)), torch.full((1, 3), 2.0 * value))
+        counts.append(len(made))
+    assert counts == [*[0] * WARM_UP, 1, 1, 1]
+    recorder.run(doubling, *batch(1.0, size=2))  # a last, smaller batch
+    assert made == [(1, 3)]
+
+
+def test_what_a_replay_returned_is_not_overwritten_by_the_next() -> None:
+    recorder = new_recorder()
+    outputs = [recorder.run(doubling, *batch(value)) for value in range(WARM_UP + 3)]
+    assert [float(output[0, 0]) for output in outputs] == [2.0 * v for v in range(WARM_UP + 3)]
+
+
+def test_a_pass_that_cannot_be_recorded_is_launched_with_a_warning() -> None:
+    tried = []
+
+    def refuse(*_: Any) -> Replay:
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    recorder = new_recorder(refuse)
+    for value in range(WARM_UP):
+        recorder.run(doubling, *batch(value))
+    with pytest.warns(RuntimeWarning, match="launched kernel by kernel: operation not permitted"):
+        assert float(recorder.run(doubling, *batch(7.0))[0, 0]) == 14
+    assert float(recorder.run(doubling, *batch(8.0))[0, 0]) == 16
+    assert len(tried) == 1
+
+
+def test_memory_that_runs_out_while_recording_is_said_to() -> None:
+    def run_out(*_: Any) -> Replay:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError as error:
+            message = "operation failed due to a previous error during capture"
+            raise RuntimeError(message) from error
+
+    recorder = new_recorder(run_out)
+    for value in range(WARM_UP):
+        recorder.run(doubling, *batch(value))
+    with pytest.raises(torch.OutOfMemoryError, match="recording a CUDA graph"):
+        recorder.run(doubling, *batch(1.0))
+
+
+def test_nothing_is_recorded_without_a_gpu() -> None:
+    from phasegrid.models.building import build_model
+    from phasegrid.stacking import MemberState, Stack
+
+    module = build_model(NETWORKS["mlp"], (4,), 3, seed=0)
+    stack = Stack(module, [MemberState(dict(module.state_dict()))], "loop")
+    assert stack.recorder is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["loop", "fused", "vmap"])
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_cuda_graphs_give_what_launched_kernels_give(
+    name: str, strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [make_trial(seed, NETWORKS[name], epochs=3, batch_size=4) for seed in range(2)]
+    data = [make_data()] * 2
+    recorded: list[int] = []
+
+    def count(*args: Any) -> Replay:
+        recorded.append(1)
+        return record_graph(*args)
+
+    monkeypatch.setattr("phasegrid.recording.record_graph", count)
+    replayed = train_pack(trials, data, device="cuda", strategy=strategy)
+    assert recorded
+    monkeypatch.setattr("phasegrid.stacking._repeats", lambda _module: False)
+    launched = train_pack(trials, data, device="cuda", strategy=strategy)
+    for a, b in zip(replayed, launched, strict=True):
+        for name_of, value in b.weights.items():
+            # kernels may be chosen anew and sum in another order: float32 rounding over a few updates
+            torch.testing.assert_close(a.weights[name_of], value, rtol=1e-3, atol=1e-4)
