@@ -112,13 +112,16 @@ class MetricJob:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters, forward FLOPs of one
-    example (a multiply-add counts 2), target tokens of one (1 where examples are no sentences)."""
+    example (a multiply-add counts 2), numbers of one that a backward pass keeps, numbers that one consists of, target tokens
+    of one (1 where examples are no sentences)."""
 
     num_train: int
     num_test: int
     num_classes: int
     num_parameters: int
     forward_flops: int
+    activations: int = 0
+    input_size: int = 0
     mean_tokens: float = 1.0
 
 

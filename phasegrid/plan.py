@@ -4,6 +4,7 @@ A plan lists every cell with its trials and metric jobs and their keys. Packing 
 into lists that one process does together.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -276,6 +277,5 @@ def _work(point: GridPoint) -> Work | None:
     counts = count_work(Part(point.model.name, point.model.version, args), facts)
     if counts is None:
         return None
-    return Work(
-        facts.num_train, facts.num_test, facts.num_classes, *counts, mean_tokens=facts.mean_tokens
-    )
+    size, tokens = math.prod(facts.input_shape), facts.mean_tokens
+    return Work(facts.num_train, facts.num_test, facts.num_classes, *counts, size, tokens)

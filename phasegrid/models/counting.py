@@ -1,8 +1,9 @@
-"""Parameters and forward FLOPs of the built-in families in closed form, without torch: for predicting costs.
+"""Parameters, forward FLOPs and activations of the built-in families in closed form, without torch: for predicting costs.
 
 FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2; biases, BatchNorm,
 activations and pooling are left out, as torch's own counter does. An example of a Transformer is a pair of sentences that
-both have the mean number of tokens.
+both have the mean number of tokens. Activations are the numbers that a backward pass keeps: inputs of layers with weights and
+of normalisations, outputs of attention weights; a layer that overwrites its input keeps nothing of its own.
 """
 
 import math
@@ -16,21 +17,22 @@ from phasegrid.models.shapes import require_heads, require_image, require_kind
 
 
 class Counts(NamedTuple):
-    """Trainable parameters, and FLOPs of one forward pass over one example."""
+    """Trainable parameters, FLOPs of one forward pass over one example, and the numbers of it that a backward pass keeps."""
 
     num_parameters: int
     forward_flops: int
+    activations: int
 
 
 def count_work(part: Part, facts: DatasetFacts) -> Counts | None:
-    """Count parameters and forward FLOPs of the model `part` names on one example of a data set; None as `count_flops`.
+    """Count what the model `part` names has and does on one example of a data set; None as `count_arrays`.
 
     Raises:
         DataError: if the model cannot take such inputs.
     """
     if part.name in _FAMILIES:
         require_kind(part.name, "arrays", facts.tokens)
-        return count_flops(part, facts.input_shape, facts.num_classes)
+        return count_arrays(part, facts.input_shape, facts.num_classes)
     if part.name == "transformer":
         require_kind(part.name, "tokens", facts.tokens)
         assert facts.tokens is not None
@@ -39,15 +41,15 @@ def count_work(part: Part, facts: DatasetFacts) -> Counts | None:
     return None
 
 
-def count_flops(part: Part, input_shape: tuple[int, ...], num_classes: int) -> Counts | None:
-    """Count parameters and forward FLOPs of the model `part` names on arrays; exact. None for a model that is not built
-    in or takes something else.
+def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> Counts | None:
+    """Count what the model `part` names has and does on one array: parameters and FLOPs exactly, activations about. None for
+    a model that is not built in or takes something else.
 
     Raises:
         DataError: if the model cannot take such inputs.
 
-    >>> count_flops(Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"}), (2,), 2)
-    Counts(num_parameters=42, forward_flops=64)
+    >>> count_arrays(Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"}), (2,), 2)
+    Counts(num_parameters=42, forward_flops=64, activations=10)
     """
     count = _FAMILIES.get(part.name)
     return count(input_shape, num_classes, **part.args) if count else None
@@ -56,7 +58,7 @@ def count_flops(part: Part, input_shape: tuple[int, ...], num_classes: int) -> C
 def count_transformer(
     tokens: Tokens, length: float, *, width: int, depth: int, heads: int, feed_forward: int
 ) -> Counts:
-    """Count a Transformer: parameters, and FLOPs for a pair of sentences of `length` tokens each, rounded.
+    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences of `length` tokens each, rounded.
 
     Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all positions are
     computed, those that are then hidden too. Exact for a batch that is `length` long.
@@ -74,7 +76,11 @@ def count_transformer(
     looking = 3 * depth * 4 * length**2 * width
     flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
     parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
-    return Counts(parameters, round(flops))
+    # A sublayer of attention keeps its normalised input, queries, keys, values and result; one of feeding its input and,
+    # before and after the ReLU, what is inside. The logits and their softmax are kept at the end.
+    per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * tokens.target_vocabulary
+    kept = length * per_token + depth * 3 * heads * length**2
+    return Counts(parameters, round(flops), round(kept))
 
 
 def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> Counts:
@@ -120,18 +126,21 @@ def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
 
 
 def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> Counts:
-    """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and BatchNorm."""
-    weights = channels * out * kernel**2
-    return Counts(weights + per_channel * out, 2 * weights * places)
+    """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and BatchNorm.
+
+    BatchNorm keeps its input beside what the next layer keeps.
+    """
+    weights, kept = channels * out * kernel**2, 2 if per_channel > 1 else 1
+    return Counts(weights + per_channel * out, 2 * weights * places, kept * out * places)
 
 
 def _linear(size: int, out: int) -> Counts:
-    return Counts(size * out + out, 2 * size * out)
+    return Counts(size * out + out, 2 * size * out, out)
 
 
 def _total(layers: Iterable[Counts]) -> Counts:
-    parameters, flops = zip(*layers, strict=True)
-    return Counts(sum(parameters), sum(flops))
+    parameters, flops, activations = zip(*layers, strict=True)
+    return Counts(sum(parameters), sum(flops), sum(activations))
 
 
 _FAMILIES: Mapping[str, Callable[..., Counts]] = {

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from phasegrid.declare import import_function, make_part
@@ -14,7 +15,7 @@ from phasegrid.errors import DataError
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS
 from phasegrid.models.building import build_model
-from phasegrid.models.counting import count_flops
+from phasegrid.models.counting import count_arrays
 
 
 def part(name: str, **args: Any) -> Part:
@@ -82,11 +83,43 @@ def test_counts_in_closed_form_are_those_of_the_built_network(
         logits = module(torch.empty(1, *shape, device="meta"))
     assert logits.shape == (1, classes)
     expected = (num_parameters(module), counter.get_total_flops())
-    assert count_flops(part, shape, classes) == expected
+    counts = count_arrays(part, shape, classes)
+    assert counts is not None
+    assert counts[:2] == expected
+
+
+def kept_numbers(module: nn.Module, inputs: Tensor) -> int:
+    """Count what autograd keeps for a backward pass, weights and inputs left out; each storage once."""
+    own = {
+        p.untyped_storage().data_ptr() for p in [*module.parameters(), *module.buffers(), inputs]
+    }
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        place = value.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = value.untyped_storage().nbytes() // value.element_size()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        logits = module.train()(inputs)
+        cross_entropy(logits, torch.zeros(len(inputs), dtype=torch.int64))
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(("part", "shape", "classes"), FORMS)
+def test_activations_are_about_those_that_autograd_keeps(
+    part: Part, shape: tuple[int, ...], classes: int
+) -> None:
+    counts = count_arrays(part, shape, classes)
+    assert counts is not None
+    inputs = torch.ones(8, *shape)
+    found = kept_numbers(build_model(part, shape, classes, seed=0), inputs) / 8
+    assert 0.4 < counts.activations / found < 1.7  # for memory: pooling and logits are left out
 
 
 def test_a_family_that_is_not_built_in_has_no_counts() -> None:
-    assert count_flops(Part("mine.py:NET", 1, {}), (3, 32, 32), 10) is None
+    assert count_arrays(Part("mine.py:NET", 1, {}), (3, 32, 32), 10) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +136,7 @@ def test_inputs_that_do_not_fit_are_refused_in_planning_and_in_building(
 ) -> None:
     message = rf"building model {name}: one input has the shape .* of at least {smallest} pixels"
     with pytest.raises(DataError, match=message):
-        count_flops(part(name), shape, 10)
+        count_arrays(part(name), shape, 10)
     with pytest.raises(DataError, match=message):
         build_model(part(name), shape, 10, seed=0)
 

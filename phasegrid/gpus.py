@@ -1,0 +1,56 @@
+"""Which GPU a worker's pack runs on, and how much of it.
+
+Workers stay warm, so one process may be given first one GPU of its node and then another. A process cannot change what
+``CUDA_VISIBLE_DEVICES`` meant when it first used a GPU: Ray is therefore told to leave that variable alone
+(`NOSET_VARIABLE`), and the device is named for every pack.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+NOSET_VARIABLE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the torch device of the first of the GPUs that Ray assigned, named as `ids`; None if it assigned none.
+
+    Ids are those of the machine, or the names in ``CUDA_VISIBLE_DEVICES``; torch counts within that variable.
+
+    >>> device_of([3], {}), device_of(["3"], {"CUDA_VISIBLE_DEVICES": "2,3"}), device_of([], {})
+    ('cuda:3', 'cuda:1', None)
+    """
+    if not ids:
+        return None
+    visible = (os.environ if environ is None else environ).get(_VISIBLE)
+    name = str(ids[0])
+    names = [part.strip() for part in visible.split(",")] if visible else []
+    if name in names:
+        return f"cuda:{names.index(name)}"
+    return f"cuda:{int(name)}" if name.isdigit() else "cuda:0"
+
+
+def limit_memory(device: str, share: float) -> None:
+    """Let this process take at most `share` of a GPU's memory, so that packs beside it keep theirs: what runs out is halved."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
+
+
+def total_bytes() -> int | None:
+    """Return the memory of the smallest GPU that this process sees; None where it sees none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    count = torch.cuda.device_count()
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
+
+
+def give_back() -> None:
+    """Hand the GPU memory that torch keeps for later to the other processes on it."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

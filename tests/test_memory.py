@@ -1,0 +1,106 @@
+"""Laws of estimates of GPU memory: they count what must lie there, and what is unknown gets a whole GPU."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from phasegrid.gpus import device_of
+from phasegrid.jobs import MetricJob, Pack, Part, Trial, Work
+from phasegrid.memory import COPIES, MARGIN, PROCESS_BYTES, SHARES, gpu_share, pack_bytes
+from phasegrid.metrics import METRICS
+from phasegrid.plan import make_packs, make_plan
+from phasegrid.sweep import load_sweep
+
+GIB = 2**30
+WORK = Work(1000, 200, 10, 5000, 10_000, activations=300, input_size=64)
+DATA = Part("digits", 1, {})
+
+
+def trial(key: str, data: Part = DATA, batch: int = 32) -> Trial:
+    return Trial(key, data, Part("mlp", 1, {}), {"batch_size": batch, "batch_unit": "examples"}, 0)
+
+
+def train_pack(*trials: Trial) -> Pack:
+    return Pack("p", "train", 0, trials)
+
+
+def measure_pack(name: str, count: int = 1, version_args: dict[str, object] | None = None) -> Pack:
+    metric = Part(name, 1, version_args or asdict(METRICS[name].args()))
+    jobs = tuple(MetricJob(f"j{i}", metric, ("a", "b")) for i in range(count))
+    return Pack("p", "measure", 0, (trial("a"), trial("b")), jobs)
+
+
+def needs(pack: Pack, work: Work | None = WORK) -> int | None:
+    return pack_bytes(pack, {trial.key: work for trial in pack.trials})
+
+
+def test_a_training_is_vectors_activations_and_data() -> None:
+    data = 4 * 64 * 1200
+    member = 4 * (COPIES * 5000 + 2 * 32 * (300 + 64))
+    assert needs(train_pack(trial("a"))) == PROCESS_BYTES + data + member
+    assert needs(train_pack(trial("a"), trial("b"))) == PROCESS_BYTES + data + 2 * member
+
+
+def test_each_data_set_counts_once() -> None:
+    other = replace(DATA, args={"label_noise": 0.5})
+    same, different = (needs(train_pack(trial("a"), trial("b", d))) for d in (DATA, other))
+    assert same is not None
+    assert different is not None
+    assert different - same == 4 * 64 * 1200
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_metric_of_ours_has_an_estimate(name: str) -> None:
+    need = needs(measure_pack(name))
+    assert need is not None
+    assert need > PROCESS_BYTES
+
+
+def test_curves_that_train_together_take_memory_together() -> None:
+    one, five = needs(measure_pack("connectivity")), needs(measure_pack("connectivity", 5))
+    assert one is not None
+    assert five is not None
+    assert five > one
+
+
+def test_what_a_plug_in_takes_is_unknown() -> None:
+    assert needs(train_pack(trial("a")), None) is None
+    assert needs(measure_pack("mine.py:SHARP", version_args={"x": 1})) is None
+
+
+def test_a_share_holds_the_estimate_with_a_margin() -> None:
+    for need in (GIB, 5 * GIB, 20 * GIB, 60 * GIB):
+        share = gpu_share(need, 80 * GIB)
+        assert share == 1 or MARGIN * need <= share * 80 * GIB
+    assert gpu_share(GIB, 80 * GIB) == min(SHARES)
+    assert gpu_share(None, 80 * GIB) == 1
+
+
+def test_narrow_networks_share_a_large_gpu_and_wide_ones_do_not_share_a_small_one() -> None:
+    folder = Path(__file__).parents[1] / "sweeps" / "taxonomy"
+    plan = make_plan(load_sweep(folder / "f02.yaml"))
+    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
+    packs = [p for p in make_packs(plan, set(), lambda _cell, _job: 1.0) if p.kind == "train"]
+    by_width = {p.trials[0].model.args["width"]: pack_bytes(p, works) for p in packs}
+    assert gpu_share(by_width[1], 141 * GIB) == min(SHARES)
+    assert gpu_share(by_width[128], 16 * GIB) == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "visible", "device"),
+    [
+        ([], None, None),
+        ([0], None, "cuda:0"),
+        ([3], "", "cuda:3"),
+        ([3], "2,3", "cuda:1"),
+        (["3"], "3", "cuda:0"),  # a Ray that narrowed the variable all the same
+        (["GPU-b"], "GPU-a, GPU-b", "cuda:1"),
+        (["MIG-x"], None, "cuda:0"),
+    ],
+)
+def test_a_pack_runs_on_the_gpu_that_it_was_assigned(
+    ids: list[int | str], visible: str | None, device: str | None
+) -> None:
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert device_of(ids, environ) == device
