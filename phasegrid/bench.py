@@ -17,6 +17,7 @@ from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_
 from phasegrid.models.building import build_model
 from phasegrid.provenance import provenance
 from phasegrid.records import metric_fields
+from phasegrid.sharing import shared
 from phasegrid.store import Store
 
 
@@ -42,8 +43,15 @@ class Models(Sequence[nn.Module]):
 class Bench:
     """The trials of a pack, loaded once: rows, data, models."""
 
-    def __init__(self, store: Store, device: torch.device, trials: Mapping[str, Trial]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        device: torch.device,
+        trials: Mapping[str, Trial],
+        shared_data: str | None = None,
+    ) -> None:
         self.store, self.device, self.trials = store, device, trials
+        self.shared_data = shared_data
         self._models: dict[str, nn.Module] = {}
         self._outcomes: dict[str, str] = {}
 
@@ -57,7 +65,7 @@ class Bench:
         return self._outcomes[key] == "diverged"
 
     def data(self, key: str) -> Dataset:
-        return dataset_of(self.trials[key].dataset, self.device)
+        return dataset_of(self.trials[key].dataset, self.device, self.shared_data)
 
     def model(self, key: str) -> nn.Module:
         if key not in self._models:
@@ -108,14 +116,21 @@ _DATASETS: dict[tuple[str, str], Dataset] = {}
 _MAX_DATASETS = 4
 
 
-def dataset_of(part: Part, device: torch.device) -> Dataset:
-    """Load a data set once a process; the few most recent are kept on the device."""
-    name = (content_key("dataset", 1, part.spec()), str(device))
+def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
+    """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are kept on the device."""
+    key = content_key("dataset", 1, [part.spec(), part.locators])
+    name = (key, str(device))
     if name not in _DATASETS:
         while len(_DATASETS) >= _MAX_DATASETS:
             del _DATASETS[next(iter(_DATASETS))]
-        _DATASETS[name] = load_dataset(part, str(device))
+        _DATASETS[name] = _load(part, key, shared_data).to(device)
     return _DATASETS[name]
+
+
+def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
+    if shared_data is None:
+        return load_dataset(part)
+    return shared(shared_data, key, lambda: load_dataset(part))
 
 
 def load_module(

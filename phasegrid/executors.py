@@ -7,29 +7,37 @@ from typing import Literal, Protocol
 from phasegrid.jobs import Outcome, Pack
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
+LostKind = Literal["infra", "oom", "timeout", "app"]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where and how a pack is done; nothing here can change an answer beyond rounding.
 
-    `device` None means a GPU if there is one. `threads` is for torch on a CPU. Declared here, where no torch is: a process that
-    only hands out packs need not import it.
+    `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the part of a GPU's memory that
+    the pack may take. `shared_data` names the folder of each node where processes share data sets (see `node_folder`).
+    `timeout_s` is that of `RunOptions`. Declared here, where no torch is: a process that only hands out packs need not import it.
     """
 
     device: str | None = None
     threads: int = 1
     strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
     snapshot_every_s: float = 60.0
+    gpu_share: float = 1.0
+    shared_data: str | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a submitted pack ended: with outcomes, or `lost` with the reason (its process died)."""
+    """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or raised where no job is to
+    blame (`kind` ``app``, with its `traceback`). A process that was ended for its ``timeout`` has written that down itself."""
 
     pack: Pack
     outcomes: Sequence[Outcome] = ()
     lost: str | None = None
+    kind: LostKind = "infra"
+    traceback: str | None = None
 
 
 class Executor(Protocol):

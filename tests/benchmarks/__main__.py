@@ -2,10 +2,14 @@
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import platform
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+
+from tests.benchmarks.alone import run_alone
 
 
 def main() -> None:
@@ -33,9 +37,9 @@ def main() -> None:
         f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
     )
-    for module in modules.values():
-        for line in module.main():
-            print(line, flush=True)
+    for name in modules:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            alone.submit(run_alone, name).result()
 
 
 if __name__ == "__main__":
