@@ -5,13 +5,14 @@ raw numbers. Headers are read here without torch; torch is imported only where t
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from phasegrid.errors import StoreError
 from phasegrid.files import Files
 from phasegrid.jobs import Json
+from phasegrid.reporting import reported
 from phasegrid.shards import checked_key
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
 _META = "phasegrid"
+REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` have it trained again"
 
 
 def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
@@ -77,8 +79,7 @@ def non_finite(data: bytes) -> list[str]:
     """Return the names of the floating-point tensors of a whole safetensors file that hold a NaN or an infinity."""
     import numpy as np
 
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    header, length = _header(data), int.from_bytes(data[:_LENGTH_BYTES], "little")
     body = memoryview(data)[_LENGTH_BYTES + length :]
     # All exponent bits set means NaN or infinity, whatever the sign and the mantissa.
     exponents = {"F64": (8, 0x7FF0 << 48), "F32": (4, 0x7F80 << 16), "F16": (2, 0x7C00)}
@@ -98,42 +99,61 @@ def non_finite(data: bytes) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshots:
-    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each written in one step."""
+    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each written in one step.
+
+    `note(trial, what)` is told of a damaged one.
+    """
 
     files: Files
+    note: Callable[[str, str], object]
 
     def epochs(self, trial: str) -> set[int]:
         """Return the epochs after which a trial has a snapshot."""
         start, end = f"{trial}.epoch-", ".safetensors"
-        names = self.files.names(_snapshot_folder(trial))
+        folder = _snapshot_folder(trial)
+        with reported(f"listing snapshots of {trial}"):
+            names = self.files.names(folder)
         mine = [name for name in names if name.startswith(start) and name.endswith(end)]
         numbers = [name.removeprefix(start).removesuffix(end) for name in mine]
         return {int(number) for number in numbers if number.isdecimal()}
 
     def load(self, trial: str, epoch: int) -> "tuple[dict[str, Tensor], Json] | None":
-        """Return the snapshot of a trial after an epoch; None if there is none.
+        """Return the snapshot of a trial after an epoch; None if there is none that is whole.
 
-        Raises:
-            StoreError: if the file is damaged; deleting it starts the training from the beginning.
+        A damaged one is deleted and noted: it costs the epochs that it held, and no result.
         """
         name = _snapshot_name(trial, epoch)
+        with reported(f"reading snapshot {self.files.path(name)}"):
+            try:
+                data = self.files.read(name)
+            except FileNotFoundError:
+                return None
         try:
-            data = self.files.read(name)
-            header = read_header(self.files, name)
-        except FileNotFoundError:
+            tensors = decode(data, self.files.path(name))
+        except StoreError as error:
+            self.note(trial, f"{error}; it was deleted, and the training begins anew")
+            self.delete(trial, [epoch])
             return None
-        meta = header.get("__metadata__", {}).get(_META, "null")
-        return decode(data, self.files.path(name)), json.loads(meta)
+        return tensors, json.loads(_header(data).get("__metadata__", {}).get(_META, "null"))
 
     def save(self, trial: str, epoch: int, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
         """Write a snapshot, in place of one of the same epoch."""
         data = encode(tensors, meta)
-        self.files.replace(_snapshot_name(trial, epoch), lambda file: file.write(data))
+        with reported(f"writing a snapshot of {trial}"):
+            self.files.replace(_snapshot_name(trial, epoch), lambda file: file.write(data))
 
     def delete(self, trial: str, epochs: Collection[int]) -> None:
         """Delete snapshots of a trial; those that are not there are no matter."""
-        for epoch in epochs:
-            self.files.delete(_snapshot_name(trial, epoch))
+        with reported(f"deleting snapshots of {trial}"):
+            for epoch in epochs:
+                self.files.delete(_snapshot_name(trial, epoch))
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """Return the header of a whole safetensors file."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header: dict[str, Any] = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    return header
 
 
 def _snapshot_folder(trial: str) -> str:

@@ -21,6 +21,7 @@ _KINDS = {
     "remains": "weights and histories of attempts that died before their last step",
     "copied": "files whose rows a compacted table holds",
     "orphans": "results that no stored plan names",
+    "damaged": "damaged files, and what belongs to them: the next run does these jobs again",
 }
 
 
@@ -42,13 +43,20 @@ def gc(
     orphans: Annotated[
         bool, typer.Option("--orphans", help="Also trials and measurements that no plan names.")
     ] = False,
+    damaged: Annotated[
+        bool,
+        typer.Option(
+            "--damaged", help="Only damaged files, so that `phasegrid run` does their jobs again."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List what the store no longer needs, and with --delete delete it. Never what a running sweep may be writing."""
     from phasegrid.collecting import delete_garbage, find_garbage
+    from phasegrid.damage import find_damage
 
     store = open_store(storage)
-    found = find_garbage(store, keep_days, shards, orphans)
+    found = find_damage(store) if damaged else find_garbage(store, keep_days, shards, orphans)
     if delete:
         delete_garbage(store, found.garbage)
     typer.echo(_garbage_json(found, delete) if as_json else _garbage_text(found, delete))

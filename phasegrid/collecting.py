@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 from phasegrid import notes, shards
 from phasegrid.errors import SweepError
 from phasegrid.files import TEMPORARY, Entry, Files, each
-from phasegrid.store import Store, reported
+from phasegrid.reporting import reported
+from phasegrid.store import Store
 
 KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between two of them
 _DAY_S = 86_400.0

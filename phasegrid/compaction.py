@@ -5,17 +5,16 @@ again makes it anew, unless the files were deleted since (`collecting`). Plans a
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phasegrid import shards
 from phasegrid.files import Files
-from phasegrid.store import Store, reported
+from phasegrid.reporting import reported
+from phasegrid.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,16 @@ def _compact_table(files: Files, table: str) -> Compacted | None:
 
 def _write_copy(files: Files, table: str, new: list[str]) -> int:
     """Write the copy batch by batch; the whole of a metric's table first, whose columns may differ between versions."""
-    parts = _parts(files, table, new)
-    if table.startswith("metrics/"):
-        parts = iter([shards.join(list(parts), table)])
     num_rows = 0
+    # Read before, for a try that lost only its answer has put the new copy in its place.
+    old = shards.read_shard(files, table, shards.compacted_name(table))
 
-    def write(file: BinaryIO) -> None:
+    def write(file: BinaryIO) -> None:  # from the beginning, however often the storage makes us try
         nonlocal num_rows
+        num_rows = 0
+        parts = chain([] if old is None else [old], shards.read_shards(files, table, new))
+        if table.startswith("metrics/"):
+            parts = chain([shards.join(list(parts), table)])
         first = next(parts)
         schema = first.schema
         with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
@@ -97,10 +99,3 @@ def _write_copy(files: Files, table: str, new: list[str]) -> int:
 
     files.replace(shards.compacted_name(table), write)
     return num_rows
-
-
-def _parts(files: Files, table: str, new: list[str]) -> Iterator[pa.Table]:
-    old = shards.read_shard(files, table, shards.compacted_name(table))
-    if old is not None:
-        yield old
-    yield from shards.read_shards(files, table, new)

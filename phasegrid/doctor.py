@@ -19,7 +19,8 @@ from phasegrid.errors import ClusterError, PhasegridError, StoreError
 from phasegrid.files import TEMPORARY, Files, LocalFiles, open_files
 from phasegrid.machine import Check, check_disk, check_machine
 from phasegrid.remote import check_address
-from phasegrid.store import Store, reported
+from phasegrid.reporting import reported
+from phasegrid.store import Store
 from phasegrid.tokens import known_tokens
 
 MAX_SKEW_S = 5.0
@@ -194,12 +195,15 @@ def _joined(address: str, storage: str | None) -> Iterator[Check]:
         ray_executor.stop_ray()
 
 
-def _shared(storage: str, probe: Callable[[str, str], None]) -> Check:
+def _shared(storage: str, probe: Callable[[str, str], list[str]]) -> Check:
     name = "storage from every node"
     try:
         store = Store.open(storage)
-        probe(storage, store.id)
+        warnings = probe(storage, store.id)
     except StoreError as error:
         repair = "use a shared folder or an object store, and give every node its credentials"
         return Check(name, "bad", str(error), repair, "storage")
+    if warnings:
+        repair = "set the clocks (NTP); see `chronyc tracking` on the node"
+        return Check(name, "note", "; ".join(warnings), repair, "storage")
     return Check(name, "ok", "every node reads and writes the same store", place="storage")

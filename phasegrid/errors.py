@@ -13,6 +13,7 @@ A diverged training is a result, not an error.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +50,15 @@ class DataError(PhasegridError, ValueError):
 
 
 class StoreError(PhasegridError, OSError):
-    """A store cannot be reached, read or written, or holds something damaged."""
+    """A store cannot be reached, read or written, or holds something damaged.
+
+    `fault` tells them apart: ``full`` and ``fails`` are the storage's, and nothing else can be stored either; None is one
+    thing in a storage that is well.
+    """
+
+    def __init__(self, message: str, fault: Literal["full", "fails"] | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class ClusterError(PhasegridError, RuntimeError):

@@ -266,7 +266,11 @@ class ObjectFiles:
             self.filesystem.pipe_file(self.path(name), data, mode="create")
         except FileExistsError:
             return False
-        except NotImplementedError:  # a server without conditional writes
+        except (NotImplementedError, OSError) as error:
+            if _is_taken(error):
+                return False
+            if not _is_unsupported(error):
+                raise
             self._put(name, data)
         return True
 
@@ -290,6 +294,20 @@ class ObjectFiles:
 
     def _relative(self, found: str, prefix: str) -> str:
         return found.lstrip("/").removeprefix(prefix.lstrip("/"))
+
+
+def _is_unsupported(error: Exception) -> bool:
+    """Say whether a server knows no conditional writes (s3fs has ENOSYS for its answer 501)."""
+    return isinstance(error, NotImplementedError) or getattr(error, "errno", 0) == errno.ENOSYS
+
+
+def _is_taken(error: Exception) -> bool:
+    """Say whether a server refused a conditional write because the name is taken.
+
+    s3fs makes that a FileExistsError only where the answer names the condition, which servers other than Amazon's leave out.
+    """
+    answer = getattr(error.__cause__, "response", None) or {}
+    return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
 def _time_of(info: Mapping[str, Any]) -> float | None:

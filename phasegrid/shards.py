@@ -188,8 +188,8 @@ def read_shard(
             rows = file.read(columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
-            f"reading {where}: not a whole Parquet file ({error}); `phasegrid verify` lists all such "
-            "files, deleting one has its job done again"
+            f"reading {where}: not a whole Parquet file ({error}); `phasegrid gc --damaged` lists all such "
+            "files, with --delete their jobs are done again by the next run"
         ) from error
     return _conform(rows, table, columns, where)
 

@@ -20,9 +20,11 @@ remains to do is derived: planned keys minus `Store.stored`. Every path of the s
 
 import hashlib
 import json
+import logging
+import os
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -35,11 +37,14 @@ from phasegrid.errors import StoreError
 from phasegrid.figure_requests import FigureRequest
 from phasegrid.files import TEMPORARY, Files, open_files
 from phasegrid.jobs import Json, Part
+from phasegrid.patience import PatientFiles
+from phasegrid.reporting import reported
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STORE_FORMAT = 1
+PROBE_BYTES = 2**22  # 4 MiB: smaller rooms hold no run
 _MARKER = "meta/store.json"
 _FOLDERS = {
     "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
@@ -66,13 +71,14 @@ class Store:
             StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
                 meets a folder that holds other things.
         """
-        files = open_files(url)
+        files = PatientFiles(open_files(url))
         with reported(f"opening store {url}"):
             marker = _read_marker(files, url)
             if marker is None and not create:
                 raise StoreError(
                     f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not exist); check "
-                    "the path, or make one with `phasegrid run`"
+                    "the path, or make one with `phasegrid run`",
+                    fault="fails",
                 )
             if create:
                 marker = _make(files, url) if marker is None else marker
@@ -82,17 +88,20 @@ class Store:
         return store
 
     def probe(self) -> None:
-        """Write a file, read it back and delete it.
+        """Write a file of a few MiB, as large as small weights, read it back and delete it.
 
         Raises:
-            StoreError: if any of this fails.
+            StoreError: if any of this fails, as it does where there is no room.
         """
-        name = f"{TEMPORARY}/probe.{uuid.uuid4().hex}"
+        name, data = f"{TEMPORARY}/probe.{uuid.uuid4().hex}", os.urandom(PROBE_BYTES)
         with reported(f"writing to store {self.url}"):
-            self.files.create(name, self.id.encode())
-            found = self.files.read(name)
-            self.files.delete(name)
-        if found != self.id.encode():
+            try:
+                self.files.create(name, data)
+                found = self.files.read(name)
+            finally:
+                with suppress(Exception):  # what went wrong before says more
+                    self.files.delete(name)
+        if found != data:
             raise StoreError(f"writing to store {self.url}: what was written is not what is read")
 
     def stored(self, table: str) -> set[str]:
@@ -304,9 +313,12 @@ class Store:
                 data = self.files.read(name)
             except FileNotFoundError as error:
                 raise StoreError(
-                    f"reading checkpoint {key}: {self.files.path(name)} does not exist"
+                    f"reading checkpoint {key}: {self.files.path(name)} does not exist; {checkpoints.REPAIR}"
                 ) from error
-        return checkpoints.decode(data, self.files.path(name))
+        try:
+            return checkpoints.decode(data, self.files.path(name))
+        except StoreError as error:
+            raise StoreError(f"{error}; {checkpoints.REPAIR}") from error
 
     def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
         """Return where a checkpoint is, or would be."""
@@ -314,7 +326,7 @@ class Store:
 
     def snapshots(self) -> checkpoints.StoredSnapshots:
         """Return the snapshots of trainings in progress, from which they go on after a crash."""
-        return checkpoints.StoredSnapshots(self.files)
+        return checkpoints.StoredSnapshots(self.files, self._note_damage)
 
     def log_path(self, name: str) -> str:
         """Return where log `name` (``name`` or ``folder/name``) is, or would be."""
@@ -325,6 +337,11 @@ class Store:
         with reported(f"writing log {name} to {self.url}"):
             self._replace(_log_name(name), text.encode())
         return self.log_path(name)
+
+    def _note_damage(self, key: str, what: str) -> None:
+        """Say that something of a trial was damaged and did no harm: here, and in the table of failures."""
+        logging.getLogger("phasegrid").warning("%s", what)
+        self.put_failure({"key": key, "kind": "infra", "exception": what})
 
     def _put_jobs(self, sweep: str, jobs: Sequence[Mapping[str, object]]) -> None:
         name = shards.shard_name("plan_jobs", sweep)
@@ -379,18 +396,3 @@ def _make(files: Files, url: str) -> dict[str, object] | None:
     marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
     files.create(_MARKER, json.dumps(marker).encode())
     return _read_marker(files, url)
-
-
-@contextmanager
-def reported(doing: str) -> Iterator[None]:
-    """Turn whatever a file system raises (object stores have errors of their own) into a StoreError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except NotADirectoryError as error:
-        raise StoreError(f"{doing}: a file is where a folder should be ({error})") from error
-    except PermissionError as error:
-        raise StoreError(f"{doing}: permission denied ({error})") from error
-    except Exception as error:
-        raise StoreError(f"{doing}: {type(error).__name__}: {error}") from error

@@ -17,8 +17,9 @@ from phasegrid import checkpoints, notes, shards
 from phasegrid.errors import StoreError
 from phasegrid.files import TEMPORARY, Files, each
 from phasegrid.overview import planned_jobs
+from phasegrid.reporting import reported
 from phasegrid.schemas import TABLES
-from phasegrid.store import Store, reported
+from phasegrid.store import Store
 
 STALE_S = 3600.0  # a temporary file older than this was left by a process that died
 _CHECKPOINT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")
@@ -61,6 +62,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
             problems += _check_table(files, table, None)
         problems += _check_copies(files, store.metrics())
         problems += _check_weights(files, keys, deep)
+        problems += _check_snapshots(files)
         for name in store.sweeps() if sweep is None else [sweep]:
             problems += _check_plan(store, name)
             problems += _check_jobs(store, name)
@@ -158,7 +160,7 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
     ]
     there = {match.group(2) for match in matches.values() if match and not match.group(3)}
     problems += [
-        Problem(f"trial {key}", "its checkpoint is missing; delete its row to train it again")
+        Problem(f"trial {key}", f"its checkpoint is missing; {checkpoints.REPAIR}")
         for key in sorted(wanted)
         if digests[key] is not None and key not in there
     ]
@@ -179,7 +181,7 @@ def _check_checkpoint(
     try:
         checkpoints.read_header(files, name)
     except StoreError as error:
-        return Problem(where, str(error))
+        return Problem(where, f"{error}; {checkpoints.REPAIR}")
     if not deep:
         return None
     data = files.read(name)
@@ -187,6 +189,22 @@ def _check_checkpoint(
         return Problem(where, "is not what was written with its trial (SHA-256 differs)")
     bad = checkpoints.non_finite(data) if finite else []
     return Problem(where, f"NaN or infinity in {', '.join(bad[:3])}") if bad else None
+
+
+def _check_snapshots(files: Files) -> Iterator[Problem]:
+    for found in files.names("snapshots"):
+        name = f"snapshots/{found}"
+        if not name.endswith(".safetensors"):
+            continue
+        try:
+            checkpoints.read_header(files, name)
+        except FileNotFoundError:
+            continue  # a running sweep is done with it
+        except StoreError as error:
+            yield Problem(
+                files.path(name),
+                f"{error}; its training will begin anew, `phasegrid gc --damaged --delete` deletes it",
+            )
 
 
 def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:

@@ -370,7 +370,7 @@ def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.Monkey
     store, called = make_store(tmp_path), []
     monkeypatch.setattr(ray_executor, "start_ray", lambda address: called.append(address))
     monkeypatch.setattr(ray_executor, "stop_ray", lambda: called.append("stopped"))
-    monkeypatch.setattr(ray_executor, "probe_storage", lambda url, _id: called.append(url))
+    monkeypatch.setattr(ray_executor, "probe_storage", lambda url, _id: called.append(url) or [])
     checks = doctor.check_cluster("auto", store.url)
     assert [check.state for check in checks] == ["ok", "ok"]
     assert called == ["auto", store.url, "stopped"]

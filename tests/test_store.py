@@ -487,8 +487,9 @@ def test_a_link_that_fails_otherwise_is_reported(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(files.os, "link", broken)
+    impatient = Store(store.url, files.open_files(store.url), store.id)
     with pytest.raises(StoreError, match=r"writing a failure to .*Input/output error"):
-        store.put_failure({"kind": "app"})
+        impatient.put_failure({"kind": "app"})
 
 
 # --- compaction

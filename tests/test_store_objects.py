@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -109,7 +110,7 @@ def test_an_object_store_that_fails_is_named(url: str, monkeypatch: pytest.Monke
     def fails(*_: Any, **__: Any) -> None:
         raise NoCredentialsError("Unable to locate credentials")
 
-    monkeypatch.setattr(type(store.files.filesystem), "find", fails)  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(store.files.inner.filesystem), "find", fails)  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match=r"listing table trials .*NoCredentialsError: Unable"):
         store.stored("trials")
 
@@ -121,29 +122,31 @@ def test_listings_are_never_remembered(url: str) -> None:
     assert two.stored("metrics/sharpness") == {A}
 
 
+def test_a_sweep_runs_in_an_object_store_and_a_second_time_has_nothing_to_do(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.faults.test_storage_faults import run_here, small_sweep
+
+    sweep = small_sweep(tmp_path)
+    sweep.write_text(f"{sweep.read_text()}storage: {url}\n")
+    assert run_here(sweep, None) == 0
+    assert "16 of 16 jobs stored" in capsys.readouterr().err
+    assert verify(Store.open(url), deep=True) == []
+    assert len(open_results(url).cells("tiny")) == 4
+    assert run_here(sweep, None) == 0
+    assert "0 to do" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_store_lives_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    server_module = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    server = server_module.ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": f"127.0.0.1,{host}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        fsspec.filesystem("s3").mkdir("bucket")
-        _round_trip("s3://bucket/some/store")
-        files = open_files("s3://bucket/some/store")
+    from s3_server import BUCKET, s3_server
+
+    url = f"s3://{BUCKET}/some/store"
+    with s3_server(monkeypatch):
+        _round_trip(url)
+        files = open_files(url)
         assert files.create("meta/once", b"first")
         monkeypatch.setattr(ObjectFiles, "exists", lambda *_: False)
         assert not files.create("meta/once", b"second")
         assert files.read("meta/once") == b"first"
-    finally:
-        server.stop()
