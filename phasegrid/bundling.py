@@ -1,8 +1,9 @@
 """What a submitted run needs from this machine, as one small zip: the sweep, what it extends, plug-in files it names.
 
 phasegrid itself and the data are expected on the cluster; with `with_code` the tracked files of phasegrid's own checkout go
-along and are imported instead. Files keep their places relative to each other, below ``sweep/``, so that every relative
-reference means the same there. Nothing is followed but references, so no data, results or secrets are caught up.
+along, with the name of its commit, and are imported instead. Files keep their places relative to each other, below
+``sweep/``, so that every relative reference means the same there. Nothing is followed but references, so no data, results or
+secrets are caught up.
 """
 
 import io
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.plugins import plugin_file
+from phasegrid.provenance import COMMIT_FILE, commit_record
 from phasegrid.sweep import Sweep
 from phasegrid.tokens import known_tokens
 from phasegrid.yaml_source import Node, read_file, read_text
@@ -41,7 +43,8 @@ class Bundle:
     def summary(self) -> str:
         """Say how many files and bytes it has, in and out of the zip."""
         size, zipped = _megabytes(self.num_bytes), _megabytes(len(self.data))
-        return f"bundle: {len(self.names)} files, {size} ({zipped} zipped)"
+        files = "1 file" if len(self.names) == 1 else f"{len(self.names)} files"
+        return f"bundle: {files}, {size} ({zipped} zipped)"
 
 
 def make_bundle(
@@ -61,15 +64,17 @@ def make_bundle(
     files = {f"{FOLDER}/{_relative(file, root)}": real for file, real in sources.files.items()}
     for real in sources.plugins:  # where workers look, whose copy of the bundle may be elsewhere
         files.setdefault(real.name, real)
+    made: dict[str, bytes] = {}
     notes = list(_notes(sweep))
     if code is not None:
         files |= {name: code / name for name in tracked_files(code)}
+        made[COMMIT_FILE] = commit_record(code)
         notes += _untracked_notes(code)
-    num_bytes = _check_size(path, files)
+    num_bytes = _check_size(path, files) + sum(len(data) for data in made.values())
     return Bundle(
         sweep=f"{FOLDER}/{_relative(own, root)}",
-        data=_zip(path, files),
-        names=tuple(sorted(files)),
+        data=_zip(_contents(path, files) | made),
+        names=tuple(sorted({*files, *made})),
         num_bytes=num_bytes,
         notes=tuple(notes),
     )
@@ -181,17 +186,24 @@ def _check_size(path: Path, files: Mapping[str, Path]) -> int:
     return total
 
 
-def _zip(path: Path, files: Mapping[str, Path]) -> bytes:
+def _contents(path: Path, files: Mapping[str, Path]) -> dict[str, bytes]:
+    """Read the files, none of which may hold the token of a cluster."""
     tokens = [token.encode() for token in known_tokens()]
+    contents: dict[str, bytes] = {}
+    for name, real in files.items():
+        contents[name] = real.read_bytes()
+        if any(token in contents[name] for token in tokens):
+            raise SweepError(
+                f"bundling {path}: {real} holds the token of a cluster, which every user of the cluster could "
+                "read there; take it out of the file"
+            )
+    return contents
+
+
+def _zip(contents: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, real in sorted(files.items()):
-            data = real.read_bytes()
-            if any(token in data for token in tokens):
-                raise SweepError(
-                    f"bundling {path}: {real} holds the token of a cluster, which every user of the cluster could "
-                    "read there; take it out of the file"
-                )
+        for name, data in sorted(contents.items()):
             info = zipfile.ZipInfo(name, _FIRST_DAY)
             info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED

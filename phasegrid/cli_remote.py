@@ -30,6 +30,23 @@ AddressIfAny = Annotated[
     typer.Option("--address", envvar=_VARIABLE, help="Also ask the cluster: http://head:8265."),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="What submit printed.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow the log; return the run's exit code.")]
+Name = Annotated[str | None, typer.Option(help="Begins the id (default: the sweep's name).")]
+WithCode = Annotated[
+    bool, typer.Option("--with-code", help="Bundle the tracked files of phasegrid's checkout.")
+]
+SharedStorage = Annotated[
+    bool,
+    typer.Option("--shared-storage", help="A relative storage is the same folder on every node."),
+]
+Python = Annotated[str, typer.Option(help="The cluster's Python that has phasegrid.")]
+MaxInFlight = Annotated[
+    int | None, typer.Option("-j", "--max-in-flight", min=1, help="Packs in flight at most.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -44,33 +61,14 @@ def submit(
     address: Address,
     settings: Settings = None,
     storage: Storage = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the log; return the run's exit code.")
-    ] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Begins the id (default: the sweep's name).")
-    ] = None,
-    with_code: Annotated[
-        bool, typer.Option("--with-code", help="Bundle the tracked files of phasegrid's checkout.")
-    ] = False,
-    shared_storage: Annotated[
-        bool,
-        typer.Option(
-            "--shared-storage", help="A relative storage is the same folder on every node."
-        ),
-    ] = False,
-    python: Annotated[str, typer.Option(help="The cluster's Python that has phasegrid.")] = (
-        "python"
-    ),
-    max_in_flight: Annotated[
-        int | None, typer.Option("-j", "--max-in-flight", min=1, help="Packs in flight at most.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
-    ] = None,
+    wait: Wait = False,
+    name: Name = None,
+    with_code: WithCode = False,
+    shared_storage: SharedStorage = False,
+    python: Python = "python",
+    max_in_flight: MaxInFlight = None,
+    device: Device = None,
+    limit: Limit = None,
 ) -> None:
     """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return."""
     from phasegrid import remote
@@ -79,18 +77,13 @@ def submit(
     remote.check_address(address)
     loaded = load(sweep, settings)
     url = remote.checked_storage(storage or loaded.storage or "results", shared_storage)
-    options = [("--max-in-flight", max_in_flight), ("--device", device), ("--limit", limit)]
-    given = [str(part) for pair in options if pair[1] is not None for part in pair]
+    options = _given({"--max-in-flight": max_in_flight, "--device": device, "--limit": limit})
     bundle = _bundle(sweep, loaded, settings or [], with_code)
     submission_id = draw_id(name or loaded.name, datetime.now(UTC))
-    request = remote.Request(
-        submission_id,
-        remote.run_command(python, bundle.sweep, url, settings or [], given),
-        bundle,
-        (("phasegrid_sweep", loaded.name), ("phasegrid_storage", url)),
-    )
+    command = remote.run_command(python, bundle.sweep, url, settings or [], options)
+    labels = (("phasegrid_sweep", loaded.name), ("phasegrid_storage", url))
     cluster = remote.connect(address)
-    cluster.submit(request)
+    cluster.submit(remote.Request(submission_id, command, bundle, labels))
     typer.echo(submission_id)
     _record(submission_id, loaded.name, url, address, settings or [], shared_storage)
     say(
@@ -129,14 +122,15 @@ def status(
     name = one.sweep if one else sweep
     shown = [one] if one else submissions.read_all(store, sweep)
     known = _states(shown, jobs)
-    text = "[]" if as_json else ""
-    if one is None or name in store.sweeps():  # else its driver has not come that far
+    text, names = "[]" if as_json else "", store.sweeps()
+    if name in names or not known or (name is None and names):  # else no driver has come that far
         text = showing.status_text(store, name, as_json)
     if as_json:
         typer.echo(json.dumps(_with_submissions(json.loads(text), known), indent=2))
         return
-    open_ones = known if one else [pair for pair in known if pair[1][0] != "ended"] or known[-1:]
-    typer.echo("\n".join([*([text] if text else []), *submissions.lines(open_ones)]))
+    typer.echo(
+        "\n".join([*([text] if text else []), *submissions.lines(submissions.current(known))])
+    )
 
 
 def logs(
@@ -223,6 +217,12 @@ def list_submissions(
     lines = submissions.lines(known)
     lines += [f"{j.id}: {submissions.on_cluster(j)[1]} (not in this store)" for j in others]
     typer.echo("\n".join(lines) if lines else "no submissions")
+
+
+def _given(options: dict[str, int | str | None]) -> list[str]:
+    """Return the options that were given, as they stand on a command line."""
+    pairs = [(name, str(value)) for name, value in options.items() if value is not None]
+    return [text for pair in pairs for text in pair]
 
 
 def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -> "Bundle":

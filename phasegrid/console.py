@@ -13,6 +13,8 @@ from phasegrid.executors import Ending
 from phasegrid.jobs import Pack
 from phasegrid.progress import Progress as RunProgress
 
+_ETA_EVERY_S = 1.0  # every open pack is looked at for it, and there may be 100,000
+
 
 def duration(seconds: float) -> str:
     """Write seconds as a person would: ``42 s``, ``3 min 05 s``, ``7 h 12 min``, ``3 d 4 h``.
@@ -32,16 +34,22 @@ def duration(seconds: float) -> str:
 
 @dataclass(slots=True)
 class Watch:
-    """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere, failures as they happen."""
+    """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere, failures as they happen.
+
+    `name_of` says what a person calls the job of a key.
+    """
 
     console: Console
     quiet: bool = False
+    name_of: Callable[[str], str] = str
     every_s: float = 15.0
     clock: Callable[[], float] = time.monotonic
     _bar: Progress | None = None
     _task: int = 0
     _started: float = 0.0
     _said: float = 0.0
+    _eta_text: str = "ETA ..."
+    _eta_due: float = 2.0
     _shown_failures: set[str] = field(default_factory=set)
 
     def __enter__(self) -> "Watch":
@@ -76,21 +84,25 @@ class Watch:
         """Take an event of the run loop."""
         if event == "finished" and ending is not None:
             for outcome in ending.outcomes:
-                if outcome.status == "failed" and outcome.key not in self._shown_failures:
-                    self._shown_failures.add(outcome.key)
-                    self.console.print(
-                        f"[red]failed[/red] {outcome.key}: ", end="", highlight=False
-                    )
-                    self.console.print(
-                        _last_line(outcome.error), markup=False, highlight=False, soft_wrap=True
-                    )
+                if outcome.status == "failed":
+                    self._show_failure(outcome.key, outcome.error)
         if event == "lost" and ending is not None and pack is not None:
-            self.console.print(
-                f"lost {pack.key} ({len(pack.job_keys())} jobs): {ending.lost}",
-                markup=False,
-                highlight=False,
-            )
+            first, *others = pack.job_keys()
+            if first in progress.failures:
+                self._show_failure(first, ending.lost)
+            else:
+                more = f" and {len(others)} more" if others else ""
+                self._say(f"lost {self.name_of(first)}{more}, to be tried again: {ending.lost}")
         self._show(progress)
+
+    def _show_failure(self, key: str, why: str | None) -> None:
+        if key not in self._shown_failures:
+            self._shown_failures.add(key)
+            self.console.print("[red]failed[/red] ", end="")
+            self._say(f"{self.name_of(key)} ({key}): {_first_line(why)}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, progress: RunProgress) -> None:
         counts, now = progress.counts, self.clock()
@@ -112,10 +124,12 @@ class Watch:
 
     def _eta(self, progress: RunProgress, now: float) -> str:
         elapsed = now - self._started
-        if progress.done_cost_s <= 0 or elapsed < 2:
-            return "ETA ..."
-        return "ETA " + duration(elapsed * progress.open_cost_s / progress.done_cost_s)
+        if elapsed >= self._eta_due and progress.done_cost_s > 0:
+            self._eta_due = elapsed + _ETA_EVERY_S
+            left_s = elapsed * progress.open_cost_s / progress.done_cost_s
+            self._eta_text = f"ETA {duration(left_s)}"
+        return self._eta_text
 
 
-def _last_line(text: str | None) -> str:
+def _first_line(text: str | None) -> str:
     return (text or "unknown error").strip().split("\n")[0][:300]

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -23,6 +24,7 @@ from phasegrid.store import Store
 from phasegrid.tokens import redact
 
 EVERY_S = 60.0
+EARLY_S = (2.0, 5.0, 10.0, 20.0)  # sooner at first: whoever has just submitted looks
 GRACE_S = 30.0  # for running packs once a stop is asked for; Ray is told to wait longer (remote.STOP_WAIT_S)
 
 
@@ -68,7 +70,7 @@ def submission_id() -> str | None:
 
 
 class _Recorder:
-    """Keeps what is said and writes it, with a sign of life, every `EVERY_S` seconds from a thread of its own."""
+    """Keeps what is said and writes it, with a sign of life, every `EVERY_S` seconds (sooner at first) from a thread of its own."""
 
     def __init__(self, store: Store, record: submissions.Submission) -> None:
         self._store = store
@@ -129,7 +131,9 @@ class _Recorder:
             self._complain(error)
 
     def _repeat(self) -> None:
-        while not self._over.wait(EVERY_S):
+        for pause_s in chain(EARLY_S, repeat(EVERY_S)):
+            if self._over.wait(pause_s):
+                return
             self.write()
 
     def _complain(self, error: StoreError) -> None:

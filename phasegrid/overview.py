@@ -31,6 +31,23 @@ def stored_keys(store: Store, metrics: list[str]) -> set[str]:
     return keys
 
 
+def job_names(plan: Plan) -> dict[str, str]:
+    """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``, ``hessian, cell 3, seed 0``.
+
+    A job that several cells share is named after the first.
+    """
+    names: dict[str, str] = {}
+    for cell in plan.cells:
+        seeds = {trial.key: str(trial.seed) for trial in cell.trials}
+        for key, seed in seeds.items():
+            names.setdefault(key, f"training, cell {cell.index}, seed {seed}")
+        for job in cell.metric_jobs:
+            of = [seeds[key] for key in job.trials]
+            which = f"seed {of[0]}" if len(of) == 1 else f"seeds {', '.join(of)}"
+            names.setdefault(job.key, f"{job.metric.name}, cell {cell.index}, {which}")
+    return names
+
+
 def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
     """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans none or does not tell."""
     keys: dict[str, set[str]] = {}

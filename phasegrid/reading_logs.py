@@ -25,7 +25,7 @@ def from_store(
     text = submissions.read_log(store, submission_id)
     if text is None and not follow:
         raise StoreError(
-            f"reading the log of {submission_id}: its driver has not written one; give --address to ask the cluster"
+            f"reading the log of {submission_id}: its driver has not written one yet; --address asks the cluster"
         )
     yield text or ""
     num_shown = len(text or "")

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from phasegrid.bundling import Bundle
 from phasegrid.errors import ClusterError, SweepError
@@ -24,7 +27,7 @@ from phasegrid.tokens import HOW_TO_SET, redact, refuse_secrets
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
 STOP_WAIT_S = 60  # between Ray's SIGTERM and its SIGKILL: more than driver.GRACE_S, the rest is for the last words
-INSTALL = "pip install 'phasegrid[cluster]' on the head (that is ray[default])"
+ANSWER_S = 20.0  # for a cluster's first answer; Ray's client would wait for minutes, or for ever
 _GONE = (
     OSError,
     RuntimeError,
@@ -142,9 +145,10 @@ def connect(address: str) -> Cluster:
 
     Raises:
         SweepError: for any other kind of address.
-        ClusterError: if it does not answer, refuses us, or has no Ray Jobs.
+        ClusterError: if it does not answer (within `ANSWER_S`), refuses us, or has no Ray Jobs.
     """
     check_address(address)
+    _await_answer(address)
     try:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
@@ -251,6 +255,20 @@ def run_command(
     )  # fmt: skip
 
 
+def _await_answer(address: str) -> None:
+    """Ask for the version, with a time limit and without a token; anything but silence is for Ray's client to meet and to tell."""
+    try:
+        with urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):
+            return
+    except (OSError, ValueError, HTTPException) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, TimeoutError):
+            raise ClusterError(
+                f"reaching the cluster at {address}: no answer within {ANSWER_S:.0f} s; check that the cluster is up, that this "
+                "is its dashboard, and that no firewall is between (ssh -L 8265:127.0.0.1:8265 HEAD makes a tunnel)"
+            ) from error
+
+
 async def _tail(client: Any, submission_id: str, say: Callable[[str], None]) -> None:
     async for text in client.tail_job_logs(submission_id):
         say(redact(text))
@@ -279,8 +297,8 @@ def _reported(doing: str) -> Iterator[None]:
         raise ClusterError(f"{doing}: {found}; {HOW_TO_SET}, and try again") from None
     except ConnectionError as error:
         raise ClusterError(
-            f"{doing}: nothing answers there ({redact(str(error))}); check that the cluster is up, that this is its "
-            f"dashboard, and that jobs are served: {INSTALL}"
+            f"{doing}: nothing answers there; check that the cluster is up, that this is its dashboard, and that it serves "
+            "jobs (pip install 'phasegrid[cluster]' on its head)"
         ) from error
     except _client_errors() as error:
         missing = "; pip install 'phasegrid[cluster]'" if "ray[default]" in str(error) else ""

@@ -19,12 +19,15 @@ from phasegrid import __version__
 from phasegrid.console import duration
 from phasegrid.errors import StoreError
 from phasegrid.provenance import provenance
+from phasegrid.reporting import reported
 from phasegrid.shards import checked_name
-from phasegrid.store import Store, reported
+from phasegrid.store import Store
 
 FOLDER = "meta/submissions"
 VARIABLE = "PHASEGRID_SUBMISSION_ID"  # tells a driver its id
-SILENT_AFTER_S = 180.0  # a driver is heard of every minute; three missed minutes are no hiccup
+SILENT_AFTER_S = (
+    180.0  # a driver is heard of every minute (driver.EVERY_S); three missed minutes are no hiccup
+)
 MEANINGS = {
     0: "everything planned is stored",
     1: "some jobs failed",
@@ -35,6 +38,7 @@ MEANINGS = {
     137: "killed",
     143: "stopped",
 }
+_AGAIN = "submit the sweep again to go on"
 State: TypeAlias = Literal["pending", "running", "silent", "lost", "ended"]
 
 
@@ -167,20 +171,19 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
     seen = _ago(submission.seen_at, now)
     if _seconds(submission.seen_at, now) > SILENT_AFTER_S:
         return "silent", (
-            f"last seen {seen}: its driver is gone or cannot reach the storage; submit the sweep again to go on"
+            f"last seen {seen}: its driver is gone or cannot reach the storage; {_AGAIN}"
         )
-    return "running", f"running, last seen {seen}"
+    return "running", f"running when last seen, {seen}"
 
 
 def on_cluster(job: Job) -> tuple[State, str]:
     """Say in what state a submission is by what a cluster says, where no store has a word on how it ended."""
     if job.status is None:
-        return "lost", "the cluster does not know it: submit the sweep again to go on"
+        return "lost", f"the cluster does not know it; {_AGAIN}"
     if job.over:
         how = f", {exit_text(job.exit_code)}" if job.exit_code is not None else ""
         return "lost", (
-            f"ended without a word in the store; the cluster says {job.status}{how}: see its logs, or submit the "
-            "sweep again to go on"
+            f"ended without a word in the store; the cluster says {job.status}{how}, its log tells why; {_AGAIN}"
         )
     if job.status == "PENDING":
         return "pending", "waiting on the cluster"
@@ -194,14 +197,30 @@ def exit_text(code: int | None) -> str:
     return f"exit code {code} ({MEANINGS.get(code, 'see the log')})"
 
 
+def current(
+    submissions: Sequence[tuple[Submission, tuple[State, str]]],
+) -> list[tuple[Submission, tuple[State, str]]]:
+    """Leave those, of all given oldest first, that may still be running, and the last of each sweep, however it went."""
+    last = {submission.sweep: submission.id for submission, _ in submissions}
+    return [
+        (submission, state)
+        for submission, state in submissions
+        if state[0] in ("pending", "running") or submission.id == last[submission.sweep]
+    ]
+
+
 def as_record(submission: Submission, state: tuple[State, str]) -> dict[str, object]:
     """Return a submission as JSON shows it."""
     return {**asdict(submission), "state": state[0], "says": state[1]}
 
 
 def lines(submissions: Sequence[tuple[Submission, tuple[State, str]]]) -> list[str]:
-    """Write submissions a line each: id and state in words."""
-    return [f"{submission.id}: {says}" for submission, (_, says) in submissions]
+    """Write submissions, oldest first, a line each: id and state in words."""
+    advised = {submission.id for submission, _ in current(submissions)}
+    return [
+        f"{s.id}: {says if s.id in advised else says.replace(_AGAIN, 'a later submission went on')}"
+        for s, (_, says) in submissions
+    ]
 
 
 def new(

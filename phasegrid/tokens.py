@@ -1,7 +1,8 @@
 """Keep the token of a cluster out of everything that is written, sent or shown.
 
 Ray itself reads it: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where
-``RAY_AUTH_MODE=token``. Here it is only looked for, to be left out.
+``RAY_AUTH_MODE=token``. (A head on which that is unset asks for a token if its user has one.) Here it is only looked for, to
+be left out.
 """
 
 import os

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -150,6 +151,29 @@ def test_code_is_the_tracked_files_as_they_are_now(tmp_path: Path) -> None:
     assert "untracked.py" in made.notes[0]
     unpack(made, tmp_path / "there")
     assert (tmp_path / "there/kept.py").read_text() == "edited"
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["clean", "edited"])
+def test_bundled_code_knows_the_commit_that_it_was_of(tmp_path: Path, dirty: bool) -> None:
+    sweep, checkout = write_small(tmp_path / "here"), tmp_path / "checkout"
+    (checkout / "phasegrid").mkdir(parents=True)
+    for name in ("__init__.py", "provenance.py"):
+        shutil.copy(Path(phasegrid.__file__).parent / name, checkout / "phasegrid")
+    git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True)
+    if dirty:
+        with (checkout / "phasegrid/__init__.py").open("a") as file:
+            file.write("# edited\n")
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    unpack(bundle(sweep, code=checkout), tmp_path / "there")
+    ask = "import json; from phasegrid.provenance import provenance; print(json.dumps(provenance('cpu')))"
+    there = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path / "there", env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(there.stdout)
+    assert (found["git_commit"], found["git_dirty"]) == (commit.stdout.strip(), dirty)
 
 
 def test_code_that_is_no_checkout_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
@@ -124,6 +125,24 @@ def test_nothing_listening_says_what_to_check() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(ClusterError, match=r"nothing answers there.*phasegrid\[cluster\]"):
         remote.connect(f"http://127.0.0.1:{port}")
+
+
+def test_a_cluster_that_stays_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
+        port = silent.getsockname()[1]
+        with pytest.raises(ClusterError, match=r"no answer within .*ssh -L 8265"):
+            remote.connect(f"http://127.0.0.1:{port}")
+
+
+def test_a_network_that_drops_everything_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(*_: object, timeout: float) -> None:
+        assert timeout == remote.ANSWER_S
+        raise URLError(TimeoutError("timed out"))
+
+    monkeypatch.setattr(remote, "urlopen", dropped)
+    with pytest.raises(ClusterError, match=r"http://head:8265: no answer within 20 s"):
+        remote.connect("http://head:8265")
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -65,6 +65,26 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
     assert out.getvalue() == "2/4 jobs, ETA 20 s\n"
 
 
+def test_the_eta_on_a_terminal_is_worked_out_once_a_second_at_most() -> None:
+    """Working it out looks at every open pack: at every event, that would be quadratic in the number of packs."""
+    looks, now = [0], [0.0]
+
+    class Counted(Progress):
+        @property
+        def open_cost_s(self) -> float:
+            looks[0] += 1
+            return 1.0
+
+    progress = Counted([], set())
+    progress.done_cost_s = 1.0
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with Watch(console, clock=lambda: now[0]) as watch:
+        for _ in range(500):
+            now[0] += 0.01
+            watch("tick", progress, None, None)
+    assert 3 <= looks[0] <= 4  # in five seconds, of which the first two have no ETA
+
+
 def test_status_counts_the_planned_measurements(tmp_path: Path) -> None:
     """Of a plan that does not tell of measurements, those over its trials are counted."""
     store = make_store(tmp_path)

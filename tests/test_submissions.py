@@ -65,11 +65,11 @@ def test_ids_name_the_sweep_and_are_never_the_same() -> None:
     ("submission", "job", "state", "says"),
     [
         (SUBMITTED, None, "pending", "submitted 10 min 00 s ago, its driver has not started"),
-        (RUNNING, None, "running", "running, last seen 42 s ago"),
+        (RUNNING, None, "running", "running when last seen, 42 s ago"),
         (replace(RUNNING, seen_at=ago(181)), None, "silent", "last seen 3 min 01 s ago"),
         (RUNNING, Job(ID, "RUNNING"), "running", "running on the cluster"),
         (SUBMITTED, Job(ID, "PENDING"), "pending", "waiting on the cluster"),
-        (RUNNING, Job(ID, None), "lost", "the cluster does not know it: submit the sweep again"),
+        (RUNNING, Job(ID, None), "lost", "the cluster does not know it; submit the sweep again"),
         (RUNNING, Job(ID, "FAILED", 137), "lost", r"FAILED, exit code 137 \(killed\)"),
         (replace(RUNNING, ended_at=ago(5), exit_code=1), Job(ID, None), "ended", r"1 \(some jobs failed\)"),
         (replace(RUNNING, ended_at=ago(5)), None, "ended", "exit code unknown"),
@@ -81,6 +81,26 @@ def test_the_state_is_the_stores_last_word_then_the_clusters_then_the_last_sign_
     found, words = state_of(submission, NOW, job)
     assert found == state
     assert re.search(says, words)
+
+
+def test_what_a_later_submission_went_on_from_is_not_told_of_any_more() -> None:
+    """A driver that was lost has no last word; its sweep may have been finished by another since."""
+    names = ("lost", "running", "ended", "other")
+    states = ("silent", "running", "ended", "lost")
+    known = [
+        (replace(RUNNING, id=name, sweep="b" if name == "other" else "a"), (state, ""))
+        for name, state in zip(names, states, strict=True)
+    ]
+    assert [s.id for s, _ in submissions.current(known)] == ["running", "ended", "other"]  # type: ignore[arg-type]
+    assert [s.id for s, _ in submissions.current(known[:1])] == ["lost"]  # type: ignore[arg-type]
+
+
+def test_only_the_last_of_a_sweep_is_to_be_submitted_again() -> None:
+    silent = replace(RUNNING, seen_at=ago(400))
+    known = [(s, state_of(s, NOW, None)) for s in (silent, replace(silent, id="later"))]
+    first, second = submissions.lines(known)
+    assert first.endswith("a later submission went on")
+    assert second.endswith("submit the sweep again to go on")
 
 
 def test_whoever_records_first_is_not_overwritten_by_the_submitter(store: Store) -> None:
@@ -162,6 +182,7 @@ def test_a_sigterm_before_the_first_pack_is_recorded(store: Store) -> None:
 def test_a_driver_gives_signs_of_life_and_heeds_a_request_to_hurry(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(driver_module, "EARLY_S", ())
     monkeypatch.setattr(driver_module, "EVERY_S", 0.01)
     with driver_of(Path("small.yaml"), store.url, ID) as driver:
         first = submissions.read(store, ID)
@@ -174,6 +195,19 @@ def test_a_driver_gives_signs_of_life_and_heeds_a_request_to_hurry(
         submissions.ask_to_hurry(store, ID)
         assert driver.stop.hurry()
         assert driver.stop.grace_s == driver_module.GRACE_S
+
+
+def test_the_first_words_of_a_driver_do_not_wait_for_a_minute(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sum(driver_module.EARLY_S) < 60
+    monkeypatch.setattr(driver_module, "EARLY_S", (0.0, *(0.02,) * 10_000))
+    monkeypatch.setattr(driver_module, "EVERY_S", 1e6)
+    with driver_of(Path("small.yaml"), store.url, ID):
+        print("first words")
+        while not (kept := submissions.read_log(store, ID)):
+            pass
+    assert kept == "first words\n"
 
 
 def test_a_run_that_cannot_be_recorded_goes_on_and_says_so_once(
@@ -266,6 +300,16 @@ def test_status_of_a_submission_whose_driver_has_not_started(store: Store) -> No
     assert invoke("list", "--storage", store.url)[0] == 0
 
 
+@pytest.mark.parametrize("asked", [(), ("small",)], ids=["all", "its sweep"])
+def test_a_sweep_that_has_only_been_submitted_is_no_missing_sweep(
+    store: Store, asked: tuple[str, ...]
+) -> None:
+    submissions.create(store, submissions.new(ID, "small"))
+    code, said = invoke("status", *asked, "--storage", store.url)
+    assert code == 0
+    assert re.fullmatch(rf"{ID}: submitted .* ago, its driver has not started\n", said)
+
+
 def test_status_of_what_is_neither_sweep_nor_submission_is_refused(failed: str) -> None:
     code, said = invoke("status", "small-typo", "--storage", failed)
     assert code == 2
@@ -300,7 +344,7 @@ def test_logs_say_what_they_need(
 
 def test_logs_follow_a_run_through_the_store_until_it_has_ended(store: Store) -> None:
     submissions.replace_record(store, RUNNING)
-    with pytest.raises(StoreError, match="has not written one; give --address"):
+    with pytest.raises(StoreError, match="has not written one yet; --address"):
         list(reading_logs.from_store(store, ID, follow=False))
     store.write_log(submissions.log_name(ID), "one\n")
     texts = reading_logs.from_store(store, ID, follow=True, poll_s=0)
