@@ -89,7 +89,7 @@ class Watch:
         if event == "lost" and ending is not None and pack is not None:
             first, *others = pack.job_keys()
             if first in progress.failures:
-                self._show_failure(first, ending.lost)
+                self._show_failure(first, progress.failures[first])
             else:
                 more = f" and {len(others)} more" if others else ""
                 self._say(f"lost {self.name_of(first)}{more}, to be tried again: {ending.lost}")

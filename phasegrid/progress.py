@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from phasegrid.executors import LostKind
 from phasegrid.jobs import Outcome, Pack, content_key
 from phasegrid.sweep_types import Retries
 
@@ -41,8 +42,8 @@ class Counts:
 class Progress:
     """The state of one run over its packs.
 
-    A pack whose process dies `retries.infra` + 1 times is blamed for it (a poison job) and given up; a job that raises is tried
-    again `retries.app` times. `stored` are keys whose results were there before the run.
+    A pack whose process dies `retries.infra` + 1 times is blamed for it (a poison job) and given up; a job that raises or
+    stands still is tried again `retries.app` times. `stored` are keys whose results were there before the run.
     Every pack handed out by `next_pack` must come back through
     `finished` or `lost`.
     """
@@ -93,6 +94,11 @@ class Progress:
         return len(self._in_flight)
 
     @property
+    def cut_off(self) -> tuple[Pack, ...]:
+        """The packs that are handed out and not back: after a stop, those that it cut off."""
+        return tuple(self._in_flight.values())
+
+    @property
     def over(self) -> bool:
         """Whether nothing is running and nothing can be started."""
         return not self._in_flight and not self._ready
@@ -120,24 +126,32 @@ class Progress:
         if again:
             self._push(_part_of(pack, again))
 
-    def lost(self, pack: Pack, why: str) -> bool:
-        """Take note that the process of a pack died; return whether anything of it will be tried again.
+    def lost(self, pack: Pack, why: str, kind: LostKind = "infra") -> bool:
+        """Take note that a pack was lost; return whether anything of it will be tried again.
 
-        When a pack of several jobs has used up its tries, each job gets a last one alone, so that a poison job is found by
-        name and takes no other down with it.
+        A pack of several jobs that was too large for the memory is halved. One that stood still, or has used up its tries, has
+        each of its jobs tried alone, so that a poison job is found by name and takes no other down with it.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
-        if self._may_retry(pack.key, "infra"):
+        if len(keys) == 1:
+            if not self._may_retry(pack.key, kind):
+                tries = self._attempts[(pack.key, kind)]
+                self._fail(keys[0], f"{why} (each of {tries} times)" if tries > 1 else why)
+                return False
             self._push(pack)
-        elif len(keys) > 1:
+        elif kind == "oom":
+            half = len(keys) // 2
+            for part in (keys[:half], keys[half:]):
+                self._push(_part_of(pack, part))
+        elif kind == "infra" and self._may_retry(pack.key, kind):
+            self._push(pack)
+        else:
             for key in keys:
                 alone = _part_of(pack, [key])
-                self._attempts[(alone.key, "infra")] = self.retries.infra
+                if kind == "infra":
+                    self._attempts[(alone.key, kind)] = self.retries.infra
                 self._push(alone)
-        else:
-            self._fail(keys[0], why)
-            return False
         return True
 
     def _may_retry(self, key: str, kind: str) -> bool:

@@ -6,18 +6,25 @@ retries are off, so that a lost process is counted and written down by the drive
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from phasegrid import gpus, probing, timeouts
 from phasegrid.errors import ClusterError, StoreError
-from phasegrid.executors import Ending
+from phasegrid.executors import Ending, Place
+from phasegrid.failures import failure_of_pack
+from phasegrid.head_watch import HeadWatch
 from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.plugins import FOLDERS_VARIABLE
+from phasegrid.store import Store
 from phasegrid.sweep_types import Need, Resources
 
 LOST = (
@@ -27,6 +34,10 @@ LOST = (
     ray.exceptions.OutOfMemoryError,
     ray.exceptions.RaySystemError,
     ray.exceptions.TaskUnschedulableError,
+)
+PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import what it needs first
+LOOK_EVERY_S = (
+    1.0  # for how long the size of the cluster is taken as known: asking costs about a millisecond
 )
 OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
 
@@ -44,6 +55,7 @@ def start_ray(address: str | None, num_cpus: int | None = None) -> None:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(gpus.NOSET_VARIABLE, "1")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -56,9 +68,8 @@ def start_ray(address: str | None, num_cpus: int | None = None) -> None:
         )
     else:
         options["address"] = address
-        plugins = os.environ.get(FOLDERS_VARIABLE)
-        if plugins:
-            options["runtime_env"] = {"env_vars": {FOLDERS_VARIABLE: plugins}}
+        handed_on = {name: os.environ.get(name) for name in (gpus.NOSET_VARIABLE, FOLDERS_VARIABLE)}
+        options["runtime_env"] = {"env_vars": {name: v for name, v in handed_on.items() if v}}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
@@ -71,65 +82,121 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def probe_storage(url: str, store_id: str) -> None:
-    """Have every node of the cluster open the store, find it to be `store_id`, and write to it.
+def probe_storage(url: str, store_id: str) -> list[str]:
+    """Have every node of the cluster try the store (see `probing`); return warnings.
 
     Raises:
-        StoreError: naming the nodes that cannot, or that do not see what this process wrote.
+        StoreError: naming the nodes that do not share it with this process, cannot write it, or cannot be used otherwise.
     """
-    task = ray.remote(num_cpus=0, max_retries=0)(_probe)
-    nodes = [
-        node
+    task = ray.remote(num_cpus=0, max_retries=0)(_look)
+    question = probing.ask(url, store_id)
+    try:
+        asked_at = time.time()
+        nodes = {
+            task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(question): _name_of(node)
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"]
+        }
+        return probing.judge(url, list(_reports(question, nodes, asked_at)))
+    finally:
+        probing.forget(question)
+
+
+def _reports(
+    question: probing.Question, nodes: dict[Any, str], asked_at: float
+) -> Iterator[probing.Report]:
+    """Take the nodes' answers as they come; one that gives none in time has a problem."""
+    waiting, ends = list(nodes), time.monotonic() + PROBE_TIMEOUT_S
+    while waiting:
+        left = max(0.0, ends - time.monotonic())
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+        now = time.time()
+        for reference in ready or waiting:
+            sight = probing.Sight(f"gave no answer within {PROBE_TIMEOUT_S:.0f} s")
+            if ready:
+                try:
+                    sight = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    sight = probing.Sight(_first_line(error))
+            yield probing.read_answer(question, nodes[reference], sight, asked_at, now)
+        if not ready:
+            return
+
+
+def _name_of(node: dict[str, Any]) -> str:
+    host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
+    return f"{host} ({address}, {node['NodeID'][:8]})"
+
+
+def gpu_bytes() -> int | None:
+    """Return the memory of the smallest GPU of the cluster; None where there is none, or torch sees none there."""
+    task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(
+        gpus.total_bytes
+    )  # it takes a context
+    tasks = [
+        task.options(
+            num_gpus=0.01,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote()
         for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
+        if node["Alive"] and node["Resources"].get("GPU")
     ]
-    checks = {
-        node["NodeManagerHostname"]: task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(url, store_id)
-        for node in nodes
-    }
-    problems = []
-    for host, reference in checks.items():
-        try:
-            problem = ray.get(reference, timeout=60)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            problem = str(error)
-        if problem:
-            problems.append(f"node {host}: {problem}")
-    if problems:
-        raise StoreError(
-            f"checking that every node shares the storage {url}: " + "; ".join(problems)
-        )
+    found: list[int | None] = ray.get(tasks)
+    return min((count for count in found if count is not None), default=None)
 
 
-def check_datasets(parts: Sequence[Part]) -> list[str]:
-    """Load each data set once in a worker; return what is wrong."""
+def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
+    """Load each data set once in a worker, into the folder of its node that the processes of `run` share; return what is wrong."""
     task = ray.remote(num_cpus=1, max_retries=3)(_check_dataset)
-    found: list[str | None] = ray.get([task.remote(part) for part in parts])
+    found: list[str | None] = ray.get([task.remote(part, run) for part in parts])
     return [problem for problem in found if problem]
 
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task as it is."""
+    """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task, with its part of a GPU.
+
+    Where `resources` does not say how much of a GPU a pack gets, `share_of` does; a pack that is tried again gets all of
+    one. `usual_share` is that of most packs: it says how many run at once.
+    """
 
     storage: str
-    place: Any
+    place: Place
     resources: Resources = field(default_factory=Resources)
     max_in_flight: int | None = None
-    _running: dict[Any, Pack] = field(default_factory=dict)
+    share_of: Callable[[Pack], float] = lambda _pack: 1.0
+    usual_share: float = 1.0
+    _head: HeadWatch = field(
+        default_factory=lambda: HeadWatch(ray.get_runtime_context().gcs_address)
+    )
+    _running: dict[Any, tuple[Pack, str]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
+    _submitted: set[str] = field(default_factory=set)
+    _resources: dict[str, float] = field(default_factory=dict)
+    _look_at: float = 0.0
 
     @property
     def parallel(self) -> int:
-        """How many packs the cluster does at once, now."""
+        """How many packs the cluster does at once, as of a second ago at most."""
         need = self.resources.of()
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        total = self._all_resources()
         fits = total.get("CPU", 1.0) / max(need.num_cpus, 0.01)
-        if _gpus(need):
-            fits = min(fits, total.get("GPU", 0.0) / _gpus(need))
+        gpus = need.num_gpus
+        if gpus is None:
+            gpus = self.usual_share if total.get("GPU") else 0.0
+        if gpus:
+            fits = min(fits, total.get("GPU", 0.0) / gpus)
         return max(1, int(fits))
+
+    def _all_resources(self) -> dict[str, float]:
+        """Return what the cluster has, as it was when it was last asked: a head that is gone would block us for good."""
+        now = time.monotonic()
+        if now >= self._look_at and self._head.answers():
+            self._look_at = now + LOOK_EVERY_S
+            self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return self._resources
 
     @property
     def slots(self) -> int:
@@ -142,12 +209,32 @@ class RayExecutor:
         """Start a pack as a task."""
         names = {job.metric.name for job in pack.metric_jobs}
         need = self.resources.of(names.pop() if len(names) == 1 else None)
+        if need.num_gpus is None:
+            need = replace(need, num_gpus=self._part_of_a_gpu(pack))
         if need not in self._tasks:
             self._tasks[need] = ray.remote(**_ray_options(need))(_do_pack)
-        self._running[self._tasks[need].remote(pack, self.storage, self.place)] = pack
+        place = replace(self.place, gpu_share=min(1.0, need.num_gpus or 1.0))
+        failure_id = (
+            uuid.uuid4().hex
+        )  # under which the worker writes down that the pack stood still
+        reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
+        self._running[reference] = (pack, failure_id)
+
+    def _part_of_a_gpu(self, pack: Pack) -> float:
+        """Return how much of a GPU a pack gets that no one decided on: none where the cluster has none."""
+        again = pack.key in self._submitted
+        self._submitted.add(pack.key)
+        if not self._all_resources().get("GPU"):
+            return 0.0
+        return 1.0 if again else self.share_of(pack)
 
     def wait(self, timeout_s: float) -> list[Ending]:
-        """Return the packs that have ended, waiting at most `timeout_s` for the first."""
+        """Return the packs that have ended, waiting at most `timeout_s` for the first.
+
+        Raises:
+            ClusterError: if the head of the cluster has not answered for half a minute.
+        """
+        self._head.answers()
         if not self._running:
             return []
         ready, rest = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
@@ -163,23 +250,51 @@ class RayExecutor:
         self._running.clear()
 
     def _ending(self, reference: Any) -> Ending:
-        pack = self._running.pop(reference)
+        pack, failure_id = self._running.pop(reference)
         try:
             outcomes: Sequence[Outcome] = ray.get(reference)
+        except ray.exceptions.OutOfMemoryError as error:
+            return Ending(pack, lost=_why_lost(error), kind="oom")
         except LOST as error:
-            return Ending(pack, lost=f"{type(error).__name__}: {_first_line(error)}")
+            if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):
+                why = timeouts.explanation(self.place.timeout_s)
+                return Ending(pack, lost=why, kind="timeout")
+            return Ending(pack, lost=_why_lost(error))
+        except ray.exceptions.RayTaskError as error:
+            return _ending_of_error(pack, error, self.storage)
         except ray.exceptions.RayError as error:
-            failed = [
-                Outcome(key, "failed", error=str(error), kind="app") for key in pack.job_keys()
-            ]
-            return Ending(pack, failed)
+            return Ending(pack, lost=_why_lost(error), kind="app", traceback=str(error)[-8000:])
         return Ending(pack, outcomes)
+
+
+def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str) -> Ending:
+    """Blame an error on the pack's code; one of failing storage on the node's, unless it fails for the driver too."""
+    if isinstance(error.cause, StoreError) and error.cause.fault is not None:
+        return Ending(pack, lost=probing.blame_node(error.cause, storage))
+    why = f"{type(error.cause).__name__}: {error.cause}"
+    return Ending(pack, lost=why, kind="app", traceback=str(error)[-8000:])
+
+
+_WHY_LOST = {
+    "WorkerCrashedError": "its process died: killed (for want of memory?), crashed, or ended by the code it ran",
+    "NodeDiedError": "its node was lost",
+    "OutOfMemoryError": "its process was killed because the memory of its node ran out",
+}
+
+
+def _why_lost(error: BaseException) -> str:
+    """Say what Ray's error means for a pack; Ray's own texts advise on Ray."""
+    name = type(error).__name__
+    where = re.search(r"IP: ([0-9a-f.:]*[0-9a-f])", str(error))
+    node = f" ({where[1]})" if where and name in ("NodeDiedError", "OutOfMemoryError") else ""
+    own_text = " ".join(str(error).split())[:300]
+    return f"{name}: {_WHY_LOST.get(name) or own_text}{node}"
 
 
 def _ray_options(need: Need) -> dict[str, Any]:
     options: dict[str, Any] = {
         "num_cpus": need.num_cpus,
-        "num_gpus": _gpus(need),
+        "num_gpus": need.num_gpus,
         "max_retries": 0,
         "retry_exceptions": False,
         "max_calls": 0,
@@ -187,50 +302,51 @@ def _ray_options(need: Need) -> dict[str, Any]:
     return options | ({"memory": need.memory} if need.memory else {})
 
 
-def _gpus(need: Need) -> float:
-    """Return the GPUs of a pack: as asked for, else one where the cluster has any."""
-    if need.num_gpus is not None:
-        return need.num_gpus
-    has = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
-    return 1.0 if has else 0.0
-
-
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-_STORES: dict[str, Any] = {}
+_STORES: dict[str, Store] = {}
 
 
-def _do_pack(pack: Pack, storage: str, place: Any) -> list[Outcome]:
+def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Outcome]:
     """Run in a worker: imports are kept by the warm process, memory is given back."""
     from phasegrid.allocating import give_back, keep_freed_memory
-    from phasegrid.store import Store
     from phasegrid.work import do
+
+    assigned = gpus.device_of(ray.get_gpu_ids())
+    if place.device is None and assigned is not None:
+        place = replace(place, device=assigned)
+        gpus.limit_memory(assigned, place.gpu_share)
 
     if storage not in _STORES:
         _STORES[storage] = Store.open(storage)
+    store = _STORES[storage]
+
+    def give_up(stack: str) -> None:
+        why = timeouts.explanation(place.timeout_s or 0)
+        store.put_failure(
+            failure_of_pack(pack, "timeout", why, stack, attempt=1) | {"id": failure_id}
+        )
+
+    def note_life() -> bool:
+        alive()
+        return False
+
     keep_freed_memory()
     try:
-        return do(pack, _STORES[storage], place)
+        with timeouts.watched(place.timeout_s, give_up) as alive:
+            return do(pack, store, place, note_life)
     finally:
         give_back()
+        gpus.give_back()
 
 
-def _check_dataset(part: Part) -> str | None:
+def _check_dataset(part: Part, run: str) -> str | None:
     from phasegrid.work import check_dataset
 
-    return check_dataset(part)
+    return check_dataset(part, run)
 
 
-def _probe(url: str, store_id: str) -> str | None:
-    from phasegrid.store import Store
-
-    try:
-        store = Store.open(url)
-        store.probe()
-    except StoreError as error:
-        return str(error)
-    return (
-        None if store.id == store_id else f"sees another store there ({store.id}, not {store_id})"
-    )
+def _look(question: probing.Question) -> probing.Sight:
+    return probing.look(question)

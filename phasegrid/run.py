@@ -46,12 +46,12 @@ def run_packs(
     observe: Observe,
     stop: Stop,
     options: RunOptions,
-    record_lost: Callable[[Pack, str, int], None],
+    record_lost: Callable[[Ending, int], None],
     poll_s: float = 0.5,
 ) -> None:
     """Run until nothing is left, a stop is asked for, or too much failed.
 
-    `record_lost(pack, why, attempt)` is called for each pack whose process died: it writes the failure to the store.
+    `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to the store.
     """
     lost_times: dict[str, int] = {}
 
@@ -63,8 +63,8 @@ def run_packs(
                 continue
             attempt = lost_times.get(ending.pack.key, 0) + 1
             lost_times[ending.pack.key] = attempt
-            record_lost(ending.pack, ending.lost, attempt)
-            progress.lost(ending.pack, ending.lost)
+            record_lost(ending, attempt)
+            progress.lost(ending.pack, ending.lost, ending.kind)
             observe("lost", progress, ending.pack, ending)
 
     try:

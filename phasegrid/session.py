@@ -9,23 +9,23 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from types import FrameType
 from typing import Literal
 
 from rich.console import Console
 
-from phasegrid import cost
+from phasegrid import cost, memory, node_folder
 from phasegrid.console import Watch
-from phasegrid.errors import DataError
-from phasegrid.executors import Executor, Place, Serial
+from phasegrid.errors import ClusterError, DataError, StoreError
+from phasegrid.executors import Ending, Executor, Place, Serial
+from phasegrid.failures import failure_of_pack
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
-from phasegrid.overview import learn_costs, stored_keys, tally
+from phasegrid.overview import job_names, learn_costs, stored_keys, tally
 from phasegrid.packing import shape_packs, split_heavy
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
-from phasegrid.provenance import provenance
 from phasegrid.records import job_rows, plan_rows
 from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
@@ -62,30 +62,38 @@ def run_sweep(
     stored = stored_keys(store, metric_names(plan))
     pack_size = sweep.run.pack_size or PACK_SIZE
     packs = make_packs(plan, stored, _cost_of(store, plan, stored), pack_size)
-    counts = tally(plan, stored)
-    planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
-    console.print(
-        f"[bold]{sweep.name}[/bold]: {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
-        f"{have} stored, {planned - have} to do in {len(packs)} packs",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _announce(sweep, plan, stored, len(packs), console)
     if not packs:
         return 0, has_new_figures
     if limit is not None:
         packs = _limited(packs, limit)
     with (
-        _executor(sweep, store, where, stop, console, _data_files(packs)) as executor,
+        _executor(sweep, store, where, stop, console, packs, plan) as executor,
         _signals(stop),  # after ray.init, which would replace them
-        Watch(console, quiet) as watch,
+        Watch(console, quiet, _name_in(plan)) as watch,
     ):
         slots = executor.parallel
         # A pilot does the cells it is asked for and joins no others to them.
         packs = split_heavy(packs, slots) if limit else shape_packs(packs, slots, pack_size)
         progress = Progress(packs, stored, sweep.run.retries)
-        run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
+        with _saying_how_to_go_on(progress):
+            run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
+    if progress.cut_off:
+        with _saying_how_to_go_on(progress):
+            _count_published(progress, store)
     code = _conclude(progress, stop, limit, plan, store, console)
     return code, has_new_figures or progress.counts.stored > 0
+
+
+def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, console: Console) -> None:
+    counts = tally(plan, stored)
+    planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
+    console.print(
+        f"[bold]{sweep.name}[/bold]: {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
+        f"{have} stored, {planned - have} to do in {num_packs} packs",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _cost_of(
@@ -103,15 +111,37 @@ def _limited(packs: list[Pack], limit: int) -> list[Pack]:
 
 @contextmanager
 def _executor(
-    sweep: Sweep, store: Store, where: Where, stop: Stop, console: Console, files: list[Part]
+    sweep: Sweep,
+    store: Store,
+    where: Where,
+    stop: Stop,
+    console: Console,
+    packs: Sequence[Pack],
+    plan: Plan,
 ) -> Iterator[Executor]:
-    """Make the place where packs are done; `files` are the data sets to try before the first job."""
+    """Make the place where packs are done, once the data sets that they read have been tried."""
     if where.serial:
         from phasegrid.work import check_dataset
 
-        _refuse_bad_data([problem for part in files if (problem := check_dataset(part))])
+        tried = [check_dataset(part) for part in _data_files(packs)]
+        _refuse_bad_data([problem for problem in tried if problem])
+        if sweep.run.timeout_s is not None:
+            console.print("note: run.timeout_s needs Ray; --serial ends nothing that stands still")
         yield _serial(store, where, stop)
         return
+    with _on_ray(sweep, store, where, console, packs, plan) as executor:
+        yield executor
+
+
+@contextmanager
+def _on_ray(
+    sweep: Sweep,
+    store: Store,
+    where: Where,
+    console: Console,
+    packs: Sequence[Pack],
+    plan: Plan,
+) -> Iterator[Executor]:
     from phasegrid import ray_executor as on_ray
 
     console.print(
@@ -120,19 +150,34 @@ def _executor(
         highlight=False,
     )
     on_ray.start_ray(where.address, where.num_cpus)
+    run = uuid.uuid4().hex
     try:
         if where.address:
-            on_ray.probe_storage(store.url, store.id)
-        _refuse_bad_data(on_ray.check_datasets(files))
-        place = Place(where.device, max(1, int(sweep.resources.num_cpus)), where.strategy)
+            for warning in on_ray.probe_storage(store.url, store.id):
+                console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        _refuse_bad_data(on_ray.check_datasets(_data_files(packs), run))
+        threads = max(1, int(sweep.resources.num_cpus))
+        timeout_s = sweep.run.timeout_s
+        place = Place(where.device, threads, where.strategy, shared_data=run, timeout_s=timeout_s)
         most = where.max_in_flight or sweep.run.max_in_flight
-        executor = on_ray.RayExecutor(store.url, place, sweep.resources, most)
+        share_of = _gpu_shares(on_ray.gpu_bytes(), plan)
+        usual = median(share_of(pack) for pack in packs)
+        executor = on_ray.RayExecutor(store.url, place, sweep.resources, most, share_of, usual)
         try:
             yield executor
         finally:
             executor.close()
     finally:
         on_ray.stop_ray()
+        node_folder.forget(run)
+
+
+def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
+    """Return how much of a GPU each pack gets, by its estimated memory; all of it where the cluster has none to ask."""
+    if gpu_bytes is None:
+        return lambda _pack: 1.0
+    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
+    return lambda pack: memory.gpu_share(memory.pack_bytes(pack, works), gpu_bytes)
 
 
 def _data_files(packs: Sequence[Pack]) -> list[Part]:
@@ -177,27 +222,53 @@ def _signals(stop: Stop) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _recorder(store: Store, stop: Stop) -> Callable[[Pack, str, int], None]:
-    """Return a function that writes one failure row for a pack whose process died."""
+@contextmanager
+def _saying_how_to_go_on(progress: Progress) -> Iterator[None]:
+    """Add to the error of a storage that fails what is kept and what to do."""
+    try:
+        yield
+    except (StoreError, ClusterError) as error:
+        kept = f"stopped: what is finished is stored; {progress.counts.open} jobs are open."
+        if isinstance(error, ClusterError):
+            again = "Run the same command again when a cluster is up."
+            raise ClusterError(f"{error}\n{kept} {again}") from error
+        again = "Run the same command again when the storage is well."
+        raise StoreError(f"{error}\n{kept} {again}", error.fault) from error
 
-    def record(pack: Pack, why: str, attempt: int) -> None:
+
+def _count_published(progress: Progress, store: Store) -> None:
+    """Count what the packs that a stop cut off had published: each result is stored as soon as it is there."""
+    packs = progress.cut_off
+    stored = stored_keys(store, sorted({j.metric.name for p in packs for j in p.metric_jobs}))
+    for pack in packs:
+        there = [Outcome(key, "already") for key in pack.job_keys() if key in stored]
+        progress.finished(pack, there)
+
+
+def _recorder(store: Store, stop: Stop) -> Callable[[Ending, int], None]:
+    """Return a function that writes one failure row for a pack that was lost."""
+
+    def record(ending: Ending, attempt: int) -> None:
         if stop.why is not None:
             return  # it died because we are stopping
-        store.put_failure(
-            {
-                "id": uuid.uuid4().hex,
-                "key": pack.job_keys()[0],
-                "pack": pack.key,
-                "kind": "oom" if "OutOfMemory" in why else "infra",
-                "exception": why,
-                "traceback": None,
-                "attempt": attempt,
-                "host": provenance("cpu")["host"],
-                "created_at": datetime.now(UTC),
-            }
-        )
+        if ending.kind == "timeout":
+            return  # its process has written that down, with where it stood still
+        why = ending.lost or "unknown"
+        store.put_failure(failure_of_pack(ending.pack, ending.kind, why, ending.traceback, attempt))
 
     return record
+
+
+def _name_in(plan: Plan) -> Callable[[str], str]:
+    """Return a function that says what a person calls a job of the plan; the names are made when the first is asked for."""
+    names: dict[str, str] = {}
+
+    def name_of(key: str) -> str:
+        if not names:
+            names.update(job_names(plan))
+        return names.get(key, key)
+
+    return name_of
 
 
 def _conclude(
@@ -215,9 +286,11 @@ def _conclude(
     notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
     console.print(", ".join(notes), highlight=False)
     if counts.failed:
+        failed = (k for k, why in progress.failures.items() if not why.startswith("blocked:"))
+        cell = _cell_of(next(failed), plan)
         console.print(
-            f"failures and their tracebacks: phasegrid query --storage {store.url} "
-            '"select key, kind, exception from failures"',
+            f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage {store.url}\n"
+            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception from failures"',
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -235,6 +308,14 @@ def _conclude(
     if counts.failed or counts.blocked:
         return 1
     return 3 if limit is not None and _missing(plan, store) else 0
+
+
+def _cell_of(key: str, plan: Plan) -> int:
+    return next(
+        cell.index
+        for cell in plan.cells
+        if key in {t.key for t in cell.trials} | {job.key for job in cell.metric_jobs}
+    )
 
 
 def _missing(plan: Plan, store: Store) -> bool:

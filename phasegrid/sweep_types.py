@@ -92,7 +92,8 @@ class RunOptions:
 
     At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures`
     failed jobs stop the run
-    (null: any number); `pack_size` trainings in one pack (null: chosen).
+    (null: any number); `pack_size` trainings in one pack (null: chosen); `timeout_s` seconds without a finished
+    epoch or measurement end the process of a pack as hung (null: never; on Ray only).
     """
 
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -100,6 +101,7 @@ class RunOptions:
     on_error: Literal["continue", "stop"] = "continue"
     max_failures: Annotated[int, Field(ge=0)] | None = None
     pack_size: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from phasegrid.choosing import (
     to_record,
 )
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.loading import load_dataset
 from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError
@@ -53,19 +52,20 @@ def do(
 
     Raises:
         Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
+        StoreError: when the storage itself fails: no other job could be stored either.
     """
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _threads(place.threads):
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
         with tensor_float_32(False):  # whatever the weights were trained with
-            return _measure(pack, store, device, should_stop)
+            return _measure(pack, store, place, device, should_stop)
 
 
-def check_dataset(part: Part) -> str | None:
-    """Load a data set once, before any job; return what is wrong with it, or None."""
+def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
+    """Load a data set once, before any job, and keep it for the first; return what is wrong with it, or None."""
     try:
-        load_dataset(part)
+        dataset_of(part, torch.device("cpu"), shared_data)
     except DataError as error:
         return str(error)
     return None
@@ -92,7 +92,7 @@ def _train(
 
     data: list[Dataset] = []
     try:
-        data += [dataset_of(trial.dataset, device) for trial in trials]
+        data += [dataset_of(trial.dataset, device, place.shared_data) for trial in trials]
         choice = _choice(pack, store, place, trials, data, device)
         train_pack(
             trials,
@@ -106,6 +106,7 @@ def _train(
             on_trained=publish,
         )
     except Exception as error:
+        _raise_if_storage_fails(error)
         ended = {outcome.key for outcome in outcomes}
         left = [trial for trial in trials if trial.key not in ended]
         if len(trials) == 1:
@@ -203,7 +204,7 @@ def _best_of_run(trial: Trial, result: Trained) -> dict[str, Any]:
 
 
 def _measure(
-    pack: Pack, store: Store, device: torch.device, should_stop: ShouldStop
+    pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     todo: list[MetricJob] = []
@@ -214,7 +215,8 @@ def _measure(
             todo.append(job)
     if not todo:
         return outcomes
-    bench = Bench(store, device, {trial.key: trial for trial in pack.trials})
+    trials = {trial.key: trial for trial in pack.trials}
+    bench = Bench(store, device, trials, place.shared_data)
     for group in _groups(todo):
         if should_stop():
             raise Stopped
@@ -289,14 +291,21 @@ def _guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) ->
     try:
         return work()
     except Exception as error:
+        _raise_if_storage_fails(error)
         return _failed(store, pack, key, error)
+
+
+def _raise_if_storage_fails(error: Exception) -> None:
+    """Let an error of the storage at large end the pack: it is no fault of a job."""
+    if isinstance(error, StoreError) and error.fault is not None:
+        raise error
 
 
 def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
     """Write the failure of a job to the store, with its traceback, and return it as a value."""
     text = "".join(traceback.format_exception(error))
-    kind: Any = "oom" if isinstance(error, torch.OutOfMemoryError) else "app"
-    summary = f"{type(error).__name__}: {error}"
+    kind: Any = "oom" if _is_out_of_memory(error) else "app"
+    summary = f"{type(error).__name__}: {error}".removesuffix(": ")
     try:
         store.put_failure(
             {
@@ -314,6 +323,13 @@ def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
     except StoreError as lost:
         summary += f" (and the failure could not be written: {lost})"
     return Outcome(key, "failed", error=summary, kind=kind)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Say whether memory ran out, a GPU's or a CPU's; torch has no class for the latter."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _as_row(record: EpochRecord) -> dict[str, Any]:

@@ -60,14 +60,14 @@ def test_everything_is_done_once() -> None:
 
 def test_lost_packs_are_recorded_and_done_again() -> None:
     progress = Progress([train("t1", "a"), train("t2", "b")], set(), Retries(infra=2))
-    lost: list[tuple[str, str, int]] = []
+    lost: list[tuple[str, str | None, int]] = []
     run_packs(
         progress,
         LosesEachOnce(),
         silent,
         Stop(),
         RunOptions(),
-        lambda pack, why, attempt: lost.append((pack.key, why, attempt)),
+        lambda ending, attempt: lost.append((ending.pack.key, ending.lost, attempt)),
     )
     assert progress.counts.done == 2
     assert sorted(lost) == [("t1", "worker died", 1), ("t2", "worker died", 1)]

@@ -4,11 +4,13 @@ import random
 
 import pytest
 
+from phasegrid.executors import LostKind
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.progress import Progress
 from phasegrid.sweep_types import Retries
 
 PART = Part("noop", 1, {})
+KINDS: tuple[LostKind, ...] = ("infra", "oom", "timeout", "app")
 
 
 def trial(key: str) -> Trial:
@@ -119,6 +121,57 @@ def test_a_poison_job_is_found_by_name_and_the_others_are_done() -> None:
     assert list(progress.failures) == ["f"]
 
 
+def started(progress: Progress) -> Pack:
+    pack = progress.next_pack()
+    assert pack is not None
+    return pack
+
+
+def test_a_pack_that_stood_still_is_not_tried_again_as_a_whole_and_the_guilty_is_found() -> None:
+    progress = Progress([train("t", *"abc")], set(), Retries(infra=5))
+    progress.lost(started(progress), "stood still", "timeout")
+    while pack := progress.next_pack():
+        assert len(pack.job_keys()) == 1
+        if pack.job_keys() == ("b",):
+            assert not progress.lost(pack, "stood still", "timeout")
+        else:
+            progress.finished(pack, done(pack))
+    assert progress.failures == {"b": "stood still"}
+    assert (progress.counts.done, progress.counts.failed) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", ["timeout", "app"])
+def test_a_job_that_stands_still_or_raises_is_tried_as_often_as_exceptions_are(
+    kind: LostKind,
+) -> None:
+    progress = Progress([train("t", "a")], set(), Retries(app=2, infra=0))
+    tries = 1
+    while progress.lost(started(progress), "no", kind):
+        tries += 1
+    assert tries == 3
+    assert progress.failures == {"a": "no (each of 3 times)"}
+
+
+def test_a_pack_too_large_for_the_memory_is_halved_until_it_fits() -> None:
+    progress = Progress([train("t", *"abcdefg")], set(), Retries(infra=0))
+    sizes = []
+    while pack := progress.next_pack():
+        sizes.append(len(pack.job_keys()))
+        if sizes[-1] > 2:
+            assert progress.lost(pack, "out of memory", "oom")
+        else:
+            progress.finished(pack, done(pack))
+    assert sorted(sizes) == [1, 2, 2, 2, 3, 4, 7]
+    assert progress.counts.done == 7
+
+
+def test_a_job_too_large_for_the_memory_alone_is_tried_as_often_as_lost_processes_are() -> None:
+    progress = Progress([train("t", "a")], set(), Retries(app=0, infra=1))
+    assert progress.lost(started(progress), "out of memory", "oom")
+    assert not progress.lost(started(progress), "out of memory", "oom")
+    assert progress.failures == {"a": "out of memory (each of 2 times)"}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_job_ends_exactly_once_under_random_faults(seed: int) -> None:
     rng = random.Random(seed)
@@ -141,7 +194,7 @@ def test_every_job_ends_exactly_once_under_random_faults(seed: int) -> None:
             break
         pack = running.pop(rng.randrange(len(running)))
         if rng.random() < 0.2:
-            progress.lost(pack, "worker died")
+            progress.lost(pack, "worker died", rng.choice(KINDS))
             continue
         outcomes = [
             failed(pack)[i] if rng.random() < 0.1 else outcome

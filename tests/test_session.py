@@ -280,3 +280,46 @@ def test_mistakes_end_in_one_message(args: tuple[str, ...], expected: str) -> No
     result = CliRunner().invoke(app, list(args))
     assert expected in str(result.exception)
     assert result.exit_code != 0
+
+
+ENDING_ITSELF = """
+import os
+import signal
+from dataclasses import dataclass
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True)
+class Args:
+    value: int = 0
+
+def compute(models, data, rng, value):
+    if value == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return {"value": float(value)}
+
+ENDING = Metric(
+    over="trial", args=Args, columns=(Column("value", "float64", "", "what was asked for"),), compute=compute,
+)
+"""
+ONE_CELL = """\
+schema: 1
+name: one
+dataset: {name: digits, fraction: 0.1}
+model: {name: mlp, width: 2, depth: 1}
+train: {batch_size: 32, epochs: 1, stop: null}
+seeds: 1
+metrics: ["ending.py:ENDING": {value: 0}, "ending.py:ENDING": {value: 1}, "ending.py:ENDING": {value: 2}]
+"""
+
+
+def test_a_stop_counts_what_an_unfinished_pack_has_published(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text(ENDING_ITSELF)
+    (tmp_path / "one.yaml").write_text(ONE_CELL)
+    store, console = Store.open(str(tmp_path / "store"), create=True), Console(record=True)
+    sweep = load_sweep(tmp_path / "one.yaml")
+    code, new = run_sweep(sweep, store, Where(serial=True), console, quiet=True, limit=None)
+    said = console.export_text()
+    assert code == 143
+    assert new
+    assert "3 of 4 jobs stored" in said
+    assert "1 jobs are open" in said

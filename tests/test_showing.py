@@ -11,9 +11,11 @@ from store_support import COLUMNS, bare, make_store
 from phasegrid.console import Watch, duration
 from phasegrid.executors import Ending
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, text_key
+from phasegrid.overview import job_names
 from phasegrid.progress import Progress
 from phasegrid.records import job_rows
 from phasegrid.showing import status_text
+from phasegrid.sweep_types import Retries
 
 PART = Part("noop", 1, {})
 
@@ -39,13 +41,43 @@ def test_failures_are_shown_when_they_happen_and_once() -> None:
     progress = Progress([pack], set())
     progress.next_pack()
     outcome = Outcome("a", "failed", error="ValueError: no such thing\nmore", kind="app")
-    with Watch(Console(file=out, width=200)) as watch:
+    with Watch(
+        Console(file=out, width=200), name_of={"a": "training, cell 0"}.__getitem__
+    ) as watch:
         ending = Ending(pack, [outcome])
         progress.finished(pack, [outcome])
         watch("finished", progress, pack, ending)
         watch("finished", progress, pack, ending)
-    assert out.getvalue().count("failed a: ValueError: no such thing") == 1
+    assert out.getvalue().count("failed training, cell 0 (a): ValueError: no such thing") == 1
     assert "more" not in out.getvalue()
+
+
+def test_a_lost_pack_is_told_until_its_job_is_given_up() -> None:
+    out = io.StringIO()
+    trials = tuple(Trial(key, PART, PART, {}, 0) for key in "ab")
+    progress = Progress([Pack("p", "train", 0, trials)], set(), Retries(infra=0))
+    with Watch(Console(file=out, width=200), name_of="job {}".format) as watch:
+        while pack := progress.next_pack():
+            ending = Ending(pack, lost="the process died")
+            progress.lost(pack, "the process died")
+            watch("lost", progress, pack, ending)
+    assert out.getvalue().splitlines() == [
+        "lost job a and 1 more, to be tried again: the process died",
+        "failed job a (a): the process died",
+        "failed job b (b): the process died",
+    ]
+
+
+def test_a_job_is_named_after_its_cell_and_seeds() -> None:
+    trials = (Trial("a", PART, PART, {}, 0), Trial("b", PART, PART, {}, 7))
+    jobs = (MetricJob("h", Part("hessian", 1, {}), ("b",)), MetricJob("c", PART, ("a", "b")))
+    plan = Plan("toy", None, None, (Cell(3, (), None, None, trials, jobs),))
+    assert job_names(plan) == {
+        "a": "training, cell 3, seed 0",
+        "b": "training, cell 3, seed 7",
+        "h": "hessian, cell 3, seed 7",
+        "c": "noop, cell 3, seeds 0, 7",
+    }
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:

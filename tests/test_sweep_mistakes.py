@@ -324,6 +324,13 @@ CASES = [
     ({"run": "[]"}, "run", r"found \[\]; allowed: a mapping"),
     ({"run": "{max_in_flight: 0}"}, "run.max_in_flight", "found 0; allowed: at least 1"),
     ({"run": "{on_error: halt}"}, "run.on_error", "allowed: 'continue' or 'stop'"),
+    ({"run": "{timeout_s: 0}"}, "run.timeout_s", r"found 0; allowed: greater than 0 \(or null\)"),
+    (
+        {"run": "{timeout_s: 10 min}"},
+        "run.timeout_s",
+        r"found '10 min'; allowed: a number \(or null\)",
+    ),
+    ({"run": "{timeout: 60}"}, "run.timeout", r"did you mean 'timeout_s'\?"),
     ({"run": "{retries: {app: -1}}"}, "run.retries.app", "found -1; allowed: at least 0"),
     ({"run": "{retries: 3}"}, "run.retries", "found 3; allowed: a mapping"),
     # YAML

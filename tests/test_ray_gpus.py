@@ -1,0 +1,89 @@
+"""GPUs as Ray counts them, without any: parts of one, all of one the second time, and the device a worker is told of.
+
+Ray believes the number of GPUs that it is told; nothing here runs on one. In a process of its own, which takes its Ray with it.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import json, os, sys
+import ray
+from phasegrid import gpus
+from phasegrid.executors import Place
+from phasegrid.jobs import Pack
+from phasegrid.ray_executor import RayExecutor, gpu_bytes
+from phasegrid.store import Store
+from phasegrid.sweep_types import Resources
+
+os.environ[gpus.NOSET_VARIABLE] = "1"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=10**8,
+         logging_level="ERROR", log_to_driver=False)
+store = Store.open(sys.argv[1], create=True)
+executor = RayExecutor(store.url, Place(), share_of=lambda pack: 0.25, usual_share=0.25)
+for name in ("a", "a", "b"):
+    executor.submit(Pack(name, "train", 0, ()))
+endings = []
+while len(endings) < 3:
+    endings += executor.wait(10)
+
+@ray.remote(num_cpus=0, num_gpus=1)
+class Worker:
+    def told(self):
+        return gpus.device_of(ray.get_gpu_ids()), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+workers = [Worker.remote() for _ in range(2)]  # at once, one on each GPU
+of_two = ray.get([worker.told.remote() for worker in workers])
+del workers
+decided = RayExecutor(store.url, Place(), Resources(num_gpus=0.5))
+print(json.dumps({
+    "lost": [ending.lost for ending in endings],
+    "gpus": sorted(need.num_gpus for need in executor._tasks),
+    "parallel": executor.parallel,
+    "half": decided.parallel,
+    "whole": RayExecutor(store.url, Place()).parallel,
+    "told": sorted(device for device, _ in of_two),
+    "visible": [visible for _, visible in of_two],
+    "bytes": gpu_bytes(),
+}))
+ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder: Path = tmp_path_factory.mktemp("gpus")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder / "store")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_pack_gets_its_part_and_one_that_is_tried_again_all(seen: Any) -> None:
+    assert seen["lost"] == [None, None, None]
+    assert seen["gpus"] == [0.25, 1.0]
+
+
+def test_as_many_packs_run_at_once_as_cpus_and_parts_of_gpus_allow(seen: Any) -> None:
+    assert (seen["parallel"], seen["half"], seen["whole"]) == (4, 4, 2)
+
+
+def test_workers_beside_each_other_are_told_different_gpus_and_see_all(seen: Any) -> None:
+    assert seen["told"] == ["cuda:0", "cuda:1"]
+    assert seen["visible"] == [None, None]
+
+
+def test_a_cluster_whose_gpus_torch_does_not_see_has_no_gpu_memory(seen: Any) -> None:
+    assert seen["bytes"] is None
