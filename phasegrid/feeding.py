@@ -176,7 +176,8 @@ def _gather(feeds: Sequence[Feed], index: Tensor) -> Batch:
     """Take each member's examples, (M, n, *S) and (M, n)."""
     data = [feed.data for feed in feeds]
     if all(d.train_inputs is data[0].train_inputs for d in data):
-        every = data[0].train_inputs.index_select(0, index.flatten())  # 2-4 times faster than [index]
+        # 2 to 4 times faster than [index]
+        every = data[0].train_inputs.index_select(0, index.flatten())
         inputs = every.view(*index.shape, *every.shape[1:])
     else:
         inputs = torch.stack(

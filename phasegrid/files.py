@@ -69,8 +69,16 @@ class Files(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; say whether this call wrote it."""
 
-    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        """Write a file, in place of the old one if there is one, in one visible step."""
+    def replace(
+        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
+    ) -> str | None:
+        """Write a file, in place of the old one if there is one, in one visible step; return its version.
+
+        Nothing is written, and None returned, if the file `unless` is there when all but that step is done.
+        """
+
+    def version(self, name: str) -> str | None:
+        """Return what changes with every writing of a file; None if it is not there."""
 
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens if it is not there."""
@@ -166,10 +174,23 @@ class LocalFiles:
         with self._temporary(name, lambda file: file.write(data)) as temporary:
             return _link(temporary, self.path(name))
 
-    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def replace(
+        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
+    ) -> str | None:
         """Write a file in place of the old one."""
         with self._temporary(name, write) as temporary:
+            version = _version(temporary)
+            if unless is not None and self.exists(unless):
+                return None
             os.replace(temporary, self.path(name))
+        return version
+
+    def version(self, name: str) -> str | None:
+        """Return the inode of a file and when it was written."""
+        try:
+            return _version(self.path(name))
+        except FileNotFoundError:
+            return None
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -274,11 +295,23 @@ class ObjectFiles:
             self._put(name, data)
         return True
 
-    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def replace(
+        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
+    ) -> str | None:
         """Write an object in place of the old one."""
         buffer = io.BytesIO()
         write(buffer)
+        if unless is not None and self.exists(unless):
+            return None
         self._put(name, buffer.getvalue())
+        return self.version(name)
+
+    def version(self, name: str) -> str | None:
+        """Return what the file system takes for an object's version (S3: its ETag)."""
+        try:
+            return str(self.filesystem.checksum(self.path(name)))
+        except FileNotFoundError:
+            return None
 
     def delete(self, name: str) -> None:
         """Delete an object."""
@@ -321,6 +354,11 @@ def _time_of(info: Mapping[str, Any]) -> float | None:
         if isinstance(value, (int, float)):
             return float(value)
     return None
+
+
+def _version(path: str) -> str:
+    found = os.stat(path)
+    return f"{found.st_ino}.{found.st_mtime_ns}"
 
 
 def _walk(folder: str, prefix: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":

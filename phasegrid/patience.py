@@ -101,9 +101,15 @@ class PatientFiles:
 
         return self._patiently(attempt)
 
-    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def replace(
+        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
+    ) -> str | None:
         """Write a file in place of the old one; `write` is called once a try."""
-        self._patiently(lambda: self.inner.replace(name, write))
+        return self._patiently(lambda: self.inner.replace(name, write, unless))
+
+    def version(self, name: str) -> str | None:
+        """Return what changes with every writing of a file."""
+        return self._patiently(lambda: self.inner.version(name))
 
     def delete(self, name: str) -> None:
         """Delete a file."""

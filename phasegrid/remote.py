@@ -288,10 +288,12 @@ def _as_job(info: Any) -> Job:
 @contextmanager
 def _reported(doing: str) -> Iterator[None]:
     """Turn what Ray's client raises into a `ClusterError`."""
+    from ray.exceptions import AuthenticationError
+
     try:
         yield
-    except _refusals() as error:
-        found = redact(str(error)).split("\n", 1)[0]
+    except AuthenticationError as error:
+        found = redact(error.message).split("\n", 1)[0]
         raise ClusterError(f"{doing}: {found}; {HOW_TO_SET}, and try again") from None
     except ConnectionError as error:
         raise ClusterError(
@@ -301,15 +303,6 @@ def _reported(doing: str) -> Iterator[None]:
     except _client_errors() as error:
         missing = "; pip install 'phasegrid[cluster]'" if "ray[default]" in str(error) else ""
         raise ClusterError(f"{doing}: {_short(error)}{missing}") from error
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """Return what Ray raises where a token is missing or refused; a Ray without tokens has no such error."""
-    try:
-        from ray.exceptions import AuthenticationError
-    except ImportError:
-        return ()
-    return (AuthenticationError,)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

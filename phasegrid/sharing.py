@@ -1,20 +1,20 @@
 """Data sets in the folder that a run's processes share on a node: loaded by one process, mapped into memory by the others.
 
-Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight times; mapped from one file, its pages
-are there once. The files are safetensors and JSON: nothing is unpickled. Where there is no such folder, or no room in it, data
-sets are loaded as if this were not here.
+Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight times; mapped from files, its pages are
+there once. A data set is a raw file for each tensor, so that each begins on a page (where a tensor begins can change the last digit
+of a sum over it), and a JSON file, written last, that says what they are: nothing is unpickled. Where there is no such
+folder, or no room in it, data sets are loaded as if this were not here.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset, Text
@@ -35,7 +35,7 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
     folder = enter(run)
     if folder is None:
         return load()
-    file = folder / f"{key}.safetensors"
+    file = folder / f"{key}.json"
     try:
         with locked(folder / f"{key}.lock"):
             found = _mapped(file)
@@ -50,35 +50,33 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
 
 
 def _publish(file: Path, dataset: Dataset) -> bool:
-    """Write a data set in one step; say False, with nothing left behind, where there is no room for it."""
-    tensors = _apart({name: getattr(dataset, name).contiguous() for name in _TENSORS})
-    size = sum(tensor.nbytes for tensor in tensors.values())
+    """Write a data set, last the file that makes it visible; say False where there is no room for it."""
+    tensors = {name: getattr(dataset, name).contiguous() for name in _TENSORS}
     partial = file.with_suffix(".part")
     try:
-        if shutil.disk_usage(file.parent).free < ROOM * size:
+        if shutil.disk_usage(file.parent).free < ROOM * sum(t.nbytes for t in tensors.values()):
             return False
-        save_file(tensors, partial, {"dataset": json.dumps(_facts(dataset))})
+        for name, tensor in tensors.items():
+            tensor.numpy().tofile(partial)
+            os.replace(partial, _raw(file, name))  # who has an old one mapped keeps it
+        partial.write_text(json.dumps(_facts(dataset)))
         os.replace(partial, file)
-    except (OSError, SafetensorError):
+    except OSError:
+        for name in _TENSORS:
+            _raw(file, name).unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
         return False
     return True
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy the tensors that lie in the memory of others (a test set that is part of the training set): a file holds each alone."""
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        if place in seen:
-            tensors[name] = tensor.clone()
-        seen.add(place)
-    return tensors
+def _raw(file: Path, name: str) -> Path:
+    return file.with_suffix(f".{name}")
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
+        "tensors": {name: _layout(getattr(dataset, name)) for name in _TENSORS},
         "num_classes": dataset.num_classes,
         "augment": dataset.augment,
         "tokens": asdict(dataset.tokens) if dataset.tokens else None,
@@ -86,18 +84,39 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _layout(tensor: Tensor) -> tuple[str, list[int]]:
+    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+
+
 def _mapped(file: Path) -> Dataset | None:
-    """Return the data set of a file, its tensors mapped into memory, not copied; None if there is no such file."""
+    """Return the data set of a file, its tensors mapped into memory, not copied; None if it is not there, or not whole."""
     try:
-        with safe_open(file, "pt") as source:
-            tensors = {name: source.get_tensor(name) for name in _TENSORS}
-            facts = json.loads(source.metadata()["dataset"])
-    except (OSError, SafetensorError):
+        facts = json.loads(file.read_text())
+        layouts = facts.pop("tensors")
+        tensors: dict[str, Any] = {
+            name: _map(_raw(file, name), *layouts[name]) for name in _TENSORS
+        }
+    except (OSError, ValueError):
         return None
     text, tokens = facts.pop("text"), facts.pop("tokens")
-    dataset = Dataset(**tensors, **facts)
-    return replace(
-        dataset,
+    return Dataset(
+        **tensors,
+        **facts,
         tokens=Tokens(**tokens) if tokens else None,
         text=Text(**{name: tuple(words) for name, words in text.items()}) if text else None,
     )
+
+
+def _map(raw: Path, dtype_name: str, shape: list[int]) -> Tensor:
+    """Map a raw file as a tensor; changes of it are this process's own.
+
+    Raises:
+        ValueError: if the file has another size.
+    """
+    flat = torch.empty(0, dtype=getattr(torch, dtype_name))
+    count = torch.Size(shape).numel()
+    if raw.stat().st_size != count * flat.itemsize:
+        raise ValueError(f"mapping {raw}: its size is not that of {dtype_name} {shape}")
+    if count:
+        flat = torch.from_file(str(raw), shared=False, size=count, dtype=flat.dtype)
+    return flat.view(shape)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from phasegrid import __version__, checkpoints, notes, schemas, shards
+from phasegrid.committing import commit
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.figure_requests import FigureRequest
@@ -144,15 +145,13 @@ class Store:
         if epochs:
             table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
         with reported(f"writing {where} to {self.url}"):
-            if self.has("trials", key):
-                return False
-            if data is not None:
-                self._replace(_checkpoint_name(key, None), data)
+            parts = {_checkpoint_name(key, None): data} if data is not None else {}
             for epoch, tensors in (intermediate or {}).items():
-                self._replace(_checkpoint_name(key, epoch), checkpoints.encode(tensors))
+                parts[_checkpoint_name(key, epoch)] = checkpoints.encode(tensors)
             if epochs:
-                self._replace(shards.shard_name("histories", key), shards.encode(table))
-            return self.files.create(shards.shard_name("trials", key), shards.encode(row))
+                parts[shards.shard_name("histories", key)] = shards.encode(table)
+            row_name = shards.shard_name("trials", key)
+            return commit(self.files, parts, row_name, shards.encode(row))
 
     def put_metric(
         self,

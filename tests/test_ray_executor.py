@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import phasegrid
-from tests.faults.test_kill_and_resume import assert_same_store, run, write_sweep
+from tests.faults.comparing import assert_same_results
+from tests.faults.test_kill_and_resume import run, write_sweep
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def test_ray_and_serial_store_the_same_rows_and_a_second_run_submits_nothing(
     sweep, storage = write_sweep(tmp_path), tmp_path / "store"
     first = run(sweep, storage, "--num-cpus", "2")
     assert first.returncode == 0, first.stderr
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
     second = run(sweep, storage)
     assert second.returncode == 0, second.stderr
     assert "0 to do" in second.stderr

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import phasegrid
-from tests.faults.test_kill_and_resume import rows
 from tests.ray_head import Head, client_environment, ray_head
 
 SWEEP = """\
@@ -268,7 +268,7 @@ def test_a_lost_head_loses_only_what_was_running(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert phasegrid_at(tmp_path, "verify", "gated", "--storage", "store").returncode == 0
     for table in ("trials", "metrics/accuracy", "metrics/gate.py%3AGATE"):
-        keys = rows(tmp_path / "store", table)["key"]
+        keys = pd.read_parquet(tmp_path / "store" / table)["key"]
         assert keys.is_unique
         assert len(keys) == NUM_GATED
 

@@ -72,6 +72,13 @@ def test_data_sets_of_other_keys_and_runs_are_others() -> None:
     assert equal(shared("4567", KEY, lambda: a_dataset(2.0)), a_dataset(2.0))
 
 
+def test_every_tensor_begins_where_one_of_torchs_own_could() -> None:
+    found = shared(RUN, KEY, a_dataset)
+    tensors = [v for spec in fields(Dataset) if isinstance(v := getattr(found, spec.name), Tensor)]
+    assert len(tensors) == 6
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in tensors)
+
+
 def test_writing_to_a_mapped_data_set_changes_nobody_elses() -> None:
     shared(RUN, KEY, a_dataset).train_inputs.zero_()
     assert equal(shared(RUN, KEY, refuse), a_dataset())
@@ -126,9 +133,10 @@ def test_a_data_set_too_large_for_the_folder_is_loaded_by_each(
     assert equal(shared(RUN, KEY, lambda: a_dataset(1.0)), a_dataset(1.0))
 
 
-def test_a_damaged_file_is_made_anew() -> None:
+@pytest.mark.parametrize("file", [f"{KEY}.json", f"{KEY}.test_labels"])
+def test_a_damaged_file_is_made_anew(file: str) -> None:
     shared(RUN, KEY, a_dataset)
-    (node_folder.folder_of(RUN) / f"{KEY}.safetensors").write_bytes(b"damaged")
+    (node_folder.folder_of(RUN) / file).write_bytes(b"damaged")
     assert equal(shared(RUN, KEY, a_dataset), a_dataset())
     assert equal(shared(RUN, KEY, refuse), a_dataset())
 
@@ -150,7 +158,7 @@ def test_the_folder_goes_with_the_run_and_mapped_data_stay() -> None:
 def test_what_dead_runs_left_is_deleted_and_what_is_in_use_is_not() -> None:
     left = node_folder.folder_of("dead")
     left.mkdir(mode=0o700)
-    (left / "x.safetensors").write_bytes(b"x")
+    (left / "x.json").write_bytes(b"x")
     shared("aaaa", KEY, a_dataset)
     assert not left.exists()
     shared("bbbb", KEY, a_dataset)
@@ -169,5 +177,5 @@ def test_a_bench_keeps_its_data_sets_in_the_folder(monkeypatch: pytest.MonkeyPat
     part = make_part("two_spirals", 1, kind, asdict(kind()))
     found = dataset_of(part, torch.device("cpu"), RUN)
     assert equal(found, load_dataset(part))
-    (file,) = node_folder.folder_of(RUN).glob("*.safetensors")
-    assert file.stat().st_size > found.train_inputs.nbytes
+    (file,) = node_folder.folder_of(RUN).glob("*.train_inputs")
+    assert file.stat().st_size == found.train_inputs.nbytes

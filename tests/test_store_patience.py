@@ -177,10 +177,11 @@ def test_compaction_survives_a_write_that_is_tried_again(
         put(store, "trials", bare("trials", name))
     replace, errors = LocalFiles.replace, [OSError(errno.ESTALE, "Stale file handle")]
 
-    def once(self: LocalFiles, name: str, write: Callable[[BinaryIO], object]) -> None:
-        replace(self, name, write)
+    def once(self: LocalFiles, *args: Any) -> str | None:
+        version = replace(self, *args)
         if errors:
             raise errors.pop()
+        return version
 
     monkeypatch.setattr(LocalFiles, "replace", once)
     store = type(store)(

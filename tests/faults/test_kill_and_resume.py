@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
+
+from tests.faults.comparing import assert_same_results
 
 SWEEP = """\
 schema: 1
@@ -25,7 +26,6 @@ metrics:
   - hessian: {examples: 32, steps: 5}
   - cka: {examples: 64}
 """
-PROVENANCE = ["created_at", "seconds", "pack_size", "host", "git_commit", "git_dirty"]
 
 
 def write_sweep(folder: Path, epochs: int = 5) -> Path:
@@ -44,30 +44,6 @@ def run(sweep: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         command(sweep, storage, *more), capture_output=True, text=True, timeout=300
     )
-
-
-def rows(storage: Path, table: str) -> pd.DataFrame:
-    """Read a table folder as any user would, without the columns that say who did it when."""
-    frame = pd.read_parquet(storage / table)
-    return (
-        frame.drop(columns=[c for c in PROVENANCE if c in frame])
-        .sort_values("key")
-        .reset_index(drop=True)
-    )
-
-
-def assert_same_store(first: Path, second: Path) -> None:
-    for table in (
-        "trials",
-        "metrics/accuracy",
-        "metrics/distance",
-        "metrics/hessian",
-        "metrics/cka",
-    ):
-        ours, theirs = rows(first, table), rows(second, table)
-        assert len(ours) > 0
-        assert ours["key"].is_unique
-        pd.testing.assert_frame_equal(ours, theirs)
 
 
 def wait_for_trials(storage: Path, count: int, process: subprocess.Popen[str]) -> None:
@@ -102,7 +78,7 @@ def test_sigkill_and_run_again_gives_the_same_rows(tmp_path: Path, undisturbed: 
     assert process.returncode == -signal.SIGKILL
     again = run(sweep, storage, "--serial", "-q")
     assert again.returncode == 0, again.stderr
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
     third = run(sweep, storage, "--serial", "-q")
     assert third.returncode == 0
     assert "0 to do" in third.stderr
@@ -126,4 +102,4 @@ def test_a_stop_keeps_what_is_finished_and_says_how_to_go_on(
     assert process.returncode == code, said
     assert "Run the same command again" in said
     assert run(sweep, storage, "--serial", "-q").returncode == 0
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)

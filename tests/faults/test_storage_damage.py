@@ -14,7 +14,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
 from phasegrid.store import Store
 from phasegrid.verification import verify
-from tests.faults.test_kill_and_resume import assert_same_store
+from tests.faults.comparing import assert_same_results
 from tests.faults.test_storage_faults import run_here, small_sweep
 
 A, B, M = text_key("a"), text_key("b"), text_key("m")
@@ -230,7 +230,7 @@ def test_the_documented_repair_and_a_run_bring_back_what_was_cut(
     assert run_here(sweep, storage) == 0
     assert "1 of 1 jobs stored" in capsys.readouterr().err
     assert verify(store, deep=True) == []
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
 
 
 def test_a_run_that_meets_a_cut_row_names_it_and_the_repair(
@@ -279,7 +279,7 @@ def test_cut_weights_fail_just_the_jobs_that_need_them(
     assert "8 of 12 jobs stored, 4 failed" in said
     delete_garbage(store, find_damage(store).garbage)
     assert run_here(sweep, storage) == 0
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
 
 
 def test_a_training_whose_snapshot_is_cut_begins_anew(
@@ -309,5 +309,5 @@ def test_a_training_whose_snapshot_is_cut_begins_anew(
     notes = store.read_table("failures")["exception"].to_pylist()
     assert len(notes) == len(snapshots)
     assert all("the training begins anew" in note for note in notes)
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
     assert verify(store, deep=True) == []

@@ -17,7 +17,8 @@ from phasegrid import cli, files, store
 from phasegrid.patience import WAITS_S, PatientFiles
 from phasegrid.store import Store
 from phasegrid.verification import verify
-from tests.faults.test_kill_and_resume import assert_same_store, run, write_sweep
+from tests.faults.comparing import assert_same_results
+from tests.faults.test_kill_and_resume import run, write_sweep
 
 SMALL = (("[2, 4, 8, 16]", "[2, 4]"), ("[0.01, 0.05, 0.1]", "[0.05]"))
 LARGE = (
@@ -109,7 +110,7 @@ def test_a_system_that_fails_one_write_in_five_costs_some_waiting_and_nothing_el
     assert run_here(small_sweep(tmp_path), tmp_path / "store") == 0
     assert len(slept) > 3
     _assert_whole(tmp_path / "store")
-    assert_same_store(tmp_path / "store", undisturbed)
+    assert_same_results(tmp_path / "store", undisturbed)
 
 
 def test_without_a_second_try_each_run_ends_with_exit_code_4_and_the_next_goes_on(
@@ -129,7 +130,7 @@ def test_without_a_second_try_each_run_ends_with_exit_code_4_and_the_next_goes_o
             _assert_whole(tmp_path / "store")
     assert codes[-1] == 0
     assert len(codes) > 4
-    assert_same_store(tmp_path / "store", undisturbed)
+    assert_same_results(tmp_path / "store", undisturbed)
 
 
 def _after(num_writes: int, error: OSError) -> Callable[[Callable[..., Any], Any], Any]:
@@ -169,7 +170,7 @@ def test_storage_that_gives_no_answer_ends_the_run_with_what_is_finished_kept(
     assert len(slept) <= 3 * len(WAITS_S)  # it does not go on to fail with every job
     _assert_whole(storage)
     assert run_here(sweep, storage) == 0
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
 
 
 def test_a_storage_that_is_full_ends_the_run_without_waiting(
@@ -191,7 +192,7 @@ def test_a_storage_that_is_full_ends_the_run_without_waiting(
     assert slept == []
     _assert_whole(storage)
     assert run_here(sweep, storage) == 0
-    assert_same_store(storage, undisturbed)
+    assert_same_results(storage, undisturbed)
 
 
 def test_a_limit_on_the_size_of_files_is_found_before_the_first_job(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""``phasegrid`` as a user calls it, but that trainings save a snapshot several times a second, not once a minute."""
+
+from functools import partial
+
+from phasegrid import cli, session
+from phasegrid.executors import Place
+
+EVERY_S = 0.3
+
+
+def main() -> None:
+    session.Place = partial(Place, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
