@@ -25,14 +25,14 @@ MAX_DATASETS = 4
 def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pack]:
     """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training, and split heavy measurements.
 
-    A pack that costs more is split, down to single trials; packs that can train as one are joined, in order, up to that cost and
+    A pack that costs more is split, into at most `workers` parts; packs that can train as one are joined, in order, up to that cost and
     `pack_size` trials, and count as of their first cell.
     """
     training = [pack for pack in packs if pack.kind == "train"]
     largest_s = _share_s(training, workers)
     open_packs: dict[str, list[Pack]] = {}
     joined: list[Pack] = []
-    for pack in [part for whole in training for part in _split(whole, largest_s)]:
+    for pack in [part for whole in training for part in _split(whole, largest_s, workers)]:
         signature = pack_signature(pack.trials[0])
         group = open_packs.setdefault(signature, [])
         if group and not _fits([*group, pack], largest_s, pack_size):
@@ -44,7 +44,7 @@ def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pac
 
 
 def split_heavy(packs: Sequence[Pack], workers: int) -> list[Pack]:
-    """Split packs of heavy measurements that cost more than 1/(`PACKS_A_WORKER` x `workers`) of all work, down to single jobs.
+    """Split packs of heavy measurements that cost more than 1/(`PACKS_A_WORKER` x `workers`) of all work, into at most `workers` parts.
 
     Each part needs the trials of its own jobs only. Packs that hold anything else stay as they are.
     """
@@ -53,7 +53,7 @@ def split_heavy(packs: Sequence[Pack], workers: int) -> list[Pack]:
     for pack in packs:
         jobs = pack.metric_jobs
         if jobs and all(job.heavy for job in jobs):
-            bounds = _cuts(len(jobs), pack.cost_s, largest_s)
+            bounds = _cuts(len(jobs), pack.cost_s, largest_s, workers)
             parts += [_part_measuring(pack, jobs[a:b]) for a, b in pairwise(bounds)]
         else:
             parts.append(pack)
@@ -64,16 +64,19 @@ def _share_s(packs: Sequence[Pack], workers: int) -> float:
     return sum(pack.cost_s for pack in packs) / (PACKS_A_WORKER * max(1, workers))
 
 
-def _cuts(count: int, cost_s: float, largest_s: float) -> list[int]:
-    """Return the bounds that cut `count` equal jobs of `cost_s` into parts of about `largest_s`."""
+def _cuts(count: int, cost_s: float, largest_s: float, workers: int) -> list[int]:
+    """Return the bounds that cut `count` equal jobs of `cost_s` into parts of about `largest_s`, at most one for each worker:
+    more would part what trains together and still be done one after another."""
     if cost_s <= largest_s or count == 1:
         return [0, count]
-    parts = min(count, math.ceil(cost_s / largest_s)) if largest_s > 0 else count
+    parts = min(count, max(1, workers))
+    if largest_s > 0:
+        parts = min(parts, math.ceil(cost_s / largest_s))
     return [round(i * count / parts) for i in range(parts + 1)]
 
 
-def _split(pack: Pack, largest_s: float) -> list[Pack]:
-    bounds = _cuts(len(pack.trials), pack.cost_s, largest_s)
+def _split(pack: Pack, largest_s: float, workers: int) -> list[Pack]:
+    bounds = _cuts(len(pack.trials), pack.cost_s, largest_s, workers)
     return [_part(pack, pack.trials[a:b]) for a, b in pairwise(bounds)]
 
 

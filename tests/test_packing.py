@@ -96,13 +96,22 @@ def test_a_long_pack_is_split_for_many_workers_and_not_for_few(tmp_path: Path) -
 
 def test_parts_hold_every_seed_once_in_order_and_share_the_cost(tmp_path: Path) -> None:
     packs = training(packs_of(tmp_path, "train.batch_size", "[8]"))
-    parts = training(shape_packs(packs, 1, 32))
+    parts = training(shape_packs(packs, 2, 32))
     assert sorted(t.key for p in parts for t in p.trials) == sorted(
         t.key for p in packs for t in p.trials
     )
     assert {tuple(t.seed for t in p.trials) for p in parts} == {(0, 1), (2,)}
     assert sum(p.cost_s for p in parts) == pytest.approx(sum(p.cost_s for p in packs))
     assert len({p.key for p in parts}) == len(parts)
+
+
+def test_seeds_that_train_together_are_not_parted_into_more_than_one_part_a_worker(
+    tmp_path: Path,
+) -> None:
+    packs = packs_of(tmp_path, "train.batch_size", "[8]")
+    for workers, sizes in ((1, [3]), (2, [1, 2]), (3, [1, 1, 1]), (64, [1, 1, 1])):
+        parts = training(shape_packs(packs[:1], workers, 32))
+        assert sorted(len(p.trials) for p in parts) == sizes
 
 
 CURVES = "metrics: [accuracy, {connectivity: {pairs: all}}, {simplex: {}}]"
