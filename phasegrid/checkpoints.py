@@ -5,6 +5,7 @@ raw numbers. Headers are read here without torch; torch is imported only where t
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from phasegrid.shards import checked_key
 if TYPE_CHECKING:
     from torch import Tensor
 
+NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")  # of weights
+SNAPSHOT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.epoch-[0-9]+\.safetensors")
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
 _META = "phasegrid"

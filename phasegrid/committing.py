@@ -14,21 +14,19 @@ def commit(files: Files, parts: Mapping[str, bytes], last: str, data: bytes) -> 
     """Write `parts` by name, then the file `last`; say whether this call wrote that. Nothing changes if `last` is there.
 
     Parts of an attempt that died are replaced. A part is left alone once `last` is there, which is asked just before each
-    step; the winner then looks whether somebody came between its own steps and writes again what was replaced. (What is
-    left: a loser that stands still between asking and its next system call, or request. ``verify`` finds it by the checksum.)
+    step; the winner then reads its parts, and writes again what another has replaced between its own steps. What is left: a
+    loser that stands still between asking and its next system call, or request, and a winner that dies before it has
+    looked. ``verify --deep`` finds the weights of either by their checksum.
     """
     if files.exists(last):
         return False
-    versions = {}
     for name, part in parts.items():
-        version = files.replace(name, _writer(part), unless=last)
-        if version is None:
+        if not files.replace(name, _writer(part), unless=last):
             return False
-        versions[name] = version
     if not files.create(last, data):
         return False
     for name, part in parts.items():
-        if files.version(name) != versions[name]:
+        if files.read(name) != part:
             files.replace(name, _writer(part))
     return True
 

@@ -2,22 +2,18 @@
 
 A file appears whole or not at all. `create` never changes a file that exists (the first writer wins); `replace` does.
 Local: a temporary file in ``_tmp`` of the same file system, fsync, then a hard link to the final name, which fails if
-the name is taken (file systems without links: a check and a rename). Object stores: one PUT of bytes built in memory,
-because a stream that is cut short leaves a cut-short object.
+the name is taken (file systems without links: a check and a rename). Object stores: `phasegrid.object_files`.
 """
 
 import errno
-import inspect
-import io
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from phasegrid.errors import StoreError
 
@@ -71,14 +67,12 @@ class Files(Protocol):
 
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
-    ) -> str | None:
-        """Write a file, in place of the old one if there is one, in one visible step; return its version.
+    ) -> bool:
+        """Write a file, in place of the old one if there is one, in one visible step; say whether that was done.
 
-        Nothing is written, and None returned, if the file `unless` is there when all but that step is done.
+        It is not if the file `unless` is there when all but that step is.
         """
-
-    def version(self, name: str) -> str | None:
-        """Return what changes with every writing of a file; None if it is not there."""
+        ...
 
     def delete(self, name: str) -> None:
         """Delete a file; nothing happens if it is not there."""
@@ -96,6 +90,8 @@ def open_files(url: str) -> Files:
     if "://" not in url or url.startswith("file://"):
         return LocalFiles(os.path.abspath(os.path.expanduser(url.removeprefix("file://"))))
     import fsspec
+
+    from phasegrid.object_files import ObjectFiles
 
     try:
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -176,21 +172,13 @@ class LocalFiles:
 
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
-    ) -> str | None:
+    ) -> bool:
         """Write a file in place of the old one."""
         with self._temporary(name, write) as temporary:
-            version = _version(temporary)
             if unless is not None and self.exists(unless):
-                return None
+                return False
             os.replace(temporary, self.path(name))
-        return version
-
-    def version(self, name: str) -> str | None:
-        """Return the inode of a file and when it was written."""
-        try:
-            return _version(self.path(name))
-        except FileNotFoundError:
-            return None
+        return True
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -216,149 +204,6 @@ class LocalFiles:
             _fsync_folder(folder)
         finally:
             Path(temporary).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFiles:
-    """Files in an fsspec file system. A listing is never cached."""
-
-    filesystem: Any
-    root: str
-    num_readers: int = 32
-
-    def names(self, folder: str) -> list[str]:
-        """List every file below `folder` (an object store answers 1000 names a request)."""
-        prefix = self.path(folder).rstrip("/") + "/"
-        try:
-            return [self._relative(found, prefix) for found in self.filesystem.find(prefix)]
-        except FileNotFoundError:
-            return []
-
-    def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` with size and time."""
-        prefix = self.path(folder).rstrip("/") + "/"
-        try:
-            found = self.filesystem.find(prefix, detail=True)
-        except FileNotFoundError:
-            return []
-        return [
-            Entry(self._relative(name, prefix), int(info.get("size") or 0), _time_of(info))
-            for name, info in found.items()
-        ]
-
-    def folders(self, folder: str) -> list[str]:
-        """List what lies directly in `folder`."""
-        prefix = self.path(folder).rstrip("/") + "/"
-        try:
-            entries = self.filesystem.ls(prefix, detail=True)
-        except FileNotFoundError:
-            return []
-        found = {
-            self._relative(e["name"].rstrip("/"), prefix) + "/" * (e["type"] == "directory")
-            for e in entries
-        }
-        return sorted(found - {"", "/"})
-
-    def exists(self, name: str) -> bool:
-        """Say whether the object exists."""
-        return bool(self.filesystem.isfile(self.path(name)))
-
-    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of an object."""
-        data: bytes = self.filesystem.cat_file(self.path(name), start=start, end=end)
-        return data
-
-    def size(self, name: str) -> int:
-        """Return the size in bytes."""
-        return int(self.filesystem.size(self.path(name)))
-
-    def modified(self, name: str) -> float | None:
-        """Return the time of the last change, as the server tells it."""
-        return _time_of(self.filesystem.info(self.path(name)))
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write an object unless it exists, in one request where the file system can."""
-        if self.exists(name):
-            return False
-        if "mode" not in inspect.signature(self.filesystem.pipe_file).parameters:
-            self._put(name, data)
-            return True
-        try:
-            self.filesystem.pipe_file(self.path(name), data, mode="create")
-        except FileExistsError:
-            return False
-        except (NotImplementedError, OSError) as error:
-            if _is_taken(error):
-                return False
-            if not _is_unsupported(error):
-                raise
-            self._put(name, data)
-        return True
-
-    def replace(
-        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
-    ) -> str | None:
-        """Write an object in place of the old one."""
-        buffer = io.BytesIO()
-        write(buffer)
-        if unless is not None and self.exists(unless):
-            return None
-        self._put(name, buffer.getvalue())
-        return self.version(name)
-
-    def version(self, name: str) -> str | None:
-        """Return what the file system takes for an object's version (S3: its ETag)."""
-        try:
-            return str(self.filesystem.checksum(self.path(name)))
-        except FileNotFoundError:
-            return None
-
-    def delete(self, name: str) -> None:
-        """Delete an object."""
-        with suppress(FileNotFoundError):
-            self.filesystem.rm_file(self.path(name))
-
-    def path(self, name: str) -> str:
-        """Return the path within the file system."""
-        return f"{self.root}/{name}" if name else self.root
-
-    def _put(self, name: str, data: bytes) -> None:
-        self.filesystem.pipe_file(self.path(name), data)
-
-    def _relative(self, found: str, prefix: str) -> str:
-        return found.lstrip("/").removeprefix(prefix.lstrip("/"))
-
-
-def _is_unsupported(error: Exception) -> bool:
-    """Say whether a server knows no conditional writes (s3fs has ENOSYS for its answer 501)."""
-    return isinstance(error, NotImplementedError) or getattr(error, "errno", 0) == errno.ENOSYS
-
-
-def _is_taken(error: Exception) -> bool:
-    """Say whether a server refused a conditional write because the name is taken.
-
-    s3fs makes that a FileExistsError only where the answer names the condition, which servers other than Amazon's leave out.
-    """
-    answer = getattr(error.__cause__, "response", None) or {}
-    return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
-
-
-def _time_of(info: Mapping[str, Any]) -> float | None:
-    """Return when an object was last changed from what its file system says of it; each says it in its own words."""
-    for word in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
-        value = info.get(word)
-        if isinstance(value, str) and value:
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return None
-
-
-def _version(path: str) -> str:
-    found = os.stat(path)
-    return f"{found.st_ino}.{found.st_mtime_ns}"
 
 
 def _walk(folder: str, prefix: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":

@@ -30,11 +30,12 @@ def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None
     return f"cuda:{int(name)}" if name.isdigit() else "cuda:0"
 
 
-def limit_memory(device: str, share: float) -> None:
-    """Let this process take at most `share` of a GPU's memory, so that packs beside it keep theirs: what runs out is halved."""
+def take(device: str, share: float) -> None:
+    """Work on a GPU from now on, with at most `share` of its memory, so that packs beside keep theirs: what runs out is halved."""
     import torch
 
     if torch.cuda.is_available():
+        torch.cuda.set_device(torch.device(device))
         torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
 
 

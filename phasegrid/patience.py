@@ -17,17 +17,20 @@ from phasegrid.files import Entry, Files
 
 T = TypeVar("T")
 
-WAITS_S = (
-    0.5,
-    2.0,
-    8.0,
-)  # before the second, third and last try: outlasts a server's restart of some seconds
-_PASSING = {
-    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.ECONNRESET,
-    errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
-    errno.ENETUNREACH, errno.ENETRESET,
-}  # fmt: skip
-_FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+WAITS_S = (0.5, 2.0, 8.0)
+"""Seconds before the second, third and last try: they outlast a server's restart of some seconds."""
+
+
+def _known(*names: str) -> set[int]:
+    """Return the numbers of those errors that this system has."""
+    return {getattr(errno, name) for name in names if hasattr(errno, name)}
+
+
+_PASSING = _known(
+    "EIO", "ESTALE", "ETIMEDOUT", "EBUSY", "EAGAIN", "EREMOTEIO", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EPIPE",
+    "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET",
+)  # fmt: skip
+_FOR_GOOD = _known("ENOSPC", "EDQUOT", "EFBIG")
 
 
 def may_pass(error: BaseException) -> bool:
@@ -42,7 +45,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Say whether a file system can take no more: no space, no quota, a file too large, read-only."""
+    """Say whether a file system can take no more: no space, no quota, a file too large."""
     return isinstance(error, OSError) and error.errno in _FOR_GOOD
 
 
@@ -103,13 +106,9 @@ class PatientFiles:
 
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
-    ) -> str | None:
+    ) -> bool:
         """Write a file in place of the old one; `write` is called once a try."""
         return self._patiently(lambda: self.inner.replace(name, write, unless))
-
-    def version(self, name: str) -> str | None:
-        """Return what changes with every writing of a file."""
-        return self._patiently(lambda: self.inner.version(name))
 
     def delete(self, name: str) -> None:
         """Delete a file."""

@@ -35,6 +35,7 @@ LOST = (
     ray.exceptions.RaySystemError,
     ray.exceptions.TaskUnschedulableError,
 )
+GPU_TIMEOUT_S = 60.0  # for a node's GPU to be asked for its memory: others may hold them all
 PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import what it needs first
 LOOK_EVERY_S = (
     1.0  # for how long the size of the cluster is taken as known: asking costs about a millisecond
@@ -131,7 +132,8 @@ def _name_of(node: dict[str, Any]) -> str:
 
 
 def gpu_bytes() -> int | None:
-    """Return the memory of the smallest GPU of the cluster; None where there is none, or torch sees none there."""
+    """Return the memory of the smallest GPU of the cluster; None where there is none, torch sees none there, or others hold
+    them all."""
     task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(
         gpus.total_bytes
     )  # it takes a context
@@ -143,7 +145,12 @@ def gpu_bytes() -> int | None:
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"] and node["Resources"].get("GPU")
     ]
-    found: list[int | None] = ray.get(tasks)
+    try:
+        found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        for waiting in tasks:
+            ray.cancel(waiting, force=True)
+        return None
     return min((count for count in found if count is not None), default=None)
 
 
@@ -173,7 +180,7 @@ class RayExecutor:
     )
     _running: dict[Any, tuple[Pack, str]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
-    _submitted: set[str] = field(default_factory=set)
+    _submitted: set[str] = field(default_factory=set)  # jobs
     _resources: dict[str, float] = field(default_factory=dict)
     _look_at: float = 0.0
 
@@ -183,11 +190,11 @@ class RayExecutor:
         need = self.resources.of()
         total = self._all_resources()
         fits = total.get("CPU", 1.0) / max(need.num_cpus, 0.01)
-        gpus = need.num_gpus
-        if gpus is None:
-            gpus = self.usual_share if total.get("GPU") else 0.0
-        if gpus:
-            fits = min(fits, total.get("GPU", 0.0) / gpus)
+        part = need.num_gpus
+        if part is None:
+            part = self.usual_share if self._gives_gpus() else 0.0
+        if part:
+            fits = min(fits, total.get("GPU", 0.0) / part)
         return max(1, int(fits))
 
     def _all_resources(self) -> dict[str, float]:
@@ -222,11 +229,17 @@ class RayExecutor:
 
     def _part_of_a_gpu(self, pack: Pack) -> float:
         """Return how much of a GPU a pack gets that no one decided on: none where the cluster has none."""
-        again = pack.key in self._submitted
-        self._submitted.add(pack.key)
-        if not self._all_resources().get("GPU"):
+        if not self._gives_gpus():
             return 0.0
+        keys = set(pack.job_keys())
+        again = not keys.isdisjoint(self._submitted)
+        self._submitted |= keys
         return 1.0 if again else self.share_of(pack)
+
+    def _gives_gpus(self) -> bool:
+        """Whether packs whose need is not decided get a GPU: there is one, and they are not to run elsewhere."""
+        elsewhere = self.place.device is not None and not self.place.device.startswith("cuda")
+        return not elsewhere and bool(self._all_resources().get("GPU"))
 
     def wait(self, timeout_s: float) -> list[Ending]:
         """Return the packs that have ended, waiting at most `timeout_s` for the first.
@@ -302,6 +315,11 @@ def _ray_options(need: Need) -> dict[str, Any]:
     return options | ({"memory": need.memory} if need.memory else {})
 
 
+def on_gpu(place: Place, assigned: str) -> Place:
+    """Return a place on the GPU that was assigned, unless it was said to be elsewhere; ``cuda`` says no more than Ray does."""
+    return replace(place, device=assigned) if place.device in (None, "cuda") else place
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
 
@@ -315,10 +333,10 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
     from phasegrid.work import do
 
     assigned = gpus.device_of(ray.get_gpu_ids())
-    if place.device is None and assigned is not None:
-        place = replace(place, device=assigned)
-        gpus.limit_memory(assigned, place.gpu_share)
-
+    if assigned is not None:
+        place = on_gpu(place, assigned)
+        if place.device == assigned:
+            gpus.take(assigned, place.gpu_share)
     if storage not in _STORES:
         _STORES[storage] = Store.open(storage)
     store = _STORES[storage]

@@ -77,9 +77,14 @@ class Recorder:
 
 
 def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
-    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is what it runs on."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is what it runs on.
+
+    On a stream of their own device: torch would record on one of the first device that this process recorded on.
+    """
+    stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+    with torch.cuda.device(inputs.device):
+        graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(inputs.device), torch.cuda.graph(graph, stream=stream):
         logits = gradient_pass(inputs, labels)
 
     def replay() -> Tensor:
@@ -93,7 +98,8 @@ def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
     """Return the pass launched on another stream, in order with the current one: how work is warmed up for recording."""
 
     def run(inputs: Tensor, labels: Tensor) -> Tensor:
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        current = torch.cuda.current_stream(inputs.device)
+        side = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
             logits = gradient_pass(inputs, labels)

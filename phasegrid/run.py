@@ -3,6 +3,7 @@
 The loop only moves packs: the policy is `Progress`, the work is the executor's, the results are the store's.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -53,7 +54,7 @@ def run_packs(
 
     `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to the store.
     """
-    lost_times: dict[str, int] = {}
+    lost_times: Counter[str] = Counter()
 
     def take(endings: list[Ending]) -> None:
         for ending in endings:
@@ -61,9 +62,8 @@ def run_packs(
                 progress.finished(ending.pack, ending.outcomes)
                 observe("finished", progress, ending.pack, ending)
                 continue
-            attempt = lost_times.get(ending.pack.key, 0) + 1
-            lost_times[ending.pack.key] = attempt
-            record_lost(ending, attempt)
+            lost_times[ending.pack.key] += 1
+            record_lost(ending, lost_times[ending.pack.key])
             progress.lost(ending.pack, ending.lost, ending.kind)
             observe("lost", progress, ending.pack, ending)
 

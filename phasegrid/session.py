@@ -160,7 +160,8 @@ def _on_ray(
         timeout_s = sweep.run.timeout_s
         place = Place(where.device, threads, where.strategy, shared_data=run, timeout_s=timeout_s)
         most = where.max_in_flight or sweep.run.max_in_flight
-        share_of = _gpu_shares(on_ray.gpu_bytes(), plan)
+        undecided = sweep.resources.num_gpus is None and where.device in (None, "cuda")
+        share_of = _gpu_shares(on_ray.gpu_bytes() if undecided else None, plan)
         usual = median(share_of(pack) for pack in packs)
         executor = on_ray.RayExecutor(store.url, place, sweep.resources, most, share_of, usual)
         try:

@@ -78,6 +78,14 @@ def shard_name(table: str, name: str) -> str:
     return f"{folder}/{middle}{name}{SUFFIX}"
 
 
+def is_shard_name(table: str, name: str) -> bool:
+    """Say whether a file of a table's folder has a name that `shard_name` gives; others are not ours."""
+    try:
+        return shard_name(table, name.rpartition("/")[2].removesuffix(SUFFIX)) == name
+    except StoreError:
+        return False
+
+
 def compacted_name(table: str) -> str:
     """Return the file of a table's compacted copy."""
     return f"{COMPACTED}/{table_folder(table).replace('/', '.')}{SUFFIX}"
@@ -87,6 +95,14 @@ def table_of_copy(name: str) -> str:
     """Return the table of which a file is the compacted copy: the inverse of `compacted_name`."""
     kind, dot, metric = name.removeprefix(f"{COMPACTED}/").removesuffix(SUFFIX).partition(".")
     return metric_table(metric) if dot else kind
+
+
+def is_copy_name(name: str) -> bool:
+    """Say whether a file has a name that `compacted_name` gives; others are not ours."""
+    try:
+        return compacted_name(table_of_copy(name)) == name
+    except StoreError:
+        return False
 
 
 def metric_table(folder: str) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,17 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
     if folder is None:
         return load()
     file = folder / f"{key}.json"
-    try:
-        with locked(folder / f"{key}.lock"):
-            found = _mapped(file)
-            if found is not None:
-                return found
-            dataset = load()
-            if not _publish(file, dataset):
-                return dataset
-    except FileNotFoundError:  # the folder has been deleted under us
-        return load()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / f"{key}.lock"))
+        except OSError:  # the folder has been deleted under us, or takes no files
+            return load()
+        found = _mapped(file)
+        if found is not None:
+            return found
+        dataset = load()
+        if not _publish(file, dataset):
+            return dataset
     return _mapped(file) or dataset
 
 
@@ -96,7 +98,7 @@ def _mapped(file: Path) -> Dataset | None:
         tensors: dict[str, Any] = {
             name: _map(_raw(file, name), *layouts[name]) for name in _TENSORS
         }
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last where memory cannot be mapped
         return None
     text, tokens = facts.pop("text"), facts.pop("tokens")
     return Dataset(

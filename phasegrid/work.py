@@ -74,15 +74,11 @@ def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
 def _train(
     pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
 ) -> list[Outcome]:
-    outcomes = [Outcome(t.key, "already") for t in pack.trials if store.has("trials", t.key)]
-    stored = {outcome.key for outcome in outcomes}
+    stored = {trial.key for trial in pack.trials if store.has("trials", trial.key)}
+    outcomes = [Outcome(key, "already") for key in stored]
     trials = [trial for trial in pack.trials if trial.key not in stored]
     if not trials:
         return outcomes
-
-    def on_epoch(_epoch: int, _epochs: int) -> None:
-        if should_stop():
-            raise Stopped
 
     def publish(index: int, result: Trained) -> bool:
         trial = trials[index]
@@ -102,7 +98,7 @@ def _train(
             stack_size=choice.stack_size if choice else None,
             snapshots=store.snapshots(),
             snapshot_every_s=place.snapshot_every_s,
-            on_epoch=on_epoch,
+            on_epoch=partial(_stop_if_asked, should_stop),
             on_trained=publish,
         )
     except Exception as error:
@@ -111,10 +107,14 @@ def _train(
         left = [trial for trial in trials if trial.key not in ended]
         if len(trials) == 1:
             return [*outcomes, *(_failed(store, pack, trial.key, error) for trial in left)]
-        alone = [replace(pack, trials=(trial,)) for trial in left]  # so that the culprit is named
-        for one in alone:
-            outcomes += _train(one, store, place, device, should_stop)
+        for trial in left:  # alone, so that the culprit is named
+            outcomes += _train(replace(pack, trials=(trial,)), store, place, device, should_stop)
     return outcomes
+
+
+def _stop_if_asked(should_stop: ShouldStop, _epoch: int, _epochs: int) -> None:
+    if should_stop():
+        raise Stopped
 
 
 def _choice(

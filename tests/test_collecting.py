@@ -350,7 +350,7 @@ def _utc(seconds: float) -> Any:
     ],
 )
 def test_every_file_systems_word_for_a_time_is_known(info: Any, expected: float | None) -> None:
-    from phasegrid.files import _time_of
+    from phasegrid.object_files import _time_of
 
     assert _time_of(info) == expected
 

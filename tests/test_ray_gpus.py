@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from phasegrid.executors import Place
+from phasegrid.ray_executor import on_gpu
+
 SCRIPT = """
 import json, os, sys
 import ray
 from phasegrid import gpus
 from phasegrid.executors import Place
-from phasegrid.jobs import Pack
+from phasegrid.jobs import Pack, Part, Trial
 from phasegrid.ray_executor import RayExecutor, gpu_bytes
 from phasegrid.store import Store
 from phasegrid.sweep_types import Resources
@@ -28,8 +31,9 @@ ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, objec
          logging_level="ERROR", log_to_driver=False)
 store = Store.open(sys.argv[1], create=True)
 executor = RayExecutor(store.url, Place(), share_of=lambda pack: 0.25, usual_share=0.25)
-for name in ("a", "a", "b"):
-    executor.submit(Pack(name, "train", 0, ()))
+trial = Trial("a" * 32, Part("none", 1, {}), Part("none", 1, {}), {}, 0)
+for pack in (Pack("one", "train", 0, ()), Pack("two", "train", 0, (trial,)), Pack("other", "train", 0, (trial,))):
+    executor.submit(pack)  # the last is a part of one that was tried before
 endings = []
 while len(endings) < 3:
     endings += executor.wait(10)
@@ -42,11 +46,14 @@ class Worker:
 workers = [Worker.remote() for _ in range(2)]  # at once, one on each GPU
 of_two = ray.get([worker.told.remote() for worker in workers])
 del workers
+on_cpus = RayExecutor(store.url, Place("cpu"))
+on_cpus.submit(Pack("cpu", "train", 0, ()))
 decided = RayExecutor(store.url, Place(), Resources(num_gpus=0.5))
 print(json.dumps({
     "lost": [ending.lost for ending in endings],
     "gpus": sorted(need.num_gpus for need in executor._tasks),
     "parallel": executor.parallel,
+    "cpus": [on_cpus.parallel, *(need.num_gpus for need in on_cpus._tasks)],
     "half": decided.parallel,
     "whole": RayExecutor(store.url, Place()).parallel,
     "told": sorted(device for device, _ in of_two),
@@ -80,6 +87,10 @@ def test_as_many_packs_run_at_once_as_cpus_and_parts_of_gpus_allow(seen: Any) ->
     assert (seen["parallel"], seen["half"], seen["whole"]) == (4, 4, 2)
 
 
+def test_packs_that_are_to_run_on_cpus_take_no_gpu(seen: Any) -> None:
+    assert seen["cpus"] == [4, 0.0]
+
+
 def test_workers_beside_each_other_are_told_different_gpus_and_see_all(seen: Any) -> None:
     assert seen["told"] == ["cuda:0", "cuda:1"]
     assert seen["visible"] == [None, None]
@@ -87,3 +98,13 @@ def test_workers_beside_each_other_are_told_different_gpus_and_see_all(seen: Any
 
 def test_a_cluster_whose_gpus_torch_does_not_see_has_no_gpu_memory(seen: Any) -> None:
     assert seen["bytes"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "device"),
+    [(None, "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")],
+)
+def test_a_pack_runs_where_it_was_asked_to_or_where_ray_put_it(
+    asked: str | None, device: str
+) -> None:
+    assert on_gpu(Place(asked), "cuda:1").device == device

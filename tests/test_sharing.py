@@ -141,6 +141,16 @@ def test_a_damaged_file_is_made_anew(file: str) -> None:
     assert equal(shared(RUN, KEY, refuse), a_dataset())
 
 
+def test_a_folder_that_takes_no_files_costs_only_the_sharing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse_lock(_path: Path) -> Any:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(sharing, "locked", refuse_lock)
+    assert equal(shared(RUN, KEY, a_dataset), a_dataset())
+
+
 def test_an_error_of_loading_is_passed_on_and_the_next_may_try() -> None:
     with pytest.raises(AssertionError, match="loaded again"):
         shared(RUN, KEY, refuse)

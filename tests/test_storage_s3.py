@@ -193,7 +193,7 @@ def _put_all_in_process(url: str, writer: int, queue: "multiprocessing.Queue[lis
 
 def _blindly() -> None:
     """Have writers not look whether a key is there, as if all had looked before any of them wrote."""
-    from phasegrid.files import ObjectFiles
+    from phasegrid.object_files import ObjectFiles
 
     ObjectFiles.exists = lambda *_: False  # type: ignore[method-assign]
 
@@ -206,7 +206,7 @@ def _assert_one_winner_each(url: str, won: list[str], server: Server) -> None:
 
 
 def test_of_many_threads_one_wins_each_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid.files import ObjectFiles
+    from phasegrid.object_files import ObjectFiles
 
     monkeypatch.setattr(ObjectFiles, "exists", lambda *_: False)
     url, start = f"s3://{BUCKET}/threads", threading.Barrier(8)

@@ -11,8 +11,9 @@ from store_support import COLUMNS, SCHEMAS, bare, full, put
 
 from phasegrid.compaction import compact
 from phasegrid.errors import StoreError
-from phasegrid.files import ObjectFiles, open_files
+from phasegrid.files import open_files
 from phasegrid.jobs import text_key
+from phasegrid.object_files import ObjectFiles
 from phasegrid.results import open_results
 from phasegrid.store import Store
 from phasegrid.verification import verify

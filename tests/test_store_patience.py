@@ -10,7 +10,8 @@ from store_support import make_store
 
 from phasegrid import files
 from phasegrid.errors import StoreError
-from phasegrid.files import LocalFiles, ObjectFiles
+from phasegrid.files import LocalFiles
+from phasegrid.object_files import ObjectFiles
 from phasegrid.patience import WAITS_S, PatientFiles, is_full, may_pass
 from phasegrid.reporting import reported
 
@@ -177,11 +178,11 @@ def test_compaction_survives_a_write_that_is_tried_again(
         put(store, "trials", bare("trials", name))
     replace, errors = LocalFiles.replace, [OSError(errno.ESTALE, "Stale file handle")]
 
-    def once(self: LocalFiles, *args: Any) -> str | None:
-        version = replace(self, *args)
+    def once(self: LocalFiles, *args: Any) -> bool:
+        done = replace(self, *args)
         if errors:
             raise errors.pop()
-        return version
+        return done
 
     monkeypatch.setattr(LocalFiles, "replace", once)
     store = type(store)(

@@ -100,7 +100,7 @@ def test_an_answer_that_the_driver_does_not_see_is_a_problem(
     ("number", "words"),
     [
         (errno.EACCES, "permission denied"),
-        (errno.EROFS, "takes no writes"),
+        (errno.EROFS, "Read-only file system"),
         (errno.ENOSPC, "the storage is full"),
         (errno.EDQUOT, "the storage is full"),
         (errno.EIO, "tried 4 times"),
