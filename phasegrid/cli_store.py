@@ -49,14 +49,22 @@ def gc(
             "--damaged", help="Only damaged files, so that `phasegrid run` does their jobs again."
         ),
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="With --damaged: also checkpoints that are not what their trial wrote."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List what the store no longer needs, and with --delete delete it. Never what a running sweep may be writing."""
     from phasegrid.collecting import delete_garbage, find_garbage
     from phasegrid.damage import find_damage
 
+    if deep and not damaged:
+        raise typer.BadParameter("it goes with --damaged", param_hint="--deep")
     store = open_store(storage)
-    found = find_damage(store) if damaged else find_garbage(store, keep_days, shards, orphans)
+    found = find_damage(store, deep) if damaged else find_garbage(store, keep_days, shards, orphans)
     if delete:
         delete_garbage(store, found.garbage)
     typer.echo(_garbage_json(found, delete) if as_json else _garbage_text(found, delete))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid import notes, shards
+from phasegrid import checkpoints, notes, shards
 from phasegrid.errors import SweepError
 from phasegrid.files import TEMPORARY, Entry, Files, each
 from phasegrid.reporting import reported
@@ -31,7 +31,6 @@ from phasegrid.store import Store
 
 KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between two of them
 _DAY_S = 86_400.0
-_SNAPSHOT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.epoch-[0-9]+\.safetensors")
 _OLDER_SNAPSHOT = re.compile(r"[0-9a-f]{32}\.safetensors")
 _OF_TRIAL = re.compile(
     r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.(safetensors|parquet)"
@@ -95,6 +94,8 @@ def find_garbage(
 def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
     """Delete what `find_garbage` found; interrupted, it can be found and deleted again.
 
+    The rows of trials are gone before anything else goes: a row whose history or weights are gone would say that all is there.
+
     Raises:
         StoreError: if a file cannot be deleted.
     """
@@ -102,12 +103,17 @@ def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
         collected = {_table_of(item.name) for item in garbage if item.kind == "copied"}
         if collected:  # said before it is done: verify must not advise to delete the only copy
             notes.put_collected(store.files, collected | notes.read_collected(store.files))
-        for item in garbage:
-            if item.keys:
-                _take_out(store.files, item)
-        whole = [item.name for item in garbage if not item.keys]
-        for _ in each(store.files, whole, store.files.delete):
-            pass
+        _delete(store.files, [item for item in garbage if _table_of(item.name) == "trials"])
+        _delete(store.files, [item for item in garbage if _table_of(item.name) != "trials"])
+
+
+def _delete(files: Files, garbage: Sequence[Garbage]) -> None:
+    for item in garbage:
+        if item.keys:
+            _take_out(files, item)
+    whole = [item.name for item in garbage if not item.keys]
+    for _ in each(files, whole, files.delete):
+        pass
 
 
 def _clock(files: Files) -> float:
@@ -132,7 +138,7 @@ def _unfinished(files: Files, before: float) -> Iterator[Garbage]:
 
 def _snapshots(files: Files, known: set[str], before: float) -> Iterator[Garbage]:
     for entry in _old(files.entries("snapshots"), before):
-        match = _SNAPSHOT.fullmatch(entry.name)
+        match = checkpoints.SNAPSHOT.fullmatch(entry.name)
         if _OLDER_SNAPSHOT.fullmatch(entry.name) or (match and match[2] in known):
             yield Garbage("snapshots", f"snapshots/{entry.name}", entry.num_bytes)
 
@@ -229,7 +235,7 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
         if match and match[2] in gone:
             found.append(Garbage("orphans", f"checkpoints/{entry.name}", entry.num_bytes))
     for entry in _old(store.files.entries("snapshots"), before):
-        match = _SNAPSHOT.fullmatch(entry.name)
+        match = checkpoints.SNAPSHOT.fullmatch(entry.name)
         if match and match[2] not in trials | known:
             found.append(Garbage("orphans", f"snapshots/{entry.name}", entry.num_bytes))
     return found

@@ -2,10 +2,11 @@
 
 A file appears whole or not at all, so a damaged one was damaged later (a disk, a copy that was cut short) and is never one that
 is being written: no age is asked. With the weights or the history of a trial go its row and the rest of it, for it is
-trained as a whole. Measurements of it stay: the same key is the same training.
+trained as a whole. Measurements of it stay: the same key is the same training. A file whose name is not one of ours is left alone.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
@@ -19,62 +20,78 @@ from phasegrid.store import Store
 _KIND = "damaged"
 
 
-def find_damage(store: Store) -> Findings:
+def find_damage(store: Store, deep: bool = False) -> Findings:
     """Find what to delete so that damaged jobs are done again; deletes nothing. See `collecting.delete_garbage`.
+
+    `deep` reads every checkpoint too: its SHA-256 must be the one in its trial's row.
 
     Raises:
         StoreError: if the store cannot be read.
     """
     with reported(f"looking for damage in {store.url}"):
         files = store.files
-        kept: list[str] = []
-        copies = set(_damaged_copies(files, kept))
-        found = [*copies]
-        trials = set(_trials_without_weights(files, copies))
-        for table in (
-            "trials",
-            "histories",
-            "failures",
-            *(f"metrics/{m}" for m in store.metrics()),
-        ):
+        copies = _damaged_copies(files)
+        collected = notes.read_collected(files) if copies else set()
+        found = [name for name in copies if shards.table_of_copy(name) not in collected]
+        only = [name for name in copies if name not in found]
+        trials = _trials_without_weights(files, copies, deep)
+        tables = ["trials", "histories", "failures", *(f"metrics/{m}" for m in store.metrics())]
+        for table in tables:
             names = _damaged_shards(files, table)
             found += names
             if table == "histories":
                 trials |= {_key(name) for name in names}
         found += _damaged_snapshots(files)
-        for table in shards.PLANNED:
-            kept += [
-                f"{files.path(name)}: damaged; `phasegrid run` of its sweep writes it anew"
-                for name in _damaged_shards(files, table)
-            ]
         whole = dict.fromkeys([*found, *_files_of(files, trials)])
         sizes = {name: _size(files, name) for name in whole}
         garbage = [
             *_rows_in_copies(files, trials, copies),
             *(Garbage(_KIND, name, size) for name, size in sizes.items()),
         ]
-    return Findings(tuple(garbage), tuple(kept))
+        kept = tuple(_left_alone(files, only, tables))
+    return Findings(tuple(garbage), kept)
 
 
-def _damaged_copies(files: Files, kept: list[str]) -> Iterator[str]:
-    for found in sorted(files.names(shards.COMPACTED)):
-        name = f"{shards.COMPACTED}/{found}"
-        table = shards.table_of_copy(name)
-        if not _is_damaged(files, table, name):
-            continue
-        if table in notes.read_collected(files):
-            kept.append(
-                f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a backup, or delete "
-                "it by hand and run the sweeps again"
-            )
-        else:
-            yield name
+def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[str]:
+    """Say what was left alone, and what to do about it."""
+    for name in copies:
+        yield (
+            f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a backup, or delete "
+            "it by hand and run the sweeps again"
+        )
+    for table in shards.PLANNED:
+        for name in _damaged_shards(files, table):
+            yield f"{files.path(name)}: damaged; `phasegrid run` of its sweep writes it anew"
+    for table in (*tables, *shards.PLANNED):
+        for name in sorted(shards.listed(files, table).values()):
+            if not shards.is_shard_name(table, name):
+                yield f"{files.path(name)}: does not belong into table {table}; move it out of there"
+
+
+def _damaged_copies(files: Files) -> list[str]:
+    names = (f"{shards.COMPACTED}/{found}" for found in sorted(files.names(shards.COMPACTED)))
+    return [
+        name
+        for name in names
+        if shards.is_copy_name(name) and _is_damaged(files, shards.table_of_copy(name), name)
+    ]
 
 
 def _damaged_shards(files: Files, table: str) -> list[str]:
-    names = sorted(shards.listed(files, table).values())
+    names = _shards(files, table)
     bad = each(files, names, lambda name: _is_damaged(files, table, name))
     return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
+
+
+def _shards(files: Files, table: str) -> list[str]:
+    folder = shards.table_folder(table)
+    names = (f"{folder}/{found}" for found in sorted(files.names(folder)))
+    return [name for name in names if shards.is_shard_name(table, name)]
+
+
+def _weights(files: Files) -> list[str]:
+    found = sorted(files.names("checkpoints"))
+    return [f"checkpoints/{name}" for name in found if checkpoints.NAME.fullmatch(name)]
 
 
 def _is_damaged(files: Files, table: str, name: str) -> bool:
@@ -86,23 +103,29 @@ def _is_damaged(files: Files, table: str, name: str) -> bool:
     return False
 
 
-def _trials_without_weights(files: Files, damaged_copies: set[str]) -> Iterator[str]:
-    """Yield the trials that say that they have weights, and whose weights are missing or damaged."""
-    listing = files.names("checkpoints")
-    bad = each(files, listing, lambda name: _is_cut(files, f"checkpoints/{name}"))
-    damaged = {_key(name) for name, is_bad in zip(listing, bad, strict=True) if is_bad}
-    there = {_key(name) for name in listing if ".epoch-" not in name}
-    yield from damaged
-    for part in _trial_rows(files, damaged_copies):
-        for row in part.to_pylist():
-            if row["checkpoint_sha256"] is not None and row["key"] not in there:
-                yield str(row["key"])
+def _trials_without_weights(files: Files, damaged_copies: list[str], deep: bool) -> set[str]:
+    """Return the trials that say that they have weights, and whose weights are missing or damaged.
+
+    The rows are read first: a trial that a running sweep commits meanwhile has its weights before its row.
+    """
+    digests = {
+        str(row["key"]): row["checkpoint_sha256"]
+        for part in _trial_rows(files, damaged_copies)
+        for row in part.to_pylist()
+        if row["checkpoint_sha256"] is not None
+    }
+    names = _weights(files)
+    final = {_key(name): name for name in names if ".epoch-" not in name}
+    expected = {name: digests[key] for key, name in final.items() if deep and key in digests}
+    bad = each(files, names, lambda n: _is_cut(files, n) or _is_other(files, n, expected))
+    damaged = {_key(name) for name, is_bad in zip(names, bad, strict=True) if is_bad}
+    return damaged | (digests.keys() - final.keys())
 
 
-def _trial_rows(files: Files, damaged_copies: set[str]) -> Iterator[pa.Table]:
+def _trial_rows(files: Files, damaged_copies: list[str]) -> Iterator[pa.Table]:
     columns = ["key", "checkpoint_sha256"]
     copy = shards.compacted_name("trials")
-    for name in [*shards.listed(files, "trials").values(), copy]:
+    for name in [*_shards(files, "trials"), copy]:
         if name in damaged_copies:
             continue
         try:
@@ -115,7 +138,7 @@ def _trial_rows(files: Files, damaged_copies: set[str]) -> Iterator[pa.Table]:
 
 def _damaged_snapshots(files: Files) -> Iterator[str]:
     for found in sorted(files.names("snapshots")):
-        if _is_cut(files, f"snapshots/{found}"):
+        if checkpoints.SNAPSHOT.fullmatch(found) and _is_cut(files, f"snapshots/{found}"):
             yield f"snapshots/{found}"
 
 
@@ -129,15 +152,24 @@ def _is_cut(files: Files, name: str) -> bool:
     return False
 
 
+def _is_other(files: Files, name: str, expected: Mapping[str, str]) -> bool:
+    """Say whether a file does not have the SHA-256 that is expected of it."""
+    if name not in expected:
+        return False
+    try:
+        return hashlib.sha256(files.read(name)).hexdigest() != expected[name]
+    except FileNotFoundError:
+        return False
+
+
 def _files_of(files: Files, trials: set[str]) -> Iterator[str]:
     """Yield the row, the history and the weights of some trials, the row first."""
-    for folder in ("trials", "histories", "checkpoints"):
-        for found in sorted(files.names(folder)) if trials else ():
-            if _key(found) in trials:
-                yield f"{folder}/{found}"
+    if trials:
+        names = [*_shards(files, "trials"), *_shards(files, "histories"), *_weights(files)]
+        yield from (name for name in names if _key(name) in trials)
 
 
-def _rows_in_copies(files: Files, trials: set[str], damaged: set[str]) -> Iterator[Garbage]:
+def _rows_in_copies(files: Files, trials: set[str], damaged: list[str]) -> Iterator[Garbage]:
     for table in ("trials", "histories"):
         name = shards.compacted_name(table)
         if not trials or name in damaged:

@@ -5,7 +5,6 @@ has not done yet are reported as missing.
 """
 
 import hashlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from phasegrid.schemas import TABLES
 from phasegrid.store import Store
 
 STALE_S = 3600.0  # a temporary file older than this was left by a process that died
-_CHECKPOINT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
 def _check_table(files: Files, table: str, keys: set[str] | None) -> list[Problem]:
     folder = shards.table_folder(table)
     listing = [f"{folder}/{name}" for name in files.names(folder)]
-    expected = [name for name in listing if _is_expected(table, name)]
+    expected = [name for name in listing if shards.is_shard_name(table, name)]
     problems = [
         Problem(files.path(name), f"does not belong into table {table}; move it out of there")
         for name in sorted(set(listing) - set(expected))
@@ -152,7 +150,7 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
     diverged = {str(row["key"]) for row in rows if row["outcome"] == "diverged"}
     wanted = digests.keys() if keys is None else digests.keys() & keys
     listing = files.names("checkpoints")
-    matches = {name: _CHECKPOINT.fullmatch(name) for name in listing}
+    matches = {name: checkpoints.NAME.fullmatch(name) for name in listing}
     problems = [
         Problem(files.path(f"checkpoints/{name}"), "is not a checkpoint; move it out of there")
         for name, match in matches.items()
@@ -186,7 +184,11 @@ def _check_checkpoint(
         return None
     data = files.read(name)
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        return Problem(where, "is not what was written with its trial (SHA-256 differs)")
+        return Problem(
+            where,
+            "is not what was written with its trial (SHA-256 differs); `phasegrid gc --damaged --deep "
+            "--delete` and `phasegrid run` have it trained again",
+        )
     bad = checkpoints.non_finite(data) if finite else []
     return Problem(where, f"NaN or infinity in {', '.join(bad[:3])}") if bad else None
 
@@ -194,7 +196,7 @@ def _check_checkpoint(
 def _check_snapshots(files: Files) -> Iterator[Problem]:
     for found in files.names("snapshots"):
         name = f"snapshots/{found}"
-        if not name.endswith(".safetensors"):
+        if not checkpoints.SNAPSHOT.fullmatch(found):
             continue
         try:
             checkpoints.read_header(files, name)
@@ -278,16 +280,13 @@ def _read_what_can_be(files: Files, table: str, columns: Sequence[str]) -> pa.Ta
     try:
         return shards.read(files, table, columns, None)
     except StoreError:
-        names = [name for name in shards.listed(files, table).values() if _is_expected(table, name)]
+        names = [
+            name
+            for name in shards.listed(files, table).values()
+            if shards.is_shard_name(table, name)
+        ]
         parts = [rows for rows in each(files, names, attempt) if rows is not None]
         return shards.join(parts, table, columns)
-
-
-def _is_expected(table: str, name: str) -> bool:
-    try:
-        return shards.shard_name(table, _key(name)) == name
-    except StoreError:
-        return False
 
 
 def _key(name: str) -> str:

@@ -201,7 +201,16 @@ def test_changed_weights_are_found_by_a_deep_check(store: Store) -> None:
     data[-1] ^= 1
     path.write_bytes(bytes(data))
     assert _found(store) == ""
-    assert "SHA-256 differs" in _found(store, deep=True)
+    found = _found(store, deep=True)
+    assert "SHA-256 differs" in found
+    assert "`phasegrid gc --damaged --deep --delete`" in found
+
+
+@pytest.mark.parametrize("name", [".nfs0001", f"{A[:2]}/._{A}.epoch-1.safetensors"])
+def test_a_file_that_is_no_snapshot_is_no_damaged_one(store: Store, name: str) -> None:
+    _path(store, f"snapshots/{name}").parent.mkdir(parents=True, exist_ok=True)
+    _path(store, f"snapshots/{name}").write_bytes(b"theirs")
+    assert _found(store) == ""
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])

@@ -1,12 +1,17 @@
 """What was cut short after it was written is found, named, and done again; it costs the jobs that need it and no others."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from store_support import bare, full, make_store, put
+from typer.testing import CliRunner
 
-from phasegrid import cli_store
+from phasegrid import cli_store, notes
+from phasegrid.cli import app
 from phasegrid.collecting import delete_garbage
 from phasegrid.compaction import compact
 from phasegrid.damage import find_damage
@@ -43,8 +48,38 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def _named(store: Store) -> set[str]:
-    return {item.name for item in find_damage(store).garbage}
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _named(store: Store, deep: bool = False) -> set[str]:
+    return {item.name for item in find_damage(store, deep).garbage}
+
+
+class _Watched:
+    """The files of a store; what is to happen after a listing, and before a deletion, is handed in."""
+
+    def __init__(
+        self,
+        files: Any,
+        listed: Callable[[str], object] = str,
+        deleting: Callable[[str], object] = str,
+    ) -> None:
+        self.files, self.listed, self.deleting = files, listed, deleting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.files, name)
+
+    def names(self, folder: str) -> list[str]:
+        found: list[str] = self.files.names(folder)
+        self.listed(folder)
+        return found
+
+    def delete(self, name: str) -> None:
+        self.deleting(name)
+        self.files.delete(name)
 
 
 def _trial(key: str) -> set[str]:
@@ -57,10 +92,11 @@ def _trial(key: str) -> set[str]:
     }
 
 
-def test_a_sound_store_has_no_damage(sound: Store) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_store_has_no_damage(sound: Store, deep: bool) -> None:
     compact(sound)
-    assert find_damage(sound).garbage == ()
-    assert find_damage(sound).kept == ()
+    assert find_damage(sound, deep).garbage == ()
+    assert find_damage(sound, deep).kept == ()
 
 
 @pytest.mark.parametrize(
@@ -89,6 +125,87 @@ def test_a_trial_without_its_weights_goes_too(sound: Store) -> None:
     assert _named(sound) == _trial(A) - {f"checkpoints/{A[:2]}/{A}.safetensors"}
 
 
+@pytest.mark.parametrize("folder", ["trials", "checkpoints"])
+def test_a_trial_that_is_stored_meanwhile_is_no_damage(sound: Store, folder: str) -> None:
+    import torch
+
+    weights = {"w": torch.ones(9)}
+
+    def commits(listed: str) -> None:
+        if listed == folder:
+            sound.put_trial(bare("trials", "c"), [{"epoch": 0}], weights)
+
+    watched = replace(sound, files=_Watched(sound.files, listed=commits))
+    assert find_damage(watched, deep=True).garbage == ()
+    assert sound.stored("trials") == {A, B, text_key("c")}
+
+
+def test_rows_of_trials_are_gone_before_anything_else_goes(sound: Store) -> None:
+    for key in (A, B):
+        _cut(_path(sound, f"histories/{key[:2]}/{key}.parquet"))
+    deleted: list[str] = []
+    early: list[str] = []
+
+    def looks(name: str) -> None:
+        deleted.append(name)
+        if not name.startswith("trials/") and sound.files.names("trials"):
+            early.append(name)
+
+    watched = replace(sound, files=_Watched(sound.files, deleting=looks))
+    delete_garbage(watched, find_damage(sound).garbage)
+    assert set(deleted) == _trial(A) | _trial(B)
+    assert early == []
+
+
+def test_an_interrupted_deletion_leaves_no_row_without_its_history(sound: Store) -> None:
+    _cut(_path(sound, f"histories/{A[:2]}/{A}.parquet"))
+    before = find_damage(sound)
+
+    def dies(name: str) -> None:
+        if name.startswith("trials/"):
+            raise KeyboardInterrupt
+
+    watched = replace(sound, files=_Watched(sound.files, deleting=dies))
+    with pytest.raises(KeyboardInterrupt):
+        delete_garbage(watched, before.garbage)
+    assert find_damage(sound) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints/README.txt",
+        f"checkpoints/{A[:2]}/.nfs0001",
+        f"checkpoints/{A[:2]}/._{A}.safetensors",
+        f"checkpoints/{A[:2]}/{A}.notes.txt",
+        "snapshots/.nfs0001",
+        "snapshots/README.txt",
+        "tables/.nfs0001",
+        "tables/README.txt",
+        f"trials/{A[:2]}/._{A}.parquet",
+        f"histories/{A[:2]}/._{A}.parquet",
+        "plans/._toy.parquet",
+    ],
+)
+def test_a_file_that_is_not_ours_is_left_alone(sound: Store, name: str) -> None:
+    _path(sound, name).parent.mkdir(exist_ok=True)
+    _path(sound, name).write_bytes(b"theirs")
+    assert find_damage(sound, deep=True).garbage == ()
+    _cut(Path(sound.checkpoint_path(A)))
+    assert _named(sound) == _trial(A)
+
+
+def test_a_file_that_does_not_belong_into_a_table_is_named(sound: Store) -> None:
+    """Readers stop at it, and their message leads here."""
+    path = _path(sound, f"trials/{A[:2]}/._{A}.parquet")
+    path.write_bytes(b"theirs")
+    with pytest.raises(StoreError, match=rf"{path}: not a whole .*gc --damaged"):
+        sound.read_table("trials")
+    found = find_damage(sound)
+    assert found.garbage == ()
+    assert found.kept == (f"{path}: does not belong into table trials; move it out of there",)
+
+
 def test_rows_in_a_copy_go_with_the_weights(sound: Store) -> None:
     compact(sound)
     _cut(Path(sound.checkpoint_path(A)))
@@ -109,8 +226,6 @@ def test_a_damaged_copy_goes_and_its_rows_stay(sound: Store) -> None:
 
 
 def test_the_only_copy_of_rows_is_left_alone_and_named(sound: Store) -> None:
-    from phasegrid import notes
-
     compact(sound)
     notes.put_collected(sound.files, ["trials"])
     _cut(_path(sound, "tables/trials.parquet"))
@@ -118,6 +233,31 @@ def test_the_only_copy_of_rows_is_left_alone_and_named(sound: Store) -> None:
     assert found.garbage == ()
     (kept,) = found.kept
     assert "tables/trials.parquet: damaged, and the only copy of some rows" in kept
+
+
+def test_beside_a_damaged_only_copy_damaged_weights_go(sound: Store) -> None:
+    compact(sound)
+    notes.put_collected(sound.files, ["trials"])
+    _path(sound, f"trials/{A[:2]}/{A}.parquet").unlink()
+    _cut(_path(sound, "tables/trials.parquet"))
+    _cut(Path(sound.checkpoint_path(A)))
+    found = find_damage(sound)
+    row = f"trials/{A[:2]}/{A}.parquet"
+    assert {item.name for item in found.garbage} == {
+        "tables/histories.parquet", *_trial(A) - {row},
+    }  # fmt: skip
+    assert ["only copy of some rows" in note for note in found.kept] == [True]
+
+
+def test_changed_weights_are_found_by_a_deep_look_and_go_with_their_trial(sound: Store) -> None:
+    compact(sound)
+    _flip(Path(sound.checkpoint_path(A)))
+    assert _named(sound) == set()
+    copies = {"tables/trials.parquet", "tables/histories.parquet"}
+    assert _named(sound, deep=True) == _trial(A) | copies
+    delete_garbage(sound, find_damage(sound, deep=True).garbage)
+    assert sound.stored("trials") == {B}
+    assert find_damage(sound, deep=True).garbage == ()
 
 
 def test_a_damaged_plan_is_left_to_the_next_run(sound: Store) -> None:
@@ -152,6 +292,22 @@ def test_the_command_lists_and_with_delete_repairs(
     cli_store.gc(sound.url, delete=True, keep_days=1.0, shards=False, orphans=False, damaged=True)
     assert "deleted" in capsys.readouterr().out
     assert sound.stored("trials") == {B}
+
+
+def test_the_command_repairs_what_a_deep_verify_names(sound: Store) -> None:
+    _flip(Path(sound.checkpoint_path(A)))
+    (problem,) = [p.what for p in verify(sound, deep=True)]
+    assert "`phasegrid gc --damaged --deep --delete` and `phasegrid run` have it" in problem
+    options = ["gc", "--storage", sound.url, "--damaged", "--deep", "--delete"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert sound.stored("trials") == {B}
+
+
+def test_the_command_refuses_deep_without_damaged(sound: Store) -> None:
+    with pytest.raises(typer.BadParameter, match="it goes with --damaged"):
+        cli_store.gc(sound.url, deep=True)
+    assert CliRunner().invoke(app, ["gc", "--storage", sound.url, "--deep"]).exit_code == 2
 
 
 # --- what verify and readers say
