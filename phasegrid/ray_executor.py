@@ -166,7 +166,8 @@ class RayExecutor:
     """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task, with its part of a GPU.
 
     Where `resources` does not say how much of a GPU a pack gets, `share_of` does; a pack that is tried again gets all of
-    one. `usual_share` is that of most packs: it says how many run at once.
+    one. `usual_share` is that of most packs: it says how many run at once. A job that was killed for want of memory has a
+    node to itself when it is tried again: Ray's monitor may have killed it for what another one took.
     """
 
     storage: str
@@ -181,6 +182,7 @@ class RayExecutor:
     _running: dict[Any, tuple[Pack, str]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
     _submitted: set[str] = field(default_factory=set)  # jobs
+    _out_of_memory: set[str] = field(default_factory=set)  # jobs
     _resources: dict[str, float] = field(default_factory=dict)
     _look_at: float = 0.0
 
@@ -218,6 +220,8 @@ class RayExecutor:
         need = self.resources.of(names.pop() if len(names) == 1 else None)
         if need.num_gpus is None:
             need = replace(need, num_gpus=self._part_of_a_gpu(pack))
+        if len(pack.job_keys()) == 1 and not self._out_of_memory.isdisjoint(pack.job_keys()):
+            need = replace(need, num_cpus=max(need.num_cpus, self._cpus_of_a_node(need)))
         if need not in self._tasks:
             self._tasks[need] = ray.remote(**_ray_options(need))(_do_pack)
         place = replace(self.place, gpu_share=min(1.0, need.num_gpus or 1.0))
@@ -235,6 +239,19 @@ class RayExecutor:
         again = not keys.isdisjoint(self._submitted)
         self._submitted |= keys
         return 1.0 if again else self.share_of(pack)
+
+    def _cpus_of_a_node(self, need: Need) -> float:
+        """Return the cores of the smallest node that has the GPUs and cores a pack needs; 0 where the head is silent."""
+        if not self._head.answers():
+            return 0.0
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        have = [node["Resources"] for node in nodes if node["Alive"]]
+        fits = (
+            has["CPU"]
+            for has in have
+            if has.get("CPU", 0) >= need.num_cpus and has.get("GPU", 0) >= (need.num_gpus or 0)
+        )
+        return float(min(fits, default=0.0))
 
     def _gives_gpus(self) -> bool:
         """Whether packs whose need is not decided get a GPU: there is one, and they are not to run elsewhere."""
@@ -267,6 +284,7 @@ class RayExecutor:
         try:
             outcomes: Sequence[Outcome] = ray.get(reference)
         except ray.exceptions.OutOfMemoryError as error:
+            self._out_of_memory |= set(pack.job_keys())
             return Ending(pack, lost=_why_lost(error), kind="oom")
         except LOST as error:
             if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):

@@ -1,5 +1,6 @@
 """What Ray's errors mean for a pack: they are made as Ray makes them, and the executor takes them from there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from phasegrid.head_watch import HeadWatch  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
 from phasegrid.ray_executor import RayExecutor  # noqa: E402
 from phasegrid.store import Store  # noqa: E402
+from phasegrid.sweep_types import Resources  # noqa: E402
 
 PART = Part("noop", 1, {})
 PACK = Pack("pack", "train", 0, (Trial("a" * 32, PART, PART, {}, 0),))
@@ -106,3 +108,44 @@ def test_a_silent_head_is_not_asked_how_large_its_cluster_is(
     head = HeadWatch("head:1", connect=lambda _: False)
     executor = RayExecutor("nowhere", Place(), _head=head, _resources={"CPU": 4.0})
     assert executor.parallel == 4
+
+
+NODES = [
+    {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}},
+    {"Alive": True, "Resources": {"CPU": 8.0}},
+    {"Alive": False, "Resources": {"CPU": 2.0}},
+    {"Alive": True, "Resources": {"memory": 1.0}},  # a head that does no work
+]
+
+
+@pytest.mark.parametrize(("num_gpus", "cpus"), [(0.0, 8.0), (1.0, 16.0)])
+def test_what_ran_out_of_memory_has_a_node_to_itself_when_tried_again(
+    monkeypatch: pytest.MonkeyPatch, num_gpus: float, cpus: float
+) -> None:
+    asked: list[float] = []
+
+    class Task:
+        def __init__(self, **options: float) -> None:
+            self.cpus = options["num_cpus"]
+
+        def __call__(self, _function: object) -> "Task":
+            return self
+
+        def remote(self, *_arguments: object) -> str:
+            asked.append(self.cpus)
+            return f"reference {len(asked)}"
+
+    def get(_reference: object) -> None:
+        raise ray.exceptions.OutOfMemoryError(ADVICE)
+
+    monkeypatch.setattr(ray, "remote", Task)
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", lambda references, **_: (references, []))
+    monkeypatch.setattr(ray, "nodes", lambda: NODES)
+    head = HeadWatch("head:1", connect=lambda _: True)
+    executor = RayExecutor("nowhere", Place(), Resources(2.0, num_gpus), _head=head)
+    for _ in range(2):
+        executor.submit(PACK)
+        executor.wait(1.0)
+    executor.submit(replace(PACK, trials=(replace(PACK.trials[0], key="b" * 32),)))
+    assert asked == [2.0, cpus, 2.0]
