@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from phasegrid.declare import DatasetFacts, Model
 from phasegrid.jobs import Json
-from phasegrid.models.shapes import heads_mistake, kind_mistake
+from phasegrid.models.shapes import SMALLEST, heads_mistake, image_mistake, kind_mistake
 
 Finding: TypeAlias = tuple[str, str]
 
@@ -43,8 +43,10 @@ def model_mistake(name: str, args: Mapping[str, Any]) -> Finding | None:
 
 
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
-    """Return why a model is not for the kind of data it is given."""
+    """Return why a model is not for the data it is given."""
     mistake = kind_mistake(name, declared.takes, facts.tokens)
+    if mistake is None and name in SMALLEST:
+        mistake = image_mistake(name, facts.input_shape)
     return ("model.name", mistake) if mistake else None
 
 

@@ -97,7 +97,7 @@ class Metric:
     several jobs at once (all pairs from one product): `groups` are tuples of indices into `models`. It returns None where
     nothing is gained, and each job is then computed, and stored, by itself.
     `pairs` is the default choice of pairs. `heavy` metrics train something and get a pack of their own, or
-    one for all of a cell that `compute_many` can do.
+    one for all of a cell that `compute_many` can do. One that `takes` ``tokens`` is for data sets of sentence pairs.
     """
 
     over: Literal["trial", "pair", "cell"]
@@ -110,6 +110,7 @@ class Metric:
     min_trials: int = 1
     heavy: bool = False
     label: str = ""
+    takes: Literal["any", "tokens"] = "any"
 
 
 def locator(default: T) -> T:

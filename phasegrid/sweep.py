@@ -21,6 +21,7 @@ from phasegrid.references import References
 from phasegrid.space import Space, read_space
 from phasegrid.sweep_file import read_sweep
 from phasegrid.sweep_options import (
+    check_data_of_metrics,
     read_metrics,
     read_name,
     read_resources,
@@ -110,6 +111,7 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
     metrics = read_metrics(entries.get("metrics"), len(seeds), references, notebook)
     name = read_name(entries.get("name"), root, notebook)
     points = _read_points(entries, root, usable, space, tied, notebook)
+    check_data_of_metrics(entries.get("metrics"), metrics, points, notebook)
     return Sweep(
         name=name,
         description=read_text_field(entries.get("description"), "description", None, notebook),

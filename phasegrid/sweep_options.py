@@ -1,7 +1,7 @@
 """The sections of a sweep that are no grid: name, seeds, metrics, resources, run."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 from phasegrid.arguments import (
@@ -19,7 +19,7 @@ from phasegrid.jobs import Json, canonical_json
 from phasegrid.notebook import Notebook
 from phasegrid.plugins import identity, suggest
 from phasegrid.references import References
-from phasegrid.sweep_types import MetricRequest, Need, Resources, Retries, RunOptions
+from phasegrid.sweep_types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
 from phasegrid.yaml_source import Node, Place, plain_text
 
 MAX_SEEDS = 10_000
@@ -125,6 +125,24 @@ def read_metrics(
     return tuple(requests)
 
 
+def check_data_of_metrics(
+    node: Node | None,
+    metrics: Sequence[MetricRequest],
+    points: Sequence[GridPoint],
+    notebook: Notebook,
+) -> None:
+    """Note the metrics of sentence pairs that are asked for on other data."""
+    others = [point.dataset.name for point in points if point.facts and not point.facts.tokens]
+    if not others or node is None or node.items is None or notebook.is_broken("metrics"):
+        return
+    for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
+        if request.takes == "tokens":
+            message = (
+                f"{request.name} is of sentence pairs, but {others[0]} holds none; leave it out"
+            )
+            notebook.add(item, f"metrics.{index}", message)
+
+
 def read_resources(
     node: Node | None, metrics: tuple[MetricRequest, ...], notebook: Notebook
 ) -> Resources:
@@ -192,6 +210,7 @@ def _metric(
         metric.heavy,
         metric.min_trials,
         together=metric.compute_many is not None,
+        takes=metric.takes,
     )
 
 

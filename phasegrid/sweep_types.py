@@ -23,9 +23,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell,
-    None: all) is
-    for metrics of cells. `together`: several jobs of a cell can be done by one call."""
+    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell, None: all) is
+    for metrics of cells. `together`: several jobs of a cell can be done by one call. `takes`: the data it is for."""
 
     name: str
     part: Part
@@ -35,6 +34,7 @@ class MetricRequest:
     heavy: bool
     min_trials: int
     together: bool = False
+    takes: Literal["any", "tokens"] = "any"
 
 
 @dataclass(frozen=True, slots=True)

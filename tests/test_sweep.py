@@ -188,14 +188,14 @@ dataset: {name: digits}
 model: {width: 4}
 facets: [{param: model.name, values: [mlp, small_cnn]}]
 load: {param: model.width, values: [2, 3]}
-temperature: {param: dataset.name, values: [digits, two_spirals]}
+temperature: {param: dataset.name, values: [digits, mnist]}
 train: {batch_size: 10}
 seeds: 1
 """
     )
     assert [(p.model.name, p.load, p.dataset.name) for p in sweep.points][:3] == [
         ("mlp", 2, "digits"),
-        ("mlp", 2, "two_spirals"),
+        ("mlp", 2, "mnist"),
         ("mlp", 3, "digits"),
     ]
     assert sweep.points[-1].model.args == {"width": 3, "batch_norm": False}

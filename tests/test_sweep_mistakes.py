@@ -73,6 +73,12 @@ CASES = [
     ({"model": "{name: mlp, depth: 1.0}"}, "model.depth", "found 1.0; allowed: an integer"),
     ({"model": "{name: mlp, depth: true}"}, "model.depth", "found true; allowed: an integer"),
     ({"model": "{name: 'gone.py:NET'}"}, "model.name", "there is no file gone.py"),
+    ({"model": "{name: vgg11}"}, "model.name", r"shape \(1, 8, 8\); vgg11 takes images .* 32x32"),
+    (
+        {"metrics": "[accuracy, bleu]"},
+        "metrics.1",
+        "bleu is of sentence pairs, but digits holds none",
+    ),
     # the recipe
     ({"train": "[1]"}, "train", r"found \[1\]; allowed: a mapping"),
     ({"train": "{lr: '0.1'}"}, "train.lr", "found '0.1'; allowed: a number"),

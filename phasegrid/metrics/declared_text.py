@@ -22,6 +22,7 @@ BLEU = Metric(
     args=BleuArgs,
     compute="phasegrid.metrics.bleu:compute",
     label="BLEU",
+    takes="tokens",
     columns=(
         Column("bleu", "float64", "", "corpus BLEU on the test set, 0 to 100"),
         Column("brevity_penalty", "float64", "", "factor for translations that are too short"),

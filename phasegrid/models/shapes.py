@@ -14,13 +14,20 @@ def require_image(family: str, input_shape: tuple[int, ...]) -> tuple[int, int, 
     Raises:
         DataError: if `input_shape` is no image, or smaller than the family's `SMALLEST` in height or width.
     """
+    if mistake := image_mistake(family, input_shape):
+        raise DataError(f"building model {family}: {mistake}")
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+def image_mistake(family: str, input_shape: tuple[int, ...]) -> str | None:
+    """Return why a family of `SMALLEST` cannot take inputs of this shape, or None."""
     smallest = SMALLEST[family]
     if len(input_shape) == 3 and min(input_shape[1:]) >= smallest:
-        channels, height, width = input_shape
-        return channels, height, width
-    raise DataError(
-        f"building model {family}: one input has the shape {tuple(input_shape)}; it takes images (channels, "
-        f"height, width) of at least {smallest}x{smallest} pixels. Choose another model or another data set"
+        return None
+    return (
+        f"one input has the shape {tuple(input_shape)}; {family} takes images (channels, height, width) of at least "
+        f"{smallest}x{smallest} pixels. Choose another model or another data set"
     )
 
 

@@ -402,7 +402,7 @@ train: {{epochs: 2}}
 load: {{param: model.width, values: [{widths}]}}
 temperature: {{param: train.batch_size, values: [1, 2]}}
 seeds: 2
-metrics: [bleu]
+metrics: [accuracy]
 """
 
 
