@@ -200,7 +200,7 @@ seeds: 1
     ]
     assert sweep.points[-1].model.args == {"width": 3, "batch_norm": False}
     assert sweep.points[-1].facts is not None
-    assert sweep.points[-1].facts.num_train == 100
+    assert sweep.points[-1].facts.num_train == 60_000
 
 
 def test_schedule_and_keep_have_short_forms(load: Load) -> None:
