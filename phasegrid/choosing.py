@@ -114,7 +114,7 @@ def search(
     """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)` takes a measurement, per
     member and update.
 
-    A network that fails under vmap when it is tried loops. Sizes are doubled, up to `LARGEST`, until a stack is slower than
+    A network that runs alone but fails in a stack loops. Sizes are doubled, up to `LARGEST`, until a stack is slower than
     the best so far, memory ends, or the time for measuring does.
     """
     timings = [Timing("loop", 1, seconds("loop", 1))]
@@ -128,9 +128,9 @@ def search(
             timing = Timing(stacked, size, seconds(stacked, size))
         except torch.OutOfMemoryError:
             break
-        except RuntimeError:  # code that torch.func cannot transform shows when it runs
-            if stacked != "vmap":
-                raise
+        except (
+            RuntimeError
+        ):  # what torch.func, or a library of kernels, cannot do shows when it runs
             break
         timings.append(timing)
         if timing.seconds < GAIN * best.seconds:

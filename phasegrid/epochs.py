@@ -4,7 +4,7 @@ Letters: M members, B examples of a batch (or scored tokens of a batch of senten
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,6 +18,7 @@ from phasegrid.feeding import Feed, feed_epoch
 from phasegrid.jobs import stream_seed
 from phasegrid.losses import scored, summed_loss
 from phasegrid.optimizing import step
+from phasegrid.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.recipe import Recipe
 from phasegrid.schedules import schedule_factor
 from phasegrid.stacking import Stack
@@ -80,14 +81,14 @@ def run_epoch(
     batch_tokens = recipe.batch_size if recipe.batch_unit == "tokens" else None
     first_of_epoch, factor = done, 1.0
     scores: list[Scores] = []
-    precision = _autocast(recipe, stack.weights.device)
-    with _member_noise(stack, feeds[0], epoch):
+    autocast = autocast_of(recipe.precision, stack.weights.device)
+    with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
         for chunk in feed_epoch(feeds, bounds, batch_tokens, most):
             outputs: list[Tensor] = []
             first = done - first_of_epoch
             for (inputs, labels), size in zip(chunk.batches, chunk.sizes, strict=True):
                 factor = schedule_factor(recipe.schedule, done, epoch, total)
-                outputs.append(_backward(stack, inputs, labels, size, recipe, precision))
+                outputs.append(_backward(stack, inputs, labels, size, recipe, autocast))
                 step(
                     recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
                 )
@@ -99,10 +100,11 @@ def run_epoch(
 
 def run_update(stack: Stack, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
     """Do one update of a stack on inputs (M, B, *S) and labels (M, B), as a recipe's first."""
-    precision = _autocast(recipe, stack.weights.device)
-    _backward(stack, inputs, labels, labels.shape[1], recipe, precision)
+    autocast = autocast_of(recipe.precision, stack.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
-    step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
+    with tensor_float_32(recipe.precision == "tf32"):
+        _backward(stack, inputs, labels, labels.shape[1], recipe, autocast)
+        step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
 def _backward(
@@ -111,13 +113,13 @@ def _backward(
     labels: Tensor,
     size: int,
     recipe: Recipe,
-    precision: Callable[[], AbstractContextManager[Any]],
+    autocast: Autocast,
 ) -> Tensor:
     """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return the logits (M, B, C)."""
 
     def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
         stack.grads.zero_()
-        with precision():
+        with autocast():
             logits = stack.forward(inputs)
             loss = summed_loss(logits, labels, recipe.label_smoothing)
         (loss / size).backward()  # type: ignore[no-untyped-call]
@@ -171,12 +173,6 @@ def _summarize(
     return numbers
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    if recipe.precision != "bf16":
-        return nullcontext
-    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-
-
 def _member_noise(stack: Stack, feed: Feed, epoch: int) -> AbstractContextManager[Any]:
     """Give a lone member's dropout its own draws, whatever ran before; stacked networks have none."""
     if stack.strategy != "loop":
@@ -190,7 +186,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         if on_gpu:
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         else:
             torch.default_generator.manual_seed(seed)
         yield

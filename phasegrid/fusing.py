@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from phasegrid.weights import kept_modes
+
 Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]
 
@@ -40,6 +42,8 @@ POOLING_FUNCTIONS = frozenset(
     {functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d}
 )
 ADDITIONS = frozenset({operator.add, operator.iadd, torch.add})
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+LAYERS = (nn.Linear, nn.Conv2d, *BATCH_NORMS)
 
 
 class NotFusableError(ValueError):
@@ -55,15 +59,17 @@ class Blueprint:
 
 
 def read_architecture(module: nn.Module) -> Blueprint:
-    """Trace `module` and check that every part of it has a stacked form.
+    """Trace `module` in train mode and check that every part of it has a stacked form. Modes are restored.
 
     Raises:
         NotFusableError: if it has not; the message says which part.
     """
-    try:
-        graph = fx.Tracer().trace(module)
-    except Exception as error:  # symbolic tracing runs the user's code and can fail in any way
-        raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
+    with kept_modes(module):
+        _refuse_hidden_parts(module.train())
+        try:
+            graph = fx.Tracer().trace(module)
+        except Exception as error:  # symbolic tracing runs the user's code and can fail in any way
+            raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
     blueprint = Blueprint(graph, dict(module.named_modules()))
     fuse(blueprint, {}, {}, 1)
     return blueprint
@@ -150,7 +156,8 @@ class _Builder:
 
     def _function(self, node: fx.Node) -> int:
         target, constants = node.target, (*node.args[1:], *node.kwargs.values())
-        if target in ADDITIONS and len(node.args) == 2 and isinstance(node.args[1], fx.Node):
+        is_sum = target in ADDITIONS and len(node.args) == 2 and not node.kwargs  # no alpha
+        if is_sum and isinstance(node.args[1], fx.Node):
             first = self._source(node, 0, None)
             second = self._source(node, 1, self.layouts[first])
             return self._push(torch.add, (first, second), self.layouts[first])
@@ -160,7 +167,7 @@ class _Builder:
                 return self._push(_bound(node), (source,), self.layouts[source])
             if target in POOLING_FUNCTIONS:
                 return self._push(_bound(node), (self._source(node, 0, "channels"),), "channels")
-            if target in (torch.flatten, "flatten") and constants == (1,):
+            if target in (torch.flatten, "flatten") and _flattens_examples(node):
                 return self._flatten(node)
         raise NotFusableError(f"{node.format_node()} has no stacked form")
 
@@ -196,6 +203,9 @@ class _Builder:
 
         def apply(x: Tensor) -> Tensor:
             assert weight is not None
+            if x.dim() > 3:
+                y = apply(x.flatten(1, -2))
+                return y.view(*x.shape[:-1], y.shape[-1])
             if bias is None:
                 return torch.bmm(x, weight.mT)
             return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
@@ -262,6 +272,40 @@ def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
         if leaf.grad.data_ptr() == stacked.grad.data_ptr():
             return lambda: leaf
     return lambda: stacked.flatten(0, 1).contiguous()
+
+
+def _refuse_hidden_parts(module: nn.Module) -> None:
+    """Refuse, of a module in train mode, what no graph shows: hooks, computed parameters, BatchNorm kept frozen.
+
+    Raises:
+        NotFusableError: if there is any.
+    """
+    for name, layer in module.named_modules():
+        hooks = (
+            layer._forward_hooks,
+            layer._forward_pre_hooks,
+            layer._backward_hooks,
+            layer._backward_pre_hooks,
+        )
+        if any(hooks):
+            raise NotFusableError(
+                f"{name or type(layer).__name__} has hooks, which have no stacked form"
+            )
+        if not isinstance(layer, LAYERS):
+            continue
+        own = {key for key, _ in layer.named_parameters(recurse=False)}
+        if type(layer) not in LAYERS or not own <= {"weight", "bias"}:
+            raise NotFusableError(
+                f"{name} ({layer}) computes its parameters, which has no stacked form"
+            )
+        if isinstance(layer, BATCH_NORMS) and not layer.training:
+            raise NotFusableError(f"{name} ({layer}) stays in eval mode, which has no stacked form")
+
+
+def _flattens_examples(node: fx.Node) -> bool:
+    """Whether a call of flatten keeps the first dimension and joins all others."""
+    given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
+    return {"start_dim": 0, "end_dim": -1} | given == {"start_dim": 1, "end_dim": -1}
 
 
 def _is_idle_dropout(module: nn.Module) -> bool:

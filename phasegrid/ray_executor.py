@@ -333,8 +333,13 @@ def _ray_options(need: Need) -> dict[str, Any]:
     return options | ({"memory": need.memory} if need.memory else {})
 
 
-def on_gpu(place: Place, assigned: str) -> Place:
-    """Return a place on the GPU that was assigned, unless it was said to be elsewhere; ``cuda`` says no more than Ray does."""
+def on_device(place: Place, assigned: str | None) -> Place:
+    """Return a place on the GPU that was assigned, or on the CPU if none was; unless it was said to be elsewhere.
+
+    ``cuda`` says no more than Ray does. A GPU that a process sees but was not given has others on it.
+    """
+    if assigned is None:
+        return replace(place, device="cpu") if place.device is None else place
     return replace(place, device=assigned) if place.device in (None, "cuda") else place
 
 
@@ -351,10 +356,9 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
     from phasegrid.work import do
 
     assigned = gpus.device_of(ray.get_gpu_ids())
-    if assigned is not None:
-        place = on_gpu(place, assigned)
-        if place.device == assigned:
-            gpus.take(assigned, place.gpu_share)
+    place = on_device(place, assigned)
+    if assigned is not None and place.device == assigned:
+        gpus.take(assigned, place.gpu_share)
     if storage not in _STORES:
         _STORES[storage] = Store.open(storage)
     store = _STORES[storage]

@@ -9,6 +9,8 @@ one. Letters: M members, B examples of a batch, C classes.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -29,7 +31,8 @@ class Recorder:
     """Runs the gradient passes of one stack, recording those that come again.
 
     A pass must do the same whenever it is called with the same shapes. Where it cannot be recorded it goes on being
-    launched, with a warning. `record` is `record_graph` but in tests.
+    launched, with a warning; so does that of a lone member where memory does not suffice for recording it. `record` is
+    `record_graph` but in tests.
     """
 
     record: Record = field(default_factory=lambda: record_graph)
@@ -42,7 +45,7 @@ class Recorder:
         """Do one gradient pass; return its logits, in a tensor that later passes leave alone.
 
         Raises:
-            torch.OutOfMemoryError: if recording runs out of memory.
+            torch.OutOfMemoryError: if recording the pass of several members runs out of memory.
         """
         if self._gave_up:
             return gradient_pass(inputs, labels)
@@ -63,7 +66,7 @@ class Recorder:
         try:
             replay = self.record(gradient_pass, *mine)
         except RuntimeError as error:
-            if _out_of_memory(error):
+            if _out_of_memory(error) and len(inputs) > 1:
                 raise torch.OutOfMemoryError(f"recording a CUDA graph: {error}") from error
             self._gave_up = True
             warnings.warn(
@@ -79,13 +82,18 @@ class Recorder:
 def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
     """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is what it runs on.
 
-    On a stream of their own device: torch would record on one of the first device that this process recorded on.
+    On a stream of their own device: torch would record on one of the first device that this process recorded on. All graphs
+    of a device that are alive share one pool of memory: a pool each would keep what every one of them needs at its peak. That is
+    safe because they are replayed one after another, nothing of one is read after another has run (logits are copied
+    out), and what outlives a replay (weights, gradients, statistics, batches) lies outside the pool.
     """
-    stream = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
-    with torch.cuda.device(inputs.device):
+    device = inputs.device
+    pool = next((graph.pool() for graph, place in _ALIVE.items() if place == device), None)
+    with torch.cuda.device(device):
         graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(inputs.device), torch.cuda.graph(graph, stream=stream):
-        logits = gradient_pass(inputs, labels)
+        with torch.cuda.graph(graph, pool=pool, stream=side_stream(device)):
+            logits = gradient_pass(inputs, labels)
+    _ALIVE[graph] = device
 
     def replay() -> Tensor:
         graph.replay()
@@ -94,12 +102,25 @@ def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) ->
     return replay
 
 
+_ALIVE: "WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device]" = WeakKeyDictionary()
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream on which all passes of a device are warmed up and recorded.
+
+    One, because cuBLAS keeps a workspace for every stream it was ever used on; and the one of the warm-up, because a workspace
+    that is made during a recording lies in the pool of the graphs and goes with them.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
     """Return the pass launched on another stream, in order with the current one: how work is warmed up for recording."""
 
     def run(inputs: Tensor, labels: Tensor) -> Tensor:
         current = torch.cuda.current_stream(inputs.device)
-        side = torch.cuda.Stream(inputs.device)  # type: ignore[no-untyped-call]
+        side = side_stream(inputs.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             logits = gradient_pass(inputs, labels)

@@ -104,6 +104,8 @@ def _forecast_line(found: Forecast) -> str:
         if found.num_timings
         else "a first guess, nothing of this kind is timed yet; in brackets: ten times off"
     )
+    if found.device == "cuda":
+        origin += "; at most, as if no packs had shared a GPU"
     return (
         f"{found.num_packs} packs, {_hours(found.work)} {unit}-hours of work; "
         f"{_lasting(found.makespan)} on {found.slots} {unit}{'s' * (found.slots != 1)}\n({origin})"

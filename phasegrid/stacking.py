@@ -149,7 +149,8 @@ class Stack:
         stacked = self.parameters | self.constants
         if self.strategy == "fused":
             assert self.blueprint is not None
-            return fuse(self.blueprint, stacked, stacked, self.size)
+            named = stacked | {name: stacked[own] for name, own in self._names.items()}
+            return fuse(self.blueprint, named, named, self.size)
         template = self.template
         if self.strategy == "vmap":
 

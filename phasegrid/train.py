@@ -9,8 +9,7 @@ drifts over many updates).
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -34,6 +33,7 @@ from phasegrid.members import (
 )
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots
+from phasegrid.precision import tensor_float_32
 from phasegrid.saving import Saver
 from phasegrid.snapshots import Snapshots
 from phasegrid.stacking import MemberState, Stack, Strategy, choose_strategy
@@ -232,9 +232,8 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
     try:
         if group.stack is None:
             group.stack = _stacked(group, strategy)
-        with tensor_float_32(recipe.precision == "tf32"):
-            feeds = [m.feed for m in members]
-            return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
+        feeds = [m.feed for m in members]
+        return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
     except torch.OutOfMemoryError:
         if len(members) == 1:
             raise
@@ -276,23 +275,12 @@ def _halved(group: _Group) -> list[_Group]:
 
 
 def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
-    """Evaluate a member's present weights on its test set."""
+    """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
     data = group.members[index].data
     if stack.strategy != "loop":  # a lone member's template is the member itself
         group.template.load_state_dict(stack.state(index))
-    return evaluate(group.template, data.test_inputs, data.test_labels)
-
-
-@contextmanager
-def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 products and convolutions; torch's own default allows them in convolutions."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+    with tensor_float_32(False):
+        return evaluate(group.template, data.test_inputs, data.test_labels)
 
 
 def _save(saver: Saver, groups: Sequence[_Group]) -> None:

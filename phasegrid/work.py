@@ -34,12 +34,13 @@ from phasegrid.executors import Place
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import resolve_metric
+from phasegrid.precision import tensor_float_32
 from phasegrid.provenance import provenance
 from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
 from phasegrid.stacking_rules import recipe_of
 from phasegrid.store import Store
-from phasegrid.train import tensor_float_32, train_pack
+from phasegrid.train import train_pack
 from phasegrid.weights import evaluate
 
 ShouldStop = Callable[[], bool]
@@ -55,11 +56,13 @@ def do(
         StoreError: when the storage itself fails: no other job could be stored either.
     """
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with _threads(place.threads):
+    with (
+        _threads(place.threads),
+        tensor_float_32(False),
+    ):  # but in updates of a recipe that asks for it
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
-        with tensor_float_32(False):  # whatever the weights were trained with
-            return _measure(pack, store, place, device, should_stop)
+        return _measure(pack, store, place, device, should_stop)
 
 
 def check_dataset(part: Part, shared_data: str | None = None) -> str | None:

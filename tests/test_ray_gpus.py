@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from phasegrid.executors import Place
-from phasegrid.ray_executor import on_gpu
+from phasegrid.ray_executor import on_device
 
 SCRIPT = """
 import json, os, sys
@@ -107,4 +107,9 @@ def test_a_cluster_whose_gpus_torch_does_not_see_has_no_gpu_memory(seen: Any) ->
 def test_a_pack_runs_where_it_was_asked_to_or_where_ray_put_it(
     asked: str | None, device: str
 ) -> None:
-    assert on_gpu(Place(asked), "cuda:1").device == device
+    assert on_device(Place(asked), "cuda:1").device == device
+
+
+@pytest.mark.parametrize(("asked", "device"), [(None, "cpu"), ("cuda:0", "cuda:0")])
+def test_a_pack_that_was_given_no_gpu_takes_none_unasked(asked: str | None, device: str) -> None:
+    assert on_device(Place(asked), None).device == device

@@ -71,6 +71,16 @@ def test_running_out_of_memory_ends_the_search() -> None:
     assert search(seconds)[0] == Choice("fused", 4)
 
 
+@pytest.mark.parametrize("stacked", ["fused", "vmap"])
+def test_a_stack_that_fails_ends_the_search(stacked: Strategy) -> None:
+    def seconds(_strategy: Strategy, size: int) -> float:
+        if size > 2:
+            raise RuntimeError("no kernel for so many groups")
+        return 1e-3 / size
+
+    assert search(seconds, stacked)[0] == Choice(stacked, 2)
+
+
 @pytest.mark.parametrize("model", [MLP, SMALL_CNN])
 def test_a_measurement_times_real_updates(model: Part) -> None:
     choice, timings = measure_choice(make_trial(0, model=model), make_data(), torch.device("cpu"))

@@ -12,8 +12,16 @@ from torch import Tensor
 from train_support import make_data, make_trial
 
 import phasegrid.stacking
+from phasegrid import recording
 from phasegrid.jobs import Part
-from phasegrid.recording import WARM_UP, GradientPass, Recorder, Replay, record_graph
+from phasegrid.recording import (
+    WARM_UP,
+    GradientPass,
+    Recorder,
+    Replay,
+    on_a_side_stream,
+    record_graph,
+)
 from phasegrid.train import Trained, train_pack
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
@@ -116,19 +124,29 @@ def test_a_pass_that_cannot_be_recorded_is_launched_with_a_warning() -> None:
     assert len(tried) == 1
 
 
-def test_memory_that_runs_out_while_recording_is_said_to() -> None:
-    def run_out(*_: Any) -> Replay:
-        try:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        except torch.OutOfMemoryError as error:
-            message = "operation failed due to a previous error during capture"
-            raise RuntimeError(message) from error
+def run_out(*_: Any) -> Replay:
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    except torch.OutOfMemoryError as error:
+        message = "operation failed due to a previous error during capture"
+        raise RuntimeError(message) from error
 
+
+def test_memory_that_runs_out_while_recording_several_members_is_said_to() -> None:
+    recorder = new_recorder(run_out)
+    several = [part.expand(2, *part.shape[1:]) for part in batch(1.0)]
+    for _ in range(WARM_UP):
+        recorder.run(doubling, *several)
+    with pytest.raises(torch.OutOfMemoryError, match="recording a CUDA graph"):
+        recorder.run(doubling, *several)
+
+
+def test_a_lone_member_that_cannot_be_recorded_for_want_of_memory_is_launched() -> None:
     recorder = new_recorder(run_out)
     for value in range(WARM_UP):
         recorder.run(doubling, *batch(value))
-    with pytest.raises(torch.OutOfMemoryError, match="recording a CUDA graph"):
-        recorder.run(doubling, *batch(1.0))
+    with pytest.warns(RuntimeWarning, match="launched kernel by kernel"):
+        assert float(recorder.run(doubling, *batch(3.0))[0, 0]) == 6
 
 
 def test_nothing_is_recorded_without_a_gpu() -> None:
@@ -163,3 +181,18 @@ def test_cuda_graphs_give_what_launched_kernels_give(
         for name_of, value in b.weights.items():
             # kernels may be chosen anew and sum in another order: float32 rounding over a few updates
             torch.testing.assert_close(a.weights[name_of], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_graphs_that_are_alive_share_one_pool_of_memory() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    inputs, labels = (part.to(device) for part in batch(1.0))
+    for _ in range(2):  # the second time after the first graphs are gone
+        replays = []
+        for _ in range(3):
+            on_a_side_stream(doubling)(inputs, labels)
+            replays.append(record_graph(doubling, inputs, labels))
+        assert len({graph.pool() for graph in recording._ALIVE}) == 1
+        assert [float(replay()[0, 0]) for replay in replays] == [2.0] * 3
+        del replays
+        assert not recording._ALIVE

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, relu
+from torch.nn.utils import parametrizations
 from train_support import make_trial
 
-from phasegrid.fusing import NotFusableError, read_architecture
+from phasegrid.fusing import NotFusableError, fuse, read_architecture
 from phasegrid.jobs import Part
 from phasegrid.models.building import build_model
 from phasegrid.optimizing import new_slots, step
@@ -206,7 +207,8 @@ def test_a_member_that_is_not_finite_is_named() -> None:
     assert stack.finite() == [True, False, True]
 
 
-def test_frozen_and_tied_parameters_stay_what_they_are() -> None:
+@pytest.mark.parametrize("strategy", ["vmap", "fused"])
+def test_frozen_and_tied_parameters_stay_what_they_are(strategy: Strategy) -> None:
     def make() -> nn.Module:
         net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
         net[1].weight = net[0].weight
@@ -214,12 +216,40 @@ def test_frozen_and_tied_parameters_stay_what_they_are() -> None:
         return net
 
     modules = [seeded_module(make, seed) for seed in range(2)]
-    stack = stack_of(modules, "vmap")
+    stack = stack_of(modules, strategy)
     assert stack.state(1).keys() == modules[1].state_dict().keys()
     assert "2.weight" in stack.constants
     assert stack.weights.numel() == 2 * (9 + 3 * 3)  # the tied weight once, three biases
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(5))
-    torch.testing.assert_close(stack.forward(x)[1], modules[1](x[1]))
+    outputs = stack.forward(x)
+    torch.testing.assert_close(outputs[1], modules[1](x[1]))
+    outputs[1].square().sum().backward()
+    modules[1](x[1]).square().sum().backward()
+    grad = stack.parameters["0.weight"].grad
+    assert grad is not None
+    torch.testing.assert_close(grad[1], modules[1][0].weight.grad)  # of both of its uses
+
+
+def hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    return nn.Sequential(layer)
+
+
+class FrozenNorm(nn.Module):
+    """A network whose BatchNorm keeps its statistics in training too, as is done in fine-tuning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def train(self, mode: bool = True) -> "FrozenNorm":
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.norm(x)
+        return result
 
 
 @pytest.mark.parametrize(
@@ -234,11 +264,43 @@ def test_frozen_and_tied_parameters_stay_what_they_are() -> None:
         (lambda: Lambda(lambda x: torch.add(1.0, x)), "add"),
         (lambda: Lambda(lambda x: x if x.sum() > 0 else -x), "cannot be traced"),
         (lambda: nn.Bilinear(2, 2, 2), "several inputs|no stacked form"),
+        (lambda: Lambda(lambda x: torch.add(x, x, alpha=0.5)), "add"),
+        (lambda: Lambda(lambda x: torch.flatten(x, end_dim=1)), "flatten"),
+        (lambda: Lambda(lambda x: torch.flatten(x, 2)), "flatten"),
+        (lambda: Lambda(lambda x: x.flatten(1, 2)), "flatten"),
+        (lambda: hooked(nn.ReLU()), "0 has hooks"),
+        (lambda: hooked(nn.Sequential()), "0 has hooks"),
+        (lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2))), "computes its"),
+        (FrozenNorm, "norm .* stays in eval mode"),
     ],
 )
 def test_what_cannot_be_fused_is_named(make: Any, what: str) -> None:
     with pytest.raises(NotFusableError, match=what):
         read_architecture(make())
+
+
+def test_an_architecture_is_read_as_it_trains_and_left_as_it_is() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    assert read_architecture(net).modules["1"] is net[1]
+    assert not any(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize("flatten", [{"start_dim": 1}, {"start_dim": 1, "end_dim": -1}])
+def test_flatten_is_read_by_the_names_of_its_arguments(flatten: dict[str, int]) -> None:
+    modules: list[nn.Module] = [Lambda(lambda x: torch.flatten(x, **flatten)) for _ in range(2)]
+    forward = fuse(read_architecture(modules[0]), {}, {}, 2)
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(forward(x), x.flatten(2), rtol=0, atol=0)
+
+
+def test_linear_layers_over_rows_of_an_example_are_fused() -> None:
+    modules = [
+        seeded_module(lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh()), seed) for seed in (0, 1)
+    ]
+    stack = stack_of(modules, "fused")
+    x = torch.randn(2, 5, 2, 6, 3, generator=torch.Generator().manual_seed(1))
+    expected = torch.stack([module(rows) for module, rows in zip(modules, x, strict=True)])
+    torch.testing.assert_close(stack.forward(x), expected)
 
 
 class Lambda(nn.Module):

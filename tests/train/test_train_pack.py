@@ -99,20 +99,26 @@ def test_precision_bf16_stays_near_fp32_with_float32_weights(strategy: Any) -> N
 
 
 def test_tf32_is_allowed_for_its_own_pack_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = []
+    flags: list[tuple[bool, tuple[bool, bool]]] = []
 
     class Spy(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             backends = torch.backends
-            flags.append((backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32))
+            allowed = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+            flags.append((self.training, allowed))
             return super().forward(x.flatten(1))
 
     use_module(monkeypatch, lambda _: Spy(64, CLASSES))
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     for precision, expected in (("tf32", True), ("fp32", False)):
         flags.clear()
-        train_pack([make_trial(0, precision=precision, epochs=1)], [make_data()], device="cpu")
-        assert set(flags[:-1]) == {(expected, expected)}  # the last call is the evaluation
+        trial = make_trial(0, precision=precision, epochs=2, test_every=1)
+        train_pack([trial], [make_data()], device="cpu")
+        found = {
+            training: {allowed for t, allowed in flags if t is training}
+            for training in (True, False)
+        }
+        assert found == {True: {(expected, expected)}, False: {(False, False)}}
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
 
