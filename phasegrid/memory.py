@@ -14,9 +14,9 @@ FLOAT = 4  # bytes
 PROCESS_BYTES = 768 * 2**20
 """A process on a GPU before it computes anything: its context, the workspaces of its libraries, batches gathered ahead."""
 
-COPIES = 7
+COPIES = 10
 """Vectors as long as the parameters that a training holds: weights, gradients, up to two of the optimizer, the best weights so
-far, and two of scratch."""
+far, at the end of an epoch a copy of the weights and the optimizer's, and two of scratch."""
 
 IN_FLIGHT = 2
 """Activations and, during the backward pass, at most as much again of their gradients and of kernels' workspaces."""
@@ -24,7 +24,7 @@ IN_FLIGHT = 2
 SECOND_ORDER = 7
 """What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was measured (ResNet18 width 8)."""
 
-EVALUATED = 500  # examples in a batch of an evaluation
+EVALUATED = 1000  # examples in a batch of an evaluation
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Parts of a GPU that a pack may be given: at most eight processes on one."""
 

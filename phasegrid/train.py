@@ -98,6 +98,7 @@ def train_pack(
         for alike in _grouped(members, modules, strategy, stack_size)
         for part in saver.resume(members, alike, place)
     ]
+    del modules  # only the one that a group keeps is needed on
     last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
     place_of = {id(member): i for i, member in enumerate(members)}
     while groups:

@@ -231,13 +231,26 @@ def evaluate(
 
     Sentence pairs are averaged over their target tokens (`phasegrid.losses`) and go through the network by length,
     `SENTENCES` at a time. The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
-    to the first class. Modes are restored.
+    to the first class. Modes are restored. Batches that do not fit into memory are halved.
 
     Raises:
         ValueError: if there are no examples.
+        torch.OutOfMemoryError: if not even one example fits.
     """
     if len(inputs) == 0:
         raise ValueError("cannot evaluate on an empty set")
+    while True:
+        try:
+            return _evaluate(module, inputs, labels, batch_size, label_smoothing)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size = min(batch_size, len(inputs)) // 2 or 1
+
+
+def _evaluate(
+    module: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int, label_smoothing: float
+) -> Evaluation:
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
     num = 0

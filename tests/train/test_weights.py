@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from phasegrid import weights as tools
@@ -172,6 +172,32 @@ def test_evaluation_does_not_depend_on_the_batches_and_restores_modes() -> None:
     assert net.training
     oracle = cross_entropy(net.eval()(x), y, label_smoothing=0.1)
     assert whole.loss == pytest.approx(oracle.item(), abs=1e-12)
+
+
+class Small(nn.Module):
+    """A network on a device with room for so many examples."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+
+def test_batches_that_do_not_fit_are_halved() -> None:
+    inputs, labels = torch.eye(9), torch.arange(9)
+    small = Small(3)
+    found, whole = (tools.evaluate(net, inputs, labels) for net in (small, nn.Identity()))
+    assert found.num == whole.num == 9
+    assert found.loss == pytest.approx(whole.loss, rel=1e-14)
+    assert small.sizes == [9, 4, 2, 2, 2, 2, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        tools.evaluate(Small(0), inputs, labels)
 
 
 def test_evaluating_nothing_is_refused() -> None:
