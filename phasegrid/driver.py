@@ -143,16 +143,16 @@ class _Recorder:
 
 
 class _Tee:
-    """A text stream whose text is also kept."""
+    """A text stream whose text is also kept, both without tokens."""
 
     def __init__(self, stream: TextIO, recorder: _Recorder) -> None:
         self._stream = stream
         self._recorder = recorder
 
     def write(self, text: str) -> int:
-        num_written = self._stream.write(text)
+        self._stream.write(redact(text))
         self._recorder.keep(text)
-        return num_written
+        return len(text)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

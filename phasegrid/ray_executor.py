@@ -26,6 +26,7 @@ from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.plugins import FOLDERS_VARIABLE
 from phasegrid.store import Store
 from phasegrid.sweep_types import Need, Resources
+from phasegrid.tokens import HOW_TO_SET, redact
 
 LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -73,9 +74,26 @@ def start_ray(address: str | None, num_cpus: int | None = None) -> None:
         options["runtime_env"] = {"env_vars": {name: v for name, v in handed_on.items() if v}}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+    except (
+        ray.exceptions.AuthenticationError,
+        ConnectionError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:
         where = f"joining Ray at {address}" if address else "starting Ray on this machine"
-        raise ClusterError(f"{where}: {error}") from error
+        raise ClusterError(f"{where}: {_why_not_joined(error, address)}") from error
+
+
+def _why_not_joined(error: BaseException, address: str | None) -> str:
+    """Say why Ray could not be joined: of a wrong token it says only that there is no connection."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ray.exceptions.AuthenticationError):
+            return f"the cluster refuses us: {HOW_TO_SET}"
+        cause = cause.__cause__ or cause.__context__
+    told = redact(_first_line(error))
+    return f"{told} (if it asks for a token: {HOW_TO_SET})" if address else told
 
 
 def stop_ray() -> None:
@@ -302,7 +320,7 @@ def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: st
     """Blame an error on the pack's code; one of failing storage on the node's, unless it fails for the driver too."""
     if isinstance(error.cause, StoreError) and error.cause.fault is not None:
         return Ending(pack, lost=probing.blame_node(error.cause, storage))
-    why = f"{type(error.cause).__name__}: {error.cause}"
+    why = redact(f"{type(error.cause).__name__}: {error.cause}")
     return Ending(pack, lost=why, kind="app", traceback=str(error)[-8000:])
 
 

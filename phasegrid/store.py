@@ -40,6 +40,7 @@ from phasegrid.files import TEMPORARY, Files, open_files
 from phasegrid.jobs import Json, Part
 from phasegrid.patience import PatientFiles
 from phasegrid.reporting import reported
+from phasegrid.tokens import redact, refuse_secrets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 STORE_FORMAT = 1
 PROBE_BYTES = 2**22  # 4 MiB: smaller rooms hold no run
 _MARKER = "meta/store.json"
+_RAISED = ("exception", "traceback")  # columns of a failure that hold what others wrote
 _FOLDERS = {
     "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
     "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
@@ -71,7 +73,9 @@ class Store:
         Raises:
             StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
                 meets a folder that holds other things.
+            SweepError: if the URL holds credentials.
         """
+        refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
         with reported(f"opening store {url}"):
             marker = _read_marker(files, url)
@@ -186,12 +190,13 @@ class Store:
             return self.files.create(shards.shard_name(table, key), shards.encode(typed))
 
     def put_failure(self, record: Mapping[str, object]) -> str:
-        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent.
+        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Tokens are left out.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
         """
         full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **record}
+        full |= {k: redact(v) for k in _RAISED if isinstance(v := full.get(k), str)}
         table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
         with reported(f"writing a failure to {self.url}"):
             self.files.create(shards.shard_name("failures", str(full["id"])), shards.encode(table))

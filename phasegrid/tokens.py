@@ -1,8 +1,8 @@
-"""Keep the token of a cluster out of everything that is written, sent or shown.
+"""Keep the token of a cluster, and the keys of an object store, out of everything that is written, sent or shown.
 
-Ray itself reads it: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where
+Ray itself reads the token: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where
 ``RAY_AUTH_MODE=token``. (A head on which that is unset asks for a token if its user has one.) Here it is only looked for, to
-be left out.
+be left out: an exception of a plug-in may hold anything.
 """
 
 import os
@@ -14,13 +14,17 @@ HOW_TO_SET = (
     "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
     "or in ~/.ray/auth_token"
 )
+_SECRETS = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 8  # characters; hiding anything shorter would hide ordinary words
 
 
 def known_tokens() -> tuple[str, ...]:
-    """Return the tokens that this process could find, the same places as Ray, whether or not they are in use."""
+    """Return the tokens that this process could find, in the same places as Ray, in use or not, and the secrets of S3."""
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(Path.home() / ".ray" / "auth_token")]
-    found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
+    found = [
+        *(os.environ.get(name, "") for name in _SECRETS),
+        *(_read(path) for path in paths if path),
+    ]
     return tuple(dict.fromkeys(text.strip() for text in found if len(text.strip()) >= _SHORTEST))
 
 

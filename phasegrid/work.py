@@ -40,6 +40,7 @@ from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
 from phasegrid.stacking_rules import recipe_of
 from phasegrid.store import Store
+from phasegrid.tokens import redact
 from phasegrid.train import train_pack
 from phasegrid.weights import evaluate
 
@@ -308,7 +309,7 @@ def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
     """Write the failure of a job to the store, with its traceback, and return it as a value."""
     text = "".join(traceback.format_exception(error))
     kind: Any = "oom" if _is_out_of_memory(error) else "app"
-    summary = f"{type(error).__name__}: {error}".removesuffix(": ")
+    summary = redact(f"{type(error).__name__}: {error}".removesuffix(": "))
     try:
         store.put_failure(
             {

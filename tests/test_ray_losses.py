@@ -8,10 +8,11 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from phasegrid.executors import Ending, Place  # noqa: E402 - after the skip
+from phasegrid.errors import ClusterError  # noqa: E402 - after the skip
+from phasegrid.executors import Ending, Place  # noqa: E402
 from phasegrid.head_watch import HeadWatch  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
-from phasegrid.ray_executor import RayExecutor  # noqa: E402
+from phasegrid.ray_executor import RayExecutor, start_ray  # noqa: E402
 from phasegrid.store import Store  # noqa: E402
 from phasegrid.sweep_types import Resources  # noqa: E402
 
@@ -149,3 +150,31 @@ def test_what_ran_out_of_memory_has_a_node_to_itself_when_tried_again(
         executor.wait(1.0)
     executor.submit(replace(PACK, trials=(replace(PACK.trials[0], key="b" * 32),)))
     assert asked == [2.0, cpus, 2.0]
+
+
+def refused() -> BaseException:
+    error = RuntimeError("Failed to connect to GCS.")
+    error.__cause__ = ray.exceptions.AuthenticationError("no token")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (
+            ray.exceptions.AuthenticationError("no token"),
+            "the cluster refuses us: set RAY_AUTH_MODE",
+        ),
+        (refused(), "the cluster refuses us: set RAY_AUTH_MODE"),
+        (ConnectionError("Failed to connect."), "Failed to connect. .if it asks for a token: set"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, why: str
+) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ClusterError, match=f"joining Ray at 127.0.0.1:6379: {why}"):
+        start_ray("127.0.0.1:6379")

@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from phasegrid.cli import app
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.plugins import resolve
 from phasegrid.store import Store
@@ -128,3 +130,53 @@ def test_code_in_a_store_is_never_imported(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("PHASEGRID_PLUGIN_PATH", raising=False)
     with pytest.raises(SweepError, match=r"evil\.py"):
         resolve("metric", "evil.py:EVIL", tmp_path / "elsewhere")
+
+
+LEAKY = """\
+from dataclasses import dataclass
+import os
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True)
+class Args:
+    pass
+
+def compute(models, data, rng):
+    raise RuntimeError("Bearer " + os.environ["RAY_AUTH_TOKEN"] + os.environ["AWS_SECRET_ACCESS_KEY"])
+
+LEAKY = Metric(over="trial", args=Args, columns=(Column("value", "float64", "", ""),), compute=compute)
+"""
+
+
+def test_a_token_in_an_exception_reaches_neither_the_store_nor_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"RAY_AUTH_TOKEN": "token-of-a-cluster", "AWS_SECRET_ACCESS_KEY": "key-of-a-bucket"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    sweep = tmp_path / "toy.yaml"
+    text = SWEEP.replace("{name: digits}", "{name: digits, fraction: 0.05}")
+    sweep.write_text(f"{text}seeds: 1\ntrain: {{epochs: 1, batch_size: 16}}\nmetrics: ['leaky.py:LEAKY']\n")
+    storage = tmp_path / "store"
+    words = ["run", str(sweep), "--storage", str(storage), "--serial", "--no-plot"]
+    done = CliRunner().invoke(app, words)
+    told = CliRunner().invoke(
+        app, ["logs", "--cell", "0", "--sweep", "toy", "--storage", str(storage)]
+    )
+    assert done.exit_code == 1
+    assert "RuntimeError: Bearer [token][token]" in done.output
+    assert "Bearer [token][token]" in told.output
+    files = [path for path in storage.rglob("*") if path.is_file()]
+    assert files
+    for secret in secrets.values():
+        assert secret not in done.output + told.output
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+    (row,) = Store.open(str(storage)).read_table("failures").to_pylist()
+    assert "Bearer [token]" in row["traceback"]
+
+
+def test_a_storage_with_credentials_is_refused_unseen() -> None:
+    with pytest.raises(SweepError, match="the URL holds credentials") as caught:
+        Store.open("s3://user:password@bucket/results")
+    assert "password" not in str(caught.value)

@@ -145,7 +145,9 @@ def test_a_driver_writes_what_it_says_and_how_it_ended(
     assert ended is not None
     assert (ended.sweep, ended.exit_code, ended.created_at) == ("its name", 1, begun.created_at)
     assert submissions.read_log(store, ID) == "said on stdout\nsaid on stderr with [token]\n"
-    assert "said on stdout" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "said on stdout" in shown.out
+    assert "said on stderr with [token]" in shown.err
 
 
 @pytest.mark.parametrize(
