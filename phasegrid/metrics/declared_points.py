@@ -86,7 +86,8 @@ class HessianArgs:
     - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over the training
       set, or statistics of the batch itself (``train``).
     - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative, on lambda_max).
-    - `density_probes`: independent Lanczos runs averaged into the spectral density.
+    - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first have the exact weight 1/P; the
+      rest is estimated by its other nodes and by runs on what is left, averaged.
     - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks in eval mode) and otherwise
       deflated Hutchinson with `trace_probes` probes and a standard error.
 
@@ -109,6 +110,7 @@ HESSIAN = Metric(
     over="trial",
     args=HessianArgs,
     compute="phasegrid.metrics.hessian:compute",
+    version=2,  # the density is deflated
     label="Hessian",
     columns=(
         Column("lambda_max", "float64", "", "largest eigenvalue (algebraic)"),
@@ -124,8 +126,18 @@ HESSIAN = Metric(
         Column("trace", "float64", "", "sum of the eigenvalues"),
         Column("trace_stderr", "float64", "", "standard error of the trace; 0 where it is exact"),
         Column("trace_method", "string", "", "exact_ggn, exact_spectrum or hutchinson_deflated"),
-        Column("density_nodes", "list<float64>", "", "Ritz values: nodes of the spectral density"),
-        Column("density_weights", "list<float64>", "", "weights of the nodes; they sum to 1"),
+        Column(
+            "density_nodes",
+            "list<float64>",
+            "",
+            "Ritz values: nodes of the spectral density, ascending",
+        ),
+        Column(
+            "density_weights",
+            "list<float64>",
+            "",
+            "weights of the nodes: 1/P where converged, the rest estimated; they sum to 1",
+        ),
         Column("num_hvps", "int64", "", "Hessian-vector products spent"),
         Column(
             "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"

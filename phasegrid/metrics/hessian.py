@@ -2,7 +2,8 @@
 
 H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and biases included, weight decay not
 (Yang et al. 2021, section 2 and appendix A.3, with the published code's choices). One Lanczos run gives lambda_max and lambda_min,
-as algebraic values with their residuals, and the density; the trace is exact where tr(H) = tr(GGN) is known to
+as algebraic values with their residuals, and the density, in which the eigenvalues that it has found have their exact weight and
+only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to
 hold and an estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of largest magnitude instead
 and estimates the trace without an error; what BatchNorm does changes the numbers many-fold and is part of the arguments.
 
@@ -12,7 +13,6 @@ attention or LayerNorm are not piecewise linear, so their trace is the estimate.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.jobs import stream_seed
 from phasegrid.metrics.declared_points import HessianArgs
+from phasegrid.metrics.density import deflated_density, probe_rest
 from phasegrid.metrics.hvp import HessianOperator
 from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
 from phasegrid.metrics.piecewise import is_piecewise_linear
@@ -37,8 +38,8 @@ def compute(
     """Measure the Hessian of one model; `args` are the fields of `HessianArgs`.
 
     Deterministic in `rng` and the model, which is not changed. `trace` is exact where `trace_stderr` is 0; the eigenvalues
-    lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors. Of several
-    runs the outermost Ritz values are taken.
+    lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors but for the weights of
+    converged eigenvalues. Of several runs the outermost Ritz values are taken.
 
     Raises:
         MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
@@ -57,8 +58,7 @@ def compute(
         trace = _exact_trace(module, inputs)
     else:
         trace = deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
-    nodes, order = torch.cat([s.ritz_values for s in spectra]).sort()
-    weights = torch.cat([s.weights / len(spectra) for s in spectra])[order]
+    density = deflated_density(spectra[0], spectra[1:], H.size)
     return {
         "lambda_max": float(top.ritz_values[-1]),
         "lambda_max_residual": float(top.residuals[-1]),
@@ -67,8 +67,8 @@ def compute(
         "trace": trace.trace,
         "trace_stderr": trace.stderr,
         "trace_method": trace.method,
-        "density_nodes": nodes.tolist(),
-        "density_weights": weights.tolist(),
+        "density_nodes": density.nodes.tolist(),
+        "density_weights": density.weights.tolist(),
         "num_hvps": H.num_products,
         "num_examples": len(labels),
         "loss": H.loss,
@@ -111,20 +111,15 @@ def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
 def measure_spectrum(
     H: HessianOperator, settings: HessianArgs, rng: torch.Generator
 ) -> list[Spectrum]:
-    """Run Lanczos from `density_probes` random sign vectors; the first run goes on until lambda_max is known.
+    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1 times on the rest of the spectrum.
 
-    Only the first keeps its basis; a complete run needs no others.
+    The first run keeps its basis, the others have none. A complete run needs no others.
     """
     like = H.parameters[0]
-    spectra: list[Spectrum] = []
-    for probe in range(settings.density_probes):
-        start = rademacher(H.size, rng, like.dtype, like.device)
-        tolerance = settings.tolerance if probe == 0 else None
-        spectrum = lanczos(H, start, settings.steps, rng, tolerance)
-        spectra.append(spectrum if probe == 0 else replace(spectrum, basis=()))
-        if spectra[0].complete:
-            break
-    return spectra
+    start = rademacher(H.size, rng, like.dtype, like.device)
+    first = lanczos(H, start, settings.steps, rng, settings.tolerance)
+    others = 0 if first.complete else settings.density_probes - 1
+    return [first, *(probe_rest(H, first, settings.steps, rng) for _ in range(others))]
 
 
 def _exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate:

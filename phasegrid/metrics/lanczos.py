@@ -3,8 +3,9 @@
 One run of m steps from a vector q_1 gives an orthonormal basis Q (m, P) and a tridiagonal T = Q H Q^T. With
 T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y_i| = beta_m |S_mi|, and (theta_i, S_1i^2) is the
 Gauss quadrature of the spectral measure of H at q_1 (Golub and Meurant 1994); averaged over random q_1 it is the
-spectral density (stochastic Lanczos quadrature: Lin, Saad and Yang 2016, section 3.2). Every vector is orthogonalised against
-all earlier ones at least twice, so there are no ghost eigenvalues. Letters: P dimension, m steps.
+spectral density (stochastic Lanczos quadrature: Lin, Saad and Yang 2016, section 3.2). `lanczos` orthogonalises every vector
+against all earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` keeps no earlier ones.
+Letters: P dimension, m steps.
 """
 
 from collections.abc import Callable
@@ -25,10 +26,10 @@ LONGEST = 4  # a run ends after so many times the steps asked for, converged or 
 class Spectrum:
     """What one Lanczos run knows of a spectrum.
 
-    `ritz_values` (m,) ascend; `weights` (m,) are those of the density and sum to 1; `residuals` (m,) are |H y - theta y| for
+    `ritz_values` (m,) ascend; `weights` (m,) are those of the quadrature and sum to 1; `residuals` (m,) are |H y - theta y| for
     unit y, rounding of the vectors' dtype included: an eigenvalue lies within a residual of its Ritz value. All
     float64, on the CPU. `basis` holds the rows of Q in blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz
-    vector in it. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
+    vector in it; a run without a basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
     """
 
     ritz_values: Tensor
@@ -55,6 +56,15 @@ class Spectrum:
         for block, part in zip(self.basis, parts, strict=True):
             vector += block.t() @ part
         vector /= torch.linalg.vector_norm(vector)
+        return vector
+
+    def project_out_ritz(self, vector: Tensor, chosen: Tensor) -> Tensor:
+        """Return `vector` (P,) less its components along the Ritz vectors that `chosen` (m,) marks; none of them is stored."""
+        S = self.coefficients[:, chosen].to(vector)
+        along = torch.cat([block @ vector for block in self.basis])
+        parts = torch.split(S @ (S.t() @ along), [len(block) for block in self.basis])
+        for block, part in zip(self.basis, parts, strict=True):
+            vector = vector - block.t() @ part
         return vector
 
 
@@ -96,6 +106,33 @@ def lanczos(
         else:
             q = w / beta
         off_diagonal.append(beta)
+
+
+def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
+    """Run at most `steps` of Lanczos on `matvec` from `start` (P,) by the three-term recurrence, keeping three vectors and no basis.
+
+    Ends early where the run closes. Rounding gives copies of eigenvalues that have converged, which share their weight, so the
+    quadrature stays right (Greenbaum 1989) and a Ritz value is still within its residual of an eigenvalue, rounding aside (Paige 1980).
+
+    Raises:
+        MetricError: if a product is not finite.
+    """
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    q, beta = start / torch.linalg.vector_norm(start), 0.0
+    before = torch.zeros_like(q)
+    while True:
+        w = matvec(q) - beta * before
+        diagonal.append(_finite(_dot(q, w)))
+        w = w - diagonal[-1] * q
+        beta = _finite(_norm(w))
+        rounding = _rounding(diagonal, off_diagonal, start.dtype)
+        if len(diagonal) == steps or beta <= rounding:
+            theta, S = _diagonalise(diagonal, off_diagonal)
+            residuals = torch.hypot(beta * S[-1], torch.tensor(rounding, dtype=torch.float64))
+            return Spectrum(theta, S[0] ** 2, residuals, (), S, complete=False)
+        off_diagonal.append(beta)
+        before, q = q, w / beta
 
 
 def rademacher(size: int, rng: torch.Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -152,17 +189,20 @@ class _Basis:
 def _solve(
     diagonal: list[float], off_diagonal: list[float], beta: float, basis: _Basis, size: int
 ) -> Spectrum:
-    m = len(diagonal)
-    T = torch.zeros(m, m, dtype=torch.float64)
-    T.diagonal().copy_(torch.tensor(diagonal, dtype=torch.float64))
-    T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # eigh reads below
-    theta, S = torch.linalg.eigh(T)
-    complete = m == size
+    theta, S = _diagonalise(diagonal, off_diagonal)
+    complete = len(diagonal) == size
     rounding = _rounding(diagonal, off_diagonal, basis.like.dtype)
     leaving = 0.0 if complete else beta
     weights = torch.full_like(theta, 1 / size) if complete else S[0] ** 2
     residuals = torch.hypot(leaving * S[-1], torch.tensor(rounding, dtype=torch.float64))
     return Spectrum(theta, weights, residuals, basis.blocks(), S, complete)
+
+
+def _diagonalise(diagonal: list[float], off_diagonal: list[float]) -> tuple[Tensor, Tensor]:
+    T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # eigh reads below
+    theta, S = torch.linalg.eigh(T)
+    return theta, S
 
 
 def _known(spectrum: Spectrum, tolerance: float | None) -> bool:

@@ -30,6 +30,21 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def symmetric(eigenvalues: Tensor, seed: int = 0) -> Tensor:
+    """Make a symmetric matrix with these eigenvalues and random eigenvectors."""
+    size = len(eigenvalues)
+    Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator(seed), dtype=torch.float64))
+    return Q @ torch.diag(eigenvalues.double()) @ Q.t()
+
+
+def decaying(size: int) -> Tensor:
+    """Like a trained network's: a bulk at zero, a few outliers of both signs."""
+    values = torch.linspace(-0.01, 0.01, size, dtype=torch.float64)
+    values[-4:] = torch.tensor([1.0, 3.0, 8.0, 20.0])
+    values[0] = -2.0
+    return values
+
+
 def images(num: int, channels: int = 2, side: int = 6, classes: int = 3) -> tuple[Tensor, Tensor]:
     """Draw float64 images and labels."""
     rng = generator(7)

@@ -157,6 +157,16 @@ def test_as_many_steps_as_parameters_give_the_exact_density() -> None:
     assert row["trace"] == pytest.approx(float(values.sum()), rel=1e-12)
 
 
+@pytest.mark.parametrize("probes", [1, 3])
+def test_what_has_been_found_has_its_exact_weight_in_the_density(probes: int) -> None:
+    module, (inputs, labels) = seeded(lambda: mlp(width=12)), flat_inputs()
+    values = torch.linalg.eigvalsh(dense_hessian(module, inputs, labels))
+    row = measure(module, inputs, labels, density_probes=probes)
+    assert row["density_nodes"][-1] == row["lambda_max"]
+    assert row["density_nodes"][-3:] == pytest.approx(values[-3:].tolist(), rel=1e-9)
+    assert row["density_weights"][-3:] == [1 / len(values)] * 3
+
+
 def test_the_density_has_the_mean_of_the_spectrum_within_its_sampling_error() -> None:
     module, (inputs, labels) = seeded(lambda: mlp(width=8)), flat_inputs()
     H = dense_hessian(module, inputs, labels)

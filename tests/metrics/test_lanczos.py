@@ -2,19 +2,13 @@
 
 import pytest
 import torch
-from point_support import generator
+from point_support import decaying, generator, symmetric
 from torch import Tensor
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
+from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher, short_lanczos
 
 CPU = torch.device("cpu")
-
-
-def symmetric(eigenvalues: Tensor, seed: int = 0) -> Tensor:
-    size = len(eigenvalues)
-    Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator(seed), dtype=torch.float64))
-    return Q @ torch.diag(eigenvalues.double()) @ Q.t()
 
 
 def run(
@@ -27,14 +21,6 @@ def run(
     H = H.to(dtype)
     rng = generator(seed)
     return lanczos(lambda v: H @ v, rademacher(len(H), rng, dtype, CPU), steps, rng, tolerance)
-
-
-def decaying(size: int) -> Tensor:
-    """Like a trained network's: a bulk at zero, a few outliers of both signs."""
-    values = torch.linspace(-0.01, 0.01, size, dtype=torch.float64)
-    values[-4:] = torch.tensor([1.0, 3.0, 8.0, 20.0])
-    values[0] = -2.0
-    return values
 
 
 def test_extreme_eigenvalues_are_those_of_the_dense_matrix() -> None:
@@ -137,7 +123,41 @@ def test_the_density_has_the_moments_of_the_start_vector() -> None:
         assert float(spectrum.weights @ spectrum.ritz_values**k) == pytest.approx(moment, abs=1e-11)
 
 
+def test_the_short_run_is_the_long_one_while_nothing_has_converged() -> None:
+    H = symmetric(torch.linspace(-1, 2, 90, dtype=torch.float64))
+    start = rademacher(90, generator(1), torch.float64, CPU)
+    short, long = short_lanczos(lambda v: H @ v, start, 12), run(H, 12)
+    for name in ("ritz_values", "weights", "residuals"):
+        torch.testing.assert_close(getattr(short, name), getattr(long, name), rtol=1e-8, atol=1e-12)
+    assert short.basis == ()
+
+
+def test_copies_in_a_short_run_share_the_weight_of_their_eigenvalue() -> None:
+    H = symmetric(decaying(300))
+    start = rademacher(300, generator(1), torch.float64, CPU)
+    short, long = short_lanczos(lambda v: H @ v, start, 80), run(H, 80)
+    assert int((short.ritz_values > 19).sum()) > 1  # else the test shows nothing
+    for low, high in ((19, 21), (7, 9), (2, 4), (-3, -1)):
+        both = [
+            float(s.weights[(s.ritz_values > low) & (s.ritz_values < high)].sum())
+            for s in (short, long)
+        ]
+        assert both[0] == pytest.approx(both[1], rel=1e-8)
+    distance = (short.ritz_values[:, None] - decaying(300)).abs().amin(1)
+    assert bool((distance <= short.residuals + 1e-12).all())
+
+
+def test_a_short_run_ends_where_it_closes() -> None:
+    for scale in (0.0, -2.0):
+        spectrum = short_lanczos(lambda v, scale=scale: scale * v, torch.ones(5).double(), 3)
+        assert spectrum.ritz_values.tolist() == pytest.approx([scale])
+        assert spectrum.weights.tolist() == [1]
+        assert float(spectrum.residuals.max()) < 1e-14
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_products_that_are_not_finite_are_an_error(bad: float) -> None:
     with pytest.raises(MetricError, match="not finite"):
         lanczos(lambda v: v * bad, torch.ones(5), 3, generator(0))
+    with pytest.raises(MetricError, match="not finite"):
+        short_lanczos(lambda v: v * bad, torch.ones(5), 3)
