@@ -26,7 +26,7 @@ from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.plugins import FOLDERS_VARIABLE
 from phasegrid.store import Store
 from phasegrid.sweep_types import Need, Resources
-from phasegrid.tokens import HOW_TO_SET, redact
+from phasegrid.tokens import how_to_set, redact
 
 LOST = (
     ray.exceptions.WorkerCrashedError,
@@ -90,10 +90,10 @@ def _why_not_joined(error: BaseException, address: str | None) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ray.exceptions.AuthenticationError):
-            return f"the cluster refuses us: {HOW_TO_SET}"
+            return f"the cluster refuses us: {how_to_set()}"
         cause = cause.__cause__ or cause.__context__
     told = redact(_first_line(error))
-    return f"{told} (if it asks for a token: {HOW_TO_SET})" if address else told
+    return f"{told} (if it asks for a token: {how_to_set()})" if address else told
 
 
 def stop_ray() -> None:

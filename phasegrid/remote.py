@@ -23,7 +23,7 @@ from urllib.request import urlopen
 from phasegrid.bundling import Bundle
 from phasegrid.errors import ClusterError, SweepError
 from phasegrid.submissions import VARIABLE, Job
-from phasegrid.tokens import HOW_TO_SET, redact, refuse_secrets
+from phasegrid.tokens import how_to_set, redact, refuse_secrets
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
 STOP_WAIT_S = 60  # between Ray's SIGTERM and its SIGKILL: more than driver.GRACE_S, the rest is for the last words
@@ -294,7 +294,7 @@ def _reported(doing: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         found = redact(error.message).split("\n", 1)[0]
-        raise ClusterError(f"{doing}: {found}; {HOW_TO_SET}, and try again") from None
+        raise ClusterError(f"{doing}: {found}; {how_to_set()}, and try again") from None
     except ConnectionError as error:
         raise ClusterError(
             f"{doing}: nothing answers there; check that the cluster is up, that this is its dashboard, and that it serves "

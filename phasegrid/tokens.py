@@ -10,17 +10,26 @@ from pathlib import Path
 
 from phasegrid.errors import SweepError
 
-HOW_TO_SET = (
-    "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
-    "or in ~/.ray/auth_token"
-)
 _SECRETS = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 8  # characters; hiding anything shorter would hide ordinary words
 
 
+def how_to_set() -> str:
+    """Say how Ray is given the token of a cluster: one in the file of its user needs but be sent."""
+    if _own_file().is_file():
+        return (
+            "set RAY_AUTH_MODE=token, which sends the token in ~/.ray/auth_token, and if the cluster's is another, "
+            "that in RAY_AUTH_TOKEN"
+        )
+    return (
+        "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
+        "or in ~/.ray/auth_token"
+    )
+
+
 def known_tokens() -> tuple[str, ...]:
     """Return the tokens that this process could find, in the same places as Ray, in use or not, and the secrets of S3."""
-    paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(Path.home() / ".ray" / "auth_token")]
+    paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [
         *(os.environ.get(name, "") for name in _SECRETS),
         *(_read(path) for path in paths if path),
@@ -47,6 +56,10 @@ def refuse_secrets(url: str, what: str) -> None:
             f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands before @ "
             "and give them in the environment"
         )
+
+
+def _own_file() -> Path:
+    return Path.home() / ".ray" / "auth_token"
 
 
 def _read(path: str) -> str:

@@ -160,7 +160,8 @@ def _stand_ins(folder: Path, state: str) -> None:
         "scontrol": 'echo "scontrol $*" >>"$CALLS"',
         "squeue": f"echo {state}",
         # Like ray symmetric-run: the entrypoint as a child, its exit code passed on.
-        "ray": 'echo "ray $*" >>"$CALLS"\nenv >>"$CALLS.env"\nwhile [[ $1 != -- ]]; do shift; done\nshift\n"$@"',
+        "ray": 'echo "ray $*" >>"$CALLS"\nenv >>"$CALLS.env"\n[ -z "${NO_HEAD:-}" ] || exit 0\n'
+        'while [[ $1 != -- ]]; do shift; done\nshift\n"$@"',
         "python": 'echo "python $*" >>"$CALLS"\nif [ -n "${WAIT:-}" ]; then\n'
         "  trap 'exit 143' TERM\n  echo driving\n  while :; do sleep 0.02; done\nfi\nexit ${EXIT:-0}",
     }
@@ -218,6 +219,14 @@ def test_slurm_passes_the_exit_code_on_and_leaves_nothing(tmp_path: Path, code: 
     assert job.returncode == int(code)
     assert "requeue" not in _calls(tmp_path)
     assert not list(tmp_path.glob("pg-*"))
+
+
+def test_slurm_does_not_take_a_head_that_did_not_start_for_a_finished_sweep(tmp_path: Path) -> None:
+    job = _slurm(tmp_path, NO_HEAD="yes")  # as symmetric-run, which then ends with 0
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == 4
+    assert "Ray did not start" in output
+    assert not [line for line in _calls(tmp_path).splitlines() if line.startswith("python")]
 
 
 def _stopped(folder: Path, state: str) -> int:

@@ -157,7 +157,9 @@ def test_a_token_in_an_exception_reaches_neither_the_store_nor_the_screen(
     (tmp_path / "leaky.py").write_text(LEAKY)
     sweep = tmp_path / "toy.yaml"
     text = SWEEP.replace("{name: digits}", "{name: digits, fraction: 0.05}")
-    sweep.write_text(f"{text}seeds: 1\ntrain: {{epochs: 1, batch_size: 16}}\nmetrics: ['leaky.py:LEAKY']\n")
+    sweep.write_text(
+        f"{text}seeds: 1\ntrain: {{epochs: 1, batch_size: 16}}\nmetrics: ['leaky.py:LEAKY']\n"
+    )
     storage = tmp_path / "store"
     words = ["run", str(sweep), "--storage", str(storage), "--serial", "--no-plot"]
     done = CliRunner().invoke(app, words)
