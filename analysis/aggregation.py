@@ -26,9 +26,9 @@ PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperat
 def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Return one row per quantity and planned cell, in the order of `names` (default: all there is).
 
-    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds and ``n_pairs``
-    pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``status``: ``done``, ``missing`` or
-    ``diverged``.
+    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds (of a whole cell: those
+    that its measurement is about) and ``n_pairs`` pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials,
+    ``status``: ``done``, ``missing`` or ``diverged``.
 
     The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that
     pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair
@@ -167,10 +167,9 @@ def _counts(array: Floats) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
 def _whole_cells(
     grid: Grid, rows: pd.DataFrame
 ) -> tuple[Floats, Floats, npt.NDArray[np.int_], npt.NDArray[np.int_]]:
-    rows = rows.set_index("cell")
-    rows = rows[~rows.index.duplicated()].reindex(grid.cells["cell"])
+    rows = rows.set_index("cell").reindex(grid.cells["cell"])
     value = rows["value"].to_numpy(dtype=float)
-    n = np.where(np.isnan(value), 0, grid.cells["n_done"].to_numpy(dtype=int))
+    n = np.where(np.isnan(value), 0, rows["num_trials"].to_numpy(dtype=float)).astype(int)
     return value, rows["stderr"].to_numpy(dtype=float), n, np.zeros(len(n), dtype=int)
 
 

@@ -36,6 +36,7 @@ VALUE_COLUMNS = (
     "value",
     "stderr",
     "outcome",
+    "num_trials",
 )
 CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent", "train_loss")
 
@@ -52,7 +53,7 @@ class Grid:
       nothing are here.
     - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are null for whole
       cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is
-      the measurement's own standard error, null where it has none.
+      the measurement's own standard error, null where it has none. `num_trials` counts the trials it is about.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
     - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
     - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared

@@ -13,6 +13,7 @@ from analysis.quantities import QUANTITIES, Quantity, plain_quantity
 from analysis.variants import Ways, ways
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.errors import SweepError
+from phasegrid.jobs import canonical_json
 from phasegrid.results import open_results
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ NOT_MEASURED = frozenset(
     {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
 )
 """Columns of numbers that every metric's rows have beside what was measured (and ``arg.*``, ``facet.*``)."""
+
+
+_MEASURED = [
+    "quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials",
+]  # fmt: skip
 
 
 def open_store(path: str | Path) -> "Results":
@@ -52,17 +58,22 @@ def build_grid(
     `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
     ``cell``.
 
-    A metric stored in several ways (different `args`), by this sweep or by others that share its trials, becomes
-    variants of its quantities, ``cka[mixup_alpha=4]``; `analysis.variants` says how they are named.
+    A metric measured in several ways (different `args`) becomes variants of its quantities, ``cka[mixup_alpha=4]``;
+    `analysis.variants` says how they are named. Over some of the trials of a cell it is one too: ``log_volume[modes=2]``.
+
+    Raises:
+        SweepError: if two rows give one quantity of the same trials.
     """
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
+    metrics = {metric: _naming_modes(rows, cells) for metric, rows in metrics.items()}
     found = {metric: ways(metric, rows) for metric, rows in metrics.items() if not rows.empty}
     parts = [_trial_values(stored)]
     parts += [_metric_values(metric, metrics[metric], found[metric]) for metric in found]
     values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
     values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
+    _check_once(sweep, values)
     return Grid(
         sweep,
         _path(plan, "load_path"),
@@ -143,9 +154,40 @@ def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
             seed_b=np.nan,
             value=rows[what.column].astype(float),
             stderr=np.nan,
+            num_trials=1,
         )
         parts.append(part[(part["outcome"] != "done") | part["value"].notna()])
     return pd.concat(parts, ignore_index=True)
+
+
+def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Add to the arguments of a measurement over some of the trials of its cell how many they are, as a sweep asks for them."""
+    planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
+    of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
+    if not of_some.any():
+        return rows
+    args = [
+        canonical_json({**json.loads(text), "modes": int(count)}) if some else text
+        for text, count, some in zip(rows["args"], rows["num_trials"], of_some, strict=True)
+    ]
+    return rows.assign(args=args)
+
+
+def _check_once(sweep: str, values: pd.DataFrame) -> None:
+    """Refuse a second number for one place of the arrays that `analysis.grid` makes: one would hide the other."""
+    place = ["cell", "quantity", "seed_a", "seed_b"]
+    twice = values[values.duplicated(place, keep=False)]
+    if twice.empty:
+        return
+    first = twice.iloc[0]
+    seeds = [f"{seed:.0f}" for seed in first[["seed_a", "seed_b"]] if not np.isnan(seed)]
+    whose = f"seeds {' and '.join(seeds)}" if seeds else "the whole cell"
+    count = int((twice[place].fillna(-1) == first[place].fillna(-1)).all(axis=1).sum())
+    raise SweepError(
+        f"reading sweep {sweep!r}, cell {first['cell']} (load {first['load_label']!r}, temperature "
+        f"{first['temperature_label']!r}): {count} values of {first['quantity']} of {whose}, of which only one could be shown; "
+        f"phasegrid.open(...).metric(..., sweep={sweep!r}) has their rows"
+    )
 
 
 def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
@@ -161,7 +203,7 @@ def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame
             value=rows[what.column].astype(float),
             stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
         )
-        parts.append(part[["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome"]])
+        parts.append(part[_MEASURED])
     if not parts:
         return pd.DataFrame()
     values = pd.concat(parts, ignore_index=True)
@@ -170,10 +212,14 @@ def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame
 
 
 def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
-    """Return what is declared of a metric, or every column of real numbers of one that is not."""
+    """Return what is declared of a metric, or every column of real numbers of one that is not; none of one that has several
+    rows a measurement without a ``layer`` to tell them apart."""
     declared = [what for what in QUANTITIES.values() if what.table == metric]
     if declared:
         return declared
+    layers = pd.Series(_layers(rows), index=rows.index, dtype=object)
+    if rows.assign(layer=layers).duplicated(["cell", "key", "layer"]).any():
+        return []
     columns = [
         str(column)
         for column, kind in rows.dtypes.items()

@@ -2,7 +2,8 @@
 
 A way of measuring is named by how its arguments differ from those its metric declares as defaults, so that the name is the
 same whatever else a store holds. The declared defaults themselves have the plain name, ``cka``; where nobody measured with
-them, the way that covers most cells of the sweep has it.
+them, the way that covers most cells of the sweep has it. How many trials of a cell a measurement joins, where not all of
+them, is an argument like the others: ``log_volume[modes=2]``.
 """
 
 import json
@@ -98,7 +99,7 @@ def _plainly(value: object) -> str:
         return json.dumps(value)
     if isinstance(value, (list, tuple)):
         return "+".join(_plainly(item) for item in value)
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return f"{value:.15g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _read(text: str) -> object:

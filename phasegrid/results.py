@@ -74,8 +74,9 @@ class Results:
                 f"reading {self.store.url}: there is no sweep {sweep!r}; sweeps: {known}"
             )
         frame = _frame(self.store.read_plan(sweep))
-        facets = frame["facet"].map(lambda text: dict(json.loads(text)) if text else {})
-        return _with_columns(frame, facets, "facet.")
+        texts = frame["facet"].unique()
+        facets = {text: dict(json.loads(text)) if text else {} for text in texts}
+        return _with_columns(frame, frame["facet"].map(lambda text: facets[text]), "facet.")
 
     def cells(self, sweep: str) -> pd.DataFrame:
         """Return the grid of a sweep with what is stored of each trial; `stored` is False where there is nothing yet."""
@@ -85,10 +86,13 @@ class Results:
         return joined.assign(stored=joined["outcome"].notna())
 
     def metric(self, name: str, sweep: str | None = None) -> pd.DataFrame:
-        """Return the rows of a metric; with `sweep`, those of its cells, each with its cell, load, temperature and facet.
+        """Return the rows of a metric; with `sweep`, those of its planned measurements, each with cell, load, temperature, facet.
 
-        A row belongs to a cell that holds all its trials. A trial that two cells share has its rows in both. `num_trials`
-        counts the trials a row is about.
+        What a sweep plans is what its file asked for when it last ran: measurements with other arguments, of another version
+        of the metric or of other trials are not among it, though they be of the same cells. A measurement that two cells plan
+        has its rows in both. Where the store does not tell (published results, stores of earlier releases), it is every row
+        whose trials are all in a cell, of the highest version of the metric there. `num_trials` counts the trials a row is
+        about.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -98,9 +102,21 @@ class Results:
             raise StoreError(
                 f"reading {self.store.url}: there is no metric {name!r}; metrics: {known}"
             )
-        frame = _spread(_frame(self.store.read_table(f"metrics/{name}")), "args", "arg.")
-        frame = frame.assign(num_trials=frame["trials"].map(len))
-        return frame if sweep is None else _in_cells(frame, self.plan(sweep))
+        if sweep is None:
+            return self._rows(name, None)
+        plan = self.plan(sweep)
+        jobs = _frame(self.store.read_table("plan_jobs", ["cell", "metric", "key"], [sweep]))
+        if jobs.empty:
+            return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
+        wanted = jobs.loc[jobs["metric"] == name, ["cell", "key"]].drop_duplicates()
+        rows = self._rows(name, wanted["key"].tolist())
+        if rows.empty:  # of the columns that the metric has, which are in its files
+            rows = self._rows(name, None).iloc[:0]
+        return _placed(rows.merge(wanted, on="key"), plan)
+
+    def _rows(self, metric: str, keys: list[str] | None) -> pd.DataFrame:
+        frame = _frame(self.store.read_table(f"metrics/{metric}", keys=keys))
+        return _spread(frame, "args", "arg.").assign(num_trials=frame["trials"].map(len))
 
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for beside those that every sweep gets; none where it asks for none.
@@ -214,14 +230,26 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Give every row the place of the cells that hold all its trials; drop those that no cell holds."""
+def _placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Give every row the place of its cell."""
     facets = [name for name in plan.columns if str(name).startswith("facet.")]
-    place = plan[["key", *_PLACE, *facets]].rename(columns={"key": "trial_a"})
-    joined = frame.merge(place, on="trial_a", how="inner")
+    places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
+    return frame.merge(places, on="cell", validate="many_to_one")
+
+
+def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Give every row the cells that hold all its trials; drop those that no cell holds."""
+    cells = plan[["key", "cell"]].rename(columns={"key": "trial_a"})
+    joined = frame.merge(cells, on="trial_a", how="inner")
     held = {cell: set(keys) for cell, keys in plan.groupby("cell")["key"]}
     inside = [
         held[cell].issuperset(trials)
         for cell, trials in zip(joined["cell"], joined["trials"], strict=True)
     ]
-    return joined[pd.Series(inside, index=joined.index, dtype=bool)].reset_index(drop=True)
+    return joined[pd.Series(inside, index=joined.index, dtype=bool)]
+
+
+def _newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep one version of a metric, for numbers of two are no numbers of one thing."""
+    newest: pd.DataFrame = frame[frame["version"] == frame["version"].max()]
+    return newest

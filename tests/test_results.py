@@ -39,12 +39,13 @@ def _put_trial(store: Store, name: str, **values: Any) -> None:
 
 
 def _put_metric(
-    store: Store, name: str, trials: list[str], rows: int = 1, args: str = "{}"
+    store: Store, name: str, trials: list[str], rows: int = 1, args: str = "{}", version: int = 1
 ) -> None:
     keys = [text_key(trial) for trial in trials]
     common = {
         **bare("metrics/sharpness", name),
         "args": args,
+        "version": version,
         "trials": keys,
         "trial_a": keys[0],
         "trial_b": keys[1] if len(keys) > 1 else None,
@@ -133,6 +134,57 @@ def test_a_metric_of_a_shared_trial_is_in_both_cells(results: Results, store: St
     places = {(row["key"], row["cell"]) for row in rows.to_dict("records")}
     single, pair = text_key("single"), text_key("pair")
     assert places == {(single, 0), (single, 1), (pair, 1)}
+
+
+def _job(cell: int, name: str, metric: str = "sharpness") -> dict[str, Any]:
+    return {"cell": cell, "metric": metric, "key": text_key(name), "trials": [text_key("a")]}
+
+
+def test_of_a_sweep_a_metric_has_the_planned_rows_and_no_others(
+    results: Results, store: Store
+) -> None:
+    grid = [_plan_row(0, 0, "a"), _plan_row(0, 1, "b"), _plan_row(1, 0, "b")]
+    jobs = [_job(0, "new"), _job(0, "b"), _job(1, "b"), _job(1, "missing")]
+    store.put_plan("planned", grid, jobs)
+    _put_metric(store, "old", ["a"], version=1)
+    _put_metric(store, "new", ["a"], version=2)
+    _put_metric(store, "b", ["b"], rows=2)
+    _put_metric(store, "of another sweep", ["a", "b"], args='{"examples":3}')
+    rows = results.metric("sharpness", sweep="planned")
+    places = [(row["key"], row["cell"], row["load"]) for row in rows.to_dict("records")]
+    assert sorted(places) == sorted(
+        [(text_key("new"), 0, 0.0), *2 * [(text_key("b"), 0, 0.0), (text_key("b"), 1, 1.0)]]
+    )
+    assert len(results.metric("sharpness")) == 5
+
+
+def test_a_measurement_that_is_planned_twice_in_a_cell_is_one(
+    results: Results, store: Store
+) -> None:
+    # modes: 2 and modes: null of two seeds are the same measurement
+    store.put_plan("planned", [_plan_row(0, 0, "a")], [_job(0, "m"), _job(0, "m")])
+    _put_metric(store, "m", ["a"])
+    assert len(results.metric("sharpness", sweep="planned")) == 1
+
+
+def test_a_metric_that_a_sweep_does_not_plan_has_no_rows_there(
+    results: Results, store: Store
+) -> None:
+    store.put_plan("planned", [_plan_row(0, 0, "a")], [_job(0, "c", metric="cka")])
+    _put_metric(store, "m", ["a"])
+    rows = results.metric("sharpness", sweep="planned")
+    assert len(rows) == 0
+    assert {"cell", "load", "value", "num_trials"} <= set(rows.columns)
+
+
+def test_where_a_plan_does_not_tell_its_measurements_the_highest_version_counts(
+    results: Results, store: Store
+) -> None:
+    _put_metric(store, "a1", ["a"], version=1)
+    _put_metric(store, "b1", ["b"], version=1)
+    _put_metric(store, "b2", ["b"], version=2)
+    _put_metric(store, "elsewhere", ["z"], version=3)
+    assert results.metric("sharpness", sweep="toy")["key"].tolist() == [text_key("b2")]
 
 
 def test_a_metric_with_no_row_in_a_sweep_is_empty(results: Results, store: Store) -> None:

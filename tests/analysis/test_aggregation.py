@@ -139,12 +139,13 @@ def test_cell_metrics_keep_their_own_standard_error(make_grid: MakeGrid) -> None
         value=0.7,
         stderr=0.02,
         outcome="done",
+        num_trials=3,
     )
     values = pd.concat([grid.values, extra], ignore_index=True)
     table = aggregate(
         Grid("g", None, None, grid.cells, values, grid.curves), ["expected_test_loss"]
     )
-    assert (table["value"].iloc[0], table["stderr"].iloc[0], table["n"].iloc[0]) == (0.7, 0.02, 4)
+    assert (table["value"].iloc[0], table["stderr"].iloc[0], table["n"].iloc[0]) == (0.7, 0.02, 3)
     assert set(table["status"].iloc[1:]) == {"missing"}
 
 

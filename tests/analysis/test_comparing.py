@@ -79,7 +79,7 @@ def test_pairs_have_jackknife_errors_and_one_pair_has_no_verdict(make_grid: Make
 def test_whole_cells_bring_their_own_errors(make_grid: MakeGrid) -> None:
     grid = make_grid()
     rows = grid.cells.assign(
-        quantity="expected_test_loss", seed_a=np.nan, seed_b=np.nan, value=0.5, stderr=0.03, outcome="done"
+        quantity="expected_test_loss", seed_a=np.nan, seed_b=np.nan, value=0.5, stderr=0.03, outcome="done", num_trials=4
     )[list(grid.values.columns)]  # fmt: skip
     a = replace(grid, values=pd.concat([grid.values, rows], ignore_index=True))
     found = of(compare_grids(a, changed(a, "expected_test_loss", 0.1)), "expected_test_loss")

@@ -60,7 +60,13 @@ def test_pairs_and_whole_cells_have_bests_too(make_grid: MakeGrid) -> None:
     assert numbers.better == "none"
     rows = grid.values[grid.values["quantity"] == "cka"].assign(quantity="bleu")
     whole = grid.cells[["cell"]].assign(
-        quantity="test_ece", seed_a=np.nan, seed_b=np.nan, value=0.5, stderr=0.1, outcome="done"
+        quantity="test_ece",
+        seed_a=np.nan,
+        seed_b=np.nan,
+        value=0.5,
+        stderr=0.1,
+        outcome="done",
+        num_trials=4,
     )
     grid = replace(grid, values=pd.concat([rows, whole], ignore_index=True))
     assert best(grid, "bleu").known.all()

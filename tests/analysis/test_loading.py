@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from analysis.rules import Rules
 from analysis.scales import make_frame
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.importing import import_taxonomy, read_published
+from phasegrid.metrics.declared_curves import SimplexArgs
 from phasegrid.plan import make_packs, make_plan
 from phasegrid.records import plan_rows
 from phasegrid.results import open_results
@@ -102,9 +104,10 @@ def metric_rows(metric: str, *rows: dict[str, object]) -> pd.DataFrame:
         "seed_a": 0,
         "seed_b": None,
         "outcome": "done",
-        "key": "k",
+        "over": "trial",
+        "num_trials": 1,
     }
-    return pd.DataFrame([{**base, **row} for row in rows])
+    return pd.DataFrame([{**base, "key": f"k{i}", **row} for i, row in enumerate(rows)])
 
 
 def test_planned_cells_without_a_trial_are_kept() -> None:
@@ -172,6 +175,83 @@ def test_a_users_metric_is_loaded_column_by_column() -> None:
     grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}), {"lab:SHARP": rows})
     own = {name for name in grid.values["quantity"] if name.startswith("lab")}
     assert own == {"lab:SHARP.value"}
+
+
+def test_a_users_metric_with_several_rows_a_trial_has_no_one_number() -> None:
+    rows = metric_rows(
+        "lab:SPECTRUM",
+        {"trial_a": "a0", "key": "k", "value": 1.5},
+        {"trial_a": "a0", "key": "k", "value": 2.5},
+    )
+    grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done"}), {"lab:SPECTRUM": rows})
+    assert not grid.values["quantity"].str.startswith("lab").any()
+    told_apart = rows.assign(layer=["in", "out"])
+    by_layer = build_grid(
+        "s", plan_of((0, "a0")), trials_of({"a0": "done"}), {"lab:SPECTRUM": told_apart}
+    )
+    own = by_layer.values[by_layer.values["quantity"].str.startswith("lab")]
+    assert dict(zip(own["quantity"], own["value"], strict=True)) == {
+        "lab:SPECTRUM.value[layer=in]": 1.5,
+        "lab:SPECTRUM.value[layer=out]": 2.5,
+    }
+
+
+def test_two_numbers_for_one_place_are_refused() -> None:
+    rows = metric_rows(
+        "distance",
+        *(
+            {"trial_a": "a0", "trial_b": "a1", "seed_b": 1, "num_trials": 2, "l2_distance": value,
+             "cosine_similarity": 0.5}
+            for value in (1.0, 2.0)
+        ),
+    )  # fmt: skip
+    trials = trials_of({"a0": "done", "a1": "done"})
+    with pytest.raises(
+        SweepError,
+        match=r"sweep 's', cell 0 \(load '0', temperature ''\): 2 values of l2_distance of seeds 0 and 1",
+    ):
+        build_grid("s", plan_of((0, "a0"), (0, "a1")), trials, {"distance": rows})
+
+
+def simplex_rows(*rows: dict[str, object]) -> pd.DataFrame:
+    args = json.dumps(asdict(SimplexArgs()))
+    base = {"over": "cell", "seed_a": None, "args": args, "expected_train_loss_stderr": 0.1}
+    rows = tuple({**base, "expected_test_loss_stderr": 0.1, **row} for row in rows)
+    return metric_rows("simplex", *rows)
+
+
+def test_a_simplex_of_some_of_the_trials_is_a_variant() -> None:
+    plan = plan_of(*((cell, f"{cell}{seed}") for cell in (0, 1) for seed in range(4)))
+    trials = trials_of({f"{cell}{seed}": "done" for cell in (0, 1) for seed in range(4)})
+    rows = simplex_rows(
+        {"cell": 0, "num_trials": 2, "log_volume": -2.0},
+        {"cell": 0, "num_trials": 4, "log_volume": -4.0},
+        {"cell": 1, "num_trials": 2, "log_volume": -3.0},
+    )
+    table = aggregate(build_grid("s", plan, trials, {"simplex": rows}))
+    volumes = table[table["quantity"].str.startswith("log_volume")].set_index(["quantity", "cell"])
+    assert volumes["value"].dropna().to_dict() == {
+        ("log_volume", 0): -4.0,
+        ("log_volume[modes=2]", 0): -2.0,
+        ("log_volume[modes=2]", 1): -3.0,
+    }
+    assert volumes.loc[("log_volume", 1), "status"] == "missing"
+    assert volumes["n"].to_dict() == {
+        ("log_volume", 0): 4,
+        ("log_volume", 1): 0,
+        ("log_volume[modes=2]", 0): 2,
+        ("log_volume[modes=2]", 1): 2,
+    }
+
+
+def test_a_simplex_of_some_of_the_trials_is_plain_where_there_is_no_other() -> None:
+    plan = plan_of(*((0, f"a{seed}") for seed in range(4)))
+    trials = trials_of({f"a{seed}": "done" for seed in range(4)})
+    rows = simplex_rows({"num_trials": 2, "log_volume": -2.0})
+    grid = build_grid("s", plan, trials, {"simplex": rows})
+    table = aggregate(grid, ["log_volume"])
+    assert (table["value"].iloc[0], table["n"].iloc[0]) == (-2.0, 2)
+    assert grid.plain["simplex"] == "modes=2"
 
 
 def test_classes_of_a_users_data_are_not_guessed() -> None:

@@ -68,7 +68,9 @@ def as_grid(published: Published) -> Grid:
     plan = pd.DataFrame(plan_rows(published.plan, ""))
     cell_of = plan.set_index("key")["cell"]
     tables = {
-        name: pd.DataFrame(table).assign(cell=lambda t: t["trial_a"].map(cell_of))
+        name: pd.DataFrame(table).assign(
+            cell=lambda t: t["trial_a"].map(cell_of), num_trials=lambda t: t["trials"].map(len)
+        )
         for name, table in rows.items()
     }
     return build_grid(published.plan.sweep, plan, pd.DataFrame(published.trials), tables)

@@ -66,6 +66,11 @@ def test_lists_and_truths_have_names_that_can_be_read_back() -> None:
     }
 
 
+def test_arguments_that_differ_in_a_late_digit_have_names_of_their_own() -> None:
+    rows = rows_of({"pixel_noise": 5.0}, {"pixel_noise": 5.0000001})
+    assert sorted(ways("cka", rows).suffixes.values()) == ["", "pixel_noise=5.0000001"]
+
+
 PRESENT = [
     "cka",
     "cka[mixup_alpha=0.5]",
