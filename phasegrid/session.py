@@ -57,8 +57,7 @@ def run_sweep(
     something new to draw."""
     stop = stop or Stop()
     plan = make_plan(sweep)
-    store.put_plan(sweep.name, plan_rows(plan, plan_hash(plan)), job_rows(plan))
-    has_new_figures = store.put_figures(sweep.name, sweep.figures)
+    has_new_figures = _keep_plan(store, sweep, plan)
     stored = stored_keys(store, metric_names(plan))
     pack_size = sweep.run.pack_size or PACK_SIZE
     packs = make_packs(plan, stored, _cost_of(store, plan, stored), pack_size)
@@ -83,6 +82,19 @@ def run_sweep(
             _count_published(progress, store)
     code = _conclude(progress, stop, limit, plan, store, console)
     return code, has_new_figures or progress.counts.stored > 0
+
+
+def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
+    """Store the plan and the figures of a sweep; say whether that alone changes what is drawn."""
+    of_jobs = plan_hash(plan)
+    try:
+        before = store.read_table("plans", ["plan_hash"], [sweep.name])["plan_hash"].to_pylist()
+    except StoreError as error:
+        if error.fault is not None:  # the storage itself
+            raise
+        before = []  # damaged: it is written anew here
+    store.put_plan(sweep.name, plan_rows(plan, of_jobs), job_rows(plan))
+    return store.put_figures(sweep.name, sweep.figures) or set(before) != {of_jobs}
 
 
 def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, console: Console) -> None:

@@ -96,7 +96,7 @@ def test_a_run_keeps_the_figures_also_where_nothing_is_to_do(tmp_path: Path) -> 
     assert invoke("verify", "small", "--storage", str(tmp_path / "store"))[0] == 0
 
 
-def test_figures_alone_are_something_new_to_draw(tmp_path: Path) -> None:
+def test_figures_and_plans_alone_are_something_new_to_draw(tmp_path: Path) -> None:
     def is_new(text: str) -> tuple[int, bool]:
         (tmp_path / "s.yaml").write_text(text)
         sweep, console = load_sweep(tmp_path / "s.yaml"), Console(quiet=True)
@@ -105,6 +105,17 @@ def test_figures_alone_are_something_new_to_draw(tmp_path: Path) -> None:
 
     assert [is_new(SWEEP), is_new(SWEEP)] == [(0, True), (0, False)]
     assert [is_new(SWEEP + FIGURES), is_new(SWEEP + FIGURES)] == [(0, True), (0, False)]
+    fewer = SWEEP.replace("accuracy, distance", "distance")  # figures show what is planned
+    assert [is_new(fewer), is_new(fewer)] == [(0, True), (0, False)]
+
+
+def test_a_damaged_plan_is_replaced_and_drawn(tmp_path: Path) -> None:
+    assert run(tmp_path)[0] == 0
+    (tmp_path / "store/plans/small.parquet").write_bytes(b"damaged")
+    store, console = Store.open(str(tmp_path / "store")), Console(quiet=True)
+    sweep = load_sweep(tmp_path / "s.yaml")
+    assert run_sweep(sweep, store, Where(serial=True), console, True, None) == (0, True)
+    assert len(store.read_plan("small")) == 8
 
 
 def test_facets_over_whole_fields_run_and_are_read(tmp_path: Path) -> None:
