@@ -152,7 +152,7 @@ def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
             quantity=what.name,
             seed_a=rows["seed"].astype(float),
             seed_b=np.nan,
-            value=rows[what.column].astype(float),
+            value=rows[what.column].astype(float).where(rows["outcome"] == "done"),
             stderr=np.nan,
             num_trials=1,
         )

@@ -128,6 +128,13 @@ def test_diverged_trials_have_an_outcome_and_no_value() -> None:
     assert aggregate(grid, ["train_loss"])["n"].iloc[0] == 1
 
 
+def test_the_best_of_a_run_that_diverged_later_is_not_averaged() -> None:
+    plan, trials = plan_of((0, "a0"), (0, "a1")), trials_of({"a0": "done", "a1": "diverged"})
+    grid = build_grid("s", plan, trials.assign(best_test_accuracy_percent=[30.0, 80.0]), {})
+    table = aggregate(grid, ["best_test_accuracy"])
+    assert (table["value"].iloc[0], table["n"].iloc[0], table["n_diverged"].iloc[0]) == (30.0, 1, 1)
+
+
 def test_trials_of_other_sweeps_are_left_out() -> None:
     grid = build_grid("s", plan_of((0, "a0")), trials_of({"a0": "done", "z0": "done"}), {})
     assert set(grid.values["cell"]) == {0}
