@@ -20,6 +20,7 @@ from phasegrid.jobs import Cell, Json, MetricJob, Part, Plan, Trial, content_key
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.declared_points import AccuracyArgs, CkaArgs, DistanceArgs, HessianArgs
+from phasegrid.metrics.farthest import farthest_from_ends
 from phasegrid.models import MODELS
 from phasegrid.published_csv import CURVE_POINTS, Numbers, Place, read_places
 from phasegrid.recipe import Recipe, Schedule, hashed_recipe
@@ -273,12 +274,12 @@ def _curve(pair: tuple[Trial, Trial], numbers: Numbers, distance: float | None) 
         for error, accuracy in zip((train[0], train[-1]), ends, strict=True)
         if accuracy is not None
     ]
-    connectivity, where = mode_connectivity(train)
+    connectivity, where = _farthest(train)
     return {
-        "mode_connectivity": _finite(connectivity),
-        "t_star": where if math.isfinite(connectivity) else None,
-        "mode_connectivity_loss": _finite(mode_connectivity(loss)[0]),
-        "mode_connectivity_test": _finite(mode_connectivity(test)[0]),
+        "mode_connectivity": connectivity,
+        "t_star": where,
+        "mode_connectivity_loss": _farthest(loss)[0],
+        "mode_connectivity_test": _farthest(test)[0],
         "t": list(CURVE_POINTS),
         "train_loss": _finite_list(loss),
         "train_error_percent": _finite_list(train),
@@ -291,16 +292,12 @@ def _curve(pair: tuple[Trial, Trial], numbers: Numbers, distance: float | None) 
     }
 
 
-def mode_connectivity(errors: Sequence[float]) -> tuple[float, float]:
-    """Return mc = (e(0)+e(1))/2 - e(t*) and t* of errors at the five points of a published curve.
-
-    >>> mode_connectivity([10.0, 12.0, 18.0, 12.0, 10.0])
-    (-8.0, 0.5)
-    """
-    mean = (errors[0] + errors[-1]) / 2
-    gaps = [mean - error for error in errors]
-    farthest = max(range(len(gaps)), key=lambda i: abs(gaps[i]))
-    return gaps[farthest], CURVE_POINTS[farthest]
+def _farthest(values: list[float]) -> tuple[float | None, float | None]:
+    """Return mc and t* of a published curve; null where a point has no number."""
+    if _finite_list(values) is None:
+        return None, None
+    gap, index = farthest_from_ends(values)
+    return gap, CURVE_POINTS[index]
 
 
 def _measurement(

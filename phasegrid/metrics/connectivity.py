@@ -3,7 +3,8 @@
 mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error in percent at points
 equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). For sentence pairs
 e is the token error, and the paper takes the loss instead: the column `mode_connectivity_loss`. mc < 0: a
-barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. With few points one
+barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. The ends are as far from their mean as
+each other; where nothing is farther, t* = 0 (`phasegrid.metrics.farthest`). With few points one
 sign can hide the other (a W-shaped curve), so all of them are kept.
 
 A curve whose training diverges is a result: points where the network's outputs are not finite have null loss and null
@@ -24,6 +25,7 @@ from phasegrid.metrics.curve_stacking import choose_stacks, train_bends_together
 from phasegrid.metrics.curve_training import train_bends
 from phasegrid.metrics.curves import curve_length, place_points, stack_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
+from phasegrid.metrics.farthest import farthest_from_ends
 from phasegrid.metrics.point_evaluation import (
     Evaluator,
     Numbers,
@@ -135,17 +137,6 @@ def measure_curve(
         points.mix(index, vertices, flat.weights)
         measured.append(evaluator.measure(flat))
     return measured
-
-
-def farthest_from_ends(values: Sequence[float]) -> tuple[float, int]:
-    """Return mean of the ends minus the value farthest from it, and where that is (the first, where several are).
-
-    >>> farthest_from_ends([10.0, 30.0, 12.0])
-    (-19.0, 1)
-    """
-    ends = (values[0] + values[-1]) / 2
-    index = max(range(len(values)), key=lambda i: abs(ends - values[i]))
-    return ends - values[index], index
 
 
 def _begin(

@@ -54,6 +54,7 @@ CONNECTIVITY = Metric(
     min_trials=2,
     heavy=True,
     label="Mode connectivity",
+    version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
         Column(
             "mode_connectivity",
@@ -65,7 +66,7 @@ CONNECTIVITY = Metric(
             "t_star",
             "float64",
             "",
-            "where the training error is farthest from the mean of the ends",
+            "where the training error is farthest from the mean of the ends; 0 where that is the ends themselves",
         ),
         Column(
             "mode_connectivity_loss",

@@ -16,7 +16,6 @@ from phasegrid.errors import DataError
 from phasegrid.importing import (
     Published,
     import_taxonomy,
-    mode_connectivity,
     num_parameters,
     read_published,
 )
@@ -196,9 +195,16 @@ def test_nan_becomes_null(tmp_path: Path) -> None:
     assert len(cka) == 4
 
 
-def test_connectivity_of_a_flat_curve_is_zero_and_of_a_dip_positive() -> None:
-    assert mode_connectivity([5.0] * 5) == (0.0, 0.0)
-    assert mode_connectivity([24.4, 19.5, 25.4, 19.6, 23.4])[0] == pytest.approx(4.4)
+def test_a_curve_with_a_point_missing_has_no_connectivity(tmp_path: Path) -> None:
+    lines = [
+        line.replace("curve_train_error@0.25,0,1,21", "curve_train_error@0.25,0,1,nan")
+        for line in SMALL
+    ]
+    found = read_published(written(tmp_path, lines)).measurements
+    (row,) = next(m.rows for m in found if m.job.metric.name == "connectivity")
+    assert row["mode_connectivity"] is None
+    assert row["t_star"] is None
+    assert row["mode_connectivity_test"] == -10.5
 
 
 def test_parameters_are_counted_as_published() -> None:

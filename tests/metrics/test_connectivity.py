@@ -1,5 +1,6 @@
 import copy
 import math
+import random
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.connectivity import compute, farthest_from_ends, place_vertices
+from phasegrid.metrics.connectivity import compute, place_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
+from phasegrid.metrics.farthest import farthest_from_ends
 from phasegrid.weights import evaluate, refresh_batch_norm
 
 NUM_TRAIN = 60
@@ -113,7 +115,10 @@ def test_refreshing_uses_as_many_examples_as_asked() -> None:
         ([10.0, 30.0, 12.0], -19.0, 1),  # a barrier
         ([40.0, 20.0, 5.0, 20.0, 40.0], 35.0, 2),  # ends badly trained
         ([24.4, 19.5, 25.4, 19.6, 23.4], 4.4, 1),  # W-shaped: a bump hides behind the dips
-        ([7.0, 7.0, 7.0], 0.0, 0),
+        ([7.0, 7.0, 7.0], 0.0, 1),
+        ([10.0, 11.0, 14.0], 2.0, 0),  # nothing is farther than the ends: the first counts
+        ([14.0, 11.0, 10.0], -2.0, 0),
+        ([10.0, 14.0, 12.0, 14.0], -2.0, 1),  # an inner point as far as the ends
     ],
 )
 def test_connectivity_is_the_signed_farthest_distance_from_the_mean_of_the_ends(
@@ -122,6 +127,26 @@ def test_connectivity_is_the_signed_farthest_distance_from_the_mean_of_the_ends(
     found, where = farthest_from_ends(errors)
     assert found == pytest.approx(mc)
     assert where == index
+
+
+@pytest.mark.parametrize("num", [37, 1297, 50_000, 1_281_167])
+def test_no_rounding_decides_which_end_of_a_monotone_curve_counts(num: int) -> None:
+    def errors(*right: int) -> list[float]:
+        return [100 - 100 * k / num for k in right]
+
+    rng = random.Random(0)
+    curves = [sorted(rng.sample(range(num + 1), 3)) for _ in range(2000)]
+    for low, middle, high in curves:
+        for curve in (errors(low, middle, high), errors(high, middle, low)):
+            mc, index = farthest_from_ends(curve)
+            assert index == 0
+            assert mc == pytest.approx((curve[-1] - curve[0]) / 2)
+
+
+def test_one_example_more_is_farther_than_the_ends() -> None:
+    num = 1_281_167
+    first, last = 100 * 10 / num, 100 * 40 / num
+    assert farthest_from_ends([first, 100 * 41 / num, last])[1] == 1
 
 
 def test_connectivity_columns_follow_from_the_lists() -> None:
