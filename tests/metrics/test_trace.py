@@ -1,5 +1,7 @@
 """The trace: exact against dense Hessians for piecewise-linear networks, an honest estimate elsewhere."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from oracles import dense_ggn, dense_hessian
@@ -165,10 +167,69 @@ def _training() -> nn.Module:
         lambda: nn.Conv2d(2, 2, 3, padding_mode="circular"),
         lambda: nn.Sequential(nn.Linear(4, 4), nn.GELU()),
         lambda: nn.BatchNorm1d(4, track_running_stats=False).eval(),
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)),
     ],
 )  # fmt: skip
 def test_what_is_not_known_to_be_piecewise_linear_is_refused(make: type[nn.Module]) -> None:
     assert not is_piecewise_linear(make())
+
+
+class _Step(nn.Module):
+    """Linear layers around a step of an example's features, or of several examples together."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.step = nn.Linear(4, 4), nn.Linear(4, 3), step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.step(self.a(x))))
+
+
+MIXING: dict[str, Callable[[Tensor], Tensor]] = {
+    "centred": lambda h: h - h.mean(0, keepdim=True),  # Salimans and Kingma 2016
+    "centred by name": lambda h: h - torch.mean(h, dim=0),
+    "centred from the end": lambda h: h - h.mean(-2, keepdim=True),
+    "centred in all": lambda h: h - h.mean(),
+    "centred in none": lambda h: h - h.mean(()),
+    "centred in both": lambda h: h - h.mean((0, 1)),
+    "less the first": lambda h: h - h[0],
+    "less the first of a slice": lambda h: h - h[:1],
+    "doubled": lambda h: torch.cat([h, h])[: h.shape[0]],
+    "in one row": lambda h: h - torch.flatten(h)[:4],
+    "in one row by method": lambda h: h - h.flatten().mean(-1),
+    "one row": lambda h: h - h.reshape(1, -1)[:, :4],
+    "turned": lambda h: h - h.T.mean(1),
+}
+APART: dict[str, Callable[[Tensor], Tensor]] = {
+    "centred": lambda h: h - h.mean(1, keepdim=True),
+    "centred from the end": lambda h: h - h.mean(-1, keepdim=True),
+    "centred by name": lambda h: h - torch.mean(h, dim=[1], keepdim=True),
+    "cut": lambda h: torch.cat([h[:, :2], h[..., 2:]], dim=1),
+    "in and out of a map": lambda h: torch.flatten(h.view(h.size(0), 2, 2), start_dim=1),
+    "by its shape": lambda h: h.reshape((h.shape[0], -1)),
+    "in rows": lambda h: h.view(-1, 4).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_networks_that_mix_examples_have_no_exact_trace(name: str) -> None:
+    module = seeded(lambda: _Step(MIXING[name]))
+    assert module(flat_inputs()[0]).shape == (9, 3)
+    assert not is_piecewise_linear(module)
+
+
+def test_what_mixes_examples_has_another_trace_than_the_formula() -> None:
+    module, (inputs, labels) = seeded(lambda: _Step(MIXING["centred"])), flat_inputs()
+    true = float(dense_hessian(module, inputs, labels).trace())
+    assert abs(sum(ggn_trace(module, inputs).values()) / true - 1) > 0.01
+
+
+@pytest.mark.parametrize("name", APART)
+def test_steps_within_an_example_keep_the_exact_trace(name: str) -> None:
+    module, (inputs, labels) = seeded(lambda: _Step(APART[name])), flat_inputs()
+    assert is_piecewise_linear(module)
+    true = float(dense_hessian(module, inputs, labels).trace())
+    assert sum(ggn_trace(module, inputs).values()) == pytest.approx(true, rel=1e-12)
 
 
 def test_the_built_in_families_are_piecewise_linear_but_for_smooth_activations() -> None:
