@@ -15,6 +15,7 @@ WELCH = "Welch t over seeds"
 JACKKNIFE = "jackknife over seeds of pairs, Welch t"
 OWN = "standard error of the measurement, normal"
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
 
 COMPARISON_COLUMNS = (
     "quantity", "unit", "facet", "load", "load_label", "temperature", "temperature_label",
@@ -33,8 +34,9 @@ def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
     - quantities of pairs: the same t with jackknife standard errors over seeds, because pairs share seeds;
     - quantities of whole cells: the measurements' own standard errors, normal.
 
-    ``differs``: zero lies outside the interval; null where a sweep has one seed or one pair and so no spread. Every cell is
-    judged by itself: of cells that are equal, one in twenty differs by chance. Seeds are treated as independent between the sweeps.
+    ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one seed or one pair and so no
+    spread. Every cell is judged by itself: of cells that are equal, one in twenty differs by chance. Seeds are treated as
+    independent between the sweeps.
 
     Raises:
         SweepError: if the axes are not the same fields, or no cell or no quantity is in both.
@@ -57,7 +59,8 @@ def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
     difference = (joined["value_b"] - joined["value_a"]).to_numpy(dtype=float)
     stderr = np.hypot(stderr_a, stderr_b)
     reach = stderr * _factor(stderr_a, stderr_b, n_a, n_b, (interval == OWN).to_numpy())
-    differs = pd.Series(np.abs(difference) > reach, index=joined.index, dtype=object)
+    beyond = np.abs(difference) > np.maximum(reach, _rounding(joined))  # NaN where reach is
+    differs = pd.Series(beyond, index=joined.index, dtype=object)
     table = joined.assign(
         unit=joined["quantity"].map({name: difference_unit(quantity(name)) for name in shared}),
         load=joined["load_a"],
@@ -120,6 +123,13 @@ def _kind(grid: Grid, name: str) -> str:
     if rows["seed_a"].isna().all():
         return OWN
     return WELCH if rows["seed_b"].isna().all() else JACKKNIFE
+
+
+def _rounding(joined: pd.DataFrame) -> Floats:
+    """Return what two equal numbers may differ by after their means were taken; a logarithm by as much as 1 would."""
+    logarithms = [quantity(name).transform == "log_mean" for name in joined["quantity"]]
+    largest = joined[["value_a", "value_b"]].abs().max(axis=1).to_numpy(dtype=float)
+    return np.asarray(ROUNDING * np.maximum(largest, logarithms))
 
 
 def _factor(

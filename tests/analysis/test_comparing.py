@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,21 @@ def test_equal_numbers_without_spread_do_not_differ(make_grid: MakeGrid) -> None
     assert not of(compare_grids(a, a), "train_loss")["differs"].any()
     moved = of(compare_grids(a, changed(a, "train_loss", 1e-3)), "train_loss")
     assert moved["differs"][1:].all()  # the first cell collapsed, which has a spread of its own
+
+
+@pytest.mark.parametrize("value", [99.1, 93.3, 12.7, 1.0, 0.1])
+def test_rounding_is_no_difference(make_grid: MakeGrid, value: float) -> None:
+    # Sums of 2 to 6 equal numbers divided by their count differ in the last digit.
+    grids = [make_grid(seeds=n, noise=0.0) for n in range(2, 7)]
+    names = ["test_accuracy", "trace"]  # as it is, and the logarithm of the mean
+    for a, b in combinations(grids, 2):
+        found = compare_grids(*(_all_equal(grid, names, value) for grid in (a, b)))
+        assert not found.loc[found["quantity"].isin(names), "differs"].any()
+
+
+def _all_equal(grid: Grid, names: list[str], value: float) -> Grid:
+    chosen = grid.values["quantity"].isin(names)
+    return replace(grid, values=grid.values.assign(value=grid.values["value"].mask(chosen, value)))
 
 
 def test_cells_of_one_sweep_alone_are_named(make_grid: MakeGrid) -> None:
