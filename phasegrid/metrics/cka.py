@@ -133,7 +133,8 @@ def represent(features: Tensor) -> Representation:
 def align(several: Sequence[Representation]) -> Alignment:
     """Return biased and unbiased CKA of all pairs of representations of the same m examples.
 
-    NaN where an output is constant (biased: 0/0) or an unbiased self-similarity is not positive.
+    NaN where an output is constant (biased: 0/0), an unbiased self-similarity is not positive, or fewer than four examples leave
+    no unbiased one (Song et al. 2012 divide by m - 3).
     """
     if any(r.is_gram for r in several):
         several = [r if r.is_gram else _gram(r.values) for r in several]
@@ -143,11 +144,18 @@ def align(several: Sequence[Representation]) -> Alignment:
     else:
         products = _feature_products([r.values for r in several])
         diagonals = torch.stack([r.values.square().sum(1) for r in several])
+    unbiased = _unbiased(products, diagonals)
+    return Alignment(_normalise(products), _normalise(unbiased))
+
+
+def _unbiased(products: Tensor, diagonals: Tensor) -> Tensor:
+    """Return the unbiased HSIC (n, n), up to a factor, from <K, L>_F (n, n) and the diagonals of the Gram matrices (n, m)."""
     m = diagonals.shape[1]
+    if m < 4:
+        return torch.full_like(products, math.nan)
     traces = diagonals.sum(1)
     shared = diagonals @ diagonals.t()
-    unbiased = products - m / (m - 2) * shared + torch.outer(traces, traces) / ((m - 1) * (m - 2))
-    return Alignment(_normalise(products), _normalise(unbiased))
+    return products - m / (m - 2) * shared + torch.outer(traces, traces) / ((m - 1) * (m - 2))
 
 
 def _feature_products(several: Sequence[Tensor]) -> Tensor:

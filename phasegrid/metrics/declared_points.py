@@ -192,7 +192,12 @@ CKA = Metric(
             "",
             "biased linear CKA, as in the paper; null if a model's output is constant",
         ),
-        Column("cka_unbiased", "float64", "", "CKA from the unbiased HSIC of Song et al. 2012"),
+        Column(
+            "cka_unbiased",
+            "float64",
+            "",
+            "CKA from the unbiased HSIC of Song et al. 2012; null for fewer than 4 inputs",
+        ),
         Column("num_examples", "int64", "examples", "inputs compared"),
         Column("num_features", "int64", "", "width of the layer"),
     ),

@@ -91,6 +91,21 @@ def test_a_mean_of_300_spreads_does_no_harm_in_float32(d: int) -> None:
     assert float(found.unbiased[0, 1]) == pytest.approx(unbiased_cka(X, Y), abs=1e-6)
 
 
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("d", [1, 40])
+def test_fewer_than_four_examples_have_no_unbiased_similarity(m: int, d: int) -> None:
+    X, Y = features(m, d, 1), features(m, d, 2)
+    found = aligned(X, Y)
+    assert found.unbiased.isnan().all()
+    assert float(found.biased[0, 1]) == pytest.approx(biased_cka(X, Y), abs=1e-12)
+
+
+def test_one_example_has_no_similarity() -> None:
+    found = aligned(features(1, 3, 1), features(1, 3, 2))
+    assert found.biased.isnan().all()
+    assert found.unbiased.isnan().all()
+
+
 @pytest.mark.parametrize("d", [3, 40])
 def test_a_constant_output_has_no_similarity(d: int) -> None:
     X = features(20, d, 1).float()
