@@ -82,3 +82,48 @@ def test_a_family_must_return_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     part = declare(monkeypatch, lambda *_, **__: "net")
     with pytest.raises(SweepError, match=r"its make function returned str; it must return a torch"):
         build_model(part, (3, 4), 7, seed=0)
+
+
+class _Projected(nn.Module):
+    """A network that keeps a tensor that its weights do not show: a buffer that is not persistent, or a plain attribute."""
+
+    def __init__(self, hidden: torch.Tensor, how: str) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+        if how == "attribute":
+            self.inner.projection = hidden  # type: ignore[assignment]
+        else:
+            self.inner.register_buffer("projection", hidden, persistent=how == "persistent")
+
+
+@pytest.mark.parametrize("how", ["buffer", "attribute"])
+def test_what_is_drawn_and_not_among_the_weights_is_refused(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    part = declare(monkeypatch, lambda *_, **__: _Projected(torch.randn(4, 4), how))
+    message = (
+        r"building model mine: 'inner\.projection' is drawn at random, but is not in state_dict\(\); .* "
+        r"register_buffer\(name, tensor\)"
+    )
+    with pytest.raises(SweepError, match=message):
+        build_model(part, (4,), 3, seed=2**63 - 1)
+
+
+def test_what_is_drawn_in_other_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([2, 3])
+    part = declare(monkeypatch, lambda *_, **__: _Projected(torch.ones(next(sizes)), "buffer"))
+    with pytest.raises(SweepError, match=r"'inner\.projection' is drawn at random"):
+        build_model(part, (4,), 3, seed=0)
+
+
+@pytest.mark.parametrize("how", ["buffer", "attribute"])
+def test_constant_tables_need_not_be_stored(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    part = declare(monkeypatch, lambda *_, **__: _Projected(torch.arange(4.0), how))
+    one = build_model(part, (4,), 3, seed=0)
+    again = build_model(part, (4,), 3, seed=0)
+    assert torch.equal(one.get_parameter("inner.weight"), again.get_parameter("inner.weight"))
+
+
+def test_persistent_buffers_may_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = declare(monkeypatch, lambda *_, **__: _Projected(torch.randn(4, 4), "persistent"))
+    assert "inner.projection" in build_model(part, (4,), 3, seed=0).state_dict()
