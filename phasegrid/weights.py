@@ -17,6 +17,10 @@ from phasegrid.losses import num_correct, scored, summed_loss, trimmed
 
 Weights = dict[str, Tensor]
 
+CPU_BATCH, GPU_BATCH = 128, 1000
+"""Examples evaluated at a time. On a CPU a small batch stays in a core's cache: ResNet18 of widths 4, 8, 16 on 1,000 images of
+32x32 pixels 1.5, 1.15 and 1.65 times faster than all at once (medians, one thread, freed memory kept)."""
+
 SENTENCES = 32
 """Sentence pairs evaluated at a time: of 50 tokens each, with 10,000 words, their logits take 64 MB in float32."""
 
@@ -224,7 +228,7 @@ def evaluate(
     module: nn.Module,
     inputs: Tensor,
     labels: Tensor,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Evaluation:
     """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...), `labels` (N,) or (N, L).
@@ -239,6 +243,7 @@ def evaluate(
     """
     if len(inputs) == 0:
         raise ValueError("cannot evaluate on an empty set")
+    batch_size = batch_size or evaluation_batch(inputs.device)
     while True:
         try:
             return _evaluate(module, inputs, labels, batch_size, label_smoothing)
@@ -246,6 +251,11 @@ def evaluate(
             if batch_size == 1:
                 raise
             batch_size = min(batch_size, len(inputs)) // 2 or 1
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Return how many examples at a time go through a network that is only evaluated."""
+    return CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
 
 def _evaluate(

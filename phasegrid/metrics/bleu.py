@@ -20,8 +20,7 @@ from phasegrid.datasets.dataset import Dataset, Text
 from phasegrid.datasets.tokenizing import END, PADDING, START, detokenize, words_of
 from phasegrid.errors import MetricError
 from phasegrid.metrics.declared_text import BleuArgs
-from phasegrid.metrics.outputs import CPU_BATCH, GPU_BATCH
-from phasegrid.weights import kept_modes
+from phasegrid.weights import evaluation_batch, kept_modes
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -78,7 +77,7 @@ def translate(
     Raises:
         MetricError: as `greedy_decode`.
     """
-    size = batch_size or (CPU_BATCH if source.device.type == "cpu" else GPU_BATCH)
+    size = batch_size or evaluation_batch(source.device)
     lengths = (source != PADDING).sum(dim=1)
     translations = source.new_full((len(source), max_length), PADDING)
     with kept_modes(module), torch.inference_mode():

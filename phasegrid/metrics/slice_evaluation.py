@@ -7,7 +7,7 @@ saved: 2.1 times as fast as a state dict loaded for every point and all images a
 of 128; the convolution kernels, 85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
 
 Memory: the examples once more (channels last), D + 4 vectors of P (weights, gradient's place, centre, row, directions), the folded
-weights, and the activations of one batch: `outputs.CPU_BATCH` images on a CPU, `outputs.GPU_BATCH` on a GPU, for BatchNorm refreshed
+weights, and the activations of one batch: `weights.CPU_BATCH` images on a CPU, `weights.GPU_BATCH` on a GPU, for BatchNorm refreshed
 up to 500 at once. Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from phasegrid.errors import MetricError
 from phasegrid.losses import num_correct, num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import FoldedConvolution, fold_batch_norm
-from phasegrid.metrics.outputs import CPU_BATCH, GPU_BATCH, sentence_batches, sentence_lengths
-from phasegrid.weights import FlatModule, refresh_batch_norm
+from phasegrid.metrics.outputs import sentence_batches, sentence_lengths
+from phasegrid.weights import FlatModule, evaluation_batch, refresh_batch_norm
 
 PROBED = 2  # examples that tell whether a network can take images channels last
 
@@ -115,7 +115,7 @@ def make_examples(
     Sentence pairs are batched by length and trimmed, so that the logits of a batch take at most `outputs.LOGIT_BYTES`.
     """
     if vocabulary is None:
-        size = CPU_BATCH if inputs.device.type == "cpu" else GPU_BATCH
+        size = evaluation_batch(inputs.device)
         turned = torch.split(network.lay_out(inputs), size)
         pairs = zip(turned, torch.split(labels, size), strict=True)
         return Examples(tuple(pairs), len(labels))
