@@ -19,6 +19,8 @@ COLLAPSED_LOSS = 0.95
 """Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned."""
 COLLAPSED_ACCURACY = 1.5
 """Multiple of 100/classes, the accuracy of a guess in percent, up to which nothing was learned."""
+ROUNDING = 2.0**-23
+"""What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1."""
 
 PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
 
@@ -28,7 +30,7 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
 
     Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds (of a whole cell: those
     that its measurement is about) and ``n_pairs`` pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials,
-    ``status``: ``done``, ``missing`` or ``diverged``.
+    ``status``: ``done``, ``missing`` or ``diverged``; where a logarithm is taken, ``negative`` or ``zero`` for a mean that has none.
 
     The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that
     pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair
@@ -63,10 +65,10 @@ def counts_in_words(table: pd.DataFrame) -> str:
     parts = [f"n = {_span(done['n'], 'seed')}"] if len(done) else ["no cell measured"]
     if (done["n_pairs"] > 0).any():
         parts[0] += f", {_span(done['n_pairs'], 'pair')}"
-    for status, what in (("missing", "missing"), ("diverged", "diverged")):
+    for status in ("missing", "diverged", "negative", "zero"):
         count = int((table["status"] == status).sum())
         if count:
-            parts.append(f"{count} cell{'s' * (count != 1)} {what}")
+            parts.append(f"{count} cell{'s' * (count != 1)} {status}")
     for column, what in (("n_diverged", "diverged"), ("n_collapsed", "collapsed")):
         count = int(table[column].sum())
         if count:
@@ -91,6 +93,17 @@ def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
     guessing = (accuracy <= 52) & (np.abs(loss - guess) <= (1 - COLLAPSED_LOSS) * guess)
     known = (loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance
     return np.asarray(np.where(np.isnan(classes), guessing, known), dtype=bool)
+
+
+def vanishing(grid: Grid, what: Quantity) -> Floats:
+    """Return the size (C,) up to which the mean of a quantity is zero: rounding of the quantity that hides it, else 0.
+
+    The trace of a saturated network can be 1e-20 beside eigenvalues of 1e7 that cancel in it.
+    """
+    if what.hidden_by is None:
+        return np.zeros(len(grid.cells))
+    beside, _ = jackknife(by_seed(grid.values, what.hidden_by, grid.cells))
+    return np.asarray(ROUNDING * np.abs(np.nan_to_num(beside)))
 
 
 def jackknife(array: Floats) -> tuple[Floats, Floats]:
@@ -131,12 +144,15 @@ def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.Da
         array = reader(grid.values, what.name, grid.cells)
         mean, stderr = jackknife(array)
         n, pairs = _counts(array)
+    status = np.where(~np.isnan(mean), "done", np.where(_all_diverged(grid), "diverged", "missing"))
     if what.transform == "log_mean":
-        mean, stderr = _logarithm(mean, stderr)
+        floor = vanishing(grid, what)
+        status = np.where(
+            mean < -floor, "negative", np.where(np.abs(mean) <= floor, "zero", status)
+        )
+        mean, stderr = _logarithm(np.where(mean > floor, mean, np.nan), stderr)
     table["value"], table["stderr"], table["n"], table["n_pairs"] = mean, stderr, n, pairs
-    table["status"] = np.where(
-        ~np.isnan(mean), "done", np.where(_all_diverged(grid), "diverged", "missing")
-    )
+    table["status"] = status
     return table
 
 

@@ -18,24 +18,33 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 from analysis.aggregation import counts_in_words
 from analysis.colours import ColourScale, colour_scale
 from analysis.marks import collapsed_handle, mark_collapsed
-from analysis.phases import EVERY_DIVERGED, PHASES, UNDETERMINED
+from analysis.phases import EVERY_DIVERGED, NO_LOGARITHM, PHASES, UNDETERMINED
 from analysis.quantities import Quantity, base_of
 from analysis.regions import borders, centres, label_array
 from analysis.scales import Axis, Frame, thinned
 from analysis.style import (
     DIVERGED,
     MISSING,
+    NEGATIVE,
     NOT_CONVERGED,
     PHASE_COLOURS,
     PHASE_MEANINGS,
     UNSURE,
+    ZERO,
     Hatch,
 )
 
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
 
-EMPTY = {MISSING: "not measured", DIVERGED: EVERY_DIVERGED}
+EMPTY = {
+    MISSING: "not measured",
+    DIVERGED: EVERY_DIVERGED,
+    NEGATIVE: "negative: no logarithm",
+    ZERO: "zero within rounding: no logarithm",
+}
+STATUS = {"missing": MISSING, "diverged": DIVERGED, "negative": NEGATIVE, "zero": ZERO}
+"""How a cell without a number is filled, by its status in the table of `aggregate`."""
 
 
 def phase_diagram(
@@ -50,7 +59,7 @@ def phase_diagram(
     colour_bar: bool = True,
     legend: bool = True,
 ) -> Axes:
-    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell is missing or diverged.
+    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell has no number to draw.
 
     `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw
     borders and names; `colours` the scale to share between panels (by default from this table). A small digit in a
@@ -158,8 +167,8 @@ def set_ticks(axis: XAxis | YAxis, scale: Axis, room: Sequence[float]) -> None:
 
 
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
-    """Hatch the cells without a number: one hatch where it is missing, another where every trial diverged."""
-    for status, style in (("missing", MISSING), ("diverged", DIVERGED)):
+    """Hatch the cells without a number to draw, by why there is none."""
+    for status, style in STATUS.items():
         for row in table[table["status"] == status].to_dict("records"):
             ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
 
@@ -203,9 +212,8 @@ def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
 def status_handles(table: pd.DataFrame) -> list[Patch | Line2D]:
     """Return the legend of the hatches and marks that occur in a table."""
     found = set(table["status"])
-    styles = {"missing": MISSING, "diverged": DIVERGED}
     handles: list[Patch | Line2D] = [
-        _swatch(EMPTY[style], style) for status, style in styles.items() if status in found
+        _swatch(EMPTY[style], style) for status, style in STATUS.items() if status in found
     ]
     return [*handles, collapsed_handle()] if (table["n_collapsed"] > 0).any() else handles
 
@@ -264,6 +272,8 @@ def wrapped(title: str, letters: float) -> str:
 
 
 def _why_empty(reason: str) -> Hatch:
+    if reason in NO_LOGARITHM:
+        return ZERO if reason.endswith("zero") else NEGATIVE
     return DIVERGED if reason == EVERY_DIVERGED else MISSING
 
 

@@ -10,7 +10,8 @@ rules here are ours:
   converge".
 - *Sharp* or *flat* is read off training loss L and Hessian H together: with thresholds L*, H* and the spread
   (standard deviation) s of each logarithm over the learned cells, sharp if (ln L - ln L*)/s_L + (ln H - ln H*)/s_H >
-  0. Where one is missing the other decides. mc above the tolerance means ends that are worse than the curve between
+  0. Where one is missing the other decides; an H that is negative or zero has no logarithm and is not missing: the cell
+  is undetermined, whatever L is. mc above the tolerance means ends that are worse than the curve between
   them, hence not converged: sharp.
 - *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without: II. Flat and barrier: III. Flat without: IV,
   split by CKA: IV-B above its threshold, IV-A below; plain IV in a sweep that has no CKA.
@@ -22,14 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.aggregation import PLACE_COLUMNS, collapsed_seeds
+from analysis.aggregation import PLACE_COLUMNS, collapsed_seeds, vanishing
 from analysis.grid import Floats, Grid, by_pair, by_seed
+from analysis.quantities import quantity
 from analysis.resampling import draw_counts, pair_means, seed_means
 from analysis.rules import Rules, Threshold, threshold
 
 PHASES: tuple[str, ...] = ("I", "II", "III", "IV-A", "IV-B", "IV", "NC")
 UNDETERMINED = "undetermined"
 EVERY_DIVERGED = "every trial diverged"
+NO_LOGARITHM = ("trace negative", "trace zero", "lambda_max negative", "lambda_max zero")
+"""Reasons of cells that have no phase because the Hessian quantity has no logarithm."""
 _NONE = -1  # no phase: something it depends on was not measured
 
 Codes = npt.NDArray[np.int8]
@@ -76,11 +80,13 @@ def label_phases(grid: Grid, rules: Rules, rng: np.random.Generator) -> PhaseMap
 @dataclass(frozen=True)
 class Means:
     """Cell means, each (B, C) with B resamples; NaN where not measured. `collapsed` is the share of collapsed
-    seeds, `half_diverged` (C,) says where half of the stored trials or more diverged.
+    seeds, `half_diverged` (C,) says where half of the stored trials or more diverged. `hessian` is positive, or NaN, where
+    `no_logarithm` because its mean is negative or zero.
     """
 
     loss: Floats
     hessian: Floats
+    no_logarithm: npt.NDArray[np.bool_]
     mc: Floats
     cka: Floats
     collapsed: Floats
@@ -117,10 +123,14 @@ def not_converged(means: Means, rules: Rules) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the labels rest on: (C, S) of trials, (C, S, S) of pairs, (C,) of cells."""
+    """What the labels rest on: (C, S) of trials, (C, S, S) of pairs, (C,) of cells.
+
+    A mean of `hessian` up to `vanishing` is zero.
+    """
 
     loss: Floats
     hessian: Floats
+    vanishing: Floats
     mc: Floats
     cka: Floats
     collapsed: npt.NDArray[np.bool_]
@@ -132,6 +142,7 @@ class _Measured:
         return cls(
             loss=by_seed(grid.values, "train_loss", grid.cells),
             hessian=by_seed(grid.values, rules.hessian_quantity, grid.cells),
+            vanishing=vanishing(grid, quantity(rules.hessian_quantity)),
             mc=by_pair(grid.values, rules.connectivity_quantity, grid.cells),
             cka=by_pair(grid.values, "cka", grid.cells),
             collapsed=collapsed_seeds(grid),
@@ -143,9 +154,12 @@ def _means(measured: _Measured, counts: Floats) -> Means:
     trained = ~np.isnan(measured.loss)
     weights = counts * trained
     total = np.maximum(weights.sum(axis=2), 1)
+    hessian = seed_means(measured.hessian, counts)
+    no_logarithm = hessian <= measured.vanishing
     return Means(
         loss=seed_means(measured.loss, counts),
-        hessian=seed_means(measured.hessian, counts),
+        hessian=np.where(no_logarithm, np.nan, hessian),
+        no_logarithm=no_logarithm,
         mc=pair_means(measured.mc, counts),
         cka=pair_means(measured.cka, counts),
         collapsed=(weights * measured.collapsed).sum(axis=2) / total,
@@ -174,6 +188,7 @@ def _label(means: Means, thresholds: tuple[Threshold, ...], rules: Rules) -> Cod
     flat = np.where(barrier, PHASES.index("III"), np.where(unsure, _NONE, four))
     codes = np.where(sharp, np.where(barrier, PHASES.index("I"), PHASES.index("II")), flat)
     unknown = np.isnan(means.mc) | np.isnan(tolerance) | (np.isnan(loss) & np.isnan(hessian))
+    unknown |= means.no_logarithm & ("hessian" in use) & ~(means.mc > tolerance)
     codes = np.where(nothing, PHASES.index("II"), np.where(unknown, _NONE, codes))
     return np.where(not_converged(means, rules), PHASES.index("NC"), codes).astype(np.int8)
 
@@ -203,7 +218,9 @@ def _table(
         phase=names.where(sure, UNDETERMINED),
         nearest=names,
         confidence=np.where(codes >= 0, agreement, np.nan),
-        reason=[_reason(grid, measured, i, codes[i] >= 0, sure[i]) for i in range(len(codes))],
+        reason=[
+            _reason(grid, measured, rules, i, codes[i] >= 0, sure[i]) for i in range(len(codes))
+        ],
         n_seeds=(~np.isnan(measured.loss)).sum(axis=1),
         n_pairs=n_pairs,
         mc_spread_known=n_pairs > 1,
@@ -212,7 +229,9 @@ def _table(
     )
 
 
-def _reason(grid: Grid, measured: _Measured, i: int, labelled: bool, sure: bool) -> str:
+def _reason(
+    grid: Grid, measured: _Measured, rules: Rules, i: int, labelled: bool, sure: bool
+) -> str:
     if labelled:
         return "" if sure else "the label changes with the seeds drawn"
     if grid.cells["n_done"].iloc[i] == 0:
@@ -224,4 +243,9 @@ def _reason(grid: Grid, measured: _Measured, i: int, labelled: bool, sure: bool)
         "cka": measured.cka,
     }
     missing = [name for name, array in arrays.items() if bool(np.isnan(array[i]).all())]
-    return f"not measured: {', '.join(missing)}" if missing else "no threshold could be found"
+    if missing:
+        return f"not measured: {', '.join(missing)}"
+    mean, floor = float(np.nanmean(measured.hessian[i])), measured.vanishing[i]
+    if mean <= floor:
+        return f"{rules.hessian_quantity} {'negative' if mean < -floor else 'zero'}"
+    return "no threshold could be found"

@@ -18,7 +18,8 @@ class Quantity:
     `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has
     several. Whether it is over trials, pairs or cells is read off its rows. `transform` ``log_mean`` is the natural
     logarithm of the mean over seeds (as in the published notebook of Yang et al. 2021: the mean first, then the
-    log). `centre` is where a diverging colour map is neutral. `scale` is that of the colours.
+    log); a mean within rounding of the quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is
+    neutral. `scale` is that of the colours.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Quantity:
     scale: Literal["linear", "log"] = "linear"
     layer: str | None = None
     stderr_column: str | None = None
+    hidden_by: str | None = None
 
     def title(self) -> str:
         """Return label and unit as an axis or a colour bar shows them.
@@ -80,6 +82,7 @@ _ALL: tuple[Quantity, ...] = (
         "trace",
         transform="log_mean",
         colours="magma_r",
+        hidden_by="lambda_max",
     ),
     _connectivity("mode_connectivity", "mode connectivity", "points"),
     Quantity("cka", "CKA", "", "cka", "cka", layer="softmax"),

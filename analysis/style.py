@@ -59,5 +59,7 @@ class Hatch:
 
 MISSING = Hatch("/////", "#ffffff", "#8a8a8a")
 DIVERGED = Hatch("xxxxx", "#e6e6e6", "#303030")
+NEGATIVE = Hatch("-----", "#dbe6f3", "#3b6ea5")
+ZERO = Hatch("ooo", "#ffffff", "#3b6ea5")
 UNSURE = Hatch("....", "none", "#ffffff")
 NOT_CONVERGED = Hatch("\\\\\\\\", "none", "#d5d2da")

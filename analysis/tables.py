@@ -35,8 +35,8 @@ def long_table(table: pd.DataFrame) -> pd.DataFrame:
 def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     """Return one quantity of one facet as text, a row per temperature (the hottest first) and a column per load.
 
-    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; ``missing`` or ``diverged`` where there is no
-    number.
+    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``, ``diverged``,
+    ``negative``, ``zero``) where there is no number.
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.labels)
     wide = pd.DataFrame(

@@ -78,6 +78,27 @@ def test_logarithm_of_a_negative_mean_is_null(make_grid: MakeGrid) -> None:
     )
     table = aggregate(Grid("g", None, None, grid.cells, values, grid.curves), ["trace"])
     assert table["value"].isna().all()
+    assert set(table["status"]) == {"negative"}
+
+
+@pytest.mark.parametrize(
+    ("trace", "status"),
+    [(-3.0, "negative"), (0.0, "zero"), (1e-20, "zero"), (-1e-20, "zero"), (1e-3, "done")],
+)
+def test_negative_zero_and_missing_are_three_things(
+    make_grid: MakeGrid, trace: float, status: str
+) -> None:
+    # lambda_max of the cell is 200, of which float32 rounding is 2e-5.
+    grid = make_grid([["I", None]], loads=[4, 16], temperatures=[16], noise=0.0)
+    values = grid.values.assign(
+        value=grid.values["value"].where(grid.values["quantity"] != "trace", trace)
+    )
+    table = aggregate(Grid("g", None, None, grid.cells, values, grid.curves), ["trace"])
+    assert list(table["status"]) == [status, "missing"]
+    assert list(table["n"]) == [4, 0]
+    assert table["value"].isna().iloc[0] == (status != "done")
+    said = counts_in_words(table)
+    assert ("1 cell missing" in said, f"1 cell {status}" in said) == (True, status != "done")
 
 
 def test_diverged_trials_are_counted_and_not_averaged(make_grid: MakeGrid) -> None:

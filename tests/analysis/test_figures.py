@@ -26,11 +26,13 @@ from analysis.scales import Frame, make_axis, make_frame, thinned
 from analysis.style import (
     DIVERGED,
     MISSING,
+    NEGATIVE,
     NOT_CONVERGED,
     PHASE_COLOURS,
     PHASE_MEANINGS,
     STYLE,
     UNSURE,
+    ZERO,
     Hatch,
 )
 
@@ -183,6 +185,32 @@ def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid)
         "some seeds collapsed (learned nothing)",
     ]
     assert np.ma.count_masked(mesh_of(ax).get_array()) == 2
+
+
+def test_negative_zero_and_missing_cells_are_three_hatches(make_grid: MakeGrid) -> None:
+    grid = make_grid([["I", "III", None]], loads=[4, 16, 64], temperatures=[16], noise=0.0)
+    trace = grid.values["quantity"] == "trace"
+    values = grid.values.copy()
+    values.loc[trace & (values["cell"] == 0), "value"] = -1.0
+    values.loc[trace & (values["cell"] == 1), "value"] = 0.0
+    holed = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    ax = drawn(holed, "trace")
+    assert [len(hatched(ax, style)) for style in (NEGATIVE, ZERO, MISSING)] == [1, 1, 1]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "not measured", "negative: no logarithm", "zero within rounding: no logarithm",
+    }  # fmt: skip
+    frame = make_frame(holed.cells, holed.load_path, holed.temperature_path)
+    rules = Rules(hessian=250.0, resamples=20)
+    phases = label_phases(holed, rules, np.random.default_rng(0)).table
+    ax = phase_map(new_axes(), phases, frame)
+    assert [len(hatched(ax, style)) for style in (NEGATIVE, ZERO, MISSING)] == [1, 1, 1]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert {"negative: no logarithm", "zero within rounding: no logarithm"} <= {
+        text.get_text() for text in legend.get_texts()
+    }
 
 
 def test_the_caption_states_n_and_what_is_missing(make_grid: MakeGrid) -> None:

@@ -103,6 +103,44 @@ def test_without_the_hessian_the_loss_decides(make_grid: MakeGrid) -> None:
     assert "hessian" not in {threshold.name for threshold in found.thresholds}
 
 
+@pytest.mark.parametrize(
+    ("trace", "reason"), [(-30.0, "trace negative"), (0.0, "trace zero"), (1e-20, "trace zero")]
+)
+def test_a_trace_without_a_logarithm_is_not_replaced_by_another(
+    make_grid: MakeGrid, trace: float, reason: str
+) -> None:
+    grid = make_grid(noise=0.0)
+    cell = _cell_of("IV-B")
+    values = grid.values.copy()
+    here = values["cell"] == cell
+    values.loc[here & (values["quantity"] == "trace"), "value"] = trace
+    values.loc[here & (values["quantity"] == "train_loss"), "value"] = 0.5
+    changed = Grid("g", None, None, grid.cells, values, grid.curves)
+    for rules in (Rules(resamples=20), Rules(hessian=250.0, resamples=20)):
+        row = label(changed, rules).table.iloc[cell]
+        assert row["nearest"] is None
+        assert (row["phase"], row["reason"]) == (UNDETERMINED, reason)
+    assert label(changed, Rules(hessian_quantity="lambda_max")).table["nearest"].iloc[cell]
+
+
+def test_a_trace_below_zero_matters_only_where_the_trace_decides(make_grid: MakeGrid) -> None:
+    assert one(make_grid, "II", trace=-5.0) == "II"  # mc says so
+    assert one(make_grid, "collapsed", trace=-5.0) == "II"
+    for kind in ("I", "III", "IV-A", "IV-B"):
+        assert one(make_grid, kind, trace=-5.0) is None
+
+
+def test_seeds_of_both_signs_make_a_cell_unsure(make_grid: MakeGrid) -> None:
+    grid = make_grid(noise=0.0)
+    cell = _cell_of("IV-B")
+    values = grid.values.copy()
+    here = (values["cell"] == cell) & (values["quantity"] == "trace")
+    values.loc[here, "value"] = [-80.0, 30.0, 50.0, 20.0]
+    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
+    assert (row["nearest"], row["phase"]) == ("IV-B", UNDETERMINED)
+    assert 0.4 < row["confidence"] < 0.75  # the mean of four drawn seeds is below 0 in 38% of draws
+
+
 def test_a_sweep_without_cka_does_not_divide_phase_four(make_grid: MakeGrid) -> None:
     grid = make_grid()
     values = grid.values[grid.values["quantity"] != "cka"]
