@@ -1,8 +1,9 @@
 """What measuring needs of trained models: their rows, data and weights, loaded once, and the way a measurement is stored."""
 
+import copy
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -12,13 +13,18 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import Metric, import_function
-from phasegrid.errors import StoreError
+from phasegrid.errors import DataError, MetricError, StoreError
 from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_seed
+from phasegrid.metrics import METRICS
 from phasegrid.models.building import build_model
+from phasegrid.network_state import outputs_of
 from phasegrid.provenance import provenance
 from phasegrid.records import metric_fields
 from phasegrid.sharing import shared
 from phasegrid.store import Store
+from phasegrid.watching import TENSORS, Seal, checksums, hand_out, kept_settings, seal, writes_to
+
+Compute = Callable[["Models", Dataset], object]
 
 
 class Models(Sequence[nn.Module]):
@@ -41,7 +47,7 @@ class Models(Sequence[nn.Module]):
 
 
 class Bench:
-    """The trials of a pack, loaded once: rows, data, models."""
+    """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is thrown away and loaded again."""
 
     def __init__(
         self,
@@ -52,7 +58,8 @@ class Bench:
     ) -> None:
         self.store, self.device, self.trials = store, device, trials
         self.shared_data = shared_data
-        self._models: dict[str, nn.Module] = {}
+        self._models: dict[str, tuple[nn.Module, Seal]] = {}
+        self._looked_at: set[str] = set()
         self._outcomes: dict[str, str] = {}
 
     def diverged(self, key: str) -> bool:
@@ -69,19 +76,72 @@ class Bench:
 
     def model(self, key: str) -> nn.Module:
         if key not in self._models:
-            weights = self.store.read_checkpoint(key)
-            self._models[key] = load_module(self.trials[key], weights, self.data(key), self.device)
-        return self._models[key]
+            self._models[key] = self._load(key)
+        self._looked_at.add(key)
+        return self._models[key][0]
+
+    def _load(self, key: str) -> tuple[nn.Module, Seal]:
+        read = self.store.read_checkpoint(key)
+        weights = {name: value.to(self.device) for name, value in read.items()}
+        module = load_module(self.trials[key], weights, self.data(key), self.device)
+        return module, seal(module, weights)
 
     def measure(self, metric: Metric, job: MetricJob) -> Outcome:
         started = time.perf_counter()
-        rows = import_function(metric.compute)(
-            Models(self, job.trials),
-            self.data(job.trials[0]),
-            generator_of(job.key),
-            **arguments_of(job, metric),
+        compute = import_function(metric.compute)
+        rows = self.watched(
+            job.metric.name,
+            job.trials,
+            lambda models, data: compute(
+                models, data, generator_of(job.key), **arguments_of(job, metric)
+            ),
         )
         return self.publish(metric, job, rows, time.perf_counter() - started)
+
+    def watched(self, name: str, keys: Sequence[str], compute: Compute) -> object:
+        """Run a metric on the networks of `keys` and their data, and see that it leaves both as they were.
+
+        Raises:
+            MetricError: if one of other hands than ours has written into them; what it changed has been thrown away.
+        """
+        foreign = name not in METRICS
+        loaded = _loaded(self.trials[keys[0]].dataset, self.device, self.shared_data)
+        handed = hand_out(loaded.dataset) if foreign else loaded.dataset
+        if foreign and loaded.sums is None:
+            loaded.sums = checksums(loaded.dataset)
+        self._looked_at.clear()
+        faults: list[str] = []
+        try:
+            with kept_settings():
+                result = compute(Models(self, keys), handed)
+        finally:
+            faults += _restore_data(loaded, getattr(handed, "looked_at", False))
+            for key in sorted(self._looked_at):
+                faults += self._restore_model(key)
+        if faults and foreign:
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise MetricError(
+                f"metric {name!r} changed {faults[0]}{more}, which other measurements use too; nothing is stored of this "
+                "one. Let it work on copies: copy.deepcopy(model), data.train_inputs.clone()"
+            )
+        return result
+
+    def _restore_model(self, key: str) -> list[str]:
+        """Forget a network that is not as it was loaded; return what of its stored values a metric has changed."""
+        module, was = self._models[key]
+        changed = was.changed(module)
+        if not changed and was.is_whole(module):
+            return []
+        del self._models[key]
+        if changed:
+            alone, was = self._load(key)
+            with torch.no_grad():  # some networks write into themselves whenever they run
+                outputs_of(alone, self.data(key).train_inputs[:2])
+            itself = set(was.changed(alone))
+            changed = [name for name in changed if name not in itself]
+        if not changed:
+            return []
+        return [f"the weights ({', '.join(changed)}) of the network of trial {key}"]
 
     def publish(self, metric: Metric, job: MetricJob, rows: object, seconds: float) -> Outcome:
         several = rows if isinstance(rows, list) else [rows]
@@ -112,19 +172,61 @@ class Bench:
         self.store.put_metric(job.metric.name, metric.columns, common, rows)
 
 
-_DATASETS: dict[tuple[str, str], Dataset] = {}
+@dataclass(slots=True)
+class _Loaded:
+    """A data set of this process: how often it was written into when it was loaded, and its checksums once they are wanted."""
+
+    name: tuple[str, str]
+    dataset: Dataset
+    writes: tuple[tuple[int, int], ...]
+    sums: dict[str, int] | None = None
+
+
+_DATASETS: dict[tuple[str, str], _Loaded] = {}
+_SPOILED: dict[tuple[str, str], dict[str, int]] = {}
 _MAX_DATASETS = 4
 
 
 def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
     """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are kept on the device."""
-    key = content_key("dataset", 1, [part.spec(), part.locators])
-    name = (key, str(device))
+    return _loaded(part, device, shared_data).dataset
+
+
+def _loaded(part: Part, device: torch.device, shared_data: str | None) -> _Loaded:
+    name = content_key("dataset", 1, [part.spec(), part.locators]), str(device)
     if name not in _DATASETS:
         while len(_DATASETS) >= _MAX_DATASETS:
             del _DATASETS[next(iter(_DATASETS))]
-        _DATASETS[name] = _load(part, key, shared_data).to(device)
+        dataset = _load(part, name[0], shared_data).to(device)
+        if name in _SPOILED and checksums(dataset) != _SPOILED[name]:
+            raise DataError(
+                f"loading data set {part.name} again: it is not what it was when it was first loaded. A metric has changed it, and "
+                "its load function returns the same arrays each time, or draws new ones: let it return copies"
+            )
+        _DATASETS[name] = _Loaded(name, dataset, writes_to(dataset))
     return _DATASETS[name]
+
+
+def _restore_data(loaded: _Loaded, looked_at: bool) -> list[str]:
+    """Forget a data set that is not as it was loaded, by torch's counters and, where it was `looked_at`, its checksums.
+
+    Return what has changed.
+    """
+    now = writes_to(loaded.dataset)
+    changed = [
+        tensor
+        for tensor, was, count in zip(TENSORS, loaded.writes, now, strict=True)
+        if was != count
+    ]
+    if not changed and looked_at and loaded.sums is not None:
+        found = checksums(loaded.dataset)
+        changed = [tensor for tensor in TENSORS if found[tensor] != loaded.sums[tensor]]
+    if not changed:
+        return []
+    if loaded.sums is not None:
+        _SPOILED[loaded.name] = loaded.sums
+    _DATASETS.pop(loaded.name, None)
+    return [f"{tensor} of data set {loaded.dataset.name}" for tensor in changed]
 
 
 def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
@@ -150,4 +252,4 @@ def arguments_of(job: MetricJob, metric: Metric) -> dict[str, Any]:
     defaults = metric.args()
     args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
-    return {**args, **given}
+    return copy.deepcopy({**args, **given})

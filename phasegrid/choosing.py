@@ -164,7 +164,7 @@ def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:
 def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
     """Return the least time of a few updates of a stack, each on the same batch."""
     size = min(recipe.batch_size, len(data.train_inputs))
-    inputs = data.train_inputs[:size].expand(stack.size, size, *data.input_shape).contiguous()
+    inputs = data.train_inputs[:size].expand(stack.size, size, *data.input_shape).clone()
     labels = data.train_labels[:size].expand(stack.size, size).contiguous()
     times = []
     warm_up = 1 if stack.recorder is None else WARM_UP + 1  # a graph is recorded, then timed

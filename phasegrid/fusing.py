@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from phasegrid.weights import kept_modes
+from phasegrid.network_state import kept_modes
 
 Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]

@@ -20,9 +20,10 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.fusing import Blueprint, NotFusableError, fuse, read_architecture
+from phasegrid.network_state import kept_buffers, kept_modes, outputs_of
 from phasegrid.optimizing import Slots
 from phasegrid.recording import Recorder
-from phasegrid.weights import Weights, kept_modes
+from phasegrid.weights import Weights
 
 Strategy = Literal["loop", "vmap", "fused"]
 Forward = Callable[[Tensor], Tensor]
@@ -209,8 +210,8 @@ def products(module: nn.Module, example: Tensor) -> int:
     layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        with kept_modes(module), torch.no_grad():
-            module.eval()(example)
+        with kept_modes(module), kept_buffers(module), torch.no_grad():
+            outputs_of(module.eval(), example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,7 +6,6 @@ does not depend on its pack, and its numbers agree with the same trial alone to 
 drifts over many updates).
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from phasegrid.members import (
     result_of,
 )
 from phasegrid.models.building import build_model
+from phasegrid.network_state import copy_network
 from phasegrid.optimizing import new_slots
 from phasegrid.precision import tensor_float_32
 from phasegrid.saving import Saver
@@ -271,7 +271,7 @@ def _halved(group: _Group) -> list[_Group]:
     middle = len(group.members) // 2
     return [
         _Group(group.members[:middle], group.template, group.bounds),
-        _Group(group.members[middle:], copy.deepcopy(group.template), group.bounds),
+        _Group(group.members[middle:], copy_network(group.template), group.bounds),
     ]
 
 

@@ -4,9 +4,7 @@ Nothing here knows a recipe, a store or a device: tensors stay where they are. L
 N examples. A flat vector holds the trainable parameters in the order of ``module.named_parameters()`` (tied ones once).
 """
 
-import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.losses import num_correct, scored, summed_loss, trimmed
+from phasegrid.network_state import copy_network, evaluating, kept_modes, outputs_of
 
 Weights = dict[str, Tensor]
 
@@ -65,7 +64,7 @@ class FlatModule:
     slices: tuple[ParameterSlice, ...]
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
-        self.module = copy.deepcopy(module) if dtype is None else copy.deepcopy(module).to(dtype)
+        self.module = copy_network(module) if dtype is None else copy_network(module).to(dtype)
         self.slices = parameter_slices(self.module)
         self.weights = parameters_vector(self.module)
         self.grad = torch.zeros_like(self.weights)
@@ -174,17 +173,6 @@ def has_batch_norm(module: nn.Module) -> bool:
     return bool(batch_norm_modules(module))
 
 
-@contextmanager
-def kept_modes(module: nn.Module) -> Iterator[None]:
-    """Restore train or eval mode of every submodule on leaving."""
-    modes = [(m, m.training) for m in module.modules()]
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
 def batches(num: int, batch_size: int) -> list[slice]:
     """Cut `num` examples into slices of `batch_size`; a last slice of a single example joins the one before it.
 
@@ -218,7 +206,7 @@ def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500)
             for batch in batches(len(inputs), batch_size):
                 for layer in layers:
                     layer.momentum = (batch.stop - batch.start) / batch.stop
-                module(inputs[batch])
+                outputs_of(module, inputs[batch])
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
@@ -235,7 +223,7 @@ def evaluate(
 
     Sentence pairs are averaged over their target tokens (`phasegrid.losses`) and go through the network by length,
     `SENTENCES` at a time. The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
-    to the first class. Modes are restored. Batches that do not fit into memory are halved.
+    to the first class. Modes and buffers are restored. Batches that do not fit into memory are halved.
 
     Raises:
         ValueError: if there are no examples.
@@ -264,10 +252,9 @@ def _evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
     num = 0
-    with kept_modes(module), torch.inference_mode():
-        module.eval()
+    with evaluating(module):
         for some, target in _evaluation_batches(inputs, labels, batch_size):
-            logits, target = scored(module(some), target)
+            logits, target = scored(outputs_of(module, some), target)
             loss += summed_loss(logits.double(), target, label_smoothing)
             correct += num_correct(logits, target)
             num += len(target)

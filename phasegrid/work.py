@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from phasegrid.bench import Bench, Models, arguments_of, dataset_of, generator_of, load_module
+from phasegrid.bench import Bench, arguments_of, dataset_of, generator_of, load_module
 from phasegrid.choosing import (
     WORTH_S,
     Choice,
@@ -272,12 +272,17 @@ def _measure_many(
     place = {key: index for index, key in enumerate(keys)}
     try:
         assert metric.compute_many is not None
-        tables = import_function(metric.compute_many)(
-            Models(bench, keys),
-            [tuple(place[key] for key in job.trials) for job in jobs],
-            bench.data(keys[0]),
-            [generator_of(job.key) for job in jobs],
-            **arguments_of(jobs[0], metric),
+        compute = import_function(metric.compute_many)
+        tables = bench.watched(
+            jobs[0].metric.name,
+            keys,
+            lambda models, data: compute(
+                models,
+                [tuple(place[key] for key in job.trials) for job in jobs],
+                data,
+                [generator_of(job.key) for job in jobs],
+                **arguments_of(jobs[0], metric),
+            ),
         )
     except Exception:
         return None

@@ -1,5 +1,7 @@
 """Load the data set that a trial names, built in or a plug-in, and check it before anything is trained on it."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
         DataError: if it cannot be loaded, or what was loaded is malformed (see `check_dataset`).
         SweepError: if no data set has this name.
     """
-    args = {**part.args, **part.locators}
+    args = copy.deepcopy({**part.args, **part.locators})
     try:
         dataset = import_function(_kind(part.name).load)(**args)
     except PhasegridError:

@@ -20,7 +20,8 @@ from phasegrid.datasets.dataset import Dataset, Text
 from phasegrid.datasets.tokenizing import END, PADDING, START, detokenize, words_of
 from phasegrid.errors import MetricError
 from phasegrid.metrics.declared_text import BleuArgs
-from phasegrid.weights import evaluation_batch, kept_modes
+from phasegrid.network_state import evaluating
+from phasegrid.weights import evaluation_batch
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -80,8 +81,7 @@ def translate(
     size = batch_size or evaluation_batch(source.device)
     lengths = (source != PADDING).sum(dim=1)
     translations = source.new_full((len(source), max_length), PADDING)
-    with kept_modes(module), torch.inference_mode():
-        module.eval()
+    with evaluating(module):
         for rows in torch.split(lengths.argsort(stable=True), size):
             used = max(1, int(lengths[rows].max()))
             found = greedy_decode(module, source[rows, :used], max_length)

@@ -11,7 +11,6 @@ A curve whose training diverges is a result: points where the network's outputs 
 error, and a number that needs them is null.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +34,7 @@ from phasegrid.metrics.point_evaluation import (
     live_network,
     make_evaluator,
 )
+from phasegrid.network_state import copy_network
 from phasegrid.weights import Evaluation, FlatModule, evaluate, l2_distance, parameters_vector
 
 
@@ -223,7 +223,7 @@ def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
     By its own ``reset_parameters()`` if the model as a whole has one, else layer by layer.
     """
     seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
-    fresh = copy.deepcopy(model).cpu()
+    fresh = copy_network(model).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for name, layer in _layers_to_reset(fresh):

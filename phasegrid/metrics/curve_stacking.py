@@ -7,7 +7,6 @@ rank-one update. Curves never mix: each has its own ends, t, permutations and lo
 Letters: M curves, V vertices and n = V - 2 bends of each, P parameters, N training examples, B examples of a batch.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from phasegrid.metrics.curve_training import learning_rates
 from phasegrid.metrics.curves import vertex_weights
 from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.point_evaluation import finite_or_none
+from phasegrid.network_state import copy_network
 from phasegrid.stacking import Forward, choose_strategy
 from phasegrid.weights import ParameterSlice, batches, parameter_slices, parameters_vector
 
@@ -170,7 +170,7 @@ def _parts(members: list[int]) -> list[list[int]]:
 
 def _without_dropout(module: nn.Module) -> nn.Module:
     """Return a copy whose dropout does nothing, as in all of curve training."""
-    module = copy.deepcopy(module)
+    module = copy_network(module)
     for layer in module.modules():
         if isinstance(layer, _DropoutNd):
             layer.p = 0.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phasegrid.errors import MetricError
 from phasegrid.metrics.mixing import SentencePairs
 from phasegrid.metrics.outputs import predict, sentence_batches, sentence_lengths
-from phasegrid.weights import kept_modes
+from phasegrid.network_state import evaluating, outputs_of
 
 OUTPUTS = ("softmax", "logits")  # layers that are not names of submodules
 
@@ -56,8 +56,7 @@ def collect_at_positions(
     if pairs.partners is not None:
         lengths = lengths.maximum(sentence_lengths(pairs.partners))
     batches = sentence_batches(lengths, vocabulary, parameter.element_size())
-    with kept_modes(module), torch.inference_mode():
-        module.eval()
+    with evaluating(module):
         for batch in batches:
             some = pairs.take(batch, int(lengths[batch].max()))
 
@@ -76,8 +75,7 @@ def collect_at_positions(
 def _run(module: nn.Module, pairs: SentencePairs, dtype: torch.dtype) -> Tensor:
     """Return the logits (n, l, V) of `pairs`, mixed with their partners where they have some."""
     if pairs.partners is None or pairs.coefficients is None:
-        plain: Tensor = module(pairs.inputs)
-        return plain
+        return outputs_of(module, pairs.inputs)
     forward_mixed = getattr(module, "forward_mixed", None)
     if forward_mixed is None:
         raise MetricError(

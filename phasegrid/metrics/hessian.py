@@ -11,7 +11,6 @@ For sentence pairs the mean is over the scored target tokens of the pairs drawn:
 attention or LayerNorm are not piecewise linear, so their trace is the estimate.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -27,6 +26,7 @@ from phasegrid.metrics.hvp import HessianOperator
 from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
 from phasegrid.metrics.piecewise import is_piecewise_linear
 from phasegrid.metrics.trace import TraceEstimate, deflated_hutchinson, ggn_trace
+from phasegrid.network_state import copy_network
 from phasegrid.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
 
 Row = dict[str, float | int | str | list[float] | None]
@@ -88,7 +88,7 @@ def prepare(
     ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from `rng`. ``train``: statistics of the batch
     itself; all else, dropout too, stays in eval mode.
     """
-    module = copy.deepcopy(model).eval()
+    module = copy_network(model).eval()
     if batch_norm == "refreshed" and has_batch_norm(module):
         order = torch.randperm(len(train_inputs), generator=rng, device=rng.device)
         shuffled = train_inputs[order.to(train_inputs.device)]

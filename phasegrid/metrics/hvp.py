@@ -19,6 +19,7 @@ from phasegrid.errors import MetricError
 from phasegrid.losses import num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import fold_batch_norm
 from phasegrid.metrics.outputs import longest_first, sentence_lengths
+from phasegrid.network_state import outputs_of
 
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
 SAMPLED = 8  # examples whose graph is measured
@@ -79,7 +80,7 @@ class HessianOperator:
 
     def _loss(self, chunk: slice) -> Tensor:
         inputs, labels = trimmed(self._inputs[chunk], self._labels[chunk])
-        logits = self._network(inputs)
+        logits = outputs_of(self._network, inputs)
         if logits.shape[:-1] != labels.shape:
             raise _wrong_shape(logits, labels)
         logits, labels = scored(logits, labels)
@@ -162,7 +163,7 @@ def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
     turned = inputs.contiguous(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            module.to(memory_format=torch.channels_last)(turned[:SAMPLED])
+            outputs_of(module.to(memory_format=torch.channels_last), turned[:SAMPLED])
     except RuntimeError:
         module.to(memory_format=torch.contiguous_format)
         return inputs

@@ -6,17 +6,17 @@ Letters: N examples or sentence pairs, L positions of a sentence, V words of the
 import torch
 from torch import Tensor, nn
 
-from phasegrid.weights import evaluation_batch, kept_modes
+from phasegrid.network_state import evaluating, outputs_of
+from phasegrid.weights import evaluation_batch
 
 LOGIT_BYTES = 64 * 2**20  # what the logits of a batch of sentence pairs may take
 
 
 def predict(module: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
-    """Return the outputs (N, ...) of `module` in eval mode on `inputs` (N, ...); modes are restored."""
+    """Return the outputs (N, ...) of `module` in eval mode on `inputs` (N, ...); modes and buffers are restored."""
     size = batch_size or evaluation_batch(inputs.device)
-    with kept_modes(module), torch.inference_mode():
-        module.eval()
-        return torch.cat([module(batch) for batch in torch.split(inputs, size)])
+    with evaluating(module):
+        return torch.cat([outputs_of(module, batch) for batch in torch.split(inputs, size)])
 
 
 def sentence_lengths(inputs: Tensor) -> Tensor:

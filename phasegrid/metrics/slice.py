@@ -7,7 +7,6 @@ are rescaled so that it computes the same (Li et al. 2018, section 4). Two dimen
 sharp direction is there, never that none is.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +26,7 @@ from phasegrid.metrics.slice_directions import (
     top_eigenvectors,
 )
 from phasegrid.metrics.slice_evaluation import Examples, MovingNetwork, make_examples, measure_slice
+from phasegrid.network_state import copy_network
 from phasegrid.weights import has_batch_norm, num_parameters
 
 Grid = list[list[float | None]]
@@ -109,7 +109,7 @@ def _find_directions(
     """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the normalisation used."""
     flat, found = network.flat, None
     if settings.directions == "hessian":
-        centre = copy.deepcopy(flat.module)  # the operator may change its layout
+        centre = copy_network(flat.module)  # the operator may change its layout
         H = HessianOperator(centre, network.lay_out(inputs), labels)
         found = top_eigenvectors(H, settings.dimensions, rng)
         directions = found.vectors

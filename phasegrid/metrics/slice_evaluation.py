@@ -22,6 +22,7 @@ from phasegrid.errors import MetricError
 from phasegrid.losses import num_correct, num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import FoldedConvolution, fold_batch_norm
 from phasegrid.metrics.outputs import sentence_batches, sentence_lengths
+from phasegrid.network_state import kept_buffers, outputs_of
 from phasegrid.weights import FlatModule, evaluation_batch, refresh_batch_norm
 
 PROBED = 2  # examples that tell whether a network can take images channels last
@@ -67,7 +68,7 @@ class MovingNetwork:
         turned = inputs.contiguous(memory_format=torch.channels_last)
         try:
             with torch.no_grad():
-                self.flat.module(turned[:PROBED])
+                outputs_of(self.flat.module, turned[:PROBED])
         except RuntimeError:
             return inputs
         return turned
@@ -90,8 +91,8 @@ class MovingNetwork:
         """
         total = torch.zeros(2, dtype=torch.float64, device=self.flat.weights.device)
         for inputs, labels in examples.batches:
-            with torch.inference_mode(), self._autocast():
-                logits = self._network(inputs)
+            with kept_buffers(self.flat.module), torch.inference_mode(), self._autocast():
+                logits = outputs_of(self._network, inputs)
             if logits.shape[:-1] != labels.shape:
                 raise MetricError(
                     f"slice: the network maps {len(labels)} examples with labels of shape {tuple(labels.shape)} to outputs of "

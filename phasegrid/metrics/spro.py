@@ -24,6 +24,7 @@ from phasegrid.metrics.volume import (
     move_vertex,
     volume_shares,
 )
+from phasegrid.network_state import outputs_of
 from phasegrid.weights import FlatModule, batches
 
 
@@ -124,7 +125,7 @@ def data_gradient(
     flat.zero_grad()
     for point, scale in zip(points, scales, strict=True):
         flat.assign(point)
-        loss = mean_loss(flat(inputs), labels)
+        loss = mean_loss(outputs_of(flat.module, inputs), labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
     return mean

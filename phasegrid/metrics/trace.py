@@ -14,7 +14,6 @@ estimator deflated with a Lanczos basis (Meyer et al. 2021, Hutch++, with anothe
 Letters: N examples, C classes, P parameters, L places of a feature map, D = input channels x kernel size.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from phasegrid.metrics.hvp import graph_memory
 from phasegrid.metrics.lanczos import MatVec, Spectrum, project_out, rademacher
+from phasegrid.network_state import copy_network, outputs_of
 
 SHARE_OF_GRAPH_MEMORY = (
     8  # the exact trace works on chunks of examples that take this part of a kept graph's memory
@@ -47,7 +47,7 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
     parameters are left out. Exact to rounding: 1e-5 relative in float32, sums in float64. Costs C - 1 backward passes.
     """
     trainable = {name for name, p in module.named_parameters() if p.requires_grad}
-    network = copy.deepcopy(module).requires_grad_(False)
+    network = copy_network(module).requires_grad_(False)
     records: list[_Record] = []
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
@@ -188,7 +188,7 @@ def _square(values: Tensor, n: int) -> Tensor:
 
 def _chunk_trace(network: nn.Module, records: list[_Record], inputs: Tensor) -> dict[str, float]:
     records.clear()
-    logits = network(inputs)
+    logits = outputs_of(network, inputs)
     sizes, columns = softmax_columns(logits.detach())
     outputs = [record.output for record in records]
     totals: dict[str, float] = {}
@@ -208,7 +208,7 @@ def _chunk_trace(network: nn.Module, records: list[_Record], inputs: Tensor) -> 
 def _chunk_size(network: nn.Module, records: list[_Record], inputs: Tensor) -> int:
     """Choose how many examples to take at a time, from what one of them holds."""
     records.clear()
-    network(inputs[:1])
+    outputs_of(network, inputs[:1])
     held = sum(record.held for record in records) * inputs.element_size()
     limit = graph_memory(inputs.device) // SHARE_OF_GRAPH_MEMORY
     return max(1, min(len(inputs), limit // max(1, held)))

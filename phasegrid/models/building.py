@@ -1,5 +1,6 @@
 """Build the network that a trial names, built in or a plug-in, from a seed."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -46,7 +47,7 @@ def _make(declared: Model, part: Part, shape: tuple[object, ...], seed: int) -> 
     make = import_function(declared.make)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
-        module = make(*shape, **part.args, **part.locators)
+        module = make(*shape, **copy.deepcopy({**part.args, **part.locators}))
     if not isinstance(module, nn.Module):
         raise SweepError(
             f"building model {part.name}: its make function returned {type(module).__name__}; "

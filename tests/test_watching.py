@@ -1,0 +1,206 @@
+"""Laws of measuring with code that is not ours: it cannot change what others measure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from phasegrid import bench
+from phasegrid.declare import Model
+from phasegrid.executors import Place
+from phasegrid.jobs import Part
+from phasegrid.models import MODELS, MlpArgs
+from phasegrid.models.building import build_model
+from phasegrid.plan import make_packs, make_plan
+from phasegrid.plugins import remember_folder
+from phasegrid.store import Store
+from phasegrid.sweep import load_sweep
+from phasegrid.watching import checksums, hand_out, kept_settings, seal
+from phasegrid.work import do
+
+SWEEP = """\
+schema: 1
+name: watched
+dataset: {name: npz, path: blobs.npz}
+model: {name: mlp, width: 4, depth: 1}
+train: {epochs: 1, stop: null, batch_size: 16}
+seeds: 2
+metrics: ["lab.py:MINE", accuracy]
+"""
+
+LAB = """\
+from dataclasses import dataclass
+import torch
+from torch.nn.functional import cross_entropy
+from phasegrid.declare import Column, Metric
+@dataclass(frozen=True)
+class Args:
+    pass
+def compute(models, data, rng):
+    model = models[0]
+    number = cross_entropy(model(data.test_inputs), data.test_labels).item()
+    first = next(model.parameters())
+    {mischief}
+    return {{"number": number}}
+MINE = Metric("trial", Args, (Column("number", "float64", "", "a loss"),), compute)
+"""
+
+WRONG = {  # what it does to what it was given, and what the message says of it
+    "writes into weights": ("with torch.no_grad(): first.add_(0.5)", "weights"),
+    "writes past torch's counters": ("first.data.mul_(2)", "weights"),
+    "writes through a view": ("first.detach()[0].zero_()", "weights"),
+    "writes through NumPy": ("first.detach().numpy()[:] = 0", "weights"),
+    "replaces a parameter": ("model.linear1.weight = torch.nn.Parameter(torch.ones(4, 5))", "weights"),
+    "replaces a layer": ("model.classifier = torch.nn.Identity()", "weights"),
+    "writes, and fails": ("first.data.zero_(); raise RuntimeError('of its own')", "of its own"),
+    "writes into inputs": ("data.train_inputs.add_(1)", "train_inputs of data set npz"),
+    "writes into labels past the counters": ("data.train_labels.data.zero_()", "train_labels of data set npz"),
+    "shuffles inputs through NumPy": ("x = data.test_inputs.numpy(); x[:] = x[::-1].copy()", "test_inputs of data set npz"),
+}  # fmt: skip
+
+HARMLESS = {
+    "leaves train mode on": "model.train()",
+    "leaves gradients": "cross_entropy(model(data.test_inputs), data.test_labels).backward()",
+    "freezes": "model.requires_grad_(False)",
+    "leaves a hook": "model.register_forward_hook(lambda m, a, out: out + 1)",
+    "replaces forward": "model.forward = lambda x: torch.zeros(len(x), 3)",
+    "sets the process": "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False)",
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"), create=True)
+
+
+def run(folder: Path, store: Store, mischief: str) -> list[Any]:
+    """Train two small networks, measure them with a metric that does `mischief`, then with ours; return the outcomes."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    inputs = (rng.normal(size=(60, 5)) + labels[:, None]).astype(np.float32)
+    np.savez(
+        folder / "blobs.npz", train_inputs=inputs[:40], train_labels=labels[:40],
+        test_inputs=inputs[40:], test_labels=labels[40:],
+    )  # fmt: skip
+    (folder / "lab.py").write_text(LAB.format(mischief=mischief))
+    path = folder / "sweep.yaml"
+    path.write_text(SWEEP.replace("blobs.npz", str(folder / "blobs.npz")))
+    remember_folder(folder)
+    packs = make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
+    return [outcome for pack in packs for outcome in do(pack, store, Place("cpu"))]
+
+
+def assert_ours_are_right(store: Store) -> None:
+    own = {row["key"]: row["test_loss"] for row in store.read_table("trials").to_pylist()}
+    measured = store.read_table("metrics/accuracy").to_pylist()
+    assert len(measured) == 2
+    for row in measured:
+        assert row["test_loss"] == pytest.approx(own[row["trials"][0]], abs=1e-12)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_metric_that_changes_what_it_was_given_fails_by_name_and_harms_no_other(
+    what: str, tmp_path: Path, store: Store
+) -> None:
+    mischief, message = WRONG[what]
+    outcomes = run(tmp_path, store, mischief)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert len(failed) == 2
+    for outcome in failed:
+        assert message in str(outcome.error)
+        if what != "writes, and fails":
+            assert "metric 'lab.py:MINE' changed" in str(outcome.error)
+            assert "copy.deepcopy(model)" in str(outcome.error)
+    assert_ours_are_right(store)
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_a_metric_leaves_behind_is_thrown_away(
+    what: str, tmp_path: Path, store: Store
+) -> None:
+    outcomes = run(tmp_path, store, HARMLESS[what])
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+    assert_ours_are_right(store)
+
+
+def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its load function returns the same arrays each time, and a metric has written into them."""
+    kept: list[Any] = []
+
+    def load(part: Part) -> Any:
+        from phasegrid.datasets.loading import load_dataset
+
+        kept.extend([] if kept else [load_dataset(part)])
+        return kept[0]
+
+    monkeypatch.setattr(bench, "load_dataset", load)
+    outcomes = run(tmp_path, store, "data.train_inputs.data.add_(1)")
+    refused = [
+        str(o.error)
+        for o in outcomes
+        if "loading data set npz again: it is not what it was" in str(o.error)
+    ]
+    assert len(refused) == 3  # the second measurement of that metric, and both of ours
+
+
+def test_a_checksum_changes_with_every_entry_and_with_their_order() -> None:
+    data = bench.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
+    before = checksums(data)
+    inputs = data.train_inputs
+    for change in (lambda: inputs[3, 0, 4].add_(1e-7), lambda: inputs.copy_(inputs.flip(0))):
+        saved = inputs.clone()
+        change()
+        assert checksums(data)["train_inputs"] != before["train_inputs"]
+        inputs.copy_(saved)
+        assert checksums(data) == before
+    bench._DATASETS.clear()
+
+
+def test_data_that_were_not_looked_at_cost_no_checksum() -> None:
+    data = bench.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
+    handed = hand_out(data)
+    assert handed.num_classes == 10
+    assert not handed.looked_at
+    assert handed.train_inputs is data.train_inputs
+    assert handed.looked_at
+
+
+def test_settings_of_the_process_are_restored_after_an_error() -> None:
+    def set_and_fail() -> None:
+        with kept_settings():
+            torch.use_deterministic_algorithms(True)
+            torch.set_num_threads(2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        set_and_fail()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+
+
+def test_a_seal_sees_a_tensor_that_is_not_stored() -> None:
+    module = nn.Linear(2, 2)
+    module.register_buffer("table", torch.ones(2), persistent=False)
+    was = seal(module, {name: value.clone() for name, value in module.state_dict().items()})
+    assert was.is_whole(module)
+    module.get_buffer("table").add_(1)
+    assert not was.changed(module)
+    assert not was.is_whole(module)
+
+
+def test_a_network_gets_arguments_that_it_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(shape: tuple[int, ...], classes: int, sizes: list[int]) -> nn.Module:
+        sizes.append(classes)
+        return nn.Linear(shape[0], sizes[-1])
+
+    monkeypatch.setitem(MODELS, "mine", Model(MlpArgs, make))
+    part = Part("mine", 1, {"sizes": [4]})
+    build_model(part, (3,), 2, seed=0)
+    assert part.args == {"sizes": [4]}
