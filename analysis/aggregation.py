@@ -112,10 +112,25 @@ def jackknife(array: Floats) -> tuple[Floats, Floats]:
     se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a number. NaN where
     fewer than two m_i exist.
     """
+    without = leave_one_out(array)
+    usable = ~np.isnan(without)
+    n = usable.sum(axis=1)
+    known = np.where(usable, without, 0.0)
+    centre = known.sum(axis=1) / np.maximum(n, 1)
+    squares = np.where(usable, (known - centre[:, None]) ** 2, 0.0).sum(axis=1)
+    stderr = np.where(n >= 2, np.sqrt((n - 1) / np.maximum(n, 1) * squares), np.nan)
+    total, count = _sum_and_count(array)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean, stderr
+
+
+def leave_one_out(array: Floats) -> Floats:
+    """Return the means (C, S) of (C, S) trials or (C, S, S) pairs without each seed in turn, ignoring NaN; NaN where the
+    seed has no number, or nothing is left without it.
+    """
     there = ~np.isnan(array)
     filled = np.where(there, array, 0.0)
-    axes = tuple(range(1, array.ndim))
-    total, count = filled.sum(axis=axes), there.sum(axis=axes)
+    total, count = _sum_and_count(array)
     if array.ndim == 2:
         with_seed, count_with = filled, there.astype(int)
     else:
@@ -123,13 +138,13 @@ def jackknife(array: Floats) -> tuple[Floats, Floats]:
         count_with = there.sum(axis=1) + there.sum(axis=2)
     left = count[:, None] - count_with
     usable = (count_with > 0) & (left > 0)
-    without = np.where(usable, (total[:, None] - with_seed) / np.maximum(left, 1), 0.0)
-    n = usable.sum(axis=1)
-    centre = without.sum(axis=1) / np.maximum(n, 1)
-    squares = np.where(usable, (without - centre[:, None]) ** 2, 0.0).sum(axis=1)
-    stderr = np.where(n >= 2, np.sqrt((n - 1) / np.maximum(n, 1) * squares), np.nan)
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return mean, stderr
+    return np.where(usable, (total[:, None] - with_seed) / np.maximum(left, 1), np.nan)
+
+
+def _sum_and_count(array: Floats) -> tuple[Floats, npt.NDArray[np.int_]]:
+    there = ~np.isnan(array)
+    axes = tuple(range(1, array.ndim))
+    return np.where(there, array, 0.0).sum(axis=axes), there.sum(axis=axes)
 
 
 def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.DataFrame:

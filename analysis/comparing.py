@@ -1,20 +1,19 @@
 """Two sweeps cell by cell: what differs, by how much, and how sure that is. Pure: grids in, tables out."""
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from analysis.aggregation import aggregate, measured
 from analysis.grid import Floats, Grid
+from analysis.intervals import CONFIDENCE, UNKNOWN, Spread, of_difference, per_seed
 from analysis.quantities import difference_unit, quantity
 from phasegrid.errors import SweepError
 
 KEYS = ["facet", "load_label", "temperature_label"]
-WELCH = "Welch t over seeds"
-JACKKNIFE = "jackknife over seeds of pairs, Welch t"
+TRIALS = "t over seeds, paired (Scheffé)"
+PAIRS = "jackknife over seeds of pairs, t paired (Scheffé)"
 OWN = "standard error of the measurement, normal"
-CONFIDENCE = 0.95
 ROUNDING = 1e-12
 
 COMPARISON_COLUMNS = (
@@ -26,17 +25,16 @@ COMPARISON_COLUMNS = (
 def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
     """Join two sweeps by facet and labels of load and temperature; return a row per shared quantity and shared cell.
 
-    ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` the root of the sum of the squares of both
-    standard errors, ``low`` and ``high`` its 95% interval, and ``interval`` says how that is made:
+    ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` its standard error, ``low`` and ``high`` its
+    95% interval, and ``interval`` says how that is made:
 
-    - quantities of trials: Welch's t over the seeds of both cells, degrees of freedom by Welch and Satterthwaite;
-      for the logarithm of a mean the standard errors are by the delta method;
-    - quantities of pairs: the same t with jackknife standard errors over seeds, because pairs share seeds;
+    - quantities of trials: Scheffé's t over seeds (`analysis.intervals`), exact for normal seeds from two seeds on;
+    - quantities of pairs: the same over jackknife pseudo-values of seeds, because pairs share seeds; from three seeds on, and
+      rather too wide than too narrow where a pair varies for itself;
     - quantities of whole cells: the measurements' own standard errors, normal.
 
     ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one seed or one pair and so no
-    spread. Every cell is judged by itself: of cells that are equal, one in twenty differs by chance. Seeds are treated as
-    independent between the sweeps.
+    spread. Every cell is judged by itself: of cells that are equal, one in twenty differs by chance.
 
     Raises:
         SweepError: if the axes are not the same fields, or no cell or no quantity is in both.
@@ -54,11 +52,10 @@ def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
         )
     joined = joined[joined["value_a"].notna() & joined["value_b"].notna()]
     interval = joined["quantity"].map({name: _kind(a, name) for name in shared})
-    stderr_a, stderr_b = (joined[f"stderr_{x}"].to_numpy(dtype=float) for x in "ab")
-    n_a, n_b = (joined[f"n_{x}"].to_numpy(dtype=int) for x in "ab")
     difference = (joined["value_b"] - joined["value_a"]).to_numpy(dtype=float)
-    stderr = np.hypot(stderr_a, stderr_b)
-    reach = stderr * _factor(stderr_a, stderr_b, n_a, n_b, (interval == OWN).to_numpy())
+    spreads = _spreads(a, b, joined)
+    stderr = np.array([spread.stderr for spread in spreads])
+    reach = np.array([spread.reach for spread in spreads])
     beyond = np.abs(difference) > np.maximum(reach, _rounding(joined))  # NaN where reach is
     differs = pd.Series(beyond, index=joined.index, dtype=object)
     table = joined.assign(
@@ -122,7 +119,7 @@ def _kind(grid: Grid, name: str) -> str:
     rows = grid.values[grid.values["quantity"] == name]
     if rows["seed_a"].isna().all():
         return OWN
-    return WELCH if rows["seed_b"].isna().all() else JACKKNIFE
+    return TRIALS if rows["seed_b"].isna().all() else PAIRS
 
 
 def _rounding(joined: pd.DataFrame) -> Floats:
@@ -132,21 +129,37 @@ def _rounding(joined: pd.DataFrame) -> Floats:
     return np.asarray(ROUNDING * np.maximum(largest, logarithms))
 
 
-def _factor(
-    stderr_a: Floats,
-    stderr_b: Floats,
-    n_a: npt.NDArray[np.int_],
-    n_b: npt.NDArray[np.int_],
-    normal: npt.NDArray[np.bool_],
-) -> Floats:
-    """Return how many standard errors the interval reaches: the quantile of t with Welch-Satterthwaite degrees of
-    freedom, (v_a + v_b)^2 / (v_a^2/(n_a - 1) + v_b^2/(n_b - 1)), v the squared standard errors; of the normal where said.
-    """
-    v_a, v_b = stderr_a**2, stderr_b**2
-    below = v_a**2 / np.maximum(n_a - 1, 1) + v_b**2 / np.maximum(n_b - 1, 1)
-    freedom = np.where(below > 0, (v_a + v_b) ** 2 / np.where(below > 0, below, 1.0), np.inf)
-    freedom = np.where(normal, np.inf, np.maximum(freedom, 1.0))
-    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, freedom), dtype=float)
+def _spreads(a: Grid, b: Grid, joined: pd.DataFrame) -> list[Spread]:
+    """Return the spread of the difference of every row of the joined table."""
+    names = [str(name) for name in joined["quantity"].unique()]
+    of = [
+        {
+            (name, int(cell)): found
+            for name in names
+            for cell, found in zip(grid.cells["cell"], per_seed(grid, name) or (), strict=False)
+        }
+        for grid in (a, b)
+    ]
+    spreads = []
+    for row in joined.to_dict("records"):
+        name = str(row["quantity"])
+        one, other = (
+            found.get((name, int(row[cell])))
+            for found, cell in zip(of, ("cell_a", "cell_b"), strict=True)
+        )
+        if one is None or other is None:
+            spreads.append(_own(float(row["stderr_a"]), float(row["stderr_b"])))
+        else:
+            spreads.append(of_difference(one, other))
+    return spreads
+
+
+def _own(stderr_a: float, stderr_b: float) -> Spread:
+    """Return the spread of a difference of measurements that bring their own standard errors."""
+    stderr = float(np.hypot(stderr_a, stderr_b))
+    if np.isnan(stderr):
+        return UNKNOWN
+    return Spread(stderr, stderr * float(stats.norm.ppf((1 + CONFIDENCE) / 2)))
 
 
 def _example(grid: Grid) -> str:

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.comparing import compare_grids, one_sided_cells, summary_lines
 from analysis.difference_figures import difference_panels
-from analysis.findings import BOOTSTRAP_SEED
 from analysis.gain import best_per_load, gain_table
 from analysis.gain_figure import gain_figure
 from analysis.grid import Grid
@@ -79,5 +77,4 @@ def compare(
 
 
 def _gains(one: Grid, other: Grid) -> pd.DataFrame:
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    return gain_table(best_per_load(other, GAIN, rng), best_per_load(one, GAIN, rng))
+    return gain_table(best_per_load(other, GAIN), best_per_load(one, GAIN))

@@ -2,6 +2,7 @@
 appendix C, Fig. 13). Pure: grids in, tables out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.aggregation import aggregate
-from analysis.grid import Floats, Grid, by_pair, by_seed
+from analysis.grid import Grid, seeds_of
+from analysis.intervals import SeedValues, of_difference, of_mean, per_seed
 from analysis.quantities import quantity
-from analysis.resampling import draw_counts, pair_means, seed_means
 from phasegrid.errors import SweepError
 
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles: 95%
+NOTHING = SeedValues(np.empty(0), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -23,28 +23,24 @@ class Best:
     """The best of every load of one sweep.
 
     `table`: one row per facet and load with a number: facet, load, load_label, ``best``, ``low`` and ``high`` (95%
-    interval, null without a spread over seeds), ``temperature_label`` where the best is attained, ``n`` seeds there. `draws` (B, rows) are
-    the bests of B resamples.
+    interval, null where none is valid), ``temperature_label`` where the best is attained, ``n`` seeds there. `judged` has, for
+    each row, the numbers that the interval rests on.
     """
 
     table: pd.DataFrame
-    draws: Floats
-
-    @property
-    def known(self) -> npt.NDArray[np.bool_]:
-        """Say which rows have an interval."""
-        return self.table["low"].notna().to_numpy()
+    judged: Sequence[SeedValues]
 
 
-def best_per_load(
-    grid: Grid, name: str, rng: np.random.Generator, resamples: int = RESAMPLES
-) -> Best:
+def best_per_load(grid: Grid, name: str) -> Best:
     """Return the best cell mean of a quantity over the temperatures of every load: the largest, or the smallest where lower
     is better.
 
-    The interval is the percentile bootstrap over seeds: every cell's seeds are drawn anew, and the best temperature is
-    chosen anew. The best of several noisy means is biased towards better, the more so the fewer the seeds; two sweeps with the same
-    temperatures and seeds share that bias, which their difference then loses.
+    The best of several noisy means is biased towards better, so no interval around it is valid if the seeds that chose the
+    temperature also measure it (with the percentile bootstrap or a t over those seeds, intervals of "95%" cover down to 80%).
+    The intervals therefore choose the temperature by the first half of the seeds and measure it on the others: Student's t
+    over those, from three seeds on. They are exact for the mean at a temperature that is chosen so, cover the best of
+    the true means in 91 to 95%, and are null for pairs of seeds, which cannot be halved. A load with a single temperature
+    has nothing to choose: all its seeds count, from two on.
 
     Raises:
         SweepError: for a quantity of which neither more nor less is better.
@@ -53,43 +49,45 @@ def best_per_load(
     if what.better == "none":
         raise SweepError(f"the best {name}: neither more nor less of it is better")
     table = aggregate(grid, [name])
-    means = table["value"].to_numpy(dtype=float)
-    draws = _drawn_means(grid, name, rng, resamples)
+    numbers = per_seed(grid, name) or [NOTHING] * len(table)
+    of_pairs = bool((grid.values["quantity"].eq(name) & grid.values["seed_b"].notna()).any())
     sign = 1.0 if what.better == "higher" else -1.0
-    rows, columns = [], []
+    means = sign * table["value"].to_numpy(dtype=float)
+    first = _first_half(grid)
+    rows, judged = [], []
     for (facet, load), cells in _places(table):
         there = cells[~np.isnan(means[cells])]
         if not len(there):
             continue
-        chosen = there[int(np.argmax(sign * means[there]))]
-        best = sign * (sign * draws[:, there]).max(axis=1)
-        cell = table.iloc[chosen]
-        spread = bool(cell["n"] > 1 and np.ptp(best) > 0)
-        low, high = np.percentile(best, INTERVAL) if spread else (np.nan, np.nan)
+        cell = table.iloc[there[int(np.argmax(means[there]))]]
+        found = _judged([numbers[i] for i in cells], first, sign, of_pairs=of_pairs)
+        reach = of_mean(found).reach
+        centre = found.values.mean() if len(found.values) else np.nan
         rows.append(
             {
                 "facet": facet,
                 "load": cell["load"],
                 "load_label": load,
-                "best": means[chosen],
-                "low": low,
-                "high": high,
+                "best": cell["value"],
+                "low": centre - reach,
+                "high": centre + reach,
                 "temperature_label": cell["temperature_label"],
                 "n": int(cell["n"]),
             }
         )
-        columns.append(best)
+        judged.append(found)
     names = ["facet", "load", "load_label", "best", "low", "high", "temperature_label", "n"]
-    stacked = np.stack(columns, axis=1) if columns else np.empty((resamples, 0))
-    return Best(pd.DataFrame(rows, columns=names), stacked)
+    return Best(pd.DataFrame(rows, columns=names), judged)
 
 
 def gain_table(this: Best, other: Best, *, lower_is_better: bool = False) -> pd.DataFrame:
     """Return the bests of two sweeps side by side, by facet and label of the load, and what `this` gains over `other`.
 
     Columns: facet, load, load_label, then ``best``, ``low``, ``high``, ``temperature_label`` and ``n`` with ``_this`` and ``_other``, and
-    ``gain``, ``gain_low``, ``gain_high``: positive where `this` is better. The interval of the gain is of the differences of
-    independent resamples (null where a sweep has no interval). A load that one sweep alone has keeps its row, without a gain.
+    ``gain``, ``gain_low``, ``gain_high``: positive where `this` is better. The gain is the difference of the bests; its interval
+    is by the method of `phasegrid compare` (`analysis.intervals.of_difference`) over the seeds that did not choose the
+    temperatures (`best_per_load`), so it is about their difference, not around the gain; null where a sweep has too few. A
+    load that one sweep alone has keeps its row, without a gain.
     """
     keys = ["facet", "load_label"]
     joined = this.table.merge(other.table, on=keys, how="outer", suffixes=("_this", "_other"))
@@ -100,22 +98,51 @@ def gain_table(this: Best, other: Best, *, lower_is_better: bool = False) -> pd.
         {tuple(row): i for i, row in enumerate(best.table[keys].itertuples(index=False))}
         for best in (this, other)
     ]
-    lows, highs = [], []
+    ends = []
     for key in joined[keys].itertuples(index=False):
         i, j = (place.get(tuple(key)) for place in places)
-        low, high = np.nan, np.nan
-        if i is not None and j is not None:
-            differences = sign * (this.draws[:, i] - other.draws[:, j])
-            if this.known[i] and other.known[j]:
-                low, high = np.percentile(differences, INTERVAL)
-        lows.append(low)
-        highs.append(high)
-    joined = joined.assign(gain_low=lows, gain_high=highs)
+        one = NOTHING if i is None else this.judged[i]
+        two = NOTHING if j is None else other.judged[j]
+        ends.append(_ends(one, two, sign))
+    joined[["gain_low", "gain_high"]] = np.array(ends, dtype=float).reshape(-1, 2)
     joined["order"] = _order(joined, this, other)
     columns = ["best", "low", "high", "temperature_label", "n"]
     ordered = [f"{column}_{which}" for which in ("this", "other") for column in columns]
     joined = joined.sort_values(["order"], kind="stable", ignore_index=True)
     return joined[["facet", "load", "load_label", *ordered, "gain", "gain_low", "gain_high"]]
+
+
+def _ends(this: SeedValues, other: SeedValues, sign: float) -> tuple[float, float]:
+    reach = of_difference(this, other).reach
+    if np.isnan(reach):
+        return np.nan, np.nan
+    centre = sign * float(this.values.mean() - other.values.mean())
+    return centre - reach, centre + reach
+
+
+def _judged(
+    numbers: Sequence[SeedValues], first: "pd.Index[float]", sign: float, *, of_pairs: bool
+) -> SeedValues:
+    """Return the numbers of the temperature that the first half of the seeds finds best, of the other seeds; of a single
+    temperature, all of them.
+    """
+    measured = [one for one in numbers if len(one.values)]
+    if len(measured) == 1:
+        return measured[0]
+    if of_pairs or not measured:
+        return NOTHING
+    choosing = [one.at(np.isin(one.seeds, first)) for one in measured]
+    means = [sign * one.values.mean() if len(one.values) else -np.inf for one in choosing]
+    best = int(np.argmax(means))
+    if means[best] == -np.inf:
+        return NOTHING
+    return measured[best].at(~np.isin(measured[best].seeds, first))
+
+
+def _first_half(grid: Grid) -> "pd.Index[float]":
+    """Return the seeds that choose: the first half, rounded down, so that three seeds leave two to measure by."""
+    seeds = seeds_of(grid.values)
+    return pd.Index(seeds[: len(seeds) // 2])
 
 
 def _places(table: pd.DataFrame) -> list[tuple[tuple[str, str], npt.NDArray[np.intp]]]:
@@ -124,21 +151,6 @@ def _places(table: pd.DataFrame) -> list[tuple[tuple[str, str], npt.NDArray[np.i
     for i, (facet, load) in enumerate(zip(table["facet"], table["load_label"], strict=True)):
         found.setdefault((str(facet), str(load)), []).append(i)
     return [(place, np.array(rows, dtype=np.intp)) for place, rows in found.items()]
-
-
-def _drawn_means(grid: Grid, name: str, rng: np.random.Generator, resamples: int) -> Floats:
-    """Return the cell means (B, C) of resamples; those of whole cells, which have no seeds, as they are."""
-    rows = grid.values[grid.values["quantity"] == name]
-    if rows["seed_a"].isna().all():
-        whole = aggregate(grid, [name])["value"].to_numpy(dtype=float)
-        return np.asarray(np.broadcast_to(whole, (resamples, len(whole))))
-    if rows["seed_b"].isna().all():
-        trials = by_seed(grid.values, name, grid.cells)
-        return seed_means(trials, draw_counts(trials, resamples, rng))
-    pairs = by_pair(grid.values, name, grid.cells)
-    there = ~np.isnan(pairs)
-    involved = np.where((there | there.transpose(0, 2, 1)).any(axis=2), 0.0, np.nan)
-    return pair_means(pairs, draw_counts(involved, resamples, rng))
 
 
 def _order(joined: pd.DataFrame, this: Best, other: Best) -> npt.NDArray[np.int_]:

@@ -121,7 +121,7 @@ def _points(
         [(a, b) for name in columns for a, b in zip(x, there[name], strict=True) if pd.notna(b)]
     )
     ax.autoscale_view()
-    # Not error bars: the best of resampled seeds is biased, so an interval may lie beside its own point.
+    # Not error bars: the best of all seeds is biased, so an interval of other seeds may lie beside its point.
     for place, *ends in zip(x, there[low], there[high], strict=True):
         ax.plot(
             [place, place],
@@ -165,4 +165,5 @@ def _axes(ax: Axes, axis: Axis) -> None:
 
 
 def _bars(rows: pd.DataFrame, column: str) -> str:
-    return "bars: 95% over seeds" if rows[column].notna().any() else "no spread known"
+    known = rows[column].notna().any()
+    return "bars: 95% over other seeds" if known else "no valid interval"

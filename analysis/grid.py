@@ -82,7 +82,7 @@ def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     S counts every seed of `values` in ascending order, the same for every quantity.
     """
     rows = _numbers(values, quantity, cells)
-    seeds = _seeds(values)
+    seeds = _seed_index(values)
     array = np.full((len(cells), len(seeds)), np.nan)
     array[_positions(rows["cell"], cells["cell"]), seeds.get_indexer(pd.Index(rows["seed_a"]))] = (
         rows["value"]
@@ -97,7 +97,7 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     """
     rows = _numbers(values, quantity, cells)
     rows = rows[rows["seed_a"] != rows["seed_b"]]
-    seeds = _seeds(values)
+    seeds = _seed_index(values)
     array = np.full((len(cells), len(seeds), len(seeds)), np.nan)
     where = (
         _positions(rows["cell"], cells["cell"]),
@@ -106,6 +106,11 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     )
     array[where] = rows["value"]
     return array
+
+
+def seeds_of(values: pd.DataFrame) -> Floats:
+    """Return the seeds that `by_seed` and `by_pair` count, ascending: (S,)."""
+    return _seed_index(values).to_numpy()
 
 
 def _numbers(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +122,7 @@ def _numbers(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> pd.Dat
     return values[wanted]
 
 
-def _seeds(values: pd.DataFrame) -> "pd.Index[float]":
+def _seed_index(values: pd.DataFrame) -> "pd.Index[float]":
     seeds = pd.concat([values["seed_a"], values["seed_b"]]).dropna()
     found: pd.Index[float] = pd.Index(np.unique(seeds.to_numpy(dtype=float)), dtype="float64")
     return found

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.findings import BOOTSTRAP_SEED, Findings
+from analysis.findings import Findings
 from analysis.gain import best_per_load, gain_table
 from analysis.gain_figure import gain_figure
 from analysis.grid import Grid
@@ -155,10 +154,9 @@ def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing |
     if ours is None or theirs is None:
         lacking = found.grid.sweep if ours is None else args.against
         return None, [f"{args.quantity} is not measured yet in {lacking}"]
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
     table = gain_table(
-        best_per_load(found.grid, ours, rng),
-        best_per_load(against, theirs, rng),
+        best_per_load(found.grid, ours),
+        best_per_load(against, theirs),
         lower_is_better=what.better == "lower",
     )
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from analysis.aggregation import aggregate
 from analysis.comparing import (
-    JACKKNIFE,
     OWN,
-    WELCH,
+    PAIRS,
+    TRIALS,
     compare_grids,
     one_sided_cells,
     summary_lines,
@@ -40,14 +40,25 @@ def of(comparison: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return comparison[comparison["quantity"] == quantity].reset_index(drop=True)
 
 
-def test_intervals_of_trials_are_welchs(make_grid: MakeGrid) -> None:
-    a, b = make_grid(seeds=4, noise=0.05), make_grid(seeds=6, noise=0.2)
+def test_intervals_of_trials_are_those_of_the_paired_t(make_grid: MakeGrid) -> None:
+    a, b = make_grid(seeds=4, noise=0.05), make_grid(seeds=4, noise=0.2)
     found = of(compare_grids(a, b), "test_accuracy")
     one, other = (by_seed(grid.values, "test_accuracy", grid.cells) for grid in (a, b))
     for i, row in enumerate(found.to_dict("records")):
-        welch = stats.ttest_ind(other[i], one[i], equal_var=False).confidence_interval(0.95)
-        assert (row["low"], row["high"]) == pytest.approx((welch.low, welch.high), rel=1e-9)
-    assert set(found["interval"]) == {WELCH}
+        paired = stats.ttest_rel(other[i], one[i]).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((paired.low, paired.high), rel=1e-9)
+    assert set(found["interval"]) == {TRIALS}
+
+
+def test_other_numbers_of_seeds_give_scheffes_interval(make_grid: MakeGrid) -> None:
+    a, b = make_grid(seeds=4, noise=0.05), make_grid(seeds=6, noise=0.2)
+    found = of(compare_grids(a, b), "test_accuracy")
+    x, y = (by_seed(grid.values, "test_accuracy", grid.cells) for grid in (a, b))
+    d = x - np.sqrt(4 / 6) * y[:, :4] + y[:, :4].sum(axis=1, keepdims=True) / np.sqrt(24)
+    d -= y.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["difference"], -d.mean(axis=1))
+    reach = stats.t.ppf(0.975, 3) * d.std(axis=1, ddof=1) / 2
+    np.testing.assert_allclose(found["high"] - found["difference"], reach)
     assert (set(found["n_a"]), set(found["n_b"])) == ({4}, {6})
 
 
@@ -61,17 +72,19 @@ def test_the_difference_is_b_minus_a_and_is_seen_where_it_is_large(make_grid: Ma
 
 
 def test_a_difference_of_logarithms_has_the_error_of_logarithms(make_grid: MakeGrid) -> None:
-    a, b = make_grid(), make_grid(seeds=6)
+    a, b = make_grid(), make_grid(noise=0.2)
     found = of(compare_grids(a, b), "trace")
     tables = [aggregate(grid, ["trace"]) for grid in (a, b)]
     np.testing.assert_allclose(found["difference"], tables[1]["value"] - tables[0]["value"])
-    np.testing.assert_allclose(found["stderr"], np.hypot(*(t["stderr"] for t in tables)))
+    x, y = (by_seed(grid.values, "trace", grid.cells) for grid in (a, b))
+    relative = y / y.mean(axis=1, keepdims=True) - x / x.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["stderr"], relative.std(axis=1, ddof=1) / 2)
 
 
 def test_pairs_have_jackknife_errors_and_one_pair_has_no_verdict(make_grid: MakeGrid) -> None:
     found = compare_grids(make_grid(), make_grid())
     cka, mc = of(found, "cka"), of(found, "mode_connectivity")
-    assert set(cka["interval"]) == {JACKKNIFE}
+    assert set(cka["interval"]) == {PAIRS}
     assert cka["differs"].notna().all()
     assert mc["differs"].isna().all()
     assert mc["low"].isna().all()

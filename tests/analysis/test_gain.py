@@ -7,19 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from scipy import stats
 
 from analysis.aggregation import aggregate
+from analysis.comparing import compare_grids
 from analysis.gain import Best, best_per_load, gain_table
 from analysis.gain_figure import gain_figure
-from analysis.grid import Grid
+from analysis.grid import Grid, by_seed
 from analysis.quantities import QUANTITIES
 from phasegrid.errors import SweepError
 
 MakeGrid = Callable[..., Grid]
 
 
-def best(grid: Grid, name: str = "test_accuracy", seed: int = 0) -> Best:
-    return best_per_load(grid, name, np.random.default_rng(seed), resamples=400)
+def best(grid: Grid, name: str = "test_accuracy") -> Best:
+    return best_per_load(grid, name)
 
 
 def raised(grid: Grid, points: float) -> Grid:
@@ -46,12 +48,43 @@ def test_the_best_loss_is_the_smallest(make_grid: MakeGrid) -> None:
     assert table["best"].to_dict() == means.to_dict()
 
 
-def test_one_temperature_has_the_bootstrap_interval_of_a_mean(make_grid: MakeGrid) -> None:
-    grid = make_grid([["II"] * 4], temperatures=[16], seeds=30)
+def test_one_temperature_has_the_interval_of_a_mean(make_grid: MakeGrid) -> None:
+    grid = make_grid([["II"] * 4], temperatures=[16], seeds=3)
     table = best(grid).table
     error = aggregate(grid, ["test_accuracy"])["stderr"].to_numpy()
     half = (table["high"] - table["low"]).to_numpy() / 2
-    np.testing.assert_allclose(half, 1.96 * error, rtol=0.2)  # 400 draws: ends within 10%
+    np.testing.assert_allclose(half, stats.t.ppf(0.975, 2) * error)
+    np.testing.assert_allclose((table["high"] + table["low"]) / 2, table["best"])
+
+
+def test_the_seeds_that_choose_the_temperature_do_not_measure_it(make_grid: MakeGrid) -> None:
+    grid = make_grid(seeds=5, noise=0.3)
+    table = best(grid).table
+    trials = by_seed(grid.values, "test_accuracy", grid.cells)
+    for load, row in zip(("4", "16", "64", "256"), table.to_dict("records"), strict=True):
+        here = trials[(grid.cells["load_label"] == load).to_numpy()]
+        kept = here[here[:, :2].mean(axis=1).argmax(), 2:]
+        assert (row["low"] + row["high"]) / 2 == pytest.approx(kept.mean())
+
+
+@pytest.mark.parametrize(("seeds", "known"), [(1, False), (2, False), (3, True)])
+def test_choosing_and_measuring_takes_three_seeds(
+    make_grid: MakeGrid, seeds: int, known: bool
+) -> None:
+    grid = make_grid(seeds=seeds)
+    assert set(best(grid).table["low"].notna()) == {known}
+    assert set(gain_table(best(grid), best(grid))["gain_low"].notna()) == {known}
+
+
+def test_a_gain_at_a_single_temperature_is_the_difference_that_compare_gives(
+    make_grid: MakeGrid,
+) -> None:
+    a, b = (make_grid([["II"] * 4], temperatures=[16], seeds=n, noise=0.1) for n in (2, 3))
+    gains = gain_table(best(b), best(a))
+    compared = compare_grids(a, b)
+    compared = compared[compared["quantity"] == "test_accuracy"]
+    for ours, theirs in (("gain", "difference"), ("gain_low", "low"), ("gain_high", "high")):
+        np.testing.assert_allclose(gains[ours], compared[theirs])
 
 
 def test_pairs_and_whole_cells_have_bests_too(make_grid: MakeGrid) -> None:
@@ -69,15 +102,10 @@ def test_pairs_and_whole_cells_have_bests_too(make_grid: MakeGrid) -> None:
         num_trials=4,
     )
     grid = replace(grid, values=pd.concat([rows, whole], ignore_index=True))
-    assert best(grid, "bleu").known.all()
+    assert best(grid, "bleu").table["low"].isna().all()
     cells = best(grid, "test_ece").table
     assert set(cells["best"]) == {0.5}
     assert cells["low"].isna().all()
-
-
-def test_a_single_seed_has_no_interval(make_grid: MakeGrid) -> None:
-    found = best(make_grid(seeds=1))
-    assert not found.known.any()
 
 
 def test_a_cell_without_better_is_refused(make_grid: MakeGrid) -> None:
@@ -87,8 +115,8 @@ def test_a_cell_without_better_is_refused(make_grid: MakeGrid) -> None:
 
 def test_the_gain_is_the_difference_with_its_interval(make_grid: MakeGrid) -> None:
     grid = make_grid()
-    table = gain_table(best(raised(grid, 3.0)), best(grid, seed=1))
-    np.testing.assert_allclose(table["gain"], 3.0)
+    table = gain_table(best(raised(grid, 3.0)), best(make_grid(seeds=5)))
+    np.testing.assert_allclose(table["gain"], table["best_this"] - table["best_other"])
     assert (table["gain_low"] < 3.0).all()
     assert (table["gain_high"] > 3.0).all()
 
@@ -110,10 +138,6 @@ def test_loads_of_one_sweep_alone_keep_a_row_without_a_gain(make_grid: MakeGrid)
     assert list(table["load_label"]) == ["4", "16", "64", "256"]
     assert table["gain"].isna().tolist() == [False, False, False, True]
     assert table["best_other"].isna().tolist() == [False, False, False, True]
-
-
-def test_the_same_seed_gives_the_same_intervals(make_grid: MakeGrid) -> None:
-    pd.testing.assert_frame_equal(best(make_grid()).table, best(make_grid()).table)
 
 
 def drawn(table: pd.DataFrame) -> tuple[Axes, Axes]:
