@@ -14,6 +14,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
+from phasegrid.executors import Place
 from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.models.building import build_model
@@ -54,10 +55,10 @@ class Bench:
         store: Store,
         device: torch.device,
         trials: Mapping[str, Trial],
-        shared_data: str | None = None,
+        place: Place,
     ) -> None:
         self.store, self.device, self.trials = store, device, trials
-        self.shared_data = shared_data
+        self.place = place
         self._models: dict[str, tuple[nn.Module, Seal]] = {}
         self._looked_at: set[str] = set()
         self._outcomes: dict[str, str] = {}
@@ -72,7 +73,7 @@ class Bench:
         return self._outcomes[key] == "diverged"
 
     def data(self, key: str) -> Dataset:
-        return dataset_of(self.trials[key].dataset, self.device, self.shared_data)
+        return dataset_of(self.trials[key].dataset, self.device, self.place.shared_data)
 
     def model(self, key: str) -> nn.Module:
         if key not in self._models:
@@ -165,7 +166,8 @@ class Bench:
             **metric_fields(job, metric, {key: self.trials[key].seed for key in job.trials}),
             "outcome": outcome,
             "reason": reason,
-            **provenance(self.device.type),
+            "code_digest": self.place.code.get(("metric", job.metric.name)),
+            **provenance(self.device.type, self.place.user),
             "created_at": datetime.now(UTC),
             "seconds": seconds,
         }

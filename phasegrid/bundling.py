@@ -1,4 +1,5 @@
-"""What a submitted run needs from this machine, as one small zip: the sweep, what it extends, plug-in files it names.
+"""What a submitted run needs from this machine, as one small zip: the sweep, what it extends, plug-in files it names with the
+local modules that they import, and the commit that these are of.
 
 phasegrid itself and the data are expected on the cluster; with `with_code` the tracked files of phasegrid's own checkout go
 along, with the name of its commit, and are imported instead. Files keep their places relative to each other, below
@@ -18,9 +19,10 @@ from pathlib import Path, PurePosixPath
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.plugins import plugin_file
-from phasegrid.provenance import COMMIT_FILE, commit_record
-from phasegrid.sweep import Sweep
+from phasegrid.provenance import COMMIT_FILE, commit_record, user_commit_record
+from phasegrid.sweep import Sweep, user_files
 from phasegrid.tokens import known_tokens
+from phasegrid.user_code import USER_COMMIT_FILE
 from phasegrid.yaml_source import Node, read_file, read_text
 
 MAX_BYTES = 100_000_000  # a bundle is for code and settings; Ray keeps it in the memory of the head
@@ -64,7 +66,8 @@ def make_bundle(
     files = {f"{FOLDER}/{_relative(file, root)}": real for file, real in sources.files.items()}
     for real in sources.plugins:  # where workers look, whose copy of the bundle may be elsewhere
         files.setdefault(real.name, real)
-    made: dict[str, bytes] = {}
+    _add_modules(sweep, files)
+    made = {USER_COMMIT_FILE: user_commit_record(user_files(sweep))}
     notes = list(_notes(sweep))
     if code is not None:
         files |= {name: code / name for name in tracked_files(code)}
@@ -143,6 +146,18 @@ def _add_plugins(own: Path, overrides: Sequence[str], sources: _Sources) -> None
         sources.add(_join(own.parent, source), real)
         if real not in sources.plugins:
             sources.plugins.append(real)
+
+
+def _add_modules(sweep: Sweep, files: dict[str, Path]) -> None:
+    """Add the local modules that plug-in files import, where a run in a bundle imports from: its root."""
+    for one in sweep.code:
+        if not _PLUGIN.fullmatch(one.name):
+            continue  # a package, which is to be installed there
+        for name, real in one.code.paths.items():
+            if files.setdefault(name, real) != real:
+                raise SweepError(
+                    f"bundling {one.shown}: {files[name]} and {real} are both imported as {name}; rename one"
+                )
 
 
 def _texts(node: Node) -> Iterator[str]:

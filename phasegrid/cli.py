@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from phasegrid import cli_remote, cli_store
-from phasegrid.cli_options import AsJson, Home, Settings, Storage, SweepFile, load, open_store, talk
+from phasegrid.cli_options import (
+    AcceptChangedCode,
+    AsJson,
+    Home,
+    Settings,
+    Storage,
+    SweepFile,
+    load,
+    open_store,
+    talk,
+)
 from phasegrid.errors import PhasegridError, StoreError, exit_code
 
 if TYPE_CHECKING:
@@ -121,6 +131,7 @@ def run(
         Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    accept_changed_code: AcceptChangedCode = False,
 ) -> None:
     """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
     from phasegrid.driver import driver_of, submission_id
@@ -131,7 +142,9 @@ def run(
         driver.sweep = loaded.name
         store = open_store(storage or loaded.storage or "results", create=True)
         where = Where(serial, address, max_in_flight, num_cpus, device, strategy)
-        driver.code, new = run_sweep(loaded, store, where, talk, quiet, limit, driver.stop)
+        driver.code, new = run_sweep(
+            loaded, store, where, talk, quiet, limit, driver.stop, accept_changed_code
+        )
         if plot and driver.code in (0, 1):
             folder = figures_folder(loaded.name, figures)
             drawn = [] if new else sorted(folder.glob("*.png"))

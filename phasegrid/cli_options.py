@@ -21,6 +21,13 @@ Storage = Annotated[
     str | None,
     typer.Option(help="Folder or URL of the store (default: the sweep's, else results)."),
 ]
+AcceptChangedCode = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-code",
+        help="Plug-ins that changed under the same name and version give the same numbers.",
+    ),
+]
 Home = Annotated[str, typer.Option("--storage", help="Folder or URL of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phasegrid.cli_options import AsJson, Home, Settings, Storage, SweepFile, load, open_store, say
+from phasegrid.cli_options import (
+    AcceptChangedCode,
+    AsJson,
+    Home,
+    Settings,
+    Storage,
+    SweepFile,
+    load,
+    open_store,
+    say,
+)
 from phasegrid.errors import ClusterError, StoreError, SweepError
 
 if TYPE_CHECKING:
@@ -69,6 +79,7 @@ def submit(
     max_in_flight: MaxInFlight = None,
     device: Device = None,
     limit: Limit = None,
+    accept_changed_code: AcceptChangedCode = False,
 ) -> None:
     """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return."""
     from phasegrid import remote
@@ -78,6 +89,10 @@ def submit(
     loaded = load(sweep, settings)
     url = remote.checked_storage(storage or loaded.storage or "results", shared_storage)
     options = _given({"--max-in-flight": max_in_flight, "--device": device, "--limit": limit})
+    if accept_changed_code:
+        options.append("--accept-changed-code")
+    else:
+        _refuse_changed_code(loaded, url)
     bundle = _bundle(sweep, loaded, settings or [], with_code)
     submission_id = draw_id(name or loaded.name, datetime.now(UTC))
     command = remote.run_command(python, bundle.sweep, url, settings or [], options)
@@ -223,6 +238,19 @@ def _given(options: dict[str, int | str | None]) -> list[str]:
     """Return the options that were given, as they stand on a command line."""
     pairs = [(name, str(value)) for name, value in options.items() if value is not None]
     return [text for pair in pairs for text in pair]
+
+
+def _refuse_changed_code(loaded: "Sweep", url: str) -> None:
+    """Refuse here what the run would refuse, if the store is seen from here."""
+    from phasegrid.code_changes import find_changes, refuse_changes
+
+    if not loaded.code:
+        return
+    try:
+        store = open_store(url)
+    except StoreError:
+        return
+    refuse_changes(find_changes(store, loaded.code), store)
 
 
 def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -> "Bundle":

@@ -1,6 +1,6 @@
 """Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone GPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -16,7 +16,8 @@ class Place:
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the part of a GPU's memory that
     the pack may take. `shared_data` names the folder of each node where processes share data sets (see `node_folder`).
-    `timeout_s` is that of `RunOptions`. Declared here, where no torch is: a process that only hands out packs need not import it.
+    `timeout_s` is that of `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the run began, `user`
+    the commit of its repository. Declared here, where no torch is: a process that only hands out packs need not import it.
     """
 
     device: str | None = None
@@ -26,6 +27,8 @@ class Place:
     gpu_share: float = 1.0
     shared_data: str | None = None
     timeout_s: float | None = None
+    code: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    user: tuple[str | None, bool | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)

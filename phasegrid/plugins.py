@@ -12,13 +12,12 @@ inherit, then in the current folder.
 """
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +26,10 @@ from typing import Literal, TypeAlias
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import DatasetKind, Metric, Model
 from phasegrid.errors import SweepError
+from phasegrid.jobs import text_key
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
+from phasegrid.user_code import Code, code_of_file, code_of_module
 
 Kind: TypeAlias = Literal["model", "dataset", "metric"]
 Declaration: TypeAlias = Model | DatasetKind | Metric
@@ -41,10 +42,27 @@ _GROUPS: dict[Kind, str] = {
     "metric": "phasegrid.metrics",
 }
 _TYPES: dict[Kind, type] = {"model": Model, "dataset": DatasetKind, "metric": Metric}
+_FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many")
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """A plug-in file as it was imported: a later edit changes neither until it is imported again."""
+
+    module: ModuleType
+    code: Code
+
+
+_FILES: dict[Path, _Imported] = {}
+_MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
+_CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
 
 
 def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
     """Return the declaration that `name` refers to; a relative file is looked for in `folder` first.
+
+    With `folder` a sweep is being read: a file, or a local module that it imports, that was edited since it was imported is
+    imported again. Without, a job is being done, with the code that this process has.
 
     Raises:
         SweepError: if there is none, it cannot be imported, or it is of another kind.
@@ -85,6 +103,41 @@ def resolve_metric(name: str, folder: Path | None = None) -> Metric:
     found = resolve("metric", name, folder)
     assert isinstance(found, Metric)
     return found
+
+
+def code_of(kind: Kind, name: str, folder: Path | None = None) -> Code | None:
+    """Return the code of the plug-in that `name` refers to, as this process imported it; None for what is built in.
+
+    Raises:
+        SweepError: as `resolve`.
+    """
+    if name in _built_in(kind):
+        return None
+    declared = resolve(kind, name, folder)
+    texts = [getattr(declared, field, None) for field in _FUNCTIONS]
+    also = [text.partition(":")[0] for text in texts if isinstance(text, str)]
+    file = plugin_file(name, folder)
+    if file is not None:
+        imported = _FILES[file]
+        place = (kind, name, f"{file} {imported.code.contents}")
+        if place not in _CODES:
+            _CODES[place] = code_of_file(file, also) if also else imported.code
+        return _CODES[place]
+    place = (kind, name, "")
+    if place not in _CODES:
+        points = [point.value for point in _points(kind) if point.name == name]
+        _CODES[place] = code_of_module((points or [name])[0].partition(":")[0].strip(), also)
+    return _CODES[place]
+
+
+def code_digests(names: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], str]:
+    """Return the digest of each plug-in of these kinds and names, as this process imported it.
+
+    Raises:
+        SweepError: if one is not there, or cannot be imported.
+    """
+    found = {(kind, name): code_of(kind, name) for kind, name in names}
+    return {place: code.digest for place, code in found.items() if code is not None}
 
 
 def identity(name: str) -> str:
@@ -162,9 +215,11 @@ def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
     if file is None and _is_file(source):
         raise SweepError(f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}")
     try:
-        module = _import_file(file) if file is not None else importlib.import_module(source)
+        module = _import(source, file, anew=folder is not None)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise SweepError(f"{kind} {name!r} cannot be imported: {_brief(error)}") from error
+        raise SweepError(
+            f"{kind} {name!r} cannot be imported: {_brief(error)}{_where_from(error, file)}"
+        ) from error
     if not hasattr(module, attribute):
         names = [key for key in vars(module) if not key.startswith("_")]
         raise SweepError(
@@ -174,12 +229,30 @@ def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
     return found
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Import a file under a name made of its path and contents: once per process, again after an edit."""
-    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
-    name = f"phasegrid_plugin_{path.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
+def _import(source: str, file: Path | None, anew: bool) -> ModuleType:
+    return importlib.import_module(source) if file is None else _import_file(file, anew)
+
+
+def _where_from(error: BaseException, file: Path | None) -> str:
+    """Say how a module beside a plug-in file can be imported, if that is what is missing."""
+    if file is None or not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    beside = file.parent / error.name.partition(".")[0]
+    if not (beside.is_dir() or beside.with_suffix(".py").is_file()):
+        return ""
+    return f"; it is beside {file.name}: put its folder {file.parent} on PYTHONPATH"
+
+
+def _import_file(path: Path, anew: bool) -> ModuleType:
+    """Import a file under a name made of its path and contents: once a process, again after an edit if `anew`."""
+    known = _FILES.get(path)
+    if known is not None and not anew:
+        return known.module
+    code = code_of_file(path)
+    if known is not None and known.code.contents == code.contents:
+        return known.module
+    _forget_edited(code)
+    name = f"phasegrid_plugin_{path.stem}_{text_key(f'{path} {code.contents}')[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -190,7 +263,17 @@ def _import_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _FILES[path] = _Imported(module, code)
     return module
+
+
+def _forget_edited(code: Code) -> None:
+    """Have the local modules of a plug-in imported again where one of them was edited."""
+    if any(_MODULES.get(name, contents) != contents for name, contents in code.modules.items()):
+        for name in code.modules:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+    _MODULES.update(code.modules)
 
 
 def _is_file(source: str) -> bool:

@@ -1,19 +1,24 @@
-"""What produced a row: host, device, versions, the commit of phasegrid. No user names, paths or environment."""
+"""What produced a row: host, device, versions, the commits of phasegrid and of its user. No user names, paths or environment."""
 
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from phasegrid import __version__
+from phasegrid.user_code import USER_COMMIT_FILE
 
 COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere without its .git
 
 
-def provenance(device: str) -> dict[str, str | bool | None]:
-    """Return the columns that every row of a result carries, for work done on `device` in this process.
+def provenance(
+    device: str, user: tuple[str | None, bool | None] = (None, None)
+) -> dict[str, str | bool | None]:
+    """Return the columns that every row of a result carries, for work done on `device` in this process; `user` is what
+    `user_commit` said where the run began.
 
     `git_commit` and `git_dirty` (tracked files changed) are those of phasegrid's own checkout, or of the one whose files were
     sent here (`commit_record`), None where it is installed without one. They are looked up once per process: an edit after that
@@ -27,13 +32,35 @@ def provenance(device: str) -> dict[str, str | bool | None]:
         "git_commit": commit,
         "git_dirty": dirty,
         "torch_version": _torch_version(),
+        "user_git_commit": user[0],
+        "user_git_dirty": user[1],
     }
 
 
 def commit_record(checkout: Path) -> bytes:
     """Return what goes along, as `COMMIT_FILE`, with the tracked files of a checkout."""
-    commit, dirty = _checkout(checkout)
-    return json.dumps({"git_commit": commit, "git_dirty": dirty}).encode()
+    return _record(*_checkout(checkout))
+
+
+def user_commit(files: Sequence[Path]) -> tuple[str | None, bool | None]:
+    """Return the commit of the repository that the first of a user's files is in, and whether a tracked file of it, or one of
+    `files`, is not as committed; None of each where there is no repository, or no git."""
+    if not files:
+        return None, None
+    for folder in files[0].absolute().parents:
+        if (folder / USER_COMMIT_FILE).is_file():
+            return _sent(folder / USER_COMMIT_FILE)
+        if (folder / ".git").exists():
+            commit, dirty = _state(folder)
+            inside = [str(file.absolute()) for file in files if folder in file.absolute().parents]
+            listed = _git(folder, "ls-files", "--error-unmatch", "--", *inside)
+            return commit, None if dirty is None else dirty or listed is None
+    return None, None
+
+
+def user_commit_record(files: Sequence[Path]) -> bytes:
+    """Return what goes along, as `USER_COMMIT_FILE`, with the files of a sweep."""
+    return _record(*user_commit(files))
 
 
 @cache
@@ -49,6 +76,10 @@ def _checkout(folder: Path) -> tuple[str | None, bool | None]:
     """Return commit and dirtiness of the checkout whose root is `folder`; never those of one further up."""
     if not (folder / ".git").exists():
         return _sent(folder / COMMIT_FILE)
+    return _state(folder)
+
+
+def _state(folder: Path) -> tuple[str | None, bool | None]:
     commit = _git(folder, "rev-parse", "HEAD")
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
     if commit is None or status is None:
@@ -56,19 +87,24 @@ def _checkout(folder: Path) -> tuple[str | None, bool | None]:
     return commit, status != ""
 
 
+def _record(commit: str | None, dirty: bool | None) -> bytes:
+    return json.dumps({"git_commit": commit, "git_dirty": dirty}).encode()
+
+
 def _sent(record: Path) -> tuple[str | None, bool | None]:
-    """Return what `commit_record` said, None of each where there is none."""
+    """Return what a record of a commit says, None of each where there is none that can be read."""
     try:
         known = json.loads(record.read_bytes())
-    except FileNotFoundError:
+        return known["git_commit"], known["git_dirty"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None, None
-    return known["git_commit"], known["git_dirty"]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            # A repository's own settings could name a program to run.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=20,

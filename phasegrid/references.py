@@ -5,6 +5,7 @@ from pathlib import Path
 from phasegrid import plugins
 from phasegrid.declare import DatasetKind, Metric, Model
 from phasegrid.errors import SweepError
+from phasegrid.sweep_types import UserCode
 
 
 class References:
@@ -14,6 +15,12 @@ class References:
         self._folder = folder
         self._found: dict[tuple[plugins.Kind, str], plugins.Declaration] = {}
         self._files: dict[str, Path] = {}
+        self._code: list[UserCode] = []
+
+    @property
+    def code(self) -> tuple[UserCode, ...]:
+        """The plug-ins among what was found, with their code."""
+        return tuple(self._code)
 
     def model(self, name: str) -> Model:
         """Return a model family, or raise `SweepError`."""
@@ -38,7 +45,14 @@ class References:
         if key not in self._found:
             self._found[key] = plugins.resolve(kind, name, self._folder)
             self._remember(name)
+            self._keep_code(kind, name, self._found[key].version)
         return self._found[key]
+
+    def _keep_code(self, kind: plugins.Kind, name: str, version: int) -> None:
+        code = plugins.code_of(kind, name, self._folder)
+        if code is not None:
+            shown = name.rpartition(":")[0] or name
+            self._code.append(UserCode(kind, plugins.identity(name), version, shown, code))
 
     def _remember(self, name: str) -> None:
         file = plugins.plugin_file(name, self._folder)

@@ -21,7 +21,7 @@ from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Trial, canonical_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _FLOATS = pa.list_(pa.field("element", pa.float64()))
 _TYPES: dict[str, pa.DataType] = {
@@ -52,6 +52,8 @@ _PROVENANCE = {
     "git_commit": "string",
     "git_dirty": "bool",
     "torch_version": "string",
+    "user_git_commit": "string",
+    "user_git_dirty": "bool",
 }
 
 _RECIPE = {
@@ -113,6 +115,8 @@ TRIALS = _schema(
     pack_size="int64",
     strategy="string",
     checkpoint_sha256="string",
+    dataset_code_digest="string",
+    model_code_digest="string",
     **_PROVENANCE,
 )
 
@@ -176,6 +180,7 @@ _METRIC = {
     "seed_b": "int64",
     "outcome": "string",
     "reason": "string",
+    "code_digest": "string",
 }
 
 TABLES: dict[str, pa.Schema] = {

@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -16,7 +16,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from phasegrid import cost, memory, node_folder
+from phasegrid import code_changes, cost, memory, node_folder
 from phasegrid.console import Watch
 from phasegrid.errors import ClusterError, DataError, StoreError
 from phasegrid.executors import Ending, Executor, Place, Serial
@@ -26,10 +26,11 @@ from phasegrid.overview import job_names, learn_costs, stored_keys, tally
 from phasegrid.packing import shape_packs, split_heavy
 from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
+from phasegrid.provenance import user_commit
 from phasegrid.records import job_rows, plan_rows
 from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
-from phasegrid.sweep import Sweep
+from phasegrid.sweep import Sweep, user_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,16 @@ def run_sweep(
     quiet: bool,
     limit: int | None,
     stop: Stop | None = None,
+    accept_changed_code: bool = False,
 ) -> tuple[int, bool]:
     """Do what is missing of a sweep, until a `stop` that others may ask for; return the exit code and whether there is
-    something new to draw."""
+    something new to draw.
+
+    Raises:
+        SweepError: if the store holds results of other code under the name and version of a plug-in, unless these are accepted.
+    """
     stop = stop or Stop()
+    _settle_code(sweep, store, accept_changed_code, console)
     plan = make_plan(sweep)
     has_new_figures = _keep_plan(store, sweep, plan)
     stored = stored_keys(store, metric_names(plan))
@@ -82,6 +89,17 @@ def run_sweep(
             _count_published(progress, store)
     code = _conclude(progress, stop, limit, plan, store, console)
     return code, has_new_figures or progress.counts.stored > 0
+
+
+def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> None:
+    """Refuse, or accept for good, plug-ins that are not those of stored rows; have the store know those of this sweep."""
+    changes = code_changes.find_changes(store, sweep.code)
+    if not accept:
+        code_changes.refuse_changes(changes, store)
+    code_changes.accept_changes(store, changes)
+    for change in changes:
+        console.print(f"accepted: {change}", markup=False, highlight=False, soft_wrap=True)
+    code_changes.keep_code(store, sweep.code)
 
 
 def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
@@ -139,7 +157,7 @@ def _executor(
         _refuse_bad_data([problem for problem in tried if problem])
         if sweep.run.timeout_s is not None:
             console.print("note: run.timeout_s needs Ray; --serial ends nothing that stands still")
-        yield _serial(store, where, stop)
+        yield _serial(sweep, store, where, stop)
         return
     with _on_ray(sweep, store, where, console, packs, plan) as executor:
         yield executor
@@ -171,6 +189,7 @@ def _on_ray(
         threads = max(1, int(sweep.resources.num_cpus))
         timeout_s = sweep.run.timeout_s
         place = Place(where.device, threads, where.strategy, shared_data=run, timeout_s=timeout_s)
+        place = _with_origin(place, sweep)
         most = where.max_in_flight or sweep.run.max_in_flight
         undecided = sweep.resources.num_gpus is None and where.device in (None, "cuda")
         share_of = _gpu_shares(on_ray.gpu_bytes() if undecided else None, plan)
@@ -204,12 +223,18 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
         raise DataError("\n".join(problems))
 
 
-def _serial(store: Store, where: Where, stop: Stop) -> Serial:
+def _with_origin(place: Place, sweep: Sweep) -> Place:
+    """Have a place know which code, and of which commit, its rows are made by."""
+    code = {(str(one.kind), one.name): one.code.digest for one in sweep.code}
+    return replace(place, code=code, user=user_commit(user_files(sweep)))
+
+
+def _serial(sweep: Sweep, store: Store, where: Where, stop: Stop) -> Serial:
     from phasegrid.allocating import keep_freed_memory
     from phasegrid.work import do
 
     keep_freed_memory()
-    place = Place(where.device, where.num_cpus or 1, where.strategy)
+    place = _with_origin(Place(where.device, where.num_cpus or 1, where.strategy), sweep)
 
     def do_here(pack: Pack) -> list[Outcome]:
         return do(pack, store, place, lambda: stop.why is not None)

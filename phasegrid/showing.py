@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from phasegrid import cost
+from phasegrid import code_changes, cost
 from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.forecasting import Forecast, Span, forecast
@@ -37,10 +37,14 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     corrections = learn_costs(store, plan) if store else cost.Corrections()
     found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE)
     stale = _stale(plan, store) if store else []
+    changes = code_changes.find_changes(store, sweep.code) if store else []
     tallies = tally(plan, stored)
     if as_json:
-        return json.dumps(_plan_record(sweep, plan, tallies, found, stale), indent=2)
+        record = _plan_record(sweep, plan, tallies, found, stale)
+        return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
     lines = [_plan_table(sweep, plan, tallies, found), _forecast_line(found)]
+    if changes:
+        lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
     if stale:
         lines.append(
             f"{len(stale)} trials stand where the last plan had another one"
@@ -50,7 +54,9 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
         own = ", ".join(request.name for request in sweep.figures)
         lines.append(f"figures of its own: {own}")
     if why:
-        lines += _why_lines(stale)
+        lines += _why_lines(stale) if stale or not changes else []
+        lines += [code_changes.THREE_WAYS] if changes else []
+        lines += _unknown_code_lines(store, sweep) if store else []
     return "\n".join(lines)
 
 
@@ -239,6 +245,17 @@ def _why_lines(stale: list[tuple[str, str]]) -> list[str]:
         return ["nothing stored has become stale"]
     counts = Counter(change for _, change in stale)
     return [f"  {count} trials: {change}" for change, count in counts.most_common()]
+
+
+def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
+    """Say of which stored rows nobody knows by which code they were made."""
+    counts = {one.name: code_changes.num_unknown(store, one) for one in sweep.code}
+    return [
+        f"{count} stored rows of {name} do not say by which code they were made (an earlier phasegrid): whether it has changed "
+        "since is not known"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _grid(sweep: Sweep, plan: Plan) -> str:

@@ -11,6 +11,7 @@
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
     meta/timings/<key>.json           how trainings of one kind run fastest on a device
+    meta/code/<key>/<digest>.json     the source files of a plug-in (see `code_changes`)
     meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)
     snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
 

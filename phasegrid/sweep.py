@@ -41,6 +41,7 @@ from phasegrid.sweep_types import (
     Sweep,
 )
 from phasegrid.ties import Tied
+from phasegrid.user_code import is_installed
 from phasegrid.yaml_source import Node
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "RunOptions",
     "Sweep",
     "load_sweep",
+    "user_files",
 ]
 
 KEYS = (
@@ -95,6 +97,13 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     return sweep
 
 
+def user_files(sweep: Sweep) -> list[Path]:
+    """Return the files of a sweep that are its user's: plug-ins, if they are not installed, and the sweep file."""
+    code = [path for one in sweep.code for path in one.code.paths.values()]
+    own = [] if sweep.source is None else [Path(sweep.source)]
+    return [path for path in code if not is_installed(path)] + own
+
+
 def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
     entries = check_keys(root, KEYS, "", notebook)
     references = References(path.parent)
@@ -126,6 +135,7 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
         storage=read_text_field(entries.get("storage"), "storage", "results", notebook),
         points=points,
         figures=read_figures(entries.get("figures"), name, points, usable, notebook),
+        code=references.code,
     )
 
 

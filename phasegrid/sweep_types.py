@@ -9,6 +9,7 @@ from pydantic import Field
 from phasegrid.declare import DatasetFacts
 from phasegrid.figure_requests import FigureRequest
 from phasegrid.jobs import Json, Part
+from phasegrid.user_code import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,22 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class UserCode:
+    """A plug-in that a sweep names: what keys and tables call it, its declared version, what the sweep writes of its file or
+    module, and its code."""
+
+    kind: Literal["model", "dataset", "metric"]
+    name: str
+    version: int
+    shown: str
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
-    read from. `figures` are those beside the ones that every sweep gets; no key depends on them."""
+    read from. `figures` are those beside the ones that every sweep gets; no key depends on them. `code` are the plug-ins that
+    it names."""
 
     name: str
     description: str | None
@@ -122,3 +136,4 @@ class Sweep:
     run: RunOptions
     storage: str | None
     figures: tuple[FigureRequest, ...] = ()
+    code: tuple[UserCode, ...] = ()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid import checkpoints, notes, shards
+from phasegrid import checkpoints, code_changes, notes, shards
 from phasegrid.errors import StoreError
 from phasegrid.files import TEMPORARY, Files, each
+from phasegrid.metrics import METRICS
 from phasegrid.overview import planned_jobs
 from phasegrid.reporting import reported
 from phasegrid.schemas import TABLES
@@ -60,6 +61,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
             problems += _check_table(files, table, None)
         problems += _check_copies(files, store.metrics())
         problems += _check_weights(files, keys, deep)
+        problems += _check_code(store)
         problems += _check_snapshots(files)
         for name in store.sweeps() if sweep is None else [sweep]:
             problems += _check_plan(store, name)
@@ -240,6 +242,27 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
                 f"sweep {sweep}",
                 f"{len(missing)} of {len(keys)} planned jobs of {metric} are not stored (first: {missing[0]}); "
                 "run it again",
+            )
+
+
+def _check_code(store: Store) -> Iterator[Problem]:
+    """Check that one name and version of a plug-in is one code."""
+    tables = [
+        ("model", "trials", ("model", "model_version", "model_code_digest")),
+        ("dataset", "trials", ("dataset", "dataset_version", "dataset_code_digest")),
+    ]
+    of_metric = ("metric", "version", "code_digest")
+    tables += [("metric", f"metrics/{name}", of_metric) for name in store.metrics()]
+    for kind, table, columns in tables:
+        if table.startswith("metrics/") and table.removeprefix("metrics/") in METRICS:
+            continue
+        rows = _read_what_can_be(store.files, table, columns)
+        rows = rows.select(columns).rename_columns(["name", "version", "digest"])
+        for which, count in code_changes.mixed_code(store.files, kind, rows):
+            yield Problem(
+                which,
+                f"its rows are of {count} different codes; figures would mix them. Run with --accept-changed-code if their numbers "
+                "are the same, else raise `version` and run again",
             )
 
 

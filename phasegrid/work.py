@@ -29,11 +29,11 @@ from phasegrid.choosing import (
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
-from phasegrid.errors import DataError, StoreError
+from phasegrid.errors import DataError, StoreError, SweepError
 from phasegrid.executors import Place
 from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.members import EpochRecord, Trained, best_of_run
-from phasegrid.plugins import resolve_metric
+from phasegrid.plugins import Kind, code_digests, resolve_metric
 from phasegrid.precision import tensor_float_32
 from phasegrid.provenance import provenance
 from phasegrid.run import Stopped
@@ -61,6 +61,10 @@ def do(
         _threads(place.threads),
         tensor_float_32(False),
     ):  # but in updates of a recipe that asks for it
+        try:
+            place = replace(place, code=_own_code(pack, place))
+        except SweepError as error:
+            return _all_failed(pack, store, error)
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
         return _measure(pack, store, place, device, should_stop)
@@ -75,6 +79,32 @@ def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
     return None
 
 
+def _own_code(pack: Pack, place: Place) -> dict[tuple[str, str], str]:
+    """Return the digests of the plug-ins of a pack as they are here, which are those with which the run began."""
+    names: set[tuple[Kind, str]] = {("metric", job.metric.name) for job in pack.metric_jobs}
+    for trial in pack.trials:
+        names |= {("model", trial.model.name), ("dataset", trial.dataset.name)}
+    found = code_digests(names)
+    for (kind, name), digest in found.items():
+        if place.code.get((kind, name), digest) != digest:
+            raise SweepError(
+                f"{kind} {name}: its code here is not that with which the run began; it was edited since, or this node has another "
+                "copy. Run the same command again, which tells what has changed"
+            )
+    return found
+
+
+def _all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
+    """Fail the jobs of a pack that are not stored."""
+    tables = {job.key: f"metrics/{job.metric.name}" for job in pack.metric_jobs}
+    return [
+        Outcome(key, "already")
+        if store.has(tables.get(key, "trials"), key)
+        else _failed(store, pack, key, error)
+        for key in pack.job_keys()
+    ]
+
+
 def _train(
     pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
 ) -> list[Outcome]:
@@ -86,7 +116,9 @@ def _train(
 
     def publish(index: int, result: Trained) -> bool:
         trial = trials[index]
-        work = partial(_publish_trial, store, trial, result, data[index], device, len(trials))
+        work = partial(
+            _publish_trial, store, trial, result, data[index], device, len(trials), place
+        )
         outcomes.append(_guarded(store, pack, trial.key, work))
         return outcomes[-1].status != "failed"
 
@@ -143,7 +175,13 @@ def _choice(
 
 
 def _publish_trial(
-    store: Store, trial: Trial, result: Trained, data: Dataset, device: torch.device, size: int
+    store: Store,
+    trial: Trial,
+    result: Trained,
+    data: Dataset,
+    device: torch.device,
+    size: int,
+    place: Place,
 ) -> Outcome:
     numbers = _final_numbers(trial, result, data, device)
     if numbers is None and result.outcome == "done":
@@ -162,7 +200,9 @@ def _publish_trial(
         "num_classes": data.num_classes,
         **(numbers or {}),
         **_best_of_run(trial, result),
-        **provenance(device.type),
+        "dataset_code_digest": place.code.get(("dataset", trial.dataset.name)),
+        "model_code_digest": place.code.get(("model", trial.model.name)),
+        **provenance(device.type, place.user),
         "created_at": datetime.now(UTC),
         "seconds": result.seconds,
         "pack_size": size,
@@ -220,7 +260,7 @@ def _measure(
     if not todo:
         return outcomes
     trials = {trial.key: trial for trial in pack.trials}
-    bench = Bench(store, device, trials, place.shared_data)
+    bench = Bench(store, device, trials, place)
     for group in _groups(todo):
         if should_stop():
             raise Stopped

@@ -54,10 +54,11 @@ def test_a_bundle_holds_the_sweep_its_parents_and_its_plugins_and_plans_the_same
     made = bundle(here)
     assert made.names == (
         "size.py", "sweep/lab/size.py", "sweep/sweeps/base.yaml", "sweep/sweeps/small.yaml",
+        "user_commit.json",
     )  # fmt: skip
     there = unpack(made, tmp_path / "there")
     assert planned(there, tmp_path / "there") == planned(here, tmp_path / "here")
-    assert made.summary().startswith("bundle: 4 files, ")
+    assert made.summary().startswith("bundle: 5 files, ")
 
 
 def test_a_plugin_named_by_an_override_goes_along(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_code_is_the_tracked_files_as_they_are_now(tmp_path: Path) -> None:
 def test_bundled_code_knows_the_commit_that_it_was_of(tmp_path: Path, dirty: bool) -> None:
     sweep, checkout = write_small(tmp_path / "here"), tmp_path / "checkout"
     (checkout / "phasegrid").mkdir(parents=True)
-    for name in ("__init__.py", "provenance.py"):
+    for name in ("__init__.py", "jobs.py", "provenance.py", "user_code.py"):
         shutil.copy(Path(phasegrid.__file__).parent / name, checkout / "phasegrid")
     git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):

@@ -33,8 +33,10 @@ GOLDEN = {
         "updates_run:int64 best_test_loss:double best_test_loss_epoch:int64 "
         "best_test_accuracy_percent:double best_test_accuracy_epoch:int64 task:string num_classes:int64 "
         "pack_size:int64 strategy:string checkpoint_sha256:string "
+        "dataset_code_digest:string model_code_digest:string "
         "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
-        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"
+        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
+        "user_git_commit:string user_git_dirty:bool"
     ),
     "histories": (
         "schema_version:int32 key:string epoch:int64 lr:double train_loss:double "
@@ -56,10 +58,11 @@ GOLDEN = {
     "metrics/sharpness": (
         "schema_version:int32 key:string metric:string version:int64 args:string over:string "
         "trials:list<element: string> trial_a:string trial_b:string seed_a:int64 seed_b:int64 "
-        "outcome:string reason:string value:double num_steps:int64 exact:bool layer:string "
+        "outcome:string reason:string code_digest:string value:double num_steps:int64 exact:bool layer:string "
         "t:list<element: double> surface:list<element: list<element: double>> "
         "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
-        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"
+        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
+        "user_git_commit:string user_git_dirty:bool"
     ),
 }
 

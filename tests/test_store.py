@@ -276,10 +276,12 @@ def test_an_older_file_without_a_column_is_read_with_nulls(store: Store) -> None
     assert store.read_table("trials")["strategy"].to_pylist() == [None]
 
 
+ADDED_IN_3 = ["dataset_code_digest", "model_code_digest", "user_git_commit", "user_git_dirty"]
 ADDED_IN_2 = [
     *("updates", "batch_unit", "test_every", "updates_run", "task", "num_classes"),
     *("best_test_loss", "best_test_loss_epoch"),
     *("best_test_accuracy_percent", "best_test_accuracy_epoch"),
+    *ADDED_IN_3,
 ]
 
 
