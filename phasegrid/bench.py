@@ -106,7 +106,7 @@ class Bench:
             MetricError: if one of other hands than ours has written into them; what it changed has been thrown away.
         """
         foreign = name not in METRICS
-        loaded = _loaded(self.trials[keys[0]].dataset, self.device, self.shared_data)
+        loaded = _loaded(self.trials[keys[0]].dataset, self.device, self.place.shared_data)
         handed = hand_out(loaded.dataset) if foreign else loaded.dataset
         if foreign and loaded.sums is None:
             loaded.sums = checksums(loaded.dataset)

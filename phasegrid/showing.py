@@ -250,11 +250,12 @@ def _why_lines(stale: list[tuple[str, str]]) -> list[str]:
 def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
     """Say of which stored rows nobody knows by which code they were made."""
     counts = {one.name: code_changes.num_unknown(store, one) for one in sweep.code}
+    known = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    if not known:
+        return []
     return [
-        f"{count} stored rows of {name} do not say by which code they were made (an earlier phasegrid): whether it has changed "
-        "since is not known"
-        for name, count in counts.items()
-        if count
+        f"stored rows that do not say by which code they were made: {known} (of an earlier phasegrid; whether it has changed since "
+        "is not known)"
     ]
 
 

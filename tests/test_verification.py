@@ -260,6 +260,7 @@ def test_provenance_names_the_place_and_the_versions() -> None:
     assert str(found["torch_version"])[0].isdigit()
     assert set(found) == {
         "device", "host", "phasegrid_version", "git_commit", "git_dirty", "torch_version",
+        "user_git_commit", "user_git_dirty",
     }  # fmt: skip
 
 
