@@ -97,7 +97,7 @@ def measure_choice(
         blueprint = read_architecture(module)
     except NotFusableError:
         stacked = "vmap"
-        if why_not_vmap(module) is not None:
+        if why_not_vmap(module, data.train_inputs[:1]) is not None:
             return alone, []
     state = _fresh_state(recipe, module)
 

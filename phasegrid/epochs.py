@@ -4,8 +4,8 @@ Letters: M members, B examples of a batch (or scored tokens of a batch of senten
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from phasegrid.drawing import seeded_draws
 from phasegrid.feeding import Feed, feed_epoch
 from phasegrid.jobs import stream_seed
 from phasegrid.losses import scored, summed_loss
@@ -174,20 +175,7 @@ def _summarize(
 
 
 def _member_noise(stack: Stack, feed: Feed, epoch: int) -> AbstractContextManager[Any]:
-    """Give a lone member's dropout its own draws, whatever ran before; stacked networks have none."""
+    """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked networks draw nothing."""
     if stack.strategy != "loop":
         return nullcontext()
-    return _seeded(stream_seed(feed.seed, f"noise/{epoch}"), stack.weights.device)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the device's own generator for a while and leave it as it was."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
-        yield
+    return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.weights.device)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from phasegrid.network_state import kept_modes
+from phasegrid.drawing import all_draws, have_changed, kept_draws
+from phasegrid.network_state import attributes_of, kept_attributes, kept_modes
 
 Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]
@@ -66,13 +67,30 @@ def read_architecture(module: nn.Module) -> Blueprint:
     """
     with kept_modes(module):
         _refuse_hidden_parts(module.train())
+        graph = _trace(module)
+    blueprint = Blueprint(graph, dict(module.named_modules()))
+    fuse(blueprint, {}, {}, 1)
+    return blueprint
+
+
+def _trace(module: nn.Module) -> fx.Graph:
+    """Trace a network; tracing runs its code once, on stand-ins, and what that does beside is undone.
+
+    Raises:
+        NotFusableError: if it cannot be traced, or draws or counts on the way: a graph holds only what it did this time.
+    """
+    with kept_draws(), kept_attributes(module):
+        drawn, before = all_draws(), attributes_of(module)
         try:
             graph = fx.Tracer().trace(module)
         except Exception as error:  # symbolic tracing runs the user's code and can fail in any way
             raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
-    blueprint = Blueprint(graph, dict(module.named_modules()))
-    fuse(blueprint, {}, {}, 1)
-    return blueprint
+        if have_changed(drawn, all_draws()):
+            raise NotFusableError(f"the forward of {type(module).__name__} draws random numbers")
+        names = [name for some in before.assigned(module) for name in some]
+    if names:
+        raise NotFusableError(f"the forward of {type(module).__name__} assigns to {names[0]!r}")
+    return graph
 
 
 def fuse(

@@ -5,12 +5,15 @@ parameters (weight norm, spectral norm and pruning in their old form do), or cou
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from phasegrid.drawing import all_draws, have_changed, kept_draws, seeded_draws
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -90,14 +93,110 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What the layers of a network held at some time, by layer name: attributes and buffers, the objects themselves.
+
+    `hidden` are copies of the tensors that are not in ``state_dict()``.
+    """
+
+    held: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Tensor | None]]]
+    hidden: Mapping[str, Tensor]
+
+    def restore(self, module: nn.Module) -> None:
+        """Assign all of them again in `module`."""
+        for name, (attributes, buffers) in self.held.items():
+            layer = module.get_submodule(name)
+            for gone in vars(layer).keys() - attributes.keys():
+                del vars(layer)[gone]
+            vars(layer).update(attributes)
+            layer._buffers.update(buffers)
+
+    def put_back(self, twin: nn.Module, names: Sequence[str]) -> None:
+        """Give a copy of the network copies of these attributes as they were."""
+        for name in names:
+            prefix, _, key = name.rpartition(".")
+            layer, attributes = twin.get_submodule(prefix), self.held[prefix][0]
+            if name in self.hidden:
+                place = layer._buffers if key in layer._buffers else vars(layer)
+                place[key] = self.hidden[name].clone()
+            elif key in attributes:
+                vars(layer)[key] = copy.deepcopy(attributes[key])
+            else:
+                vars(layer).pop(key, None)
+
+    def assigned(self, module: nn.Module) -> tuple[list[str], list[str]]:
+        """Name the buffers and the other attributes of `module` that have been assigned to since, hidden tensors with new values too."""
+        buffers: list[str] = []
+        now = hidden_tensors(module)
+        others = [n for n, was in self.hidden.items() if n in now and not torch.equal(was, now[n])]
+        for name, layer in module.named_modules():
+            attributes, own = self.held.get(name, ({}, {}))
+            for key, buffer in layer._buffers.items():
+                if own.get(key) is not buffer:
+                    buffers.append(f"{name}.{key}".lstrip("."))
+            for key, value in vars(layer).items():
+                was = attributes.get(key, self)
+                if key != "training" and was is not value and not _equal_numbers(was, value):
+                    others.append(f"{name}.{key}".lstrip("."))
+        return buffers, list(dict.fromkeys(others))
+
+
+def attributes_of(module: nn.Module) -> Attributes:
+    """Note what the layers of a network hold."""
+    return Attributes(
+        {name: (dict(vars(layer)), dict(layer._buffers)) for name, layer in module.named_modules()},
+        {name: value.detach().clone() for name, value in hidden_tensors(module).items()},
+    )
+
+
+def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
+    """Say what a forward pass in train mode does beside giving outputs and writing into buffers; None if nothing.
+
+    It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what is written as a function.
+    """
+    probe = copy_network(module).train()
+    with kept_draws(example.device):
+        drawn, before = all_draws(example.device), attributes_of(probe)
+        with torch.no_grad():
+            outputs_of(probe, torch.cat([example, example]))
+        if have_changed(drawn, all_draws(example.device)):
+            return "it draws random numbers (dropout, say)"
+    buffers, others = before.assigned(probe)
+    if buffers:
+        return f"its forward assigns to its buffer {buffers[0]!r} instead of writing into it"
+    return f"its forward assigns to its attribute {others[0]!r}" if others else None
+
+
+def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> str | None:
+    """Name an attribute that has changed since `before` and without which `module` gives other outputs for `example`.
+
+    Compared, in eval and in train mode from the same seed, are a copy of the network, and one with the attributes of then:
+    ``state_dict()`` holds neither.
+    """
+    _, others = before.assigned(module)
+    for training in (False, True) if others else ():
+        now, then = copy_network(module), copy_network(module)
+        before.put_back(then, others)
+        outputs = []
+        for twin in (now, then):
+            with seeded_draws(0, example.device), torch.no_grad():
+                outputs.append(outputs_of(twin.train(training), example))
+        if not torch.equal(*outputs):
+            return others[0]
+    return None
+
+
 @contextmanager
 def kept_attributes(module: nn.Module) -> Iterator[None]:
     """Restore every attribute that is assigned to while the context lasts: tracing runs the network on stand-ins."""
-    before = [(layer, dict(vars(layer)), dict(layer._buffers)) for layer in module.modules()]
+    before = attributes_of(module)
     try:
         yield
     finally:
-        for layer, attributes, buffers in before:
-            vars(layer).clear()
-            vars(layer).update(attributes)
-            layer._buffers.update(buffers)
+        before.restore(module)
+
+
+def _equal_numbers(a: object, b: object) -> bool:
+    simple = (bool, int, float, str)
+    return isinstance(a, simple) and isinstance(b, simple) and a == b

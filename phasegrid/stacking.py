@@ -4,7 +4,7 @@ A stack of M members keeps every parameter as one tensor (M, *shape), all of the
 likewise, so that one optimizer step serves all. BatchNorm statistics and other buffers are stacked too. Strategies:
 
 - ``fused``: grouped kernels (`phasegrid.fusing`), for the layer types known there;
-- ``vmap``: ``torch.func``, for any network without hidden state or dropout;
+- ``vmap``: ``torch.func``, for any network whose forward draws nothing and assigns to nothing;
 - ``loop``: stacks of one member, each an ordinary forward pass on views of its flat vector.
 
 Members never mix: each has its own weights, statistics, optimizer memory and batches.
@@ -19,8 +19,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from phasegrid.errors import SweepError
 from phasegrid.fusing import Blueprint, NotFusableError, fuse, read_architecture
-from phasegrid.network_state import kept_buffers, kept_modes, outputs_of
+from phasegrid.network_state import (
+    attributes_of,
+    effect_of_running,
+    kept_buffers,
+    kept_modes,
+    lost_attribute,
+    outputs_of,
+)
 from phasegrid.optimizing import Slots
 from phasegrid.recording import Recorder
 from phasegrid.weights import Weights
@@ -34,8 +42,6 @@ MAX_FUSED_PRODUCTS = {"linear": 10_000_000, "convolution": 600_000_000}
 Measured with tests/benchmarks/bench_packing.py, three members, fused against loop: perceptron of width 256, batch 64
 (5e6) 1.05 and batch 256 (2e7) 0.99; ResNet18 of width 8, 32x32 pixels, batch 64 (6e8) 1.15, of width 16, batch 32 (1e9) 0.6.
 """
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Stack:
         assert strategy != "loop" or len(members) == 1
         self.template, self.size, self.strategy = template.train(), len(members), strategy
         self.blueprint = blueprint
+        self._example: Tensor | None = None
         self._names = _canonical_names(template)
         own = dict(template.named_parameters()) | dict(template.named_buffers())
         trainable = [name for name, p in template.named_parameters() if p.requires_grad]
@@ -112,11 +119,43 @@ class Stack:
 
     def state(self, index: int) -> Weights:
         """Copy the full state of one member, as ``module.state_dict()`` would name it."""
+        if self.strategy == "loop":
+            return self._state_of_template()
         stacked = self.parameters | self.constants
         return {
             name: stacked[canonical][index].detach().clone()
             for name, canonical in self._names.items()
         }
+
+    def _state_of_template(self) -> Weights:
+        """Copy the state of a lone member from its module, whose forward may have assigned to its buffers.
+
+        Raises:
+            SweepError: if forward has done what what is stored cannot hold: other names, parameters replaced, attributes that matter.
+        """
+        state = self.template.state_dict()
+        own = dict(self.template.named_parameters())
+        kind = type(self.template).__name__
+        for name, leaf in self.parameters.items():
+            if name not in own or own[name].data_ptr() != leaf.data_ptr():
+                raise SweepError(
+                    f"training {kind}: its forward replaces its parameter {name!r}, which then does not train; let it write into "
+                    "it: with torch.no_grad(): parameter.copy_(...)"
+                )
+        if state.keys() != self._names.keys():
+            names = sorted(state.keys() ^ self._names.keys())
+            raise SweepError(
+                f"training {kind}: its forward adds {names[0]!r} to state_dict(), or takes it away; register every buffer when "
+                "the network is made"
+            )
+        if self._example is not None:
+            lost = lost_attribute(self.template, self._attributes, self._example)
+            if lost is not None:
+                raise SweepError(
+                    f"training {kind}: its outputs depend on its attribute {lost!r}, which its forward changes and which is not "
+                    "in state_dict(), so that what is stored is another network: keep it by register_buffer(name, tensor)"
+                )
+        return {name: value.detach().clone() for name, value in state.items()}
 
     def per_element(self, values: Sequence[float]) -> float | Tensor:
         """Return one number per member as a number if all agree, else as a vector like `weights`."""
@@ -162,7 +201,15 @@ class Stack:
             mapped = torch.vmap(call, randomness="error")
             return lambda inputs: mapped(stacked, inputs)
         _bind(template, self.parameters, self.constants)
-        return lambda inputs: template(_cheapest_layout(inputs[0])).unsqueeze(0)
+        self._attributes = attributes_of(template)
+
+        def run(inputs: Tensor) -> Tensor:
+            if self._example is None:
+                self._example = inputs[0][:2].clone()
+            outputs: Tensor = template(_cheapest_layout(inputs[0]))
+            return outputs.unsqueeze(0)
+
+        return run
 
 
 def choose_strategy(
@@ -176,10 +223,11 @@ def choose_strategy(
 
     Raises:
         NotFusableError: if ``fused`` was asked for and the network has no stacked form.
-        ValueError: if ``vmap`` was asked for and the network has dropout or BatchNorm with a cumulative average.
+        ValueError: if ``vmap`` was asked for and the network draws random numbers (dropout), assigns to what it holds, or has BatchNorm
+            with a cumulative average.
     """
     if asked == "vmap":
-        trouble = why_not_vmap(module)
+        trouble = why_not_vmap(module, example)
         if trouble:
             raise ValueError(f"strategy vmap cannot train {type(module).__name__}: {trouble}")
         return "vmap", None
@@ -218,14 +266,15 @@ def products(module: nn.Module, example: Tensor) -> int:
     return total
 
 
-def why_not_vmap(module: nn.Module) -> str | None:
-    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known against it."""
+def why_not_vmap(module: nn.Module, example: Tensor) -> str | None:
+    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known against it.
+
+    What forward draws would depend on the pack, and what it assigns to is lost: both are seen by running it on `example` (1, *S).
+    """
     for name, m in module.named_modules():
-        if isinstance(m, _DROPOUT) and m.p > 0:
-            return f"{name} is dropout, whose draws would depend on the pack"
         if isinstance(m, _BatchNorm) and m.momentum is None:
             return f"{name} averages its statistics cumulatively (momentum None)"
-    return None
+    return effect_of_running(module, example)
 
 
 def _repeats(module: nn.Module) -> bool:

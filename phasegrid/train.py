@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.drawing import repeatable
 from phasegrid.epochs import EpochNumbers, run_epoch
 from phasegrid.feeding import batch_bounds, measure_sentences
 from phasegrid.fusing import Blueprint
@@ -277,11 +278,14 @@ def _halved(group: _Group) -> list[_Group]:
 
 def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
     """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
-    data = group.members[index].data
+    member, device = group.members[index], stack.weights.device
+    data, seed = member.data, stream_seed(member.trial.seed, f"test/{len(member.history)}")
     if stack.strategy != "loop":  # a lone member's template is the member itself
         group.template.load_state_dict(stack.state(index))
     with tensor_float_32(False):
-        return evaluate(group.template, data.test_inputs, data.test_labels)
+        return repeatable(
+            seed, device, lambda: evaluate(group.template, data.test_inputs, data.test_labels)
+        )
 
 
 def _save(saver: Saver, groups: Sequence[_Group]) -> None:

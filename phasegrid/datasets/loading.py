@@ -9,8 +9,9 @@ from phasegrid.datasets import DATASETS
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.token_checks import token_mistakes
 from phasegrid.declare import DatasetKind, import_function
+from phasegrid.drawing import seeded_draws
 from phasegrid.errors import DataError, PhasegridError
-from phasegrid.jobs import Part
+from phasegrid.jobs import Part, content_key, stream_seed
 
 
 def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
@@ -22,7 +23,9 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
     """
     args = copy.deepcopy({**part.args, **part.locators})
     try:
-        dataset = import_function(_kind(part.name).load)(**args)
+        seed = stream_seed(content_key("dataset", 1, part.spec()), "draws")
+        with seeded_draws(seed):
+            dataset = import_function(_kind(part.name).load)(**args)
     except PhasegridError:
         raise
     except (

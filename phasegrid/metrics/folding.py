@@ -10,6 +10,9 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
+from phasegrid.drawing import kept_draws
+from phasegrid.network_state import kept_attributes
+
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -49,7 +52,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 def read_graph(module: nn.Module) -> fx.Graph | None:
     """Trace `module` in its present mode; None where its code cannot be traced (control flow on values, say)."""
     try:
-        return fx.Tracer().trace(module)
+        with kept_draws(), kept_attributes(module):
+            return fx.Tracer().trace(module)
     except Exception:  # tracing runs the user's code with stand-ins and can fail in any way
         return None
 

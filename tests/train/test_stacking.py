@@ -318,7 +318,7 @@ class Lambda(nn.Module):
 @pytest.mark.parametrize(
     ("net", "trouble"),
     [
-        (nn.Sequential(nn.Dropout(0.5)), "0 is dropout"),
+        (nn.Sequential(nn.Dropout(0.5)), "it draws random numbers"),
         (nn.Sequential(nn.BatchNorm1d(3, momentum=None)), "0 averages its statistics"),
     ],
 )
