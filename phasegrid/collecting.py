@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid import checkpoints, notes, shards
+from phasegrid import checkpoints, notes, row_files, shards
 from phasegrid.errors import SweepError
-from phasegrid.files import TEMPORARY, Entry, Files, each
+from phasegrid.files import TEMPORARY, Entry, Files, each, is_temporary
 from phasegrid.reporting import reported
 from phasegrid.store import Store
 
@@ -81,7 +81,11 @@ def find_garbage(
             *_snapshots(files, known, before),
             *_remains(files, known, before),
         ]
-        kept: list[str] = []
+        kept = [
+            f"{files.path(f'{folder}/{name}')}: {kind}, which is not followed"
+            for folder in (TEMPORARY, "snapshots", "checkpoints", "histories")
+            for name, kind in sorted(files.strays(folder).items())
+        ]
         orphans: list[Garbage] = []
         if orphans_too:
             orphans = _orphans(store, known, before, kept)
@@ -133,7 +137,8 @@ def _old(entries: Iterable[Entry], before: float) -> Iterator[Entry]:
 
 def _unfinished(files: Files, before: float) -> Iterator[Garbage]:
     for entry in _old(files.entries(TEMPORARY), before):
-        yield Garbage("unfinished", f"{TEMPORARY}/{entry.name}", entry.num_bytes)
+        if is_temporary(entry.name):
+            yield Garbage("unfinished", f"{TEMPORARY}/{entry.name}", entry.num_bytes)
 
 
 def _snapshots(files: Files, known: set[str], before: float) -> Iterator[Garbage]:
@@ -278,7 +283,7 @@ def _take_out(files: Files, item: Garbage) -> None:
     unwanted = pa.array(item.keys, pa.string())
     rest = copy.filter(pc.invert(pc.is_in(copy[shards.naming_column(table)], value_set=unwanted)))
     if len(rest):
-        files.replace(item.name, lambda file: file.write(shards.encode(rest)))
+        files.replace(item.name, lambda file: file.write(row_files.encode(rest)))
     else:
         files.delete(item.name)
 

@@ -5,13 +5,13 @@ again makes it anew, unless the files were deleted since (`collecting`). Plans a
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import BinaryIO
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
-from phasegrid import shards
+from phasegrid import row_files, shards
 from phasegrid.files import Files
 from phasegrid.reporting import reported
 from phasegrid.store import Store
@@ -79,23 +79,20 @@ def _compact_table(files: Files, table: str) -> Compacted | None:
 
 
 def _write_copy(files: Files, table: str, new: list[str]) -> int:
-    """Write the copy batch by batch; the whole of a metric's table first, whose columns may differ between versions."""
+    """Write the copy; the whole of a metric's table at once, whose columns may differ between versions."""
     num_rows = 0
     # Read before, for a try that lost only its answer has put the new copy in its place.
     old = shards.read_shard(files, table, shards.compacted_name(table))
+    parts = chain([] if old is None else [old], shards.read_shards(files, table, new))
+    if table.startswith("metrics/"):
+        parts = chain([shards.join(list(parts), table)])
 
-    def write(file: BinaryIO) -> None:  # from the beginning, however often the storage makes us try
+    def counted() -> Iterator[pa.Table]:
         nonlocal num_rows
-        num_rows = 0
-        parts = chain([] if old is None else [old], shards.read_shards(files, table, new))
-        if table.startswith("metrics/"):
-            parts = chain([shards.join(list(parts), table)])
-        first = next(parts)
-        schema = first.schema
-        with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
-            for part in chain([first], parts):
-                writer.write_table(part)
-                num_rows += len(part)
+        for part in parts:
+            num_rows += len(part)
+            yield part
 
-    files.replace(shards.compacted_name(table), write)
+    data = row_files.encode_parts(counted())
+    files.replace(shards.compacted_name(table), lambda file: file.write(data))
     return num_rows

@@ -6,7 +6,7 @@ trained as a whole. Measurements of it stay: the same key is the same training. 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -63,9 +63,12 @@ def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[
         for name in _damaged_shards(files, table):
             yield f"{files.path(name)}: damaged; `phasegrid run` of its sweep writes it anew"
     for table in (*tables, *shards.PLANNED):
-        for name in sorted(shards.listed(files, table).values()):
-            if not shards.is_shard_name(table, name):
-                yield f"{files.path(name)}: does not belong into table {table}; move it out of there"
+        for name in shards.foreign(files, table):
+            yield f"{files.path(name)}: does not belong into table {table}; move it out of there"
+        folder = shards.table_folder(table)
+        for name, kind in sorted(files.strays(folder).items()):
+            where = files.path(f"{folder}/{name}")
+            yield f"{where}: {kind}, which counts as nothing stored; move it away, then run again"
 
 
 def _damaged_copies(files: Files) -> list[str]:
@@ -84,9 +87,7 @@ def _damaged_shards(files: Files, table: str) -> list[str]:
 
 
 def _shards(files: Files, table: str) -> list[str]:
-    folder = shards.table_folder(table)
-    names = (f"{folder}/{found}" for found in sorted(files.names(folder)))
-    return [name for name in names if shards.is_shard_name(table, name)]
+    return sorted(shards.listed(files, table).values())
 
 
 def _weights(files: Files) -> list[str]:
@@ -95,11 +96,11 @@ def _weights(files: Files) -> list[str]:
 
 
 def _is_damaged(files: Files, table: str, name: str) -> bool:
-    """Say whether a file is no whole Parquet file; one of another schema is whole."""
+    """Say whether a file is not what was written; one of another schema is whole."""
     try:
         shards.read_shard(files, table, name)
     except StoreError as error:
-        return isinstance(error.__cause__, (pa.ArrowException, OSError))
+        return error.damaged
     return False
 
 
@@ -117,7 +118,11 @@ def _trials_without_weights(files: Files, damaged_copies: list[str], deep: bool)
     names = _weights(files)
     final = {_key(name): name for name in names if ".epoch-" not in name}
     expected = {name: digests[key] for key, name in final.items() if deep and key in digests}
-    bad = each(files, names, lambda n: _is_cut(files, n) or _is_other(files, n, expected))
+    bad = each(
+        files,
+        names,
+        lambda n: _is_cut(files, n) or (deep and _is_other(files, n, expected.get(n))),
+    )
     damaged = {_key(name) for name, is_bad in zip(names, bad, strict=True) if is_bad}
     return damaged | (digests.keys() - final.keys())
 
@@ -152,14 +157,18 @@ def _is_cut(files: Files, name: str) -> bool:
     return False
 
 
-def _is_other(files: Files, name: str, expected: Mapping[str, str]) -> bool:
-    """Say whether a file does not have the SHA-256 that is expected of it."""
-    if name not in expected:
-        return False
+def _is_other(files: Files, name: str, digest: str | None) -> bool:
+    """Say whether a file does not have its own checksum, or the SHA-256 that is expected of it."""
     try:
-        return hashlib.sha256(files.read(name)).hexdigest() != expected[name]
+        data = files.read(name)
+        checkpoints.refuse_damage(data, name)
     except FileNotFoundError:
         return False
+    except StoreError as error:
+        if not error.damaged:
+            raise
+        return True
+    return digest is not None and hashlib.sha256(data).hexdigest() != digest
 
 
 def _files_of(files: Files, trials: set[str]) -> Iterator[str]:

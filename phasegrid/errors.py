@@ -53,12 +53,18 @@ class StoreError(PhasegridError, OSError):
     """A store cannot be reached, read or written, or holds something damaged.
 
     `fault` tells them apart: ``full`` and ``fails`` are the storage's, and nothing else can be stored either; None is one
-    thing in a storage that is well.
+    thing in a storage that is well. A file that is not what was written is `damaged`.
     """
 
-    def __init__(self, message: str, fault: Literal["full", "fails"] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        fault: Literal["full", "fails"] | None = None,
+        damaged: bool = False,
+    ) -> None:
         super().__init__(message)
         self.fault = fault
+        self.damaged = damaged
 
 
 class ClusterError(PhasegridError, RuntimeError):

@@ -3,10 +3,16 @@
 A file appears whole or not at all. `create` never changes a file that exists (the first writer wins); `replace` does.
 Local: a temporary file in ``_tmp`` of the same file system, fsync, then a hard link to the final name, which fails if
 the name is taken (file systems without links: a check and a rename). Object stores: `phasegrid.object_files`.
+
+Below the root no symbolic link is followed, to read, to list or to delete: what lies at its end is not the store's. The root may
+be one. A link, or a folder, that has a file's name stands in its way and is refused by name; listings leave it out, and
+`strays` lists it.
 """
 
 import errno
 import os
+import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +22,14 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from phasegrid.errors import StoreError
+from phasegrid.storage_urls import local_path
 
 T = TypeVar("T")
 
 TEMPORARY = "_tmp"
+_UNFINISHED = re.compile(r"[^/]+\.[0-9a-f]{32}")
 _FILES_A_TURN = 16
+_ENDINGS = (".parquet", ".safetensors")  # of files; no folder of a store is named so
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR}
 
@@ -50,8 +59,17 @@ class Files(Protocol):
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`: subfolders end in a slash."""
 
+    def strays(self, folder: str) -> dict[str, str]:
+        """Name what lies below `folder` and is in no other listing (links, folders with a file's name), and say what each is."""
+        ...
+
     def exists(self, name: str) -> bool:
-        """Say whether the file exists."""
+        """Say whether the file exists.
+
+        Raises:
+            StoreError: if what has the name is no file, or a link.
+        """
+        ...
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes of a file, or those from `start` to `end`."""
@@ -85,10 +103,12 @@ def open_files(url: str) -> Files:
     """Return the files under a folder's path or a URL. Nothing is created or checked.
 
     Raises:
-        StoreError: if the URL's file system is unknown or its package is not installed.
+        SweepError: if the URL is not one of a place for stores (`storage_urls`).
+        StoreError: if the package for its kind of storage is not installed.
     """
-    if "://" not in url or url.startswith("file://"):
-        return LocalFiles(os.path.abspath(os.path.expanduser(url.removeprefix("file://"))))
+    folder = local_path(url)
+    if folder is not None:
+        return LocalFiles(folder)
     import fsspec
 
     from phasegrid.object_files import ObjectFiles
@@ -103,6 +123,11 @@ def open_files(url: str) -> Files:
     except ValueError as error:
         raise StoreError(f"opening store {url}: {error}; use a folder, s3:// or gs://") from error
     return ObjectFiles(filesystem, root.rstrip("/"))
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether a file of `TEMPORARY` is one of a write that was not finished; others are not the store's."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
@@ -126,54 +151,67 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         """List every file below `folder`."""
-        return [name for name, _ in _walk(self.path(folder), "")]
+        return [name for name, entry in self._below(folder) if _is_file(entry)]
 
     def entries(self, folder: str) -> list[Entry]:
         """List every file below `folder` with size and time; one that is gone by then is left out."""
         found = []
-        for name, entry in _walk(self.path(folder), ""):
+        for name, entry in self._below(folder):
             with suppress(FileNotFoundError):
-                status = entry.stat()
-                found.append(Entry(name, status.st_size, status.st_mtime))
+                if _is_file(entry):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append(Entry(name, status.st_size, status.st_mtime))
         return found
 
     def folders(self, folder: str) -> list[str]:
-        """List what lies directly in `folder`."""
+        """List what lies directly in `folder`; a link to a folder is no folder."""
+        self._status(folder, a_folder=True)
         try:
             with os.scandir(self.path(folder)) as entries:
-                return sorted(e.name + "/" * e.is_dir() for e in entries)
+                return sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in entries)
         except FileNotFoundError:
             return []
 
+    def strays(self, folder: str) -> dict[str, str]:
+        """Name what lies below `folder` and is neither a file nor an ordinary folder."""
+        found = {}
+        for name, entry in self._below(folder):
+            with suppress(FileNotFoundError):
+                if not _is_file(entry):
+                    found[name] = _kind(entry.stat(follow_symlinks=False))
+        return found
+
     def exists(self, name: str) -> bool:
         """Say whether the file exists."""
-        return os.path.isfile(self.path(name))
+        return self._status(name) is not None
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes of a file."""
+        self._status(name)
         with open(self.path(name), "rb") as file:
             file.seek(start or 0)
             return file.read() if end is None else file.read(end - (start or 0))
 
     def size(self, name: str) -> int:
         """Return the size in bytes."""
-        return os.path.getsize(self.path(name))
+        return self._there(name).st_size
 
     def modified(self, name: str) -> float | None:
         """Return the time of the last change."""
-        return os.path.getmtime(self.path(name))
+        return self._there(name).st_mtime
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists."""
         if self.exists(name):
             return False
         with self._temporary(name, lambda file: file.write(data)) as temporary:
-            return _link(temporary, self.path(name))
+            return self._link(temporary, name)
 
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
     ) -> bool:
         """Write a file in place of the old one."""
+        self._status(name)
         with self._temporary(name, write) as temporary:
             if unless is not None and self.exists(unless):
                 return False
@@ -182,16 +220,67 @@ class LocalFiles:
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        Path(self.path(name)).unlink(missing_ok=True)
+        if self.exists(name):
+            Path(self.path(name)).unlink(missing_ok=True)
 
     def path(self, name: str) -> str:
         """Return the absolute path."""
         return os.path.join(self.root, name) if name else self.root
 
+    def _below(self, folder: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
+        """Yield everything below a folder but ordinary folders, without following links."""
+        self._status(folder, a_folder=True)
+        return _walk(self.path(folder), "")
+
+    def _there(self, name: str) -> os.stat_result:
+        found = self._status(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path(name))
+        return found
+
+    def _status(self, name: str, a_folder: bool = False) -> os.stat_result | None:
+        """Return what the system says of a file or a folder, None if it is not there; nothing on the way may be a link.
+
+        Raises:
+            StoreError: saying what stands where a file or a folder of the store should be.
+        """
+        path, found = self.root, None
+        parts = name.split("/") if name else []
+        for place, part in enumerate(parts, 1):
+            path = os.path.join(path, part)
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                return None
+            is_folder = place < len(parts) or a_folder
+            if stat.S_ISLNK(found.st_mode) or (not is_folder and not stat.S_ISREG(found.st_mode)):
+                raise StoreError(_in_the_way(path, _kind(found), is_folder))
+        return found
+
+    def _link(self, temporary: str, name: str) -> bool:
+        """Give a finished temporary file its name unless the name is taken by a file."""
+        final = self.path(name)
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            # A network file system may repeat a request whose answer was lost: two names mean that ours is there.
+            if os.stat(temporary).st_nlink > 1:
+                return True
+            self._status(name)  # refuses what is no file
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self._status(name) is not None:
+                return False
+            os.replace(temporary, final)
+        return True
+
     @contextmanager
     def _temporary(self, name: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
         """Write a flushed temporary file and give its path; afterwards make the final name durable."""
         temporary = self.path(f"{TEMPORARY}/{os.path.basename(name)}.{uuid.uuid4().hex}")
+        self._status(TEMPORARY, a_folder=True)
         folder = os.path.dirname(self.path(name))
         _make_folder(os.path.dirname(temporary))
         _make_folder(folder)
@@ -210,7 +299,7 @@ def _walk(folder: str, prefix: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(_ENDINGS):
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
                 else:
                     yield prefix + entry.name, entry
@@ -218,20 +307,26 @@ def _walk(folder: str, prefix: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
         return
 
 
-def _link(temporary: str, final: str) -> bool:
-    """Give a finished temporary file its name unless the name is taken."""
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
-        # A network file system may repeat a request whose answer was lost: two names mean that ours is there.
-        return os.stat(temporary).st_nlink > 1
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if os.path.exists(final):
-            return False
-        os.replace(temporary, final)
-    return True
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_file(follow_symlinks=False)
+
+
+def _kind(status: os.stat_result) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return "a link"
+    return "a folder" if stat.S_ISDIR(status.st_mode) else "neither a file nor a folder"
+
+
+def _in_the_way(path: str, kind: str, is_folder: bool) -> str:
+    if is_folder:
+        return (
+            f"{path} is {kind} where a folder of the store should be, and links in a store are not followed: put the "
+            "folder itself there, or link or mount the whole store elsewhere"
+        )
+    return (
+        f"{path} is {kind} where a file of the store should be; it counts as nothing stored and is never followed: move "
+        "it away, then run again"
+    )
 
 
 def _make_folder(folder: str) -> None:

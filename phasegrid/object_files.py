@@ -56,6 +56,10 @@ class ObjectFiles:
         }
         return sorted(found - {"", "/"})
 
+    def strays(self, folder: str) -> dict[str, str]:  # noqa: ARG002  (the signature of `Files`)
+        """Name nothing: an object store has no links, and a folder there takes no file's place."""
+        return {}
+
     def exists(self, name: str) -> bool:
         """Say whether the object exists."""
         return bool(self.filesystem.isfile(self.path(name)))

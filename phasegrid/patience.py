@@ -3,11 +3,13 @@
 Every request of a store goes through `PatientFiles`: this is the one place where storage is tried again. Object stores have
 retries of their own within each of ours. What will not pass by itself (a full disk, a missing right, a wrong name) is
 not tried again. A write that is tried again starts from the beginning, in a new temporary file: after a failed fsync the
-system may have forgotten what it could not write.
+system may have forgotten what it could not write. Every wait is drawn around its length: workers that were refused together do
+not come back together.
 """
 
 import errno
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,11 @@ from phasegrid.files import Entry, Files
 T = TypeVar("T")
 
 WAITS_S = (0.5, 2.0, 8.0)
-"""Seconds before the second, third and last try: they outlast a server's restart of some seconds."""
+"""Seconds before the second, third and last try, on average: they outlast a server's restart of some seconds."""
+_SPREAD = 0.5  # a wait is within this fraction of its length
+_SYSTEM = (
+    random.SystemRandom()
+)  # no seed: a plug-in that seeds Python's generator would have all workers wait alike
 
 
 def _known(*names: str) -> set[int]:
@@ -49,13 +55,22 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _FOR_GOOD
 
 
+def draw() -> float:
+    """Return a number between 0 and 1 from the system's own generator."""
+    return _SYSTEM.random()
+
+
 @dataclass(frozen=True, slots=True)
 class PatientFiles:
-    """Files whose every request is made again, up to ``len(waits_s)`` times, while its error is one that may pass."""
+    """Files whose every request is made again, up to ``len(waits_s)`` times, while its error is one that may pass.
+
+    A wait is its length times a factor that `draw`, uniform in [0, 1), puts between 0.5 and 1.5.
+    """
 
     inner: Files
     waits_s: tuple[float, ...] = WAITS_S
     sleep: Callable[[float], object] = time.sleep
+    draw: Callable[[], float] = draw
 
     @property
     def num_readers(self) -> int:
@@ -73,6 +88,10 @@ class PatientFiles:
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`."""
         return self._patiently(lambda: self.inner.folders(folder))
+
+    def strays(self, folder: str) -> dict[str, str]:
+        """Name what lies below `folder` and is in no other listing."""
+        return self._patiently(lambda: self.inner.strays(folder))
 
     def exists(self, name: str) -> bool:
         """Say whether the file exists."""
@@ -119,14 +138,15 @@ class PatientFiles:
         return self.inner.path(name)
 
     def _patiently(self, request: Callable[[], T]) -> T:
-        for place, wait_s in enumerate(self.waits_s):
+        for place, length_s in enumerate(self.waits_s):
             try:
                 return request()
             except Exception as error:
                 if not may_pass(error):
                     raise
+                wait_s = length_s * (1 + _SPREAD * (2 * self.draw() - 1))
                 if place > 0:  # the first time is no news
-                    text = "the storage does not answer (%s): trying again in %g s"
+                    text = "the storage does not answer (%s): trying again in %.2g s"
                     logging.getLogger("phasegrid").warning(text, error, wait_s)
             self.sleep(wait_s)
         try:

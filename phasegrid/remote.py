@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 from phasegrid.bundling import Bundle
 from phasegrid.errors import ClusterError, SweepError
+from phasegrid.storage_urls import local_path
 from phasegrid.submissions import VARIABLE, Job
 from phasegrid.tokens import how_to_set, redact, refuse_secrets
 
@@ -202,13 +203,10 @@ def checked_storage(storage: str, shared: bool) -> str:
     refuse_secrets(storage, "--storage")
     if storage.startswith("memory://"):
         raise SweepError(f"--storage {storage}: memory is of one process, and lost with it")
-    if "://" in storage and not storage.startswith("file://"):
+    full = local_path(storage)
+    if full is None:
         return storage
-    path = storage.removeprefix("file://")
-    if os.path.isabs(path):
-        return os.path.normpath(path)
-    full = os.path.abspath(os.path.expanduser(path))
-    if shared:
+    if shared or os.path.isabs(storage) or storage.lower().startswith("file:"):
         return full
     raise SweepError(
         f"--storage {storage}: a relative path is another folder on every node of the cluster, and in a submitted "

@@ -6,30 +6,31 @@ of the metric added, which older rows lack (null).
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache, lru_cache
-from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from phasegrid import row_files
 from phasegrid.errors import StoreError
 from phasegrid.files import Files, each
 from phasegrid.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_schema
+
+PassOver: TypeAlias = Callable[[StoreError], object]  # is told of a damaged file
 
 SUFFIX = ".parquet"
 COMPACTED = "tables"
 PLANNED = ("plans", "plan_jobs")  # one file a sweep, replaced when it changes: never copied
 _METRICS = "metrics/"
 _KEY = re.compile(r"[0-9a-f]{32}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_NAME = re.compile(r"(?!.*\.sync-conflict-)[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_OF_JOB = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.parquet")
+_OF_FAILURE = re.compile(r"()([0-9a-f]{32})\.parquet")
+_OF_SWEEP = re.compile(rf"()({_NAME.pattern})\.parquet")
 _MAX_FOLDER = 200  # of the 255 bytes that file systems allow
-_WORTH_COMPRESSING = (
-    1 << 14
-)  # bytes; below that zstd doubles the time to write and to read, and saves nothing
 _FEW = 64  # keys that are looked up one by one rather than in the copy of the whole table
 _BATCH = 4096  # files read before their rows are joined
 
@@ -41,9 +42,14 @@ def checked_key(key: str) -> str:
     return key
 
 
+def is_name(name: str) -> bool:
+    """Say whether `checked_name` takes a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str, what: str) -> str:
     """Return `name` if it can be one file's name anywhere, and refuse anything else, a path above all."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(
             f"{what} {name!r} cannot name a file: use letters, digits and . _ + - "
             "(a letter or digit first, at most 128)"
@@ -78,12 +84,15 @@ def shard_name(table: str, name: str) -> str:
     return f"{folder}/{middle}{name}{SUFFIX}"
 
 
-def is_shard_name(table: str, name: str) -> bool:
-    """Say whether a file of a table's folder has a name that `shard_name` gives; others are not ours."""
-    try:
-        return shard_name(table, name.rpartition("/")[2].removesuffix(SUFFIX)) == name
-    except StoreError:
-        return False
+def key_in(table: str, found: str) -> str | None:
+    """Return what a file of a table's folder is about, by its name relative to that; None if the file is not the store's.
+
+    This is the rule that decides what belongs to a table: names that `shard_name` gives. Hidden files, copies that file
+    synchronisers make of both sides of a conflict, folders of notebooks and all else are passed over.
+    """
+    pattern = _OF_SWEEP if table in PLANNED else _OF_FAILURE if table == "failures" else _OF_JOB
+    match = pattern.fullmatch(found)
+    return match[2] if match else None
 
 
 def compacted_name(table: str) -> str:
@@ -115,54 +124,60 @@ def naming_column(table: str) -> str:
     return NAMING_COLUMN.get(table, "key")
 
 
-def encode(table: pa.Table) -> bytes:
-    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and fast uncompressed."""
-    buffer = BytesIO()
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd" if table.nbytes > _WORTH_COMPRESSING else "none",
-        use_dictionary=False,
-        write_statistics=False,
-        store_schema=False,  # the Parquet types say it all, in half the bytes
-    )
-    return buffer.getvalue()
-
-
 def listed(files: Files, table: str) -> dict[str, str]:
     """Map the key (sweep, id) of every file of a table to the file's name, from one listing."""
     folder = table_folder(table)
-    return {
-        found.rpartition("/")[2].removesuffix(SUFFIX): f"{folder}/{found}"
-        for found in files.names(folder)
-        if found.endswith(SUFFIX)
-    }
+    there = ((key_in(table, found), found) for found in files.names(folder))
+    return {key: f"{folder}/{found}" for key, found in there if key is not None}
+
+
+def foreign(files: Files, table: str) -> list[str]:
+    """List the files in a table's folder that are not the store's."""
+    folder = table_folder(table)
+    return sorted(f"{folder}/{n}" for n in files.names(folder) if key_in(table, n) is None)
 
 
 def metric_names(files: Files) -> list[str]:
-    """List the metrics that have a table."""
-    return [unquote(entry[:-1]) for entry in files.folders("metrics") if entry.endswith("/")]
+    """List the metrics that have a table: the folders whose names `table_folder` gives."""
+    folders = [entry[:-1] for entry in files.folders("metrics") if entry.endswith("/")]
+    return [unquote(folder) for folder in folders if is_metric_folder(folder)]
+
+
+def is_metric_folder(folder: str) -> bool:
+    """Say whether a folder of ``metrics/`` is a metric's; others are not the store's."""
+    try:
+        return table_folder(metric_table(folder)) == _METRICS + folder
+    except StoreError:
+        return False
 
 
 def read(
-    files: Files, table: str, columns: Sequence[str] | None, keys: Collection[str] | None
+    files: Files,
+    table: str,
+    columns: Sequence[str] | None,
+    keys: Collection[str] | None,
+    pass_over: PassOver | None = None,
 ) -> pa.Table:
-    """Read a table: its compacted copy and the files that are not in it."""
+    """Read a table: its compacted copy and the files that are not in it.
+
+    With `pass_over`, it is told of each file that is damaged, and the rows of the others are returned.
+    """
     naming = naming_column(table)
     wanted = None if columns is None else list(dict.fromkeys([naming, *columns]))
     if keys is not None and len(keys) <= _FEW:
         names = [shard_name(table, key) for key in sorted(set(keys))]
-        parts = list(read_shards(files, table, names, wanted))
+        parts = list(read_shards(files, table, names, wanted, pass_over))
         missing = set(keys).difference(*(part[naming].to_pylist() for part in parts))
-        copies = _read_copy(files, table, wanted) if missing else ()
+        copies = _read_copy(files, table, wanted, pass_over) if missing else ()
         parts += [_keep(part, naming, missing) for part in copies]
     else:
-        parts = [_keep(part, naming, keys) for part in _read_copy(files, table, wanted)]
+        copies = _read_copy(files, table, wanted, pass_over)
+        parts = [_keep(part, naming, keys) for part in copies]
         held = {key for part in parts for key in part[naming].to_pylist()}
         there = listed(files, table)
         chosen = there.keys() if keys is None else there.keys() & set(keys)
         names = [there[key] for key in sorted(chosen - held)]
-        parts += read_shards(files, table, names, wanted)
+        parts += read_shards(files, table, names, wanted, pass_over)
     rows = join(parts, table, wanted)
     if columns is None:
         return rows
@@ -173,16 +188,29 @@ def read(
 
 
 def read_shards(
-    files: Files, table: str, names: Sequence[str], columns: Sequence[str] | None = None
+    files: Files,
+    table: str,
+    names: Sequence[str],
+    columns: Sequence[str] | None = None,
+    pass_over: PassOver | None = None,
 ) -> Iterator[pa.Table]:
-    """Read files of a table in batches; one that is not there (any more) is left out.
+    """Read files of a table in batches; one that is not there (any more) is left out, one that is damaged if `pass_over` is told.
 
     Raises:
         StoreError: naming the file that is damaged or does not have the table's schema.
     """
+
+    def read_one(name: str) -> pa.Table | None:
+        try:
+            return _own_rows(read_shard(files, table, name, columns), table, name)
+        except StoreError as error:
+            if pass_over is None or error.fault is not None:
+                raise
+            pass_over(error)
+            return None
+
     for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        found = each(files, batch, lambda name: read_shard(files, table, name, columns))
+        found = each(files, names[start : start + _BATCH], read_one)
         parts = [part for part in found if part is not None]
         if parts:
             yield join(parts, table, columns).combine_chunks()
@@ -197,16 +225,8 @@ def read_shard(
     except FileNotFoundError:
         return None
     where = files.path(name)
-    try:
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            has = () if columns is None else file.schema_arrow.names
-            present = None if columns is None else [column for column in columns if column in has]
-            rows = file.read(columns=present, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"reading {where}: not a whole Parquet file ({error}); `phasegrid gc --damaged` lists all such "
-            "files, with --delete their jobs are done again by the next run"
-        ) from error
+    known = TABLES[table].names if table in TABLES else None
+    rows = row_files.decode(data, where, columns, known)
     return _conform(rows, table, columns, where)
 
 
@@ -236,10 +256,19 @@ def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
         ) from error
 
 
-def _read_copy(files: Files, table: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    part = None if table in PLANNED else read_shard(files, table, compacted_name(table), columns)
-    if part is not None:
-        yield part
+def _read_copy(
+    files: Files, table: str, columns: Sequence[str] | None, pass_over: PassOver | None
+) -> Iterator[pa.Table]:
+    if table not in PLANNED:
+        yield from read_shards(files, table, [compacted_name(table)], columns, pass_over)
+
+
+def _own_rows(rows: pa.Table | None, table: str, name: str) -> pa.Table | None:
+    """Leave out what a plan's file says of another sweep: a synchroniser may give a copy a name that a sweep could have."""
+    if rows is None or table not in PLANNED:
+        return rows
+    sweep = name.rpartition("/")[2].removesuffix(SUFFIX)
+    return _keep(rows, naming_column(table), [sweep])
 
 
 def _keep(part: pa.Table, naming: str, keys: Collection[str] | None) -> pa.Table:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from phasegrid import __version__, checkpoints, notes, schemas, shards
+from phasegrid import __version__, checkpoints, notes, row_files, schemas, shards
 from phasegrid.committing import commit
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
@@ -154,9 +154,9 @@ class Store:
             for epoch, tensors in (intermediate or {}).items():
                 parts[_checkpoint_name(key, epoch)] = checkpoints.encode(tensors)
             if epochs:
-                parts[shards.shard_name("histories", key)] = shards.encode(table)
+                parts[shards.shard_name("histories", key)] = row_files.encode(table)
             row_name = shards.shard_name("trials", key)
-            return commit(self.files, parts, row_name, shards.encode(row))
+            return commit(self.files, parts, row_name, row_files.encode(row))
 
     def put_metric(
         self,
@@ -188,7 +188,7 @@ class Store:
             where,
         )
         with reported(f"writing {where} to {self.url}"):
-            return self.files.create(shards.shard_name(table, key), shards.encode(typed))
+            return self.files.create(shards.shard_name(table, key), row_files.encode(typed))
 
     def put_failure(self, record: Mapping[str, object]) -> str:
         """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Tokens are left out.
@@ -200,7 +200,9 @@ class Store:
         full |= {k: redact(v) for k in _RAISED if isinstance(v := full.get(k), str)}
         table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
         with reported(f"writing a failure to {self.url}"):
-            self.files.create(shards.shard_name("failures", str(full["id"])), shards.encode(table))
+            self.files.create(
+                shards.shard_name("failures", str(full["id"])), row_files.encode(table)
+            )
         return str(full["id"])
 
     def put_plan(
@@ -219,7 +221,7 @@ class Store:
         table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
         with reported(f"writing the plan of {sweep} to {self.url}"):
             self._put_jobs(sweep, jobs)
-            self._replace(name, shards.encode(table))
+            self._replace(name, row_files.encode(table))
 
     def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
         """Store the figures that a sweep asks for, in place of those of before; say whether that changed anything.
@@ -323,7 +325,7 @@ class Store:
         try:
             return checkpoints.decode(data, self.files.path(name))
         except StoreError as error:
-            raise StoreError(f"{error}; {checkpoints.REPAIR}") from error
+            raise StoreError(f"{error}; {checkpoints.DEEP_REPAIR}", damaged=True) from error
 
     def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
         """Return where a checkpoint is, or would be."""
@@ -356,7 +358,7 @@ class Store:
         full = [{**row, "sweep": sweep} for row in jobs]
         where = f"the planned measurements of {sweep}"
         table = schemas.to_table("plan_jobs", schemas.PLAN_JOBS, full, where)
-        self._replace(name, shards.encode(table))
+        self._replace(name, row_files.encode(table))
 
     def _replace(self, name: str, data: bytes) -> None:
         self.files.replace(name, lambda file: file.write(data))

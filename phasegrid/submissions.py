@@ -20,7 +20,7 @@ from phasegrid.console import duration
 from phasegrid.errors import StoreError
 from phasegrid.provenance import provenance
 from phasegrid.reporting import reported
-from phasegrid.shards import checked_name
+from phasegrid.shards import checked_name, is_name
 from phasegrid.store import Store
 
 FOLDER = "meta/submissions"
@@ -121,8 +121,12 @@ def read(store: Store, submission_id: str) -> Submission | None:
 def read_all(store: Store, sweep: str | None = None) -> list[Submission]:
     """Return the records of every submission, or of one sweep's, oldest first."""
     with reported(f"listing submissions of {store.url}"):
-        names = [name for name in store.files.names(FOLDER) if name.endswith(".json")]
-    found = [read(store, name.removesuffix(".json")) for name in names]
+        names = [
+            name.removesuffix(".json")
+            for name in store.files.names(FOLDER)
+            if name.endswith(".json")
+        ]
+    found = [read(store, name) for name in names if is_name(name)]
     wanted = [s for s in found if s is not None and sweep in (None, s.sweep)]
     return sorted(wanted, key=lambda s: (s.created_at, s.id))
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from phasegrid import checkpoints, code_changes, notes, shards
 from phasegrid.errors import StoreError
-from phasegrid.files import TEMPORARY, Files, each
+from phasegrid.files import TEMPORARY, Files, each, is_temporary
 from phasegrid.metrics import METRICS
 from phasegrid.overview import planned_jobs
 from phasegrid.reporting import reported
@@ -67,16 +67,16 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
             problems += _check_plan(store, name)
             problems += _check_jobs(store, name)
         problems += _check_temporary(files)
+        problems += _check_strays(files)
     return problems
 
 
 def _check_table(files: Files, table: str, keys: set[str] | None) -> list[Problem]:
     folder = shards.table_folder(table)
-    listing = [f"{folder}/{name}" for name in files.names(folder)]
-    expected = [name for name in listing if shards.is_shard_name(table, name)]
+    expected = list(shards.listed(files, table).values())
     problems = [
         Problem(files.path(name), f"does not belong into table {table}; move it out of there")
-        for name in sorted(set(listing) - set(expected))
+        for name in shards.foreign(files, table)
     ]
     if keys is not None:
         expected = [name for name in expected if _key(name) in keys]
@@ -185,13 +185,16 @@ def _check_checkpoint(
     if not deep:
         return None
     data = files.read(name)
+    try:
+        checkpoints.refuse_damage(data, where)
+        bad = checkpoints.non_finite(data, where) if finite else []
+    except StoreError as error:
+        return Problem(where, f"{error}; {checkpoints.DEEP_REPAIR}")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         return Problem(
             where,
-            "is not what was written with its trial (SHA-256 differs); `phasegrid gc --damaged --deep "
-            "--delete` and `phasegrid run` have it trained again",
+            f"is not what was written with its trial (SHA-256 differs); {checkpoints.DEEP_REPAIR}",
         )
-    bad = checkpoints.non_finite(data) if finite else []
     return Problem(where, f"NaN or infinity in {', '.join(bad[:3])}") if bad else None
 
 
@@ -275,12 +278,23 @@ def _stored_keys(store: Store, table: str) -> set[str]:
 
 
 def _check_temporary(files: Files) -> Iterator[Problem]:
-    for name in files.names(TEMPORARY):
-        modified = files.modified(f"{TEMPORARY}/{name}")
-        if modified is None or time.time() - modified > STALE_S:
+    for entry in files.entries(TEMPORARY):
+        if entry.modified is None or time.time() - entry.modified > STALE_S:
+            left = "was left by a process that died; delete it"
+            what = left if is_temporary(entry.name) else "does not belong there; move it away"
+            yield Problem(files.path(f"{TEMPORARY}/{entry.name}"), what)
+
+
+def _check_strays(files: Files) -> Iterator[Problem]:
+    """Name links, and folders with a file's name: none is followed, and a run cannot write where they stand."""
+    for folder in (*TABLES, "metrics", shards.COMPACTED, "checkpoints", "snapshots", TEMPORARY):
+        for name, kind in sorted(files.strays(folder).items()):
             yield Problem(
-                files.path(f"{TEMPORARY}/{name}"), "was left by a process that died; delete it"
+                files.path(f"{folder}/{name}"), f"is {kind}, which counts as nothing; move it away"
             )
+    for entry in files.folders("metrics"):
+        if not (entry.endswith("/") and shards.is_metric_folder(entry[:-1])):
+            yield Problem(files.path(f"metrics/{entry}"), "is no folder of a metric; move it away")
 
 
 def _planned(files: Files, sweep: str) -> set[str]:
@@ -293,23 +307,7 @@ def _planned(files: Files, sweep: str) -> set[str]:
 
 def _read_what_can_be(files: Files, table: str, columns: Sequence[str]) -> pa.Table:
     """Read a table, and if a file of it is damaged what is not; the rest is reported elsewhere."""
-
-    def attempt(name: str) -> pa.Table | None:
-        try:
-            return shards.read_shard(files, table, name, columns)
-        except StoreError:
-            return None
-
-    try:
-        return shards.read(files, table, columns, None)
-    except StoreError:
-        names = [
-            name
-            for name in shards.listed(files, table).values()
-            if shards.is_shard_name(table, name)
-        ]
-        parts = [rows for rows in each(files, names, attempt) if rows is not None]
-        return shards.join(parts, table, columns)
+    return shards.read(files, table, columns, None, pass_over=lambda _error: None)
 
 
 def _key(name: str) -> str:

@@ -108,9 +108,9 @@ def _all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
 def _train(
     pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
 ) -> list[Outcome]:
-    stored = {trial.key for trial in pack.trials if store.has("trials", trial.key)}
-    outcomes = [Outcome(key, "already") for key in stored]
-    trials = [trial for trial in pack.trials if trial.key not in stored]
+    found = {trial.key: _found(store, pack, "trials", trial.key) for trial in pack.trials}
+    outcomes = [outcome for outcome in found.values() if outcome is not None]
+    trials = [trial for trial in pack.trials if found[trial.key] is None]
     if not trials:
         return outcomes
 
@@ -146,6 +146,15 @@ def _train(
         for trial in left:  # alone, so that the culprit is named
             outcomes += _train(replace(pack, trials=(trial,)), store, place, device, should_stop)
     return outcomes
+
+
+def _found(store: Store, pack: Pack, table: str, key: str) -> Outcome | None:
+    """Return what has become of a job that is stored already, or whose place something else has taken; None if it is to do."""
+    try:
+        return Outcome(key, "already") if store.has(table, key) else None
+    except StoreError as error:
+        _raise_if_storage_fails(error)
+        return _failed(store, pack, key, error)
 
 
 def _stop_if_asked(should_stop: ShouldStop, _epoch: int, _epochs: int) -> None:
@@ -253,10 +262,11 @@ def _measure(
     outcomes: list[Outcome] = []
     todo: list[MetricJob] = []
     for job in pack.metric_jobs:
-        if store.has(f"metrics/{job.metric.name}", job.key):
-            outcomes.append(Outcome(job.key, "already"))
-        else:
+        outcome = _found(store, pack, f"metrics/{job.metric.name}", job.key)
+        if outcome is None:
             todo.append(job)
+        else:
+            outcomes.append(outcome)
     if not todo:
         return outcomes
     trials = {trial.key: trial for trial in pack.trials}

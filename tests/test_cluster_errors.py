@@ -93,6 +93,7 @@ def test_http_and_https_addresses_are_taken() -> None:
         ("s3://bucket/results", False, "s3://bucket/results"),
         ("/shared/../shared/results", False, "/shared/results"),
         ("file:///shared/results", False, "/shared/results"),
+        ("file:///shared/my%20results", False, "/shared/my results"),
         ("results", True, os.path.join(os.getcwd(), "results")),
     ],
 )
@@ -107,7 +108,7 @@ def test_storage_is_told_as_every_node_understands_it(
     [
         ("results", "another folder on every node.*add --shared-storage"),
         ("~/results", "another folder on every node"),
-        ("file://results", "another folder on every node"),
+        ("file://results", "names a machine, 'results'"),
         ("memory://results", "memory is of one process"),
         ("s3://key:secret@bucket", "holds credentials"),
     ],

@@ -1,6 +1,7 @@
 """What passes by itself is tried again, a few times and ever more slowly; what does not is said at once."""
 
 import errno
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,7 +40,7 @@ class Failing:
 
 def _patient(inner: Any) -> tuple[PatientFiles, list[float]]:
     slept: list[float] = []
-    return PatientFiles(inner, sleep=slept.append), slept
+    return PatientFiles(inner, sleep=slept.append, draw=lambda: 0.5), slept
 
 
 @pytest.mark.parametrize("number", PASSING)
@@ -76,6 +77,34 @@ def test_tries_come_to_an_end_and_are_counted(tmp_path: Path) -> None:
         patient.names("trials")
     assert it.value.fault == "fails"
     assert slept == list(WAITS_S)
+
+
+def test_waits_are_drawn_around_their_lengths(tmp_path: Path) -> None:
+    """Workers that were refused together do not come back together."""
+    drawn = iter((0.0, 0.5, 0.75))
+    slept: list[float] = []
+    failing = Failing(tmp_path, [TimeoutError("no answer")] * 3)
+    patient = PatientFiles(failing, (1.0, 2.0, 8.0), slept.append, lambda: next(drawn))  # type: ignore[arg-type]
+    assert patient.names("trials") == []
+    assert slept == [0.5, 2.0, 10.0]
+
+
+def test_waits_follow_no_seed(tmp_path: Path) -> None:
+    """A plug-in that seeds Python's generator in every worker has them neither wait alike nor lose a draw."""
+    waits = []
+    for _ in range(2):
+        random.seed(0)
+        slept: list[float] = []
+        patient = PatientFiles(
+            Failing(tmp_path, [TimeoutError("no answer")] * 3), sleep=slept.append
+        )  # type: ignore[arg-type]
+        patient.names("trials")
+        assert all(w / 2 <= s <= w * 1.5 for w, s in zip(WAITS_S, slept, strict=True))
+        waits.append(slept)
+        after = random.random()
+        random.seed(0)
+        assert after == random.random()
+    assert waits[0] != waits[1]
 
 
 def test_waiting_is_said_from_the_second_time_on(
