@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from phasegrid.errors import ClusterError, PhasegridError, StoreError
+from phasegrid.errors import ClusterError, PhasegridError, StoreError, SweepError
 from phasegrid.files import TEMPORARY, Files, LocalFiles, open_files
 from phasegrid.machine import Check, check_disk, check_machine
 from phasegrid.remote import check_address
@@ -57,7 +57,7 @@ def check_storage(url: str) -> list[Check]:
             )
         with reported(f"writing to {url}"):
             return [*found, *_tried(files)]
-    except StoreError as error:
+    except (StoreError, SweepError) as error:
         repair = "check the address, the credentials and the network; see cluster/README.md"
         return [Check("storage", "bad", str(error), repair, "storage")]
 

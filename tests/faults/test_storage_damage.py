@@ -431,7 +431,9 @@ def test_cut_weights_fail_just_the_jobs_that_need_them(
     assert run_here(sweep, storage) == 1
     said = capsys.readouterr().err
     assert str(path) in store.read_table("failures")["exception"].to_pylist()[0]
-    assert "gc --damaged --delete" in store.read_table("failures")["exception"].to_pylist()[0]
+    assert (
+        "gc --damaged --deep --delete" in store.read_table("failures")["exception"].to_pylist()[0]
+    )
     # Of 12 measurements: accuracy and hessian of the trial, distance and cka of its cell.
     assert "8 of 12 jobs stored, 4 failed" in said
     delete_garbage(store, find_damage(store).garbage)

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Have stores wait in no time; the list says for how long they would have."""
     waits: list[float] = []
-    monkeypatch.setattr(store, "PatientFiles", lambda f: PatientFiles(f, sleep=waits.append))
+    steady = partial(PatientFiles, sleep=waits.append, draw=lambda: 0.5)
+    monkeypatch.setattr(store, "PatientFiles", steady)
     return waits
 
 
