@@ -98,6 +98,7 @@ def plan(
 
 @app.command()
 def run(
+    context: typer.Context,
     sweep: SweepFile,
     settings: Settings = None,
     storage: Storage = None,
@@ -141,7 +142,9 @@ def run(
         loaded = load(sweep, settings)
         driver.sweep = loaded.name
         store = open_store(storage or loaded.storage or "results", create=True)
-        where = Where(serial, address, max_in_flight, num_cpus, device, strategy)
+        where = Where(
+            serial, address, max_in_flight, num_cpus, device, strategy, _origin(context, "address")
+        )
         driver.code, new = run_sweep(
             loaded, store, where, talk, quiet, limit, driver.stop, accept_changed_code
         )
@@ -293,6 +296,13 @@ def _version(
 
         typer.echo(f"phasegrid {__version__}")
         raise typer.Exit
+
+
+def _origin(context: typer.Context, name: str) -> str:
+    """Return where a command has the value of an option from, as its user would name it."""
+    source = context.get_parameter_source(name)
+    by_variable = source is not None and source.name == "ENVIRONMENT"
+    return "RAY_ADDRESS" if by_variable else f"--{name}"
 
 
 def _store_if_any(url: str) -> "Store | None":

@@ -46,7 +46,8 @@ def driver_of(path: Path, url: str, submission_id: str | None) -> Iterator[Drive
         StoreError: if the store cannot be opened. What goes wrong with recording later is said, and ends nothing.
     """
     if not submission_id:
-        yield Driver()
+        with _ending_on_sigterm():
+            yield Driver()
         return
     store = Store.open(url, create=True)
     known = submissions.read(store, submission_id)

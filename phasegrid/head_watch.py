@@ -1,13 +1,14 @@
-"""Whether the head of a cluster still answers.
+"""Whether the head of a cluster still answers, and the parts of Ray on this machine still live.
 
 Asked by a plain connection: Ray's own questions to a head that is gone wait for it, and after a minute Ray ends the
-process that asks, with no word about what it was doing.
+process that asks, with no word about what it was doing. Without the raylet of its machine a driver can start nothing.
 """
 
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from phasegrid.errors import ClusterError
 
@@ -16,39 +17,84 @@ PATIENCE_S = (
 )
 ASK_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS = 4  # the type, in the fourth byte, of the frame with which every HTTP/2 server begins (RFC 9113, section 3.4)
+
+Greeting = Literal["speaks", "other", "silent", "refused"]
 
 
 def can_connect(address: str) -> bool:
     """Say whether something takes connections at ``host:port``."""
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
+        with socket.create_connection(_split(address), CONNECT_TIMEOUT_S):
             return True
     except OSError:
         return False
 
 
+def refuses(address: str) -> bool:
+    """Say whether connections to ``host:port`` are refused: nobody listens there, on a machine that is up."""
+    try:
+        with socket.create_connection(_split(address), CONNECT_TIMEOUT_S):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+
+
+def greet(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[Greeting, str]:
+    """Say whether a head (which speaks gRPC, over HTTP/2) is at ``host:port``, and what was met instead.
+
+    A process that is stopped or hangs takes connections still, and says nothing.
+    """
+    try:
+        with socket.create_connection(_split(address), timeout_s) as head:
+            head.settimeout(timeout_s)
+            head.sendall(_GREETING)
+            answer = head.recv(9)
+    except TimeoutError:
+        return "silent", "no answer"
+    except OSError as error:
+        return "refused", (error.strerror or str(error)).lower()
+    if len(answer) > 3 and answer[3] == _SETTINGS:
+        return "speaks", ""
+    return "other", "what listens there is not the head of a Ray cluster"
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 @dataclass(slots=True)
 class HeadWatch:
-    """The head at `address` (``host:port`` of its GCS), asked once a second at most."""
+    """The head at `address` (``host:port`` of its GCS), asked once a second at most.
+
+    `here` names what of the cluster runs on this machine, and where each listens: what refuses connections there, twice, is dead.
+    """
 
     address: str
     patience_s: float = PATIENCE_S
     connect: Callable[[str], bool] = can_connect
     clock: Callable[[], float] = time.monotonic
+    here: tuple[tuple[str, str], ...] = ()
+    refuses: Callable[[str], bool] = refuses
     _ask_at: float | None = None
     _silent_since: float | None = None
+    _refused: str | None = None
 
     def answers(self) -> bool:
         """Say whether the head answers, as of a second ago at most.
 
         Raises:
-            ClusterError: if it has not answered for `patience_s`.
+            ClusterError: if it has not answered for `patience_s`, or a part of Ray on this machine is dead.
         """
         now = self.clock()
         if self._ask_at is not None and now < self._ask_at:
             return self._silent_since is None
         self._ask_at = now + ASK_EVERY_S
+        self._look_here()
         if self.connect(self.address):
             self._silent_since = None
             return True
@@ -60,3 +106,26 @@ class HeadWatch:
                 "stopped or killed, its machine was lost, or the network is down"
             )
         return False
+
+    def after_a_loss(self) -> None:
+        """Look whether work was lost because a part of Ray on this machine is dead, and not only its own process.
+
+        Raises:
+            ClusterError: if so.
+        """
+        for part, address in self.here:
+            if self.refuses(address):
+                raise dead(part)
+
+    def _look_here(self) -> None:
+        refused = next((part for part, address in self.here if self.refuses(address)), None)
+        if refused is not None and refused == self._refused:
+            raise dead(refused)
+        self._refused = refused
+
+
+def dead(part: str) -> ClusterError:
+    """Return the error of a part of Ray on this machine that has died: nothing can be started without it."""
+    return ClusterError(
+        f"running on Ray: its {part} on this machine has died: killed (for want of memory?) or crashed"
+    )

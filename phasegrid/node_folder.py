@@ -2,7 +2,8 @@
 
 The folder is a run's own, so that what it holds cannot be of other files than the run's. It belongs to this user alone (mode 0700,
 checked) and lies in the system's temporary folder (``TMPDIR``). The process that drives a run deletes its folder; what other
-nodes are left with is deleted by the next run there, once no process has it locked. Where any of this cannot be
+nodes are left with is deleted by the next run there, once no process has it locked. A driver that was killed leaves a file whose lock
+nobody holds: the next run there ends what that one had started, and deletes its folder. Where any of this cannot be
 had (Windows, a folder that is somebody else's) there is none.
 """
 
@@ -14,14 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from phasegrid import leftovers
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _TRIES = 3
+_DRIVER = "driver"
 _held: dict[str, int] = {}
 """Runs whose folder this process is in, with the descriptor that locks it."""
+_driven: dict[str, int] = {}
+"""Runs that this process drives, with the descriptor that says so."""
 
 
 def enter(run: str) -> Path | None:
@@ -36,6 +42,21 @@ def enter(run: str) -> Path | None:
         _held[run] = descriptor
         _sweep(folder)
     return folder
+
+
+def drive(run: str) -> None:
+    """Enter the folder of a run as its driver: whoever finds it later can tell whether this process still lives."""
+    folder = enter(run)
+    if folder is None or run in _driven:
+        return
+    new = folder / f"{_DRIVER}.new"
+    try:
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.replace(new, folder / _DRIVER)  # it appears locked
+    except OSError:
+        return
+    _driven[run] = descriptor
 
 
 @contextmanager
@@ -53,9 +74,10 @@ def forget(run: str) -> None:
     """Delete the folder of a run on this node; processes that mapped its files keep what they have."""
     if fcntl is None:
         return
-    held = _held.pop(run, None)
-    if held is not None:
-        os.close(held)
+    for descriptors in (_held, _driven):
+        held = descriptors.pop(run, None)
+        if held is not None:
+            os.close(held)
     shutil.rmtree(folder_of(run), ignore_errors=True)
 
 
@@ -88,18 +110,42 @@ def _hold(folder: Path) -> int | None:
 
 
 def _sweep(mine: Path) -> None:
-    """Delete the folders of runs that no process of this node is busy with any more."""
+    """Delete the folders of runs that no process of this node is busy with any more, and end what dead drivers have started."""
     for other in mine.parent.glob(f"{_prefix()}*"):
-        if other == mine:
+        if other == mine or not _is_mine(other):
             continue
-        try:
-            descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
+        if (other / _DRIVER).exists():
+            with _if_free(other / _DRIVER) as died:
+                if died:
+                    leftovers.end(other.name.removeprefix(_prefix()))
+                    shutil.rmtree(other, ignore_errors=True)
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(other, ignore_errors=True)
-        except OSError:
-            pass  # in use
-        finally:
-            os.close(descriptor)
+        with _if_free(other) as left:
+            if left:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_mine(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
+@contextmanager
+def _if_free(path: Path) -> Iterator[bool]:
+    """Lock a file or folder for a moment; say False where that cannot be had, as while a process has it locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)

@@ -1,104 +1,43 @@
-"""Packs as Ray Core tasks; with `remote` the only room that imports ray.
+"""Packs as Ray Core tasks; with `ray_start` and `remote` the only room that imports ray.
 
 Tasks return small outcomes and never weights: Ray runs a finished task again when its returned object is lost. Ray's own
 retries are off, so that a lost process is counted and written down by the driver. Workers stay warm between packs
 (``max_calls=0``), which keeps imports, data sets and CUDA contexts.
+
+A job is to blame for an exception that its own code has raised, and for nothing else: whatever else ends a task is
+infrastructure, of whatever class. If what died is Ray on this machine, or the head, the run ends in a `ClusterError`.
 """
 
-import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from phasegrid import gpus, probing, timeouts
-from phasegrid.errors import ClusterError, StoreError
+from phasegrid.errors import ClusterError, PhasegridError, StoreError
 from phasegrid.executors import Ending, Place
 from phasegrid.failures import failure_of_pack
-from phasegrid.head_watch import HeadWatch
+from phasegrid.head_watch import HeadWatch, dead
 from phasegrid.jobs import Outcome, Pack, Part
-from phasegrid.plugins import FOLDERS_VARIABLE
+from phasegrid.ray_start import is_our_own
+from phasegrid.ray_start import start_ray as start_ray
+from phasegrid.ray_start import stop_ray as stop_ray
 from phasegrid.store import Store
 from phasegrid.sweep_types import Need, Resources
-from phasegrid.tokens import how_to_set, redact
+from phasegrid.tokens import redact
 
-LOST = (
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.RaySystemError,
-    ray.exceptions.TaskUnschedulableError,
-)
 GPU_TIMEOUT_S = 60.0  # for a node's GPU to be asked for its memory: others may hold them all
 PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import what it needs first
 LOOK_EVERY_S = (
     1.0  # for how long the size of the cluster is taken as known: asking costs about a millisecond
 )
-OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
-
-
-def start_ray(address: str | None, num_cpus: int | None = None) -> None:
-    """Join the cluster at `address`, or start a Ray of our own on this machine.
-
-    Raises:
-        ClusterError: for a ``ray://`` address, or if the cluster cannot be reached or started.
-    """
-    if address and address.startswith("ray://"):
-        raise ClusterError(
-            f"joining Ray: {address} is a Ray Client address, which cannot carry a sweep; run on the cluster "
-            "with --address auto, or give the address of its GCS (host:6379)"
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault(gpus.NOSET_VARIABLE, "1")
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        options.update(
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            address="local",
-        )
-    else:
-        options["address"] = address
-        handed_on = {name: os.environ.get(name) for name in (gpus.NOSET_VARIABLE, FOLDERS_VARIABLE)}
-        options["runtime_env"] = {"env_vars": {name: v for name, v in handed_on.items() if v}}
-    try:
-        ray.init(**options)
-    except (
-        ray.exceptions.AuthenticationError,
-        ConnectionError,
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as error:
-        where = f"joining Ray at {address}" if address else "starting Ray on this machine"
-        raise ClusterError(f"{where}: {_why_not_joined(error, address)}") from error
-
-
-def _why_not_joined(error: BaseException, address: str | None) -> str:
-    """Say why Ray could not be joined: of a wrong token it says only that there is no connection."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ray.exceptions.AuthenticationError):
-            return f"the cluster refuses us: {how_to_set()}"
-        cause = cause.__cause__ or cause.__context__
-    told = redact(_first_line(error))
-    return f"{told} (if it asks for a token: {how_to_set()})" if address else told
-
-
-def stop_ray() -> None:
-    """Leave the cluster; ends the Ray that `start_ray` started, and no other."""
-    ray.shutdown()
 
 
 def probe_storage(url: str, store_id: str) -> list[str]:
@@ -106,19 +45,22 @@ def probe_storage(url: str, store_id: str) -> list[str]:
 
     Raises:
         StoreError: naming the nodes that do not share it with this process, cannot write it, or cannot be used otherwise.
+        ClusterError: if the cluster is lost meanwhile.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_look)
     question = probing.ask(url, store_id)
     try:
-        asked_at = time.time()
-        nodes = {
-            task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(question): _name_of(node)
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"]
-        }
-        return probing.judge(url, list(_reports(question, nodes, asked_at)))
+        with _ray_works():
+            asked_at = time.time()
+            nodes = {
+                task.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(question): _name_of(node)
+                for node in ray.nodes()  # type: ignore[no-untyped-call]
+                if node["Alive"]
+            }
+            reports = list(_reports(question, nodes, asked_at))
+        return probing.judge(url, reports)
     finally:
         probing.forget(question)
 
@@ -155,28 +97,71 @@ def gpu_bytes() -> int | None:
     task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(
         gpus.total_bytes
     )  # it takes a context
-    tasks = [
-        task.options(
-            num_gpus=0.01,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote()
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"] and node["Resources"].get("GPU")
-    ]
-    try:
-        found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
-    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
-        for waiting in tasks:
-            ray.cancel(waiting, force=True)
-        return None
+    with _ray_works():
+        tasks = [
+            task.options(
+                num_gpus=0.01,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote()
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"] and node["Resources"].get("GPU")
+        ]
+        try:
+            found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            for waiting in tasks:
+                ray.cancel(waiting, force=True)
+            return None
     return min((count for count in found if count is not None), default=None)
 
 
 def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
-    """Load each data set once in a worker, into the folder of its node that the processes of `run` share; return what is wrong."""
+    """Load each data set once in a worker, into the folder of its node that the processes of `run` share; return what is wrong.
+
+    Raises:
+        ClusterError: if the cluster is lost meanwhile, or the processes that try one die.
+    """
+    if not parts:
+        return []
     task = ray.remote(num_cpus=1, max_retries=3)(_check_dataset)
-    found: list[str | None] = ray.get([task.remote(part, run) for part in parts])
+    with _ray_works():
+        watch = _watch()
+        asked = {task.remote(part, run): part for part in parts}
+        waiting, found = list(asked), []
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_EVERY_S)
+            watch.answers()
+            for reference in ready:
+                try:
+                    found.append(ray.get(reference))
+                except Exception as error:
+                    if _of_the_job(error):
+                        raise error.cause from error
+                    watch.after_a_loss()
+                    name = asked[reference].name
+                    raise ClusterError(f"loading data set {name}: {_why_lost(error)}") from error
     return [problem for problem in found if problem]
+
+
+@contextmanager
+def _ray_works() -> Iterator[None]:
+    """Turn what Ray itself raises, whatever it is, into a `ClusterError`."""
+    try:
+        yield
+    except (PhasegridError, ray.exceptions.RayTaskError):
+        raise
+    except Exception as error:
+        raise ClusterError(f"running on Ray: {redact(_first_line(error))}") from error
+
+
+def _watch() -> HeadWatch:
+    """Watch the head, and what of the cluster runs on this machine."""
+    here = ray.get_runtime_context()
+    head = str(here.gcs_address)
+    own = next(node for node in ray.nodes() if node["NodeID"] == here.get_node_id())  # type: ignore[no-untyped-call]
+    parts = [("raylet", f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}")]
+    parts += [("head (gcs_server)", head)] if is_our_own() else []
+    return HeadWatch(head, here=tuple(parts))
 
 
 @dataclass(slots=True)
@@ -194,9 +179,7 @@ class RayExecutor:
     max_in_flight: int | None = None
     share_of: Callable[[Pack], float] = lambda _pack: 1.0
     usual_share: float = 1.0
-    _head: HeadWatch = field(
-        default_factory=lambda: HeadWatch(ray.get_runtime_context().gcs_address)
-    )
+    _head: HeadWatch = field(default_factory=_watch)
     _running: dict[Any, tuple[Pack, str]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
     _submitted: set[str] = field(default_factory=set)  # jobs
@@ -222,7 +205,8 @@ class RayExecutor:
         now = time.monotonic()
         if now >= self._look_at and self._head.answers():
             self._look_at = now + LOOK_EVERY_S
-            self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            with _ray_works():
+                self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return self._resources
 
     @property
@@ -246,7 +230,8 @@ class RayExecutor:
         failure_id = (
             uuid.uuid4().hex
         )  # under which the worker writes down that the pack stood still
-        reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
+        with _ray_works():
+            reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
         self._running[reference] = (pack, failure_id)
 
     def _part_of_a_gpu(self, pack: Pack) -> float:
@@ -262,7 +247,8 @@ class RayExecutor:
         """Return the cores of the smallest node that has the GPUs and cores a pack needs; 0 where the head is silent."""
         if not self._head.answers():
             return 0.0
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        with _ray_works():
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         have = [node["Resources"] for node in nodes if node["Alive"]]
         fits = (
             has["CPU"]
@@ -280,40 +266,61 @@ class RayExecutor:
         """Return the packs that have ended, waiting at most `timeout_s` for the first.
 
         Raises:
-            ClusterError: if the head of the cluster has not answered for half a minute.
+            ClusterError: if the head of the cluster has not answered for half a minute, or Ray on this machine is dead.
         """
         self._head.answers()
         if not self._running:
             return []
-        ready, rest = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        if ready and rest:
-            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
-            ready += more
+        with _ray_works():
+            ready, rest = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+            if ready and rest:
+                more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
+                ready += more
         return [self._ending(reference) for reference in ready]
 
     def close(self) -> None:
         """Cancel what still runs; its snapshots and stored jobs stay."""
-        for reference in self._running:
-            ray.cancel(reference, force=True)
+        with suppress(Exception):  # a cluster that is gone has nothing to cancel
+            for reference in self._running:
+                ray.cancel(reference, force=True)
         self._running.clear()
 
     def _ending(self, reference: Any) -> Ending:
-        pack, failure_id = self._running.pop(reference)
+        pack, failure_id = self._running[reference]
         try:
             outcomes: Sequence[Outcome] = ray.get(reference)
-        except ray.exceptions.OutOfMemoryError as error:
+        except Exception as error:
+            ending = self._lost(pack, failure_id, error)
+        else:
+            ending = Ending(pack, outcomes)
+        del self._running[reference]
+        return ending
+
+    def _lost(self, pack: Pack, failure_id: str, error: Exception) -> Ending:
+        """Say what an error means for a pack.
+
+        Raises:
+            ClusterError: if the pack was lost with Ray on this machine.
+        """
+        if _of_the_job(error):
+            return _ending_of_error(pack, error, self.storage)
+        self._head.after_a_loss()
+        if isinstance(error, ray.exceptions.LocalRayletDiedError):
+            raise dead("raylet") from error
+        if isinstance(error, ray.exceptions.OutOfMemoryError):
             self._out_of_memory |= set(pack.job_keys())
             return Ending(pack, lost=_why_lost(error), kind="oom")
-        except LOST as error:
-            if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):
-                why = timeouts.explanation(self.place.timeout_s)
-                return Ending(pack, lost=why, kind="timeout")
-            return Ending(pack, lost=_why_lost(error))
-        except ray.exceptions.RayTaskError as error:
-            return _ending_of_error(pack, error, self.storage)
-        except ray.exceptions.RayError as error:
-            return Ending(pack, lost=_why_lost(error), kind="app", traceback=str(error)[-8000:])
-        return Ending(pack, outcomes)
+        if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):
+            why = timeouts.explanation(self.place.timeout_s)
+            return Ending(pack, lost=why, kind="timeout")
+        return Ending(pack, lost=_why_lost(error))
+
+
+def _of_the_job(error: BaseException) -> TypeGuard[ray.exceptions.RayTaskError]:
+    """Say whether an error is an exception that the code of a task has raised, and not one of Ray's."""
+    return isinstance(error, ray.exceptions.RayTaskError) and not isinstance(
+        error.cause, ray.exceptions.RayError
+    )
 
 
 def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str) -> Ending:

@@ -7,7 +7,7 @@ SIGTERM. Usage and sweep errors (2) and storage or cluster errors (4) are raised
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -35,7 +35,8 @@ from phasegrid.sweep import Sweep, user_files
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where a run happens: in this process (`serial`), on the Ray at `address`, or on one that is started for it."""
+    """Where a run happens: in this process (`serial`), on the Ray at `address` (which `address_from` gave), or on one that is
+    started for it."""
 
     serial: bool = False
     address: str | None = None
@@ -43,6 +44,7 @@ class Where:
     num_cpus: int | None = None
     device: str | None = None
     strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
+    address_from: str | None = None
 
 
 def run_sweep(
@@ -75,17 +77,17 @@ def run_sweep(
         packs = _limited(packs, limit)
     with (
         _executor(sweep, store, where, stop, console, packs, plan) as executor,
-        _signals(stop),  # after ray.init, which would replace them
+        _signals(stop),
         Watch(console, quiet, _name_in(plan)) as watch,
     ):
         slots = executor.parallel
         # A pilot does the cells it is asked for and joins no others to them.
         packs = split_heavy(packs, slots) if limit else shape_packs(packs, slots, pack_size)
         progress = Progress(packs, stored, sweep.run.retries)
-        with _saying_how_to_go_on(progress):
+        with _saying_how_to_go_on(progress, store):
             run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
     if progress.cut_off:
-        with _saying_how_to_go_on(progress):
+        with _saying_how_to_go_on(progress, store):
             _count_published(progress, store)
     code = _conclude(progress, stop, limit, plan, store, console)
     return code, has_new_figures or progress.counts.stored > 0
@@ -179,9 +181,14 @@ def _on_ray(
         style="dim",
         highlight=False,
     )
-    on_ray.start_ray(where.address, where.num_cpus)
     run = uuid.uuid4().hex
+    node_folder.drive(run)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
     try:
+        on_ray.start_ray(where.address, where.num_cpus, run, where.address_from, say)
         if where.address:
             for warning in on_ray.probe_storage(store.url, store.id):
                 console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -261,11 +268,14 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def _saying_how_to_go_on(progress: Progress) -> Iterator[None]:
-    """Add to the error of a storage that fails what is kept and what to do."""
+def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
+    """Add to the error of a storage that fails, or of a cluster that is lost, what is kept and what to do."""
     try:
         yield
     except (StoreError, ClusterError) as error:
+        if isinstance(error, ClusterError):
+            with suppress(StoreError):
+                _count_published(progress, store)
         kept = f"stopped: what is finished is stored; {progress.counts.open} jobs are open."
         if isinstance(error, ClusterError):
             again = "Run the same command again when a cluster is up."

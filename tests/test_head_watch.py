@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from phasegrid.errors import ClusterError
-from phasegrid.head_watch import HeadWatch, can_connect
+from phasegrid.head_watch import HeadWatch, can_connect, greet, refuses
 
 
 @dataclass
@@ -72,3 +72,39 @@ def test_an_address_of_ipv6_is_understood() -> None:
         pytest.skip("no IPv6 here")
     with server:
         assert can_connect(f"[::1]:{server.getsockname()[1]}")
+
+
+def test_what_refuses_connections_on_this_machine_twice_is_dead_and_once_is_not() -> None:
+    head, refusing = Head(), {"here:2"}
+    watch = head.watch()
+    watch.here = (("gcs_server", "here:1"), ("raylet", "here:2"))
+    watch.refuses = refusing.__contains__
+    assert watch.answers()
+    refusing.clear()
+    head.now = 1.0
+    assert watch.answers()
+    refusing.add("here:2")
+    head.now = 2.0
+    assert watch.answers()
+    head.now = 3.0
+    with pytest.raises(ClusterError, match="its raylet on this machine has died"):
+        watch.answers()
+
+
+def test_after_a_loss_one_refusal_says_enough() -> None:
+    watch = Head().watch()
+    watch.here = (("raylet", "here:2"),)
+    watch.refuses = lambda _: False
+    watch.after_a_loss()
+    watch.refuses = lambda _: True
+    with pytest.raises(ClusterError, match="its raylet on this machine has died"):
+        watch.after_a_loss()
+
+
+def test_a_port_that_nobody_has_refuses_and_one_that_listens_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert not refuses(address)
+        assert greet(address, 0.1)[0] == "silent"
+    assert refuses(address)
+    assert greet(address)[0] == "refused"

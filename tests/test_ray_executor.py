@@ -1,10 +1,23 @@
 """A real Ray: packs as tasks, lost workers, a store like the serial executor's."""
 
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import phasegrid
+from tests.faults.commands import (
+    num_stored,
+    pid_of,
+    running,
+    wait_until,
+    wait_until_nothing_is_left,
+    what_it_said,
+)
 from tests.faults.comparing import assert_same_results
 from tests.faults.test_kill_and_resume import run, write_sweep
 
@@ -28,6 +41,40 @@ def test_ray_and_serial_store_the_same_rows_and_a_second_run_submits_nothing(
     assert second.returncode == 0, second.stderr
     assert "0 to do" in second.stderr
     assert "starting Ray" not in second.stderr
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for temporary files with a short name, as Ray's sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_killed_raylet_ends_the_run_blames_no_job_and_leaves_nothing_behind(
+    tmp_path: Path, undisturbed: Path, short_folder: Path
+) -> None:
+    sweep, storage = write_sweep(tmp_path), tmp_path / "store"
+    temporary = {"TMPDIR": str(short_folder)}
+    with running(sweep, storage, "--num-cpus", "2", **temporary) as process:
+        wait_until("some trials are stored", lambda: num_stored(storage) >= 2, process)
+        assert list(short_folder.glob("phasegrid-*"))
+        raylet = pid_of("raylet", process)
+        assert raylet is not None
+        os.kill(raylet, signal.SIGKILL)
+        assert process.wait(timeout=60) == 4, what_it_said(storage)
+        wait_until_nothing_is_left(process)
+    said = what_it_said(storage)
+    assert said.count("its raylet on this machine has died") == 1
+    assert "what is finished is stored" in said
+    assert "Run the same command again" in said
+    for raw in ("state-dump", "Traceback", "(raylet)", "failed", "lost"):
+        assert raw not in said
+    assert not list(short_folder.glob("phasegrid-*"))
+    assert len(phasegrid.open(str(storage)).failures()) == 0
+    again = run(sweep, storage, "--serial")
+    assert again.returncode == 0, again.stderr
+    assert_same_results(storage, undisturbed)
 
 
 def test_a_ray_client_address_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from phasegrid.errors import ClusterError  # noqa: E402 - after the skip
 from phasegrid.executors import Ending, Place  # noqa: E402
 from phasegrid.head_watch import HeadWatch  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
-from phasegrid.ray_executor import RayExecutor, start_ray  # noqa: E402
+from phasegrid.ray_executor import RayExecutor  # noqa: E402
 from phasegrid.store import Store  # noqa: E402
 from phasegrid.sweep_types import Resources  # noqa: E402
 
@@ -27,8 +27,9 @@ def ending_of(
     monkeypatch: pytest.MonkeyPatch,
     storage: str = "nowhere",
     timeout_s: float | None = None,
+    refuses: bool = False,
 ) -> Ending:
-    """Have the task of a pack end in an error."""
+    """Have the task of a pack end in an error, of a machine whose raylet may refuse connections by then."""
 
     def get(_reference: object) -> None:
         raise error
@@ -38,9 +39,13 @@ def ending_of(
 
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "wait", wait)
-    head = HeadWatch("head:1", connect=lambda _: True)
+    head = HeadWatch(
+        "head:1", connect=lambda _: True, here=(("raylet", "here:2"),), refuses=lambda _: False
+    )
     executor = RayExecutor(storage, Place(timeout_s=timeout_s), _head=head)
     executor._running["reference"] = (PACK, FAILURE_ID)
+    executor._head.answers()
+    executor._head.refuses = lambda _: refuses
     (ending,) = executor.wait(1.0)
     assert executor.wait(1.0) == []
     return ending
@@ -80,10 +85,57 @@ def test_an_exception_outside_every_job_keeps_its_traceback(
     assert "in my_plugin" in (ending.traceback or "")
 
 
-def test_any_other_error_of_ray_is_told_with_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    ending = ending_of(ray.exceptions.RuntimeEnvSetupError("no such package"), monkeypatch)
-    assert ending.kind == "app"
-    assert "no such package" in (ending.lost or "")
+def errors_of_ray() -> list[BaseException]:
+    """Make one of each error of Ray's that can be made without more than a text."""
+    found: list[BaseException] = []
+    for kind in vars(ray.exceptions).values():
+        if not (isinstance(kind, type) and issubclass(kind, ray.exceptions.RayError)):
+            continue
+        for arguments in ((), ("lost",), (b"", "lost"), ("0" * 56, None, ""), ("lost", None)):
+            try:
+                found.append(kind(*arguments))
+                str(found[-1])
+                break
+            except Exception:
+                found = [error for error in found if type(error) is not kind]
+    return found
+
+
+def test_whatever_ray_raises_is_infrastructure_and_never_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors = errors_of_ray()
+    assert len(errors) > 20
+    for error in errors:
+        if isinstance(error, ray.exceptions.LocalRayletDiedError):
+            continue
+        of_ray = ending_of(error, monkeypatch)
+        assert of_ray.kind == (
+            "oom" if isinstance(error, ray.exceptions.OutOfMemoryError) else "infra"
+        )
+        wrapped = ray.exceptions.RayTaskError("_do_pack", "lost arguments", error)
+        assert ending_of(wrapped, monkeypatch).kind == "infra"
+    assert ending_of(ValueError("an answer that cannot be read"), monkeypatch).kind == "infra"
+
+
+def test_a_pack_lost_with_ray_on_this_machine_ends_the_run_and_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ClusterError, match="its raylet on this machine has died"):
+        ending_of(ray.exceptions.LocalRayletDiedError(), monkeypatch)
+    with pytest.raises(ClusterError, match="its raylet on this machine has died"):
+        ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, refuses=True)
+
+
+def test_an_error_of_ray_outside_a_pack_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise ray.exceptions.RaySystemError("Broken pipe")
+
+    monkeypatch.setattr(ray, "wait", wait)
+    executor = RayExecutor("nowhere", Place(), _head=HeadWatch("head:1", connect=lambda _: True))
+    executor._running["reference"] = (PACK, FAILURE_ID)
+    with pytest.raises(ClusterError, match=r"running on Ray: .*Broken pipe"):
+        executor.wait(1.0)
 
 
 @pytest.mark.parametrize(("noted", "kind"), [(True, "timeout"), (False, "infra")])
@@ -150,31 +202,3 @@ def test_what_ran_out_of_memory_has_a_node_to_itself_when_tried_again(
         executor.wait(1.0)
     executor.submit(replace(PACK, trials=(replace(PACK.trials[0], key="b" * 32),)))
     assert asked == [2.0, cpus, 2.0]
-
-
-def refused() -> BaseException:
-    error = RuntimeError("Failed to connect to GCS.")
-    error.__cause__ = ray.exceptions.AuthenticationError("no token")
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "why"),
-    [
-        (
-            ray.exceptions.AuthenticationError("no token"),
-            "the cluster refuses us: set RAY_AUTH_MODE",
-        ),
-        (refused(), "the cluster refuses us: set RAY_AUTH_MODE"),
-        (ConnectionError("Failed to connect."), "Failed to connect. .if it asks for a token: set"),
-    ],
-)
-def test_a_cluster_that_cannot_be_joined_is_a_message(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, why: str
-) -> None:
-    def init(**_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ClusterError, match=f"joining Ray at 127.0.0.1:6379: {why}"):
-        start_ray("127.0.0.1:6379")

@@ -40,19 +40,22 @@ def run(sweep: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[s
 
 
 @contextmanager
-def running(sweep: Path, storage: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    sweep: Path, storage: Path, *more: str, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """Start a run in a session of its own; whatever it has started is ended with the block, also what outlives it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
     with said_by(storage).open("w") as stream:
         process = subprocess.Popen(
             command(sweep, storage, "-q", *more),
-            env=environment() | {name: value},
+            env=environment() | {name: value} | variables,
             stdout=stream,
             stderr=stream,
             text=True,
             start_new_session=True,
         )
+    _marks[process.pid] = mark
     try:
         yield process
     finally:
@@ -62,14 +65,27 @@ def running(sweep: Path, storage: Path, *more: str) -> Iterator[subprocess.Popen
         _end_marked(mark)
 
 
+_marks: dict[int, str] = {}
+
+
+def started_by(process: subprocess.Popen[str]) -> set[int]:
+    """Return what a run has started and still lives: Ray's own processes may outlive a driver."""
+    return _marked(_marks[process.pid]) - {process.pid}
+
+
+def _marked(mark: str) -> set[int]:
+    """Return every process whose environment has a mark."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark.encode() in entry.read_bytes().split(b"\0"):
+                found.add(int(entry.parent.name))
+    return found
+
+
 def _end_marked(mark: str) -> None:
-    """Kill every process whose environment has our mark: Ray's own outlive a driver that was killed."""
     for _ in range(20):
-        marked = set()
-        for entry in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if mark.encode() in entry.read_bytes().split(b"\0"):
-                    marked.add(int(entry.parent.name))
+        marked = _marked(mark)
         for pid in marked:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -97,6 +113,24 @@ def wait_until(what: str, holds: Callable[[], bool], process: subprocess.Popen[s
             pytest.fail(f"the run ended, with {process.returncode}, before {what}")
         time.sleep(0.02)
     pytest.fail(f"nothing came of waiting for {what}")
+
+
+def wait_until_nothing_is_left(process: subprocess.Popen[str], within_s: float = 10.0) -> None:
+    """Wait until nothing lives any more of what an ended run has started."""
+    ends = time.monotonic() + within_s
+    while left := started_by(process):
+        if time.monotonic() >= ends:
+            pytest.fail(f"the processes {left} outlive their run by {within_s:.0f} s")
+        time.sleep(0.1)
+
+
+def pid_of(program: str, process: subprocess.Popen[str]) -> int | None:
+    """Return the process of a program that a run has started; None if there is none yet."""
+    for pid in started_by(process):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().partition("(")[2].startswith(f"{program})"):
+                return pid
+    return None
 
 
 def num_stored(storage: Path, table: str = "trials") -> int:

@@ -37,7 +37,11 @@ def test_two_drivers_at_once_store_each_job_once(tmp_path: Path, where: tuple[st
     other.parent.mkdir()
     storage.mkdir()
     other.symlink_to(storage)
-    with running(sweep, storage, *where) as first, running(sweep, other, *where) as second:
+    home = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}  # where neither finds a token yet
+    with (
+        running(sweep, storage, *where, **home) as first,
+        running(sweep, other, *where, **home) as second,
+    ):
         for process, path in ((first, storage), (second, other)):
             assert process.wait(timeout=300) == 0, what_it_said(path)
     for path in (storage, other):

@@ -4,7 +4,9 @@ Each time the run ends, what was not finished is done, and the store holds what 
 """
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,11 @@ import pytest
 from phasegrid.store import Store
 from tests.faults.commands import (
     num_stored,
+    pid_of,
     run,
     running,
     wait_until,
+    wait_until_nothing_is_left,
     what_it_said,
     workers_at_work,
 )
@@ -130,6 +134,41 @@ def test_a_driver_that_is_ended_loses_nothing_that_is_stored(
         assert "Run the same command again to go on." in said
     assert num_stored(storage) < NUM_TRIALS
     assert_finished_by_another_run(sweep, storage, undisturbed)
+
+
+@pytest.mark.parametrize("moment", ["starting", "running"])
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "SIGKILL", "gcs_server", "raylet"])
+def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, how: str, moment: str) -> None:
+    sweep, storage = write_sweep(tmp_path), tmp_path / "store"
+    temporary = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # sockets have short names
+    try:
+        with running(sweep, storage, "--num-cpus", "2", TMPDIR=str(temporary)) as process:
+            if moment == "starting":
+                wait_until(
+                    "a raylet is there", lambda: pid_of("raylet", process) is not None, process
+                )
+            else:
+                wait_until("a trial is stored", lambda: num_stored(storage) >= 1, process)
+            if how.startswith("SIG"):
+                process.send_signal(signal.Signals[how])
+            else:
+                os.kill(pid_of(how, process) or 0, signal.SIGKILL)
+            code = process.wait(timeout=90)
+            wait_until_nothing_is_left(process)
+        assert code == {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9}.get(how, 4), what_it_said(
+            storage
+        )
+        assert "Traceback" not in what_it_said(storage)
+        left = list(temporary.glob("phasegrid-*"))
+        assert bool(left) == (how == "SIGKILL")
+        if left:  # the next run there deletes it
+            with running(sweep, storage, "--num-cpus", "2", TMPDIR=str(temporary)) as process:
+                wait_until(
+                    "a raylet is there", lambda: pid_of("raylet", process) is not None, process
+                )
+                assert not left[0].exists()
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+"""Processes that a run starts and that may outlive it: Ray's own. They are known by a mark in their environment.
+
+Every process that a run starts inherits the mark, whoever its parent is by then; the run itself does not have it (Linux shows
+the environment that a process was started with). Where there is no ``/proc`` none is found.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "PHASEGRID_RUN"
+_LOOK_EVERY_S = 0.05
+
+
+def marked(run: str) -> set[int]:
+    """Return the processes of this user that `run` has started, zombies left out."""
+    mark = f"{MARK}={run}".encode()
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+    return found - {os.getpid()}
+
+
+def end(run: str, grace_s: float = 0.0) -> None:
+    """Kill what `run` has started and what has not ended by itself within `grace_s`."""
+    ends = time.monotonic() + grace_s
+    while found := marked(run):
+        if time.monotonic() >= ends:
+            for pid in found:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() >= ends + 1.0:  # one that the kernel holds back
+                return
+        time.sleep(_LOOK_EVERY_S)
+
+
+def dead_children(names: frozenset[str]) -> dict[int, str]:
+    """Return which of these programs were started by this process and have ended without its having looked."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            start, _, rest = (entry / "stat").read_text().rpartition(")")
+            state, parent = rest.split()[:2]
+            name = start.partition("(")[2]
+            if state == "Z" and int(parent) == os.getpid() and name in names:
+                found[int(entry.name)] = name
+    return found
