@@ -1,10 +1,15 @@
-"""The row that a failed attempt leaves in the table of failures."""
+"""The row that a failed attempt leaves in the table of failures, and what has become of its job since."""
 
 import uuid
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from phasegrid.jobs import Pack
 from phasegrid.provenance import provenance
+from phasegrid.store import Store
+
+LATER_DONE = "later_done"
 
 
 def failure_of_pack(
@@ -27,3 +32,19 @@ def failure_of_pack(
         "host": provenance("cpu")["host"],
         "created_at": datetime.now(UTC),
     }
+
+
+def read_failures(store: Store) -> pa.Table:
+    """Read the table of failures with a column `LATER_DONE`: whether the job has a result by now.
+
+    It is worked out when it is read, since rows never change; null where a row names no job, as of a pack that was lost as a whole.
+    """
+    table = store.read_table("failures")
+    keys = table["key"].to_pylist()
+    stored: set[str] = set()
+    if any(keys):
+        stored = store.stored("trials").union(
+            *(store.stored(f"metrics/{m}") for m in store.metrics())
+        )
+    done = [None if key is None else key in stored for key in keys]
+    return table.append_column(LATER_DONE, pa.array(done, pa.bool_()))

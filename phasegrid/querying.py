@@ -1,6 +1,7 @@
 """Ask a store in SQL, through DuckDB (an extra: ``pip install 'phasegrid[query]'``).
 
-Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, and one for each metric, by its name. The connection is in memory and,
+Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` (with the column ``later_done``: whether the job has a result by
+now), and one for each metric, by its name. The connection is in memory and,
 once the views are made, shut off from files, the network and the variables of this process.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.errors import StoreError, SweepError
+from phasegrid.failures import read_failures
 from phasegrid.schemas import TABLES
 from phasegrid.store import Store
 
@@ -35,7 +37,8 @@ def query(store: Store, sql: str) -> pd.DataFrame:
     try:
         for view, table in tables.items():
             if re.search(re.escape(view), sql, re.IGNORECASE):
-                connection.register(view, store.read_table(table))
+                rows: Any = read_failures(store) if table == "failures" else store.read_table(table)
+                connection.register(view, rows)
         for setting in (
             "TimeZone = 'UTC'",
             "python_enable_replacements = false",
@@ -46,8 +49,8 @@ def query(store: Store, sql: str) -> pd.DataFrame:
         answer = connection.sql(sql)
         if answer is None:  # a statement without an answer
             return pd.DataFrame()
-        rows: Any = answer.to_arrow_table()
-        frame: pd.DataFrame = rows.to_pandas()
+        answered: Any = answer.to_arrow_table()
+        frame: pd.DataFrame = answered.to_pandas()
         return frame
     except duckdb.Error as error:
         views = ", ".join(name if name.isidentifier() else f'"{name}"' for name in tables)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from phasegrid import submissions
 from phasegrid.errors import StoreError, SweepError
+from phasegrid.failures import LATER_DONE, read_failures
 from phasegrid.store import Store
 
 
@@ -55,12 +57,17 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
         raise SweepError(f"logs of cell {cell} of {name}: allowed: 0 to {num_cells - 1}")
     rows += store.read_table("plan_jobs", ["cell", "key"], [name]).to_pylist()
     keys = {row["key"] for row in rows if row["cell"] == cell}
-    failures = [row for row in store.read_table("failures").to_pylist() if row["key"] in keys]
+    failures = [row for row in read_failures(store).to_pylist() if row["key"] in keys]
     if not failures:
         return f"nothing failed in cell {cell} of {name}"
     failures.sort(key=lambda row: row["created_at"])
-    return "\n\n".join(
+    return "\n\n".join(_failure_text(row) for row in failures)
+
+
+def _failure_text(row: dict[str, Any]) -> str:
+    later = ", later done" if row[LATER_DONE] else ""
+    return (
         f"{row['created_at']:%Y-%m-%d %H:%M:%S} {row['key']} ({row['kind']}, attempt {row['attempt']}, "
-        f"on {row['host']}): {row['exception']}\n{row['traceback'] or 'its process died; there is no traceback'}"
-        for row in failures
+        f"on {row['host']}{later}): {row['exception']}\n"
+        f"{row['traceback'] or 'its process died; there is no traceback'}"
     )

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from phasegrid.errors import StoreError
+from phasegrid.failures import read_failures
 from phasegrid.figure_requests import FigureRequest
 from phasegrid.jobs import Json, Part
 from phasegrid.store import Store
@@ -141,8 +142,9 @@ class Results:
         return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
 
     def failures(self) -> pd.DataFrame:
-        """Return one row a failed attempt, oldest first."""
-        frame = _frame(self.store.read_table("failures"))
+        """Return one row a failed attempt, oldest first; `later_done` says whether its job has a result by now (None: it names
+        no job)."""
+        frame = _frame(read_failures(self.store))
         return frame.sort_values("created_at", ignore_index=True)
 
     def weights(self, key: str, epoch: int | None = None) -> "dict[str, Tensor]":

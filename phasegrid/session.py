@@ -338,7 +338,8 @@ def _conclude(
         cell = _cell_of(next(failed), plan)
         console.print(
             f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage {store.url}\n"
-            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception from failures"',
+            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception from failures '
+            'where later_done is not true"',
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -157,7 +157,7 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
         lines.append(
             f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
             + (f", {state['diverged']} diverged" if state["diverged"] else "")
-            + (f", {state['failures']} failed attempts" if state["failures"] else "")
+            + _attempts(state["failures"], state["failures_later_done"])
         )
         for name, count in state["metrics"].items():
             planned = state["metrics_planned"].get(name)
@@ -177,6 +177,8 @@ def _state(
     planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
     jobs = planned_jobs(store, sweep)
     own = [f for f in failures if f["key"] in planned.union(*jobs.values())]
+    done = trials.keys() | {row["key"] for rows in measured.values() for row in rows}
+    still = [f for f in own if f["key"] not in done]
     return {
         "sweep": sweep,
         "trials_planned": len(planned),
@@ -185,8 +187,17 @@ def _state(
         "metrics": _measured(planned, jobs, measured),
         "metrics_planned": {name: len(keys) for name, keys in sorted(jobs.items())},
         "failures": len(own),
-        "last_failures": [f"{f['key']}: {f['exception']}" for f in own[-3:]],
+        "failures_later_done": len(own) - len(still),
+        "last_failures": [f"{f['key']}: {f['exception']}" for f in still[-3:]],
     }
+
+
+def _attempts(failed: int, later_done: int) -> str:
+    """Say how many attempts failed, and of how many of them the job was done later."""
+    if not failed:
+        return ""
+    of_them = f", {'all' if later_done == failed else f'{later_done} of them'} later done"
+    return f", {failed} failed attempts{of_them if later_done else ''}"
 
 
 def _measured(

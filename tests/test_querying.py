@@ -26,6 +26,14 @@ def test_every_table_is_a_view(store: Store) -> None:
         assert query(store, f"select count(*) as n from {view}")["n"].tolist() == [count]
 
 
+def test_failures_are_asked_for_by_what_became_of_their_jobs(store: Store) -> None:
+    store.put_failure({"kind": "infra", "key": text_key("a")})
+    store.put_failure({"kind": "app", "key": "0" * 32})
+    sql = "select kind from failures where {} order by 1"
+    assert "infra" in query(store, sql.format("later_done"))["kind"].tolist()
+    assert "app" in query(store, sql.format("later_done is not true"))["kind"].tolist()
+
+
 def test_arguments_are_asked_for_as_json(store: Store) -> None:
     sql = "select model_args->>'n' as n, avg(train_loss) as loss from trials group by 1 order by 1"
     frame = query(store, sql)

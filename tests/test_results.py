@@ -207,6 +207,16 @@ def test_failures_are_in_the_order_of_time(results: Results, store: Store) -> No
     assert results.failures()["kind"].tolist() == ["app", "infra", "oom"]
 
 
+def test_a_failure_says_whether_its_job_was_done_later(results: Results, store: Store) -> None:
+    stored = results.trials()["key"].tolist()[0]
+    _put_metric(store, "measured", ["b"])
+    measured = results.metric("sharpness")["key"].tolist()[0]
+    for key in (stored, measured, "0" * 32, None):
+        store.put_failure({"kind": "infra", "key": key})
+    assert results.failures()["later_done"].tolist() == [True, True, False, None]
+    assert "later_done" not in store.read_table("failures").column_names
+
+
 def test_counts_say_what_is_missing(results: Results) -> None:
     counts = results.counts().set_index("sweep")
     assert counts.loc["toy"].to_dict() == {

@@ -141,8 +141,19 @@ def test_status_counts_the_planned_measurements(tmp_path: Path) -> None:
     (state,) = json.loads(status_text(store, "toy", as_json=True))
     assert state["metrics"] == {"flatness": 0, "sharpness": 1}
     assert state["metrics_planned"] == {"flatness": 1, "sharpness": 2}
+    store.put_failure(bare("failures", "g") | {"key": trials[0], "exception": "ValueError: y"})
+    said = status_text(store, "toy", as_json=False)
+    assert "1/2 trials stored, 2 failed attempts, 1 of them later done\n" in said
+    assert "ValueError: y" not in said
+    store.put_metric(
+        "sharpness",
+        COLUMNS,
+        bare("metrics/sharpness", "n") | {"trials": trials[:1]},
+        [{"value": 1.0}],
+    )
+    assert "2 failed attempts, all later done\n" in status_text(store, "toy", as_json=False)
     store.put_plan("toy", rows)
-    assert "  sharpness: 2 jobs stored" in status_text(store, "toy", as_json=False)
+    assert "  sharpness: 3 jobs stored" in status_text(store, "toy", as_json=False)
 
 
 def test_every_job_of_a_plan_is_a_row() -> None:
