@@ -143,9 +143,9 @@ def _line_axes(ax: Axes, x_axis: Axis, quantity: Quantity) -> None:
 
 def _corner(frame: Frame, load: str, temperature: str) -> tuple[float, float]:
     """Return the lower left corner of a cell's box; boxes stand one apart, hot ones on top."""
-    j = frame.temperature.index(temperature)
-    row = len(frame.temperature.labels) - 1 - j if frame.temperature.inverted else j
-    return frame.load.index(load) - BOX / 2, row - BOX / 2
+    column = frame.load.drawn_labels().index(load)
+    row = frame.temperature.drawn_labels().index(temperature)
+    return column - BOX / 2, row - BOX / 2
 
 
 def _boxes(ax: Axes, spots: pd.DataFrame, frame: Frame) -> None:
@@ -160,11 +160,8 @@ def _boxes(ax: Axes, spots: pd.DataFrame, frame: Frame) -> None:
 
 def _index_axis(ax: Axes, frame: Frame) -> None:
     tall = len(frame.temperature.labels)
-    labels = (
-        frame.temperature.labels[::-1] if frame.temperature.inverted else frame.temperature.labels
-    )
-    ax.set_xticks(range(len(frame.load.labels)), labels=list(frame.load.labels))
-    ax.set_yticks(range(tall), labels=list(labels))
+    ax.set_xticks(range(len(frame.load.labels)), labels=list(frame.load.drawn_labels()))
+    ax.set_yticks(range(tall), labels=list(frame.temperature.drawn_labels()))
     ax.set_xlim(-0.55, len(frame.load.labels) - 0.45)
     ax.set_ylim(-0.55, tall - 0.45)
     ax.tick_params(length=0)

@@ -59,6 +59,7 @@ class Grid:
     - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared
       defaults, as text: ``examples=300``, empty where it does not.
     - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their usual names.
+    - `subject`: the networks and the data of the stored trials, in a few words.
     """
 
     sweep: str
@@ -70,10 +71,15 @@ class Grid:
     task: Task = "classification"
     plain: Mapping[str, str] = field(default_factory=dict)
     axis_names: Mapping[str, str] = field(default_factory=dict)
+    subject: str = ""
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""
         return [str(facet) for facet in self.cells["facet"].unique()]
+
+    def heading(self, title: str) -> str:
+        """Return the head of a figure: its title and, in a second line, what was really trained on what."""
+        return f"{title}\n{self.subject}" if self.subject else title
 
 
 def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:

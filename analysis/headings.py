@@ -10,7 +10,10 @@ LETTER = 0.55
 
 
 def write_heading(figure: Figure, text: str) -> None:
-    """Write a title over a figure, in as many lines as its width needs; nothing for no text."""
+    """Write a title over a figure, its lines broken where the width asks for it; nothing for no text."""
     if text:
         letters = int(figure.get_figwidth() * 72 / (LETTER * SIZE))
-        figure.suptitle("\n".join(textwrap.wrap(text, max(12, letters))), fontsize=SIZE)
+        lines = [
+            part for line in text.split("\n") for part in textwrap.wrap(line, max(12, letters))
+        ]
+        figure.suptitle("\n".join(lines), fontsize=SIZE)

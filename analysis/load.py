@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid, Task
 from analysis.quantities import QUANTITIES, Quantity, plain_quantity
+from analysis.subject import subject
 from analysis.variants import Ways, ways
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.errors import SweepError
@@ -86,6 +87,7 @@ def build_grid(
         _task(stored),
         {metric: way.plain for metric, way in found.items()},
         _axis_names(plan),
+        _subject(stored, plan),
     )
 
 
@@ -264,6 +266,12 @@ def _axis_names(plan: pd.DataFrame) -> dict[str, str]:
     """Return what a sweep calls its axes; plans of earlier releases do not say."""
     texts = [text for text in plan.get("axis_names", []) if isinstance(text, str)]
     return dict(json.loads(texts[0])) if texts else {}
+
+
+def _subject(stored: pd.DataFrame, plan: pd.DataFrame) -> str:
+    facets = [path for text in plan["facet"].unique() for path, _ in json.loads(text)]
+    axes = {_path(plan, "load_path"), _path(plan, "temperature_path"), *facets}
+    return subject(stored[stored["outcome"].notna()], axes)
 
 
 def _path(plan: pd.DataFrame, column: str) -> str | None:

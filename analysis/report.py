@@ -98,13 +98,19 @@ def check_formats(formats: Sequence[str]) -> None:
 def diagram_figure(found: Findings) -> Figure:
     """Return the figure of the seven panels and the phases."""
     names = seven(found.grid.task)
-    return seven_panels(found.table, found.phases, found.frame, names, title=found.grid.sweep)
+    return seven_panels(
+        found.table, found.phases, found.frame, names, title=found.grid.heading(found.grid.sweep)
+    )
 
 
 def further_figure(found: Findings) -> Figure:
     """Return a figure of the quantities that were measured beyond the seven."""
     return seven_panels(
-        found.table, found.phases, found.frame, _further(found), title=found.grid.sweep
+        found.table,
+        found.phases,
+        found.frame,
+        _further(found),
+        title=found.grid.heading(found.grid.sweep),
     )
 
 

@@ -203,4 +203,4 @@ def _resolved(grid: Grid, asked: str) -> str | None:
 
 
 def _title(found: Findings, asked: str | None) -> str:
-    return found.grid.sweep if asked is None else asked
+    return found.grid.heading(found.grid.sweep if asked is None else asked)

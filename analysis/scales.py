@@ -1,7 +1,7 @@
 """The two axes of a diagram: positions, cell edges, tick labels and direction, decided from the values and the path.
 
 The load grows to the right and the temperature upward. A smaller batch is hotter, so that axis is inverted; a larger
-learning rate or weight decay is hotter. (Yang et al. 2021, section 3.)
+learning rate or weight decay is hotter. (Yang et al. 2021, section 3.) Data of less noise are drawn to the right.
 """
 
 import math
@@ -30,6 +30,9 @@ NAMES: dict[str, str] = {
 DECLARED: dict[str, Spacing] = {"model.width": "log", "train.batch_size": "log"}
 """Spacings that do not wait for the values to span a decade."""
 HOTTER_WHEN_SMALLER = frozenset({"train.batch_size"})
+BETTER_WHEN_SMALLER = frozenset({"dataset.label_noise", "dataset.image_noise"})
+"""Loads that are lacks: less noise is better data, so that it is drawn to the right, as Yang et al. 2021 draw Figure 21 (appendix D.6:
+"from the right to the left (meaning adding more noise)"), and Figure 8, which they call analogous."""
 
 LOG_SPAN = 10.0
 THINNEST_CELL = 1 / 60
@@ -52,6 +55,10 @@ class Axis:
     def index(self, label: str) -> int:
         """Return the place of a label on the axis."""
         return self.labels.index(label)
+
+    def drawn_labels(self) -> tuple[str, ...]:
+        """Return the labels in the direction of drawing: from left to right, or from bottom to top."""
+        return self.labels[::-1] if self.inverted else self.labels
 
     def at(self, index: float) -> float:
         """Return the position of a fractional index: 0 is the first centre, 0.5 halfway to the second."""
@@ -123,7 +130,7 @@ def make_axis(
         centres=tuple(centres),
         edges=cell_edges(centres, chosen),
         spacing=chosen,
-        inverted=hot and numeric and path in HOTTER_WHEN_SMALLER,
+        inverted=numeric and path in (HOTTER_WHEN_SMALLER if hot else BETTER_WHEN_SMALLER),
     )
 
 

@@ -38,7 +38,7 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``, ``diverged``,
     ``negative``, ``zero``) where there is no number.
     """
-    rows, columns = _hottest_first(frame.temperature), list(frame.load.labels)
+    rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
         DASH, index=pd.Index(rows, name=_corner(frame)), columns=columns, dtype=object
     )
@@ -57,7 +57,7 @@ def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
 
     The column ``niceness`` is put together: ``0.81, -0.3 *``, mu and beta, with a star where globally nice.
     """
-    rows, columns = _hottest_first(frame.temperature), list(frame.load.labels)
+    rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
         DASH, index=pd.Index(rows, name=_corner(frame)), columns=columns, dtype=object
     )
@@ -151,7 +151,7 @@ def _niceness(cell: Mapping[Hashable, object]) -> str | None:
 
 
 def _hottest_first(axis: Axis) -> list[str]:
-    return list(axis.labels) if axis.inverted else list(axis.labels[::-1])
+    return list(axis.drawn_labels()[::-1])
 
 
 def _corner(frame: Frame) -> str:

@@ -1,0 +1,68 @@
+"""What a sweep is about, in words for the heads of figures: which networks on which data. Pure."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import MISSING, Field, fields
+
+import pandas as pd
+
+from phasegrid.datasets import DATASETS
+
+NAMED = 3
+"""So many names are listed; more are counted."""
+IDENTITY = frozenset({"sha256"})
+"""Arguments that say which file it was: no words for a title."""
+
+
+def subject(trials: pd.DataFrame, axes: Collection[str | None]) -> str:
+    """Say in a few words what the stored trials of a sweep are: ``resnet18 on digits (fraction 0.1)``; empty for none.
+
+    `trials` has the columns model, dataset and dataset_args. Arguments are named that all trials share and that differ from the
+    declared defaults, but for `axes` (paths such as ``dataset.fraction``), which the figure shows anyway, and places of files.
+    """
+    if trials.empty:
+        return ""
+    models = _listed(trials["model"], "models")
+    names = _listed(trials["dataset"], "data sets")
+    shared = _shared_args(trials, {str(axis) for axis in axes})
+    return f"{models} on {names}{f' ({shared})' if shared else ''}"
+
+
+def _listed(names: Iterable[object], what: str) -> str:
+    found = sorted({str(name).rpartition(":")[2] for name in names})
+    return " and ".join(found) if len(found) <= NAMED else f"{len(found)} {what}"
+
+
+def _shared_args(trials: pd.DataFrame, axes: Collection[str]) -> str:
+    kinds = set(trials["dataset"])
+    declared = _defaults(str(next(iter(kinds)))) if len(kinds) == 1 else None
+    if declared is None:
+        return ""
+    texts = [json.loads(text) for text in trials["dataset_args"].unique()]
+    first = texts[0]
+    words = [
+        f"{name.replace('_', ' ')} {_short(first[name])}"
+        for name, default in declared.items()
+        if f"dataset.{name}" not in axes
+        and name in first
+        and all(args.get(name) == first[name] for args in texts)
+        and first[name] != default
+    ]
+    return ", ".join(words)
+
+
+def _defaults(dataset: str) -> dict[str, object] | None:
+    """Return the declared default of every argument that says something about the data; None for a data set that is not ours."""
+    kind = DATASETS.get(dataset)
+    if kind is None:
+        return None
+    return {spec.name: spec.default for spec in fields(kind.args) if _says_something(spec)}
+
+
+def _says_something(spec: Field[object]) -> bool:
+    is_place = bool(spec.metadata.get("locator"))
+    return spec.default is not MISSING and not is_place and spec.name not in IDENTITY
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
