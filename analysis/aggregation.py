@@ -6,7 +6,7 @@ published, and flagged.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ COLLAPSED_ACCURACY = 1.5
 ROUNDING = 2.0**-23
 """What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1."""
 
+WITHOUT_NUMBER = ("missing", "diverged", "not applicable", "undefined", "negative", "zero")
+"""Statuses of a cell that has no number to draw."""
+
 PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
 
 
@@ -30,7 +33,9 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
 
     Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds (of a whole cell: those
     that its measurement is about) and ``n_pairs`` pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials,
-    ``status``: ``done``, ``missing`` or ``diverged``; where a logarithm is taken, ``negative`` or ``zero`` for a mean that has none.
+    ``not_trained`` (see `not_trained`), ``status``: ``done``, or why there is no number: ``missing`` (not measured), ``diverged`` (every
+    trial), ``not applicable`` (to what diverged in the cell), ``undefined`` (measured, but 0/0 or not finite); where a logarithm is taken,
+    ``negative`` or ``zero`` for a mean that has none.
 
     The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that
     pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair
@@ -39,10 +44,9 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
     chosen = measured(grid) if names is None else list(names)
     if not chosen:
         return pd.DataFrame(columns=["quantity", *PLACE_COLUMNS])
-    n_collapsed = collapsed_seeds(grid).sum(axis=1)
-    return pd.concat(
-        [_one(grid, quantity(name), n_collapsed) for name in chosen], ignore_index=True
-    )
+    collapsed = collapsed_seeds(grid).sum(axis=1)
+    common = {"n_collapsed": collapsed, "not_trained": not_trained(grid, collapsed)}
+    return pd.concat([_one(grid, quantity(name), common) for name in chosen], ignore_index=True)
 
 
 def measured(grid: Grid) -> list[str]:
@@ -65,7 +69,7 @@ def counts_in_words(table: pd.DataFrame) -> str:
     parts = [f"n = {_span(done['n'], 'seed')}"] if len(done) else ["no cell measured"]
     if (done["n_pairs"] > 0).any():
         parts[0] += f", {_span(done['n_pairs'], 'pair')}"
-    for status in ("missing", "diverged", "negative", "zero"):
+    for status in WITHOUT_NUMBER:
         count = int((table["status"] == status).sum())
         if count:
             parts.append(f"{count} cell{'s' * (count != 1)} {status}")
@@ -93,6 +97,11 @@ def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
     guessing = (accuracy <= 52) & (np.abs(loss - guess) <= (1 - COLLAPSED_LOSS) * guess)
     known = (loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance
     return np.asarray(np.where(np.isnan(classes), guessing, known), dtype=bool)
+
+
+def not_trained(grid: Grid, n_collapsed: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+    """Say of which cells (C,) half or more of the trials that did not diverge learned nothing."""
+    return np.asarray((n_collapsed > 0) & (2 * n_collapsed >= grid.cells["n_done"].to_numpy()))
 
 
 def vanishing(grid: Grid, what: Quantity) -> Floats:
@@ -147,10 +156,10 @@ def _sum_and_count(array: Floats) -> tuple[Floats, npt.NDArray[np.int_]]:
     return np.where(there, array, 0.0).sum(axis=axes), there.sum(axis=axes)
 
 
-def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.DataFrame:
+def _one(grid: Grid, what: Quantity, common: Mapping[str, npt.NDArray[np.generic]]) -> pd.DataFrame:
     table = grid.cells[[*PLACE_COLUMNS, "n_planned", "n_diverged"]].reset_index(drop=True)
     table.insert(0, "quantity", what.name)
-    table["n_collapsed"] = n_collapsed
+    table = table.assign(**common)
     rows = grid.values[grid.values["quantity"] == what.name]
     if rows["seed_a"].isna().all():
         mean, stderr, n, pairs = _whole_cells(grid, rows)
@@ -159,7 +168,7 @@ def _one(grid: Grid, what: Quantity, n_collapsed: npt.NDArray[np.int_]) -> pd.Da
         array = reader(grid.values, what.name, grid.cells)
         mean, stderr = jackknife(array)
         n, pairs = _counts(array)
-    status = np.where(~np.isnan(mean), "done", np.where(_all_diverged(grid), "diverged", "missing"))
+    status = np.where(~np.isnan(mean), "done", _why_none(grid, rows))
     if what.transform == "log_mean":
         floor = vanishing(grid, what)
         status = np.where(
@@ -202,6 +211,16 @@ def _whole_cells(
     value = rows["value"].to_numpy(dtype=float)
     n = np.where(np.isnan(value), 0, rows["num_trials"].to_numpy(dtype=float)).astype(int)
     return value, rows["stderr"].to_numpy(dtype=float), n, np.zeros(len(n), dtype=int)
+
+
+def _why_none(grid: Grid, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
+    """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows of the quantity say."""
+    outcomes = rows.groupby("cell")["outcome"].agg(set).reindex(grid.cells["cell"])
+    found = [known if isinstance(known, set) else set() for known in outcomes]
+    undefined = np.array(["done" in known for known in found])
+    inapplicable = np.array(["not_applicable" in known for known in found])
+    status = np.where(undefined, "undefined", np.where(inapplicable, "not applicable", "missing"))
+    return np.where(_all_diverged(grid), "diverged", status)
 
 
 def _all_diverged(grid: Grid) -> npt.NDArray[np.bool_]:

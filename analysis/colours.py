@@ -35,11 +35,9 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
     """Return the colours for all the values of a table, to be shared by its panels.
 
     Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25 cells), symmetric
-    about `centre`. Cells of which half the trials or more collapsed to chance do not stretch the limits.
+    about `centre`. Cells that are not trained have no colour, and no part in the limits.
     """
-    everything = table["value"].dropna().to_numpy(dtype=float)
-    learned = table[2 * table["n_collapsed"] < table["n_planned"]]["value"].dropna()
-    values = learned.to_numpy(dtype=float) if len(learned) else everything
+    values = table[~table["not_trained"]]["value"].dropna().to_numpy(dtype=float)
     positive = values[values > 0]
     log = quantity.scale == "log" and positive.size > 0 and positive.max() > 3 * positive.min()
     low, high = quantity.limits or _robust(positive if log else values)
@@ -48,7 +46,7 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
         low, high = quantity.centre - reach, quantity.centre + reach
     if not high > low:
         low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
-    return _scale(low, high, log, everything)
+    return _scale(low, high, log, values)
 
 
 def linear_scale(

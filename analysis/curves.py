@@ -96,6 +96,7 @@ def cuts(
     if quantity.centre is not None:
         ax.axhline(quantity.centre, color="0.5", linewidth=0.6, zorder=0)
     bars = "bars: standard error" if table["stderr"].notna().any() else "no standard error"
+    bars += "; hollow: not trained" if table["not_trained"].any() else ""
     arrow = "load →" if along == "load" else "temperature →"
     ax.set_xlabel(f"{x_axis.name}  ({arrow})" if x_axis.name else "")
     name = quantity.label if label is None else label
@@ -112,6 +113,17 @@ def _cells(count: int) -> str:
 def _line(
     ax: Axes, x_axis: Axis, rows: pd.DataFrame, colour: tuple[float, ...], label: str | None
 ) -> None:
+    hollow = rows["not_trained"].fillna(False).astype(bool)
+    ax.plot(
+        np.array(x_axis.centres)[hollow],
+        rows["value"].to_numpy(dtype=float)[hollow],
+        color=colour,
+        linestyle="none",
+        marker="o",
+        markersize=3.4,
+        markerfacecolor="white",
+        zorder=3,
+    )
     ax.errorbar(
         x_axis.centres,
         rows["value"].to_numpy(dtype=float),

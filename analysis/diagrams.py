@@ -24,11 +24,14 @@ from analysis.regions import borders, centres, label_array
 from analysis.scales import Axis, Frame, thinned
 from analysis.style import (
     DIVERGED,
+    INAPPLICABLE,
     MISSING,
     NEGATIVE,
     NOT_CONVERGED,
+    NOT_TRAINED,
     PHASE_COLOURS,
     PHASE_MEANINGS,
+    UNDEFINED,
     UNSURE,
     ZERO,
     Hatch,
@@ -42,8 +45,18 @@ EMPTY = {
     DIVERGED: EVERY_DIVERGED,
     NEGATIVE: "negative: no logarithm",
     ZERO: "zero within rounding: no logarithm",
+    UNDEFINED: "measured, but undefined",
+    INAPPLICABLE: "not applicable: a trial diverged",
+    NOT_TRAINED: "not trained: half of the seeds or more learned nothing",
 }
-STATUS = {"missing": MISSING, "diverged": DIVERGED, "negative": NEGATIVE, "zero": ZERO}
+STATUS = {
+    "missing": MISSING,
+    "diverged": DIVERGED,
+    "negative": NEGATIVE,
+    "zero": ZERO,
+    "undefined": UNDEFINED,
+    "not applicable": INAPPLICABLE,
+}
 """How a cell without a number is filled, by its status in the table of `aggregate`."""
 
 
@@ -63,18 +76,20 @@ def phase_diagram(
 
     `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw
     borders and names; `colours` the scale to share between panels (by default from this table). A small digit in a
-    cell is its n where that differs from the commonest n, a triangle in its corner means collapsed seeds.
+    cell is its n where that differs from the commonest n, a triangle in its corner means collapsed seeds. Cells that are not trained
+    have no colour: the Hessian of a network that learned nothing vanishes, and would pass for the flattest.
     """
     scale = colours or colour_scale(table, quantity)
-    mesh = value_mesh(ax, table, "value", frame, quantity.colours, scale.norm())
+    trained = table[~table["not_trained"]]
+    mesh = value_mesh(ax, trained, "value", frame, quantity.colours, scale.norm())
     draw_axes(ax, frame)
     hatch_cells(ax, table, frame)
-    mark_collapsed(ax, table, frame)
+    mark_collapsed(ax, trained, frame)
     _write_odd_counts(ax, table, frame)
     if phases is not None:
         draw_borders(ax, phases, frame)
     write_title(ax, quantity.title() if title is None else title, counts_in_words(table))
-    if colour_bar and table["value"].notna().any():
+    if colour_bar and trained["value"].notna().any():
         bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
         bar.outline.set_linewidth(0.4)
         bar.set_ticks(list(scale.ticks), labels=list(scale.tick_labels))
@@ -167,9 +182,10 @@ def set_ticks(axis: XAxis | YAxis, scale: Axis, room: Sequence[float]) -> None:
 
 
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
-    """Hatch the cells without a number to draw, by why there is none."""
-    for status, style in STATUS.items():
-        for row in table[table["status"] == status].to_dict("records"):
+    """Hatch the cells without a number to draw, by why there is none, and those that are not trained."""
+    for row in table.to_dict("records"):
+        style = NOT_TRAINED if row["not_trained"] else STATUS.get(str(row["status"]))
+        if style is not None:
             ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
 
 
@@ -211,11 +227,12 @@ def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
 
 def status_handles(table: pd.DataFrame) -> list[Patch | Line2D]:
     """Return the legend of the hatches and marks that occur in a table."""
-    found = set(table["status"])
-    handles: list[Patch | Line2D] = [
-        _swatch(EMPTY[style], style) for status, style in STATUS.items() if status in found
-    ]
-    return [*handles, collapsed_handle()] if (table["n_collapsed"] > 0).any() else handles
+    trained = table[~table["not_trained"]]
+    found = set(trained["status"])
+    styles = [style for status, style in STATUS.items() if status in found]
+    styles += [NOT_TRAINED] if len(trained) < len(table) else []
+    handles: list[Patch | Line2D] = [_swatch(EMPTY[style], style) for style in styles]
+    return [*handles, collapsed_handle()] if (trained["n_collapsed"] > 0).any() else handles
 
 
 def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch | Line2D]:

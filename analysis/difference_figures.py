@@ -80,7 +80,7 @@ def difference_diagram(
         if (load, temperature) not in here
     ]
     absent = pd.DataFrame(empty, columns=["load_label", "temperature_label"])
-    hatch_cells(ax, absent.assign(status="missing"), frame)
+    hatch_cells(ax, absent.assign(status="missing", not_trained=False), frame)
     differ = table[table["differs"] == True]  # noqa: E712  # null is neither
     mark_cells(ax, differ, frame)
     write_title(ax, f"{head}{what.label}", _caption(table, len(differ)))

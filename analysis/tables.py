@@ -21,9 +21,11 @@ LONG_COLUMNS = (
     "n_planned",
     "n_diverged",
     "n_collapsed",
+    "not_trained",
     "status",
 )
 DASH = "–"
+DAGGER = "†"
 
 
 def long_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +50,8 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
             if cell["status"] == "done"
             else str(cell["status"])
         )
-        wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text
+        mark = f" {DAGGER}" if cell["not_trained"] else ""
+        wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text + mark
     return wide
 
 
@@ -123,7 +126,8 @@ def latex(wide: pd.DataFrame, title: str) -> str:
 def table_title(what: Quantity, facet: str) -> str:
     """Return the heading of a table: the quantity in words, its unit, the facet, and what a cell shows."""
     name = what.title().replace(r"$\ell_2$", "L2")
-    return f"{name}{', ' + facet if facet else ''}: mean ± standard error (seeds)"
+    shown = f"mean ± standard error (seeds), {DAGGER} not trained"
+    return f"{name}{', ' + facet if facet else ''}: {shown}"
 
 
 _TEX: Sequence[tuple[str, str]] = (
@@ -135,6 +139,7 @@ _TEX: Sequence[tuple[str, str]] = (
     ("_", r"\_"),
     ("±", r"$\pm$"),
     (DASH, "--"),
+    (DAGGER, r"\dag{}"),
 )
 
 

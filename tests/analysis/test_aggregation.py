@@ -192,5 +192,6 @@ def test_caption_names_missing_diverged_and_collapsed(make_grid: MakeGrid) -> No
     )
     words = counts_in_words(aggregate(grid, ["cka"]))
     assert words == (
-        "n = 4 seeds, 6 pairs; 2 cells missing; 1 cell diverged; 4 trials diverged; 4 trials collapsed"
+        "n = 4 seeds, 6 pairs; 1 cell missing; 1 cell diverged; 1 cell undefined; 4 trials diverged; "
+        "4 trials collapsed"
     )

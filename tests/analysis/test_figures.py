@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.aggregation import aggregate
+from analysis.aggregation import aggregate, counts_in_words
 from analysis.colours import colour_scale, linear_scale
 from analysis.difference_figures import difference_diagram
 from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
@@ -25,12 +26,15 @@ from analysis.rules import Rules, rules_from
 from analysis.scales import Frame, make_axis, make_frame, thinned
 from analysis.style import (
     DIVERGED,
+    INAPPLICABLE,
     MISSING,
     NEGATIVE,
     NOT_CONVERGED,
+    NOT_TRAINED,
     PHASE_COLOURS,
     PHASE_MEANINGS,
     STYLE,
+    UNDEFINED,
     UNSURE,
     ZERO,
     Hatch,
@@ -87,7 +91,9 @@ def test_every_cell_is_drawn_at_its_own_values(make_grid: MakeGrid) -> None:
     ax = drawn(grid, "trace")
     drawn_values = np.asarray(mesh_of(ax).get_array())
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
-    for row in aggregate(grid, ["trace"]).to_dict("records"):
+    rows = [row for row in aggregate(grid, ["trace"]).to_dict("records") if not row["not_trained"]]
+    assert len(rows) == 15
+    for row in rows:
         j = frame.temperature.index(row["temperature_label"])
         assert drawn_values[j, frame.load.index(row["load_label"])] == row["value"]
 
@@ -182,9 +188,9 @@ def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid)
     assert [text.get_text() for text in legend.get_texts()] == [
         "not measured",
         "every trial diverged",
-        "some seeds collapsed (learned nothing)",
+        "not trained: half of the seeds or more learned nothing",
     ]
-    assert np.ma.count_masked(mesh_of(ax).get_array()) == 2
+    assert np.ma.count_masked(mesh_of(ax).get_array()) == 3
 
 
 def test_negative_zero_and_missing_cells_are_three_hatches(make_grid: MakeGrid) -> None:
@@ -245,11 +251,37 @@ def test_connectivity_is_white_at_zero(make_grid: MakeGrid) -> None:
     assert mesh.norm(0.0) == pytest.approx(0.5)
 
 
-def test_collapsed_cells_do_not_stretch_the_colours(make_grid: MakeGrid) -> None:
-    table = aggregate(make_grid(), ["test_accuracy"])
+def test_cells_that_are_not_trained_have_a_hatch_and_no_colour(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = aggregate(grid, ["test_accuracy"])
     scale = colour_scale(table, QUANTITIES["test_accuracy"])
     assert scale.low > 60
-    assert scale.extend == "min"
+    assert scale.extend == "neither"
+    ax = drawn(grid, "trace")
+    (patch,) = hatched(ax, NOT_TRAINED)
+    assert patch.get_xy() == pytest.approx((2, 8))  # width 4, batch 16
+    assert np.ma.count_masked(mesh_of(ax).get_array()) == 1
+    assert triangles(ax) == []
+
+
+def test_a_sweep_of_which_nothing_is_trained_draws_hatches_alone(make_grid: MakeGrid) -> None:
+    ax = drawn(make_grid([["collapsed"] * 2] * 2, loads=[4, 16], temperatures=[16, 64]), "trace")
+    assert len(hatched(ax, NOT_TRAINED)) == 4
+    assert len(ax.figure.axes) == 1  # type: ignore[union-attr]  # no colour bar
+
+
+def test_undefined_inapplicable_and_missing_are_three_hatches(make_grid: MakeGrid) -> None:
+    grid = make_grid([["I", "III", None]], loads=[4, 16, 64], temperatures=[16])
+    values = grid.values.copy()
+    cka = values["quantity"] == "cka"
+    values.loc[cka, "value"] = np.nan
+    values.loc[cka & (values["cell"] == 1), "outcome"] = "not_applicable"
+    table = aggregate(replace(grid, values=values), ["cka"])
+    assert list(table["status"]) == ["undefined", "not applicable", "missing"]
+    ax = phase_diagram(new_axes(), table, QUANTITIES["cka"], prepared(grid)[1])
+    assert [len(hatched(ax, style)) for style in (UNDEFINED, INAPPLICABLE, MISSING)] == [1, 1, 1]
+    words = counts_in_words(table)
+    assert words == "no cell measured; 1 cell missing; 1 cell not applicable; 1 cell undefined"
 
 
 def test_losses_get_logarithmic_colours_when_they_span_decades(make_grid: MakeGrid) -> None:
@@ -269,7 +301,7 @@ def test_no_values_still_draw_axes_and_hatches(make_grid: MakeGrid) -> None:
     grid = make_grid(HOLES)
     table = aggregate(grid, ["lambda_min"])
     ax = phase_diagram(new_axes(), table, QUANTITIES["lambda_min"], prepared(grid)[1])
-    assert len(hatched(ax, MISSING)) == 15
+    assert len(hatched(ax, MISSING)) == 14  # and one is not trained, one diverged
     assert len(ax.figure.axes) == 1  # type: ignore[union-attr]
 
 
@@ -406,7 +438,12 @@ def triangles(ax: Axes) -> list[tuple[float, float]]:
 
 
 def test_a_cell_with_collapsed_seeds_has_a_triangle_in_its_corner(make_grid: MakeGrid) -> None:
-    grid = make_grid(HOLES)
+    grid = make_grid([["I", *HOLES[0][1:]], *HOLES[1:]])
+    values = grid.values.copy()
+    first = (values["cell"] == 0) & (values["seed_a"] == 0)
+    values.loc[first & (values["quantity"] == "train_loss"), "value"] = 2.31
+    values.loc[first & (values["quantity"] == "train_accuracy"), "value"] = 10.0
+    grid = replace(grid, values=values)
     phases, frame = prepared(grid)
     for ax in (drawn(grid), phase_map(new_axes(), phases.table, frame)):
         (corner,) = triangles(ax)

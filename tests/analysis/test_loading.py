@@ -88,7 +88,8 @@ def trials_of(outcomes: Mapping[str, str], dataset: str = "digits") -> pd.DataFr
     }
     return pd.DataFrame(
         [
-            {"key": key, "dataset": dataset, "outcome": outcome, "seed": int(key[-1]),
+            {"key": key, "dataset": dataset, "dataset_args": "{}", "model": "mlp",
+             "outcome": outcome, "seed": int(key[-1]),
              **(numbers if outcome == "done" else dict.fromkeys(numbers))}
             for key, outcome in outcomes.items()
         ]

@@ -91,5 +91,22 @@ def test_latex_escapes_and_closes(make_grid: MakeGrid) -> None:
 
 def test_a_title_names_quantity_unit_and_facet() -> None:
     title = table_title(QUANTITIES["l2_distance"], "depth = 3")
-    assert title == "L2 distance, depth = 3: mean ± standard error (seeds)"
+    assert title == "L2 distance, depth = 3: mean ± standard error (seeds), † not trained"
     assert table_title(QUANTITIES["test_accuracy"], "").startswith("test accuracy (%): ")
+
+
+def test_a_table_marks_what_is_not_trained(make_grid: Callable[..., Grid]) -> None:
+    grid = make_grid([["collapsed", "I"]], loads=[4, 16], temperatures=[16])
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    wide = wide_table(aggregate(grid, ["train_loss"]), frame)
+    assert wide.loc["16", "4"].endswith("(4) †")
+    assert wide.loc["16", "16"].endswith("(4)")
+
+
+def test_less_noise_stands_to_the_right_as_it_is_drawn(make_grid: Callable[..., Grid]) -> None:
+    grid = make_grid(
+        [["I", "III"]], loads=[0, 128], temperatures=[16], load_path="dataset.image_noise"
+    )
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
+    assert frame.load.inverted
+    assert list(wide_table(aggregate(grid, ["train_loss"]), frame).columns) == ["128", "0"]
