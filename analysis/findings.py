@@ -1,5 +1,6 @@
 """A grid with everything derived from it: what figures and tables are made from. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,10 @@ from analysis.aggregation import aggregate
 from analysis.grid import Grid
 from analysis.niceness import niceness
 from analysis.phases import PhaseMap, label_phases
+from analysis.quantities import quantity
 from analysis.rules import Rules
 from analysis.scales import Frame, make_frame
+from analysis.variants import full_name
 from phasegrid.errors import SweepError
 
 BOOTSTRAP_SEED = 0
@@ -26,6 +29,15 @@ class Findings:
     table: pd.DataFrame
     phases: PhaseMap
     frame: Frame
+
+    def called(self, name: str) -> str:
+        """Return what a reader calls a quantity of the table (`analysis.variants.full_name`)."""
+        plain = self.grid.plain.get(quantity(name).table, "")
+        return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
+
+    def labels(self, names: Sequence[str]) -> list[str]:
+        """Return the labels of quantities as figures show them."""
+        return [quantity(self.called(name)).label for name in names]
 
 
 def findings(grid: Grid, rules: Rules) -> Findings:

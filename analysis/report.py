@@ -68,7 +68,7 @@ def draw(
     makers = {**_figures(found), **{name: one.figure for name, one in asked.drawings.items()}}
     figures = save_figures(makers, folder, formats)
     tables = [*_write_phases(found, folder), *_write_requested(asked, folder)]
-    return [*figures, *tables, *_write_tables(found, folder / "tables")]
+    return [*figures, *tables, *write_tables(found, folder / "tables")]
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
@@ -97,20 +97,18 @@ def check_formats(formats: Sequence[str]) -> None:
 
 def diagram_figure(found: Findings) -> Figure:
     """Return the figure of the seven panels and the phases."""
-    names = seven(found.grid.task)
-    return seven_panels(
-        found.table, found.phases, found.frame, names, title=found.grid.heading(found.grid.sweep)
-    )
+    return _panels_figure(found, seven(found.grid.task))
 
 
 def further_figure(found: Findings) -> Figure:
     """Return a figure of the quantities that were measured beyond the seven."""
+    return _panels_figure(found, _further(found))
+
+
+def _panels_figure(found: Findings, names: Sequence[str]) -> Figure:
+    title = found.grid.heading(found.grid.sweep)
     return seven_panels(
-        found.table,
-        found.phases,
-        found.frame,
-        _further(found),
-        title=found.grid.heading(found.grid.sweep),
+        found.table, found.phases, found.frame, names, title=title, labels=found.labels(names)
     )
 
 
@@ -124,7 +122,8 @@ def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figur
     """Return the quantities of the seven panels as lines against one axis, for up to five values of the other."""
     names = [name for name in seven(found.grid.task) if name in set(_with_numbers(found))]
     others = spread(found.frame.temperature if along == "load" else found.frame.load)
-    return cut_panels(found.table, found.frame, names, along, others)
+    labels = found.labels(names)
+    return cut_panels(found.table, found.frame, names, along, others, labels=labels)
 
 
 def save_figures(
@@ -201,22 +200,24 @@ def _write_phases(found: Findings, folder: Path) -> list[Path]:
     return [phases, thresholds]
 
 
-def _write_tables(found: Findings, folder: Path) -> list[Path]:
+def write_tables(found: Findings, folder: Path) -> list[Path]:
+    """Write every quantity as CSV, Markdown and LaTeX under the name a reader calls it, all in one CSV, labels, correlations."""
     folder.mkdir(exist_ok=True)
     everything = folder / "all.csv"
-    long_table(found.table).to_csv(everything, index=False)
+    called = found.table.assign(quantity=found.table["quantity"].map(found.called))
+    long_table(called).to_csv(everything, index=False)
     paths = [everything]
-    for name in found.table["quantity"].unique():
+    for name in called["quantity"].unique():
         what = quantity(str(name))
         texts: dict[str, list[str]] = {"md": [], "tex": []}
         for facet in found.grid.facets():
-            wide = wide_table(rows_of(found.table, what.name, facet), found.frame)
+            wide = wide_table(rows_of(called, what.name, facet), found.frame)
             title = table_title(what, facet_title(facet))
             texts["md"].append(markdown(wide, title))
             texts["tex"].append(latex(wide, title))
         stem = file_stem(what.name)
         csv = folder / f"{stem}.csv"
-        long_table(rows_of_quantity(found.table, what.name)).to_csv(csv, index=False)
+        long_table(rows_of_quantity(called, what.name)).to_csv(csv, index=False)
         paths.append(csv)
         for extension, parts in texts.items():
             path = folder / f"{stem}.{extension}"
@@ -229,6 +230,7 @@ def _write_correlations(found: Findings, folder: Path) -> list[Path]:
     """Write how every quantity goes with performance over the cells: the first panel's quantity."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
+    table["quantity"] = table["quantity"].map(found.called)
     csv, text = folder / "correlations.csv", folder / "correlations.md"
     table.to_csv(csv, index=False)
     shown = table.set_index("quantity").map(lambda x: f"{x:.2f}" if isinstance(x, float) else x)

@@ -63,6 +63,18 @@ def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | 
     return None
 
 
+def full_name(name: str, plain: str, present: Iterable[str]) -> str:
+    """Return what a reader calls a quantity: with the arguments of its plain way (`Ways.plain`) where there are other ways beside it
+    from which it must be told apart.
+
+    >>> full_name("cka", "pixel_noise=5", ["cka", "cka[pixel_noise=10]"]), full_name("cka", "pixel_noise=5", ["cka"])
+    ('cka[pixel_noise=5]', 'cka')
+    """
+    if not plain or "[" in name or not any(one.startswith(f"{name}[") for one in present):
+        return name
+    return f"{name}[{plain}]"
+
+
 def parts(name: str) -> Parts:
     """Return what stands in the brackets of a name, numbers as numbers.
 

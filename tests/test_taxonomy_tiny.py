@@ -9,6 +9,7 @@ import matplotlib.image
 import pytest
 from rich.console import Console
 
+from analysis.aggregation import collapsed_seeds, not_trained
 from analysis.load import load_grid, open_store
 from analysis.quantities import quantity
 from analysis.report import draw
@@ -77,6 +78,8 @@ def test_a_tiny_sweep_goes_from_trainings_to_its_figures(
         assert store.stored("trials") == before, "all its trainings are another sweep's"
     grid = load_grid(open_store(store.url), sweep.name)
     measured = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
+    trained = ~not_trained(grid, collapsed_seeds(grid).sum(axis=1))
+    assert trained.mean() > 0.75, "a figure of cells that learned nothing shows nothing"
     files = draw(store.url, sweep.name, tmp_path, ("png",))
     drawn = {path.stem: path for path in files if path.suffix == ".png"}
     assert sweep.figures

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from analysis.aggregation import aggregate
 from analysis.findings import findings
 from analysis.grid import Grid
 from analysis.load import build_grid, load_grid
-from analysis.report import check_formats, draw, file_stem, parse_thresholds
+from analysis.report import check_formats, draw, file_stem, parse_thresholds, write_tables
 from analysis.rules import Rules
 from analysis.scales import make_frame
 from phasegrid.errors import StoreError, SweepError
@@ -451,3 +451,22 @@ def test_axes_are_called_what_the_sweep_calls_them(tmp_path: Path) -> None:
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
     assert frame.load.name == "embedding dimension"
     assert frame.temperature.name == "learning rate"
+
+
+def test_of_several_ways_without_the_declared_one_tables_name_each(
+    make_grid: Callable[..., Grid], tmp_path: Path
+) -> None:
+    grid = make_grid()
+    cka = grid.values[grid.values["quantity"] == "cka"]
+    other = cka.assign(quantity="cka[pixel_noise=10]")
+    values = pd.concat([grid.values, other], ignore_index=True)
+    found = findings(
+        replace(grid, values=values, plain={"cka": "pixel_noise=5"}), Rules(resamples=20)
+    )
+    assert found.labels(["cka", "trace"]) == ["CKA, pixel_noise=5", "ln Hessian trace"]
+    write_tables(found, tmp_path)
+    names = {path.name for path in tmp_path.glob("cka*.csv")}
+    assert names == {"cka-pixel_noise-5.csv", "cka-pixel_noise-10.csv"}
+    assert "CKA, pixel_noise=5" in (tmp_path / "cka-pixel_noise-5.md").read_text("utf-8")
+    assert "cka" not in set(pd.read_csv(tmp_path / "all.csv")["quantity"])
+    assert "cka" not in set(pd.read_csv(tmp_path / "correlations.csv")["quantity"])
