@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, overload
@@ -13,6 +14,7 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import Metric, import_function
+from phasegrid.drawing import nothing_drawn, seed_draws
 from phasegrid.errors import DataError, MetricError, StoreError
 from phasegrid.executors import Place
 from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_seed
@@ -91,7 +93,7 @@ class Bench:
         started = time.perf_counter()
         compute = import_function(metric.compute)
         rows = self.watched(
-            job.metric.name,
+            job,
             job.trials,
             lambda models, data: compute(
                 models, data, generator_of(job.key), **arguments_of(job, metric)
@@ -99,12 +101,16 @@ class Bench:
         )
         return self.publish(metric, job, rows, time.perf_counter() - started)
 
-    def watched(self, name: str, keys: Sequence[str], compute: Compute) -> object:
-        """Run a metric on the networks of `keys` and their data, and see that it leaves both as they were.
+    def watched(self, job: MetricJob, keys: Sequence[str], compute: Compute) -> object:
+        """Run the metric of `job` on the networks of `keys` and their data, and see that it leaves both as they were.
+
+        What it draws without being given a generator comes from the key of `job`; ours draw nothing so.
 
         Raises:
-            MetricError: if one of other hands than ours has written into them; what it changed has been thrown away.
+            MetricError: if one of other hands than ours has written into them; what it changed has been thrown away. If one of ours
+                meets a network that draws in eval mode.
         """
+        name = job.metric.name
         foreign = name not in METRICS
         loaded = _loaded(self.trials[keys[0]].dataset, self.device, self.place.shared_data)
         handed = hand_out(loaded.dataset) if foreign else loaded.dataset
@@ -113,7 +119,8 @@ class Bench:
         self._looked_at.clear()
         faults: list[str] = []
         try:
-            with kept_settings():
+            seed_draws(stream_seed(job.key, "draws"), self.device)
+            with kept_settings(), nullcontext() if foreign else nothing_drawn(name, self.device):
                 result = compute(Models(self, keys), handed)
         finally:
             faults += _restore_data(loaded, getattr(handed, "looked_at", False))

@@ -168,6 +168,32 @@ def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
     return f"its forward assigns to its attribute {others[0]!r}" if others else None
 
 
+def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
+    """Name the layers that draw random numbers in train mode in code of their own, found by running a copy on `example` (N, ...).
+
+    The generators are looked at whenever a layer begins or ends: who was running since, drew.
+    """
+    probe, found = copy_network(module).train(), set[str]()
+    running: list[str] = []
+    with kept_draws(example.device):
+        last = all_draws(example.device)
+
+        def look(begins: str | None) -> None:
+            nonlocal last
+            now = all_draws(example.device)
+            if running and have_changed(last, now):
+                found.add(running[-1])
+            last = now
+            running.append(begins) if begins is not None else running.pop()
+
+        for name, layer in probe.named_modules():
+            layer.register_forward_pre_hook(lambda *_, name=name: look(name))
+            layer.register_forward_hook(lambda *_: look(None))
+        with torch.no_grad():
+            outputs_of(probe, example)
+    return sorted(found)
+
+
 def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> str | None:
     """Name an attribute that has changed since `before` and without which `module` gives other outputs for `example`.
 

@@ -29,9 +29,10 @@ from phasegrid.choosing import (
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.translation import vocabulary_record
 from phasegrid.declare import Metric, import_function
+from phasegrid.drawing import kept_draws, repeatable
 from phasegrid.errors import DataError, StoreError, SweepError
 from phasegrid.executors import Place
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
+from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, stream_seed
 from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import Kind, code_digests, resolve_metric
 from phasegrid.precision import tensor_float_32
@@ -67,7 +68,8 @@ def do(
             return _all_failed(pack, store, error)
         if pack.kind == "train":
             return _train(pack, store, place, device, should_stop)
-        return _measure(pack, store, place, device, should_stop)
+        with kept_draws(device):  # each job seeds what the process draws from
+            return _measure(pack, store, place, device, should_stop)
 
 
 def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
@@ -236,8 +238,14 @@ def _final_numbers(
     if result.outcome == "diverged":
         return None
     model = load_module(trial, result.weights, data, device)
-    train = evaluate(model, data.train_inputs, data.train_labels)
-    test = evaluate(model, data.test_inputs, data.test_labels)
+    seed = stream_seed(trial.seed, "evaluation")
+    train, test = (
+        repeatable(seed, device, partial(evaluate, model, inputs, labels))
+        for inputs, labels in (
+            (data.train_inputs, data.train_labels),
+            (data.test_inputs, data.test_labels),
+        )
+    )
     if not (math.isfinite(train.loss) and math.isfinite(test.loss)):
         return None
     return {
@@ -324,7 +332,7 @@ def _measure_many(
         assert metric.compute_many is not None
         compute = import_function(metric.compute_many)
         tables = bench.watched(
-            jobs[0].metric.name,
+            jobs[0],
             keys,
             lambda models, data: compute(
                 models,

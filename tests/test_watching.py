@@ -1,5 +1,6 @@
 """Laws of measuring with code that is not ours: it cannot change what others measure."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,24 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"), create=True)
 
 
-def run(folder: Path, store: Store, mischief: str) -> list[Any]:
+NET = """
+import math
+from torch import nn
+from torch.nn.functional import dropout
+from phasegrid.declare import Model
+class Net(nn.Module):
+    def __init__(self, d, k):
+        super().__init__()
+        self.a, self.b = nn.Linear(d, 8), nn.Linear(8, k)
+    def forward(self, x):
+        return self.b(dropout(self.a(x.flatten(1)), 0.3))
+NET = Model(Args, lambda shape, k: Net(math.prod(shape), k))
+"""
+
+
+def run(
+    folder: Path, store: Store, mischief: str, model: str = "mlp, width: 4, depth: 1"
+) -> list[Any]:
     """Train two small networks, measure them with a metric that does `mischief`, then with ours; return the outcomes."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
@@ -85,9 +103,10 @@ def run(folder: Path, store: Store, mischief: str) -> list[Any]:
         folder / "blobs.npz", train_inputs=inputs[:40], train_labels=labels[:40],
         test_inputs=inputs[40:], test_labels=labels[40:],
     )  # fmt: skip
-    (folder / "lab.py").write_text(LAB.format(mischief=mischief))
+    (folder / "lab.py").write_text(LAB.format(mischief=mischief) + NET)
     path = folder / "sweep.yaml"
-    path.write_text(SWEEP.replace("blobs.npz", str(folder / "blobs.npz")))
+    text = SWEEP.replace("blobs.npz", str(folder / "blobs.npz"))
+    path.write_text(text.replace("mlp, width: 4, depth: 1", model))
     remember_folder(folder)
     packs = make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
     return [outcome for pack in packs for outcome in do(pack, store, Place("cpu"))]
@@ -126,6 +145,29 @@ def test_what_a_metric_leaves_behind_is_thrown_away(
     assert torch.get_default_dtype() is torch.float32
     assert torch.is_grad_enabled()
     assert_ours_are_right(store)
+
+
+def test_what_a_metric_and_a_network_draw_comes_from_their_job(
+    tmp_path: Path, store: Store
+) -> None:
+    """The network draws in eval mode too: its rows are the same each time, and our metrics refuse it by name."""
+    mischief = "import random; number = number + torch.rand(()).item() + random.random()"
+    tables = []
+    for state, place in ((1, store), (2, Store.open(str(tmp_path / "other"), create=True))):
+        torch.manual_seed(state)
+        random.seed(state)
+        before = torch.get_rng_state()
+        outcomes = run(tmp_path, place, mischief, '"lab.py:NET"')
+        assert torch.equal(before, torch.get_rng_state())
+        errors = [str(o.error) for o in outcomes if o.status == "failed"]
+        assert len(errors) == 2
+        assert all("accuracy: the network draws random numbers in eval mode" in e for e in errors)
+        mine = place.read_table("metrics/lab.py:MINE").to_pylist()
+        trials = place.read_table("trials").to_pylist()
+        numbers = {row["key"]: row["number"] for row in mine}
+        tables.append((numbers, {row["key"]: row["test_loss"] for row in trials}))
+    assert len(tables[0][0]) == 2
+    assert tables[0] == tables[1]
 
 
 def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(

@@ -7,6 +7,9 @@ barrier; mc > 0: the curve is better than its ends, which are badly trained; nea
 each other; where nothing is farther, t* = 0 (`phasegrid.metrics.farthest`). With few points one
 sign can hide the other (a W-shaped curve), so all of them are kept.
 
+What differs between the two and does not train (frozen parameters, buffers) moves along the straight line from one to the other, so that
+the ends are the networks (`phasegrid.metrics.joining`); that they are is checked by their outputs.
+
 A curve whose training diverges is a result: points where the network's outputs are not finite have null loss and null
 error, and a number that needs them is null.
 """
@@ -19,12 +22,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.drawing import nothing_drawn
 from phasegrid.errors import MetricError
 from phasegrid.metrics.curve_stacking import choose_stacks, train_bends_together
 from phasegrid.metrics.curve_training import train_bends
 from phasegrid.metrics.curves import curve_length, place_points, stack_vertices
 from phasegrid.metrics.declared_curves import ConnectivityArgs
 from phasegrid.metrics.farthest import farthest_from_ends
+from phasegrid.metrics.joining import NOTHING, Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.point_evaluation import (
     Evaluator,
     Numbers,
@@ -46,15 +51,15 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are not two models of one architecture, or ``init: random`` meets a layer that cannot be
-            initialised anew.
+        MetricError: if there are not two models of one architecture, they differ in integers or draw in eval mode, or ``init:
+            random`` meets a layer that cannot be initialised anew.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    curve = _begin(models, data, settings, rng)
-    loss = train_bends(
-        curve.flat, curve.vertices, data.train_inputs, data.train_labels, settings, rng
-    )
-    return _row(curve, data, settings, loss)
+    with nothing_drawn("mode connectivity", data.train_inputs.device):
+        curve = _begin(models, data, settings, rng)
+        sets = data.train_inputs, data.train_labels
+        loss = train_bends(curve.flat, curve.vertices, *sets, settings, rng, curve.rest)
+        return _row(curve, data, settings, loss)
 
 
 def compute_many(
@@ -66,7 +71,8 @@ def compute_many(
 ) -> list[Row] | None:
     """Measure several pairs, `groups` of indices into `models`, each with its generator; return their rows in order.
 
-    Curves of one architecture train as one stack where that is faster, and a row agrees with that of `compute` to rounding, which grows
+    Curves of one architecture whose ends differ in what trains alone train as one stack where that is faster, and a row agrees with
+    that of `compute` to rounding, which grows
     over many updates. The others are done one after another. None where all would be: nothing is to be gained then. (Points are
     evaluated one after another: their batches are large enough to keep the device busy.)
 
@@ -74,11 +80,14 @@ def compute_many(
         MetricError: as `compute`, for any of the pairs.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    stacks = choose_stacks([models[group[0]] for group in groups], data, settings.batch_size)
+    plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
+    firsts = [models[groups[i][0]] for i in plain]
+    stacks = choose_stacks(firsts, data, settings.batch_size)
     if not stacks:
         return None
     rows: dict[int, Row] = {}
-    for blueprint, members in stacks:
+    for blueprint, places in stacks:
+        members = [plain[place] for place in places]
         curves = [_begin([models[k] for k in groups[i]], data, settings, rngs[i]) for i in members]
         losses = train_bends_together(
             blueprint,
@@ -99,10 +108,11 @@ def compute_many(
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """A curve and what its points are measured with: ends, vertices (V, P), the network to mix them into."""
+    """A curve and what its points are measured with: ends, vertices (V, P), the rest, the network to mix them into."""
 
     models: Sequence[nn.Module]
     vertices: Tensor
+    rest: Rest
     flat: FlatModule
     evaluator: Evaluator
 
@@ -129,12 +139,14 @@ def measure_curve(
     t: Tensor,
     settings: ConnectivityArgs,
     evaluator: Evaluator,
+    rest: Rest = NOTHING,
 ) -> list[PointEvaluation]:
-    """Measure the curve through `vertices` (V, P) at each t (T,)."""
+    """Measure the curve through `vertices` (V, P) at each t (T,); what does not train lies where `rest` says."""
     points = place_points(settings.curve, t, vertices)
     measured = []
     for index in range(len(t)):
         points.mix(index, vertices, flat.weights)
+        rest.place(flat.module, points.coefficients[index])
         measured.append(evaluator.measure(flat))
     return measured
 
@@ -150,13 +162,14 @@ def _begin(
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
-    return _Curve(models, vertices, flat, evaluator)
+    return _Curve(models, vertices, rest_of_curve(models, settings.bends), flat, evaluator)
 
 
 def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:
     """Measure a curve whose bends are trained."""
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator)
+    measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator, curve.rest)
+    _require_ends(curve, data)
     length = curve_length(settings.curve, curve.vertices)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     return {
@@ -167,6 +180,16 @@ def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: f
         "final_curve_loss": final_loss,
         "num_bends": settings.bends,
     }
+
+
+def _require_ends(curve: _Curve, data: Dataset) -> None:
+    """See that both ends of the curve are the networks that it joins."""
+    for which, place, model in (("first", 0, curve.models[0]), ("last", -1, curve.models[-1])):
+        curve.flat.assign(curve.vertices[place])
+        coefficients = torch.zeros(len(curve.vertices))
+        coefficients[place] = 1
+        curve.rest.place(curve.flat.module, coefficients)
+        require_ends(curve.flat.module, model, data.train_inputs, f"the {which} point of the curve")
 
 
 def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:

@@ -13,7 +13,8 @@ from torch import Tensor
 from phasegrid.losses import mean_loss, num_scored, trimmed
 from phasegrid.metrics.curves import place_points
 from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_dropout
+from phasegrid.metrics.joining import NOTHING, Rest
+from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_draws
 from phasegrid.weights import FlatModule, batches
 
 Curve = Literal["bezier", "polychain"]
@@ -63,13 +64,15 @@ def train_bends(
     labels: Tensor,
     settings: ConnectivityArgs,
     rng: torch.Generator,
+    rest: Rest = NOTHING,
 ) -> float | None:
     """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of the last epoch.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each epoch, without
     augmentation; a last batch of one example joins the one before it. The loss of a batch is the mean over its scored
     labels (examples, or target tokens of sentence pairs, which are trimmed to the longest of the batch), that of the last epoch, which
-    `updates` may have cut, is weighted by them. Stops at the end of an epoch in which a bend became NaN or infinite, and
+    `updates` may have cut, is weighted by them. What does not train lies where `rest` says.
+    Stops at the end of an epoch in which a bend became NaN or infinite, and
     then returns None.
     """
     bends = vertices[1:-1]
@@ -77,13 +80,14 @@ def train_bends(
     slices = batches(len(inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
-    train_mode_without_dropout(flat.module)
+    train_mode_without_draws(flat.module, inputs[:2])
     for epoch, rates_of_epoch in enumerate(rates, start=1):
         order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         points = place_points(settings.curve, t.cpu(), vertices)
         for step, lr in enumerate(rates_of_epoch):
             points.mix(step, vertices, flat.weights)
+            rest.place(flat.module, points.coefficients[step])
             chosen = order[slices[step]]
             some, target = trimmed(inputs[chosen], labels[chosen])
             loss = _gradient(flat, some, target, settings.weight_decay)

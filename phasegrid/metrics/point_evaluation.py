@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.network_state import drawing_layers
 from phasegrid.weights import (
     Evaluation,
     FlatModule,
@@ -78,15 +78,15 @@ def make_evaluator(
     return Evaluator(data, data.train_inputs[order.to(data.train_inputs.device)], batch_size)
 
 
-def train_mode_without_dropout(module: nn.Module) -> None:
-    """Put `module` into train mode (BatchNorm on batch statistics) with its dropout layers off.
+def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
+    """Put `module` into train mode (BatchNorm on batch statistics), but layers that draw random numbers (dropout) into eval mode.
 
-    Dropout draws from the global random state, which nothing here may use.
+    They are found by running a copy on `example` (a few inputs): attention, recurrent layers and functions draw too.
     """
+    drawing = drawing_layers(module, example)
     module.train()
-    for layer in module.modules():
-        if isinstance(layer, _DropoutNd):
-            layer.eval()
+    for name in drawing:
+        module.get_submodule(name).training = False
 
 
 def finite_or_none(value: float) -> float | None:

@@ -5,6 +5,9 @@ K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the expected loss o
 Volumes are volumes, not their squares (which the published code takes), of all simplexes (it takes the first), and the data
 term is a mean over the samples (there a sum): `volume_lambda` is that of eq. 1.
 
+What differs between the modes and does not train (frozen parameters, buffers) is mixed by the same coefficients; a connector has the
+mean of the modes (`phasegrid.metrics.joining`).
+
 A connector whose training diverges is a result: what needs it is null.
 """
 
@@ -15,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.drawing import nothing_drawn
 from phasegrid.errors import MetricError
 from phasegrid.metrics.curves import stack_vertices
 from phasegrid.metrics.declared_curves import SimplexArgs
+from phasegrid.metrics.joining import NOTHING, Rest, rest_of_complex
 from phasegrid.metrics.point_evaluation import (
     Evaluator,
     Numbers,
@@ -40,23 +45,30 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are fewer than two models, models of several architectures, or a
-            ``volume_lambda`` whose length is not the number of connectors.
+        MetricError: if there are fewer than two models, models of several architectures or that differ in integers, a
+            ``volume_lambda`` whose length is not the number of connectors, or networks that draw in eval mode.
     """
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    with nothing_drawn("simplex", data.train_inputs.device):
+        return _measure(models, data, rng, settings)
+
+
+def _measure(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, settings: SimplexArgs
+) -> Row:
     lambdas = connector_lambdas(settings)
     flat = live_network(models[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
     complex_ = Complex(stack_vertices(models), len(models))
+    rest = rest_of_complex(models, settings.connectors)
     losses: Numbers = []
     for volume_lambda in lambdas:
         complex_ = grow(complex_, settings.jitter, rng)
+        sets = data.train_inputs, data.train_labels
         losses.append(
-            train_last_connector(
-                flat, complex_, data.train_inputs, data.train_labels, volume_lambda, settings, rng
-            )
+            train_last_connector(flat, complex_, *sets, volume_lambda, settings, rng, rest)
         )
     log_volumes = torch.tensor(
         [log_volume(complex_.simplex(i)) for i in range(len(models))], dtype=torch.float64
@@ -68,7 +80,7 @@ def compute(
         "dimension": settings.connectors,
         "num_modes": len(models),
         "num_connectors": settings.connectors,
-        **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng),
+        **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng, rest),
         "connector_losses": losses,
         "volume_lambdas": list(lambdas),
         "num_samples": settings.eval_samples,
@@ -99,6 +111,7 @@ def expected_columns(
     num: int,
     evaluator: Evaluator,
     rng: torch.Generator,
+    rest: Rest = NOTHING,
 ) -> Row:
     """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their `shares` (M,).
 
@@ -108,6 +121,7 @@ def expected_columns(
     measured = []
     for row in coefficients.to(complex_.vertices):
         flat.assign(row @ complex_.vertices)
+        rest.place(flat.module, row)
         measured.append(evaluator.measure(flat))
     columns: Row = {}
     for name in ("train", "test"):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from phasegrid.losses import mean_loss, num_scored, trimmed
 from phasegrid.metrics.declared_curves import SimplexArgs
-from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_dropout
+from phasegrid.metrics.joining import NOTHING, Rest
+from phasegrid.metrics.point_evaluation import finite_or_none, train_mode_without_draws
 from phasegrid.metrics.simplex_sampling import sample_coefficients
 from phasegrid.metrics.volume import (
     FixedFaces,
@@ -75,12 +76,14 @@ def train_last_connector(
     volume_lambda: float,
     settings: SimplexArgs,
     rng: torch.Generator,
+    rest: Rest = NOTHING,
 ) -> float | None:
     """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2, e from 0. All H points
     of a batch see the same examples; its loss is the mean over its scored labels (examples, or target tokens of sentence pairs), and
-    the epoch's is weighted by them. Stops at the end of an epoch in which the vertex became NaN or infinite, and
+    the epoch's is weighted by them. What does not train lies where `rest` says.
+    Stops at the end of an epoch in which the vertex became NaN or infinite, and
     then returns None.
     """
     theta = complex_.vertices[-1]
@@ -88,7 +91,7 @@ def train_last_connector(
     faces = _faces_if_needed(complex_, volume_lambda, settings)
     slices = batches(len(inputs), settings.batch_size)
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
-    train_mode_without_dropout(flat.module)
+    train_mode_without_draws(flat.module, inputs[:2])
     for epoch in range(settings.epochs):
         lr = settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
         order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
@@ -98,7 +101,7 @@ def train_last_connector(
             some, target = trimmed(inputs[chosen], labels[chosen])
             moving = None if faces is None else move_vertex(faces, theta)
             coefficients = _draw(complex_, moving, settings, rng)
-            loss = data_gradient(flat, complex_, coefficients, some, target)
+            loss = data_gradient(flat, complex_, coefficients, some, target, rest)
             total += num_scored(target) * loss
             if settings.weight_decay:
                 flat.grad.add_(theta, alpha=settings.weight_decay)
@@ -112,7 +115,12 @@ def train_last_connector(
 
 
 def data_gradient(
-    flat: FlatModule, complex_: Complex, coefficients: Tensor, inputs: Tensor, labels: Tensor
+    flat: FlatModule,
+    complex_: Complex,
+    coefficients: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    rest: Rest = NOTHING,
 ) -> Tensor:
     """Leave the gradient of (1/H) sum_h L(phi_h) for the last vertex in ``flat.grad``; return that mean, detached.
 
@@ -123,8 +131,9 @@ def data_gradient(
     scales = coefficients[:, -1] / len(coefficients)
     mean = torch.zeros((), dtype=points.dtype, device=points.device)
     flat.zero_grad()
-    for point, scale in zip(points, scales, strict=True):
+    for point, row, scale in zip(points, coefficients, scales, strict=True):
         flat.assign(point)
+        rest.place(flat.module, row)
         loss = mean_loss(outputs_of(flat.module, inputs), labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)

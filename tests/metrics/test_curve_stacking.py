@@ -38,7 +38,7 @@ class Dropping(nn.Sequential):
         self.append(nn.Linear(5, 5))
         self.append(nn.Linear(5, 3))
         self[6].weight = self[4].weight
-        self[4].bias.requires_grad_(False)
+        nn.init.constant_(self[4].bias, 0.3).requires_grad_(False)
 
 
 def network(name: str, seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
