@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from analysis.report import draw, parse_thresholds
 from analysis.rules import THRESHOLD_NAMES
 from phasegrid.errors import PhasegridError, StoreError
+from phasegrid.output import echo, talking_console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         thresholds = parse_thresholds(given.threshold)
         paths = draw(given.storage, given.sweep, given.output, formats, thresholds)
     except PhasegridError as error:
-        print(f"error: {error}", file=sys.stderr)
+        talking_console().print(f"error: {error}", soft_wrap=True)
         return 4 if isinstance(error, StoreError) else 2
     for path in paths:
-        print(path)
+        echo(str(path))
     return 0
 
 

@@ -21,7 +21,7 @@ from phasegrid.jobs import Part
 from phasegrid.plugins import plugin_file
 from phasegrid.provenance import COMMIT_FILE, commit_record, user_commit_record
 from phasegrid.sweep import Sweep, user_files
-from phasegrid.tokens import known_tokens
+from phasegrid.tokens import known_secrets
 from phasegrid.user_code import USER_COMMIT_FILE
 from phasegrid.yaml_source import Node, read_file, read_text
 
@@ -203,7 +203,7 @@ def _check_size(path: Path, files: Mapping[str, Path]) -> int:
 
 def _contents(path: Path, files: Mapping[str, Path]) -> dict[str, bytes]:
     """Read the files, none of which may hold the token of a cluster."""
-    tokens = [token.encode() for token in known_tokens()]
+    tokens = [token.encode() for token in known_secrets()]
     contents: dict[str, bytes] = {}
     for name, real in files.items():
         contents[name] = real.read_bytes()

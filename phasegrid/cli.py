@@ -21,9 +21,11 @@ from phasegrid.cli_options import (
     SweepFile,
     load,
     open_store,
+    say,
     talk,
 )
-from phasegrid.errors import PhasegridError, StoreError, exit_code
+from phasegrid.errors import PhasegridError, exit_code
+from phasegrid.output import clean_logs, echo
 
 if TYPE_CHECKING:
     from phasegrid.store import Store
@@ -40,10 +42,11 @@ FIGURES = (".png", ".pdf", ".svg")
 
 def main() -> None:
     """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
+    clean_logs()
     try:
         app()
     except PhasegridError as error:
-        talk.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        say(str(error))
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         talk.print("interrupted")
@@ -57,7 +60,7 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     cells, seeds = len(loaded.points), len(loaded.seeds)
     names = ", ".join(request.name for request in loaded.metrics) or "none"
     own = ", ".join(request.name for request in loaded.figures)
-    typer.echo(
+    echo(
         f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
         + (f"; figures: {own}" if own else "")
     )
@@ -76,7 +79,7 @@ def schema(
     if output:
         output.write_text(text + "\n", encoding="utf-8")
     else:
-        typer.echo(text)
+        echo(text)
 
 
 @app.command()
@@ -90,10 +93,11 @@ def plan(
 ) -> None:
     """Show the cells of a sweep, which jobs are done, missing or stale, and the predicted cost."""
     from phasegrid import showing
+    from phasegrid.store import Store
 
     loaded = load(sweep, settings)
-    store = _store_if_any(storage or loaded.storage or "results")
-    typer.echo(showing.plan_text(loaded, store, why, slots, as_json))
+    store = Store.find(storage or loaded.storage or "results")
+    echo(showing.plan_text(loaded, store, why, slots, as_json))
 
 
 @app.command()
@@ -169,7 +173,7 @@ def verify(
     from phasegrid.verification import verify as check
 
     problems = check(open_store(storage), sweep, deep=deep)
-    typer.echo(showing.problems_text(problems, as_json))
+    echo(showing.problems_text(problems, as_json))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -179,7 +183,7 @@ def compact(storage: Home = "results") -> None:
     from phasegrid.compaction import compact as copy_tables
 
     for line in copy_tables(open_store(storage)).lines():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -201,7 +205,7 @@ def query(
     if output:
         showing.write_table(table, output)
     else:
-        typer.echo(showing.table_text(table, as_json))
+        echo(showing.table_text(table, as_json))
 
 
 @app.command()
@@ -262,7 +266,7 @@ def compare(
     folder = figures_folder(f"{one}-vs-{other}", output)
     found = compare_sweeps(a.url, one, b.url, other, folder, tuple(formats.split(",")))
     for line in found.summary:
-        typer.echo(line)
+        echo(line)
     _name(list(found.paths))
 
 
@@ -279,7 +283,7 @@ def import_published(
     from phasegrid.importing import import_taxonomy
 
     report = import_taxonomy(csv, open_store(storage, create=True), name)
-    typer.echo(str(report))
+    echo(str(report))
 
 
 app.command()(cli_store.gc)
@@ -294,7 +298,7 @@ def _version(
     if version:
         from phasegrid import __version__
 
-        typer.echo(f"phasegrid {__version__}")
+        echo(f"phasegrid {__version__}")
         raise typer.Exit
 
 
@@ -303,14 +307,6 @@ def _origin(context: typer.Context, name: str) -> str:
     source = context.get_parameter_source(name)
     by_variable = source is not None and source.name == "ENVIRONMENT"
     return "RAY_ADDRESS" if by_variable else f"--{name}"
-
-
-def _store_if_any(url: str) -> "Store | None":
-    """Open a store for planning; a place where there is none yet holds nothing."""
-    try:
-        return open_store(url)
-    except StoreError:
-        return None
 
 
 def _only_sweep(store: "Store", sweep: str | None) -> str:
@@ -344,4 +340,4 @@ def _name(paths: list[Path]) -> None:
         )
     talk.print("figures:", highlight=False)
     for path in figures:
-        typer.echo(str(path))
+        echo(str(path))

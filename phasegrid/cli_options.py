@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from phasegrid.output import talking_console
 
 if TYPE_CHECKING:
     from phasegrid.store import Store
     from phasegrid.sweep import Sweep
 
-talk = Console(stderr=True)
+talk = talking_console()
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Settings = Annotated[
@@ -48,4 +49,4 @@ def open_store(url: str, create: bool = False) -> "Store":
 
 def say(text: str) -> None:
     """Tell the user something, on stderr, as it is."""
-    talk.print(text, markup=False, highlight=False, soft_wrap=True)
+    talk.print(text, soft_wrap=True)

@@ -24,6 +24,8 @@ from phasegrid.cli_options import (
     say,
 )
 from phasegrid.errors import ClusterError, StoreError, SweepError
+from phasegrid.output import echo
+from phasegrid.tokens import clean
 
 if TYPE_CHECKING:
     from phasegrid.bundling import Bundle
@@ -99,7 +101,7 @@ def submit(
     labels = (("phasegrid_sweep", loaded.name), ("phasegrid_storage", url))
     cluster = remote.connect(address)
     cluster.submit(remote.Request(submission_id, command, bundle, labels))
-    typer.echo(submission_id)
+    echo(submission_id)
     _record(submission_id, loaded.name, url, address, settings or [], shared_storage)
     say(
         f"submitted; phasegrid status {submission_id} --storage {url} tells how it goes, then "
@@ -120,17 +122,15 @@ def status(
 ) -> None:
     """Show how much is stored, what failed, and how submissions go; the store tells, and the cluster if it is asked."""
     from phasegrid import showing, submissions
+    from phasegrid.store import Store
 
     jobs = _ask(address)
-    try:
-        store = open_store(storage)
-    except StoreError as error:
-        if sweep is None or jobs is None or sweep not in jobs:
-            raise
-        say(str(error))
+    if sweep is not None and jobs is not None and sweep in jobs and Store.find(storage) is None:
+        say(f"no phasegrid store at {storage} yet")
         _, says = submissions.on_cluster(jobs[sweep])
-        typer.echo(f"{sweep}: {says}")
+        echo(f"{sweep}: {says}")
         return
+    store = open_store(storage)
     one = submissions.read(store, sweep) if sweep and sweep not in store.sweeps() else None
     if one is None and jobs and sweep in jobs:
         one = submissions.Submission(str(sweep), jobs[sweep].sweep or "", submissions.now_text())
@@ -141,11 +141,9 @@ def status(
     if name in names or not known or (name is None and names):  # else no driver has come that far
         text = showing.status_text(store, name, as_json)
     if as_json:
-        typer.echo(json.dumps(_with_submissions(json.loads(text), known), indent=2))
+        echo(json.dumps(_with_submissions(json.loads(text), known), indent=2))
         return
-    typer.echo(
-        "\n".join([*([text] if text else []), *submissions.lines(submissions.current(known))])
-    )
+    echo("\n".join([*([text] if text else []), *submissions.lines(submissions.current(known))]))
 
 
 def logs(
@@ -168,7 +166,7 @@ def logs(
             "logs: give either the ID of a submission, or --cell NUMBER and --sweep NAME"
         )
     if cell is not None:
-        typer.echo(reading_logs.failures_text(open_store(storage), sweep, cell))
+        echo(reading_logs.failures_text(open_store(storage), sweep, cell))
         return
     assert submission_id is not None
     if address:
@@ -180,7 +178,7 @@ def logs(
             return
     store = open_store(storage)
     for text in reading_logs.from_store(store, submission_id, follow):
-        typer.echo(text, nl=False)
+        echo(text, end="")
 
 
 def stop(
@@ -210,15 +208,14 @@ def list_submissions(
 ) -> None:
     """List every submission that the store records, and with an address those that only the cluster knows."""
     from phasegrid import submissions
+    from phasegrid.store import Store
 
     jobs = _ask(address)
-    try:
+    recorded = []
+    if jobs is not None and Store.find(storage) is None:
+        say(f"no phasegrid store at {storage} yet")
+    else:
         recorded = submissions.read_all(open_store(storage))
-    except StoreError as error:
-        if jobs is None:
-            raise
-        say(str(error))
-        recorded = []
     known = _states(recorded, jobs)
     ids = {submission.id for submission in recorded}
     others = [job for job in (jobs or {}).values() if job.id not in ids and job.sweep is not None]
@@ -227,11 +224,11 @@ def list_submissions(
         records += [
             {"id": j.id, "sweep": j.sweep, "state": submissions.on_cluster(j)[0]} for j in others
         ]
-        typer.echo(json.dumps(records, indent=2))
+        echo(json.dumps(records, indent=2))
         return
     lines = submissions.lines(known)
     lines += [f"{j.id}: {submissions.on_cluster(j)[1]} (not in this store)" for j in others]
-    typer.echo("\n".join(lines) if lines else "no submissions")
+    echo("\n".join(lines) if lines else "no submissions")
 
 
 def _given(options: dict[str, int | str | None]) -> list[str]:
@@ -284,7 +281,7 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
     from phasegrid import remote, submissions
 
     def show(text: str) -> None:
-        sys.stderr.write(text)
+        sys.stderr.write(clean(text))
         sys.stderr.flush()
 
     try:
@@ -315,9 +312,9 @@ def _cluster_log(address: str, submission_id: str, follow: bool) -> None:
 
     cluster = remote.connect(address)
     if follow:
-        cluster.follow(submission_id, lambda text: typer.echo(text, nl=False))
+        cluster.follow(submission_id, lambda text: echo(text, end=""))
     else:
-        typer.echo(cluster.log(submission_id), nl=False)
+        echo(cluster.log(submission_id), end="")
 
 
 def _ask(address: str | None) -> "dict[str, Job] | None":

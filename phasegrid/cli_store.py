@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phasegrid.cli_options import AsJson, Home, open_store
+from phasegrid.output import echo
 
 if TYPE_CHECKING:
     from phasegrid.collecting import Findings, Garbage
@@ -67,7 +68,7 @@ def gc(
     found = find_damage(store, deep) if damaged else find_garbage(store, keep_days, shards, orphans)
     if delete:
         delete_garbage(store, found.garbage)
-    typer.echo(_garbage_json(found, delete) if as_json else _garbage_text(found, delete))
+    echo(_garbage_json(found, delete) if as_json else _garbage_text(found, delete))
 
 
 def doctor(
@@ -84,7 +85,7 @@ def doctor(
     from phasegrid.doctor import examine, exit_code
 
     checks = examine(storage, address)
-    typer.echo(json.dumps([asdict(c) for c in checks], indent=2) if as_json else _text(checks))
+    echo(json.dumps([asdict(c) for c in checks], indent=2) if as_json else _text(checks))
     raise typer.Exit(exit_code(checks))
 
 

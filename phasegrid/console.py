@@ -98,11 +98,11 @@ class Watch:
     def _show_failure(self, key: str, why: str | None) -> None:
         if key not in self._shown_failures:
             self._shown_failures.add(key)
-            self.console.print("[red]failed[/red] ", end="")
+            self.console.print("failed ", style="red", end="", markup=False, highlight=False)
             self._say(f"{self.name_of(key)} ({key}): {_first_line(why)}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _show(self, progress: RunProgress) -> None:
         counts, now = progress.counts, self.clock()

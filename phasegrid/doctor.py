@@ -21,7 +21,7 @@ from phasegrid.machine import Check, check_disk, check_machine
 from phasegrid.remote import check_address
 from phasegrid.reporting import reported
 from phasegrid.store import Store
-from phasegrid.tokens import known_tokens
+from phasegrid.tokens import cluster_token
 
 MAX_SKEW_S = 5.0
 _RACERS = 4
@@ -149,9 +149,9 @@ def check_cluster(address: str, storage: str | None = None) -> list[Check]:
 
 def _jobs_server(address: str) -> Check:
     request = Request(f"{address}/api/version")
-    if os.environ.get("RAY_AUTH_MODE") == "token" and (tokens := known_tokens()):
+    if os.environ.get("RAY_AUTH_MODE") == "token" and (token := cluster_token()):
         # Not to wherever the server might send us on; and never shown.
-        request.add_unredirected_header("Authorization", f"Bearer {tokens[0]}")
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     repair = "open a tunnel (ssh -L 8265:127.0.0.1:8265 head, or ray dashboard cluster.yaml) and try again"
     try:
         with urlopen(request, timeout=_TIMEOUT_S) as answer:

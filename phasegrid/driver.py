@@ -21,7 +21,7 @@ from phasegrid import submissions
 from phasegrid.errors import PhasegridError, StoreError, exit_code
 from phasegrid.run import Stop
 from phasegrid.store import Store
-from phasegrid.tokens import redact
+from phasegrid.tokens import clean, redact
 
 EVERY_S = 60.0
 EARLY_S = (2.0, 5.0, 10.0, 20.0)  # sooner at first: whoever has just submitted looks
@@ -124,7 +124,7 @@ class _Recorder:
         count = len(self._said)
         try:
             if count > self._written:
-                text = redact("".join(self._said[:count]))
+                text = clean("".join(self._said[:count]))
                 self._store.write_log(submissions.log_name(self._record.id), text)
                 self._written = count
             submissions.replace_record(self._store, self._record)

@@ -120,8 +120,9 @@ def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
 def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, console: Console) -> None:
     counts = tally(plan, stored)
     planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
+    console.print(sweep.name, style="bold", end="", markup=False, highlight=False)
     console.print(
-        f"[bold]{sweep.name}[/bold]: {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
+        f": {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
         f"{have} stored, {planned - have} to do in {num_packs} packs",
         highlight=False,
         soft_wrap=True,

@@ -277,7 +277,9 @@ def _grid(sweep: Sweep, plan: Plan) -> str:
 
 
 def _render(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=WIDTH, no_color=True)
+    console = Console(
+        file=io.StringIO(), width=WIDTH, no_color=True, markup=False, emoji=False, highlight=False
+    )
     console.print(table)
     file = console.file
     assert isinstance(file, io.StringIO)

@@ -41,7 +41,7 @@ from phasegrid.files import TEMPORARY, Files, open_files
 from phasegrid.jobs import Json, Part
 from phasegrid.patience import PatientFiles
 from phasegrid.reporting import reported
-from phasegrid.tokens import redact, refuse_secrets
+from phasegrid.tokens import clean, refuse_secrets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 STORE_FORMAT = 1
 PROBE_BYTES = 2**22  # 4 MiB: smaller rooms hold no run
 _MARKER = "meta/store.json"
-_RAISED = ("exception", "traceback")  # columns of a failure that hold what others wrote
+_RAISED = ("exception", "traceback", "reason")  # columns that hold what others wrote
 _FOLDERS = {
     "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
     "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
@@ -92,6 +92,26 @@ class Store:
         if create:
             store.probe()
         return store
+
+    @staticmethod
+    def find(url: str) -> "Store | None":
+        """Open the store at a path or URL; None only where nothing of a store is.
+
+        Raises:
+            StoreError, SweepError: as `open`, and where tables are there, but not what says that they are a store's.
+        """
+        refuse_secrets(url, "the storage")
+        files = PatientFiles(open_files(url))
+        with reported(f"opening store {url}"):
+            if _read_marker(files, url) is not None:
+                return Store.open(url)
+            parts = _FOLDERS.intersection(files.folders("")) - {f"{TEMPORARY}/"}
+        if parts:
+            raise StoreError(
+                f"opening store {url}: {', '.join(sorted(parts))} is there, but {files.path(_MARKER)} is missing: bring "
+                "it back from a backup, or have `phasegrid run` make a new one"
+            )
+        return None
 
     def probe(self) -> None:
         """Write a file of a few MiB, as large as small weights, read it back and delete it.
@@ -179,7 +199,7 @@ class Store:
             raise StoreError(f"writing {where}: it is done, but there are no rows")
         if common.get("metric", name) != name:
             raise StoreError(f"writing {where}: its record says metric {common['metric']!r}")
-        full = {"created_at": datetime.now(UTC), "metric": name, **common}
+        full = {"created_at": datetime.now(UTC), "metric": name, **_cleaned(common)}
         table = f"metrics/{name}"
         typed = schemas.to_table(
             table,
@@ -191,13 +211,12 @@ class Store:
             return self.files.create(shards.shard_name(table, key), row_files.encode(typed))
 
     def put_failure(self, record: Mapping[str, object]) -> str:
-        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Tokens are left out.
+        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Secrets are left out.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
         """
-        full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **record}
-        full |= {k: redact(v) for k in _RAISED if isinstance(v := full.get(k), str)}
+        full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **_cleaned(record)}
         table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
         with reported(f"writing a failure to {self.url}"):
             self.files.create(
@@ -342,7 +361,7 @@ class Store:
     def write_log(self, name: str, text: str) -> str:
         """Write a log, in place of an earlier one of that name; return where it is."""
         with reported(f"writing log {name} to {self.url}"):
-            self._replace(_log_name(name), text.encode())
+            self._replace(_log_name(name), clean(text).encode())
         return self.log_path(name)
 
     def _note_damage(self, key: str, what: str) -> None:
@@ -362,6 +381,12 @@ class Store:
 
     def _replace(self, name: str, data: bytes) -> None:
         self.files.replace(name, lambda file: file.write(data))
+
+
+def _cleaned(record: Mapping[str, object]) -> dict[str, object]:
+    """Return a record whose texts by others hold no secrets and no control characters."""
+    raised = {name: clean(text) for name in _RAISED if isinstance(text := record.get(name), str)}
+    return {**record, **raised}
 
 
 def _checkpoint_name(key: str, epoch: int | None) -> str:

@@ -1,17 +1,34 @@
-"""Keep the token of a cluster, and the keys of an object store, out of everything that is written, sent or shown.
+"""Keep secrets out of everything that is written, sent or shown, and control characters out of texts.
 
-Ray itself reads the token: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where
-``RAY_AUTH_MODE=token``. (A head on which that is unset asks for a token if its user has one.) Here it is only looked for, to
-be left out: an exception of a plug-in may hold anything.
+Ray itself reads the token of a cluster: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else
+``~/.ray/auth_token``, where ``RAY_AUTH_MODE=token``. (A head on which that is unset asks for a token if its user has one.) Here it is
+only looked for, to be left out: an exception of a plug-in may hold anything. So are the values of all variables of the environment
+whose names look secret, and what stands in a URL where a password would.
 """
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import quote
 
 from phasegrid.errors import SweepError
 
-_SECRETS = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SHORTEST = 8  # characters; hiding anything shorter would hide ordinary words
+_SECRET_NAME = re.compile(
+    r"(^|[_-])(KEYS?|PAT)([_-]|$)|(API|ACCESS|PRIVATE|SECRET|AUTH)_?KEY|TOKENS?([_-]|$)|SECRET|PASSW(OR)?D|PASSPHRASE|"
+    r"CREDENTIAL|CONNECTION_STRING",
+    re.IGNORECASE,
+)
+_NO_SECRET_NAME = re.compile(r"_(PATH|FILE|DIR|MODE|NAME|URL|URI)$", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@:'\"<>]*:[^\s@'\"<>]*@")
+_PARAMETER = re.compile(
+    r"([?&;][\w.-]*(?:key|token|secret|passw(?:or)?d|credential|signature|\bsig)[\w.-]*=)[^&;\s'\"<>]+",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""All but newline and tab that moves, colours or reorders what a terminal shows, and halves of characters, which none can write."""
 
 
 def how_to_set() -> str:
@@ -27,35 +44,80 @@ def how_to_set() -> str:
     )
 
 
-def known_tokens() -> tuple[str, ...]:
-    """Return the tokens that this process could find, in the same places as Ray, in use or not, and the secrets of S3."""
+def cluster_token() -> str | None:
+    """Return the token of a cluster that this process could find, in the same places as Ray, in use or not."""
+    paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
+    found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
+    return next((text.strip() for text in found if len(text.strip()) >= _SHORTEST), None)
+
+
+def known_secrets() -> tuple[str, ...]:
+    """Return what must not be seen: the tokens of clusters, and the values of variables whose names look secret."""
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [
-        *(os.environ.get(name, "") for name in _SECRETS),
+        *(value for name, value in os.environ.items() if _looks_secret(name, value)),
         *(_read(path) for path in paths if path),
     ]
-    return tuple(dict.fromkeys(text.strip() for text in found if len(text.strip()) >= _SHORTEST))
+    lines = [line.strip() for text in found for line in (text, *text.splitlines())]
+    return tuple(dict.fromkeys(line for line in lines if len(line) >= _SHORTEST))
 
 
 def redact(text: str) -> str:
-    """Return `text` with every known token replaced by ``[token]``."""
-    for token in known_tokens():
-        text = text.replace(token, "[token]")
+    """Return `text` with every known secret, as it is or percent-encoded, replaced by ``[token]``, and credentials in URLs."""
+    for secret in sorted(known_secrets(), key=len, reverse=True):
+        for form in (secret, quote(secret, safe="")):
+            text = text.replace(form, "[token]")
+    if "://" in text:
+        text = _USER_IN_URL.sub(r"\1[credentials]@", text)
+        text = _PARAMETER.sub(r"\1[credentials]", text)
     return text
 
 
+def visible(text: str) -> str:
+    """Return `text` with control characters as escapes, so that a terminal shows them and does not obey.
+
+    >>> visible("red: \x1b[31m" + chr(0x202E))
+    'red: \\\\x1b[31m\\\\u202e'
+    """
+    return _CONTROL.sub(lambda match: _escape(match[0]), text)
+
+
+def clean(text: str) -> str:
+    """Return `text` as it may be stored and shown: without secrets, with control characters as escapes."""
+    return visible(redact(text))
+
+
 def refuse_secrets(url: str, what: str) -> None:
-    """Refuse a URL that holds a user name or a password: it would be seen in lists, logs and rows.
+    """Refuse a URL that holds a user name, a password or a key: it would be seen in lists, logs and rows.
+
+    A password may hold a slash, as keys of object stores often do: then what looks like the machine ends in it.
 
     Raises:
         SweepError: saying so, without the URL.
     """
-    authority = url.partition("://")[2].partition("/")[0] if "://" in url else ""
-    if "@" in authority:
+    rest = url.partition("://")[2]
+    authority = rest.partition("/")[0]
+    if "@" in authority or ("@" in rest and ":" in authority):
         raise SweepError(
             f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands before @ "
             "and give them in the environment"
         )
+    if rest and _PARAMETER.search(url):
+        raise SweepError(
+            f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands after ? "
+            "and give them in the environment"
+        )
+
+
+def _looks_secret(name: str, value: str) -> bool:
+    if not _SECRET_NAME.search(name) or _NO_SECRET_NAME.search(name):
+        return False
+    return not (value[:1] in ("/", "~") and Path(value).expanduser().exists())
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def _own_file() -> Path:
