@@ -15,8 +15,9 @@ forcing); one scored position of each pair is drawn, so that m is the number of 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def compute_many(
 ) -> list[list[Row]]:
     """Compare pairs of `models`, a row per layer; `args` are the fields of `CkaArgs`.
 
-    Every model runs once, and all pairs of a layer come from one product. The inputs (and positions) are drawn with
+    Every model runs once; a pair's numbers are those of `compute`, whatever other pairs there are. The inputs (and positions) are drawn with
     `example_seed` alone, so that every pair of every cell sees the same ones. Exact for these inputs.
 
     Raises:
@@ -85,7 +86,8 @@ def compute_many(
     for i in used:
         for name, features in collect(models[i]).items():
             layers[name].append(represent(features))
-    aligned = {name: align(several) for name, several in layers.items()}
+    pairs = [(place[a], place[b]) for a, b in groups]
+    aligned = {name: align(several, pairs) for name, several in layers.items()}
     return [
         [
             {
@@ -130,49 +132,54 @@ def represent(features: Tensor) -> Representation:
     return _gram(X) if 2 * width > m else Representation(X, False, width)
 
 
-def align(several: Sequence[Representation]) -> Alignment:
-    """Return biased and unbiased CKA of all pairs of representations of the same m examples.
+def align(
+    several: Sequence[Representation], pairs: Collection[tuple[int, int]] | None = None
+) -> Alignment:
+    """Return biased and unbiased CKA of some `pairs` of representations of the same m examples (None: of all).
 
-    NaN where an output is constant (biased: 0/0), an unbiased self-similarity is not positive, or fewer than four examples leave
-    no unbiased one (Song et al. 2012 divide by m - 3).
+    A number is computed from its two representations alone, so that others beside them change no bit of it. NaN where an output is
+    constant (biased: 0/0), an unbiased self-similarity is not positive, or fewer than four examples leave no unbiased one (Song et
+    al. 2012 divide by m - 3); and of pairs that are not asked for.
     """
-    if any(r.is_gram for r in several):
-        several = [r if r.is_gram else _gram(r.values) for r in several]
-        stacked = torch.stack([r.values.flatten() for r in several])
-        products = stacked @ stacked.t()
-        diagonals = torch.stack([r.values.diagonal() for r in several])
-    else:
-        products = _feature_products([r.values for r in several])
-        diagonals = torch.stack([r.values.square().sum(1) for r in several])
-    unbiased = _unbiased(products, diagonals)
-    return Alignment(_normalise(products), _normalise(unbiased))
+    count = len(several)
+    spread = [_spread(one) for one in several]
+    own = [float(_product(one, one)) for one in several]
+    own_unbiased = [_unbiased(own[i], spread[i], spread[i]) for i in range(count)]
+    biased = torch.full((count, count), math.nan, dtype=torch.float64)
+    unbiased = biased.clone()
+    for i, j in combinations_with_replacement(range(count), 2) if pairs is None else pairs:
+        both = float(_product(several[i], several[j]))
+        shared = _unbiased(both, spread[i], spread[j])
+        biased[i, j] = biased[j, i] = _normalised(both, own[i], own[j])
+        unbiased[i, j] = unbiased[j, i] = _normalised(shared, own_unbiased[i], own_unbiased[j])
+    return Alignment(biased, unbiased)
 
 
-def _unbiased(products: Tensor, diagonals: Tensor) -> Tensor:
-    """Return the unbiased HSIC (n, n), up to a factor, from <K, L>_F (n, n) and the diagonals of the Gram matrices (n, m)."""
-    m = diagonals.shape[1]
+def _product(one: Representation, other: Representation) -> Tensor:
+    """Return <K, L>_F = |X^T Y|_F^2."""
+    if not (one.is_gram or other.is_gram):
+        return (one.values.t() @ other.values).square().sum()
+    K, L = (r.values if r.is_gram else _gram(r.values).values for r in (one, other))
+    return K.flatten().dot(L.flatten())
+
+
+def _spread(one: Representation) -> Tensor:
+    """Return the diagonal of the Gram matrix (m,)."""
+    return one.values.diagonal().clone() if one.is_gram else one.values.square().sum(1)
+
+
+def _unbiased(both: float, k: Tensor, other: Tensor) -> float:
+    """Return the unbiased HSIC, up to a factor, from <K, L>_F and the diagonals (m,) of the Gram matrices."""
+    m = len(k)
     if m < 4:
-        return torch.full_like(products, math.nan)
-    traces = diagonals.sum(1)
-    shared = diagonals @ diagonals.t()
-    return products - m / (m - 2) * shared + torch.outer(traces, traces) / ((m - 1) * (m - 2))
+        return math.nan
+    traces = float(k.sum()) * float(other.sum())
+    return both - m / (m - 2) * float(k.dot(other)) + traces / ((m - 1) * (m - 2))
 
 
-def _feature_products(several: Sequence[Tensor]) -> Tensor:
-    """Return |X_i^T X_j|_F^2 for all pairs from one product of the features side by side."""
-    side_by_side = torch.cat(list(several), dim=1)
-    squares = (side_by_side.t() @ side_by_side).square()
-    of = torch.repeat_interleave(
-        torch.arange(len(several)), torch.tensor([X.shape[1] for X in several])
-    ).to(squares.device)
-    rows = squares.new_zeros(len(several), squares.shape[1]).index_add_(0, of, squares)
-    return squares.new_zeros(len(several), len(several)).index_add_(1, of, rows)
-
-
-def _normalise(hsic: Tensor) -> Tensor:
-    own = hsic.diagonal()
-    length = torch.where(own > 0, own, math.nan).sqrt()
-    return hsic / length.unsqueeze(0) / length.unsqueeze(1)
+def _normalised(both: float, one: float, other: float) -> float:
+    """Divide an HSIC by the lengths of its two; NaN where one of them has none."""
+    return both / math.sqrt(one) / math.sqrt(other) if one > 0 and other > 0 else math.nan
 
 
 def _gram(X: Tensor) -> Representation:

@@ -313,3 +313,13 @@ def test_outputs_that_are_not_finite_are_an_error() -> None:
 def test_three_models_are_an_error() -> None:
     with pytest.raises(MetricError, match="two models, got 3"):
         compute([seeded(network)] * 3, dataset(*images(10)), generator(0), **args())
+
+
+def test_a_pair_is_the_same_bit_for_bit_whatever_it_is_compared_beside() -> None:
+    several = [represent(features(24, width, seed)) for seed, width in enumerate((5, 5, 30, 7, 40))]
+    pairs = [(0, 1), (0, 2), (2, 4), (3, 1)]
+    found = align(several, pairs)
+    for i, j in pairs:
+        alone = align([several[i], several[j]], [(0, 1)])
+        assert alone.biased[0, 1] == found.biased[i, j] == found.biased[j, i]
+        assert alone.unbiased[0, 1] == found.unbiased[i, j]
