@@ -175,6 +175,7 @@ class Bench:
             "reason": reason,
             "code_digest": self.place.code.get(("metric", job.metric.name)),
             **provenance(self.device.type, self.place.user),
+            "reproducible": self.place.reproducible,
             "created_at": datetime.now(UTC),
             "seconds": seconds,
         }

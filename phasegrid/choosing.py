@@ -3,7 +3,7 @@
 A stack of M members is timed for a few updates, for M = 2, 4, 8, ... and alone, and the M with the least time per member and
 update wins. Stacking pays most for small networks, where launching kernels costs more than arithmetic, and turns into a loss
 where one network fills the device: where that is depends on the network, the batch and the device, so it is measured.
-The measurement says nothing about numbers: they agree to rounding whatever is chosen.
+The choice changes how numbers are rounded, so it is made once and kept with the store.
 """
 
 import time

@@ -12,12 +12,13 @@ LostKind = Literal["infra", "oom", "timeout", "app"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how a pack is done; nothing here can change an answer beyond rounding.
+    """Where and how a pack is done; nothing here can change an answer but by rounding, which training amplifies.
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the part of a GPU's memory that
     the pack may take. `shared_data` names the folder of each node where processes share data sets (see `node_folder`).
-    `timeout_s` is that of `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the run began, `user`
-    the commit of its repository. Declared here, where no torch is: a process that only hands out packs need not import it.
+    `timeout_s` and `reproducible` are those of `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the
+    run began, `user` the commit of its repository. Declared here, where no torch is: a process that only hands out packs need not
+    import it.
     """
 
     device: str | None = None
@@ -29,6 +30,7 @@ class Place:
     timeout_s: float | None = None
     code: Mapping[tuple[str, str], str] = field(default_factory=dict)
     user: tuple[str | None, bool | None] = (None, None)
+    reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from phasegrid import cost
 from phasegrid.jobs import Cell, MetricJob, Pack, Plan, Trial
+from phasegrid.layouts import Shape, lay_out, shaped
 from phasegrid.makespan import simulate_makespan
-from phasegrid.packing import shape_packs
 from phasegrid.plan import make_packs, metric_names
 
 
@@ -43,8 +43,9 @@ def forecast(
     corrections: cost.Corrections,
     slots: int,
     pack_size: int,
+    known: Sequence[Shape] = (),
 ) -> Forecast:
-    """Forecast a run of everything that is not in `stored` on `slots` workers."""
+    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was laid out already."""
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
     for cell in plan.cells:
         jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)
@@ -57,7 +58,10 @@ def forecast(
     def seconds(cell: Cell, job: Trial | MetricJob) -> float:
         return cost.predict_seconds(cell, job, corrections)
 
-    packs = shape_packs(make_packs(plan, stored, seconds, pack_size), slots, pack_size)
+    shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
+    packs = shaped(
+        make_packs(plan, stored, seconds, pack_size), shapes, plan, stored, seconds, pack_size
+    )
     return Forecast(
         corrections.device,
         kinds,

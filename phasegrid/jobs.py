@@ -154,12 +154,27 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What a pack was laid out to do, some of which may be stored by now.
+
+    Shapes of what is computed together follow from this and not from what is missing, so that a run that goes on rounds as
+    one that was never interrupted. `trials` are those of a training pack, in order; `groups` are measurements that one
+    computation does; `cost_s` is what all of it was predicted to take.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    groups: tuple[tuple[MetricJob, ...], ...] = ()
+    cost_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """Jobs that one process does together.
 
     `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived from the keys of its
     jobs. `needs` are the trial keys that must be stored before it can start. `trials` are the trials to train
-    (``train``) or those the metric jobs are about (``measure``).
+    (``train``) or those the metric jobs, and those of their groups, are about (``measure``). `layout` None: these jobs are
+    all, torn from what they were laid out with.
     """
 
     key: str
@@ -169,6 +184,7 @@ class Pack:
     metric_jobs: tuple[MetricJob, ...] = ()
     needs: tuple[str, ...] = ()
     cost_s: float = 0.0
+    layout: Layout | None = None
 
     def job_keys(self) -> tuple[str, ...]:
         """Return the keys of the jobs this pack does."""

@@ -49,18 +49,16 @@ def pack_bytes(pack: Pack, works: Mapping[str, Work | None]) -> int | None:
 
     None where a model, a data set or a metric is a plug-in that does not say.
     """
-    found = [works.get(trial.key) for trial in pack.trials]
+    trials = pack.layout.trials if pack.layout and pack.layout.trials else pack.trials
+    found = [works.get(trial.key) for trial in trials]
     known = [work for work in found if work is not None]
     if len(known) < len(found) or not known:
         return None
-    by_data = {
-        id(trial.dataset): _data(work) for trial, work in zip(pack.trials, known, strict=True)
-    }
+    by_data = {id(trial.dataset): _data(work) for trial, work in zip(trials, known, strict=True)}
     resident = PROCESS_BYTES + sum(by_data.values())
     if pack.kind == "train":
         members = [
-            _training(work, dict(trial.recipe))
-            for trial, work in zip(pack.trials, known, strict=True)
+            _training(work, dict(trial.recipe)) for trial, work in zip(trials, known, strict=True)
         ]
         return resident + sum(members)
     largest = max(known, key=lambda work: work.num_parameters)
@@ -94,7 +92,8 @@ def _evaluation(work: Work) -> int:
 
 def _alike(job: MetricJob, pack: Pack) -> int:
     """Return how many jobs of a pack may be computed as one stack with this one."""
-    return sum(other.metric is job.metric for other in pack.metric_jobs)
+    several = pack.layout.groups if pack.layout and pack.layout.groups else (pack.metric_jobs,)
+    return max(sum(other.metric is job.metric for other in group) for group in several)
 
 
 def _measuring(job: MetricJob, work: Work, together: int) -> int | None:

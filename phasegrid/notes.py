@@ -1,6 +1,7 @@
 """What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences,
-measured timings. JSON text.
+measured timings, the layouts of packs. JSON text.
 
+meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those that the ones before it have not; never changed
 meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
@@ -90,6 +91,29 @@ def read_timing(files: Files, key: str) -> Json:
     return record
 
 
+def put_layout(files: Files, sweep: str, part: int, record: Json) -> bool:
+    """Write a part of a sweep's layout of packs, unless it is there; say whether it was not."""
+    return files.create(_layout_name(sweep, part), json.dumps(record).encode())
+
+
+def read_layout(files: Files, sweep: str) -> list[Json]:
+    """Return the parts of a sweep's layout of packs, in order.
+
+    Raises:
+        StoreError: naming the file, if one is damaged.
+    """
+    parts: list[Json] = []
+    while (data := _read_if_any(files, _layout_name(sweep, len(parts)))) is not None:
+        try:
+            parts.append(json.loads(data))
+        except ValueError as error:
+            raise StoreError(
+                f"reading how the jobs of {sweep} were laid out: {files.path(_layout_name(sweep, len(parts)))} is damaged "
+                f"({error}); delete it, and what is missing is laid out anew: it may round otherwise"
+            ) from error
+    return parts
+
+
 def put_collected(files: Files, tables: Collection[str]) -> None:
     """Write which tables have rows that only their compacted copy holds."""
     data = json.dumps(sorted(tables)).encode()
@@ -125,6 +149,10 @@ def _figures_name(sweep: str) -> str:
 
 def _vocabulary_name(dataset: Part) -> str:
     return f"meta/vocabularies/{content_key('dataset', dataset.version, dataset.spec())}.json"
+
+
+def _layout_name(sweep: str, part: int) -> str:
+    return f"meta/layouts/{sweep}/{part}.json"
 
 
 def _timing_name(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Shape packs for the workers there are: split the long ones, join small neighbours that train. Pure, no torch.
+"""Shape the packs of a whole plan for the workers there are: split the long ones, join small neighbours that train. Pure, no torch.
 
 Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one shape by one kind of update
 (`phasegrid.stacking_rules`), so that their trials can share kernels as the seeds of one cell do. What packing costs is
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from phasegrid.jobs import MetricJob, Pack, Trial, content_key
+from phasegrid.jobs import Layout, MetricJob, Pack, Trial, content_key
 from phasegrid.stacking_rules import pack_signature
 
 PACKS_A_WORKER = 4
@@ -77,7 +77,8 @@ def _cuts(count: int, cost_s: float, largest_s: float, workers: int) -> list[int
 
 def _split(pack: Pack, largest_s: float, workers: int) -> list[Pack]:
     bounds = _cuts(len(pack.trials), pack.cost_s, largest_s, workers)
-    return [_part(pack, pack.trials[a:b]) for a, b in pairwise(bounds)]
+    each_s = pack.cost_s / len(pack.trials)
+    return [_of_trials(pack, pack.trials[a:b], each_s * (b - a)) for a, b in pairwise(bounds)]
 
 
 def _part_measuring(pack: Pack, jobs: tuple[MetricJob, ...]) -> Pack:
@@ -92,6 +93,7 @@ def _part_measuring(pack: Pack, jobs: tuple[MetricJob, ...]) -> Pack:
         trials=tuple(trial for trial in pack.trials if trial.key in needs),
         needs=needs,
         cost_s=pack.cost_s * len(jobs) / len(pack.metric_jobs),
+        layout=Layout(groups=(jobs,)),
     )
 
 
@@ -108,12 +110,11 @@ def _joined(group: Sequence[Pack]) -> Pack:
     if len(group) == 1:
         return group[0]
     trials = tuple(trial for pack in group for trial in pack.trials)
-    return replace(_part(group[0], trials), cost_s=sum(pack.cost_s for pack in group))
+    return _of_trials(group[0], trials, sum(pack.cost_s for pack in group))
 
 
-def _part(pack: Pack, trials: tuple[Trial, ...]) -> Pack:
-    """Return a pack of other trials, which costs in proportion."""
+def _of_trials(pack: Pack, trials: tuple[Trial, ...], cost_s: float) -> Pack:
     key = content_key("pack", 1, [trial.key for trial in trials])
     return replace(
-        pack, key=key, trials=trials, cost_s=pack.cost_s * len(trials) / len(pack.trials)
+        pack, key=key, trials=trials, cost_s=cost_s, layout=Layout(trials=trials, cost_s=cost_s)
     )

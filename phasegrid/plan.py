@@ -12,6 +12,7 @@ from itertools import combinations
 from phasegrid.jobs import (
     Cell,
     Json,
+    Layout,
     MetricJob,
     Pack,
     Part,
@@ -99,25 +100,97 @@ def make_packs(
 ) -> list[Pack]:
     """Group the jobs that are not stored into packs.
 
-    Missing trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, so are the
+    The trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, so are the
     heavy jobs of one metric that can do several together, and any other heavy job is a pack of its own. Small packs of
     neighbouring cells whose trials are all stored already are joined up to `measure_s` predicted seconds. A key that two
-    cells share is packed once.
+    cells share is packed once. What is stored is left out of packs, not out of their layouts.
     """
-    seen = set(stored)
+    seen: set[str] = set()
     packs: list[Pack] = []
     small: list[Pack] = []
     for cell in plan.cells:
-        missing = [t for t in cell.trials if t.key not in seen]
-        seen.update(t.key for t in missing)
-        for start in range(0, len(missing), pack_size):
-            packs.append(_train_pack(cell, missing[start : start + pack_size], cost))
+        trials = [t for t in cell.trials if t.key not in seen]
+        seen.update(t.key for t in trials)
+        for start in range(0, len(trials), pack_size):
+            members = [(cell, trial) for trial in trials[start : start + pack_size]]
+            packs += training_packs(members, stored, cost)
         jobs = [j for j in cell.metric_jobs if j.key not in seen]
         seen.update(j.key for j in jobs)
-        for pack in _measure_packs(cell, jobs, cost):
+        for pack in _measure_packs(cell, jobs, stored, cost):
             ready = all(key in stored for key in pack.needs)
             (small if ready and pack.cost_s < measure_s else packs).append(pack)
     return packs + _join(small, measure_s)
+
+
+def training_packs(
+    members: Sequence[tuple[Cell, Trial]],
+    stored: Collection[str],
+    cost: CostOf,
+    laid_out_s: float | None = None,
+) -> list[Pack]:
+    """Return the pack of those trials that are not stored, laid out as all of them; none where all are.
+
+    `laid_out_s` is what all of them were predicted to take when that was decided, now where it is None.
+    """
+    missing = [(cell, trial) for cell, trial in members if trial.key not in stored]
+    if not missing:
+        return []
+    if laid_out_s is None:
+        laid_out_s = sum(cost(cell, trial) for cell, trial in members)
+    return [
+        Pack(
+            key=content_key("pack", 1, [trial.key for _, trial in missing]),
+            kind="train",
+            cell=missing[0][0].index,
+            trials=tuple(trial for _, trial in missing),
+            cost_s=sum(cost(cell, trial) for cell, trial in missing),
+            layout=Layout(trials=tuple(trial for _, trial in members), cost_s=laid_out_s),
+        )
+    ]
+
+
+def measuring_packs(
+    cell: Cell, jobs: Sequence[MetricJob], stored: Collection[str], cost: CostOf
+) -> list[Pack]:
+    """Return the pack of those metric jobs of a cell that are not stored, laid out as all of them; none where all are."""
+    missing = [job for job in jobs if job.key not in stored]
+    if not missing:
+        return []
+    groups = _groups(jobs, stored)
+    involved = [*missing, *(job for group in groups for job in group)]
+    needs = tuple(dict.fromkeys(key for job in involved for key in job.trials))
+    by_key = {trial.key: trial for trial in cell.trials}
+    return [
+        Pack(
+            key=content_key("pack", 1, [job.key for job in missing]),
+            kind="measure",
+            cell=cell.index,
+            trials=tuple(by_key[key] for key in needs),
+            metric_jobs=tuple(missing),
+            needs=needs,
+            cost_s=sum(cost(cell, job) for job in missing),
+            layout=Layout(groups=groups),
+        )
+    ]
+
+
+def trains_several(job: MetricJob) -> bool:
+    """Say whether a measurement is one that is laid out with the others of its metric and cell, as trainings are."""
+    return job.heavy and job.together
+
+
+def _groups(
+    jobs: Sequence[MetricJob], stored: Collection[str]
+) -> tuple[tuple[MetricJob, ...], ...]:
+    """Return which jobs are computed together, of those computations that have a job to do."""
+    groups: dict[int, list[MetricJob]] = {}
+    for job in jobs:
+        if job.together:
+            # a part is one object for all jobs of a request: the same metric with the same arguments
+            groups.setdefault(id(job.metric), []).append(job)
+    return tuple(
+        tuple(group) for group in groups.values() if any(job.key not in stored for job in group)
+    )
 
 
 def _join(packs: Iterable[Pack], measure_s: float, limit: int = 256) -> list[Pack]:
@@ -137,6 +210,7 @@ def _merged(group: Sequence[Pack]) -> Pack:
     if len(group) == 1:
         return group[0]
     jobs = tuple(job for pack in group for job in pack.metric_jobs)
+    groups = tuple(several for pack in group if pack.layout for several in pack.layout.groups)
     trials = {trial.key: trial for pack in group for trial in pack.trials}
     return replace(
         group[0],
@@ -145,41 +219,18 @@ def _merged(group: Sequence[Pack]) -> Pack:
         trials=tuple(trials.values()),
         needs=tuple(dict.fromkeys(key for pack in group for key in pack.needs)),
         cost_s=sum(pack.cost_s for pack in group),
+        layout=Layout(groups=groups),
     )
 
 
-def _train_pack(cell: Cell, trials: Sequence[Trial], cost: CostOf) -> Pack:
-    return Pack(
-        key=content_key("pack", 1, [trial.key for trial in trials]),
-        kind="train",
-        cell=cell.index,
-        trials=tuple(trials),
-        cost_s=sum(cost(cell, trial) for trial in trials),
-    )
-
-
-def _measure_packs(cell: Cell, jobs: Sequence[MetricJob], cost: CostOf) -> list[Pack]:
-    groups: dict[str | int, list[MetricJob]] = {}
+def _measure_packs(
+    cell: Cell, jobs: Sequence[MetricJob], stored: Collection[str], cost: CostOf
+) -> list[Pack]:
+    parts: dict[str | int, list[MetricJob]] = {}
     for job in jobs:
-        # a part is one object for all jobs of a request: the same metric with the same arguments
-        kind = (id(job.metric) if job.together else job.key) if job.heavy else "light"
-        groups.setdefault(kind, []).append(job)
-    by_key = {trial.key: trial for trial in cell.trials}
-    packs = []
-    for group in groups.values():
-        needs = tuple(dict.fromkeys(key for job in group for key in job.trials))
-        packs.append(
-            Pack(
-                key=content_key("pack", 1, [job.key for job in group]),
-                kind="measure",
-                cell=cell.index,
-                trials=tuple(by_key[key] for key in needs),
-                metric_jobs=tuple(group),
-                needs=needs,
-                cost_s=sum(cost(cell, job) for job in group),
-            )
-        )
-    return packs
+        apart = id(job.metric) if trains_several(job) else job.key
+        parts.setdefault(apart if job.heavy else "light", []).append(job)
+    return [pack for part in parts.values() for pack in measuring_packs(cell, part, stored, cost)]
 
 
 def _cell(index: int, point: GridPoint, sweep: Sweep, texts: "_Texts") -> Cell:

@@ -130,11 +130,12 @@ class Progress:
         """Take note that a pack was lost; return whether anything of it will be tried again.
 
         A pack of several jobs that was too large for the memory is halved. One that stood still, or has used up its tries, has
-        each of its jobs tried alone, so that a poison job is found by name and takes no other down with it.
+        each of its jobs tried alone, so that a poison job is found by name and takes no other down with it. Only then are jobs
+        torn from what they were laid out with.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
-        if len(keys) == 1:
+        if _is_alone(pack):
             if not self._may_retry(pack.key, kind):
                 tries = self._attempts[(pack.key, kind)]
                 self._fail(keys[0], f"{why} (each of {tries} times)" if tries > 1 else why)
@@ -143,12 +144,13 @@ class Progress:
         elif kind == "oom":
             half = len(keys) // 2
             for part in (keys[:half], keys[half:]):
-                self._push(_part_of(pack, part))
+                if part:
+                    self._push(replace(_part_of(pack, part), layout=None))
         elif kind == "infra" and self._may_retry(pack.key, kind):
             self._push(pack)
         else:
             for key in keys:
-                alone = _part_of(pack, [key])
+                alone = replace(_part_of(pack, [key]), layout=None)
                 if kind == "infra":
                     self._attempts[(alone.key, kind)] = self.retries.infra
                 self._push(alone)
@@ -193,7 +195,7 @@ class Progress:
         self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
         if not rest:
             return
-        part = _part_of(pack, rest)
+        part = _part_of(_without(pack, failed), rest)
         missing = {key for key in part.needs if key not in self.stored and key in self._by_need}
         self._by_key[part.key] = part
         if not missing:
@@ -212,8 +214,24 @@ class Progress:
             self.failures[key] = f"blocked: {why}"
 
 
+def _is_alone(pack: Pack) -> bool:
+    """Say whether a pack computes one job and nothing else, that it may be blamed for what becomes of its process."""
+    if len(pack.job_keys()) > 1:
+        return False
+    layout = pack.layout
+    return layout is None or (len(layout.trials) <= 1 and all(len(g) <= 1 for g in layout.groups))
+
+
+def _without(pack: Pack, failed: str) -> Pack:
+    """Return a measuring pack whose layout has no job over a trial that failed."""
+    if pack.layout is None:
+        return pack
+    groups = (tuple(j for j in group if failed not in j.trials) for group in pack.layout.groups)
+    return replace(pack, layout=replace(pack.layout, groups=tuple(groups)))
+
+
 def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
-    """Return the pack that does only these jobs of a pack."""
+    """Return the pack that does only these jobs of a pack, in the shape that they were laid out in."""
     wanted = set(keys)
     share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))
     key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])
@@ -221,6 +239,15 @@ def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
         trials = tuple(trial for trial in pack.trials if trial.key in wanted)
         return replace(pack, key=key, trials=trials, cost_s=share)
     jobs = tuple(job for job in pack.metric_jobs if job.key in wanted)
-    needs = tuple(dict.fromkeys(name for job in jobs for name in job.trials))
+    groups = tuple(
+        group
+        for group in (pack.layout.groups if pack.layout else ())
+        if any(job.key in wanted for job in group)
+    )
+    involved = [*jobs, *(job for group in groups for job in group)]
+    needs = tuple(dict.fromkeys(name for job in involved for name in job.trials))
     trials = tuple(trial for trial in pack.trials if trial.key in needs)
-    return replace(pack, key=key, metric_jobs=jobs, trials=trials, needs=needs, cost_s=share)
+    layout = replace(pack.layout, groups=groups) if pack.layout else None
+    return replace(
+        pack, key=key, metric_jobs=jobs, trials=trials, needs=needs, cost_s=share, layout=layout
+    )

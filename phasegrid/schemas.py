@@ -54,6 +54,7 @@ _PROVENANCE = {
     "torch_version": "string",
     "user_git_commit": "string",
     "user_git_dirty": "bool",
+    "reproducible": "bool",
 }
 
 _RECIPE = {

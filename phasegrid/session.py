@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -16,15 +16,14 @@ from typing import Literal
 
 from rich.console import Console
 
-from phasegrid import code_changes, cost, memory, node_folder
+from phasegrid import code_changes, cost, layouts, memory, node_folder
 from phasegrid.console import Watch
-from phasegrid.errors import ClusterError, DataError, StoreError
+from phasegrid.errors import ClusterError, DataError, StoreError, SweepError
 from phasegrid.executors import Ending, Executor, Place, Serial
 from phasegrid.failures import failure_of_pack
-from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, canonical_json
+from phasegrid.jobs import Outcome, Pack, Part, Plan, canonical_json
 from phasegrid.overview import job_names, learn_costs, stored_keys, tally
-from phasegrid.packing import shape_packs, split_heavy
-from phasegrid.plan import PACK_SIZE, make_packs, make_plan, metric_names, plan_hash
+from phasegrid.plan import PACK_SIZE, CostOf, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.progress import Progress
 from phasegrid.provenance import user_commit
 from phasegrid.records import job_rows, plan_rows
@@ -61,28 +60,33 @@ def run_sweep(
     something new to draw.
 
     Raises:
-        SweepError: if the store holds results of other code under the name and version of a plug-in, unless these are accepted.
+        SweepError: if the store holds results of other code under the name and version of a plug-in, unless these are accepted; or if
+            networks are to be stacked whose numbers are not to depend on others.
     """
     stop = stop or Stop()
+    _refuse_stacking(sweep, where)
     _settle_code(sweep, store, accept_changed_code, console)
     plan = make_plan(sweep)
     has_new_figures = _keep_plan(store, sweep, plan)
     stored = stored_keys(store, metric_names(plan))
     pack_size = sweep.run.pack_size or PACK_SIZE
-    packs = make_packs(plan, stored, _cost_of(store, plan, stored), pack_size)
+    cost_of = _cost_of(store, plan, stored)
+    packs = make_packs(plan, stored, cost_of, pack_size)
     _announce(sweep, plan, stored, len(packs), console)
     if not packs:
         return 0, has_new_figures
-    if limit is not None:
-        packs = _limited(packs, limit)
+    pilot = None if limit is None else _first_cells(packs, limit)
+    if pilot is not None:
+        packs = [pack for pack in packs if pack.cell in pilot]
     with (
         _executor(sweep, store, where, stop, console, packs, plan) as executor,
         _signals(stop),
         Watch(console, quiet, _name_in(plan)) as watch,
     ):
-        slots = executor.parallel
-        # A pilot does the cells it is asked for and joins no others to them.
-        packs = split_heavy(packs, slots) if limit else shape_packs(packs, slots, pack_size)
+        shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
+        packs = layouts.shaped(packs, shapes, plan, stored, cost_of, pack_size)
+        if pilot is not None:
+            packs = _of_cells(packs, pilot, plan)
         progress = Progress(packs, stored, sweep.run.retries)
         with _saying_how_to_go_on(progress, store):
             run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
@@ -129,17 +133,44 @@ def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, consol
     )
 
 
-def _cost_of(
-    store: Store, plan: Plan, stored: set[str]
-) -> Callable[[Cell, Trial | MetricJob], float]:
+def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
     corrections = learn_costs(store, plan) if stored else cost.Corrections()
     return lambda cell, job: cost.predict_seconds(cell, job, corrections)
 
 
-def _limited(packs: list[Pack], limit: int) -> list[Pack]:
-    """Keep the first `limit` cells that have something to do: a pilot run."""
-    cells = sorted({pack.cell for pack in packs})[:limit]
-    return [pack for pack in packs if pack.cell in cells]
+def _kept_layout(
+    store: Store, plan: Plan, cost_of: CostOf, workers: int, pack_size: int
+) -> list[layouts.Shape]:
+    """Return how the jobs of a plan are laid out: as the store says, and, of new ones, as is decided and stored now.
+
+    Of several drivers that decide at once the first one's decision is everyone's.
+    """
+    while True:
+        parts = store.read_layout(plan.sweep)
+        known = layouts.from_records(parts)
+        new = layouts.lay_out(plan, known, cost_of, workers, pack_size)
+        if not new:
+            return known
+        store.put_layout(plan.sweep, len(parts), layouts.as_record(new))
+
+
+def _first_cells(packs: list[Pack], limit: int) -> set[int]:
+    """Return the first `limit` cells that have something to do: those of a pilot run."""
+    return set(sorted({pack.cell for pack in packs})[:limit])
+
+
+def _of_cells(packs: list[Pack], cells: set[int], plan: Plan) -> list[Pack]:
+    """Keep the packs of some cells; trainings of other cells that are in one stack with theirs are done with them."""
+    trials = {trial.key for cell in plan.cells if cell.index in cells for trial in cell.trials}
+    return [
+        pack
+        for pack in packs
+        if (
+            pack.cell in cells
+            if pack.kind == "measure"
+            else not trials.isdisjoint(trial.key for trial in pack.trials)
+        )
+    ]
 
 
 @contextmanager
@@ -196,8 +227,7 @@ def _on_ray(
         _refuse_bad_data(on_ray.check_datasets(_data_files(packs), run))
         threads = max(1, int(sweep.resources.num_cpus))
         timeout_s = sweep.run.timeout_s
-        place = Place(where.device, threads, where.strategy, shared_data=run, timeout_s=timeout_s)
-        place = _with_origin(place, sweep)
+        place = _place(where, sweep, threads, shared_data=run, timeout_s=timeout_s)
         most = where.max_in_flight or sweep.run.max_in_flight
         undecided = sweep.resources.num_gpus is None and where.device in (None, "cuda")
         share_of = _gpu_shares(on_ray.gpu_bytes() if undecided else None, plan)
@@ -231,10 +261,33 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
         raise DataError("\n".join(problems))
 
 
-def _with_origin(place: Place, sweep: Sweep) -> Place:
-    """Have a place know which code, and of which commit, its rows are made by."""
-    code = {(str(one.kind), one.name): one.code.digest for one in sweep.code}
-    return replace(place, code=code, user=user_commit(user_files(sweep)))
+def _refuse_stacking(sweep: Sweep, where: Where) -> None:
+    if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
+        raise SweepError(
+            f"running {sweep.name}: strategy {where.strategy} trains several networks as one, which run.reproducible "
+            "forbids; leave out one of the two"
+        )
+
+
+def _place(
+    where: Where,
+    sweep: Sweep,
+    threads: int,
+    shared_data: str | None = None,
+    timeout_s: float | None = None,
+) -> Place:
+    """Say where and how the packs of a sweep are done, and by which code, of which commit, its rows are made."""
+    alone = sweep.run.reproducible
+    return Place(
+        where.device,
+        threads,
+        "loop" if alone else where.strategy,
+        shared_data=shared_data,
+        timeout_s=timeout_s,
+        code={(str(one.kind), one.name): one.code.digest for one in sweep.code},
+        user=user_commit(user_files(sweep)),
+        reproducible=alone,
+    )
 
 
 def _serial(sweep: Sweep, store: Store, where: Where, stop: Stop) -> Serial:
@@ -242,7 +295,7 @@ def _serial(sweep: Sweep, store: Store, where: Where, stop: Stop) -> Serial:
     from phasegrid.work import do
 
     keep_freed_memory()
-    place = _with_origin(Place(where.device, where.num_cpus or 1, where.strategy), sweep)
+    place = _place(where, sweep, where.num_cpus or 1)
 
     def do_here(pack: Pack) -> list[Outcome]:
         return do(pack, store, place, lambda: stop.why is not None)

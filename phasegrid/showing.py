@@ -16,6 +16,7 @@ from phasegrid.console import duration
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.forecasting import Forecast, Span, forecast
 from phasegrid.jobs import Plan
+from phasegrid.layouts import from_records
 from phasegrid.overview import Tally, learn_costs, planned_jobs, stored_keys, tally
 from phasegrid.plan import PACK_SIZE, make_plan, metric_names
 from phasegrid.records import why_stale
@@ -35,7 +36,8 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     plan = make_plan(sweep)
     stored = stored_keys(store, metric_names(plan)) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
-    found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE)
+    known = from_records(store.read_layout(sweep.name)) if store else []
+    found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known)
     stale = _stale(plan, store) if store else []
     changes = code_changes.find_changes(store, sweep.code) if store else []
     tallies = tally(plan, stored)

@@ -296,6 +296,24 @@ class Store:
         with reported(f"reading a timing of {self.url}"):
             return notes.read_timing(self.files, key)
 
+    def put_layout(self, sweep: str, part: int, record: Json) -> bool:
+        """Store a part of how the jobs of a sweep are laid out in packs; what is there stays. Say whether nothing was.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing the layout of {sweep} to {self.url}"):
+            return notes.put_layout(self.files, shards.checked_name(sweep, "sweep"), part, record)
+
+    def read_layout(self, sweep: str) -> list[Json]:
+        """Return the parts of how the jobs of a sweep are laid out in packs.
+
+        Raises:
+            StoreError: naming the file, if one is damaged, or when reading fails.
+        """
+        with reported(f"reading the layout of {sweep} of {self.url}"):
+            return notes.read_layout(self.files, shards.checked_name(sweep, "sweep"))
+
     def read_table(
         self,
         name: str,

@@ -94,7 +94,9 @@ class RunOptions:
     At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures`
     failed jobs stop the run
     (null: any number); `pack_size` trainings in one pack (null: chosen); `timeout_s` seconds without a finished
-    epoch or measurement end the process of a pack as hung (null: never; on Ray only).
+    epoch or measurement end the process of a pack as hung (null: never; on Ray only). `reproducible`: nothing is
+    computed together with anything else, and a GPU uses deterministic kernels only, so that no number depends on what
+    else the sweep or the store holds; slower.
     """
 
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -103,6 +105,7 @@ class RunOptions:
     max_failures: Annotated[int, Field(ge=0)] | None = None
     pack_size: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Train a pack of trials: from trials and data to weights and histories.
 
 Trials whose shapes and updates agree (`phasegrid.stacking_rules`) train as one stack; the others beside it. All stacks
-advance epoch by epoch. A member that has stopped or diverged leaves its stack at the next epoch. What a member draws
-does not depend on its pack, and its numbers agree with the same trial alone to float tolerance (rounding
-drifts over many updates).
+advance epoch by epoch. A member that has stopped or diverged leaves its stack at the next epoch.
+
+What a member draws does not depend on its pack. How its sums are rounded depends on the shape of its stack and on its place there,
+and training amplifies rounding; what the other members hold changes no bit of it (on a CPU). So trials whose results are there already
+train along where they stand in a stack, as stand-ins, until nobody else is left.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -67,7 +69,9 @@ def train_pack(
     device: torch.device | str,
     strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
     stack_size: int | None = None,
+    wanted: Collection[int] | None = None,
     snapshots: Snapshots | None = None,
+    same_stacks: bool = False,
     snapshot_every_s: float = 60.0,
     on_epoch: Callable[[int, int], None] | None = None,
     on_trained: Callable[[int, Trained], bool] | None = None,
@@ -76,13 +80,14 @@ def train_pack(
     """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
 
     `strategy` is how stacks run (see `phasegrid.stacking`), `stack_size` the most members of one (None: all that can);
-    both change numbers by rounding only. When a trial is finished
-    ``on_trained(its place, what it came to)`` is called, while others go on; its snapshots are deleted unless that says False
-    (the result could not be kept). After each epoch snapshots are saved of those
+    both change how numbers are rounded. `wanted` are the places of those whose results are asked for (None: all); of the others those that
+    stand in a stack with one of them train along, and what is returned of them is as far as they came. When a wanted trial is finished
+    ``on_trained(its place, what it came to)`` is called, while others go on; the snapshots of a stack are deleted with its last one,
+    unless that says False of one (the result could not be kept). After each epoch snapshots are saved of those
     that go on, if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
     raises, snapshots are saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
-    pack, and a whole stack bit for bit on a CPU. When a stack of several members runs out of memory it is halved and the epoch
-    begun again. Nothing is evaluated but what `keep` and the histories need.
+    pack; with `same_stacks` only where its whole stack goes on, bit for bit on a CPU. When a stack of several members runs out of
+    memory it is halved and the epoch begun again. Nothing is evaluated but what `keep` and the histories need.
 
     Raises:
         ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
@@ -93,11 +98,13 @@ def train_pack(
         id(d): d.to(place) for d in data
     }  # one copy on the device, however many trials share it
     members, modules = _begin(trials, [moved[id(d)] for d in data], place)
-    saver = Saver(snapshots, strategy)
+    chosen = set(range(len(trials))) if wanted is None else set(wanted)
+    saver = Saver(snapshots, strategy, same_stacks)
     groups = [
         _group([members[i] for i in part], modules[part[0]])
         for alike in _grouped(members, modules, strategy, stack_size)
-        for part in saver.resume(members, alike, place)
+        if not chosen.isdisjoint(alike)
+        for part in saver.resume(members, alike, chosen, place)
     ]
     del modules  # only the one that a group keeps is needed on
     last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
@@ -108,8 +115,10 @@ def train_pack(
             groups += _advance(group, strategy, clock)
         going_on = {id(member) for group in groups for member in group.members}
         for member in [m for group in before for m in group.members if id(m) not in going_on]:
-            if on_trained is None or on_trained(place_of[id(member)], result_of(member)):
+            i = place_of[id(member)]
+            if i in chosen and (on_trained is None or on_trained(i, result_of(member))):
                 saver.forget(member)
+        groups = [g for g in groups if any(place_of[id(m)] in chosen for m in g.members)]
         if groups and saver.wanted and clock() - last_saved >= snapshot_every_s:
             _save(saver, groups)
             last_saved = clock()
@@ -291,4 +300,4 @@ def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
 def _save(saver: Saver, groups: Sequence[_Group]) -> None:
     for group in groups:
         _unstack(group)
-    saver.save([member for group in groups for member in group.members])
+    saver.save([group.members for group in groups])

@@ -32,10 +32,10 @@ from phasegrid.declare import Metric, import_function
 from phasegrid.drawing import kept_draws, repeatable
 from phasegrid.errors import DataError, StoreError, SweepError
 from phasegrid.executors import Place
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial, stream_seed
+from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial, stream_seed
 from phasegrid.members import EpochRecord, Trained, best_of_run
 from phasegrid.plugins import Kind, code_digests, resolve_metric
-from phasegrid.precision import tensor_float_32
+from phasegrid.precision import deterministic_kernels, tensor_float_32
 from phasegrid.provenance import provenance
 from phasegrid.run import Stopped
 from phasegrid.schemas import trial_columns
@@ -60,8 +60,9 @@ def do(
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with (
         _threads(place.threads),
-        tensor_float_32(False),
-    ):  # but in updates of a recipe that asks for it
+        tensor_float_32(False),  # but in updates of a recipe that asks for it
+        deterministic_kernels(device, place.reproducible),
+    ):
         try:
             place = replace(place, code=_own_code(pack, place))
         except SweepError as error:
@@ -112,19 +113,21 @@ def _train(
 ) -> list[Outcome]:
     found = {trial.key: _found(store, pack, "trials", trial.key) for trial in pack.trials}
     outcomes = [outcome for outcome in found.values() if outcome is not None]
-    trials = [trial for trial in pack.trials if found[trial.key] is None]
-    if not trials:
+    missing = {key for key, outcome in found.items() if outcome is None}
+    if not missing:
         return outcomes
+    laid_out = pack.layout.trials if pack.layout else pack.trials
+    stand_in = pack.layout is not None and place.strategy != "loop"
+    trials = [trial for trial in laid_out if stand_in or trial.key in missing]
 
     def publish(index: int, result: Trained) -> bool:
         trial = trials[index]
-        work = partial(
-            _publish_trial, store, trial, result, data[index], device, len(trials), place
-        )
+        work = partial(_publish_trial, store, trial, result, data[index], device, size, place)
         outcomes.append(_guarded(store, pack, trial.key, work))
         return outcomes[-1].status != "failed"
 
     data: list[Dataset] = []
+    size = 1 if place.reproducible else len(laid_out if pack.layout else trials)
     try:
         data += [dataset_of(trial.dataset, device, place.shared_data) for trial in trials]
         choice = _choice(pack, store, place, trials, data, device)
@@ -134,7 +137,9 @@ def _train(
             device=device,
             strategy=choice.strategy if choice else place.strategy,
             stack_size=choice.stack_size if choice else None,
+            wanted=[i for i, trial in enumerate(trials) if trial.key in missing],
             snapshots=store.snapshots(),
+            same_stacks=pack.layout is not None,
             snapshot_every_s=place.snapshot_every_s,
             on_epoch=partial(_stop_if_asked, should_stop),
             on_trained=publish,
@@ -142,11 +147,12 @@ def _train(
     except Exception as error:
         _raise_if_storage_fails(error)
         ended = {outcome.key for outcome in outcomes}
-        left = [trial for trial in trials if trial.key not in ended]
+        left = [trial for trial in trials if trial.key in missing - ended]
         if len(trials) == 1:
             return [*outcomes, *(_failed(store, pack, trial.key, error) for trial in left)]
-        for trial in left:  # alone, so that the culprit is named
-            outcomes += _train(replace(pack, trials=(trial,)), store, place, device, should_stop)
+        for trial in left:  # alone from the beginning, so that the culprit is named
+            alone = replace(pack, trials=(trial,), layout=Layout(trials=(trial,)))
+            outcomes += _train(alone, store, place, device, should_stop)
     return outcomes
 
 
@@ -173,16 +179,18 @@ def _choice(
     device: torch.device,
 ) -> Choice | None:
     """Return how the trials of a pack run fastest, from a stored or a new measurement; None where none is worth it."""
-    if place.strategy != "auto" or len(trials) == 1 or pack.cost_s < WORTH_S:
+    predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
+    if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
         return None
     key = timing_key(trials[0], data[0], device)
     known = from_record(store.read_timing(key))
     if known is not None:
         return known
     choice, timings = measure_choice(trials[0], data[0], device)
-    if timings:
-        store.put_timing(key, to_record(choice, timings))
-    return choice
+    if not timings:
+        return choice
+    store.put_timing(key, to_record(choice, timings))
+    return from_record(store.read_timing(key)) or choice  # of several, the first is everyone's
 
 
 def _publish_trial(
@@ -217,6 +225,7 @@ def _publish_trial(
         "created_at": datetime.now(UTC),
         "seconds": result.seconds,
         "pack_size": size,
+        "reproducible": place.reproducible,
         "strategy": result.strategy,
     }
     history = [{"key": trial.key, **_as_row(epoch)} for epoch in result.history]
@@ -279,39 +288,57 @@ def _measure(
         return outcomes
     trials = {trial.key: trial for trial in pack.trials}
     bench = Bench(store, device, trials, place)
-    for group in _groups(todo):
+    missing = {job.key for job in todo}
+    for group in _groups(pack, todo):
         if should_stop():
             raise Stopped
-        outcomes.extend(_measure_group(pack, store, bench, group, should_stop))
+        outcomes.extend(_measure_group(pack, store, bench, group, missing, should_stop))
     return outcomes
 
 
-def _groups(jobs: Sequence[MetricJob]) -> list[list[MetricJob]]:
-    """Put the jobs of one metric with the same arguments together; their order is kept."""
-    groups: dict[tuple[str, int], list[MetricJob]] = {}
+def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
+    """Return what is computed together to do some jobs of a pack: as it was laid out, stored ones too, each once.
+
+    Jobs that were torn from that are with those of one metric and arguments that the pack has.
+    """
+    groups: dict[str | int, Sequence[MetricJob]] = {}
+    if pack.layout is None:
+        for job in jobs:
+            groups[id(job.metric)] = [*groups.get(id(job.metric), ()), job]
+        return list(groups.values())
+    of_job = {job.key: group for group in pack.layout.groups for job in group}
     for job in jobs:
-        groups.setdefault((job.metric.name, id(job.metric)), []).append(job)
+        group = of_job.get(job.key, (job,))
+        groups.setdefault(group[0].key, group)
     return list(groups.values())
 
 
 def _measure_group(
-    pack: Pack, store: Store, bench: Bench, jobs: list[MetricJob], should_stop: ShouldStop
+    pack: Pack,
+    store: Store,
+    bench: Bench,
+    jobs: Sequence[MetricJob],
+    missing: set[str],
+    should_stop: ShouldStop,
 ) -> list[Outcome]:
+    """Do those jobs of a group that are missing; a stored one is computed beside them only where it shapes the computation."""
     metric = resolve_metric(jobs[0].metric.name)
     outcomes, sound = [], []
     for job in jobs:
         diverged = [key for key in job.trials if bench.diverged(key)]
-        if diverged:
+        if not diverged:
+            sound.append(job)
+        elif job.key in missing:
             publish = partial(bench.publish_void, metric, job, f"trial {diverged[0]} diverged")
             outcomes.append(_guarded(store, pack, job.key, publish))
-        else:
-            sound.append(job)
-    if metric.compute_many is not None and len(sound) > 1:
+    left = [job for job in sound if job.key in missing]
+    if metric.compute_many is not None and len(sound) > 1 and left and not bench.place.reproducible:
         same_data = {id(bench.trials[job.trials[0]].dataset) for job in sound}
-        together = _measure_many(pack, store, bench, metric, sound) if len(same_data) == 1 else None
-        if together is not None:
-            return outcomes + together
-    for job in sound:
+        if len(same_data) == 1:
+            together = _measure_many(pack, store, bench, metric, sound, missing)
+            if together is not None:
+                return outcomes + together
+    for job in left:
         if should_stop():
             raise Stopped
         outcomes.append(_guarded(store, pack, job.key, partial(bench.measure, metric, job)))
@@ -319,9 +346,14 @@ def _measure_group(
 
 
 def _measure_many(
-    pack: Pack, store: Store, bench: Bench, metric: Metric, jobs: list[MetricJob]
+    pack: Pack,
+    store: Store,
+    bench: Bench,
+    metric: Metric,
+    jobs: Sequence[MetricJob],
+    missing: set[str],
 ) -> list[Outcome] | None:
-    """Do several jobs from one computation; None if they are to be done one by one.
+    """Do several jobs from one computation and publish those that are missing; None if they are to be done one by one.
 
     That is where the metric says so, and where it failed: then the culprit is named, and the others are done.
     """
@@ -351,6 +383,7 @@ def _measure_many(
     return [
         _guarded(store, pack, job.key, partial(bench.publish, metric, job, rows, seconds))
         for job, rows in zip(jobs, tables, strict=True)
+        if job.key in missing
     ]
 
 

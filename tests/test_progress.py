@@ -1,11 +1,12 @@
 """The policy of a run: laws that hold whatever the executor does."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from phasegrid.executors import LostKind
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
+from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial
 from phasegrid.progress import Progress
 from phasegrid.sweep_types import Retries
 
@@ -170,6 +171,51 @@ def test_a_job_too_large_for_the_memory_alone_is_tried_as_often_as_lost_processe
     assert progress.lost(started(progress), "out of memory", "oom")
     assert not progress.lost(started(progress), "out of memory", "oom")
     assert progress.failures == {"a": "out of memory (each of 2 times)"}
+
+
+def stack_of(pack: Pack, *all_keys: str) -> Pack:
+    """Return a training pack laid out with others, which are stored."""
+    return replace(pack, layout=Layout(trials=tuple(map(trial, all_keys))))
+
+
+@pytest.mark.parametrize("kind", ["app", "infra"])
+def test_what_is_tried_again_keeps_its_layout(kind: LostKind) -> None:
+    retries = Retries(app=1, infra=1)
+    whole = stack_of(train("t", "a", "b"), "a", "b", "c")
+    progress = Progress([whole], {"c"}, retries)
+    pack = progress.next_pack()
+    assert pack is not None
+    if kind == "app":
+        progress.finished(pack, [Outcome("a", "done"), *failed(train("t", "b"))])
+    else:
+        progress.lost(pack, "its process died", kind)
+    again = progress.next_pack()
+    assert again is not None
+    assert again.layout == whole.layout
+
+
+def test_a_job_is_blamed_only_after_it_was_tried_without_those_that_stand_in_its_stack() -> None:
+    progress = Progress([stack_of(train("t", "a"), "a", "b")], {"b"}, Retries(infra=1))
+    layouts = []
+    while (pack := progress.next_pack()) is not None:
+        layouts.append(pack.layout is not None)
+        progress.lost(pack, "its process died")
+    assert layouts == [True, True, False]
+    assert progress.counts.failed == 1
+
+
+def test_measurements_that_are_left_are_grouped_without_those_over_a_failed_trial() -> None:
+    pack = measure("m", {"ab": ("a", "b"), "bc": ("b", "c")})
+    stored = MetricJob("ac", PART, ("a", "c"))
+    pack = replace(pack, layout=Layout(groups=((*pack.metric_jobs, stored),)))
+    progress = Progress([train("ta", "a"), train("tb", "b"), train("tc", "c"), pack], set())
+    while (found := progress.next_pack()) is not None and found.kind == "train":
+        ended = failed(found) if found.key == "ta" else done(found)
+        progress.finished(found, ended)
+    assert found is not None
+    assert found.job_keys() == ("bc",)
+    assert found.layout == Layout(groups=((pack.metric_jobs[1],),))
+    assert set(found.needs) == {"b", "c"}
 
 
 @pytest.mark.parametrize("seed", range(20))

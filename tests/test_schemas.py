@@ -36,7 +36,7 @@ GOLDEN = {
         "dataset_code_digest:string model_code_digest:string "
         "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
         "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
-        "user_git_commit:string user_git_dirty:bool"
+        "user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
     "histories": (
         "schema_version:int32 key:string epoch:int64 lr:double train_loss:double "
@@ -62,7 +62,7 @@ GOLDEN = {
         "t:list<element: double> surface:list<element: list<element: double>> "
         "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
         "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
-        "user_git_commit:string user_git_dirty:bool"
+        "user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
 }
 

@@ -366,7 +366,7 @@ def test_resources_and_run_are_resolved(load: Load) -> None:
     sweep = load(
         """\
 resources: {num_cpus: 2, memory: 4GiB, metrics: {hessian: {num_gpus: 0.5}}}
-run: {max_in_flight: 8, retries: {infra: 9}, on_error: stop, max_failures: 3, pack_size: 16, timeout_s: 600}
+run: {max_in_flight: 8, retries: {infra: 9}, on_error: stop, max_failures: 3, pack_size: 16, timeout_s: 600, reproducible: true}
 metrics: [hessian]
 storage: s3://bucket/place
 """
@@ -374,7 +374,7 @@ storage: s3://bucket/place
     assert sweep.resources.of() == Need(2.0, None, 4 * 2**30)
     assert sweep.resources.of("hessian") == Need(2.0, 0.5, 4 * 2**30)
     assert sweep.resources.of("cka") == sweep.resources.of()
-    assert sweep.run == RunOptions(8, Retries(0, 9), "stop", 3, 16, 600.0)
+    assert sweep.run == RunOptions(8, Retries(0, 9), "stop", 3, 16, 600.0, reproducible=True)
     assert sweep.storage == "s3://bucket/place"
     assert load().run == RunOptions()
 

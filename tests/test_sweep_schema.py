@@ -41,7 +41,7 @@ figures:
   - curves: {name: fig12, title: null}
   - gain: {name: fig13, against: other, labels: [this, that]}
 resources: {num_gpus: 0.5, memory: 2GiB, metrics: {cka: {num_cpus: 2}}}
-run: {retries: {app: 1}, on_error: stop, max_failures: null}
+run: {retries: {app: 1}, on_error: stop, max_failures: null, reproducible: true}
 storage: results
 """
 

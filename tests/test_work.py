@@ -80,11 +80,30 @@ def test_curves_done_together_are_stored_one_by_one_as_those_done_alone(
         do(train, store, Place("cpu"))
     outcomes = do(measure, stores[0], Place("cpu"))
     for job in measure.metric_jobs:
-        do(replace(measure, metric_jobs=(job,)), stores[1], Place("cpu"))
+        do(replace(measure, metric_jobs=(job,), layout=None), stores[1], Place("cpu"))
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     packed, single = map(curve_rows, stores)
     for key, row in packed.items():
         assert row["train_loss"] == pytest.approx(single[key]["train_loss"], rel=1e-4)
+
+
+def test_a_curve_that_is_done_again_is_computed_with_those_that_it_was_done_with(
+    curve_packs: list[Pack], store: Store, tmp_path: Path
+) -> None:
+    train, measure = curve_packs
+    do(train, store, Place("cpu"))
+    do(measure, store, Place("cpu"))
+    before = curve_rows(store)
+    (lost, *_) = before
+    next((tmp_path / "store/metrics").rglob(f"{lost}.parquet")).unlink()
+    (job,) = [job for job in measure.metric_jobs if job.key == lost]
+    outcomes = do(replace(measure, metric_jobs=(job,)), store, Place("cpu"))
+    assert [(outcome.key, outcome.status) for outcome in outcomes] == [(lost, "done")]
+    after = curve_rows(store)
+    for name in ("train_loss", "test_loss", "length", "final_curve_loss"):
+        assert {key: row[name] for key, row in after.items()} == {
+            key: row[name] for key, row in before.items()
+        }
 
 
 @pytest.mark.parametrize("found", ["nothing to gain", "a failure"])

@@ -62,7 +62,7 @@ def test_when_and_where_it_was_done_is_no_difference(store: Path, copy: Path) ->
 @pytest.mark.parametrize("table", ["trials", "histories", "metrics/accuracy"])
 def test_another_number_is_a_difference(store: Path, copy: Path, table: str) -> None:
     changed(
-        first(copy, table), lambda frame: frame.assign(train_loss=frame["train_loss"] * 1.00001)
+        first(copy, table), lambda frame: frame.assign(train_loss=frame["train_loss"] * (1 + 1e-15))
     )
     with pytest.raises(AssertionError, match="train_loss"):
         assert_same_results(copy, store)

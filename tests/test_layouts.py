@@ -1,0 +1,154 @@
+"""Laws of layouts: who shares a pack is decided once, for the whole plan, and kept."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
+from phasegrid.layouts import Shape, as_record, from_records, lay_out, shaped
+from phasegrid.plan import all_keys, make_packs, make_plan
+from phasegrid.session import _kept_layout
+from phasegrid.store import Store
+from phasegrid.sweep import load_sweep
+
+SWEEP = """\
+schema: 1
+name: laid-out
+dataset: {name: digits}
+model: {name: mlp}
+train: {epochs: 2}
+load: {param: model.width, values: [2, 4]}
+temperature: {param: train.lr, values: [0.4, 0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125]}
+seeds: 3
+metrics: [accuracy, distance, {connectivity: {pairs: all}}, {simplex: {}}]
+"""
+
+MakePlan = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> MakePlan:
+    (tmp_path / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
+    return lambda *overrides: make_plan(load_sweep(tmp_path / "sweep.yaml", overrides))
+
+
+def one_second(_cell: Cell, _job: Trial | MetricJob) -> float:
+    return 1.0
+
+
+def packs_to_do(plan: Plan, shapes: Sequence[Shape], stored: set[str], size: int = 32) -> list[Pack]:  # fmt: skip
+    packs = make_packs(plan, stored, one_second, size)
+    return shaped(packs, shapes, plan, stored, one_second, size)
+
+
+def kept(shapes: Sequence[Shape]) -> Json:
+    return as_record(shapes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pack_keeps_its_layout_whatever_is_stored(plan_of: MakePlan, seed: int) -> None:
+    plan = plan_of()
+    shapes = lay_out(plan, (), one_second, 1, 32)
+    whole = {pack.job_keys(): pack for pack in packs_to_do(plan, shapes, set())}
+    stored = set(random.Random(seed).sample(sorted(all_keys(plan)), 70))
+    packs = packs_to_do(plan, shapes, stored)
+    done = [key for pack in packs for key in pack.job_keys()]
+    assert sorted(done) == sorted(all_keys(plan) - stored)
+    for pack in packs:
+        assert pack.layout is not None
+        full = next(p for keys, p in whole.items() if not set(keys).isdisjoint(pack.job_keys()))
+        assert pack.layout.trials == full.layout.trials  # type: ignore[union-attr]
+        assert pack.layout.cost_s == full.layout.cost_s  # type: ignore[union-attr]
+        assert all(group in full.layout.groups for group in pack.layout.groups)  # type: ignore[union-attr]
+        members = {job.key for group in pack.layout.groups for job in group}
+        together = {job.key for job in pack.metric_jobs if job.together}
+        assert together <= members
+        assert set(pack.needs) == {
+            key
+            for job in (*pack.metric_jobs, *(j for g in pack.layout.groups for j in g))
+            for key in job.trials
+        }
+
+
+def test_a_plan_is_laid_out_alike_whoever_asks_next(plan_of: MakePlan) -> None:
+    plan = plan_of()
+    shapes = lay_out(plan, (), one_second, 4, 32)
+    assert lay_out(plan, shapes, one_second, 1, 32) == []
+    assert from_records([kept(shapes)]) == shapes
+    laid_out = [key for shape in shapes for key in shape.jobs]
+    assert len(set(laid_out)) == len(laid_out) == 2 * 8 * (3 + 3)  # trainings and curves
+
+
+def test_jobs_that_a_plan_gains_are_laid_out_among_themselves(plan_of: MakePlan) -> None:
+    plan, more = plan_of(), plan_of("seeds=5")
+    shapes = lay_out(plan, (), one_second, 1, 32)
+    new = lay_out(more, shapes, one_second, 1, 32)
+    old_keys = {key for shape in shapes for key in shape.jobs}
+    assert old_keys.isdisjoint(key for shape in new for key in shape.jobs)
+    packs = packs_to_do(more, [*shapes, *new], old_keys)
+    members = {t.key for p in packs if p.kind == "train" and p.layout for t in p.layout.trials}
+    assert members.isdisjoint(old_keys)
+    assert {t.seed for p in packs if p.kind == "train" for t in p.trials} == {3, 4}
+
+
+def test_of_jobs_that_a_plan_has_no_more_nothing_is_done(plan_of: MakePlan) -> None:
+    shapes = lay_out(plan_of(), (), one_second, 1, 32)
+    fewer = plan_of("seeds=2", "load.values=[2]")
+    packs = packs_to_do(fewer, shapes, set())
+    assert sorted(key for p in packs for key in p.job_keys()) == sorted(all_keys(fewer))
+
+
+def test_a_pack_that_is_to_be_smaller_now_is_cut(plan_of: MakePlan) -> None:
+    plan = plan_of()
+    shapes = lay_out(plan, (), one_second, 1, 32)
+    sizes = [
+        len(p.layout.trials)
+        for p in packs_to_do(plan, shapes, set(), 4)
+        if p.kind == "train" and p.layout
+    ]
+    assert max(sizes) == 4
+    assert sum(sizes) == 48
+
+
+def test_of_two_records_that_have_a_job_the_first_counts() -> None:
+    one, other = [Shape(("a", "b"), 2.0)], [Shape(("b", "c"), 3.0), Shape(("a",), 1.0)]
+    found = from_records([kept(one), kept(other)])
+    assert found == [Shape(("a", "b"), 2.0), Shape(("c",), 3.0)]
+
+
+@pytest.mark.parametrize("record", [None, [], {}, {"version": 2, "packs": []}, {"version": 1, "packs": [{}]}])  # fmt: skip
+def test_a_record_that_cannot_be_read_is_an_error(record: Json) -> None:
+    with pytest.raises(StoreError, match="damaged, or of a newer phasegrid"):
+        from_records([record])
+
+
+def test_of_drivers_that_decide_at_once_the_first_decides(
+    plan_of: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    plan = plan_of()
+    put_layout = Store.put_layout
+
+    def beaten(self: Store, sweep: str, part: int, record: Json) -> bool:
+        assert put_layout(self, sweep, part, as_record(lay_out(plan, (), one_second, 8, 32)))
+        monkeypatch.setattr(Store, "put_layout", put_layout)
+        return put_layout(self, sweep, part, record)
+
+    monkeypatch.setattr(Store, "put_layout", beaten)
+    found = _kept_layout(store, plan, one_second, 1, 32)
+    assert found == lay_out(plan, (), one_second, 8, 32)
+    more = replace(plan, cells=plan_of("seeds=4").cells)
+    assert _kept_layout(store, more, one_second, 2, 32)[: len(found)] == found
+    assert len(store.read_layout(plan.sweep)) == 2
+
+
+def test_a_damaged_layout_is_named_with_what_to_do(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    store.put_layout("s", 0, {})
+    (tmp_path / "store/meta/layouts/s/0.json").write_text("{")
+    with pytest.raises(StoreError, match=r"layouts/s/0\.json is damaged .*; delete it"):
+        store.read_layout("s")
