@@ -83,7 +83,11 @@ def submit(
     limit: Limit = None,
     accept_changed_code: AcceptChangedCode = False,
 ) -> None:
-    """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return."""
+    """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return.
+
+    Where the cluster wants a token (a head does whose user has ~/.ray/auth_token): set RAY_AUTH_MODE=token, and
+    RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH if it is not the one in your own ~/.ray/auth_token.
+    """
     from phasegrid import remote
     from phasegrid.submissions import draw_id
 
@@ -99,10 +103,11 @@ def submit(
     submission_id = draw_id(name or loaded.name, datetime.now(UTC))
     command = remote.run_command(python, bundle.sweep, url, settings or [], options)
     labels = (("phasegrid_sweep", loaded.name), ("phasegrid_storage", url))
-    cluster = remote.connect(address)
-    cluster.submit(remote.Request(submission_id, command, bundle, labels))
+    request = remote.Request(submission_id, command, bundle, labels)
+    cluster = remote.when_ready(lambda: remote.connect(address), say)
+    remote.when_ready(lambda: cluster.submit(request), say)
     echo(submission_id)
-    _record(submission_id, loaded.name, url, address, settings or [], shared_storage)
+    _record(submission_id, loaded.name, url, address, settings or [])
     say(
         f"submitted; phasegrid status {submission_id} --storage {url} tells how it goes, then "
         f"phasegrid plot {loaded.name} --storage {url} draws it"
@@ -192,12 +197,17 @@ def stop(
     """End a submitted run: running packs may finish for half a minute, the rest goes on from snapshots next time."""
     from phasegrid import remote, submissions
 
+    grace = (
+        "running packs are not waited for" if now else "running packs may finish for half a minute"
+    )
+    say(f"asking {address} to stop {submission_id}: nothing new is started, {grace} ...")
     cluster = remote.connect(address)
     if now:
         submissions.ask_to_hurry(open_store(storage), submission_id)
     if cluster.stop(submission_id):
         say(
-            f"{submission_id} is being stopped; what is finished is stored, submit the sweep again to go on"
+            f"{submission_id} is being stopped; what is finished is stored, submit the sweep again to go on "
+            f"(phasegrid status {submission_id} --storage {storage} tells when it has ended)"
         )
     else:
         say(f"{submission_id} was not running any more")
@@ -262,16 +272,14 @@ def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -
     return bundle
 
 
-def _record(
-    submission_id: str, sweep: str, url: str, address: str, settings: list[str], shared: bool
-) -> None:
-    """Record a submission in its store, if that is to be had from here; else its driver will."""
+def _record(submission_id: str, sweep: str, url: str, address: str, settings: list[str]) -> None:
+    """Record a submission in its store, which is made if need be; where that is not to be had from here, its driver will."""
     from phasegrid import submissions
 
     record = submissions.new(submission_id, sweep, address, settings)
     try:
-        # A path need not be the same folder here as there: no store is made at one by mistake.
-        store = open_store(url, create=shared or "://" in url)
+        # A path is taken for the cluster's where the folder that it is to lie in is there: a mount, not a folder of this machine's own.
+        store = open_store(url, create="://" in url or Path(url).parent.is_dir())
         submissions.create(store, record)
     except StoreError as error:
         say(f"not recorded from here; the run will do that when it starts ({error})")
@@ -285,13 +293,19 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
         sys.stderr.flush()
 
     try:
-        cluster.follow(submission_id, show)
+        try:
+            cluster.follow(submission_id, show)
+        except ClusterError:
+            say(f"its log broke off; asking {cluster.address} how it goes ...")
+        job = cluster.wait(submission_id)
     except ClusterError as error:
-        say(f"{error}; waiting without its log")
+        raise ClusterError(
+            f"{error}. What is finished is stored: `phasegrid status {submission_id} --storage {storage}` tells whether it "
+            "still goes on; if not, submit the sweep again, and only what is missing is done"
+        ) from error
     except KeyboardInterrupt:
         say(f"not waiting any more; the run goes on (phasegrid stop {submission_id} ends it)")
         raise
-    job = cluster.wait(submission_id)
     try:
         record = submissions.read(open_store(storage), submission_id)
     except StoreError as error:  # the folder of the cluster need not be here

@@ -23,8 +23,8 @@ from phasegrid.run import Stop
 from phasegrid.store import Store
 from phasegrid.tokens import clean, redact
 
-EVERY_S = 60.0
-EARLY_S = (2.0, 5.0, 10.0, 20.0)  # sooner at first: whoever has just submitted looks
+EVERY_S = 15.0
+EARLY_S = (2.0, 5.0, 10.0)  # sooner at first: whoever has just submitted looks
 GRACE_S = 30.0  # for running packs once a stop is asked for; Ray is told to wait longer (remote.STOP_WAIT_S)
 
 

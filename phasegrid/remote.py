@@ -7,6 +7,7 @@ Ray's own client submits, stops, lists and reads logs; nothing else talks to the
 import asyncio
 import logging
 import os
+import re
 import shlex
 import tempfile
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -29,6 +30,9 @@ from phasegrid.tokens import how_to_set, redact, refuse_secrets
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
 STOP_WAIT_S = 60  # between Ray's SIGTERM and its SIGKILL: more than driver.GRACE_S, the rest is for the last words
 ANSWER_S = 20.0  # for a cluster's first answer; Ray's client would wait for minutes, or for ever
+READY_S = 90.0  # for a head that answers to be ready: its agent, which starts jobs, comes up last
+GONE_AFTER_S = 30.0  # of silence: more than a busy head takes, or a network that fails for a moment
+_T = TypeVar("_T")
 _GONE = (
     OSError,
     RuntimeError,
@@ -59,6 +63,19 @@ class Cluster:
         Raises:
             ClusterError: if the cluster does not take it.
         """
+        try:
+            self._submit(request)
+        except ClusterError:
+            if not self._knows(request.id):  # what breaks off after it was taken is no failure
+                raise
+
+    def _knows(self, submission_id: str) -> bool:
+        try:
+            return self.job(submission_id).status is not None
+        except ClusterError:
+            return False
+
+    def _submit(self, request: Request) -> None:
         with (
             _reported(f"submitting {request.id} to {self.address}"),
             tempfile.TemporaryDirectory() as folder,
@@ -93,6 +110,7 @@ class Cluster:
         Raises:
             ClusterError: if it does not answer.
         """
+        _await_answer(self.address)
         with _reported(f"listing the jobs of {self.address}"):
             return [_as_job(info) for info in self.client.list_jobs() if info.submission_id]
 
@@ -121,16 +139,32 @@ class Cluster:
             ClusterError: if the cluster does not have it or stops answering.
         """
         with _reported(f"following the log of {submission_id} on {self.address}"):
-            asyncio.run(_tail(self.client, submission_id, say))
+            asyncio.run(_tail(self, submission_id, say))
 
-    def wait(self, submission_id: str, poll_s: float = 0.5) -> Job:
+    def wait(
+        self,
+        submission_id: str,
+        poll_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Job:
         """Wait until a job has ended; return what the cluster then says of it.
 
         Raises:
-            ClusterError: if the cluster no longer knows it or stops answering.
+            ClusterError: if the cluster no longer knows it, or has not answered for `GONE_AFTER_S`.
         """
+        heard_at = clock()
         while True:
-            job = self.job(submission_id)
+            try:
+                job = self.job(submission_id)
+            except ClusterError as error:
+                if clock() - heard_at >= GONE_AFTER_S:
+                    raise ClusterError(
+                        f"waiting for {submission_id}: {self.address} has not answered for {GONE_AFTER_S:.0f} s; its head was "
+                        "stopped or killed, or the network is down"
+                    ) from error
+                time.sleep(poll_s)
+                continue
+            heard_at = clock()
             if job.over:
                 return job
             if job.status is None:
@@ -160,6 +194,28 @@ def connect(address: str) -> Cluster:
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     with _reported(f"reaching the cluster at {address}"), _environment(ADDRESS_VARIABLE, address):
         return Cluster(address, JobSubmissionClient(address))
+
+
+def when_ready(
+    attempt: Callable[[], _T],
+    say: Callable[[str], object],
+    pause_s: float = 3.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> _T:
+    """Return what `attempt` at a cluster returns, and try again, up to `READY_S`, where the cluster answers that it cannot yet.
+
+    Raises:
+        ClusterError: of the last attempt, or of one that failed for another reason.
+    """
+    ends = clock() + READY_S
+    while True:
+        try:
+            return attempt()
+        except ClusterError as error:
+            if not _may_pass(error.__cause__) or clock() >= ends:
+                raise
+            say(f"not ready yet: {error}; trying again")
+            time.sleep(pause_s)
 
 
 def check_address(address: str) -> None:
@@ -267,9 +323,24 @@ def _await_answer(address: str) -> None:
             ) from error
 
 
-async def _tail(client: Any, submission_id: str, say: Callable[[str], None]) -> None:
-    async for text in client.tail_job_logs(submission_id):
-        say(redact(text))
+async def _tail(cluster: Cluster, submission_id: str, say: Callable[[str], None]) -> None:
+    """Follow a log; where nothing comes for a while, ask the head how it goes: of a machine that is lost nothing is heard."""
+    texts = cluster.client.tail_job_logs(submission_id)
+    while True:
+        coming = asyncio.ensure_future(anext(texts))
+        while not (await asyncio.wait({coming}, timeout=GONE_AFTER_S))[0]:
+            if (await asyncio.to_thread(cluster.job, submission_id)).over:
+                return
+        try:
+            say(redact(coming.result()))
+        except StopAsyncIteration:
+            return
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Say whether a cluster answered that it cannot do something yet: with a fault of its own, and not of the request."""
+    found = re.search(r"status code 5\d\d", str(error)) if isinstance(error, RuntimeError) else None
+    return found is not None and not re.search(r"^(Value|Type)Error: ", str(error), re.MULTILINE)
 
 
 def _as_job(info: Any) -> Job:

@@ -26,7 +26,7 @@ from phasegrid.store import Store
 FOLDER = "meta/submissions"
 VARIABLE = "PHASEGRID_SUBMISSION_ID"  # tells a driver its id
 SILENT_AFTER_S = (
-    180.0  # a driver is heard of every minute (driver.EVERY_S); three missed minutes are no hiccup
+    50.0  # a driver is heard of every 15 s (driver.EVERY_S); three that are missed are no hiccup
 )
 MEANINGS = {
     0: "everything planned is stored",
@@ -161,7 +161,7 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
     """Say in what state a submission is, and the same in words.
 
     The store's word on how it ended is final. Otherwise what a cluster says of the `job` decides. Where none was asked or
-    none answered (None) it is when the driver was last seen, which needs clocks that agree to about a minute.
+    none answered (None) it is when the driver was last seen, which needs clocks that agree to about half a minute.
     """
     if submission.ended_at is not None:
         return "ended", f"ended {_ago(submission.ended_at, now)}, {exit_text(submission.exit_code)}"
@@ -175,7 +175,8 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
     seen = _ago(submission.seen_at, now)
     if _seconds(submission.seen_at, now) > SILENT_AFTER_S:
         return "silent", (
-            f"last seen {seen}: its driver is gone or cannot reach the storage; {_AGAIN}"
+            f"not heard of since {_at(submission.seen_at)} ({seen}): its head or its driver is gone, or cannot reach the "
+            f"storage; {_AGAIN}"
         )
     return "running", f"running when last seen, {seen}"
 
@@ -279,6 +280,10 @@ def _hurry_name(submission_id: str) -> str:
 
 def _seconds(text: str, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(text)).total_seconds())
+
+
+def _at(text: str) -> str:
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _ago(text: str, now: datetime) -> str:

@@ -1,5 +1,6 @@
 """What a user is told where a cluster cannot be used: every message says what to do."""
 
+import asyncio
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from phasegrid.errors import ClusterError, SweepError
 from phasegrid.remote import Cluster, check_address, checked_storage, exit_code_of
 from phasegrid.store import Store
 from phasegrid.submissions import Job
+from tests.test_session import SWEEP
 from tests.test_submissions import ID, RUNNING, TOKEN, invoke
 
 JobSubmissionClient = pytest.importorskip("ray.job_submission").JobSubmissionClient
@@ -238,6 +240,120 @@ def test_waiting_ends_with_the_job_and_says_so_if_the_cluster_forgets_it() -> No
         Cluster("http://head", Client([])).wait(ID, poll_s=0)
 
 
+def test_a_cluster_that_stops_answering_is_waited_for_and_then_given_up_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Moody(Client):
+        """Fails to answer at first, and for good after a word."""
+
+        def list_jobs(self) -> list[SimpleNamespace]:
+            found = super().list_jobs()
+            if not found:
+                raise ConnectionError("HTTPConnectionPool: Max retries exceeded")
+            return found
+
+    now = iter(range(0, 10_000, 10))
+    cluster = Cluster("http://head", Moody([], [], [info("RUNNING")], []))
+    with pytest.raises(ClusterError, match=r"http://head has not answered for 30 s") as caught:
+        cluster.wait(ID, poll_s=0, clock=lambda: float(next(now)))
+    assert "HTTPConnectionPool" not in str(caught.value)
+    monkeypatch.setattr(remote, "GONE_AFTER_S", 0.0)
+    with pytest.raises(ClusterError, match=f"`phasegrid status {ID} --storage .*submit the sweep"):
+        cli_remote._wait(Cluster("http://head", Moody([])), ID, str(tmp_path))
+
+
+def not_ready(text: str, status: int = 500) -> RuntimeError:
+    """Make the error of Ray's client for an answer of a server."""
+    return RuntimeError(f"Request failed with status code {status}: {text}.")
+
+
+class Starting(Client):
+    """A cluster whose agent comes up late: the first submissions fail."""
+
+    def __init__(self, *errors: Exception, taken: bool = False) -> None:
+        super().__init__([])
+        self.errors = list(errors)
+        self.taken = taken
+
+    def submit_job(self, **given: Any) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().submit_job(**given)
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return [info("PENDING")] if self.taken else []
+
+
+REQUEST = remote.Request(ID, ("true",), Bundle("s.yaml", b"PK", (), 0))
+
+
+def test_a_head_that_is_not_ready_is_tried_again_and_that_is_said() -> None:
+    client = Starting(
+        not_ready("No available agent to submit job, please try again later."),
+        not_ready("Traceback:\n  File x\naiohttp.ClientConnectorError: Cannot connect to host"),
+        not_ready("Service Unavailable", 503),
+    )
+    said: list[str] = []
+    remote.when_ready(
+        lambda: Cluster("http://head", client).submit(REQUEST), said.append, pause_s=0
+    )
+    assert client.submitted["submission_id"] == ID
+    assert len(said) == 3
+    assert "No available agent" in said[0]
+    assert all(text.startswith("not ready yet: submitting") for text in said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [not_ready("Traceback:\nValueError: id is taken"), not_ready("no such", 400), OSError("gone")],
+)
+def test_what_will_not_pass_is_told_at_once(error: Exception) -> None:
+    client = Starting(error)
+    with pytest.raises(ClusterError):
+        remote.when_ready(lambda: Cluster("http://head", client).submit(REQUEST), pytest.fail)
+
+
+def test_a_head_that_never_is_ready_is_given_up() -> None:
+    client = Starting(*[not_ready("No available agent")] * 100)
+    now = iter(range(0, 10_000, 10))
+    with pytest.raises(ClusterError, match="No available agent"):
+        remote.when_ready(
+            lambda: Cluster("http://head", client).submit(REQUEST),
+            str,
+            pause_s=0,
+            clock=lambda: float(next(now)),
+        )
+    assert 85 < len(client.errors) < 95
+
+
+def test_a_submission_that_was_taken_when_its_answer_failed_is_no_failure() -> None:
+    client = Starting(not_ready("Gateway Timeout", 504), taken=True)
+    Cluster("http://head", client).submit(REQUEST)
+    assert client.submitted == {}
+
+
+def test_a_log_of_which_nothing_comes_ends_with_its_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent(Client):
+        def list_jobs(self) -> list[SimpleNamespace]:
+            found = super().list_jobs()
+            if not found:
+                raise ConnectionError
+            return found
+
+        async def tail_job_logs(self, _: str) -> Any:
+            yield "so far"
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(remote, "GONE_AFTER_S", 0.01)
+    said: list[str] = []
+    with pytest.raises(ClusterError, match="nothing answers there"):
+        Cluster("http://head", Silent([info("RUNNING")], [])).follow(ID, said.append)
+    Cluster("http://head", Silent([info("FAILED", 137)])).follow(ID, said.append)
+    assert said == ["so far"] * 2
+
+
 @pytest.mark.parametrize(
     ("job", "stored", "code"),
     [
@@ -290,6 +406,30 @@ def test_the_command_is_quoted_and_the_environment_holds_no_token(
     assert int(given["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 30
 
 
+def test_the_first_submission_to_a_new_path_records_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "connect", lambda address: Cluster(address, Accepting([])))
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    submit = ("submit", str(tmp_path / "s.yaml"), "--address", "http://head:8265", "--storage")
+    code, said = invoke(*submit, str(tmp_path / "new"))
+    assert code == 0, said
+    (record,) = submissions.read_all(Store.open(str(tmp_path / "new")))
+    assert record.id in said
+    assert f"{record.id}: submitted" in invoke("status", "--storage", str(tmp_path / "new"))[1]
+    code, said = invoke(*submit, str(tmp_path / "no" / "such" / "mount"))
+    assert code == 0, said
+    assert "not recorded from here" in said
+    assert not (tmp_path / "no").exists()
+
+
+class Accepting(Client):
+    """A cluster that takes whatever it is given."""
+
+    def submit_job(self, **given: Any) -> str:
+        return str(given["submission_id"])
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client([info("RUNNING")])
@@ -338,14 +478,16 @@ def test_logs_come_from_the_cluster_and_from_the_store_where_it_is_gone(
     assert code == 0
     assert said.endswith("kept\n")
     assert "nothing answers there\nwhat the store holds:" in said
-    assert "last seen" in invoke("status", ID, *given[2:])[1]
+    assert "not heard of since 2026-01-02 03:03:23 UTC" in invoke("status", ID, *given[2:])[1]
 
 
 def test_stopping_now_leaves_word_for_the_driver(cluster: Client, tmp_path: Path) -> None:
     del cluster
     store = Store.open(str(tmp_path / "store"), create=True)
     given = ("--storage", store.url, "--address", "http://head")
-    assert "is being stopped" in invoke("stop", ID, *given)[1]
+    said = invoke("stop", ID, *given)[1]
+    assert said.startswith(f"asking http://head to stop {ID}: nothing new is started, running")
+    assert "is being stopped" in said
     assert not submissions.must_hurry(store, ID)
     invoke("stop", ID, "--now", *given)
     assert submissions.must_hurry(store, ID)
@@ -366,7 +508,8 @@ def test_waiting_goes_on_without_a_log_that_breaks_off(
     assert cli_remote._wait(Cluster("http://head", client), ID, store.url) == 143
     said = capsys.readouterr().err
     assert "so far" in said
-    assert "closed; waiting without its log" in said
+    assert "its log broke off; asking http://head how it goes" in said
+    assert "closed" not in said
     assert "exit code 143 (stopped)" in said
 
 
