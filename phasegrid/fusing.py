@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from phasegrid.drawing import all_draws, have_changed, kept_draws
+from phasegrid.image_layouts import Layouts, layouts_of
 from phasegrid.network_state import attributes_of, kept_attributes, kept_modes
 
 Layout = Literal["members", "channels"]
@@ -107,7 +108,8 @@ def fuse(
     Raises:
         NotFusableError: if some part has no stacked form.
     """
-    builder = _Builder(blueprint.modules, parameters, buffers, num_members)
+    layouts = layouts_of(blueprint.modules[""], num_members)
+    builder = _Builder(blueprint.modules, parameters, buffers, num_members, layouts)
     for node in blueprint.graph.nodes:
         builder.add(node)
     steps, last = tuple(builder.steps), builder.output
@@ -130,9 +132,10 @@ class _Builder:
         parameters: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
         num_members: int,
+        images: Layouts,
     ) -> None:
         self.modules, self.parameters, self.buffers = modules, parameters, buffers
-        self.num_members = num_members
+        self.num_members, self.images = num_members, images
         self.steps: list[Step] = []
         self.layouts: list[Layout] = ["members"]
         self.index: dict[fx.Node, int] = {}
@@ -197,9 +200,10 @@ class _Builder:
         source = self.index[argument]
         if layout is None or self.layouts[source] == layout:
             return source
-        count = self.num_members
-        convert = side_by_side if layout == "channels" else lambda x: members_first(x, count)
-        return self._push(convert, (source,), layout)
+        count, images = self.num_members, self.images
+        if layout == "channels":
+            return self._push(lambda x: side_by_side(x, images), (source,), layout)
+        return self._push(lambda x: members_first(x, count), (source,), layout)
 
     def _push(self, function: Callable[..., Tensor], sources: tuple[int, ...], to: Layout) -> int:
         self.steps.append((function, sources))
@@ -262,12 +266,9 @@ class _Builder:
         return apply
 
 
-def side_by_side(x: Tensor) -> Tensor:
-    """Bring (M, B, C, ...) to (B, M C, ...), images to channels_last memory, which is where grouping pays on a CPU."""
-    stacked = x.transpose(0, 1).flatten(1, 2)
-    if stacked.dim() == 4:
-        return stacked.contiguous(memory_format=torch.channels_last)
-    return stacked
+def side_by_side(x: Tensor, images: Layouts) -> Tensor:
+    """Bring (M, B, C, ...) to (B, M C, ...), images laid out as they are to be."""
+    return images.lay_out(x.transpose(0, 1).flatten(1, 2))
 
 
 def members_first(x: Tensor, num_members: int) -> Tensor:

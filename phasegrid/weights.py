@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from phasegrid.blocks import Blocks
 from phasegrid.losses import num_correct, scored, summed_loss, trimmed
 from phasegrid.network_state import copy_network, evaluating, kept_modes, outputs_of
 
@@ -46,41 +47,64 @@ class ParameterSlice:
 
 
 class FlatModule:
-    """A copy of a module whose trainable parameters are views of one flat vector.
+    """A copy of a module whose trainable parameters are set from, and read as, one flat vector (P,).
 
-    `weights` (P,) is the vector, `grad` (P,) is where ``loss.backward()`` accumulates; clear it with `zero_grad` of
-    this class (the module's own would drop the views). Changing `weights` in place changes `module` at once. The module
-    given is never changed. All trainable parameters become `dtype` (float32 or float64), buffers too.
+    ``loss.backward()`` accumulates what `gradient` returns; clear it with `zero_grad` of this class (the module's own would drop the
+    views). The module given is never changed. All trainable parameters become `dtype` (float32 or float64), buffers too. They lie in
+    one vector with gaps (`phasegrid.blocks`), which is filled and read in one operation each.
 
     >>> flat = FlatModule(nn.Linear(2, 1))
     >>> flat.assign(torch.tensor([1.0, 2.0, 3.0]))
-    >>> flat.module(torch.ones(1, 2)).item()
+    >>> flat(torch.ones(1, 2)).item()
     6.0
     """
 
     module: nn.Module
-    weights: Tensor
-    grad: Tensor
     slices: tuple[ParameterSlice, ...]
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
         self.module = copy_network(module) if dtype is None else copy_network(module).to(dtype)
         self.slices = parameter_slices(self.module)
-        self.weights = parameters_vector(self.module)
-        self.grad = torch.zeros_like(self.weights)
+        vector = parameters_vector(self.module)
+        blocks = Blocks.of(part.shape for part in self.slices)
+        self._sizes, self._gaps = blocks.sizes, blocks.gaps(vector)
+        self._weights, self._grads = blocks.zeros(vector), blocks.zeros(vector)
+        self._weight_views, self._grad_views = map(blocks.views, (self._weights, self._grads))
         parameters = dict(self.module.named_parameters())
-        for part in self.slices:
-            parameter = parameters[part.name]
-            parameter.data = self.weights[part.start : part.stop].view(part.shape)
-            parameter.grad = self.grad[part.start : part.stop].view(part.shape)
+        for part, weights, grads in zip(
+            self.slices, self._weight_views, self._grad_views, strict=True
+        ):
+            parameters[part.name].data = weights
+            parameters[part.name].grad = grads
+        self.assign(vector)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self._weights.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weights.device
+
+    def read(self) -> Tensor:
+        """Copy the weights into a vector (P,)."""
+        return torch.cat([view.view(-1) for view in self._weight_views])
 
     def assign(self, vector: Tensor) -> None:
         """Set the weights to `vector` (P,), cast to their dtype, without touching the gradient."""
-        self.weights.copy_(vector)
+        pieces = torch.split(vector.to(self._weights), self._sizes)
+        laid = [part for pair in zip(pieces, self._gaps, strict=True) for part in pair]
+        torch.cat(laid, out=self._weights)
+
+    def gradient(self) -> Tensor:
+        """Copy what gradients have accumulated into a vector (P,)."""
+        return torch.cat([view.view(-1) for view in self._grad_views])
 
     def zero_grad(self) -> None:
-        """Set the flat gradient to zero, keeping the views."""
-        self.grad.zero_()
+        """Set the gradient to zero, keeping the views."""
+        self._grads.zero_()
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the module's output at the present weights."""

@@ -145,7 +145,7 @@ def measure_curve(
     points = place_points(settings.curve, t, vertices)
     measured = []
     for index in range(len(t)):
-        points.mix(index, vertices, flat.weights)
+        flat.assign(points.at(index, vertices))
         rest.place(flat.module, points.coefficients[index])
         measured.append(evaluator.measure(flat))
     return measured

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
+from phasegrid.blocks import Blocks
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.fusing import Blueprint, NotFusableError, fuse, read_architecture
 from phasegrid.metrics.curve_training import learning_rates
@@ -33,26 +34,29 @@ MAX_CURVES = 16
 class LiveStack:
     """M networks of one architecture at weights that are set from outside.
 
-    `weights` (M, P), rows as in `FlatModule`, are what `forward` runs on, inputs (M, B, *S) to logits (M, B, C). BatchNorm takes the
-    statistics of the batch and keeps none. Parameters that do not train are each network's own.
+    What `assign` was given last is what `forward` runs on, inputs (M, B, *S) to logits (M, B, C). BatchNorm takes the statistics of the
+    batch and keeps none. Parameters that do not train are each network's own.
     """
 
-    weights: Tensor
-    grads: Tensor
     forward: Forward
 
     def __init__(self, blueprint: Blueprint, modules: Sequence[nn.Module]) -> None:
-        self.weights = torch.stack([parameters_vector(module) for module in modules])
-        self.grads = torch.zeros_like(self.weights)
-        self._leaves = [
-            self.weights[:, part.start : part.stop]
-            .view(len(modules), *part.shape)
-            .detach()
-            .requires_grad_()
-            for part in parameter_slices(modules[0])
-        ]
         trainable = [p for p in modules[0].parameters() if p.requires_grad]
-        stacked = {id(p): leaf for p, leaf in zip(trainable, self._leaves, strict=True)}
+        blocks = Blocks.of((len(modules), *p.shape) for p in trainable)
+        weights = blocks.zeros(trainable[0])
+        self._grads = blocks.zeros(trainable[0])
+        self._weight_rows, self._grad_rows = (
+            [view.view(len(modules), -1) for view in blocks.views(vector)]
+            for vector in (weights, self._grads)
+        )
+        self._sizes = [p.numel() for p in trainable]
+        stacked: dict[int, Tensor] = {}
+        for p, values, grads in zip(
+            trainable, blocks.views(weights), blocks.views(self._grads), strict=True
+        ):
+            leaf = stacked[id(p)] = values.detach().requires_grad_()
+            leaf.grad = grads
+        self.assign(torch.stack([parameters_vector(module) for module in modules]))
         parameters: dict[str, Tensor] = {}
         for name, own in modules[0].named_parameters(remove_duplicate=False):  # tied ones too
             if id(own) not in stacked:
@@ -61,25 +65,29 @@ class LiveStack:
             parameters[name] = stacked[id(own)]
         self.forward = fuse(blueprint, parameters, {}, len(modules))
 
-    def differentiate(self, losses: Tensor, weight: float) -> None:
-        """Leave the gradients of ``weight * losses.sum()`` in `grads` (M, P)."""
-        grads = torch.autograd.grad(
-            losses,
-            self._leaves,
-            torch.full_like(losses, weight),
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        torch.cat([grad.flatten(1) for grad in grads], dim=1, out=self.grads)
+    def assign(self, weights: Tensor) -> None:
+        """Set the weights to the rows of `weights` (M, P), each as in `FlatModule`."""
+        for rows, part in zip(
+            self._weight_rows, torch.split(weights, self._sizes, dim=1), strict=True
+        ):
+            rows.copy_(part)
+
+    def differentiate(self, losses: Tensor, weight: float) -> Tensor:
+        """Return the gradients (M, P) of ``weight * losses.sum()``."""
+        self._grads.zero_()
+        losses.backward(torch.full_like(losses, weight))  # type: ignore[no-untyped-call]
+        return torch.cat(self._grad_rows, dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), and their live networks."""
+    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), the points (M, P) of their last update, and
+    their live networks."""
 
     places: list[int]
     vertices: Tensor
     momenta: Tensor
+    points: Tensor
     live: LiveStack
 
 
@@ -146,7 +154,7 @@ def train_bends_together(
         total, seen = torch.zeros(len(stack.places), dtype=torch.float64, device=inputs.device), 0
         for num, loss in _updates(stack, draws, inputs, labels, rates_of_epoch, settings):
             if epoch == len(rates):
-                square = stack.live.weights.square().sum(1)
+                square = stack.points.square().sum(1)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
         sound = stack.vertices[:, 1:-1].isfinite().flatten(1).all(1).tolist()
@@ -182,7 +190,9 @@ def _begin(
 ) -> _Stack:
     stacked = torch.stack(list(vertices))
     momenta = torch.zeros_like(stacked[:, 1:-1])
-    return _Stack(list(range(len(modules))), stacked, momenta, LiveStack(blueprint, modules))
+    points = torch.empty_like(stacked[:, 0])
+    live = LiveStack(blueprint, modules)
+    return _Stack(list(range(len(modules))), stacked, momenta, points, live)
 
 
 def _kept(
@@ -192,7 +202,7 @@ def _kept(
     rows = [row for row, kept in enumerate(keep) if kept]
     places = [stack.places[row] for row in rows]
     live = LiveStack(blueprint, [modules[place] for place in places])
-    return _Stack(places, stack.vertices[rows], stack.momenta[rows], live)
+    return _Stack(places, stack.vertices[rows], stack.momenta[rows], stack.points[rows], live)
 
 
 def _hand_back(stack: _Stack, vertices: Sequence[Tensor]) -> None:
@@ -255,12 +265,13 @@ def _update(
     their sum: 1/B for every example.
     """
     live, (num, size) = stack.live, labels.shape
-    torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=live.weights.unsqueeze(1))
+    torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))
+    live.assign(stack.points)
     logits = live.forward(inputs)
     losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    live.differentiate(losses, 1 / size)
-    live.grads.add_(live.weights, alpha=settings.weight_decay)
+    grads = live.differentiate(losses, 1 / size)
+    grads.add_(stack.points, alpha=settings.weight_decay)
     inner = coefficients[:, 1:-1].unsqueeze(2)
-    stack.momenta.baddbmm_(inner, live.grads.unsqueeze(1), beta=settings.momentum)
+    stack.momenta.baddbmm_(inner, grads.unsqueeze(1), beta=settings.momentum)
     stack.vertices[:, 1:-1].add_(stack.momenta, alpha=-lr)
     return losses.detach().view(num, size).mean(1)

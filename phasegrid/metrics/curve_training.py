@@ -86,15 +86,17 @@ def train_bends(
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         points = place_points(settings.curve, t.cpu(), vertices)
         for step, lr in enumerate(rates_of_epoch):
-            points.mix(step, vertices, flat.weights)
+            point = points.at(step, vertices)
+            flat.assign(point)
             rest.place(flat.module, points.coefficients[step])
             chosen = order[slices[step]]
             some, target = trimmed(inputs[chosen], labels[chosen])
-            loss = _gradient(flat, some, target, settings.weight_decay)
-            momenta.addr_(points.coefficients[step, 1:-1], flat.grad, beta=settings.momentum)
+            loss, grad = _differentiate(flat, some, target)
+            grad.add_(point, alpha=settings.weight_decay)
+            momenta.addr_(points.coefficients[step, 1:-1], grad, beta=settings.momentum)
             bends.add_(momenta, alpha=-lr)
             if epoch == len(rates):
-                num, square = num_scored(target), flat.weights.dot(flat.weights)
+                num, square = num_scored(target), point.dot(point)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
         if not bool(bends.isfinite().all()):
@@ -102,10 +104,9 @@ def train_bends(
     return finite_or_none(float(total) / seen)
 
 
-def _gradient(flat: FlatModule, inputs: Tensor, labels: Tensor, weight_decay: float) -> Tensor:
-    """Leave g + wd w in ``flat.grad`` and return the cross-entropy, detached."""
+def _differentiate(flat: FlatModule, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy, detached, and its gradient (P,)."""
     flat.zero_grad()
     loss = mean_loss(flat(inputs), labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    flat.grad.add_(flat.weights, alpha=weight_decay)
-    return loss.detach()
+    return loss.detach(), flat.gradient()

@@ -30,10 +30,10 @@ class CurvePoints:
     coefficients: Tensor
     spans: tuple[slice, ...]
 
-    def mix(self, index: int, vertices: Tensor, out: Tensor) -> None:
-        """Write point `index` of the curve through `vertices` (V, P) into `out` (P,)."""
+    def at(self, index: int, vertices: Tensor) -> Tensor:
+        """Return point `index` (P,) of the curve through `vertices` (V, P)."""
         span = self.spans[index]
-        torch.mv(vertices[span].t(), self.coefficients[index, span], out=out)
+        return torch.mv(vertices[span].t(), self.coefficients[index, span])
 
 
 def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor) -> CurvePoints:

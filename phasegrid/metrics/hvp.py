@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
 
+from phasegrid.blocks import Blocks
 from phasegrid.errors import MetricError
+from phasegrid.image_layouts import working_layouts
 from phasegrid.losses import num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import fold_batch_norm
 from phasegrid.metrics.outputs import longest_first, sentence_lengths
@@ -56,7 +58,8 @@ class HessianOperator:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise MetricError(f"Hessian: {type(module).__name__} has no trainable parameter")
-        self.size = sum(p.numel() for p in self.parameters)
+        self._blocks = Blocks.of(p.shape for p in self.parameters)
+        self.size = sum(self._blocks.sizes)
         self.num_products = 0
         inputs, labels = _sort_sentences(inputs, labels)
         self._inputs, self._labels = _lay_out(module, inputs), labels
@@ -69,8 +72,9 @@ class HessianOperator:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (P,)."""
         self.num_products += 1
-        pieces = torch.split(vector, [p.numel() for p in self.parameters])
-        parts = [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
+        parts = self._blocks.spread(
+            vector
+        )  # a convolution's second derivative runs on them as kernels
         if self._kept is not None:
             return self._multiply(self._kept, parts, keep=True)
         product = torch.zeros_like(vector)
@@ -154,20 +158,12 @@ def graph_memory(device: torch.device) -> int:
 
 
 def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Lay images and convolutions out channels last, in place for `module`, where the network's code can take it.
-
-    Code with ``x.view(len(x), -1)`` cannot.
-    """
+    """Bring images into the layout that suits the network, and its convolutions too, in place for `module`."""
     if inputs.dim() != 4:
         return inputs
-    turned = inputs.contiguous(memory_format=torch.channels_last)
-    try:
-        with torch.no_grad():
-            outputs_of(module.to(memory_format=torch.channels_last), turned[:SAMPLED])
-    except RuntimeError:
-        module.to(memory_format=torch.contiguous_format)
-        return inputs
-    return turned
+    layouts = working_layouts(module, inputs)
+    module.to(memory_format=layouts.of(inputs.device))
+    return layouts.lay_out(inputs)
 
 
 def _sort_sentences(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

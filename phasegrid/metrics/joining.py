@@ -46,7 +46,7 @@ class Rest:
             own = layer._parameters.get(key)
             held = layer._buffers[key] if own is None else own
             assert held is not None
-            value = point[start : start + held.numel()].view(held.shape).to(held.dtype)
+            value = point[start : start + held.numel()].view(held.shape).to(held.dtype, copy=True)
             start += held.numel()
             if own is None:
                 layer._buffers[key] = value  # forward may have assigned to it

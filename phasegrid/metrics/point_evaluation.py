@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.image_layouts import Layouts, working_layouts
 from phasegrid.network_state import drawing_layers
 from phasegrid.weights import (
     Evaluation,
@@ -52,16 +53,17 @@ class Evaluator:
 
 
 def live_network(model: nn.Module) -> FlatModule:
-    """Return a copy of `model` to mix weights into, in the memory layout that is fast where it is.
-
-    On a CPU convolutions take channels_last inputs: measured 1.2 to 1.4 times faster for a step of a narrow ResNet18,
-    equal up to rounding.
-    """
+    """Return a copy of `model` to mix weights into, which brings images into the layout that suits it."""
     flat = FlatModule(model)
-    if flat.weights.device.type == "cpu" and any(
-        isinstance(layer, nn.Conv2d) for layer in flat.module.modules()
-    ):
-        flat.module.register_forward_pre_hook(_to_channels_last)
+    layouts: Layouts | None = None
+
+    def lay_out(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal layouts
+        if layouts is None:
+            layouts = working_layouts(model, args[0])
+        return tuple(layouts.lay_out(value) for value in args)
+
+    flat.module.register_forward_pre_hook(lay_out)
     return flat
 
 
@@ -92,9 +94,3 @@ def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
 def finite_or_none(value: float) -> float | None:
     """Return `value`, or None where it is not a finite number: a missing number is null."""
     return value if math.isfinite(value) else None
-
-
-def _to_channels_last(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(
-        a.contiguous(memory_format=torch.channels_last) if a.dim() == 4 else a for a in args
-    )

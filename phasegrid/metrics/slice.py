@@ -67,7 +67,7 @@ def compute(
     return {
         **_grid_columns(axis, measured),
         "centre_loss": centre_loss,
-        **_direction_columns(directions, network.flat.weights, found),
+        **_direction_columns(directions, network.flat.read(), found),
         "num_examples": len(labels),
         "num_test_examples": len(drawn[1]) if settings.test else None,
         "normalize": how,
@@ -107,18 +107,18 @@ def _find_directions(
     rng: torch.Generator,
 ) -> tuple[Eigenvectors | None, Tensor, str]:
     """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the normalisation used."""
-    flat, found = network.flat, None
+    flat, weights, found = network.flat, network.flat.read(), None
     if settings.directions == "hessian":
         centre = copy_network(flat.module)  # the operator may change its layout
         H = HessianOperator(centre, network.lay_out(inputs), labels)
         found = top_eigenvectors(H, settings.dimensions, rng)
         directions = found.vectors
     else:
-        directions = draw_directions(settings.dimensions, flat.weights, rng)
+        directions = draw_directions(settings.dimensions, weights, rng)
     how = settings.normalize
     if how == "auto":
         how = "filter" if settings.directions == "random" else "none"
-    return found, normalise(directions, flat.weights, flat.slices, how), how
+    return found, normalise(directions, weights, flat.slices, how), how
 
 
 def _centre_loss(network: MovingNetwork, examples: Examples) -> float:

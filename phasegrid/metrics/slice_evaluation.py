@@ -6,7 +6,7 @@ for images nothing waits for the device before the last one. On one CPU thread, 
 saved: 2.1 times as fast as a state dict loaded for every point and all images at once, 1.2 times as fast where that too takes batches
 of 128; the convolution kernels, 85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
 
-Memory: the examples once more (channels last), D + 4 vectors of P (weights, gradient's place, centre, row, directions), the folded
+Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place, centre, row, point, directions), the folded
 weights, and the activations of one batch: `weights.CPU_BATCH` images on a CPU, `weights.GPU_BATCH` on a GPU, for BatchNorm refreshed
 up to 500 at once. Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
+from phasegrid.image_layouts import working_layouts
 from phasegrid.losses import num_correct, num_scored, scored, summed_loss, trimmed
 from phasegrid.metrics.folding import FoldedConvolution, fold_batch_norm
 from phasegrid.metrics.outputs import sentence_batches, sentence_lengths
 from phasegrid.network_state import kept_buffers, outputs_of
 from phasegrid.weights import FlatModule, evaluation_batch, refresh_batch_norm
-
-PROBED = 2  # examples that tell whether a network can take images channels last
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Examples:
 
 
 class MovingNetwork:
-    """A copy of a network in eval mode whose weights move: write into `flat.weights`, then `settle`, then `measure`.
+    """A copy of a network in eval mode whose weights move: `flat.assign`, then `settle`, then `measure`.
 
     `refresh_inputs` (M, ...), if given, are what BatchNorm statistics are taken from wherever it settles (None: as saved). With
     ``bf16`` the passes run under autocast. The model given is not changed.
@@ -57,21 +56,10 @@ class MovingNetwork:
         self._refresh_inputs = None if refresh_inputs is None else self.lay_out(refresh_inputs)
 
     def lay_out(self, inputs: Tensor) -> Tensor:
-        """Cast floating `inputs` (N, ...) to the dtype of the weights, images channels last where the network can take it.
-
-        Code with ``x.view(len(x), -1)`` cannot.
-        """
+        """Cast floating `inputs` (N, ...) to the dtype of the weights, images in the layout that suits the network."""
         if inputs.is_floating_point():
-            inputs = inputs.to(self.flat.weights.dtype)
-        if inputs.dim() != 4:
-            return inputs
-        turned = inputs.contiguous(memory_format=torch.channels_last)
-        try:
-            with torch.no_grad():
-                outputs_of(self.flat.module, turned[:PROBED])
-        except RuntimeError:
-            return inputs
-        return turned
+            inputs = inputs.to(self.flat.dtype)
+        return working_layouts(self.flat.module, inputs).lay_out(inputs)
 
     def settle(self) -> None:
         """Make what depends on the weights follow them: BatchNorm statistics, if refreshed, and the folded convolutions."""
@@ -89,7 +77,7 @@ class MovingNetwork:
         Raises:
             MetricError: if the outputs are not (N, C), or (N, L, C) for labels (N, L).
         """
-        total = torch.zeros(2, dtype=torch.float64, device=self.flat.weights.device)
+        total = torch.zeros(2, dtype=torch.float64, device=self.flat.device)
         for inputs, labels in examples.batches:
             with kept_buffers(self.flat.module), torch.inference_mode(), self._autocast():
                 logits = outputs_of(self._network, inputs)
@@ -104,8 +92,7 @@ class MovingNetwork:
         return total
 
     def _autocast(self) -> torch.autocast:
-        device = self.flat.weights.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(self.flat.device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
 
 def make_examples(
@@ -120,7 +107,7 @@ def make_examples(
         turned = torch.split(network.lay_out(inputs), size)
         pairs = zip(turned, torch.split(labels, size), strict=True)
         return Examples(tuple(pairs), len(labels))
-    element = network.flat.weights.element_size()
+    element = network.flat.dtype.itemsize
     chosen = sentence_batches(sentence_lengths(inputs), vocabulary, element)
     trimmed_pairs = tuple(trimmed(inputs[some], labels[some]) for some in chosen)
     return Examples(trimmed_pairs, num_scored(labels))
@@ -134,20 +121,20 @@ def measure_slice(
     Returns the mean loss and the error in percent, (S, B, A, 2) float64 on the CPU, B = 1 for a line. Where the network's outputs are not
     finite the loss is NaN or infinite. The weights are w again afterwards.
     """
-    weights = network.flat.weights
-    centre = weights.clone()
+    flat = network.flat
+    centre = flat.read()
     other = axis if len(directions) == 2 else (0.0,)
     size = (len(sets), len(other), len(axis), 2)
-    found = torch.empty(size, dtype=torch.float64, device=weights.device)
+    found = torch.empty(size, dtype=torch.float64, device=centre.device)
     with torch.inference_mode():
         for j, b in enumerate(other):
             row = torch.add(centre, directions[-1], alpha=b) if len(directions) == 2 else centre
             for i, a in enumerate(axis):
-                torch.add(row, directions[0], alpha=a, out=weights)
+                flat.assign(torch.add(row, directions[0], alpha=a))
                 network.settle()
                 for s, examples in enumerate(sets):
                     found[s, j, i] = network.measure(examples)
-        weights.copy_(centre)
+        flat.assign(centre)
         network.settle()
     num = torch.tensor([examples.num_scored for examples in sets], dtype=torch.float64)
     means = found.cpu() / num.view(-1, 1, 1, 1)

@@ -101,13 +101,13 @@ def train_last_connector(
             some, target = trimmed(inputs[chosen], labels[chosen])
             moving = None if faces is None else move_vertex(faces, theta)
             coefficients = _draw(complex_, moving, settings, rng)
-            loss = data_gradient(flat, complex_, coefficients, some, target, rest)
+            loss, grad = data_gradient(flat, complex_, coefficients, some, target, rest)
             total += num_scored(target) * loss
             if settings.weight_decay:
-                flat.grad.add_(theta, alpha=settings.weight_decay)
+                grad.add_(theta, alpha=settings.weight_decay)
             if moving is not None and volume_lambda:
-                flat.grad.sub_((volume_lambda * log_volume_gradient(moving)).to(theta))
-            momentum.mul_(settings.momentum).add_(flat.grad)
+                grad.sub_((volume_lambda * log_volume_gradient(moving)).to(theta))
+            momentum.mul_(settings.momentum).add_(grad)
             theta.add_(momentum, alpha=-lr)
         if not bool(theta.isfinite().all()):
             return None
@@ -121,11 +121,8 @@ def data_gradient(
     inputs: Tensor,
     labels: Tensor,
     rest: Rest = NOTHING,
-) -> Tensor:
-    """Leave the gradient of (1/H) sum_h L(phi_h) for the last vertex in ``flat.grad``; return that mean, detached.
-
-    `coefficients` (H, M + J) place the phi_h.
-    """
+) -> tuple[Tensor, Tensor]:
+    """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex; `coefficients` (H, M + J) place the phi_h."""
     coefficients = coefficients.to(complex_.vertices)
     points = coefficients @ complex_.vertices
     scales = coefficients[:, -1] / len(coefficients)
@@ -137,7 +134,7 @@ def data_gradient(
         loss = mean_loss(outputs_of(flat.module, inputs), labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
-    return mean
+    return mean, flat.gradient()
 
 
 def _faces_if_needed(

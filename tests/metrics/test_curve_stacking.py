@@ -262,7 +262,7 @@ def test_the_bends_are_those_that_each_curve_finds_alone() -> None:
     assert members == [0, 1, 2, 3]
     flats = [live_network(model) for model in models]
     # four curves from each network to itself, so that every bend moves by its own gradients only
-    begun = [flat.weights.expand(4, -1).contiguous() for flat in flats]
+    begun = [flat.read().expand(4, -1).contiguous() for flat in flats]
     packed, single = [v.clone() for v in begun], [v.clone() for v in begun]
     sets = data.train_inputs, data.train_labels
     modules = [flat.module for flat in flats]

@@ -30,11 +30,11 @@ def bn_net(seed: int = 0) -> nn.Module:
 def test_flat_module_weights_are_the_parameters() -> None:
     net = bn_net()
     flat = tools.FlatModule(net)
-    torch.testing.assert_close(flat.weights, tools.parameters_vector(net), rtol=0, atol=0)
-    flat.weights.mul_(2)
-    torch.testing.assert_close(
-        tools.parameters_vector(flat.module), 2 * tools.parameters_vector(net)
-    )
+    own = tools.parameters_vector(net)
+    torch.testing.assert_close(flat.read(), own, rtol=0, atol=0)
+    flat.assign(2 * own)
+    torch.testing.assert_close(flat.read(), 2 * own, rtol=0, atol=0)
+    torch.testing.assert_close(tools.parameters_vector(flat.module), 2 * own, rtol=0, atol=0)
     assert flat.slices[-1].stop == tools.num_parameters(net)
 
 
@@ -46,16 +46,16 @@ def test_flat_gradient_accumulates_what_autograd_gives() -> None:
     for _ in range(2):
         cross_entropy(flat(x), y).backward()
     grads = torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
-    torch.testing.assert_close(flat.grad, 2 * torch.cat([g.reshape(-1) for g in grads]))
+    torch.testing.assert_close(flat.gradient(), 2 * torch.cat([g.reshape(-1) for g in grads]))
     flat.zero_grad()
     cross_entropy(flat(x), y).backward()
-    torch.testing.assert_close(flat.grad, torch.cat([g.reshape(-1) for g in grads]))
+    torch.testing.assert_close(flat.gradient(), torch.cat([g.reshape(-1) for g in grads]))
 
 
 def test_flat_module_takes_another_dtype_and_leaves_the_original() -> None:
     net = nn.Linear(3, 2)
     flat = tools.FlatModule(net, torch.float64)
-    assert flat.weights.dtype == flat.module.weight.dtype == torch.float64  # type: ignore[union-attr]
+    assert flat.dtype == flat.read().dtype == flat.module.weight.dtype == torch.float64  # type: ignore[union-attr]
     flat.assign(torch.zeros(8))
     assert flat(torch.ones(1, 3, dtype=torch.float64)).abs().max() == 0
     assert net.weight.abs().sum() > 0
