@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid.errors import SweepError
+from phasegrid.errors import StoreError, SweepError
 from phasegrid.files import Files
 from phasegrid.jobs import content_key
 from phasegrid.reporting import reported
@@ -147,15 +147,20 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
     return tuple(sorted(names))
 
 
+def _pass_over(_error: StoreError) -> None:
+    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name it."""
+
+
 def _keys_by_digest(store: Store, one: UserCode) -> dict[str | None, list[str]]:
     """Return the keys of the rows of a name and version by the digest of their code."""
     if one.kind == "metric":
         table = f"metrics/{one.name}"
-        rows = store.read_table(table, ["key", "version", "code_digest"])
+        rows = store.read_table(table, ["key", "version", "code_digest"], pass_over=_pass_over)
         rows = rows.filter(pc.equal(rows["version"], one.version))
     else:
         digest = f"{one.kind}_code_digest"
-        rows = store.read_table("trials", ["key", one.kind, f"{one.kind}_version", digest])
+        wanted = ["key", one.kind, f"{one.kind}_version", digest]
+        rows = store.read_table("trials", wanted, pass_over=_pass_over)
         of_name = pc.equal(rows[one.kind], one.name)
         rows = rows.filter(pc.and_(of_name, pc.equal(rows[f"{one.kind}_version"], one.version)))
     column = "code_digest" if one.kind == "metric" else f"{one.kind}_code_digest"

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from phasegrid.jobs import Pack
 from phasegrid.provenance import provenance
+from phasegrid.shards import PassOver
 from phasegrid.store import Store
 
 LATER_DONE = "later_done"
@@ -34,12 +35,13 @@ def failure_of_pack(
     }
 
 
-def read_failures(store: Store) -> pa.Table:
+def read_failures(store: Store, pass_over: PassOver | None = None) -> pa.Table:
     """Read the table of failures with a column `LATER_DONE`: whether the job has a result by now.
 
     It is worked out when it is read, since rows never change; null where a row names no job, as of a pack that was lost as a whole.
+    Damaged files are left out if `pass_over` is given, which is told of each.
     """
-    table = store.read_table("failures")
+    table = store.read_table("failures", pass_over=pass_over)
     keys = table["key"].to_pylist()
     stored: set[str] = set()
     if any(keys):

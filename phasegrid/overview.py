@@ -1,6 +1,7 @@
 """What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no ray."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from phasegrid import cost
@@ -79,8 +80,7 @@ def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
     timings = [
         (jobs[key], device, seconds)
         for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]
-        for key, device, seconds in _timings(store, table)
-        if key in jobs
+        for key, device, seconds in _timings(store, table, jobs)
     ]
     if not timings:
         return cost.Corrections()
@@ -93,10 +93,10 @@ def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
     return cost.learn_corrections(pairs, device)
 
 
-def _timings(store: Store, table: str) -> list[tuple[str, str, float]]:
-    """Return key, device and seconds of every stored job of a table that says them."""
+def _timings(store: Store, table: str, keys: Collection[str]) -> list[tuple[str, str, float]]:
+    """Return key, device and seconds of those of some jobs that a table holds and tells them of."""
     columns = ["key", "device", "seconds"]
-    rows = store.read_table(table, columns=columns)
+    rows = store.read_table(table, columns, keys)
     if not set(columns) <= set(rows.column_names):
         return []
     return [

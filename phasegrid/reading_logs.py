@@ -57,11 +57,13 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
         raise SweepError(f"logs of cell {cell} of {name}: allowed: 0 to {num_cells - 1}")
     rows += store.read_table("plan_jobs", ["cell", "key"], [name]).to_pylist()
     keys = {row["key"] for row in rows if row["cell"] == cell}
-    failures = [row for row in read_failures(store).to_pylist() if row["key"] in keys]
-    if not failures:
-        return f"nothing failed in cell {cell} of {name}"
+    damaged: list[StoreError] = []
+    rows = read_failures(store, damaged.append).to_pylist()
+    failures = [row for row in rows if row["key"] in keys]
     failures.sort(key=lambda row: row["created_at"])
-    return "\n\n".join(_failure_text(row) for row in failures)
+    texts = [_failure_text(row) for row in failures]
+    texts = texts or [f"nothing failed in cell {cell} of {name}"]
+    return "\n\n".join([*texts, *(f"left out: {error}" for error in damaged)])
 
 
 def _failure_text(row: dict[str, Any]) -> str:

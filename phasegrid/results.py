@@ -7,7 +7,7 @@ become floats where one is missing), None elsewhere.
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,10 @@ class Results:
 
     def trials(self) -> pd.DataFrame:
         """Return one row a trial: what was trained and how, outcome, final numbers, provenance."""
-        frame = _frame(self.store.read_table("trials"))
+        return self._trials(None)
+
+    def _trials(self, keys: Collection[str] | None) -> pd.DataFrame:
+        frame = _frame(self.store.read_table("trials", keys=keys))
         return _spread(_spread(frame, "dataset_args", "dataset."), "model_args", "model.")
 
     def histories(self, sweep: str | None = None) -> pd.DataFrame:
@@ -82,7 +85,7 @@ class Results:
     def cells(self, sweep: str) -> pd.DataFrame:
         """Return the grid of a sweep with what is stored of each trial; `stored` is False where there is nothing yet."""
         plan = self.plan(sweep)
-        trials = self.trials().drop(columns=["schema_version", "seed"])
+        trials = self._trials(set(plan["key"])).drop(columns=["schema_version", "seed"])
         joined = plan.merge(trials, on="key", how="left", validate="many_to_one")
         return joined.assign(stored=joined["outcome"].notna())
 

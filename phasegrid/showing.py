@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,23 +139,28 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
         raise SweepError(
             f"status of {store.url}: there is no sweep {sweep!r}; sweeps: {', '.join(names) or 'none'}"
         )
-    failures = store.read_table("failures").to_pylist()
-    trials = {
-        row["key"]: row["outcome"]
-        for row in store.read_table("trials", columns=["key", "outcome"]).to_pylist()
-    }
+    damaged: list[StoreError] = []
+    read = partial(store.read_table, pass_over=damaged.append)
+    failures = read("failures").to_pylist()
+    trials = {row["key"]: row["outcome"] for row in read("trials", ["key", "outcome"]).to_pylist()}
     measured = {
-        name: store.read_table(f"metrics/{name}", columns=["key", "trials"]).to_pylist()
-        for name in store.metrics()
+        name: read(f"metrics/{name}", ["key", "trials"]).to_pylist() for name in store.metrics()
     }
-    states = [
-        _state(store, name, trials, measured, failures) for name in names if sweep in (None, name)
-    ]
+    states = []
+    for name in names if sweep is None else [sweep]:
+        try:
+            states.append(_state(store, name, trials, measured, failures))
+        except StoreError as error:
+            if sweep is not None or not error.damaged:
+                raise
+            damaged.append(error)
+    told = list(dict.fromkeys(map(str, damaged)))
+    states = [{**state, "damaged": told} for state in states]
     if as_json:
         return json.dumps(states, indent=2)
-    if not states:
+    if not states and not damaged:
         return f"{store.url}: no sweeps"
-    lines = []
+    lines = [f"damaged, and not counted: {text}" for text in told]
     for state in states:
         lines.append(
             f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
@@ -249,7 +255,7 @@ def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
         return []
     old = store.read_plan(plan.sweep).to_pylist()
     keys = {row["key"] for row in old}
-    rows = store.read_table("trials").to_pylist() if keys else []
+    rows = store.read_table("trials", keys=keys).to_pylist()
     return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
 
 

@@ -319,17 +319,19 @@ class Store:
         name: str,
         columns: Sequence[str] | None = None,
         keys: Collection[str] | None = None,
+        pass_over: shards.PassOver | None = None,
     ) -> pa.Table:
         """Read a table (``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
 
         `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
-        The order of the rows of one key is kept, that of the keys is not promised.
+        The order of the rows of one key is kept, that of the keys is not promised. Files that are damaged are left out if
+        `pass_over` is given, which is told of each.
 
         Raises:
             StoreError: naming the file, if one is damaged or has other types than it should.
         """
         with reported(f"reading table {name} of {self.url}"):
-            return shards.read(self.files, name, columns, keys)
+            return shards.read(self.files, name, columns, keys, pass_over)
 
     def sweeps(self) -> list[str]:
         """List the sweeps that have a plan here."""

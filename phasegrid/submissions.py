@@ -8,6 +8,7 @@ Whoever submits writes the record if it can reach the store; then only the drive
 """
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -118,17 +119,34 @@ def read(store: Store, submission_id: str) -> Submission | None:
             return None
 
 
-def read_all(store: Store, sweep: str | None = None) -> list[Submission]:
-    """Return the records of every submission, or of one sweep's, oldest first."""
+def ids(store: Store) -> list[str]:
+    """Return the ids of every submission that has a record, readable or not."""
     with reported(f"listing submissions of {store.url}"):
-        names = [
-            name.removesuffix(".json")
-            for name in store.files.names(FOLDER)
-            if name.endswith(".json")
-        ]
-    found = [read(store, name) for name in names if is_name(name)]
+        found = store.files.names(FOLDER)
+    names = [name.removesuffix(".json") for name in found if name.endswith(".json")]
+    return sorted(name for name in names if is_name(name))
+
+
+def path(store: Store, submission_id: str) -> str:
+    """Return where the record of a submission is, or would be."""
+    return store.files.path(_name(submission_id))
+
+
+def read_all(store: Store, sweep: str | None = None) -> list[Submission]:
+    """Return the records of every submission, or of one sweep's, oldest first; a damaged one is named in the log and left out."""
+    found = [_read_if_whole(store, submission_id) for submission_id in ids(store)]
     wanted = [s for s in found if s is not None and sweep in (None, s.sweep)]
     return sorted(wanted, key=lambda s: (s.created_at, s.id))
+
+
+def _read_if_whole(store: Store, submission_id: str) -> Submission | None:
+    try:
+        return read(store, submission_id)
+    except StoreError as error:
+        if not error.damaged:
+            raise
+        logging.getLogger("phasegrid").warning("%s", error)
+        return None
 
 
 def ask_to_hurry(store: Store, submission_id: str) -> None:
@@ -266,7 +284,9 @@ def _decode(data: bytes, path: str) -> Submission:
         submission = Submission(**{**own, "settings": settings})
         datetime.fromisoformat(submission.created_at)
     except (ValueError, TypeError, AttributeError) as error:
-        raise StoreError(f"reading a submission: {path} is damaged ({error!r})") from error
+        raise StoreError(
+            f"reading a submission: {path} is damaged ({error!r}); delete it", damaged=True
+        ) from error
     return submission
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from phasegrid import checkpoints, code_changes, notes, shards
+from phasegrid import checkpoints, code_changes, notes, shards, submissions
 from phasegrid.errors import StoreError
 from phasegrid.files import TEMPORARY, Files, each, is_temporary
 from phasegrid.metrics import METRICS
@@ -66,6 +66,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
         for name in store.sweeps() if sweep is None else [sweep]:
             problems += _check_plan(store, name)
             problems += _check_jobs(store, name)
+        problems += _check_notes(store)
         problems += _check_temporary(files)
         problems += _check_strays(files)
     return problems
@@ -283,6 +284,20 @@ def _check_temporary(files: Files) -> Iterator[Problem]:
             left = "was left by a process that died; delete it"
             what = left if is_temporary(entry.name) else "does not belong there; move it away"
             yield Problem(files.path(f"{TEMPORARY}/{entry.name}"), what)
+
+
+def _check_notes(store: Store) -> Iterator[Problem]:
+    """Check that the figures of sweeps and the records of submissions can be read."""
+    for name in store.sweeps():
+        try:
+            store.read_figures(name)
+        except StoreError as error:
+            yield Problem(f"sweep {name}", str(error))
+    for submission in submissions.ids(store):
+        try:
+            submissions.read(store, submission)
+        except StoreError as error:
+            yield Problem(submissions.path(store, submission), str(error))
 
 
 def _check_strays(files: Files) -> Iterator[Problem]:
