@@ -77,6 +77,9 @@ class DatasetKind:
 class Model:
     """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``.
 
+    The network gets copies of inputs and may write into them; what it draws without being given a generator is seeded by its trial. All that it
+    keeps must be in its ``state_dict()``; in eval mode it draws nothing.
+
     One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with their `Tokens`; it maps
     (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not look at padding or ahead.
     """
@@ -92,7 +95,8 @@ class Metric:
     """A measurement over one trial, a pair of trials or the trials of a cell.
 
     ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode, in the order
-    of the job's trials), the data set, and a generator seeded from the job's key; a row maps column names to values.
+    of the job's trials), the data set, and a generator seeded from the job's key; a row maps column names to values. Others use the same
+    modules and data: it changes neither, or works on copies.
     `compute_many(models, groups, data, rngs, **args) -> list[row | list[row]] | None`, where a metric has it, does
     several jobs at once (all pairs from one product): `groups` are tuples of indices into `models`. It returns None where
     nothing is gained, and each job is then computed, and stored, by itself.

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from phasegrid.drawing import all_draws, have_changed, kept_draws
 from phasegrid.image_layouts import Layouts, layouts_of
-from phasegrid.network_state import attributes_of, kept_attributes, kept_modes
+from phasegrid.network_state import kept_modes
+from phasegrid.tracing import trace
 
 Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]
@@ -68,30 +68,15 @@ def read_architecture(module: nn.Module) -> Blueprint:
     """
     with kept_modes(module):
         _refuse_hidden_parts(module.train())
-        graph = _trace(module)
+        try:
+            graph = trace(module)
+        except (
+            Exception
+        ) as error:  # tracing runs the user's code on stand-ins and can fail in any way
+            raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
     blueprint = Blueprint(graph, dict(module.named_modules()))
     fuse(blueprint, {}, {}, 1)
     return blueprint
-
-
-def _trace(module: nn.Module) -> fx.Graph:
-    """Trace a network; tracing runs its code once, on stand-ins, and what that does beside is undone.
-
-    Raises:
-        NotFusableError: if it cannot be traced, or draws or counts on the way: a graph holds only what it did this time.
-    """
-    with kept_draws(), kept_attributes(module):
-        drawn, before = all_draws(), attributes_of(module)
-        try:
-            graph = fx.Tracer().trace(module)
-        except Exception as error:  # symbolic tracing runs the user's code and can fail in any way
-            raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
-        if have_changed(drawn, all_draws()):
-            raise NotFusableError(f"the forward of {type(module).__name__} draws random numbers")
-        names = [name for some in before.assigned(module) for name in some]
-    if names:
-        raise NotFusableError(f"the forward of {type(module).__name__} assigns to {names[0]!r}")
-    return graph
 
 
 def fuse(
@@ -178,6 +163,7 @@ class _Builder:
     def _function(self, node: fx.Node) -> int:
         target, constants = node.target, (*node.args[1:], *node.kwargs.values())
         is_sum = target in ADDITIONS and len(node.args) == 2 and not node.kwargs  # no alpha
+        is_sum = is_sum and not (target is operator.iadd and _is_used_after(node))
         if is_sum and isinstance(node.args[1], fx.Node):
             first = self._source(node, 0, None)
             second = self._source(node, 1, self.layouts[first])
@@ -310,6 +296,10 @@ def _refuse_hidden_parts(module: nn.Module) -> None:
             raise NotFusableError(
                 f"{name or type(layer).__name__} has hooks, which have no stacked form"
             )
+        if "forward" in vars(layer):
+            raise NotFusableError(
+                f"{name or type(layer).__name__} has a forward of its own beside its class, which has no stacked form"
+            )
         if not isinstance(layer, LAYERS):
             continue
         own = {key for key, _ in layer.named_parameters(recurse=False)}
@@ -325,6 +315,12 @@ def _flattens_examples(node: fx.Node) -> bool:
     """Whether a call of flatten keeps the first dimension and joins all others."""
     given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
     return {"start_dim": 0, "end_dim": -1} | given == {"start_dim": 1, "end_dim": -1}
+
+
+def _is_used_after(node: fx.Node) -> bool:
+    """Say whether what a node writes into is used by later ones under its old name; a stack adds into a new tensor."""
+    written = node.args[0]
+    return isinstance(written, fx.Node) and any(user > node for user in written.users)
 
 
 def _is_idle_dropout(module: nn.Module) -> bool:

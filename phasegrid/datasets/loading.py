@@ -104,8 +104,12 @@ def _split_mistakes(split: str, inputs: Tensor, labels: Tensor, num_classes: int
             f"{split}_labels run from {smallest} to {largest}; with {num_classes} classes allowed: "
             f"0 to {num_classes - 1}"
         )
-    if not bool(torch.isfinite(inputs).all()):
-        mistakes.append(f"{split}_inputs hold NaN or infinities")
+    finite = torch.isfinite(inputs).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        mistakes.append(
+            f"{split}_inputs hold NaN or infinities, or what float32 cannot hold (beyond 3.4e38), in {int((~finite).sum())} of "
+            f"{len(finite)} examples, first in example {int((~finite).int().argmax())} of those kept"
+        )
     return mistakes
 
 

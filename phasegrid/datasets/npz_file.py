@@ -28,6 +28,9 @@ from phasegrid.jobs import Json
 
 MAX_CLASSES = 65_536  # a larger label is a mistake, not a class
 
+LARGEST = 1e145
+"""The largest magnitude of an input: squares of larger ones, summed, may overflow. What is larger stands for a missing value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -93,7 +96,7 @@ def read_arrays(args: Mapping[str, Json]) -> Arrays:
     """Read and check every array of the file at ``args["path"]``.
 
     Raises:
-        DataError: as `facts`, and if inputs hold NaN or infinities.
+        DataError: as `facts`, and if inputs hold NaN, infinities, or numbers beyond `LARGEST`.
     """
     path = _path(args)
     headers = _check_headers(path, _read_headers(path))
@@ -273,9 +276,13 @@ def _count_classes(path: Path, labels: list[NDArray[Any]]) -> int:
 def _check_finite(path: Path, header: Header, values: NDArray[Any]) -> None:
     if values.dtype.kind != "f":
         return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    rows = values.reshape(len(values), -1)
+    bad, what = ~np.isfinite(rows).all(axis=1), "NaN or infinities"
+    if values.itemsize > 4 and not bad.any():  # no narrower type holds such numbers
+        bad = np.maximum(rows.max(axis=1), -rows.min(axis=1)) > LARGEST
+        what = f"numbers beyond {LARGEST:g} (marks of missing values?)"
     if bad.any():
         raise DataError(
-            f"loading data set npz: {header.name} of {path} holds NaN or infinities in {int(bad.sum())} of "
+            f"loading data set npz: {header.name} of {path} holds {what} in {int(bad.sum())} of "
             f"{len(values)} examples, first in example {int(bad.argmax())}. Remove or repair them"
         )

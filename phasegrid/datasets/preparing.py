@@ -24,6 +24,7 @@ from phasegrid.jobs import Json, stream_seed
 Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
+VANISHING = 1e-140  # deviations whose squares are about to leave what float64 holds
 CHUNK = 1024  # examples worked on at a time: bounds memory; part of what the image noise draws
 
 
@@ -122,16 +123,23 @@ def channel_statistics(inputs: Array) -> tuple[NDArray[np.float64], NDArray[np.f
     """Return mean and standard deviation per channel (per entry of a vector) over examples and places.
 
     Accumulated in float64, the deviation in a second pass around the mean and divided by the count (not count - 1). A
-    channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,) for vectors.
+    channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,) for vectors. Where squares would vanish they
+    are taken of numbers divided by a power of two, which changes no digit.
     """
     places = tuple(axis for axis in range(inputs.ndim) if axis != 1)
     count = inputs.size / inputs.shape[1]
     shape = (inputs.shape[1],) + (1,) * (inputs.ndim - 2)
     total = sum(chunk.sum(axis=places, dtype=np.float64) for chunk in _chunks(inputs))
     mean = (total / count).reshape(shape)
-    squares = sum(np.square(chunk - mean).sum(axis=places) for chunk in _chunks(inputs))
-    constant = inputs.max(axis=places) == inputs.min(axis=places)
-    std = np.where(constant, 1.0, np.sqrt(squares / count)).reshape(shape)
+    highest, lowest = inputs.max(axis=places), inputs.min(axis=places)
+    constant = highest == lowest
+    spread = np.maximum(highest - mean.ravel(), mean.ravel() - lowest)
+    vanish = ~constant & (spread < VANISHING)
+    unit = np.where(vanish, np.exp2(np.frexp(spread)[1]), 1.0).reshape(shape)
+    steps = (chunk - mean for chunk in _chunks(inputs))
+    scaled = (step / unit for step in steps) if vanish.any() else steps
+    squares = sum(np.square(step).sum(axis=places) for step in scaled)
+    std = np.where(constant, 1.0, np.sqrt(squares / count) * unit.ravel()).reshape(shape)
     return mean, std
 
 
@@ -157,8 +165,9 @@ def _floating(inputs: Array) -> Array:
 def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
     """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to save their memory."""
     result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
-    for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
-        out[...] = (chunk - mean) / std
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused with its place
+        for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
+            out[...] = (chunk - mean) / std
     return torch.from_numpy(result)
 
 

@@ -206,6 +206,60 @@ def test_inputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_arrays({"path": path})
 
 
+@pytest.mark.parametrize("mark", [np.finfo(np.float64).max, -np.finfo(np.float64).max, 1e154])
+def test_marks_of_missing_values_are_refused_and_not_turned_into_zeros(
+    tmp_path: Path, mark: float
+) -> None:
+    """The deviation of their column would overflow, and every example of it would become zero."""
+    rng = np.random.default_rng(0)
+    clean, marked = rng.normal(size=(12, 4)), rng.normal(size=(12, 4))
+    marked[7, 2] = mark
+    labels = np.arange(12) % 3
+    for split in ("train", "test"):
+        arrays = {"train": clean, "test": clean, split: marked}
+        path = tmp_path / f"{split}.npz"
+        np.savez(
+            path, train_inputs=arrays["train"], train_labels=labels,
+            test_inputs=arrays["test"], test_labels=labels,
+        )  # fmt: skip
+        message = f"{split}_inputs of .* beyond 1e\\+145 .* in 1 of 12 examples, first in example 7"
+        with pytest.raises(DataError, match=message):
+            load(path=str(path))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-300, 1e100, 1e144])
+def test_inputs_of_any_unit_are_normalised_alike(tmp_path: Path, scale: float) -> None:
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(12, 4)), np.arange(12) % 3
+    found = []
+    for name, factor in (("one", 1.0), ("other", scale)):
+        path = tmp_path / f"{name}.npz"
+        np.savez(
+            path, train_inputs=factor * inputs, train_labels=labels,
+            test_inputs=factor * inputs[:3], test_labels=labels[:3],
+        )  # fmt: skip
+        found.append(load(path=str(path)))
+    # float64 gives 1e-300 thirteen digits at the least
+    assert torch.allclose(found[0].train_inputs, found[1].train_inputs, atol=1e-6)
+    assert torch.allclose(found[0].test_inputs, found[1].test_inputs, atol=1e-6)
+
+
+def test_what_float32_cannot_hold_is_refused_with_its_place(tmp_path: Path) -> None:
+    inputs, labels = np.ones((12, 4)), np.arange(12) % 3
+    inputs[5, 1] = 1e39
+    path = tmp_path / "large.npz"
+    np.savez(
+        path,
+        train_inputs=inputs,
+        train_labels=labels,
+        test_inputs=inputs[:3],
+        test_labels=labels[:3],
+    )
+    part = make_part("npz", 1, NpzOptions, {**asdict(NpzOptions(path=str(path), normalize=False))})
+    with pytest.raises(DataError, match=r"cannot hold .* in 1 of 12 examples, first in example 5"):
+        load_dataset(part)
+
+
 def test_the_real_cifar10_subset_has_the_statistics_of_cifar10(shared_data: Path) -> None:
     path = str(shared_data / "cifar10_subset.npz")
     assert facts_of(path) == DatasetFacts(5085, 1017, (3, 32, 32), 10)

@@ -305,3 +305,25 @@ def test_networks_that_compute_their_weights_train_and_come_back_as_they_were(
     assert torch.equal(*logits)
     loss = functional.cross_entropy(logits[0], data.test_labels).item()
     assert loss == pytest.approx(result.history[-1].test_loss, abs=1e-6)
+
+
+class Aliased(Counting):
+    """Adds into a value that it uses again under its old name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.out(x.flatten(1))
+        total = h
+        total += self.out(torch.relu(x.flatten(1)))
+        return total + h
+
+
+def test_a_sum_into_a_value_that_is_used_again_is_not_stacked() -> None:
+    with pytest.raises(NotFusableError, match="iadd"):
+        read_architecture(Aliased(False))
+
+
+def test_a_forward_that_was_put_into_the_instance_is_not_stacked() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
+    network[1].forward = lambda x: torch.zeros(len(x), CLASSES)
+    with pytest.raises(NotFusableError, match="1 has a forward of its own"):
+        read_architecture(network)
