@@ -287,6 +287,8 @@ def import_published(
 
 
 app.command()(cli_store.gc)
+app.command()(cli_store.delete)
+app.command()(cli_store.rename)
 app.command()(cli_store.doctor)
 cli_remote.add_commands(app)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phasegrid.cli_options import AsJson, Home, open_store
+from phasegrid.cli_options import AsJson, Home, open_store, say
 from phasegrid.output import echo
 
 if TYPE_CHECKING:
@@ -69,6 +69,60 @@ def gc(
     if delete:
         delete_garbage(store, found.garbage)
     echo(_garbage_json(found, delete) if as_json else _garbage_text(found, delete))
+
+
+Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a sweep of the store.")]
+
+
+def delete(
+    sweep: Sweep,
+    storage: Home = "results",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete it; without it nothing is deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what goes with a sweep, and with --yes delete its plan. Its results stay: `gc --orphans` lists those of no sweep."""
+    from phasegrid.stored_sweeps import delete_sweep, find_use
+
+    store = open_store(storage)
+    use = find_use(store, sweep)
+    if yes:
+        delete_sweep(store, use)
+    if as_json:
+        echo(json.dumps({"deleted": yes, **asdict(use)}, indent=2))
+        return
+    for name in use.files:
+        echo(f"  {name}")
+    echo(
+        f"no other sweep uses {use.num_trials} of its trials and {use.num_measurements} of its measurements: they stay, and "
+        "`phasegrid gc --orphans` lists them once the sweep is gone"
+    )
+    for other in use.named_by:
+        echo(f"note: a figure of sweep {other} is against {sweep}, and cannot be drawn without it")
+    done = "deleted" if yes else "nothing was deleted; run again with --yes to delete it"
+    echo(f"sweep {sweep}: {done}")
+
+
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of a sweep of the store.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The name that it gets.")],
+    storage: Home = "results",
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Only say what would be renamed.")
+    ] = False,
+) -> None:
+    """Give a sweep of the store another name. No result changes; change `name:` in its sweep file too."""
+    from phasegrid.stored_sweeps import find_use, rename_sweep
+
+    store = open_store(storage)
+    use = find_use(store, old) if dry_run else rename_sweep(store, old, new)
+    for name in use.files:
+        echo(f"  {name}")
+    for other in use.named_by:
+        echo(f"  the figures of sweep {other} that are against {old}")
+    echo(f"sweep {old}: {'nothing was renamed (--dry-run)' if dry_run else f'renamed to {new}'}")
+    say(f"change name: {old} in its sweep file, or the next run of it makes a sweep {old} again")
 
 
 def doctor(

@@ -214,7 +214,7 @@ def _same_rows(rows: pa.Table, copied: pa.Table, table: str) -> bool:
 def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> list[Garbage]:
     """Find results that no plan names; rows first, so that a trial is gone before its weights are."""
     plans = store.read_table("plans", ["sweep", "key"]).to_pylist()
-    if not plans:
+    if not plans and not notes.read_deleted(store.files):
         kept.append("results of no plan: the store has no plans, so none is known to be unwanted")
         return []
     jobs = store.read_table("plan_jobs", ["sweep", "key"]).to_pylist()

@@ -5,6 +5,7 @@ meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those t
 meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
+meta/deleted.json                 the sweeps that were deleted: results of theirs that no other sweep plans are unwanted
 """
 
 import json
@@ -18,11 +19,12 @@ from phasegrid.jobs import Json, Part, content_key
 from phasegrid.shards import checked_key
 
 _COLLECTED = "meta/collected.json"
+_DELETED = "meta/deleted.json"
 
 
 def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
     """Write the figures that a sweep asks for; say whether that changed anything."""
-    name, data = _figures_name(sweep), figures_text(figures).encode()
+    name, data = figures_name(sweep), figures_text(figures).encode()
     before = _read_if_any(files, name)
     if before == data or (before is None and not figures):
         return False
@@ -36,7 +38,7 @@ def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
     Raises:
         StoreError: naming the file, if it is damaged.
     """
-    name = _figures_name(sweep)
+    name = figures_name(sweep)
     data = _read_if_any(files, name)
     try:
         return [] if data is None else parse_figures(data)
@@ -143,7 +145,23 @@ def _read_if_any(files: Files, name: str) -> bytes | None:
         return None
 
 
-def _figures_name(sweep: str) -> str:
+def put_deleted(files: Files, sweeps: Collection[str]) -> None:
+    """Write which sweeps were deleted."""
+    data = json.dumps(sorted(sweeps)).encode()
+    files.replace(_DELETED, lambda file: file.write(data))
+
+
+def read_deleted(files: Files) -> set[str]:
+    """Return the sweeps that were deleted; none where that cannot be read: then nothing is known to be unwanted."""
+    data = _read_if_any(files, _DELETED)
+    try:
+        return set() if data is None else {str(sweep) for sweep in json.loads(data)}
+    except (ValueError, TypeError):
+        return set()
+
+
+def figures_name(sweep: str) -> str:
+    """Return the file that holds the figures of a sweep."""
     return f"meta/figures/{sweep}.json"
 
 

@@ -229,7 +229,8 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
     if missing:
         yield Problem(
             f"sweep {sweep}",
-            f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]}); run it again",
+            f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]}); run it again, "
+            f"or if it is given up, `phasegrid delete {sweep}`",
         )
 
 
