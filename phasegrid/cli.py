@@ -64,6 +64,10 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
         + (f"; figures: {own}" if own else "")
     )
+    for line in loaded.tried.lines:
+        typer.echo(f"tried {line}")
+    for note in loaded.tried.notes:
+        typer.echo(f"note: {note}")
 
 
 @app.command()

@@ -93,6 +93,8 @@ def submit(
 
     remote.check_address(address)
     loaded = load(sweep, settings)
+    for note in loaded.tried.notes:
+        say(f"note: {note}")
     url = remote.checked_storage(storage or loaded.storage or "results", shared_storage)
     options = _given({"--max-in-flight": max_in_flight, "--device": device, "--limit": limit})
     if accept_changed_code:

@@ -7,6 +7,8 @@ from phasegrid.datasets import Options
 from phasegrid.declare import DatasetFacts, DatasetKind, import_function
 from phasegrid.errors import DataError, PhasegridError
 from phasegrid.jobs import Json, canonical_json
+from phasegrid.tokens import redact
+from phasegrid.user_code import where_raised
 
 _COMMON = {spec.name for spec in fields(Options)}  # how data is treated, not which
 
@@ -36,9 +38,26 @@ class DataFacts:
                 args = {**args, **self._fingerprints[place]}
             size = canonical_json([name, which, args.get("fraction")])
             if size not in self._facts:
-                self._facts[size] = import_function(kind.facts)(args)
+                self._facts[size] = _checked(name, import_function(kind.facts)(args))
         except PhasegridError as error:
             raise error if isinstance(error, DataError) else DataError(str(error)) from error
         except Exception as error:  # whatever a plug-in raises, its user must read where
-            raise DataError(f"data set {name!r}: {type(error).__name__}: {error}") from error
+            place = where_raised(error)
+            told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
+            raise DataError(redact(f"data set {name!r}: {told}")) from error
         return args, self._facts[size]
+
+
+def _checked(name: str, facts: object) -> DatasetFacts | None:
+    """Refuse what a plug-in's facts are not; numbers of another type would fail far from here."""
+    if facts is None:
+        return None
+    if not isinstance(facts, DatasetFacts):
+        raise DataError(
+            f"data set {name!r}: its facts are of type {type(facts).__name__}; allowed: a "
+            "phasegrid.declare.DatasetFacts, or None if they are not known before loading"
+        )
+    counts = (facts.num_train, facts.num_test, facts.num_classes, *facts.input_shape)
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        raise DataError(f"data set {name!r}: found {facts}; allowed: counts and sizes above 0")
+    return facts

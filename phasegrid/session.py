@@ -105,6 +105,8 @@ def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> 
     code_changes.accept_changes(store, changes)
     for change in changes:
         console.print(f"accepted: {change}", markup=False, highlight=False, soft_wrap=True)
+    for note in sweep.tried.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     code_changes.keep_code(store, sweep.code)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from phasegrid.arguments import check_keys
 from phasegrid.axes import Scale, draft_axes, names_on_axes, read_scale
+from phasegrid.contracts import Trier
 from phasegrid.coupling import read_couple
 from phasegrid.errors import Mistake
 from phasegrid.figure_sections import read_figures
@@ -39,6 +40,7 @@ from phasegrid.sweep_types import (
     Retries,
     RunOptions,
     Sweep,
+    Tried,
 )
 from phasegrid.ties import Tied
 from phasegrid.user_code import is_installed
@@ -54,6 +56,7 @@ __all__ = [
     "Retries",
     "RunOptions",
     "Sweep",
+    "Tried",
     "load_sweep",
     "user_files",
 ]
@@ -121,6 +124,10 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
     name = read_name(entries.get("name"), root, notebook)
     points = _read_points(entries, root, usable, space, tied, notebook)
     check_data_of_metrics(entries.get("metrics"), metrics, points, notebook)
+    trier = Trier(references.code, space, names_on_axes(drafts), notebook)
+    asked_for = entries.get("metrics")
+    items = asked_for.items if asked_for is not None else None
+    tried = trier.tried(points, metrics, items or (), len(seeds))
     return Sweep(
         name=name,
         description=read_text_field(entries.get("description"), "description", None, notebook),
@@ -136,6 +143,7 @@ def _read(root: Node, path: Path, notebook: Notebook) -> Sweep:
         points=points,
         figures=read_figures(entries.get("figures"), name, points, usable, notebook),
         code=references.code,
+        tried=tried,
     )
 
 

@@ -121,10 +121,18 @@ class UserCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """Which plug-ins were tried, and how; what there is to say of those that were not, or not to the end. A line each."""
+
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
     read from. `figures` are those beside the ones that every sweep gets; no key depends on them. `code` are the plug-ins that
-    it names."""
+    it names, `tried` says what trying them showed."""
 
     name: str
     description: str | None
@@ -140,3 +148,4 @@ class Sweep:
     storage: str | None
     figures: tuple[FigureRequest, ...] = ()
     code: tuple[UserCode, ...] = ()
+    tried: Tried = field(default_factory=Tried)

@@ -13,6 +13,8 @@ import ast
 import hashlib
 import json
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +32,7 @@ MAX_MODULES = 64
 
 _MARKS = (".git", "pyproject.toml", "setup.py", USER_COMMIT_FILE)
 _INSTALLED = ("site-packages", "dist-packages")
+_STDLIB = Path(sysconfig.get_paths()["stdlib"])
 _OURS = Path(__file__).resolve().parent
 _UNSAID = ("ctx", "kind", "type_comment", "type_ignores")
 
@@ -248,3 +251,22 @@ def _constant(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return hex(value) if type(value) is int else repr(value)
+
+
+def where_raised(error: BaseException) -> str:
+    """Return where in a user's code an error comes from, as ``file:line``: the innermost frame; empty if it is not from there."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        found = where(frame.f_code.co_filename, line) or found
+    return found
+
+
+def where(file: str, line: int) -> str:
+    """Return a place in a user's code as ``file:line``, empty for one in anything else."""
+    path = Path(file)
+    if not path.is_absolute() or _is_ours(path) or is_installed(path) or _STDLIB in path.parents:
+        return ""
+    here = Path.cwd()
+    return f"{path.relative_to(here) if here in path.parents else path}:{line}"

@@ -473,6 +473,7 @@ def test_damaged_data_is_a_mistake_at_its_path(tmp_path: Path) -> None:
 
 SENTENCES = """
 from dataclasses import dataclass
+from torch import nn
 from phasegrid.declare import DatasetFacts, DatasetKind, Model, Tokens
 
 @dataclass(frozen=True)
@@ -482,8 +483,15 @@ class Args:
 def facts(args):
     return DatasetFacts(50, 10, (2, 9), 40, Tokens(9, 30, 40), 7.5)
 
-DATA = DatasetKind(Args, print, facts)
-NET = Model(Args, print, takes="tokens")
+def load(width):
+    return open("/nowhere/at/all")
+
+class Net(nn.Embedding):
+    def forward(self, sentences):
+        return super().forward(sentences[:, 1])
+
+DATA = DatasetKind(Args, load, facts)
+NET = Model(Args, lambda tokens, width: Net(40, 40), takes="tokens")
 """
 
 

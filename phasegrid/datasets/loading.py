@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from phasegrid.arguments import default_args
 from phasegrid.datasets import DATASETS
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.token_checks import token_mistakes
@@ -12,6 +13,7 @@ from phasegrid.declare import DatasetKind, import_function
 from phasegrid.drawing import seeded_draws
 from phasegrid.errors import DataError, PhasegridError
 from phasegrid.jobs import Part, content_key, stream_seed
+from phasegrid.user_code import where_raised
 
 
 def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
@@ -22,25 +24,48 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
         SweepError: if no data set has this name.
     """
     args = copy.deepcopy({**part.args, **part.locators})
+    kind = _kind(part.name)
     try:
         seed = stream_seed(content_key("dataset", 1, part.spec()), "draws")
         with seeded_draws(seed):
-            dataset = import_function(_kind(part.name).load)(**args)
+            dataset = import_function(kind.load)(**args)
     except PhasegridError:
         raise
     except (
         Exception
     ) as error:  # whatever the loader of a plug-in raises, its user must read where and why
-        raise DataError(
-            f"loading data set {part.name} with {args}: {type(error).__name__}: {error}"
-        ) from error
+        place = where_raised(error)
+        told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
+        raise DataError(f"loading data set {part.name} with {args}: {told}") from error
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"loading data set {part.name}: its load function returned {type(dataset).__name__}; "
             "it must return a phasegrid.datasets.dataset.Dataset"
         )
     check_dataset(part.name, dataset)
+    if part.name not in DATASETS:
+        _check_facts(part, kind, dataset)
     return dataset.to(device)
+
+
+def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
+    """Refuse a plug-in whose data are not what its facts say: sweeps are planned and checked by these."""
+    facts = import_function(kind.facts)({**default_args(kind.args), **part.args, **part.locators})
+    if facts is None:
+        return
+    found = {
+        "num_train": len(dataset.train_labels),
+        "num_test": len(dataset.test_labels),
+        "input_shape": dataset.input_shape,
+        "num_classes": dataset.num_classes,
+    }
+    wrong = [
+        f"its facts say {name} {getattr(facts, name)}, what is loaded has {value}"
+        for name, value in found.items()
+        if getattr(facts, name) != value
+    ]
+    if wrong:
+        raise DataError(f"loading data set {part.name}: {'; '.join(wrong)}")
 
 
 def check_dataset(name: str, dataset: Dataset) -> None:
