@@ -407,8 +407,11 @@ class Args:
     size: int
     rate: float = 1
 
+def load(size, rate):
+    return open("/nowhere/at/all")
+
 NET = Model(Args, print, version=3)
-DATA = DatasetKind(Args, print, lambda args: None)
+DATA = DatasetKind(Args, load, lambda args: None)
 SHARP = Metric("pair", Args, (Column("x", "float64", "", ""),), print, pairs="ring", min_trials=2)
 """
     )
@@ -430,6 +433,11 @@ metrics: ['lab/mine.py:SHARP': {size: 2}]
     }
     assert sweep.points[0].facts is None
     assert (sweep.metrics[0].name, sweep.metrics[0].pairs) == ("mine.py:SHARP", "ring")
+    assert [note.split(":")[0] for note in sweep.tried.notes] == [
+        "dataset 'mine.py",
+        "model 'mine.py",
+        "metric 'mine.py",
+    ]
 
 
 def test_twenty_thousand_cells_load_in_two_seconds(load: Load) -> None:
