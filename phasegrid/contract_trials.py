@@ -24,6 +24,7 @@ from phasegrid.bench import arguments_of
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.loading import load_dataset
 from phasegrid.declare import DatasetFacts, Metric, Model, import_function
+from phasegrid.drawing import seeded_draws
 from phasegrid.errors import PhasegridError, StoreError
 from phasegrid.feeding import batch_bounds
 from phasegrid.jobs import MetricJob, Part
@@ -92,12 +93,12 @@ class _NothingInEmpty(TorchFunctionMode):
 
 
 def _tried(work: Callable[[], str | None]) -> Verdict:
-    """Run what is to be tried within `LIMIT_S`, without a trace in the random state."""
+    """Run what is to be tried within `LIMIT_S`, with draws of its own."""
     try:
         with (
             _time_limit(),
             kept_settings(),
-            torch.random.fork_rng(devices=[]),
+            seeded_draws(0),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")

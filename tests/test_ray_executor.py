@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import phasegrid
+from phasegrid.sweep import load_sweep
 from tests.faults.commands import (
     num_stored,
     pid_of,
@@ -121,7 +122,9 @@ def test_a_killed_worker_is_replaced_and_a_poison_job_is_blamed_by_name(tmp_path
     assert done.returncode == 1, done.stderr
     assert "1 failed" in done.stderr
     results = phasegrid.open(str(tmp_path / "store"))
-    assert sorted(results.metric("deadly.py:WIDTH")["width"]) == [2.0, 4.0]
+    measured = results.metric("deadly.py:WIDTH")
+    assert sorted(measured["width"]) == [2.0, 4.0]
+    assert set(measured["code_digest"]) == {load_sweep(sweep).code[0].code.digest}  # as it is here
     assert len(results.metric("accuracy")) == 3
     failures = results.failures()
     assert set(failures["kind"]) == {"infra"}

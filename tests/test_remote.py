@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import phasegrid
+from phasegrid.sweep import load_sweep
 from tests.ray_head import Head, client_environment, ray_head
 
 SWEEP = """\
@@ -151,11 +152,12 @@ def test_a_submitted_sweep_is_stored_and_its_exit_code_comes_back(
     assert done.returncode == 0, done.stderr
     submission = done.stdout.strip()
     assert submission.startswith("pg-small-")
-    assert "bundle: 4 files, " in done.stderr
+    assert "bundle: 5 files, " in done.stderr
     assert "6 of 6 jobs stored" in done.stderr
     results = phasegrid.open(str(tmp_path / "store"))
     assert len(results.trials()) == 2
-    assert len(results.metric("size.py:SIZE")) == 2
+    measured = results.metric("size.py:SIZE")  # by workers, from another folder
+    assert list(measured["code_digest"]) == [load_sweep(sweep).code[0].code.digest] * 2
     found, says = state(tmp_path, submission)
     assert found == "ended"
     assert "exit code 0" in says
