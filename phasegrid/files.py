@@ -186,9 +186,12 @@ class LocalFiles:
         return self._status(name) is not None
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of a file."""
-        self._status(name)
-        with open(self.path(name), "rb") as file:
+        """Return the bytes of a file; what has its name and is no file counts as nothing there."""
+        path = self.path(name)
+        self._status(os.path.dirname(name), a_folder=True)
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a file", path)
+        with open(path, "rb") as file:
             file.seek(start or 0)
             return file.read() if end is None else file.read(end - (start or 0))
 

@@ -16,6 +16,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
 from phasegrid.store import Store
 from phasegrid.verification import verify
+from tests.faults.test_storage_faults import run_here, small_sweep
 
 A, M = text_key("a"), text_key("m")
 ROW = f"trials/{A[:2]}/{A}.parquet"
@@ -112,6 +113,28 @@ def test_what_stands_in_a_results_place_is_named_and_counts_as_nothing(
         True
     ]
     assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"), [("trials", "folder"), ("metrics/accuracy", "dangling link")]
+)
+def test_a_run_fails_the_job_whose_place_is_taken_and_names_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, kind: str
+) -> None:
+    sweep, storage = small_sweep(tmp_path), tmp_path / "store"
+    assert run_here(sweep, storage) == 0
+    path = min((storage / table).rglob("*.parquet"))
+    path.unlink()
+    TAKERS[kind](path)
+    capsys.readouterr()
+    assert run_here(sweep, storage) == 1
+    said = capsys.readouterr().err
+    assert "15 stored, 1 to do" in said
+    assert "1 failed" in said
+    assert f"{path} is a" in said
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert run_here(sweep, storage) == 0
+    assert verify(Store.open(str(storage))) == []
 
 
 @pytest.mark.parametrize("kind", TAKERS)
