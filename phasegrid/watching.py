@@ -6,6 +6,7 @@ that is not ours looked at them, by a checksum, which sees what no counter does 
 a measurement that does anything.
 """
 
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,12 +71,35 @@ def _checksum(tensor: Tensor) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class _Held:
+    """What a layer held: attributes, entries of those that are dicts (parameters, layers, hooks), and whether its parameters train and hold
+    gradients."""
+
+    attributes: dict[str, object]
+    entries: dict[str, tuple[object, ...]]
+    gradients: tuple[tuple[bool, bool], ...]
+
+    def is_held_by(self, layer: nn.Module) -> bool:
+        now = vars(layer)
+        if len(now) != len(self.attributes) or _gradients(layer) != self.gradients:
+            return False
+        for name, was in self.attributes.items():
+            value = now.get(name, self)
+            if value is not was and not (isinstance(was, _SIMPLE) and value == was):
+                return False
+        return all(
+            len(entries) == len(now[name]) and all(map(operator.is_, entries, now[name].values()))
+            for name, entries in self.entries.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
     """What a network was when it was loaded: its stored values, and what each layer held."""
 
     values: Mapping[str, Tensor]
     hidden: Mapping[str, Tensor]
-    layers: tuple[tuple[nn.Module, dict[str, object]], ...]
+    layers: tuple[tuple[nn.Module, _Held], ...]
 
     def changed(self, module: nn.Module) -> list[str]:
         """Name the stored tensors that have other values now, came, or went."""
@@ -91,35 +115,34 @@ class Seal:
         if len(layers) != len(self.layers):
             return False
         alike = (
-            layer is was and _content(layer) == held
+            layer is was and held.is_held_by(layer)
             for layer, (was, held) in zip(layers, self.layers, strict=True)
         )
         if not all(alike):
             return False
-        hidden = hidden_tensors(module)
+        hidden = hidden_tensors(module) if self.hidden else {}
         return all(_same(value, hidden.get(name)) for name, value in self.hidden.items())
 
 
 def seal(module: nn.Module, values: Mapping[str, Tensor]) -> Seal:
     """Keep what `module` is; `values` is its ``state_dict()`` in tensors of its own."""
     hidden = {name: value.detach().clone() for name, value in hidden_tensors(module).items()}
-    return Seal(values, hidden, tuple((layer, _content(layer)) for layer in module.modules()))
+    return Seal(values, hidden, tuple((layer, _held_by(layer)) for layer in module.modules()))
 
 
-def _content(layer: nn.Module) -> dict[str, object]:
-    """Return what a layer holds, by identity; its plain attributes by identity too, numbers and texts by value."""
-    content: dict[str, object] = {}
-    for name, value in vars(layer).items():
-        if isinstance(value, dict):
-            content[name] = tuple((key, id(entry)) for key, entry in value.items())
-        elif isinstance(value, (bool, int, float, str)):
-            content[name] = value
-        else:
-            content[name] = id(value)
-    for name, parameter in layer._parameters.items():
-        if parameter is not None:
-            content[f"{name} "] = (parameter.requires_grad, id(parameter.grad))
-    return content
+_SIMPLE = (bool, int, float, str)
+
+
+def _held_by(layer: nn.Module) -> _Held:
+    attributes = dict(vars(layer))
+    entries = {k: tuple(v.values()) for k, v in attributes.items() if isinstance(v, dict)}
+    return _Held(attributes, entries, _gradients(layer))
+
+
+def _gradients(layer: nn.Module) -> tuple[tuple[bool, bool], ...]:
+    """Say of each parameter whether it trains, and whether it holds a gradient."""
+    own = (p for p in layer._parameters.values() if p is not None)
+    return tuple((p.requires_grad, p.grad is None) for p in own)
 
 
 def _same(was: Tensor, now: Tensor | None) -> bool:

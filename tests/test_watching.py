@@ -217,13 +217,13 @@ def test_data_that_were_not_looked_at_cost_no_checksum() -> None:
 def test_settings_of_the_process_are_restored_after_an_error() -> None:
     def set_and_fail() -> None:
         with kept_settings():
-            torch.use_deterministic_algorithms(True)
+            torch.set_default_dtype(torch.float64)
             torch.set_num_threads(2)
             raise KeyError
 
     with pytest.raises(KeyError):
         set_and_fail()
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_default_dtype() is torch.float32
     assert torch.get_num_threads() == 1
 
 
