@@ -5,6 +5,7 @@ PhasegridError
 ├── DataError      a data set is missing, malformed or does not fit        exit code 2
 ├── StoreError     a store cannot be read or written, or is damaged        exit code 4
 ├── ClusterError   Ray cannot be reached or started                        exit code 4
+│   └── DeviceError    this process has lost its GPU                       exit code 4
 └── MetricError    a metric cannot be computed on what it was given        a failed job
 
 A message says what was being done, to which thing, what was found, what is allowed, and what to do.
@@ -69,6 +70,10 @@ class StoreError(PhasegridError, OSError):
 
 class ClusterError(PhasegridError, RuntimeError):
     """Ray cannot be reached or started."""
+
+
+class DeviceError(ClusterError):
+    """The GPU refuses all further work of this process, as after a misaligned address; a fresh process can use it."""
 
 
 class MetricError(PhasegridError, ValueError):

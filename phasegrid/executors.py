@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from phasegrid.jobs import Outcome, Pack
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
-LostKind = Literal["infra", "oom", "timeout", "app"]
+LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or raised where no job is to
-    blame (`kind` ``app``, with its `traceback`). A process that was ended for its ``timeout`` has written that down itself."""
+    blame (`kind` ``app``, with its `traceback`). A process that was ended for its ``timeout`` has written that down itself; one that
+    ended by a ``crash`` (a signal, a lost GPU) has left its stack as `traceback`."""
 
     pack: Pack
     outcomes: Sequence[Outcome] = ()

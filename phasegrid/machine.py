@@ -45,6 +45,7 @@ def check_machine() -> Iterator[Check]:
     """Check versions, GPU, disk, memory, the folder of temporary files, threads, open files and extras."""
     yield from _versions(requires_or_none())
     yield _gpu()
+    yield from _convolutions()
     temporary = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     yield check_disk("free disk for temporary files", temporary, "set RAY_TMPDIR to a larger disk")
     yield _temporary(temporary)
@@ -103,6 +104,27 @@ def _gpu() -> Check:
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = ", ".join(f"{p.name} ({p.total_memory / GIB:.0f} GiB)" for p in names)
     return Check("gpu", "ok", found)
+
+
+def _convolutions() -> Iterator[Check]:
+    """Name a CPU on which some convolutions of torch end the process (`phasegrid.image_layouts`)."""
+    try:
+        import torch
+    except ImportError:
+        return  # said already
+    kind = torch.backends.cpu.get_cpu_capability()
+    if platform.machine().lower() not in ("x86_64", "amd64") or kind.startswith("AVX512"):
+        yield Check("convolutions on the CPU", "ok", f"{kind}: all kinds work")
+        return
+    found = (
+        f"{kind}, no AVX-512: here torch's 1x1 convolutions with a stride and 2 to 7 input channels write past their buffers, "
+        "and end the process, if images lie channels last"
+    )
+    repair = (
+        "nothing: phasegrid keeps images contiguous for networks that have them, and numbers are right; a network whose own code "
+        "lays images out so would die"
+    )
+    yield Check("convolutions on the CPU", "note", found, repair)
 
 
 def check_disk(name: str, folder: Path, repair: str) -> Check:

@@ -14,6 +14,10 @@ from phasegrid.executors import LostKind
 from phasegrid.jobs import Outcome, Pack, content_key
 from phasegrid.sweep_types import Retries
 
+CRASHES = 1
+"""How often what has crashed its process is tried again as it was. A crash that is the work's own comes again, five tries cost five
+processes; one of chance (a fault of the memory) does not."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -42,7 +46,7 @@ class Counts:
 class Progress:
     """The state of one run over its packs.
 
-    A pack whose process dies `retries.infra` + 1 times is blamed for it (a poison job) and given up; a job that raises or
+    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a poison job) and given up; a job that raises or
     stands still is tried again `retries.app` times. `stored` are keys whose results were there before the run.
     Every pack handed out by `next_pack` must come back through
     `finished` or `lost`.
@@ -131,7 +135,7 @@ class Progress:
 
         A pack of several jobs that was too large for the memory is halved. One that stood still, or has used up its tries, has
         each of its jobs tried alone, so that a poison job is found by name and takes no other down with it. Only then are jobs
-        torn from what they were laid out with.
+        torn from what they were laid out with. One whose process has crashed is tried once more (`CRASHES`): most come again.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
@@ -146,21 +150,26 @@ class Progress:
             for part in (keys[:half], keys[half:]):
                 if part:
                     self._push(replace(_part_of(pack, part), layout=None))
-        elif kind == "infra" and self._may_retry(pack.key, kind):
+        elif kind in ("infra", "crash") and self._may_retry(pack.key, kind):
             self._push(pack)
         else:
             for key in keys:
                 alone = replace(_part_of(pack, [key]), layout=None)
-                if kind == "infra":
-                    self._attempts[(alone.key, kind)] = self.retries.infra
+                if kind in ("infra", "crash"):
+                    self._attempts[(alone.key, kind)] = self._limit(kind)
                 self._push(alone)
         return True
 
     def _may_retry(self, key: str, kind: str) -> bool:
-        limit = self.retries.infra if kind in ("infra", "oom") else self.retries.app
         used = self._attempts.get((key, kind), 0)
         self._attempts[(key, kind)] = used + 1
-        return used < limit
+        return used < self._limit(kind)
+
+    def _limit(self, kind: str) -> int:
+        """Return how often something may be tried again after it was lost so."""
+        if kind == "crash":
+            return min(CRASHES, self.retries.infra)
+        return self.retries.infra if kind in ("infra", "oom") else self.retries.app
 
     def _push(self, pack: Pack) -> None:
         self._order += 1

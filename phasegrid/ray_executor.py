@@ -8,8 +8,10 @@ A job is to blame for an exception that its own code has raised, and for nothing
 infrastructure, of whatever class. If what died is Ray on this machine, or the head, the run ends in a `ClusterError`.
 """
 
+import os
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +22,8 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from phasegrid import gpus, probing, timeouts
-from phasegrid.errors import ClusterError, PhasegridError, StoreError
+from phasegrid import crashes, gpus, node_folder, probing, timeouts
+from phasegrid.errors import ClusterError, DeviceError, PhasegridError, StoreError
 from phasegrid.executors import Ending, Place
 from phasegrid.failures import failure_of_pack
 from phasegrid.head_watch import HeadWatch, dead
@@ -33,6 +35,7 @@ from phasegrid.store import Store
 from phasegrid.sweep_types import Need, Resources
 from phasegrid.tokens import redact
 
+CRASH_TIMEOUT_S = 10.0  # for the nodes to look whether a process has crashed on them
 GPU_TIMEOUT_S = 60.0  # for a node's GPU to be asked for its memory: others may hold them all
 PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import what it needs first
 LOOK_EVERY_S = (
@@ -313,7 +316,34 @@ class RayExecutor:
         if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):
             why = timeouts.explanation(self.place.timeout_s)
             return Ending(pack, lost=why, kind="timeout")
+        died = isinstance(error, ray.exceptions.WorkerCrashedError)
+        crash = self._find_crash(failure_id) if died else None
+        if crash is not None:
+            return Ending(pack, lost=crash.why, kind="crash", traceback=crash.text)
         return Ending(pack, lost=_why_lost(error))
+
+    def _find_crash(self, attempt: str) -> crashes.Crash | None:
+        """Ask this node, then the others, how the process of an attempt crashed; None if it did not, or nobody answers in time."""
+        run = self.place.shared_data
+        if run is None:
+            return None
+        here = _crash_here(run, attempt)
+        if here is not None:
+            return here
+        with suppress(Exception):  # a cluster that is going has no answer
+            nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+            if len(nodes) > 1:
+                task = ray.remote(num_cpus=0, max_retries=0)(_crash_here)
+                there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+                asked = [task.options(scheduling_strategy=s).remote(run, attempt) for s in there]
+                answered, _ = ray.wait(asked, num_returns=len(asked), timeout=CRASH_TIMEOUT_S)
+                found: list[crashes.Crash] = [c for c in ray.get(answered) if c is not None]
+                return found[0] if found else None
+        return None
+
+
+def _crash_here(run: str, attempt: str) -> crashes.Crash | None:
+    return crashes.find_crash(node_folder.folder_of(run), attempt)
 
 
 def _of_the_job(error: BaseException) -> TypeGuard[ray.exceptions.RayTaskError]:
@@ -380,6 +410,8 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
     from phasegrid.allocating import give_back, keep_freed_memory
     from phasegrid.work import do
 
+    folder = None if place.shared_data is None else node_folder.enter(place.shared_data)
+    crashes.note_attempt(folder, failure_id)
     assigned = gpus.device_of(ray.get_gpu_ids())
     place = on_device(place, assigned)
     if assigned is not None and place.device == assigned:
@@ -402,6 +434,9 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
     try:
         with timeouts.watched(place.timeout_s, give_up) as alive:
             return do(pack, store, place, note_life)
+    except DeviceError as error:
+        crashes.leave_word(folder, f"its GPU was lost: {error}\n{traceback.format_exc()}")
+        os._exit(1)  # no other pack may come to this process
     finally:
         give_back()
         gpus.give_back()

@@ -16,9 +16,9 @@ from typing import Literal
 
 from rich.console import Console
 
-from phasegrid import code_changes, cost, layouts, memory, node_folder
+from phasegrid import code_changes, cost, crashes, layouts, memory, node_folder
 from phasegrid.console import Watch
-from phasegrid.errors import ClusterError, DataError, StoreError, SweepError
+from phasegrid.errors import ClusterError, DataError, DeviceError, StoreError, SweepError
 from phasegrid.executors import Ending, Executor, Place, Serial
 from phasegrid.failures import failure_of_pack
 from phasegrid.jobs import Outcome, Pack, Part, Plan, canonical_json
@@ -193,7 +193,8 @@ def _executor(
         _refuse_bad_data([problem for problem in tried if problem])
         if sweep.run.timeout_s is not None:
             console.print("note: run.timeout_s needs Ray; --serial ends nothing that stands still")
-        yield _serial(sweep, store, where, stop)
+        with crashes.witnessed() as begin:
+            yield _serial(sweep, store, where, stop, begin, _name_in(plan))
         return
     with _on_ray(sweep, store, where, console, packs, plan) as executor:
         yield executor
@@ -292,7 +293,15 @@ def _place(
     )
 
 
-def _serial(sweep: Sweep, store: Store, where: Where, stop: Stop) -> Serial:
+def _serial(
+    sweep: Sweep,
+    store: Store,
+    where: Where,
+    stop: Stop,
+    begin: Callable[[Sequence[str]], None],
+    name_of: Callable[[str], str],
+) -> Serial:
+    """Do packs here; `begin` is told the names of the jobs of each."""
     from phasegrid.allocating import keep_freed_memory
     from phasegrid.work import do
 
@@ -300,7 +309,12 @@ def _serial(sweep: Sweep, store: Store, where: Where, stop: Stop) -> Serial:
     place = _place(where, sweep, where.num_cpus or 1)
 
     def do_here(pack: Pack) -> list[Outcome]:
-        return do(pack, store, place, lambda: stop.why is not None)
+        names = [name_of(key) for key in pack.job_keys()]
+        begin(names)
+        try:
+            return do(pack, store, place, lambda: stop.why is not None)
+        except DeviceError as error:
+            raise DeviceError(f"the GPU was lost in {crashes.few(names)}: {error}") from error
 
     return Serial(do_here)
 
@@ -333,6 +347,12 @@ def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
             with suppress(StoreError):
                 _count_published(progress, store)
         kept = f"stopped: what is finished is stored; {progress.counts.open} jobs are open."
+        if isinstance(error, DeviceError):
+            again = (
+                "A new process can use it: run the same command again, best without --serial, where a job that "
+                "does this again is found by name and the others are done."
+            )
+            raise DeviceError(f"{error}\n{kept} {again}") from error
         if isinstance(error, ClusterError):
             again = "Run the same command again when a cluster is up."
             raise ClusterError(f"{error}\n{kept} {again}") from error

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from phasegrid import broken_devices
 from phasegrid.bench import Bench, arguments_of, dataset_of, generator_of, load_module
 from phasegrid.choosing import (
     WORTH_S,
@@ -56,6 +57,7 @@ def do(
     Raises:
         Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
         StoreError: when the storage itself fails: no other job could be stored either.
+        DeviceError: when this process has lost its GPU: no other job could be done here either.
     """
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with (
@@ -145,7 +147,7 @@ def _train(
             on_trained=publish,
         )
     except Exception as error:
-        _raise_if_storage_fails(error)
+        _raise_if_of_no_job(error)
         ended = {outcome.key for outcome in outcomes}
         left = [trial for trial in trials if trial.key in missing - ended]
         if len(trials) == 1:
@@ -161,7 +163,7 @@ def _found(store: Store, pack: Pack, table: str, key: str) -> Outcome | None:
     try:
         return Outcome(key, "already") if store.has(table, key) else None
     except StoreError as error:
-        _raise_if_storage_fails(error)
+        _raise_if_of_no_job(error)
         return _failed(store, pack, key, error)
 
 
@@ -391,14 +393,15 @@ def _guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) ->
     try:
         return work()
     except Exception as error:
-        _raise_if_storage_fails(error)
+        _raise_if_of_no_job(error)
         return _failed(store, pack, key, error)
 
 
-def _raise_if_storage_fails(error: Exception) -> None:
-    """Let an error of the storage at large end the pack: it is no fault of a job."""
+def _raise_if_of_no_job(error: Exception) -> None:
+    """Let an error of the storage at large, or of a GPU that is lost, end the pack: other jobs would meet it too."""
     if isinstance(error, StoreError) and error.fault is not None:
         raise error
+    broken_devices.raise_if_broken(error)
 
 
 def _failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:

@@ -11,7 +11,7 @@ from phasegrid.progress import Progress
 from phasegrid.sweep_types import Retries
 
 PART = Part("noop", 1, {})
-KINDS: tuple[LostKind, ...] = ("infra", "oom", "timeout", "app")
+KINDS: tuple[LostKind, ...] = ("infra", "oom", "timeout", "app", "crash")
 
 
 def trial(key: str) -> Trial:
@@ -120,6 +120,23 @@ def test_a_poison_job_is_found_by_name_and_the_others_are_done() -> None:
     assert progress.over
     assert progress.counts.done == 7
     assert list(progress.failures) == ["f"]
+
+
+@pytest.mark.parametrize(("infra", "expected"), [(5, [3, 3, 1]), (0, [3, 1])])
+def test_a_job_that_crashes_its_process_is_blamed_after_few_tries(
+    infra: int, expected: list[int]
+) -> None:
+    progress = Progress([train("t", *"abc")], set(), Retries(infra=infra))
+    sizes = []
+    while pack := progress.next_pack():
+        if "b" in pack.job_keys():
+            sizes.append(len(pack.job_keys()))
+            progress.lost(pack, "its process died of SIGSEGV", "crash")
+        else:
+            progress.finished(pack, done(pack))
+    assert sizes == expected
+    assert list(progress.failures) == ["b"]
+    assert progress.counts.done == 2
 
 
 def started(progress: Progress) -> Pack:

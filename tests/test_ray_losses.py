@@ -8,7 +8,8 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from phasegrid.errors import ClusterError  # noqa: E402 - after the skip
+from phasegrid import node_folder  # noqa: E402 - after the skip
+from phasegrid.errors import ClusterError  # noqa: E402
 from phasegrid.executors import Ending, Place  # noqa: E402
 from phasegrid.head_watch import HeadWatch  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
@@ -28,6 +29,7 @@ def ending_of(
     storage: str = "nowhere",
     timeout_s: float | None = None,
     refuses: bool = False,
+    shared_data: str | None = None,
 ) -> Ending:
     """Have the task of a pack end in an error, of a machine whose raylet may refuse connections by then."""
 
@@ -42,7 +44,7 @@ def ending_of(
     head = HeadWatch(
         "head:1", connect=lambda _: True, here=(("raylet", "here:2"),), refuses=lambda _: False
     )
-    executor = RayExecutor(storage, Place(timeout_s=timeout_s), _head=head)
+    executor = RayExecutor(storage, Place(timeout_s=timeout_s, shared_data=shared_data), _head=head)
     executor._running["reference"] = (PACK, FAILURE_ID)
     executor._head.answers()
     executor._head.refuses = lambda _: refuses
@@ -136,6 +138,22 @@ def test_an_error_of_ray_outside_a_pack_is_a_message(monkeypatch: pytest.MonkeyP
     executor._running["reference"] = (PACK, FAILURE_ID)
     with pytest.raises(ClusterError, match=r"running on Ray: .*Broken pipe"):
         executor.wait(1.0)
+
+
+def test_a_worker_that_left_the_stack_of_its_crash_is_not_infrastructure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_folder, "folder_of", lambda _run: tmp_path)
+    monkeypatch.setattr(ray, "nodes", list)
+    (tmp_path / "crash-1").write_text(f"{'e' * 32}\nFatal Python error: Bus error\n")
+    (tmp_path / "crash-2").write_text(f"{FAILURE_ID}\nFatal Python error: Aborted\n\n  in conv2d\n")
+    ending = ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, shared_data="run")
+    assert (ending.kind, ending.lost) == ("crash", "its process died of SIGABRT")
+    assert "in conv2d" in (ending.traceback or "")
+    (tmp_path / "crash-2").write_text(f"{FAILURE_ID}\n")  # as one that was killed leaves it
+    ending = ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, shared_data="run")
+    assert ending.kind == "infra"
+    assert ending_of(node_died(), monkeypatch, shared_data="run").kind == "infra"
 
 
 @pytest.mark.parametrize(("noted", "kind"), [(True, "timeout"), (False, "infra")])

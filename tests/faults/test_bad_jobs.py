@@ -48,6 +48,12 @@ def exits():
 def is_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def aborts():
+    os.abort()
+
+def loses_its_gpu():
+    raise RuntimeError("CUDA error: misaligned address")
+
 def eats_memory():
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -103,6 +109,8 @@ DEADLY = [
     Fault("hangs", "timeout", "no measurement ended within 20 s (run.timeout_s)", "time.sleep(0.1)"),
     Fault("exits", "infra", "WorkerCrashedError: its process died"),
     Fault("is_killed", "infra", "WorkerCrashedError: its process died"),
+    Fault("aborts", "crash", "its process died of SIGABRT", "in aborts"),
+    Fault("loses_its_gpu", "crash", "its GPU was lost: RuntimeError: CUDA error: misaligned", "in loses_its_gpu"),
 ]  # fmt: skip
 WIDTHS = (2, 3, 4)
 

@@ -1,0 +1,54 @@
+"""Errors after which a GPU refuses all further work of a process: the process is lost, and no other job is to blame."""
+
+import re
+from collections.abc import Iterator
+
+import torch
+
+from phasegrid.errors import DeviceError
+
+_STICKY = re.compile(
+    r"CUDA error: (misaligned address|an illegal memory access|device-side assert|an illegal instruction|unspecified launch"
+    r"|the launch timed out|invalid program counter|hardware stack error|uncorrectable|unknown error)"
+    r"|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+    r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+)
+_SUSPICIOUS = re.compile(r"CUDA error:|CUDNN_STATUS_|CUBLAS_STATUS_|CUSOLVER_STATUS_")
+_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED")
+
+
+def raise_if_broken(error: Exception) -> None:
+    """Raise a `DeviceError` from an error that says, or after which it shows, that this process has lost its GPU.
+
+    Errors that are known to stay are taken at their word. After any other of CUDA's the device is asked.
+    """
+    for cause in _chain(error):
+        text = str(cause)
+        if not isinstance(cause, RuntimeError) or _OF_MEMORY.search(text):
+            continue
+        accelerator = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
+        if _STICKY.search(text) or (
+            (isinstance(cause, accelerator) or _SUSPICIOUS.search(text)) and not _works()
+        ):
+            first = text.strip().split("\n", 1)[0]
+            raise DeviceError(f"{type(cause).__name__}: {first}") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _works() -> bool:
+    """Say whether the GPU, if this process uses one, still does what it is told."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return True
+    try:
+        torch.cuda.synchronize()
+        return bool(torch.ones(1, device="cuda") + 1 == 2)
+    except RuntimeError as error:
+        return _OF_MEMORY.search(str(error)) is not None

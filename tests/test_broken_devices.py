@@ -1,0 +1,70 @@
+"""Laws of errors after which a process has lost its GPU: they blame no job, and end the process."""
+
+import pytest
+import torch
+
+from phasegrid import broken_devices
+from phasegrid.broken_devices import raise_if_broken
+from phasegrid.errors import DeviceError, MetricError, exit_code
+
+STICKY = [
+    "CUDA error: misaligned address\nCUDA kernel errors might be asynchronously reported",
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: device-side assert triggered",
+    "CUDA error: unspecified launch failure",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED_CUDART",
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+]
+
+
+@pytest.mark.parametrize("text", STICKY)
+def test_an_error_that_stays_is_taken_at_its_word_wherever_it_comes_from(text: str) -> None:
+    with pytest.raises(DeviceError, match=text.split("\n", 1)[0].split("(", 1)[0]) as found:
+        raise_if_broken(RuntimeError(text))
+    assert exit_code(found.value) == 4
+    assert "asynchronously" not in str(found.value)
+    wrapped = MetricError("cannot be measured")
+    wrapped.__cause__ = RuntimeError(text)
+    with pytest.raises(DeviceError):
+        raise_if_broken(wrapped)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ValueError("CUDA error: misaligned address"),  # a text, not an error of torch
+    ],
+)
+def test_other_errors_are_those_of_their_job(error: Exception) -> None:
+    raise_if_broken(error)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_after_an_error_that_may_pass_the_device_is_asked(
+    works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broken_devices, "_works", lambda: works)
+    error = RuntimeError("CUDA error: invalid argument")
+    if works:
+        raise_if_broken(error)
+    else:
+        with pytest.raises(DeviceError, match="invalid argument"):
+            raise_if_broken(error)
+
+
+def test_a_process_without_a_gpu_has_lost_none() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        pytest.skip("this process uses a GPU")
+    assert broken_devices._works()
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_was_asked_for_too_much_still_works() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as found:
+        torch.empty(2**50, device="cuda")
+    raise_if_broken(found.value)
+    assert broken_devices._works()
