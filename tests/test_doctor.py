@@ -80,6 +80,21 @@ def test_a_gpu_that_torch_does_not_see_is_worth_a_note(monkeypatch: pytest.Monke
     assert machine._gpu().state == "note"
 
 
+@pytest.mark.parametrize(
+    ("kind", "processor", "state"),
+    [("AVX2", "x86_64", "note"), ("AVX512", "x86_64", "ok"), ("DEFAULT", "arm64", "ok")],
+)
+def test_a_cpu_whose_convolutions_can_end_the_process_is_named(
+    kind: str, processor: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: kind)
+    monkeypatch.setattr("platform.machine", lambda: processor)
+    (found,) = machine._convolutions()
+    assert found.state == state
+    assert found.found.startswith(kind)
+    assert ("numbers are right" in found.repair) == (state == "note")
+
+
 def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
