@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -144,10 +144,14 @@ def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """Files in a local (or network-mounted) folder."""
+    """Files in a local (or network-mounted) folder.
+
+    `_read_from` are folders found to be no links: reading many files looks at each folder once, all else every time.
+    """
 
     root: str
     num_readers: int = 2
+    _read_from: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def names(self, folder: str) -> list[str]:
         """List every file below `folder`."""
@@ -188,7 +192,10 @@ class LocalFiles:
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes of a file; what has its name and is no file counts as nothing there."""
         path = self.path(name)
-        self._status(os.path.dirname(name), a_folder=True)
+        folder = name.rpartition("/")[0]
+        if folder not in self._read_from:
+            self._status(folder, a_folder=True)
+            self._read_from.add(folder)
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a file", path)
         with open(path, "rb") as file:
