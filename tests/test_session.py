@@ -153,7 +153,12 @@ def test_a_diverged_training_is_a_result_and_its_metrics_are_not_applicable(tmp_
     assert code == 0, said
     trials = pd.read_parquet(tmp_path / "store/trials")
     assert sorted(trials["outcome"]) == ["diverged"] * 4 + ["done"] * 4
-    gone = set(trials.loc[trials["outcome"] == "diverged", "key"])
+    diverged = trials["outcome"] == "diverged"
+    # In its first epoch, before one was done; what did not diverge has no such epoch.
+    assert set(trials.loc[diverged, "diverged_epoch"]) == {1}
+    assert set(trials.loc[diverged, "epochs_run"]) == {0}
+    assert trials.loc[~diverged, "diverged_epoch"].isna().all()
+    gone = set(trials.loc[diverged, "key"])
     accuracy = pd.read_parquet(tmp_path / "store/metrics/accuracy")
     void = accuracy[accuracy["trial_a"].isin(gone)]
     assert set(void["outcome"]) == {"not_applicable"}

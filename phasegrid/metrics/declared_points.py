@@ -85,7 +85,8 @@ class HessianArgs:
       (Yang et al. 2021 use 200); fewer if the set is smaller.
     - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over the training
       set, or statistics of the batch itself (``train``).
-    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative, on lambda_max).
+    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative, on lambda_max, and after all
+      else is measured on lambda_min; at most 4 times as many).
     - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first have the exact weight 1/P; the
       rest is estimated by its other nodes and by runs on what is left, averaged.
     - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks in eval mode) and otherwise
@@ -139,6 +140,12 @@ HESSIAN = Metric(
             "weights of the nodes: 1/P where converged, the rest estimated; they sum to 1",
         ),
         Column("num_hvps", "int64", "", "Hessian-vector products spent"),
+        Column(
+            "hvp_method",
+            "string",
+            "",
+            "how second derivatives were taken: double_backward, or where that is not symmetric reference or differences",
+        ),
         Column(
             "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"
         ),

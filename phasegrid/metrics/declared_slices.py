@@ -92,6 +92,12 @@ SLICE = Metric(
             "Ritz values of the unit eigenvectors before scaling; null for random directions",
         ),
         Column("eigenvalue_residuals", "list<float64>", "", "norms of H v - lambda v for them"),
+        Column(
+            "hvp_method",
+            "string",
+            "",
+            "how second derivatives were taken, as in the metric hessian; null for random directions",
+        ),
         Column("num_examples", "int64", "examples", "training examples (or sentence pairs) used"),
         Column("num_test_examples", "int64", "examples", "test examples used; null for none"),
         Column("normalize", "string", "", "normalisation used: filter or none"),

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from phasegrid.drawing import kept_draws
-from phasegrid.network_state import kept_attributes
+from phasegrid.network_state import kept_attributes, outputs_of
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SAME = 1e-3
+"""What folding may change of the largest output by rounding, in float32 through deep networks; a hook that is lost changes more."""
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -49,8 +52,24 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return folded
 
 
+def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
+    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for rounding."""
+    with torch.no_grad():
+        found, expected = outputs_of(one, inputs), outputs_of(other, inputs)
+    if not isinstance(found, Tensor) or not isinstance(expected, Tensor):
+        return False
+    if found.shape != expected.shape or found.numel() == 0:
+        return False
+    return float((found - expected).abs().max()) <= SAME * float(expected.abs().max())
+
+
 def read_graph(module: nn.Module) -> fx.Graph | None:
-    """Trace `module` in its present mode; None where its code cannot be traced (control flow on values, say)."""
+    """Trace `module` in its present mode; None where its code cannot be traced (control flow on values, say).
+
+    `torch.fx` reads the code of the root's class: neither its hooks nor a `forward` of this one instance would be in the graph.
+    """
+    if is_hooked(module):
+        return None
     try:
         with kept_draws(), kept_attributes(module):
             return fx.Tracer().trace(module)
@@ -59,10 +78,20 @@ def read_graph(module: nn.Module) -> fx.Graph | None:
 
 
 def is_plain(layer: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
-    """Say whether `layer` is exactly one of `types`: no subclass, no hooks, no parametrisation."""
+    """Say whether `layer` is exactly one of `types`: no subclass, no hooks, no parametrisation, no code of its own."""
     own = {name for name, _ in layer.named_parameters(recurse=False)}
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return type(layer) in types and own <= {"weight", "bias"} and not hooked
+    return type(layer) in types and own <= {"weight", "bias"} and not is_hooked(layer)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Say whether calling `layer` does more or other than the `forward` of its class."""
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return any(hooks) or "forward" in vars(layer)
 
 
 class FoldedConvolution(nn.Module):

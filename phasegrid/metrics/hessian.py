@@ -22,10 +22,10 @@ from phasegrid.errors import MetricError
 from phasegrid.jobs import stream_seed
 from phasegrid.metrics.declared_points import HessianArgs
 from phasegrid.metrics.density import deflated_density, probe_rest
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
-from phasegrid.metrics.piecewise import is_piecewise_linear
-from phasegrid.metrics.trace import TraceEstimate, deflated_hutchinson, ggn_trace
+from phasegrid.metrics.exact_trace import exact_trace
+from phasegrid.metrics.hvp import HessianOperator, with_right_products
+from phasegrid.metrics.lanczos import LONGEST, LanczosRun, Spectrum, rademacher
+from phasegrid.metrics.trace import deflated_hutchinson
 from phasegrid.network_state import copy_network
 from phasegrid.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
 
@@ -39,7 +39,8 @@ def compute(
 
     Deterministic in `rng` and the model, which is not changed. `trace` is exact where `trace_stderr` is 0; the eigenvalues
     lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors but for the weights of
-    converged eigenvalues. Of several runs the outermost Ritz values are taken.
+    converged eigenvalues. Of several runs the outermost Ritz values are taken, but lambda_min is the
+    first run's where that knows it.
 
     Raises:
         MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
@@ -50,15 +51,40 @@ def compute(
         raise MetricError(f"the Hessian is that of one model, got {len(models)}")
     module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
-    H = HessianOperator(module, _as_parameters(inputs, module), labels)
-    spectra = measure_spectrum(H, settings, rng)
+    inputs = _as_parameters(inputs, module)
+    examined = module if settings.trace == "auto" and data.tokens is None else None
+    row = with_right_products(
+        module, inputs, labels, rng, lambda H: _measure(H, examined, inputs, settings, rng)
+    )
+    return {
+        **row,
+        "num_examples": len(labels),
+        "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
+    }
+
+
+def _measure(
+    H: HessianOperator,
+    examined: nn.Module | None,
+    inputs: Tensor,
+    settings: HessianArgs,
+    rng: torch.Generator,
+) -> Row:
+    """Return the columns that H gives; the trace without an error where the network `examined` has it over `inputs`.
+
+    Raises:
+        AsymmetryError: if the products are not those of a symmetric matrix.
+    """
+    spectra, run = measure_spectrum(H, settings, rng)
     top = max(spectra, key=lambda s: float(s.ritz_values[-1]))
-    bottom = min(spectra, key=lambda s: float(s.ritz_values[0]))
-    if settings.trace == "auto" and data.tokens is None and is_piecewise_linear(module):
-        trace = _exact_trace(module, inputs)
-    else:
-        trace = deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
+    exact = None if examined is None else exact_trace(examined, inputs)
+    trace = exact or deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
     density = deflated_density(spectra[0], spectra[1:], H.size)
+    longer = run.advance(
+        0, LONGEST * settings.steps, lambda s: s.knows_smallest(settings.tolerance)
+    )
+    others = [] if longer.knows_smallest(settings.tolerance) else spectra[1:]
+    bottom = min([longer, *others], key=lambda s: float(s.ritz_values[0]))
     return {
         "lambda_max": float(top.ritz_values[-1]),
         "lambda_max_residual": float(top.residuals[-1]),
@@ -70,10 +96,9 @@ def compute(
         "density_nodes": density.nodes.tolist(),
         "density_weights": density.weights.tolist(),
         "num_hvps": H.num_products,
-        "num_examples": len(labels),
+        "hvp_method": H.method,
         "loss": H.loss,
         "num_parameters": H.size,
-        "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
     }
 
 
@@ -110,21 +135,19 @@ def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def measure_spectrum(
     H: HessianOperator, settings: HessianArgs, rng: torch.Generator
-) -> list[Spectrum]:
+) -> tuple[list[Spectrum], LanczosRun]:
     """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1 times on the rest of the spectrum.
 
-    The first run keeps its basis, the others have none. A complete run needs no others.
+    The first run keeps its basis, the others have none. A complete run needs no others. Returned with the first run, to go on with.
     """
-    like = H.parameters[0]
+    like, steps = H.parameters[0], settings.steps
     start = rademacher(H.size, rng, like.dtype, like.device)
-    first = lanczos(H, start, settings.steps, rng, settings.tolerance)
+    run = LanczosRun(H, start, steps, rng)
+    first = run.advance(
+        steps, LONGEST * steps, lambda spectrum: spectrum.knows_largest(settings.tolerance)
+    )
     others = 0 if first.complete else settings.density_probes - 1
-    return [first, *(probe_rest(H, first, settings.steps, rng) for _ in range(others))]
-
-
-def _exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate:
-    parts = ggn_trace(module, _as_parameters(inputs, module))
-    return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
+    return [first, *(probe_rest(H, first, steps, rng) for _ in range(others))], run
 
 
 def _as_parameters(inputs: Tensor, module: nn.Module) -> Tensor:

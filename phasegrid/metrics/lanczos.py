@@ -5,6 +5,9 @@ T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y
 Gauss quadrature of the spectral measure of H at q_1 (Golub and Meurant 1994); averaged over random q_1 it is the
 spectral density (stochastic Lanczos quadrature: Lin, Saad and Yang 2016, section 3.2). `lanczos` orthogonalises every vector
 against all earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` keeps no earlier ones.
+
+All of it needs a symmetric H, so a run checks its own products: v^T H w = w^T H v for the first two vectors, random ones, and for later
+neighbours, at the cost of a dozen scalar products.
 Letters: P dimension, m steps.
 """
 
@@ -21,6 +24,15 @@ MatVec = Callable[[Tensor], Tensor]
 MAX_PASSES = 5  # of orthogonalisation; two are enough unless a vector lies in the span of the basis
 LONGEST = 4  # a run ends after so many times the steps asked for, converged or not
 
+ASYMMETRY = 3e-5
+"""What |v^T H w - w^T H v| may be for unit v and w, relative to the norm of H. Rounding in float32 leaves 1e-8 to 3e-7 (networks of
+four families, trained little, well and to divergence, weights scaled by 0.01 to 100); the wrong second derivatives met so far, 1e-2
+and more. The same in float64, for networks that compute in float32 inside."""
+
+
+class AsymmetryError(MetricError):
+    """Products with a matrix that should be symmetric are not those of a symmetric one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
@@ -29,7 +41,8 @@ class Spectrum:
     `ritz_values` (m,) ascend; `weights` (m,) are those of the quadrature and sum to 1; `residuals` (m,) are |H y - theta y| for
     unit y, rounding of the vectors' dtype included: an eigenvalue lies within a residual of its Ritz value. All
     float64, on the CPU. `basis` holds the rows of Q in blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz
-    vector in it; a run without a basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
+    vector in it; a run without a basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P. `rounding` is
+    the part of the residuals that more steps would not take away.
     """
 
     ritz_values: Tensor
@@ -38,15 +51,31 @@ class Spectrum:
     basis: tuple[Tensor, ...]
     coefficients: Tensor
     complete: bool
+    rounding: float
 
-    def error_bound(self) -> float:
-        """Bound the error of the largest Ritz value: min(r, r^2 / gap) (Kato 1949, Temple 1933).
+    def error_bound(self, index: int = -1) -> float:
+        """Bound the error of the largest (-1) or smallest (0) Ritz value: min(r, r^2 / gap) (Kato 1949, Temple 1933).
 
         The gap is that to the next Ritz value, an estimate of the gap in the spectrum.
         """
-        residual = float(self.residuals[-1])
-        gap = float(self.ritz_values[-1] - self.ritz_values[-2]) if len(self.residuals) > 1 else 0.0
+        residual = float(self.residuals[index])
+        next_ = -2 if index == -1 else 1
+        if len(self.residuals) < 2:
+            return residual
+        gap = abs(float(self.ritz_values[index] - self.ritz_values[next_]))
         return min(residual, residual**2 / gap) if gap > 0 else residual
+
+    def knows_largest(self, tolerance: float) -> bool:
+        """Say whether the largest eigenvalue is known to `tolerance`, relative to itself."""
+        return self.error_bound() <= tolerance * abs(float(self.ritz_values[-1]))
+
+    def knows_smallest(self, tolerance: float) -> bool:
+        """Say whether the smallest eigenvalue is known to `tolerance`, relative to itself, or to what rounding leaves of it.
+
+        Of one that is tiny beside the largest rounding may leave nothing, and no step more would help.
+        """
+        residual, size = float(self.residuals[0]), abs(float(self.ritz_values[0]))
+        return self.error_bound(0) <= tolerance * size or residual <= 2 * self.rounding
 
     def ritz_vector(self, index: int) -> Tensor:
         """Return the unit Ritz vector (P,) of `ritz_values[index]`, in the dtype of the basis; its sign means nothing."""
@@ -78,34 +107,88 @@ def lanczos(
     """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have; coefficients are float64.
 
     Takes min(steps, P) products, and with a `tolerance` goes on until `Spectrum.error_bound` is at most
-    tolerance * |lambda_max|, for at most 4 * steps. Where the run closes early (an invariant subspace) it goes on in the orthogonal
-    complement from a vector drawn from `rng`, so no eigenvalue is missed and m = P gives all of them. Memory: m P
-    numbers. The result scales with the operator: c H gives c theta.
+    tolerance * |lambda_max|, for at most 4 * steps. Memory: m P numbers. The result scales with the operator: c H gives c theta.
 
     Raises:
+        AsymmetryError: if the products are not those of a symmetric matrix.
         MetricError: if a product is not finite.
     """
-    size = len(start)
-    most = min(size, steps if tolerance is None else LONGEST * steps)
-    basis = _Basis(size, min(steps, size), start)
-    diagonal: list[float] = []
-    off_diagonal: list[float] = []
-    q = start / torch.linalg.vector_norm(start)
-    while True:
-        basis.append(q)
-        w = matvec(q)
-        diagonal.append(_finite(_dot(q, w)))
-        w, beta = basis.orthogonalise(w)
-        m = len(diagonal)
-        if m >= min(steps, size):
-            spectrum = _solve(diagonal, off_diagonal, _finite(beta), basis, size)
-            if m == most or _known(spectrum, tolerance):
-                return spectrum
-        if beta <= _rounding(diagonal, off_diagonal, start.dtype):
-            q, beta = basis.draw(rng), 0.0
-        else:
-            q = w / beta
-        off_diagonal.append(beta)
+    run = LanczosRun(matvec, start, steps, rng)
+    if tolerance is None:
+        return run.advance(steps, steps, lambda _: True)
+    return run.advance(steps, LONGEST * steps, lambda spectrum: spectrum.knows_largest(tolerance))
+
+
+class LanczosRun:
+    """A run that can be gone on with: what an earlier `advance` returned stays as it was.
+
+    Where the run closes early (an invariant subspace) it goes on in the orthogonal complement from a vector drawn from `rng`, so no
+    eigenvalue is missed and m = P gives all of them.
+    """
+
+    def __init__(
+        self, matvec: MatVec, start: Tensor, block_rows: int, rng: torch.Generator
+    ) -> None:
+        self.size = len(start)
+        self._matvec, self._rng, self._dtype = matvec, rng, start.dtype
+        self._basis = _Basis(self.size, min(block_rows, self.size), start)
+        self._diagonal: list[float] = []
+        self._off_diagonal: list[float] = []
+        self._rest, self._beta = start, 0.0
+        self._last = start, start
+
+    def advance(self, least: int, most: int, known: Callable[[Spectrum], bool]) -> Spectrum:
+        """Go on to `least` steps in all, and then until what is wanted is `known`, or to `most` steps.
+
+        Raises:
+            AsymmetryError: if the products are not those of a symmetric matrix.
+            MetricError: if a product is not finite.
+        """
+        least, most = min(least, self.size), min(most, self.size)
+        while len(self._diagonal) < least:
+            self._step()
+        spectrum = self._solve()
+        while len(self._diagonal) < most and not known(spectrum):
+            self._step()
+            spectrum = self._solve()
+        return spectrum
+
+    def _step(self) -> None:
+        q = self._next()
+        self._basis.append(q)
+        w = self._matvec(q)
+        self._diagonal.append(_finite(_dot(q, w)))
+        self._check(q, w)
+        self._last = q, w
+        self._rest, self._beta = self._basis.orthogonalise(w)
+
+    def _next(self) -> Tensor:
+        """Return the next row of the basis, and note how far the matrix leads there from the last one."""
+        if not self._diagonal:
+            first: Tensor = self._rest / torch.linalg.vector_norm(self._rest)
+            return first
+        if self._beta > _rounding(self._diagonal, self._off_diagonal, self._dtype):
+            self._off_diagonal.append(self._beta)
+            return self._rest / self._beta
+        self._off_diagonal.append(0.0)
+        return self._basis.draw(self._rng)
+
+    def _check(self, q: Tensor, w: Tensor) -> None:
+        """Compare v^T H q, `w` = H q, with q^T H v for the vector before, at steps 2, 3, 5, 9, 17 and so on."""
+        done = len(self._diagonal) - 1
+        if done == 0 or done & (done - 1):
+            return
+        v, product = self._last
+        one, other = _dot(v, w), _dot(q, product)
+        norm = max(map(abs, [*self._diagonal, *self._off_diagonal, one, other]))
+        if abs(one - other) > ASYMMETRY * norm:
+            raise AsymmetryError(
+                f"v^T H w and w^T H v differ by {abs(one - other) / norm:.1e} of the norm of H"
+            )
+
+    def _solve(self) -> Spectrum:
+        _finite(self._beta)
+        return _solve(self._diagonal, self._off_diagonal, self._beta, self._basis, self.size)
 
 
 def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
@@ -130,7 +213,7 @@ def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
         if len(diagonal) == steps or beta <= rounding:
             theta, S = _diagonalise(diagonal, off_diagonal)
             residuals = torch.hypot(beta * S[-1], torch.tensor(rounding, dtype=torch.float64))
-            return Spectrum(theta, S[0] ** 2, residuals, (), S, complete=False)
+            return Spectrum(theta, S[0] ** 2, residuals, (), S, False, rounding)
         off_diagonal.append(beta)
         before, q = q, w / beta
 
@@ -195,7 +278,7 @@ def _solve(
     leaving = 0.0 if complete else beta
     weights = torch.full_like(theta, 1 / size) if complete else S[0] ** 2
     residuals = torch.hypot(leaving * S[-1], torch.tensor(rounding, dtype=torch.float64))
-    return Spectrum(theta, weights, residuals, basis.blocks(), S, complete)
+    return Spectrum(theta, weights, residuals, basis.blocks(), S, complete, rounding)
 
 
 def _diagonalise(diagonal: list[float], off_diagonal: list[float]) -> tuple[Tensor, Tensor]:
@@ -203,12 +286,6 @@ def _diagonalise(diagonal: list[float], off_diagonal: list[float]) -> tuple[Tens
     T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # eigh reads below
     theta, S = torch.linalg.eigh(T)
     return theta, S
-
-
-def _known(spectrum: Spectrum, tolerance: float | None) -> bool:
-    if tolerance is None:
-        return True
-    return spectrum.error_bound() <= tolerance * abs(float(spectrum.ritz_values[-1]))
 
 
 def _rounding(diagonal: list[float], off_diagonal: list[float], dtype: torch.dtype) -> float:

@@ -16,7 +16,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.jobs import stream_seed
 from phasegrid.metrics.declared_slices import SliceArgs
-from phasegrid.metrics.hvp import HessianOperator
+from phasegrid.metrics.hvp import with_right_products
 from phasegrid.metrics.point_evaluation import finite_or_none
 from phasegrid.metrics.slice_directions import (
     Eigenvectors,
@@ -110,9 +110,14 @@ def _find_directions(
     flat, weights, found = network.flat, network.flat.read(), None
     if settings.directions == "hessian":
         centre = copy_network(flat.module)  # the operator may change its layout
-        H = HessianOperator(centre, network.lay_out(inputs), labels)
-        found = top_eigenvectors(H, settings.dimensions, rng)
-        directions = found.vectors
+        found = with_right_products(
+            centre,
+            network.lay_out(inputs),
+            labels,
+            rng,
+            lambda H: top_eigenvectors(H, settings.dimensions, rng),
+        )
+        directions = found.vectors.to(weights)
     else:
         directions = draw_directions(settings.dimensions, weights, rng)
     how = settings.normalize
@@ -180,6 +185,7 @@ def _direction_columns(directions: Tensor, weights: Tensor, found: Eigenvectors 
         "direction_cosine": cosine(directions[0], directions[1]) if len(directions) > 1 else None,
         "eigenvalues": None if found is None else found.eigenvalues,
         "eigenvalue_residuals": None if found is None else found.residuals,
+        "hvp_method": None if found is None else found.hvp_method,
     }
 
 

@@ -24,6 +24,7 @@ class Eigenvectors:
     vectors: Tensor
     eigenvalues: list[float]
     residuals: list[float]
+    hvp_method: str
 
 
 def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
@@ -45,6 +46,7 @@ def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eige
     others their residuals tell. Deterministic in `rng`.
 
     Raises:
+        AsymmetryError: if the products are not those of a symmetric matrix.
         MetricError: if there are fewer parameters than directions.
     """
     if H.size < num:
@@ -60,6 +62,7 @@ def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eige
         torch.stack([spectrum.ritz_vector(place) for place in places]),
         [float(spectrum.ritz_values[place]) for place in places],
         [float(spectrum.residuals[place]) for place in places],
+        H.method,
     )
 
 

@@ -44,14 +44,14 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
     """Return tr(GGN) of the mean cross-entropy over `inputs` (N, ...), parameter tensor by parameter tensor.
 
     `module` must be piecewise linear in the sense of `phasegrid.metrics.piecewise`; it is not changed. Frozen
-    parameters are left out. Exact to rounding: 1e-5 relative in float32, sums in float64. Costs C - 1 backward passes.
+    parameters are left out. Exact to rounding: 1e-5 relative in float32, sums in float64. Costs C - 1 backward passes. Where a linear layer
+    has several rows an example they must follow one another.
+
+    Raises:
+        RowsError: if the rows of a layer's input are not those of the examples.
     """
     trainable = {name for name, p in module.named_parameters() if p.requires_grad}
-    network = copy_network(module).requires_grad_(False)
-    records: list[_Record] = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.register_forward_hook(partial(_record, records, name))
+    network, records = _recorded(module)
     totals = dict.fromkeys(sorted(trainable), 0.0)
     with torch.enable_grad():
         chunk = _chunk_size(network, records, inputs)
@@ -60,6 +60,18 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
                 if name in trainable:
                     totals[name] += value / len(inputs)
     return totals
+
+
+def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str, Tensor]:
+    """Return, parameter tensor by parameter tensor, |J_n^T c_n|^2 (N,) for `columns` c (N, C), by the formulas of the layers.
+
+    Raises:
+        RowsError: if the rows of a layer's input are not those of the examples.
+    """
+    network, records = _recorded(module)
+    with torch.enable_grad():
+        logits = _forward(network, records, inputs)
+        return _norms(records, logits, columns, keep=False)
 
 
 def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,15 +118,44 @@ class _Record:
     held: int
 
 
+class RowsError(ValueError):
+    """The rows of a layer's input are not those of the examples."""
+
+
+class _Records(list[_Record]):
+    """The records of one forward pass of `num_examples`."""
+
+    num_examples = 0
+
+
+def _recorded(module: nn.Module) -> tuple[nn.Module, _Records]:
+    """Copy a network into one that records the layers it calls."""
+    network = copy_network(module).requires_grad_(False)
+    records = _Records()
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.register_forward_hook(partial(_record, records, name))
+    return network, records
+
+
+def _forward(network: nn.Module, records: _Records, inputs: Tensor) -> Tensor:
+    records.clear()
+    records.num_examples = len(inputs)
+    return outputs_of(network, inputs)
+
+
 def _record(
-    records: list[_Record], name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor
+    records: _Records, name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor
 ) -> Tensor:
     (a,) = args
     a = a.detach()
+    n = records.num_examples
+    if len(a) % n or (len(a) != n and not isinstance(layer, nn.Linear)):
+        raise RowsError(f"layer {name!r} is given {len(a)} rows for {n} examples")
     if isinstance(layer, nn.Conv2d):
         square_norms, held = _convolution(layer, a)
     elif isinstance(layer, nn.Linear):
-        a = a.reshape(len(a), -1, a.shape[-1]).clone()
+        a = a.reshape(n, -1, a.shape[-1]).clone()
         square_norms, held = partial(_linear_norms, a), a.numel()
     else:
         assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
@@ -165,8 +206,8 @@ def _place_norms(products: Tensor, groups: int, g: Tensor) -> dict[str, Tensor]:
 
 
 def _linear_norms(a: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """`a` (n, L, D), g (n, ..., K)."""
-    n = len(g)
+    """`a` (n, L, D), g (n, ..., K) or (n L, K)."""
+    n = len(a)
     rows = g.reshape(n, -1, g.shape[-1])
     if a.shape[1] == 1:
         return {"weight": _square(a, n) * _square(rows, n), "bias": _square(rows, n)}
@@ -186,29 +227,33 @@ def _square(values: Tensor, n: int) -> Tensor:
     return norms.square()
 
 
-def _chunk_trace(network: nn.Module, records: list[_Record], inputs: Tensor) -> dict[str, float]:
-    records.clear()
-    logits = outputs_of(network, inputs)
-    sizes, columns = softmax_columns(logits.detach())
+def _norms(records: _Records, logits: Tensor, columns: Tensor, keep: bool) -> dict[str, Tensor]:
+    """Return |J_n^T c_n|^2 (n,) of each parameter tensor of the layers recorded."""
     outputs = [record.output for record in records]
+    gradients = torch.autograd.grad(
+        logits, outputs, columns.to(logits.dtype), retain_graph=keep, allow_unused=True
+    )
+    found: dict[str, Tensor] = {}
+    for record, g in zip(records, gradients, strict=True):
+        if g is not None:
+            for kind, squares in record.square_norms(g).items():
+                found[f"{record.name}.{kind}".lstrip(".")] = squares
+    return found
+
+
+def _chunk_trace(network: nn.Module, records: _Records, inputs: Tensor) -> dict[str, float]:
+    logits = _forward(network, records, inputs)
+    sizes, columns = softmax_columns(logits.detach())
     totals: dict[str, float] = {}
     for k in range(columns.shape[1]):
-        gradients = torch.autograd.grad(
-            logits, outputs, columns[:, k].to(logits.dtype), retain_graph=True, allow_unused=True
-        )
-        for record, g in zip(records, gradients, strict=True):
-            if g is None:
-                continue
-            for kind, squares in record.square_norms(g).items():
-                name = f"{record.name}.{kind}".lstrip(".")
-                totals[name] = totals.get(name, 0.0) + float(sizes[:, k] @ squares)
+        for name, squares in _norms(records, logits, columns[:, k], keep=True).items():
+            totals[name] = totals.get(name, 0.0) + float(sizes[:, k] @ squares)
     return totals
 
 
-def _chunk_size(network: nn.Module, records: list[_Record], inputs: Tensor) -> int:
+def _chunk_size(network: nn.Module, records: _Records, inputs: Tensor) -> int:
     """Choose how many examples to take at a time, from what one of them holds."""
-    records.clear()
-    outputs_of(network, inputs[:1])
+    _forward(network, records, inputs[:1])
     held = sum(record.held for record in records) * inputs.element_size()
     limit = graph_memory(inputs.device) // SHARE_OF_GRAPH_MEMORY
     return max(1, min(len(inputs), limit // max(1, held)))

@@ -67,6 +67,22 @@ def test_collapsed_nets_are_phase_two_however_flat_their_curve_and_hessian(
     assert one(make_grid, "collapsed", mode_connectivity=-4.9) == "II"
 
 
+@pytest.mark.parametrize(("collapsed", "phase"), [(0, "IV-B"), (1, "IV-B"), (2, "II"), (3, "II")])
+def test_half_of_the_seeds_or_more_collapsed_is_nothing_learned(
+    make_grid: MakeGrid, collapsed: int, phase: str
+) -> None:
+    # The cell's mean loss stays low, so that only the share of collapsed seeds can decide.
+    grid = make_grid(noise=0.0)
+    values = grid.values.copy()
+    here = (values["cell"] == _cell_of("IV-B")) & (values["seed_a"] < collapsed)
+    values.loc[here & (values["quantity"] == "train_loss"), "value"] = np.log(10)
+    values.loc[here & (values["quantity"] == "train_accuracy"), "value"] = 10.0
+    rules = Rules(train_loss=10.0, hessian=250.0, cka=0.6, resamples=20)
+    table = label(Grid("g", None, None, grid.cells, values, grid.curves), rules).table
+    row = table.iloc[_cell_of("IV-B")]
+    assert (row["nearest"], row["n_collapsed"]) == (phase, collapsed)
+
+
 def test_loss_and_hessian_decide_together(make_grid: MakeGrid) -> None:
     # A small loss does not outweigh an enormous trace (width 4 at large batches in the published data) ...
     assert one(make_grid, "III", train_loss=0.05, trace=5000.0) == "I"

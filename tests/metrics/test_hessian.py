@@ -15,6 +15,7 @@ from phasegrid.metrics.declared_points import HESSIAN, HessianArgs
 from phasegrid.metrics.folding import FoldedConvolution, fold_batch_norm
 from phasegrid.metrics.hessian import compute, draw_examples, prepare
 from phasegrid.metrics.hvp import HessianOperator
+from phasegrid.metrics.lanczos import Spectrum
 
 
 def measure(
@@ -142,6 +143,29 @@ def test_the_row_is_that_of_the_dense_spectrum(name: str) -> None:
     assert row["num_hvps"] == 40
     assert sum(row["density_weights"]) == pytest.approx(1, abs=1e-12)
     assert row["density_nodes"] == sorted(row["density_nodes"])
+
+
+@pytest.mark.parametrize("steps", [8, 20])
+def test_lambda_min_is_known_as_well_as_lambda_max(steps: int) -> None:
+    for seed in range(3):
+        module, (inputs, labels) = seeded(lambda: mlp(width=12), seed), flat_inputs()
+        values = torch.linalg.eigvalsh(dense_hessian(module, inputs, labels))
+        row = measure(module, inputs, labels, steps=steps)
+        # Known to 1e-3 by the bound; a value that has not been seen at all could only be nearer to 0.
+        assert row["lambda_min"] == pytest.approx(float(values[0]), rel=1e-3)
+        assert row["lambda_max"] == pytest.approx(float(values[-1]), rel=1e-3)
+        assert steps <= row["num_hvps"] <= 4 * steps
+
+
+def test_what_lambda_min_costs_changes_no_other_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, (inputs, labels) = seeded(lambda: mlp(nn.Tanh, width=12)), flat_inputs()
+    args = {"steps": 8, "density_probes": 3}
+    row = measure(module, inputs, labels, **args)
+    monkeypatch.setattr(Spectrum, "knows_smallest", lambda _self, _tolerance: True)
+    short = measure(module, inputs, labels, **args)
+    changed = {name for name in row if row[name] != short[name]}
+    assert changed == {"lambda_min", "lambda_min_residual", "num_hvps"}
+    assert row["lambda_min_residual"] < short["lambda_min_residual"]
 
 
 def test_as_many_steps_as_parameters_give_the_exact_density() -> None:

@@ -6,7 +6,7 @@ from point_support import decaying, generator, symmetric
 from torch import Tensor
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher, short_lanczos
+from phasegrid.metrics.lanczos import LanczosRun, Spectrum, lanczos, rademacher, short_lanczos
 
 CPU = torch.device("cpu")
 
@@ -101,6 +101,36 @@ def test_the_run_goes_on_until_the_largest_eigenvalue_is_known() -> None:
     assert len(short.ritz_values) < len(known.ritz_values) < 16
     assert 1.3 * (1 - 1e-3) <= float(known.ritz_values[-1]) <= 1.3 + 1e-12
     assert len(run(H, 4, tolerance=1e-12).ritz_values) == 16  # four times the steps at most
+
+
+def test_a_run_that_goes_on_leaves_what_it_gave_as_it_was() -> None:
+    H, rng = symmetric(torch.linspace(-1.3, 2, 90, dtype=torch.float64)), generator(1)
+    go_on = LanczosRun(lambda v: H @ v, rademacher(90, rng, torch.float64, CPU), 7, rng)
+    first = go_on.advance(7, 7, lambda _: True)
+    kept = [block.clone() for block in first.basis]
+    longer = go_on.advance(0, 80, lambda spectrum: spectrum.knows_smallest(1e-9))
+    assert 7 < len(longer.ritz_values) <= 80
+    assert float(longer.ritz_values[0]) == pytest.approx(-1.3, rel=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(kept, first.basis, strict=True))
+    whole = run(H, len(longer.ritz_values))
+    torch.testing.assert_close(whole.ritz_values, longer.ritz_values, rtol=0, atol=1e-9)
+
+
+def test_the_bound_of_the_smallest_eigenvalue_holds() -> None:
+    values = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
+    values[0] = -1.2
+    for steps in (6, 10, 20, 40):
+        spectrum = run(symmetric(values), steps)
+        error = float(spectrum.ritz_values[0]) + 1.2
+        assert -1e-14 <= error <= spectrum.error_bound(0) + 1e-14
+
+
+def test_a_smallest_eigenvalue_lost_in_rounding_counts_as_known() -> None:
+    values = torch.zeros(60, dtype=torch.float64)
+    values[-3:] = torch.tensor([1.0, 4.0, 9.0])
+    values[0] = -1e-12
+    assert run(symmetric(values), 12, dtype=torch.float32).knows_smallest(1e-3)
+    assert not run(symmetric(torch.linspace(-1, 1, 200)), 4).knows_smallest(1e-3)
 
 
 def test_the_basis_is_orthonormal_over_blocks() -> None:

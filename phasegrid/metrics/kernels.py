@@ -1,0 +1,50 @@
+"""Kernels for second derivatives: the ones that have right ones, in place of those that have none or wrong ones."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Compute attention from products and a softmax: the fused kernels have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextmanager
+def reference_kernels() -> Iterator[None]:
+    """Keep out the kernels whose second derivatives are known to be missing or wrong, however slow the others are.
+
+    cuDNN has recurrent layers without one (oneDNN has none for float64). That of torch's weight norm (2.6 to 2.15 at the least) takes
+    the norms for constants.
+    """
+    with (
+        plain_attention(),
+        torch.backends.cudnn.flags(enabled=False),
+        _ComposedWeightNorm(),
+    ):
+        yield
+
+
+class _ComposedWeightNorm(TorchFunctionMode):
+    """Compute torch's weight norm, g v / |v|, by operations that are differentiable any number of times."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        if func is torch._weight_norm:
+            return _weight_norm(*args, **(kwargs or {}))  # type: ignore[arg-type]
+        return func(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
