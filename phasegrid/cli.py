@@ -65,9 +65,9 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
         + (f"; figures: {own}" if own else "")
     )
     for line in loaded.tried.lines:
-        typer.echo(f"tried {line}")
+        echo(f"tried {line}")
     for note in loaded.tried.notes:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 @app.command()
