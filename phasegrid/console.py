@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phasegrid.executors import Ending
 from phasegrid.jobs import Pack
 from phasegrid.progress import Progress as RunProgress
+from phasegrid.underway import Underway, epochs_text
 
+_LOOK_EVERY_S = 0.5  # of terminals; elsewhere a line is said far less often
 _ETA_EVERY_S = 1.0  # every open pack is looked at for it, and there may be 100,000
 
 
@@ -36,7 +38,7 @@ def duration(seconds: float) -> str:
 class Watch:
     """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere, failures as they happen.
 
-    `name_of` says what a person calls the job of a key.
+    `name_of` says what a person calls the job of a key; `underway` how far the trainings are that have no result yet.
     """
 
     console: Console
@@ -44,6 +46,10 @@ class Watch:
     name_of: Callable[[str], str] = str
     every_s: float = 15.0
     clock: Callable[[], float] = time.monotonic
+    underway: Underway = field(default_factory=Underway)
+    _last: RunProgress | None = None
+    _looked: float = -1.0
+    _epochs: dict[str, tuple[int, int]] = field(default_factory=dict)
     _bar: Progress | None = None
     _task: int = 0
     _started: float = 0.0
@@ -54,6 +60,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._started = self._said = self.clock()
+        self.underway.changed = self._look_again
         if self.console.is_terminal and not self.quiet:
             self._bar = Progress(
                 TextColumn("[bold]{task.description}"),
@@ -93,7 +100,13 @@ class Watch:
             else:
                 more = f" and {len(others)} more" if others else ""
                 self._say(f"lost {self.name_of(first)}{more}, to be tried again: {ending.lost}")
+        self._last = progress
         self._show(progress)
+
+    def _look_again(self) -> None:
+        """Show what is underway in this process, which has no other events meanwhile."""
+        if self._last is not None and self.clock() >= self._looked + _LOOK_EVERY_S:
+            self._show(self._last)
 
     def _show_failure(self, key: str, why: str | None) -> None:
         if key not in self._shown_failures:
@@ -106,7 +119,14 @@ class Watch:
 
     def _show(self, progress: RunProgress) -> None:
         counts, now = progress.counts, self.clock()
-        note = f"{counts.failed} failed" if counts.failed else ""
+        if self.quiet or (self._bar is None and now - self._said < self.every_s):
+            return
+        if now >= self._looked + _LOOK_EVERY_S:
+            self._looked = now
+            self._epochs = self.underway.of(p.key for p in progress.cut_off if p.kind == "train")
+        notes = [epochs_text(self._epochs.values())]
+        notes += [f"{counts.failed} failed"] if counts.failed else []
+        note = ", ".join(text for text in notes if text)
         if self._bar:
             self._bar.update(
                 self._task,  # type: ignore[arg-type]  # rich's TaskID is an int
@@ -115,18 +135,22 @@ class Watch:
                 eta=self._eta(progress, now),
                 note=note,
             )
-        elif not self.quiet and now - self._said >= self.every_s:
+        else:
             self._said = now
-            self.console.print(
-                f"{counts.stored}/{counts.total} jobs, {self._eta(progress, now)} {note}".rstrip(),
-                highlight=False,
-            )
+            parts = (f"{counts.stored}/{counts.total} jobs", note, self._eta(progress, now))
+            self.console.print(", ".join(part for part in parts if part), highlight=False)
 
     def _eta(self, progress: RunProgress, now: float) -> str:
         elapsed = now - self._started
-        if elapsed >= self._eta_due and progress.done_cost_s > 0:
+        half_done = sum(
+            pack.cost_s * epoch / epochs
+            for pack in progress.cut_off
+            for epoch, epochs in [self._epochs.get(pack.key, (0, 1))]
+        )
+        done = progress.done_cost_s + half_done
+        if elapsed >= self._eta_due and done > 0:
             self._eta_due = elapsed + _ETA_EVERY_S
-            left_s = elapsed * progress.open_cost_s / progress.done_cost_s
+            left_s = elapsed * max(0.0, progress.open_cost_s - half_done) / done
             self._eta_text = f"ETA {duration(left_s)}"
         return self._eta_text
 

@@ -22,7 +22,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from phasegrid import crashes, gpus, node_folder, probing, timeouts
+from phasegrid import crashes, gpus, node_folder, probing, timeouts, underway
 from phasegrid.errors import ClusterError, DeviceError, PhasegridError, StoreError
 from phasegrid.executors import Ending, Place
 from phasegrid.failures import failure_of_pack
@@ -430,14 +430,16 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
         alive()
         return False
 
+    noted = underway.Noted(place.shared_data, pack.key)
     keep_freed_memory()
     try:
         with timeouts.watched(place.timeout_s, give_up) as alive:
-            return do(pack, store, place, note_life)
+            return do(pack, store, place, note_life, noted.note)
     except DeviceError as error:
         crashes.leave_word(folder, f"its GPU was lost: {error}\n{traceback.format_exc()}")
         os._exit(1)  # no other pack may come to this process
     finally:
+        noted.forget()
         give_back()
         gpus.give_back()
 

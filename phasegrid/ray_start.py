@@ -18,7 +18,7 @@ from concurrent import futures
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 import ray.exceptions
@@ -43,6 +43,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% 
 _PARTS = frozenset({"raylet", "gcs_server"})  # without which no start can succeed
 
 Say = Callable[[str], object]
+_Calls: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
 
 
 def start_ray(
@@ -66,6 +67,7 @@ def start_ray(
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     if address in (None, "local"):
+        os.environ.setdefault("RAY_agent_register_timeout_ms", f"{START_S * 1000:.0f}")
         _ray = _Ray(run or uuid.uuid4().hex)
         _start_here(_ray, num_cpus, say)
         return
@@ -97,12 +99,15 @@ class _Ray:
 
     def __init__(self, run: str | None) -> None:
         self.run = run
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._last: futures.Future[Any] = futures.Future()
-        self._last.set_result(None)
         if run is not None:
             os.environ[leftovers.MARK] = run
-        threading.Thread(target=self._serve, name="ray", daemon=True).start()
+        self._open()
+
+    def _open(self) -> None:
+        self._calls: _Calls = queue.SimpleQueue()
+        self._last = futures.Future[Any]()
+        self._last.set_result(None)
+        threading.Thread(target=_serve, args=(self._calls,), name="ray", daemon=True).start()
 
     def call(
         self,
@@ -126,15 +131,17 @@ class _Ray:
             look()
         done.result()
 
-    def clear(self) -> bool:
-        """End the processes of a start that failed; say whether the thread can be used again."""
+    def clear(self) -> None:
+        """End the processes of a start that failed. One that does not notice is left to itself: without them it comes to nothing."""
         if self.run is not None:
             leftovers.end(self.run)
-        if not futures.wait([self._last], timeout=CLEAR_S).done:
-            return False
-        with suppress(Exception):
-            self.call(ray.shutdown, LEAVE_S)
-        return self._last.done()
+        if futures.wait([self._last], timeout=CLEAR_S).done:
+            with suppress(Exception):
+                self.call(ray.shutdown, LEAVE_S)
+        if not self._last.done():
+            self._calls.put(None)
+            self._open()
+            atexit.unregister(ray.shutdown)  # it could wait for that thread for ever
 
     def leave(self) -> None:
         """Leave Ray, then end what it has left behind."""
@@ -146,18 +153,18 @@ class _Ray:
         if self.run is not None:
             leftovers.end(self.run, grace_s=1.0)
             os.environ.pop(leftovers.MARK, None)
-        if self._last.done():
-            self._calls.put(None)
-        else:
-            atexit.unregister(ray.shutdown)  # it would wait for the thread for ever
-
-    def _serve(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
+        if not self._last.done():
+            atexit.unregister(ray.shutdown)
+        self._calls.put(None)
 
 
 _ray: _Ray | None = None
 """The Ray of this process: it can have one only."""
+
+
+def _serve(calls: _Calls) -> None:
+    while (call := calls.get()) is not None:
+        call()
 
 
 def _settle(done: futures.Future[Any], function: Callable[..., object]) -> None:
@@ -228,8 +235,8 @@ def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
             why, cause = f"it is not up within {START_S:.0f} s", None
         except Exception as error:
             why, cause = redact(_first_line(error)), error
-        usable = ours.clear()
-        if last or not usable or ends - time.monotonic() < AGAIN_S:
+        ours.clear()
+        if last or ends - time.monotonic() < AGAIN_S:
             raise ClusterError(f"{doing}: {why}; {advice}") from cause
         say(f"{doing} failed ({why}); trying once more")
 
@@ -239,7 +246,10 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
     notice.look()
     died = {pid: name for pid, name in leftovers.dead_children(_PARTS).items() if pid not in before}
     if died:
-        raise RuntimeError(f"its {' and '.join(sorted(died.values()))} died while it started")
+        raise RuntimeError(
+            f"its {' and '.join(sorted(died.values()))} died while it started; on a busy machine Ray gives its parts too "
+            "little time"
+        )
 
 
 def _init(say: Say, **options: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from phasegrid.errors import ClusterError
 from phasegrid.executors import Ending, Executor
 from phasegrid.jobs import Pack
 from phasegrid.progress import Progress
@@ -82,6 +83,9 @@ def run_packs(
             _drain(progress, executor, stop, take)
     except Stopped:
         stop.why = stop.why or "stopped"
+    except ClusterError:
+        if stop.why is None:
+            raise  # else it was stopped with us, as where a whole process group is
 
 
 def _check_failures(progress: Progress, stop: Stop, options: RunOptions) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -30,6 +31,7 @@ from phasegrid.records import job_rows, plan_rows
 from phasegrid.run import Stop, run_packs
 from phasegrid.store import Store
 from phasegrid.sweep import Sweep, user_files
+from phasegrid.underway import Underway
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,11 @@ def run_sweep(
     pilot = None if limit is None else _first_cells(packs, limit)
     if pilot is not None:
         packs = [pack for pack in packs if pack.cell in pilot]
+    underway = Underway(uuid.uuid4().hex)
     with (
-        _executor(sweep, store, where, stop, console, packs, plan) as executor,
+        _executor(sweep, store, where, stop, console, packs, plan, underway) as executor,
         _signals(stop),
-        Watch(console, quiet, _name_in(plan)) as watch,
+        Watch(console, quiet, _name_in(plan), underway=underway) as watch,
     ):
         shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
         packs = layouts.shaped(packs, shapes, plan, stored, cost_of, pack_size)
@@ -184,6 +187,7 @@ def _executor(
     console: Console,
     packs: Sequence[Pack],
     plan: Plan,
+    underway: Underway,
 ) -> Iterator[Executor]:
     """Make the place where packs are done, once the data sets that they read have been tried."""
     if where.serial:
@@ -194,9 +198,10 @@ def _executor(
         if sweep.run.timeout_s is not None:
             console.print("note: run.timeout_s needs Ray; --serial ends nothing that stands still")
         with crashes.witnessed() as begin:
-            yield _serial(sweep, store, where, stop, begin, _name_in(plan))
+            yield _serial(sweep, store, where, stop, begin, _name_in(plan), underway)
         return
-    with _on_ray(sweep, store, where, console, packs, plan) as executor:
+    assert underway.run is not None
+    with _on_ray(sweep, store, where, console, packs, plan, underway.run) as executor:
         yield executor
 
 
@@ -208,6 +213,7 @@ def _on_ray(
     console: Console,
     packs: Sequence[Pack],
     plan: Plan,
+    run: str,
 ) -> Iterator[Executor]:
     from phasegrid import ray_executor as on_ray
 
@@ -216,7 +222,6 @@ def _on_ray(
         style="dim",
         highlight=False,
     )
-    run = uuid.uuid4().hex
     node_folder.drive(run)
 
     def say(text: str) -> None:
@@ -300,6 +305,7 @@ def _serial(
     stop: Stop,
     begin: Callable[[Sequence[str]], None],
     name_of: Callable[[str], str],
+    underway: Underway,
 ) -> Serial:
     """Do packs here; `begin` is told the names of the jobs of each."""
     from phasegrid.allocating import keep_freed_memory
@@ -311,8 +317,9 @@ def _serial(
     def do_here(pack: Pack) -> list[Outcome]:
         names = [name_of(key) for key in pack.job_keys()]
         begin(names)
+        on_epoch = partial(underway.note, pack.key)
         try:
-            return do(pack, store, place, lambda: stop.why is not None)
+            return do(pack, store, place, lambda: stop.why is not None, on_epoch)
         except DeviceError as error:
             raise DeviceError(f"the GPU was lost in {crashes.few(names)}: {error}") from error
 

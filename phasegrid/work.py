@@ -47,12 +47,18 @@ from phasegrid.train import train_pack
 from phasegrid.weights import evaluate
 
 ShouldStop = Callable[[], bool]
+OnEpoch = Callable[[int, int], None]
 
 
 def do(
-    pack: Pack, store: Store, place: Place, should_stop: ShouldStop = lambda: False
+    pack: Pack,
+    store: Store,
+    place: Place,
+    should_stop: ShouldStop = lambda: False,
+    on_epoch: OnEpoch = lambda _epoch, _epochs: None,
 ) -> list[Outcome]:
-    """Do the jobs of a pack that the store does not hold, and publish each as it is finished.
+    """Do the jobs of a pack that the store does not hold, and publish each as it is finished. `on_epoch` is told the epoch that
+    a training has done, and of how many.
 
     Raises:
         Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
@@ -70,7 +76,7 @@ def do(
         except SweepError as error:
             return _all_failed(pack, store, error)
         if pack.kind == "train":
-            return _train(pack, store, place, device, should_stop)
+            return _train(pack, store, place, device, partial(_after_epoch, should_stop, on_epoch))
         with kept_draws(device):  # each job seeds what the process draws from
             return _measure(pack, store, place, device, should_stop)
 
@@ -111,7 +117,7 @@ def _all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
 
 
 def _train(
-    pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
+    pack: Pack, store: Store, place: Place, device: torch.device, on_epoch: OnEpoch
 ) -> list[Outcome]:
     found = {trial.key: _found(store, pack, "trials", trial.key) for trial in pack.trials}
     outcomes = [outcome for outcome in found.values() if outcome is not None]
@@ -143,7 +149,7 @@ def _train(
             snapshots=store.snapshots(),
             same_stacks=pack.layout is not None,
             snapshot_every_s=place.snapshot_every_s,
-            on_epoch=partial(_stop_if_asked, should_stop),
+            on_epoch=on_epoch,
             on_trained=publish,
         )
     except Exception as error:
@@ -154,7 +160,7 @@ def _train(
             return [*outcomes, *(_failed(store, pack, trial.key, error) for trial in left)]
         for trial in left:  # alone from the beginning, so that the culprit is named
             alone = replace(pack, trials=(trial,), layout=Layout(trials=(trial,)))
-            outcomes += _train(alone, store, place, device, should_stop)
+            outcomes += _train(alone, store, place, device, on_epoch)
     return outcomes
 
 
@@ -167,7 +173,8 @@ def _found(store: Store, pack: Pack, table: str, key: str) -> Outcome | None:
         return _failed(store, pack, key, error)
 
 
-def _stop_if_asked(should_stop: ShouldStop, _epoch: int, _epochs: int) -> None:
+def _after_epoch(should_stop: ShouldStop, on_epoch: OnEpoch, epoch: int, epochs: int) -> None:
+    on_epoch(epoch, epochs)
     if should_stop():
         raise Stopped
 

@@ -1,9 +1,11 @@
 """The serial executor and the run loop around it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 
+from phasegrid.errors import ClusterError
 from phasegrid.executors import Ending, Serial
 from phasegrid.jobs import Outcome, Pack, Part, Trial
 from phasegrid.progress import Progress
@@ -87,6 +89,21 @@ def test_a_stop_request_launches_nothing_more() -> None:
     assert len(done) == 1
     assert progress.counts.done == 1
     assert progress.counts.open == 4
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_cluster_that_is_stopped_with_us_is_no_error(stopped: bool) -> None:
+    """A batch system sends SIGTERM to all processes of a job, and Ray's own die of it first."""
+    stop = Stop()
+
+    def do(_pack: Pack) -> list[Outcome]:
+        stop.why = "SIGTERM" if stopped else None
+        raise ClusterError("its raylet on this machine has died")
+
+    progress = Progress([train("t", "a")], set())
+    with nullcontext() if stopped else pytest.raises(ClusterError):
+        run_packs(progress, Serial(do), silent, stop, RunOptions(), silent)
+    assert progress.counts.open == 1
 
 
 def test_work_that_stops_itself_ends_the_run_without_an_error() -> None:

@@ -1,7 +1,9 @@
 """Joining and starting Ray: whatever goes wrong is one message, within a stated time."""
 
 import os
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -103,6 +105,35 @@ def test_whatever_is_raised_while_starting_is_one_message_after_a_second_try(
         start_ray(None, say=said.append)
     assert len(called) == 2
     assert [text for text in said if "trying once more" in text]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_start_that_waits_for_a_dead_raylet_is_given_up_and_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "raylet"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    over, said, tries = threading.Event(), list[str](), list[subprocess.Popen[bytes]]()
+
+    def init(**_: object) -> None:
+        tries.append(subprocess.Popen([str(program), "600"]))
+        if len(tries) == 1:
+            tries[0].kill()
+            over.wait(60)
+
+    monkeypatch.setattr(ray, "init", init)
+    try:
+        start_ray(None, say=said.append)
+        assert len(tries) == 2
+        assert [text for text in said if "its raylet died while it started" in text]
+        assert tries[1].poll() is None
+        stop_ray()
+        assert tries[1].wait(timeout=60) < 0
+    finally:
+        over.set()
+        for each in tries:
+            each.kill()
+            each.wait(timeout=60)
 
 
 @pytest.mark.parametrize("address", [None, "local", "head"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from phasegrid import leftovers
 from phasegrid.store import Store
 from tests.faults.commands import (
     num_stored,
@@ -115,9 +116,10 @@ def test_a_worker_killed_in_the_middle_of_a_pack_costs_only_what_it_had_not_publ
     [
         (signal.SIGKILL, False, -signal.SIGKILL),
         (signal.SIGTERM, False, 143),
+        (signal.SIGTERM, True, 143),  # as a batch system does: Ray's own processes die of it
         (signal.SIGINT, True, 130),  # as a terminal does: Ray's own processes get it too
     ],
-    ids=["killed", "terminated", "interrupted"],
+    ids=["killed", "terminated", "all terminated", "interrupted"],
 )
 def test_a_driver_that_is_ended_loses_nothing_that_is_stored(
     tmp_path: Path, undisturbed: Path, signum: signal.Signals, to_group: bool, code: int
@@ -154,19 +156,21 @@ def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, how: str, moment
             else:
                 os.kill(pid_of(how, process) or 0, signal.SIGKILL)
             code = process.wait(timeout=90)
-            wait_until_nothing_is_left(process)
+            if how != "SIGKILL":
+                wait_until_nothing_is_left(process)
         assert code == {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9}.get(how, 4), what_it_said(
             storage
         )
         assert "Traceback" not in what_it_said(storage)
         left = list(temporary.glob("phasegrid-*"))
         assert bool(left) == (how == "SIGKILL")
-        if left:  # the next run there deletes it
+        if left:  # the next run there deletes it, and ends what still lives of the first
             with running(sweep, storage, "--num-cpus", "2", TMPDIR=str(temporary)) as process:
                 wait_until(
                     "a raylet is there", lambda: pid_of("raylet", process) is not None, process
                 )
                 assert not left[0].exists()
+                assert not leftovers.marked(left[0].name.rpartition("-")[2])
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
