@@ -3,7 +3,8 @@
 A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its
 sections resolved
 (`space`, `axes`, `coupling`, `sweep_options`, `figure_sections`), its points chosen (`points`) and its cells built
-(`grid`). Neither torch nor Ray is imported; code outside phasegrid runs only if the sweep names it (`plugins`).
+(`grid`). Neither torch nor Ray is imported; code outside phasegrid runs only if the sweep names it (`plugins`): it is tried once,
+and for that torch is imported (`contracts`).
 """
 
 from collections.abc import Mapping, Sequence

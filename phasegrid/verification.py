@@ -252,17 +252,17 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
 
 def _check_code(store: Store) -> Iterator[Problem]:
     """Check that one name and version of a plug-in is one code."""
-    tables = [
-        ("model", "trials", ("model", "model_version", "model_code_digest")),
-        ("dataset", "trials", ("dataset", "dataset_version", "dataset_code_digest")),
-    ]
-    of_metric = ("metric", "version", "code_digest")
-    tables += [("metric", f"metrics/{name}", of_metric) for name in store.metrics()]
-    for kind, table, columns in tables:
-        if table.startswith("metrics/") and table.removeprefix("metrics/") in METRICS:
-            continue
-        rows = _read_what_can_be(store.files, table, columns)
-        rows = rows.select(columns).rename_columns(["name", "version", "digest"])
+    of_trial = [(part, f"{part}_version", f"{part}_code_digest") for part in ("model", "dataset")]
+    trials = _read_what_can_be(
+        store.files, "trials", [name for names in of_trial for name in names]
+    )
+    of_code = [(names[0], trials.select(names)) for names in of_trial]
+    of_metric = ["metric", "version", "code_digest"]
+    for name in sorted(set(store.metrics()) - METRICS.keys()):
+        rows = _read_what_can_be(store.files, f"metrics/{name}", of_metric)
+        of_code.append(("metric", rows.select(of_metric)))
+    for kind, rows in of_code:
+        rows = rows.rename_columns(["name", "version", "digest"])
         for which, count in code_changes.mixed_code(store.files, kind, rows):
             yield Problem(
                 which,
