@@ -118,6 +118,17 @@ _ALL: tuple[Quantity, ...] = (
         colours="PuOr_r",
         centre=0.0,
     ),
+    # The smallest eigenvalue lies so near: large in rows of releases that stopped when the largest was known.
+    Quantity(
+        "lambda_min_residual",
+        "error bound of the smallest eigenvalue",
+        "",
+        "hessian",
+        "lambda_min_residual",
+        "lower",
+        colours="cividis_r",
+        scale="log",
+    ),
     _connectivity("mode_connectivity_loss", "mode connectivity, loss", "nats"),
     _connectivity("mode_connectivity_test", "mode connectivity, test", "points"),
     Quantity(

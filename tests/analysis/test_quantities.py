@@ -71,3 +71,9 @@ def test_phase_colours_differ_in_lightness_between_neighbours_of_a_kind() -> Non
         ("I", "IV-B"),
     ):
         assert abs(lightness(one) - lightness(other)) > 0.1, (one, other)
+
+
+def test_the_error_bound_of_the_smallest_eigenvalue_is_drawn_beside_it() -> None:
+    bound, value = QUANTITIES["lambda_min_residual"], QUANTITIES["lambda_min"]
+    assert (bound.table, bound.column) == (value.table, f"{value.column}_residual")
+    assert (bound.scale, bound.better) == ("log", "lower")
