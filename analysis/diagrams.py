@@ -9,7 +9,7 @@ from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.collections import LineCollection, QuadMesh
-from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -135,10 +135,16 @@ def phase_map(
 def value_mesh(
     ax: Axes, table: pd.DataFrame, column: str, frame: Frame, colours: str, norm: Normalize
 ) -> QuadMesh:
-    """Colour the cells of one facet by a column of numbers; a cell without one stays clear."""
+    """Colour the cells of one facet by a column of numbers; a cell without one stays clear.
+
+    On a logarithmic scale a loss of exactly 0 has the colour of what lies below the limits.
+    """
     values = np.full((len(frame.temperature.labels), len(frame.load.labels)), np.nan)
     for row in table[["temperature_label", "load_label", column]].itertuples(index=False):
         values[frame.temperature.index(str(row[0])), frame.load.index(str(row[1]))] = row[2]
+    if isinstance(norm, LogNorm):
+        assert norm.vmin is not None
+        values = np.where(values <= 0, norm.vmin / 2, values)
     return ax.pcolormesh(
         frame.load.edges,
         frame.temperature.edges,

@@ -291,6 +291,16 @@ def test_losses_get_logarithmic_colours_when_they_span_decades(make_grid: MakeGr
     assert not colour_scale(narrow, QUANTITIES["train_loss"]).log
 
 
+def test_a_loss_of_zero_is_coloured_as_below_the_limits(make_grid: MakeGrid) -> None:
+    grid = make_grid([["I", "III", "IV-A"]], loads=[4, 16, 64], temperatures=[16])
+    values = grid.values.copy()
+    values.loc[(values["quantity"] == "train_loss") & (values["cell"] == 2), "value"] = 0.0
+    ax = drawn(replace(grid, values=values))
+    colours = np.asarray(mesh_of(ax).get_array())
+    assert np.ma.count_masked(mesh_of(ax).get_array()) == 0
+    assert 0 < colours[0, 2] < colours[0, 1]
+
+
 def test_equal_values_still_have_colour_limits(make_grid: MakeGrid) -> None:
     table = aggregate(make_grid(), ["cka"]).assign(value=0.5)
     scale = colour_scale(table, QUANTITIES["cka"])
