@@ -58,13 +58,13 @@ def limits(
     """Return one row per cell with `limited_by` and the text of the rule that says so, `advice_rule`; both null where the
     cell has no phase, or is flat and connected in a sweep without CKA.
 
-    `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the same cells. The
+    `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the same cells above its floor. The
     first rule that holds:
 
     ==  =====================================================  ===================  =================================
     #   cell                                                   limited by           Yang et al. 2021
     ==  =====================================================  ===================  =================================
-    1   NC, or half of the seeds collapsed                     lack of convergence  D.4 (hot and large: hard to
+    1   NC, or not trained                                    lack of convergence  D.4 (hot and large: hard to
                                                                                     converge)
     2   I or III, and label noise (above 0) is the load        data                 3.3, Fig. 8c; 5: "better data
                                                                                     quality improves connectivity"
@@ -105,7 +105,7 @@ def _rule(
     row: Mapping[Hashable, object], high_loss: bool, tolerance: float, load_path: str | None
 ) -> str | None:
     phase = row["nearest"]
-    if phase == "NC" or _half_collapsed(row):
+    if phase in ("NC", "not trained"):
         return "not converged"
     if phase in ("I", "III"):
         noisy = load_path == "dataset.label_noise" and float(str(row["load"])) > 0
@@ -115,8 +115,3 @@ def _rule(
             return "ends above the curve"
         return "sharp, loss high" if high_loss else "sharp, loss low"
     return {"IV-A": "dissimilar", "IV-B": "nice"}.get(str(phase))
-
-
-def _half_collapsed(row: Mapping[Hashable, object]) -> bool:
-    seeds, collapsed = int(str(row["n_seeds"])), int(str(row["n_collapsed"]))
-    return seeds > 0 and 2 * collapsed >= seeds

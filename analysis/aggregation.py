@@ -42,10 +42,10 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
     leaves no spread.
     """
     chosen = measured(grid) if names is None else list(names)
-    if not chosen:
-        return pd.DataFrame(columns=["quantity", *PLACE_COLUMNS])
     collapsed = collapsed_seeds(grid).sum(axis=1)
     common = {"n_collapsed": collapsed, "not_trained": not_trained(grid, collapsed)}
+    if not chosen:  # every training diverged, say: no rows, but all columns
+        return _one(grid, QUANTITIES["train_loss"], common).iloc[:0]
     return pd.concat([_one(grid, quantity(name), common) for name in chosen], ignore_index=True)
 
 

@@ -36,10 +36,14 @@ def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
     ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one seed or one pair and so no
     spread. Every cell is judged by itself: of cells that are equal, one in twenty differs by chance.
 
+    The table is empty where a sweep has no numbers at all, because every training diverged or none is stored yet.
+
     Raises:
         SweepError: if the axes are not the same fields, or no cell or no quantity is in both.
     """
     _check_axes(a, b)
+    if not measured(a) or not measured(b):
+        return pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     shared = [name for name in measured(a) if name in set(measured(b))]
     if not shared:
         raise SweepError(f"comparing {a.sweep!r} and {b.sweep!r}: no quantity is measured in both")
@@ -85,6 +89,8 @@ def one_sided_cells(a: Grid, b: Grid) -> pd.DataFrame:
 
 def summary_lines(comparison: pd.DataFrame) -> list[str]:
     """Return a line per quantity: cells joined, mean difference, and in how many cells the sweeps differ."""
+    if comparison.empty:
+        return ["no cell has a number in both sweeps: nothing to compare"]
     lines = []
     for name, rows in comparison.groupby("quantity", sort=False):
         unit = f" {rows['unit'].iloc[0]}" if rows["unit"].iloc[0] else ""

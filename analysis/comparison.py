@@ -40,7 +40,8 @@ def compare(
 
     Writes ``comparison.*`` (a diagram of differences per quantity), ``gain.*`` and ``gain.csv`` (the best test accuracy of each load
     over all temperatures, b over a, where both measured it at a shared load), ``comparison.csv`` (`compare_grids`) and
-    ``cells_in_one.csv`` (cells that only one of them plans). Files of the same name are replaced.
+    ``cells_in_one.csv`` (cells that only one of them plans). Files of the same name are replaced. Where a sweep has no numbers, every
+    training having diverged, there are tables and no figures.
 
     Raises:
         SweepError: for a sweep that is not in its store, an unknown format, or sweeps that have nothing in common.
@@ -54,9 +55,9 @@ def compare(
     frame = make_frame(cells, one.load_path, one.temperature_path, one.axis_names)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    makers: dict[str, Callable[[], Figure]] = {
-        "comparison": lambda: difference_panels(comparison, frame, labels)
-    }
+    makers: dict[str, Callable[[], Figure]] = {}
+    if not comparison.empty:
+        makers["comparison"] = lambda: difference_panels(comparison, frame, labels)
     tables = {"comparison": comparison, "cells_in_one": one_sided_cells(one, other)}
     gains = _gains(one, other)
     if gains["gain"].notna().any():

@@ -58,6 +58,8 @@ STATUS = {
     "not applicable": INAPPLICABLE,
 }
 """How a cell without a number is filled, by its status in the table of `aggregate`."""
+HATCHED_PHASES = {"NC": NOT_CONVERGED, "not trained": NOT_TRAINED}
+"""How the cells of these phases are filled besides, in the map of phases."""
 
 
 def phase_diagram(
@@ -118,8 +120,9 @@ def phase_map(
         linewidth=0.2,
     )
     draw_axes(ax, frame)
-    for row in phases[phases["nearest"] == "NC"].to_dict("records"):
-        ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], NOT_CONVERGED))
+    for phase, style in HATCHED_PHASES.items():
+        for row in phases[phases["nearest"] == phase].to_dict("records"):
+            ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
     for row in phases[phases["phase"] == UNDETERMINED].to_dict("records"):
         style = UNSURE if isinstance(row["nearest"], str) else _why_empty(row["reason"])
         ax.add_patch(_cell(frame, row["load_label"], row["temperature_label"], style))
@@ -349,8 +352,10 @@ def _cell(frame: Frame, load: object, temperature: object, style: Hatch) -> Rect
 
 def _phase_swatch(phase: str, hatched: bool) -> Patch:
     text = f"{phase}  {PHASE_MEANINGS[phase]}"
-    if phase == "NC" and hatched:
-        return _swatch(text, NOT_CONVERGED, PHASE_COLOURS[phase])
+    if phase == "not trained":  # as the panels say it, so that a figure says it once
+        return _swatch(EMPTY[NOT_TRAINED], NOT_TRAINED)
+    if phase in HATCHED_PHASES and hatched:
+        return _swatch(text, HATCHED_PHASES[phase], PHASE_COLOURS[phase])
     return Patch(facecolor=PHASE_COLOURS[phase], label=text)
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from analysis.advice import limits
 from analysis.aggregation import aggregate
-from analysis.grid import Grid
+from analysis.grid import Grid, loss_floors
 from analysis.niceness import niceness
 from analysis.phases import PhaseMap, label_phases
 from analysis.quantities import quantity
@@ -41,15 +40,15 @@ class Findings:
 
 
 def findings(grid: Grid, rules: Rules) -> Findings:
-    """Aggregate and label a grid.
+    """Aggregate and label a grid. One of which every training diverged has no numbers, but it has findings.
 
     Raises:
-        SweepError: where the sweep has not a single number.
+        SweepError: where no training of the sweep is stored.
     """
     table = aggregate(grid)
-    if table.empty:
+    if table.empty and not (grid.cells[["n_done", "n_diverged"]] > 0).any(axis=None):
         raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
-    phases = label_phases(grid, rules, np.random.default_rng(BOOTSTRAP_SEED))
+    phases = label_phases(grid, rules)
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
     return Findings(grid, table, assessed(grid, phases), frame)
 
@@ -58,6 +57,6 @@ def assessed(grid: Grid, phases: PhaseMap) -> PhaseMap:
     """Return the phases with columns for niceness (`analysis.niceness`) and for what limits a cell (`analysis.advice`)."""
     nice = niceness(grid, phases).drop(columns="cell")
     table = pd.concat([phases.table.reset_index(drop=True), nice], axis=1)
-    loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"].reindex(table["cell"])
-    advice = limits(table, phases, loss, grid.load_path)
+    loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"] - loss_floors(grid)
+    advice = limits(table, phases, loss.reindex(table["cell"]), grid.load_path)
     return replace(phases, table=pd.concat([table, advice], axis=1))

@@ -58,6 +58,8 @@ class Grid:
     - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
     - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared
       defaults, as text: ``examples=300``, empty where it does not.
+    - `loss_floor`: by cell, the training loss (nats) that its recipe leaves at best, where that is not 0: label smoothing e
+      among C classes wants the probability 1 - e + e/C and no more, of which -ln is the cross-entropy that is stored.
     - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their usual names.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
@@ -72,6 +74,7 @@ class Grid:
     plain: Mapping[str, str] = field(default_factory=dict)
     axis_names: Mapping[str, str] = field(default_factory=dict)
     subject: str = ""
+    loss_floor: Mapping[int, float] = field(default_factory=dict)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""
@@ -112,6 +115,27 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     )
     array[where] = rows["value"]
     return array
+
+
+def loss_floors(grid: Grid) -> Floats:
+    """Return the training loss (C,) that the recipe of each cell leaves at best."""
+    return np.array(
+        [grid.loss_floor.get(int(cell), 0.0) for cell in grid.cells["cell"]], dtype=float
+    )
+
+
+def places(grid: Grid) -> npt.NDArray[np.int_]:
+    """Return facet, load and temperature of every cell (C, 3), each counted from 0 in its order: numbers by size, other
+    labels as the plan has them.
+    """
+    facets = pd.factorize(grid.cells["facet"])[0]
+    axes = [
+        grid.cells[axis].rank(method="dense").to_numpy() - 1
+        if grid.cells[axis].notna().all()
+        else pd.factorize(grid.cells[f"{axis}_label"])[0]
+        for axis in ("load", "temperature")
+    ]
+    return np.stack([facets, *axes], axis=1).astype(int)
 
 
 def seeds_of(values: pd.DataFrame) -> Floats:

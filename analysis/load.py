@@ -88,6 +88,7 @@ def build_grid(
         {metric: way.plain for metric, way in found.items()},
         _axis_names(plan),
         _subject(stored, plan),
+        _loss_floors(stored),
     )
 
 
@@ -134,6 +135,18 @@ def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
     if "num_classes" not in stored:
         return by_name
     return stored["num_classes"].astype(float).fillna(by_name)
+
+
+def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
+    """Return the least training loss of each cell trained with label smoothing (`Grid.loss_floor`); of a data set whose number
+    of classes is not known, that of very many.
+    """
+    if "label_smoothing" not in stored:
+        return {}
+    smoothing = stored["label_smoothing"].astype(float).fillna(0.0)
+    wanted = 1 - smoothing + smoothing / _num_classes(stored).fillna(np.inf)
+    least = wanted.groupby(stored["cell"]).min()
+    return {int(str(cell)): -float(np.log(p)) for cell, p in least.items() if p < 1}
 
 
 def _task(stored: pd.DataFrame) -> Task:

@@ -52,7 +52,7 @@ def centres(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
 
 def label_array(table: pd.DataFrame, load: Axis, temperature: Axis) -> npt.NDArray[np.str_]:
     """Return the ``nearest`` labels as an array (temperature, load); empty text where there is none."""
-    names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U4")
+    names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U11")
     for row in table.to_dict("records"):
         if isinstance(row["nearest"], str):
             place = (

@@ -18,7 +18,7 @@ from analysis.load import load_grid, open_store
 from analysis.panels import facet_title, rows_of_quantity, seven_panels
 from analysis.quantities import quantity, seven
 from analysis.requested import Requested, curve_column, requested_figures
-from analysis.rules import check_thresholds, rules_from
+from analysis.rules import FOUND, check_thresholds, rules_from
 from analysis.style import STYLE
 from analysis.tables import latex, long_table, markdown, table_title, text_table, wide_table
 from phasegrid.errors import SweepError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "pdf", "svg")
 LABELS = {
-    "phase": "phase (undetermined where resampled seeds disagree)",
+    "phase": "phase (undetermined where its probability is too low)",
     "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * where globally nice",
     "limited_by": "what limits a cell",
 }
@@ -40,7 +40,7 @@ def draw(
     sweep: str | None,
     output_dir: str | Path,
     formats: Sequence[str] = ("png", "pdf"),
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float | None] | None = None,
 ) -> list[Path]:
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
@@ -61,7 +61,8 @@ def draw(
     results = open_store(store_path)
     grid = load_grid(results, sweep)
     classes = float(grid.cells["num_classes"].max())
-    found = findings(grid, rules_from(given, grid.task, classes))
+    floor = max(grid.loss_floor.values(), default=0.0)
+    found = findings(grid, rules_from(given, grid.task, classes, floor))
     asked = requested_figures(found, results.figures(grid.sweep), _other_sweeps(results))
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,19 +72,21 @@ def draw(
     return [*figures, *tables, *write_tables(found, folder / "tables")]
 
 
-def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
-    """Read thresholds written as ``name=value``.
+def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:
+    """Read thresholds written as ``name=value``, or ``name=otsu`` (None) for one that is to be found from the data.
 
     Raises:
         SweepError: for a text that is not of that form; `draw` checks the names.
     """
-    found = {}
+    found: dict[str, float | None] = {}
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            found[name.strip()] = float(value)
+            found[name.strip()] = None if value.strip() == FOUND else float(value)
         except ValueError as error:
-            raise SweepError(f"threshold {text!r}: expected NAME=VALUE, as in cka=0.6") from error
+            raise SweepError(
+                f"threshold {text!r}: expected NAME=VALUE or NAME={FOUND}, as in cka=0.6"
+            ) from error
     return found
 
 

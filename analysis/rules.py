@@ -25,58 +25,65 @@ model counts as trained (`Rules.train_loss`): two perfectly fitted models are th
 between them would itself count as trained. Yang et al. 2021 give neither."""
 
 HALF_A_GUESS = 0.5
-"""Share of ln(classes), the loss of a guess, above which a model of translation has not converged. Ours; Yang et al. 2021
-mark the region by eye (appendix D.4)."""
+"""Share of the way from the least loss to ln(classes), the loss of a guess, above which a model of translation has not
+converged. Ours; Yang et al. 2021 mark the region by eye (appendix D.4)."""
 
-THRESHOLD_NAMES = ("train_loss", "hessian", *CONNECTIVITIES, "cka", "not_converged", "confidence")
+SIMILAR = 0.5**0.5
+"""CKA from which models are similar. CKA is the cosine of the angle between two centred Gram matrices, and its square the share
+of the one that the other explains: from the root of a half on, they have more in common than not."""
+
+FOUND = "otsu"
+"""What stands for the number of a threshold that is to be found from the data."""
+FINDABLE = ("train_loss", "hessian", *CONNECTIVITIES, "cka")
+THRESHOLD_NAMES = (*FINDABLE, "not_converged", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule over all cells of the
-    sweep.
+    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule (`docs/phases.md` says what each
+    default rests on, and what it gives on published data).
 
-    - `train_loss` 0.1 nats: where the published CIFAR-10 diagrams split cleanly (Yang et al. 2021, Fig. 3 data).
-    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two architectures.
+    - `train_loss` 0.1 nats above its floor: where the published CIFAR-10 diagrams split cleanly (Yang et al. 2021, Fig. 3
+      data).
+    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two architectures, so it is found: the
+      one threshold that depends on which cells a sweep has.
     - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity` (defaults: `TOLERANCE`).
-    - `cka`: what "similar" means differs between data sets, so by default it is relative to the diagram at hand.
-    - `not_converged`: mean training loss above which a cell is NC, whatever else it is; None for no such label, infinity
-      to judge by diverged seeds alone.
-    - `confidence`: agreement of bootstrap labels below which a cell is called undetermined; `resamples` of the
-      bootstrap.
+    - `cka`: `SIMILAR`. If found, then from the flat and connected cells.
+    - `not_converged`: mean training loss above its floor from which a cell is NC, whatever else it is; None for no such
+      label, infinity to judge by diverged seeds alone.
+    - `confidence`: probability below which a cell is called undetermined.
     """
 
     train_loss: float | None = 0.1
     hessian: float | None = None
     mode_connectivity: float | None = TOLERANCE["mode_connectivity"]
-    cka: float | None = None
+    cka: float | None = SIMILAR
     not_converged: float | None = None
     hessian_quantity: Literal["trace", "lambda_max"] = "trace"
     connectivity_quantity: Connectivity = "mode_connectivity"
-    confidence: float = 0.8
-    resamples: int = 1000
+    confidence: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold in use, where it is from, and the spread that sharpness is measured in (1 where it is not used)."""
+    """A threshold in use, and where it is from: the rules, or the data."""
 
     name: str
     value: float
     origin: Literal["given", "otsu"]
-    spread: float = 1.0
 
 
 def rules_from(
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, float | None],
     task: Task = "classification",
     num_classes: float = math.nan,
+    loss_floor: float = 0.0,
 ) -> Rules:
-    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`).
+    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has one found (`FINDABLE`).
 
     Connectivity is judged by training errors, and for translation by training loss, as in Yang et al. 2021 (section 2);
     a tolerance given by the name of a quantity, ``mode_connectivity_loss=0.05``, chooses that quantity for any task.
-    Cells of translation sweeps that have not converged are labelled NC (their appendix D.4), above half of
+    Cells of translation sweeps that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
     ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to classification as well.
 
     Raises:
@@ -94,13 +101,15 @@ def rules_from(
         hessian=thresholds.get("hessian", base.hessian),
         mode_connectivity=thresholds.get(quantity, TOLERANCE[quantity]),
         cka=thresholds.get("cka", base.cka),
-        not_converged=thresholds.get("not_converged", _default_not_converged(task, num_classes)),
+        not_converged=thresholds.get(
+            "not_converged", _default_not_converged(task, num_classes, loss_floor)
+        ),
         connectivity_quantity=quantity,
-        confidence=thresholds.get("confidence", base.confidence),
+        confidence=thresholds.get("confidence") or base.confidence,
     )
 
 
-def check_thresholds(thresholds: Mapping[str, float]) -> None:
+def check_thresholds(thresholds: Mapping[str, float | None]) -> None:
     """Raise `SweepError` for names and numbers that `rules_from` would refuse."""
     unknown = sorted(set(thresholds) - set(THRESHOLD_NAMES))
     if unknown:
@@ -108,7 +117,11 @@ def check_thresholds(thresholds: Mapping[str, float]) -> None:
             f"no threshold is called {unknown[0]!r}; there are: {', '.join(THRESHOLD_NAMES)}"
         )
     for name, value in thresholds.items():
-        if not (np.isfinite(value) and value > 0):
+        if value is None and name not in FINDABLE:
+            raise SweepError(
+                f"threshold {name}={FOUND}: only these can be found from the data: {', '.join(FINDABLE)}"
+            )
+        if value is not None and not (np.isfinite(value) and value > 0):
             raise SweepError(f"threshold {name}={value}: must be a positive number")
     given = [name for name in CONNECTIVITIES if name in thresholds]
     if len(given) > 1:
@@ -143,17 +156,17 @@ def threshold(
     """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`, NaN left out); None
     where it cannot be found.
     """
-    known = values[~np.isnan(values)]
-    spread = float(known.std()) if len(known) > 1 and known.std() > 0 else 1.0
     if given is not None:
-        return Threshold(name, given, "given", spread)
-    found = otsu(known)
+        return Threshold(name, given, "given")
+    found = otsu(values)
     if found is None:
         return None
-    return Threshold(name, float(np.exp(found)) if logarithmic else found, "otsu", spread)
+    return Threshold(name, float(np.exp(found)) if logarithmic else found, "otsu")
 
 
-def _default_not_converged(task: Task, num_classes: float) -> float | None:
+def _default_not_converged(task: Task, num_classes: float, loss_floor: float) -> float | None:
     if task != "translation":
         return None
-    return math.inf if math.isnan(num_classes) else HALF_A_GUESS * math.log(num_classes)
+    if math.isnan(num_classes):
+        return math.inf
+    return HALF_A_GUESS * (math.log(num_classes) - loss_floor)

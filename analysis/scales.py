@@ -149,7 +149,8 @@ def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
 def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
     """Return the edges of cells around ascending centres: geometric midpoints on a log axis, arithmetic otherwise.
 
-    The outer cells are as wide outward as inward; a single cell spans a factor 2, or 1.
+    The outer cells are as wide outward as inward; a single cell spans a factor 2, or 1 (of a number
+    so large that 1 is lost in rounding, twice itself).
 
     >>> cell_edges([1, 2, 4], "linear")
     (0.5, 1.5, 3.0, 5.0)
@@ -157,6 +158,7 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
     points = np.log(centres) if spacing == "log" else np.asarray(centres, dtype=float)
     if len(points) == 1:
         half = math.log(2) / 2 if spacing == "log" else 0.5
+        half = half if points[0] + half > points[0] - half else abs(points[0]) / 2
         edges = np.array([points[0] - half, points[0] + half])
     else:
         middles = (points[:-1] + points[1:]) / 2

@@ -34,17 +34,20 @@ PHASE_COLOURS: dict[str, str] = {
     "IV-A": "#6fb3b0",
     "IV-B": "#17606e",
     "NC": "#8d8a93",
+    "not trained": "#d9d5cc",
 }
-"""Sharp phases warm, flat ones cool, what did not converge grey; neighbours also differ in lightness, for eyes and printers without colour."""
+"""Sharp phases warm, flat ones cool, what did not converge or train grey; neighbours also differ in lightness, for eyes and
+printers without colour."""
 
 PHASE_MEANINGS: dict[str, str] = {
     "I": "sharp, barrier",
-    "II": "sharp or not converged, no barrier",
+    "II": "sharp, no barrier",
     "III": "flat, barrier",
     "IV": "flat, connected",
     "IV-A": "flat, connected, dissimilar",
     "IV-B": "flat, connected, similar",
     "NC": "not converged",
+    "not trained": "half of the seeds or more learned nothing",
 }
 
 

@@ -161,7 +161,10 @@ def run(
             drawn = [] if new else sorted(folder.glob("*.png"))
             if drawn:
                 talk.print("nothing new: the figures are up to date", highlight=False)
-            _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
+            if not _any_training(store.url, loaded.name):
+                talk.print("no training is stored: nothing to draw", highlight=False)
+            else:
+                _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
     raise typer.Exit(driver.code)
 
 
@@ -334,6 +337,13 @@ def _draw(
     from analysis.report import draw, parse_thresholds
 
     return draw(url, sweep, folder, formats=formats, thresholds=parse_thresholds(threshold or []))
+
+
+def _any_training(url: str, sweep: str) -> bool:
+    """Say whether a store holds a training of a sweep, if only one that diverged."""
+    from phasegrid.results import open_results
+
+    return bool(open_results(url).cells(sweep)["outcome"].notna().any())
 
 
 def _name(paths: list[Path]) -> None:

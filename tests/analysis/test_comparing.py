@@ -213,3 +213,14 @@ def test_a_sweep_that_is_not_there_is_refused_by_the_command(tmp_path: Path) -> 
 def test_a_format_that_is_not_offered_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="found 'gif'"):
         compare(tmp_path, "a", tmp_path, "b", tmp_path, ["gif"])
+
+
+def test_a_sweep_without_numbers_compares_to_nothing_and_is_no_mistake(
+    make_grid: MakeGrid,
+) -> None:
+    diverged = make_grid([["diverged"] * 4] * 4)
+    for a, b in ((diverged, make_grid()), (make_grid(), diverged), (diverged, diverged)):
+        found = compare_grids(a, b)
+        assert found.empty
+        assert summary_lines(found) == ["no cell has a number in both sweeps: nothing to compare"]
+        assert one_sided_cells(a, b).empty

@@ -51,7 +51,7 @@ HOLES = [
 
 
 def prepared(grid: Grid) -> tuple[PhaseMap, Frame]:
-    phases = label_phases(grid, Rules(resamples=20), np.random.default_rng(0))
+    phases = label_phases(grid, Rules())
     return phases, make_frame(grid.cells, grid.load_path, grid.temperature_path)
 
 
@@ -208,8 +208,8 @@ def test_negative_zero_and_missing_cells_are_three_hatches(make_grid: MakeGrid) 
         "not measured", "negative: no logarithm", "zero within rounding: no logarithm",
     }  # fmt: skip
     frame = make_frame(holed.cells, holed.load_path, holed.temperature_path)
-    rules = Rules(hessian=250.0, resamples=20)
-    phases = label_phases(holed, rules, np.random.default_rng(0)).table
+    rules = Rules(hessian=250.0)
+    phases = label_phases(holed, rules).table
     ax = phase_map(new_axes(), phases, frame)
     assert [len(hatched(ax, style)) for style in (NEGATIVE, ZERO, MISSING)] == [1, 1, 1]
     legend = ax.get_legend()
@@ -318,13 +318,13 @@ def test_no_values_still_draw_axes_and_hatches(make_grid: MakeGrid) -> None:
 def test_phases_are_named_once_and_bordered(make_grid: MakeGrid) -> None:
     ax = drawn(make_grid())
     names = [text.get_text() for text in ax.texts if text.get_gid() == "phase-name"]
-    assert sorted(names) == ["I", "II", "III", "IV-A", "IV-B"]
+    assert sorted(names) == ["I", "II", "III", "IV-A", "IV-B", "not trained"]
     lines = [item for item in ax.collections if isinstance(item, LineCollection)]
-    assert {len(item.get_segments()) for item in lines} == {2, 10}  # IV-A/IV-B, dashed; the others
+    assert {len(item.get_segments()) for item in lines} == {2, 11}  # IV-A/IV-B, dashed; the others
 
 
 def test_the_phase_map_stipples_what_is_undetermined(make_grid: MakeGrid) -> None:
-    grid = make_grid(HOLES)
+    grid = make_grid(HOLES, mc_pairs="all")
     phases, frame = prepared(grid)
     table = phases.table.copy()
     table.loc[5, "phase"] = "undetermined"
@@ -475,7 +475,7 @@ def test_what_did_not_converge_has_a_colour_a_hatch_a_name_and_a_legend(
 ) -> None:
     grid = make_grid(HOLES)
     rules = rules_from({"not_converged": 0.3})
-    phases = label_phases(grid, rules, np.random.default_rng(0))
+    phases = label_phases(grid, rules)
     ax = phase_map(new_axes(), phases.table, prepared(grid)[1])
     stuck = int((phases.table["nearest"] == "NC").sum())
     assert len(hatched(ax, NOT_CONVERGED)) == stuck > 3

@@ -18,7 +18,7 @@ from phasegrid.importing import import_taxonomy
 from phasegrid.store import Store
 
 MakeGrid = Callable[..., Grid]
-RULES = Rules(resamples=20)
+RULES = Rules()
 
 LINES = [
     f"{w},{b},{metric},{s},,{value + 0.01 * s + w / 100}"

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from analysis.rules import TOLERANCE, check_thresholds, rules_from
+from analysis.report import parse_thresholds
+from analysis.rules import SIMILAR, TOLERANCE, check_thresholds, rules_from
 from phasegrid.errors import SweepError
 
 
@@ -38,6 +39,19 @@ def test_nc_can_be_asked_for_by_its_threshold() -> None:
 
 def test_translation_into_an_unknown_vocabulary_is_judged_by_divergence_alone() -> None:
     assert rules_from({}, "translation").not_converged == math.inf
+
+
+def test_a_threshold_can_be_asked_to_be_found() -> None:
+    assert parse_thresholds(["cka=otsu", "train_loss = 0.2"]) == {"cka": None, "train_loss": 0.2}
+    rules = rules_from({"cka": None, "train_loss": None, "mode_connectivity": None})
+    assert (rules.cka, rules.train_loss, rules.mode_connectivity) == (None, None, None)
+    assert rules_from({}).cka == SIMILAR
+
+
+@pytest.mark.parametrize("name", ["confidence", "not_converged"])
+def test_what_no_data_can_say_is_not_found(name: str) -> None:
+    with pytest.raises(SweepError, match=f"threshold {name}=otsu: only these can be found"):
+        check_thresholds({name: None})
 
 
 def test_two_kinds_of_connectivity_are_refused() -> None:
