@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from phasegrid import cost
 from phasegrid.jobs import Cell, MetricJob, Pack, Plan, Trial
-from phasegrid.layouts import Shape, lay_out, shaped
+from phasegrid.layouts import Shape, is_wanted, lay_out, shaped
 from phasegrid.makespan import simulate_makespan
 from phasegrid.plan import make_packs, metric_names
 
@@ -58,10 +58,10 @@ def forecast(
     def seconds(cell: Cell, job: Trial | MetricJob) -> float:
         return cost.predict_seconds(cell, job, corrections)
 
-    shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
-    packs = shaped(
-        make_packs(plan, stored, seconds, pack_size), shapes, plan, stored, seconds, pack_size
-    )
+    packs = make_packs(plan, stored, seconds, pack_size)
+    if is_wanted(packs):
+        shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
+        packs = shaped(packs, shapes, plan, stored, seconds, pack_size)
     return Forecast(
         corrections.device,
         kinds,

@@ -27,6 +27,11 @@ class Shape:
     cost_s: float
 
 
+def is_wanted(packs: Sequence[Pack]) -> bool:
+    """Say whether any of these packs depends on how it was laid out; measurements that train nothing do not."""
+    return any(_is_laid_out(pack) for pack in packs)
+
+
 def lay_out(
     plan: Plan, known: Sequence[Shape], cost: CostOf, workers: int, pack_size: int
 ) -> list[Shape]:

@@ -86,8 +86,9 @@ def run_sweep(
         _signals(stop),
         Watch(console, quiet, _name_in(plan), underway=underway) as watch,
     ):
-        shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
-        packs = layouts.shaped(packs, shapes, plan, stored, cost_of, pack_size)
+        if layouts.is_wanted(packs):
+            shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
+            packs = layouts.shaped(packs, shapes, plan, stored, cost_of, pack_size)
         if pilot is not None:
             packs = _of_cells(packs, pilot, plan)
         progress = Progress(packs, stored, sweep.run.retries)

@@ -10,6 +10,7 @@
     checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
+    meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `layouts`)
     meta/timings/<key>.json           how trainings of one kind run fastest on a device
     meta/code/<key>/<digest>.json     the source files of a plug-in (see `code_changes`)
     meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)

@@ -175,6 +175,29 @@ def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, how: str, moment
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def test_stacks_that_lost_driver_and_workers_go_on_elsewhere_bit_for_bit(tmp_path: Path) -> None:
+    """Laid out for two workers; then one of these dies, then the driver, and one worker alone does the rest."""
+    sweep, storage, whole = tmp_path / "stacks.yaml", tmp_path / "store", tmp_path / "whole"
+    text = SWEEP.replace("run: {pack_size: PACK_SIZE}\n", "").replace("[2, 4, 8]", "[8]")
+    rates = "[0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5]"
+    sweep.write_text(text.replace("[0.01, 0.1]", rates).replace("seeds: 2", "seeds: 3"))
+    assert run(sweep, whole, "--num-cpus", "2").returncode == 0
+    trials = Store.open(str(whole)).read_table("trials").to_pandas()
+    assert (trials["pack_size"] == 3).all()
+    assert set(trials["strategy"]) == {"fused"}
+    with running(sweep, storage, "--num-cpus", "2") as process:
+        wait_until("workers train", lambda: num_stored(storage) >= 3, process)
+        os.kill(min(workers_at_work(process.pid)), signal.SIGKILL)
+        wait_until("more trials are stored", lambda: num_stored(storage) >= 6, process)
+        process.kill()
+        process.wait(timeout=120)
+    assert num_stored(storage) < 24
+    again = run(sweep, storage, "--num-cpus", "1")
+    assert again.returncode == 0, again.stderr
+    assert_same_results(storage, whole)
+    assert_whole(storage)
+
+
 @contextmanager
 def two_nodes() -> Iterator[tuple[str, int, Callable[[], None]]]:
     """Raise a cluster of two nodes with one core each; give its address, the second node's process, and what removes that node."""
