@@ -447,8 +447,8 @@ def test_a_training_whose_snapshot_is_cut_begins_anew(
     from phasegrid import session
     from phasegrid.executors import Place
 
-    def often(*_: object) -> Place:
-        return Place(None, 1, "auto", snapshot_every_s=0.0)
+    def often(*args: Any, **options: Any) -> Place:
+        return Place(*args, **options, snapshot_every_s=0.0)
 
     monkeypatch.setattr(session, "Place", often)
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"
@@ -466,7 +466,7 @@ def test_a_training_whose_snapshot_is_cut_begins_anew(
         _cut(path)
     assert run_here(sweep, storage) == 0
     notes = store.read_table("failures")["exception"].to_pylist()
-    assert len(notes) == len(snapshots)
+    assert 0 < len(notes) <= len(snapshots)  # one is enough for a whole stack to begin anew
     assert all("the training begins anew" in note for note in notes)
     assert_same_results(storage, undisturbed)
     assert verify(store, deep=True) == []
