@@ -116,6 +116,22 @@ def read_layout(files: Files, sweep: str) -> list[Json]:
     return parts
 
 
+def layout_names(files: Files, sweep: str) -> list[str]:
+    """Return the files that hold a sweep's layout of packs, in order; one that is damaged too."""
+    names: list[str] = []
+    while files.exists(name := _layout_name(sweep, len(names))):
+        names.append(name)
+    return names
+
+
+def rename_layout(files: Files, old: str, new: str) -> None:
+    """Copy a sweep's layout of packs to another name, byte for byte, in place of one that a deleted sweep has left."""
+    for name in layout_names(files, new):
+        files.delete(name)
+    for part, name in enumerate(layout_names(files, old)):
+        files.create(_layout_name(new, part), files.read(name))
+
+
 def put_collected(files: Files, tables: Collection[str]) -> None:
     """Write which tables have rows that only their compacted copy holds."""
     data = json.dumps(sorted(tables)).encode()

@@ -1,6 +1,6 @@
 """Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more is `collecting`'s.
 
-A sweep is its plan, the measurements that it plans, and the figures that it asks for. The plan is written last and deleted last, so
+A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that it asks for. The plan is written last and deleted last, so
 that a sweep is whole or, after a crash, can be deleted or renamed again.
 """
 
@@ -40,8 +40,9 @@ def find_use(store: Store, sweep: str) -> SweepUse:
         trials = _only_of(store, "plans", sweep) & store.stored("trials")
         jobs = _only_of(store, "plan_jobs", sweep)
         measured = {key for m in store.metrics() for key in jobs & store.stored(f"metrics/{m}")}
+        layout = notes.layout_names(store.files, sweep)
         names = (notes.figures_name(sweep), *(shards.shard_name(t, sweep) for t in _TABLES))
-        there = tuple(name for name in names if store.files.exists(name))
+        there = (*layout, *(name for name in names if store.files.exists(name)))
     return SweepUse(sweep, there, len(trials), len(measured), tuple(_named_by(store, sweep)))
 
 
@@ -74,6 +75,8 @@ def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
     rows = store.read_plan(old).to_pylist()
     jobs = store.read_table("plan_jobs", keys=[old]).to_pylist()
     store.put_figures(new, store.read_figures(old))
+    with reported(f"renaming sweep {old} of {store.url}"):
+        notes.rename_layout(store.files, old, new)
     store.put_plan(new, rows, jobs)
     for sweep in use.named_by:
         of_sweep = new if sweep == old else sweep

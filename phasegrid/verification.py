@@ -288,12 +288,13 @@ def _check_temporary(files: Files) -> Iterator[Problem]:
 
 
 def _check_notes(store: Store) -> Iterator[Problem]:
-    """Check that the figures of sweeps and the records of submissions can be read."""
+    """Check that the figures and layouts of sweeps and the records of submissions can be read."""
     for name in store.sweeps():
-        try:
-            store.read_figures(name)
-        except StoreError as error:
-            yield Problem(f"sweep {name}", str(error))
+        for read in (store.read_figures, store.read_layout):
+            try:
+                read(name)
+            except StoreError as error:
+                yield Problem(f"sweep {name}", str(error))
     for submission in submissions.ids(store):
         try:
             submissions.read(store, submission)

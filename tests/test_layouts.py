@@ -14,6 +14,7 @@ from phasegrid.plan import all_keys, make_packs, make_plan
 from phasegrid.session import _kept_layout
 from phasegrid.store import Store
 from phasegrid.sweep import load_sweep
+from phasegrid.verification import verify
 
 SWEEP = """\
 schema: 1
@@ -152,3 +153,5 @@ def test_a_damaged_layout_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "store/meta/layouts/s/0.json").write_text("{")
     with pytest.raises(StoreError, match=r"layouts/s/0\.json is damaged .*; delete it"):
         store.read_layout("s")
+    store.put_plan("s", [{"cell": 0, "seed": 0, "key": "0" * 32}])
+    assert any("layouts/s/0.json is damaged" in str(problem) for problem in verify(store))
