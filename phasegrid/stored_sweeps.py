@@ -1,7 +1,7 @@
 """Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more is `collecting`'s.
 
-A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that it asks for. The plan is written last and deleted last, so
-that a sweep is whole or, after a crash, can be deleted or renamed again.
+A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that it asks for. The plan is written last
+and deleted last, so that a sweep is whole or, after a crash, can be deleted or renamed again.
 """
 
 from dataclasses import dataclass, replace
