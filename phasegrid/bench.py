@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -123,7 +123,7 @@ class Bench:
             with kept_settings(), nullcontext() if foreign else nothing_drawn(name, self.device):
                 result = compute(Models(self, keys), handed)
         finally:
-            faults += _restore_data(loaded, getattr(handed, "looked_at", False))
+            faults += _restore_data(loaded, getattr(handed, "looked_at", ()))
             for key in sorted(self._looked_at):
                 faults += self._restore_model(key)
         if faults and foreign:
@@ -217,8 +217,8 @@ def _loaded(part: Part, device: torch.device, shared_data: str | None) -> _Loade
     return _DATASETS[name]
 
 
-def _restore_data(loaded: _Loaded, looked_at: bool) -> list[str]:
-    """Forget a data set that is not as it was loaded, by torch's counters and, where it was `looked_at`, its checksums.
+def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
+    """Forget a data set that is not as it was loaded, by torch's counters and the checksums of the tensors that were `looked_at`.
 
     Return what has changed.
     """
@@ -229,8 +229,8 @@ def _restore_data(loaded: _Loaded, looked_at: bool) -> list[str]:
         if was != count
     ]
     if not changed and looked_at and loaded.sums is not None:
-        found = checksums(loaded.dataset)
-        changed = [tensor for tensor in TENSORS if found[tensor] != loaded.sums[tensor]]
+        found = checksums(loaded.dataset, looked_at)
+        changed = [tensor for tensor in sorted(found) if found[tensor] != loaded.sums[tensor]]
     if not changed:
         return []
     if loaded.sums is not None:

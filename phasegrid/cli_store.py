@@ -113,10 +113,10 @@ def rename(
     ] = False,
 ) -> None:
     """Give a sweep of the store another name. No result changes; change `name:` in its sweep file too."""
-    from phasegrid.stored_sweeps import find_use, rename_sweep
+    from phasegrid.stored_sweeps import check_rename, rename_sweep
 
     store = open_store(storage)
-    use = find_use(store, old) if dry_run else rename_sweep(store, old, new)
+    use = (check_rename if dry_run else rename_sweep)(store, old, new)
     for name in use.files:
         echo(f"  {name}")
     for other in use.named_by:

@@ -13,7 +13,14 @@ from typing import Any
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
 from phasegrid.packing import shape_packs
-from phasegrid.plan import CostOf, make_packs, measuring_packs, training_packs, trains_several
+from phasegrid.plan import (
+    CostOf,
+    is_laid_out,
+    make_packs,
+    measuring_packs,
+    training_packs,
+    trains_several,
+)
 
 VERSION = 1
 
@@ -29,7 +36,7 @@ class Shape:
 
 def is_wanted(packs: Sequence[Pack]) -> bool:
     """Say whether any of these packs depends on how it was laid out; measurements that train nothing do not."""
-    return any(_is_laid_out(pack) for pack in packs)
+    return any(is_laid_out(pack) for pack in packs)
 
 
 def lay_out(
@@ -40,7 +47,7 @@ def lay_out(
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
     packs = shape_packs(make_packs(plan, laid_out, cost, pack_size), workers, pack_size)
-    return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if _is_laid_out(pack)]
+    return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if is_laid_out(pack)]
 
 
 def shaped(
@@ -68,7 +75,10 @@ def shaped(
         for cell in {cell.index: cell for cell, _ in jobs}.values():
             mine = [job for c, job in jobs if c is cell and isinstance(job, MetricJob)]
             found += measuring_packs(cell, mine, stored, cost)
-    return found + [pack for pack in packs if not _is_laid_out(pack)]
+    found += [pack for pack in packs if not is_laid_out(pack)]
+    lost = {k for p in packs for k in p.job_keys()} - {k for p in found for k in p.job_keys()}
+    assert not lost, f"packs lost {len(lost)} jobs on the way into their shapes"
+    return found
 
 
 def as_record(shapes: Sequence[Shape]) -> Json:
@@ -124,7 +134,3 @@ def _places(plan: Plan) -> dict[str, tuple[Cell, Trial | MetricJob]]:
             if trains_several(job):
                 places.setdefault(job.key, (cell, job))
     return places
-
-
-def _is_laid_out(pack: Pack) -> bool:
-    return pack.kind == "train" or trains_several(pack.metric_jobs[0])

@@ -208,7 +208,7 @@ def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> st
         for twin in (now, then):
             with seeded_draws(0, example.device), torch.no_grad():
                 outputs.append(outputs_of(twin.train(training), example))
-        if not torch.equal(*outputs):
+        if not torch.allclose(outputs[0], outputs[1], rtol=0, atol=0, equal_nan=True):
             return others[0]
     return None
 

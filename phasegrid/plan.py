@@ -102,8 +102,8 @@ def make_packs(
 
     The trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, so are the
     heavy jobs of one metric that can do several together, and any other heavy job is a pack of its own. Small packs of
-    neighbouring cells whose trials are all stored already are joined up to `measure_s` predicted seconds. A key that two
-    cells share is packed once. What is stored is left out of packs, not out of their layouts.
+    neighbouring cells whose trials are all stored already are joined up to `measure_s` predicted seconds, but for those that are laid
+    out by cell (`is_laid_out`). A key that two cells share is packed once. What is stored is left out of packs, not out of their layouts.
     """
     seen: set[str] = set()
     packs: list[Pack] = []
@@ -118,7 +118,8 @@ def make_packs(
         seen.update(j.key for j in jobs)
         for pack in _measure_packs(cell, jobs, stored, cost):
             ready = all(key in stored for key in pack.needs)
-            (small if ready and pack.cost_s < measure_s else packs).append(pack)
+            joins = ready and pack.cost_s < measure_s and not is_laid_out(pack)
+            (small if joins else packs).append(pack)
     return packs + _join(small, measure_s)
 
 
@@ -177,6 +178,11 @@ def measuring_packs(
 def trains_several(job: MetricJob) -> bool:
     """Say whether a measurement is one that is laid out with the others of its metric and cell, as trainings are."""
     return job.heavy and job.together
+
+
+def is_laid_out(pack: Pack) -> bool:
+    """Say whether the jobs of a pack keep the company that they were laid out with: trainings, and measurements that train."""
+    return pack.kind == "train" or any(trains_several(job) for job in pack.metric_jobs)
 
 
 def _groups(

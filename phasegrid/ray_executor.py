@@ -437,6 +437,7 @@ def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Ou
             return do(pack, store, place, note_life, noted.note)
     except DeviceError as error:
         crashes.leave_word(folder, f"its GPU was lost: {error}\n{traceback.format_exc()}")
+        noted.forget()
         os._exit(1)  # no other pack may come to this process
     finally:
         noted.forget()

@@ -59,12 +59,12 @@ def delete_sweep(store: Store, use: SweepUse) -> None:
             store.files.delete(name)
 
 
-def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
-    """Give a sweep of a store another name, in its plan, its figures, those of other sweeps, and its submissions.
+def check_rename(store: Store, old: str, new: str) -> SweepUse:
+    """Return what is named by a sweep that is to get another name.
 
     Raises:
         SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under way.
-        StoreError: for a name that cannot be a sweep's, or when reading or writing fails.
+        StoreError: for a name that cannot be a sweep's, or when reading fails.
     """
     shards.checked_name(new, "sweep")
     use = find_use(store, old)
@@ -72,6 +72,16 @@ def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
         raise SweepError(
             f"renaming sweep {old}: {store.url} has a sweep {new!r}; choose another name, or delete that one first"
         )
+    return use
+
+
+def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
+    """Give a sweep of a store another name, in its plan, its figures, those of other sweeps, and its submissions.
+
+    Raises:
+        SweepError, StoreError: as `check_rename`, or when writing fails.
+    """
+    use = check_rename(store, old, new)
     rows = store.read_plan(old).to_pylist()
     jobs = store.read_table("plan_jobs", keys=[old]).to_pylist()
     store.put_figures(new, store.read_figures(old))

@@ -1,13 +1,12 @@
 """Did a metric write into what it was given? A metric may be anybody's code, and the next one is given the same networks and data.
 
 Networks are handed copies of data (`phasegrid.network_state`), so only metrics are watched. After each measurement the networks that it
-looked at are compared, value by value, with what was loaded. Data are compared by torch's counters of writes, and, where code
-that is not ours looked at them, by a checksum, which sees what no counter does (``.data``, NumPy views): together well under 2% of
-a measurement that does anything.
+looked at are compared, value by value, with what was loaded. Data are compared by torch's counters of writes, and those tensors that
+code which is not ours looked at by a checksum, which sees what no counter does (``.data``, NumPy views) and reads them once.
 """
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,26 +23,33 @@ CHUNK = 2**17
 
 
 class HandedData(Dataset):
-    """A data set as a foreign metric gets it: it knows whether its tensors were looked at.
+    """A data set as a foreign metric gets it: it knows which of its tensors were looked at.
 
     A subclass, because the metric must find a `Dataset`. Without it every measurement would be charged for a checksum.
     """
 
     __slots__ = ("looked_at",)
-    looked_at: bool
+    looked_at: set[str]
 
     def __getattribute__(self, name: str) -> object:
         """Return an attribute, and remember it where it is a tensor."""
         if name in TENSORS:
-            object.__setattr__(self, "looked_at", True)
+            self.looked_at.add(name)
         return super().__getattribute__(name)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, for which nobody looks at the tensors."""
+        inputs = super().__getattribute__("train_inputs")
+        assert isinstance(inputs, Tensor)
+        return tuple(inputs.shape[1:])
 
 
 def hand_out(data: Dataset) -> HandedData:
     """Return the same data set, not looked at yet."""
     fields = {name: getattr(data, name) for name in Dataset.__dataclass_fields__}
     handed = HandedData(**fields)
-    object.__setattr__(handed, "looked_at", False)
+    object.__setattr__(handed, "looked_at", set())
     return handed
 
 
@@ -53,9 +59,9 @@ def writes_to(data: Dataset) -> tuple[tuple[int, int], ...]:
     return tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
 
 
-def checksums(data: Dataset) -> dict[str, int]:
-    """Return a number for each tensor that changes with any entry of it, and with their order."""
-    return {name: _checksum(getattr(data, name)) for name in TENSORS}
+def checksums(data: Dataset, names: Collection[str] = TENSORS) -> dict[str, int]:
+    """Return a number for each of some tensors that changes with any entry of it, and with their order."""
+    return {name: _checksum(getattr(data, name)) for name in names}
 
 
 def _checksum(tensor: Tensor) -> int:

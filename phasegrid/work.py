@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -298,10 +298,12 @@ def _measure(
     trials = {trial.key: trial for trial in pack.trials}
     bench = Bench(store, device, trials, place)
     missing = {job.key for job in todo}
+    resolved = cache(resolve_metric)  # an entry point is looked for in all that is installed
     for group in _groups(pack, todo):
         if should_stop():
             raise Stopped
-        outcomes.extend(_measure_group(pack, store, bench, group, missing, should_stop))
+        metric = resolved(group[0].metric.name)
+        outcomes.extend(_measure_group(pack, store, bench, metric, group, missing, should_stop))
     return outcomes
 
 
@@ -326,15 +328,20 @@ def _measure_group(
     pack: Pack,
     store: Store,
     bench: Bench,
+    metric: Metric,
     jobs: Sequence[MetricJob],
     missing: set[str],
     should_stop: ShouldStop,
 ) -> list[Outcome]:
     """Do those jobs of a group that are missing; a stored one is computed beside them only where it shapes the computation."""
-    metric = resolve_metric(jobs[0].metric.name)
     outcomes, sound = [], []
     for job in jobs:
-        diverged = [key for key in job.trials if bench.diverged(key)]
+        try:
+            diverged = [key for key in job.trials if bench.diverged(key)]
+        except StoreError as error:
+            _raise_if_of_no_job(error)
+            outcomes += [_failed(store, pack, job.key, error)] if job.key in missing else []
+            continue
         if not diverged:
             sound.append(job)
         elif job.key in missing:
@@ -383,7 +390,8 @@ def _measure_many(
                 **arguments_of(jobs[0], metric),
             ),
         )
-    except Exception:
+    except Exception as error:
+        _raise_if_of_no_job(error)
         return None
     if tables is None:
         return None

@@ -155,3 +155,21 @@ def test_a_damaged_layout_is_named_with_what_to_do(tmp_path: Path) -> None:
         store.read_layout("s")
     store.put_plan("s", [{"cell": 0, "seed": 0, "key": "0" * 32}])
     assert any("layouts/s/0.json is damaged" in str(problem) for problem in verify(store))
+
+
+@pytest.mark.parametrize(
+    "metrics", ["[{connectivity: {pairs: all}}, distance]", "[distance, connectivity]"]
+)
+def test_small_measurements_beside_laid_out_ones_are_not_lost(
+    plan_of: MakePlan, metrics: str
+) -> None:
+    plan = plan_of(f"metrics={metrics}")
+    trained = {trial.key for cell in plan.cells for trial in cell.trials}
+    packs = make_packs(plan, trained, lambda _cell, _job: 0.01)
+    shapes = lay_out(plan, (), lambda _cell, _job: 0.01, 1, 32)
+    done = [
+        key
+        for pack in shaped(packs, shapes, plan, trained, one_second, 32)
+        for key in pack.job_keys()
+    ]
+    assert sorted(done) == sorted(all_keys(plan) - trained)

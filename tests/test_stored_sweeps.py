@@ -180,6 +180,7 @@ def test_the_command_renames_at_once_and_says_what_else_to_change(store: Store) 
         (("delete", "three", "--yes"), SweepError, "has no sweep 'three'; sweeps: one, two"),
         (("rename", "three", "x"), SweepError, "has no sweep 'three'"),
         (("rename", "one", "two"), SweepError, "has a sweep 'two'"),
+        (("rename", "one", "two", "--dry-run"), SweepError, "has a sweep 'two'"),
         (("rename", "one", "one"), SweepError, "has a sweep 'one'"),
         (("rename", "one", "../x"), StoreError, "cannot name a file"),
     ],

@@ -209,9 +209,10 @@ def test_data_that_were_not_looked_at_cost_no_checksum() -> None:
     data = bench.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
     handed = hand_out(data)
     assert handed.num_classes == 10
+    assert handed.input_shape == data.input_shape
     assert not handed.looked_at
     assert handed.train_inputs is data.train_inputs
-    assert handed.looked_at
+    assert handed.looked_at == {"train_inputs"}
 
 
 def test_settings_of_the_process_are_restored_after_an_error() -> None:
