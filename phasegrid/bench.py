@@ -62,6 +62,7 @@ class Bench:
         self.store, self.device, self.trials = store, device, trials
         self.place = place
         self._models: dict[str, tuple[nn.Module, Seal]] = {}
+        self._data_keys: dict[int, str] = {}  # of the data sets of `trials`, which keep them alive
         self._looked_at: set[str] = set()
         self._outcomes: dict[str, str] = {}
 
@@ -75,7 +76,14 @@ class Bench:
         return self._outcomes[key] == "diverged"
 
     def data(self, key: str) -> Dataset:
-        return dataset_of(self.trials[key].dataset, self.device, self.place.shared_data)
+        return self._loaded_data(key).dataset
+
+    def _loaded_data(self, key: str) -> "_Loaded":
+        part = self.trials[key].dataset
+        if id(part) not in self._data_keys:
+            self._data_keys[id(part)] = _data_key(part)
+        data_key = self._data_keys[id(part)]
+        return _loaded(part, data_key, self.device, self.place.shared_data)
 
     def model(self, key: str) -> nn.Module:
         if key not in self._models:
@@ -112,7 +120,7 @@ class Bench:
         """
         name = job.metric.name
         foreign = name not in METRICS
-        loaded = _loaded(self.trials[keys[0]].dataset, self.device, self.place.shared_data)
+        loaded = self._loaded_data(keys[0])
         handed = hand_out(loaded.dataset) if foreign else loaded.dataset
         if foreign and loaded.sums is None:
             loaded.sums = checksums(loaded.dataset)
@@ -199,11 +207,15 @@ _MAX_DATASETS = 4
 
 def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
     """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are kept on the device."""
-    return _loaded(part, device, shared_data).dataset
+    return _loaded(part, _data_key(part), device, shared_data).dataset
 
 
-def _loaded(part: Part, device: torch.device, shared_data: str | None) -> _Loaded:
-    name = content_key("dataset", 1, [part.spec(), part.locators]), str(device)
+def _data_key(part: Part) -> str:
+    return content_key("dataset", 1, [part.spec(), part.locators])
+
+
+def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None) -> _Loaded:
+    name = key, str(device)
     if name not in _DATASETS:
         while len(_DATASETS) >= _MAX_DATASETS:
             del _DATASETS[next(iter(_DATASETS))]

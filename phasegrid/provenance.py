@@ -11,6 +11,7 @@ from pathlib import Path
 from phasegrid import __version__
 from phasegrid.user_code import USER_COMMIT_FILE
 
+OWN_CHECKOUT = Path(__file__).resolve().parent.parent
 COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere without its .git
 
 
@@ -24,7 +25,7 @@ def provenance(
     sent here (`commit_record`), None where it is installed without one. They are looked up once per process: an edit after that
     is not seen, nor imported.
     """
-    commit, dirty = _checkout(Path(__file__).resolve().parent.parent)
+    commit, dirty = _checkout(OWN_CHECKOUT)
     return {
         "device": device,
         "host": platform.node() or None,
