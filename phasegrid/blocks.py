@@ -45,12 +45,6 @@ class Blocks:
         """Return a vector (length,) of zeros, of the dtype and on the device of `like`."""
         return like.new_zeros(self.length)
 
-    def gaps(self, like: Tensor) -> list[Tensor]:
-        """Return the zeros that follow each tensor in a vector, as `like`."""
-        starts = (*self.starts[1:], self.length)
-        places = zip(self.starts, self.sizes, starts, strict=True)
-        return [like.new_zeros(after - start - size) for start, size, after in places]
-
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return a new vector (length,) that holds copies of `tensors`."""
         vector = self.zeros(tensors[0])
@@ -63,9 +57,33 @@ class Blocks:
         places = zip(self.starts, self.sizes, self.shapes, strict=True)
         return [vector[start : start + size].view(shape) for start, size, shape in places]
 
-    def spread(self, vector: Tensor) -> list[Tensor]:
-        """Return the tensors that lie one after another without gaps in `vector` (P,), as aligned copies."""
-        return self.views(self.join(torch.split(vector, self.sizes)))
+
+class Filled:
+    """A vector with gaps that is filled from, and read as, one without, in one operation each.
+
+    `vector` (length,) holds the tensors, `views` are they.
+    """
+
+    vector: Tensor
+    views: list[Tensor]
+
+    def __init__(self, blocks: Blocks, like: Tensor) -> None:
+        self.vector = blocks.zeros(like)
+        self.views = blocks.views(self.vector)
+        self._sizes = blocks.sizes
+        ends = (*blocks.starts[1:], blocks.length)
+        places = zip(blocks.starts, self._sizes, ends, strict=True)
+        self._gaps = [like.new_zeros(end - start - size) for start, size, end in places]
+
+    def fill(self, flat: Tensor) -> None:
+        """Copy the tensors from `flat` (P,), where they lie one after another without gaps; it is cast to their dtype."""
+        pieces = torch.split(flat.to(self.vector), self._sizes)
+        laid = [part for pair in zip(pieces, self._gaps, strict=True) for part in pair]
+        torch.cat(laid, out=self.vector)
+
+    def read(self) -> Tensor:
+        """Return a copy (P,) without gaps."""
+        return torch.cat([view.view(-1) for view in self.views])
 
 
 def _padded(size: int) -> int:

@@ -24,7 +24,9 @@ IN_FLIGHT = 2
 SECOND_ORDER = 7
 """What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was measured (ResNet18 width 8)."""
 
-EVALUATED = 1000  # examples in a batch of an evaluation
+EVALUATED = (
+    1000  # examples in a batch of an evaluation: `weights.MOST`, which would bring torch along
+)
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Parts of a GPU that a pack may be given: at most eight processes on one."""
 

@@ -28,7 +28,7 @@ from phasegrid.executors import Ending, Place
 from phasegrid.failures import failure_of_pack
 from phasegrid.head_watch import HeadWatch, dead
 from phasegrid.jobs import Outcome, Pack, Part
-from phasegrid.ray_start import is_our_own
+from phasegrid.ray_start import first_line, is_our_own
 from phasegrid.ray_start import start_ray as start_ray
 from phasegrid.ray_start import stop_ray as stop_ray
 from phasegrid.store import Store
@@ -83,7 +83,7 @@ def _reports(
                 try:
                     sight = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    sight = probing.Sight(_first_line(error))
+                    sight = probing.Sight(first_line(error))
             yield probing.read_answer(question, nodes[reference], sight, asked_at, now)
         if not ready:
             return
@@ -154,7 +154,7 @@ def _ray_works() -> Iterator[None]:
     except (PhasegridError, ray.exceptions.RayTaskError):
         raise
     except Exception as error:
-        raise ClusterError(f"running on Ray: {redact(_first_line(error))}") from error
+        raise ClusterError(f"running on Ray: {redact(first_line(error))}") from error
 
 
 def _watch() -> HeadWatch:
@@ -396,10 +396,6 @@ def on_device(place: Place, assigned: str | None) -> Place:
     if assigned is None:
         return replace(place, device="cpu") if place.device is None else place
     return replace(place, device=assigned) if place.device in (None, "cuda") else place
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 _STORES: dict[str, Store] = {}

@@ -75,7 +75,7 @@ def start_ray(
     doing = f"joining Ray at {address}" + (f" (from {given_by})" if given_by else "")
     _refuse_address(address, doing)
     _ray = _Ray(None)
-    with _reported(doing, address):
+    with _reported(doing):
         _join(_ray, address, given_by, doing, say)
 
 
@@ -234,7 +234,7 @@ def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
         except TimeoutError:
             why, cause = f"it is not up within {START_S:.0f} s", None
         except Exception as error:
-            why, cause = redact(_first_line(error)), error
+            why, cause = redact(first_line(error)), error
         ours.clear()
         if last or ends - time.monotonic() < AGAIN_S:
             raise ClusterError(f"{doing}: {why}; {advice}") from cause
@@ -324,15 +324,15 @@ def _resolved(address: str) -> str:
 
 
 @contextmanager
-def _reported(doing: str, address: str) -> Iterator[None]:
+def _reported(doing: str) -> Iterator[None]:
     """Turn whatever is raised into a `ClusterError` that says what was being done."""
     try:
         yield
     except Exception as error:
-        raise ClusterError(f"{doing}: {_why_not_joined(error, address)}") from error
+        raise ClusterError(f"{doing}: {_why_not_joined(error)}") from error
 
 
-def _why_not_joined(error: BaseException, address: str) -> str:
+def _why_not_joined(error: BaseException) -> str:
     """Say why Ray could not be joined: of a wrong token it says only that there is no connection."""
     if isinstance(error, ClusterError):
         return str(error)
@@ -341,8 +341,7 @@ def _why_not_joined(error: BaseException, address: str) -> str:
         if isinstance(cause, ray.exceptions.AuthenticationError):
             return f"the cluster refuses us: {how_to_set()}"
         cause = cause.__cause__ or cause.__context__
-    del address
-    return f"{redact(_first_line(error))} (if it asks for a token: {how_to_set()})"
+    return f"{redact(first_line(error))} (if it asks for a token: {how_to_set()})"
 
 
 def _keep_one_token() -> None:
@@ -369,5 +368,6 @@ def _keep_one_token() -> None:
         new.unlink()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its name if it says nothing: Ray's go on for pages."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

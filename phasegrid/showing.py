@@ -45,7 +45,9 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     if as_json:
         record = _plan_record(sweep, plan, tallies, found, stale)
         return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
-    lines = [_plan_table(sweep, plan, tallies, found), _forecast_line(found)]
+    lines = [_plan_table(sweep, plan, tallies, found)]
+    if found.num_packs or not changes:
+        lines.append(_forecast_line(found))
     if changes:
         lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
     if stale:

@@ -21,7 +21,7 @@ from phasegrid.datasets.tokenizing import END, PADDING, START, detokenize, words
 from phasegrid.errors import MetricError
 from phasegrid.metrics.declared_text import BleuArgs
 from phasegrid.network_state import evaluating
-from phasegrid.weights import evaluation_batch
+from phasegrid.weights import FEWEST, MOST
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -78,7 +78,7 @@ def translate(
     Raises:
         MetricError: as `greedy_decode`.
     """
-    size = batch_size or evaluation_batch(source.device)
+    size = batch_size or (FEWEST if source.device.type == "cpu" else MOST)
     lengths = (source != PADDING).sum(dim=1)
     translations = source.new_full((len(source), max_length), PADDING)
     with evaluating(module):

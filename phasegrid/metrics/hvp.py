@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
 
-from phasegrid.blocks import Blocks
+from phasegrid.blocks import Blocks, Filled
 from phasegrid.errors import MetricError
 from phasegrid.image_layouts import working_layouts
 from phasegrid.losses import num_scored, scored, summed_loss, trimmed
@@ -87,8 +87,10 @@ class HessianOperator:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise MetricError(f"Hessian: {type(module).__name__} has no trainable parameter")
-        self._blocks = Blocks.of(p.shape for p in self.parameters)
-        self.size = sum(self._blocks.sizes)
+        blocks = Blocks.of(p.shape for p in self.parameters)
+        self.size = sum(blocks.sizes)
+        # A convolution's second derivative runs on the pieces of a vector as kernels.
+        self._pieces = Filled(blocks, self.parameters[0].detach())
         self.num_products = 0
         inputs, labels = _sort_sentences(inputs, labels)
         self._inputs, self._labels, self._network = inputs, labels, module
@@ -104,8 +106,8 @@ class HessianOperator:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (P,)."""
         self.num_products += 1
-        # A convolution's second derivative runs on them as kernels.
-        parts = self._blocks.spread(vector)
+        self._pieces.fill(vector)
+        parts = self._pieces.views
         if self.method == "differences":
             return self._difference(vector, parts)
         if self._kept is not None:

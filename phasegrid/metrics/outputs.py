@@ -14,7 +14,7 @@ LOGIT_BYTES = 64 * 2**20  # what the logits of a batch of sentence pairs may tak
 
 def predict(module: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
     """Return the outputs (N, ...) of `module` in eval mode on `inputs` (N, ...); modes and buffers are restored."""
-    size = batch_size or evaluation_batch(inputs.device)
+    size = batch_size or evaluation_batch(inputs)
     with evaluating(module):
         return torch.cat([outputs_of(module, batch) for batch in torch.split(inputs, size)])
 

@@ -7,7 +7,7 @@ saved: 2.1 times as fast as a state dict loaded for every point and all images a
 of 128; the convolution kernels, 85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
 
 Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place, centre, row, point, directions), the folded
-weights, and the activations of one batch: `weights.CPU_BATCH` images on a CPU, `weights.GPU_BATCH` on a GPU, for BatchNorm refreshed
+weights, and the activations of one batch: `weights.evaluation_batch` examples, for BatchNorm refreshed
 up to 500 at once. Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
@@ -103,7 +103,7 @@ def make_examples(
     Sentence pairs are batched by length and trimmed, so that the logits of a batch take at most `outputs.LOGIT_BYTES`.
     """
     if vocabulary is None:
-        size = evaluation_batch(inputs.device)
+        size = evaluation_batch(inputs)
         turned = torch.split(network.lay_out(inputs), size)
         pairs = zip(turned, torch.split(labels, size), strict=True)
         return Examples(tuple(pairs), len(labels))

@@ -367,7 +367,7 @@ def test_the_same_examples_serve_every_trial() -> None:
 def test_batches_do_not_change_a_slice(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = seeded(Residual), image_data()
     whole = measure(module, data)
-    monkeypatch.setattr("phasegrid.weights.CPU_BATCH", batch)
+    monkeypatch.setattr("phasegrid.metrics.slice_evaluation.evaluation_batch", lambda _: batch)
     np.testing.assert_allclose(measure(module, data)["train_loss"], whole["train_loss"], rtol=1e-12)
 
 

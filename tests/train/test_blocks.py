@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from train_support import CLASSES, make_data, make_trial
 
 from phasegrid import blocks
-from phasegrid.blocks import ALIGNMENT, Blocks
+from phasegrid.blocks import ALIGNMENT, Blocks, Filled
 from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
 from phasegrid.metrics import connectivity, hessian, simplex
@@ -155,14 +155,16 @@ def test_what_leaves_a_flat_vector_has_no_gaps() -> None:
     assert live.differentiate(live.forward(inputs).sum((1, 2)), 1.0).shape == (2, len(own))
 
 
-def test_tensors_spread_into_blocks_are_those_of_the_vector() -> None:
+def test_what_is_filled_from_a_vector_reads_as_it_and_keeps_its_gaps_zero() -> None:
     places = Blocks.of([(3, 30), (), (2, 1)])
     assert places.starts == (0, 128, 192)
-    vector = torch.arange(93.0)
-    tensors = places.spread(vector)
-    assert [tuple(tensor.shape) for tensor in tensors] == [(3, 30), (), (2, 1)]
-    assert torch.equal(torch.cat([tensor.flatten() for tensor in tensors]), vector)
-    assert [tensor.storage_offset() for tensor in tensors] == [0, 128, 192]
+    filled = Filled(places, torch.zeros(1))
+    for vector in (torch.arange(93.0), torch.arange(93.0, dtype=torch.float64) - 5):
+        filled.fill(vector)
+        assert [tuple(view.shape) for view in filled.views] == [(3, 30), (), (2, 1)]
+        assert torch.equal(filled.read(), vector.float())
+        assert [view.storage_offset() for view in filled.views] == [0, 128, 192]
+        assert float(filled.vector.sum()) == float(vector.sum())
 
 
 @pytest.mark.gpu

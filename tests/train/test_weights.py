@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from phasegrid import memory
 from phasegrid import weights as tools
 
 
@@ -203,3 +204,17 @@ def test_batches_that_do_not_fit_are_halved() -> None:
 def test_evaluating_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="empty set"):
         tools.evaluate(nn.Linear(3, 2), torch.ones(0, 3), torch.ones(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"),
+    [((3, 32, 32), 128), ((3, 64, 64), 128), ((1, 28, 28), 501), ((1, 8, 8), 1000), ((8,), 1000), ((0,), 1000)],
+)  # fmt: skip
+def test_a_cpu_evaluates_as_many_examples_at_a_time_as_its_cache_holds(
+    shape: tuple[int, ...], batch: int
+) -> None:
+    assert tools.evaluation_batch(torch.zeros(2, *shape)) == batch
+
+
+def test_planning_knows_the_largest_batch_of_an_evaluation() -> None:
+    assert memory.EVALUATED == tools.MOST
