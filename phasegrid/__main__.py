@@ -1,6 +1,6 @@
 """``python -m phasegrid``."""
 
-from phasegrid.cli import main
+from phasegrid.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,7 @@ class Tokens:
 
     An example is an integer array (2, L): the source sentence, and what the decoder is given (the target sentence after a
     start token), both padded with 0 to `length` = L. Its labels (L,) are the target sentence with an end token, `IGNORE` of
-    `phasegrid.losses` where it is padded. The vocabularies are sizes, special tokens included; `target_vocabulary` is the
+    `phasegrid.tasks.losses` where it is padded. The vocabularies are sizes, special tokens included; `target_vocabulary` is the
     number of classes.
     """
 
@@ -151,5 +151,23 @@ def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
     return function
 
 
-def _default(spec: Any) -> object:
+def later_defaults(args_type: type) -> dict[str, Json]:
+    """Return the arguments that `make_part` leaves out of a part's args at their default, at that default."""
+    return {spec.name: _default(spec) for spec in fields(args_type) if spec.metadata.get("later")}
+
+
+def _default(spec: Any) -> Any:
     return spec.default_factory() if spec.default is MISSING else spec.default
+
+
+@dataclass(frozen=True, slots=True)
+class FigureRequest:
+    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are written."""
+
+    kind: str
+    args: Mapping[str, Json]
+
+    @property
+    def name(self) -> str:
+        """The stem of the file it becomes."""
+        return str(self.args["name"])

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load, save
 from store_support import bare, full, make_store, put, rows_without_checksum
 
-from phasegrid import showing
-from phasegrid.damage import find_damage
+from phasegrid.cli import render
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store.repair import find_damage
+from phasegrid.store.store import Store
 
 A, M = text_key("a"), text_key("m")
 MOST_BYTES = 16 << 30  # of addresses: an absurd size must not become an allocation
@@ -89,7 +89,7 @@ def _look(store: Store, path: Path, before: list[Any], of_before: bool) -> str:
     now = _numbers(store)
     named = str(path) in "\n".join(map(str, verify(store, deep=True)))
     damage = find_damage(store, deep=True)
-    showing.status_text(store, None, as_json=True)
+    render.status_text(store, None, as_json=True)
     errors = [value for value in now if isinstance(value, StoreError)]
     if of_before:
         return "read" if not errors else "refused"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from phasegrid.declare import Column
 from phasegrid.jobs import text_key
-from phasegrid.schemas import FAILURES, HISTORIES, PLAN_JOBS, PLANS, TRIALS, metric_schema
-from phasegrid.store import Store
+from phasegrid.store.schemas import FAILURES, HISTORIES, PLAN_JOBS, PLANS, TRIALS, metric_schema
+from phasegrid.store.store import Store
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from phasegrid.allocating import KEEP_BYTES, _library, give_back
+from phasegrid.run.worker.malloc import KEEP_BYTES, _library, give_back
 
 ON_GLIBC = _library() is not None and sys.platform == "linux"
 SCRIPT = """
 import resource
 import torch
-from phasegrid.allocating import give_back, keep_freed_memory
+from phasegrid.run.worker.malloc import give_back, keep_freed_memory
 
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from phasegrid import broken_devices
-from phasegrid.broken_devices import raise_if_broken
 from phasegrid.errors import DeviceError, MetricError, exit_code
+from phasegrid.run.worker import broken_devices
+from phasegrid.run.worker.broken_devices import raise_if_broken
 
 STICKY = [
     "CUDA error: misaligned address\nCUDA kernel errors might be asynchronously reported",

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import phasegrid
-from phasegrid import bundling
-from phasegrid.bundling import Bundle, make_bundle
+from phasegrid import load_sweep
 from phasegrid.errors import SweepError
-from phasegrid.sweep import load_sweep
+from phasegrid.submit import bundle as bundling
+from phasegrid.submit.bundle import Bundle, make_bundle
 from tests.test_remote import BASE, PLUGIN, SWEEP, TOKEN, write_small
 
 REPOSITORY = Path(phasegrid.__file__).parent.parent
@@ -168,7 +168,7 @@ def test_bundled_code_knows_the_commit_that_it_was_of(tmp_path: Path, dirty: boo
             file.write("# edited\n")
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     unpack(bundle(sweep, code=checkout), tmp_path / "there")
-    ask = "import json; from phasegrid.provenance import provenance; print(json.dumps(provenance('cpu')))"
+    ask = "import json; from phasegrid.store.provenance import provenance; print(json.dumps(provenance('cpu')))"
     there = subprocess.run(
         [sys.executable, "-c", ask], cwd=tmp_path / "there", env={**os.environ, "PYTHONPATH": "."},
         capture_output=True, text=True, check=True,
@@ -191,7 +191,7 @@ def test_what_the_cluster_must_have_is_said(tmp_path: Path) -> None:
     notes = bundle(sweep, "dataset={name: cifar10, root: data}", "model={name: resnet18}").notes
     assert len(notes) == 1
     assert "cifar10: root data is a relative path" in notes[0]
-    named = "metrics=[{'phasegrid.metrics.declared_points:ACCURACY': {}}]"
+    named = "metrics=[{'phasegrid.metrics.accuracy:ACCURACY': {}}]"
     assert bundle(sweep).notes == ()
     (note,) = bundle(sweep, named).notes
-    assert note.startswith("phasegrid.metrics.declared_points:ACCURACY must be importable")
+    assert note.startswith("phasegrid.metrics.accuracy:ACCURACY must be importable")

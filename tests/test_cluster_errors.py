@@ -14,12 +14,14 @@ from urllib.error import URLError
 
 import pytest
 
-from phasegrid import cli_remote, remote, submissions
-from phasegrid.bundling import Bundle
+from phasegrid.cli import remote as cli_remote
 from phasegrid.errors import ClusterError, SweepError
-from phasegrid.remote import Cluster, check_address, checked_storage, exit_code_of
-from phasegrid.store import Store
-from phasegrid.submissions import Job
+from phasegrid.store import submissions
+from phasegrid.store.store import Store
+from phasegrid.store.submissions import Job
+from phasegrid.submit import ray_jobs
+from phasegrid.submit.bundle import Bundle
+from phasegrid.submit.ray_jobs import Cluster, check_address, checked_storage, exit_code_of
 from tests.test_session import SWEEP
 from tests.test_submissions import ID, RUNNING, TOKEN, invoke
 
@@ -127,25 +129,25 @@ def test_nothing_listening_says_what_to_check() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     with pytest.raises(ClusterError, match=r"nothing answers there.*phasegrid\[cluster\]"):
-        remote.connect(f"http://127.0.0.1:{port}")
+        ray_jobs.connect(f"http://127.0.0.1:{port}")
 
 
 def test_a_cluster_that_stays_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "ANSWER_S", 0.2)
+    monkeypatch.setattr(ray_jobs, "ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
         port = silent.getsockname()[1]
         with pytest.raises(ClusterError, match=r"no answer within .*ssh -L 8265"):
-            remote.connect(f"http://127.0.0.1:{port}")
+            ray_jobs.connect(f"http://127.0.0.1:{port}")
 
 
 def test_a_network_that_drops_everything_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def dropped(*_: object, timeout: float) -> None:
-        assert timeout == remote.ANSWER_S
+        assert timeout == ray_jobs.ANSWER_S
         raise URLError(TimeoutError("timed out"))
 
-    monkeypatch.setattr(remote, "urlopen", dropped)
+    monkeypatch.setattr(ray_jobs, "urlopen", dropped)
     with pytest.raises(ClusterError, match=r"http://head:8265: no answer within 20 s"):
-        remote.connect("http://head:8265")
+        ray_jobs.connect("http://head:8265")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -155,7 +157,7 @@ def test_a_refused_token_says_which_variables_to_set(
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     server.status, server.body = status, f"no: {TOKEN}".encode()
     with pytest.raises(ClusterError, match=r"RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN_PATH") as caught:
-        remote.connect(address_of(server))
+        ray_jobs.connect(address_of(server))
     assert TOKEN not in str(caught.value)
 
 
@@ -164,13 +166,13 @@ def test_a_client_without_its_packages_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("ray.dashboard.modules.job.sdk.requests", None)
     with pytest.raises(ClusterError, match=r"pip install 'phasegrid\[cluster\]'"):
-        remote.connect("http://127.0.0.1:9")
+        ray_jobs.connect("http://127.0.0.1:9")
 
 
 def test_a_server_without_jobs_is_named(server: Any) -> None:
     server.status = 404
     with pytest.raises(ClusterError, match=r"reaching the cluster at .*404"):
-        remote.connect(address_of(server))
+        ray_jobs.connect(address_of(server))
 
 
 def test_the_address_that_is_given_wins_over_the_environment(
@@ -178,15 +180,15 @@ def test_the_address_that_is_given_wins_over_the_environment(
 ) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    cluster = remote.connect(address_of(server))
+    cluster = ray_jobs.connect(address_of(server))
     assert cluster.client.get_address() == address_of(server)
     assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:9"
 
 
 def test_a_traceback_of_the_server_becomes_one_line(server: Any) -> None:
-    cluster = remote.connect(address_of(server))
+    cluster = ray_jobs.connect(address_of(server))
     server.status, server.body = 500, b"Traceback:\n  File x\nValueError: id is taken\n"
-    request = remote.Request(ID, ("true",), Bundle("s.yaml", b"PK", (), 0))
+    request = ray_jobs.Request(ID, ("true",), Bundle("s.yaml", b"PK", (), 0))
     for ask in (cluster.jobs, lambda: cluster.log(ID), lambda: cluster.stop(ID), lambda: cluster.submit(request)):  # fmt: skip
         with pytest.raises(ClusterError, match="500") as caught:
             ask()
@@ -195,7 +197,7 @@ def test_a_traceback_of_the_server_becomes_one_line(server: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray's client, newest aiohttp
 def test_a_log_that_cannot_be_followed_is_a_cluster_error(server: Any) -> None:
-    cluster = remote.connect(address_of(server))
+    cluster = ray_jobs.connect(address_of(server))
     server.status = 500
     with pytest.raises(ClusterError, match="following the log of"):
         cluster.follow(ID, print)
@@ -257,7 +259,7 @@ def test_a_cluster_that_stops_answering_is_waited_for_and_then_given_up_with_adv
     with pytest.raises(ClusterError, match=r"http://head has not answered for 30 s") as caught:
         cluster.wait(ID, poll_s=0, clock=lambda: float(next(now)))
     assert "HTTPConnectionPool" not in str(caught.value)
-    monkeypatch.setattr(remote, "GONE_AFTER_S", 0.0)
+    monkeypatch.setattr(ray_jobs, "GONE_AFTER_S", 0.0)
     with pytest.raises(ClusterError, match=f"`phasegrid status {ID} --storage .*submit the sweep"):
         cli_remote._wait(Cluster("http://head", Moody([])), ID, str(tmp_path))
 
@@ -284,7 +286,7 @@ class Starting(Client):
         return [info("PENDING")] if self.taken else []
 
 
-REQUEST = remote.Request(ID, ("true",), Bundle("s.yaml", b"PK", (), 0))
+REQUEST = ray_jobs.Request(ID, ("true",), Bundle("s.yaml", b"PK", (), 0))
 
 
 def test_a_head_that_is_not_ready_is_tried_again_and_that_is_said() -> None:
@@ -294,7 +296,7 @@ def test_a_head_that_is_not_ready_is_tried_again_and_that_is_said() -> None:
         not_ready("Service Unavailable", 503),
     )
     said: list[str] = []
-    remote.when_ready(
+    ray_jobs.when_ready(
         lambda: Cluster("http://head", client).submit(REQUEST), said.append, pause_s=0
     )
     assert client.submitted["submission_id"] == ID
@@ -310,14 +312,14 @@ def test_a_head_that_is_not_ready_is_tried_again_and_that_is_said() -> None:
 def test_what_will_not_pass_is_told_at_once(error: Exception) -> None:
     client = Starting(error)
     with pytest.raises(ClusterError):
-        remote.when_ready(lambda: Cluster("http://head", client).submit(REQUEST), pytest.fail)
+        ray_jobs.when_ready(lambda: Cluster("http://head", client).submit(REQUEST), pytest.fail)
 
 
 def test_a_head_that_never_is_ready_is_given_up() -> None:
     client = Starting(*[not_ready("No available agent")] * 100)
     now = iter(range(0, 10_000, 10))
     with pytest.raises(ClusterError, match="No available agent"):
-        remote.when_ready(
+        ray_jobs.when_ready(
             lambda: Cluster("http://head", client).submit(REQUEST),
             str,
             pause_s=0,
@@ -346,7 +348,7 @@ def test_a_log_of_which_nothing_comes_ends_with_its_cluster(
             yield "so far"
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(remote, "GONE_AFTER_S", 0.01)
+    monkeypatch.setattr(ray_jobs, "GONE_AFTER_S", 0.01)
     said: list[str] = []
     with pytest.raises(ClusterError, match="nothing answers there"):
         Cluster("http://head", Silent([info("RUNNING")], [])).follow(ID, said.append)
@@ -383,8 +385,8 @@ def test_a_signal_that_killed_the_driver_becomes_a_shells_exit_code() -> None:
     ],
 )
 def test_a_driver_that_could_not_start_is_explained(job: Job, says: str) -> None:
-    assert says in (remote.hint(job) or "")
-    assert remote.hint(Job(ID, "FAILED", 1, "RuntimeError")) is None
+    assert says in (ray_jobs.hint(job) or "")
+    assert ray_jobs.hint(Job(ID, "FAILED", 1, "RuntimeError")) is None
 
 
 def test_the_command_is_quoted_and_the_environment_holds_no_token(
@@ -392,9 +394,9 @@ def test_the_command_is_quoted_and_the_environment_holds_no_token(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     client = Client([])
-    command = remote.run_command("python", "sweep/a b.yaml", "s3://b/r", ["name=x; rm -rf /"])
+    command = ray_jobs.run_command("python", "sweep/a b.yaml", "s3://b/r", ["name=x; rm -rf /"])
     Cluster("http://head", client).submit(
-        remote.Request(ID, command, Bundle("sweep/a b.yaml", b"PK", (), 0))
+        ray_jobs.Request(ID, command, Bundle("sweep/a b.yaml", b"PK", (), 0))
     )
     given = client.submitted
     assert given["entrypoint"] == (
@@ -409,7 +411,7 @@ def test_the_command_is_quoted_and_the_environment_holds_no_token(
 def test_the_first_submission_to_a_new_path_records_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "connect", lambda address: Cluster(address, Accepting([])))
+    monkeypatch.setattr(ray_jobs, "connect", lambda address: Cluster(address, Accepting([])))
     (tmp_path / "s.yaml").write_text(SWEEP)
     submit = ("submit", str(tmp_path / "s.yaml"), "--address", "http://head:8265", "--storage")
     code, said = invoke(*submit, str(tmp_path / "new"))
@@ -433,7 +435,7 @@ class Accepting(Client):
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client([info("RUNNING")])
-    monkeypatch.setattr(remote, "connect", lambda address: Cluster(address, client))
+    monkeypatch.setattr(ray_jobs, "connect", lambda address: Cluster(address, client))
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     return client
 
@@ -473,7 +475,7 @@ def test_logs_come_from_the_cluster_and_from_the_store_where_it_is_gone(
     def gone(address: str) -> Cluster:
         raise ClusterError(f"{address}: nothing answers there")
 
-    monkeypatch.setattr(remote, "connect", gone)
+    monkeypatch.setattr(ray_jobs, "connect", gone)
     code, said = invoke(*given)
     assert code == 0
     assert said.endswith("kept\n")

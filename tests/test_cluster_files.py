@@ -114,7 +114,7 @@ def test_every_pod_asks_for_what_it_uses_and_no_more() -> None:
 def test_the_entrypoint_is_a_command_line_that_exists() -> None:
     from typer.testing import CliRunner
 
-    from phasegrid.cli import app
+    from phasegrid.cli.main import app
 
     help_text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
     entrypoint = _load("kubernetes/rayjob.yaml")["spec"]["entrypoint"].split()

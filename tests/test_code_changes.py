@@ -15,15 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 import phasegrid
-from phasegrid import code_changes, plugins
-from phasegrid.cli import app
+from phasegrid import load_sweep, registry
+from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
-from phasegrid.executors import Place
 from phasegrid.jobs import Outcome
-from phasegrid.plan import make_packs, make_plan
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.work import do
+from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.run import code_changes
+from phasegrid.run.executors.base import Place
+from phasegrid.run.worker.pack import do
+from phasegrid.store.store import Store
 
 LAB = '''\
 """A network, a data set and a metric of one's own."""
@@ -66,7 +66,7 @@ metrics: ["lab.py:KNOBS"]
 
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
 
 
 def write(folder: Path, lab: str = LAB, sweep: str = SWEEP) -> Path:
@@ -331,7 +331,7 @@ def test_the_commit_of_the_users_repository_is_in_every_row(
 def test_a_bundle_has_the_same_digests_and_knows_its_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from phasegrid.bundling import make_bundle
+    from phasegrid.submit.bundle import make_bundle
     from tests.test_bundling import unpack
 
     lab = repository / "lab.py"
@@ -346,16 +346,16 @@ def test_a_bundle_has_the_same_digests_and_knows_its_commit(
     )  # fmt: skip
     there = unpack(made, tmp_path / "there")
     code = (
-        "import sys; from pathlib import Path; from phasegrid.sweep import load_sweep, user_files; "
-        "from phasegrid.provenance import user_commit; from phasegrid.plugins import code_of; "
+        "import sys; from pathlib import Path; from phasegrid import load_sweep; from phasegrid.config.load import user_files; "
+        "from phasegrid.store.provenance import user_commit; from phasegrid.registry import code_of; "
         "sweep = load_sweep(sys.argv[1]); "
         "print(*[one.code.digest for one in sweep.code], *user_commit(user_files(sweep))); "
         "print(code_of('model', 'lab.py:NET', Path.cwd()).digest)"
     )
-    root = Path(plugins.__file__).parent.parent
+    root = Path(registry.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code, str(there)], cwd=tmp_path / "there", capture_output=True, text=True,
-        timeout=120, env={**os.environ, "PYTHONPATH": f"{root}:.", plugins.FOLDERS_VARIABLE: ""},
+        timeout=120, env={**os.environ, "PYTHONPATH": f"{root}:.", registry.FOLDERS_VARIABLE: ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     commit = subprocess.run(

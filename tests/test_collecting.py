@@ -12,15 +12,15 @@ import pytest
 from store_support import COLUMNS, bare, make_store, rows_without_checksum
 from typer.testing import CliRunner
 
-from phasegrid import notes
-from phasegrid.cli import app
-from phasegrid.collecting import Findings, delete_garbage, find_garbage
-from phasegrid.compaction import compact
+from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.files import Entry, open_files
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import meta as notes
+from phasegrid.store.compact import compact
+from phasegrid.store.files.local import Entry, open_files
+from phasegrid.store.gc import Findings, delete_garbage, find_garbage
+from phasegrid.store.store import Store
 
 DAY_S = 86_400
 A, B, C = text_key("a"), text_key("b"), text_key("c")
@@ -132,10 +132,10 @@ def test_the_clock_of_the_store_decides_where_it_is_behind(
 ) -> None:
     _path(store, GARBAGE["unfinished"]).write_bytes(b"x")
     now = time.time()
-    monkeypatch.setattr("phasegrid.collecting.time.time", lambda: now + 3 * DAY_S)  # ours is wrong
+    monkeypatch.setattr("phasegrid.store.gc.time.time", lambda: now + 3 * DAY_S)  # ours is wrong
     assert not find_garbage(store).garbage
     _age(store, 1.1)
-    monkeypatch.setattr("phasegrid.collecting.time.time", lambda: now - 3 * DAY_S)
+    monkeypatch.setattr("phasegrid.store.gc.time.time", lambda: now - 3 * DAY_S)
     assert not find_garbage(store).garbage
 
 
@@ -350,7 +350,7 @@ def _utc(seconds: float) -> Any:
     ],
 )
 def test_every_file_systems_word_for_a_time_is_known(info: Any, expected: float | None) -> None:
-    from phasegrid.object_files import _time_of
+    from phasegrid.store.files.objects import _time_of
 
     assert _time_of(info) == expected
 

@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from phasegrid.committing import commit
-from phasegrid.files import Files, open_files
+from phasegrid.store.committing import commit
+from phasegrid.store.files.local import Files, open_files
 
 PARTS = {"checkpoints/a": b"weights", "histories/a": b"history"}
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from phasegrid import contract_trials, plugins
-from phasegrid.cli import app
+from phasegrid import load_sweep, registry
+from phasegrid.cli.main import app
+from phasegrid.config.load import Sweep
 from phasegrid.errors import SweepError
-from phasegrid.sweep import Sweep, load_sweep
+from phasegrid.run.worker import contract_trials
 
 LAB = """\
 import math, time
@@ -152,7 +153,7 @@ def lines(mark: str) -> int:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(plugins.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab.py").write_text(LAB)
     return tmp_path
@@ -347,7 +348,7 @@ def test_validate_says_what_was_tried_and_run_starts_nothing(folder: Path) -> No
 def test_a_sweep_without_plugins_is_read_without_torch(tmp_path: Path) -> None:
     text = SWEEP.replace("NETS", "mlp, mlp").replace("lab.py:DATA", "digits").replace(", mlp", "")
     (tmp_path / "s.yaml").write_text(text + "metrics: [accuracy]\n")
-    code = "import sys; from phasegrid.sweep import load_sweep; load_sweep(sys.argv[1]); print('torch' in sys.modules)"
+    code = "import sys; from phasegrid import load_sweep; load_sweep(sys.argv[1]); print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "s.yaml")],
         capture_output=True, text=True, check=True, timeout=60,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from phasegrid.cost import (
+from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Work
+from phasegrid.plan.cost import (
     UNKNOWN_S,
     UNTRIED,
     Corrections,
@@ -11,8 +12,7 @@ from phasegrid.cost import (
     learn_corrections,
     predict_seconds,
 )
-from phasegrid.forecasting import forecast
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Work
+from phasegrid.run.forecast import forecast
 
 RECIPE = {"epochs": 10, "batch_size": 100}
 

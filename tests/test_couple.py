@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasegrid.couple import Table, nearest_integer, order_by_reference, parse_expression
+from phasegrid.config.expressions import (
+    Table,
+    nearest_integer,
+    order_by_reference,
+    parse_expression,
+)
 from phasegrid.jobs import Json
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from test_sweep_mistakes import mistakes, write
 
-from phasegrid.sweep import Sweep, load_sweep
+from phasegrid import load_sweep
+from phasegrid.config.load import Sweep
 
 BASE = """\
 schema: 1

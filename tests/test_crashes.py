@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid import crashes, witness
-from phasegrid.cli import app
+from phasegrid.cli.main import app
+from phasegrid.run import crashes, witness
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METRIC = """\
@@ -58,7 +58,7 @@ def run_child(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_serial_run_that_crashes_names_signal_place_and_job(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
-    run = "import sys; from phasegrid.cli import main; sys.argv[0] = 'phasegrid'; main()"
+    run = "import sys; from phasegrid.cli.main import main; sys.argv[0] = 'phasegrid'; main()"
     options = ["--serial", "-q", "--storage", str(tmp_path / "store")]
     done = run_child(run, "run", str(sweep), *options)
     assert done.returncode == -signal.SIGSEGV
@@ -83,7 +83,7 @@ def test_a_serial_run_that_loses_its_gpu_stops_with_exit_code_4(tmp_path: Path) 
 
 WATCHED = """\
 import os, signal, sys
-from phasegrid.crashes import witnessed
+from phasegrid.run.crashes import witnessed
 with witnessed() as begin:
     begin(["training, cell 0, seed 1", "b", "c", "d", "e"])
     exec(sys.argv[1])
@@ -111,7 +111,7 @@ def test_a_watched_process_goes_on_without_its_witness() -> None:
 
 def test_a_crash_is_found_by_the_attempt_that_the_process_was_at(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from phasegrid.crashes import note_attempt\n"
+        "import os, sys; from pathlib import Path; from phasegrid.run.crashes import note_attempt\n"
         "[note_attempt(Path(sys.argv[1]), name) for name in ('first', 'second')]; os.abort()"
     )
     assert run_child(code, str(tmp_path)).returncode == -signal.SIGABRT

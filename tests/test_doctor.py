@@ -16,11 +16,11 @@ import pytest
 from store_support import make_store
 from typer.testing import CliRunner
 
-from phasegrid import doctor, machine
-from phasegrid.cli import app
+from phasegrid.cli import doctor, machine_checks
+from phasegrid.cli.machine_checks import GIB, Check
+from phasegrid.cli.main import app
 from phasegrid.errors import ClusterError, StoreError
-from phasegrid.files import LocalFiles, open_files
-from phasegrid.machine import GIB, Check
+from phasegrid.store.files.local import LocalFiles, open_files
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -34,7 +34,7 @@ def _one(checks: Any, name: str) -> Check:
 
 
 def test_a_sound_machine_has_nothing_bad() -> None:
-    checks = list(machine.check_machine())
+    checks = list(machine_checks.check_machine())
     assert len(checks) > 15
     assert [check for check in checks if check.state == "bad"] == []
     assert all(check.repair for check in checks if check.state == "note")
@@ -43,7 +43,7 @@ def test_a_sound_machine_has_nothing_bad() -> None:
 
 def test_versions_are_held_against_the_bounds_of_the_package() -> None:
     bounds = [f"torch>={version('torch')}", "pyarrow>=999", "duckdb>=1; extra == 'query'"]
-    checks = list(machine._versions(bounds))
+    checks = list(machine_checks._versions(bounds))
     assert _one(checks, "torch").state == "ok"
     found = _one(checks, "pyarrow")
     assert (found.state, found.repair) == ("bad", "pip install 'pyarrow>=999'")
@@ -51,8 +51,8 @@ def test_versions_are_held_against_the_bounds_of_the_package() -> None:
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_MAIN", ("nosuchpackage",))
-    found = list(machine._versions(["nosuchpackage>=1"]))[1]
+    monkeypatch.setattr(machine_checks, "_MAIN", ("nosuchpackage",))
+    found = list(machine_checks._versions(["nosuchpackage>=1"]))[1]
     assert found.state == "bad"
     assert found.repair == "pip install 'nosuchpackage>=1'"
 
@@ -63,21 +63,21 @@ def test_without_an_installation_there_are_no_bounds(monkeypatch: pytest.MonkeyP
     def missing(_name: str) -> None:
         raise PackageNotFoundError
 
-    assert machine.requires_or_none()
-    monkeypatch.setattr(machine, "requires", missing)
-    assert machine.requires_or_none() is None
-    assert "without being installed" in list(machine._versions(None))[1].found
+    assert machine_checks.requires_or_none()
+    monkeypatch.setattr(machine_checks, "requires", missing)
+    assert machine_checks.requires_or_none() is None
+    assert "without being installed" in list(machine_checks._versions(None))[1].found
 
 
 def test_a_gpu_that_torch_does_not_see_is_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(machine.Path, "exists", lambda _path: False)
-    assert machine._gpu().found == "none: work is done on the CPU"
-    monkeypatch.setattr(machine.shutil, "which", lambda _name: "/usr/bin/nvidia-smi")
-    assert machine._gpu().state == "note"
+    monkeypatch.setattr(machine_checks.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(machine_checks.Path, "exists", lambda _path: False)
+    assert machine_checks._gpu().found == "none: work is done on the CPU"
+    monkeypatch.setattr(machine_checks.shutil, "which", lambda _name: "/usr/bin/nvidia-smi")
+    assert machine_checks._gpu().state == "note"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_cpu_whose_convolutions_can_end_the_process_is_named(
 ) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: kind)
     monkeypatch.setattr("platform.machine", lambda: processor)
-    (found,) = machine._convolutions()
+    (found,) = machine_checks._convolutions()
     assert found.state == state
     assert found.found.startswith(kind)
     assert ("numbers are right" in found.repair) == (state == "note")
@@ -102,7 +102,7 @@ def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
-    assert machine._gpu().found == "H200 (141 GiB), H200 (141 GiB)"
+    assert machine_checks._gpu().found == "H200 (141 GiB), H200 (141 GiB)"
 
 
 @pytest.mark.parametrize(
@@ -116,68 +116,70 @@ def test_gpus_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_disk_that_is_nearly_full_is_told(
     monkeypatch: pytest.MonkeyPatch, usage: Usage, state: str
 ) -> None:
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _folder: usage)
-    found = machine.check_disk("disk", Path("/x"), "use another")
+    monkeypatch.setattr(machine_checks.shutil, "disk_usage", lambda _folder: usage)
+    found = machine_checks.check_disk("disk", Path("/x"), "use another")
     assert found.state == state
     assert ("phasegrid gc" in found.repair) == (state == "note")
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    assert machine.check_disk("disk", missing, "x").state == "bad"
-    found = machine._temporary(missing)
+    assert machine_checks.check_disk("disk", missing, "x").state == "bad"
+    found = machine_checks._temporary(missing)
     assert (found.state, "TMPDIR" in found.repair) == ("bad", True)
 
 
 def test_a_temporary_folder_too_deep_for_sockets_is_told(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 60)
     deep.mkdir()
-    assert "too long for Ray's sockets" in machine._temporary(deep).found
+    assert "too long for Ray's sockets" in machine_checks._temporary(deep).found
 
 
 def test_memory_is_what_the_kernel_and_the_container_leave(tmp_path: Path) -> None:
     kernel = tmp_path / "meminfo"
     kernel.write_text("MemTotal: 9 kB\nMemAvailable:    4194304 kB\n")
-    assert machine.available_memory(kernel, tmp_path) == 4 * GIB
+    assert machine_checks.available_memory(kernel, tmp_path) == 4 * GIB
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.available_memory(kernel, tmp_path) == 4 * GIB
+    assert machine_checks.available_memory(kernel, tmp_path) == 4 * GIB
     (tmp_path / "memory.max").write_text(f"{3 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{2 * GIB}\n")
-    found = machine.available_memory(kernel, tmp_path)
+    found = machine_checks.available_memory(kernel, tmp_path)
     assert found == GIB
-    assert machine._memory(found).state == "note"
-    assert machine._memory(4 * GIB).state == "ok"
-    unknown = machine.available_memory(tmp_path / "none", tmp_path / "none")
-    assert machine._memory(unknown).state == "skipped"
+    assert machine_checks._memory(found).state == "note"
+    assert machine_checks._memory(4 * GIB).state == "ok"
+    unknown = machine_checks.available_memory(tmp_path / "none", tmp_path / "none")
+    assert machine_checks._memory(unknown).state == "skipped"
 
 
 def test_little_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert list(machine._shared_memory(tmp_path / "none")) == []
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _f: Usage(64 * 2**20, 0, 64 * 2**20))
-    (found,) = machine._shared_memory(tmp_path)
+    assert list(machine_checks._shared_memory(tmp_path / "none")) == []
+    monkeypatch.setattr(
+        machine_checks.shutil, "disk_usage", lambda _f: Usage(64 * 2**20, 0, 64 * 2**20)
+    )
+    (found,) = machine_checks._shared_memory(tmp_path)
     assert (found.state, "--shm-size" in found.repair) == ("note", True)
 
 
 @pytest.mark.parametrize(("setting", "state"), [(None, "ok"), ("1", "ok"), ("8", "note")])
 def test_many_threads_a_worker_are_told(setting: str | None, state: str) -> None:
-    assert machine._threads(setting, 8).state == state
+    assert machine_checks._threads(setting, 8).state == state
 
 
 def test_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (1024, 8192))
-    found = machine._open_files()
+    found = machine_checks._open_files()
     assert (found.state, found.repair) == ("note", "ulimit -n 8192")
     monkeypatch.setattr(resource, "getrlimit", lambda _what: (1024, resource.RLIM_INFINITY))
-    assert machine._open_files().repair == "ulimit -n 65536"
+    assert machine_checks._open_files().repair == "ulimit -n 65536"
     infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _what: infinite)
-    assert machine._open_files().state == "ok"
+    assert machine_checks._open_files().state == "ok"
 
 
 def test_an_extra_that_is_missing_is_told() -> None:
-    found = machine._extra("query", "nosuchpackage")
+    found = machine_checks._extra("query", "nosuchpackage")
     assert (found.state, "phasegrid[query]" in found.repair) == ("note", True)
 
 
@@ -380,12 +382,12 @@ def test_ray_client_addresses_and_passwords_are_refused() -> None:
 
 
 def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid import ray_executor
+    from phasegrid.run.executors.ray import executor
 
     store, called = make_store(tmp_path), []
-    monkeypatch.setattr(ray_executor, "start_ray", lambda address: called.append(address))
-    monkeypatch.setattr(ray_executor, "stop_ray", lambda: called.append("stopped"))
-    monkeypatch.setattr(ray_executor, "probe_storage", lambda url, _id: called.append(url) or [])
+    monkeypatch.setattr(executor, "start_ray", lambda address: called.append(address))
+    monkeypatch.setattr(executor, "stop_ray", lambda: called.append("stopped"))
+    monkeypatch.setattr(executor, "probe_storage", lambda url, _id: called.append(url) or [])
     checks = doctor.check_cluster("auto", store.url)
     assert [check.state for check in checks] == ["ok", "ok"]
     assert called == ["auto", store.url, "stopped"]
@@ -393,7 +395,7 @@ def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(_url: str, _id: str) -> None:
         raise StoreError("node n1: permission denied")
 
-    monkeypatch.setattr(ray_executor, "probe_storage", fails)
+    monkeypatch.setattr(executor, "probe_storage", fails)
     found = doctor.check_cluster("auto", store.url)[-1]
     assert (found.state, found.place, found.found) == (
         "bad",
@@ -403,12 +405,12 @@ def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_cluster_that_cannot_be_joined_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid import ray_executor
+    from phasegrid.run.executors.ray import executor
 
     def fails(_address: str) -> None:
         raise ClusterError("joining Ray at auto: there is none")
 
-    monkeypatch.setattr(ray_executor, "start_ray", fails)
+    monkeypatch.setattr(executor, "start_ray", fails)
     (found,) = doctor.check_cluster("auto")
     assert (found.state, found.place) == ("bad", "cluster")
 

@@ -5,12 +5,12 @@ from contextlib import nullcontext
 
 import pytest
 
+from phasegrid.config.types import Retries, RunOptions
 from phasegrid.errors import ClusterError
-from phasegrid.executors import Ending, Serial
 from phasegrid.jobs import Outcome, Pack, Part, Trial
-from phasegrid.progress import Progress
-from phasegrid.run import Stop, Stopped, run_packs
-from phasegrid.sweep_types import Retries, RunOptions
+from phasegrid.run.executors.base import Ending, Serial
+from phasegrid.run.loop import Stop, Stopped, run_packs
+from phasegrid.run.scheduler import Progress
 
 PART = Part("noop", 1, {})
 

@@ -8,15 +8,17 @@ import pytest
 from store_support import make_store
 from test_sweep_mistakes import mistakes, write
 
-from phasegrid.compaction import compact
+from phasegrid import load_sweep
+from phasegrid.config.figure_types import FIGURE_KINDS, FigureRequest
+from phasegrid.config.figures import STANDARD_STEMS, with_defaults
+from phasegrid.config.load import Sweep
 from phasegrid.errors import StoreError
-from phasegrid.figure_requests import FIGURE_KINDS, FigureRequest
-from phasegrid.figure_sections import STANDARD_STEMS, figures_text, parse_figures
-from phasegrid.plan import make_plan, plan_hash
-from phasegrid.results import Results
-from phasegrid.store import Store
-from phasegrid.sweep import Sweep, load_sweep
-from phasegrid.verification import verify
+from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.run.verify import verify
+from phasegrid.store.compact import compact
+from phasegrid.store.meta import figures_text, parse_figures
+from phasegrid.store.results import Results
+from phasegrid.store.store import Store
 
 BASE = """\
 schema: 1
@@ -204,12 +206,12 @@ def test_every_mistake_is_told_at_once_but_no_consequence(tmp_path: Path) -> Non
 def test_what_is_written_is_read_back(load: Load) -> None:
     figures = list(load().figures)
     assert {figure.kind for figure in figures} == set(FIGURE_KINDS)
-    assert parse_figures(figures_text(figures)) == figures
+    assert with_defaults(parse_figures(figures_text(figures))) == figures
     assert parse_figures(figures_text([])) == []
 
 
 def test_an_argument_added_since_has_its_default() -> None:
-    (figure,) = parse_figures('[{"kind": "curves", "args": {"name": "a"}}]')
+    (figure,) = with_defaults(parse_figures('[{"kind": "curves", "args": {"name": "a"}}]'))
     assert figure.args == {"name": "a", "title": None}
 
 
@@ -220,7 +222,7 @@ BAD = [
     ("[3]", "item 0 is not a kind with its args"),
     ('[{"kind": "curves"}]', "item 0 is not a kind with its args"),
     ('[{"kind": "new", "args": {"name": "a"}}]', "item 0: found the key 'new'; allowed: panels"),
-    ('[{"kind": "curves", "args": 3}]', "item 0: found 3; allowed: a mapping"),
+    ('[{"kind": "curves", "args": 3}]', "item 0: its args are no mapping with a name"),
     ('[{"kind": "curves", "args": {"name": "a", "b": 1}}]', "item 0: found the key 'b'"),
     ('[{"kind": "lines", "args": {"name": "a", "quantities": ["b"], "at": [1]}}]', "item 0: fou"),
 ]
@@ -229,7 +231,7 @@ BAD = [
 @pytest.mark.parametrize(("text", "message"), BAD)
 def test_text_that_is_no_list_of_figures_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        parse_figures(text)
+        with_defaults(parse_figures(text))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from phasegrid.errors import ClusterError
-from phasegrid.head_watch import HeadWatch, can_connect, greet, refuses
+from phasegrid.run.executors.ray.head import HeadWatch, can_connect, greet, refuses
 
 
 @dataclass

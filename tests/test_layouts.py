@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from phasegrid import load_sweep
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
-from phasegrid.layouts import Shape, as_record, from_records, lay_out, shaped
-from phasegrid.plan import all_keys, make_packs, make_plan
-from phasegrid.session import _kept_layout
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.verification import verify
+from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
+from phasegrid.plan.plan import all_keys, make_packs, make_plan
+from phasegrid.run.run import _kept_layout
+from phasegrid.run.verify import verify
+from phasegrid.store.store import Store
 
 SWEEP = """\
 schema: 1

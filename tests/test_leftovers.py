@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid import leftovers, node_folder
+from phasegrid.run import leftovers
+from phasegrid.run.worker import node_folder
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 
@@ -24,7 +25,8 @@ print(child.pid, flush=True)
 """
 DRIVER = """
 import os, sys
-from phasegrid import leftovers, node_folder
+from phasegrid.run import leftovers
+from phasegrid.run.worker import node_folder
 node_folder.drive(sys.argv[1])
 os.environ[leftovers.MARK] = sys.argv[1]
 exec(sys.stdin.read())

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid.gpus import device_of
+from phasegrid import load_sweep
 from phasegrid.jobs import MetricJob, Pack, Part, Trial, Work
-from phasegrid.memory import COPIES, MARGIN, PROCESS_BYTES, SHARES, gpu_share, pack_bytes
 from phasegrid.metrics import METRICS
-from phasegrid.plan import make_packs, make_plan
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.gpu_memory import COPIES, MARGIN, PROCESS_BYTES, SHARES, gpu_share, pack_bytes
+from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.run.executors.ray.gpus import device_of
 
 GIB = 2**30
 WORK = Work(1000, 200, 10, 5000, 10_000, activations=300, input_size=64)

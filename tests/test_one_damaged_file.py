@@ -8,16 +8,17 @@ import pytest
 from store_support import COLUMNS, bare, full, make_store
 from typer.testing import CliRunner
 
-from phasegrid import showing, submissions
-from phasegrid.cli import app
-from phasegrid.collecting import delete_garbage
-from phasegrid.damage import find_damage
+from phasegrid.cli import render
+from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import text_key
-from phasegrid.reading_logs import failures_text
-from phasegrid.results import Results
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import submissions
+from phasegrid.store.gc import delete_garbage
+from phasegrid.store.repair import find_damage
+from phasegrid.store.results import Results
+from phasegrid.store.store import Store
+from phasegrid.submit.logs import failures_text
 
 SWEEP = """\
 schema: 1
@@ -71,7 +72,7 @@ def _damage(store: Store, kind: str) -> Path:
 
 def _seen_of_two(store: Store) -> list[Any]:
     results = Results(store)
-    (state,) = json.loads(showing.status_text(store, "two", as_json=True))
+    (state,) = json.loads(render.status_text(store, "two", as_json=True))
     return [
         {name: value for name, value in state.items() if name != "damaged"},
         results.cells("two").to_dict("records"),

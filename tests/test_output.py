@@ -14,12 +14,12 @@ from rich.console import Console
 from store_support import COLUMNS, bare, make_store
 from typer.testing import CliRunner
 
-from phasegrid import output
-from phasegrid.cli import app
+from phasegrid.cli import output
+from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.tokens import clean, known_secrets, redact, refuse_secrets, visible
+from phasegrid.redaction import clean, known_secrets, redact, refuse_secrets, visible
+from phasegrid.store.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "phasegrid").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")])
@@ -143,7 +143,7 @@ def test_any_text_can_be_printed_in_any_encoding(
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_plan_is_printed_where_the_terminal_knows_no_rules(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "s.yaml").write_text(SWEEP)
-    command = "from phasegrid.cli import main; main()"
+    command = "from phasegrid.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", command, "plan", "s.yaml", "--storage", "none"],
         cwd=tmp_path, capture_output=True, timeout=120, check=False,

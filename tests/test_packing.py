@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid.cost import Corrections, predict_seconds
+from phasegrid import load_sweep
 from phasegrid.jobs import Cell, MetricJob, Pack, Trial
-from phasegrid.makespan import simulate_makespan
-from phasegrid.packing import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
-from phasegrid.plan import PACK_SIZE, make_packs, make_plan
-from phasegrid.stacking_rules import pack_signature
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.cost import Corrections, predict_seconds
+from phasegrid.plan.packs import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
+from phasegrid.plan.plan import PACK_SIZE, make_packs, make_plan
+from phasegrid.run.makespan import simulate_makespan
+from phasegrid.train.compat import pack_signature
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 

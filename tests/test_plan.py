@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from phasegrid import load_sweep
 from phasegrid.jobs import Cell, MetricJob, Trial, canonical_json, content_key
-from phasegrid.makespan import simulate_makespan
-from phasegrid.plan import all_keys, choose_pairs, is_laid_out, make_packs, make_plan, plan_hash
-from phasegrid.recipe import RECIPE_VERSION, hashed_recipe
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.plan import (
+    all_keys,
+    choose_pairs,
+    is_laid_out,
+    make_packs,
+    make_plan,
+    plan_hash,
+)
+from phasegrid.run.makespan import simulate_makespan
+from phasegrid.train.recipe import RECIPE_VERSION, hashed_recipe
 
 SWEEP = """\
 schema: 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid import plugins
+from phasegrid import registry
 from phasegrid.datasets import DATASETS
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
@@ -45,7 +45,7 @@ BAD_ARGS = Model(int, compute)
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(plugins.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
     path = tmp_path / "my_lab" / "sharpness.py"
     path.parent.mkdir()
     path.write_text(PLUGIN)
@@ -54,50 +54,50 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_built_in_names_lead_to_their_declarations() -> None:
     for name, model in MODELS.items():
-        assert plugins.resolve("model", name) is model
+        assert registry.resolve("model", name) is model
     for name, dataset in DATASETS.items():
-        assert plugins.resolve_dataset(name) is dataset
+        assert registry.resolve_dataset(name) is dataset
     for name, metric in METRICS.items():
-        assert plugins.resolve_metric(name) is metric
-    assert plugins.resolve_model("mlp") is MODELS["mlp"]
+        assert registry.resolve_metric(name) is metric
+    assert registry.resolve_model("mlp") is MODELS["mlp"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(SweepError, match=r"found model 'resnet81'; allowed: mlp, .*'resnet18'\?"):
-        plugins.resolve("model", "resnet81")
+        registry.resolve("model", "resnet81")
     with pytest.raises(SweepError, match=r"found metric 'hessain'.*did you mean 'hessian'\?"):
-        plugins.resolve("metric", "hessain")
+        registry.resolve("metric", "hessain")
 
 
 def test_a_file_is_found_relative_to_the_sweep(plugin: Path, tmp_path: Path) -> None:
-    metric = plugins.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path)
+    metric = registry.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path)
     assert (metric.version, metric.over) == (7, "trial")
-    assert plugins.resolve_metric(f"{plugin}:SHARPNESS") is metric  # imported once
-    assert plugins.resolve_model("my_lab/sharpness.py:NET", tmp_path).version == 2
-    assert plugins.resolve_dataset("my_lab/sharpness.py:DATA", tmp_path).version == 1
+    assert registry.resolve_metric(f"{plugin}:SHARPNESS") is metric  # imported once
+    assert registry.resolve_model("my_lab/sharpness.py:NET", tmp_path).version == 2
+    assert registry.resolve_dataset("my_lab/sharpness.py:DATA", tmp_path).version == 1
 
 
 def test_an_edited_file_is_read_again(plugin: Path, tmp_path: Path) -> None:
-    plugins.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path)
+    registry.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path)
     plugin.write_text(PLUGIN.replace("version=7", "version=8"))
-    assert plugins.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path).version == 8
+    assert registry.resolve_metric("my_lab/sharpness.py:SHARPNESS", tmp_path).version == 8
 
 
 def test_identity_has_no_folders() -> None:
-    assert plugins.identity("my_lab/sharpness.py:S") == "sharpness.py:S"
-    assert plugins.identity("/abs/sharpness.py:S") == "sharpness.py:S"
-    assert plugins.identity("lab.sharpness:S") == "lab.sharpness:S"
-    assert plugins.identity("mlp") == "mlp"
+    assert registry.identity("my_lab/sharpness.py:S") == "sharpness.py:S"
+    assert registry.identity("/abs/sharpness.py:S") == "sharpness.py:S"
+    assert registry.identity("lab.sharpness:S") == "lab.sharpness:S"
+    assert registry.identity("mlp") == "mlp"
 
 
 def test_a_worker_finds_a_file_by_its_identity_alone(plugin: Path) -> None:
     with pytest.raises(SweepError, match=r"there is no file sharpness\.py"):
-        plugins.resolve_metric("sharpness.py:SHARPNESS")
-    plugins.remember_folder(plugin.parent)
-    plugins.remember_folder(plugin.parent)
-    assert plugins.resolve_metric("sharpness.py:SHARPNESS").version == 7
+        registry.resolve_metric("sharpness.py:SHARPNESS")
+    registry.remember_folder(plugin.parent)
+    registry.remember_folder(plugin.parent)
+    assert registry.resolve_metric("sharpness.py:SHARPNESS").version == 7
     code = (
-        "from phasegrid.plugins import resolve_metric; "
+        "from phasegrid.registry import resolve_metric; "
         "print(resolve_metric('sharpness.py:SHARPNESS').version)"
     )
     done = subprocess.run(
@@ -129,34 +129,34 @@ def test_a_reference_that_leads_nowhere_says_why(
     (plugin.parent / "syntax.py").write_text("def")
     (plugin.parent / "exits.py").write_text("raise SystemExit(3)")
     with pytest.raises(SweepError, match=message):
-        plugins.resolve_metric(name, tmp_path)
+        registry.resolve_metric(name, tmp_path)
 
 
 def test_arguments_must_be_a_dataclass(plugin: Path) -> None:
     with pytest.raises(SweepError, match="declares args that are not a dataclass"):
-        plugins.resolve_model(f"{plugin}:BAD_ARGS")
+        registry.resolve_model(f"{plugin}:BAD_ARGS")
 
 
 def test_entry_points_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def points(group: str) -> list[importlib.metadata.EntryPoint]:
         known = {"theirs": "phasegrid.models:MODELS", "gone": "no_such_package:X"}
         found = [importlib.metadata.EntryPoint(n, v, group) for n, v in known.items()]
-        good = importlib.metadata.EntryPoint("good", "phasegrid.metrics.declared_points:CKA", group)
+        good = importlib.metadata.EntryPoint("good", "phasegrid.metrics.cka:CKA", group)
         return [*found, good] if group == "phasegrid.metrics" else []
 
-    monkeypatch.setattr(plugins, "entry_points", points)
-    assert plugins.resolve_metric("good") is METRICS["cka"]
-    assert plugins.known_names("metric")[-1] == "good"
-    assert "good" not in plugins.known_names("model")
+    monkeypatch.setattr(registry, "entry_points", points)
+    assert registry.resolve_metric("good") is METRICS["cka"]
+    assert registry.known_names("metric")[-1] == "good"
+    assert "good" not in registry.known_names("model")
     with pytest.raises(SweepError, match=r"metric 'gone' \(no_such_package:X\) cannot be imported"):
-        plugins.resolve_metric("gone")
+        registry.resolve_metric("gone")
     with pytest.raises(SweepError, match="metric 'theirs' is of type dict"):
-        plugins.resolve_metric("theirs")
+        registry.resolve_metric("theirs")
 
 
 def test_built_in_names_import_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from phasegrid.plugins import known_names, resolve; "
+        "import sys; from phasegrid.registry import known_names, resolve; "
         "[resolve(k, n) for k in ('model', 'dataset', 'metric') for n in known_names(k)]; "
         "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     )

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from phasegrid.executors import LostKind
+from phasegrid.config.types import Retries
 from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial
-from phasegrid.progress import Progress
-from phasegrid.sweep_types import Retries
+from phasegrid.run.executors.base import LostKind
+from phasegrid.run.scheduler import Progress
 
 PART = Part("noop", 1, {})
 KINDS: tuple[LostKind, ...] = ("infra", "oom", "timeout", "app", "crash")

@@ -8,8 +8,8 @@ from store_support import COLUMNS, SCHEMAS, bare, full, make_store, put
 
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import text_key
-from phasegrid.querying import query
-from phasegrid.store import Store
+from phasegrid.store.sql import query
+from phasegrid.store.store import Store
 
 
 @pytest.fixture

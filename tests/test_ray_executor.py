@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import phasegrid
-from phasegrid.sweep import load_sweep
+from phasegrid import load_sweep
 from tests.faults.commands import (
     num_stored,
     pid_of,

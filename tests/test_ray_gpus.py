@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from phasegrid.executors import Place
-from phasegrid.ray_executor import on_device
+from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.ray.executor import on_device
 
 SCRIPT = """
 import json, os, sys
 import ray
-from phasegrid import gpus
-from phasegrid.executors import Place
+from phasegrid.run.executors.ray import gpus
+from phasegrid.run.executors.base import Place
 from phasegrid.jobs import Pack, Part, Trial
-from phasegrid.ray_executor import RayExecutor, gpu_bytes
-from phasegrid.store import Store
-from phasegrid.sweep_types import Resources
+from phasegrid.run.executors.ray.executor import RayExecutor, gpu_bytes
+from phasegrid.store.store import Store
+from phasegrid.config.types import Resources
 
 os.environ[gpus.NOSET_VARIABLE] = "1"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"

@@ -8,14 +8,14 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from phasegrid import node_folder  # noqa: E402 - after the skip
+from phasegrid.config.types import Resources  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
-from phasegrid.executors import Ending, Place  # noqa: E402
-from phasegrid.head_watch import HeadWatch  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
-from phasegrid.ray_executor import RayExecutor  # noqa: E402
-from phasegrid.store import Store  # noqa: E402
-from phasegrid.sweep_types import Resources  # noqa: E402
+from phasegrid.run.executors.base import Ending, Place  # noqa: E402
+from phasegrid.run.executors.ray.executor import RayExecutor  # noqa: E402
+from phasegrid.run.executors.ray.head import HeadWatch  # noqa: E402
+from phasegrid.run.worker import node_folder  # noqa: E402 - after the skip
+from phasegrid.store.store import Store  # noqa: E402
 
 PART = Part("noop", 1, {})
 PACK = Pack("pack", "train", 0, (Trial("a" * 32, PART, PART, {}, 0),))

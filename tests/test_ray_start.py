@@ -13,10 +13,11 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from phasegrid import leftovers, ray_start  # noqa: E402 - after the skip
-from phasegrid.cli import app  # noqa: E402
+from phasegrid.cli.main import app  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
-from phasegrid.ray_start import start_ray, stop_ray  # noqa: E402
+from phasegrid.run import leftovers  # noqa: E402 - after the skip
+from phasegrid.run.executors.ray import start as ray_start  # noqa: E402 - after the skip
+from phasegrid.run.executors.ray.start import start_ray, stop_ray  # noqa: E402
 from tests.test_session import SWEEP  # noqa: E402
 from tests.test_submissions import TOKEN  # noqa: E402
 

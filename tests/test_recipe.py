@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from phasegrid import load_sweep
 from phasegrid.jobs import Json
-from phasegrid.plan import make_plan, plan_hash
-from phasegrid.recipe import LATER, Recipe, hashed_recipe
-from phasegrid.records import plan_rows, short_label, why_stale
-from phasegrid.schemas import trial_columns
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.plan.rows import plan_rows, short_label
+from phasegrid.run.staleness import why_stale
+from phasegrid.store.schemas import trial_columns
+from phasegrid.train.recipe import LATER, Recipe, hashed_recipe
 
 QUICKSTART = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 OTHERS: dict[str, Json] = {

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import phasegrid
-from phasegrid.sweep import load_sweep
+from phasegrid import load_sweep
 from tests.ray_head import Head, client_environment, ray_head
 
 SWEEP = """\

@@ -8,12 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from phasegrid import load_sweep
 from phasegrid.errors import SweepError
-from phasegrid.plan import make_plan, plan_hash
-from phasegrid.precision import deterministic_kernels
-from phasegrid.session import Where, run_sweep
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.run.run import Where, run_sweep
+from phasegrid.store.store import Store
+from phasegrid.train.precision import deterministic_kernels
 from tests.faults.comparing import assert_same_numbers
 
 SWEEP = """\

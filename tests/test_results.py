@@ -11,8 +11,8 @@ from store_support import COLUMNS, bare, make_store
 import phasegrid
 from phasegrid.errors import StoreError
 from phasegrid.jobs import canonical_json, text_key
-from phasegrid.results import Results, open_results
-from phasegrid.store import Store
+from phasegrid.store.results import Results, open_results
+from phasegrid.store.store import Store
 
 
 def _plan_row(cell: int, seed: int, trial: str, facet: Any = ()) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def test_reading_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
 
     make_store(tmp_path)
     code = (
-        "import sys, phasegrid; import phasegrid.verification, phasegrid.compaction, phasegrid.querying;"
+        "import sys, phasegrid; import phasegrid.run.verify, phasegrid.store.compact, phasegrid.store.sql;"
         f"repr(phasegrid.open({str(tmp_path / 'store')!r}));"
         "assert not {'torch', 'ray'} & set(sys.modules), 'imported'"
     )

@@ -13,8 +13,8 @@ from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Part, Trial, text_key
 from phasegrid.metrics import METRICS
-from phasegrid.recipe import Recipe
-from phasegrid.schemas import TABLES, TRIALS, metric_schema, to_table, trial_columns
+from phasegrid.store.schemas import TABLES, TRIALS, metric_schema, to_table, trial_columns
+from phasegrid.train.recipe import Recipe
 
 # A change of a fixed table is a change of SCHEMA_VERSION, of readers of old stores, and of this text.
 GOLDEN = {

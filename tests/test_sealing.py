@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from store_support import SCHEMAS, bare, full, make_store, put, rows_without_checksum
 
-from phasegrid import checkpoints, row_files, schemas, sealing
-from phasegrid.collecting import delete_garbage
-from phasegrid.compaction import compact
-from phasegrid.damage import find_damage
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import checkpoints, row_files, schemas, sealing
+from phasegrid.store.compact import compact
+from phasegrid.store.gc import delete_garbage
+from phasegrid.store.repair import find_damage
+from phasegrid.store.store import Store
 
 A = text_key("a")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid.cli import app
+from phasegrid import load_sweep
+from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.plugins import resolve
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid.registry import resolve
+from phasegrid.store.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "phasegrid").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")])

@@ -9,11 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import phasegrid
-from phasegrid.cli import app
+from phasegrid import load_sweep
+from phasegrid.cli.main import app
 from phasegrid.errors import DataError
-from phasegrid.session import Where, run_sweep
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid.run.run import Where, run_sweep
+from phasegrid.store.store import Store
 
 SWEEP = """\
 schema: 1

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from phasegrid import node_folder, sharing
-from phasegrid.bench import dataset_of
 from phasegrid.datasets import DATASETS
 from phasegrid.datasets.dataset import Dataset, Text
-from phasegrid.datasets.loading import load_dataset
+from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Tokens, make_part
-from phasegrid.sharing import shared
+from phasegrid.run.worker import dataset_cache, node_folder
+from phasegrid.run.worker.dataset_cache import shared
+from phasegrid.run.worker.inputs import dataset_of
 
 RUN, KEY = "0123abcd", "feed"
 POSIX = pytest.mark.skipif(node_folder.fcntl is None, reason="needs POSIX file locks")
@@ -128,7 +128,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_a_data_set_too_large_for_the_folder_is_loaded_by_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sharing, "ROOM", 2**60)
+    monkeypatch.setattr(dataset_cache, "ROOM", 2**60)
     assert equal(shared(RUN, KEY, a_dataset), a_dataset())
     assert equal(shared(RUN, KEY, lambda: a_dataset(1.0)), a_dataset(1.0))
 
@@ -147,7 +147,7 @@ def test_a_folder_that_takes_no_files_costs_only_the_sharing(
     def refuse_lock(_path: Path) -> Any:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(sharing, "locked", refuse_lock)
+    monkeypatch.setattr(dataset_cache, "locked", refuse_lock)
     assert equal(shared(RUN, KEY, a_dataset), a_dataset())
 
 
@@ -182,7 +182,7 @@ def test_without_locks_there_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_bench_keeps_its_data_sets_in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phasegrid.bench._DATASETS", {})
+    monkeypatch.setattr("phasegrid.run.worker.inputs._DATASETS", {})
     kind = DATASETS["two_spirals"].args
     part = make_part("two_spirals", 1, kind, asdict(kind()))
     found = dataset_of(part, torch.device("cpu"), RUN)

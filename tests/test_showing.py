@@ -8,14 +8,15 @@ import pytest
 from rich.console import Console
 from store_support import COLUMNS, bare, make_store
 
-from phasegrid.console import Watch, duration
-from phasegrid.executors import Ending
+from phasegrid.cli.render import status_text
+from phasegrid.config.types import Retries
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, text_key
-from phasegrid.overview import job_names
-from phasegrid.progress import Progress
-from phasegrid.records import job_rows
-from phasegrid.showing import status_text
-from phasegrid.sweep_types import Retries
+from phasegrid.plan.rows import job_rows
+from phasegrid.run.executors.base import Ending
+from phasegrid.run.progress_bar import Watch
+from phasegrid.run.scheduler import Progress
+from phasegrid.run.status import job_names
+from phasegrid.texts import duration
 
 PART = Part("noop", 1, {})
 

@@ -17,10 +17,10 @@ import pytest
 from s3_server import BUCKET, Server, s3_server
 
 import phasegrid
-from phasegrid.files import open_files
-from phasegrid.patience import PatientFiles
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store.files.local import open_files
+from phasegrid.store.files.retry import PatientFiles
+from phasegrid.store.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -193,7 +193,7 @@ def _put_all_in_process(url: str, writer: int, queue: "multiprocessing.Queue[lis
 
 def _blindly() -> None:
     """Have writers not look whether a key is there, as if all had looked before any of them wrote."""
-    from phasegrid.object_files import ObjectFiles
+    from phasegrid.store.files.objects import ObjectFiles
 
     ObjectFiles.exists = lambda *_: False  # type: ignore[method-assign]
 
@@ -206,7 +206,7 @@ def _assert_one_winner_each(url: str, won: list[str], server: Server) -> None:
 
 
 def test_of_many_threads_one_wins_each_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid.object_files import ObjectFiles
+    from phasegrid.store.files.objects import ObjectFiles
 
     monkeypatch.setattr(ObjectFiles, "exists", lambda *_: False)
     url, start = f"s3://{BUCKET}/threads", threading.Barrier(8)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from phasegrid.errors import SweepError
-from phasegrid.storage_urls import local_path
-from phasegrid.store import Store
+from phasegrid.store.files.urls import local_path
+from phasegrid.store.store import Store
 
 
 @pytest.mark.parametrize("name", ["my store", "Größe", "50%", "a#b?c", "x+y", "per%20cent"])

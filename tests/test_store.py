@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from store_support import COLUMNS, bare, full, make_store, put, rows_without_checksum
 
-from phasegrid import files, shards
-from phasegrid.compaction import compact
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import text_key
-from phasegrid.schemas import SCHEMA_VERSION
-from phasegrid.store import Store
+from phasegrid.store import tables
+from phasegrid.store.compact import compact
+from phasegrid.store.files import local
+from phasegrid.store.schemas import SCHEMA_VERSION
+from phasegrid.store.store import Store
 
 A, B = text_key("a"), text_key("b")
 TABLES = ("trials", "histories", "plans", "failures", "metrics/sharpness")
@@ -105,7 +106,7 @@ def test_a_store_that_cannot_be_written_says_so(
     def denied(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.os, "fsync", denied)
+    monkeypatch.setattr(local.os, "fsync", denied)
     with pytest.raises(StoreError, match=r"writing to store .*: permission denied"):
         Store.open(store.url, create=True)
     with pytest.raises(StoreError, match=r"writing a failure to .*: permission denied"):
@@ -118,7 +119,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
     def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full_disk)
+    monkeypatch.setattr(local.os, "fsync", full_disk)
     with pytest.raises(StoreError, match="No space left on device"):
         put(store, "trials", bare("trials", "a"))
     assert store.files.names("_tmp") == []
@@ -128,7 +129,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
 def test_a_storage_that_loses_what_is_written_is_found(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.LocalFiles, "read", lambda *_: b"something else")
+    monkeypatch.setattr(local.LocalFiles, "read", lambda *_: b"something else")
     with pytest.raises(StoreError, match="what was written is not what is read"):
         store.probe()
 
@@ -453,8 +454,8 @@ def test_a_crash_between_steps_leaves_no_visible_trial(
     history = [{"epoch": 0, "train_loss": 1.0}]
     weights = {"w": torch.zeros(1)}
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", dying(replace))
-        patch.setattr(files.os, "link", dying(link))
+        patch.setattr(local.os, "replace", dying(replace))
+        patch.setattr(local.os, "link", dying(link))
         with pytest.raises(KeyboardInterrupt):
             store.put_trial(bare("trials", "a"), history, weights, {1: weights})
     assert store.stored("trials") == set()
@@ -474,10 +475,10 @@ def test_without_hard_links_the_first_writer_still_wins(
     def no_links(*_: str) -> None:
         raise OSError(error, "no links here")
 
-    monkeypatch.setattr(files.os, "link", no_links)
+    monkeypatch.setattr(local.os, "link", no_links)
     common = bare("metrics/sharpness", "a")
     assert store.put_metric("sharpness", COLUMNS, common, [{"value": 1.0}])
-    monkeypatch.setattr(files.LocalFiles, "exists", lambda *_: False)
+    monkeypatch.setattr(local.LocalFiles, "exists", lambda *_: False)
     assert not store.put_metric("sharpness", COLUMNS, common, [{"value": 2.0}])
     assert store.read_table("metrics/sharpness")["value"].to_pylist() == [1.0]
 
@@ -488,8 +489,8 @@ def test_a_link_that_fails_otherwise_is_reported(
     def broken(*_: str) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(files.os, "link", broken)
-    impatient = Store(store.url, files.open_files(store.url), store.id)
+    monkeypatch.setattr(local.os, "link", broken)
+    impatient = Store(store.url, local.open_files(store.url), store.id)
     with pytest.raises(StoreError, match=r"writing a failure to .*Input/output error"):
         impatient.put_failure({"kind": "app"})
 
@@ -532,7 +533,7 @@ def test_many_keys_and_few_give_the_same_rows(
             compact(store)
     keys = [A, text_key("c"), text_key("no")]
     few = store.read_table("trials", keys=keys).sort_by("key")
-    monkeypatch.setattr(shards, "_FEW", 0)
+    monkeypatch.setattr(tables, "_FEW", 0)
     assert store.read_table("trials", keys=keys).sort_by("key").equals(few)
     assert few["key"].to_pylist() == sorted(keys[:2])
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from store_support import COLUMNS, bare, make_store
 
-from phasegrid.compaction import compact
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
+from phasegrid.store.compact import compact
+from phasegrid.store.store import Store
 
 NAMES = [f"job-{i}" for i in range(12)]
 

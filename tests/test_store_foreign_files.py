@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 from store_support import COLUMNS, bare, make_store, put
 
-from phasegrid import shards, showing, submissions
-from phasegrid.collecting import find_garbage
-from phasegrid.compaction import compact
-from phasegrid.damage import find_damage
+from phasegrid.cli import render
 from phasegrid.jobs import text_key
-from phasegrid.querying import query
-from phasegrid.results import Results
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import submissions, tables
+from phasegrid.store.compact import compact
+from phasegrid.store.gc import find_garbage
+from phasegrid.store.repair import find_damage
+from phasegrid.store.results import Results
+from phasegrid.store.sql import query
+from phasegrid.store.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 A, M = text_key("a"), text_key("m")
@@ -55,7 +56,7 @@ def _seen(store: Store) -> dict[str, object]:
         "query": query(store, "select count(*) as n from plans, sharpness")["n"].tolist(),
         "cells": len(results.cells("toy")),
         "counts": results.counts().to_dict("records"),
-        "status": showing.status_text(store, None, as_json=True),
+        "status": render.status_text(store, None, as_json=True),
         "garbage": find_garbage(store, shards_too=True, orphans_too=True).garbage,
         "damage": find_damage(store, deep=True).garbage,
     }
@@ -67,7 +68,7 @@ def _copies(store: Store, table: str, contents: bytes | None) -> list[Path]:
     made = []
     for pattern in COPIES:
         copy = path.parent / pattern.format(name=path.name, stem=path.stem)
-        if table in shards.PLANNED and "LAPTOP" in pattern:
+        if table in tables.PLANNED and "LAPTOP" in pattern:
             continue  # a name that a sweep could have: its own test is below
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes(path.read_bytes() if contents is None else contents)
@@ -92,11 +93,11 @@ def test_files_of_others_change_nothing_that_is_read(
 
 def test_a_copy_with_the_name_of_a_sweep_adds_no_rows(store: Store) -> None:
     """OneDrive names both sides of a conflict so: only the rows tell that they are of another sweep."""
-    before = {table: store.read_table(table) for table in shards.PLANNED}
-    for table in shards.PLANNED:
+    before = {table: store.read_table(table) for table in tables.PLANNED}
+    for table in tables.PLANNED:
         path = Path(store.files.path(PLACES[table]))
         path.with_name("toy-LAPTOP.parquet").write_bytes(path.read_bytes())
-    assert {table: store.read_table(table) for table in shards.PLANNED} == before
+    assert {table: store.read_table(table) for table in tables.PLANNED} == before
     assert Results(store).counts()["planned"].tolist() == [1]
     assert "its rows are about ['toy']; delete it" in "\n".join(map(str, verify(store)))
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from store_support import COLUMNS, bare, make_store
 
-from phasegrid import committing, files
-from phasegrid.collecting import delete_garbage, find_garbage
-from phasegrid.compaction import compact
-from phasegrid.damage import find_damage
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import committing
+from phasegrid.store.compact import compact
+from phasegrid.store.files import local
+from phasegrid.store.gc import delete_garbage, find_garbage
+from phasegrid.store.repair import find_damage
+from phasegrid.store.store import Store
 from tests.faults.test_storage_faults import run_here, small_sweep
 
 A, M = text_key("a"), text_key("m")
@@ -141,8 +142,8 @@ def test_a_run_fails_the_job_whose_place_is_taken_and_names_what_to_do(
 def test_a_name_that_is_taken_between_two_looks_is_no_other_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    there = files.LocalFiles(str(tmp_path))
-    monkeypatch.setattr(files.LocalFiles, "exists", lambda *_: False)
+    there = local.LocalFiles(str(tmp_path))
+    monkeypatch.setattr(local.LocalFiles, "exists", lambda *_: False)
     TAKERS[kind](tmp_path / "x.parquet")
     with pytest.raises(StoreError, match=r"x\.parquet is .*move it away"):
         there.create("x.parquet", b"data")

@@ -9,14 +9,14 @@ import fsspec
 import pytest
 from store_support import COLUMNS, SCHEMAS, bare, full, put
 
-from phasegrid.compaction import compact
 from phasegrid.errors import StoreError
-from phasegrid.files import open_files
 from phasegrid.jobs import text_key
-from phasegrid.object_files import ObjectFiles
-from phasegrid.results import open_results
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store.compact import compact
+from phasegrid.store.files.local import open_files
+from phasegrid.store.files.objects import ObjectFiles
+from phasegrid.store.results import open_results
+from phasegrid.store.store import Store
 
 A = text_key("a")
 

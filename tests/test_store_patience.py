@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 import pytest
 from store_support import make_store
 
-from phasegrid import files
 from phasegrid.errors import StoreError
-from phasegrid.files import LocalFiles
-from phasegrid.object_files import ObjectFiles
-from phasegrid.patience import WAITS_S, PatientFiles, is_full, may_pass
-from phasegrid.reporting import reported
+from phasegrid.store.files import local
+from phasegrid.store.files.errors import reported
+from phasegrid.store.files.local import LocalFiles
+from phasegrid.store.files.objects import ObjectFiles
+from phasegrid.store.files.retry import WAITS_S, PatientFiles, is_full, may_pass
 
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET)
 LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENAMETOOLONG)
@@ -173,14 +173,14 @@ def test_a_write_that_lost_while_it_waited_says_so(tmp_path: Path) -> None:
 def test_a_replacement_is_written_from_the_beginning_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fsync, errors = files.os.fsync, [OSError(errno.EIO, "the disk hiccups")]
+    fsync, errors = local.os.fsync, [OSError(errno.EIO, "the disk hiccups")]
 
     def once(descriptor: int) -> None:
         if errors:
             raise errors.pop()
         fsync(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", once)
+    monkeypatch.setattr(local.os, "fsync", once)
     patient, slept = _patient(LocalFiles(str(tmp_path)))
 
     def write(file: BinaryIO) -> None:
@@ -200,7 +200,7 @@ def test_compaction_survives_a_write_that_is_tried_again(
 ) -> None:
     from store_support import bare, put
 
-    from phasegrid.compaction import compact
+    from phasegrid.store.compact import compact
 
     store = make_store(tmp_path)
     for name in ("a", "b"):

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from store_support import SCHEMAS, bare, full, make_store, put
 
-from phasegrid.compaction import compact
-from phasegrid.shards import PLANNED, compacted_name
-from phasegrid.store import Store
+from phasegrid.store.compact import compact
+from phasegrid.store.store import Store
+from phasegrid.store.tables import PLANNED, compacted_name
 
 MAKERS = ([bare, full], [full, bare], [bare, bare], [full, full])
 

@@ -10,17 +10,17 @@ import pytest
 from store_support import COLUMNS, bare, make_store
 from typer.testing import CliRunner, Result
 
-from phasegrid import submissions
-from phasegrid.cli import app
-from phasegrid.collecting import delete_garbage, find_garbage
-from phasegrid.compaction import compact
+from phasegrid.cli.main import app
+from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.figure_requests import FigureRequest
 from phasegrid.jobs import text_key
-from phasegrid.results import Results
-from phasegrid.store import Store
-from phasegrid.stored_sweeps import delete_sweep, find_use, rename_sweep
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import submissions
+from phasegrid.store.compact import compact
+from phasegrid.store.gc import delete_garbage, find_garbage
+from phasegrid.store.results import Results
+from phasegrid.store.store import Store
+from phasegrid.store.sweeps import delete_sweep, find_use, rename_sweep
 
 A, B, SHARED = text_key("a"), text_key("b"), text_key("shared")
 GAIN = FigureRequest(

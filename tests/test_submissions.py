@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid import driver as driver_module
-from phasegrid import reading_logs, submissions
-from phasegrid.cli import app
-from phasegrid.driver import driver_of
+from phasegrid.cli.main import app
+from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError, DataError, StoreError, SweepError, exit_code
-from phasegrid.executors import Ending
 from phasegrid.jobs import Pack
-from phasegrid.progress import Progress
-from phasegrid.run import Stop, run_packs
-from phasegrid.store import Store
-from phasegrid.submissions import Job, Submission, state_of
-from phasegrid.sweep_types import RunOptions
-from phasegrid.tokens import redact, refuse_secrets
+from phasegrid.redaction import redact, refuse_secrets
+from phasegrid.run.executors.base import Ending
+from phasegrid.run.loop import Stop, run_packs
+from phasegrid.run.scheduler import Progress
+from phasegrid.store import submissions
+from phasegrid.store.store import Store
+from phasegrid.store.submissions import Job, Submission, state_of
+from phasegrid.submit import driver as driver_module
+from phasegrid.submit import logs as reading_logs
+from phasegrid.submit.driver import driver_of
 from tests.test_progress import train
 from tests.test_session import PLUGIN, SWEEP
 

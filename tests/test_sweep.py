@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from phasegrid import load_sweep
+from phasegrid.config.load import GridPoint, MetricRequest, Need, Retries, RunOptions, Sweep
 from phasegrid.datasets import kept_count
 from phasegrid.jobs import Json, canonical_json
-from phasegrid.recipe import Recipe
-from phasegrid.sweep import GridPoint, MetricRequest, Need, Retries, RunOptions, Sweep, load_sweep
+from phasegrid.train.recipe import Recipe
 
 BASE = """\
 schema: 1
@@ -458,7 +459,7 @@ def test_twenty_thousand_cells_load_in_two_seconds(load: Load) -> None:
 def test_reading_a_sweep_imports_neither_torch_nor_ray(load: Load, tmp_path: Path) -> None:
     load(GRID + "metrics: [accuracy, distance, hessian, cka, connectivity, simplex]\n")
     code = (
-        "import sys; from phasegrid.sweep import load_sweep; load_sweep(sys.argv[1]); "
+        "import sys; from phasegrid import load_sweep; load_sweep(sys.argv[1]); "
         "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "sweep.yaml")]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from phasegrid import load_sweep
+from phasegrid.config.load import Sweep
 from phasegrid.errors import SweepError
-from phasegrid.sweep import Sweep, load_sweep
 
 PARENT = """\
 schema: 1

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from phasegrid import load_sweep
 from phasegrid.errors import SweepError
 from phasegrid.jobs import canonical_json
-from phasegrid.sweep import load_sweep
 
 GOOD = """\
 schema: 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phasegrid import load_sweep
 from phasegrid.errors import Mistake, SweepError
-from phasegrid.sweep import load_sweep
 
 GOOD: dict[str, str] = {
     "schema": "1",

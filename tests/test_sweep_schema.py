@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from phasegrid import load_sweep
+from phasegrid.config.json_schema import json_schema
+from phasegrid.config.load import KEYS
+from phasegrid.config.yaml import read_text
 from phasegrid.datasets import DATASETS
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
-from phasegrid.sweep import KEYS, load_sweep
-from phasegrid.sweep_schema import json_schema
-from phasegrid.yaml_source import read_text
 
 GOOD = """\
 schema: 1

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.quantities import quantity
-from analysis.variants import parts
+from phasegrid import load_sweep
+from phasegrid.analysis.tables.quantities import quantity
+from phasegrid.analysis.tables.variants import parts
+from phasegrid.config.load import Sweep
 from phasegrid.jobs import MetricJob, Plan
 from phasegrid.metrics import METRICS
-from phasegrid.plan import make_plan, trials_by_key
-from phasegrid.sweep import Sweep, load_sweep
+from phasegrid.plan.plan import make_plan, trials_by_key
 
 FOLDER = Path(__file__).resolve().parent.parent / "sweeps" / "taxonomy"
 

@@ -9,14 +9,15 @@ import matplotlib.image
 import pytest
 from rich.console import Console
 
-from analysis.aggregation import collapsed_seeds, not_trained
-from analysis.load import load_grid, open_store
-from analysis.quantities import quantity
-from analysis.report import draw
-from analysis.variants import resolve
-from phasegrid.session import Where, run_sweep
-from phasegrid.store import Store
-from phasegrid.sweep import Sweep, load_sweep
+from phasegrid import load_sweep
+from phasegrid.analysis.report.report import draw
+from phasegrid.analysis.stats.aggregate import collapsed_seeds, not_trained
+from phasegrid.analysis.tables.load import load_grid, open_store
+from phasegrid.analysis.tables.quantities import quantity
+from phasegrid.analysis.tables.variants import resolve
+from phasegrid.config.load import Sweep
+from phasegrid.run.run import Where, run_sweep
+from phasegrid.store.store import Store
 
 pytestmark = pytest.mark.slow
 

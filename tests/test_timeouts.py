@@ -5,30 +5,30 @@ import sys
 
 import pytest
 
-from phasegrid.timeouts import watched
+from phasegrid.run.watchdog import watched
 
 GIVES_UP = """\
 import time
-from phasegrid import timeouts
+from phasegrid.run import watchdog
 
 def stand_still():
     while True:
         time.sleep(0.01)
 
-with timeouts.watched({timeout_s}, print) as note_life:
+with watchdog.watched({timeout_s}, print) as note_life:
     {work}
 print("done")
 """
 LETS_NOBODY_RUN = """\
 import ctypes
-from phasegrid import timeouts
+from phasegrid.run import watchdog
 
-timeouts.BACKUP_S = 0.1
+watchdog.BACKUP_S = 0.1
 
 def let_nobody_run():
     ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the interpreter to itself
 
-with timeouts.watched(0.5, print) as note_life:
+with watchdog.watched(0.5, print) as note_life:
     let_nobody_run()
 """
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from phasegrid import load_sweep
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Part
-from phasegrid.results import Results, open_results
-from phasegrid.session import Where, run_sweep
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid.run.run import Where, run_sweep
+from phasegrid.store.results import Results, open_results
+from phasegrid.store.store import Store
 
 SWEEP = """\
 schema: 1

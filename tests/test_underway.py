@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from phasegrid import node_folder
-from phasegrid.console import Watch
-from phasegrid.executors import Ending
 from phasegrid.jobs import Outcome, Pack, Part, Trial
-from phasegrid.progress import Progress
-from phasegrid.underway import Noted, Underway, epochs_text
+from phasegrid.run.executors.base import Ending
+from phasegrid.run.progress_bar import Watch
+from phasegrid.run.scheduler import Progress
+from phasegrid.run.underway import Noted, Underway, epochs_text
+from phasegrid.run.worker import node_folder
 
 PART = Part("noop", 1, {})
 POSIX = pytest.mark.skipif(node_folder.fcntl is None, reason="needs POSIX file locks")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid import plugins
+from phasegrid import registry
 from phasegrid.user_code import (
     MAX_MODULES,
     USER_COMMIT_FILE,
@@ -164,9 +164,9 @@ def test_of_a_large_package_only_the_module_counts(project: Path) -> None:
 
 
 def test_phasegrids_own_code_is_no_ones_plugin() -> None:
-    assert code_of_module("phasegrid.metrics.declared_points") is None
-    assert plugins.code_of("metric", "phasegrid.metrics.declared_points:CKA") is None
-    assert plugins.code_of("model", "mlp") is None
+    assert code_of_module("phasegrid.metrics.hessian") is None
+    assert registry.code_of("metric", "phasegrid.metrics.cka:CKA") is None
+    assert registry.code_of("model", "mlp") is None
 
 
 def test_functions_that_a_declaration_names_as_text_are_its_code(project: Path) -> None:
@@ -176,11 +176,11 @@ def test_functions_that_a_declaration_names_as_text_are_its_code(project: Path) 
         "@dataclass(frozen=True)\nclass Args:\n    width: int = 1\n"
         "NET = Model(Args, 'common_of_lab.inner:f')\n"
     )
-    code = plugins.code_of("model", "lab/net.py:NET", project)
+    code = registry.code_of("model", "lab/net.py:NET", project)
     assert code is not None
     assert "common_of_lab/inner.py" in code.files
     assert "common_of_lab/deeper.py" in code.files
-    assert plugins.code_of("model", "lab/net.py:NET", project) == code
+    assert registry.code_of("model", "lab/net.py:NET", project) == code
 
 
 def test_an_edited_local_module_is_imported_again_with_its_plugin(project: Path) -> None:
@@ -190,20 +190,20 @@ def test_an_edited_local_module_is_imported_again_with_its_plugin(project: Path)
         "@dataclass(frozen=True)\nclass Args:\n    width: int = 1\n"
         "NET = Model(Args, 'common_of_lab.inner:f', version=SIZE)\n"
     )
-    assert plugins.resolve_model("lab/net.py:NET", project).version == 1
+    assert registry.resolve_model("lab/net.py:NET", project).version == 1
     (project / "lab" / "blocks_of_lab.py").write_text("SIZE = 22\n")
-    assert plugins.resolve_model(f"{net}:NET").version == 1  # a job keeps the code it began with
-    assert plugins.resolve_model("lab/net.py:NET", project).version == 22
+    assert registry.resolve_model(f"{net}:NET").version == 1  # a job keeps the code it began with
+    assert registry.resolve_model("lab/net.py:NET", project).version == 22
 
 
 def test_a_module_beside_a_plugin_that_cannot_be_imported_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text("import beside_alone\n")
     (tmp_path / "beside_alone.py").write_text("")
-    with pytest.raises(plugins.SweepError, match=r"put its folder .* on PYTHONPATH"):
-        plugins.resolve_model("alone.py:NET", tmp_path)
+    with pytest.raises(registry.SweepError, match=r"put its folder .* on PYTHONPATH"):
+        registry.resolve_model("alone.py:NET", tmp_path)
     (tmp_path / "beside_alone.py").unlink()
-    with pytest.raises(plugins.SweepError, match=r"No module named 'beside_alone'$"):
-        plugins.resolve_model("alone.py:NET", tmp_path)
+    with pytest.raises(registry.SweepError, match=r"No module named 'beside_alone'$"):
+        registry.resolve_model("alone.py:NET", tmp_path)
 
 
 def test_finding_code_runs_none_of_it(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_finding_code_runs_none_of_it(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from phasegrid.user_code import code_of_file; "
         "print(len(code_of_file(Path('net.py').resolve()).files), 'torch' in sys.modules)"
     )
-    root = Path(plugins.__file__).parent.parent
+    root = Path(registry.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": f"{root}:."},

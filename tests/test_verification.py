@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from store_support import COLUMNS, bare, full, make_store, put, rows_without_checksum
 
-from phasegrid import checkpoints
-from phasegrid.compaction import compact
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
-from phasegrid.provenance import _checkout, provenance
-from phasegrid.store import Store
-from phasegrid.verification import STALE_S, verify
+from phasegrid.run.verify import STALE_S, verify
+from phasegrid.store import checkpoints
+from phasegrid.store.compact import compact
+from phasegrid.store.provenance import _checkout, provenance
+from phasegrid.store.store import Store
 
 A, B, M = text_key("a"), text_key("b"), text_key("m")
 SHARD = f"trials/{A[:2]}/{A}.parquet"

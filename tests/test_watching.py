@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from phasegrid import bench
+from phasegrid import load_sweep
 from phasegrid.declare import Model
-from phasegrid.executors import Place
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS, MlpArgs
-from phasegrid.models.building import build_model
-from phasegrid.plan import make_packs, make_plan
-from phasegrid.plugins import remember_folder
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.watching import checksums, hand_out, kept_settings, seal
-from phasegrid.work import do
+from phasegrid.models.build import build_model
+from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.registry import remember_folder
+from phasegrid.run.executors.base import Place
+from phasegrid.run.worker import inputs as bench
+from phasegrid.run.worker.pack import do
+from phasegrid.run.worker.write_checks import checksums, hand_out, kept_settings, seal
+from phasegrid.store.store import Store
 
 SWEEP = """\
 schema: 1
@@ -177,7 +177,7 @@ def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(
     kept: list[Any] = []
 
     def load(part: Part) -> Any:
-        from phasegrid.datasets.loading import load_dataset
+        from phasegrid.datasets.load import load_dataset
 
         kept.extend([] if kept else [load_dataset(part)])
         return kept[0]

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from phasegrid import work
+from phasegrid import load_sweep
 from phasegrid.jobs import Pack, Plan
-from phasegrid.metrics import connectivity
-from phasegrid.plan import make_packs, make_plan
-from phasegrid.run import Stopped
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.weights import Evaluation
-from phasegrid.work import Place, do
+from phasegrid.metrics.connectivity import compute
+from phasegrid.models.weights import Evaluation
+from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.run.loop import Stopped
+from phasegrid.run.worker import pack as work
+from phasegrid.run.worker.pack import Place, do
+from phasegrid.store.store import Store
 
 SWEEP = """\
 schema: 1
@@ -114,7 +114,7 @@ def test_jobs_that_cannot_be_done_together_are_done_one_by_one(
         if found == "a failure":
             raise RuntimeError("one of them")
 
-    monkeypatch.setattr(connectivity, "compute_many", compute_many)
+    monkeypatch.setattr(compute, "compute_many", compute_many)
     train, measure = curve_packs
     do(train, store, Place("cpu"))
     assert [o.status for o in do(measure, store, Place("cpu"))] == ["done"] * 3
@@ -124,7 +124,7 @@ def test_jobs_that_cannot_be_done_together_are_done_one_by_one(
 def test_a_stop_is_heard_between_jobs_done_one_by_one(
     curve_packs: list[Pack], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connectivity, "compute_many", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(compute, "compute_many", lambda *_args, **_kwargs: None)
     train, measure = curve_packs
     do(train, store, Place("cpu"))
 

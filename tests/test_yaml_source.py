@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phasegrid.yaml_source import (
+from phasegrid.config.yaml import (
     MAX_BYTES,
     MAX_DEPTH,
     Place,

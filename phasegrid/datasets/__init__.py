@@ -175,8 +175,8 @@ DATASETS: dict[str, DatasetKind] = {
     ),
     "translation": DatasetKind(
         TranslationOptions,
-        "phasegrid.datasets.translation:load",
-        "phasegrid.datasets.parallel_text:facts",
-        fingerprint="phasegrid.datasets.parallel_text:fingerprint",
+        "phasegrid.datasets.translation.load:load",
+        "phasegrid.datasets.translation.parallel_text:facts",
+        fingerprint="phasegrid.datasets.translation.parallel_text:fingerprint",
     ),
 }

@@ -1,15 +1,22 @@
 """Metrics by name: what each measures, over what, with which arguments and columns. Nothing here imports torch."""
 
 from phasegrid.declare import Metric
-from phasegrid.metrics import declared_curves, declared_points, declared_slices, declared_text
+from phasegrid.metrics.accuracy import ACCURACY
+from phasegrid.metrics.bleu import BLEU
+from phasegrid.metrics.cka import CKA
+from phasegrid.metrics.connectivity import CONNECTIVITY
+from phasegrid.metrics.distance import DISTANCE
+from phasegrid.metrics.hessian import HESSIAN
+from phasegrid.metrics.simplex import SIMPLEX
+from phasegrid.metrics.slice import SLICE
 
 METRICS: dict[str, Metric] = {
-    "accuracy": declared_points.ACCURACY,
-    "distance": declared_points.DISTANCE,
-    "hessian": declared_points.HESSIAN,
-    "cka": declared_points.CKA,
-    "bleu": declared_text.BLEU,
-    "connectivity": declared_curves.CONNECTIVITY,
-    "simplex": declared_curves.SIMPLEX,
-    "slice": declared_slices.SLICE,
+    "accuracy": ACCURACY,
+    "distance": DISTANCE,
+    "hessian": HESSIAN,
+    "cka": CKA,
+    "bleu": BLEU,
+    "connectivity": CONNECTIVITY,
+    "simplex": SIMPLEX,
+    "slice": SLICE,
 }

@@ -18,7 +18,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from phasegrid.datasets.tokenizing import PADDING
+from phasegrid.datasets.translation.vocabulary import PADDING
 from phasegrid.declare import Tokens
 from phasegrid.models.shapes import require_heads
 

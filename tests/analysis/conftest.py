@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid
+from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid
 
 Numbers = dict[str, float]
 MakeGrid = Callable[..., Grid]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Floats, Grid
+from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Floats, Grid
 
 Pairs = Literal["first", "ring", "all"]
 LOSS, HESSIAN, TOLERANCE, CKA = 0.1, 250.0, 1.0, 0.7

@@ -7,8 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregation import aggregate, collapsed_seeds, counts_in_words, jackknife, measured
-from analysis.grid import Grid, by_pair, by_seed
+from phasegrid.analysis.stats.aggregate import (
+    aggregate,
+    collapsed_seeds,
+    counts_in_words,
+    jackknife,
+    measured,
+)
+from phasegrid.analysis.tables.grid import Grid, by_pair, by_seed
 
 MakeGrid = Callable[..., Grid]
 

@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from analysis.aggregation import aggregate
-from analysis.comparing import (
+from phasegrid.analysis.report.comparison import compare
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.stats.compare import (
     OWN,
     PAIRS,
     TRIALS,
@@ -20,12 +21,11 @@ from analysis.comparing import (
     one_sided_cells,
     summary_lines,
 )
-from analysis.comparison import compare
-from analysis.grid import Grid, by_seed
-from phasegrid.cli import app
+from phasegrid.analysis.tables.grid import Grid, by_seed
+from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
-from phasegrid.importing import import_taxonomy
-from phasegrid.store import Store
+from phasegrid.run.published.taxonomy import import_taxonomy
+from phasegrid.store.store import Store
 
 MakeGrid = Callable[..., Grid]
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.confidence import probabilities
-from analysis.grid import by_pair
-from analysis.phases import UNDETERMINED, label_phases
-from analysis.rules import Rules
-from analysis.spread import Estimate, of_pairs, of_trials, pooled
+from phasegrid.analysis.phases.label import UNDETERMINED, label_phases
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.stats.confidence import probabilities
+from phasegrid.analysis.stats.spread import Estimate, of_pairs, of_trials, pooled
+from phasegrid.analysis.tables.grid import by_pair
 from tests.analysis.planted import CKA, HESSIAN, Pairs, Recipe, planted
 
 RULES = Rules(hessian=HESSIAN, cka=CKA)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.correlations import rank_correlations
+from phasegrid.analysis.stats.correlations import rank_correlations
 
 PUBLISHED_SIGNS = {
     "cka": 1,

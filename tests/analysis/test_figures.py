@@ -9,22 +9,17 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.aggregation import aggregate, counts_in_words
-from analysis.colours import colour_scale, linear_scale
-from analysis.difference_figures import difference_diagram
-from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
-from analysis.grid import Grid
-from analysis.lines import curve_panels, cut_panels
-from analysis.phases import PHASES, PhaseMap, label_phases
-from analysis.quantities import QUANTITIES, SEVEN, seven
-from analysis.rules import Rules, rules_from
-from analysis.scales import Frame, make_axis, make_frame, thinned
-from analysis.style import (
+from phasegrid.analysis.draw.colours import colour_scale, linear_scale
+from phasegrid.analysis.draw.differences import difference_diagram
+from phasegrid.analysis.draw.lines import curve_panels, cut_panels
+from phasegrid.analysis.draw.scales import Frame, make_axis, make_frame, thinned
+from phasegrid.analysis.draw.style import (
     DIVERGED,
     INAPPLICABLE,
     MISSING,
@@ -39,6 +34,11 @@ from analysis.style import (
     ZERO,
     Hatch,
 )
+from phasegrid.analysis.phases.label import PHASES, PhaseMap, label_phases
+from phasegrid.analysis.phases.rules import Rules, rules_from
+from phasegrid.analysis.stats.aggregate import aggregate, counts_in_words
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, seven
 
 MakeGrid = Callable[..., Grid]
 

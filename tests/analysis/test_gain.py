@@ -9,12 +9,12 @@ import pytest
 from matplotlib.axes import Axes
 from scipy import stats
 
-from analysis.aggregation import aggregate
-from analysis.comparing import compare_grids
-from analysis.gain import Best, best_per_load, gain_table
-from analysis.gain_figure import gain_figure
-from analysis.grid import Grid, by_seed
-from analysis.quantities import QUANTITIES
+from phasegrid.analysis.draw.gain import gain_figure
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.stats.compare import compare_grids
+from phasegrid.analysis.stats.gain import Best, best_per_load, gain_table
+from phasegrid.analysis.tables.grid import Grid, by_seed
+from phasegrid.analysis.tables.quantities import QUANTITIES
 from phasegrid.errors import SweepError
 
 MakeGrid = Callable[..., Grid]

@@ -6,10 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregation import jackknife
-from analysis.gain import best_per_load, gain_table
-from analysis.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Floats, Grid, by_pair
-from analysis.intervals import SeedValues, of_difference, of_mean, per_seed
+from phasegrid.analysis.stats.aggregate import jackknife
+from phasegrid.analysis.stats.gain import best_per_load, gain_table
+from phasegrid.analysis.stats.intervals import SeedValues, of_difference, of_mean, per_seed
+from phasegrid.analysis.tables.grid import (
+    CELL_COLUMNS,
+    CURVE_COLUMNS,
+    VALUE_COLUMNS,
+    Floats,
+    Grid,
+    by_pair,
+)
 
 SEEDS = (2, 3, 5)
 SPREADS = ((1.0, 1.0), (1.0, 4.0), (4.0, 1.0))

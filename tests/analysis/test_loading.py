@@ -10,24 +10,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from analysis.__main__ import main
-from analysis.aggregation import aggregate
-from analysis.findings import findings
-from analysis.grid import Grid
-from analysis.load import build_grid, load_grid
-from analysis.report import check_formats, draw, file_stem, parse_thresholds, write_tables
-from analysis.rules import Rules
-from analysis.scales import make_frame
+
+from phasegrid import load_sweep
+from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.findings import findings
+from phasegrid.analysis.report.report import (
+    check_formats,
+    draw,
+    file_stem,
+    parse_thresholds,
+    write_tables,
+)
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.load import build_grid, load_grid
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.importing import import_taxonomy, read_published
-from phasegrid.metrics.declared_curves import SimplexArgs
-from phasegrid.plan import make_packs, make_plan
-from phasegrid.records import plan_rows
-from phasegrid.results import open_results
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.work import Place, do
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.rows import plan_rows
+from phasegrid.run.published.taxonomy import import_taxonomy, read_published
+from phasegrid.run.worker.pack import Place, do
+from phasegrid.store.results import open_results
+from phasegrid.store.store import Store
 
 LINES = [
     f"{w},{b},{metric},{s},,{value * (1 + 0.1 * s)}"
@@ -421,7 +427,7 @@ def test_file_names_hold_no_odd_characters() -> None:
 
 
 def test_the_analysis_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, analysis.report, analysis.__main__; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    code = "import sys, phasegrid.analysis.report.report, analysis.__main__; print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

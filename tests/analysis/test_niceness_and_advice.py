@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.advice import CONVERGENCE, DATA, MODEL, NOTHING, TEMPERATURE, limits
-from analysis.findings import findings
-from analysis.grid import Grid, by_pair
-from analysis.niceness import niceness
-from analysis.phases import PhaseMap, label_phases
-from analysis.rules import Rules, rules_from
+from phasegrid.analysis.phases.advice import CONVERGENCE, DATA, MODEL, NOTHING, TEMPERATURE, limits
+from phasegrid.analysis.phases.label import PhaseMap, label_phases
+from phasegrid.analysis.phases.niceness import niceness
+from phasegrid.analysis.phases.rules import Rules, rules_from
+from phasegrid.analysis.report.findings import findings
+from phasegrid.analysis.tables.grid import Grid, by_pair
 
 MakeGrid = Callable[..., Grid]
 RULES = Rules(hessian=250.0, cka=0.6)
@@ -32,7 +32,7 @@ def advised(row: dict[str, object], load_path: str = "model.width", loss: float 
 
 
 def labelled_thresholds() -> PhaseMap:
-    from analysis.rules import Threshold
+    from phasegrid.analysis.phases.rules import Threshold
 
     given = (Threshold("train_loss", 0.1, "given"), Threshold("mode_connectivity", 1.0, "given"))
     return PhaseMap(pd.DataFrame(), given, Rules())

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from analysis.findings import findings
-from analysis.gain import best_per_load, gain_table
-from analysis.grid import Grid
-from analysis.panels import seven_panels
-from analysis.phases import EVERY_DIVERGED, UNDETERMINED
-from analysis.quantities import SEVEN
-from analysis.rules import Rules
-from phasegrid.cli import app
+from phasegrid.analysis.draw.panels import seven_panels
+from phasegrid.analysis.phases.label import EVERY_DIVERGED, UNDETERMINED
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.findings import findings
+from phasegrid.analysis.stats.gain import best_per_load, gain_table
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.quantities import SEVEN
+from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 
 MakeGrid = Callable[..., Grid]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import Grid
-from analysis.phases import (
+from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.analysis.phases.label import (
     EVERY_DIVERGED,
     NO_SPREAD,
     PHASES,
@@ -16,9 +16,9 @@ from analysis.phases import (
     PhaseMap,
     label_phases,
 )
-from analysis.regions import borders, centres, label_array
-from analysis.rules import Rules, otsu, rules_from
-from analysis.scales import make_frame
+from phasegrid.analysis.phases.regions import borders, centres, label_array
+from phasegrid.analysis.phases.rules import Rules, otsu, rules_from
+from phasegrid.analysis.tables.grid import Grid
 from phasegrid.errors import SweepError
 
 MakeGrid = Callable[..., Grid]

@@ -7,16 +7,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import phasegrid.metrics.distance as distance
-from analysis.aggregation import aggregate
-from analysis.load import load_grid
+import phasegrid.metrics.distance.compute as distance
+from phasegrid import load_sweep
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.load import load_grid
 from phasegrid.metrics import METRICS
-from phasegrid.plan import make_packs, make_plan, plan_hash
-from phasegrid.records import job_rows, plan_rows
-from phasegrid.results import open_results
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.work import Place, do
+from phasegrid.plan.plan import make_packs, make_plan, plan_hash
+from phasegrid.plan.rows import job_rows, plan_rows
+from phasegrid.run.worker.pack import Place, do
+from phasegrid.store.results import open_results
+from phasegrid.store.store import Store
 
 SWEEP = """
 schema: 1

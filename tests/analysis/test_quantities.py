@@ -3,11 +3,11 @@
 import matplotlib
 import pytest
 
-from analysis.quantities import QUANTITIES, SEVEN, quantity
-from analysis.style import PHASE_COLOURS
+from phasegrid.analysis.draw.style import PHASE_COLOURS
+from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, quantity
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
-from phasegrid.schemas import TRIALS
+from phasegrid.store.schemas import TRIALS
 
 
 @pytest.mark.parametrize("name", QUANTITIES)

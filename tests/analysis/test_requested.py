@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.findings import Findings, findings
-from analysis.grid import Grid
-from analysis.report import draw
-from analysis.requested import Requested, requested_figures
-from analysis.rules import Rules
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.findings import Findings, findings
+from phasegrid.analysis.report.report import draw
+from phasegrid.analysis.report.requested import Requested, requested_figures
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.config.figure_types import FIGURE_KINDS, FigureRequest
 from phasegrid.errors import SweepError
-from phasegrid.figure_requests import FIGURE_KINDS, FigureRequest
-from phasegrid.importing import import_taxonomy
-from phasegrid.store import Store
+from phasegrid.run.published.taxonomy import import_taxonomy
+from phasegrid.store.store import Store
 
 MakeGrid = Callable[..., Grid]
 RULES = Rules()

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from analysis.report import parse_thresholds
-from analysis.rules import SIMILAR, TOLERANCE, check_thresholds, rules_from
+from phasegrid.analysis.phases.rules import SIMILAR, TOLERANCE, check_thresholds, rules_from
+from phasegrid.analysis.report.report import parse_thresholds
 from phasegrid.errors import SweepError
 
 

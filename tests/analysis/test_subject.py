@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from analysis.subject import subject
+from phasegrid.analysis.tables.subject import subject
 
 
 def trials(*rows: tuple[str, str, dict[str, object]]) -> pd.DataFrame:

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet, QuadContourSet
 from matplotlib.figure import Figure
 
-from analysis.style import MISSING
-from analysis.surfaces import (
+from phasegrid.analysis.draw.slices import (
     COLUMNS,
     contour,
     profile,
@@ -18,6 +17,7 @@ from analysis.surfaces import (
     slice_panels,
     slice_points,
 )
+from phasegrid.analysis.draw.style import MISSING
 
 AXIS = [-1.0, -0.5, 0.0, 0.5, 1.0]
 

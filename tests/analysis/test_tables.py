@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregation import aggregate
-from analysis.grid import Grid
-from analysis.quantities import QUANTITIES
-from analysis.scales import make_frame
-from analysis.tables import format_cell, latex, long_table, markdown, table_title, wide_table
+from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.analysis.report.tables import (
+    format_cell,
+    latex,
+    long_table,
+    markdown,
+    table_title,
+    wide_table,
+)
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.quantities import QUANTITIES
 
 MakeGrid = Callable[..., Grid]
 

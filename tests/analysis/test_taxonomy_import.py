@@ -8,22 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregation import aggregate
-from analysis.grid import Grid
-from analysis.load import build_grid, load_grid
-from analysis.phases import label_phases
-from analysis.rules import Rules
+from phasegrid.analysis.phases.label import label_phases
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.load import build_grid, load_grid
 from phasegrid.errors import DataError
-from phasegrid.importing import (
+from phasegrid.metrics import METRICS
+from phasegrid.plan.rows import metric_fields, plan_rows
+from phasegrid.run.published.taxonomy import (
     Published,
     import_taxonomy,
     num_parameters,
     read_published,
 )
-from phasegrid.metrics import METRICS
-from phasegrid.records import metric_fields, plan_rows
-from phasegrid.results import open_results
-from phasegrid.store import Store
+from phasegrid.store.results import open_results
+from phasegrid.store.store import Store
 
 HEADER = "width,batch_size,metric,seed_a,seed_b,value"
 PLOTTED = {

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pandas as pd
 import pytest
 
-from analysis.variants import declared_args, parts, resolve, ways
-from phasegrid.metrics.declared_points import CkaArgs
+from phasegrid.analysis.tables.variants import declared_args, parts, resolve, ways
+from phasegrid.metrics.cka import CkaArgs
 
 
 def rows_of(*changes: dict[str, object], cells: int = 4) -> pd.DataFrame:

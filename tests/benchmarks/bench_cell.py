@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from phasegrid.allocating import keep_freed_memory
-from phasegrid.bench import dataset_of, load_module
-from phasegrid.executors import Place
+from phasegrid import load_sweep
 from phasegrid.jobs import Pack
-from phasegrid.metrics.hessian import draw_examples
-from phasegrid.overview import stored_keys
-from phasegrid.plan import make_packs, make_plan, metric_names
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
-from phasegrid.work import do
+from phasegrid.metrics.hessian.compute import draw_examples
+from phasegrid.plan.plan import make_packs, make_plan, metric_names
+from phasegrid.run.executors.base import Place
+from phasegrid.run.status import stored_keys
+from phasegrid.run.worker.inputs import dataset_of, load_module
+from phasegrid.run.worker.malloc import keep_freed_memory
+from phasegrid.run.worker.pack import do
+from phasegrid.store.store import Store
 from tests.benchmarks.bench_hessian import _removed_function
 from tests.benchmarks.contest import compete, line
 

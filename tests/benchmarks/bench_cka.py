@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.metrics.cka import compute_many
-from phasegrid.metrics.declared_points import CkaArgs
-from phasegrid.metrics.mixing import draw_inputs
+from phasegrid.metrics.cka import CkaArgs
+from phasegrid.metrics.cka.compute import compute_many
+from phasegrid.metrics.cka.inputs import draw_inputs
 from phasegrid.models.resnet import make
 from tests.oracles import biased_cka
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
-from phasegrid.models.building import build_model
-from phasegrid.stacking import MemberState, Stack
+from phasegrid.models.build import build_model
+from phasegrid.train.fused import read_architecture
+from phasegrid.train.stack import MemberState, Stack
 
 CASES = [(4, (3, 8, 8), 16, 5), (8, (3, 32, 32), 64, 2)]
 ROUNDS, CLASSES = 15, 10

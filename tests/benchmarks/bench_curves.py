@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
-from phasegrid.metrics.curve_stacking import train_bends_together
-from phasegrid.metrics.curve_training import train_bends
-from phasegrid.metrics.curves import stack_vertices
-from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.point_evaluation import live_network
-from phasegrid.models.building import build_model
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.connectivity.stacked import train_bends_together
+from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.network.points import live_network
+from phasegrid.models.build import build_model
+from phasegrid.train.fused import read_architecture
 from tests.metric_oracles_curves import CurveTwin, curve_coefficients
 
 WIDTH, BATCH, STEPS, ROUNDS = 4, 32, 4, 15

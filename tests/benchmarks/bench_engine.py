@@ -45,8 +45,8 @@ def planning() -> list[str]:
     code = (
         "import json, resource, sys, time\n"
         "started = time.perf_counter()\n"
-        "from phasegrid.sweep import load_sweep\n"
-        "from phasegrid.plan import make_plan, make_packs, all_keys\n"
+        "from phasegrid import load_sweep\n"
+        "from phasegrid.plan.plan import make_plan, make_packs, all_keys\n"
         "plan = make_plan(load_sweep(sys.argv[1]))\n"
         "planned = time.perf_counter() - started\n"
         "packs = make_packs(plan, set(), lambda cell, job: 1.0)\n"
@@ -68,14 +68,14 @@ def planning() -> list[str]:
 
 def noop_jobs() -> list[str]:
     """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same Ray."""
-    from phasegrid.ray_executor import RayExecutor, start_ray, stop_ray
-    from phasegrid.store import Store
+    from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
+    from phasegrid.store.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
         store, plan = _prepared(Path(folder))
         start_ray(None)
         try:
-            from phasegrid.work import Place
+            from phasegrid.run.worker.pack import Place
 
             executor = RayExecutor(store.url, Place())
             _warm(executor, plan, store)
@@ -95,11 +95,11 @@ def noop_jobs() -> list[str]:
 
 def _prepared(folder: Path) -> tuple[Any, Any]:
     """Make a store that holds the plan's trials as rows, so that only the no-op measurements are missing."""
-    from phasegrid.plan import make_plan
-    from phasegrid.provenance import provenance
-    from phasegrid.schemas import trial_columns
-    from phasegrid.store import Store
-    from phasegrid.sweep import load_sweep
+    from phasegrid import load_sweep
+    from phasegrid.plan.plan import make_plan
+    from phasegrid.store.provenance import provenance
+    from phasegrid.store.schemas import trial_columns
+    from phasegrid.store.store import Store
 
     sweep = folder / "noop.yaml"
     sweep.write_text(NOOP_SWEEP)
@@ -124,7 +124,7 @@ def _metric_name(plan: Any) -> str:
 
 def _warm(executor: Any, plan: Any, store: Any) -> None:
     """Start the workers and their imports: a run of hours pays this once."""
-    from phasegrid.plan import make_packs
+    from phasegrid.plan.plan import make_packs
 
     stored = store.stored("trials")
     for pack in make_packs(plan, stored, lambda _cell, _job: 3.0)[:2]:
@@ -135,11 +135,11 @@ def _warm(executor: Any, plan: Any, store: Any) -> None:
 
 
 def _run(plan: Any, store: Any, executor: Any) -> None:
-    from phasegrid.overview import stored_keys
-    from phasegrid.plan import make_packs, metric_names
-    from phasegrid.progress import Progress
-    from phasegrid.run import Stop, run_packs
-    from phasegrid.sweep_types import RunOptions
+    from phasegrid.config.types import RunOptions
+    from phasegrid.plan.plan import make_packs, metric_names
+    from phasegrid.run.loop import Stop, run_packs
+    from phasegrid.run.scheduler import Progress
+    from phasegrid.run.status import stored_keys
 
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, lambda _cell, _job: 0.001)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from phasegrid.choosing import measure_choice
 from phasegrid.jobs import Part, Trial, content_key
-from phasegrid.recipe import Recipe
-from phasegrid.train import train_pack
+from phasegrid.train.autotune import measure_choice
+from phasegrid.train.loop import train_pack
+from phasegrid.train.recipe import Recipe
 from tests.benchmarks.bench_packing import Case, random_data
 
 WIDTHS, BATCHES = (1, 2, 4, 8, 16), (16, 128, 1024)

@@ -21,12 +21,12 @@ from torch.nn.functional import cross_entropy
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric
-from phasegrid.metrics.declared_points import HESSIAN, HessianArgs
-from phasegrid.metrics.hessian import compute
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian import HESSIAN, HessianArgs
+from phasegrid.metrics.hessian.compute import compute
+from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.models.resnet import make
-from phasegrid.weights import refresh_batch_norm
+from phasegrid.models.weights import refresh_batch_norm
 from tests.oracles import hutchinson, lanczos_quadrature, power_iteration
 
 T = TypeVar("T")

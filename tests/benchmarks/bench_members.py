@@ -1,7 +1,7 @@
 """Five seeds of a ResNet18 as one pack against one after another, and what a member costs in packs of 1 to 40.
 
 The other way is that of a script: torch.nn and torch.optim, one seed after another, NCHW memory. Ours is the way a worker goes: the
-strategy and stack size that `phasegrid.choosing` measures, memory kept between updates (`phasegrid.allocating`). One thread,
+strategy and stack size that `phasegrid.train.autotune` measures, memory kept between updates (`phasegrid.run.worker.malloc`). One thread,
 each way in its own process, taking turns; medians of CPU time.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import asdict
 
 import torch
 
-from phasegrid.allocating import keep_freed_memory
-from phasegrid.choosing import measure_choice
 from phasegrid.jobs import Part, Trial
-from phasegrid.recipe import Recipe
+from phasegrid.run.worker.malloc import keep_freed_memory
+from phasegrid.train.autotune import measure_choice
+from phasegrid.train.recipe import Recipe
 from tests.benchmarks.bench_packing import Case, own_way, plain_way, random_data
 from tests.benchmarks.contest import Score, compete, line
 

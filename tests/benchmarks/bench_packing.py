@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_packing.py [--device cuda] [--members 3] [--quick]
 
 Each line is one network and batch size: the time of an update of all members by the plain way (torch.nn and
-torch.optim, one member after another) and how many times faster each strategy of `phasegrid.stacking` is. Ways
+torch.optim, one member after another) and how many times faster each strategy of `phasegrid.train.stack` is. Ways
 are interleaved and the best of several rounds is taken, so other work on the machine disturbs all alike.
 """
 
@@ -17,15 +17,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.epochs import run_epoch
-from phasegrid.feeding import Feed, batch_bounds
-from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
-from phasegrid.models.building import build_model
-from phasegrid.optimizing import new_slots
-from phasegrid.recipe import Recipe
-from phasegrid.stacking import MemberState, Stack, Strategy
-from phasegrid.weights import cpu_state, parameters_vector
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import cpu_state, parameters_vector
+from phasegrid.train.batches import Feed, batch_bounds
+from phasegrid.train.epoch import run_epoch
+from phasegrid.train.fused import read_architecture
+from phasegrid.train.optimizers import new_slots
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.stack import MemberState, Stack, Strategy
 
 CLASSES = 10
 

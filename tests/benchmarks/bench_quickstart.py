@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from phasegrid.plan import make_plan
-from phasegrid.sweep import load_sweep
+from phasegrid import load_sweep
+from phasegrid.plan.plan import make_plan
 from tests.benchmarks.contest import descendants
 
 HERE = Path(__file__).resolve().parent

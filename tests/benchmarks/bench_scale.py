@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phasegrid.executors import Ending
-    from phasegrid.ray_executor import RayExecutor
+    from phasegrid.run.executors.base import Ending
+    from phasegrid.run.executors.ray.executor import RayExecutor
 
 NUM_JOBS = (1_000, 10_000, 100_000)
 NUM_CPUS = 2
@@ -68,16 +68,16 @@ def drive(folder: Path, size: int, way: str) -> Figures:
 
     from rich.console import Console
 
-    from phasegrid.console import Watch
-    from phasegrid.executors import Place
-    from phasegrid.overview import stored_keys
-    from phasegrid.plan import make_packs, make_plan, metric_names
-    from phasegrid.progress import Progress
-    from phasegrid.ray_executor import RayExecutor, start_ray, stop_ray
-    from phasegrid.run import Stop, run_packs
-    from phasegrid.store import Store
-    from phasegrid.sweep import load_sweep
-    from phasegrid.sweep_types import RunOptions
+    from phasegrid import load_sweep
+    from phasegrid.config.types import RunOptions
+    from phasegrid.plan.plan import make_packs, make_plan, metric_names
+    from phasegrid.run.executors.base import Place
+    from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
+    from phasegrid.run.loop import Stop, run_packs
+    from phasegrid.run.progress_bar import Watch
+    from phasegrid.run.scheduler import Progress
+    from phasegrid.run.status import stored_keys
+    from phasegrid.store.store import Store
 
     store = Store.open(str(folder / "store"))
     start_ray(None, NUM_CPUS)
@@ -140,11 +140,11 @@ def _sweep(folder: Path, size: int, way: str) -> Path:
 
 def _store_trials(folder: Path, size: int) -> None:
     """Make a store that holds the trials as rows, so that only the no-op measurements are missing."""
-    from phasegrid.plan import make_plan
-    from phasegrid.provenance import provenance
-    from phasegrid.schemas import trial_columns
-    from phasegrid.store import Store
-    from phasegrid.sweep import load_sweep
+    from phasegrid import load_sweep
+    from phasegrid.plan.plan import make_plan
+    from phasegrid.store.provenance import provenance
+    from phasegrid.store.schemas import trial_columns
+    from phasegrid.store.store import Store
 
     store = Store.open(str(folder / "store"), create=True)
     about = {**provenance("cpu"), "seconds": 0.0, "outcome": "done", "epochs_run": 0}
@@ -154,10 +154,10 @@ def _store_trials(folder: Path, size: int) -> None:
 
 
 def _warm(executor: "RayExecutor", folder: Path) -> None:
-    from phasegrid.overview import stored_keys
-    from phasegrid.plan import make_packs, make_plan
-    from phasegrid.store import Store
-    from phasegrid.sweep import load_sweep
+    from phasegrid import load_sweep
+    from phasegrid.plan.plan import make_packs, make_plan
+    from phasegrid.run.status import stored_keys
+    from phasegrid.store.store import Store
 
     plan = make_plan(load_sweep(_sweep(folder, WARMING, "one a pack")))
     stored = stored_keys(Store.open(executor.storage), [])

@@ -27,7 +27,7 @@ def main() -> list[str]:
         digest, run = hashlib.sha256(path.read_bytes()).hexdigest(), uuid.uuid4().hex
         alone_s, alone_gib = _load_in_processes(path, digest, None)
         shared_s, shared_gib = _load_in_processes(path, digest, run)
-        from phasegrid.node_folder import forget
+        from phasegrid.run.worker.node_folder import forget
 
         forget(run)
     what = (
@@ -75,10 +75,10 @@ def _load_in_processes(path: Path, digest: str, run: str | None) -> tuple[float,
 def _process(end: Connection, path: Path, digest: str, run: str | None) -> None:
     import torch
 
-    from phasegrid.allocating import give_back
-    from phasegrid.bench import dataset_of
     from phasegrid.datasets import NpzOptions
     from phasegrid.declare import make_part
+    from phasegrid.run.worker.inputs import dataset_of
+    from phasegrid.run.worker.malloc import give_back
 
     torch.set_num_threads(1)
     part = make_part("npz", 1, NpzOptions, asdict(NpzOptions(path=str(path), sha256=digest)))

@@ -2,7 +2,7 @@
 
 The other way: at each point a new state dict w + a d_1 + b d_2, `load_state_dict`, and the plain network on the images as they lie
 (no channels last, BatchNorm not folded) under inference mode, in batches of 128 (the published code of Li et al. 2018) or of
-up to 1,000 (the default of `phasegrid.weights.evaluate`). All points cost the same, so what is timed is a few points of a row, in CPU
+up to 1,000 (the default of `phasegrid.models.weights.evaluate`). All points cost the same, so what is timed is a few points of a row, in CPU
 seconds of one thread, best of several rounds in which all take turns.
 """
 
@@ -17,11 +17,11 @@ from torch.autograd import DeviceType
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
-from phasegrid.metrics.slice import symmetric_axis
-from phasegrid.metrics.slice_directions import draw_directions, normalise
-from phasegrid.metrics.slice_evaluation import MovingNetwork, make_examples, measure_slice
+from phasegrid.metrics.slice.compute import symmetric_axis
+from phasegrid.metrics.slice.directions import draw_directions, normalise
+from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models.resnet import make
-from phasegrid.weights import evaluate, refresh_batch_norm
+from phasegrid.models.weights import evaluate, refresh_batch_norm
 
 POINTS, TIMED, EXAMPLES, ROUNDS = 41, 3, 500, 7
 PLAIN_BATCHES = (128, 1000)

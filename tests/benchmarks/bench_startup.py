@@ -31,17 +31,18 @@ seeds: 1
 DRIVER = """\
 import json, os, sys, time
 notes = {"born": time.time()}
-from phasegrid import cli, session
+from phasegrid.cli import main as cli
+from phasegrid.run import run as session
 notes["imported"] = time.time()
 if "--serial" not in sys.argv:
-    from phasegrid import ray_executor
+    from phasegrid.run.executors.ray import executor
     notes["ray imported"] = time.time()
-    start = ray_executor.start_ray
+    start = executor.start_ray
     def start_ray(*args):
         notes["ray"] = time.time()
         start(*args)
         notes["ray started"] = time.time()
-    ray_executor.start_ray = start_ray
+    executor.start_ray = start_ray
 try:
     cli.main()
 finally:

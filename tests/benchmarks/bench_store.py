@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from phasegrid import schemas, shards
-from phasegrid.compaction import compact
 from phasegrid.jobs import text_key
-from phasegrid.querying import query
-from phasegrid.results import open_results
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import schemas, tables
+from phasegrid.store.compact import compact
+from phasegrid.store.results import open_results
+from phasegrid.store.sql import query
+from phasegrid.store.store import Store
 
 NUM_ROWS = 10_000
 NUM_PLAIN = 500
@@ -96,7 +96,7 @@ def _write_plainly(folder: Path, keys: list[str]) -> None:
     for index, key in enumerate(keys):
         row = _row(index, key)
         table = schemas.to_table("trials", schemas.TRIALS, [row], "a trial")
-        pq.write_table(table, folder / f"{key}{shards.SUFFIX}")
+        pq.write_table(table, folder / f"{key}{tables.SUFFIX}")
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from phasegrid.metrics.volume import fix_faces, log_volume, log_volume_gradient, move_vertex
+from phasegrid.metrics.simplex.volume import fix_faces, log_volume, log_volume_gradient, move_vertex
 from tests.metric_oracles_curves import cayley_menger_squared_volume
 
 NUM_VERTICES, NUM_PARAMETERS, ROUNDS = 10, 176_000, 25

@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from phasegrid.image_layouts import layouts_of
+from phasegrid.models.image_layouts import layouts_of
 
 CHANNELS = range(1, 17)
 SHAPES = ((16, 8), (9, 5))  # pixels, examples

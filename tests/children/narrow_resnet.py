@@ -10,11 +10,13 @@ import torch
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part, Trial
-from phasegrid.metrics import connectivity, hessian, simplex
-from phasegrid.metrics import slice as slice_
-from phasegrid.models.building import build_model
-from phasegrid.recipe import Recipe
-from phasegrid.train import train_pack
+from phasegrid.metrics.connectivity import compute as connectivity
+from phasegrid.metrics.hessian import compute as hessian
+from phasegrid.metrics.simplex import compute as simplex
+from phasegrid.metrics.slice import compute as slice_
+from phasegrid.models.build import build_model
+from phasegrid.train.loop import train_pack
+from phasegrid.train.recipe import Recipe
 
 NUM, CLASSES = 16, 4
 SHORT = {"epochs": 1, "batch_size": 8}

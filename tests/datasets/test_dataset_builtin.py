@@ -16,7 +16,7 @@ import torch
 from phasegrid.datasets import DATASETS, Options, SpiralOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.digits import load as load_digits
-from phasegrid.datasets.loading import check_dataset, load_dataset
+from phasegrid.datasets.load import check_dataset, load_dataset
 from phasegrid.datasets.two_spirals import draw_spirals
 from phasegrid.datasets.two_spirals import load as load_spirals
 from phasegrid.declare import DatasetFacts, DatasetKind, import_function, make_part
@@ -140,7 +140,7 @@ def test_what_a_loader_raises_is_reported_with_its_arguments(
 def test_a_name_that_is_not_built_in_is_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
     plugins = {("dataset", "lab.py:MINE"): spirals_kind(load_spirals)}
     stand_in = SimpleNamespace(resolve=lambda kind, name: plugins[kind, name])
-    monkeypatch.setitem(sys.modules, "phasegrid.plugins", stand_in)
+    monkeypatch.setitem(sys.modules, "phasegrid.registry", stand_in)
     assert load_dataset(make_part("lab.py:MINE", 1, Options, asdict(Options()))).num_classes == 2
 
 

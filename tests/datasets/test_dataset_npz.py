@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from phasegrid.datasets import NpzOptions
-from phasegrid.datasets.loading import load_dataset
+from phasegrid.datasets.load import load_dataset
 from phasegrid.datasets.npz import load
 from phasegrid.datasets.npz_file import facts, fingerprint, read_arrays
 from phasegrid.declare import DatasetFacts, make_part

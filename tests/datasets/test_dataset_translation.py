@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-import phasegrid.datasets.parallel_text as parallel_text
+import phasegrid.datasets.translation.parallel_text as parallel_text
 from phasegrid.datasets import DATASETS, TranslationOptions
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.loading import check_dataset, load_dataset
-from phasegrid.datasets.parallel_text import facts, fingerprint, options_of, read_parallel_text
-from phasegrid.datasets.tokenizing import (
+from phasegrid.datasets.load import check_dataset, load_dataset
+from phasegrid.datasets.translation.load import load, vocabulary_record
+from phasegrid.datasets.translation.parallel_text import (
+    facts,
+    fingerprint,
+    options_of,
+    read_parallel_text,
+)
+from phasegrid.datasets.translation.vocabulary import (
     END,
     PADDING,
     SPECIAL_WORDS,
@@ -27,10 +33,9 @@ from phasegrid.datasets.tokenizing import (
     tokenize,
     words_of,
 )
-from phasegrid.datasets.translation import load, vocabulary_record
 from phasegrid.declare import DatasetFacts, Tokens, import_function, make_part
 from phasegrid.errors import DataError
-from phasegrid.losses import IGNORE
+from phasegrid.tasks.losses import IGNORE
 
 SOURCE = ["Ein Hund .", "Ein Hund läuft .", "", "Eine Katze schläft dort .", "Ein Tier ."]
 TARGET = ["A dog.", "A dog runs.", "Nothing.", "A cat sleeps there.", "An animal."]

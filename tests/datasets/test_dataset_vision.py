@@ -14,7 +14,7 @@ import torchvision.datasets
 
 from phasegrid.datasets import FileOptions
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.loading import load_dataset
+from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import make_part
 from phasegrid.errors import DataError
 

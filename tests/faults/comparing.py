@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store.store import Store
 
 WHEN_AND_WHERE = {"created_at", "seconds", "host", "git_commit", "git_dirty"}
 

@@ -2,14 +2,15 @@
 
 from functools import partial
 
-from phasegrid import cli, session
-from phasegrid.executors import Place
+from phasegrid.cli import main as cli
+from phasegrid.run import run
+from phasegrid.run.executors.base import Place
 
 EVERY_S = 0.3
 
 
 def main() -> None:
-    session.Place = partial(Place, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
+    run.Place = partial(Place, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
     cli.main()
 
 

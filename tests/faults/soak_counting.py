@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phasegrid import shards
-from phasegrid.store import Store
+from phasegrid.store import tables as shards
+from phasegrid.store.store import Store
 
 Planned = Mapping[str, set[str]]  # keys by table: `trials`, `metrics/<name>`
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phasegrid.plan import make_plan
-from phasegrid.provenance import provenance
-from phasegrid.schemas import trial_columns
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid import load_sweep
+from phasegrid.plan.plan import make_plan
+from phasegrid.store.provenance import provenance
+from phasegrid.store.schemas import trial_columns
+from phasegrid.store.store import Store
 from tests.faults.soak_counting import Planned
 
 VALUES = 10  # no-op measurements of one trial

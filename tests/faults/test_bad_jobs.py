@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import phasegrid
-from phasegrid.cli import app
+from phasegrid.cli.main import app
 from tests.faults.commands import command, run
 from tests.faults.comparing import assert_same_results, assert_whole
 
@@ -235,8 +235,8 @@ def test_what_failed_in_this_process_is_done_when_the_trouble_is_over(
 
 
 def test_the_tracebacks_of_the_cell_that_is_named_are_told(here: Run) -> None:
-    from phasegrid.reading_logs import failures_text
-    from phasegrid.store import Store
+    from phasegrid.store.store import Store
+    from phasegrid.submit.logs import failures_text
 
     assert "phasegrid logs --cell 1 --sweep faulty --storage" in here.said
     text = failures_text(Store.open(str(here.storage)), "faulty", 1)

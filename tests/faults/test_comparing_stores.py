@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid.cli import app
+from phasegrid.cli.main import app
 from tests.faults.commands import command
 from tests.faults.comparing import assert_same_results, keys_of
 

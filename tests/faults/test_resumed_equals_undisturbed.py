@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from phasegrid import session, work
-from phasegrid.executors import Serial
-from phasegrid.session import Where, run_sweep
-from phasegrid.store import Store
-from phasegrid.sweep import load_sweep
+from phasegrid import load_sweep
+from phasegrid.run import run as session
+from phasegrid.run.executors.base import Serial
+from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.worker import pack
+from phasegrid.store.store import Store
 from tests.faults.comparing import assert_same_numbers, assert_same_results, keys_of
 
 SWEEP = """\
@@ -168,13 +169,13 @@ def test_seeds_that_are_added_change_nothing_that_is_stored_and_train_for_themse
     storage = Path(shutil.copytree(undisturbed, tmp_path / "store"))
     before = rows_of(storage)
     trained: list[int] = []
-    train_pack = work.train_pack
+    train_pack = pack.train_pack
 
     def counting(trials, *args, **kwargs):  # type: ignore[no-untyped-def]
         trained.extend(trial.seed for trial in trials)
         return train_pack(trials, *args, **kwargs)
 
-    monkeypatch.setattr(work, "train_pack", counting)
+    monkeypatch.setattr(pack, "train_pack", counting)
     do(tmp_path, "store", "seeds=5", "metrics=[accuracy]")
     assert {path: rows_of(storage)[path] for path in before} == before
     assert set(trained) == {3, 4}  # nobody stands in for seeds of an earlier plan

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from phasegrid.store import Store
+from phasegrid.store.store import Store
 from tests.faults import commands
 from tests.faults.commands import run, running, wait_until, what_it_said, workers_at_work
 from tests.faults.comparing import assert_same_results, assert_whole

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from store_support import bare, full, make_store, put
 
-from phasegrid.compaction import compact
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
+from phasegrid.store.compact import compact
+from phasegrid.store.store import Store
 from tests.faults.commands import REPOSITORY, environment
 from tests.faults.soak import LAP_MINUTES
 from tests.faults.soak_counting import count_jobs

@@ -10,15 +10,16 @@ import typer
 from store_support import bare, full, make_store, put, rows_without_checksum
 from typer.testing import CliRunner
 
-from phasegrid import cli_store, notes
-from phasegrid.cli import app
-from phasegrid.collecting import delete_garbage
-from phasegrid.compaction import compact
-from phasegrid.damage import find_damage
+from phasegrid.cli import store as cli_store
+from phasegrid.cli.main import app
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.run.verify import verify
+from phasegrid.store import meta
+from phasegrid.store.compact import compact
+from phasegrid.store.gc import delete_garbage
+from phasegrid.store.repair import find_damage
+from phasegrid.store.store import Store
 from tests.faults.comparing import assert_same_results
 from tests.faults.test_storage_faults import run_here, small_sweep
 
@@ -226,7 +227,7 @@ def test_a_damaged_copy_goes_and_its_rows_stay(sound: Store) -> None:
 
 def test_the_only_copy_of_rows_is_left_alone_and_named(sound: Store) -> None:
     compact(sound)
-    notes.put_collected(sound.files, ["trials"])
+    meta.put_collected(sound.files, ["trials"])
     _cut(_path(sound, "tables/trials.parquet"))
     found = find_damage(sound)
     assert found.garbage == ()
@@ -236,7 +237,7 @@ def test_the_only_copy_of_rows_is_left_alone_and_named(sound: Store) -> None:
 
 def test_beside_a_damaged_only_copy_damaged_weights_go(sound: Store) -> None:
     compact(sound)
-    notes.put_collected(sound.files, ["trials"])
+    meta.put_collected(sound.files, ["trials"])
     _path(sound, f"trials/{A[:2]}/{A}.parquet").unlink()
     _cut(_path(sound, "tables/trials.parquet"))
     _cut(Path(sound.checkpoint_path(A)))
@@ -444,8 +445,8 @@ def test_cut_weights_fail_just_the_jobs_that_need_them(
 def test_a_training_whose_snapshot_is_cut_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
-    from phasegrid import session
-    from phasegrid.executors import Place
+    from phasegrid.run import run as session
+    from phasegrid.run.executors.base import Place
 
     def often(*args: Any, **options: Any) -> Place:
         return Place(*args, **options, snapshot_every_s=0.0)

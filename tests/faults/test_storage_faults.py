@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from phasegrid import cli, files, store
-from phasegrid.patience import WAITS_S, PatientFiles
-from phasegrid.store import Store
-from phasegrid.verification import verify
+from phasegrid.cli import main
+from phasegrid.run.verify import verify
+from phasegrid.store import store
+from phasegrid.store.files import local
+from phasegrid.store.files.retry import WAITS_S, PatientFiles
+from phasegrid.store.store import Store
 from tests.faults.comparing import assert_same_results
 from tests.faults.test_kill_and_resume import run, write_sweep
 
@@ -75,7 +77,7 @@ def run_here(sweep: Path, storage: Path | None) -> int:
     where = [] if storage is None else ["--storage", str(storage)]
     sys.argv = ["phasegrid", "run", str(sweep), *where, "--serial", "--no-plot", "-q"]
     try:
-        cli.main()
+        main.main()
     except SystemExit as end:
         return int(end.code or 0)
     finally:
@@ -108,7 +110,7 @@ def _one_in_five(seed: int) -> Callable[[Callable[..., Any], Any], Any]:
 def test_a_system_that_fails_one_write_in_five_costs_some_waiting_and_nothing_else(
     tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
-    monkeypatch.setattr(files, "os", FaultySystem(_one_in_five(seed=3)))
+    monkeypatch.setattr(local, "os", FaultySystem(_one_in_five(seed=3)))
     assert run_here(small_sweep(tmp_path), tmp_path / "store") == 0
     assert len(slept) > 3
     _assert_whole(tmp_path / "store")
@@ -122,7 +124,7 @@ def test_without_a_second_try_each_run_ends_with_exit_code_4_and_the_next_goes_o
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(store, "PatientFiles", lambda f: PatientFiles(f, waits_s=()))
-    monkeypatch.setattr(files, "os", FaultySystem(_one_in_five(seed=5)))
+    monkeypatch.setattr(local, "os", FaultySystem(_one_in_five(seed=5)))
     sweep, codes = small_sweep(tmp_path), [4]
     while codes[-1] == 4 and len(codes) < 100:
         codes.append(run_here(sweep, tmp_path / "store"))
@@ -161,7 +163,7 @@ def test_storage_that_gives_no_answer_ends_the_run_with_what_is_finished_kept(
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"
     with monkeypatch.context() as ill:
         error = OSError(errno.ETIMEDOUT, "Connection timed out")
-        ill.setattr(files, "os", FaultySystem(_after(num_writes, error)))
+        ill.setattr(local, "os", FaultySystem(_after(num_writes, error)))
         assert run_here(sweep, storage) == 4
     said = capsys.readouterr().err
     assert "Connection timed out" in said
@@ -185,7 +187,7 @@ def test_a_storage_that_is_full_ends_the_run_without_waiting(
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"
     with monkeypatch.context() as ill:
         error = OSError(errno.ENOSPC, "No space left on device")
-        ill.setattr(files, "os", FaultySystem(_after(9, error)))
+        ill.setattr(local, "os", FaultySystem(_after(9, error)))
         assert run_here(sweep, storage) == 4
     said = capsys.readouterr().err
     assert "the storage is full" in said

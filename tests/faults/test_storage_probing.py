@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 from store_support import make_store
 
-from phasegrid import store
 from phasegrid.errors import StoreError
-from phasegrid.files import LocalFiles
-from phasegrid.patience import PatientFiles
-from phasegrid.probing import (
+from phasegrid.run.executors.ray.probe import (
     MAX_SKEW_S,
     WARN_SKEW_S,
     Question,
@@ -29,7 +26,10 @@ from phasegrid.probing import (
     read_answer,
     skew_s,
 )
-from phasegrid.store import PROBE_BYTES, Store
+from phasegrid.store import store
+from phasegrid.store.files.local import LocalFiles
+from phasegrid.store.files.retry import PatientFiles
+from phasegrid.store.store import PROBE_BYTES, Store
 
 NO_SLEEP = [].append
 
@@ -216,7 +216,7 @@ def _ending_of(error: StoreError, url: str) -> Any:
     import ray
 
     from phasegrid.jobs import Pack
-    from phasegrid.ray_executor import _ending_of_error
+    from phasegrid.run.executors.ray.executor import _ending_of_error
 
     pack: Any = Pack.__new__(Pack)
     return _ending_of_error(pack, ray.exceptions.RayTaskError("do", "a traceback", error), url)

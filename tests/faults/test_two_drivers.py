@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid.store import Store
+from phasegrid.store.store import Store
 from tests.faults.commands import run, running, what_it_said
 from tests.faults.comparing import assert_same_results, assert_whole
 

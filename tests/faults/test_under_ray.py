@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid import leftovers
-from phasegrid.store import Store
+from phasegrid.run import leftovers
+from phasegrid.store.store import Store
 from tests.faults.commands import (
     num_stored,
     pid_of,

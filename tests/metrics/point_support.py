@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.weights import batch_norm_modules
+from phasegrid.models.weights import batch_norm_modules
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:

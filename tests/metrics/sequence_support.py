@@ -9,8 +9,8 @@ from torch.func import functional_call
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
-from phasegrid.losses import IGNORE
-from phasegrid.metrics.mixing import SentencePairs
+from phasegrid.metrics.cka.inputs import SentencePairs
+from phasegrid.tasks.losses import IGNORE
 
 LENGTH, SOURCE_WORDS, TARGET_WORDS = 9, 6, 7
 START, END = 1, 2

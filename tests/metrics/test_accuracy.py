@@ -8,9 +8,9 @@ from oracles import expected_calibration_error
 from point_support import dataset, generator, mlp, seeded
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.accuracy import calibration_error, compute, judge
-from phasegrid.metrics.declared_points import ACCURACY
-from phasegrid.weights import evaluate
+from phasegrid.metrics.accuracy import ACCURACY
+from phasegrid.metrics.accuracy.compute import calibration_error, compute, judge
+from phasegrid.models.weights import evaluate
 
 
 def test_the_row_is_that_of_weights_evaluate() -> None:

@@ -9,7 +9,8 @@ from point_support import dataset, generator, mlp, seeded
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset, Text
-from phasegrid.datasets.tokenizing import (
+from phasegrid.datasets.translation.load import as_tensors
+from phasegrid.datasets.translation.vocabulary import (
     END,
     PADDING,
     SPECIAL_WORDS,
@@ -21,13 +22,12 @@ from phasegrid.datasets.tokenizing import (
     numbering,
     tokenize,
 )
-from phasegrid.datasets.translation import as_tensors
 from phasegrid.declare import Tokens, import_function
 from phasegrid.errors import MetricError
-from phasegrid.losses import mean_loss, trimmed
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.bleu import compute, greedy_decode, texts_of, translate
+from phasegrid.metrics.bleu.compute import compute, greedy_decode, texts_of, translate
 from phasegrid.models.transformer import Transformer, make
+from phasegrid.tasks.losses import mean_loss, trimmed
 
 sacrebleu = pytest.importorskip("sacrebleu")
 

@@ -11,16 +11,16 @@ from point_support import dataset, generator, images, seeded
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.cka import (
+from phasegrid.metrics.cka import CKA, CkaArgs
+from phasegrid.metrics.cka.compute import (
     Alignment,
     align,
     compute,
     compute_many,
     represent,
 )
-from phasegrid.metrics.declared_points import CKA, CkaArgs
-from phasegrid.metrics.features import collect_features
-from phasegrid.metrics.mixing import draw_inputs
+from phasegrid.metrics.cka.features import collect_features
+from phasegrid.metrics.cka.inputs import draw_inputs
 
 
 def features(m: int, d: int, seed: int) -> Tensor:

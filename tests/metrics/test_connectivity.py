@@ -10,10 +10,10 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.connectivity import compute, place_vertices
-from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.farthest import farthest_from_ends
-from phasegrid.weights import evaluate, refresh_batch_norm
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.compute import compute, place_vertices
+from phasegrid.metrics.connectivity.farthest import farthest_from_ends
+from phasegrid.models.weights import evaluate, refresh_batch_norm
 
 NUM_TRAIN = 60
 

@@ -7,18 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phasegrid import stacking
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.jobs import Part
-from phasegrid.metrics import METRICS, curve_stacking
-from phasegrid.metrics.connectivity import compute, compute_many
-from phasegrid.metrics.curve_stacking import choose_stacks, train_bends_together
-from phasegrid.metrics.curve_training import train_bends
-from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.point_evaluation import Row, live_network
-from phasegrid.models.building import build_model
+from phasegrid.metrics import METRICS
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity import stacked as curve_stacking
+from phasegrid.metrics.connectivity.compute import compute, compute_many
+from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
+from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.network.points import Row, live_network
+from phasegrid.models.build import build_model
+from phasegrid.train import stack as stacking
 
 RING = [(0, 1), (1, 2), (2, 3), (0, 3)]
 NETWORKS = {

@@ -7,18 +7,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics import curves
-from phasegrid.metrics.curve_training import lr_factor, train_bends
-from phasegrid.metrics.curves import (
+from phasegrid.metrics.connectivity import ConnectivityArgs, curves
+from phasegrid.metrics.connectivity.curves import (
     curve_length,
     edge_gram,
     place_points,
     stack_vertices,
     vertex_weights,
 )
-from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.point_evaluation import live_network
-from phasegrid.weights import FlatModule, parameters_vector
+from phasegrid.metrics.connectivity.training import lr_factor, train_bends
+from phasegrid.metrics.network.points import live_network
+from phasegrid.models.weights import FlatModule, parameters_vector
 
 CURVES = ["bezier", "polychain"]
 T = torch.linspace(0, 1, 23, dtype=torch.float64)

@@ -7,11 +7,11 @@ from point_support import decaying, generator, mlp, seeded, symmetric
 from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
-from phasegrid.metrics.declared_points import HessianArgs
-from phasegrid.metrics.density import Density, converged, deflated_density, probe_rest
-from phasegrid.metrics.hessian import measure_spectrum
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.lanczos import Spectrum, lanczos, rademacher
+from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.compute import measure_spectrum
+from phasegrid.metrics.hessian.density import Density, converged, deflated_density, probe_rest
+from phasegrid.metrics.hessian.lanczos import Spectrum, lanczos, rademacher
+from phasegrid.metrics.hessian.operator import HessianOperator
 
 CPU = torch.device("cpu")
 

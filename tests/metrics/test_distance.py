@@ -8,8 +8,8 @@ from point_support import cnn, dataset, generator, mlp, seeded
 from torch import nn
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.declared_points import DISTANCE
-from phasegrid.metrics.distance import compute, compute_many
+from phasegrid.metrics.distance import DISTANCE
+from phasegrid.metrics.distance.compute import compute, compute_many
 
 DATA = dataset(torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64))
 

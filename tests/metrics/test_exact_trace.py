@@ -11,15 +11,15 @@ from point_support import cnn, dataset, generator, images, mlp, seeded
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from phasegrid.metrics.exact_trace import (
+from phasegrid.metrics.hessian.compute import compute
+from phasegrid.metrics.hessian.exact_trace import (
     exact_trace,
     is_affine_in_each_tensor,
     layers_give_the_gradients,
 )
-from phasegrid.metrics.folding import fold_batch_norm
-from phasegrid.metrics.hessian import compute
-from phasegrid.metrics.piecewise import is_piecewise_linear
-from phasegrid.metrics.trace import RowsError, ggn_trace
+from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
+from phasegrid.metrics.hessian.trace import RowsError, ggn_trace
+from phasegrid.metrics.network.folding import fold_batch_norm
 
 
 def flat_inputs(num: int = 12) -> tuple[Tensor, Tensor]:

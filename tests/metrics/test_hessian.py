@@ -11,11 +11,11 @@ from point_support import Residual, cnn, dataset, generator, images, mlp, seeded
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.declared_points import HESSIAN, HessianArgs
-from phasegrid.metrics.folding import FoldedConvolution, fold_batch_norm
-from phasegrid.metrics.hessian import compute, draw_examples, prepare
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.lanczos import Spectrum
+from phasegrid.metrics.hessian import HESSIAN, HessianArgs
+from phasegrid.metrics.hessian.compute import compute, draw_examples, prepare
+from phasegrid.metrics.hessian.lanczos import Spectrum
+from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
 
 
 def measure(
@@ -63,7 +63,7 @@ def test_folding_changes_neither_outputs_nor_products(monkeypatch: pytest.Monkey
         fast = HessianOperator(module, inputs, labels)
         v = torch.randn(fast.size, generator=generator(0), dtype=torch.float64)
         with monkeypatch.context() as patch:
-            patch.setattr("phasegrid.metrics.hvp.fold_batch_norm", lambda m: m)
+            patch.setattr("phasegrid.metrics.hessian.operator.fold_batch_norm", lambda m: m)
             plain = HessianOperator(module, inputs, labels)
         torch.testing.assert_close(fast(v), plain(v), rtol=1e-10, atol=1e-13)
 

@@ -6,7 +6,13 @@ from point_support import decaying, generator, symmetric
 from torch import Tensor
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.lanczos import LanczosRun, Spectrum, lanczos, rademacher, short_lanczos
+from phasegrid.metrics.hessian.lanczos import (
+    LanczosRun,
+    Spectrum,
+    lanczos,
+    rademacher,
+    short_lanczos,
+)
 
 CPU = torch.device("cpu")
 

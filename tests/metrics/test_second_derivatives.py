@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import weight_norm
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.hessian import compute, draw_examples
-from phasegrid.metrics.hvp import METHODS, HessianOperator, Method
-from phasegrid.metrics.lanczos import AsymmetryError, lanczos, rademacher
-from phasegrid.metrics.slice import compute as slice_compute
+from phasegrid.metrics.hessian.compute import compute, draw_examples
+from phasegrid.metrics.hessian.lanczos import AsymmetryError, lanczos, rademacher
+from phasegrid.metrics.hessian.operator import METHODS, HessianOperator, Method
+from phasegrid.metrics.slice.compute import compute as slice_compute
 
 CPU = torch.device("cpu")
 

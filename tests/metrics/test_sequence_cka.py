@@ -21,11 +21,11 @@ from sequence_support import (
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
-from phasegrid.losses import IGNORE
-from phasegrid.metrics import outputs
-from phasegrid.metrics.cka import compute, compute_many
-from phasegrid.metrics.declared_points import CkaArgs
-from phasegrid.metrics.mixing import draw_inputs, draw_pairs, draw_positions
+from phasegrid.metrics.cka import CkaArgs
+from phasegrid.metrics.cka.compute import compute, compute_many
+from phasegrid.metrics.cka.inputs import draw_inputs, draw_pairs, draw_positions
+from phasegrid.metrics.network import outputs
+from phasegrid.tasks.losses import IGNORE
 
 PLAIN: dict[str, Any] = {"mixup_alpha": None}
 

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from phasegrid.declare import make_part
 from phasegrid.errors import MetricError
-from phasegrid.losses import num_scored
-from phasegrid.metrics.connectivity import compute, place_vertices
-from phasegrid.metrics.curve_training import learning_rates, lr_factor, train_bends
-from phasegrid.metrics.declared_curves import ConnectivityArgs, SimplexArgs
-from phasegrid.metrics.farthest import farthest_from_ends
-from phasegrid.metrics.simplex import compute as simplex
-from phasegrid.metrics.simplex_sampling import sample_coefficients
-from phasegrid.metrics.spro import Complex, data_gradient, train_last_connector
-from phasegrid.weights import FlatModule, evaluate, parameter_slices, parameters_vector
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.compute import compute, place_vertices
+from phasegrid.metrics.connectivity.farthest import farthest_from_ends
+from phasegrid.metrics.connectivity.training import learning_rates, lr_factor, train_bends
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.compute import compute as simplex
+from phasegrid.metrics.simplex.sampling import sample_coefficients
+from phasegrid.metrics.simplex.spro import Complex, data_gradient, train_last_connector
+from phasegrid.models.weights import FlatModule, evaluate, parameter_slices, parameters_vector
+from phasegrid.tasks.losses import num_scored
 
 
 def vertices_of(*seeds: int) -> Tensor:

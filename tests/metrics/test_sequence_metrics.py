@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
-from phasegrid.losses import IGNORE, num_scored, scored
-from phasegrid.metrics import METRICS, outputs
-from phasegrid.metrics.accuracy import compute as accuracy
-from phasegrid.metrics.hessian import compute as hessian
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.outputs import sentence_batches, sentence_lengths
-from phasegrid.metrics.piecewise import is_piecewise_linear
-from phasegrid.weights import evaluate
+from phasegrid.metrics import METRICS
+from phasegrid.metrics.accuracy.compute import compute as accuracy
+from phasegrid.metrics.hessian.compute import compute as hessian
+from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
+from phasegrid.metrics.network import outputs
+from phasegrid.metrics.network.outputs import sentence_batches, sentence_lengths
+from phasegrid.models.weights import evaluate
+from phasegrid.tasks.losses import IGNORE, num_scored, scored
 
 QUICK: dict[str, dict[str, Any]] = {
     "accuracy": {},

@@ -10,12 +10,12 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.declared_curves import SimplexArgs
-from phasegrid.metrics.point_evaluation import make_evaluator
-from phasegrid.metrics.simplex import compute, connector_lambdas, expected_columns
-from phasegrid.metrics.simplex_sampling import sample_coefficients
-from phasegrid.metrics.spro import Complex, data_gradient, grow, train_last_connector
-from phasegrid.weights import FlatModule, evaluate, parameters_vector
+from phasegrid.metrics.network.points import make_evaluator
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.compute import compute, connector_lambdas, expected_columns
+from phasegrid.metrics.simplex.sampling import sample_coefficients
+from phasegrid.metrics.simplex.spro import Complex, data_gradient, grow, train_last_connector
+from phasegrid.models.weights import FlatModule, evaluate, parameters_vector
 
 NUM_TRAIN = 42
 

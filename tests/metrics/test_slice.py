@@ -16,25 +16,30 @@ from store_support import bare
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from phasegrid.cost import guess_cost
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.jobs import Cell, MetricJob, Part, Work
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.declared_slices import SLICE, SliceArgs
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.slice import compute, count_stationary, symmetric_axis
-from phasegrid.metrics.slice_directions import (
+from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.slice import SLICE, SliceArgs
+from phasegrid.metrics.slice.compute import compute, count_stationary, symmetric_axis
+from phasegrid.metrics.slice.directions import (
     cosine,
     draw_directions,
     normalise,
     top_eigenvectors,
 )
-from phasegrid.metrics.slice_evaluation import MovingNetwork, make_examples, measure_slice
+from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models import resnet, transformer
-from phasegrid.schemas import metric_schema, to_table
-from phasegrid.weights import batch_norm_modules, evaluate, parameter_slices, parameters_vector
+from phasegrid.models.weights import (
+    batch_norm_modules,
+    evaluate,
+    parameter_slices,
+    parameters_vector,
+)
+from phasegrid.plan.cost import guess_cost
+from phasegrid.store.schemas import metric_schema, to_table
 
 POINTS = 3
 
@@ -367,7 +372,7 @@ def test_the_same_examples_serve_every_trial() -> None:
 def test_batches_do_not_change_a_slice(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = seeded(Residual), image_data()
     whole = measure(module, data)
-    monkeypatch.setattr("phasegrid.metrics.slice_evaluation.evaluation_batch", lambda _: batch)
+    monkeypatch.setattr("phasegrid.metrics.slice.evaluation.evaluation_batch", lambda _: batch)
     np.testing.assert_allclose(measure(module, data)["train_loss"], whole["train_loss"], rtol=1e-12)
 
 

@@ -8,9 +8,9 @@ from oracles import dense_ggn, dense_hessian
 from point_support import Residual, cnn, generator, images, mlp, seeded
 from torch import Tensor, nn
 
-from phasegrid.metrics.lanczos import lanczos, rademacher
-from phasegrid.metrics.piecewise import is_piecewise_linear
-from phasegrid.metrics.trace import deflated_hutchinson, ggn_trace, softmax_columns
+from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
+from phasegrid.metrics.hessian.trace import deflated_hutchinson, ggn_trace, softmax_columns
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_every_parameter_tensor_has_its_own_share() -> None:
 def test_chunks_of_examples_do_not_change_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     module, (inputs, _) = seeded(Residual), images(7)
     whole = ggn_trace(module, inputs)
-    monkeypatch.setattr("phasegrid.metrics.hvp.CPU_GRAPH_BYTES", 2**18)
+    monkeypatch.setattr("phasegrid.metrics.hessian.operator.CPU_GRAPH_BYTES", 2**18)
     assert ggn_trace(module, inputs) == pytest.approx(whole, rel=1e-12)
 
 

@@ -19,16 +19,16 @@ from torch import nn
 
 from phasegrid.declare import Tokens, import_function
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.cka import compute as cka
-from phasegrid.metrics.connectivity import place_vertices
-from phasegrid.metrics.declared_curves import ConnectivityArgs
-from phasegrid.metrics.declared_points import CkaArgs
-from phasegrid.metrics.hessian import compute as hessian
-from phasegrid.metrics.hvp import HessianOperator
-from phasegrid.metrics.mixing import draw_pairs
-from phasegrid.metrics.piecewise import is_piecewise_linear
+from phasegrid.metrics.cka import CkaArgs
+from phasegrid.metrics.cka.compute import compute as cka
+from phasegrid.metrics.cka.inputs import draw_pairs
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.compute import place_vertices
+from phasegrid.metrics.hessian.compute import compute as hessian
+from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
 from phasegrid.models import transformer
-from phasegrid.weights import parameter_slices
+from phasegrid.models.weights import parameter_slices
 
 
 def network(seed: int = 0, width: int = 16, feed_forward: int = 4) -> nn.Module:

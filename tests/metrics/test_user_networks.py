@@ -14,12 +14,17 @@ from torch.nn.utils import parametrizations, prune
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics import accuracy, cka, connectivity, distance, hessian, simplex
-from phasegrid.metrics import slice as slices
-from phasegrid.metrics.joining import rest_of, rest_of_complex
-from phasegrid.metrics.point_evaluation import train_mode_without_draws
-from phasegrid.stacking import products
-from phasegrid.weights import evaluate
+from phasegrid.metrics.accuracy import compute as accuracy
+from phasegrid.metrics.cka import compute as cka
+from phasegrid.metrics.connectivity import compute as connectivity
+from phasegrid.metrics.distance import compute as distance
+from phasegrid.metrics.hessian import compute as hessian
+from phasegrid.metrics.network.joining import rest_of, rest_of_complex
+from phasegrid.metrics.network.points import train_mode_without_draws
+from phasegrid.metrics.simplex import compute as simplex
+from phasegrid.metrics.slice import compute as slices
+from phasegrid.models.weights import evaluate
+from phasegrid.train.stack import products
 
 CURVE: dict[str, Any] = {"epochs": 2, "points": 3, "batch_size": 16}
 SIMPLEX: dict[str, Any] = {

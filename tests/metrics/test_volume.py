@@ -9,7 +9,7 @@ from metric_oracles_curves import (
 )
 from torch import Tensor
 
-from phasegrid.metrics.volume import (
+from phasegrid.metrics.simplex.volume import (
     fix_faces,
     log_volume,
     log_volume_gradient,

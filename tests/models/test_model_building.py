@@ -13,7 +13,7 @@ from phasegrid.declare import Model
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS, MlpArgs
-from phasegrid.models.building import build_model
+from phasegrid.models.build import build_model
 
 RESNET = Part("resnet18", 1, {"width": 2})
 
@@ -73,7 +73,7 @@ def test_a_name_that_is_not_built_in_is_a_plug_in(monkeypatch: pytest.MonkeyPatc
     model = Model(MlpArgs, lambda shape, classes, width: nn.Linear(shape[0] * width, classes))
     plugins = {("model", "lab.py:NET"): model}
     stand_in = SimpleNamespace(resolve=lambda kind, name: plugins[kind, name])
-    monkeypatch.setitem(sys.modules, "phasegrid.plugins", stand_in)
+    monkeypatch.setitem(sys.modules, "phasegrid.registry", stand_in)
     built = build_model(Part("lab.py:NET", 1, {"width": 2}), (3,), 5, seed=0)
     assert built.get_parameter("weight").shape == (5, 6)
 

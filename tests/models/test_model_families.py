@@ -14,7 +14,7 @@ from phasegrid.declare import import_function, make_part
 from phasegrid.errors import DataError
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS
-from phasegrid.models.building import build_model
+from phasegrid.models.build import build_model
 from phasegrid.models.counting import count_arrays
 
 

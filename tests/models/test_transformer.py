@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from phasegrid.datasets.tokenizing import END, PADDING, START
-from phasegrid.datasets.translation import as_tensors
+from phasegrid import load_sweep
+from phasegrid.datasets.translation.load import as_tensors
+from phasegrid.datasets.translation.vocabulary import END, PADDING, START
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError, Mistake, SweepError
 from phasegrid.jobs import Part, Work
-from phasegrid.losses import mean_loss, trimmed
-from phasegrid.models.building import build_model
+from phasegrid.models.build import build_model
 from phasegrid.models.counting import Counts, count_arrays, count_work
 from phasegrid.models.transformer import Transformer, make, positions
-from phasegrid.plan import make_plan
-from phasegrid.sweep import load_sweep
+from phasegrid.plan.plan import make_plan
+from phasegrid.tasks.losses import mean_loss, trimmed
 
 SMALL = Tokens(9, 12, 11)
 ARGS: dict[str, Any] = {"width": 8, "depth": 2, "heads": 2, "feed_forward": 3}

@@ -10,19 +10,21 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from train_support import CLASSES, make_data, make_trial
 
-from phasegrid import blocks
-from phasegrid.blocks import ALIGNMENT, Blocks, Filled
-from phasegrid.fusing import read_architecture
 from phasegrid.jobs import Part
-from phasegrid.metrics import connectivity, hessian, simplex
-from phasegrid.metrics import slice as slice_
-from phasegrid.metrics.curve_stacking import LiveStack
-from phasegrid.models.building import build_model
-from phasegrid.optimizing import new_slots, step
-from phasegrid.recipe import Recipe
-from phasegrid.stacking import MemberState, Stack, Strategy
-from phasegrid.train import train_pack
-from phasegrid.weights import FlatModule, parameters_vector
+from phasegrid.metrics.connectivity import compute as connectivity
+from phasegrid.metrics.connectivity.stacked import LiveStack
+from phasegrid.metrics.hessian import compute as hessian
+from phasegrid.metrics.simplex import compute as simplex
+from phasegrid.metrics.slice import compute as slice_
+from phasegrid.models import blocks
+from phasegrid.models.blocks import ALIGNMENT, Blocks, Filled
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import FlatModule, parameters_vector
+from phasegrid.train.fused import read_architecture
+from phasegrid.train.loop import train_pack
+from phasegrid.train.optimizers import new_slots, step
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.stack import MemberState, Stack, Strategy
 
 NETWORKS = [
     Part("small_cnn", 1, {"width": 3, "batch_norm": True}),

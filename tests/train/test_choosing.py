@@ -7,8 +7,12 @@ import torch
 from torch import Tensor, nn
 from train_support import CLASSES, MLP, SMALL_CNN, make_data, make_trial
 
-from phasegrid import choosing, work
-from phasegrid.choosing import (
+from phasegrid.jobs import Pack, Part, text_key
+from phasegrid.run.worker import pack as work
+from phasegrid.run.worker.pack import Place
+from phasegrid.store.store import Store
+from phasegrid.train import autotune
+from phasegrid.train.autotune import (
     BUDGET_S,
     LARGEST,
     Choice,
@@ -18,11 +22,8 @@ from phasegrid.choosing import (
     timing_key,
     to_record,
 )
-from phasegrid.jobs import Pack, Part, text_key
-from phasegrid.stacking import Strategy
-from phasegrid.store import Store
-from phasegrid.train import train_pack
-from phasegrid.work import Place
+from phasegrid.train.loop import train_pack
+from phasegrid.train.stack import Strategy
 
 
 def test_the_fastest_size_per_member_is_chosen() -> None:
@@ -122,9 +123,9 @@ def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
     store = Store.open(str(tmp_path / "store"), create=True)
     calls: list[str] = []
 
-    def measured(*_args: object) -> tuple[Choice, list[choosing.Timing]]:
+    def measured(*_args: object) -> tuple[Choice, list[autotune.Timing]]:
         calls.append("measured")
-        return Choice("fused", 2), [choosing.Timing("fused", 2, 1e-3)]
+        return Choice("fused", 2), [autotune.Timing("fused", 2, 1e-3)]
 
     monkeypatch.setattr(work, "measure_choice", measured)
     trials = tuple(make_trial(seed) for seed in range(3))
@@ -164,7 +165,7 @@ class Odd(nn.Module):
 def test_a_network_without_grouped_kernels_is_timed_under_vmap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choosing, "build_model", lambda *_args, **_kwargs: Odd())
+    monkeypatch.setattr(autotune, "build_model", lambda *_args, **_kwargs: Odd())
     choice, timings = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
     assert {t.strategy for t in timings} == {"loop", "vmap"}
     assert choice.strategy in ("loop", "vmap")
@@ -172,7 +173,7 @@ def test_a_network_without_grouped_kernels_is_timed_under_vmap(
 
 def test_a_network_that_cannot_be_stacked_loops_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Dropout(0.5))
-    monkeypatch.setattr(choosing, "build_model", lambda *_args, **_kwargs: network)
+    monkeypatch.setattr(autotune, "build_model", lambda *_args, **_kwargs: network)
     found = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
     assert found == (Choice("loop", 1), [])
 

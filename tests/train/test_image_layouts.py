@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phasegrid.image_layouts import PLAIN, layouts_of, working_layouts
 from phasegrid.jobs import Part
-from phasegrid.metrics.point_evaluation import live_network
-from phasegrid.models.building import build_model
-from phasegrid.stacking import MemberState, Stack
+from phasegrid.metrics.network.points import live_network
+from phasegrid.models.build import build_model
+from phasegrid.models.image_layouts import PLAIN, layouts_of, working_layouts
+from phasegrid.train.stack import MemberState, Stack
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CHILDREN = Path(__file__).resolve().parent.parent / "children"

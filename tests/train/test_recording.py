@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from train_support import make_data, make_trial
 
-import phasegrid.stacking
-from phasegrid import recording
+import phasegrid.train.stack
 from phasegrid.jobs import Part
-from phasegrid.recording import (
+from phasegrid.train import cuda_graphs
+from phasegrid.train.cuda_graphs import (
     WARM_UP,
     GradientPass,
     Recorder,
@@ -22,7 +22,7 @@ from phasegrid.recording import (
     on_a_side_stream,
     record_graph,
 )
-from phasegrid.train import Trained, train_pack
+from phasegrid.train.loop import Trained, train_pack
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
 NETWORKS = {
@@ -51,14 +51,14 @@ def new_recorder(record: Callable[..., Replay] = plays_again) -> Recorder:
 def train(
     recorder: Callable[[], Recorder] | None, monkeypatch: pytest.MonkeyPatch
 ) -> list[Trained]:
-    init = phasegrid.stacking.Stack.__init__
+    init = phasegrid.train.stack.Stack.__init__
 
     def with_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         self.recorder = recorder() if recorder else None
 
     with monkeypatch.context() as patch:
-        patch.setattr(phasegrid.stacking.Stack, "__init__", with_recorder)
+        patch.setattr(phasegrid.train.stack.Stack, "__init__", with_recorder)
         trials = [make_trial(seed, NETWORK, epochs=3) for seed in range(2)]
         return train_pack(trials, [make_data()] * 2, device="cpu", strategy="fused")
 
@@ -150,8 +150,8 @@ def test_a_lone_member_that_cannot_be_recorded_for_want_of_memory_is_launched() 
 
 
 def test_nothing_is_recorded_without_a_gpu() -> None:
-    from phasegrid.models.building import build_model
-    from phasegrid.stacking import MemberState, Stack
+    from phasegrid.models.build import build_model
+    from phasegrid.train.stack import MemberState, Stack
 
     module = build_model(NETWORKS["mlp"], (4,), 3, seed=0)
     stack = Stack(module, [MemberState(dict(module.state_dict()))], "loop")
@@ -172,10 +172,10 @@ def test_cuda_graphs_give_what_launched_kernels_give(
         recorded.append(1)
         return record_graph(*args)
 
-    monkeypatch.setattr("phasegrid.recording.record_graph", count)
+    monkeypatch.setattr("phasegrid.train.cuda_graphs.record_graph", count)
     replayed = train_pack(trials, data, device="cuda", strategy=strategy)
     assert recorded
-    monkeypatch.setattr("phasegrid.stacking._repeats", lambda _module: False)
+    monkeypatch.setattr("phasegrid.train.stack._repeats", lambda _module: False)
     launched = train_pack(trials, data, device="cuda", strategy=strategy)
     for a, b in zip(replayed, launched, strict=True):
         for name_of, value in b.weights.items():
@@ -192,7 +192,7 @@ def test_graphs_that_are_alive_share_one_pool_of_memory() -> None:
         for _ in range(3):
             on_a_side_stream(doubling)(inputs, labels)
             replays.append(record_graph(doubling, inputs, labels))
-        assert len({graph.pool() for graph in recording._ALIVE}) == 1
+        assert len({graph.pool() for graph in cuda_graphs._ALIVE}) == 1
         assert [float(replay()[0, 0]) for replay in replays] == [2.0] * 3
         del replays
-        assert not recording._ALIVE
+        assert not cuda_graphs._ALIVE

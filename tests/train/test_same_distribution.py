@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import ks_2samp
 
 from phasegrid.datasets import DATASETS
-from phasegrid.datasets.loading import load_dataset
+from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import make_part
 from phasegrid.jobs import Part, Trial
-from phasegrid.recipe import Recipe
-from phasegrid.train import train_pack
+from phasegrid.train.loop import train_pack
+from phasegrid.train.recipe import Recipe
 
 SEEDS = 20
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from phasegrid.recipe import Schedule
-from phasegrid.schedules import schedule_factor
+from phasegrid.train.recipe import Schedule
+from phasegrid.train.schedules import schedule_factor
 
 
 def factors(schedule: Schedule, per_epoch: int, total: int) -> list[float]:

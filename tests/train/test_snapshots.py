@@ -10,9 +10,9 @@ from torch import Tensor
 from train_support import SMALL_CNN, largest_difference, make_data, make_trial, without_seconds
 
 from phasegrid.jobs import Json, Trial
-from phasegrid.members import Trained
-from phasegrid.snapshots import SNAPSHOT_VERSION, under_prefix, with_prefix
-from phasegrid.train import train_pack
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
+from phasegrid.train.snapshots import SNAPSHOT_VERSION, under_prefix, with_prefix
 
 
 @dataclass

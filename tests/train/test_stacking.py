@@ -9,12 +9,14 @@ from torch.nn.functional import avg_pool2d, cross_entropy, relu
 from torch.nn.utils import parametrizations
 from train_support import make_trial
 
-from phasegrid.fusing import NotFusableError, fuse, read_architecture
 from phasegrid.jobs import Part
-from phasegrid.models.building import build_model
-from phasegrid.optimizing import new_slots, step
-from phasegrid.recipe import Recipe
-from phasegrid.stacking import (
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import cpu_state, parameters_vector
+from phasegrid.train.compat import pack_signature, packable
+from phasegrid.train.fused import NotFusableError, fuse, read_architecture
+from phasegrid.train.optimizers import new_slots, step
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.stack import (
     MAX_FUSED_PRODUCTS,
     MemberState,
     Stack,
@@ -22,8 +24,6 @@ from phasegrid.stacking import (
     choose_strategy,
     products,
 )
-from phasegrid.stacking_rules import pack_signature, packable
-from phasegrid.weights import cpu_state, parameters_vector
 
 NETWORKS = {
     "mlp": Part("mlp", 1, {"width": 5, "depth": 2, "activation": "gelu"}),

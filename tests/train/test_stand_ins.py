@@ -11,8 +11,8 @@ from test_snapshots import Killed, Memory, kill_after
 from train_support import MLP, PLAIN_CNN, SMALL_CNN, make_data, make_trial, without_seconds
 
 from phasegrid.jobs import Part, Trial
-from phasegrid.members import Trained
-from phasegrid.train import train_pack
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
 
 RESNET = Part("resnet18", 1, {"width": 2})
 TANH = replace(MLP, args={**MLP.args, "activation": "tanh", "width": 5})
@@ -171,7 +171,7 @@ def test_the_snapshots_of_another_company_or_of_a_part_of_one_are_not_gone_on_fr
 
 
 def test_halves_that_memory_made_go_on_as_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid import train
+    from phasegrid.train import loop as train
 
     run_epoch, full = train.run_epoch, [True]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from phasegrid.recipe import Recipe, Stop
-from phasegrid.stopping import Verdict, judge, settled
+from phasegrid.train.recipe import Recipe, Stop
+from phasegrid.train.stopping import Verdict, judge, settled
 
 
 def run(

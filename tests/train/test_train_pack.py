@@ -21,14 +21,14 @@ from train_support import (
     without_seconds,
 )
 
-import phasegrid.feeding
-import phasegrid.train
-from phasegrid.feeding import batch_bounds
+import phasegrid.train.batches
+import phasegrid.train.loop
 from phasegrid.jobs import Part, stream_seed
-from phasegrid.models.building import build_model
-from phasegrid.recipe import Schedule, Stop
-from phasegrid.train import train_pack
-from phasegrid.weights import evaluate
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import evaluate
+from phasegrid.train.batches import batch_bounds
+from phasegrid.train.loop import train_pack
+from phasegrid.train.recipe import Schedule, Stop
 
 NETWORKS = {"mlp": MLP, "cnn": PLAIN_CNN, "cnn with BatchNorm": SMALL_CNN}
 
@@ -39,7 +39,7 @@ def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]
             torch.default_generator.manual_seed(seed)
             return make(seed)
 
-    monkeypatch.setattr(phasegrid.train, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
 
 
 def test_training_equals_a_loop_written_by_hand() -> None:
@@ -234,7 +234,7 @@ def test_trials_that_cannot_share_a_stack_train_beside_each_other() -> None:
 def test_draws_do_not_depend_on_the_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
     data, trial = [make_data(augment="flip_crop")], make_trial(0)
     whole = train_pack([trial], data, device="cpu")[0]
-    monkeypatch.setattr(phasegrid.feeding, "GATHER_BYTES", 1)
+    monkeypatch.setattr(phasegrid.train.batches, "GATHER_BYTES", 1)
     pieces = train_pack([trial], data, device="cpu")[0]
     assert largest_difference(whole, pieces) == 0.0
 
@@ -261,7 +261,7 @@ def test_running_out_of_memory_halves_the_stack_and_changes_no_draw(
     trials = [make_trial(i, SMALL_CNN) for i in range(5)]
     expected = train_pack(trials, data, device="cpu", strategy="vmap")
     sizes = []
-    run_epoch = phasegrid.train.run_epoch
+    run_epoch = phasegrid.train.loop.run_epoch
 
     def small_machine(stack: Any, *rest: Any) -> Any:
         sizes.append(stack.size)
@@ -270,7 +270,7 @@ def test_running_out_of_memory_halves_the_stack_and_changes_no_draw(
             raise torch.OutOfMemoryError("no room")  # after the work: all of it must be undone
         return numbers
 
-    monkeypatch.setattr(phasegrid.train, "run_epoch", small_machine)
+    monkeypatch.setattr(phasegrid.train.loop, "run_epoch", small_machine)
     results = train_pack(trials, data, device="cpu", strategy="vmap")
     assert sizes[:5] == [5, 2, 3, 1, 2]
     assert set(sizes[5:]) == {1, 2}

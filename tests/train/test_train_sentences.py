@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from train_support import MLP, largest_difference, without_seconds
 
-import phasegrid.train
+import phasegrid.train.loop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
-from phasegrid.feeding import token_batches
 from phasegrid.jobs import Json, Part, Trial, stream_seed
-from phasegrid.losses import IGNORE, mean_loss, num_correct, scored, summed_loss, trimmed
-from phasegrid.members import BestOfRun, EpochRecord, best_of_run
-from phasegrid.recipe import Recipe, Schedule
-from phasegrid.train import train_pack
-from phasegrid.weights import evaluate
+from phasegrid.models.weights import evaluate
+from phasegrid.tasks.losses import IGNORE, mean_loss, num_correct, scored, summed_loss, trimmed
+from phasegrid.train.batches import token_batches
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import BestOfRun, EpochRecord, best_of_run
+from phasegrid.train.recipe import Recipe, Schedule
 
 WORDS = 11
 
@@ -75,7 +75,7 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.default_generator.manual_seed(seed)
             return Copier()
 
-    monkeypatch.setattr(phasegrid.train, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
 
 
 def fresh(seed: int) -> Copier:

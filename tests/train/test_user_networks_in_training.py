@@ -12,14 +12,14 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 from train_support import CLASSES, largest_difference, make_data, make_trial, without_seconds
 
-from phasegrid import choosing
 from phasegrid.errors import SweepError
-from phasegrid.fusing import NotFusableError, read_architecture
 from phasegrid.jobs import Part
-from phasegrid.members import Trained
-from phasegrid.models.building import build_model
-from phasegrid.stacking import why_not_vmap
-from phasegrid.train import train_pack
+from phasegrid.models.build import build_model
+from phasegrid.train import autotune
+from phasegrid.train.fused import NotFusableError, read_architecture
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
+from phasegrid.train.stack import why_not_vmap
 
 Make = Callable[[], nn.Module]
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -264,7 +264,7 @@ def test_timing_a_network_that_writes_into_its_input_leaves_the_data_alone(
 
     use(monkeypatch, lambda: Shifting(False))
     data = make_data()
-    choosing.measure_choice(make_trial(0, MINE), data, torch.device("cpu"))
+    autotune.measure_choice(make_trial(0, MINE), data, torch.device("cpu"))
     train()
     assert torch.equal(data.train_inputs, make_data().train_inputs)
 

@@ -7,8 +7,8 @@ import torch
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part, Trial
-from phasegrid.members import Trained
-from phasegrid.recipe import Recipe
+from phasegrid.train.member import Trained
+from phasegrid.train.recipe import Recipe
 
 MLP = Part("mlp", 1, {"width": 8, "depth": 2, "activation": "relu"})
 SMALL_CNN = Part("small_cnn", 1, {"width": 2, "batch_norm": True})

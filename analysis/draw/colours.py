@@ -1,0 +1,105 @@
+"""From numbers to colours: limits, what lies beyond them, and the ticks of a colour bar."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import MaxNLocator
+
+from phasegrid.analysis.tables.quantities import Quantity
+
+ROBUST = (2.0, 98.0)
+FEW = 25
+"""Up to so many cells the limits are the extremes: a percentile of few numbers is one of them anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColourScale:
+    """Limits of the colours, whether they are logarithmic, which ends data exceed, and the ticks of the bar."""
+
+    low: float
+    high: float
+    log: bool
+    extend: Literal["neither", "both", "min", "max"]
+    ticks: tuple[float, ...]
+    tick_labels: tuple[str, ...]
+
+    def norm(self) -> Normalize:
+        """Return the map from numbers to [0, 1]."""
+        return (LogNorm if self.log else Normalize)(self.low, self.high)
+
+
+def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
+    """Return the colours for all the values of a table, to be shared by its panels.
+
+    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25 cells), symmetric
+    about `centre`. Cells that are not trained have no colour, and no part in the limits.
+    """
+    values = table[~table["not_trained"]]["value"].dropna().to_numpy(dtype=float)
+    positive = values[values > 0]
+    log = quantity.scale == "log" and positive.size > 0 and positive.max() > 3 * positive.min()
+    low, high = quantity.limits or _robust(positive if log else values)
+    if quantity.centre is not None:
+        reach = max(abs(low - quantity.centre), abs(high - quantity.centre))
+        low, high = quantity.centre - reach, quantity.centre + reach
+    if not high > low:
+        low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
+    return _scale(low, high, log, values)
+
+
+def linear_scale(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], centre: float
+) -> ColourScale:
+    """Return linear colours symmetric about `centre`, with robust limits as `colour_scale` has them."""
+    low, high = _robust(values[~np.isnan(values)])
+    reach = max(abs(low - centre), abs(high - centre)) or 0.5
+    low, high = centre - reach, centre + reach
+    return _scale(low, high, False, values)
+
+
+def _scale(
+    low: float, high: float, log: bool, values: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> ColourScale:
+    under, over = bool((values < low).any()), bool((values > high).any())
+    ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
+    return ColourScale(
+        low,
+        high,
+        log,
+        extend="both" if under and over else "min" if under else "max" if over else "neither",
+        ticks=ticks,
+        tick_labels=tuple(_short(tick) for tick in ticks),
+    )
+
+
+def _robust(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
+    if values.size == 0:
+        return 0.0, 1.0
+    if values.size <= FEW:
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values, ROBUST)
+    return float(low), float(high)
+
+
+def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return both limits and round numbers between them that keep clear of the limits."""
+    inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
+    clear = 0.12 * (high - low)
+    kept = [float(t) for t in inner if t - low > clear and high - t > clear]
+    return (low, *kept, high)
+
+
+def _log_ticks(low: float, high: float) -> tuple[float, ...]:
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+    inner = [step * 10.0**decade for decade in decades for step in steps]
+    clear = (high / low) ** 0.12
+    return (low, *(t for t in inner if t > low * clear and t * clear < high), high)
+
+
+def _short(number: float) -> str:
+    """Write a number with three significant digits, no trailing zeros and a true minus sign."""
+    text = f"{number:.3g}"
+    return ("0" if float(text) == 0 else text).replace("-", "−")

@@ -1,0 +1,112 @@
+"""Figures of lines: cuts through the diagrams, and the connecting curves of every cell."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phasegrid.analysis.draw.curves import curve_grid, cuts
+from phasegrid.analysis.draw.diagrams import phase_handles, rows_of
+from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.panels import facet_title, grid_shape
+from phasegrid.analysis.draw.scales import Axis, Frame
+from phasegrid.analysis.tables.quantities import quantity
+
+FEW_LINES = 5
+CURVE_COLUMNS = 3
+PANEL = (3.1, 2.5)  # inches
+
+
+def cut_panels(
+    table: pd.DataFrame,
+    frame: Frame,
+    names: Sequence[str],
+    along: Literal["load", "temperature"],
+    at: Sequence[str] | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw each quantity against one axis, a line with standard errors for each value of the other (`at`: only these).
+
+    With facets each becomes a column and each quantity a row, with one vertical scale along the row. `labels` call
+    the quantities something else.
+    """
+    called = labels or [quantity(name).label for name in names]
+    facets = [str(facet) for facet in table["facet"].unique()]
+    panels = [(name, label, facet) for name, label in zip(names, called, strict=True) for facet in facets]  # fmt: skip
+    rows, across = grid_shape(len(names), len(facets))
+    figure = Figure(
+        figsize=(PANEL[0] * across, PANEL[1] * rows + 0.3 + 0.3 * bool(title)), layout="constrained"
+    )
+    axes = figure.subplots(rows, across, squeeze=False, sharey="row" if len(facets) > 1 else False)
+    for ax, (name, label, facet) in zip(axes.flat, panels, strict=False):
+        cuts(
+            ax,
+            rows_of(table, name, facet),
+            quantity(name),
+            frame,
+            along=along,
+            at=at,
+            legend=False,
+            head=facet_title(facet) if name == names[0] else "",
+            label=label,
+        )
+        if len(facets) > 1 and facet != facets[0]:
+            ax.set_ylabel("")
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    _add_legend(figure, axes.flat[0])
+    write_heading(figure, title)
+    return figure
+
+
+def curve_panels(
+    curves: pd.DataFrame,
+    phases: pd.DataFrame,
+    frame: Frame,
+    column: Literal["train_error_percent", "train_loss"] = "train_error_percent",
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw the connecting curve of every cell (`curve_grid`), facets up to three side by side, on one scale."""
+    facets = [str(facet) for facet in phases["facet"].unique()]
+    wide = 0.62 * len(frame.load.labels) + 1.2
+    tall = 0.42 * len(frame.temperature.labels) + 1.2
+    across = min(len(facets), CURVE_COLUMNS)
+    rows = -(-len(facets) // across)
+    high = rows * max(tall, 2.8) + 0.7 + 0.3 * bool(title)
+    figure = Figure(figsize=(max(wide, 5.4) * across, high), layout="constrained")
+    highest = float(curves[column].max())
+    step = 1.0 if column == "train_error_percent" or highest > 1 else 0.1
+    top = max(step, float(np.ceil(highest / step)) * step)
+    what = "error" if column == "train_error_percent" else "loss"
+    axes = figure.subplots(rows, across, squeeze=False)
+    for ax in axes.flat[len(facets) :]:
+        ax.remove()
+    for ax, facet in zip(axes.flat, facets, strict=False):
+        spots = phases[phases["facet"] == facet]
+        head = facet_title(facet) or f"training {what} along the connecting curve"
+        curve_grid(ax, curves, spots, frame, top=top, title=head, column=column)
+    if handles := phase_handles(phases.assign(n_collapsed=0), stippled=False):
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    write_heading(figure, title)
+    return figure
+
+
+def spread(axis: Axis) -> list[str]:
+    """Return at most five labels of an axis, evenly spread from end to end."""
+    places = np.linspace(0, len(axis.labels) - 1, min(FEW_LINES, len(axis.labels)))
+    return [axis.labels[round(float(place))] for place in places]
+
+
+def _add_legend(figure: Figure, ax: Axes) -> None:
+    """Name the lines of one panel, which are those of all, in as many columns as fit."""
+    handles, texts = ax.get_legend_handles_labels()
+    if texts:
+        letters = max(len(text) for text in texts) + 6
+        columns = max(1, min(len(texts), int(figure.get_figwidth() * 72 / (4.4 * letters))))
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns)

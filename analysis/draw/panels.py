@@ -1,0 +1,171 @@
+"""Figures of several diagrams on the same axes: the seven panels of Yang et al. 2021 and their phases."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phasegrid.analysis.draw.colours import ColourScale, colour_scale
+from phasegrid.analysis.draw.diagrams import (
+    phase_diagram,
+    phase_handles,
+    phase_map,
+    rows_of,
+    status_handles,
+)
+from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.scales import Frame, axis_name
+from phasegrid.analysis.phases.label import PhaseMap
+from phasegrid.analysis.tables.quantities import SEVEN, base_of, quantity
+from phasegrid.plan.rows import short_label
+
+COLUMNS = 4
+PANEL = (3.35, 2.75)  # inches
+FACET_PANEL = (2.5, 2.5)  # inches, where facets stand side by side and share a colour bar
+SHORT = {"dataset.fraction": "data fraction", "dataset.image_noise": "image noise"}
+"""Names of facets that are shorter than those of axes."""
+
+
+def seven_panels(
+    table: pd.DataFrame,
+    phases: PhaseMap,
+    frame: Frame,
+    names: Sequence[str] = SEVEN,
+    *,
+    title: str = "",
+    labels: Sequence[str] | None = None,
+    with_phases: bool = True,
+    columns: int | None = None,
+) -> Figure:
+    """Draw the quantities `names` that were measured and, last, the phase map, two rows of four (or so many `columns`).
+
+    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et al. 2021, Fig.
+    6). `table` is the table of `aggregate`; `labels` call the quantities something else; without `with_phases` there are neither
+    borders nor the map.
+    """
+    called = dict(zip(names, labels or [quantity(name).label for name in names], strict=True))
+    drawn = [name for name in names if rows_of_quantity(table, name)["value"].notna().any()]
+    facets = [str(facet) for facet in phases.table["facet"].unique()]
+    panels: list[str | None] = [*drawn, *([None] if with_phases else [])]
+    rows, across = grid_shape(len(panels), len(facets), columns)
+    figure = panel_figure(rows, across, len(facets))
+    axes = figure.subplots(rows, across, squeeze=False)
+    for place, name in enumerate(panels):
+        for column, facet in enumerate(facets):
+            head = f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else ""
+            ax = axes.flat[place * len(facets) + column]
+            cells = phases.table[phases.table["facet"] == facet]
+            _panel(
+                ax,
+                table,
+                name,
+                cells,
+                frame,
+                drawn=drawn,
+                title=f"{head}{called[name] if name else 'phases'}",
+                borders=with_phases,
+                colour_bar=column == len(facets) - 1,
+            )
+    trim_panels(list(axes.flat), across, len(panels) * len(facets))
+    _add_legend(figure, table[table["quantity"].isin(drawn)], phases.table if with_phases else None)
+    write_heading(figure, title)
+    return figure
+
+
+def rows_of_quantity(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of one quantity, all facets."""
+    return table[table["quantity"] == name]
+
+
+def facet_title(facet: str) -> str:
+    """Return a facet as a title.
+
+    >>> facet_title('[["dataset.fraction",0.5],["model.depth",3]]')
+    'data fraction = 0.5, depth = 3'
+    """
+    parts = [
+        (SHORT.get(path, axis_name(path)), short_label(path, value))
+        for path, value in json.loads(facet)
+    ]
+    return ", ".join(f"{name} = {value}" for name, value in parts)
+
+
+def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[int, int]:
+    """Return rows and columns of panels: a column per facet, or without facets `columns` (default: up to four).
+
+    No panel stands alone in the last row: rather than that the rows are longer.
+
+    >>> grid_shape(8, 1), grid_shape(6, 1, 5), grid_shape(3, 6)
+    ((2, 4), (1, 6), (3, 6))
+    """
+    if facets > 1:
+        return panels, facets
+    across = min(columns or COLUMNS, panels)
+    while across > 1 and panels % across == 1:
+        across += 1
+    return math.ceil(panels / across), across
+
+
+def panel_figure(rows: int, columns: int, facets: int) -> Figure:
+    """Return an empty figure for so many panels, smaller ones where facets stand side by side."""
+    wide, high = PANEL if facets == 1 else FACET_PANEL
+    return Figure(figsize=(wide * columns + 0.5, high * rows + 0.45), layout="constrained")
+
+
+def trim_panels(axes: Sequence[Axes], columns: int, used: int) -> None:
+    """Remove the panels that are not used, and keep the names of the axes at the outer ones only; ticks stay."""
+    for ax in axes[used:]:
+        ax.remove()
+    for place, ax in enumerate(axes[:used]):
+        if place % columns:
+            ax.set_ylabel("")
+        if place + columns < used:
+            ax.set_xlabel("")
+
+
+def _panel(
+    ax: Axes,
+    table: pd.DataFrame,
+    name: str | None,
+    cells: pd.DataFrame,
+    frame: Frame,
+    *,
+    drawn: Sequence[str],
+    title: str,
+    borders: bool,
+    colour_bar: bool,
+) -> None:
+    """Draw one quantity, or the phases where `name` is None, of the facet that `cells` (rows of the phase table) are of."""
+    if name is None:
+        phase_map(ax, cells, frame, title=title, legend=False)
+        return
+    phase_diagram(
+        ax,
+        rows_of(table, name, str(cells["facet"].iloc[0])),
+        quantity(name),
+        frame,
+        phases=cells if borders else None,
+        colours=_shared(table, name, drawn),
+        title=title,
+        colour_bar=colour_bar,
+        legend=False,
+    )
+
+
+def _shared(table: pd.DataFrame, name: str, drawn: Sequence[str]) -> ColourScale:
+    """Return the colours of a quantity, one scale for it and its variants that are drawn beside it."""
+    base = base_of(quantity(name))
+    variants = [one for one in drawn if base_of(quantity(one)) == base]
+    return colour_scale(table[table["quantity"].isin(variants)], base)
+
+
+def _add_legend(figure: Figure, drawn: pd.DataFrame, phases: pd.DataFrame | None) -> None:
+    handles = [] if phases is None else phase_handles(phases)
+    named = {str(handle.get_label()) for handle in handles}
+    handles += [h for h in status_handles(drawn) if h.get_label() not in named]
+    if handles:
+        columns = min(len(handles), max(2, int(figure.get_figwidth() / 3.3)), 5)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)

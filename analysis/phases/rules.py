@@ -1,0 +1,172 @@
+"""Where the lines between phases are drawn: thresholds given, chosen by the task, or found from the data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from phasegrid.analysis.tables.grid import Floats, Task
+from phasegrid.errors import SweepError
+
+Connectivity = Literal[
+    "mode_connectivity", "mode_connectivity_loss", "mode_connectivity_test"
+]  # the quantities that can say whether two models are connected
+CONNECTIVITIES: tuple[Connectivity, ...] = get_args(Connectivity)
+
+TOLERANCE: Mapping[Connectivity, float] = {
+    "mode_connectivity": 1.0,
+    "mode_connectivity_loss": 0.1,
+    "mode_connectivity_test": 1.0,
+}
+"""Tolerances around zero: 1 percentage point of error, 0.1 nats of loss. The latter is the training loss below which a
+model counts as trained (`Rules.train_loss`): two perfectly fitted models are then joined if every point of the curve
+between them would itself count as trained. Yang et al. 2021 give neither."""
+
+HALF_A_GUESS = 0.5
+"""Share of the way from the least loss to ln(classes), the loss of a guess, above which a model of translation has not
+converged. Ours; Yang et al. 2021 mark the region by eye (appendix D.4)."""
+
+SIMILAR = 0.5**0.5
+"""CKA from which models are similar. CKA is the cosine of the angle between two centred Gram matrices, and its square the share
+of the one that the other explains: from the root of a half on, they have more in common than not."""
+
+FOUND = "otsu"
+"""What stands for the number of a threshold that is to be found from the data."""
+FINDABLE = ("train_loss", "hessian", *CONNECTIVITIES, "cka")
+THRESHOLD_NAMES = (*FINDABLE, "not_converged", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule (`docs/phases.md` says what each
+    default rests on, and what it gives on published data).
+
+    - `train_loss` 0.1 nats above its floor: where the published CIFAR-10 diagrams split cleanly (Yang et al. 2021, Fig. 3
+      data).
+    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two architectures, so it is found: the
+      one threshold that depends on which cells a sweep has.
+    - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity` (defaults: `TOLERANCE`).
+    - `cka`: `SIMILAR`. If found, then from the flat and connected cells.
+    - `not_converged`: mean training loss above its floor from which a cell is NC, whatever else it is; None for no such
+      label, infinity to judge by diverged seeds alone.
+    - `confidence`: probability below which a cell is called undetermined.
+    """
+
+    train_loss: float | None = 0.1
+    hessian: float | None = None
+    mode_connectivity: float | None = TOLERANCE["mode_connectivity"]
+    cka: float | None = SIMILAR
+    not_converged: float | None = None
+    hessian_quantity: Literal["trace", "lambda_max"] = "trace"
+    connectivity_quantity: Connectivity = "mode_connectivity"
+    confidence: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold in use, and where it is from: the rules, or the data."""
+
+    name: str
+    value: float
+    origin: Literal["given", "otsu"]
+
+
+def rules_from(
+    thresholds: Mapping[str, float | None],
+    task: Task = "classification",
+    num_classes: float = math.nan,
+    loss_floor: float = 0.0,
+) -> Rules:
+    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has one found (`FINDABLE`).
+
+    Connectivity is judged by training errors, and for translation by training loss, as in Yang et al. 2021 (section 2);
+    a tolerance given by the name of a quantity, ``mode_connectivity_loss=0.05``, chooses that quantity for any task.
+    Cells of translation sweeps that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
+    ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to classification as well.
+
+    Raises:
+        SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of connectivity.
+    """
+    check_thresholds(thresholds)
+    base = Rules()
+    given = [name for name in CONNECTIVITIES if name in thresholds]
+    by_task: Connectivity = (
+        "mode_connectivity_loss" if task == "translation" else "mode_connectivity"
+    )
+    quantity = given[0] if given else by_task
+    return Rules(
+        train_loss=thresholds.get("train_loss", base.train_loss),
+        hessian=thresholds.get("hessian", base.hessian),
+        mode_connectivity=thresholds.get(quantity, TOLERANCE[quantity]),
+        cka=thresholds.get("cka", base.cka),
+        not_converged=thresholds.get(
+            "not_converged", _default_not_converged(task, num_classes, loss_floor)
+        ),
+        connectivity_quantity=quantity,
+        confidence=thresholds.get("confidence") or base.confidence,
+    )
+
+
+def check_thresholds(thresholds: Mapping[str, float | None]) -> None:
+    """Raise `SweepError` for names and numbers that `rules_from` would refuse."""
+    unknown = sorted(set(thresholds) - set(THRESHOLD_NAMES))
+    if unknown:
+        raise SweepError(
+            f"no threshold is called {unknown[0]!r}; there are: {', '.join(THRESHOLD_NAMES)}"
+        )
+    for name, value in thresholds.items():
+        if value is None and name not in FINDABLE:
+            raise SweepError(
+                f"threshold {name}={FOUND}: only these can be found from the data: {', '.join(FINDABLE)}"
+            )
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise SweepError(f"threshold {name}={value}: must be a positive number")
+    given = [name for name in CONNECTIVITIES if name in thresholds]
+    if len(given) > 1:
+        raise SweepError(
+            f"thresholds {' and '.join(given)}: phases are judged by one kind of mode connectivity; give one"
+        )
+
+
+def otsu(values: Floats) -> float | None:
+    """Return the threshold that splits numbers into the two groups with the largest variance between them (Otsu
+    1979).
+
+    Exact on the sorted values: halfway between the neighbours of the best split. None for fewer than four distinct
+    values.
+
+    >>> otsu(np.array([0.0, 1.0, 10.0, 11.0]))
+    5.5
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    if len(np.unique(ordered)) < 4:
+        return None
+    below = np.arange(1, len(ordered))
+    sums = np.cumsum(ordered)
+    gap = sums[:-1] / below - (sums[-1] - sums[:-1]) / (len(ordered) - below)
+    best = int(np.argmax(below * (len(ordered) - below) * gap**2))
+    return float((ordered[best] + ordered[best + 1]) / 2)
+
+
+def threshold(
+    name: str, given: float | None, values: Floats, *, logarithmic: bool
+) -> Threshold | None:
+    """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`, NaN left out); None
+    where it cannot be found.
+    """
+    if given is not None:
+        return Threshold(name, given, "given")
+    found = otsu(values)
+    if found is None:
+        return None
+    return Threshold(name, float(np.exp(found)) if logarithmic else found, "otsu")
+
+
+def _default_not_converged(task: Task, num_classes: float, loss_floor: float) -> float | None:
+    if task != "translation":
+        return None
+    if math.isnan(num_classes):
+        return math.inf
+    return HALF_A_GUESS * (math.log(num_classes) - loss_floor)

@@ -1,0 +1,62 @@
+"""A grid with everything derived from it: what figures and tables are made from. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from phasegrid.analysis.draw.scales import Frame, make_frame
+from phasegrid.analysis.phases.advice import limits
+from phasegrid.analysis.phases.label import PhaseMap, label_phases
+from phasegrid.analysis.phases.niceness import niceness
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.grid import Grid, loss_floors
+from phasegrid.analysis.tables.quantities import quantity
+from phasegrid.analysis.tables.variants import full_name
+from phasegrid.errors import SweepError
+
+BOOTSTRAP_SEED = 0
+"""The bootstrap draws from a generator of its own, so that the same store always gives the same figure."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A grid, its cells' numbers, its phases (with niceness and advice as columns of their table), its axes."""
+
+    grid: Grid
+    table: pd.DataFrame
+    phases: PhaseMap
+    frame: Frame
+
+    def called(self, name: str) -> str:
+        """Return what a reader calls a quantity of the table (`phasegrid.analysis.tables.variants.full_name`)."""
+        plain = self.grid.plain.get(quantity(name).table, "")
+        return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
+
+    def labels(self, names: Sequence[str]) -> list[str]:
+        """Return the labels of quantities as figures show them."""
+        return [quantity(self.called(name)).label for name in names]
+
+
+def findings(grid: Grid, rules: Rules) -> Findings:
+    """Aggregate and label a grid. One of which every training diverged has no numbers, but it has findings.
+
+    Raises:
+        SweepError: where no training of the sweep is stored.
+    """
+    table = aggregate(grid)
+    if table.empty and not (grid.cells[["n_done", "n_diverged"]] > 0).any(axis=None):
+        raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
+    phases = label_phases(grid, rules)
+    frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
+    return Findings(grid, table, assessed(grid, phases), frame)
+
+
+def assessed(grid: Grid, phases: PhaseMap) -> PhaseMap:
+    """Return the phases with columns for niceness (`phasegrid.analysis.phases.niceness`) and for what limits a cell (`phasegrid.analysis.phases.advice`)."""
+    nice = niceness(grid, phases).drop(columns="cell")
+    table = pd.concat([phases.table.reset_index(drop=True), nice], axis=1)
+    loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"] - loss_floors(grid)
+    advice = limits(table, phases, loss.reindex(table["cell"]), grid.load_path)
+    return replace(phases, table=pd.concat([table, advice], axis=1))

@@ -1,0 +1,55 @@
+"""Which quantity goes with performance? Rank correlations over the cells of a diagram. Pure: table in, table out.
+
+Spearman's rho of each quantity with test accuracy (test loss for translation) over the cells that have both, as Yang et al. 2021
+read their diagrams by eye: accuracy follows CKA and connectivity up and the Hessian down (section 3.1). Cells are not independent
+draws, so the interval is descriptive: the percentiles of a bootstrap over cells.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from phasegrid.analysis.tables.grid import Floats
+
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+FEWEST = 4
+"""Cells below which no correlation is told."""
+
+
+def rank_correlations(
+    table: pd.DataFrame, target: str, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> pd.DataFrame:
+    """Correlate every quantity of an aggregated `table` with `target`, over all facets.
+
+    Returns a row per quantity: ``quantity``, ``target``, ``spearman``, ``low``, ``high`` (95% of the bootstrap over cells),
+    ``n_cells``; the strongest first. Quantities that do not vary, or are known in fewer than `FEWEST` cells, are left out.
+    """
+    cells = table.pivot_table(index="cell", columns="quantity", values="value", sort=False)
+    rows = []
+    for name in cells.columns:
+        if target not in cells or name == target:
+            continue
+        both = cells[[name, target]].dropna().to_numpy(dtype=float)
+        if len(both) < FEWEST or np.ptp(both, axis=0).min() == 0:
+            continue
+        low, high = _interval(both, rng, resamples)
+        rows.append((name, target, _spearman(both), low, high, len(both)))
+    columns = ["quantity", "target", "spearman", "low", "high", "n_cells"]
+    found = pd.DataFrame(rows, columns=columns)
+    strongest = found["spearman"].abs().sort_values(ascending=False, kind="stable").index
+    return found.loc[strongest].reset_index(drop=True)
+
+
+def _interval(both: Floats, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
+    """Resample cells; a draw in which a column is constant has no correlation and is left out."""
+    draws = rng.integers(len(both), size=(resamples, len(both)))
+    values = [_spearman(both[draw]) for draw in draws if np.ptp(both[draw], axis=0).min() > 0]
+    if not values:
+        return np.nan, np.nan
+    low, high = np.percentile(values, INTERVAL)
+    return float(low), float(high)
+
+
+def _spearman(both: Floats) -> float:
+    return float(spearmanr(both[:, 0], both[:, 1]).statistic)

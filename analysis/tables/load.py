@@ -1,0 +1,292 @@
+"""From a store to a grid: the only room of the analysis that reads one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid, Task
+from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, plain_quantity
+from phasegrid.analysis.tables.subject import subject
+from phasegrid.analysis.tables.variants import Ways, ways
+from phasegrid.datasets import FIXED_FACTS
+from phasegrid.errors import SweepError
+from phasegrid.jobs import canonical_json
+from phasegrid.store.results import open_results
+
+if TYPE_CHECKING:
+    from phasegrid.store.results import Results
+
+NOT_MEASURED = frozenset(
+    {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
+)
+"""Columns of numbers that every metric's rows have beside what was measured (and ``arg.*``, ``facet.*``)."""
+
+
+_MEASURED = [
+    "quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials",
+]  # fmt: skip
+
+
+def open_store(path: str | Path) -> "Results":
+    """Open a store for reading.
+
+    Raises:
+        StoreError: if there is none at `path`, or it cannot be read.
+    """
+    return open_results(str(path))
+
+
+def load_grid(results: "Results", sweep: str | None = None) -> Grid:
+    """Load one sweep (None: the only one in the store).
+
+    Raises:
+        SweepError: if the sweep is not in the store, or none is named and there are several.
+    """
+    name = _chosen(list(results.sweeps()), sweep)
+    metrics = {metric: results.metric(metric, sweep=name) for metric in results.metrics()}
+    return build_grid(name, results.plan(name), results.trials(), metrics)
+
+
+def build_grid(
+    sweep: str, plan: pd.DataFrame, trials: pd.DataFrame, metrics: Mapping[str, pd.DataFrame]
+) -> Grid:
+    """Put the tables of a store together into the grid of one sweep.
+
+    `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
+    ``cell``.
+
+    A metric measured in several ways (different `args`) becomes variants of its quantities, ``cka[mixup_alpha=4]``;
+    `phasegrid.analysis.tables.variants` says how they are named. Over some of the trials of a cell it is one too: ``log_volume[modes=2]``.
+
+    Raises:
+        SweepError: if two rows give one quantity of the same trials.
+    """
+    stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
+    cells = _cells(stored)
+    metrics = {metric: _naming_modes(rows, cells) for metric, rows in metrics.items()}
+    found = {metric: ways(metric, rows) for metric, rows in metrics.items() if not rows.empty}
+    parts = [_trial_values(stored)]
+    parts += [_metric_values(metric, metrics[metric], found[metric]) for metric in found]
+    values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
+    place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
+    values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
+    _check_once(sweep, values)
+    return Grid(
+        sweep,
+        _path(plan, "load_path"),
+        _path(plan, "temperature_path"),
+        cells,
+        values,
+        _curves(metrics["connectivity"], found["connectivity"])
+        if "connectivity" in found
+        else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        _task(stored),
+        {metric: way.plain for metric, way in found.items()},
+        _axis_names(plan),
+        _subject(stored, plan),
+        _loss_floors(stored),
+    )
+
+
+def _chosen(sweeps: list[str], wanted: str | None) -> str:
+    if wanted is None and len(sweeps) == 1:
+        return sweeps[0]
+    there = ", ".join(sorted(sweeps)) or "none"
+    if wanted is None:
+        raise SweepError(f"which sweep is meant? give one of those in the store: {there}")
+    if wanted not in sweeps:
+        raise SweepError(f"the store has no sweep {wanted!r}; there are: {there}")
+    return wanted
+
+
+def _cells(stored: pd.DataFrame) -> pd.DataFrame:
+    done = stored["outcome"] == "done"
+    counted = stored.assign(
+        num_classes=_num_classes(stored),
+        done=done,
+        diverged=stored["outcome"] == "diverged",
+    )
+    cells = counted.groupby("cell", as_index=False, sort=True).agg(
+        facet=("facet", "first"),
+        load=("load", "first"),
+        load_label=("load_label", "first"),
+        temperature=("temperature", "first"),
+        temperature_label=("temperature_label", "first"),
+        num_classes=("num_classes", "first"),
+        n_planned=("seed", "size"),
+        n_done=("done", "sum"),
+        n_diverged=("diverged", "sum"),
+    )
+    labels = ["load_label", "temperature_label"]
+    cells[labels] = cells[labels].astype(object).where(cells[labels].notna(), "")
+    numbers = ["load", "temperature", "num_classes"]
+    cells[numbers] = cells[numbers].astype(float)
+    return cells[list(CELL_COLUMNS)]
+
+
+def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
+    """Return what the trials say, else what is known of a data set by its name."""
+    known = {name: facts.num_classes for name, facts in FIXED_FACTS.items()}
+    by_name = stored["dataset"].map(known).astype(float)
+    if "num_classes" not in stored:
+        return by_name
+    return stored["num_classes"].astype(float).fillna(by_name)
+
+
+def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
+    """Return the least training loss of each cell trained with label smoothing (`Grid.loss_floor`); of a data set whose number
+    of classes is not known, that of very many.
+    """
+    if "label_smoothing" not in stored:
+        return {}
+    smoothing = stored["label_smoothing"].astype(float).fillna(0.0)
+    wanted = 1 - smoothing + smoothing / _num_classes(stored).fillna(np.inf)
+    least = wanted.groupby(stored["cell"]).min()
+    return {int(str(cell)): -float(np.log(p)) for cell, p in least.items() if p < 1}
+
+
+def _task(stored: pd.DataFrame) -> Task:
+    """Return what the trials do; those that do not say classify, as all did before there was a choice."""
+    if "task" not in stored:
+        return "classification"
+    tasks = set(stored.loc[stored["outcome"].notna(), "task"].fillna("classification"))
+    return "translation" if tasks == {"translation"} else "classification"
+
+
+def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
+    rows = stored[stored["outcome"].notna()]
+    parts = []
+    for what in QUANTITIES.values():
+        if what.table != "trials" or what.column not in rows:
+            continue
+        part = rows[["cell", "outcome"]].assign(
+            quantity=what.name,
+            seed_a=rows["seed"].astype(float),
+            seed_b=np.nan,
+            value=rows[what.column].astype(float).where(rows["outcome"] == "done"),
+            stderr=np.nan,
+            num_trials=1,
+        )
+        parts.append(part[(part["outcome"] != "done") | part["value"].notna()])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Add to the arguments of a measurement over some of the trials of its cell how many they are, as a sweep asks for them."""
+    planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
+    of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
+    if not of_some.any():
+        return rows
+    args = [
+        canonical_json({**json.loads(text), "modes": int(count)}) if some else text
+        for text, count, some in zip(rows["args"], rows["num_trials"], of_some, strict=True)
+    ]
+    return rows.assign(args=args)
+
+
+def _check_once(sweep: str, values: pd.DataFrame) -> None:
+    """Refuse a second number for one place of the arrays that `phasegrid.analysis.tables.grid` makes: one would hide the other."""
+    place = ["cell", "quantity", "seed_a", "seed_b"]
+    twice = values[values.duplicated(place, keep=False)]
+    if twice.empty:
+        return
+    first = twice.iloc[0]
+    seeds = [f"{seed:.0f}" for seed in first[["seed_a", "seed_b"]] if not np.isnan(seed)]
+    whose = f"seeds {' and '.join(seeds)}" if seeds else "the whole cell"
+    count = int((twice[place].fillna(-1) == first[place].fillna(-1)).all(axis=1).sum())
+    raise SweepError(
+        f"reading sweep {sweep!r}, cell {first['cell']} (load {first['load_label']!r}, temperature "
+        f"{first['temperature_label']!r}): {count} values of {first['quantity']} of {whose}, of which only one could be shown; "
+        f"phasegrid.open(...).metric(..., sweep={sweep!r}) has their rows"
+    )
+
+
+def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    suffixes = [found.suffixes[text] for text in rows["args"]]
+    parts = []
+    for what in _quantities_of(metric, rows):
+        if what.column not in rows:
+            continue
+        part = rows.assign(
+            quantity=[_full_name(what, *row) for row in zip(suffixes, _layers(rows), strict=True)],
+            seed_a=rows["seed_a"].astype(float),
+            seed_b=rows["seed_b"].astype(float),
+            value=rows[what.column].astype(float),
+            stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
+        )
+        parts.append(part[_MEASURED])
+    if not parts:
+        return pd.DataFrame()
+    values = pd.concat(parts, ignore_index=True)
+    values["value"] = values["value"].where(values["outcome"] == "done")
+    return values
+
+
+def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
+    """Return what is declared of a metric, or every column of real numbers of one that is not; none of one that has several
+    rows a measurement without a ``layer`` to tell them apart."""
+    declared = [what for what in QUANTITIES.values() if what.table == metric]
+    if declared:
+        return declared
+    layers = pd.Series(_layers(rows), index=rows.index, dtype=object)
+    if rows.assign(layer=layers).duplicated(["cell", "key", "layer"]).any():
+        return []
+    columns = [
+        str(column)
+        for column, kind in rows.dtypes.items()
+        if kind == np.dtype("float64")
+        and column not in NOT_MEASURED
+        and not str(column).startswith(("arg.", "facet."))
+    ]
+    return [plain_quantity(metric, column) for column in columns]
+
+
+def _layers(rows: pd.DataFrame) -> list[str | None]:
+    if "layer" not in rows:
+        return [None] * len(rows)
+    return [layer if isinstance(layer, str) else None for layer in rows["layer"]]
+
+
+def _full_name(what: Quantity, suffix: str, layer: str | None) -> str:
+    parts = [suffix] if suffix else []
+    if layer is not None and layer != what.layer:
+        parts.append(f"layer={layer}")
+    return f"{what.name}[{', '.join(parts)}]" if parts else what.name
+
+
+def _curves(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    """Return the points of the curves that were measured the plain way; one without losses has none at any point."""
+    plain = rows["args"].map(found.suffixes) == ""
+    rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
+    if "train_loss" not in rows:
+        rows = rows.assign(train_loss=None)
+    losses = [
+        [np.nan] * len(t) if loss is None else loss
+        for t, loss in zip(rows["t"], rows["train_loss"], strict=True)
+    ]
+    rows = rows.assign(train_loss=pd.Series(losses, index=rows.index, dtype=object))
+    lists = ["t", "train_error_percent", "train_loss"]
+    points = rows[list(CURVE_COLUMNS)].explode(lists, ignore_index=True)
+    numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
+    return numbers.dropna(subset=["t", "train_error_percent"])
+
+
+def _axis_names(plan: pd.DataFrame) -> dict[str, str]:
+    """Return what a sweep calls its axes; plans of earlier releases do not say."""
+    texts = [text for text in plan.get("axis_names", []) if isinstance(text, str)]
+    return dict(json.loads(texts[0])) if texts else {}
+
+
+def _subject(stored: pd.DataFrame, plan: pd.DataFrame) -> str:
+    facets = [path for text in plan["facet"].unique() for path, _ in json.loads(text)]
+    axes = {_path(plan, "load_path"), _path(plan, "temperature_path"), *facets}
+    return subject(stored[stored["outcome"].notna()], axes)
+
+
+def _path(plan: pd.DataFrame, column: str) -> str | None:
+    paths = plan[column].dropna().unique()
+    return str(paths[0]) if len(paths) else None

@@ -1,0 +1,360 @@
+"""The command line. Data goes to stdout, talk to stderr; heavy imports wait until a command needs them.
+
+Exit codes: 0 all planned work is stored; 1 some jobs failed; 2 a usage or sweep error; 3 stopped before the end; 4 storage or
+cluster; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from phasegrid.cli import remote
+from phasegrid.cli import store as cli_store
+from phasegrid.cli.options import (
+    AcceptChangedCode,
+    AsJson,
+    Home,
+    Settings,
+    Storage,
+    SweepFile,
+    load,
+    open_store,
+    say,
+    talk,
+)
+from phasegrid.cli.output import clean_logs, echo
+from phasegrid.errors import PhasegridError, exit_code
+
+if TYPE_CHECKING:
+    from phasegrid.store.store import Store
+
+app = typer.Typer(
+    name="phasegrid",
+    help="Load-by-temperature phase diagrams: plan a sweep, run it on Ray, draw what the store holds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+FIGURES = (".png", ".pdf", ".svg")
+
+
+def main() -> None:
+    """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
+    clean_logs()
+    try:
+        app()
+    except PhasegridError as error:
+        say(str(error))
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        talk.print("interrupted")
+        sys.exit(130)
+
+
+@app.command()
+def validate(sweep: SweepFile, settings: Settings = None) -> None:
+    """Check a sweep file and list every mistake with its place; touches nothing else."""
+    loaded = load(sweep, settings)
+    cells, seeds = len(loaded.points), len(loaded.seeds)
+    names = ", ".join(request.name for request in loaded.metrics) or "none"
+    own = ", ".join(request.name for request in loaded.figures)
+    echo(
+        f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
+        + (f"; figures: {own}" if own else "")
+    )
+    for line in loaded.tried.lines:
+        echo(f"tried {line}")
+    for note in loaded.tried.notes:
+        echo(f"note: {note}")
+
+
+@app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write here, not to stdout.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    from phasegrid.config.json_schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    else:
+        echo(text)
+
+
+@app.command()
+def plan(
+    sweep: SweepFile,
+    settings: Settings = None,
+    storage: Storage = None,
+    why: Annotated[bool, typer.Option("--why", help="Name what made stored trials stale.")] = False,
+    slots: Annotated[int, typer.Option(help="Cores or GPUs to predict the time for.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a sweep, which jobs are done, missing or stale, and the predicted cost."""
+    from phasegrid.cli import render
+    from phasegrid.store.store import Store
+
+    loaded = load(sweep, settings)
+    store = Store.find(storage or loaded.storage or "results")
+    echo(render.plan_text(loaded, store, why, slots, as_json))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    sweep: SweepFile,
+    settings: Settings = None,
+    storage: Storage = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Ray to join (host:6379, auto); else one is started."
+        ),
+    ] = None,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="No Ray: do everything in this process.")
+    ] = False,
+    max_in_flight: Annotated[
+        int | None, typer.Option("-j", "--max-in-flight", min=1, help="Packs in flight at most.")
+    ] = None,
+    num_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores for the Ray that is started; threads if --serial."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
+    ] = None,
+    strategy: Annotated[
+        Literal["auto", "loop", "vmap", "fused"], typer.Option(help="How packs train.")
+    ] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
+    ] = None,
+    plot: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
+    figures: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    accept_changed_code: AcceptChangedCode = False,
+) -> None:
+    """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
+    from phasegrid.run.run import Where, figures_folder, run_sweep
+    from phasegrid.submit.driver import driver_of, submission_id
+
+    with driver_of(sweep, storage or "results", submission_id()) as driver:
+        loaded = load(sweep, settings)
+        driver.sweep = loaded.name
+        store = open_store(storage or loaded.storage or "results", create=True)
+        where = Where(
+            serial, address, max_in_flight, num_cpus, device, strategy, _origin(context, "address")
+        )
+        driver.code, new = run_sweep(
+            loaded, store, where, talk, quiet, limit, driver.stop, accept_changed_code
+        )
+        if plot and driver.code in (0, 1):
+            folder = figures_folder(loaded.name, figures)
+            drawn = [] if new else sorted(folder.glob("*.png"))
+            if drawn:
+                talk.print("nothing new: the figures are up to date", highlight=False)
+            if not _any_training(store.url, loaded.name):
+                talk.print("no training is stored: nothing to draw", highlight=False)
+            else:
+                _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
+    raise typer.Exit(driver.code)
+
+
+@app.command()
+def verify(
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]")] = None,
+    storage: Home = "results",
+    deep: Annotated[bool, typer.Option(help="Also read every checkpoint's numbers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the store: files readable, schemas right, planned = stored, checkpoints present. Exit 1 on problems."""
+    from phasegrid.cli import render
+    from phasegrid.run.verify import verify as check
+
+    problems = check(open_store(storage), sweep, deep=deep)
+    echo(render.problems_text(problems, as_json))
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def compact(storage: Home = "results") -> None:
+    """Copy the many small files of each table into one, so that reading is fast; deletes nothing."""
+    from phasegrid.store.compact import compact as copy_tables
+
+    for line in copy_tables(open_store(storage)).lines():
+        echo(line)
+
+
+@app.command()
+def query(
+    sql: Annotated[
+        str, typer.Argument(help="SQL over trials, histories, plans, failures, <metric>.")
+    ],
+    storage: Home = "results",
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write .csv or .parquet.")
+    ] = None,
+) -> None:
+    """Ask the store in SQL (DuckDB): ``select model_args, avg(test_accuracy_percent) from trials group by 1``."""
+    from phasegrid.cli import render
+    from phasegrid.store.sql import query as ask
+
+    table = ask(open_store(storage), sql)
+    if output:
+        render.write_table(table, output)
+    else:
+        echo(render.table_text(table, as_json))
+
+
+@app.command()
+def plot(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="Name of a sweep (if the store has several)."),
+    ] = None,
+    storage: Home = "results",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Comma-separated: png, pdf, svg.")
+    ] = "png,pdf",
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A threshold of the phase rules; repeatable."),
+    ] = None,
+) -> None:
+    """Draw the phase diagram, the grid of curves and the tables of a sweep from the store alone."""
+    from phasegrid.run.run import figures_folder
+
+    store = open_store(storage)
+    name = _only_sweep(store, sweep)
+    _name(
+        _draw(
+            store.url,
+            name,
+            figures_folder(name, output),
+            tuple(formats.split(",")),
+            threshold,
+        )
+    )
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Name of a sweep.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The sweep compared with it: B - A.")],
+    storage: Home = "results",
+    storage_b: Annotated[
+        str | None, typer.Option("--storage-b", help="Store of B (default: that of A).")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the figures.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Comma-separated: png, pdf, svg.")
+    ] = "png,pdf",
+) -> None:
+    """Join two sweeps cell by cell: differences with intervals, as tables and diagrams, and the gain of B over A."""
+    from phasegrid.analysis.report.comparison import compare as compare_sweeps
+    from phasegrid.run.run import figures_folder
+
+    a, b = open_store(storage), open_store(storage_b or storage)
+    one, other = _only_sweep(a, first), _only_sweep(b, second)
+    folder = figures_folder(f"{one}-vs-{other}", output)
+    found = compare_sweeps(a.url, one, b.url, other, folder, tuple(formats.split(",")))
+    for line in found.summary:
+        echo(line)
+    _name(list(found.paths))
+
+
+@app.command("import")
+def import_published(
+    kind: Annotated[str, typer.Argument(help="What is imported: taxonomy.")],
+    csv: Annotated[Path, typer.Argument(help="The published results as CSV.")],
+    storage: Home = "results",
+    name: Annotated[str, typer.Option(help="Name of the sweep they become.")] = "taxonomy-fig3",
+) -> None:
+    """Put published results into a store, to be analysed and drawn like our own."""
+    if kind != "taxonomy":
+        raise typer.BadParameter(f"{kind!r} is not known; allowed: taxonomy", param_hint="KIND")
+    from phasegrid.run.published.taxonomy import import_taxonomy
+
+    report = import_taxonomy(csv, open_store(storage, create=True), name)
+    echo(str(report))
+
+
+app.command()(cli_store.gc)
+app.command()(cli_store.delete)
+app.command()(cli_store.rename)
+app.command()(cli_store.doctor)
+remote.add_commands(app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from phasegrid.version import __version__
+
+        echo(f"phasegrid {__version__}")
+        raise typer.Exit
+
+
+def _origin(context: typer.Context, name: str) -> str:
+    """Return where a command has the value of an option from, as its user would name it."""
+    source = context.get_parameter_source(name)
+    by_variable = source is not None and source.name == "ENVIRONMENT"
+    return "RAY_ADDRESS" if by_variable else f"--{name}"
+
+
+def _only_sweep(store: "Store", sweep: str | None) -> str:
+    from phasegrid.errors import SweepError
+
+    names = store.sweeps()
+    if sweep is None and len(names) == 1:
+        return names[0]
+    if sweep in names:
+        return str(sweep)
+    found = ", ".join(names) or "none"
+    what = f"there is no sweep {sweep!r}" if sweep else "the store does not hold exactly one sweep"
+    raise SweepError(f"drawing from {store.url}: {what}; sweeps: {found}")
+
+
+def _draw(
+    url: str, sweep: str, folder: Path, formats: tuple[str, ...], threshold: list[str] | None
+) -> list[Path]:
+    from phasegrid.analysis.report.report import draw, parse_thresholds
+
+    return draw(url, sweep, folder, formats=formats, thresholds=parse_thresholds(threshold or []))
+
+
+def _any_training(url: str, sweep: str) -> bool:
+    """Say whether a store holds a training of a sweep, if only one that diverged."""
+    from phasegrid.store.results import open_results
+
+    return bool(open_results(url).cells(sweep)["outcome"].notna().any())
+
+
+def _name(paths: list[Path]) -> None:
+    """Name the figures on stdout, the other files in a word."""
+    figures = [path for path in paths if path.suffix in FIGURES]
+    others = sorted({str(path.parent) for path in paths if path.suffix not in FIGURES})
+    if others:
+        talk.print(
+            f"tables: {len(paths) - len(figures)} files in {', '.join(others)}", highlight=False
+        )
+    talk.print("figures:", highlight=False)
+    for path in figures:
+        echo(str(path))

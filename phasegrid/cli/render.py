@@ -1,0 +1,297 @@
+"""The texts of ``plan``, ``status``, ``verify`` and ``query``: from values to lines, as tables or JSON."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from phasegrid.config.load import Sweep
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.jobs import Plan
+from phasegrid.plan import cost
+from phasegrid.plan.pack_layout import from_records
+from phasegrid.plan.plan import PACK_SIZE, make_plan, metric_names
+from phasegrid.run import code_changes
+from phasegrid.run.forecast import Forecast, Span, forecast
+from phasegrid.run.staleness import why_stale
+from phasegrid.run.status import Tally, learn_costs, planned_jobs, stored_keys, tally
+from phasegrid.store.store import Store
+from phasegrid.texts import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from phasegrid.run.verify import Problem
+
+WIDTH = 110
+
+
+def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json: bool) -> str:
+    """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the predicted cost."""
+    plan = make_plan(sweep)
+    stored = stored_keys(store, metric_names(plan)) if store else set()
+    corrections = learn_costs(store, plan) if store else cost.Corrections()
+    known = from_records(store.read_layout(sweep.name)) if store else []
+    found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known)
+    stale = _stale(plan, store) if store else []
+    changes = code_changes.find_changes(store, sweep.code) if store else []
+    tallies = tally(plan, stored)
+    if as_json:
+        record = _plan_record(sweep, plan, tallies, found, stale)
+        return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
+    lines = [_plan_table(sweep, plan, tallies, found)]
+    if found.num_packs or not changes:
+        lines.append(_forecast_line(found))
+    if changes:
+        lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
+    if stale:
+        lines.append(
+            f"{len(stale)} trials stand where the last plan had another one"
+            + ("" if why else " (--why names what changed)")
+        )
+    if sweep.figures:
+        own = ", ".join(request.name for request in sweep.figures)
+        lines.append(f"figures of its own: {own}")
+    if why:
+        lines += _why_lines(stale) if stale or not changes else []
+        lines += [code_changes.THREE_WAYS] if changes else []
+        lines += _unknown_code_lines(store, sweep) if store else []
+    return "\n".join(lines)
+
+
+def _plan_record(
+    sweep: Sweep,
+    plan: Plan,
+    tallies: Sequence[Tally],
+    found: Forecast,
+    stale: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    return {
+        "sweep": sweep.name,
+        "cells": len(plan.cells),
+        "seeds": len(sweep.seeds),
+        "jobs": [
+            {
+                "kind": t.kind,
+                "planned": t.planned,
+                "stored": t.stored,
+                "missing": t.missing,
+                "predicted_s": asdict(found.kinds[t.kind]),
+            }
+            for t in tallies
+        ],
+        "packs": found.num_packs,
+        "slots": found.slots,
+        "device": found.device,
+        "predicted_work_s": asdict(found.work),
+        "predicted_makespan_s": asdict(found.makespan),
+        "stale": [{"key": key, "changed": change} for key, change in stale],
+        "figures": [request.name for request in sweep.figures],
+    }
+
+
+def _plan_table(sweep: Sweep, plan: Plan, tallies: Sequence[Tally], found: Forecast) -> str:
+    table = Table(title=f"{sweep.name}: {_grid(sweep, plan)}", title_justify="left")
+    for name in ("jobs", "planned", "stored", "missing", "predicted"):
+        table.add_column(name, justify="left" if name == "jobs" else "right")
+    for t in tallies:
+        predicted = duration(found.kinds[t.kind].expected) if t.missing else "-"
+        table.add_row(t.kind, str(t.planned), str(t.stored), str(t.missing), predicted)
+    return _render(table)
+
+
+def _forecast_line(found: Forecast) -> str:
+    if not found.num_packs:
+        return "everything is stored: a run would submit nothing"
+    unit = "GPU" if found.device == "cuda" else "core"
+    origin = (
+        f"from {found.num_timings} timings in the store; in brackets: were all jobs as far off as one in ten is"
+        if found.num_timings
+        else "a first guess, nothing of this kind is timed yet; in brackets: ten times off"
+    )
+    if found.device == "cuda":
+        origin += "; at most, as if no packs had shared a GPU"
+    return (
+        f"{found.num_packs} packs, {_hours(found.work)} {unit}-hours of work; "
+        f"{_lasting(found.makespan)} on {found.slots} {unit}{'s' * (found.slots != 1)}\n({origin})"
+    )
+
+
+def _hours(span: Span) -> str:
+    """Write a span of work in hours, at least two digits each."""
+    hours = [x / 3600 for x in (span.expected, span.low, span.high)]
+    expected, low, high = (f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in hours)
+    return f"{expected} [{low} to {high}]"
+
+
+def _lasting(span: Span) -> str:
+    return f"{duration(span.expected)} [{duration(span.low)} to {duration(span.high)}]"
+
+
+def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
+    """Describe what is stored of the sweeps of a store, from the store alone."""
+    names = store.sweeps()
+    if sweep is not None and sweep not in names:
+        raise SweepError(
+            f"status of {store.url}: there is no sweep {sweep!r}; sweeps: {', '.join(names) or 'none'}"
+        )
+    damaged: list[StoreError] = []
+    read = partial(store.read_table, pass_over=damaged.append)
+    failures = read("failures").to_pylist()
+    trials = {row["key"]: row["outcome"] for row in read("trials", ["key", "outcome"]).to_pylist()}
+    measured = {
+        name: read(f"metrics/{name}", ["key", "trials"]).to_pylist() for name in store.metrics()
+    }
+    states = []
+    for name in names if sweep is None else [sweep]:
+        try:
+            states.append(_state(store, name, trials, measured, failures))
+        except StoreError as error:
+            if sweep is not None or not error.damaged:
+                raise
+            damaged.append(error)
+    told = list(dict.fromkeys(map(str, damaged)))
+    states = [{**state, "damaged": told} for state in states]
+    if as_json:
+        return json.dumps(states, indent=2)
+    if not states and not damaged:
+        return f"{store.url}: no sweeps"
+    lines = [f"damaged, and not counted: {text}" for text in told]
+    for state in states:
+        lines.append(
+            f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
+            + (f", {state['diverged']} diverged" if state["diverged"] else "")
+            + _attempts(state["failures"], state["failures_later_done"])
+        )
+        for name, count in state["metrics"].items():
+            planned = state["metrics_planned"].get(name)
+            of = "" if planned is None else f"/{planned}"
+            lines.append(f"  {name}: {count}{of} jobs stored")
+        lines += [f"  last failure: {text}" for text in state["last_failures"]]
+    return "\n".join(lines)
+
+
+def _state(
+    store: Store,
+    sweep: str,
+    trials: dict[str, str],
+    measured: dict[str, list[dict[str, Any]]],
+    failures: list[dict[str, Any]],
+) -> dict[str, Any]:
+    planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
+    jobs = planned_jobs(store, sweep)
+    own = [f for f in failures if f["key"] in planned.union(*jobs.values())]
+    done = trials.keys() | {row["key"] for rows in measured.values() for row in rows}
+    still = [f for f in own if f["key"] not in done]
+    return {
+        "sweep": sweep,
+        "trials_planned": len(planned),
+        "trials_stored": len(planned & trials.keys()),
+        "diverged": sum(trials.get(key) == "diverged" for key in planned),
+        "metrics": _measured(planned, jobs, measured),
+        "metrics_planned": {name: len(keys) for name, keys in sorted(jobs.items())},
+        "failures": len(own),
+        "failures_later_done": len(own) - len(still),
+        "last_failures": [f"{f['key']}: {f['exception']}" for f in still[-3:]],
+    }
+
+
+def _attempts(failed: int, later_done: int) -> str:
+    """Say how many attempts failed, and of how many of them the job was done later."""
+    if not failed:
+        return ""
+    of_them = f", {'all' if later_done == failed else f'{later_done} of them'} later done"
+    return f", {failed} failed attempts{of_them if later_done else ''}"
+
+
+def _measured(
+    trials: set[str], jobs: dict[str, set[str]], measured: dict[str, list[dict[str, Any]]]
+) -> dict[str, int]:
+    """Count the stored jobs of each metric: those planned, or, of a plan that does not tell, those over its trials."""
+    if jobs:
+        return {
+            name: len(keys & {row["key"] for row in measured.get(name, ())})
+            for name, keys in sorted(jobs.items())
+        }
+    return {
+        name: len({row["key"] for row in rows if trials.issuperset(row["trials"])})
+        for name, rows in measured.items()
+    }
+
+
+def problems_text(problems: Sequence["Problem"], as_json: bool) -> str:
+    """List what ``verify`` found."""
+    if as_json:
+        return json.dumps([str(problem) for problem in problems], indent=2)
+    return "\n".join([*(str(p) for p in problems), f"{len(problems)} problems"])
+
+
+def table_text(table: "pd.DataFrame", as_json: bool) -> str:
+    """Write a result as a plain table, or as JSON records."""
+    if as_json:
+        return str(table.to_json(orient="records", date_format="iso", indent=2))
+    import pandas as pd  # half a second that `plan` need not wait for
+
+    with pd.option_context("display.max_columns", None, "display.width", 160):
+        return table.to_string(index=False, max_rows=200) if len(table) else "no rows"
+
+
+def write_table(table: "pd.DataFrame", output: Path) -> None:
+    """Write a result to a .csv or .parquet file."""
+    if output.suffix == ".csv":
+        table.to_csv(output, index=False)
+    elif output.suffix == ".parquet":
+        table.to_parquet(output, index=False)
+    else:
+        raise StoreError(f"writing the result of a query: {output} must end in .csv or .parquet")
+
+
+def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
+    if plan.sweep not in store.sweeps():
+        return []
+    old = store.read_plan(plan.sweep).to_pylist()
+    keys = {row["key"] for row in old}
+    rows = store.read_table("trials", keys=keys).to_pylist()
+    return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
+
+
+def _why_lines(stale: list[tuple[str, str]]) -> list[str]:
+    if not stale:
+        return ["nothing stored has become stale"]
+    counts = Counter(change for _, change in stale)
+    return [f"  {count} trials: {change}" for change, count in counts.most_common()]
+
+
+def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
+    """Say of which stored rows nobody knows by which code they were made."""
+    counts = {one.name: code_changes.num_unknown(store, one) for one in sweep.code}
+    known = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    if not known:
+        return []
+    return [
+        f"stored rows that do not say by which code they were made: {known} (of an earlier phasegrid; whether it has changed since "
+        "is not known)"
+    ]
+
+
+def _grid(sweep: Sweep, plan: Plan) -> str:
+    axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis]
+    shape = " x ".join(f"{len(axis.values)} {axis.path}" for axis in axes)
+    return f"{len(plan.cells)} cells ({shape}) x {len(sweep.seeds)} seeds"
+
+
+def _render(table: Table) -> str:
+    console = Console(
+        file=io.StringIO(), width=WIDTH, no_color=True, markup=False, emoji=False, highlight=False
+    )
+    console.print(table)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().rstrip()

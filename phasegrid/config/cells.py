@@ -1,0 +1,266 @@
+"""Build the cells of a grid: each point's data set, model and recipe, resolved and checked.
+
+Every distinct value of an axis was checked once before; here values are only put in their places, and what is
+equal between cells
+is built, checked and shared once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from phasegrid.config.axes import Scale, overlap
+from phasegrid.config.data_facts import DataFacts
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.points import Point
+from phasegrid.config.rules import (
+    DATA_READS,
+    RECIPE_RULES,
+    Finding,
+    data_mistake,
+    fit_mistake,
+    model_mistake,
+)
+from phasegrid.config.template import SECTIONS, Space
+from phasegrid.config.ties import Tied, Ties
+from phasegrid.config.types import GridPoint
+from phasegrid.config.yaml import Place, plain_text
+from phasegrid.declare import DatasetFacts, Model, make_part
+from phasegrid.errors import DataError
+from phasegrid.jobs import Json, Part, canonical_json
+from phasegrid.registry import identity
+
+SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A section of some cells: its arguments as hashed and located, with the facts of a data set."""
+
+    part: Part | None
+    args: Mapping[str, Json]
+    facts: DatasetFacts | None = None
+
+
+class Grid:
+    """Builds cells and remembers what it built. `tied` holds the expressions and tables of ``couple``, each after
+    those it needs."""
+
+    def __init__(
+        self, scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
+    ) -> None:
+        self._scales = scales
+        self._space = space
+        self._tied = tied
+        self._notebook = notebook
+        self._rules = [rule for rule in RECIPE_RULES if not notebook.is_broken(*rule.reads)]
+        self._data_is_broken = notebook.is_broken("dataset")
+        self._checks_data = not notebook.is_broken("dataset", *DATA_READS)
+        self._checks_model = not notebook.is_broken("model")
+        self._facts = DataFacts()
+        self._built: dict[SectionKey, Built | None] = {}
+        self._checked: set[tuple[int, int]] = set()
+        self._blamed: set[tuple[Place, str, str]] = set()
+        self._on_axis = {scale.axis.path: index for index, scale in enumerate(scales)}
+        self._axes_of = {
+            section: [
+                index
+                for path, index in self._on_axis.items()
+                if path.startswith(f"{section}.") and path not in ("dataset.name", "model.name")
+            ]
+            for section in SECTIONS
+        }
+        self._tied_of = {
+            section: [path for path in tied if path.startswith(f"{section}.")]
+            for section in SECTIONS
+        }
+        self._ties = Ties(tied, scales, space, notebook, self._blame_tie)
+
+    def cell(self, point: Point) -> GridPoint | None:
+        """Build one cell; None, and mistakes noted, if something in it is wrong."""
+        names = {section: self._name(section, point) for section in SECTIONS}
+        tied = self._ties.values(names, point)
+        if tied is None:
+            return None
+        dataset, model, train = (
+            self._section(section, names[section], point, tied) for section in SECTIONS
+        )
+        if dataset is None or model is None or train is None:
+            return None
+        assert dataset.part is not None
+        assert model.part is not None
+        self._check_data(train, dataset, point)
+        self._check_fit(names["model"], dataset, point)
+        values = {
+            scale.axis.role: scale.value(i) for scale, i in zip(self._scales, point, strict=True)
+        }
+        return GridPoint(
+            facet=tuple(
+                (scale.axis.path, scale.value(i))
+                for scale, i in zip(self._scales, point, strict=True)
+                if scale.axis.role == "facet"
+            ),
+            load=values.get("load"),
+            temperature=values.get("temperature"),
+            dataset=dataset.part,
+            model=model.part,
+            recipe=train.args,
+            facts=dataset.facts,
+        )
+
+    def check_tables(self) -> None:
+        """Note, once every cell is built, what is in a table of ``couple`` for no cell."""
+        self._ties.check_tables()
+
+    def _name(self, section: str, point: Point) -> str:
+        index = self._on_axis.get(f"{section}.name") if section != "train" else None
+        if index is None:
+            return next(iter(self._space.choices[section]))
+        return str(self._scales[index].value(point[index]))
+
+    def _section(
+        self, section: str, name: str, point: Point, tied: Mapping[str, Json]
+    ) -> Built | None:
+        positions = tuple([point[index] for index in self._axes_of[section]])
+        values = tuple([_token(tied[path]) for path in self._tied_of[section]])
+        key = (section, name, positions, values)
+        if key not in self._built:
+            self._built[key] = self._build(section, name, point, tied)
+        return self._built[key]
+
+    def _build(
+        self, section: str, name: str, point: Point, tied: Mapping[str, Json]
+    ) -> Built | None:
+        choice = self._space.choices[section][name]
+        args = choice.args
+        for index in self._axes_of[section]:
+            scale = self._scales[index]
+            parts = scale.axis.path.split(".")[1:]
+            args = _with(args, parts, scale.values[point[index]][name])
+        for path in self._tied_of[section]:
+            args = _with(args, path.split(".")[1:], tied[path])
+        if section == "train":
+            self._check_recipe(args, point)
+            return Built(None, args)
+        facts: DatasetFacts | None = None
+        declared = choice.declared
+        assert declared is not None
+        if section == "dataset" and not isinstance(declared, Model):
+            if self._data_is_broken:
+                return None  # its arguments are not what was meant
+            try:
+                args, facts = self._facts.look_up(name, declared, args)
+            except DataError as error:
+                self._blame(_data_path(args), str(error), point, ("dataset",))
+                return None
+        if section == "model" and self._checks_model:
+            self._report(model_mistake(name, args), point, ("model",))
+        return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
+
+    def _check_recipe(self, args: Mapping[str, Json], point: Point) -> None:
+        for rule in self._rules:
+            self._report(rule.check(args), point, rule.reads)
+
+    def _check_data(self, train: Built, dataset: Built, point: Point) -> None:
+        pair = (id(train), id(dataset))
+        if dataset.facts is not None and self._checks_data and pair not in self._checked:
+            self._checked.add(pair)
+            finding = data_mistake(train.args, dataset.facts)
+            self._report(finding, point, ("dataset", *DATA_READS))
+
+    def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
+        """Check that a model is for the kind of data; a mistake stands where the model's name does."""
+        declared = self._space.choices["model"][name].declared
+        if dataset.facts is not None and isinstance(declared, Model):
+            finding = fit_mistake(name, declared, dataset.facts)
+            self._report(finding, point, ("model.name", "dataset.name"))
+
+    def _report(self, finding: Finding | None, point: Point, reads: Sequence[str]) -> None:
+        if finding is not None:
+            self._blame(finding[0], finding[1], point, reads)
+
+    def _blame(
+        self, path: str, message: str, point: Point, reads: Sequence[str], what: str = ""
+    ) -> None:
+        """Note a mistake of a cell once for each place and `what`, with the first cell that has it if a field it
+        `reads` varies."""
+        place = self._place(path, point)
+        if (place, path, what) in self._blamed:
+            return
+        self._blamed.add((place, path, what))
+        varied = [*self._on_axis, *self._tied]
+        varies = any(overlap(read, other) for read in reads for other in varied)
+        self._notebook.add(place, path, message + (self._where(point) if varies else ""))
+
+    def _blame_tie(self, path: str, message: str, point: Point, what: str) -> None:
+        self._blame(path, message, point, (path,), what)
+
+    def _where(self, point: Point) -> str:
+        named = [
+            f"{scale.axis.path}={plain_text(scale.value(i), 30)}"
+            for scale, i in zip(self._scales, point, strict=True)
+        ]
+        return f" (in the cell {', '.join(named)})" if named else ""
+
+    def _place(self, path: str, point: Point) -> Place:
+        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or nowhere: its
+        section."""
+        for candidate, index in self._on_axis.items():
+            if path == candidate or path.startswith(f"{candidate}."):
+                return self._scales[index].nodes[point[index]].place
+        if path in self._tied:
+            return self._tied[path][1].place
+        return place_of(self._space, path)
+
+
+def check_recipe(space: Space, notebook: Notebook, varied: Sequence[str]) -> None:
+    """Check the recipe by itself, where no cell can be built: the rules that read no varied field."""
+    args = space.choices["train"][""].args
+    for rule in RECIPE_RULES:
+        depends = any(overlap(read, path) for read in rule.reads for path in varied)
+        finding = rule.check(args)
+        if finding is not None and not depends and not notebook.is_broken(*rule.reads):
+            notebook.add(place_of(space, finding[0]), *finding)
+
+
+def place_of(space: Space, path: str) -> Place:
+    """Return where the value of a field stands, or else the nearest mapping around it."""
+    section, *parts = path.split(".")
+    node = space.nodes[section]
+    for part in parts:
+        if node.mapping is None or part not in node.mapping:
+            break
+        node = node.mapping[part]
+    return node.place
+
+
+def build_cells(
+    points: Sequence[Point], scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
+) -> tuple[GridPoint, ...]:
+    """Build every cell, in order; those with a mistake are left out."""
+    grid = Grid(scales, space, tied, notebook)
+    cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
+    grid.check_tables()
+    return cells
+
+
+def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[str, Json]:
+    """Return a copy of nested arguments with one value replaced."""
+    changed: dict[str, Any] = dict(args)
+    if len(parts) == 1:
+        changed[parts[0]] = value
+    else:
+        changed[parts[0]] = _with(changed[parts[0]] or {}, parts[1:], value)
+    return changed
+
+
+def _token(value: Json) -> int | float | str:
+    """Return what stands for a value of one field among its values, and can be a key."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return canonical_json(value)
+
+
+def _data_path(args: Mapping[str, Json]) -> str:
+    """Return the field that says where the files of a data set are."""
+    return next((f"dataset.{name}" for name in ("path", "root") if name in args), "dataset")

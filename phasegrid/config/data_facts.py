@@ -1,0 +1,63 @@
+"""Facts and fingerprints of data sets, looked up once for each file and fraction of a sweep."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from phasegrid.datasets import Options
+from phasegrid.declare import DatasetFacts, DatasetKind, import_function
+from phasegrid.errors import DataError, PhasegridError
+from phasegrid.jobs import Json, canonical_json
+from phasegrid.redaction import redact
+from phasegrid.user_code import where_raised
+
+_COMMON = {spec.name for spec in fields(Options)}  # how data is treated, not which
+
+
+class DataFacts:
+    """Looks data sets up and remembers the answers for as long as one sweep is read."""
+
+    def __init__(self) -> None:
+        self._fingerprints: dict[str, Mapping[str, Json]] = {}
+        self._facts: dict[str, DatasetFacts | None] = {}
+
+    def look_up(
+        self, name: str, kind: DatasetKind, args: Mapping[str, Json]
+    ) -> tuple[Mapping[str, Json], DatasetFacts | None]:
+        """Return the arguments with the fingerprint of the contents, and the facts.
+
+        Raises:
+            DataError: if the data is not there or does not fit.
+        """
+        own = _COMMON if issubclass(kind.args, Options) else set()
+        which = {key: value for key, value in args.items() if key not in own}
+        try:
+            if kind.fingerprint is not None:
+                place = canonical_json([name, which])
+                if place not in self._fingerprints:
+                    self._fingerprints[place] = import_function(kind.fingerprint)(args)
+                args = {**args, **self._fingerprints[place]}
+            size = canonical_json([name, which, args.get("fraction")])
+            if size not in self._facts:
+                self._facts[size] = _checked(name, import_function(kind.facts)(args))
+        except PhasegridError as error:
+            raise error if isinstance(error, DataError) else DataError(str(error)) from error
+        except Exception as error:  # whatever a plug-in raises, its user must read where
+            place = where_raised(error)
+            told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
+            raise DataError(redact(f"data set {name!r}: {told}")) from error
+        return args, self._facts[size]
+
+
+def _checked(name: str, facts: object) -> DatasetFacts | None:
+    """Refuse what a plug-in's facts are not; numbers of another type would fail far from here."""
+    if facts is None:
+        return None
+    if not isinstance(facts, DatasetFacts):
+        raise DataError(
+            f"data set {name!r}: its facts are of type {type(facts).__name__}; allowed: a "
+            "phasegrid.declare.DatasetFacts, or None if they are not known before loading"
+        )
+    counts = (facts.num_train, facts.num_test, facts.num_classes, *facts.input_shape)
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        raise DataError(f"data set {name!r}: found {facts}; allowed: counts and sizes above 0")
+    return facts

@@ -1,0 +1,81 @@
+"""A notebook of mistakes: everything that is wrong with a sweep, gathered before anything is said."""
+
+from collections.abc import Iterable, Sequence
+
+from phasegrid.config.yaml import Node, Place
+from phasegrid.errors import Mistake, SweepError
+
+MAX_SHOWN = 100
+
+
+class Notebook:
+    """Gathers mistakes and the paths of fields that have one, so that one mistake is not told as two.
+
+    A later mistake at a place where the YAML itself was wrong is a consequence and is left out.
+    """
+
+    def __init__(self) -> None:
+        self._mistakes: dict[Mistake, None] = {}
+        self._misread: set[tuple[str, int, int]] = set()
+        self._broken: set[str] = set()
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """The mistakes so far, in the order they were found, each once."""
+        return list(self._mistakes)
+
+    def add(self, where: Node | Place, path: str, message: str) -> None:
+        """Note a mistake at a node or place; the field at `path` counts as broken."""
+        place = where.place if isinstance(where, Node) else where
+        self._broken.add(path)
+        if (place.file, place.line, place.column) not in self._misread:
+            self._mistakes[Mistake(place.file, place.line, place.column, path, message)] = None
+
+    def mark_broken(self, path: str) -> None:
+        """Count the field at `path` as broken because of a mistake noted elsewhere."""
+        self._broken.add(path)
+
+    def add_key(self, node: Node, path: str, message: str) -> None:
+        """Note a mistake about the key of an entry."""
+        self.add(node.key_place or node.place, path, message)
+
+    def take(self, other: "Notebook", suffix: str) -> None:
+        """Take over the mistakes of another notebook, with `suffix` after each message."""
+        for mistake in other.mistakes:
+            place = Place(mistake.file, mistake.line, mistake.column)
+            self.add(place, mistake.path, mistake.message + suffix)
+
+    def add_misread(self, mistakes: Iterable[Mistake]) -> None:
+        """Note mistakes of the YAML itself."""
+        for mistake in mistakes:
+            self._mistakes[mistake] = None
+            self._broken.add(mistake.path)
+            if mistake.line:
+                self._misread.add((mistake.file, mistake.line, mistake.column))
+
+    def is_broken(self, *paths: str) -> bool:
+        """Say whether a field at, above or below one of these paths has a mistake."""
+        return any(
+            path == broken or path.startswith(f"{broken}.") or broken.startswith(f"{path}.")
+            for path in paths
+            for broken in self._broken
+        )
+
+    def raise_if_any(self, file: str) -> None:
+        """Raise what was gathered, the sweep's own file first, in the order of lines.
+
+        Raises:
+            SweepError: if there is a mistake.
+        """
+        if self._mistakes:
+            raise sweep_error(file, self.mistakes)
+
+
+def sweep_error(file: str, mistakes: Sequence[Mistake]) -> SweepError:
+    """Build the error that lists mistakes, one a line, and counts them in the last."""
+    ordered = sorted(mistakes, key=lambda m: (m.file != file, m.file, m.line, m.column, m.path))
+    lines = [str(mistake) for mistake in ordered[:MAX_SHOWN]]
+    if len(ordered) > MAX_SHOWN:
+        lines.append(f"... and {len(ordered) - MAX_SHOWN} more")
+    count = "1 mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+    return SweepError("\n".join([*lines, f"{count} in {file}"]), ordered)

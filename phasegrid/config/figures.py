@@ -1,0 +1,211 @@
+"""The ``figures`` section: a list of figures beside those that every sweep gets, each one kind with its arguments.
+
+What a figure says of the grid is checked against the grid: the axis that lines run along and the values of the other that
+get a line, which may be written as numbers. The same checks read back what a store keeps of it.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phasegrid.config.axes import Scale
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.figure_types import FIGURE_KINDS
+from phasegrid.config.types import GridPoint
+from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args, unknown_key
+from phasegrid.config.yaml import Node, Place, plain_text
+from phasegrid.declare import FigureRequest
+from phasegrid.jobs import Json, as_label, canonical_json
+from phasegrid.registry import suggest
+
+STANDARD_STEMS = (
+    "diagram",
+    "further",
+    "curves",
+    "cuts_load",
+    "cuts_temperature",
+    "phases",
+    "thresholds",
+)
+"""The files that every sweep gets; no figure may take the name of one."""
+
+Labels = Mapping[str, Sequence[str]]
+
+
+def read_figures(
+    node: Node | None,
+    sweep: str,
+    points: Sequence[GridPoint],
+    scales: Sequence[Scale],
+    notebook: Notebook,
+) -> tuple[FigureRequest, ...]:
+    """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a mistake)."""
+    if node is None or node.value is None:
+        return ()
+    if node.items is None:
+        message = f"found {plain_text(node.plain())}; allowed: a list of figures"
+        notebook.add(node, "figures", message)
+        return ()
+    labels = _labels(points, scales, notebook)
+    requests: list[FigureRequest] = []
+    names: set[str] = set()
+    for index, item in enumerate(node.items):
+        kind, args = name_and_args(item, f"figures.{index}", notebook)
+        if kind is None:
+            continue
+        args = _with_text_labels(args, labels or {})
+        request = _figure(kind, args, item, f"figures.{index}", labels, notebook)
+        if request is None:
+            continue
+        where = f"figures.{index}.{kind}"
+        _check_name(request, names, args, where, notebook)
+        _check_against(request, sweep, args, where, notebook)
+        names.add(request.name)
+        requests.append(request)
+    return tuple(requests)
+
+
+def with_defaults(requests: Sequence[FigureRequest]) -> list[FigureRequest]:
+    """Check figures as a store holds them; arguments that were added since get their defaults.
+
+    Raises:
+        ValueError: if one is of no known kind, or has an argument that its kind has not; the message says which.
+    """
+    checked = []
+    for index, found in enumerate(requests):
+        notebook = Notebook()
+        args = constant(dict(found.args), Place(""))
+        request = _figure(found.kind, args, args, str(index), None, notebook)
+        if request is None or notebook.mistakes:
+            raise ValueError(f"item {index}: {notebook.mistakes[0].message}")
+        checked.append(request)
+    return checked
+
+
+def _labels(
+    points: Sequence[GridPoint], scales: Sequence[Scale], notebook: Notebook
+) -> Labels | None:
+    """Return the labels of the cells on each axis there is, in order; None where the grid is not known."""
+    if not points or notebook.is_broken("load", "temperature", "facets", "include", "exclude"):
+        return None
+    roles = [scale.axis.role for scale in scales]
+    values = {
+        "load": [point.load for point in points],
+        "temperature": [point.temperature for point in points],
+    }
+    return {
+        role: list(dict.fromkeys(str(as_label(value)) for value in values[role]))
+        for role in ("load", "temperature")
+        if role in roles
+    }
+
+
+def _figure(
+    kind: str, args: Node, item: Node, path: str, labels: Labels | None, notebook: Notebook
+) -> FigureRequest | None:
+    """Resolve one figure; None if its kind is unknown or its arguments are no mapping."""
+    if kind not in FIGURE_KINDS:
+        entry = (item.mapping or {}).get(kind, item)
+        notebook.add_key(entry, path, unknown_key(kind, FIGURE_KINDS))
+        return None
+    owner, where = FIGURE_KINDS[kind], f"{path}.{kind}"
+    if args.mapping is None:
+        found, names = plain_text(args.plain()), ", ".join(fields_of(owner))
+        message = f"found {found}; allowed: a mapping with the keys {names}"
+        notebook.add(args, where, message)
+        return None
+    resolved = resolve_args(owner, args, where, notebook)
+    for field in ("quantities", "at"):
+        if not notebook.is_broken(f"{where}.{field}"):
+            _refuse_twice(_node(args, field), f"{where}.{field}", notebook)
+    if kind == "lines" and labels is not None:
+        _check_lines(resolved, args, where, labels, notebook)
+    return FigureRequest(kind, resolved)
+
+
+def _check_name(
+    request: FigureRequest, names: set[str], args: Node, where: str, notebook: Notebook
+) -> None:
+    if notebook.is_broken(f"{where}.name"):
+        return
+    place, name = _node(args, "name"), request.name
+    if name in STANDARD_STEMS:
+        taken = ", ".join(STANDARD_STEMS)
+        message = f"found {name!r}, which every sweep has; allowed: a name that is none of {taken}"
+        notebook.add(place, f"{where}.name", message)
+    elif name in names:
+        message = f"found {name!r} twice; each figure has a name of its own"
+        notebook.add(place, f"{where}.name", message)
+
+
+def _check_against(
+    request: FigureRequest, sweep: str, args: Node, where: str, notebook: Notebook
+) -> None:
+    if request.args.get("against") == sweep and not notebook.is_broken("name"):
+        message = f"found {sweep!r}, this sweep itself; allowed: the name of another one"
+        notebook.add(_node(args, "against"), f"{where}.against", message)
+
+
+def _refuse_twice(node: Node, path: str, notebook: Notebook) -> None:
+    seen: set[str] = set()
+    for index, item in enumerate(node.items or []):
+        text = str(item.value)
+        if text in seen:
+            notebook.add(item, f"{path}.{index}", f"found {text!r} twice; each once")
+        seen.add(text)
+
+
+def _with_text_labels(args: Node, labels: Labels) -> Node:
+    """Return the arguments with numbers of `at` written as the labels that stand for them."""
+    entries = dict(args.mapping or {})
+    at = entries.get("at")
+    if at is None or at.items is None:
+        return args
+    known = [label for role in labels for label in labels[role]]
+    items = [Node(_label(item, known), item.place) for item in at.items]
+    entries["at"] = Node(items, at.place, at.key_place)
+    return Node(entries, args.place, args.key_place)
+
+
+def _label(item: Node, labels: Sequence[str]) -> Any:
+    """Return the label of a number or truth: 1 and 1.0 are the same; anything else is returned as it is."""
+    value = item.value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return canonical_json(value) if isinstance(value, bool) else value
+    return next((label for label in labels if _is_number(label, value)), canonical_json(value))
+
+
+def _is_number(label: str, value: float) -> bool:
+    try:
+        return float(label) == value
+    except ValueError:
+        return False
+
+
+def _check_lines(
+    resolved: Mapping[str, Json], args: Node, where: str, labels: Labels, notebook: Notebook
+) -> None:
+    """Check that the axis lines run along is there, and so are the values of the other that get a line."""
+    along = str(resolved["along"])
+    other = "temperature" if along == "load" else "load"
+    if along not in labels and not notebook.is_broken(f"{where}.along"):
+        there = ", ".join(labels) or "none"
+        message = f"found {along}, but the sweep has no such axis; allowed: {there}"
+        notebook.add(_node(args, "along"), f"{where}.along", message)
+        return
+    at = _node(args, "at").items
+    if at is None or notebook.is_broken(f"{where}.at", f"{where}.along"):
+        return
+    known = labels.get(other, ())
+    for index, item in enumerate(at):
+        if item.value not in known:
+            text = str(item.value)
+            there = textwrap.shorten(", ".join(known), 200, placeholder="...")
+            allowed = there or f"none (the sweep has no axis {other})"
+            message = f"found {text!r}, which is not on the axis {other}; allowed: {allowed}"
+            notebook.add(item, f"{where}.at.{index}", message + suggest(text, list(known)))
+
+
+def _node(args: Node, name: str) -> Node:
+    """Return the node of an argument, or where it is not written the one of the arguments."""
+    return (args.mapping or {}).get(name, args)

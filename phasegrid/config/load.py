@@ -1,0 +1,178 @@
+"""YAML -> Sweep: strict, every mistake at once, each with its line and column.
+
+A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its
+sections resolved
+(`space`, `axes`, `coupling`, `sweep_options`, `figure_sections`), its points chosen (`points`) and its cells built
+(`grid`). Neither torch nor Ray is imported; code outside phasegrid runs only if the sweep names it (`plugins`): it is tried once,
+and for that torch is imported (`contracts`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from phasegrid.config.axes import Scale, draft_axes, names_on_axes, read_scale
+from phasegrid.config.cells import build_cells, check_recipe
+from phasegrid.config.contracts import Trials, Trier
+from phasegrid.config.couple import read_couple
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.figures import read_figures
+from phasegrid.config.merge import read_sweep
+from phasegrid.config.points import choose_points
+from phasegrid.config.references import References
+from phasegrid.config.sections import (
+    check_data_of_metrics,
+    read_metrics,
+    read_name,
+    read_resources,
+    read_run,
+    read_schema,
+    read_seeds,
+    read_text_field,
+)
+from phasegrid.config.template import Space, read_space
+from phasegrid.config.ties import Tied
+from phasegrid.config.types import (
+    Axis,
+    GridPoint,
+    MetricRequest,
+    Need,
+    Resources,
+    Retries,
+    RunOptions,
+    Sweep,
+    Tried,
+)
+from phasegrid.config.validate import check_keys
+from phasegrid.config.yaml import Node
+from phasegrid.errors import Mistake
+from phasegrid.user_code import is_installed
+
+__all__ = [
+    "Axis",
+    "GridPoint",
+    "MetricRequest",
+    "Mistake",
+    "Need",
+    "Resources",
+    "Retries",
+    "RunOptions",
+    "Sweep",
+    "Tried",
+    "load_sweep",
+    "user_files",
+]
+
+KEYS = (
+    "schema",
+    "name",
+    "description",
+    "extends",
+    "dataset",
+    "model",
+    "train",
+    "load",
+    "temperature",
+    "facets",
+    "couple",
+    "include",
+    "exclude",
+    "seeds",
+    "metrics",
+    "figures",
+    "resources",
+    "run",
+    "storage",
+)
+
+
+def load_sweep(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    trials: Callable[[], Trials] | None = None,
+) -> Sweep:
+    """Read a sweep file, with overrides ``path=value`` (value as YAML), and resolve everything in it.
+
+    Its plug-ins are tried by `trials`, where that is given.
+
+    Raises:
+        SweepError: if there is any mistake. The message lists every one, a line each, as
+            ``file:line:column: path: what was found, what is allowed, did you mean``; `mistakes` holds them as data.
+    """
+    path = Path(path)
+    notebook = Notebook()
+    root = read_sweep(path, overrides, notebook)
+    sweep = _read(root, path, notebook, trials) if root is not None else None
+    notebook.raise_if_any(str(path))
+    assert sweep is not None
+    return sweep
+
+
+def user_files(sweep: Sweep) -> list[Path]:
+    """Return the files of a sweep that are its user's: plug-ins, if they are not installed, and the sweep file."""
+    code = [path for one in sweep.code for path in one.code.paths.values()]
+    own = [] if sweep.source is None else [Path(sweep.source)]
+    return [path for path in code if not is_installed(path)] + own
+
+
+def _read(root: Node, path: Path, notebook: Notebook, trials: Callable[[], Trials] | None) -> Sweep:
+    entries = check_keys(root, KEYS, "", notebook)
+    references = References(path.parent)
+    read_schema(entries.get("schema"), root, notebook)
+    drafts = draft_axes(entries, notebook)
+    space = read_space(entries, root, names_on_axes(drafts), references, notebook)
+    scales = [read_scale(draft, space, notebook) for draft in drafts]
+    usable = [scale for scale in scales if scale is not None]
+    for draft, scale in zip(drafts, scales, strict=True):
+        if scale is None:
+            notebook.mark_broken(draft.path)
+    tied = read_couple(entries.get("couple"), usable, space, notebook)
+    seeds = read_seeds(entries.get("seeds"), root, notebook)
+    metrics = read_metrics(entries.get("metrics"), len(seeds), references, notebook)
+    name = read_name(entries.get("name"), root, notebook)
+    points = _read_points(entries, root, usable, space, tied, notebook)
+    check_data_of_metrics(entries.get("metrics"), metrics, points, notebook)
+    trier = Trier(references.code, space, names_on_axes(drafts), notebook, trials)
+    asked_for = entries.get("metrics")
+    items = asked_for.items if asked_for is not None else None
+    tried = trier.tried(points, metrics, items or (), len(seeds))
+    return Sweep(
+        name=name,
+        description=read_text_field(entries.get("description"), "description", None, notebook),
+        source=str(path),
+        load=_axis(usable, "load"),
+        temperature=_axis(usable, "temperature"),
+        facets=tuple(scale.axis for scale in usable if scale.axis.role == "facet"),
+        seeds=seeds,
+        metrics=metrics,
+        resources=read_resources(entries.get("resources"), metrics, notebook),
+        run=read_run(entries.get("run"), notebook),
+        storage=read_text_field(entries.get("storage"), "storage", "results", notebook),
+        points=points,
+        figures=read_figures(entries.get("figures"), name, points, usable, notebook),
+        code=references.code,
+        tried=tried,
+    )
+
+
+def _read_points(
+    entries: Mapping[str, Node],
+    root: Node,
+    scales: Sequence[Scale],
+    space: Space,
+    tied: Tied,
+    notebook: Notebook,
+) -> tuple[GridPoint, ...]:
+    """Build the cells as far as mistakes made before allow, to find those that only cells show."""
+    if not space.complete:
+        check_recipe(space, notebook, [*(scale.axis.path for scale in scales), *tied])
+        return ()
+    axes_are_wrong = notebook.is_broken("load", "temperature", "facets")
+    chosen = (
+        {} if axes_are_wrong else {k: entries[k] for k in ("include", "exclude") if k in entries}
+    )
+    points = choose_points(scales, chosen, root, space, notebook)
+    return build_cells(points, scales, space, tied, notebook)
+
+
+def _axis(scales: Sequence[Scale], role: str) -> Axis | None:
+    return next((scale.axis for scale in scales if scale.axis.role == role), None)

@@ -1,0 +1,189 @@
+"""From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it stands.
+
+A sweep that extends others is merged over them, mapping by mapping; lists and tables of ``couple`` are replaced. Where the
+child names
+another data
+set or model (`name`) or another `param` of an axis, it replaces that section; ``values`` of an axis replace a parent's
+``start``, ``stop``, ``num``, ``scale``, and the other way round.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.yaml import Node, Place, YamlError, plain_text, read_file, read_text
+from phasegrid.registry import suggest
+
+MAX_FILES = 32
+RANGE_KEYS = ("start", "stop", "num", "scale")
+_REPLACING_KEY = {"dataset": "name", "model": "name", "load": "param", "temperature": "param"}
+
+
+def read_sweep(path: Path, overrides: Sequence[str], notebook: Notebook) -> Node | None:
+    """Read a sweep file, what it extends, and overrides ``path=value``; None if there is nothing to go on with."""
+    root = _read_with_parents(path, str(path), [], notebook)
+    if root is None:
+        return None
+    for number, text in enumerate(overrides, start=1):
+        root = _override(root, text, f"--set #{number}", notebook)
+    return root
+
+
+def merge(parent: Node, child: Node, section: str = "") -> Node:
+    """Merge a child over a parent: mappings key by key, anything else is the child's."""
+    if parent.mapping is None or child.mapping is None or section.startswith("couple."):
+        return child
+    replacing = _REPLACING_KEY.get(section)
+    if replacing is not None and _names_another(parent.mapping, child.mapping, replacing):
+        return child
+    inherited = dict(parent.mapping)
+    if section in ("load", "temperature"):
+        inherited = _without_other_form(inherited, child.mapping)
+    for key, node in child.mapping.items():
+        full = f"{section}.{key}" if section else key
+        inherited[key] = merge(inherited[key], node, full) if key in inherited else node
+    return replace(child, value=inherited)
+
+
+def _names_another(parent: dict[str, Node], child: dict[str, Node], key: str) -> bool:
+    return key in parent and key in child and parent[key].plain() != child[key].plain()
+
+
+def _without_other_form(entries: dict[str, Node], given: dict[str, Node]) -> dict[str, Node]:
+    if "values" in given:
+        return {key: node for key, node in entries.items() if key not in RANGE_KEYS}
+    if any(key in given for key in RANGE_KEYS):
+        return {key: node for key, node in entries.items() if key != "values"}
+    return entries
+
+
+def _read_with_parents(path: Path, name: str, above: list[Path], notebook: Notebook) -> Node | None:
+    try:
+        root, misread = read_file(path, name)
+    except YamlError as error:
+        notebook.add_misread([error.mistake])
+        return None
+    notebook.add_misread(misread)
+    if root.mapping is None:
+        found = plain_text(root.plain())
+        notebook.add(root, "", f"found {found}; a sweep is a mapping that starts with schema: 1")
+        return None
+    entries = dict(root.mapping)
+    extends = entries.pop("extends", None)
+    own = replace(root, value=entries)
+    if extends is None:
+        return own
+    parents = extends.items if extends.items is not None else [extends]
+    merged: Node | None = None
+    for node in parents:
+        parent = _read_parent(path, node, [*above, path.resolve()], notebook)
+        if parent is not None:
+            merged = parent if merged is None else merge(merged, parent)
+    return own if merged is None else merge(merged, own)
+
+
+def _read_parent(path: Path, node: Node, above: list[Path], notebook: Notebook) -> Node | None:
+    if not isinstance(node.value, str) or not node.value:
+        found = plain_text(node.plain())
+        notebook.add(
+            node, "extends", f"found {found}; allowed: the path of a sweep file, or a list"
+        )
+        return None
+    target = path.parent / node.value
+    try:
+        resolved = target.resolve()
+        exists = resolved.is_file()
+    except (OSError, ValueError):  # a name no file can have
+        resolved, exists = target, False
+    if not exists:
+        notebook.add(node, "extends", f"there is no file {target}; the path is relative to {path}")
+        return None
+    if resolved in above:
+        circle = " -> ".join(p.name for p in [*above[above.index(resolved) :], resolved])
+        notebook.add(node, "extends", f"sweeps extend each other in a circle: {circle}")
+        return None
+    if len(above) >= MAX_FILES:
+        notebook.add(node, "extends", f"more than {MAX_FILES} files extend each other")
+        return None
+    return _read_with_parents(resolved, str(target), above, notebook)
+
+
+def _override(root: Node, text: str, name: str, notebook: Notebook) -> Node:
+    place = Place(name)
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    parts = path.split(".")
+    if not equals or not all(parts):
+        notebook.add(place, "", f"found {text!r}; allowed: path=value, as in train.lr=0.1")
+        return root
+    if parts[0] == "extends":
+        notebook.add(place, path, "cannot be set; write it in the file")
+        return root
+    node = Node(None, place, place)
+    if value.strip():
+        try:
+            node, misread = read_text(value, name, with_lines=False, above=path)
+        except YamlError as error:
+            notebook.add(place, path, error.mistake.message)
+            return root
+        notebook.add_misread(misread)
+    if parts[0] == "couple" and len(parts) > 2:
+        parts = ["couple", ".".join(parts[1:])]
+    try:
+        return _set(root, parts, replace(node, key_place=place), place)
+    except _PathError as error:
+        notebook.add(place, path, str(error))
+        return root
+
+
+class _PathError(Exception):
+    """An override that leads nowhere; the text says why."""
+
+
+def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str = "") -> Node:
+    """Return `node` with the value at a path replaced; mappings on the way are made where there are none."""
+    if not parts:
+        return new
+    head, rest = parts[0], parts[1:]
+    if node.items is not None:
+        items = list(node.items)
+        index = _index(items, head)
+        if section in ("metrics", "figures") and rest:
+            items[index], rest = _below_name(items[index], rest, place)
+        items[index] = _set(items[index], rest, new, place)
+        return replace(node, value=items)
+    if node.mapping is None and node.value is not None:
+        raise _PathError(f"found {plain_text(node.plain())} before {head!r}; it has no parts")
+    entries = dict(node.mapping or {})
+    if section in ("load", "temperature"):
+        entries = _without_other_form(entries, {head: new})
+    child = entries.get(head) or Node({} if rest else None, place, place)
+    below = head if not section else f"{section}.{head}"
+    changed = _set(child, rest, new, place, below)
+    entries[head] = replace(changed, key_place=child.key_place or place)
+    return replace(node, value=entries)
+
+
+def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Sequence[str]]:
+    """Return a metric or figure as a mapping from its name, and the path below it, whether or not that says the name again."""
+    if isinstance(item.value, str):
+        item = Node({item.value: Node({}, place, place)}, item.place)
+    if item.mapping is None or len(item.mapping) != 1:
+        return item, rest
+    name = next(iter(item.mapping))
+    return item, rest if rest[0] == name else [name, *rest]
+
+
+def _index(items: Sequence[Node], head: str) -> int:
+    """Return the position that an override means in a list: a number, or the name of a metric, or the kind of a figure, that
+    stands there once."""
+    if head.isdecimal() and len(head) < 10:
+        if int(head) < len(items):
+            return int(head)
+        raise _PathError(f"found item {head}; allowed: 0 to {len(items) - 1}")
+    names = [next(iter(item.mapping), "") if item.mapping else str(item.value) for item in items]
+    if names.count(head) == 1:
+        return names.index(head)
+    how = "stands here more than once: give its number" if head in names else "is no item here"
+    raise _PathError(f"{head!r} {how}; items: {', '.join(names)}{suggest(head, names)}")

@@ -1,0 +1,66 @@
+"""The names of one sweep and what they refer to, looked up once."""
+
+from pathlib import Path
+
+from phasegrid import registry
+from phasegrid.config.types import UserCode
+from phasegrid.declare import DatasetKind, Metric, Model
+from phasegrid.errors import SweepError
+
+
+class References:
+    """Looks names up relative to the sweep's folder, and refuses two plug-in files that keys could not tell apart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[tuple[registry.Kind, str], registry.Declaration] = {}
+        self._files: dict[str, Path] = {}
+        self._code: list[UserCode] = []
+
+    @property
+    def code(self) -> tuple[UserCode, ...]:
+        """The plug-ins among what was found, with their code."""
+        return tuple(self._code)
+
+    def model(self, name: str) -> Model:
+        """Return a model family, or raise `SweepError`."""
+        found = self._resolve("model", name)
+        assert isinstance(found, Model)
+        return found
+
+    def dataset(self, name: str) -> DatasetKind:
+        """Return a data set, or raise `SweepError`."""
+        found = self._resolve("dataset", name)
+        assert isinstance(found, DatasetKind)
+        return found
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric, or raise `SweepError`."""
+        found = self._resolve("metric", name)
+        assert isinstance(found, Metric)
+        return found
+
+    def _resolve(self, kind: registry.Kind, name: str) -> registry.Declaration:
+        key = (kind, name)
+        if key not in self._found:
+            self._found[key] = registry.resolve(kind, name, self._folder)
+            self._remember(name)
+            self._keep_code(kind, name, self._found[key].version)
+        return self._found[key]
+
+    def _keep_code(self, kind: registry.Kind, name: str, version: int) -> None:
+        code = registry.code_of(kind, name, self._folder)
+        if code is not None:
+            shown = name.rpartition(":")[0] or name
+            self._code.append(UserCode(kind, registry.identity(name), version, shown, code))
+
+    def _remember(self, name: str) -> None:
+        file = registry.plugin_file(name, self._folder)
+        if file is None:
+            return
+        other = self._files.setdefault(file.name, file)
+        if other != file:
+            raise SweepError(
+                f"found two files called {file.name} ({other} and {file}); rename one: keys hold the name only"
+            )
+        registry.remember_folder(file.parent)

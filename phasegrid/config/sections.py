@@ -1,0 +1,298 @@
+"""The sections of a sweep that are no grid: name, seeds, metrics, resources, run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeGuard
+
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.references import References
+from phasegrid.config.rules import metric_mistakes
+from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
+from phasegrid.config.validate import (
+    INVALID,
+    check_keys,
+    fields_of,
+    name_and_args,
+    resolve_args,
+    resolve_field,
+)
+from phasegrid.config.yaml import Node, Place, plain_text
+from phasegrid.declare import Metric, make_part
+from phasegrid.errors import SweepError
+from phasegrid.jobs import Json, canonical_json
+from phasegrid.registry import identity, suggest
+
+MAX_SEEDS = 10_000
+MAX_SEED = 2**63 - 1
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+MEMORY_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)"
+PAIRS = ("first", "ring", "all")
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+
+
+def read_schema(node: Node | None, root: Node, notebook: Notebook) -> None:
+    """Check the version of the sweep's form."""
+    if node is None:
+        notebook.add(root, "schema", "found nothing; write schema: 1")
+    elif node.value != 1 or isinstance(node.value, bool):
+        notebook.add(node, "schema", f"found {plain_text(node.plain())}; allowed: 1")
+
+
+def read_name(node: Node | None, root: Node, notebook: Notebook) -> str:
+    """Check the name of the sweep: it names files."""
+    if node is None:
+        notebook.add(root, "name", "found nothing; it is required")
+        return ""
+    name = node.value
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or ".." in name:
+        allowed = "1 to 64 of a-z, 0-9, '.', '_', '-', starting with a letter or digit, no '..'"
+        notebook.add(node, "name", f"found {plain_text(node.plain())}; allowed: {allowed}")
+        return ""
+    return name
+
+
+def read_text_field(
+    node: Node | None, path: str, default: str | None, notebook: Notebook
+) -> str | None:
+    """Check a field that is text, or absent."""
+    if node is None or node.value is None:
+        return default
+    if not isinstance(node.value, str) or not node.value.strip():
+        notebook.add(node, path, f"found {plain_text(node.plain())}; allowed: text")
+        return default
+    return node.value
+
+
+def read_seeds(node: Node | None, root: Node, notebook: Notebook) -> tuple[int, ...]:
+    """Return the seeds: 0 to n - 1 for a count n, or those of a list."""
+    if node is None:
+        notebook.add(root, "seeds", "found nothing; write a count, or a list of seeds")
+        return (0,)
+    if node.items is None:
+        count = node.value
+        if not _is_int(count) or not 1 <= count <= MAX_SEEDS:
+            allowed = f"a count from 1 to {MAX_SEEDS:,}, or a list of distinct integers"
+            notebook.add(node, "seeds", f"found {plain_text(node.plain())}; allowed: {allowed}")
+            return (0,)
+        return tuple(range(count))
+    if not 1 <= len(node.items) <= MAX_SEEDS:
+        message = f"found {len(node.items)} seeds; allowed: 1 to {MAX_SEEDS:,}"
+        notebook.add(node, "seeds", message)
+    seeds: list[int] = []
+    for index, item in enumerate(node.items):
+        if not _is_int(item.value) or not 0 <= item.value <= MAX_SEED:
+            message = f"found {plain_text(item.plain())}; allowed: integers from 0"
+            notebook.add(item, f"seeds.{index}", message)
+        elif item.value in seeds:
+            notebook.add(item, f"seeds.{index}", f"found {item.value} twice; seeds are distinct")
+        else:
+            seeds.append(item.value)
+    return tuple(seeds) or (0,)
+
+
+def read_metrics(
+    node: Node | None, num_seeds: int, references: References, notebook: Notebook
+) -> tuple[MetricRequest, ...]:
+    """Resolve the list of metrics."""
+    if node is None or node.value is None:
+        return ()
+    if node.items is None:
+        message = f"found {plain_text(node.plain())}; allowed: a list of metrics"
+        notebook.add(node, "metrics", message)
+        return ()
+    requests: list[MetricRequest] = []
+    seen: set[tuple[str, int | None]] = set()
+    for index, item in enumerate(node.items):
+        request = _metric(item, f"metrics.{index}", num_seeds, references, notebook)
+        if request is None:
+            continue
+        this = (canonical_json(request.part.spec()), request.modes)
+        if this in seen:
+            message = f"{request.name} with these arguments is asked for twice"
+            notebook.add(item, f"metrics.{index}", message)
+        seen.add(this)
+        requests.append(request)
+    return tuple(requests)
+
+
+def check_data_of_metrics(
+    node: Node | None,
+    metrics: Sequence[MetricRequest],
+    points: Sequence[GridPoint],
+    notebook: Notebook,
+) -> None:
+    """Note the metrics of sentence pairs that are asked for on other data."""
+    others = [point.dataset.name for point in points if point.facts and not point.facts.tokens]
+    if not others or node is None or node.items is None or notebook.is_broken("metrics"):
+        return
+    for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
+        if request.takes == "tokens":
+            message = (
+                f"{request.name} is of sentence pairs, but {others[0]} holds none; leave it out"
+            )
+            notebook.add(item, f"metrics.{index}", message)
+
+
+def read_resources(
+    node: Node | None, metrics: tuple[MetricRequest, ...], notebook: Notebook
+) -> Resources:
+    """Resolve what packs need; a metric's own needs start from the default ones."""
+    if node is None or node.value is None:
+        return Resources()
+    names = tuple(fields_of(Need))
+    entries = check_keys(node, (*names, "metrics"), "resources", notebook)
+    default = _need(entries, "resources", {}, notebook)
+    own: dict[str, Need] = {}
+    section = entries.get("metrics")
+    if section is not None:
+        allowed = list(dict.fromkeys(request.name for request in metrics))
+        if notebook.is_broken("metrics") and section.mapping is not None:
+            allowed += list(section.mapping)
+        for name, item in check_keys(section, allowed, "resources.metrics", notebook).items():
+            path = f"resources.metrics.{name}"
+            own[name] = _as_need(
+                _need(check_keys(item, names, path, notebook), path, default, notebook)
+            )
+    base = _as_need(default)
+    return Resources(base.num_cpus, base.num_gpus, base.memory, own)
+
+
+def read_run(node: Node | None, notebook: Notebook) -> RunOptions:
+    """Resolve how a run behaves."""
+    if node is None or node.value is None:
+        return RunOptions()
+    if node.mapping is None:
+        check_keys(node, tuple(fields_of(RunOptions)), "run", notebook)
+        return RunOptions()
+    args: dict[str, Any] = resolve_args(RunOptions, node, "run", notebook)
+    return RunOptions(**{**args, "retries": Retries(**args["retries"])})
+
+
+def _metric(
+    item: Node, path: str, num_seeds: int, references: References, notebook: Notebook
+) -> MetricRequest | None:
+    name, args = name_and_args(item, path, notebook)
+    if name is None:
+        return None
+    try:
+        metric = references.metric(name)
+        allowed = list(fields_of(metric.args))
+    except SweepError as error:
+        where = item.mapping[name].key_place if item.mapping else None
+        notebook.add(where or item.place, path, str(error))
+        return None
+    args, pairs, modes = _take_out(args, metric, f"{path}.{name}", notebook)
+    entries = args.mapping
+    if entries is None:
+        message = f"found {plain_text(args.plain())}; allowed: a mapping with the keys {', '.join(allowed)}"
+        notebook.add(args, f"{path}.{name}", message)
+        return None
+    resolved = resolve_args(metric.args, args, f"{path}.{name}", notebook)
+    _check_metric(name, resolved, args, f"{path}.{name}", notebook)
+    _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", notebook)
+    part = make_part(identity(name), metric.version, metric.args, resolved)
+    return MetricRequest(
+        part.name,
+        part,
+        metric.over,
+        pairs,
+        modes,
+        metric.heavy,
+        metric.min_trials,
+        together=metric.compute_many is not None,
+        takes=metric.takes,
+    )
+
+
+def _take_out(
+    args: Node, metric: Metric, path: str, notebook: Notebook
+) -> tuple[Node, Literal["first", "ring", "all"] | None, int | None]:
+    """Take out the arguments that are the planner's: `pairs` and `modes`."""
+    pairs = metric.pairs if metric.over == "pair" else None
+    modes: int | None = None
+    if args.mapping is None:
+        return args, pairs, modes
+    rest = dict(args.mapping)
+    if metric.over == "pair" and "pairs" in rest:
+        node = rest.pop("pairs")
+        if node.value in PAIRS:
+            pairs = node.value  # type: ignore[assignment]  # one of PAIRS
+        else:
+            found = node.value if isinstance(node.value, str) else ""
+            message = f"found {plain_text(node.plain())}; allowed: {', '.join(PAIRS)}"
+            notebook.add(node, f"{path}.pairs", message + suggest(found, PAIRS))
+    if metric.over == "cell" and "modes" in rest:
+        node = rest.pop("modes")
+        if _is_int(node.value) and node.value >= metric.min_trials:
+            modes = node.value
+        elif node.value is not None:
+            allowed = f"an integer, at least {metric.min_trials}, or null for all trials"
+            message = f"found {plain_text(node.plain())}; allowed: {allowed}"
+            notebook.add(node, f"{path}.modes", message)
+    return Node(rest, args.place, args.key_place), pairs, modes
+
+
+def _check_metric(
+    name: str, resolved: Mapping[str, Json], args: Node, path: str, notebook: Notebook
+) -> None:
+    for field, message in metric_mistakes(name, resolved):
+        if not notebook.is_broken(path):
+            notebook.add((args.mapping or {}).get(field, args), f"{path}.{field}", message)
+
+
+def _check_trials(
+    metric: Metric, modes: int | None, num_seeds: int, item: Node, path: str, notebook: Notebook
+) -> None:
+    if notebook.is_broken("seeds"):
+        return
+    if num_seeds < metric.min_trials:
+        need = f"needs at least {metric.min_trials} trials of a cell"
+        notebook.add(item, path, f"{need}, found {num_seeds} seed; raise seeds")
+    elif modes is not None and modes > num_seeds:
+        node = item.mapping[next(iter(item.mapping))].mapping if item.mapping else None
+        where = node["modes"] if node else item
+        message = f"found {modes}, but a cell has {num_seeds} trials; lower it or raise seeds"
+        notebook.add(where, f"{path}.modes", message)
+
+
+def _need(
+    entries: Mapping[str, Node], path: str, start: Mapping[str, Json], notebook: Notebook
+) -> dict[str, Json]:
+    need = dict(start)
+    for name, field in fields_of(Need).items():
+        node = entries.get(name)
+        if node is None:
+            continue
+        if name == "memory" and isinstance(node.value, str):
+            node = _bytes(node, f"{path}.memory", notebook)
+        value = resolve_field(field, node, f"{path}.{name}", notebook)
+        if value is not INVALID:
+            need[name] = value
+    return need
+
+
+def _as_need(values: Mapping[str, Any]) -> Need:
+    return Need(**values)
+
+
+def _bytes(node: Node, path: str, notebook: Notebook) -> Node:
+    match = re.fullmatch(MEMORY_PATTERN, str(node.value))
+    if match is None:
+        allowed = "bytes, or a text such as 4GiB or 500MB"
+        notebook.add(node, path, f"found {plain_text(node.plain())}; allowed: {allowed}")
+        return Node(None, Place(node.place.file))
+    return Node(int(float(match[1]) * _BYTES[match[2]]), node.place)
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

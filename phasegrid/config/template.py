@@ -1,0 +1,202 @@
+"""What a cell can be: the data sets, models and recipe of a sweep, resolved without its axes.
+
+Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis there is one
+*choice* for each of its
+values, and every path and value is checked against each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.references import References
+from phasegrid.config.validate import (
+    INVALID,
+    Field,
+    check_keys,
+    default_args,
+    fields_of,
+    find_field,
+    leaf_paths,
+    resolve_args,
+    resolve_field,
+)
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.declare import DatasetKind, Model
+from phasegrid.errors import SweepError
+from phasegrid.jobs import Json
+from phasegrid.registry import suggest
+from phasegrid.train.recipe import Recipe
+
+SECTIONS = ("dataset", "model", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved arguments."""
+
+    name: str
+    declared: DatasetKind | Model | None
+    owner: type
+    args: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The choices of each section by name, and the node of each section. A section whose name is wrong has no
+    choice."""
+
+    choices: Mapping[str, Mapping[str, Choice]]
+    nodes: Mapping[str, Node]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every section has a choice, so that cells can be built."""
+        return all(self.choices[section] for section in SECTIONS)
+
+    def fields(self, path: str) -> Mapping[str, Field] | str:
+        """Return the field that a path means in each choice of its section; a text says why it leads nowhere."""
+        section, *parts = path.split(".")
+        if section not in SECTIONS or not parts:
+            known = self.paths()
+            return (
+                f"found {path!r}; allowed: a field of dataset, model or train{suggest(path, known)}"
+            )
+        found: dict[str, Field] = {}
+        for name, choice in self.choices[section].items():
+            field = find_field(choice.owner, parts)
+            if isinstance(field, str):
+                whose = f" of {section} {name!r}" if name else ""
+                return f"{path!r} is no field{whose}: {field}"
+            if len(parts) > 1 and _parent_is_null(choice.args, parts):
+                return f"{path!r} is part of {'.'.join([section, *parts[:-1]])}, which is null"
+            found[name] = field
+        return found
+
+    def resolve(self, path: str, node: Node, notebook: Notebook) -> dict[str, Json] | None:
+        """Resolve a value for a path in each choice of its section; None if it is not allowed in one."""
+        fields = self.fields(path)
+        assert not isinstance(fields, str)
+        resolved = {
+            name: resolve_field(field, node, path, notebook) for name, field in fields.items()
+        }
+        return None if any(value is INVALID for value in resolved.values()) else resolved
+
+    def paths(self) -> list[str]:
+        """Return every path that can be an axis."""
+        paths = ["dataset.name", "model.name"]
+        for section in SECTIONS:
+            for choice in self.choices[section].values():
+                paths += leaf_paths(choice.owner, section)
+        return list(dict.fromkeys(paths))
+
+
+def read_space(
+    entries: Mapping[str, Node],
+    root: Node,
+    names_on_axes: Mapping[str, Sequence[Node]],
+    references: References,
+    notebook: Notebook,
+) -> Space:
+    """Resolve the sections ``dataset``, ``model`` and ``train``; `names_on_axes` are the values of axes over a name."""
+    nodes = {section: entries.get(section, root) for section in SECTIONS}
+    choices: dict[str, Mapping[str, Choice]] = {}
+    for section in ("dataset", "model"):
+        names = names_on_axes.get(f"{section}.name")
+        choices[section] = _read_part(
+            section, entries.get(section), root, names, references, notebook
+        )
+    train = entries.get("train")
+    args = default_args(Recipe) if train is None else _read_recipe(train, notebook)
+    choices["train"] = {"": Choice("", None, Recipe, args)}
+    return Space(choices, nodes)
+
+
+def _read_part(
+    section: str,
+    node: Node | None,
+    root: Node,
+    names: Sequence[Node] | None,
+    references: References,
+    notebook: Notebook,
+) -> dict[str, Choice]:
+    if node is None and names is None:
+        notebook.add(root, section, "found nothing; it is required, as in {name: ...}")
+        return {}
+    if node is None:
+        node = Node({}, root.place)
+    if node.mapping is None:
+        found = plain_text(node.plain())
+        message = f"found {found}; allowed: a mapping with name and arguments, as in {{name: ...}}"
+        notebook.add(node, section, message)
+        return {}
+    rest = dict(node.mapping)
+    own = rest.pop("name", None)
+    if own is None and names is None:
+        notebook.add(node, f"{section}.name", "found nothing; it is required")
+        return {}
+    chosen = names if names is not None else [own] if own is not None else []
+    return _choices(section, replace(node, value=rest), chosen, references, notebook)
+
+
+def _choices(
+    section: str, node: Node, names: Sequence[Node], references: References, notebook: Notebook
+) -> dict[str, Choice]:
+    choices: dict[str, Choice] = {}
+    for item in names:
+        name = item.value
+        if not isinstance(name, str):
+            message = f"found {plain_text(item.plain())}; allowed: the name of a {section}"
+            notebook.add(item, f"{section}.name", message)
+            continue
+        try:
+            declared = references.dataset(name) if section == "dataset" else references.model(name)
+            fields_of(declared.args)
+        except SweepError as error:
+            notebook.add(item, f"{section}.name", str(error))
+            continue
+        scratch = Notebook()
+        args = resolve_args(declared.args, node, section, scratch)
+        notebook.take(scratch, f" (for {section} {name!r})" if len(names) > 1 else "")
+        choices[name] = Choice(name, declared, declared.args, args)
+    return choices
+
+
+def _read_recipe(node: Node, notebook: Notebook) -> dict[str, Json]:
+    if node.mapping is None:
+        if node.value is not None:
+            check_keys(node, tuple(fields_of(Recipe)), "train", notebook)
+        return default_args(Recipe)
+    entries = dict(node.mapping)
+    keep = entries.get("keep")
+    if keep is not None and keep.mapping is not None:
+        short = check_keys(keep, ("every", "final"), "train.keep", notebook)
+        if "every" not in short:
+            notebook.add(keep, "train.keep", "found no every; allowed: {every: epochs, final: ...}")
+        elif "keep_every" in entries:
+            notebook.add(keep, "train.keep", "found every beside train.keep_every; write one")
+        else:
+            entries["keep_every"] = short["every"]
+        entries["keep"] = short.get("final", replace(keep, value="last"))
+    _refuse_two_lengths(entries, notebook)
+    return resolve_args(Recipe, replace(node, value=entries), "train", notebook)
+
+
+def _refuse_two_lengths(entries: Mapping[str, Node], notebook: Notebook) -> None:
+    """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep may be."""
+    epochs, updates = entries.get("epochs"), entries.get("updates")
+    if epochs is None or updates is None or updates.value is None:
+        return
+    if epochs.place.file == updates.place.file:
+        message = "found epochs beside train.updates, which says how long to train; write one"
+        notebook.add_key(epochs, "train.epochs", message)
+
+
+def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:
+    value: Json = args
+    for part in parts[:-1]:
+        assert isinstance(value, Mapping)
+        value = value[part]
+        if value is None:
+            return True
+    return False

@@ -1,0 +1,150 @@
+"""What a sweep is once it is read: everything resolved, nothing left to look up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import DatasetFacts, FigureRequest
+from phasegrid.jobs import Json, Part
+from phasegrid.user_code import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of the grid: the dotted path it varies, and its values, resolved, in the order given."""
+
+    path: str
+    values: tuple[Json, ...]
+    role: Literal["load", "temperature", "facet"]
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRequest:
+    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell, None: all) is
+    for metrics of cells. `together`: several jobs of a cell can be done by one call. `takes`: the data it is for."""
+
+    name: str
+    part: Part
+    over: Literal["trial", "pair", "cell"]
+    pairs: Literal["first", "ring", "all"] | None
+    modes: int | None
+    heavy: bool
+    min_trials: int
+    together: bool = False
+    takes: Literal["any", "tokens"] = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class GridPoint:
+    """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature` are None where
+    there is no
+    such axis. `recipe` has every field of `Recipe`. Equal parts and recipes are one object.
+    `facts` is None where the data set is a plug-in that cannot say before loading."""
+
+    facet: tuple[tuple[str, Json], ...]
+    load: Json
+    temperature: Json
+    dataset: Part
+    model: Part
+    recipe: Mapping[str, Json]
+    facts: DatasetFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one pack needs, in Ray's words; `memory` in bytes, None: what Ray gives."""
+
+    num_cpus: Annotated[float, Field(gt=0)] = 1.0
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    memory: Annotated[int, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a pack needs, and what packs of single metrics need instead."""
+
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    memory: int | None = None
+    metrics: Mapping[str, Need] = field(default_factory=dict)
+
+    def of(self, metric: str | None = None) -> Need:
+        """Return the need of a training pack, or of a pack of one metric."""
+        default = Need(self.num_cpus, self.num_gpus, self.memory)
+        return default if metric is None else self.metrics.get(metric, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a job is tried again: after an exception of its own (`app`), after its process or node was lost
+    (`infra`)."""
+
+    app: Annotated[int, Field(ge=0)] = 0
+    infra: Annotated[int, Field(ge=0)] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run behaves; nothing here is part of any key.
+
+    At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures`
+    failed jobs stop the run
+    (null: any number); `pack_size` trainings in one pack (null: chosen); `timeout_s` seconds without a finished
+    epoch or measurement end the process of a pack as hung (null: never; on Ray only). `reproducible`: nothing is
+    computed together with anything else, and a GPU uses deterministic kernels only, so that no number depends on what
+    else the sweep or the store holds; slower.
+    """
+
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    retries: Retries = field(default_factory=Retries)
+    on_error: Literal["continue", "stop"] = "continue"
+    max_failures: Annotated[int, Field(ge=0)] | None = None
+    pack_size: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    reproducible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserCode:
+    """A plug-in that a sweep names: what keys and tables call it, its declared version, what the sweep writes of its file or
+    module, and its code."""
+
+    kind: Literal["model", "dataset", "metric"]
+    name: str
+    version: int
+    shown: str
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Which plug-ins were tried, and how; what there is to say of those that were not, or not to the end. A line each."""
+
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
+    read from. `figures` are those beside the ones that every sweep gets; no key depends on them. `code` are the plug-ins that
+    it names, `tried` says what trying them showed."""
+
+    name: str
+    description: str | None
+    source: str | None
+    load: Axis | None
+    temperature: Axis | None
+    facets: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[MetricRequest, ...]
+    points: tuple[GridPoint, ...]
+    resources: Resources
+    run: RunOptions
+    storage: str | None
+    figures: tuple[FigureRequest, ...] = ()
+    code: tuple[UserCode, ...] = ()
+    tried: Tried = field(default_factory=Tried)

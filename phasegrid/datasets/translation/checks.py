@@ -1,0 +1,90 @@
+"""Check a data set of sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens` promises is there."""
+
+import torch
+from torch import Tensor
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.translation.vocabulary import END, PADDING
+from phasegrid.declare import Tokens
+from phasegrid.tasks.losses import IGNORE
+
+
+def token_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
+    """Return everything that is wrong with a data set of sentence pairs."""
+    mistakes = []
+    if dataset.num_classes != tokens.target_vocabulary:
+        mistakes.append(
+            f"num_classes is {dataset.num_classes}, but tokens.target_vocabulary {tokens.target_vocabulary}"
+        )
+    if dataset.augment != "none":
+        mistakes.append(f"augment is {dataset.augment}, but sentence pairs are no images")
+    for split, inputs, labels in (
+        ("train", dataset.train_inputs, dataset.train_labels),
+        ("test", dataset.test_inputs, dataset.test_labels),
+    ):
+        mistakes += _type_mistakes(split, inputs, labels, tokens) or _content_mistakes(
+            split, inputs, labels, tokens
+        )
+    return mistakes + _text_mistakes(dataset, tokens)
+
+
+def _type_mistakes(split: str, inputs: Tensor, labels: Tensor, tokens: Tokens) -> list[str]:
+    mistakes = []
+    if inputs.dtype != torch.int64 or tuple(inputs.shape[1:]) != (2, tokens.length):
+        mistakes.append(
+            f"{split}_inputs are {inputs.dtype} {tuple(inputs.shape)}, not int64 (N, 2, {tokens.length})"
+        )
+    if labels.dtype != torch.int64 or tuple(labels.shape[1:]) != (tokens.length,):
+        mistakes.append(
+            f"{split}_labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N, {tokens.length})"
+        )
+    if len(inputs) != len(labels) or len(labels) == 0:
+        mistakes.append(f"{split} has {len(inputs)} inputs and {len(labels)} labels")
+    return mistakes
+
+
+def _content_mistakes(split: str, inputs: Tensor, labels: Tensor, tokens: Tokens) -> list[str]:
+    source, given = inputs[:, 0], inputs[:, 1]
+    scored = labels != IGNORE
+    mistakes = [
+        f"{split} {what} run from {int(ids.min())} to {int(ids.max())}; allowed: 0 to {size - 1}"
+        for what, ids, size in (
+            ("source tokens", source, tokens.source_vocabulary),
+            ("decoder inputs", given, tokens.target_vocabulary),
+            ("labels", labels.where(scored, END), tokens.target_vocabulary),
+        )
+        if int(ids.min()) < 0 or int(ids.max()) >= size
+    ]
+    claims = {
+        "have a token after padding": _has_gap(source) | _has_gap(given),
+        "have no source token": (source == PADDING).all(dim=1),
+        "have no label that is scored": ~scored.any(dim=1),
+        f"do not have {IGNORE} as label exactly where the decoder input is padded": (
+            scored != (given != PADDING)
+        ).any(dim=1),
+    }
+    return mistakes + [
+        f"{int(bad.sum())} {split} pairs {claim}, first pair {int(bad.int().argmax())}"
+        for claim, bad in claims.items()
+        if bool(bad.any())
+    ]
+
+
+def _has_gap(ids: Tensor) -> Tensor:
+    """Say for each sentence (N, L) whether a token follows padding."""
+    there = ids != PADDING
+    return (there[:, 1:] & ~there[:, :-1]).any(dim=1)
+
+
+def _text_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
+    text = dataset.text
+    if text is None:
+        return []
+    found = (len(text.source_words), len(text.target_words), len(text.test_references))
+    expected = (tokens.source_vocabulary, tokens.target_vocabulary, len(dataset.test_inputs))
+    if found == expected:
+        return []
+    return [
+        f"text has {found[0]} source words, {found[1]} target words and {found[2]} references; expected: "
+        f"{expected[0]}, {expected[1]} and {expected[2]}"
+    ]

@@ -1,0 +1,44 @@
+"""Loss, accuracy and calibration of a trained network."""
+
+from dataclasses import dataclass
+
+from phasegrid.declare import Column, Metric
+from phasegrid.metrics.ranges import Count
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyArgs:
+    """`ece_bins` equal-width bins of confidence (Guo et al. 2017 use 15).
+
+    For sentence pairs everything is over scored target tokens, predicted from the true words before them: loss is the mean token
+    cross-entropy, accuracy token accuracy, calibration that of the predicted words. BLEU is a metric of its own.
+    """
+
+    ece_bins: Count = 15
+
+
+ACCURACY = Metric(
+    over="trial",
+    args=AccuracyArgs,
+    compute="phasegrid.metrics.accuracy.compute:compute",
+    label="Accuracy",
+    columns=(
+        Column(
+            "train_loss", "float64", "nats", "mean cross-entropy on the training set, eval mode"
+        ),
+        Column("train_accuracy_percent", "float64", "%", "training accuracy"),
+        Column(
+            "train_ece", "float64", "", "expected calibration error on the training set, in [0, 1]"
+        ),
+        Column("test_loss", "float64", "nats", "mean cross-entropy on the test set, eval mode"),
+        Column("test_accuracy_percent", "float64", "%", "test accuracy"),
+        Column("test_ece", "float64", "", "expected calibration error on the test set, in [0, 1]"),
+        Column(
+            "num_train",
+            "int64",
+            "labels",
+            "training labels scored: one per example, or the target tokens of sentence pairs",
+        ),
+        Column("num_test", "int64", "labels", "test labels scored"),
+    ),
+)

@@ -1,0 +1,37 @@
+"""BLEU of the translations of a trained network."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from phasegrid.declare import Column, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class BleuArgs:
+    """BLEU of greedy translations of the whole test set, as sacreBLEU computes it.
+
+    `tokenize`: how sacreBLEU splits translations and references before comparing: ``13a`` (its default, that of WMT),
+    ``intl``, ``zh`` or ``char``.
+    """
+
+    tokenize: Literal["13a", "intl", "zh", "char"] = "13a"
+
+
+BLEU = Metric(
+    over="trial",
+    args=BleuArgs,
+    compute="phasegrid.metrics.bleu.compute:compute",
+    label="BLEU",
+    takes="tokens",
+    columns=(
+        Column("bleu", "float64", "", "corpus BLEU on the test set, 0 to 100"),
+        Column("brevity_penalty", "float64", "", "factor for translations that are too short"),
+        Column("precisions", "list<float64>", "%", "precision of words, pairs, triples, fours"),
+        Column("length_ratio", "float64", "", "tokens of the translations per reference token"),
+        Column("num_sentences", "int64", "examples", "sentences translated"),
+        Column(
+            "num_unfinished", "int64", "examples", "translations cut off before their end token"
+        ),
+        Column("signature", "string", "", "sacreBLEU's own description of how it was computed"),
+    ),
+)

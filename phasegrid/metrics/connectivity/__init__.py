@@ -1,0 +1,101 @@
+"""Mode connectivity: a curve of low loss between two trained networks."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric, later
+from phasegrid.metrics.ranges import Count, NonNegative, Positive
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectivityArgs:
+    """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021, appendix B.
+
+    SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant; momentum 0.9, batch 128;
+    loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch. `bends` free control points (a quadratic Bezier curve has
+    one). `init`: bends start on the segment (``linear``, Garipov et al.) or from a random network
+    (``random``, what the published code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm
+    statistics are recomputed at every point from (at most `refresh_examples`) training examples.
+
+    `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in ceil(updates / batches an epoch) passes, the
+    last one cut short, so that a curve on a tenth of the data is trained as long as one on all of it. The learning rate then follows the
+    fraction of updates done, in the same shape. (The published code of Yang et al. lets epochs grow as 1 / fraction; its 50 epochs of
+    50,000 images in batches of 128 are 19,550 updates.)
+
+    For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size` pairs, losses of a set are means over
+    its tokens, and errors are token errors in percent. `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the
+    training error is used for all experiments but machine translation).
+    """
+
+    curve: Literal["bezier", "polychain"] = "bezier"
+    bends: Annotated[int, Field(ge=1, le=64)] = 1
+    epochs: Count = 50
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch_size: Count = 128
+    weight_decay: NonNegative = 5e-4
+    init: Literal["linear", "random"] = "linear"
+    points: Annotated[int, Field(ge=3)] = 5
+    refresh_examples: Count | None = None
+    updates: Annotated[int, Field(ge=1)] | None = later(None)
+
+
+CONNECTIVITY = Metric(
+    over="pair",
+    args=ConnectivityArgs,
+    compute="phasegrid.metrics.connectivity.compute:compute",
+    compute_many="phasegrid.metrics.connectivity.compute:compute_many",
+    pairs="first",
+    min_trials=2,
+    heavy=True,
+    label="Mode connectivity",
+    version=2,  # 1 let rounding choose between the ends where they are the farthest points
+    columns=(
+        Column(
+            "mode_connectivity",
+            "float64",
+            "percentage points",
+            "mean end error minus error at t*, training set; < 0 is a barrier",
+        ),
+        Column(
+            "t_star",
+            "float64",
+            "",
+            "where the training error is farthest from the mean of the ends; 0 where that is the ends themselves",
+        ),
+        Column(
+            "mode_connectivity_loss",
+            "float64",
+            "nats",
+            "the same on training loss, the paper's way for machine translation",
+        ),
+        Column("mode_connectivity_test", "float64", "percentage points", "the same on test error"),
+        Column("t", "list<float64>", "", "points of the curve evaluated"),
+        Column("train_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("train_error_percent", "list<float64>", "%", "training error at each t"),
+        Column("test_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("test_error_percent", "list<float64>", "%", "test error at each t"),
+        Column(
+            "length",
+            "float64",
+            "",
+            "length of the curve in weight space, by chords between 101 points",
+        ),
+        Column("length_ratio", "float64", "", "length over the distance of the ends"),
+        Column(
+            "end_residual_percent",
+            "float64",
+            "percentage points",
+            "largest |error at an end of the curve - error of the checkpoint as saved|: what refreshing BatchNorm changed (0 without BatchNorm)",
+        ),
+        Column(
+            "final_curve_loss",
+            "float64",
+            "nats",
+            "regularised loss of the last epoch of curve training",
+        ),
+        Column("num_bends", "int64", "", "free control points"),
+    ),
+)

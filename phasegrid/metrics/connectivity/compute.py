@@ -1,0 +1,278 @@
+"""Mode connectivity: is there a curve of low loss between two trained networks?
+
+mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error in percent at points
+equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). For sentence pairs
+e is the token error, and the paper takes the loss instead: the column `mode_connectivity_loss`. mc < 0: a
+barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. The ends are as far from their mean as
+each other; where nothing is farther, t* = 0 (`phasegrid.metrics.connectivity.farthest`). With few points one
+sign can hide the other (a W-shaped curve), so all of them are kept.
+
+What differs between the two and does not train (frozen parameters, buffers) moves along the straight line from one to the other, so that
+the ends are the networks (`phasegrid.metrics.network.joining`); that they are is checked by their outputs.
+
+A curve whose training diverges is a result: points where the network's outputs are not finite have null loss and null
+error, and a number that needs them is null.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.curves import curve_length, place_points, stack_vertices
+from phasegrid.metrics.connectivity.farthest import farthest_from_ends
+from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
+from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.network.joining import NOTHING, Rest, require_ends, rest_of, rest_of_curve
+from phasegrid.metrics.network.points import (
+    Evaluator,
+    Numbers,
+    PointEvaluation,
+    Row,
+    finite_or_none,
+    live_network,
+    make_evaluator,
+)
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import (
+    Evaluation,
+    FlatModule,
+    evaluate,
+    l2_distance,
+    parameters_vector,
+)
+from phasegrid.seeding import nothing_drawn
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Train a curve between two models and measure it; `args` are the fields of `ConnectivityArgs`.
+
+    Deterministic in `rng` and the models. The models are not changed.
+
+    Raises:
+        MetricError: if there are not two models of one architecture, they differ in integers or draw in eval mode, or ``init:
+            random`` meets a layer that cannot be initialised anew.
+    """
+    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    with nothing_drawn("mode connectivity", data.train_inputs.device):
+        curve = _begin(models, data, settings, rng)
+        sets = data.train_inputs, data.train_labels
+        loss = train_bends(curve.flat, curve.vertices, *sets, settings, rng, curve.rest)
+        return _row(curve, data, settings, loss)
+
+
+def compute_many(
+    models: Sequence[nn.Module],
+    groups: Sequence[tuple[int, ...]],
+    data: Dataset,
+    rngs: Sequence[torch.Generator],
+    **args: object,
+) -> list[Row] | None:
+    """Measure several pairs, `groups` of indices into `models`, each with its generator; return their rows in order.
+
+    Curves of one architecture whose ends differ in what trains alone train as one stack where that is faster, and a row agrees with
+    that of `compute` to rounding, which grows
+    over many updates. The others are done one after another. None where all would be: nothing is to be gained then. (Points are
+    evaluated one after another: their batches are large enough to keep the device busy.)
+
+    Raises:
+        MetricError: as `compute`, for any of the pairs.
+    """
+    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
+    firsts = [models[groups[i][0]] for i in plain]
+    stacks = choose_stacks(firsts, data, settings.batch_size)
+    if not stacks:
+        return None
+    rows: dict[int, Row] = {}
+    for blueprint, places in stacks:
+        members = [plain[place] for place in places]
+        curves = [_begin([models[k] for k in groups[i]], data, settings, rngs[i]) for i in members]
+        losses = train_bends_together(
+            blueprint,
+            [curve.flat.module for curve in curves],
+            [curve.vertices for curve in curves],
+            data.train_inputs,
+            data.train_labels,
+            settings,
+            [rngs[i] for i in members],
+        )
+        for i, curve, loss in zip(members, curves, losses, strict=True):
+            rows[i] = _row(curve, data, settings, loss)
+    return [
+        rows[i] if i in rows else compute([models[k] for k in group], data, rngs[i], **args)
+        for i, group in enumerate(groups)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A curve and what its points are measured with: ends, vertices (V, P), the rest, the network to mix them into."""
+
+    models: Sequence[nn.Module]
+    vertices: Tensor
+    rest: Rest
+    flat: FlatModule
+    evaluator: Evaluator
+
+
+def place_vertices(
+    models: Sequence[nn.Module], settings: ConnectivityArgs, rng: torch.Generator
+) -> Tensor:
+    """Return ends and untrained bends as rows (V, P).
+
+    ``linear``: bend i of n at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each a network initialised anew
+    (what the published code of Yang et al. 2021 does), BatchNorm weights from U(0, 1) as in the torch of its time.
+    """
+    ends = stack_vertices(models)
+    if settings.init == "random":
+        bends = [_random_vector(models[0], rng).to(ends) for _ in range(settings.bends)]
+        return torch.stack([ends[0], *bends, ends[1]])
+    t = torch.linspace(0, 1, settings.bends + 2, dtype=ends.dtype, device=ends.device)
+    return torch.lerp(ends[0], ends[1], t.unsqueeze(1))
+
+
+def measure_curve(
+    flat: FlatModule,
+    vertices: Tensor,
+    t: Tensor,
+    settings: ConnectivityArgs,
+    evaluator: Evaluator,
+    rest: Rest = NOTHING,
+) -> list[PointEvaluation]:
+    """Measure the curve through `vertices` (V, P) at each t (T,); what does not train lies where `rest` says."""
+    points = place_points(settings.curve, t, vertices)
+    measured = []
+    for index in range(len(t)):
+        flat.assign(points.at(index, vertices))
+        rest.place(flat.module, points.coefficients[index])
+        measured.append(evaluator.measure(flat))
+    return measured
+
+
+def _begin(
+    models: Sequence[nn.Module], data: Dataset, settings: ConnectivityArgs, rng: torch.Generator
+) -> _Curve:
+    """Draw what comes before training, in the order that makes a row what it is."""
+    if len(models) != 2:
+        raise MetricError(f"mode connectivity is between two models, got {len(models)}")
+    vertices = place_vertices(models, settings, rng)
+    flat = live_network(models[0])
+    evaluator = make_evaluator(
+        flat.module, data, settings.refresh_examples, settings.batch_size, rng
+    )
+    return _Curve(models, vertices, rest_of_curve(models, settings.bends), flat, evaluator)
+
+
+def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:
+    """Measure a curve whose bends are trained."""
+    t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+    measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator, curve.rest)
+    _require_ends(curve, data)
+    length = curve_length(settings.curve, curve.vertices)
+    distance = l2_distance(curve.vertices[0], curve.vertices[-1])
+    return {
+        **_connectivity_columns(t.tolist(), measured),
+        "length": finite_or_none(length),
+        "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
+        "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
+        "final_curve_loss": final_loss,
+        "num_bends": settings.bends,
+    }
+
+
+def _require_ends(curve: _Curve, data: Dataset) -> None:
+    """See that both ends of the curve are the networks that it joins."""
+    for which, place, model in (("first", 0, curve.models[0]), ("last", -1, curve.models[-1])):
+        curve.flat.assign(curve.vertices[place])
+        coefficients = torch.zeros(len(curve.vertices))
+        coefficients[place] = 1
+        curve.rest.place(curve.flat.module, coefficients)
+        require_ends(curve.flat.module, model, data.train_inputs, f"the {which} point of the curve")
+
+
+def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:
+    train_loss, train_error = _lists([point.train for point in measured])
+    test_loss, test_error = _lists([point.test for point in measured])
+    mc, index = _farthest_if_whole(train_error)
+    return {
+        "mode_connectivity": mc,
+        "t_star": None if index is None else t[index],
+        "mode_connectivity_loss": _farthest_if_whole(train_loss)[0],
+        "mode_connectivity_test": _farthest_if_whole(test_error)[0],
+        "t": list(t),
+        "train_loss": train_loss,
+        "train_error_percent": train_error,
+        "test_loss": test_loss,
+        "test_error_percent": test_error,
+    }
+
+
+def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
+    """Return losses and errors, null where the loss is not finite: the argmax of NaN is not a prediction."""
+    losses = [finite_or_none(e.loss) for e in evaluations]
+    errors = [
+        None if loss is None else e.error_percent
+        for loss, e in zip(losses, evaluations, strict=True)
+    ]
+    return losses, errors
+
+
+def _farthest_if_whole(values: Numbers) -> tuple[float | None, int | None]:
+    present = [value for value in values if value is not None]
+    return farthest_from_ends(present) if len(present) == len(values) else (None, None)
+
+
+def _end_residual(
+    models: Sequence[nn.Module],
+    data: Dataset,
+    measured: Sequence[PointEvaluation],
+    evaluator: Evaluator,
+) -> float:
+    """Return the largest change of an end's training error that refreshing BatchNorm has made."""
+    if evaluator.refresh_inputs is None:
+        return 0.0
+    saved = [evaluate(model, data.train_inputs, data.train_labels) for model in models]
+    return max(
+        abs(end.train.error_percent - as_saved.error_percent)
+        for end, as_saved in zip((measured[0], measured[-1]), saved, strict=True)
+    )
+
+
+def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
+    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state is restored.
+
+    By its own ``reset_parameters()`` if the model as a whole has one, else layer by layer.
+    """
+    seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
+    fresh = copy_network(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for name, layer in _layers_to_reset(fresh):
+            reset = getattr(layer, "reset_parameters", None)
+            if reset is None:
+                raise MetricError(
+                    f"mode connectivity with init: random: layer {name!r} ({type(layer).__name__}) has "
+                    "parameters but no reset_parameters(); use init: linear"
+                )
+            reset()
+            if isinstance(layer, _BatchNorm):
+                nn.init.uniform_(layer.weight)
+    return parameters_vector(fresh)
+
+
+def _layers_to_reset(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    if hasattr(model, "reset_parameters"):
+        return [("", model)]
+    return [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if any(p.requires_grad for p in layer.parameters(recurse=False))
+    ]

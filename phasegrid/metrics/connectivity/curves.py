@@ -1,0 +1,107 @@
+"""Curves between two weight vectors: where a point of the curve lies, and how long the curve is.
+
+A curve with n bends has V = n + 2 vertices, the rows of a matrix (V, P): end, bends in order, end. Its point at t is
+gamma(t) = sum_j B_j(t) vertex_j with sum_j B_j(t) = 1 (Garipov et al. 2018, section 3.2). Letters: V vertices,
+P parameters, T values of t. Yang et al. 2021 count the ends too: their "three bends" are one bend here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.errors import MetricError
+from phasegrid.models.weights import parameter_slices, parameters_vector
+
+LENGTH_POINTS = 101
+_CHUNK = 1 << 20  # columns turned to float64 at a time: bounds the memory of a Gram matrix
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoints:
+    """Points of a curve as weights of its vertices: `coefficients` (T, V), and the vertices each one uses.
+
+    A point of a polychain uses two of the vertices whatever their number; an end uses one, and is then exact.
+    """
+
+    coefficients: Tensor
+    spans: tuple[slice, ...]
+
+    def at(self, index: int, vertices: Tensor) -> Tensor:
+        """Return point `index` (P,) of the curve through `vertices` (V, P)."""
+        span = self.spans[index]
+        return torch.mv(vertices[span].t(), self.coefficients[index, span])
+
+
+def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor) -> CurvePoints:
+    """Return the points at `t` (T,) of the curve through `vertices`, ready to mix on their device in their dtype."""
+    exact = vertex_weights(curve, len(vertices) - 2, t)
+    spans = []
+    for row in exact.tolist():
+        used = [j for j, weight in enumerate(row) if weight != 0.0]
+        spans.append(slice(used[0], used[-1] + 1))
+    return CurvePoints(exact.to(vertices), tuple(spans))
+
+
+def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Tensor) -> Tensor:
+    """Return B_j(t) in float64, shape (T, V), for t (T,) in [0, 1].
+
+    - ``bezier``: B_j(t) = C(n+1, j) t^j (1 - t)^(n+1-j).
+    - ``polychain``: B_j(t) = max(0, 1 - |(n+1) t - j|), straight pieces of equal length in t.
+
+    Source: Garipov et al. 2018, section 3.2 and supplement.
+
+    >>> vertex_weights("bezier", 1, torch.tensor([0.0, 0.5])).tolist()
+    [[1.0, 0.0, 0.0], [0.25, 0.5, 0.25]]
+    """
+    t = t.double().unsqueeze(1)
+    degree = num_bends + 1
+    j = torch.arange(degree + 1, dtype=torch.float64, device=t.device)
+    if curve == "polychain":
+        return (1 - (degree * t - j).abs()).clamp(min=0)
+    binomials = torch.tensor([comb(degree, i) for i in range(degree + 1)], device=t.device)
+    return binomials * t**j * (1 - t) ** (degree - j)
+
+
+def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> float:
+    """Return the length of the curve in weight space: the sum of the chords between 101 points equally spaced in t.
+
+    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its square is D_k G D_k^T with the Gram matrix G of the
+    vertices (float64, seen from the first: D_k sums to zero). From below: chords are never longer than their arc.
+    """
+    t = torch.linspace(0, 1, LENGTH_POINTS, dtype=torch.float64)
+    steps = vertex_weights(curve, len(vertices) - 2, t).diff(dim=0)[:, 1:]
+    squares = torch.einsum("ki,ij,kj->k", steps, edge_gram(vertices).cpu(), steps)
+    return float(squares.clamp(min=0).sqrt().sum())
+
+
+def edge_gram(vertices: Tensor) -> Tensor:
+    """Return the inner products (V-1, V-1) in float64 of the edges from the first vertex to the others."""
+    num = len(vertices) - 1
+    gram = torch.zeros(num, num, dtype=torch.float64, device=vertices.device)
+    for start in range(0, vertices.shape[1], _CHUNK):
+        columns = vertices[:, start : start + _CHUNK]
+        edges = columns[1:].double() - columns[:1].double()
+        gram += edges @ edges.t()
+    return gram
+
+
+def stack_vertices(models: Sequence[nn.Module]) -> Tensor:
+    """Stack the trainable parameters of `models` into rows (M, P).
+
+    Raises:
+        MetricError: if there are fewer than two, or their parameters differ in name or shape.
+    """
+    if len(models) < 2:
+        raise MetricError(f"joining models in weight space: got {len(models)}, need at least 2")
+    first = parameter_slices(models[0])
+    for number, model in enumerate(models[1:], start=1):
+        if parameter_slices(model) != first:
+            raise MetricError(
+                f"joining models in weight space: model {number} has other parameters than model 0; "
+                "all must be of one architecture"
+            )
+    return torch.stack([parameters_vector(model) for model in models])

@@ -1,0 +1,277 @@
+"""Training the bends of several curves as one stack of networks (`phasegrid.train.fused`).
+
+The updates are those of `phasegrid.metrics.connectivity.training`, for M curves at once: the points gamma_m(t_m) are mixed into one matrix of
+live weights by a batched product, one grouped forward and backward pass gives their gradients, and the momenta take a batched
+rank-one update. Curves never mix: each has its own ends, t, permutations and loss.
+
+Letters: M curves, V vertices and n = V - 2 bends of each, P parameters, N training examples, B examples of a batch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.dropout import _DropoutNd
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.curves import vertex_weights
+from phasegrid.metrics.connectivity.training import learning_rates
+from phasegrid.metrics.network.points import finite_or_none
+from phasegrid.models.blocks import Blocks
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import ParameterSlice, batches, parameter_slices, parameters_vector
+from phasegrid.train.fused import Blueprint, NotFusableError, fuse, read_architecture
+from phasegrid.train.stack import Forward, choose_strategy
+
+MAX_CURVES = 16
+"""The most curves of one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and memory grows with each."""
+
+
+class LiveStack:
+    """M networks of one architecture at weights that are set from outside.
+
+    What `assign` was given last is what `forward` runs on, inputs (M, B, *S) to logits (M, B, C). BatchNorm takes the statistics of the
+    batch and keeps none. Parameters that do not train are each network's own.
+    """
+
+    forward: Forward
+
+    def __init__(self, blueprint: Blueprint, modules: Sequence[nn.Module]) -> None:
+        trainable = [p for p in modules[0].parameters() if p.requires_grad]
+        blocks = Blocks.of((len(modules), *p.shape) for p in trainable)
+        weights = blocks.zeros(trainable[0])
+        self._grads = blocks.zeros(trainable[0])
+        self._weight_rows, self._grad_rows = (
+            [view.view(len(modules), -1) for view in blocks.views(vector)]
+            for vector in (weights, self._grads)
+        )
+        self._sizes = [p.numel() for p in trainable]
+        stacked: dict[int, Tensor] = {}
+        for p, values, grads in zip(
+            trainable, blocks.views(weights), blocks.views(self._grads), strict=True
+        ):
+            leaf = stacked[id(p)] = values.detach().requires_grad_()
+            leaf.grad = grads
+        self.assign(torch.stack([parameters_vector(module) for module in modules]))
+        parameters: dict[str, Tensor] = {}
+        for name, own in modules[0].named_parameters(remove_duplicate=False):  # tied ones too
+            if id(own) not in stacked:
+                frozen = [module.get_parameter(name).detach() for module in modules]
+                stacked[id(own)] = torch.stack(frozen)
+            parameters[name] = stacked[id(own)]
+        self.forward = fuse(blueprint, parameters, {}, len(modules))
+
+    def assign(self, weights: Tensor) -> None:
+        """Set the weights to the rows of `weights` (M, P), each as in `FlatModule`."""
+        for rows, part in zip(
+            self._weight_rows, torch.split(weights, self._sizes, dim=1), strict=True
+        ):
+            rows.copy_(part)
+
+    def differentiate(self, losses: Tensor, weight: float) -> Tensor:
+        """Return the gradients (M, P) of ``weight * losses.sum()``."""
+        self._grads.zero_()
+        losses.backward(torch.full_like(losses, weight))  # type: ignore[no-untyped-call]
+        return torch.cat(self._grad_rows, dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), the points (M, P) of their last update, and
+    their live networks."""
+
+    places: list[int]
+    vertices: Tensor
+    momenta: Tensor
+    points: Tensor
+    live: LiveStack
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """An epoch of S batches: its `slices`, what every curve drew of `orders` (M, N), and coefficients (S, M, V) of its points."""
+
+    slices: list[slice]
+    orders: Tensor
+    coefficients: Tensor
+
+
+def choose_stacks(
+    modules: Sequence[nn.Module], data: Dataset, batch_size: int
+) -> list[tuple[Blueprint, list[int]]]:
+    """Say which curves, given by one network of each, train faster as one stack, and by which blueprint.
+
+    Networks of one stack have one traced graph, one set of layers and one list of parameters. Left out are sentence pairs, networks
+    that have no stacked form or no partner, and those that keep the device busy alone (`choose_strategy`).
+    """
+    if data.tokens is not None:
+        return []
+    alike: dict[tuple[str, tuple[ParameterSlice, ...]], list[int]] = {}
+    for index, module in enumerate(modules):
+        try:
+            graph = read_architecture(_without_dropout(module)).graph
+        except NotFusableError:
+            continue
+        kind = (f"{graph}\n{module}", parameter_slices(module))
+        alike.setdefault(kind, []).append(index)
+    stacks = []
+    for members in [part for whole in alike.values() for part in _parts(whole)]:
+        first, example = _without_dropout(modules[members[0]]), data.train_inputs[:1]
+        size = min(batch_size, len(data.train_inputs))
+        strategy, blueprint = choose_strategy("auto", first, example, len(members), size)
+        if strategy == "fused":
+            assert blueprint is not None
+            stacks.append((blueprint, members))
+    return stacks
+
+
+def train_bends_together(
+    blueprint: Blueprint,
+    modules: Sequence[nn.Module],
+    vertices: Sequence[Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    settings: ConnectivityArgs,
+    rngs: Sequence[torch.Generator],
+) -> list[float | None]:
+    """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` does one after another.
+
+    Return the mean regularised loss of each curve's last epoch. `modules` are one network of `blueprint` for each curve, `inputs`
+    (N, *S) and `labels` (N,) the examples of all. A generator gives what it would give for its curve alone, and the numbers agree
+    with those of that curve alone to rounding, which grows over many updates. A curve with a bend that became NaN or infinite
+    leaves the stack at the end of that epoch: its loss is None, and the others go on.
+    """
+    slices = batches(len(inputs), settings.batch_size)
+    rates = learning_rates(settings, len(slices))
+    losses: list[float | None] = [None] * len(modules)
+    stack = _begin(blueprint, modules, vertices)
+    for epoch, rates_of_epoch in enumerate(rates, start=1):
+        draws = _draw(stack, rngs, slices, settings, inputs)
+        total, seen = torch.zeros(len(stack.places), dtype=torch.float64, device=inputs.device), 0
+        for num, loss in _updates(stack, draws, inputs, labels, rates_of_epoch, settings):
+            if epoch == len(rates):
+                square = stack.points.square().sum(1)
+                total += num * (loss + 0.5 * settings.weight_decay * square)
+                seen += num
+        sound = stack.vertices[:, 1:-1].isfinite().flatten(1).all(1).tolist()
+        if epoch == len(rates):
+            for place, is_sound, value in zip(stack.places, sound, total.tolist(), strict=True):
+                losses[place] = finite_or_none(value / seen) if is_sound else None
+        elif not all(sound):
+            _hand_back(stack, vertices)
+            if not any(sound):
+                return losses
+            stack = _kept(stack, sound, blueprint, modules)
+    _hand_back(stack, vertices)
+    return losses
+
+
+def _parts(members: list[int]) -> list[list[int]]:
+    """Cut a list into equal parts of at most `MAX_CURVES`."""
+    count = math.ceil(len(members) / MAX_CURVES)
+    return [members[i::count] for i in range(count)]
+
+
+def _without_dropout(module: nn.Module) -> nn.Module:
+    """Return a copy whose dropout does nothing, as in all of curve training."""
+    module = copy_network(module)
+    for layer in module.modules():
+        if isinstance(layer, _DropoutNd):
+            layer.p = 0.0
+    return module
+
+
+def _begin(
+    blueprint: Blueprint, modules: Sequence[nn.Module], vertices: Sequence[Tensor]
+) -> _Stack:
+    stacked = torch.stack(list(vertices))
+    momenta = torch.zeros_like(stacked[:, 1:-1])
+    points = torch.empty_like(stacked[:, 0])
+    live = LiveStack(blueprint, modules)
+    return _Stack(list(range(len(modules))), stacked, momenta, points, live)
+
+
+def _kept(
+    stack: _Stack, keep: Sequence[bool], blueprint: Blueprint, modules: Sequence[nn.Module]
+) -> _Stack:
+    """Return a stack of the curves to `keep`, as far as they have come."""
+    rows = [row for row, kept in enumerate(keep) if kept]
+    places = [stack.places[row] for row in rows]
+    live = LiveStack(blueprint, [modules[place] for place in places])
+    return _Stack(places, stack.vertices[rows], stack.momenta[rows], stack.points[rows], live)
+
+
+def _hand_back(stack: _Stack, vertices: Sequence[Tensor]) -> None:
+    """Write what the curves of a stack have come to into the vertices that were given."""
+    for place, trained in zip(stack.places, stack.vertices, strict=True):
+        vertices[place].copy_(trained)
+
+
+def _draw(
+    stack: _Stack,
+    rngs: Sequence[torch.Generator],
+    slices: list[slice],
+    settings: ConnectivityArgs,
+    inputs: Tensor,
+) -> _Draws:
+    """Draw an epoch as `train_bends` does: a curve's permutation of the examples, then its t of every batch."""
+    orders, weights = [], []
+    for rng in (rngs[place] for place in stack.places):
+        orders.append(torch.randperm(len(inputs), generator=rng, device=rng.device))
+        t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
+        weights.append(vertex_weights(settings.curve, settings.bends, t.cpu()))
+    coefficients = torch.stack(weights, dim=1).to(stack.vertices)
+    return _Draws(slices, torch.stack(orders).to(inputs.device), coefficients)
+
+
+def _updates(
+    stack: _Stack,
+    draws: _Draws,
+    inputs: Tensor,
+    labels: Tensor,
+    rates: Sequence[float],
+    settings: ConnectivityArgs,
+) -> Iterator[tuple[int, Tensor]]:
+    """Make an epoch's updates, as many as there are `rates`; after each, give its B and the cross-entropies (M,)."""
+    for step, lr in enumerate(rates):
+        chosen = draws.orders[:, draws.slices[step]]
+        some, target = _gather(inputs, chosen), _gather(labels, chosen)
+        yield (
+            chosen.shape[1],
+            _update(stack, draws.coefficients[step], some, target, lr, settings),
+        )
+
+
+def _gather(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return ``values[chosen]``, chosen (M, B), by a row copy that was measured three times as fast on a CPU."""
+    return values.index_select(0, chosen.flatten()).view(*chosen.shape, *values.shape[1:])
+
+
+def _update(
+    stack: _Stack,
+    coefficients: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    lr: float,
+    settings: ConnectivityArgs,
+) -> Tensor:
+    """Make one update of every bend and return the cross-entropies (M,) at the points it was made from.
+
+    `coefficients` (M, V), `inputs` (M, B, *S), `labels` (M, B). A loss is the mean over its curve's own batch, so what goes backward is
+    their sum: 1/B for every example.
+    """
+    live, (num, size) = stack.live, labels.shape
+    torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))
+    live.assign(stack.points)
+    logits = live.forward(inputs)
+    losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    grads = live.differentiate(losses, 1 / size)
+    grads.add_(stack.points, alpha=settings.weight_decay)
+    inner = coefficients[:, 1:-1].unsqueeze(2)
+    stack.momenta.baddbmm_(inner, grads.unsqueeze(1), beta=settings.momentum)
+    stack.vertices[:, 1:-1].add_(stack.momenta, alpha=-lr)
+    return losses.detach().view(num, size).mean(1)

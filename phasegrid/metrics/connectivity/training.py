@@ -1,0 +1,112 @@
+"""Training the bends of a curve (Garipov et al. 2018, section 3.1, eq. 3) without a twin architecture.
+
+The loss is E_{t ~ U(0,1)} [L(gamma(t)) + (wd/2) |gamma(t)|^2] with one t a batch. gamma(t) = sum_j B_j(t) vertex_j is mixed
+in place into the live parameters of one network, and the gradient of bend j is B_j(t) (g + wd gamma(t)) with g the
+network's gradient at gamma(t), so any number of bends costs one rank-one update.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.curves import place_points
+from phasegrid.metrics.network.joining import NOTHING, Rest
+from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
+from phasegrid.models.weights import FlatModule, batches
+from phasegrid.tasks.losses import mean_loss, num_scored, trimmed
+
+Curve = Literal["bezier", "polychain"]
+
+
+def lr_factor(epoch: int, epochs: int) -> float:
+    """Return the learning rate of `epoch` (1 to `epochs`) over the first: 1 to one half, then linear to 0.01 at 90%.
+
+    The same for an update among updates.
+
+    Source: published code of Garipov et al. 2018; 50 epochs give 25 constant ones and 1% from epoch 45.
+
+    >>> [round(lr_factor(e, 50), 4) for e in (1, 25, 35, 45, 50)]
+    [1.0, 1.0, 0.505, 0.01, 0.01]
+    """
+    done = epoch / epochs
+    if done <= 0.5:
+        return 1.0
+    return max(0.01, 1.0 - 0.99 * (done - 0.5) / 0.4)
+
+
+def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
+    """Return the learning rate of every update, epoch by epoch, for epochs of `num_batches` updates.
+
+    Without `updates` it is constant within an epoch. With `updates` the last epoch is cut short, and the rate follows the
+    fraction of updates done, so that it does not depend on how many of them an epoch has.
+
+    >>> learning_rates(ConnectivityArgs(epochs=2, lr=1.0), 3)
+    [[1.0, 1.0, 1.0], [0.01, 0.01, 0.01]]
+    >>> learning_rates(ConnectivityArgs(updates=4, lr=1.0), 2)[0]
+    [1.0, 1.0]
+    >>> learning_rates(ConnectivityArgs(updates=2, lr=1.0), 3)
+    [[1.0, 0.01]]
+    """
+    if settings.updates is None:
+        epochs = range(1, settings.epochs + 1)
+        return [[settings.lr * lr_factor(e, settings.epochs)] * num_batches for e in epochs]
+    done = range(1, settings.updates + 1)
+    rates = [settings.lr * lr_factor(u, settings.updates) for u in done]
+    return [rates[start : start + num_batches] for start in range(0, len(rates), num_batches)]
+
+
+def train_bends(
+    flat: FlatModule,
+    vertices: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: ConnectivityArgs,
+    rng: torch.Generator,
+    rest: Rest = NOTHING,
+) -> float | None:
+    """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of the last epoch.
+
+    SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each epoch, without
+    augmentation; a last batch of one example joins the one before it. The loss of a batch is the mean over its scored
+    labels (examples, or target tokens of sentence pairs, which are trimmed to the longest of the batch), that of the last epoch, which
+    `updates` may have cut, is weighted by them. What does not train lies where `rest` says.
+    Stops at the end of an epoch in which a bend became NaN or infinite, and
+    then returns None.
+    """
+    bends = vertices[1:-1]
+    momenta = torch.zeros_like(bends)
+    slices = batches(len(inputs), settings.batch_size)
+    rates = learning_rates(settings, len(slices))
+    total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
+    train_mode_without_draws(flat.module, inputs[:2])
+    for epoch, rates_of_epoch in enumerate(rates, start=1):
+        order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
+        t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
+        points = place_points(settings.curve, t.cpu(), vertices)
+        for step, lr in enumerate(rates_of_epoch):
+            point = points.at(step, vertices)
+            flat.assign(point)
+            rest.place(flat.module, points.coefficients[step])
+            chosen = order[slices[step]]
+            some, target = trimmed(inputs[chosen], labels[chosen])
+            loss, grad = _differentiate(flat, some, target)
+            grad.add_(point, alpha=settings.weight_decay)
+            momenta.addr_(points.coefficients[step, 1:-1], grad, beta=settings.momentum)
+            bends.add_(momenta, alpha=-lr)
+            if epoch == len(rates):
+                num, square = num_scored(target), point.dot(point)
+                total += num * (loss + 0.5 * settings.weight_decay * square)
+                seen += num
+        if not bool(bends.isfinite().all()):
+            return None
+    return finite_or_none(float(total) / seen)
+
+
+def _differentiate(flat: FlatModule, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy, detached, and its gradient (P,)."""
+    flat.zero_grad()
+    loss = mean_loss(flat(inputs), labels)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    return loss.detach(), flat.gradient()

@@ -1,0 +1,30 @@
+"""How far apart two trained networks are in weight space."""
+
+from dataclasses import dataclass
+
+from phasegrid.declare import Column, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceArgs:
+    """Trainable parameters only (BatchNorm affine included, running statistics not), as in the published code."""
+
+
+DISTANCE = Metric(
+    over="pair",
+    args=DistanceArgs,
+    compute="phasegrid.metrics.distance.compute:compute",
+    compute_many="phasegrid.metrics.distance.compute:compute_many",
+    min_trials=2,
+    label="Distance",
+    columns=(
+        Column("l2_distance", "float64", "", "Euclidean distance between the trainable parameters"),
+        Column(
+            "cosine_similarity",
+            "float64",
+            "",
+            "cosine of the angle between the two parameter vectors",
+        ),
+        Column("num_parameters", "int64", "", "trainable parameters of one model"),
+    ),
+)

@@ -1,0 +1,88 @@
+"""Curvature at trained weights: extreme eigenvalues, trace and spectral density of the Hessian."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+from phasegrid.metrics.ranges import Count, Seed
+
+
+@dataclass(frozen=True, slots=True)
+class HessianArgs:
+    """The Hessian of the mean cross-entropy at the trained weights.
+
+    - `examples` drawn without replacement from the training set with `example_seed`, the same for every trial
+      (Yang et al. 2021 use 200); fewer if the set is smaller.
+    - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over the training
+      set, or statistics of the batch itself (``train``).
+    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative, on lambda_max, and after all
+      else is measured on lambda_min; at most 4 times as many).
+    - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first have the exact weight 1/P; the
+      rest is estimated by its other nodes and by runs on what is left, averaged.
+    - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks in eval mode) and otherwise
+      deflated Hutchinson with `trace_probes` probes and a standard error.
+
+    For sentence pairs `examples` counts pairs, and H is that of the mean token cross-entropy: the sum over all scored target tokens of
+    the pairs drawn, divided by the number of these tokens. Without label smoothing, as for images. Attention and LayerNorm are
+    not piecewise linear, so the trace of a transformer is an estimate.
+    """
+
+    examples: Count = 200
+    example_seed: Seed = 0
+    batch_norm: Literal["as_saved", "refreshed", "train"] = "as_saved"
+    steps: Annotated[int, Field(ge=2)] = 40
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    density_probes: Count = 1
+    trace: Literal["auto", "hutchinson"] = "auto"
+    trace_probes: Annotated[int, Field(ge=2)] = 20
+
+
+HESSIAN = Metric(
+    over="trial",
+    args=HessianArgs,
+    compute="phasegrid.metrics.hessian.compute:compute",
+    version=2,  # the density is deflated
+    label="Hessian",
+    columns=(
+        Column("lambda_max", "float64", "", "largest eigenvalue (algebraic)"),
+        Column(
+            "lambda_max_residual", "float64", "", "norm of H v - lambda v for the unit Ritz vector"
+        ),
+        Column(
+            "lambda_min", "float64", "", "smallest eigenvalue (algebraic; negative at a saddle)"
+        ),
+        Column(
+            "lambda_min_residual", "float64", "", "norm of H v - lambda v for the unit Ritz vector"
+        ),
+        Column("trace", "float64", "", "sum of the eigenvalues"),
+        Column("trace_stderr", "float64", "", "standard error of the trace; 0 where it is exact"),
+        Column("trace_method", "string", "", "exact_ggn, exact_spectrum or hutchinson_deflated"),
+        Column(
+            "density_nodes",
+            "list<float64>",
+            "",
+            "Ritz values: nodes of the spectral density, ascending",
+        ),
+        Column(
+            "density_weights",
+            "list<float64>",
+            "",
+            "weights of the nodes: 1/P where converged, the rest estimated; they sum to 1",
+        ),
+        Column("num_hvps", "int64", "", "Hessian-vector products spent"),
+        Column(
+            "hvp_method",
+            "string",
+            "",
+            "how second derivatives were taken: double_backward, or where that is not symmetric reference or differences",
+        ),
+        Column(
+            "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"
+        ),
+        Column("loss", "float64", "nats", "the loss on these examples, under the BatchNorm policy"),
+        Column("num_parameters", "int64", "", "dimension of the Hessian"),
+        Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm"),
+    ),
+)

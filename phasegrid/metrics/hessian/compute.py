@@ -1,0 +1,156 @@
+"""The Hessian of the mean cross-entropy at trained weights: extreme eigenvalues, trace, spectral density.
+
+H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and biases included, weight decay not
+(Yang et al. 2021, section 2 and appendix A.3, with the published code's choices). One Lanczos run gives lambda_max and lambda_min,
+as algebraic values with their residuals, and the density, in which the eigenvalues that it has found have their exact weight and
+only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to
+hold and an estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of largest magnitude instead
+and estimates the trace without an error; what BatchNorm does changes the numbers many-fold and is part of the arguments.
+
+For sentence pairs the mean is over the scored target tokens of the pairs drawn: H = (1/T) sum over tokens, T their number. Networks with
+attention or LayerNorm are not piecewise linear, so their trace is the estimate.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.jobs import stream_seed
+from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.density import deflated_density, probe_rest
+from phasegrid.metrics.hessian.exact_trace import exact_trace
+from phasegrid.metrics.hessian.lanczos import LONGEST, LanczosRun, Spectrum, rademacher
+from phasegrid.metrics.hessian.operator import HessianOperator, with_right_products
+from phasegrid.metrics.hessian.trace import deflated_hutchinson
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
+
+Row = dict[str, float | int | str | list[float] | None]
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Measure the Hessian of one model; `args` are the fields of `HessianArgs`.
+
+    Deterministic in `rng` and the model, which is not changed. `trace` is exact where `trace_stderr` is 0; the eigenvalues
+    lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors but for the weights of
+    converged eigenvalues. Of several runs the outermost Ritz values are taken, but lambda_min is the
+    first run's where that knows it.
+
+    Raises:
+        MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
+            words), or a number is not finite.
+    """
+    settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if len(models) != 1:
+        raise MetricError(f"the Hessian is that of one model, got {len(models)}")
+    module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
+    inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
+    inputs = _as_parameters(inputs, module)
+    examined = module if settings.trace == "auto" and data.tokens is None else None
+    row = with_right_products(
+        module, inputs, labels, rng, lambda H: _measure(H, examined, inputs, settings, rng)
+    )
+    return {
+        **row,
+        "num_examples": len(labels),
+        "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
+    }
+
+
+def _measure(
+    H: HessianOperator,
+    examined: nn.Module | None,
+    inputs: Tensor,
+    settings: HessianArgs,
+    rng: torch.Generator,
+) -> Row:
+    """Return the columns that H gives; the trace without an error where the network `examined` has it over `inputs`.
+
+    Raises:
+        AsymmetryError: if the products are not those of a symmetric matrix.
+    """
+    spectra, run = measure_spectrum(H, settings, rng)
+    top = max(spectra, key=lambda s: float(s.ritz_values[-1]))
+    exact = None if examined is None else exact_trace(examined, inputs)
+    trace = exact or deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
+    density = deflated_density(spectra[0], spectra[1:], H.size)
+    longer = run.advance(
+        0, LONGEST * settings.steps, lambda s: s.knows_smallest(settings.tolerance)
+    )
+    others = [] if longer.knows_smallest(settings.tolerance) else spectra[1:]
+    bottom = min([longer, *others], key=lambda s: float(s.ritz_values[0]))
+    return {
+        "lambda_max": float(top.ritz_values[-1]),
+        "lambda_max_residual": float(top.residuals[-1]),
+        "lambda_min": float(bottom.ritz_values[0]),
+        "lambda_min_residual": float(bottom.residuals[0]),
+        "trace": trace.trace,
+        "trace_stderr": trace.stderr,
+        "trace_method": trace.method,
+        "density_nodes": density.nodes.tolist(),
+        "density_weights": density.weights.tolist(),
+        "num_hvps": H.num_products,
+        "hvp_method": H.method,
+        "loss": H.loss,
+        "num_parameters": H.size,
+    }
+
+
+def prepare(
+    model: nn.Module,
+    batch_norm: Literal["as_saved", "refreshed", "train"],
+    train_inputs: Tensor,
+    rng: torch.Generator,
+) -> nn.Module:
+    """Copy `model` into eval mode under a BatchNorm policy.
+
+    ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from `rng`. ``train``: statistics of the batch
+    itself; all else, dropout too, stays in eval mode.
+    """
+    module = copy_network(model).eval()
+    if batch_norm == "refreshed" and has_batch_norm(module):
+        order = torch.randperm(len(train_inputs), generator=rng, device=rng.device)
+        shuffled = train_inputs[order.to(train_inputs.device)]
+        refresh_batch_norm(module, _as_parameters(shuffled, module))
+    if batch_norm == "train":
+        for layer in batch_norm_modules(module):
+            layer.train()
+            layer.track_running_stats = False  # uses the batch's statistics, keeps no others
+    return module
+
+
+def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw `num` training examples without replacement (all, if there are fewer): the same ones for the same `seed`."""
+    rng = torch.Generator().manual_seed(stream_seed(seed, "examples"))
+    chosen = torch.randperm(len(data.train_labels), generator=rng)[:num]
+    chosen = chosen.to(data.train_labels.device)
+    return data.train_inputs[chosen], data.train_labels[chosen]
+
+
+def measure_spectrum(
+    H: HessianOperator, settings: HessianArgs, rng: torch.Generator
+) -> tuple[list[Spectrum], LanczosRun]:
+    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1 times on the rest of the spectrum.
+
+    The first run keeps its basis, the others have none. A complete run needs no others. Returned with the first run, to go on with.
+    """
+    like, steps = H.parameters[0], settings.steps
+    start = rademacher(H.size, rng, like.dtype, like.device)
+    run = LanczosRun(H, start, steps, rng)
+    first = run.advance(
+        steps, LONGEST * steps, lambda spectrum: spectrum.knows_largest(settings.tolerance)
+    )
+    others = 0 if first.complete else settings.density_probes - 1
+    return [first, *(probe_rest(H, first, steps, rng) for _ in range(others))], run
+
+
+def _as_parameters(inputs: Tensor, module: nn.Module) -> Tensor:
+    """Cast floating `inputs` to the dtype of the parameters."""
+    dtype = next(module.parameters()).dtype
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs

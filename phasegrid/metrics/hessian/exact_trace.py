@@ -1,0 +1,99 @@
+"""The trace of the Hessian without an error, where the network itself shows that the formula for it holds.
+
+The formula of `phasegrid.metrics.hessian.trace` needs two things, and a list of operations (`phasegrid.metrics.hessian.piecewise`) can be wrong about
+both: code may hide where the list does not look. So both are tried on a pair of examples, with random directions of their own:
+
+- Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) = 0. Tried on the first tensor (all
+  that comes after its layer is in its second derivative) and on another, drawn.
+- The norms of an example's gradient that the layers give, beside another example, are those of autograd for it alone: no example
+  sees another, and the rows of a layer's input are those of the examples, in their order.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
+from phasegrid.metrics.hessian.trace import RowsError, TraceEstimate, ggn_trace, layer_norms
+from phasegrid.models.network_state import outputs_of
+
+EXAMPLES = 2
+SAME = 1e-3
+"""Relative difference that rounding in float32 may make; second derivatives of an affine function are mostly 0 to the last bit."""
+
+
+def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
+    """Return tr(H) of the mean cross-entropy over `inputs` (N, ...), or None where it is not known to be tr(GGN)."""
+    if not is_piecewise_linear(module):
+        return None
+    rng = torch.Generator().manual_seed(0)  # of its own: nothing else is drawn differently
+    try:
+        if not (
+            is_affine_in_each_tensor(module, inputs[:EXAMPLES], rng)
+            and layers_give_the_gradients(module, inputs[:EXAMPLES], rng)
+        ):
+            return None
+        parts = ggn_trace(module, inputs)
+    except RowsError:
+        return None
+    return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")
+
+
+def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
+    """Say whether the second derivatives of the logits along a direction in a parameter tensor are zero, for two of them."""
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    names = list(parameters)
+    drawn = names[int(torch.randint(len(names), (1,), generator=rng))]
+    chosen = list(dict.fromkeys([names[0], drawn]))
+    t = torch.zeros(len(chosen), dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+    with torch.enable_grad():
+        moved = {
+            name: parameters[name].detach() + t[k] * _direction(parameters[name], rng)
+            for k, name in enumerate(chosen)
+        }
+        logits: Tensor = functional_call(module, moved, (inputs.clone(),))
+        value = (logits * _draw(logits, rng)).sum()
+        (slopes,) = torch.autograd.grad(value, t, create_graph=True, materialize_grads=True)
+    scale = float(value.detach().abs() + slopes.detach().abs().max())
+    return all(_second(slopes, t, k) <= SAME * scale for k in range(len(chosen)))
+
+
+def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
+    """Say whether the squared norms of the last example's gradients are those that autograd has for it alone."""
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        columns = _draw(outputs_of(module, inputs), rng)
+    by_layer = layer_norms(module, inputs, columns)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(
+            outputs_of(module, inputs[-1:]),
+            list(parameters.values()),
+            columns[-1:],
+            materialize_grads=True,
+        )
+    squares = [float(g.double().square().sum()) for g in gradients]
+    found = [float(by_layer[name][-1]) if name in by_layer else 0.0 for name in parameters]
+    least = SAME * max(squares)
+    return all(
+        abs(one - other) <= SAME * max(other, least)
+        for one, other in zip(found, squares, strict=True)
+    )
+
+
+def _direction(parameter: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw a direction of the size of a parameter tensor."""
+    drawn = _draw(parameter, rng)
+    size = float(torch.linalg.vector_norm(parameter.detach()))
+    return drawn * ((size or 1.0) / float(torch.linalg.vector_norm(drawn)))
+
+
+def _draw(like: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=rng, dtype=torch.float64).to(like)
+
+
+def _second(slopes: Tensor, t: Tensor, k: int) -> float:
+    """Return the size of the second derivative along direction `k`."""
+    if not slopes.requires_grad:
+        return 0.0
+    (row,) = torch.autograd.grad(slopes[k], t, retain_graph=True, materialize_grads=True)
+    return abs(float(row[k]))

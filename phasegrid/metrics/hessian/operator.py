@@ -1,0 +1,308 @@
+"""Products with the Hessian of the mean cross-entropy, by differentiating the gradient (Pearlmutter 1994).
+
+The gradient's graph is built once and kept for all products where it fits into a stated memory; otherwise it is
+built again for each product, chunk by chunk. BatchNorm in eval mode is folded into the convolutions and images are laid
+out channels last: 0.6 to 0.8 of the time of a product that does neither (tests/benchmarks/bench_hessian.py).
+Second derivatives are not taken on trust. `with_right_products` does a piece of work with the first `Method` whose products are those
+of a symmetric matrix, as the work itself must check (Lanczos does):
+
+- ``double_backward``: the gradient differentiated, in the dtype of the weights, attention by its plain kernel.
+- ``reference``: the same in float64, with the kernels whose second derivatives are known to be right (`phasegrid.metrics.hessian.kernels`).
+- ``differences``: (g(w + h v) - g(w - h v)) / 2h of the gradient in float64, which asks for right first derivatives only.
+
+The mean is over scored labels: one per example, or the target tokens of sentence pairs, whose chunks are weighted by their tokens
+and so add up to the same Hessian.
+Letters: N examples, P trainable parameters, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _NormBase
+
+from phasegrid.errors import MetricError
+from phasegrid.metrics.hessian.kernels import plain_attention, reference_kernels
+from phasegrid.metrics.hessian.lanczos import AsymmetryError
+from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
+from phasegrid.metrics.network.outputs import longest_first, sentence_lengths
+from phasegrid.models.blocks import Blocks, Filled
+from phasegrid.models.image_layouts import working_layouts
+from phasegrid.models.network_state import copy_network, outputs_of
+from phasegrid.tasks.losses import num_scored, scored, summed_loss, trimmed
+
+CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
+SAMPLED = 8  # examples whose graph is measured
+STEP = 1e-8
+"""Length of the step of differences. In float64 rounding of the gradient leaves 1e-8 of it, and of the weights 1e-6 for a million of
+them; a longer step would cross the kinks of piecewise-linear units, a thousandth of which lie within 1e-3."""
+
+Method = Literal["double_backward", "reference", "differences"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A kept gradient: the entries that depend on the parameters, and which parameters they belong to."""
+
+    gradients: tuple[Tensor, ...]
+    places: tuple[int, ...]
+
+
+class HessianOperator:
+    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...) and `labels`, as a function v -> H v.
+
+    `labels` are (N,) for outputs (N, C), or for sentence pairs (N, L) for outputs (N, L, C); the mean is over scored labels. Sentence
+    pairs are taken longest first and every chunk is trimmed to its longest, which changes no result beyond rounding.
+
+    `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be changed) and must not change
+    while the operator lives.
+    Vectors (P,) have the order of ``module.named_parameters()``, frozen ones left out, and the parameters' dtype; the
+    loss itself is taken in float64 from the logits, so that confident networks keep their curvature. Exact to
+    rounding. `num_products` counts. At most `memory_bytes` go into graphs (an estimate from a few examples), one
+    example's at the least, and the whole batch's where BatchNorm uses the batch's own statistics. But for ``double_backward`` a
+    `method` uses a copy in float64, and `parameters` are those of the copy.
+
+    Raises:
+        MetricError: if nothing is trainable, the outputs have another shape, or the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        memory_bytes: int | None = None,
+        method: Method = "double_backward",
+    ) -> None:
+        self.method = method
+        if method != "double_backward":
+            module = copy_network(module).double()
+            inputs = inputs.double() if inputs.is_floating_point() else inputs
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise MetricError(f"Hessian: {type(module).__name__} has no trainable parameter")
+        blocks = Blocks.of(p.shape for p in self.parameters)
+        self.size = sum(blocks.sizes)
+        # A convolution's second derivative runs on the pieces of a vector as kernels.
+        self._pieces = Filled(blocks, self.parameters[0].detach())
+        self.num_products = 0
+        inputs, labels = _sort_sentences(inputs, labels)
+        self._inputs, self._labels, self._network = inputs, labels, module
+        if method == "double_backward":
+            self._inputs = _lay_out(module, inputs)
+            self._network = _folded(module, self._inputs)
+        self._num_scored = num_scored(labels)
+        self._chunks = self._cut(module, memory_bytes)
+        self.loss = self._check_loss()
+        keep = len(self._chunks) == 1 and method != "differences"
+        self._kept = self._differentiate(self._chunks[0]) if keep else None
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """Return H v (P,)."""
+        self.num_products += 1
+        self._pieces.fill(vector)
+        parts = self._pieces.views
+        if self.method == "differences":
+            return self._difference(vector, parts)
+        if self._kept is not None:
+            return self._multiply(self._kept, parts, keep=True)
+        product = torch.zeros_like(vector)
+        for chunk in self._chunks:
+            product += self._multiply(self._differentiate(chunk), parts, keep=False)
+        return product
+
+    def _loss(self, chunk: slice) -> Tensor:
+        inputs, labels = trimmed(self._inputs[chunk], self._labels[chunk])
+        with plain_attention() if self.method == "double_backward" else reference_kernels():
+            logits = outputs_of(self._network, inputs)
+        if logits.shape[:-1] != labels.shape:
+            raise _wrong_shape(logits, labels)
+        logits, labels = scored(logits, labels)
+        return summed_loss(logits.double(), labels) / self._num_scored
+
+    def _check_loss(self) -> float:
+        with torch.no_grad():
+            loss = sum(float(self._loss(chunk)) for chunk in self._chunks)
+        if loss - loss != 0:
+            raise MetricError(
+                f"Hessian: the loss is {loss} on {len(self._labels)} examples; the weights are not "
+                "those of a network that trains. Was its training recorded as diverged?"
+            )
+        return loss
+
+    def _differentiate(self, chunk: slice) -> _Graph:
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(
+                self._loss(chunk), self.parameters, create_graph=True, allow_unused=True
+            )
+        places = [i for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+        return _Graph(tuple(gradients[i] for i in places), tuple(places))
+
+    def _multiply(self, graph: _Graph, parts: list[Tensor], keep: bool) -> Tensor:
+        products: tuple[Tensor | None, ...] = (None,) * len(parts)
+        if graph.places:
+            products = torch.autograd.grad(
+                graph.gradients,
+                self.parameters,
+                grad_outputs=[parts[i] for i in graph.places],
+                retain_graph=keep,
+                allow_unused=True,
+            )
+        filled = (
+            torch.zeros_like(part) if product is None else product
+            for part, product in zip(parts, products, strict=True)
+        )
+        return torch.cat([part.reshape(-1) for part in filled])
+
+    def _difference(self, vector: Tensor, parts: list[Tensor]) -> Tensor:
+        norm = float(torch.linalg.vector_norm(vector))
+        if norm == 0:
+            return torch.zeros_like(vector)
+        step = STEP / norm
+        centre = [p.detach().clone() for p in self.parameters]
+        gradients = []
+        for signed in (step, -step):
+            with torch.no_grad():
+                for p, there, part in zip(self.parameters, centre, parts, strict=True):
+                    p.copy_(there + signed * part)
+            gradients.append(self._gradient())
+        with torch.no_grad():
+            for p, there in zip(self.parameters, centre, strict=True):
+                p.copy_(there)
+        return (gradients[0] - gradients[1]) / (2 * step)
+
+    def _gradient(self) -> Tensor:
+        total = torch.zeros(self.size, dtype=torch.float64, device=self._inputs.device)
+        for chunk in self._chunks:
+            with torch.enable_grad():
+                found = torch.autograd.grad(
+                    self._loss(chunk), self.parameters, allow_unused=True, materialize_grads=True
+                )
+            total += torch.cat([g.reshape(-1) for g in found])
+        return total
+
+    def _cut(self, module: nn.Module, memory_bytes: int | None) -> list[slice]:
+        num = len(self._labels)
+        if _uses_batch_statistics(module):
+            return [slice(0, num)]
+        limit = graph_memory(self._inputs.device) if memory_bytes is None else memory_bytes
+        size = max(1, min(num, limit // max(1, self._bytes_per_example())))
+        return [slice(start, min(num, start + size)) for start in range(0, num, size)]
+
+    def _bytes_per_example(self) -> int:
+        """Measure what the graph of a gradient holds for one example, for sentence pairs the longest ones."""
+        sampled = min(SAMPLED, len(self._labels))
+        own = {p.untyped_storage().data_ptr() for p in self.parameters}
+        held: dict[int, int] = {}
+
+        def measure(value: Tensor) -> Tensor:
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in own:
+                held[storage.data_ptr()] = storage.nbytes()
+            return value.detach()
+
+        with saved_tensors_hooks(measure, lambda value: value):
+            self._differentiate(slice(0, sampled))
+        return sum(held.values()) // sampled
+
+
+def with_right_products(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    rng: torch.Generator,
+    work: Callable[[HessianOperator], T],
+) -> T:
+    """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first method of `METHODS` that is right.
+
+    `work` must raise `AsymmetryError` where the products are not those of a symmetric matrix. `rng` is set back before every try, so
+    that the draws are those of a first try that succeeds.
+
+    Raises:
+        MetricError: if no method gives a symmetric matrix, or the operator cannot be made.
+        RuntimeError: what torch raised at first, if no method goes through.
+    """
+    state = rng.get_state()
+    faults: list[Exception] = []
+    for method in METHODS:
+        rng.set_state(state)
+        try:
+            return work(HessianOperator(module, inputs, labels, method=method))
+        except AsymmetryError as fault:
+            faults.append(fault)
+        except RuntimeError as fault:  # a kernel that has no second derivative
+            if _is_of_the_machine(fault):
+                raise
+            faults.append(fault)
+    if not isinstance(faults[-1], AsymmetryError):
+        raise faults[0]
+    tried = "; ".join(f"{how}: {what}" for how, what in zip(METHODS, faults, strict=True))
+    raise MetricError(
+        f"Hessian: no method gives {type(module).__name__} a symmetric matrix of second derivatives ({tried}). Its backward pass "
+        "does not give the gradient of its loss (a straight-through estimator, a detached term, random numbers in forward); "
+        "leave the metric out for this network, or mend that layer"
+    ) from faults[0]
+
+
+def _is_of_the_machine(fault: RuntimeError) -> bool:
+    """Say whether memory ran out or a device failed, which no other method would mend."""
+    device = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # absent before torch 2.8
+    return isinstance(fault, (torch.OutOfMemoryError, device)) or "allocate memory" in str(fault)
+
+
+def graph_memory(device: torch.device) -> int:
+    """Return how many bytes a kept graph may take: 2 GiB on a CPU, a quarter of what is free on a GPU."""
+    if device.type != "cuda":
+        return CPU_GRAPH_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return free // 4
+
+
+def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Bring images into the layout that suits the network, and its convolutions too, in place for `module`."""
+    if inputs.dim() != 4:
+        return inputs
+    layouts = working_layouts(module, inputs)
+    module.to(memory_format=layouts.of(inputs.device))
+    return layouts.lay_out(inputs)
+
+
+def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:
+    """Fold BatchNorm into the convolutions of `module`, where that computes the same."""
+    network = fold_batch_norm(module)
+    same = network is module or computes_the_same(network, module, inputs[:SAMPLED])
+    return network if same else module
+
+
+def _sort_sentences(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Put sentence pairs longest first, so that a chunk holds pairs of like length; anything else stays as it is."""
+    if labels.dim() == 1:
+        return inputs, labels
+    order = longest_first(sentence_lengths(inputs))
+    return inputs[order], labels[order]
+
+
+def _wrong_shape(logits: Tensor, labels: Tensor) -> MetricError:
+    if labels.dim() == 1:
+        given, needed = f"{len(labels)} examples", "(examples, classes)"
+    else:
+        given = f"{len(labels)} sentence pairs of {labels.shape[1]} positions"
+        needed = "(pairs, positions, words)"
+    return MetricError(
+        f"Hessian: the network maps {given} to outputs of shape {tuple(logits.shape)}; "
+        f"the cross-entropy needs {needed}"
+    )
+
+
+def _uses_batch_statistics(module: nn.Module) -> bool:
+    return any(
+        layer.training or layer.running_mean is None
+        for layer in module.modules()
+        if isinstance(layer, _NormBase)
+    )

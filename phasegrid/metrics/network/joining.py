@@ -1,0 +1,144 @@
+"""What makes networks different beside the weights that train, when they are joined by a curve or a simplex.
+
+Frozen parameters (random features, a frozen backbone) and buffers may differ from seed to seed, and the far end of a curve must be the
+second network. So a point of a curve or complex is mixed from all that differs, by the same coefficients B_j: trainable weights from
+the vertices; the rest from the networks, and for a vertex between them, which has none of its own and never trains, from where it
+lies in a straight line (a bend) or in their middle (a connector). Along a curve with equally spaced bends that is (1 - t) a + t b. Statistics of
+BatchNorm are left out: they are estimated anew at every point.
+
+Letters: V vertices, Q numbers that differ and do not train.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.errors import MetricError
+from phasegrid.metrics.network.outputs import predict
+from phasegrid.models.weights import batch_norm_modules
+from phasegrid.seeding import nothing_drawn
+
+END_EXAMPLES = 16
+"""Examples whose outputs tell whether the end of a curve is the network that it should be."""
+
+ROUNDING = 1e-3
+"""How far they may be apart, as part of the largest: float32 in another memory layout differs by 1e-5 or so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What differs between networks and does not train: `names` of tensors, and their numbers at each vertex, (V, Q)."""
+
+    names: tuple[str, ...] = ()
+    vertices: Tensor | None = None
+
+    def place(self, module: nn.Module, coefficients: Tensor) -> None:
+        """Set it in `module` to that of the point with `coefficients` (V,): exactly a vertex's own where one of them is 1."""
+        if self.vertices is None:
+            return
+        point = coefficients.to(self.vertices) @ self.vertices[: len(coefficients)]
+        start = 0
+        for name in self.names:
+            prefix, _, key = name.rpartition(".")
+            layer = module.get_submodule(prefix)
+            own = layer._parameters.get(key)
+            held = layer._buffers[key] if own is None else own
+            assert held is not None
+            value = point[start : start + held.numel()].view(held.shape).to(held.dtype, copy=True)
+            start += held.numel()
+            if own is None:
+                layer._buffers[key] = value  # forward may have assigned to it
+            else:
+                own.data.copy_(value)
+
+
+NOTHING = Rest()
+
+
+def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
+    """Return what differs between the two ends of a curve, at each of its V = `num_bends` + 2 vertices.
+
+    Raises:
+        MetricError: as `rest_of`.
+    """
+    ends = rest_of(models)
+    if ends.vertices is None:
+        return ends
+    t = torch.linspace(0, 1, num_bends + 2, dtype=ends.vertices.dtype, device=ends.vertices.device)
+    t = t.unsqueeze(1)
+    return Rest(ends.names, (1 - t) * ends.vertices[:1] + t * ends.vertices[1:])
+
+
+def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
+    """Return what differs between the modes of a complex, at each of them and of the connectors after them.
+
+    Raises:
+        MetricError: as `rest_of`.
+    """
+    modes = rest_of(models)
+    if modes.vertices is None:
+        return modes
+    middle = modes.vertices.mean(dim=0, keepdim=True)
+    return Rest(modes.names, torch.cat([modes.vertices, middle.expand(num_connectors, -1)]))
+
+
+def rest_of(models: Sequence[nn.Module]) -> Rest:
+    """Return what differs between networks of one architecture beside what trains, a vertex for each.
+
+    Raises:
+        MetricError: if they have other tensors, or integers (counters, tables) that differ: nothing lies between those.
+    """
+    states = [_untrained(model) for model in models]
+    names = []
+    for name, first in states[0].items():
+        others = [state.get(name) for state in states[1:]]
+        if any(other is None or other.shape != first.shape for other in others):
+            raise MetricError(
+                f"joining models in weight space: {name!r} is not in all of them in one shape; all must be of one architecture"
+            )
+        if all(torch.equal(first, other) for other in others if other is not None):
+            continue
+        if not first.is_floating_point():
+            raise MetricError(
+                f"joining models in weight space: {name!r} ({first.dtype}) differs between them, and nothing lies between integers; "
+                "leave the metric out, or keep it equal for all seeds"
+            )
+        names.append(name)
+    if not names:
+        return NOTHING
+    rows = [torch.cat([state[name].flatten().double() for name in names]) for state in states]
+    return Rest(tuple(names), torch.stack(rows))
+
+
+def _untrained(module: nn.Module) -> dict[str, Tensor]:
+    """Return what of a network's state does not train and is no statistic of BatchNorm."""
+    statistics = {id(b) for layer in batch_norm_modules(module) for b in layer.buffers(False)}
+    stored = module.state_dict(keep_vars=True)
+    return {
+        name: value.detach()
+        for name, value in stored.items()
+        if not value.requires_grad and id(value) not in statistics
+    }
+
+
+def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str) -> None:
+    """See that `module`, at the end of a curve, is the network `model`: that it gives the same outputs for a few of `inputs`.
+
+    Statistics of BatchNorm are taken from `model` for that.
+
+    Raises:
+        MetricError: if it does not, or draws in eval mode.
+    """
+    for layer, own in zip(batch_norm_modules(module), batch_norm_modules(model), strict=True):
+        layer.load_state_dict({**layer.state_dict(), **dict(own.named_buffers())})
+    some = inputs[:END_EXAMPLES]
+    with nothing_drawn("joining models in weight space", some.device):
+        found, expected = (predict(each, some).double() for each in (module, model))
+    apart, largest = (found - expected).abs().amax(), expected.abs().amax()
+    if bool(apart > ROUNDING * largest):
+        raise MetricError(
+            f"joining models in weight space: {which} is not the network that it should be: its outputs differ by up to "
+            f"{float(apart):.3g} of {float(largest):.3g}. Something of the network is neither among its parameters nor its buffers"
+        )

@@ -1,0 +1,96 @@
+"""How a network does at a point of weight space that was never trained as such.
+
+BatchNorm statistics saved with a checkpoint do not belong to another point, so they are estimated anew there
+(Garipov et al. 2018, published code). Both ends of a curve are treated alike.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.models.image_layouts import Layouts, working_layouts
+from phasegrid.models.network_state import drawing_layers
+from phasegrid.models.weights import (
+    Evaluation,
+    FlatModule,
+    evaluate,
+    has_batch_norm,
+    refresh_batch_norm,
+)
+
+Numbers = list[float | None]  # null where a number does not exist
+Row = dict[str, float | int | Numbers | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PointEvaluation:
+    """A point on the training and on the test set, whole; evaluation mode, refreshed BatchNorm statistics."""
+
+    train: Evaluation
+    test: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """What every point is measured on: the data, and the inputs that BatchNorm is refreshed with (None: no BatchNorm)."""
+
+    data: Dataset
+    refresh_inputs: Tensor | None
+    batch_size: int
+
+    def measure(self, flat: FlatModule) -> PointEvaluation:
+        """Measure the network at its present weights; BatchNorm statistics are overwritten."""
+        if self.refresh_inputs is not None:
+            refresh_batch_norm(flat.module, self.refresh_inputs, self.batch_size)
+        data = self.data
+        return PointEvaluation(
+            evaluate(flat.module, data.train_inputs, data.train_labels),
+            evaluate(flat.module, data.test_inputs, data.test_labels),
+        )
+
+
+def live_network(model: nn.Module) -> FlatModule:
+    """Return a copy of `model` to mix weights into, which brings images into the layout that suits it."""
+    flat = FlatModule(model)
+    layouts: Layouts | None = None
+
+    def lay_out(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal layouts
+        if layouts is None:
+            layouts = working_layouts(model, args[0])
+        return tuple(layouts.lay_out(value) for value in args)
+
+    flat.module.register_forward_pre_hook(lay_out)
+    return flat
+
+
+def make_evaluator(
+    module: nn.Module, data: Dataset, examples: int | None, batch_size: int, rng: torch.Generator
+) -> Evaluator:
+    """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order, without replacement.
+
+    The order matters where a set is sorted by class. Nothing is drawn for a network without BatchNorm.
+    """
+    if not has_batch_norm(module):
+        return Evaluator(data, None, batch_size)
+    order = torch.randperm(len(data.train_inputs), generator=rng, device=rng.device)[:examples]
+    return Evaluator(data, data.train_inputs[order.to(data.train_inputs.device)], batch_size)
+
+
+def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
+    """Put `module` into train mode (BatchNorm on batch statistics), but layers that draw random numbers (dropout) into eval mode.
+
+    They are found by running a copy on `example` (a few inputs): attention, recurrent layers and functions draw too.
+    """
+    drawing = drawing_layers(module, example)
+    module.train()
+    for name in drawing:
+        module.get_submodule(name).training = False
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return `value`, or None where it is not a finite number: a missing number is null."""
+    return value if math.isfinite(value) else None

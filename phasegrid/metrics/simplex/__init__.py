@@ -1,0 +1,94 @@
+"""Mode-connecting volumes: a simplicial complex of low loss through trained networks."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+from phasegrid.metrics.ranges import Count, NonNegative, Positive
+
+
+@dataclass(frozen=True, slots=True)
+class SimplexArgs:
+    """A simplicial complex of low loss through the trials of a cell (SPRO; Benton et al. 2021, section 4, eq. 1).
+
+    `connectors` points theta_j are trained one after another, earlier ones frozen, by
+    (1/samples) sum_h L(phi_h) - lambda_j log V(K), phi_h uniform in a simplex of the complex K = {(w_i, theta_0..theta_j)}
+    chosen with probability proportional to its volume (``sampling: volume``, uniform on the complex: the paper) or uniformly
+    (``sampling: simplex``, the published code). `volume_lambda`: one number, or one per connector (a schedule).
+    H = `samples` = 5 in paper and code. In a sweep, `modes`
+    says how many of the cell's trials, in order of seed, are joined (null: all).
+    A new connector starts at the mean of the vertices plus `jitter` times the rms edge in a random direction (V = 0 at the mean).
+    The learning rate of each connector falls from `lr` along a cosine over its `epochs` (published code); `weight_decay` acts on
+    the connector itself (published code). Expected losses are means over `eval_samples` points of the complex, with standard
+    errors; BatchNorm statistics are recomputed at each from (at most `refresh_examples`) training examples.
+
+    For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of `batch_size` pairs (or of the set), and
+    accuracy is token accuracy.
+    """
+
+    connectors: Count = 1
+    samples: Count = 5
+    epochs: Count = 10
+    lr: Positive = 0.005
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch_size: Count = 128
+    weight_decay: NonNegative = 0.0
+    volume_lambda: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative = 1e-3
+    sampling: Literal["volume", "simplex"] = "volume"
+    jitter: Positive = 1e-2
+    eval_samples: Annotated[int, Field(ge=2)] = 10
+    refresh_examples: Count | None = None
+
+
+SIMPLEX = Metric(
+    over="cell",
+    args=SimplexArgs,
+    compute="phasegrid.metrics.simplex.compute:compute",
+    min_trials=2,
+    heavy=True,
+    label="Simplex volume",
+    columns=(
+        Column(
+            "log_volume",
+            "float64",
+            "",
+            "log of the total volume of the complex (log-sum-exp over simplexes)",
+        ),
+        Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
+        Column("dimension", "int64", "", "dimension of each simplex"),
+        Column("num_modes", "int64", "", "trials joined"),
+        Column("num_connectors", "int64", "", "connecting points"),
+        Column(
+            "expected_train_loss", "float64", "nats", "mean loss over the complex, training set"
+        ),
+        Column(
+            "expected_train_loss_stderr",
+            "float64",
+            "nats",
+            "its standard error over sampled points",
+        ),
+        Column(
+            "expected_train_accuracy_percent",
+            "float64",
+            "%",
+            "mean training accuracy over the complex",
+        ),
+        Column("expected_test_loss", "float64", "nats", "mean loss over the complex, test set"),
+        Column(
+            "expected_test_loss_stderr", "float64", "nats", "its standard error over sampled points"
+        ),
+        Column(
+            "expected_test_accuracy_percent", "float64", "%", "mean test accuracy over the complex"
+        ),
+        Column(
+            "connector_losses",
+            "list<float64>",
+            "nats",
+            "data term of the last epoch, per connector",
+        ),
+        Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
+        Column("num_samples", "int64", "", "points of the complex evaluated"),
+    ),
+)

@@ -1,0 +1,142 @@
+"""Mode-connecting volumes: the largest simplicial complex of low loss through the trials of a cell.
+
+SPRO (Benton et al. 2021, section 3.2, eq. 1) joins modes w_i by connectors theta_j, trained one after another, into the complex
+K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the expected loss over K, with its standard error over sampled points.
+Volumes are volumes, not their squares (which the published code takes), of all simplexes (it takes the first), and the data
+term is a mean over the samples (there a sum): `volume_lambda` is that of eq. 1.
+
+What differs between the modes and does not train (frozen parameters, buffers) is mixed by the same coefficients; a connector has the
+mean of the modes (`phasegrid.metrics.network.joining`).
+
+A connector whose training diverges is a result: what needs it is null.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.network.joining import NOTHING, Rest, rest_of_complex
+from phasegrid.metrics.network.points import (
+    Evaluator,
+    Numbers,
+    Row,
+    finite_or_none,
+    live_network,
+    make_evaluator,
+)
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.sampling import sample_coefficients
+from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
+from phasegrid.metrics.simplex.volume import log_volume, volume_shares
+from phasegrid.models.weights import FlatModule
+from phasegrid.seeding import nothing_drawn
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Train the connectors of a complex through `models` and measure it; `args` are the fields of `SimplexArgs`.
+
+    Deterministic in `rng` and the models. The models are not changed.
+
+    Raises:
+        MetricError: if there are fewer than two models, models of several architectures or that differ in integers, a
+            ``volume_lambda`` whose length is not the number of connectors, or networks that draw in eval mode.
+    """
+    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    with nothing_drawn("simplex", data.train_inputs.device):
+        return _measure(models, data, rng, settings)
+
+
+def _measure(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, settings: SimplexArgs
+) -> Row:
+    lambdas = connector_lambdas(settings)
+    flat = live_network(models[0])
+    evaluator = make_evaluator(
+        flat.module, data, settings.refresh_examples, settings.batch_size, rng
+    )
+    complex_ = Complex(stack_vertices(models), len(models))
+    rest = rest_of_complex(models, settings.connectors)
+    losses: Numbers = []
+    for volume_lambda in lambdas:
+        complex_ = grow(complex_, settings.jitter, rng)
+        sets = data.train_inputs, data.train_labels
+        losses.append(
+            train_last_connector(flat, complex_, *sets, volume_lambda, settings, rng, rest)
+        )
+    log_volumes = torch.tensor(
+        [log_volume(complex_.simplex(i)) for i in range(len(models))], dtype=torch.float64
+    )
+    shares = _shares(log_volumes, settings)
+    return {
+        "log_volume": finite_or_none(float(log_volumes.logsumexp(dim=0))),
+        "log_volumes": [finite_or_none(value) for value in log_volumes.tolist()],
+        "dimension": settings.connectors,
+        "num_modes": len(models),
+        "num_connectors": settings.connectors,
+        **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng, rest),
+        "connector_losses": losses,
+        "volume_lambdas": list(lambdas),
+        "num_samples": settings.eval_samples,
+    }
+
+
+def connector_lambdas(settings: SimplexArgs) -> list[float]:
+    """Return lambda_j for each connector: the one number given, or the list.
+
+    Raises:
+        MetricError: if the list is not as long as there are connectors.
+    """
+    given = settings.volume_lambda
+    if isinstance(given, (int, float)):
+        return [float(given)] * settings.connectors
+    if len(given) != settings.connectors:
+        raise MetricError(
+            f"simplex: volume_lambda lists {len(given)} values for {settings.connectors} connectors; "
+            "give one number, or one for each connector"
+        )
+    return [float(value) for value in given]
+
+
+def expected_columns(
+    flat: FlatModule,
+    complex_: Complex,
+    shares: Tensor,
+    num: int,
+    evaluator: Evaluator,
+    rng: torch.Generator,
+    rest: Rest = NOTHING,
+) -> Row:
+    """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their `shares` (M,).
+
+    Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is not finite.
+    """
+    coefficients = sample_coefficients(shares, len(complex_.connectors), num, rng)
+    measured = []
+    for row in coefficients.to(complex_.vertices):
+        flat.assign(row @ complex_.vertices)
+        rest.place(flat.module, row)
+        measured.append(evaluator.measure(flat))
+    columns: Row = {}
+    for name in ("train", "test"):
+        evaluations = [point.train if name == "train" else point.test for point in measured]
+        loss = torch.tensor([e.loss for e in evaluations], dtype=torch.float64)
+        accuracy = sum(e.accuracy_percent for e in evaluations) / num
+        sound = bool(loss.isfinite().all())
+        stderr = float(loss.std()) / math.sqrt(num)
+        columns[f"expected_{name}_loss"] = float(loss.mean()) if sound else None
+        columns[f"expected_{name}_loss_stderr"] = stderr if sound else None
+        columns[f"expected_{name}_accuracy_percent"] = accuracy if sound else None
+    return columns
+
+
+def _shares(log_volumes: Tensor, settings: SimplexArgs) -> Tensor:
+    if settings.sampling == "simplex":
+        return torch.full_like(log_volumes, 1 / len(log_volumes))
+    return volume_shares(log_volumes)

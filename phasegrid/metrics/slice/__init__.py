@@ -1,0 +1,103 @@
+"""The loss on a line or a plane through trained weights."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+from phasegrid.metrics.ranges import Count, Positive, Seed
+
+
+@dataclass(frozen=True, slots=True)
+class SliceArgs:
+    """The loss at w + a d_1 (+ b d_2) around the trained weights w, a and b from -`radius` to `radius` (Li et al. 2018, section 3).
+
+    - `directions`: ``random``, Gaussian; or ``hessian``, eigenvectors of the largest eigenvalues of the Hessian of the loss on the
+      same `examples`, as 40 Lanczos steps or more find them (Xu et al. 2024, section 2.4; the sign of one means nothing).
+    - `normalize`: ``filter`` scales every filter of a direction to the norm of the filter it is added to and leaves biases and
+      BatchNorm parameters, all that has one dimension, out of it (Li et al. 2018, section 4, and their published code with
+      ``ignore=biasbn``); ``none`` scales the direction as a whole to the norm of w (Xu et al. 2024, section 2.1). ``auto``:
+      ``filter`` for random directions, ``none`` for eigenvectors, which filter normalisation turns into other directions.
+    - `dimensions` 1, a line, or 2, a plane; `points` on each axis: 41 is Xu et al. 2024, section 2.2, for a line (their code
+      is not published; Li et al. publish commands with 51). An odd number has w itself on the grid. `radius` 1 is that of both.
+    - `batch_norm`: running statistics ``as_saved`` (the published code of Li et al.), or ``refreshed`` at every point (Xu et al.
+      2024, their default) by one pass over `refresh_examples` training examples, the same at every point and for every trial. A
+      refreshed slice shows how the network does there once its statistics fit, a saved one also what misfit costs.
+    - `examples` of the training set for the loss, drawn with `example_seed`, the same for every trial; null for all of them. (Li
+      et al. use all; Xu et al. do not say. 1,000 is our choice.) ``test: true`` measures as many of the test set too.
+    - `precision`: ``fp32``, or ``bf16`` for convolutions and products in bfloat16 (autocast; the weights are mixed in float32 and the
+      loss is summed in float64 all the same).
+
+    For sentence pairs the loss is the mean token cross-entropy, the error is the token error, and a "filter" of an embedding is
+    the vector of one word.
+    """
+
+    directions: Literal["random", "hessian"] = "random"
+    normalize: Literal["auto", "filter", "none"] = "auto"
+    dimensions: Literal[1, 2] = 2
+    points: Annotated[int, Field(ge=3)] = 41
+    radius: Positive = 1.0
+    batch_norm: Literal["as_saved", "refreshed"] = "as_saved"
+    refresh_examples: Count = 500
+    examples: Count | None = 1000
+    example_seed: Seed = 0
+    test: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+_GRID = "entry [j][i] at w + axis[i] d_1 + axis_2[j] d_2 (one row for a line); null where it is not finite"
+
+SLICE = Metric(
+    over="trial",
+    args=SliceArgs,
+    compute="phasegrid.metrics.slice.compute:compute",
+    label="Slice",
+    columns=(
+        Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
+        Column("axis_2", "list<float64>", "", "those along the second; null for a line"),
+        Column("train_loss", "list<list<float64>>", "nats", f"mean cross-entropy, {_GRID}"),
+        Column(
+            "train_error_percent",
+            "list<list<float64>>",
+            "%",
+            "error on the same examples, likewise",
+        ),
+        Column(
+            "test_loss", "list<list<float64>>", "nats", "on the test set; null unless asked for"
+        ),
+        Column("test_error_percent", "list<list<float64>>", "%", "likewise"),
+        Column("centre_loss", "float64", "nats", "training loss at the trained weights"),
+        Column(
+            "num_stationary_points",
+            "int64",
+            "",
+            "inner points of a line above or below both neighbours (Xu et al. 2024, appendix A.3); null for a plane, or with nulls",
+        ),
+        Column("direction_norms", "list<float64>", "", "Euclidean norm of each direction"),
+        Column("weight_norm", "float64", "", "Euclidean norm of the trainable parameters w"),
+        Column(
+            "direction_cosine",
+            "float64",
+            "",
+            "cosine of the angle between the directions as used; null for a line",
+        ),
+        Column(
+            "eigenvalues",
+            "list<float64>",
+            "",
+            "Ritz values of the unit eigenvectors before scaling; null for random directions",
+        ),
+        Column("eigenvalue_residuals", "list<float64>", "", "norms of H v - lambda v for them"),
+        Column(
+            "hvp_method",
+            "string",
+            "",
+            "how second derivatives were taken, as in the metric hessian; null for random directions",
+        ),
+        Column("num_examples", "int64", "examples", "training examples (or sentence pairs) used"),
+        Column("num_test_examples", "int64", "examples", "test examples used; null for none"),
+        Column("normalize", "string", "", "normalisation used: filter or none"),
+        Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm"),
+    ),
+)

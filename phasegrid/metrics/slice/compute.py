@@ -1,0 +1,204 @@
+"""The loss on a line or a plane through trained weights, along random directions or eigenvectors of the Hessian.
+
+f(a, b) = L(w + a d_1 + b d_2), L the mean cross-entropy (Li et al. 2018, section 3; Xu et al. 2024, section 2.1). What one sees depends
+on how the directions are scaled, on what BatchNorm's statistics do away from w, and on the examples: all three are
+arguments, and what was used is in the row. With filter normalisation a slice is unchanged when a ReLU network's layers
+are rescaled so that it computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice can show that a barrier or a
+sharp direction is there, never that none is.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.jobs import stream_seed
+from phasegrid.metrics.hessian.operator import with_right_products
+from phasegrid.metrics.network.points import finite_or_none
+from phasegrid.metrics.slice import SliceArgs
+from phasegrid.metrics.slice.directions import (
+    Eigenvectors,
+    cosine,
+    draw_directions,
+    normalise,
+    top_eigenvectors,
+)
+from phasegrid.metrics.slice.evaluation import Examples, MovingNetwork, make_examples, measure_slice
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import has_batch_norm, num_parameters
+
+Grid = list[list[float | None]]
+Row = dict[str, float | int | str | list[float] | Grid | None]
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Row:
+    """Measure a slice through one model; `args` are the fields of `SliceArgs`.
+
+    Deterministic in `rng` and the model, which is not changed. Losses are exact to rounding of `precision` for the examples drawn. A
+    point whose outputs are not finite has null loss and null error.
+
+    Raises:
+        MetricError: if there is not one model, nothing is trainable, its outputs have a wrong shape, the loss at the trained
+            weights is not finite, or nothing is left of a direction.
+    """
+    settings = SliceArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if len(models) != 1:
+        raise MetricError(f"a slice is through one model, got {len(models)}")
+    if num_parameters(models[0]) == 0:
+        raise MetricError(f"slice: {type(models[0]).__name__} has no trainable parameter")
+    network = MovingNetwork(
+        models[0], _refresh_inputs(models[0], data, settings), settings.precision
+    )
+    inputs, labels = _draw(data.train_inputs, data.train_labels, settings)
+    vocabulary = None if data.tokens is None else data.tokens.target_vocabulary
+    sets = [make_examples(network, inputs, labels, vocabulary)]
+    if settings.test:
+        drawn = _draw(data.test_inputs, data.test_labels, settings)
+        sets.append(make_examples(network, *drawn, vocabulary))
+    network.settle()
+    centre_loss = _centre_loss(network, sets[0])
+    found, directions, how = _find_directions(network, inputs, labels, settings, rng)
+    axis = symmetric_axis(settings.points, settings.radius)
+    measured = measure_slice(network, directions, axis, sets)
+    return {
+        **_grid_columns(axis, measured),
+        "centre_loss": centre_loss,
+        **_direction_columns(directions, network.flat.read(), found),
+        "num_examples": len(labels),
+        "num_test_examples": len(drawn[1]) if settings.test else None,
+        "normalize": how,
+        "batch_norm": settings.batch_norm if has_batch_norm(models[0]) else None,
+    }
+
+
+def symmetric_axis(points: int, radius: float) -> list[float]:
+    """Return `points` equally spaced coordinates from -`radius` to `radius`, symmetric to the last bit.
+
+    >>> symmetric_axis(3, 0.5)
+    [-0.5, 0.0, 0.5]
+    """
+    return [radius * (2 * i - (points - 1)) / (points - 1) for i in range(points)]
+
+
+def count_stationary(values: Sequence[float | None]) -> int | None:
+    """Count the inner points above or below both neighbours: (y_t - y_{t+1})(y_t - y_{t-1}) > 0 (Xu et al. 2024, A.3).
+
+    None where a value is missing.
+
+    >>> count_stationary([2.0, 1.0, 3.0, 0.0])
+    2
+    """
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        return None
+    triples = zip(present, present[1:], present[2:], strict=False)
+    return sum((y - after) * (y - before) > 0 for before, y, after in triples)
+
+
+def _find_directions(
+    network: MovingNetwork,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: SliceArgs,
+    rng: torch.Generator,
+) -> tuple[Eigenvectors | None, Tensor, str]:
+    """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the normalisation used."""
+    flat, weights, found = network.flat, network.flat.read(), None
+    if settings.directions == "hessian":
+        centre = copy_network(flat.module)  # the operator may change its layout
+        found = with_right_products(
+            centre,
+            network.lay_out(inputs),
+            labels,
+            rng,
+            lambda H: top_eigenvectors(H, settings.dimensions, rng),
+        )
+        directions = found.vectors.to(weights)
+    else:
+        directions = draw_directions(settings.dimensions, weights, rng)
+    how = settings.normalize
+    if how == "auto":
+        how = "filter" if settings.directions == "random" else "none"
+    return found, normalise(directions, weights, flat.slices, how), how
+
+
+def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
+    loss = float(network.measure(examples)[0]) / examples.num_scored
+    if finite_or_none(loss) is None:
+        raise MetricError(
+            f"slice: the loss at the trained weights is {loss}; they are not those of a network that trains. "
+            "Was its training recorded as diverged?"
+        )
+    return loss
+
+
+def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, Tensor]:
+    """Draw `examples` of a set without replacement (all, if null or there are fewer), the same ones for the same seed."""
+    if settings.examples is None:
+        return inputs, labels
+    chosen = _some(len(labels), settings.examples, settings.example_seed, "examples")
+    chosen = chosen.to(labels.device)
+    return inputs[chosen], labels[chosen]
+
+
+def _refresh_inputs(model: nn.Module, data: Dataset, settings: SliceArgs) -> Tensor | None:
+    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is refreshed."""
+    if settings.batch_norm == "as_saved" or not has_batch_norm(model):
+        return None
+    inputs = data.train_inputs
+    chosen = _some(len(inputs), settings.refresh_examples, settings.example_seed, "refresh")
+    return inputs[chosen.to(inputs.device)]
+
+
+def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
+    rng = torch.Generator().manual_seed(stream_seed(seed, stream))
+    return torch.randperm(total, generator=rng)[:num]
+
+
+def _grid_columns(axis: list[float], measured: Tensor) -> Row:
+    """Return the columns of what was `measured`, (S, B, A, 2); null where the loss is not finite: the argmax of NaN is no
+    prediction.
+    """
+    losses, errors = measured.unbind(dim=-1)
+    finite = losses.isfinite()
+    tested, plane = len(measured) > 1, measured.shape[1] > 1
+    loss, error = _with_nulls(losses, finite), _with_nulls(errors, finite)
+    return {
+        "axis": axis,
+        "axis_2": axis if plane else None,
+        "train_loss": loss[0],
+        "train_error_percent": error[0],
+        "test_loss": loss[1] if tested else None,
+        "test_error_percent": error[1] if tested else None,
+        "num_stationary_points": None if plane else count_stationary(loss[0][0]),
+    }
+
+
+def _direction_columns(directions: Tensor, weights: Tensor, found: Eigenvectors | None) -> Row:
+    return {
+        "direction_norms": _norms(directions),
+        "weight_norm": _norms(weights.unsqueeze(0))[0],
+        "direction_cosine": cosine(directions[0], directions[1]) if len(directions) > 1 else None,
+        "eigenvalues": None if found is None else found.eigenvalues,
+        "eigenvalue_residuals": None if found is None else found.residuals,
+        "hvp_method": None if found is None else found.hvp_method,
+    }
+
+
+def _with_nulls(values: Tensor, finite: Tensor) -> list[Grid]:
+    return [
+        [
+            [value if there else None for value, there in zip(row, present, strict=True)]
+            for row, present in zip(grid, mask, strict=True)
+        ]
+        for grid, mask in zip(values.tolist(), finite.tolist(), strict=True)
+    ]
+
+
+def _norms(vectors: Tensor) -> list[float]:
+    norms: list[float] = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).tolist()
+    return norms

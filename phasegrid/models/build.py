@@ -1,0 +1,112 @@
+"""Build the network that a trial names, built in or a plug-in, from a seed."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.declare import Model, Tokens, import_function
+from phasegrid.errors import SweepError
+from phasegrid.jobs import Part
+from phasegrid.models.network_state import copy_network, hidden_tensors, outputs_of
+from phasegrid.models.shapes import require_kind
+from phasegrid.registry import resolve_model
+from phasegrid.seeding import seeded_draws
+
+
+def build_model(
+    part: Part,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    seed: int,
+    tokens: Tokens | None = None,
+) -> nn.Module:
+    """Build the model `part` names, on the CPU, with its own initialisation drawn from `seed`.
+
+    A model that takes sentence pairs is made for the `tokens` of their data set, any other for `input_shape` and
+    `num_classes`.
+
+    The same seed gives the same weights; the global random state is as before afterwards, on every device.
+
+    Raises:
+        SweepError: if no model has this name, its `make` function does not return a module, its ``state_dict()`` holds more than
+            parameters and buffers, or the module draws tensors that are not in it and not computed from it: those of a trial
+            would be lost with its process.
+        DataError: if the model cannot take such inputs, or is for another kind of data.
+    """
+    declared = resolve_model(part.name)
+    require_kind(part.name, declared.takes, tokens)
+    shape = (input_shape, num_classes) if tokens is None else (tokens,)
+    module = _make(declared, part, shape, seed)
+    _refuse_unknown(part, module)
+    if hidden_tensors(module):  # which no checkpoint holds, so they must be those of any other seed
+        _refuse_drawn(part, module, _make(declared, part, shape, seed ^ 1), _example(shape))
+    return module
+
+
+def _make(declared: Model, part: Part, shape: tuple[object, ...], seed: int) -> nn.Module:
+    make = import_function(declared.make)
+    with seeded_draws(seed), torch.device("cpu"):
+        module = make(*shape, **copy.deepcopy({**part.args, **part.locators}))
+    if not isinstance(module, nn.Module):
+        raise SweepError(
+            f"building model {part.name}: its make function returned {type(module).__name__}; "
+            "it must return a torch.nn.Module"
+        )
+    return module
+
+
+def _refuse_unknown(part: Part, module: nn.Module) -> None:
+    known = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    known |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    for name, value in module.state_dict().items():
+        if name not in known:
+            raise SweepError(
+                f"building model {part.name}: {name!r} in state_dict() is a {type(value).__name__} that is neither a parameter nor a "
+                "buffer; nothing else of a network is stored: keep it by register_buffer(name, tensor)"
+            )
+
+
+def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tensor) -> None:
+    """Refuse a network with tensors that are drawn and not stored, given one of another seed.
+
+    What differs may yet be computed from what is stored (weight norm, spectral norm and pruning in their old form keep such
+    tensors): then the other network has it too once it is given that and has run.
+    """
+    drawn = _different(module, other)
+    if drawn:
+        module = copy_network(module)
+        try:
+            other.load_state_dict(module.state_dict())
+            with torch.no_grad():
+                outputs_of(module.eval(), example)
+                outputs_of(other.eval(), example)
+            drawn = _different(module, other)
+        except (
+            Exception
+        ):  # a network that does not run has computed nothing, and fails by name in training
+            drawn = drawn[:1]
+    if drawn:
+        raise SweepError(
+            f"building model {part.name}: {drawn[0]!r} is drawn at random, but is not in state_dict(); what is stored of a trial "
+            "would lack it, and networks that train together would share the first one's: keep it by "
+            "register_buffer(name, tensor), persistent as by default"
+        )
+
+
+def _different(module: nn.Module, other: nn.Module) -> list[str]:
+    others = hidden_tensors(other)
+    return [
+        name
+        for name, value in hidden_tensors(module).items()
+        if name not in others or not torch.equal(value, others[name])
+    ]
+
+
+def _example(shape: tuple[object, ...]) -> Tensor:
+    """Return two inputs that a network made for `shape` takes."""
+    first = shape[0]
+    if isinstance(first, Tokens):
+        return torch.ones(2, 2, first.length, dtype=torch.int64)
+    assert isinstance(first, tuple)
+    return torch.randn(2, *first, generator=torch.Generator().manual_seed(0))

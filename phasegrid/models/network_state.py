@@ -1,0 +1,228 @@
+"""All that makes a network what it is: run it, copy it, and keep what running it must not change.
+
+A network is its user's code. It may write into its inputs, assign to its buffers, keep tensors that it computes from its
+parameters (weight norm, spectral norm and pruning in their old form do), or count its calls: what is here holds for all of these.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.seeding import all_draws, have_changed, kept_draws, seeded_draws
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what `module` makes of a copy of `inputs` (N, ...): a network may write into what it is given.
+
+    The copy costs well under 2% of a forward pass: one pass over the inputs in memory.
+    """
+    outputs: Tensor = module(inputs.clone())
+    return outputs
+
+
+def copy_network(module: AnyModule) -> AnyModule:
+    """Return a copy that shares nothing with `module`; tensors computed from parameters are copied as values.
+
+    A plain deepcopy refuses those.
+    """
+    kept = [
+        value
+        for layer in module.modules()
+        for value in (*vars(layer).values(), *layer._buffers.values())
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in kept})
+
+
+def hidden_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return what a network has beside its ``state_dict()``, by name: buffers that are not persistent, plain attributes."""
+    hidden: dict[str, Tensor] = {}
+    for prefix, layer in module.named_modules():
+        own = {name: value for name, value in vars(layer).items() if isinstance(value, Tensor)}
+        for name in layer._non_persistent_buffers_set:
+            buffer = layer._buffers[name]
+            own |= {} if buffer is None else {name: buffer}
+        hidden |= {f"{prefix}.{name}".lstrip("."): value for name, value in own.items()}
+    return hidden
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Restore train or eval mode of every submodule on leaving."""
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers on leaving, whether they were written into or assigned to."""
+    before = [
+        (layer, name, buffer, buffer.clone())
+        for layer in module.modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for layer, name, buffer, value in before:
+            layer._buffers[name] = buffer
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run a network in eval mode without gradients; its modes and buffers are as before afterwards.
+
+    Some networks change their buffers in eval mode too, and a measurement must not depend on those before it.
+    """
+    with kept_modes(module), kept_buffers(module), torch.inference_mode():
+        module.eval()
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What the layers of a network held at some time, by layer name: attributes and buffers, the objects themselves.
+
+    `hidden` are copies of the tensors that are not in ``state_dict()``.
+    """
+
+    held: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Tensor | None]]]
+    hidden: Mapping[str, Tensor]
+
+    def restore(self, module: nn.Module) -> None:
+        """Assign all of them again in `module`."""
+        for name, (attributes, buffers) in self.held.items():
+            layer = module.get_submodule(name)
+            for gone in vars(layer).keys() - attributes.keys():
+                del vars(layer)[gone]
+            vars(layer).update(attributes)
+            layer._buffers.update(buffers)
+
+    def put_back(self, twin: nn.Module, names: Sequence[str]) -> None:
+        """Give a copy of the network copies of these attributes as they were."""
+        for name in names:
+            prefix, _, key = name.rpartition(".")
+            layer, attributes = twin.get_submodule(prefix), self.held[prefix][0]
+            if name in self.hidden:
+                place = layer._buffers if key in layer._buffers else vars(layer)
+                place[key] = self.hidden[name].clone()
+            elif key in attributes:
+                vars(layer)[key] = copy.deepcopy(attributes[key])
+            else:
+                vars(layer).pop(key, None)
+
+    def assigned(self, module: nn.Module) -> tuple[list[str], list[str]]:
+        """Name the buffers and the other attributes of `module` that have been assigned to since, hidden tensors with new values too."""
+        buffers: list[str] = []
+        now = hidden_tensors(module)
+        others = [n for n, was in self.hidden.items() if n in now and not torch.equal(was, now[n])]
+        for name, layer in module.named_modules():
+            attributes, own = self.held.get(name, ({}, {}))
+            for key, buffer in layer._buffers.items():
+                if own.get(key) is not buffer:
+                    buffers.append(f"{name}.{key}".lstrip("."))
+            for key, value in vars(layer).items():
+                was = attributes.get(key, self)
+                if key != "training" and was is not value and not _equal_numbers(was, value):
+                    others.append(f"{name}.{key}".lstrip("."))
+        return buffers, list(dict.fromkeys(others))
+
+
+def attributes_of(module: nn.Module) -> Attributes:
+    """Note what the layers of a network hold."""
+    return Attributes(
+        {name: (dict(vars(layer)), dict(layer._buffers)) for name, layer in module.named_modules()},
+        {name: value.detach().clone() for name, value in hidden_tensors(module).items()},
+    )
+
+
+def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
+    """Say what a forward pass in train mode does beside giving outputs and writing into buffers; None if nothing.
+
+    It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what is written as a function.
+    """
+    probe = copy_network(module).train()
+    with kept_draws(example.device):
+        drawn, before = all_draws(example.device), attributes_of(probe)
+        with torch.no_grad():
+            outputs_of(probe, torch.cat([example, example]))
+        if have_changed(drawn, all_draws(example.device)):
+            return "it draws random numbers (dropout, say)"
+    buffers, others = before.assigned(probe)
+    if buffers:
+        return f"its forward assigns to its buffer {buffers[0]!r} instead of writing into it"
+    return f"its forward assigns to its attribute {others[0]!r}" if others else None
+
+
+def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
+    """Name the layers that draw random numbers in train mode in code of their own, found by running a copy on `example` (N, ...).
+
+    The generators are looked at whenever a layer begins or ends: who was running since, drew.
+    """
+    probe, found = copy_network(module).train(), set[str]()
+    running: list[str] = []
+    with kept_draws(example.device):
+        last = all_draws(example.device)
+
+        def look(begins: str | None) -> None:
+            nonlocal last
+            now = all_draws(example.device)
+            if running and have_changed(last, now):
+                found.add(running[-1])
+            last = now
+            running.append(begins) if begins is not None else running.pop()
+
+        for name, layer in probe.named_modules():
+            layer.register_forward_pre_hook(lambda *_, name=name: look(name))
+            layer.register_forward_hook(lambda *_: look(None))
+        with torch.no_grad():
+            outputs_of(probe, example)
+    return sorted(found)
+
+
+def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> str | None:
+    """Name an attribute that has changed since `before` and without which `module` gives other outputs for `example`.
+
+    Compared, in eval and in train mode from the same seed, are a copy of the network, and one with the attributes of then:
+    ``state_dict()`` holds neither.
+    """
+    _, others = before.assigned(module)
+    for training in (False, True) if others else ():
+        now, then = copy_network(module), copy_network(module)
+        before.put_back(then, others)
+        outputs = []
+        for twin in (now, then):
+            with seeded_draws(0, example.device), torch.no_grad():
+                outputs.append(outputs_of(twin.train(training), example))
+        if not torch.allclose(outputs[0], outputs[1], rtol=0, atol=0, equal_nan=True):
+            return others[0]
+    return None
+
+
+@contextmanager
+def kept_attributes(module: nn.Module) -> Iterator[None]:
+    """Restore every attribute that is assigned to while the context lasts: tracing runs the network on stand-ins."""
+    before = attributes_of(module)
+    try:
+        yield
+    finally:
+        before.restore(module)
+
+
+def _equal_numbers(a: object, b: object) -> bool:
+    simple = (bool, int, float, str)
+    return isinstance(a, simple) and isinstance(b, simple) and a == b

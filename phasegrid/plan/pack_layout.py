@@ -1,0 +1,136 @@
+"""Which jobs of a sweep share a pack: laid out once, for the whole plan, and kept in the store.
+
+What is computed together is rounded together, and training amplifies rounding. So trainings, and measurements that train
+something, keep the company that they were laid out with, whatever is stored already, however many workers there are now, and
+whatever the timings of the store say by now. Jobs that a plan has gained since are laid out among themselves: what
+is stored is done again for nobody's sake. No torch.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
+from phasegrid.plan.packs import shape_packs
+from phasegrid.plan.plan import (
+    CostOf,
+    is_laid_out,
+    make_packs,
+    measuring_packs,
+    training_packs,
+    trains_several,
+)
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The keys of jobs that share a pack, in order: trainings, or measurements of one metric and cell; and the seconds that they
+    were predicted to take."""
+
+    jobs: tuple[str, ...]
+    cost_s: float
+
+
+def is_wanted(packs: Sequence[Pack]) -> bool:
+    """Say whether any of these packs depends on how it was laid out; measurements that train nothing do not."""
+    return any(is_laid_out(pack) for pack in packs)
+
+
+def lay_out(
+    plan: Plan, known: Sequence[Shape], cost: CostOf, workers: int, pack_size: int
+) -> list[Shape]:
+    """Lay out those jobs of a plan that no known shape has, for so many workers; none where all are known."""
+    laid_out = {key for shape in known for key in shape.jobs}
+    if laid_out.issuperset(_keys_to_lay_out(plan)):
+        return []
+    packs = shape_packs(make_packs(plan, laid_out, cost, pack_size), workers, pack_size)
+    return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if is_laid_out(pack)]
+
+
+def shaped(
+    packs: Sequence[Pack],
+    shapes: Sequence[Shape],
+    plan: Plan,
+    stored: Collection[str],
+    cost: CostOf,
+    pack_size: int,
+) -> list[Pack]:
+    """Return the packs of what is not stored, given as `make_packs` gives them, in the shapes that they were laid out with.
+
+    A training pack of more than `pack_size`, which may be smaller now, is cut.
+    """
+    found: list[Pack] = []
+    places = _places(plan)
+    for shape in shapes:
+        if all(key in stored or key not in places for key in shape.jobs):
+            continue
+        jobs = [places[key] for key in shape.jobs if key in places]
+        members = [(cell, job) for cell, job in jobs if isinstance(job, Trial)]
+        for start in range(0, len(members), pack_size):
+            some = members[start : start + pack_size]
+            found += training_packs(some, stored, cost, shape.cost_s)
+        for cell in {cell.index: cell for cell, _ in jobs}.values():
+            mine = [job for c, job in jobs if c is cell and isinstance(job, MetricJob)]
+            found += measuring_packs(cell, mine, stored, cost)
+    found += [pack for pack in packs if not is_laid_out(pack)]
+    lost = {k for p in packs for k in p.job_keys()} - {k for p in found for k in p.job_keys()}
+    assert not lost, f"packs lost {len(lost)} jobs on the way into their shapes"
+    return found
+
+
+def as_record(shapes: Sequence[Shape]) -> Json:
+    """Return shapes as JSON, to be kept."""
+    packs: list[Json] = [{"cost_s": s.cost_s, "jobs": list(s.jobs)} for s in shapes]
+    return {"version": VERSION, "packs": packs}
+
+
+def from_records(records: Iterable[Json]) -> list[Shape]:
+    """Return the shapes of several records of `as_record`, one after the other; of a job that two of them have, the first counts.
+
+    Raises:
+        StoreError: if a record is anything else, or of a newer version.
+    """
+    seen: set[str] = set()
+    shapes = []
+    for record in records:
+        for jobs, cost_s in _packs_of(record):
+            mine = tuple(key for key in jobs if key not in seen)
+            seen.update(mine)
+            if mine:
+                shapes.append(Shape(mine, cost_s))
+    return shapes
+
+
+def _packs_of(record: Json) -> list[tuple[list[str], float]]:
+    fields: Any = record
+    try:
+        if fields["version"] == VERSION:
+            packs = fields["packs"]
+            return [([str(key) for key in pack["jobs"]], float(pack["cost_s"])) for pack in packs]
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise StoreError(
+        "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or of a newer phasegrid; upgrade, or "
+        "delete it, and what is missing is laid out anew: it may round otherwise"
+    )
+
+
+def _keys_to_lay_out(plan: Plan) -> set[str]:
+    keys = {trial.key for cell in plan.cells for trial in cell.trials}
+    keys.update(j.key for cell in plan.cells for j in cell.metric_jobs if trains_several(j))
+    return keys
+
+
+def _places(plan: Plan) -> dict[str, tuple[Cell, Trial | MetricJob]]:
+    """Return every job that is laid out with its cell, the first that has it, by its key."""
+    places: dict[str, tuple[Cell, Trial | MetricJob]] = {}
+    for cell in plan.cells:
+        for trial in cell.trials:
+            places.setdefault(trial.key, (cell, trial))
+        for job in cell.metric_jobs:
+            if trains_several(job):
+                places.setdefault(job.key, (cell, job))
+    return places

@@ -1,0 +1,106 @@
+"""What a plan and a metric job write about themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from phasegrid.config.validate import Field, find_field
+from phasegrid.declare import Metric
+from phasegrid.jobs import Json, MetricJob, Plan, as_label, canonical_json
+from phasegrid.train.recipe import Recipe
+
+
+def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
+    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to seeds."""
+    of_cell = metric.over == "cell"
+    first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None
+    return {
+        "key": job.key,
+        "metric": job.metric.name,
+        "version": job.metric.version,
+        "args": canonical_json(job.metric.args),
+        "over": metric.over,
+        "trials": list(job.trials),
+        "trial_a": first,
+        "trial_b": second,
+        "seed_a": None if of_cell else seeds[first],
+        "seed_b": None if of_cell or second is None else seeds[second],
+    }
+
+
+def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
+    """Return the rows of a plan's table: one a trial of each cell."""
+    axis_names = canonical_json(dict(plan.axis_names))
+    return [
+        {
+            "sweep": plan.sweep,
+            "plan_hash": plan_hash,
+            "cell": cell.index,
+            "facet": canonical_json([list(pair) for pair in cell.facet]),
+            "load_path": plan.load_path,
+            "load": as_number(cell.load),
+            "load_label": as_label(cell.load),
+            "temperature_path": plan.temperature_path,
+            "temperature": as_number(cell.temperature),
+            "temperature_label": as_label(cell.temperature),
+            "axis_names": axis_names,
+            "seed": trial.seed,
+            "key": trial.key,
+        }
+        for cell in plan.cells
+        for trial in cell.trials
+    ]
+
+
+def job_rows(plan: Plan) -> list[dict[str, Json]]:
+    """Return the rows of the table of planned measurements: one a metric job of each cell."""
+    return [
+        {
+            "cell": cell.index,
+            "metric": job.metric.name,
+            "key": job.key,
+            "trials": list(job.trials),
+        }
+        for cell in plan.cells
+        for job in cell.metric_jobs
+    ]
+
+
+def as_number(value: Json) -> float | None:
+    """Return an axis value as a float, or None if it is no number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def short_label(path: str, value: Json) -> str:
+    """Return a value of a field as short text for people: of several fields together what is not at its default.
+
+    >>> short_label("train.schedule", {"name": "step", "at_epochs": [75], "warmup_updates": 0})
+    'step (at_epochs [75])'
+    >>> short_label("train.stop", None)
+    'none'
+    """
+    if not isinstance(value, Mapping):
+        return (
+            "none" if value is None else value if isinstance(value, str) else canonical_json(value)
+        )
+    section, *parts = path.split(".")
+    field = find_field(Recipe, parts) if section == "train" and parts else ""
+    default = field.default if isinstance(field, Field) else None
+    usual = default if isinstance(default, Mapping) else {}
+    changed = [
+        f"{name} {canonical_json(inner)}"
+        for name, inner in value.items()
+        if name != "name" and not (name in usual and same_value(usual[name], inner))
+    ]
+    own = value.get("name")
+    if own is None:
+        return ", ".join(changed) or "default"
+    return f"{own} ({', '.join(changed)})" if changed else str(own)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Say whether two values of a field are equal; a missing list is an empty one."""
+    if isinstance(b, (list, tuple)):
+        return list(a if a is not None else ()) == list(b)
+    return bool(a == b)

@@ -1,0 +1,287 @@
+"""Find a model, a data set or a metric by the name that a sweep gives it.
+
+A name without a colon is looked up among the built-in ones, then among the entry points ``phasegrid.models``,
+``phasegrid.datasets`` and ``phasegrid.metrics`` of installed packages. ``path/to/file.py:NAME`` and
+``package.module:NAME`` import code: only because the sweep names it, and nothing else does.
+
+The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME`` without its folders,
+together with the version it declares, so a file may move. A worker knows only that identity: it looks for the file
+in the
+folders of the environment variable `FOLDERS_VARIABLE`, to which `remember_folder` adds and which child processes
+inherit, then in the current folder.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, is_dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, TypeAlias
+
+from phasegrid.declare import DatasetKind, Metric, Model
+from phasegrid.errors import SweepError
+from phasegrid.jobs import text_key
+from phasegrid.user_code import Code, code_of_file, code_of_module
+
+Kind: TypeAlias = Literal["model", "dataset", "metric"]
+Declaration: TypeAlias = Model | DatasetKind | Metric
+
+FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
+
+_GROUPS: dict[Kind, str] = {
+    "model": "phasegrid.models",
+    "dataset": "phasegrid.datasets",
+    "metric": "phasegrid.metrics",
+}
+_BUILT_IN: dict[Kind, str] = {
+    "model": "phasegrid.models:MODELS",
+    "dataset": "phasegrid.datasets:DATASETS",
+    "metric": "phasegrid.metrics:METRICS",
+}
+_TYPES: dict[Kind, type] = {"model": Model, "dataset": DatasetKind, "metric": Metric}
+_FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many")
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """A plug-in file as it was imported: a later edit changes neither until it is imported again."""
+
+    module: ModuleType
+    code: Code
+
+
+_FILES: dict[Path, _Imported] = {}
+_MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
+_CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
+
+
+def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
+    """Return the declaration that `name` refers to; a relative file is looked for in `folder` first.
+
+    With `folder` a sweep is being read: a file, or a local module that it imports, that was edited since it was imported is
+    imported again. Without, a job is being done, with the code that this process has.
+
+    Raises:
+        SweepError: if there is none, it cannot be imported, or it is of another kind.
+    """
+    if ":" in name:
+        found = _import_reference(kind, name, folder)
+    elif name in (built_in := _built_in(kind)):
+        found = built_in[name]
+    else:
+        found = _entry_point(kind, name)
+    expected = _TYPES[kind]
+    if not isinstance(found, (Model, DatasetKind, Metric)) or not isinstance(found, expected):
+        raise SweepError(
+            f"{kind} {name!r} is of type {type(found).__name__}; "
+            f"allowed: a phasegrid.declare.{expected.__name__}"
+        )
+    if not (isinstance(found.args, type) and is_dataclass(found.args)):
+        raise SweepError(f"{kind} {name!r} declares args that are not a dataclass")
+    return found
+
+
+def resolve_model(name: str, folder: Path | None = None) -> Model:
+    """Return the model family that `name` refers to; see `resolve`."""
+    found = resolve("model", name, folder)
+    assert isinstance(found, Model)
+    return found
+
+
+def resolve_dataset(name: str, folder: Path | None = None) -> DatasetKind:
+    """Return the data set that `name` refers to; see `resolve`."""
+    found = resolve("dataset", name, folder)
+    assert isinstance(found, DatasetKind)
+    return found
+
+
+def resolve_metric(name: str, folder: Path | None = None) -> Metric:
+    """Return the metric that `name` refers to; see `resolve`."""
+    found = resolve("metric", name, folder)
+    assert isinstance(found, Metric)
+    return found
+
+
+def code_of(kind: Kind, name: str, folder: Path | None = None) -> Code | None:
+    """Return the code of the plug-in that `name` refers to, as this process imported it; None for what is built in.
+
+    Raises:
+        SweepError: as `resolve`.
+    """
+    if name in _built_in(kind):
+        return None
+    declared = resolve(kind, name, folder)
+    texts = [getattr(declared, field, None) for field in _FUNCTIONS]
+    also = [text.partition(":")[0] for text in texts if isinstance(text, str)]
+    file = plugin_file(name, folder)
+    if file is not None:
+        imported = _FILES[file]
+        place = (kind, name, f"{file} {imported.code.contents}")
+        if place not in _CODES:
+            _CODES[place] = code_of_file(file, also) if also else imported.code
+        return _CODES[place]
+    place = (kind, name, "")
+    if place not in _CODES:
+        points = [point.value for point in _points(kind) if point.name == name]
+        _CODES[place] = code_of_module((points or [name])[0].partition(":")[0].strip(), also)
+    return _CODES[place]
+
+
+def code_digests(names: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], str]:
+    """Return the digest of each plug-in of these kinds and names, as this process imported it.
+
+    Raises:
+        SweepError: if one is not there, or cannot be imported.
+    """
+    found = {(kind, name): code_of(kind, name) for kind, name in names}
+    return {place: code.digest for place, code in found.items() if code is not None}
+
+
+def identity(name: str) -> str:
+    """Return the name under which a part is known in keys and tables.
+
+    >>> identity("my_lab/sharpness.py:SHARPNESS"), identity("my_lab.sharpness:SHARPNESS"), identity("mlp")
+    ('sharpness.py:SHARPNESS', 'my_lab.sharpness:SHARPNESS', 'mlp')
+    """
+    source, colon, attribute = name.rpartition(":")
+    return f"{Path(source).name}{colon}{attribute}" if _is_file(source) else name
+
+
+def plugin_file(name: str, folder: Path | None = None) -> Path | None:
+    """Return the file that a reference like ``file.py:NAME`` means, None if it means no file or none is there."""
+    source = name.rpartition(":")[0]
+    if not _is_file(source):
+        return None
+    folders = [folder] if folder is not None else []
+    folders += [
+        Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text
+    ]
+    candidates = [place / source for place in [*folders, Path.cwd()]]
+    return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def remember_folder(folder: Path) -> None:
+    """Put a folder first among those where this process, and processes it starts, look for plug-in files."""
+    known = [text for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
+    rest = [text for text in known if text != str(folder)]
+    os.environ[FOLDERS_VARIABLE] = os.pathsep.join([str(folder), *rest])
+
+
+def known_names(kind: Kind) -> list[str]:
+    """Return every name without a colon that `kind` is known by, built-in ones first."""
+    return list(dict.fromkeys([*_built_in(kind), *(point.name for point in _points(kind))]))
+
+
+def suggest(found: str, allowed: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` if one of `allowed` is close to what was found, else an empty text."""
+    close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _built_in(kind: Kind) -> Mapping[str, Declaration]:
+    module, _, name = _BUILT_IN[kind].partition(":")
+    found: Mapping[str, Declaration] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _points(kind: Kind) -> list[EntryPoint]:
+    return list(entry_points(group=_GROUPS[kind]))
+
+
+def _entry_point(kind: Kind, name: str) -> object:
+    for point in _points(kind):
+        if point.name == name:
+            try:
+                return point.load()
+            except Exception as error:  # whatever code of a package raises
+                raise SweepError(
+                    f"{kind} {name!r} ({point.value}) cannot be imported: {_brief(error)}"
+                ) from error
+    names = known_names(kind)
+    raise SweepError(
+        f"found {kind} {name!r}; allowed: {', '.join(names)}, file.py:NAME or package.module:NAME"
+        f"{suggest(name, names)}"
+    )
+
+
+def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise SweepError(f"found {kind} {name!r}; allowed: file.py:NAME or package.module:NAME")
+    file = plugin_file(name, folder)
+    if file is None and _is_file(source):
+        raise SweepError(f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}")
+    try:
+        module = _import(source, file, anew=folder is not None)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise SweepError(
+            f"{kind} {name!r} cannot be imported: {_brief(error)}{_where_from(error, file)}"
+        ) from error
+    if not hasattr(module, attribute):
+        names = [key for key in vars(module) if not key.startswith("_")]
+        raise SweepError(
+            f"{kind} {name!r}: {source} has no {attribute!r}{suggest(attribute, names)}"
+        )
+    found: object = getattr(module, attribute)
+    return found
+
+
+def _import(source: str, file: Path | None, anew: bool) -> ModuleType:
+    return importlib.import_module(source) if file is None else _import_file(file, anew)
+
+
+def _where_from(error: BaseException, file: Path | None) -> str:
+    """Say how a module beside a plug-in file can be imported, if that is what is missing."""
+    if file is None or not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    beside = file.parent / error.name.partition(".")[0]
+    if not (beside.is_dir() or beside.with_suffix(".py").is_file()):
+        return ""
+    return f"; it is beside {file.name}: put its folder {file.parent} on PYTHONPATH"
+
+
+def _import_file(path: Path, anew: bool) -> ModuleType:
+    """Import a file under a name made of its path and contents: once a process, again after an edit if `anew`."""
+    known = _FILES.get(path)
+    if known is not None and not anew:
+        return known.module
+    code = code_of_file(path)
+    if known is not None and known.code.contents == code.contents:
+        return known.module
+    _forget_edited(code)
+    name = f"phasegrid_plugin_{path.stem}_{text_key(f'{path} {code.contents}')[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being imported
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _FILES[path] = _Imported(module, code)
+    return module
+
+
+def _forget_edited(code: Code) -> None:
+    """Have the local modules of a plug-in imported again where one of them was edited."""
+    if any(_MODULES.get(name, contents) != contents for name, contents in code.modules.items()):
+        for name in code.modules:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+    _MODULES.update(code.modules)
+
+
+def _is_file(source: str) -> bool:
+    return source.endswith(".py")
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

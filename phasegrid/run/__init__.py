@@ -1,0 +1,1 @@
+"""From a plan to stored results: scheduler, loop, executors and worker."""

@@ -1,0 +1,1 @@
+"""Where packs are done: here, or on Ray."""

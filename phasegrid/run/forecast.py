@@ -1,0 +1,86 @@
+"""How long what is missing of a plan will take, from the store's own timings, with its uncertainty. No torch, no ray."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from phasegrid.jobs import Cell, MetricJob, Pack, Plan, Trial
+from phasegrid.plan import cost
+from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
+from phasegrid.plan.plan import make_packs, metric_names
+from phasegrid.run.makespan import simulate_makespan
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Seconds: expected, and from `low` to `high` if every job of a kind were as far off as one in ten of those timed was."""
+
+    expected: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def __add__(self, other: "Span") -> "Span":
+        """Return both one after the other."""
+        return Span(self.expected + other.expected, self.low + other.low, self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is to be done, on `device` (``cpu``: of one core; ``cuda``: of one GPU): seconds of each kind of job, ``trials``
+    and metrics by name; all of them; and the time until the last ends on `slots` workers, as the real policy would share them out."""
+
+    device: str
+    kinds: dict[str, Span]
+    work: Span
+    makespan: Span
+    slots: int
+    num_packs: int
+    num_timings: int
+
+
+def forecast(
+    plan: Plan,
+    stored: Collection[str],
+    corrections: cost.Corrections,
+    slots: int,
+    pack_size: int,
+    known: Sequence[Shape] = (),
+) -> Forecast:
+    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was laid out already."""
+    kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
+    for cell in plan.cells:
+        jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)
+        for job in jobs:
+            if job.key not in stored:
+                kind = cost.kind_of(job)
+                kinds["trials" if kind == "trial" else kind] += _span(cell, job, corrections)
+    work = sum(kinds.values(), Span())
+
+    def seconds(cell: Cell, job: Trial | MetricJob) -> float:
+        return cost.predict_seconds(cell, job, corrections)
+
+    packs = make_packs(plan, stored, seconds, pack_size)
+    if is_wanted(packs):
+        shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
+        packs = shaped(packs, shapes, plan, stored, seconds, pack_size)
+    return Forecast(
+        corrections.device,
+        kinds,
+        work,
+        _makespan(packs, stored, slots, work),
+        slots,
+        len(packs),
+        sum(correction.count for correction in corrections.kinds.values()),
+    )
+
+
+def _span(cell: Cell, job: Trial | MetricJob, corrections: cost.Corrections) -> Span:
+    expected = cost.predict_seconds(cell, job, corrections)
+    correction = corrections.of(cost.kind_of(job))
+    return Span(expected, expected * correction.low, expected * correction.high)
+
+
+def _makespan(packs: Sequence[Pack], stored: Collection[str], slots: int, work: Span) -> Span:
+    """Simulate once; faster or slower jobs of every kind change the whole in proportion."""
+    expected = simulate_makespan(packs, stored, slots)
+    share = expected / work.expected if work.expected else 0.0
+    return Span(expected, share * work.low, share * work.high)

@@ -1,0 +1,1 @@
+"""Published results, stored as rows like our own."""

@@ -1,0 +1,262 @@
+"""The policy of a run, without I/O: which pack next, what an ending means, what is left.
+
+Events go in (`finished`, `lost`), decisions come out (`next_pack`, the counts). No clock, no store, no executor: a test or
+a simulation drives it as Ray does. Open cells are finished first (their measurements before new trainings), and among
+equals the longest pack goes first.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from phasegrid.config.types import Retries
+from phasegrid.jobs import Outcome, Pack, content_key
+from phasegrid.run.executors.base import LostKind
+
+CRASHES = 1
+"""How often what has crashed its process is tried again as it was. A crash that is the work's own comes again, five tries cost five
+processes; one of chance (a fault of the memory) does not."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Jobs by what became of them. `already` were stored before they were tried."""
+
+    total: int = 0
+    done: int = 0
+    diverged: int = 0
+    not_applicable: int = 0
+    already: int = 0
+    failed: int = 0
+    blocked: int = 0
+
+    @property
+    def stored(self) -> int:
+        """Jobs of this run whose result is in the store."""
+        return self.done + self.diverged + self.not_applicable + self.already
+
+    @property
+    def open(self) -> int:
+        """Jobs that have neither a result nor a failure."""
+        return self.total - self.stored - self.failed - self.blocked
+
+
+@dataclass(slots=True)
+class Progress:
+    """The state of one run over its packs.
+
+    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a poison job) and given up; a job that raises or
+    stands still is tried again `retries.app` times. `stored` are keys whose results were there before the run.
+    Every pack handed out by `next_pack` must come back through
+    `finished` or `lost`.
+    """
+
+    packs: Sequence[Pack]
+    stored: Collection[str]
+    retries: Retries = field(default_factory=Retries)
+    counts: Counts = field(default_factory=Counts)
+    failures: dict[str, str] = field(default_factory=dict)
+    _ready: list[tuple[int, float, int, Pack]] = field(default_factory=list)
+    _waiting: dict[str, set[str]] = field(default_factory=dict)
+    _by_need: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _by_key: dict[str, Pack] = field(default_factory=dict)
+    _attempts: dict[tuple[str, str], int] = field(default_factory=dict)
+    _in_flight: dict[str, Pack] = field(default_factory=dict)
+    _order: int = 0
+    done_cost_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        will_train = {t.key for p in self.packs if p.kind == "train" for t in p.trials}
+        for pack in self.packs:
+            self.counts.total += len(pack.job_keys())
+            missing = {key for key in pack.needs if key in will_train and key not in self.stored}
+            orphans = [
+                key for key in pack.needs if key not in will_train and key not in self.stored
+            ]
+            self._by_key[pack.key] = pack
+            if orphans:
+                self._block(pack, f"trial {orphans[0]} is neither stored nor planned")
+            elif missing:
+                self._waiting[pack.key] = missing
+                for key in missing:
+                    self._by_need[key].append(pack.key)
+            else:
+                self._push(pack)
+
+    def next_pack(self) -> Pack | None:
+        """Hand out the next pack to do, or None if nothing is ready now."""
+        if not self._ready:
+            return None
+        pack = heapq.heappop(self._ready)[-1]
+        self._in_flight[pack.key] = pack
+        return pack
+
+    @property
+    def in_flight(self) -> int:
+        """How many packs are handed out and not back."""
+        return len(self._in_flight)
+
+    @property
+    def cut_off(self) -> tuple[Pack, ...]:
+        """The packs that are handed out and not back: after a stop, those that it cut off."""
+        return tuple(self._in_flight.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is running and nothing can be started."""
+        return not self._in_flight and not self._ready
+
+    @property
+    def open_cost_s(self) -> float:
+        """Predicted seconds on one core of everything not finished."""
+        packs = [entry[-1] for entry in self._ready]
+        packs += [self._by_key[key] for key in self._waiting]
+        return sum(p.cost_s for p in packs) + sum(p.cost_s for p in self._in_flight.values())
+
+    def finished(self, pack: Pack, outcomes: Sequence[Outcome]) -> None:
+        """Take the outcomes of a pack: unlock what waited for them, retry or give up what failed."""
+        del self._in_flight[pack.key]
+        self.done_cost_s += pack.cost_s
+        again = []
+        for outcome in outcomes:
+            if outcome.status != "failed":
+                self._count(outcome)
+                self._unlock(outcome.key)
+            elif self._may_retry(outcome.key, outcome.kind or "app"):
+                again.append(outcome.key)
+            else:
+                self._fail(outcome.key, outcome.error or "unknown error")
+        if again:
+            self._push(_part_of(pack, again))
+
+    def lost(self, pack: Pack, why: str, kind: LostKind = "infra") -> bool:
+        """Take note that a pack was lost; return whether anything of it will be tried again.
+
+        A pack of several jobs that was too large for the memory is halved. One that stood still, or has used up its tries, has
+        each of its jobs tried alone, so that a poison job is found by name and takes no other down with it. Only then are jobs
+        torn from what they were laid out with. One whose process has crashed is tried once more (`CRASHES`): most come again.
+        """
+        del self._in_flight[pack.key]
+        keys = pack.job_keys()
+        if _is_alone(pack):
+            if not self._may_retry(pack.key, kind):
+                tries = self._attempts[(pack.key, kind)]
+                self._fail(keys[0], f"{why} (each of {tries} times)" if tries > 1 else why)
+                return False
+            self._push(pack)
+        elif kind == "oom":
+            half = len(keys) // 2
+            for part in (keys[:half], keys[half:]):
+                if part:
+                    self._push(replace(_part_of(pack, part), layout=None))
+        elif kind in ("infra", "crash") and self._may_retry(pack.key, kind):
+            self._push(pack)
+        else:
+            for key in keys:
+                alone = replace(_part_of(pack, [key]), layout=None)
+                if kind in ("infra", "crash"):
+                    self._attempts[(alone.key, kind)] = self._limit(kind)
+                self._push(alone)
+        return True
+
+    def _may_retry(self, key: str, kind: str) -> bool:
+        used = self._attempts.get((key, kind), 0)
+        self._attempts[(key, kind)] = used + 1
+        return used < self._limit(kind)
+
+    def _limit(self, kind: str) -> int:
+        """Return how often something may be tried again after it was lost so."""
+        if kind == "crash":
+            return min(CRASHES, self.retries.infra)
+        return self.retries.infra if kind in ("infra", "oom") else self.retries.app
+
+    def _push(self, pack: Pack) -> None:
+        self._order += 1
+        self._by_key[pack.key] = pack
+        entry = (0 if pack.kind == "measure" else 1, -pack.cost_s, self._order, pack)
+        heapq.heappush(self._ready, entry)
+
+    def _count(self, outcome: Outcome) -> None:
+        setattr(self.counts, outcome.status, getattr(self.counts, outcome.status) + 1)
+
+    def _unlock(self, key: str) -> None:
+        for name in self._by_need.pop(key, ()):
+            waiting = self._waiting.get(name)
+            if waiting is None:
+                continue
+            waiting.discard(key)
+            if not waiting:
+                del self._waiting[name]
+                self._push(self._by_key[name])
+
+    def _fail(self, key: str, why: str) -> None:
+        self.counts.failed += 1
+        self.failures[key] = why
+        for name in self._by_need.pop(key, ()):
+            if self._waiting.pop(name, None) is not None:
+                self._block_jobs(self._by_key[name], key)
+
+    def _block_jobs(self, pack: Pack, failed: str) -> None:
+        """Block the metric jobs that need a failed trial; the others of the pack may still be done."""
+        blocked = [job for job in pack.metric_jobs if failed in job.trials]
+        rest = [job.key for job in pack.metric_jobs if failed not in job.trials]
+        self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
+        if not rest:
+            return
+        part = _part_of(_without(pack, failed), rest)
+        missing = {key for key in part.needs if key not in self.stored and key in self._by_need}
+        self._by_key[part.key] = part
+        if not missing:
+            self._push(part)
+            return
+        self._waiting[part.key] = missing
+        for key in missing:
+            self._by_need[key].append(part.key)
+
+    def _block(self, pack: Pack, why: str) -> None:
+        self._note_blocked(list(pack.job_keys()), why)
+
+    def _note_blocked(self, keys: list[str], why: str) -> None:
+        self.counts.blocked += len(keys)
+        for key in keys:
+            self.failures[key] = f"blocked: {why}"
+
+
+def _is_alone(pack: Pack) -> bool:
+    """Say whether a pack computes one job and nothing else, that it may be blamed for what becomes of its process."""
+    if len(pack.job_keys()) > 1:
+        return False
+    layout = pack.layout
+    return layout is None or (len(layout.trials) <= 1 and all(len(g) <= 1 for g in layout.groups))
+
+
+def _without(pack: Pack, failed: str) -> Pack:
+    """Return a measuring pack whose layout has no job over a trial that failed."""
+    if pack.layout is None:
+        return pack
+    groups = (tuple(j for j in group if failed not in j.trials) for group in pack.layout.groups)
+    return replace(pack, layout=replace(pack.layout, groups=tuple(groups)))
+
+
+def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
+    """Return the pack that does only these jobs of a pack, in the shape that they were laid out in."""
+    wanted = set(keys)
+    share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))
+    key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])
+    if pack.kind == "train":
+        trials = tuple(trial for trial in pack.trials if trial.key in wanted)
+        return replace(pack, key=key, trials=trials, cost_s=share)
+    jobs = tuple(job for job in pack.metric_jobs if job.key in wanted)
+    groups = tuple(
+        group
+        for group in (pack.layout.groups if pack.layout else ())
+        if any(job.key in wanted for job in group)
+    )
+    involved = [*jobs, *(job for group in groups for job in group)]
+    needs = tuple(dict.fromkeys(name for job in involved for name in job.trials))
+    trials = tuple(trial for trial in pack.trials if trial.key in needs)
+    layout = replace(pack.layout, groups=groups) if pack.layout else None
+    return replace(
+        pack, key=key, metric_jobs=jobs, trials=trials, needs=needs, cost_s=share, layout=layout
+    )

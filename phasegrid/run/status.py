@@ -1,0 +1,106 @@
+"""What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no ray."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from phasegrid.jobs import MetricJob, Plan, Trial
+from phasegrid.plan import cost
+from phasegrid.plan.plan import metric_names, trials_by_key
+from phasegrid.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Jobs of one kind: how many are planned, how many of them stored."""
+
+    kind: str
+    planned: int
+    stored: int
+
+    @property
+    def missing(self) -> int:
+        """Planned and not stored."""
+        return self.planned - self.stored
+
+
+def stored_keys(store: Store, metrics: list[str]) -> set[str]:
+    """Return the keys of every stored trial and of every stored job of these metrics: one listing a table."""
+    keys = set(store.stored("trials"))
+    for name in metrics:
+        keys |= store.stored(f"metrics/{name}")
+    return keys
+
+
+def job_names(plan: Plan) -> dict[str, str]:
+    """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``, ``hessian, cell 3, seed 0``.
+
+    A job that several cells share is named after the first.
+    """
+    names: dict[str, str] = {}
+    for cell in plan.cells:
+        seeds = {trial.key: str(trial.seed) for trial in cell.trials}
+        for key, seed in seeds.items():
+            names.setdefault(key, f"training, cell {cell.index}, seed {seed}")
+        for job in cell.metric_jobs:
+            of = [seeds[key] for key in job.trials]
+            which = f"seed {of[0]}" if len(of) == 1 else f"seeds {', '.join(of)}"
+            names.setdefault(job.key, f"{job.metric.name}, cell {cell.index}, {which}")
+    return names
+
+
+def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
+    """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans none or does not tell."""
+    keys: dict[str, set[str]] = {}
+    for row in store.read_table("plan_jobs", ["metric", "key"], [sweep]).to_pylist():
+        keys.setdefault(row["metric"], set()).add(row["key"])
+    return keys
+
+
+def tally(plan: Plan, stored: set[str]) -> list[Tally]:
+    """Count planned and stored jobs by kind: trials first, then metrics by name."""
+    by_kind: dict[str, set[str]] = {"trials": set(trials_by_key(plan))}
+    for name in metric_names(plan):
+        by_kind[name] = set()
+    for cell in plan.cells:
+        for job in cell.metric_jobs:
+            by_kind[job.metric.name].add(job.key)
+    return [Tally(kind, len(keys), len(keys & stored)) for kind, keys in by_kind.items()]
+
+
+def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
+    """Learn from the store's own timings how far cost guesses are off for the jobs of this plan.
+
+    Timings of one type of device are used: of the one that did most.
+    """
+    jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
+    for cell in plan.cells:
+        jobs.update({trial.key: (cell.index, trial) for trial in cell.trials})
+        jobs.update({job.key: (cell.index, job) for job in cell.metric_jobs})
+    timings = [
+        (jobs[key], device, seconds)
+        for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]
+        for key, device, seconds in _timings(store, table, jobs)
+    ]
+    if not timings:
+        return cost.Corrections()
+    device = Counter(device for _, device, _ in timings).most_common(1)[0][0]
+    pairs: dict[str, list[tuple[cost.Guess, float]]] = {}
+    for (index, job), where, seconds in timings:
+        if where == device:
+            guess = cost.guess_cost(plan.cells[index], job)
+            pairs.setdefault(cost.kind_of(job), []).append((guess, seconds))
+    return cost.learn_corrections(pairs, device)
+
+
+def _timings(store: Store, table: str, keys: Collection[str]) -> list[tuple[str, str, float]]:
+    """Return key, device and seconds of those of some jobs that a table holds and tells them of."""
+    columns = ["key", "device", "seconds"]
+    rows = store.read_table(table, columns, keys)
+    if not set(columns) <= set(rows.column_names):
+        return []
+    return [
+        (row["key"], row["device"], row["seconds"])
+        for row in rows.to_pylist()
+        if row["seconds"] is not None and row["device"] is not None
+    ]

@@ -1,0 +1,60 @@
+"""The process that watches a serial run; started by `phasegrid.run.crashes`, as a program of its own that imports nothing of ours.
+
+It reads what the run says (a line that begins with a mark), and after its death what Python's `faulthandler` has written. The
+pipe ends with the run, however that ends; unless the run has said before that it is at its end, this tells.
+"""
+
+import sys
+from collections.abc import Iterable
+
+DOING, ENDED = "\x01", "\x02"
+SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating-point exception": "SIGFPE",
+}
+"""What faulthandler calls the signals that it is there for."""
+
+_FRAMES = 6
+
+
+def cause(text: str) -> str:
+    """Say in a few words of what a process has died that left `text`."""
+    first = text.strip().split("\n", 1)[0]
+    name = first.removeprefix("Fatal Python error: ")
+    return f"its process died of {SIGNALS[name]}" if name in SIGNALS else first
+
+
+def tell(lines: Iterable[str]) -> str | None:
+    """Return what is to be told once the lines of a run have come to their end; None if it has ended as it should."""
+    doing = ""
+    left: list[str] = []
+    for line in lines:
+        if line.startswith(ENDED):
+            return None
+        if line.startswith(DOING):
+            doing, left = line[len(DOING) :].strip(), []
+        else:
+            left.append(line.rstrip("\n"))
+    text = "\n".join(left)
+    why = (
+        cause(text)
+        if text.strip()
+        else "its process was killed (for want of memory?), or ended by the code it ran"
+    )
+    frames = [line for line in left if line.startswith("  File ")][:_FRAMES]
+    told = [f"phasegrid run --serial: {why}", *(frames and ["while it was in", *frames])]
+    told += [f"The jobs it was doing: {doing}." if doing else "It was doing no job."]
+    told += [
+        "What is finished is stored. Run the same command without --serial: jobs then have processes of their own, one that ends its",
+        "process is found by name, and the others are done. `phasegrid doctor` tells of known troubles of this machine.",
+    ]
+    return "\n".join(told)
+
+
+if __name__ == "__main__":
+    message = tell(sys.stdin)
+    if message is not None:
+        print(f"\n{message}", file=sys.stderr, flush=True)

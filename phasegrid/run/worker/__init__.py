@@ -1,0 +1,1 @@
+"""What happens where a pack is done: inputs, training, measuring, storing."""

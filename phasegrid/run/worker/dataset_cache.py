@@ -1,0 +1,124 @@
+"""Data sets in the folder that a run's processes share on a node: loaded by one process, mapped into memory by the others.
+
+Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight times; mapped from files, its pages are
+there once. A data set is a raw file for each tensor, so that each begins on a page (where a tensor begins can change the last digit
+of a sum over it), and a JSON file, written last, that says what they are: nothing is unpickled. Where there is no such
+folder, or no room in it, data sets are loaded as if this were not here.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phasegrid.datasets.dataset import Dataset, Text
+from phasegrid.declare import Tokens
+from phasegrid.run.worker.node_folder import enter, locked
+
+ROOM = 4
+"""A data set is shared if the file system of the folder has room for so many of it."""
+
+_TENSORS = ("train_inputs", "train_labels", "test_inputs", "test_labels", "pixel", "padding")
+
+
+def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
+    """Return the data set of `key` on the CPU: mapped from the folder of `run`, where this process puts it if it is the first.
+
+    Of several that come at once, one loads and the others wait. `run` and `key` are hexadecimal.
+    """
+    folder = enter(run)
+    if folder is None:
+        return load()
+    file = folder / f"{key}.json"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / f"{key}.lock"))
+        except OSError:  # the folder has been deleted under us, or takes no files
+            return load()
+        found = _mapped(file)
+        if found is not None:
+            return found
+        dataset = load()
+        if not _publish(file, dataset):
+            return dataset
+    return _mapped(file) or dataset
+
+
+def _publish(file: Path, dataset: Dataset) -> bool:
+    """Write a data set, last the file that makes it visible; say False where there is no room for it."""
+    tensors = {name: getattr(dataset, name).contiguous() for name in _TENSORS}
+    partial = file.with_suffix(".part")
+    try:
+        if shutil.disk_usage(file.parent).free < ROOM * sum(t.nbytes for t in tensors.values()):
+            return False
+        for name, tensor in tensors.items():
+            tensor.numpy().tofile(partial)
+            os.replace(partial, _raw(file, name))  # who has an old one mapped keeps it
+        partial.write_text(json.dumps(_facts(dataset)))
+        os.replace(partial, file)
+    except OSError:
+        for name in _TENSORS:
+            _raw(file, name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _raw(file: Path, name: str) -> Path:
+    return file.with_suffix(f".{name}")
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "tensors": {name: _layout(getattr(dataset, name)) for name in _TENSORS},
+        "num_classes": dataset.num_classes,
+        "augment": dataset.augment,
+        "tokens": asdict(dataset.tokens) if dataset.tokens else None,
+        "text": asdict(dataset.text) if dataset.text else None,
+    }
+
+
+def _layout(tensor: Tensor) -> tuple[str, list[int]]:
+    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+
+
+def _mapped(file: Path) -> Dataset | None:
+    """Return the data set of a file, its tensors mapped into memory, not copied; None if it is not there, or not whole."""
+    try:
+        facts = json.loads(file.read_text())
+        layouts = facts.pop("tensors")
+        tensors: dict[str, Any] = {
+            name: _map(_raw(file, name), *layouts[name]) for name in _TENSORS
+        }
+    except (OSError, ValueError, RuntimeError):  # the last where memory cannot be mapped
+        return None
+    text, tokens = facts.pop("text"), facts.pop("tokens")
+    return Dataset(
+        **tensors,
+        **facts,
+        tokens=Tokens(**tokens) if tokens else None,
+        text=Text(**{name: tuple(words) for name, words in text.items()}) if text else None,
+    )
+
+
+def _map(raw: Path, dtype_name: str, shape: list[int]) -> Tensor:
+    """Map a raw file as a tensor; changes of it are this process's own.
+
+    Raises:
+        ValueError: if the file has another size.
+    """
+    flat = torch.empty(0, dtype=getattr(torch, dtype_name))
+    count = torch.Size(shape).numel()
+    if raw.stat().st_size != count * flat.itemsize:
+        raise ValueError(f"mapping {raw}: its size is not that of {dtype_name} {shape}")
+    if count:
+        flat = torch.from_file(str(raw), shared=False, size=count, dtype=flat.dtype)
+    return flat.view(shape)

@@ -1,0 +1,285 @@
+"""What measuring needs of trained models: their rows, data and weights, loaded once, and the way a measurement is stored."""
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.load import load_dataset
+from phasegrid.declare import Metric, import_function
+from phasegrid.errors import DataError, MetricError, StoreError
+from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_seed
+from phasegrid.metrics import METRICS
+from phasegrid.models.build import build_model
+from phasegrid.models.network_state import outputs_of
+from phasegrid.plan.rows import metric_fields
+from phasegrid.run.executors.base import Place
+from phasegrid.run.worker.dataset_cache import shared
+from phasegrid.run.worker.write_checks import (
+    TENSORS,
+    Seal,
+    checksums,
+    hand_out,
+    kept_settings,
+    seal,
+    writes_to,
+)
+from phasegrid.seeding import nothing_drawn, seed_draws
+from phasegrid.store.provenance import provenance
+from phasegrid.store.store import Store
+
+Compute = Callable[["Models", Dataset], object]
+
+
+class Models(Sequence[nn.Module]):
+    """The models of some trials, each read from the store when it is first looked at."""
+
+    def __init__(self, bench: "Bench", keys: Sequence[str]) -> None:
+        self._bench, self._keys = bench, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> nn.Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[nn.Module]: ...
+    def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
+        if isinstance(index, slice):
+            return [self._bench.model(key) for key in self._keys[index]]
+        return self._bench.model(self._keys[index])
+
+
+class Bench:
+    """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is thrown away and loaded again."""
+
+    def __init__(
+        self,
+        store: Store,
+        device: torch.device,
+        trials: Mapping[str, Trial],
+        place: Place,
+    ) -> None:
+        self.store, self.device, self.trials = store, device, trials
+        self.place = place
+        self._models: dict[str, tuple[nn.Module, Seal]] = {}
+        self._data_keys: dict[int, str] = {}  # of the data sets of `trials`, which keep them alive
+        self._looked_at: set[str] = set()
+        self._outcomes: dict[str, str] = {}
+
+    def diverged(self, key: str) -> bool:
+        if key not in self._outcomes:
+            wanted = [name for name in self.trials if name not in self._outcomes]
+            rows = self.store.read_table("trials", ["key", "outcome"], wanted).to_pylist()
+            self._outcomes.update({row["key"]: row["outcome"] for row in rows})
+        if key not in self._outcomes:
+            raise StoreError(f"measuring trial {key}: it is not stored")
+        return self._outcomes[key] == "diverged"
+
+    def data(self, key: str) -> Dataset:
+        return self._loaded_data(key).dataset
+
+    def _loaded_data(self, key: str) -> "_Loaded":
+        part = self.trials[key].dataset
+        if id(part) not in self._data_keys:
+            self._data_keys[id(part)] = _data_key(part)
+        data_key = self._data_keys[id(part)]
+        return _loaded(part, data_key, self.device, self.place.shared_data)
+
+    def model(self, key: str) -> nn.Module:
+        if key not in self._models:
+            self._models[key] = self._load(key)
+        self._looked_at.add(key)
+        return self._models[key][0]
+
+    def _load(self, key: str) -> tuple[nn.Module, Seal]:
+        read = self.store.read_checkpoint(key)
+        weights = {name: value.to(self.device) for name, value in read.items()}
+        module = load_module(self.trials[key], weights, self.data(key), self.device)
+        return module, seal(module, weights)
+
+    def measure(self, metric: Metric, job: MetricJob) -> Outcome:
+        started = time.perf_counter()
+        compute = import_function(metric.compute)
+        rows = self.watched(
+            job,
+            job.trials,
+            lambda models, data: compute(
+                models, data, generator_of(job.key), **arguments_of(job, metric)
+            ),
+        )
+        return self.publish(metric, job, rows, time.perf_counter() - started)
+
+    def watched(self, job: MetricJob, keys: Sequence[str], compute: Compute) -> object:
+        """Run the metric of `job` on the networks of `keys` and their data, and see that it leaves both as they were.
+
+        What it draws without being given a generator comes from the key of `job`; ours draw nothing so.
+
+        Raises:
+            MetricError: if one of other hands than ours has written into them; what it changed has been thrown away. If one of ours
+                meets a network that draws in eval mode.
+        """
+        name = job.metric.name
+        foreign = name not in METRICS
+        loaded = self._loaded_data(keys[0])
+        handed = hand_out(loaded.dataset) if foreign else loaded.dataset
+        if foreign and loaded.sums is None:
+            loaded.sums = checksums(loaded.dataset)
+        self._looked_at.clear()
+        faults: list[str] = []
+        try:
+            seed_draws(stream_seed(job.key, "draws"), self.device)
+            with kept_settings(), nullcontext() if foreign else nothing_drawn(name, self.device):
+                result = compute(Models(self, keys), handed)
+        finally:
+            faults += _restore_data(loaded, getattr(handed, "looked_at", ()))
+            for key in sorted(self._looked_at):
+                faults += self._restore_model(key)
+        if faults and foreign:
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise MetricError(
+                f"metric {name!r} changed {faults[0]}{more}, which other measurements use too; nothing is stored of this "
+                "one. Let it work on copies: copy.deepcopy(model), data.train_inputs.clone()"
+            )
+        return result
+
+    def _restore_model(self, key: str) -> list[str]:
+        """Forget a network that is not as it was loaded; return what of its stored values a metric has changed."""
+        module, was = self._models[key]
+        changed = was.changed(module)
+        if not changed and was.is_whole(module):
+            return []
+        del self._models[key]
+        if changed:
+            alone, was = self._load(key)
+            with torch.no_grad():  # some networks write into themselves whenever they run
+                outputs_of(alone, self.data(key).train_inputs[:2])
+            itself = set(was.changed(alone))
+            changed = [name for name in changed if name not in itself]
+        if not changed:
+            return []
+        return [f"the weights ({', '.join(changed)}) of the network of trial {key}"]
+
+    def publish(self, metric: Metric, job: MetricJob, rows: object, seconds: float) -> Outcome:
+        several = rows if isinstance(rows, list) else [rows]
+        self._put(metric, job, "done", None, seconds, several)
+        return Outcome(job.key, "done", seconds)
+
+    def publish_void(self, metric: Metric, job: MetricJob, why: str) -> Outcome:
+        self._put(metric, job, "not_applicable", why, 0.0, [{}])
+        return Outcome(job.key, "not_applicable")
+
+    def _put(
+        self,
+        metric: Metric,
+        job: MetricJob,
+        outcome: str,
+        reason: str | None,
+        seconds: float,
+        rows: list[Any],
+    ) -> None:
+        common = {
+            **metric_fields(job, metric, {key: self.trials[key].seed for key in job.trials}),
+            "outcome": outcome,
+            "reason": reason,
+            "code_digest": self.place.code.get(("metric", job.metric.name)),
+            **provenance(self.device.type, self.place.user),
+            "reproducible": self.place.reproducible,
+            "created_at": datetime.now(UTC),
+            "seconds": seconds,
+        }
+        self.store.put_metric(job.metric.name, metric.columns, common, rows)
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A data set of this process: how often it was written into when it was loaded, and its checksums once they are wanted."""
+
+    name: tuple[str, str]
+    dataset: Dataset
+    writes: tuple[tuple[int, int], ...]
+    sums: dict[str, int] | None = None
+
+
+_DATASETS: dict[tuple[str, str], _Loaded] = {}
+_SPOILED: dict[tuple[str, str], dict[str, int]] = {}
+_MAX_DATASETS = 4
+
+
+def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
+    """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are kept on the device."""
+    return _loaded(part, _data_key(part), device, shared_data).dataset
+
+
+def _data_key(part: Part) -> str:
+    return content_key("dataset", 1, [part.spec(), part.locators])
+
+
+def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None) -> _Loaded:
+    name = key, str(device)
+    if name not in _DATASETS:
+        while len(_DATASETS) >= _MAX_DATASETS:
+            del _DATASETS[next(iter(_DATASETS))]
+        dataset = _load(part, name[0], shared_data).to(device)
+        if name in _SPOILED and checksums(dataset) != _SPOILED[name]:
+            raise DataError(
+                f"loading data set {part.name} again: it is not what it was when it was first loaded. A metric has changed it, and "
+                "its load function returns the same arrays each time, or draws new ones: let it return copies"
+            )
+        _DATASETS[name] = _Loaded(name, dataset, writes_to(dataset))
+    return _DATASETS[name]
+
+
+def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
+    """Forget a data set that is not as it was loaded, by torch's counters and the checksums of the tensors that were `looked_at`.
+
+    Return what has changed.
+    """
+    now = writes_to(loaded.dataset)
+    changed = [
+        tensor
+        for tensor, was, count in zip(TENSORS, loaded.writes, now, strict=True)
+        if was != count
+    ]
+    if not changed and looked_at and loaded.sums is not None:
+        found = checksums(loaded.dataset, looked_at)
+        changed = [tensor for tensor in sorted(found) if found[tensor] != loaded.sums[tensor]]
+    if not changed:
+        return []
+    if loaded.sums is not None:
+        _SPOILED[loaded.name] = loaded.sums
+    _DATASETS.pop(loaded.name, None)
+    return [f"{tensor} of data set {loaded.dataset.name}" for tensor in changed]
+
+
+def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
+    if shared_data is None:
+        return load_dataset(part)
+    return shared(shared_data, key, lambda: load_dataset(part))
+
+
+def load_module(
+    trial: Trial, weights: Mapping[str, torch.Tensor], data: Dataset, device: torch.device
+) -> nn.Module:
+    model = build_model(trial.model, data.input_shape, data.num_classes, seed=0, tokens=data.tokens)
+    model.load_state_dict(dict(weights))
+    return model.to(device).eval()
+
+
+def generator_of(key: str) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(key, "metric"))
+
+
+def arguments_of(job: MetricJob, metric: Metric) -> dict[str, Any]:
+    """Return the arguments of a metric as its dataclass types them (JSON lists become tuples)."""
+    defaults = metric.args()
+    args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
+    return copy.deepcopy({**args, **given})

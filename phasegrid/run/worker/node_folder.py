@@ -1,0 +1,151 @@
+"""A folder of a node that the processes of one run share, without torch: who made it, who is in it, when it may go.
+
+The folder is a run's own, so that what it holds cannot be of other files than the run's. It belongs to this user alone (mode 0700,
+checked) and lies in the system's temporary folder (``TMPDIR``). The process that drives a run deletes its folder; what other
+nodes are left with is deleted by the next run there, once no process has it locked. A driver that was killed leaves a file whose lock
+nobody holds: the next run there ends what that one had started, and deletes its folder. Where any of this cannot be
+had (Windows, a folder that is somebody else's) there is none.
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from phasegrid.run import leftovers
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_TRIES = 3
+_DRIVER = "driver"
+_held: dict[str, int] = {}
+"""Runs whose folder this process is in, with the descriptor that locks it."""
+_driven: dict[str, int] = {}
+"""Runs that this process drives, with the descriptor that says so."""
+
+
+def enter(run: str) -> Path | None:
+    """Make the folder of a run if need be, and lock it for as long as this process lives; None if it is not to be trusted."""
+    if fcntl is None:
+        return None
+    folder = folder_of(run)
+    if run not in _held or not folder.is_dir():
+        descriptor = _hold(folder)
+        if descriptor is None:
+            return None
+        _held[run] = descriptor
+        _sweep(folder)
+    return folder
+
+
+def drive(run: str) -> None:
+    """Enter the folder of a run as its driver: whoever finds it later can tell whether this process still lives."""
+    folder = enter(run)
+    if folder is None or run in _driven:
+        return
+    new = folder / f"{_DRIVER}.new"
+    try:
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.replace(new, folder / _DRIVER)  # it appears locked
+    except OSError:
+        return
+    _driven[run] = descriptor
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only process to hold a lock; it ends with its process, however that ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def forget(run: str) -> None:
+    """Delete the folder of a run on this node; processes that mapped its files keep what they have."""
+    if fcntl is None:
+        return
+    for descriptors in (_held, _driven):
+        held = descriptors.pop(run, None)
+        if held is not None:
+            os.close(held)
+    shutil.rmtree(folder_of(run), ignore_errors=True)
+
+
+def folder_of(run: str) -> Path:
+    """Return where the folder of a run is on this node, or would be."""
+    return Path(tempfile.gettempdir()) / f"{_prefix()}{run}"
+
+
+def _prefix() -> str:
+    return f"phasegrid-{os.getuid()}-"
+
+
+def _hold(folder: Path) -> int | None:
+    """Make a folder and return the descriptor that locks it; None if that cannot be done, or it is not ours alone."""
+    try:
+        for _ in range(_TRIES):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            strange = not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()
+            if strange or found.st_mode & 0o077:
+                return None
+            descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+            os.close(descriptor)  # swept away between making and locking it
+    except OSError:
+        pass  # no such place, no right to it, a file system without locks: there is no folder
+    return None
+
+
+def _sweep(mine: Path) -> None:
+    """Delete the folders of runs that no process of this node is busy with any more, and end what dead drivers have started."""
+    for other in mine.parent.glob(f"{_prefix()}*"):
+        if other == mine or not _is_mine(other):
+            continue
+        if (other / _DRIVER).exists():
+            with _if_free(other / _DRIVER) as died:
+                if died:
+                    leftovers.end(other.name.removeprefix(_prefix()))
+                    shutil.rmtree(other, ignore_errors=True)
+            continue
+        with _if_free(other) as left:
+            if left:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_mine(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
+@contextmanager
+def _if_free(path: Path) -> Iterator[bool]:
+    """Lock a file or folder for a moment; say False where that cannot be had, as while a process has it locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Copy the many small files of each table into one, so that reading is fast. Nothing is deleted.
+
+A copy holds the rows of the copy before it and of the files that were not in that one; deleting ``tables/`` and compacting
+again makes it anew, unless the files were deleted since (`collecting`). Plans are few and change, so they are not copied.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import pyarrow as pa
+
+from phasegrid.store import row_files
+from phasegrid.store import tables as shards
+from phasegrid.store.files.errors import reported
+from phasegrid.store.files.local import Files
+from phasegrid.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of one table: files newly copied, rows of the copy, and how long it took."""
+
+    table: str
+    num_new_files: int
+    num_rows: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        if not self.num_new_files:
+            return f"{self.table}: {self.num_rows} rows, nothing new"
+        rate = self.num_new_files / max(self.seconds, 1e-9)
+        return (
+            f"{self.table}: {self.num_new_files} files copied, {self.num_rows} rows, "
+            f"{self.seconds:.1f} s ({rate:.0f} files/s)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What `compact` did, table by table."""
+
+    tables: tuple[Compacted, ...]
+
+    def lines(self) -> list[str]:
+        """Return one line a table, for people."""
+        return [str(table) for table in self.tables] or ["nothing to compact"]
+
+
+def compact(store: Store) -> Compaction:
+    """Write ``tables/<table>.parquet`` for every table that has files its copy does not hold.
+
+    May run beside writers: a file that appears meanwhile is read as a file until the next time.
+
+    Raises:
+        StoreError: naming the file, if one is damaged; the copy before stays.
+    """
+    tables = ["trials", "histories", "failures", *(f"metrics/{name}" for name in store.metrics())]
+    done = []
+    for table in tables:
+        with reported(f"compacting table {table} of {store.url}"):
+            result = _compact_table(store.files, table)
+        if result is not None:
+            done.append(result)
+    return Compaction(tuple(done))
+
+
+def _compact_table(files: Files, table: str) -> Compacted | None:
+    started = time.perf_counter()
+    column = shards.naming_column(table)
+    old = shards.read_shard(files, table, shards.compacted_name(table), [column])
+    held = set() if old is None else set(old[column].to_pylist())
+    new = [name for key, name in sorted(shards.listed(files, table).items()) if key not in held]
+    if not new:
+        return None if old is None else Compacted(table, 0, len(old), 0.0)
+    num_rows = _write_copy(files, table, new)
+    return Compacted(table, len(new), num_rows, time.perf_counter() - started)
+
+
+def _write_copy(files: Files, table: str, new: list[str]) -> int:
+    """Write the copy; the whole of a metric's table at once, whose columns may differ between versions."""
+    num_rows = 0
+    # Read before, for a try that lost only its answer has put the new copy in its place.
+    old = shards.read_shard(files, table, shards.compacted_name(table))
+    parts = chain([] if old is None else [old], shards.read_shards(files, table, new))
+    if table.startswith("metrics/"):
+        parts = chain([shards.join(list(parts), table)])
+
+    def counted() -> Iterator[pa.Table]:
+        nonlocal num_rows
+        for part in parts:
+            num_rows += len(part)
+            yield part
+
+    data = row_files.encode_parts(counted())
+    files.replace(shards.compacted_name(table), lambda file: file.write(data))
+    return num_rows

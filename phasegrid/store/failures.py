@@ -1,0 +1,52 @@
+"""The row that a failed attempt leaves in the table of failures, and what has become of its job since."""
+
+import uuid
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from phasegrid.jobs import Pack
+from phasegrid.store.provenance import provenance
+from phasegrid.store.store import Store
+from phasegrid.store.tables import PassOver
+
+LATER_DONE = "later_done"
+
+
+def failure_of_pack(
+    pack: Pack, kind: str, exception: str, traceback: str | None, attempt: int
+) -> dict[str, object]:
+    """Return the record of an attempt at a pack that ended as a whole.
+
+    It names the job only where the pack has no other: which of several is to blame is not known.
+    """
+    keys = pack.job_keys()
+    others = "" if len(keys) == 1 else f" (one of the {len(keys)} jobs of its pack, or none)"
+    return {
+        "id": uuid.uuid4().hex,
+        "key": keys[0] if len(keys) == 1 else None,
+        "pack": pack.key,
+        "kind": kind,
+        "exception": exception + others,
+        "traceback": traceback,
+        "attempt": attempt,
+        "host": provenance("cpu")["host"],
+        "created_at": datetime.now(UTC),
+    }
+
+
+def read_failures(store: Store, pass_over: PassOver | None = None) -> pa.Table:
+    """Read the table of failures with a column `LATER_DONE`: whether the job has a result by now.
+
+    It is worked out when it is read, since rows never change; null where a row names no job, as of a pack that was lost as a whole.
+    Damaged files are left out if `pass_over` is given, which is told of each.
+    """
+    table = store.read_table("failures", pass_over=pass_over)
+    keys = table["key"].to_pylist()
+    stored: set[str] = set()
+    if any(keys):
+        stored = store.stored("trials").union(
+            *(store.stored(f"metrics/{m}") for m in store.metrics())
+        )
+    done = [None if key is None else key in stored for key in keys]
+    return table.append_column(LATER_DONE, pa.array(done, pa.bool_()))

@@ -1,0 +1,215 @@
+"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences,
+measured timings, the layouts of packs. JSON text.
+
+meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those that the ones before it have not; never changed
+meta/figures/<sweep>.json         replaced when the sweep's figures change
+meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
+meta/collected.json               the tables whose compacted copy is the only copy of some rows
+meta/deleted.json                 the sweeps that were deleted: results of theirs that no other sweep plans are unwanted
+"""
+
+import json
+from collections.abc import Collection, Sequence
+
+from phasegrid.declare import FigureRequest
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Json, Part, content_key
+from phasegrid.store.files.local import Files
+from phasegrid.store.tables import checked_key
+
+_COLLECTED = "meta/collected.json"
+_DELETED = "meta/deleted.json"
+
+
+def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
+    """Write the figures that a sweep asks for; say whether that changed anything."""
+    name, data = figures_name(sweep), figures_text(figures).encode()
+    before = _read_if_any(files, name)
+    if before == data or (before is None and not figures):
+        return False
+    files.replace(name, lambda file: file.write(data))
+    return True
+
+
+def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
+    """Return the figures that a sweep asks for; none where none were written.
+
+    Raises:
+        StoreError: naming the file, if it is damaged.
+    """
+    name = figures_name(sweep)
+    data = _read_if_any(files, name)
+    try:
+        return [] if data is None else parse_figures(data)
+    except ValueError as error:
+        raise StoreError(
+            f"reading the figures of {sweep}: {files.path(name)} is damaged, or of a newer phasegrid "
+            f"({error}); `phasegrid run` writes it anew"
+        ) from error
+
+
+def figures_text(requests: Sequence[FigureRequest]) -> str:
+    """Write figures as a JSON list of ``{"kind": ..., "args": {...}}``."""
+    plain = [{"kind": request.kind, "args": dict(request.args)} for request in requests]
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_figures(data: str | bytes) -> list[FigureRequest]:
+    """Read what `figures_text` wrote; `phasegrid.config.figures.with_defaults` checks what the figures say.
+
+    Raises:
+        ValueError: if it is no such list; the message says what.
+    """
+    listed = json.loads(data)
+    if not isinstance(listed, list):
+        raise ValueError("it is not a list of figures")
+    for index, found in enumerate(listed):
+        if not isinstance(found, dict) or set(found) != {"kind", "args"}:
+            raise ValueError(f"item {index} is not a kind with its args")
+        if not isinstance(found["args"], dict) or "name" not in found["args"]:
+            raise ValueError(f"item {index}: its args are no mapping with a name")
+    return [FigureRequest(str(found["kind"]), found["args"]) for found in listed]
+
+
+def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:
+    """Write how words became numbers in a version of a data set, unless it is there."""
+    name = _vocabulary_name(dataset)
+    if not files.exists(name):
+        files.create(name, json.dumps(record, ensure_ascii=False).encode())
+
+
+def read_vocabulary(files: Files, dataset: Part) -> Json:
+    """Return what `put_vocabulary` wrote.
+
+    Raises:
+        StoreError: naming the file, if there is none or it is damaged.
+    """
+    name = _vocabulary_name(dataset)
+    data = _read_if_any(files, name)
+    if data is None:
+        raise StoreError(
+            f"reading the vocabulary of {dataset.name}: {files.path(name)} does not exist; it is "
+            "stored with the first trial on a data set of sentences"
+        )
+    try:
+        record: Json = json.loads(data)
+    except ValueError as error:
+        raise StoreError(
+            f"reading the vocabulary of {dataset.name}: {files.path(name)} is damaged ({error})"
+        ) from error
+    return record
+
+
+def put_timing(files: Files, key: str, record: Json) -> None:
+    """Write a measurement, unless one is there."""
+    files.create(_timing_name(key), json.dumps(record).encode())
+
+
+def read_timing(files: Files, key: str) -> Json:
+    """Return a measurement; None where there is none that can be read: it will be taken again."""
+    data = _read_if_any(files, _timing_name(key))
+    try:
+        record: Json = None if data is None else json.loads(data)
+    except ValueError:
+        return None
+    return record
+
+
+def put_layout(files: Files, sweep: str, part: int, record: Json) -> bool:
+    """Write a part of a sweep's layout of packs, unless it is there; say whether it was not."""
+    return files.create(_layout_name(sweep, part), json.dumps(record).encode())
+
+
+def read_layout(files: Files, sweep: str) -> list[Json]:
+    """Return the parts of a sweep's layout of packs, in order.
+
+    Raises:
+        StoreError: naming the file, if one is damaged.
+    """
+    parts: list[Json] = []
+    while (data := _read_if_any(files, _layout_name(sweep, len(parts)))) is not None:
+        try:
+            parts.append(json.loads(data))
+        except ValueError as error:
+            raise StoreError(
+                f"reading how the jobs of {sweep} were laid out: {files.path(_layout_name(sweep, len(parts)))} is damaged "
+                f"({error}); delete it, and what is missing is laid out anew: it may round otherwise"
+            ) from error
+    return parts
+
+
+def layout_names(files: Files, sweep: str) -> list[str]:
+    """Return the files that hold a sweep's layout of packs, in order; one that is damaged too."""
+    names: list[str] = []
+    while files.exists(name := _layout_name(sweep, len(names))):
+        names.append(name)
+    return names
+
+
+def rename_layout(files: Files, old: str, new: str) -> None:
+    """Copy a sweep's layout of packs to another name, byte for byte, in place of one that a deleted sweep has left."""
+    for name in layout_names(files, new):
+        files.delete(name)
+    for part, name in enumerate(layout_names(files, old)):
+        files.create(_layout_name(new, part), files.read(name))
+
+
+def put_collected(files: Files, tables: Collection[str]) -> None:
+    """Write which tables have rows that only their compacted copy holds."""
+    data = json.dumps(sorted(tables)).encode()
+    files.replace(_COLLECTED, lambda file: file.write(data))
+
+
+def read_collected(files: Files) -> set[str]:
+    """Return the tables that have rows that only their compacted copy holds.
+
+    Raises:
+        StoreError: naming the file, if it is damaged.
+    """
+    data = _read_if_any(files, _COLLECTED)
+    try:
+        return set() if data is None else {str(table) for table in json.loads(data)}
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"reading which tables were collected: {files.path(_COLLECTED)} is damaged ({error}); write a JSON list of the "
+            'tables whose files were deleted after compaction, as ["trials"], in its place'
+        ) from error
+
+
+def _read_if_any(files: Files, name: str) -> bytes | None:
+    try:
+        return files.read(name)
+    except FileNotFoundError:
+        return None
+
+
+def put_deleted(files: Files, sweeps: Collection[str]) -> None:
+    """Write which sweeps were deleted."""
+    data = json.dumps(sorted(sweeps)).encode()
+    files.replace(_DELETED, lambda file: file.write(data))
+
+
+def read_deleted(files: Files) -> set[str]:
+    """Return the sweeps that were deleted; none where that cannot be read: then nothing is known to be unwanted."""
+    data = _read_if_any(files, _DELETED)
+    try:
+        return set() if data is None else {str(sweep) for sweep in json.loads(data)}
+    except (ValueError, TypeError):
+        return set()
+
+
+def figures_name(sweep: str) -> str:
+    """Return the file that holds the figures of a sweep."""
+    return f"meta/figures/{sweep}.json"
+
+
+def _vocabulary_name(dataset: Part) -> str:
+    return f"meta/vocabularies/{content_key('dataset', dataset.version, dataset.spec())}.json"
+
+
+def _layout_name(sweep: str, part: int) -> str:
+    return f"meta/layouts/{sweep}/{part}.json"
+
+
+def _timing_name(key: str) -> str:
+    return f"meta/timings/{checked_key(key)}.json"

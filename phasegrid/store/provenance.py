@@ -1,0 +1,116 @@
+"""What produced a row: host, device, versions, the commits of phasegrid and of its user. No user names, paths or environment."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from phasegrid.user_code import USER_COMMIT_FILE
+from phasegrid.version import __version__
+
+OWN_CHECKOUT = Path(__file__).resolve().parent.parent
+COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere without its .git
+
+
+def provenance(
+    device: str, user: tuple[str | None, bool | None] = (None, None)
+) -> dict[str, str | bool | None]:
+    """Return the columns that every row of a result carries, for work done on `device` in this process; `user` is what
+    `user_commit` said where the run began.
+
+    `git_commit` and `git_dirty` (tracked files changed) are those of phasegrid's own checkout, or of the one whose files were
+    sent here (`commit_record`), None where it is installed without one. They are looked up once per process: an edit after that
+    is not seen, nor imported.
+    """
+    commit, dirty = _checkout(OWN_CHECKOUT)
+    return {
+        "device": device,
+        "host": platform.node() or None,
+        "phasegrid_version": __version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "torch_version": _torch_version(),
+        "user_git_commit": user[0],
+        "user_git_dirty": user[1],
+    }
+
+
+def commit_record(checkout: Path) -> bytes:
+    """Return what goes along, as `COMMIT_FILE`, with the tracked files of a checkout."""
+    return _record(*_checkout(checkout))
+
+
+def user_commit(files: Sequence[Path]) -> tuple[str | None, bool | None]:
+    """Return the commit of the repository that the first of a user's files is in, and whether a tracked file of it, or one of
+    `files`, is not as committed; None of each where there is no repository, or no git."""
+    if not files:
+        return None, None
+    for folder in files[0].absolute().parents:
+        if (folder / USER_COMMIT_FILE).is_file():
+            return _sent(folder / USER_COMMIT_FILE)
+        if (folder / ".git").exists():
+            commit, dirty = _state(folder)
+            inside = [str(file.absolute()) for file in files if folder in file.absolute().parents]
+            listed = _git(folder, "ls-files", "--error-unmatch", "--", *inside)
+            return commit, None if dirty is None else dirty or listed is None
+    return None, None
+
+
+def user_commit_record(files: Sequence[Path]) -> bytes:
+    """Return what goes along, as `USER_COMMIT_FILE`, with the files of a sweep."""
+    return _record(*user_commit(files))
+
+
+@cache
+def _torch_version() -> str | None:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _checkout(folder: Path) -> tuple[str | None, bool | None]:
+    """Return commit and dirtiness of the checkout whose root is `folder`; never those of one further up."""
+    if not (folder / ".git").exists():
+        return _sent(folder / COMMIT_FILE)
+    return _state(folder)
+
+
+def _state(folder: Path) -> tuple[str | None, bool | None]:
+    commit = _git(folder, "rev-parse", "HEAD")
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or status is None:
+        return None, None
+    return commit, status != ""
+
+
+def _record(commit: str | None, dirty: bool | None) -> bytes:
+    return json.dumps({"git_commit": commit, "git_dirty": dirty}).encode()
+
+
+def _sent(record: Path) -> tuple[str | None, bool | None]:
+    """Return what a record of a commit says, None of each where there is none that can be read."""
+    try:
+        known = json.loads(record.read_bytes())
+        return known["git_commit"], known["git_dirty"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            # A repository's own settings could name a program to run.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

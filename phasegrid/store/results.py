@@ -1,0 +1,260 @@
+"""What a store holds, as tidy pandas DataFrames. Needs neither torch nor Ray (torch only for `Results.weights`).
+
+Arguments, which the store keeps as JSON text, are spread into columns beside the text: ``dataset.label_noise``, ``model.width``,
+``arg.examples`` (of a metric), ``facet.<path>``. A missing value is what pandas makes of null: NaN in numbers (whole numbers
+become floats where one is missing), None elsewhere.
+"""
+
+import html
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from phasegrid.declare import FigureRequest
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Json, Part
+from phasegrid.store.failures import read_failures
+from phasegrid.store.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PLACE = (
+    "cell", "facet", "load_path", "load", "load_label",
+    "temperature_path", "temperature", "temperature_label",
+)  # fmt: skip
+
+
+def open_results(path: str) -> "Results":
+    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading.
+
+    Raises:
+        StoreError: if there is no store at `path`.
+    """
+    return Results(Store.open(str(path)))
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The tables of one store; every call reads what is there now, also while a sweep runs."""
+
+    store: Store
+
+    def sweeps(self) -> list[str]:
+        """List the sweeps whose plan is stored."""
+        return self.store.sweeps()
+
+    def metrics(self) -> list[str]:
+        """List the metrics that were measured."""
+        return self.store.metrics()
+
+    def trials(self) -> pd.DataFrame:
+        """Return one row a trial: what was trained and how, outcome, final numbers, provenance."""
+        return self._trials(None)
+
+    def _trials(self, keys: Collection[str] | None) -> pd.DataFrame:
+        frame = _frame(self.store.read_table("trials", keys=keys))
+        return _spread(_spread(frame, "dataset_args", "dataset."), "model_args", "model.")
+
+    def histories(self, sweep: str | None = None) -> pd.DataFrame:
+        """Return one row a trial and epoch; of one sweep's trials, or of all."""
+        keys = None if sweep is None else set(self.plan(sweep)["key"])
+        frame = _frame(self.store.read_table("histories", keys=keys))
+        return frame.sort_values(["key", "epoch"], ignore_index=True)
+
+    def plan(self, sweep: str) -> pd.DataFrame:
+        """Return the grid of a sweep: one row a planned trial, with load, temperature, facet and seed.
+
+        Raises:
+            StoreError: if there is no such sweep.
+        """
+        if sweep not in self.sweeps():
+            known = ", ".join(self.sweeps()) or "none"
+            raise StoreError(
+                f"reading {self.store.url}: there is no sweep {sweep!r}; sweeps: {known}"
+            )
+        frame = _frame(self.store.read_plan(sweep))
+        texts = frame["facet"].unique()
+        facets = {text: dict(json.loads(text)) if text else {} for text in texts}
+        return _with_columns(frame, frame["facet"].map(lambda text: facets[text]), "facet.")
+
+    def cells(self, sweep: str) -> pd.DataFrame:
+        """Return the grid of a sweep with what is stored of each trial; `stored` is False where there is nothing yet."""
+        plan = self.plan(sweep)
+        trials = self._trials(set(plan["key"])).drop(columns=["schema_version", "seed"])
+        joined = plan.merge(trials, on="key", how="left", validate="many_to_one")
+        return joined.assign(stored=joined["outcome"].notna())
+
+    def metric(self, name: str, sweep: str | None = None) -> pd.DataFrame:
+        """Return the rows of a metric; with `sweep`, those of its planned measurements, each with cell, load, temperature, facet.
+
+        What a sweep plans is what its file asked for when it last ran: measurements with other arguments, of another version
+        of the metric or of other trials are not among it, though they be of the same cells. A measurement that two cells plan
+        has its rows in both. Where the store does not tell (published results, stores of earlier releases), it is every row
+        whose trials are all in a cell, of the highest version of the metric there. `num_trials` counts the trials a row is
+        about.
+
+        Raises:
+            StoreError: if there is no such metric or sweep.
+        """
+        if name not in self.metrics():
+            known = ", ".join(self.metrics()) or "none"
+            raise StoreError(
+                f"reading {self.store.url}: there is no metric {name!r}; metrics: {known}"
+            )
+        if sweep is None:
+            return self._rows(name, None)
+        plan = self.plan(sweep)
+        jobs = _frame(self.store.read_table("plan_jobs", ["cell", "metric", "key"], [sweep]))
+        if jobs.empty:
+            return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
+        wanted = jobs.loc[jobs["metric"] == name, ["cell", "key"]].drop_duplicates()
+        rows = self._rows(name, wanted["key"].tolist())
+        if rows.empty:  # of the columns that the metric has, which are in its files
+            rows = self._rows(name, None).iloc[:0]
+        return _placed(rows.merge(wanted, on="key"), plan)
+
+    def _rows(self, metric: str, keys: list[str] | None) -> pd.DataFrame:
+        frame = _frame(self.store.read_table(f"metrics/{metric}", keys=keys))
+        return _spread(frame, "args", "arg.").assign(num_trials=frame["trials"].map(len))
+
+    def figures(self, sweep: str) -> list[FigureRequest]:
+        """Return the figures that a sweep asks for beside those that every sweep gets; none where it asks for none.
+
+        Raises:
+            StoreError: if what is stored of them is damaged.
+        """
+        return self.store.read_figures(sweep)
+
+    def vocabulary(self, trial: str) -> Json:
+        """Return how words became numbers in the data set of a trial: tokeniser and both vocabularies, in id order.
+
+        Raises:
+            StoreError: if the trial is not stored, or its data set has no words.
+        """
+        columns = ["key", "dataset", "dataset_version", "dataset_args"]
+        rows = self.store.read_table("trials", columns, [trial]).to_pylist()
+        if not rows:
+            raise StoreError(f"reading {self.store.url}: there is no trial {trial!r}")
+        row = rows[0]
+        args = json.loads(row["dataset_args"])
+        return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
+
+    def failures(self) -> pd.DataFrame:
+        """Return one row a failed attempt, oldest first; `later_done` says whether its job has a result by now (None: it names
+        no job)."""
+        frame = _frame(read_failures(self.store))
+        return frame.sort_values("created_at", ignore_index=True)
+
+    def weights(self, key: str, epoch: int | None = None) -> "dict[str, Tensor]":
+        """Return the weights that a trial is known by, or those after `epoch` where the recipe kept them.
+
+        Raises:
+            StoreError: if they are not stored.
+        """
+        return self.store.read_checkpoint(key, epoch)
+
+    def counts(self) -> pd.DataFrame:
+        """Return for each sweep how many cells and trials it plans, and how many are stored, done and diverged."""
+        plans = self.store.read_table("plans", columns=["sweep", "cell", "key"]).to_pandas()
+        trials = self.store.read_table("trials", columns=["key", "outcome"]).to_pandas()
+        joined = plans.merge(trials, on="key", how="left")
+        rows = joined.assign(
+            stored=joined["outcome"].notna(),
+            done=joined["outcome"] == "done",
+            diverged=joined["outcome"] == "diverged",
+        ).groupby("sweep", as_index=False)
+        counts: pd.DataFrame = rows.agg(
+            cells=("cell", "nunique"),
+            planned=("key", "size"),
+            stored=("stored", "sum"),
+            done=("done", "sum"),
+            diverged=("diverged", "sum"),
+        )
+        return counts
+
+    def __repr__(self) -> str:
+        """Return the counts of every sweep and the metrics, as text."""
+        counts = self.counts()
+        lines = [f"phasegrid results at {self.store.url}"]
+        lines += [
+            f"  {row['sweep']}: {row['stored']} of {row['planned']} trials in {row['cells']} cells"
+            + (f", {row['diverged']} diverged" if row["diverged"] else "")
+            for row in counts.to_dict("records")
+        ]
+        lines += [] if len(counts) else ["  no sweeps"]
+        return "\n".join([*lines, f"  metrics: {', '.join(self.metrics()) or 'none'}"])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        url, metrics = html.escape(self.store.url), html.escape(", ".join(self.metrics()) or "none")
+        table: str = self.counts().to_html(index=False)
+        return (
+            f"<p><b>phasegrid results</b> at <code>{url}</code></p>{table}<p>metrics: {metrics}</p>"
+        )
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _spread(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:
+    """Spread a column of JSON objects into columns; a nested object into dotted ones, a list into a tuple."""
+    texts = [text for text in frame[column].unique() if isinstance(text, str)]
+    leaves: dict[str, dict[str, Any]] = {text: _leaves(json.loads(text)) for text in texts}
+    return _with_columns(
+        frame,
+        frame[column].map(lambda text: leaves[text] if isinstance(text, str) else {}),
+        prefix,
+    )
+
+
+def _with_columns(frame: pd.DataFrame, spread: "pd.Series[Any]", prefix: str) -> pd.DataFrame:
+    names = list(dict.fromkeys(name for leaves in spread for name in leaves))
+    new = {
+        prefix + name: pd.Series(
+            [leaves.get(name) for leaves in spread], index=frame.index
+        ).infer_objects()
+        for name in names
+    }
+    return pd.concat([frame, pd.DataFrame(new, index=frame.index)], axis=1)
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            leaves |= _leaves(inner, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = tuple(inner) if isinstance(inner, list) else inner
+    return leaves
+
+
+def _placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Give every row the place of its cell."""
+    facets = [name for name in plan.columns if str(name).startswith("facet.")]
+    places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
+    return frame.merge(places, on="cell", validate="many_to_one")
+
+
+def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Give every row the cells that hold all its trials; drop those that no cell holds."""
+    cells = plan[["key", "cell"]].rename(columns={"key": "trial_a"})
+    joined = frame.merge(cells, on="trial_a", how="inner")
+    held = {cell: set(keys) for cell, keys in plan.groupby("cell")["key"]}
+    inside = [
+        held[cell].issuperset(trials)
+        for cell, trials in zip(joined["cell"], joined["trials"], strict=True)
+    ]
+    return joined[pd.Series(inside, index=joined.index, dtype=bool)]
+
+
+def _newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep one version of a metric, for numbers of two are no numbers of one thing."""
+    newest: pd.DataFrame = frame[frame["version"] == frame["version"].max()]
+    return newest

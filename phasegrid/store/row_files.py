@@ -1,0 +1,118 @@
+"""The bytes of one file of rows: Parquet with a checksum over all of it. The one place where Parquet of a store is parsed.
+
+The checksum is looked at before pyarrow sees a byte, so damage is found wherever it is, and no damaged file is parsed. A file of an
+earlier release has none: its texts, times and columns are looked at instead, and what pyarrow raises is taken for damage.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from phasegrid.errors import StoreError
+from phasegrid.store import sealing
+from phasegrid.store.schemas import SCHEMA_VERSION
+
+REPAIR = "`phasegrid gc --damaged` lists all such files, with --delete their jobs are done again by the next run"
+_WORTH_COMPRESSING = (
+    1 << 14
+)  # bytes; below that zstd doubles the time to write and to read, and saves nothing
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def encode(table: pa.Table) -> bytes:
+    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and fast uncompressed."""
+    compression = "zstd" if table.nbytes > _WORTH_COMPRESSING else "none"
+    return _write(table.schema, [table], compression, is_copy=False)
+
+
+def encode_parts(parts: Iterable[pa.Table]) -> bytes:
+    """Write one or more tables of one schema, one after another, as compressed Parquet bytes."""
+    rest = iter(parts)
+    first = next(rest)
+    return _write(first.schema, chain([first], rest), "zstd", is_copy=True)
+
+
+def decode(
+    data: bytes,
+    where: str,
+    columns: Sequence[str] | None = None,
+    known: Collection[str] | None = None,
+) -> pa.Table:
+    """Read Parquet bytes, or those of `columns` that are there; `where` names them in messages.
+
+    Where all columns that there can be are `known`, a file without a checksum has no others: a name was changed.
+
+    Raises:
+        StoreError: `damaged` where they are not what was written.
+    """
+    sealed = sealing.is_sealed(data)
+    if sealed and not sealing.is_intact(data):
+        raise StoreError(
+            f"reading {where}: not a whole Parquet file, or changed since (its checksum does not fit); {REPAIR}",
+            damaged=True,
+        )
+    try:
+        rows = _parse(data, columns, None if sealed else known)
+        if not sealed:
+            rows.validate(full=True)
+            _refuse_impossible_times(rows)
+    except (
+        Exception
+    ) as error:  # pyarrow raises its own, the system's, Python's, those of text and of memory
+        found = f"{type(error).__name__}: {error}"
+        if sealed:
+            raise StoreError(
+                f"reading {where}: it is as it was written, and pyarrow {pa.__version__} does not read it ({found})"
+            ) from error
+        raise StoreError(
+            f"reading {where}: not a whole Parquet file ({found}); {REPAIR}", damaged=True
+        ) from error
+    return rows
+
+
+def _write(schema: pa.Schema, parts: Iterable[pa.Table], compression: str, is_copy: bool) -> bytes:
+    buffer = BytesIO()
+    with pq.ParquetWriter(
+        buffer,
+        schema,
+        compression=compression,
+        use_dictionary=is_copy,
+        write_statistics=is_copy,
+        store_schema=False,  # the Parquet types say it all, in half the bytes
+    ) as writer:
+        for part in parts:
+            writer.write_table(part)
+        writer.add_key_value_metadata({sealing.KEY: sealing.BLANK})
+    return sealing.seal(buffer.getvalue())
+
+
+def _parse(data: bytes, columns: Sequence[str] | None, known: Collection[str] | None) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        has = file.schema_arrow.names
+        unknown = [] if known is None else [name for name in has if name not in known]
+        if unknown and not _is_newer(file):
+            raise ValueError(f"no column {unknown[0]!r} is known")
+        wanted = None if columns is None else [column for column in columns if column in has]
+        rows = file.read(columns=wanted, use_threads=False)
+    return rows.replace_schema_metadata(None)  # the checksum is the file's, not the rows'
+
+
+def _is_newer(file: pq.ParquetFile) -> bool:
+    """Say whether a file says that it is of a later release, whose columns are its own."""
+    newest = pc.max(file.read(["schema_version"], use_threads=False)["schema_version"]).as_py()
+    return newest is not None and newest > SCHEMA_VERSION
+
+
+def _refuse_impossible_times(rows: pa.Table) -> None:
+    """Refuse times that no calendar of Python's holds: they would be met much later, in other words."""
+    for column in rows.columns:
+        if pa.types.is_timestamp(column.type) and len(column) > column.null_count:
+            first, last = pc.min(column), pc.max(column)
+            bounds = [pa.scalar(bound, column.type) for bound in (_FIRST, _LAST)]
+            if first.value < bounds[0].value or last.value > bounds[1].value:
+                raise ValueError("a time outside the years 1 to 9999")

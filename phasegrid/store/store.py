@@ -1,0 +1,453 @@
+"""The store: everything a sweep leaves behind, in a folder or an object store.
+
+    plans/<sweep>.parquet             the grid (replaced when the sweep changes)
+    plan_jobs/<sweep>.parquet         its measurements: what is planned beside the trials
+    trials/ab/<key>.parquet           one row per finished trial; its presence says that the trial is complete
+    histories/ab/<key>.parquet        one row per epoch
+    metrics/<name>/ab/<key>.parquet   the rows of one measurement
+    failures/<id>.parquet             one row per failed attempt
+    tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
+    checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
+    meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
+    meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
+    meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `layouts`)
+    meta/timings/<key>.json           how trainings of one kind run fastest on a device
+    meta/code/<key>/<digest>.json     the source files of a plug-in (see `code_changes`)
+    meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)
+    snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
+
+One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
+remains to do is derived: planned keys minus `Store.stored`. Every path of the store is made here and in `shards`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from phasegrid.declare import Column, FigureRequest
+from phasegrid.errors import StoreError
+from phasegrid.jobs import Json, Part
+from phasegrid.redaction import clean, refuse_secrets
+from phasegrid.store import checkpoints, row_files, schemas
+from phasegrid.store import meta as notes
+from phasegrid.store import tables as shards
+from phasegrid.store.committing import commit
+from phasegrid.store.files.errors import reported
+from phasegrid.store.files.local import TEMPORARY, Files, open_files
+from phasegrid.store.files.retry import PatientFiles
+from phasegrid.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STORE_FORMAT = 1
+PROBE_BYTES = 2**22  # 4 MiB: smaller rooms hold no run
+_MARKER = "meta/store.json"
+_RAISED = ("exception", "traceback", "reason")  # columns that hold what others wrote
+_FOLDERS = {
+    "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
+    "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store; may be pickled and opened again on another machine that sees the same `url`.
+
+    `id` was drawn when the store was made: two machines that see different ids do not share their storage.
+    """
+
+    url: str
+    files: Files
+    id: str
+
+    @staticmethod
+    def open(url: str, create: bool = False) -> "Store":
+        """Open the store at a folder's path or an fsspec URL; with `create`, make it if need be and check that it can be written.
+
+        Raises:
+            StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
+                meets a folder that holds other things.
+            SweepError: if the URL holds credentials.
+        """
+        refuse_secrets(url, "the storage")
+        files = PatientFiles(open_files(url))
+        with reported(f"opening store {url}"):
+            marker = _read_marker(files, url)
+            if marker is None and not create:
+                raise StoreError(
+                    f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not exist); check "
+                    "the path, or make one with `phasegrid run`",
+                    fault="fails",
+                )
+            if create:
+                marker = _make(files, url) if marker is None else marker
+        store = Store(url, files, str((marker or {}).get("id")))
+        if create:
+            store.probe()
+        return store
+
+    @staticmethod
+    def find(url: str) -> "Store | None":
+        """Open the store at a path or URL; None only where nothing of a store is.
+
+        Raises:
+            StoreError, SweepError: as `open`, and where tables are there, but not what says that they are a store's.
+        """
+        refuse_secrets(url, "the storage")
+        files = PatientFiles(open_files(url))
+        with reported(f"opening store {url}"):
+            if _read_marker(files, url) is not None:
+                return Store.open(url)
+            parts = _FOLDERS.intersection(files.folders("")) - {f"{TEMPORARY}/"}
+        if parts:
+            raise StoreError(
+                f"opening store {url}: {', '.join(sorted(parts))} is there, but {files.path(_MARKER)} is missing: bring "
+                "it back from a backup, or have `phasegrid run` make a new one"
+            )
+        return None
+
+    def probe(self) -> None:
+        """Write a file of a few MiB, as large as small weights, read it back and delete it.
+
+        Raises:
+            StoreError: if any of this fails, as it does where there is no room.
+        """
+        name, data = f"{TEMPORARY}/probe.{uuid.uuid4().hex}", os.urandom(PROBE_BYTES)
+        with reported(f"writing to store {self.url}"):
+            try:
+                self.files.create(name, data)
+                found = self.files.read(name)
+            finally:
+                with suppress(Exception):  # what went wrong before says more
+                    self.files.delete(name)
+        if found != data:
+            raise StoreError(f"writing to store {self.url}: what was written is not what is read")
+
+    def stored(self, table: str) -> set[str]:
+        """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and the compacted copy."""
+        with reported(f"listing table {table} of {self.url}"):
+            keys = set(shards.listed(self.files, table))
+            column = shards.naming_column(table)
+            copy = shards.read_shard(self.files, table, shards.compacted_name(table), [column])
+        return keys if copy is None else keys.union(copy[column].to_pylist())
+
+    def has(self, table: str, key: str) -> bool:
+        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not asked."""
+        with reported(f"looking up {key} in table {table} of {self.url}"):
+            return self.files.exists(shards.shard_name(table, key))
+
+    def put_trial(
+        self,
+        record: Mapping[str, object],
+        history: Sequence[Mapping[str, object]],
+        weights: Mapping[str, "Tensor"],
+        intermediate: "Mapping[int, Mapping[str, Tensor]] | None" = None,
+    ) -> bool:
+        """Store a finished trial: checkpoint, intermediate checkpoints, history, and last the row that makes it visible.
+
+        `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is filled in, so are
+        `created_at` where absent and `checkpoint_sha256`). A diverged trial may have no `weights`. Returns False, with
+        nothing changed, if the trial is stored already. What an attempt that died before the last step has left is replaced, so
+        weights and numbers are of one training.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        key = shards.checked_key(str(record.get("key")))
+        where = f"trial {key}"
+        data = checkpoints.encode(weights) if weights else None
+        digest = None if data is None else hashlib.sha256(data).hexdigest()
+        full = {"created_at": datetime.now(UTC), **record, "checkpoint_sha256": digest}
+        row = schemas.to_table("trials", schemas.TRIALS, [full], where)
+        epochs = [{**epoch, "key": key} for epoch in history]
+        if epochs:
+            table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
+        with reported(f"writing {where} to {self.url}"):
+            parts = {_checkpoint_name(key, None): data} if data is not None else {}
+            for epoch, tensors in (intermediate or {}).items():
+                parts[_checkpoint_name(key, epoch)] = checkpoints.encode(tensors)
+            if epochs:
+                parts[shards.shard_name("histories", key)] = row_files.encode(table)
+            row_name = shards.shard_name("trials", key)
+            return commit(self.files, parts, row_name, row_files.encode(row))
+
+    def put_metric(
+        self,
+        name: str,
+        columns: Sequence[Column],
+        common: Mapping[str, object],
+        rows: Sequence[Mapping[str, object]],
+    ) -> bool:
+        """Store one measurement: every row of `rows` with the columns of `common` (key, trials, outcome, provenance).
+
+        No rows, for a measurement that is not applicable, makes one row whose measured columns are null. Returns False, with
+        nothing changed, if it is stored already.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is done, or when writing fails.
+        """
+        key = shards.checked_key(str(common.get("key")))
+        where = f"metric {name} {key}"
+        if not rows and common.get("outcome") == "done":
+            raise StoreError(f"writing {where}: it is done, but there are no rows")
+        if common.get("metric", name) != name:
+            raise StoreError(f"writing {where}: its record says metric {common['metric']!r}")
+        full = {"created_at": datetime.now(UTC), "metric": name, **_cleaned(common)}
+        table = f"metrics/{name}"
+        typed = schemas.to_table(
+            table,
+            schemas.metric_schema(name, columns),
+            [full | dict(row) for row in rows or ({},)],
+            where,
+        )
+        with reported(f"writing {where} to {self.url}"):
+            return self.files.create(shards.shard_name(table, key), row_files.encode(typed))
+
+    def put_failure(self, record: Mapping[str, object]) -> str:
+        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Secrets are left out.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **_cleaned(record)}
+        table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
+        with reported(f"writing a failure to {self.url}"):
+            self.files.create(
+                shards.shard_name("failures", str(full["id"])), row_files.encode(table)
+            )
+        return str(full["id"])
+
+    def put_plan(
+        self,
+        sweep: str,
+        rows: Sequence[Mapping[str, object]],
+        jobs: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        """Store the grid of a sweep and the measurements that it plans, in place of earlier ones of the same name.
+
+        Raises:
+            StoreError: for an unknown column, a wrong type, or when writing fails.
+        """
+        name = shards.shard_name("plans", sweep)
+        full = [{**row, "sweep": sweep} for row in rows]
+        table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
+        with reported(f"writing the plan of {sweep} to {self.url}"):
+            self._put_jobs(sweep, jobs)
+            self._replace(name, row_files.encode(table))
+
+    def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
+        """Store the figures that a sweep asks for, in place of those of before; say whether that changed anything.
+
+        Raises:
+            StoreError: when reading or writing fails.
+        """
+        with reported(f"writing the figures of {sweep} to {self.url}"):
+            return notes.put_figures(self.files, shards.checked_name(sweep, "sweep"), figures)
+
+    def read_figures(self, sweep: str) -> list[FigureRequest]:
+        """Return the figures that a sweep asks for; none where none were stored.
+
+        Raises:
+            StoreError: naming the file, if it is damaged or cannot be read.
+        """
+        with reported(f"reading the figures of {sweep} of {self.url}"):
+            return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
+
+    def put_vocabulary(self, dataset: Part, record: Json) -> None:
+        """Store how words became numbers in a version of a data set; what is there already is the same and stays.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing the vocabulary of {dataset.name} to {self.url}"):
+            notes.put_vocabulary(self.files, dataset, record)
+
+    def read_vocabulary(self, dataset: Part) -> Json:
+        """Return what `put_vocabulary` stored of a version of a data set.
+
+        Raises:
+            StoreError: if there is none, or it is damaged.
+        """
+        with reported(f"reading the vocabulary of {dataset.name} of {self.url}"):
+            return notes.read_vocabulary(self.files, dataset)
+
+    def put_timing(self, key: str, record: Json) -> None:
+        """Store how trainings of one kind run fastest; what is there stays.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing a timing to {self.url}"):
+            notes.put_timing(self.files, key, record)
+
+    def read_timing(self, key: str) -> Json:
+        """Return what `put_timing` stored; None where there is nothing that can be read.
+
+        Raises:
+            StoreError: when reading fails.
+        """
+        with reported(f"reading a timing of {self.url}"):
+            return notes.read_timing(self.files, key)
+
+    def put_layout(self, sweep: str, part: int, record: Json) -> bool:
+        """Store a part of how the jobs of a sweep are laid out in packs; what is there stays. Say whether nothing was.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        with reported(f"writing the layout of {sweep} to {self.url}"):
+            return notes.put_layout(self.files, shards.checked_name(sweep, "sweep"), part, record)
+
+    def read_layout(self, sweep: str) -> list[Json]:
+        """Return the parts of how the jobs of a sweep are laid out in packs.
+
+        Raises:
+            StoreError: naming the file, if one is damaged, or when reading fails.
+        """
+        with reported(f"reading the layout of {sweep} of {self.url}"):
+            return notes.read_layout(self.files, shards.checked_name(sweep, "sweep"))
+
+    def read_table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        keys: Collection[str] | None = None,
+        pass_over: shards.PassOver | None = None,
+    ) -> pa.Table:
+        """Read a table (``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
+
+        `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
+        The order of the rows of one key is kept, that of the keys is not promised. Files that are damaged are left out if
+        `pass_over` is given, which is told of each.
+
+        Raises:
+            StoreError: naming the file, if one is damaged or has other types than it should.
+        """
+        with reported(f"reading table {name} of {self.url}"):
+            return shards.read(self.files, name, columns, keys, pass_over)
+
+    def sweeps(self) -> list[str]:
+        """List the sweeps that have a plan here."""
+        with reported(f"listing plans of {self.url}"):
+            return sorted(shards.listed(self.files, "plans"))
+
+    def metrics(self) -> list[str]:
+        """List the metrics that were measured here."""
+        with reported(f"listing metrics of {self.url}"):
+            return sorted(shards.metric_names(self.files))
+
+    def read_plan(self, sweep: str) -> pa.Table:
+        """Read the grid of one sweep; empty if there is none of that name."""
+        return self.read_table("plans", keys=[sweep])
+
+    def read_checkpoint(self, key: str, epoch: int | None = None) -> dict[str, "Tensor"]:
+        """Return the weights that a trial is known by, or those after `epoch`, as CPU tensors.
+
+        Raises:
+            StoreError: if they are not stored or damaged.
+        """
+        name = _checkpoint_name(key, epoch)
+        with reported(f"reading checkpoint {key} of {self.url}"):
+            try:
+                data = self.files.read(name)
+            except FileNotFoundError as error:
+                raise StoreError(
+                    f"reading checkpoint {key}: {self.files.path(name)} does not exist; {checkpoints.REPAIR}"
+                ) from error
+        try:
+            return checkpoints.decode(data, self.files.path(name))
+        except StoreError as error:
+            raise StoreError(f"{error}; {checkpoints.DEEP_REPAIR}", damaged=True) from error
+
+    def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
+        """Return where a checkpoint is, or would be."""
+        return self.files.path(_checkpoint_name(key, epoch))
+
+    def snapshots(self) -> checkpoints.StoredSnapshots:
+        """Return the snapshots of trainings in progress, from which they go on after a crash."""
+        return checkpoints.StoredSnapshots(self.files, self._note_damage)
+
+    def log_path(self, name: str) -> str:
+        """Return where log `name` (``name`` or ``folder/name``) is, or would be."""
+        return self.files.path(_log_name(name))
+
+    def write_log(self, name: str, text: str) -> str:
+        """Write a log, in place of an earlier one of that name; return where it is."""
+        with reported(f"writing log {name} to {self.url}"):
+            self._replace(_log_name(name), clean(text).encode())
+        return self.log_path(name)
+
+    def _note_damage(self, key: str, what: str) -> None:
+        """Say that something of a trial was damaged and did no harm: here, and in the table of failures."""
+        logging.getLogger("phasegrid").warning("%s", what)
+        self.put_failure({"key": key, "kind": "infra", "exception": what})
+
+    def _put_jobs(self, sweep: str, jobs: Sequence[Mapping[str, object]]) -> None:
+        name = shards.shard_name("plan_jobs", sweep)
+        if not jobs:
+            self.files.delete(name)
+            return
+        full = [{**row, "sweep": sweep} for row in jobs]
+        where = f"the planned measurements of {sweep}"
+        table = schemas.to_table("plan_jobs", schemas.PLAN_JOBS, full, where)
+        self._replace(name, row_files.encode(table))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        self.files.replace(name, lambda file: file.write(data))
+
+
+def _cleaned(record: Mapping[str, object]) -> dict[str, object]:
+    """Return a record whose texts by others hold no secrets and no control characters."""
+    raised = {name: clean(text) for name in _RAISED if isinstance(text := record.get(name), str)}
+    return {**record, **raised}
+
+
+def _checkpoint_name(key: str, epoch: int | None) -> str:
+    suffix = "" if epoch is None else f".epoch-{epoch:d}"
+    return f"checkpoints/{shards.checked_key(key)[:2]}/{key}{suffix}.safetensors"
+
+
+def _log_name(name: str) -> str:
+    return "/".join(["logs", *(shards.checked_name(part, "log") for part in name.split("/"))])
+
+
+def _read_marker(files: Files, url: str) -> dict[str, object] | None:
+    try:
+        text = files.read(_MARKER)
+    except FileNotFoundError:
+        return None
+    try:
+        marker: dict[str, object] = json.loads(text)
+        newest = int(str(marker["format"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"opening store {url}: {files.path(_MARKER)} is damaged ({error!r})"
+        ) from error
+    if newest > STORE_FORMAT:
+        raise StoreError(
+            f"opening store {url}: it has format {newest}, made by phasegrid {marker.get('phasegrid')}; this is "
+            f"{__version__}, which reads up to {STORE_FORMAT}: upgrade phasegrid"
+        )
+    return marker
+
+
+def _make(files: Files, url: str) -> dict[str, object] | None:
+    """Make the marker of a new store; whoever is first draws its id."""
+    foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
+    if foreign:
+        raise StoreError(
+            f"making a store at {url}: it holds other things ({', '.join(foreign[:3])}); name a new or empty folder"
+        )
+    marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
+    files.create(_MARKER, json.dumps(marker).encode())
+    return _read_marker(files, url)

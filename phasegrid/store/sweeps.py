@@ -1,0 +1,150 @@
+"""Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more is `collecting`'s.
+
+A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that it asks for. The plan is written last
+and deleted last, so that a sweep is whole or, after a crash, can be deleted or renamed again.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from phasegrid.declare import FigureRequest
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.store import meta, submissions, tables
+from phasegrid.store.files.errors import reported
+from phasegrid.store.store import Store
+
+_TABLES = ("plan_jobs", "plans")  # in the order in which they go
+
+
+@dataclass(frozen=True, slots=True)
+class SweepUse:
+    """What goes with a sweep: its files, how many results no other sweep uses, and the sweeps whose figures name it."""
+
+    sweep: str
+    files: tuple[str, ...]
+    num_trials: int
+    num_measurements: int
+    named_by: tuple[str, ...]
+
+
+def find_use(store: Store, sweep: str) -> SweepUse:
+    """Return what goes with a sweep; a damaged plan goes like any, and uses nothing that can be told.
+
+    Raises:
+        SweepError: if there is no such sweep, or a run of it is under way as far as its submission tells.
+        StoreError: if the store cannot be read.
+    """
+    _refuse_unknown(store, sweep)
+    _refuse_running(store, sweep)
+    with reported(f"reading the plans of {store.url}"):
+        trials = _only_of(store, "plans", sweep) & store.stored("trials")
+        jobs = _only_of(store, "plan_jobs", sweep)
+        measured = {key for m in store.metrics() for key in jobs & store.stored(f"metrics/{m}")}
+        layout = meta.layout_names(store.files, sweep)
+        names = (meta.figures_name(sweep), *(tables.shard_name(t, sweep) for t in _TABLES))
+        there = (*layout, *(name for name in names if store.files.exists(name)))
+    return SweepUse(sweep, there, len(trials), len(measured), tuple(_named_by(store, sweep)))
+
+
+def delete_sweep(store: Store, use: SweepUse) -> None:
+    """Delete the plan of a sweep and what goes with it; its results stay.
+
+    Raises:
+        StoreError: if a file cannot be deleted.
+    """
+    with reported(f"deleting sweep {use.sweep} of {store.url}"):
+        # Said before it is done: a store without plans is otherwise one of which nothing is known to be unwanted.
+        meta.put_deleted(store.files, meta.read_deleted(store.files) | {use.sweep})
+        for name in use.files:
+            store.files.delete(name)
+
+
+def check_rename(store: Store, old: str, new: str) -> SweepUse:
+    """Return what is named by a sweep that is to get another name.
+
+    Raises:
+        SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under way.
+        StoreError: for a name that cannot be a sweep's, or when reading fails.
+    """
+    tables.checked_name(new, "sweep")
+    use = find_use(store, old)
+    if new in store.sweeps():
+        raise SweepError(
+            f"renaming sweep {old}: {store.url} has a sweep {new!r}; choose another name, or delete that one first"
+        )
+    return use
+
+
+def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
+    """Give a sweep of a store another name, in its plan, its figures, those of other sweeps, and its submissions.
+
+    Raises:
+        SweepError, StoreError: as `check_rename`, or when writing fails.
+    """
+    use = check_rename(store, old, new)
+    rows = store.read_plan(old).to_pylist()
+    jobs = store.read_table("plan_jobs", keys=[old]).to_pylist()
+    store.put_figures(new, store.read_figures(old))
+    with reported(f"renaming sweep {old} of {store.url}"):
+        meta.rename_layout(store.files, old, new)
+    store.put_plan(new, rows, jobs)
+    for sweep in use.named_by:
+        of_sweep = new if sweep == old else sweep
+        figures = [_naming(request, old, new) for request in store.read_figures(of_sweep)]
+        store.put_figures(of_sweep, figures)
+    for record in submissions.read_all(store, old):
+        submissions.replace_record(store, replace(record, sweep=new))
+    with reported(f"renaming sweep {old} of {store.url}"):
+        for name in use.files:
+            store.files.delete(name)
+    return use
+
+
+def _only_of(store: Store, table: str, sweep: str) -> set[str]:
+    """Return the keys that no other sweep plans; those of damaged plans cannot be told."""
+    rows = store.read_table(table, ["sweep", "key"], pass_over=_pass_over).to_pylist()
+    others = {row["key"] for row in rows if row["sweep"] != sweep}
+    return {row["key"] for row in rows if row["sweep"] == sweep} - others
+
+
+def _pass_over(_error: StoreError) -> None:
+    """Leave a damaged plan alone: it may be the one that is to go."""
+
+
+def _refuse_unknown(store: Store, sweep: str) -> None:
+    names = store.sweeps()
+    if sweep not in names:
+        raise SweepError(
+            f"{store.url} has no sweep {sweep!r}; sweeps: {', '.join(names) or 'none'}"
+        )
+
+
+def _refuse_running(store: Store, sweep: str) -> None:
+    now = datetime.now(UTC)
+    for record in submissions.read_all(store, sweep):
+        state, says = submissions.state_of(record, now, None)
+        if state == "running":
+            raise SweepError(
+                f"sweep {sweep} is run as {record.id} ({says}): stop it first, `phasegrid stop {record.id}`"
+            )
+
+
+def _named_by(store: Store, sweep: str) -> list[str]:
+    """Return the sweeps that have a figure against this one."""
+    found = []
+    for name in store.sweeps():
+        try:
+            figures = store.read_figures(name)
+        except StoreError as error:
+            if error.fault is not None:
+                raise
+            continue  # damaged, which `verify` names
+        if any(request.args.get("against") == sweep for request in figures):
+            found.append(name)
+    return found
+
+
+def _naming(request: FigureRequest, old: str, new: str) -> FigureRequest:
+    if request.args.get("against") != old:
+        return request
+    return FigureRequest(request.kind, {**request.args, "against": new})

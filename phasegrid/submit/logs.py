@@ -1,0 +1,75 @@
+"""What runs said and why jobs failed, from the store alone."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from phasegrid.errors import StoreError, SweepError
+from phasegrid.store import submissions
+from phasegrid.store.failures import LATER_DONE, read_failures
+from phasegrid.store.store import Store
+
+
+def from_store(
+    store: Store, submission_id: str, follow: bool, poll_s: float = 5.0
+) -> Iterator[str]:
+    """Yield what a driver had said when it last wrote its log; with `follow`, more as it comes, until the run has ended.
+
+    Raises:
+        StoreError: if the store knows no such submission, or has no log of it yet and is not to `follow` it.
+    """
+    record = submissions.read(store, submission_id)
+    if record is None:
+        known = ", ".join(s.id for s in submissions.read_all(store)[-3:]) or "none"
+        raise StoreError(
+            f"reading the log of {submission_id}: {store.url} has no such submission; the last ones: {known}"
+        )
+    text = submissions.read_log(store, submission_id)
+    if text is None and not follow:
+        raise StoreError(
+            f"reading the log of {submission_id}: its driver has not written one yet; --address asks the cluster"
+        )
+    yield text or ""
+    num_shown = len(text or "")
+    while follow and record is not None and record.ended_at is None:
+        time.sleep(poll_s)
+        record = submissions.read(store, submission_id)
+        text = submissions.read_log(store, submission_id) or ""
+        yield text[num_shown:]
+        num_shown = max(num_shown, len(text))
+
+
+def failures_text(store: Store, sweep: str | None, cell: int) -> str:
+    """Return the tracebacks of every failed attempt at a job of one cell, trainings and measurements, oldest first.
+
+    Raises:
+        SweepError: if there is no such sweep or cell.
+    """
+    names = store.sweeps()
+    name = names[0] if sweep is None and len(names) == 1 else sweep
+    if name not in names:
+        raise SweepError(
+            f"logs of cell {cell}: found sweep {sweep!r}; sweeps in {store.url}: {', '.join(names) or 'none'}"
+        )
+    rows = store.read_plan(name).select(["cell", "key"]).to_pylist()
+    num_cells = max(row["cell"] for row in rows) + 1
+    if not 0 <= cell < num_cells:
+        raise SweepError(f"logs of cell {cell} of {name}: allowed: 0 to {num_cells - 1}")
+    rows += store.read_table("plan_jobs", ["cell", "key"], [name]).to_pylist()
+    keys = {row["key"] for row in rows if row["cell"] == cell}
+    damaged: list[StoreError] = []
+    rows = read_failures(store, damaged.append).to_pylist()
+    failures = [row for row in rows if row["key"] in keys]
+    failures.sort(key=lambda row: row["created_at"])
+    texts = [_failure_text(row) for row in failures]
+    texts = texts or [f"nothing failed in cell {cell} of {name}"]
+    return "\n\n".join([*texts, *(f"left out: {error}" for error in damaged)])
+
+
+def _failure_text(row: dict[str, Any]) -> str:
+    later = ", later done" if row[LATER_DONE] else ""
+    return (
+        f"{row['created_at']:%Y-%m-%d %H:%M:%S} {row['key']} ({row['kind']}, attempt {row['attempt']}, "
+        f"on {row['host']}{later}): {row['exception']}\n"
+        f"{row['traceback'] or 'its process died; there is no traceback'}"
+    )

@@ -1,0 +1,1 @@
+"""What an example, a batch, a forward pass, a loss and an evaluation are."""

@@ -1,0 +1,1 @@
+"""From a pack of trials to weights and histories."""

@@ -1,0 +1,182 @@
+"""How many members train as one stack, and how: chosen by a short measurement where it pays.
+
+A stack of M members is timed for a few updates, for M = 2, 4, 8, ... and alone, and the M with the least time per member and
+update wins. Stacking pays most for small networks, where launching kernels costs more than arithmetic, and turns into a loss
+where one network fills the device: where that is depends on the network, the batch and the device, so it is measured.
+The choice changes how numbers are rounded, so it is made once and kept with the store.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.jobs import Json, Trial, content_key, stream_seed
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import parameters_vector
+from phasegrid.train.compat import recipe_of
+from phasegrid.train.cuda_graphs import WARM_UP
+from phasegrid.train.epoch import run_update
+from phasegrid.train.fused import NotFusableError, read_architecture
+from phasegrid.train.optimizers import new_slots
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.stack import MemberState, Stack, Strategy, why_not_vmap
+
+WORTH_S = 30.0
+"""Predicted seconds of a pack from which a measurement is worth its time."""
+
+BUDGET_S = 3.0
+"""Seconds that the timed updates of one measurement may take, about."""
+
+GAIN = 0.95
+"""A larger stack must take at most this share of the time of a smaller one to be chosen: timings are noisy."""
+
+LARGEST = 32
+"""The largest stack that is timed; whatever the pack at hand, so that the choice does not depend on it."""
+
+_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to do with members that could train as one stack: `strategy`, at most `stack_size` of them in one."""
+
+    strategy: Strategy
+    stack_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds per member and update of a stack of `size`."""
+
+    strategy: Strategy
+    size: int
+    seconds: float
+
+
+def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
+    """Return the key under which the choice for such trials on such a device is kept."""
+    recipe = recipe_of(trial)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    spec: Json = {
+        "model": trial.model.spec(),
+        "input_shape": list(data.input_shape),
+        "num_classes": data.num_classes,
+        "batch_size": recipe.batch_size,
+        "optimizer": recipe.optimizer,
+        "precision": recipe.precision,
+        "device": name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "torch": torch.__version__,
+    }
+    return content_key("timing", 1, spec)
+
+
+def measure_choice(
+    trial: Trial, data: Dataset, device: torch.device
+) -> tuple[Choice, list[Timing]]:
+    """Choose for trials like this one, by timing; also return what was timed.
+
+    Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and networks that cannot be stacked at
+    all, loop without a measurement.
+    """
+    alone = Choice("loop", 1)
+    if data.tokens is not None:
+        return alone, []
+    recipe = recipe_of(trial)
+    module = build_model(
+        trial.model, data.input_shape, data.num_classes, seed=stream_seed(trial.seed, "init")
+    ).to(device)
+    stacked: Strategy = "fused"
+    blueprint = None
+    try:
+        blueprint = read_architecture(module)
+    except NotFusableError:
+        stacked = "vmap"
+        if why_not_vmap(module, data.train_inputs[:1]) is not None:
+            return alone, []
+    state = _fresh_state(recipe, module)
+
+    def seconds(strategy: Strategy, size: int) -> float:
+        stack = Stack(module, [state] * size, strategy, blueprint if strategy == "fused" else None)
+        return _seconds_per_update(stack, data, recipe) / size
+
+    return search(seconds, stacked)
+
+
+def search(
+    seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
+) -> tuple[Choice, list[Timing]]:
+    """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)` takes a measurement, per
+    member and update.
+
+    A network that runs alone but fails in a stack loops. Sizes are doubled, up to `LARGEST`, until a stack is slower than
+    the best so far, memory ends, or the time for measuring does.
+    """
+    timings = [Timing("loop", 1, seconds("loop", 1))]
+    best, size = timings[0], 2
+    spent = best.seconds * (_REPEATS + 1)
+    while size <= LARGEST:
+        spent += best.seconds * size * (_REPEATS + 1)
+        if spent > BUDGET_S:
+            break
+        try:
+            timing = Timing(stacked, size, seconds(stacked, size))
+        except torch.OutOfMemoryError:
+            break
+        except (
+            RuntimeError
+        ):  # what torch.func, or a library of kernels, cannot do shows when it runs
+            break
+        timings.append(timing)
+        if timing.seconds < GAIN * best.seconds:
+            best = timing
+        elif timing.seconds > best.seconds and size > 2:
+            break
+        size *= 2
+    return Choice(best.strategy, best.size), timings
+
+
+def to_record(choice: Choice, timings: list[Timing]) -> Json:
+    """Return a choice and what it rests on as JSON, to be kept."""
+    record: Mapping[str, Any] = {"choice": asdict(choice), "timings": [asdict(t) for t in timings]}
+    return record
+
+
+def from_record(record: Json) -> Choice | None:
+    """Return the choice of a record of `to_record`; None if it is anything else."""
+    choice = record.get("choice") if isinstance(record, dict) else None
+    if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
+        return None
+    size = choice.get("stack_size")
+    return Choice(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None
+
+
+def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:
+    tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return MemberState(tensors, new_slots(recipe, parameters_vector(module)))
+
+
+def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
+    """Return the least time of a few updates of a stack, each on the same batch."""
+    size = min(recipe.batch_size, len(data.train_inputs))
+    inputs = data.train_inputs[:size].expand(stack.size, size, *data.input_shape).clone()
+    labels = data.train_labels[:size].expand(stack.size, size).contiguous()
+    times = []
+    warm_up = 1 if stack.recorder is None else WARM_UP + 1  # a graph is recorded, then timed
+    for _ in range(_REPEATS + warm_up):
+        _wait(stack.weights.device)
+        started = time.perf_counter()
+        run_update(stack, inputs, labels, recipe)
+        _wait(stack.weights.device)
+        times.append(time.perf_counter() - started)
+    return min(times[warm_up:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,40 @@
+"""Which trials can train as one stack. No torch here: the planner asks too."""
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+
+from phasegrid.jobs import Json, Trial, canonical_json
+from phasegrid.train.recipe import Recipe
+
+FREE_RECIPE_FIELDS = frozenset({"lr", "weight_decay"})
+"""Fields of a recipe that members of one stack may differ in: they become one number per member."""
+
+FREE_DATASET_FIELDS = frozenset({"label_noise", "label_noise_to", "image_noise", "corruption_seed"})
+"""Options of a data set that change its numbers but not its shapes."""
+
+_RECIPE = TypeAdapter(Recipe)
+
+
+def recipe_of(trial: Trial) -> Recipe:
+    """Return the recipe of a trial as a dataclass."""
+    return _RECIPE.validate_python(dict(trial.recipe))
+
+
+def pack_signature(trial: Trial) -> str:
+    """Return a text that is equal for trials that can train as one stack: same model, shapes and kind of update.
+
+    The seed, `lr`, `weight_decay`, and noise on labels or inputs may differ.
+    """
+    dataset = _without(trial.dataset.args, FREE_DATASET_FIELDS)
+    recipe = _without(trial.recipe, FREE_RECIPE_FIELDS)
+    return canonical_json([trial.model.spec(), trial.dataset.name, dataset, recipe])
+
+
+def packable(a: Trial, b: Trial) -> bool:
+    """Say whether two trials can train as one stack."""
+    return pack_signature(a) == pack_signature(b)
+
+
+def _without(values: Mapping[str, Json], names: frozenset[str]) -> dict[str, Json]:
+    return {name: value for name, value in values.items() if name not in names}

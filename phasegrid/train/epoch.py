@@ -1,0 +1,181 @@
+"""One epoch of a stack: every member's batches, updates and losses.
+
+Letters: M members, B examples of a batch (or scored tokens of a batch of sentence pairs), C classes.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from phasegrid.jobs import stream_seed
+from phasegrid.seeding import seeded_draws
+from phasegrid.tasks.losses import scored, summed_loss
+from phasegrid.train.batches import Feed, feed_epoch
+from phasegrid.train.optimizers import step
+from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.schedules import schedule_factor
+from phasegrid.train.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class EpochNumbers:
+    """What one member's epoch gave.
+
+    Loss and accuracy are means over the scored labels seen, each at the weights of its own update. `bad_update` is the number,
+    from 0 within the epoch of `num_updates`, of the first update whose loss is not finite, or the last one if only the weights
+    are not.
+    """
+
+    lr: float
+    train_loss: float
+    train_accuracy_percent: float
+    bad_update: int | None
+    num_updates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a chunk of consecutive updates gave, still on the device.
+
+    Per member (M,): summed loss in float64, right answers, and the first label whose loss is not finite (the number
+    of labels if all are). `first_update` counts from 0 within the epoch, `sizes` are the scored labels of each update.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    bad_example: Tensor
+    first_update: int
+    sizes: Sequence[int]
+
+    def bad_updates(self) -> list[int | None]:
+        """Return for each member the first update whose loss is not finite."""
+        ends = list(accumulate(self.sizes))
+        found = [bisect_right(ends, example) for example in self.bad_example.tolist()]
+        return [None if i == len(ends) else self.first_update + i for i in found]
+
+
+def run_epoch(
+    stack: Stack,
+    feeds: Sequence[Feed],
+    recipe: Recipe,
+    bounds: Sequence[slice],
+    epoch: int,
+    done: int,
+) -> list[EpochNumbers]:
+    """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every member's numbers.
+
+    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds. `bounds` cut an epoch into
+    batches of examples. The epoch ends early where the recipe's `updates` are reached.
+    """
+    lr = stack.per_element([feed.lr for feed in feeds])
+    weight_decay = stack.per_element([feed.weight_decay for feed in feeds])
+    total = recipe.updates or recipe.epochs * len(bounds)
+    most = None if recipe.updates is None else recipe.updates - done
+    batch_tokens = recipe.batch_size if recipe.batch_unit == "tokens" else None
+    first_of_epoch, factor = done, 1.0
+    scores: list[Scores] = []
+    autocast = autocast_of(recipe.precision, stack.weights.device)
+    with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
+        for chunk in feed_epoch(feeds, bounds, batch_tokens, most):
+            outputs: list[Tensor] = []
+            first = done - first_of_epoch
+            for (inputs, labels), size in zip(chunk.batches, chunk.sizes, strict=True):
+                factor = schedule_factor(recipe.schedule, done, epoch, total)
+                outputs.append(_backward(stack, inputs, labels, size, recipe, autocast))
+                step(
+                    recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
+                )
+                done += 1
+            labels_seen = [labels for _, labels in chunk.batches]
+            scores.append(_score(outputs, labels_seen, recipe.label_smoothing, first))
+    return _summarize(stack, feeds, scores, factor)
+
+
+def run_update(stack: Stack, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    """Do one update of a stack on inputs (M, B, *S) and labels (M, B), as a recipe's first."""
+    autocast = autocast_of(recipe.precision, stack.weights.device)
+    lr, weight_decay = recipe.lr, recipe.weight_decay
+    with tensor_float_32(recipe.precision == "tf32"):
+        _backward(stack, inputs, labels, labels.shape[1], recipe, autocast)
+        step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
+
+
+def _backward(
+    stack: Stack,
+    inputs: Tensor,
+    labels: Tensor,
+    size: int,
+    recipe: Recipe,
+    autocast: Autocast,
+) -> Tensor:
+    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return the logits (M, B, C)."""
+
+    def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
+        stack.grads.zero_()
+        with autocast():
+            logits = stack.forward(inputs)
+            loss = summed_loss(logits, labels, recipe.label_smoothing)
+        (loss / size).backward()  # type: ignore[no-untyped-call]
+        return logits.detach()
+
+    if stack.recorder is None or labels.dim() == 3:  # batches of sentences are of all lengths
+        return gradient_pass(inputs, labels)
+    return stack.recorder.run(gradient_pass, inputs, labels)
+
+
+def _score(
+    outputs: list[Tensor], labels: list[Tensor], label_smoothing: float, first_update: int
+) -> Scores:
+    """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for the device."""
+    if labels[0].dim() == 3:  # one batch of one member's sentences: only its scored tokens matter
+        logits, target = scored(outputs[0][0], labels[0][0])
+        logits, target = logits[None], target[None]
+        sizes = [target.shape[1]]
+    else:
+        sizes = [y.shape[1] for y in labels]
+        logits, target = torch.cat(outputs, dim=1), torch.cat(labels, dim=1)
+    losses = cross_entropy(
+        logits.flatten(0, 1).double(),
+        target.flatten(),
+        reduction="none",
+        label_smoothing=label_smoothing,
+    ).view(target.shape)
+    bad = ~torch.isfinite(losses)
+    bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(sizes))
+    right = (logits.argmax(dim=2) == target).sum(1)
+    return Scores(losses.sum(1), right, bad_example, first_update, sizes)
+
+
+def _summarize(
+    stack: Stack, feeds: Sequence[Feed], scores: Sequence[Scores], factor: float
+) -> list[EpochNumbers]:
+    num = sum(sum(score.sizes) for score in scores)
+    updates = sum(len(score.sizes) for score in scores)
+    losses = torch.stack([score.loss for score in scores]).sum(0).tolist()
+    correct = torch.stack([score.correct for score in scores]).sum(0).tolist()
+    bad_by_chunk = [score.bad_updates() for score in scores]
+    numbers = []
+    for i, (feed, finite) in enumerate(zip(feeds, stack.finite(), strict=True)):
+        found = [bad[i] for bad in bad_by_chunk if bad[i] is not None]
+        bad_update = found[0] if found else (None if finite else updates - 1)
+        numbers.append(
+            EpochNumbers(
+                feed.lr * factor, losses[i] / num, 100 * correct[i] / num, bad_update, updates
+            )
+        )
+    return numbers
+
+
+def _member_noise(stack: Stack, feed: Feed, epoch: int) -> AbstractContextManager[Any]:
+    """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked networks draw nothing."""
+    if stack.strategy != "loop":
+        return nullcontext()
+    return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.weights.device)

@@ -1,0 +1,303 @@
+"""Train a pack of trials: from trials and data to weights and histories.
+
+Trials whose shapes and updates agree (`phasegrid.train.compat`) train as one stack; the others beside it. All stacks
+advance epoch by epoch. A member that has stopped or diverged leaves its stack at the next epoch.
+
+What a member draws does not depend on its pack. How its sums are rounded depends on the shape of its stack and on its place there,
+and training amplifies rounding; what the other members hold changes no bit of it (on a CPU). So trials whose results are there already
+train along where they stand in a stack, as stand-ins, until nobody else is left.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.jobs import Trial, stream_seed
+from phasegrid.models.build import build_model
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import (
+    Evaluation,
+    evaluate,
+    has_batch_norm,
+    num_parameters,
+    parameters_vector,
+)
+from phasegrid.seeding import repeatable
+from phasegrid.train.batches import batch_bounds, measure_sentences
+from phasegrid.train.compat import pack_signature, recipe_of
+from phasegrid.train.epoch import EpochNumbers, run_epoch
+from phasegrid.train.fused import Blueprint
+from phasegrid.train.member import (
+    EpochRecord,
+    Member,
+    Trained,
+    needs_test,
+    new_member,
+    record_epoch,
+    result_of,
+)
+from phasegrid.train.optimizers import new_slots
+from phasegrid.train.precision import tensor_float_32
+from phasegrid.train.resume import Saver
+from phasegrid.train.snapshots import Snapshots
+from phasegrid.train.stack import MemberState, Stack, Strategy, choose_strategy
+
+__all__ = ["EpochRecord", "Trained", "train_pack"]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Members that train as one stack. `stack` is None until the next epoch builds it."""
+
+    members: list[Member]
+    template: nn.Module
+    bounds: list[slice]
+    stack: Stack | None = None
+
+
+def train_pack(
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    *,
+    device: torch.device | str,
+    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
+    stack_size: int | None = None,
+    wanted: Collection[int] | None = None,
+    snapshots: Snapshots | None = None,
+    same_stacks: bool = False,
+    snapshot_every_s: float = 60.0,
+    on_epoch: Callable[[int, int], None] | None = None,
+    on_trained: Callable[[int, Trained], bool] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Trained]:
+    """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
+
+    `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one (None: all that can);
+    both change how numbers are rounded. `wanted` are the places of those whose results are asked for (None: all); of the others those that
+    stand in a stack with one of them train along, and what is returned of them is as far as they came. When a wanted trial is finished
+    ``on_trained(its place, what it came to)`` is called, while others go on; the snapshots of a stack are deleted with its last one,
+    unless that says False of one (the result could not be kept). After each epoch snapshots are saved of those
+    that go on, if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
+    raises, snapshots are saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
+    pack; with `same_stacks` only where its whole stack goes on, bit for bit on a CPU. When a stack of several members runs out of
+    memory it is halved and the epoch begun again. Nothing is evaluated but what `keep` and the histories need.
+
+    Raises:
+        ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
+        torch.OutOfMemoryError: if not even one member fits.
+    """
+    place = torch.device(device)
+    moved = {
+        id(d): d.to(place) for d in data
+    }  # one copy on the device, however many trials share it
+    members, modules = _begin(trials, [moved[id(d)] for d in data], place)
+    chosen = set(range(len(trials))) if wanted is None else set(wanted)
+    saver = Saver(snapshots, strategy, same_stacks)
+    groups = [
+        _group([members[i] for i in part], modules[part[0]])
+        for alike in _grouped(members, modules, strategy, stack_size)
+        if not chosen.isdisjoint(alike)
+        for part in saver.resume(members, alike, chosen, place)
+    ]
+    del modules  # only the one that a group keeps is needed on
+    last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
+    place_of = {id(member): i for i, member in enumerate(members)}
+    while groups:
+        groups, before = [], groups
+        for group in before:
+            groups += _advance(group, strategy, clock)
+        going_on = {id(member) for group in groups for member in group.members}
+        for member in [m for group in before for m in group.members if id(m) not in going_on]:
+            i = place_of[id(member)]
+            if i in chosen and (on_trained is None or on_trained(i, result_of(member))):
+                saver.forget(member)
+        groups = [g for g in groups if any(place_of[id(m)] in chosen for m in g.members)]
+        if groups and saver.wanted and clock() - last_saved >= snapshot_every_s:
+            _save(saver, groups)
+            last_saved = clock()
+        if on_epoch:
+            try:
+                on_epoch(max(len(member.history) for member in members), total)
+            except BaseException:
+                _save(saver, groups)
+                raise
+    return [result_of(member) for member in members]
+
+
+def _begin(
+    trials: Sequence[Trial], data: Sequence[Dataset], device: torch.device
+) -> tuple[list[Member], list[nn.Module]]:
+    """Build every trial's network from its own stream and put its beginning into a member."""
+    members, modules = [], []
+    sentences = {id(dataset): measure_sentences(dataset) for dataset in data}
+    for trial, dataset in zip(trials, data, strict=True):
+        seed = stream_seed(trial.seed, "init")
+        module = build_model(
+            trial.model, dataset.input_shape, dataset.num_classes, seed=seed, tokens=dataset.tokens
+        )
+        module = module.to(device).train()
+        tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        slots = new_slots(recipe_of(trial), parameters_vector(module))
+        state = MemberState(tensors, slots)
+        lengths = sentences[id(dataset)]
+        members.append(new_member(trial, dataset, state, num_parameters(module), lengths))
+        modules.append(module)
+    return members, modules
+
+
+def _grouped(
+    members: Sequence[Member],
+    modules: Sequence[nn.Module],
+    strategy: str,
+    stack_size: int | None,
+) -> list[list[int]]:
+    """Say which members train as one stack; those that loop are alone."""
+    by_kind: dict[object, list[int]] = {}
+    for i, member in enumerate(members):
+        data = member.data
+        shapes = (data.train_inputs.shape, data.num_classes, data.augment)
+        by_kind.setdefault((pack_signature(member.trial), shapes), []).append(i)
+    layout = []
+    for alike in by_kind.values():
+        most = min(stack_size or len(alike), len(alike))
+        way, _ = _choose(strategy, members[alike[0]], modules[alike[0]], most)
+        size = 1 if way == "loop" else most
+        layout += [alike[start : start + size] for start in range(0, len(alike), size)]
+        for i in alike:
+            members[i].strategy = way
+    return layout
+
+
+def _choose(
+    strategy: str, member: Member, module: nn.Module, count: int
+) -> tuple[Strategy, Blueprint | None]:
+    """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one by one.
+
+    Raises:
+        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are asked for.
+    """
+    if member.data.tokens is None:
+        example = member.data.train_inputs[:1]
+        return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
+    if strategy not in ("auto", "loop"):
+        raise ValueError(
+            f"strategy {strategy} cannot train on sentence pairs, whose batches differ in length; use auto or loop"
+        )
+    return "loop", None
+
+
+def _group(members: list[Member], template: nn.Module) -> _Group:
+    recipe, num = members[0].recipe, len(members[0].data.train_inputs)
+    if recipe.batch_unit == "tokens":
+        return _Group(members, template, [])
+    join_single = has_batch_norm(template)
+    bounds = batch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
+    return _Group(members, template, bounds)
+
+
+def _expected_epochs(group: _Group) -> int:
+    """Return how many epochs the members of a group take at most, an estimate where batches are of tokens."""
+    member = group.members[0]
+    recipe, sentences = member.recipe, member.feed.sentences
+    if recipe.updates is None:
+        return recipe.epochs
+    if group.bounds:
+        return math.ceil(recipe.updates / len(group.bounds))
+    assert sentences is not None
+    return math.ceil(recipe.updates * recipe.batch_size / int(sentences.longest.sum()))
+
+
+def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_Group]:
+    """Train a group for one epoch; return what is left of it: nothing, itself, fewer members, or halves."""
+    members, started = group.members, clock()
+    numbers = _run_or_run_out(group, strategy)
+    if numbers is None:
+        halves = _halved(group)
+        return [left for half in halves for left in _advance(half, strategy, clock)]
+    stack = group.stack
+    assert stack is not None
+    tests = [
+        _test(group, stack, i) if needs_test(member, numbers[i]) else None
+        for i, member in enumerate(members)
+    ]
+    share = (clock() - started) / len(members)
+    for i, (member, number, test) in enumerate(zip(members, numbers, tests, strict=True)):
+        record_epoch(member, number, test, partial(stack.state, i), share)
+    return _without_finished(group)
+
+
+def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
+    """Run an epoch of a group; None if several members ran out of memory, and all is as it was before the epoch."""
+    members, recipe = group.members, group.members[0].recipe
+    epoch = len(members[0].history)
+    if len(members) > 1:
+        _unstack(group)
+    streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
+    try:
+        if group.stack is None:
+            group.stack = _stacked(group, strategy)
+        feeds = [m.feed for m in members]
+        return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
+    except torch.OutOfMemoryError:
+        if len(members) == 1:
+            raise
+    group.stack = None
+    for member, (order, augment) in zip(members, streams, strict=True):
+        member.feed.order.set_state(order)
+        member.feed.augment.set_state(augment)
+    return None
+
+
+def _stacked(group: _Group, strategy: str) -> Stack:
+    way, blueprint = _choose(strategy, group.members[0], group.template, len(group.members))
+    return Stack(group.template, [m.state for m in group.members], way, blueprint)
+
+
+def _unstack(group: _Group) -> None:
+    """Copy what a stack has come to into its members."""
+    if group.stack is not None:
+        for i, member in enumerate(group.members):
+            member.state = group.stack.member(i)
+
+
+def _without_finished(group: _Group) -> list[_Group]:
+    active = [member for member in group.members if not member.finished]
+    if len(active) == len(group.members):
+        return [group]
+    if not active:
+        return []
+    _unstack(group)
+    return [_Group(active, group.template, group.bounds)]
+
+
+def _halved(group: _Group) -> list[_Group]:
+    middle = len(group.members) // 2
+    return [
+        _Group(group.members[:middle], group.template, group.bounds),
+        _Group(group.members[middle:], copy_network(group.template), group.bounds),
+    ]
+
+
+def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
+    """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
+    member, device = group.members[index], stack.weights.device
+    data, seed = member.data, stream_seed(member.trial.seed, f"test/{len(member.history)}")
+    if stack.strategy != "loop":  # a lone member's template is the member itself
+        group.template.load_state_dict(stack.state(index))
+    with tensor_float_32(False):
+        return repeatable(
+            seed, device, lambda: evaluate(group.template, data.test_inputs, data.test_labels)
+        )
+
+
+def _save(saver: Saver, groups: Sequence[_Group]) -> None:
+    for group in groups:
+        _unstack(group)
+    saver.save([group.members for group in groups])

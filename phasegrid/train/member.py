@@ -1,0 +1,278 @@
+"""One trial while it trains: its history, what it keeps, how it ended, and how all that is written down."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.jobs import Trial, stream_seed
+from phasegrid.models.weights import Evaluation, Weights, own_copy
+from phasegrid.train.batches import Feed, Sentences
+from phasegrid.train.compat import recipe_of
+from phasegrid.train.epoch import EpochNumbers
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.snapshots import under_prefix, with_prefix
+from phasegrid.train.stack import MemberState
+from phasegrid.train.stopping import judge
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch, counted from 1.
+
+    `lr` is that of the last update. Training loss and accuracy are means over the examples as the weights moved (train
+    mode). The test numbers are of the weights at the end of the epoch in eval mode; None where not evaluated: they are at
+    the last epoch, at every epoch under ``keep: best_test`` or ``best_test_loss``, and every `test_every` epochs. `seconds` is
+    the member's share of its stack's time.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy_percent: float
+    test_loss: float | None
+    test_accuracy_percent: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trial's training, finished.
+
+    `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the initialisation. If the
+    training diverged, it is what had been kept before: never weights that are not finite. `intermediate` maps
+    epochs to states (``keep_every``; epoch 0 included). `history` holds the finite epochs, `epochs_run` of them, which took
+    `updates_run` updates.
+    `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did. `diverged_epoch` and
+    `diverged_update` count from 1, the update over the whole training: the first whose loss, or result, is not finite.
+    """
+
+    weights: Weights
+    intermediate: dict[int, Weights]
+    history: list[EpochRecord]
+    outcome: Literal["done", "diverged"]
+    diverged_epoch: int | None
+    diverged_update: int | None
+    epochs_run: int
+    updates_run: int
+    kept_epoch: int
+    stopped_epoch: int | None
+    strategy: str
+    num_parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfRun:
+    """The lowest test loss and the highest test accuracy of a run and the epochs they are of (the first, of equal ones)."""
+
+    test_loss: float
+    test_loss_epoch: int
+    test_accuracy_percent: float
+    test_accuracy_epoch: int
+
+
+def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | None:
+    """Return what *optimal early stopping* (Yang et al. 2021, appendix D.4) would have given.
+
+    None where the test set was not evaluated again and again over the run: by ``keep: best_test``, ``best_test_loss`` or
+    `test_every`.
+    """
+    if not (recipe.test_every or recipe.keep in ("best_test", "best_test_loss")):
+        return None
+    tested = [
+        (record.test_loss, record.test_accuracy_percent, record.epoch)
+        for record in history
+        if record.test_loss is not None and record.test_accuracy_percent is not None
+    ]
+    if not tested:
+        return None
+    loss, _, loss_epoch = min(tested, key=lambda each: each[0])
+    _, accuracy, accuracy_epoch = max(tested, key=lambda each: each[1])
+    return BestOfRun(loss, loss_epoch, accuracy, accuracy_epoch)
+
+
+@dataclass(slots=True)
+class Member:
+    """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are newer."""
+
+    trial: Trial
+    recipe: Recipe
+    data: Dataset
+    feed: Feed
+    num_parameters: int
+    state: MemberState
+    kept: Weights
+    intermediate: dict[int, Weights]
+    strategy: str = "loop"
+    history: list[EpochRecord] = field(default_factory=list)
+    kept_epoch: int = 0
+    held_epoch: int | None = None
+    diverged_epoch: int | None = None
+    diverged_update: int | None = None
+    updates: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def new_member(
+    trial: Trial,
+    data: Dataset,
+    state: MemberState,
+    num_parameters: int,
+    sentences: Sentences | None = None,
+) -> Member:
+    """Return a trial before its first epoch, with fresh streams of random numbers."""
+    recipe = recipe_of(trial)
+    order, augment = (
+        torch.Generator().manual_seed(stream_seed(trial.seed, name))
+        for name in ("order", "augment")
+    )
+    feed = Feed(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, sentences)
+    intermediate = {0: _on_cpu(state.tensors)} if recipe.keep_every else {}
+    return Member(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
+
+
+def needs_test(member: Member, numbers: EpochNumbers) -> bool:
+    """Say whether the weights at the end of this epoch are to be evaluated on the test set."""
+    recipe, epoch = member.recipe, len(member.history) + 1
+    if numbers.bad_update is not None:
+        return False
+    if recipe.keep in ("best_test", "best_test_loss") or _is_last(member, numbers):
+        return True
+    if recipe.test_every and epoch % recipe.test_every == 0:
+        return True
+    losses = [*(record.train_loss for record in member.history), numbers.train_loss]
+    return judge(recipe, losses, [], [], member.held_epoch is not None).stop
+
+
+def record_epoch(
+    member: Member,
+    numbers: EpochNumbers,
+    test: Evaluation | None,
+    copy_weights: Callable[[], Weights],
+    seconds: float,
+) -> None:
+    """Write an epoch into a member: history, what is kept, whether it is finished.
+
+    `copy_weights` copies its full state at the end of the epoch.
+    """
+    epoch = len(member.history) + 1
+    member.seconds += seconds
+    if numbers.bad_update is not None:
+        member.diverged_epoch = epoch
+        member.diverged_update = member.updates + numbers.bad_update + 1
+        member.finished = True
+        return
+    last = _is_last(member, numbers)
+    member.updates += numbers.num_updates
+    member.history.append(
+        EpochRecord(
+            epoch,
+            numbers.lr,
+            numbers.train_loss,
+            numbers.train_accuracy_percent,
+            test.loss if test and math.isfinite(test.loss) else None,
+            test.accuracy_percent if test else None,
+            seconds,
+        )
+    )
+    verdict = judge(
+        member.recipe,
+        [record.train_loss for record in member.history],
+        [record.test_accuracy_percent or 0.0 for record in member.history],
+        [math.inf if record.test_loss is None else record.test_loss for record in member.history],
+        member.held_epoch is not None,
+    )
+    if verdict.held and member.held_epoch is None:
+        member.held_epoch = epoch
+    if verdict.keep:
+        member.kept, member.kept_epoch = copy_weights(), epoch
+    if member.recipe.keep_every and epoch % member.recipe.keep_every == 0:
+        member.intermediate[epoch] = _on_cpu(copy_weights())
+    member.finished = verdict.stop or last
+
+
+def _is_last(member: Member, numbers: EpochNumbers) -> bool:
+    """Say whether an epoch, not recorded yet, is the last that the recipe asks for."""
+    if member.recipe.updates is not None:
+        return member.updates + numbers.num_updates >= member.recipe.updates
+    return len(member.history) + 1 == member.recipe.epochs
+
+
+def result_of(member: Member) -> Trained:
+    """Return what a finished member has come to."""
+    return Trained(
+        weights=_on_cpu(member.kept),
+        intermediate=member.intermediate,
+        history=member.history,
+        outcome="done" if member.diverged_epoch is None else "diverged",
+        diverged_epoch=member.diverged_epoch,
+        diverged_update=member.diverged_update,
+        epochs_run=len(member.history),
+        updates_run=member.updates,
+        kept_epoch=member.kept_epoch,
+        stopped_epoch=member.held_epoch,
+        strategy=member.strategy,
+        num_parameters=member.num_parameters,
+        seconds=member.seconds,
+    )
+
+
+_FACTS = (
+    "strategy",
+    "kept_epoch",
+    "held_epoch",
+    "diverged_epoch",
+    "diverged_update",
+    "updates",
+    "seconds",
+)
+
+
+def write_member(member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON facts."""
+    tensors = {
+        **with_prefix("state", member.state.tensors),
+        **with_prefix("slot", member.state.slots),
+        **with_prefix("kept", member.kept),
+        "random/order": member.feed.order.get_state(),
+        "random/augment": member.feed.augment.get_state(),
+    }
+    for epoch, weights in member.intermediate.items():
+        tensors |= with_prefix(f"intermediate/{epoch}", weights)
+    facts = {name: getattr(member, name) for name in _FACTS}
+    return tensors, {
+        **facts,
+        "history": [asdict(record) for record in member.history],
+        "intermediate": list(member.intermediate),
+    }
+
+
+def read_member(
+    member: Member, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+) -> None:
+    """Bring a fresh member to where `write_member` left it, bit for bit."""
+    for name in _FACTS:
+        setattr(member, name, facts[name])
+    member.history = [EpochRecord(**record) for record in facts["history"]]
+    member.state = MemberState(
+        _on(device, under_prefix("state", tensors)), _on(device, under_prefix("slot", tensors))
+    )
+    member.kept = _on(device, under_prefix("kept", tensors))
+    epochs: Sequence[int] = facts["intermediate"]
+    member.intermediate = {e: under_prefix(f"intermediate/{e}", tensors) for e in epochs}
+    member.feed.order.set_state(tensors["random/order"])
+    member.feed.augment.set_state(tensors["random/augment"])
+
+
+def _on(device: torch.device, tensors: Weights) -> Weights:
+    return {name: value.to(device) for name, value in tensors.items()}
+
+
+def _on_cpu(weights: Weights) -> Weights:
+    return {name: own_copy(value) for name, value in weights.items()}

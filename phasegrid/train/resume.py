@@ -1,0 +1,164 @@
+"""Members of a pack to their snapshots and back."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phasegrid.train.member import Member, read_member, write_member
+from phasegrid.train.snapshots import SNAPSHOT_VERSION, Snapshots, epochs_to_resume
+
+Found = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""The tensors and the facts of a snapshot."""
+
+
+@dataclass(slots=True)
+class _Company:
+    """Trials that began as one stack, by key, in order; `waiting` are those whose result is asked for and not kept yet."""
+
+    keys: tuple[str, ...]
+    waiting: set[str]
+
+
+@dataclass(slots=True)
+class Saver:
+    """Saves members that are not finished and brings them back. `snapshots` None: does nothing.
+
+    Only snapshots written under the same `strategy` are gone on from: another one rounds differently. With `same_stacks` a trial goes on
+    only with all who were in its stack then, of the company that it has now. `_saved` are the epochs of which each trial has
+    snapshots, `_company` is that of each trial.
+    """
+
+    snapshots: Snapshots | None
+    strategy: str
+    same_stacks: bool = False
+    _saved: dict[str, set[int]] = field(default_factory=dict)
+    _company: dict[str, _Company] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a place for snapshots."""
+        return self.snapshots is not None
+
+    def resume(
+        self,
+        members: Sequence[Member],
+        alike: Sequence[int],
+        wanted: Collection[int],
+        device: torch.device,
+    ) -> list[list[int]]:
+        """Bring those of `members` that would train as one stack to where their snapshots left them.
+
+        Returns them as stacks of equal epoch, each in the order of `alike`; without those whose result is not `wanted` and that
+        had left their stack.
+        """
+        if self.snapshots is None:
+            return [list(alike)]
+        places = {members[i].trial.key: i for i in alike}
+        waiting = {key for key, i in places.items() if i in wanted}
+        self._company |= dict.fromkeys(places, _Company(tuple(places), waiting))
+        self._saved |= {key: set(self.snapshots.epochs(key)) for key in places}
+        if self.same_stacks:
+            return self._resume_stacks(members, places, device)
+        epochs = epochs_to_resume(list(places), self._saved)
+        stacks: dict[int, list[int]] = {}
+        for key, i in places.items():
+            found = self._load(key, epochs[key])
+            if found is not None:
+                read_member(members[i], found[0], found[1]["member"], device)
+            stacks.setdefault(len(members[i].history), []).append(i)
+        return list(stacks.values())
+
+    def save(self, stacks: Sequence[Sequence[Member]]) -> None:
+        """Save all members of some stacks, then delete older snapshots of their company: at any moment they have one epoch in
+        common."""
+        if self.snapshots is None:
+            return
+        for stack in stacks:
+            keys = [member.trial.key for member in stack]
+            for member in stack:
+                tensors, facts = write_member(member)
+                meta: dict[str, Any] = {
+                    "version": SNAPSHOT_VERSION,
+                    "strategy": self.strategy,
+                    "company": list(self._company[member.trial.key].keys),
+                    "stack": keys,
+                    "member": facts,
+                }
+                self.snapshots.save(member.trial.key, len(member.history), tensors, meta)
+        now = {member.trial.key: {len(member.history)} for stack in stacks for member in stack}
+        for company in [self._company[key] for key in now]:
+            for key in company.keys:
+                if key in now or key not in company.waiting:  # else it ended, and could not be kept
+                    self._keep_only(key, now.get(key, set()))
+
+    def forget(self, member: Member) -> None:
+        """Take note that the result of a member is kept; delete the snapshots of its company if it was the last."""
+        if self.snapshots is None:
+            return
+        company = self._company[member.trial.key]
+        company.waiting.discard(member.trial.key)
+        if not company.waiting:
+            for key in company.keys:
+                self._keep_only(key, set())
+
+    def _keep_only(self, key: str, epochs: set[int]) -> None:
+        assert self.snapshots is not None
+        self.snapshots.delete(key, self._saved.get(key, set()) - epochs)
+        self._saved[key] = epochs
+
+    def _resume_stacks(
+        self, members: Sequence[Member], places: Mapping[str, int], device: torch.device
+    ) -> list[list[int]]:
+        """Go on from the latest epoch of which all stacks are there that have a wanted trial, or from the beginning."""
+        waiting = [key for key in places if key in self._company[key].waiting]
+        for epoch in sorted(set.intersection(*(self._saved[k] for k in waiting)), reverse=True):
+            stacks = self._stacks_at(epoch, waiting)
+            if stacks is None:
+                continue
+            for found in stacks:
+                for key, (tensors, facts) in found.items():
+                    read_member(members[places[key]], tensors, facts["member"], device)
+            return [[places[key] for key in found] for found in stacks]
+        return [list(places.values())]
+
+    def _stacks_at(self, epoch: int, waiting: Sequence[str]) -> list[dict[str, Found]] | None:
+        """Return whole stacks, of the company of now, that hold these trials after an epoch; None if any part of them is missing."""
+        stacks: list[dict[str, Found]] = []
+        left = list(waiting)
+        while left:
+            found = self._stack_of(left[0], epoch)
+            if found is None:
+                return None
+            stacks.append(found)
+            left = [key for key in left if key not in found]
+        return stacks
+
+    def _stack_of(self, key: str, epoch: int) -> dict[str, Found] | None:
+        company = self._company[key].keys
+        first = self._load(key, epoch)
+        if first is None or first[1].get("company") != list(company):
+            return None
+        found: dict[str, Found] = {}
+        for name in first[1]["stack"]:
+            snapshot = first if name == key else self._load(name, epoch)
+            if snapshot is None or any(
+                snapshot[1].get(what) != first[1][what] for what in ("company", "stack")
+            ):
+                return None
+            found[name] = snapshot
+        return found
+
+    def _load(self, key: str, epoch: int) -> Found | None:
+        """Return a snapshot of ours, if there is one."""
+        assert self.snapshots is not None
+        found = self.snapshots.load(key, epoch) if epoch else None
+        if found is None:
+            return None
+        tensors, meta = found
+        facts: Any = meta
+        if not isinstance(facts, dict) or facts.get("version") != SNAPSHOT_VERSION:
+            return None
+        return (tensors, facts) if facts.get("strategy") == self.strategy else None
