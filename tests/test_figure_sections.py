@@ -9,9 +9,10 @@ from store_support import make_store
 from test_sweep_mistakes import mistakes, write
 
 from phasegrid import load_sweep
-from phasegrid.config.figure_types import FIGURE_KINDS, FigureRequest
+from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.config.figures import STANDARD_STEMS, with_defaults
 from phasegrid.config.load import Sweep
+from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError
 from phasegrid.plan.plan import make_plan, plan_hash
 from phasegrid.run.verify import verify

@@ -99,7 +99,7 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:
     return found
 
 
-def _asked_for(results: Results, sweep: str) -> list[FigureRequest]:
+def _asked_for(results: "Results", sweep: str) -> list[FigureRequest]:
     try:
         return with_defaults(results.figures(sweep))
     except ValueError as error:

@@ -6,6 +6,7 @@ cluster; 130 Ctrl-C; 143 SIGTERM.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,11 +42,11 @@ app = typer.Typer(
 FIGURES = (".png", ".pdf", ".svg")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
     clean_logs()
     try:
-        app()
+        app(arguments)
     except PhasegridError as error:
         say(str(error))
         sys.exit(exit_code(error))

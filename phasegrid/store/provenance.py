@@ -11,7 +11,7 @@ from pathlib import Path
 from phasegrid.user_code import USER_COMMIT_FILE
 from phasegrid.version import __version__
 
-OWN_CHECKOUT = Path(__file__).resolve().parent.parent
+OWN_CHECKOUT = Path(__file__).resolve().parents[2]
 COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere without its .git
 
 

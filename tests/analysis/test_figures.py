@@ -9,15 +9,17 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.figures import curve_grid, cuts, phase_diagram, phase_map, seven_panels
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
+from phasegrid.analysis.draw.curves import curve_grid, cuts
+from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map
 from phasegrid.analysis.draw.differences import difference_diagram
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
+from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.draw.scales import Frame, make_axis, make_frame, thinned
 from phasegrid.analysis.draw.style import (
     DIVERGED,

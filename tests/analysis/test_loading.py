@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.__main__ import main
 
 from phasegrid import load_sweep
 from phasegrid.analysis.draw.scales import make_frame
@@ -26,6 +25,7 @@ from phasegrid.analysis.report.report import (
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import Grid
 from phasegrid.analysis.tables.load import build_grid, load_grid
+from phasegrid.cli.main import main
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.plan.plan import make_packs, make_plan
@@ -335,29 +335,31 @@ def test_a_sweep_that_is_not_there_is_refused_by_name(
         load_grid(_Sweeps(*names), wanted)  # type: ignore[arg-type]
 
 
-def test_the_command_draws_figures_phases_and_tables_and_prints_where(
+def plot(storage: Path, *arguments: str) -> int:
+    """Run ``phasegrid plot`` in this process and return its exit code."""
+    try:
+        main(["plot", "--storage", str(storage), *arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_draws_figures_phases_and_tables_and_names_the_figures(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    code = main(
-        [
-            str(storage),
-            "--sweep",
-            "toy",
-            "-o",
-            str(out),
-            "--format",
-            "png",
-            "--threshold",
-            "hessian=200",
-        ]
-    )
-    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    names = [path.relative_to(out).as_posix() for path in paths]
+    code = plot(storage, "toy", "-o", str(out), "--format", "png", "--threshold", "hessian=200")
+    named = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
-    assert names[:3] == ["diagram.png", "further.png", "curves.png"]
-    assert {"cuts_load.png", "cuts_temperature.png", "phases.csv", "thresholds.csv"} <= {*names}
-    assert {"tables/all.csv", "tables/trace.csv", "tables/trace.md", "tables/trace.tex"} <= {*names}
+    assert [path.relative_to(out).as_posix() for path in named][:3] == [
+        "diagram.png",
+        "further.png",
+        "curves.png",
+    ]
+    paths = [path for path in out.rglob("*") if path.is_file()]
+    names = {path.relative_to(out).as_posix() for path in paths}
+    assert {"cuts_load.png", "cuts_temperature.png", "phases.csv", "thresholds.csv"} <= names
+    assert {"tables/all.csv", "tables/trace.csv", "tables/trace.md", "tables/trace.tex"} <= names
     assert all(path.stat().st_size > 0 for path in paths)
     phases = pd.read_csv(out / "phases.csv").set_index(["load", "temperature"])
     assert phases.loc[(4, 16), "nearest"] == "I"
@@ -375,7 +377,7 @@ def test_the_same_store_gives_the_same_numbers(storage: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--sweep", "nope"], 2, "no sweep 'nope'"),
+        (["nope"], 2, "no sweep 'nope'"),
         (["--threshold", "cka"], 2, "expected NAME=VALUE"),
         (["--threshold", "loss=1"], 2, "no threshold is called 'loss'"),
         (["--format", "gif"], 2, "found 'gif'"),
@@ -384,14 +386,14 @@ def test_the_same_store_gives_the_same_numbers(storage: Path) -> None:
 def test_a_users_mistake_ends_with_code_two(
     storage: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
-    assert main([str(storage), *arguments]) == code
+    assert plot(storage, *arguments) == code
     assert message in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_there_ends_with_code_four(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path / "nowhere")]) == 4
+    assert plot(tmp_path / "nowhere") == 4
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -427,7 +429,7 @@ def test_file_names_hold_no_odd_characters() -> None:
 
 
 def test_the_analysis_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, phasegrid.analysis.report.report, analysis.__main__; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    code = "import sys, phasegrid.analysis.report.report; print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -12,7 +12,8 @@ from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.report import draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
 from phasegrid.analysis.tables.grid import Grid
-from phasegrid.config.figure_types import FIGURE_KINDS, FigureRequest
+from phasegrid.config.figure_types import FIGURE_KINDS
+from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
 from phasegrid.run.published.taxonomy import import_taxonomy
 from phasegrid.store.store import Store

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from phasegrid import registry
 from phasegrid.datasets import DATASETS, Options, SpiralOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.digits import load as load_digits
@@ -139,8 +139,7 @@ def test_what_a_loader_raises_is_reported_with_its_arguments(
 
 def test_a_name_that_is_not_built_in_is_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
     plugins = {("dataset", "lab.py:MINE"): spirals_kind(load_spirals)}
-    stand_in = SimpleNamespace(resolve=lambda kind, name: plugins[kind, name])
-    monkeypatch.setitem(sys.modules, "phasegrid.registry", stand_in)
+    monkeypatch.setattr(registry, "resolve", lambda kind, name, _: plugins[kind, name])
     assert load_dataset(make_part("lab.py:MINE", 1, Options, asdict(Options()))).num_classes == 2
 
 

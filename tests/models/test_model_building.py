@@ -1,14 +1,13 @@
 """Building from a seed."""
 
 import math
-import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from phasegrid import registry
 from phasegrid.declare import Model
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
@@ -72,8 +71,7 @@ def test_a_family_gets_shape_classes_and_arguments(monkeypatch: pytest.MonkeyPat
 def test_a_name_that_is_not_built_in_is_a_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(MlpArgs, lambda shape, classes, width: nn.Linear(shape[0] * width, classes))
     plugins = {("model", "lab.py:NET"): model}
-    stand_in = SimpleNamespace(resolve=lambda kind, name: plugins[kind, name])
-    monkeypatch.setitem(sys.modules, "phasegrid.registry", stand_in)
+    monkeypatch.setattr(registry, "resolve", lambda kind, name, _: plugins[kind, name])
     built = build_model(Part("lab.py:NET", 1, {"width": 2}), (3,), 5, seed=0)
     assert built.get_parameter("weight").shape == (5, 6)
 
