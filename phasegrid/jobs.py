@@ -110,7 +110,7 @@ class MetricJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters, forward FLOPs of one
     example (a multiply-add counts 2), numbers of one that a backward pass keeps, numbers that one consists of, target tokens
     of one (1 where examples are no sentences)."""
@@ -139,7 +139,7 @@ class Cell:
     temperature: Json
     trials: tuple[Trial, ...]
     metric_jobs: tuple[MetricJob, ...]
-    work: Work | None = None
+    work: Workload | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from phasegrid.errors import SweepError
 from phasegrid.jobs import Outcome
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run import code_changes
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.pack import do
 from phasegrid.store.store import Store
 
@@ -274,7 +274,9 @@ def test_code_that_is_not_that_of_the_run_makes_no_row(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
     packs = make_packs(make_plan(sweep), set(), lambda _cell, _job: 0.0)
     begun = {("model", "lab.py:NET"): "0" * 32}
-    endings = [outcome for pack in packs for outcome in do(pack, store, Place("cpu", code=begun))]
+    endings = [
+        outcome for pack in packs for outcome in do(pack, store, PackOptions("cpu", code=begun))
+    ]
     assert len(endings) == 4
     assert all(isinstance(outcome, Outcome) and outcome.status == "failed" for outcome in endings)
     assert "model lab.py:NET: its code here is not that with which the run began" in str(
@@ -288,7 +290,7 @@ def test_a_plugin_that_is_not_there_fails_its_jobs_by_name(tmp_path: Path) -> No
     store = Store.open(str(tmp_path / "store"), create=True)
     (pack, *_) = make_packs(make_plan(sweep), set(), lambda _cell, _job: 0.0)
     (tmp_path / "a" / "lab.py").unlink()
-    (outcome,) = do(pack, store, Place("cpu"))
+    (outcome,) = do(pack, store, PackOptions("cpu"))
     assert outcome.status == "failed"
     assert "there is no file lab.py" in str(outcome.error)
 

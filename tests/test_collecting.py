@@ -19,7 +19,7 @@ from phasegrid.run.verify import verify
 from phasegrid.store import meta as notes
 from phasegrid.store.compact import compact
 from phasegrid.store.files.local import Entry, open_files
-from phasegrid.store.gc import Findings, delete_garbage, find_garbage
+from phasegrid.store.gc import GarbageReport, delete_garbage, find_garbage
 from phasegrid.store.store import Store
 
 DAY_S = 86_400
@@ -63,7 +63,7 @@ def _age(store: Store, days: float, pattern: str = "**/*") -> None:
             os.utime(path, (then, then))
 
 
-def _names(found: Findings) -> list[str]:
+def _names(found: GarbageReport) -> list[str]:
     return [item.name for item in found.garbage]
 
 
@@ -73,8 +73,8 @@ def _everything(store: Store) -> set[str]:
 
 def test_a_tidy_store_has_nothing_to_collect(store: Store) -> None:
     _age(store, 30)
-    assert find_garbage(store) == Findings(())
-    assert find_garbage(store, orphans_too=True) == Findings(())
+    assert find_garbage(store) == GarbageReport(())
+    assert find_garbage(store, orphans_too=True) == GarbageReport(())
 
 
 GARBAGE = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Work
+from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Workload
 from phasegrid.plan.cost import (
     UNKNOWN_S,
     UNTRIED,
@@ -17,7 +17,7 @@ from phasegrid.run.forecast import forecast
 RECIPE = {"epochs": 10, "batch_size": 100}
 
 
-def cell(work: Work | None) -> Cell:
+def cell(work: Workload | None) -> Cell:
     return Cell(0, (), None, None, (), (), work)
 
 
@@ -25,7 +25,7 @@ def trial(**recipe: int) -> Trial:
     return Trial("a", Part("d", 1, {}), Part("m", 1, {}), {**RECIPE, **recipe}, 0)
 
 
-SMALL, LARGE = Work(1000, 500, 10, 100, 10_000), Work(1000, 500, 10, 100_000, 10_000_000)
+SMALL, LARGE = Workload(1000, 500, 10, 100, 10_000), Workload(1000, 500, 10, 100_000, 10_000_000)
 
 
 def test_more_work_costs_more() -> None:

@@ -8,7 +8,7 @@ import pytest
 from phasegrid.config.types import Retries, RunOptions
 from phasegrid.errors import ClusterError
 from phasegrid.jobs import Outcome, Pack, Part, Trial
-from phasegrid.run.executors.base import Ending, Serial
+from phasegrid.run.executors.base import PackResult, Serial
 from phasegrid.run.loop import Stop, Stopped, run_packs
 from phasegrid.run.scheduler import Progress
 
@@ -39,11 +39,11 @@ class LosesEachOnce:
     def submit(self, pack: Pack) -> None:
         self.running.append(pack)
 
-    def wait(self, timeout_s: float) -> list[Ending]:
+    def wait(self, timeout_s: float) -> list[PackResult]:
         assert timeout_s > 0
         running, self.running = self.running, []
         endings = [
-            Ending(p, succeed(p)) if p.key in self.seen else Ending(p, lost="worker died")
+            PackResult(p, succeed(p)) if p.key in self.seen else PackResult(p, lost="worker died")
             for p in running
         ]
         self.seen.update(p.key for p in running)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import MetricJob, Pack, Part, Trial, Work
+from phasegrid.jobs import MetricJob, Pack, Part, Trial, Workload
 from phasegrid.metrics import METRICS
 from phasegrid.plan.gpu_memory import COPIES, MARGIN, PROCESS_BYTES, SHARES, gpu_share, pack_bytes
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run.executors.ray.gpus import device_of
 
 GIB = 2**30
-WORK = Work(1000, 200, 10, 5000, 10_000, activations=300, input_size=64)
+WORK = Workload(1000, 200, 10, 5000, 10_000, activations=300, input_size=64)
 DATA = Part("digits", 1, {})
 
 
@@ -31,7 +31,7 @@ def measure_pack(name: str, count: int = 1, version_args: dict[str, object] | No
     return Pack("p", "measure", 0, (trial("a"), trial("b")), jobs)
 
 
-def needs(pack: Pack, work: Work | None = WORK) -> int | None:
+def needs(pack: Pack, work: Workload | None = WORK) -> int | None:
     return pack_bytes(pack, {trial.key: work for trial in pack.trials})
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.executors.ray.executor import on_device
 
 SCRIPT = """
 import json, os, sys
 import ray
 from phasegrid.run.executors.ray import gpus
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.jobs import Pack, Part, Trial
 from phasegrid.run.executors.ray.executor import RayExecutor, gpu_bytes
 from phasegrid.store.store import Store
@@ -30,7 +30,7 @@ os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=10**8,
          logging_level="ERROR", log_to_driver=False)
 store = Store.open(sys.argv[1], create=True)
-executor = RayExecutor(store.url, Place(), share_of=lambda pack: 0.25, usual_share=0.25)
+executor = RayExecutor(store.url, PackOptions(), share_of=lambda pack: 0.25, usual_share=0.25)
 trial = Trial("a" * 32, Part("none", 1, {}), Part("none", 1, {}), {}, 0)
 for pack in (Pack("one", "train", 0, ()), Pack("two", "train", 0, (trial,)), Pack("other", "train", 0, (trial,))):
     executor.submit(pack)  # the last is a part of one that was tried before
@@ -46,16 +46,16 @@ class Worker:
 workers = [Worker.remote() for _ in range(2)]  # at once, one on each GPU
 of_two = ray.get([worker.told.remote() for worker in workers])
 del workers
-on_cpus = RayExecutor(store.url, Place("cpu"))
+on_cpus = RayExecutor(store.url, PackOptions("cpu"))
 on_cpus.submit(Pack("cpu", "train", 0, ()))
-decided = RayExecutor(store.url, Place(), Resources(num_gpus=0.5))
+decided = RayExecutor(store.url, PackOptions(), Resources(num_gpus=0.5))
 print(json.dumps({
     "lost": [ending.lost for ending in endings],
     "gpus": sorted(need.num_gpus for need in executor._tasks),
     "parallel": executor.parallel,
     "cpus": [on_cpus.parallel, *(need.num_gpus for need in on_cpus._tasks)],
     "half": decided.parallel,
-    "whole": RayExecutor(store.url, Place()).parallel,
+    "whole": RayExecutor(store.url, PackOptions()).parallel,
     "told": sorted(device for device, _ in of_two),
     "visible": [visible for _, visible in of_two],
     "bytes": gpu_bytes(),
@@ -107,9 +107,9 @@ def test_a_cluster_whose_gpus_torch_does_not_see_has_no_gpu_memory(seen: Any) ->
 def test_a_pack_runs_where_it_was_asked_to_or_where_ray_put_it(
     asked: str | None, device: str
 ) -> None:
-    assert on_device(Place(asked), "cuda:1").device == device
+    assert on_device(PackOptions(asked), "cuda:1").device == device
 
 
 @pytest.mark.parametrize(("asked", "device"), [(None, "cpu"), ("cuda:0", "cuda:0")])
 def test_a_pack_that_was_given_no_gpu_takes_none_unasked(asked: str | None, device: str) -> None:
-    assert on_device(Place(asked), None).device == device
+    assert on_device(PackOptions(asked), None).device == device

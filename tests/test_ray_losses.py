@@ -11,7 +11,7 @@ ray = pytest.importorskip("ray")
 from phasegrid.config.types import Resources  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
 from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
-from phasegrid.run.executors.base import Ending, Place  # noqa: E402
+from phasegrid.run.executors.base import PackOptions, PackResult  # noqa: E402
 from phasegrid.run.executors.ray.executor import RayExecutor  # noqa: E402
 from phasegrid.run.executors.ray.head import HeadWatch  # noqa: E402
 from phasegrid.run.worker import node_folder  # noqa: E402 - after the skip
@@ -30,7 +30,7 @@ def ending_of(
     timeout_s: float | None = None,
     refuses: bool = False,
     shared_data: str | None = None,
-) -> Ending:
+) -> PackResult:
     """Have the task of a pack end in an error, of a machine whose raylet may refuse connections by then."""
 
     def get(_reference: object) -> None:
@@ -44,7 +44,9 @@ def ending_of(
     head = HeadWatch(
         "head:1", connect=lambda _: True, here=(("raylet", "here:2"),), refuses=lambda _: False
     )
-    executor = RayExecutor(storage, Place(timeout_s=timeout_s, shared_data=shared_data), _head=head)
+    executor = RayExecutor(
+        storage, PackOptions(timeout_s=timeout_s, shared_data=shared_data), _head=head
+    )
     executor._running["reference"] = (PACK, FAILURE_ID)
     executor._head.answers()
     executor._head.refuses = lambda _: refuses
@@ -134,7 +136,9 @@ def test_an_error_of_ray_outside_a_pack_is_a_message(monkeypatch: pytest.MonkeyP
         raise ray.exceptions.RaySystemError("Broken pipe")
 
     monkeypatch.setattr(ray, "wait", wait)
-    executor = RayExecutor("nowhere", Place(), _head=HeadWatch("head:1", connect=lambda _: True))
+    executor = RayExecutor(
+        "nowhere", PackOptions(), _head=HeadWatch("head:1", connect=lambda _: True)
+    )
     executor._running["reference"] = (PACK, FAILURE_ID)
     with pytest.raises(ClusterError, match=r"running on Ray: .*Broken pipe"):
         executor.wait(1.0)
@@ -177,7 +181,7 @@ def test_a_silent_head_is_not_asked_how_large_its_cluster_is(
 
     monkeypatch.setattr(ray, "cluster_resources", blocks)
     head = HeadWatch("head:1", connect=lambda _: False)
-    executor = RayExecutor("nowhere", Place(), _head=head, _resources={"CPU": 4.0})
+    executor = RayExecutor("nowhere", PackOptions(), _head=head, _resources={"CPU": 4.0})
     assert executor.parallel == 4
 
 
@@ -214,7 +218,7 @@ def test_what_ran_out_of_memory_has_a_node_to_itself_when_tried_again(
     monkeypatch.setattr(ray, "wait", lambda references, **_: (references, []))
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
     head = HeadWatch("head:1", connect=lambda _: True)
-    executor = RayExecutor("nowhere", Place(), Resources(2.0, num_gpus), _head=head)
+    executor = RayExecutor("nowhere", PackOptions(), Resources(2.0, num_gpus), _head=head)
     for _ in range(2):
         executor.submit(PACK)
         executor.wait(1.0)

@@ -11,7 +11,7 @@ from rich.console import Console
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
 from phasegrid.plan.plan import make_plan, plan_hash
-from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.store.store import Store
 from phasegrid.train.precision import deterministic_kernels
 from tests.faults.comparing import assert_same_numbers
@@ -34,7 +34,7 @@ def do(tmp_path: Path, name: str, *overrides: str, strategy: str = "auto") -> Pa
     (tmp_path / "alone.yaml").write_text(SWEEP)
     sweep = load_sweep(tmp_path / "alone.yaml", overrides)
     store = Store.open(str(tmp_path / name), create=True)
-    where = Where(serial=True, device="cpu", strategy=strategy)  # type: ignore[arg-type]
+    where = RunTarget(serial=True, device="cpu", strategy=strategy)  # type: ignore[arg-type]
     code, _ = run_sweep(sweep, store, where, Console(quiet=True), quiet=True, limit=None)
     assert code == 0
     return tmp_path / name

@@ -12,7 +12,7 @@ import phasegrid
 from phasegrid import load_sweep
 from phasegrid.cli.main import app
 from phasegrid.errors import DataError
-from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.store.store import Store
 
 SWEEP = """\
@@ -101,7 +101,7 @@ def test_figures_and_plans_alone_are_something_new_to_draw(tmp_path: Path) -> No
         (tmp_path / "s.yaml").write_text(text)
         sweep, console = load_sweep(tmp_path / "s.yaml"), Console(quiet=True)
         store = Store.open(str(tmp_path / "store"), create=True)
-        return run_sweep(sweep, store, Where(serial=True), console, True, None)
+        return run_sweep(sweep, store, RunTarget(serial=True), console, True, None)
 
     assert [is_new(SWEEP), is_new(SWEEP)] == [(0, True), (0, False)]
     assert [is_new(SWEEP + FIGURES), is_new(SWEEP + FIGURES)] == [(0, True), (0, False)]
@@ -114,7 +114,7 @@ def test_a_damaged_plan_is_replaced_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "store/plans/small.parquet").write_bytes(b"damaged")
     store, console = Store.open(str(tmp_path / "store")), Console(quiet=True)
     sweep = load_sweep(tmp_path / "s.yaml")
-    assert run_sweep(sweep, store, Where(serial=True), console, True, None) == (0, True)
+    assert run_sweep(sweep, store, RunTarget(serial=True), console, True, None) == (0, True)
     assert len(store.read_plan("small")) == 8
 
 
@@ -334,7 +334,7 @@ def test_a_stop_counts_what_an_unfinished_pack_has_published(tmp_path: Path) -> 
     (tmp_path / "one.yaml").write_text(ONE_CELL)
     store, console = Store.open(str(tmp_path / "store"), create=True), Console(record=True)
     sweep = load_sweep(tmp_path / "one.yaml")
-    code, new = run_sweep(sweep, store, Where(serial=True), console, quiet=True, limit=None)
+    code, new = run_sweep(sweep, store, RunTarget(serial=True), console, quiet=True, limit=None)
     said = console.export_text()
     assert code == 143
     assert new

@@ -12,7 +12,7 @@ from phasegrid.cli.render import status_text
 from phasegrid.config.types import Retries
 from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, text_key
 from phasegrid.plan.rows import job_rows
-from phasegrid.run.executors.base import Ending
+from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.scheduler import Progress
 from phasegrid.run.status import job_names
@@ -45,7 +45,7 @@ def test_failures_are_shown_when_they_happen_and_once() -> None:
     with Watch(
         Console(file=out, width=200), name_of={"a": "training, cell 0"}.__getitem__
     ) as watch:
-        ending = Ending(pack, [outcome])
+        ending = PackResult(pack, [outcome])
         progress.finished(pack, [outcome])
         watch("finished", progress, pack, ending)
         watch("finished", progress, pack, ending)
@@ -59,7 +59,7 @@ def test_a_lost_pack_is_told_until_its_job_is_given_up() -> None:
     progress = Progress([Pack("p", "train", 0, trials)], set(), Retries(infra=0))
     with Watch(Console(file=out, width=200), name_of="job {}".format) as watch:
         while pack := progress.next_pack():
-            ending = Ending(pack, lost="the process died")
+            ending = PackResult(pack, lost="the process died")
             progress.lost(pack, "the process died")
             watch("lost", progress, pack, ending)
     assert out.getvalue().splitlines() == [
@@ -94,7 +94,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
             assert pack is not None
             progress.finished(pack, [Outcome(pack.trials[0].key, "done")])
             now[0] += 10
-            watch("finished", progress, pack, Ending(pack))
+            watch("finished", progress, pack, PackResult(pack))
     assert out.getvalue() == "2/4 jobs, ETA 20 s\n"
 
 

@@ -17,7 +17,7 @@ from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError, DataError, StoreError, SweepError, exit_code
 from phasegrid.jobs import Pack
 from phasegrid.redaction import redact, refuse_secrets
-from phasegrid.run.executors.base import Ending
+from phasegrid.run.executors.base import PackResult
 from phasegrid.run.loop import Stop, run_packs
 from phasegrid.run.scheduler import Progress
 from phasegrid.store import submissions
@@ -246,7 +246,7 @@ class Endless:
     def submit(self, pack: Pack) -> None:
         """Take a pack."""
 
-    def wait(self, timeout_s: float) -> list[Ending]:
+    def wait(self, timeout_s: float) -> list[PackResult]:
         """Return nothing."""
         del timeout_s
         self.num_waits += 1

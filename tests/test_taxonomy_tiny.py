@@ -16,7 +16,7 @@ from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import resolve
 from phasegrid.config.load import Sweep
-from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def run(store: Store) -> Run:
             once(earlier)
         sweep = load_sweep(FOLDER / f"{name}.yaml", overrides)
         said = Console(file=io.StringIO(), width=200)
-        code, _ = run_sweep(sweep, store, Where(serial=True), said, True, None)
+        code, _ = run_sweep(sweep, store, RunTarget(serial=True), said, True, None)
         assert code == 0, said.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
         return sweep
 

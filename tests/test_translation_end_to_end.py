@@ -8,7 +8,7 @@ from rich.console import Console
 from phasegrid import load_sweep
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Part
-from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.store.results import Results, open_results
 from phasegrid.store.store import Store
 
@@ -46,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     path.write_text(SWEEP.replace("ROOT", str(folder)), encoding="utf-8")
     store = Store.open(str(folder / "results"), create=True)
     code, _ = run_sweep(
-        load_sweep(path), store, Where(serial=True), Console(quiet=True), True, None
+        load_sweep(path), store, RunTarget(serial=True), Console(quiet=True), True, None
     )
     assert code == 0
     return open_results(store.url)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from phasegrid.jobs import Outcome, Pack, Part, Trial
-from phasegrid.run.executors.base import Ending
+from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.scheduler import Progress
 from phasegrid.run.underway import Noted, Underway, epochs_text
@@ -69,7 +69,7 @@ def test_the_first_lines_of_a_run_tell_its_epochs_and_give_an_eta() -> None:
             now[0] += 3.0
             underway.note("b", epoch, 20)
         progress.finished(pack, [Outcome("b", "done")])
-        watch("finished", progress, pack, Ending(pack))
+        watch("finished", progress, pack, PackResult(pack))
     # Of 40 s by the prediction, 7.5 s are done after 15 s and 15 s after 30 s.
     assert out.getvalue().splitlines() == [
         "0/2 jobs, epoch 5 of 20, ETA 1 min 05 s",

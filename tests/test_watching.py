@@ -16,7 +16,7 @@ from phasegrid.models import MODELS, MlpArgs
 from phasegrid.models.build import build_model
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.registry import remember_folder
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker import inputs as bench
 from phasegrid.run.worker.pack import do
 from phasegrid.run.worker.write_checks import checksums, hand_out, kept_settings, seal
@@ -109,7 +109,7 @@ def run(
     path.write_text(text.replace("mlp, width: 4, depth: 1", model))
     remember_folder(folder)
     packs = make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
-    return [outcome for pack in packs for outcome in do(pack, store, Place("cpu"))]
+    return [outcome for pack in packs for outcome in do(pack, store, PackOptions("cpu"))]
 
 
 def assert_ours_are_right(store: Store) -> None:

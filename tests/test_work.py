@@ -13,7 +13,7 @@ from phasegrid.models.weights import Evaluation
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import pack as work
-from phasegrid.run.worker.pack import Place, do
+from phasegrid.run.worker.pack import PackOptions, do
 from phasegrid.store.store import Store
 
 SWEEP = """\
@@ -44,13 +44,13 @@ def test_finite_weights_that_overflow_when_evaluated_are_a_diverged_training(
 ) -> None:
     monkeypatch.setattr(work, "evaluate", lambda *_: Evaluation(float("nan"), 10.0, 90.0, 64))
     train, measure = make_packs(plan, (), lambda _cell, _job: 1.0)
-    outcomes = do(train, store, Place("cpu"))
+    outcomes = do(train, store, PackOptions("cpu"))
     assert [outcome.status for outcome in outcomes] == ["diverged", "diverged"]
     for row in store.read_table("trials").to_pylist():
         assert row["outcome"] == "diverged"
         assert row["train_loss"] is None
         assert row["diverged_epoch"] == row["kept_epoch"]
-    assert {o.status for o in do(measure, store, Place("cpu"))} == {"not_applicable"}
+    assert {o.status for o in do(measure, store, PackOptions("cpu"))} == {"not_applicable"}
 
 
 CURVES = "metrics: [{connectivity: {epochs: 1, pairs: ring, points: 3}}]"
@@ -77,10 +77,10 @@ def test_curves_done_together_are_stored_one_by_one_as_those_done_alone(
     assert len(measure.metric_jobs) == 3
     stores = [Store.open(str(tmp_path / name), create=True) for name in ("packed", "single")]
     for store in stores:
-        do(train, store, Place("cpu"))
-    outcomes = do(measure, stores[0], Place("cpu"))
+        do(train, store, PackOptions("cpu"))
+    outcomes = do(measure, stores[0], PackOptions("cpu"))
     for job in measure.metric_jobs:
-        do(replace(measure, metric_jobs=(job,), layout=None), stores[1], Place("cpu"))
+        do(replace(measure, metric_jobs=(job,), layout=None), stores[1], PackOptions("cpu"))
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     packed, single = map(curve_rows, stores)
     for key, row in packed.items():
@@ -91,13 +91,13 @@ def test_a_curve_that_is_done_again_is_computed_with_those_that_it_was_done_with
     curve_packs: list[Pack], store: Store, tmp_path: Path
 ) -> None:
     train, measure = curve_packs
-    do(train, store, Place("cpu"))
-    do(measure, store, Place("cpu"))
+    do(train, store, PackOptions("cpu"))
+    do(measure, store, PackOptions("cpu"))
     before = curve_rows(store)
     (lost, *_) = before
     next((tmp_path / "store/metrics").rglob(f"{lost}.parquet")).unlink()
     (job,) = [job for job in measure.metric_jobs if job.key == lost]
-    outcomes = do(replace(measure, metric_jobs=(job,)), store, Place("cpu"))
+    outcomes = do(replace(measure, metric_jobs=(job,)), store, PackOptions("cpu"))
     assert [(outcome.key, outcome.status) for outcome in outcomes] == [(lost, "done")]
     after = curve_rows(store)
     for name in ("train_loss", "test_loss", "length", "final_curve_loss"):
@@ -116,8 +116,8 @@ def test_jobs_that_cannot_be_done_together_are_done_one_by_one(
 
     monkeypatch.setattr(compute, "compute_many", compute_many)
     train, measure = curve_packs
-    do(train, store, Place("cpu"))
-    assert [o.status for o in do(measure, store, Place("cpu"))] == ["done"] * 3
+    do(train, store, PackOptions("cpu"))
+    assert [o.status for o in do(measure, store, PackOptions("cpu"))] == ["done"] * 3
     assert len(curve_rows(store)) == 3
 
 
@@ -126,21 +126,24 @@ def test_a_stop_is_heard_between_jobs_done_one_by_one(
 ) -> None:
     monkeypatch.setattr(compute, "compute_many", lambda *_args, **_kwargs: None)
     train, measure = curve_packs
-    do(train, store, Place("cpu"))
+    do(train, store, PackOptions("cpu"))
 
     def stored() -> list[str]:
         return [j.key for j in measure.metric_jobs if store.has("metrics/connectivity", j.key)]
 
     with pytest.raises(Stopped):
-        do(measure, store, Place("cpu"), lambda: len(stored()) == 1)
+        do(measure, store, PackOptions("cpu"), lambda: len(stored()) == 1)
     assert stored() == [measure.metric_jobs[0].key]
 
 
 def test_a_trained_pack_says_what_it_scored(plan: Plan, store: Store) -> None:
     train, _ = make_packs(plan, (), lambda _cell, _job: 1.0)
-    assert [outcome.status for outcome in do(train, store, Place("cpu"))] == ["done", "done"]
+    assert [outcome.status for outcome in do(train, store, PackOptions("cpu"))] == ["done", "done"]
     for row in store.read_table("trials").to_pylist():
         assert (row["task"], row["num_classes"], row["updates_run"]) == ("classification", 10, 10)
         assert row["best_test_loss"] is None  # nothing watched the test set
-    assert [outcome.status for outcome in do(train, store, Place("cpu"))] == ["already", "already"]
+    assert [outcome.status for outcome in do(train, store, PackOptions("cpu"))] == [
+        "already",
+        "already",
+    ]
     assert store.snapshots().epochs(train.trials[0].key) == set()

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from phasegrid.analysis.draw.diagrams import set_ticks, tick_room, write_title
-from phasegrid.analysis.draw.scales import Axis, Frame
+from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import PHASE_COLOURS
 from phasegrid.analysis.stats.aggregate import counts_in_words
 from phasegrid.analysis.tables.quantities import Quantity, base_of
@@ -111,7 +111,7 @@ def _cells(count: int) -> str:
 
 
 def _line(
-    ax: Axes, x_axis: Axis, rows: pd.DataFrame, colour: tuple[float, ...], label: str | None
+    ax: Axes, x_axis: GridAxis, rows: pd.DataFrame, colour: tuple[float, ...], label: str | None
 ) -> None:
     hollow = rows["not_trained"].fillna(False).astype(bool)
     ax.plot(
@@ -138,7 +138,7 @@ def _line(
     )
 
 
-def _line_axes(ax: Axes, x_axis: Axis, quantity: Quantity) -> None:
+def _line_axes(ax: Axes, x_axis: GridAxis, quantity: Quantity) -> None:
     if x_axis.spacing == "log":
         ax.set_xscale("log")
     set_ticks(ax.xaxis, x_axis, tick_room(ax, x_axis))

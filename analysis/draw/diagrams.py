@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from phasegrid.analysis.draw.colours import ColourScale, colour_scale
 from phasegrid.analysis.draw.marks import collapsed_handle, mark_collapsed
-from phasegrid.analysis.draw.scales import Axis, Frame, thinned
+from phasegrid.analysis.draw.scales import Frame, GridAxis, thinned
 from phasegrid.analysis.draw.style import (
     DIVERGED,
     INAPPLICABLE,
@@ -172,7 +172,7 @@ def draw_axes(ax: Axes, frame: Frame) -> None:
     ax.set_ylabel(f"{frame.temperature.name}  (temperature →)" if frame.temperature.name else "")
 
 
-def tick_room(ax: Axes, scale: Axis, *, upright: bool = False) -> list[float]:
+def tick_room(ax: Axes, scale: GridAxis, *, upright: bool = False) -> list[float]:
     """Return the share of an axis that each tick label needs, from the size of the Axes as laid out so far."""
     box, (wide, high) = ax.get_position(), _inches(ax)
     letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
@@ -181,7 +181,7 @@ def tick_room(ax: Axes, scale: Axis, *, upright: bool = False) -> list[float]:
     return [(0.62 * len(text) + 0.7) * letter / (wide * box.width) for text in scale.labels]
 
 
-def set_ticks(axis: XAxis | YAxis, scale: Axis, room: Sequence[float]) -> None:
+def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> None:
     """Put a major tick with its label at the values that have room, a minor one at the others."""
     kept = thinned(scale, room)
     axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
@@ -330,7 +330,7 @@ def _write_odd_counts(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
         )
 
 
-def _ends(axis: Axis) -> tuple[float, float]:
+def _ends(axis: GridAxis) -> tuple[float, float]:
     low, high = axis.edges[0], axis.edges[-1]
     return (high, low) if axis.inverted else (low, high)
 

@@ -10,7 +10,7 @@ from matplotlib.transforms import offset_copy
 from phasegrid.analysis.draw.diagrams import set_ticks, tick_room, write_title
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title
-from phasegrid.analysis.draw.scales import Axis, make_axis
+from phasegrid.analysis.draw.scales import GridAxis, make_axis
 from phasegrid.analysis.tables.quantities import Quantity, difference_unit
 
 THIS, OTHER, GAIN = "#17606e", "#c0643a", "#333333"
@@ -49,7 +49,7 @@ def bests(
     ax: Axes,
     rows: pd.DataFrame,
     what: Quantity,
-    axis: Axis,
+    axis: GridAxis,
     labels: tuple[str, str],
     temperature_name: str,
     *,
@@ -78,7 +78,7 @@ def gains(
     ax: Axes,
     rows: pd.DataFrame,
     what: Quantity,
-    axis: Axis,
+    axis: GridAxis,
     labels: tuple[str, str],
     *,
     head: str = "",
@@ -101,7 +101,7 @@ def _points(
     ax: Axes,
     rows: pd.DataFrame,
     columns: tuple[str, str, str],
-    axis: Axis,
+    axis: GridAxis,
     colour: str,
     label: str | None,
     aside: float = 0.0,
@@ -135,7 +135,7 @@ def _points(
 
 
 def _write_temperatures(
-    ax: Axes, rows: pd.DataFrame, which: str, axis: Axis, colour: str, aside: float
+    ax: Axes, rows: pd.DataFrame, which: str, axis: GridAxis, colour: str, aside: float
 ) -> None:
     """Write the temperature of each best above its bar where it is the better sweep, below where it is the worse."""
     for row in rows.dropna(subset=[f"best_{which}"]).to_dict("records"):
@@ -155,7 +155,7 @@ def _write_temperatures(
         )
 
 
-def _axes(ax: Axes, axis: Axis) -> None:
+def _axes(ax: Axes, axis: GridAxis) -> None:
     if axis.spacing == "log":
         ax.set_xscale("log")
     set_ticks(ax.xaxis, axis, tick_room(ax, axis))

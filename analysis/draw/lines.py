@@ -12,7 +12,7 @@ from phasegrid.analysis.draw.curves import curve_grid, cuts
 from phasegrid.analysis.draw.diagrams import phase_handles, rows_of
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title, grid_shape
-from phasegrid.analysis.draw.scales import Axis, Frame
+from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.tables.quantities import quantity
 
 FEW_LINES = 5
@@ -97,7 +97,7 @@ def curve_panels(
     return figure
 
 
-def spread(axis: Axis) -> list[str]:
+def spread(axis: GridAxis) -> list[str]:
     """Return at most five labels of an axis, evenly spread from end to end."""
     places = np.linspace(0, len(axis.labels) - 1, min(FEW_LINES, len(axis.labels)))
     return [axis.labels[round(float(place))] for place in places]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
-from phasegrid.analysis.draw.scales import Axis, Frame
+from phasegrid.analysis.draw.scales import Frame, GridAxis
 
 CORNER = Path([(0, 0), (-1, 0), (0, -1), (0, 0)], closed=True)
 """A triangle that fills the upper right corner of a cell whose corner is at the origin."""
@@ -77,18 +77,18 @@ def _fitting(ax: Axes, frame: Frame, share: float) -> float:
     return min(LARGEST, max(SMALLEST, share * min(wide, high)))
 
 
-def _thinnest(axis: Axis) -> float:
+def _thinnest(axis: GridAxis) -> float:
     ends: Iterable[tuple[float, float]] = pairwise(axis.edges)
     return min(abs(axis.fraction(high) - axis.fraction(low)) for low, high in ends)
 
 
-def _end(axis: Axis, label: str) -> float:
+def _end(axis: GridAxis, label: str) -> float:
     """Return the far edge of a cell in the direction of drawing: right, or top."""
     i = axis.index(label)
     return axis.edges[i] if axis.inverted else axis.edges[i + 1]
 
 
-def _centre(axis: Axis, label: str) -> float:
+def _centre(axis: GridAxis, label: str) -> float:
     """Return the middle of a cell as it is drawn, halfway between its edges on the scale of the axis."""
     low, high = axis.edges[axis.index(label) : axis.index(label) + 2]
     return (low * high) ** 0.5 if axis.spacing == "log" else (low + high) / 2

@@ -39,7 +39,7 @@ THINNEST_CELL = 1 / 60
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class GridAxis:
     """One axis: `labels` of the cells, where they lie (`centres`), where cells meet (`edges`, one more), and how.
 
     Centres are in ascending order of position. `inverted`: the position grows against the direction of drawing.
@@ -79,8 +79,8 @@ class Axis:
 class Frame:
     """The two axes that all panels of a figure share."""
 
-    load: Axis
-    temperature: Axis
+    load: GridAxis
+    temperature: GridAxis
 
 
 def make_frame(
@@ -110,7 +110,7 @@ def make_axis(
     hot: bool = False,
     spacing: Spacing | None = None,
     names: Mapping[str, str] | None = None,
-) -> Axis:
+) -> GridAxis:
     """Return the axis of the distinct `labels` with their `values` (NaN where they are not numbers).
 
     Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path or all values are
@@ -124,7 +124,7 @@ def make_axis(
     numbers = [float(value) for value in table["value"]]
     chosen = spacing or (_spacing(path, numbers) if numeric else "ordinal")
     centres = [float(i) for i in range(len(numbers))] if chosen == "ordinal" else numbers
-    return Axis(
+    return GridAxis(
         name=axis_name(path, names),
         labels=tuple(str(label) for label in table["label"]),
         centres=tuple(centres),
@@ -168,7 +168,7 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
     return tuple(float(edge) for edge in (np.exp(edges) if spacing == "log" else edges))
 
 
-def thinned(axis: Axis, gaps: Sequence[float]) -> list[int]:
+def thinned(axis: GridAxis, gaps: Sequence[float]) -> list[int]:
     """Return the indices of the ticks that get a label, so that labels do not touch.
 
     `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always labelled; of the rest,

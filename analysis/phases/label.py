@@ -36,7 +36,14 @@ from phasegrid.analysis.stats.aggregate import (
 )
 from phasegrid.analysis.stats.confidence import probabilities
 from phasegrid.analysis.stats.spread import Estimate, of_pairs, of_trials, pooled
-from phasegrid.analysis.tables.grid import Floats, Grid, by_pair, by_seed, loss_floors, places
+from phasegrid.analysis.tables.grid import (
+    Floats,
+    SweepTables,
+    by_pair,
+    by_seed,
+    loss_floors,
+    places,
+)
 from phasegrid.analysis.tables.quantities import quantity
 
 PHASES: tuple[str, ...] = ("I", "II", "III", "IV-A", "IV-B", "IV", "NC", "not trained")
@@ -78,7 +85,7 @@ class PhaseMap:
         return next((found.value for found in self.thresholds if found.name == name), np.nan)
 
 
-def label_phases(grid: Grid, rules: Rules) -> PhaseMap:
+def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
     """Label every cell and say with what probability its true means have that label.
 
     The means of a cell have standard errors that are pooled over the diagram (`phasegrid.analysis.stats.spread`), and its true values are
@@ -216,7 +223,7 @@ class _Measured:
     half_diverged: Flags
 
     @classmethod
-    def of(cls, grid: Grid, rules: Rules) -> "_Measured":
+    def of(cls, grid: SweepTables, rules: Rules) -> "_Measured":
         diverged = grid.cells["n_diverged"].to_numpy()
         collapsed = collapsed_seeds(grid).sum(axis=1)
         return cls(
@@ -251,7 +258,7 @@ class _Measured:
 
 
 def _confidence(
-    measured: _Measured, means: Means, sides: _Sides, codes: Codes, grid: Grid
+    measured: _Measured, means: Means, sides: _Sides, codes: Codes, grid: SweepTables
 ) -> Floats:
     """Return the probability (C,) of the label of every cell; NaN where it has none or a spread is not known."""
     where = places(grid)
@@ -318,7 +325,7 @@ def _stuck(measured: _Measured, sides: _Sides, where: npt.NDArray[np.int_]) -> F
 
 
 def _table(
-    grid: Grid, measured: _Measured, codes: Codes, confidence: Floats, rules: Rules
+    grid: SweepTables, measured: _Measured, codes: Codes, confidence: Floats, rules: Rules
 ) -> pd.DataFrame:
     table = grid.cells[PLACE_COLUMNS].reset_index(drop=True)
     names = pd.Series([PHASES[code] if code >= 0 else None for code in codes], dtype=object)
@@ -343,7 +350,7 @@ def _table(
 
 
 def _reason(
-    grid: Grid, measured: _Measured, rules: Rules, i: int, labelled: bool, confidence: float
+    grid: SweepTables, measured: _Measured, rules: Rules, i: int, labelled: bool, confidence: float
 ) -> str:
     """Say why a cell is undetermined."""
     if labelled:

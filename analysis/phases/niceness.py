@@ -5,10 +5,10 @@ import pandas as pd
 
 from phasegrid.analysis.phases.label import PhaseMap
 from phasegrid.analysis.stats.aggregate import aggregate
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 
 
-def niceness(grid: Grid, phases: PhaseMap) -> pd.DataFrame:
+def niceness(grid: SweepTables, phases: PhaseMap) -> pd.DataFrame:
     """Return one row per cell, in the order of `phases`: cell, mu, mu_stderr, beta, beta_stderr, globally_nice and
     globally_nice_rule.
 

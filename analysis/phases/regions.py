@@ -5,11 +5,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from phasegrid.analysis.draw.scales import Axis
+from phasegrid.analysis.draw.scales import GridAxis
 from phasegrid.analysis.phases.label import PHASES
 
 
-def borders(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
+def borders(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.DataFrame:
     """Return the line segments between neighbouring cells of one facet with different labels.
 
     Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a "smooth crossover"
@@ -34,7 +34,7 @@ def borders(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
     return frame.assign(within_iv=both_iv).drop(columns=["one", "other"]).reset_index(drop=True)
 
 
-def centres(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
+def centres(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.DataFrame:
     """Return where to write each phase's name: the innermost point of its largest connected region (4-neighbours).
 
     Columns phase, x, y (values of the axes), ``cells`` of that region.
@@ -50,7 +50,7 @@ def centres(table: pd.DataFrame, load: Axis, temperature: Axis) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["phase", "x", "y", "cells"])
 
 
-def label_array(table: pd.DataFrame, load: Axis, temperature: Axis) -> npt.NDArray[np.str_]:
+def label_array(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> npt.NDArray[np.str_]:
     """Return the ``nearest`` labels as an array (temperature, load); empty text where there is none."""
     names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U11")
     for row in table.to_dict("records"):

@@ -13,7 +13,7 @@ from phasegrid.analysis.draw.scales import axis_name, make_frame
 from phasegrid.analysis.report.report import check_formats, save_figures
 from phasegrid.analysis.stats.compare import compare_grids, one_sided_cells, summary_lines
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.analysis.tables.quantities import quantity
 
@@ -77,5 +77,5 @@ def compare(
     return Compared(tuple(paths), tuple(summary_lines(comparison)))
 
 
-def _gains(one: Grid, other: Grid) -> pd.DataFrame:
+def _gains(one: SweepTables, other: SweepTables) -> pd.DataFrame:
     return gain_table(best_per_load(other, GAIN), best_per_load(one, GAIN))

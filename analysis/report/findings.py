@@ -11,7 +11,7 @@ from phasegrid.analysis.phases.label import PhaseMap, label_phases
 from phasegrid.analysis.phases.niceness import niceness
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
-from phasegrid.analysis.tables.grid import Grid, loss_floors
+from phasegrid.analysis.tables.grid import SweepTables, loss_floors
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import full_name
 from phasegrid.errors import SweepError
@@ -24,7 +24,7 @@ BOOTSTRAP_SEED = 0
 class Findings:
     """A grid, its cells' numbers, its phases (with niceness and advice as columns of their table), its axes."""
 
-    grid: Grid
+    grid: SweepTables
     table: pd.DataFrame
     phases: PhaseMap
     frame: Frame
@@ -39,7 +39,7 @@ class Findings:
         return [quantity(self.called(name)).label for name in names]
 
 
-def findings(grid: Grid, rules: Rules) -> Findings:
+def findings(grid: SweepTables, rules: Rules) -> Findings:
     """Aggregate and label a grid. One of which every training diverged has no numbers, but it has findings.
 
     Raises:
@@ -53,8 +53,8 @@ def findings(grid: Grid, rules: Rules) -> Findings:
     return Findings(grid, table, assessed(grid, phases), frame)
 
 
-def assessed(grid: Grid, phases: PhaseMap) -> PhaseMap:
-    """Return the phases with columns for niceness (`phasegrid.analysis.phases.niceness`) and for what limits a cell (`phasegrid.analysis.phases.advice`)."""
+def assessed(grid: SweepTables, phases: PhaseMap) -> PhaseMap:
+    """Return the phases with columns for niceness (`niceness`) and for what limits a cell (`advice`)."""
     nice = niceness(grid, phases).drop(columns="cell")
     table = pd.concat([phases.table.reset_index(drop=True), nice], axis=1)
     loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"] - loss_floors(grid)

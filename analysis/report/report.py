@@ -25,7 +25,7 @@ from phasegrid.analysis.report.tables import (
     wide_table,
 )
 from phasegrid.analysis.stats.correlations import rank_correlations
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.analysis.tables.quantities import quantity, seven
 from phasegrid.config.figures import with_defaults
@@ -182,8 +182,8 @@ def _further(found: Findings) -> list[str]:
     return [name for name in _with_numbers(found) if name not in seven(found.grid.task)]
 
 
-def _other_sweeps(results: "Results") -> Callable[[str], Grid | None]:
-    def load(name: str) -> Grid | None:
+def _other_sweeps(results: "Results") -> Callable[[str], SweepTables | None]:
+    def load(name: str) -> SweepTables | None:
         return load_grid(results, name) if name in results.sweeps() else None
 
     return load

@@ -13,7 +13,7 @@ from phasegrid.analysis.draw.panels import seven_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import resolve
 from phasegrid.config.figure_types import (
@@ -26,7 +26,7 @@ from phasegrid.config.figure_types import (
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
 
-OtherSweep = Callable[[str], Grid | None]
+OtherSweep = Callable[[str], SweepTables | None]
 """Gives another sweep of the same store by its name; None if the store has none of that name."""
 
 
@@ -177,7 +177,7 @@ def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing |
     return Drawing(make, table), notes
 
 
-def curve_column(grid: Grid) -> Literal["train_error_percent", "train_loss"]:
+def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
     """Return what the curves of a sweep show: the loss for translation, as its mode connectivity, else the error."""
     return "train_loss" if grid.task == "translation" else "train_error_percent"
 
@@ -196,7 +196,7 @@ def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], li
     return names, labels, notes
 
 
-def _resolved(grid: Grid, asked: str) -> str | None:
+def _resolved(grid: SweepTables, asked: str) -> str | None:
     table = quantity(asked).table
     present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
     return resolve(asked, table, grid.plain.get(table, ""), [str(name) for name in present])

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from phasegrid.analysis.draw.scales import Axis, Frame
+from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.tables.quantities import Quantity, quantity
 
 LONG_COLUMNS = (
@@ -155,7 +155,7 @@ def _niceness(cell: Mapping[Hashable, object]) -> str | None:
     return ", ".join(known) + (" *" if cell["globally_nice"] is True else "")
 
 
-def _hottest_first(axis: Axis) -> list[str]:
+def _hottest_first(axis: GridAxis) -> list[str]:
     return list(axis.drawn_labels()[::-1])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phasegrid.analysis.tables.grid import Floats, Grid, by_pair, by_seed
+from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed
 from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
 
 COLLAPSED_LOSS = 0.95
@@ -28,7 +28,7 @@ WITHOUT_NUMBER = ("missing", "diverged", "not applicable", "undefined", "negativ
 PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
 
 
-def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
+def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Return one row per quantity and planned cell, in the order of `names` (default: all there is).
 
     Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds (of a whole cell: those
@@ -49,7 +49,7 @@ def aggregate(grid: Grid, names: Iterable[str] | None = None) -> pd.DataFrame:
     return pd.concat([_one(grid, quantity(name), common) for name in chosen], ignore_index=True)
 
 
-def measured(grid: Grid) -> list[str]:
+def measured(grid: SweepTables) -> list[str]:
     """Return the names of the quantities with at least one number, in declared order, variants after their base."""
     present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
     order = {name: place for place, name in enumerate(QUANTITIES)}
@@ -80,7 +80,7 @@ def counts_in_words(table: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
+def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
     """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 *
     100/classes.
 
@@ -99,12 +99,12 @@ def collapsed_seeds(grid: Grid) -> npt.NDArray[np.bool_]:
     return np.asarray(np.where(np.isnan(classes), guessing, known), dtype=bool)
 
 
-def not_trained(grid: Grid, n_collapsed: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+def not_trained(grid: SweepTables, n_collapsed: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
     """Say of which cells (C,) half or more of the trials that did not diverge learned nothing."""
     return np.asarray((n_collapsed > 0) & (2 * n_collapsed >= grid.cells["n_done"].to_numpy()))
 
 
-def vanishing(grid: Grid, what: Quantity) -> Floats:
+def vanishing(grid: SweepTables, what: Quantity) -> Floats:
     """Return the size (C,) up to which the mean of a quantity is zero: rounding of the quantity that hides it, else 0.
 
     The trace of a saturated network can be 1e-20 beside eigenvalues of 1e7 that cancel in it.
@@ -156,7 +156,9 @@ def _sum_and_count(array: Floats) -> tuple[Floats, npt.NDArray[np.int_]]:
     return np.where(there, array, 0.0).sum(axis=axes), there.sum(axis=axes)
 
 
-def _one(grid: Grid, what: Quantity, common: Mapping[str, npt.NDArray[np.generic]]) -> pd.DataFrame:
+def _one(
+    grid: SweepTables, what: Quantity, common: Mapping[str, npt.NDArray[np.generic]]
+) -> pd.DataFrame:
     table = grid.cells[[*PLACE_COLUMNS, "n_planned", "n_diverged"]].reset_index(drop=True)
     table.insert(0, "quantity", what.name)
     table = table.assign(**common)
@@ -205,7 +207,7 @@ def _counts(array: Floats) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
 
 
 def _whole_cells(
-    grid: Grid, rows: pd.DataFrame
+    grid: SweepTables, rows: pd.DataFrame
 ) -> tuple[Floats, Floats, npt.NDArray[np.int_], npt.NDArray[np.int_]]:
     rows = rows.set_index("cell").reindex(grid.cells["cell"])
     value = rows["value"].to_numpy(dtype=float)
@@ -213,7 +215,7 @@ def _whole_cells(
     return value, rows["stderr"].to_numpy(dtype=float), n, np.zeros(len(n), dtype=int)
 
 
-def _why_none(grid: Grid, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
+def _why_none(grid: SweepTables, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
     """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows of the quantity say."""
     outcomes = rows.groupby("cell")["outcome"].agg(set).reindex(grid.cells["cell"])
     found = [known if isinstance(known, set) else set() for known in outcomes]
@@ -223,7 +225,7 @@ def _why_none(grid: Grid, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
     return np.where(_all_diverged(grid), "diverged", status)
 
 
-def _all_diverged(grid: Grid) -> npt.NDArray[np.bool_]:
+def _all_diverged(grid: SweepTables) -> npt.NDArray[np.bool_]:
     diverged, done = grid.cells["n_diverged"].to_numpy(), grid.cells["n_done"].to_numpy()
     return np.asarray((diverged > 0) & (done == 0))
 

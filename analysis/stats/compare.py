@@ -6,7 +6,7 @@ from scipy import stats
 
 from phasegrid.analysis.stats.aggregate import aggregate, measured
 from phasegrid.analysis.stats.intervals import CONFIDENCE, UNKNOWN, Spread, of_difference, per_seed
-from phasegrid.analysis.tables.grid import Floats, Grid
+from phasegrid.analysis.tables.grid import Floats, SweepTables
 from phasegrid.analysis.tables.quantities import difference_unit, quantity
 from phasegrid.errors import SweepError
 
@@ -22,7 +22,7 @@ COMPARISON_COLUMNS = (
 )  # fmt: skip
 
 
-def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
+def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     """Join two sweeps by facet and labels of load and temperature; return a row per shared quantity and shared cell.
 
     ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` its standard error, ``low`` and ``high`` its
@@ -76,7 +76,7 @@ def compare_grids(a: Grid, b: Grid) -> pd.DataFrame:
     return table[list(COMPARISON_COLUMNS)].reset_index(drop=True)
 
 
-def one_sided_cells(a: Grid, b: Grid) -> pd.DataFrame:
+def one_sided_cells(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     """Return the cells that only one of two sweeps plans: sweep and the cell's place."""
     place = ["facet", "load", "load_label", "temperature", "temperature_label"]
     parts = []
@@ -109,7 +109,7 @@ def summary_lines(comparison: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _check_axes(a: Grid, b: Grid) -> None:
+def _check_axes(a: SweepTables, b: SweepTables) -> None:
     for axis, one, other in (
         ("load", a.load_path, b.load_path),
         ("temperature", a.temperature_path, b.temperature_path),
@@ -121,7 +121,7 @@ def _check_axes(a: Grid, b: Grid) -> None:
             )
 
 
-def _kind(grid: Grid, name: str) -> str:
+def _kind(grid: SweepTables, name: str) -> str:
     rows = grid.values[grid.values["quantity"] == name]
     if rows["seed_a"].isna().all():
         return OWN
@@ -135,7 +135,7 @@ def _rounding(joined: pd.DataFrame) -> Floats:
     return np.asarray(ROUNDING * np.maximum(largest, logarithms))
 
 
-def _spreads(a: Grid, b: Grid, joined: pd.DataFrame) -> list[Spread]:
+def _spreads(a: SweepTables, b: SweepTables, joined: pd.DataFrame) -> list[Spread]:
     """Return the spread of the difference of every row of the joined table."""
     names = [str(name) for name in joined["quantity"].unique()]
     of = [
@@ -168,6 +168,6 @@ def _own(stderr_a: float, stderr_b: float) -> Spread:
     return Spread(stderr, stderr * float(stats.norm.ppf((1 + CONFIDENCE) / 2)))
 
 
-def _example(grid: Grid) -> str:
+def _example(grid: SweepTables) -> str:
     facet, load, temperature = grid.cells[KEYS].iloc[0]
     return f"{facet}, {load!r}, {temperature!r}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.intervals import SeedValues, of_difference, of_mean, per_seed
-from phasegrid.analysis.tables.grid import Grid, seeds_of
+from phasegrid.analysis.tables.grid import SweepTables, seeds_of
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.errors import SweepError
 
@@ -31,7 +31,7 @@ class Best:
     judged: Sequence[SeedValues]
 
 
-def best_per_load(grid: Grid, name: str) -> Best:
+def best_per_load(grid: SweepTables, name: str) -> Best:
     """Return the best cell mean of a quantity over the temperatures of every load: the largest, or the smallest where lower
     is better.
 
@@ -139,7 +139,7 @@ def _judged(
     return measured[best].at(~np.isin(measured[best].seeds, first))
 
 
-def _first_half(grid: Grid) -> "pd.Index[float]":
+def _first_half(grid: SweepTables) -> "pd.Index[float]":
     """Return the seeds that choose: the first half, rounded down, so that three seeds leave two to measure by."""
     seeds = seeds_of(grid.values)
     return pd.Index(seeds[: len(seeds) // 2])

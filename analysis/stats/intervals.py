@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from phasegrid.analysis.stats.aggregate import jackknife, leave_one_out
-from phasegrid.analysis.tables.grid import Floats, Grid, by_pair, by_seed, seeds_of
+from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed, seeds_of
 from phasegrid.analysis.tables.quantities import quantity
 
 CONFIDENCE = 0.95
@@ -64,7 +64,7 @@ def of_difference(a: SeedValues, b: SeedValues) -> Spread:
     return _student(few.values - np.sqrt(n / m) * _alongside(few, many))
 
 
-def per_seed(grid: Grid, name: str) -> list[SeedValues] | None:
+def per_seed(grid: SweepTables, name: str) -> list[SeedValues] | None:
     """Return one number a seed for every cell of a grid, whose mean is the cell's number; None for quantities of whole
     cells.
 

@@ -45,7 +45,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Grid:
+class SweepTables:
     """Everything the store holds of one sweep.
 
     - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and `temperature` are NaN
@@ -117,14 +117,14 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
     return array
 
 
-def loss_floors(grid: Grid) -> Floats:
+def loss_floors(grid: SweepTables) -> Floats:
     """Return the training loss (C,) that the recipe of each cell leaves at best."""
     return np.array(
         [grid.loss_floor.get(int(cell), 0.0) for cell in grid.cells["cell"]], dtype=float
     )
 
 
-def places(grid: Grid) -> npt.NDArray[np.int_]:
+def places(grid: SweepTables) -> npt.NDArray[np.int_]:
     """Return facet, load and temperature of every cell (C, 3), each counted from 0 in its order: numbers by size, other
     labels as the plan has them.
     """

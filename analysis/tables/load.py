@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid, Task
+from phasegrid.analysis.tables.grid import (
+    CELL_COLUMNS,
+    CURVE_COLUMNS,
+    VALUE_COLUMNS,
+    SweepTables,
+    Task,
+)
 from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, plain_quantity
 from phasegrid.analysis.tables.subject import subject
 from phasegrid.analysis.tables.variants import Ways, ways
@@ -40,7 +46,7 @@ def open_store(path: str | Path) -> "Results":
     return open_results(str(path))
 
 
-def load_grid(results: "Results", sweep: str | None = None) -> Grid:
+def load_grid(results: "Results", sweep: str | None = None) -> SweepTables:
     """Load one sweep (None: the only one in the store).
 
     Raises:
@@ -53,7 +59,7 @@ def load_grid(results: "Results", sweep: str | None = None) -> Grid:
 
 def build_grid(
     sweep: str, plan: pd.DataFrame, trials: pd.DataFrame, metrics: Mapping[str, pd.DataFrame]
-) -> Grid:
+) -> SweepTables:
     """Put the tables of a store together into the grid of one sweep.
 
     `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
@@ -75,7 +81,7 @@ def build_grid(
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
     values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
     _check_once(sweep, values)
-    return Grid(
+    return SweepTables(
         sweep,
         _path(plan, "load_path"),
         _path(plan, "temperature_path"),
@@ -138,7 +144,7 @@ def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
-    """Return the least training loss of each cell trained with label smoothing (`Grid.loss_floor`); of a data set whose number
+    """Return the least training loss of each cell trained with label smoothing (`SweepTables.loss_floor`); of a data set whose number
     of classes is not known, that of very many.
     """
     if "label_smoothing" not in stored:

@@ -145,14 +145,14 @@ def run(
     accept_changed_code: AcceptChangedCode = False,
 ) -> None:
     """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
-    from phasegrid.run.run import Where, figures_folder, run_sweep
+    from phasegrid.run.run import RunTarget, figures_folder, run_sweep
     from phasegrid.submit.driver import driver_of, submission_id
 
     with driver_of(sweep, storage or "results", submission_id()) as driver:
         loaded = load(sweep, settings)
         driver.sweep = loaded.name
         store = open_store(storage or loaded.storage or "results", create=True)
-        where = Where(
+        where = RunTarget(
             serial, address, max_in_flight, num_cpus, device, strategy, _origin(context, "address")
         )
         driver.code, new = run_sweep(

@@ -13,7 +13,7 @@ from phasegrid.cli.output import echo
 
 if TYPE_CHECKING:
     from phasegrid.cli.machine_checks import Check
-    from phasegrid.store.gc import Findings, Garbage
+    from phasegrid.store.gc import Garbage
 
 _MOST_NAMES = 5  # of a kind, without --json
 _KINDS = {
@@ -143,7 +143,7 @@ def doctor(
     raise typer.Exit(exit_code(checks))
 
 
-def _garbage_json(found: "Findings", deleted: bool) -> str:
+def _garbage_json(found: "GarbageReport", deleted: bool) -> str:
     record = {
         "deleted": deleted,
         "garbage": [asdict(item) for item in found.garbage],
@@ -152,7 +152,7 @@ def _garbage_json(found: "Findings", deleted: bool) -> str:
     return json.dumps(record, indent=2)
 
 
-def _garbage_text(found: "Findings", deleted: bool) -> str:
+def _garbage_text(found: "GarbageReport", deleted: bool) -> str:
     kinds: dict[str, list[Garbage]] = defaultdict(list)
     for item in found.garbage:
         kinds[item.kind].append(item)

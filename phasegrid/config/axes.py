@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from phasegrid.config.diagnostics import Notebook
-from phasegrid.config.template import Space
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.template import TrialTemplate
 from phasegrid.config.types import Axis
 from phasegrid.config.validate import check_keys, constant
 from phasegrid.config.yaml import Node, Place, plain_text
@@ -40,7 +40,7 @@ class DraftAxis:
 
 @dataclass(slots=True)
 class Scale:
-    """An axis with its values in each choice of the section (see `Space`); points may be included beyond the first
+    """An axis with its values in each choice of the section (see `TrialTemplate`); points may be included beyond the first
     `num_planned`, so it grows."""
 
     axis: Axis
@@ -67,22 +67,22 @@ def text_of(resolved: Mapping[str, Json]) -> str:
     return canonical_json(next(iter(resolved.values())))
 
 
-def draft_axes(entries: Mapping[str, Node], notebook: Notebook) -> list[DraftAxis]:
+def draft_axes(entries: Mapping[str, Node], diagnostics: Diagnostics) -> list[DraftAxis]:
     """Return the axes that are written, in the order facets, load, temperature."""
     drafts: list[DraftAxis | None] = []
     facets = entries.get("facets")
     if facets is not None and facets.items is None and facets.value is not None:
         message = f"found {plain_text(facets.plain())}; allowed: a list of axes"
-        notebook.add(facets, "facets", message)
+        diagnostics.add(facets, "facets", message)
     for index, node in enumerate(facets.items or [] if facets else []):
-        drafts.append(_draft("facet", f"facets.{index}", node, notebook))
+        drafts.append(_draft("facet", f"facets.{index}", node, diagnostics))
     roles: tuple[Role, Role] = ("load", "temperature")
     for role in roles:
         axis = entries.get(role)
         if axis is not None and axis.value is not None:
-            drafts.append(_draft(role, role, axis, notebook))
+            drafts.append(_draft(role, role, axis, diagnostics))
     found = [draft for draft in drafts if draft is not None]
-    _refuse_overlaps(found, notebook)
+    _refuse_overlaps(found, diagnostics)
     return found
 
 
@@ -95,31 +95,31 @@ def names_on_axes(drafts: Sequence[DraftAxis]) -> dict[str, Sequence[Node]]:
     }
 
 
-def read_scale(draft: DraftAxis, space: Space, notebook: Notebook) -> Scale | None:
+def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnostics) -> Scale | None:
     """Resolve an axis and its values; None if nothing of it can be used."""
     names_part = draft.path in ("dataset.name", "model.name")
     if not names_part:
-        fields = space.fields(draft.path)
+        fields = template.fields(draft.path)
         if isinstance(fields, str):
-            notebook.add(draft.entries["param"], f"{draft.where}.param", fields)
+            diagnostics.add(draft.entries["param"], f"{draft.where}.param", fields)
             return None
         if not fields:
             return None  # its section has no choice: said already
-    nodes = _values(draft, space, notebook)
+    nodes = _values(draft, template, diagnostics)
     scale = Scale(Axis(draft.path, (), draft.role), _short_name(draft))
     for index, node in enumerate(nodes):
-        resolved = _resolve(draft, f"{draft.where}.values.{index}", node, space, notebook)
+        resolved = _resolve(draft, f"{draft.where}.values.{index}", node, template, diagnostics)
         if resolved is None:
             continue
         if text_of(resolved) in scale.positions:
-            notebook.add(*_twice(draft, index, node, resolved))
+            diagnostics.add(*_twice(draft, index, node, resolved))
             if "values" not in draft.entries:
                 break  # one cause, told once
         else:
             scale.append(resolved, node)
     if not scale.values:
         return None
-    label = _label(draft, notebook)
+    label = _label(draft, diagnostics)
     scale.num_planned = len(scale.values)
     values = tuple(scale.value(position) for position in range(scale.num_planned))
     scale.axis = Axis(draft.path, values, draft.role, label)
@@ -127,11 +127,11 @@ def read_scale(draft: DraftAxis, space: Space, notebook: Notebook) -> Scale | No
 
 
 def resolve_value(
-    scale: Scale, where: str, node: Node, space: Space, notebook: Notebook
+    scale: Scale, where: str, node: Node, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Mapping[str, Json] | None:
     """Resolve a value of an axis that stands elsewhere, in ``include`` or ``exclude``."""
     draft = DraftAxis(scale.axis.role, where, scale.axis.path, {}, node)
-    return _resolve(draft, where, node, space, notebook)
+    return _resolve(draft, where, node, template, diagnostics)
 
 
 def _short_name(draft: DraftAxis) -> str:
@@ -139,47 +139,47 @@ def _short_name(draft: DraftAxis) -> str:
 
 
 def _resolve(
-    draft: DraftAxis, where: str, node: Node, space: Space, notebook: Notebook
+    draft: DraftAxis, where: str, node: Node, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Mapping[str, Json] | None:
     section, _, rest = draft.path.partition(".")
     if rest == "name" and section in ("dataset", "model"):
-        names = list(space.choices[section])
+        names = list(template.choices[section])
         if node.value in names:
             return {"": node.value if isinstance(node.value, str) else ""}
         if not draft.entries:  # a name on the axis itself is reported where it is looked up
             found = node.value if isinstance(node.value, str) else ""
             message = f"found {plain_text(node.plain())}; allowed: {', '.join(names)}"
-            notebook.add(node, where, message + suggest(found, names))
+            diagnostics.add(node, where, message + suggest(found, names))
         return None
-    scratch = Notebook()
-    resolved = space.resolve(draft.path, node, scratch)
+    scratch = Diagnostics()
+    resolved = template.resolve(draft.path, node, scratch)
     for mistake in scratch.mistakes:
         place = Place(mistake.file, mistake.line, mistake.column)
-        notebook.add(place, where, f"{mistake.path}: {mistake.message}")
+        diagnostics.add(place, where, f"{mistake.path}: {mistake.message}")
     return None if scratch.mistakes else resolved
 
 
-def _draft(role: Role, where: str, node: Node, notebook: Notebook) -> DraftAxis | None:
-    entries = check_keys(node, KEYS, where, notebook)
+def _draft(role: Role, where: str, node: Node, diagnostics: Diagnostics) -> DraftAxis | None:
+    entries = check_keys(node, KEYS, where, diagnostics)
     if node.mapping is None:
         return None
     param = entries.get("param")
     if param is None:
-        notebook.add(node, f"{where}.param", "found nothing; it is required, as in model.width")
+        diagnostics.add(node, f"{where}.param", "found nothing; it is required, as in model.width")
         return None
     if not isinstance(param.value, str) or not param.value:
         message = f"found {plain_text(param.plain())}; allowed: the path of a field, as model.width"
-        notebook.add(param, f"{where}.param", message)
+        diagnostics.add(param, f"{where}.param", message)
         return None
     return DraftAxis(role, where, param.value, entries, node)
 
 
-def _refuse_overlaps(drafts: Sequence[DraftAxis], notebook: Notebook) -> None:
+def _refuse_overlaps(drafts: Sequence[DraftAxis], diagnostics: Diagnostics) -> None:
     for index, draft in enumerate(drafts):
         for other in drafts[:index]:
             if overlap(draft.path, other.path):
                 message = f"found {draft.path!r}, which {other.where} ({other.path}) varies too"
-                notebook.add(draft.entries["param"], f"{draft.where}.param", message)
+                diagnostics.add(draft.entries["param"], f"{draft.where}.param", message)
 
 
 def overlap(path: str, other: str) -> bool:
@@ -187,31 +187,31 @@ def overlap(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
-def _values(draft: DraftAxis, space: Space, notebook: Notebook) -> list[Node]:
+def _values(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnostics) -> list[Node]:
     given = [key for key in RANGE_KEYS if key in draft.entries]
     node = draft.entries.get("values")
     if node is None:
-        return _range(draft, space, notebook)
+        return _range(draft, template, diagnostics)
     if given:
         message = f"found values and {', '.join(given)}; write one or the other"
-        notebook.add_key(draft.entries[given[0]], f"{draft.where}.{given[0]}", message)
+        diagnostics.add_key(draft.entries[given[0]], f"{draft.where}.{given[0]}", message)
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of values"
-        notebook.add(node, f"{draft.where}.values", message)
+        diagnostics.add(node, f"{draft.where}.values", message)
         return []
     if not 1 <= len(node.items) <= MAX_VALUES:
         message = f"found {len(node.items)} values; allowed: 1 to {MAX_VALUES:,}"
-        notebook.add(node, f"{draft.where}.values", message)
+        diagnostics.add(node, f"{draft.where}.values", message)
         return []
     return node.items
 
 
-def _range(draft: DraftAxis, space: Space, notebook: Notebook) -> list[Node]:
+def _range(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnostics) -> list[Node]:
     missing = [key for key in ("start", "stop", "num") if key not in draft.entries]
     if missing:
         what = "no values" if len(missing) == 3 else f"no {' and no '.join(missing)}"
         message = f"found {what}; allowed: values, or start, stop, num and scale"
-        notebook.add(draft.node, draft.where, message)
+        diagnostics.add(draft.node, draft.where, message)
         return []
     scale = draft.entries.get("scale")
     how = "linear" if scale is None else scale.value
@@ -219,10 +219,10 @@ def _range(draft: DraftAxis, space: Space, notebook: Notebook) -> list[Node]:
         assert scale is not None
         found = how if isinstance(how, str) else ""
         message = f"found {plain_text(scale.plain())}; allowed: {', '.join(SCALES)}"
-        notebook.add(scale, f"{draft.where}.scale", message + suggest(found, SCALES))
+        diagnostics.add(scale, f"{draft.where}.scale", message + suggest(found, SCALES))
         return []
-    ends = _ends(draft, how, notebook)
-    whole = _takes_numbers(draft, space, notebook)
+    ends = _ends(draft, how, diagnostics)
+    whole = _takes_numbers(draft, template, diagnostics)
     if ends is None or whole is None:
         return []
     place = draft.entries["num"].place
@@ -232,7 +232,7 @@ def _range(draft: DraftAxis, space: Space, notebook: Notebook) -> list[Node]:
     return [constant(value, place) for value in rounded]
 
 
-def _ends(draft: DraftAxis, how: Json, notebook: Notebook) -> tuple[float, float, int] | None:
+def _ends(draft: DraftAxis, how: Json, diagnostics: Diagnostics) -> tuple[float, float, int] | None:
     fine = True
     for key in ("start", "stop"):
         node = draft.entries[key]
@@ -242,31 +242,33 @@ def _ends(draft: DraftAxis, how: Json, notebook: Notebook) -> tuple[float, float
         if bad or abs(float(str(value))) > 1e300:
             fine = False
             message = f"found {plain_text(node.plain())}; allowed: {allowed}"
-            notebook.add(node, f"{draft.where}.{key}", message)
+            diagnostics.add(node, f"{draft.where}.{key}", message)
     num = draft.entries["num"].value
     if not isinstance(num, int) or isinstance(num, bool) or not 2 <= num <= MAX_VALUES:
         found = plain_text(draft.entries["num"].plain())
         message = f"found {found}; allowed: an integer from 2 to {MAX_VALUES:,}"
-        notebook.add(draft.entries["num"], f"{draft.where}.num", message)
+        diagnostics.add(draft.entries["num"], f"{draft.where}.num", message)
         return None
     start, stop = draft.entries["start"].value, draft.entries["stop"].value
     if not fine or not isinstance(start, (int, float)) or not isinstance(stop, (int, float)):
         return None
     if start == stop:
         message = f"found {stop}, the same as start; allowed: another number"
-        notebook.add(draft.entries["stop"], f"{draft.where}.stop", message)
+        diagnostics.add(draft.entries["stop"], f"{draft.where}.stop", message)
         return None
     return start, stop, num
 
 
-def _takes_numbers(draft: DraftAxis, space: Space, notebook: Notebook) -> bool | None:
+def _takes_numbers(
+    draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnostics
+) -> bool | None:
     """Say whether the field is an integer; None, and a mistake, if it is not a number."""
-    fields = space.fields(draft.path)
+    fields = template.fields(draft.path)
     if isinstance(fields, str) or not all(
         {int, float} & field.kinds and field.nested is None for field in fields.values()
     ):
         message = f"{draft.path} is not a number; allowed: values"
-        notebook.add(draft.entries["start"], f"{draft.where}.start", message)
+        diagnostics.add(draft.entries["start"], f"{draft.where}.start", message)
         return None
     return any(field.whole for field in fields.values())
 
@@ -294,12 +296,12 @@ def _twice(
     return draft.entries["num"], f"{draft.where}.num", message
 
 
-def _label(draft: DraftAxis, notebook: Notebook) -> str | None:
+def _label(draft: DraftAxis, diagnostics: Diagnostics) -> str | None:
     node = draft.entries.get("label")
     if node is None or node.value is None:
         return None
     if not isinstance(node.value, str):
         message = f"found {plain_text(node.plain())}; allowed: text"
-        notebook.add(node, f"{draft.where}.label", message)
+        diagnostics.add(node, f"{draft.where}.label", message)
         return None
     return node.value

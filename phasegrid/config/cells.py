@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from phasegrid.config.axes import Scale, overlap
 from phasegrid.config.data_facts import DataFacts
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.points import Point
 from phasegrid.config.rules import (
     DATA_READS,
@@ -21,7 +21,7 @@ from phasegrid.config.rules import (
     fit_mistake,
     model_mistake,
 )
-from phasegrid.config.template import SECTIONS, Space
+from phasegrid.config.template import SECTIONS, TrialTemplate
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Place, plain_text
@@ -42,21 +42,21 @@ class Built:
     facts: DatasetFacts | None = None
 
 
-class Grid:
+class CellBuilder:
     """Builds cells and remembers what it built. `tied` holds the expressions and tables of ``couple``, each after
     those it needs."""
 
     def __init__(
-        self, scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
+        self, scales: Sequence[Scale], template: TrialTemplate, tied: Tied, diagnostics: Diagnostics
     ) -> None:
         self._scales = scales
-        self._space = space
+        self._template = template
         self._tied = tied
-        self._notebook = notebook
-        self._rules = [rule for rule in RECIPE_RULES if not notebook.is_broken(*rule.reads)]
-        self._data_is_broken = notebook.is_broken("dataset")
-        self._checks_data = not notebook.is_broken("dataset", *DATA_READS)
-        self._checks_model = not notebook.is_broken("model")
+        self._diagnostics = diagnostics
+        self._rules = [rule for rule in RECIPE_RULES if not diagnostics.is_broken(*rule.reads)]
+        self._data_is_broken = diagnostics.is_broken("dataset")
+        self._checks_data = not diagnostics.is_broken("dataset", *DATA_READS)
+        self._checks_model = not diagnostics.is_broken("model")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
         self._checked: set[tuple[int, int]] = set()
@@ -74,7 +74,7 @@ class Grid:
             section: [path for path in tied if path.startswith(f"{section}.")]
             for section in SECTIONS
         }
-        self._ties = Ties(tied, scales, space, notebook, self._blame_tie)
+        self._ties = Ties(tied, scales, template, diagnostics, self._blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
         """Build one cell; None, and mistakes noted, if something in it is wrong."""
@@ -115,7 +115,7 @@ class Grid:
     def _name(self, section: str, point: Point) -> str:
         index = self._on_axis.get(f"{section}.name") if section != "train" else None
         if index is None:
-            return next(iter(self._space.choices[section]))
+            return next(iter(self._template.choices[section]))
         return str(self._scales[index].value(point[index]))
 
     def _section(
@@ -131,7 +131,7 @@ class Grid:
     def _build(
         self, section: str, name: str, point: Point, tied: Mapping[str, Json]
     ) -> Built | None:
-        choice = self._space.choices[section][name]
+        choice = self._template.choices[section][name]
         args = choice.args
         for index in self._axes_of[section]:
             scale = self._scales[index]
@@ -170,7 +170,7 @@ class Grid:
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
         """Check that a model is for the kind of data; a mistake stands where the model's name does."""
-        declared = self._space.choices["model"][name].declared
+        declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
             finding = fit_mistake(name, declared, dataset.facts)
             self._report(finding, point, ("model.name", "dataset.name"))
@@ -190,7 +190,7 @@ class Grid:
         self._blamed.add((place, path, what))
         varied = [*self._on_axis, *self._tied]
         varies = any(overlap(read, other) for read in reads for other in varied)
-        self._notebook.add(place, path, message + (self._where(point) if varies else ""))
+        self._diagnostics.add(place, path, message + (self._where(point) if varies else ""))
 
     def _blame_tie(self, path: str, message: str, point: Point, what: str) -> None:
         self._blame(path, message, point, (path,), what)
@@ -210,23 +210,23 @@ class Grid:
                 return self._scales[index].nodes[point[index]].place
         if path in self._tied:
             return self._tied[path][1].place
-        return place_of(self._space, path)
+        return place_of(self._template, path)
 
 
-def check_recipe(space: Space, notebook: Notebook, varied: Sequence[str]) -> None:
+def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:
     """Check the recipe by itself, where no cell can be built: the rules that read no varied field."""
-    args = space.choices["train"][""].args
+    args = template.choices["train"][""].args
     for rule in RECIPE_RULES:
         depends = any(overlap(read, path) for read in rule.reads for path in varied)
         finding = rule.check(args)
-        if finding is not None and not depends and not notebook.is_broken(*rule.reads):
-            notebook.add(place_of(space, finding[0]), *finding)
+        if finding is not None and not depends and not diagnostics.is_broken(*rule.reads):
+            diagnostics.add(place_of(template, finding[0]), *finding)
 
 
-def place_of(space: Space, path: str) -> Place:
+def place_of(template: TrialTemplate, path: str) -> Place:
     """Return where the value of a field stands, or else the nearest mapping around it."""
     section, *parts = path.split(".")
-    node = space.nodes[section]
+    node = template.nodes[section]
     for part in parts:
         if node.mapping is None or part not in node.mapping:
             break
@@ -235,10 +235,14 @@ def place_of(space: Space, path: str) -> Place:
 
 
 def build_cells(
-    points: Sequence[Point], scales: Sequence[Scale], space: Space, tied: Tied, notebook: Notebook
+    points: Sequence[Point],
+    scales: Sequence[Scale],
+    template: TrialTemplate,
+    tied: Tied,
+    diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
     """Build every cell, in order; those with a mistake are left out."""
-    grid = Grid(scales, space, tied, notebook)
+    grid = CellBuilder(scales, template, tied, diagnostics)
     cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
     grid.check_tables()
     return cells

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from phasegrid.config.cells import place_of
-from phasegrid.config.diagnostics import Notebook
-from phasegrid.config.template import Space
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.template import TrialTemplate
 from phasegrid.config.types import GridPoint, MetricRequest, Tried, UserCode
 from phasegrid.config.yaml import Node, Place
 from phasegrid.declare import DatasetFacts
@@ -48,12 +48,12 @@ class Trials(Protocol):
 
 @dataclass(slots=True)
 class Trier:
-    """Tries the plug-ins among `code`; mistakes go to the `notebook`, at the place where the sweep names the plug-in."""
+    """Tries the plug-ins among `code`; mistakes go to the `diagnostics`, at the place where the sweep names the plug-in."""
 
     code: Sequence[UserCode]
-    space: Space
+    template: TrialTemplate
     names_on_axes: Mapping[str, Sequence[Node]]
-    notebook: Notebook
+    diagnostics: Diagnostics
     trials: Callable[[], Trials] | None = None
     _lines: list[str] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Trier:
             self.trials is None
             or not self.code
             or not points
-            or self.notebook.is_broken("dataset", "model")
+            or self.diagnostics.is_broken("dataset", "model")
         ):
             return Tried()
         facts = {point.dataset.name: point.facts for point in points}
@@ -81,7 +81,7 @@ class Trier:
         for point in _firsts(points, lambda p: (p.model.name, p.dataset.name)):
             if self._is_plugin("model", point.model.name):
                 self._try_network(point, points, facts[point.dataset.name])
-        if not self.notebook.is_broken("metrics"):
+        if not self.diagnostics.is_broken("metrics"):
             sound = next((p for p in points if not self._is_faulty(p)), None)
             pairs = list(zip(metrics, items, strict=True))
             for request, item in _firsts(pairs, lambda pair: pair[0].name):
@@ -144,7 +144,9 @@ class Trier:
     ) -> None:
         if verdict.fault is not None:
             self._faulty.add((kind, name))
-            self.notebook.add(*self._place(kind, name, item), f"{kind} {name!r}: {verdict.fault}")
+            self.diagnostics.add(
+                *self._place(kind, name, item), f"{kind} {name!r}: {verdict.fault}"
+            )
         elif verdict.note is not None:
             self._notes.append(f"{kind} {name!r}: {verdict.note}")
         else:
@@ -158,7 +160,7 @@ class Trier:
         for node in self.names_on_axes.get(path, ()):
             if isinstance(node.value, str) and identity(node.value) == name:
                 return node.place, path
-        return place_of(self.space, path), path
+        return place_of(self.template, path), path
 
     def _how(self) -> Trials:
         assert self.trials is not None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 
 from phasegrid.config.axes import Scale, overlap
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.expressions import (
     Expression,
     Table,
@@ -18,7 +18,7 @@ from phasegrid.config.expressions import (
     order_by_reference,
     parse_expression,
 )
-from phasegrid.config.template import Space
+from phasegrid.config.template import TrialTemplate
 from phasegrid.config.validate import INVALID, Field, check_keys, resolve_field
 from phasegrid.config.yaml import Node, Place, plain_text, resolve_scalar
 from phasegrid.jobs import Json, canonical_json
@@ -30,28 +30,28 @@ _SINGLE = {bool, int, float, str, NoneType}
 
 
 def read_couple(
-    node: Node | None, scales: Sequence[Scale], space: Space, notebook: Notebook
+    node: Node | None, scales: Sequence[Scale], template: TrialTemplate, diagnostics: Diagnostics
 ) -> dict[str, tuple[Tie, Node]]:
     """Return what ties each field of ``couple``, by path, each after those it refers to."""
     if node is None or node.value is None:
         return {}
     if node.mapping is None:
         message = f"found {plain_text(node.plain())}; allowed: a mapping from fields to expressions or tables"
-        notebook.add(node, "couple", message)
+        diagnostics.add(node, "couple", message)
         return {}
     tied: dict[str, tuple[Tie, Node]] = {}
     for path, entry in node.mapping.items():
-        tie = _read_tie(path, entry, scales, tied, space, notebook)
+        tie = _read_tie(path, entry, scales, tied, template, diagnostics)
         if tie is None:
-            notebook.mark_broken(path)  # what follows from its value is not told
+            diagnostics.mark_broken(path)  # what follows from its value is not told
         else:
             tied[path] = (tie, entry)
     try:
         order = order_by_reference({path: tie for path, (tie, _) in tied.items()})
     except ValueError as error:
-        notebook.add(node, "couple", f"fields refer to each other in a circle: {error}")
+        diagnostics.add(node, "couple", f"fields refer to each other in a circle: {error}")
         for path in tied:
-            notebook.mark_broken(path)
+            diagnostics.mark_broken(path)
         return {}
     return {path: tied[path] for path in order}
 
@@ -61,31 +61,31 @@ def _read_tie(
     entry: Node,
     scales: Sequence[Scale],
     tied: Mapping[str, object],
-    space: Space,
-    notebook: Notebook,
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
 ) -> Tie | None:
     where = f"couple.{path}"
-    fields = space.fields(path)
+    fields = template.fields(path)
     if isinstance(fields, str):
-        notebook.add_key(entry, where, fields)
+        diagnostics.add_key(entry, where, fields)
         return None
     if entry.mapping is None and not _are_numbers(fields):
         message = f"{path} is not a number; allowed: a table, {{by: ..., values: {{...}}}}"
-        notebook.add_key(entry, where, message)
+        diagnostics.add_key(entry, where, message)
         return None
     other = next((s.axis.path for s in scales if overlap(path, s.axis.path)), None)
     other = other or next((p for p in tied if overlap(path, p)), None)
     if other is not None:
         message = f"{path} is given by the axis, expression or table {other} already"
-        notebook.add_key(entry, where, message)
+        diagnostics.add_key(entry, where, message)
         return None
     if entry.mapping is not None:
-        return _read_table(path, entry, where, space, notebook)
-    return _read_expression(entry, where, space, notebook)
+        return _read_table(path, entry, where, template, diagnostics)
+    return _read_expression(entry, where, template, diagnostics)
 
 
 def _read_expression(
-    entry: Node, where: str, space: Space, notebook: Notebook
+    entry: Node, where: str, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Expression | None:
     text = str(entry.value) if isinstance(entry.value, (int, float)) else entry.value
     if not isinstance(text, str) or isinstance(entry.value, bool):
@@ -93,18 +93,18 @@ def _read_expression(
             f"found {plain_text(entry.plain())}; allowed: a product or quotient, as in "
             "0.05 * train.batch_size / 128, or a table, as in {by: train.batch_size, values: {16: 1}}"
         )
-        notebook.add(entry, where, message)
+        diagnostics.add(entry, where, message)
         return None
     try:
         expression = parse_expression(text)
     except ValueError as error:
-        notebook.add(entry, where, str(error))
+        diagnostics.add(entry, where, str(error))
         return None
     for name in expression.fields():
-        fields = space.fields(name)
+        fields = template.fields(name)
         if isinstance(fields, str) or not _are_numbers(fields):
             message = fields if isinstance(fields, str) else f"{name} is not a number"
-            notebook.add(entry, where, message)
+            diagnostics.add(entry, where, message)
             return None
     return expression
 
@@ -114,22 +114,22 @@ def _are_numbers(fields: Mapping[str, Field]) -> bool:
 
 
 def _read_table(
-    path: str, entry: Node, where: str, space: Space, notebook: Notebook
+    path: str, entry: Node, where: str, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Table | None:
     """Resolve a table; None, and every mistake in it noted, if it cannot be used."""
-    scratch = Notebook()
+    scratch = Diagnostics()
     parts = check_keys(entry, TABLE_KEYS, where, scratch)
-    by = _read_by(parts.get("by"), entry, f"{where}.by", space, scratch)
+    by = _read_by(parts.get("by"), entry, f"{where}.by", template, scratch)
     listed = _read_listed(parts.get("values"), entry, where, scratch)
     values = [
-        _resolve(path, node, f"{where}.values.{key}", space, scratch)
+        _resolve(path, node, f"{where}.values.{key}", template, scratch)
         for key, node in listed.items()
     ]
     otherwise = None
     if "otherwise" in parts:
-        otherwise = _resolve(path, parts["otherwise"], f"{where}.otherwise", space, scratch)
-    rows = {} if by is None else _rows(by, listed, f"{where}.values", space, scratch)
-    notebook.take(scratch, "")
+        otherwise = _resolve(path, parts["otherwise"], f"{where}.otherwise", template, scratch)
+    rows = {} if by is None else _rows(by, listed, f"{where}.values", template, scratch)
+    diagnostics.take(scratch, "")
     if scratch.mistakes or by is None:
         return None
     keys = tuple((key, _key_place(node)) for key, node in listed.items())
@@ -137,80 +137,86 @@ def _read_table(
 
 
 def _read_by(
-    node: Node | None, entry: Node, where: str, space: Space, notebook: Notebook
+    node: Node | None, entry: Node, where: str, template: TrialTemplate, diagnostics: Diagnostics
 ) -> str | None:
     if node is None:
-        notebook.add(entry, where, "found nothing; it is required, as in by: train.batch_size")
+        diagnostics.add(entry, where, "found nothing; it is required, as in by: train.batch_size")
         return None
     by = node.value
     if not isinstance(by, str):
         found = plain_text(node.plain())
-        notebook.add(node, where, f"found {found}; allowed: the path of a field")
+        diagnostics.add(node, where, f"found {found}; allowed: the path of a field")
         return None
     if by in NAMES:
         return by
-    fields = space.fields(by)
+    fields = template.fields(by)
     if isinstance(fields, str):
-        notebook.add(node, where, fields)
+        diagnostics.add(node, where, fields)
         return None
     if not all(field.kinds <= _SINGLE for field in fields.values()):
-        notebook.add(node, where, f"{by} is not a single value; allowed: text, a number or a truth")
+        diagnostics.add(
+            node, where, f"{by} is not a single value; allowed: text, a number or a truth"
+        )
         return None
     return by
 
 
 def _read_listed(
-    node: Node | None, entry: Node, where: str, notebook: Notebook
+    node: Node | None, entry: Node, where: str, diagnostics: Diagnostics
 ) -> Mapping[str, Node]:
     allowed = "a mapping from values of the field it goes by, as in {16: 50, 32: 80}"
     if node is None:
-        notebook.add(entry, f"{where}.values", f"found nothing; it is required: {allowed}")
+        diagnostics.add(entry, f"{where}.values", f"found nothing; it is required: {allowed}")
         return {}
     if not node.mapping:
         found = plain_text(node.plain())
-        notebook.add(node, f"{where}.values", f"found {found}; allowed: {allowed}")
+        diagnostics.add(node, f"{where}.values", f"found {found}; allowed: {allowed}")
         return {}
     return node.mapping
 
 
 def _resolve(
-    path: str, node: Node, where: str, space: Space, notebook: Notebook
+    path: str, node: Node, where: str, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Mapping[str, Json] | None:
     """Resolve a value for the tied field in each of its choices."""
-    scratch = Notebook()
-    resolved = space.resolve(path, node, scratch)
+    scratch = Diagnostics()
+    resolved = template.resolve(path, node, scratch)
     for mistake in scratch.mistakes:
         place = Place(mistake.file, mistake.line, mistake.column)
-        notebook.add(place, where, f"{mistake.path}: {mistake.message}")
+        diagnostics.add(place, where, f"{mistake.path}: {mistake.message}")
     return resolved
 
 
 def _rows(
-    by: str, listed: Mapping[str, Node], where: str, space: Space, notebook: Notebook
+    by: str,
+    listed: Mapping[str, Node],
+    where: str,
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
 ) -> dict[str, dict[str, int]]:
     """Return the row of each value of `by`, in each choice of its section."""
-    choices = list(space.choices[by.partition(".")[0]])
+    choices = list(template.choices[by.partition(".")[0]])
     rows: dict[str, dict[str, int]] = {choice: {} for choice in choices}
     for index, (key, node) in enumerate(listed.items()):
-        found, message = _key_in_choices(by, key, choices, space)
+        found, message = _key_in_choices(by, key, choices, template)
         if choices and not found:
-            notebook.add_key(node, f"{where}.{key}", f"{by}: {message}")
+            diagnostics.add_key(node, f"{where}.{key}", f"{by}: {message}")
         elif any(text in rows[choice] for choice, text in found.items()):
             value = next(iter(found.values()))
-            notebook.add_key(node, f"{where}.{key}", f"found {value} twice, once as {key}")
+            diagnostics.add_key(node, f"{where}.{key}", f"found {value} twice, once as {key}")
         for choice, text in found.items():
             rows[choice][text] = index
     return rows
 
 
 def _key_in_choices(
-    by: str, key: str, choices: Sequence[str], space: Space
+    by: str, key: str, choices: Sequence[str], template: TrialTemplate
 ) -> tuple[dict[str, str], str]:
     """Return the value that a key means as canonical JSON, in each choice that allows it, and why one does not."""
     if by in NAMES:
         message = f"found {key!r}; allowed: {', '.join(choices)}{suggest(key, choices)}"
         return ({key: canonical_json(key)} if key in choices else {}), message
-    fields = space.fields(by)
+    fields = template.fields(by)
     assert not isinstance(fields, str)
     found: dict[str, str] = {}
     message = ""
@@ -233,7 +239,7 @@ def _as_value(field: Field, key: str, path: str) -> tuple[Json, str]:
     why = ""
     for reading in readings:
         assert reading is None or isinstance(reading, (bool, int, float, str))
-        scratch = Notebook()
+        scratch = Diagnostics()
         value = resolve_field(field, Node(reading, place), path, scratch)
         if value is not INVALID:
             return value, ""

@@ -1,4 +1,4 @@
-"""A notebook of mistakes: everything that is wrong with a sweep, gathered before anything is said."""
+"""A diagnostics of mistakes: everything that is wrong with a sweep, gathered before anything is said."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from phasegrid.errors import Mistake, SweepError
 MAX_SHOWN = 100
 
 
-class Notebook:
+class Diagnostics:
     """Gathers mistakes and the paths of fields that have one, so that one mistake is not told as two.
 
     A later mistake at a place where the YAML itself was wrong is a consequence and is left out.
@@ -39,8 +39,8 @@ class Notebook:
         """Note a mistake about the key of an entry."""
         self.add(node.key_place or node.place, path, message)
 
-    def take(self, other: "Notebook", suffix: str) -> None:
-        """Take over the mistakes of another notebook, with `suffix` after each message."""
+    def take(self, other: "Diagnostics", suffix: str) -> None:
+        """Take over the mistakes of another diagnostics, with `suffix` after each message."""
         for mistake in other.mistakes:
             place = Place(mistake.file, mistake.line, mistake.column)
             self.add(place, mistake.path, mistake.message + suffix)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phasegrid.config.axes import Scale
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.config.types import GridPoint
 from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args, unknown_key
@@ -37,29 +37,29 @@ def read_figures(
     sweep: str,
     points: Sequence[GridPoint],
     scales: Sequence[Scale],
-    notebook: Notebook,
+    diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
     """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a mistake)."""
     if node is None or node.value is None:
         return ()
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of figures"
-        notebook.add(node, "figures", message)
+        diagnostics.add(node, "figures", message)
         return ()
-    labels = _labels(points, scales, notebook)
+    labels = _labels(points, scales, diagnostics)
     requests: list[FigureRequest] = []
     names: set[str] = set()
     for index, item in enumerate(node.items):
-        kind, args = name_and_args(item, f"figures.{index}", notebook)
+        kind, args = name_and_args(item, f"figures.{index}", diagnostics)
         if kind is None:
             continue
         args = _with_text_labels(args, labels or {})
-        request = _figure(kind, args, item, f"figures.{index}", labels, notebook)
+        request = _figure(kind, args, item, f"figures.{index}", labels, diagnostics)
         if request is None:
             continue
         where = f"figures.{index}.{kind}"
-        _check_name(request, names, args, where, notebook)
-        _check_against(request, sweep, args, where, notebook)
+        _check_name(request, names, args, where, diagnostics)
+        _check_against(request, sweep, args, where, diagnostics)
         names.add(request.name)
         requests.append(request)
     return tuple(requests)
@@ -73,20 +73,20 @@ def with_defaults(requests: Sequence[FigureRequest]) -> list[FigureRequest]:
     """
     checked = []
     for index, found in enumerate(requests):
-        notebook = Notebook()
+        diagnostics = Diagnostics()
         args = constant(dict(found.args), Place(""))
-        request = _figure(found.kind, args, args, str(index), None, notebook)
-        if request is None or notebook.mistakes:
-            raise ValueError(f"item {index}: {notebook.mistakes[0].message}")
+        request = _figure(found.kind, args, args, str(index), None, diagnostics)
+        if request is None or diagnostics.mistakes:
+            raise ValueError(f"item {index}: {diagnostics.mistakes[0].message}")
         checked.append(request)
     return checked
 
 
 def _labels(
-    points: Sequence[GridPoint], scales: Sequence[Scale], notebook: Notebook
+    points: Sequence[GridPoint], scales: Sequence[Scale], diagnostics: Diagnostics
 ) -> Labels | None:
     """Return the labels of the cells on each axis there is, in order; None where the grid is not known."""
-    if not points or notebook.is_broken("load", "temperature", "facets", "include", "exclude"):
+    if not points or diagnostics.is_broken("load", "temperature", "facets", "include", "exclude"):
         return None
     roles = [scale.axis.role for scale in scales]
     values = {
@@ -101,57 +101,57 @@ def _labels(
 
 
 def _figure(
-    kind: str, args: Node, item: Node, path: str, labels: Labels | None, notebook: Notebook
+    kind: str, args: Node, item: Node, path: str, labels: Labels | None, diagnostics: Diagnostics
 ) -> FigureRequest | None:
     """Resolve one figure; None if its kind is unknown or its arguments are no mapping."""
     if kind not in FIGURE_KINDS:
         entry = (item.mapping or {}).get(kind, item)
-        notebook.add_key(entry, path, unknown_key(kind, FIGURE_KINDS))
+        diagnostics.add_key(entry, path, unknown_key(kind, FIGURE_KINDS))
         return None
     owner, where = FIGURE_KINDS[kind], f"{path}.{kind}"
     if args.mapping is None:
         found, names = plain_text(args.plain()), ", ".join(fields_of(owner))
         message = f"found {found}; allowed: a mapping with the keys {names}"
-        notebook.add(args, where, message)
+        diagnostics.add(args, where, message)
         return None
-    resolved = resolve_args(owner, args, where, notebook)
+    resolved = resolve_args(owner, args, where, diagnostics)
     for field in ("quantities", "at"):
-        if not notebook.is_broken(f"{where}.{field}"):
-            _refuse_twice(_node(args, field), f"{where}.{field}", notebook)
+        if not diagnostics.is_broken(f"{where}.{field}"):
+            _refuse_twice(_node(args, field), f"{where}.{field}", diagnostics)
     if kind == "lines" and labels is not None:
-        _check_lines(resolved, args, where, labels, notebook)
+        _check_lines(resolved, args, where, labels, diagnostics)
     return FigureRequest(kind, resolved)
 
 
 def _check_name(
-    request: FigureRequest, names: set[str], args: Node, where: str, notebook: Notebook
+    request: FigureRequest, names: set[str], args: Node, where: str, diagnostics: Diagnostics
 ) -> None:
-    if notebook.is_broken(f"{where}.name"):
+    if diagnostics.is_broken(f"{where}.name"):
         return
     place, name = _node(args, "name"), request.name
     if name in STANDARD_STEMS:
         taken = ", ".join(STANDARD_STEMS)
         message = f"found {name!r}, which every sweep has; allowed: a name that is none of {taken}"
-        notebook.add(place, f"{where}.name", message)
+        diagnostics.add(place, f"{where}.name", message)
     elif name in names:
         message = f"found {name!r} twice; each figure has a name of its own"
-        notebook.add(place, f"{where}.name", message)
+        diagnostics.add(place, f"{where}.name", message)
 
 
 def _check_against(
-    request: FigureRequest, sweep: str, args: Node, where: str, notebook: Notebook
+    request: FigureRequest, sweep: str, args: Node, where: str, diagnostics: Diagnostics
 ) -> None:
-    if request.args.get("against") == sweep and not notebook.is_broken("name"):
+    if request.args.get("against") == sweep and not diagnostics.is_broken("name"):
         message = f"found {sweep!r}, this sweep itself; allowed: the name of another one"
-        notebook.add(_node(args, "against"), f"{where}.against", message)
+        diagnostics.add(_node(args, "against"), f"{where}.against", message)
 
 
-def _refuse_twice(node: Node, path: str, notebook: Notebook) -> None:
+def _refuse_twice(node: Node, path: str, diagnostics: Diagnostics) -> None:
     seen: set[str] = set()
     for index, item in enumerate(node.items or []):
         text = str(item.value)
         if text in seen:
-            notebook.add(item, f"{path}.{index}", f"found {text!r} twice; each once")
+            diagnostics.add(item, f"{path}.{index}", f"found {text!r} twice; each once")
         seen.add(text)
 
 
@@ -183,18 +183,18 @@ def _is_number(label: str, value: float) -> bool:
 
 
 def _check_lines(
-    resolved: Mapping[str, Json], args: Node, where: str, labels: Labels, notebook: Notebook
+    resolved: Mapping[str, Json], args: Node, where: str, labels: Labels, diagnostics: Diagnostics
 ) -> None:
     """Check that the axis lines run along is there, and so are the values of the other that get a line."""
     along = str(resolved["along"])
     other = "temperature" if along == "load" else "load"
-    if along not in labels and not notebook.is_broken(f"{where}.along"):
+    if along not in labels and not diagnostics.is_broken(f"{where}.along"):
         there = ", ".join(labels) or "none"
         message = f"found {along}, but the sweep has no such axis; allowed: {there}"
-        notebook.add(_node(args, "along"), f"{where}.along", message)
+        diagnostics.add(_node(args, "along"), f"{where}.along", message)
         return
     at = _node(args, "at").items
-    if at is None or notebook.is_broken(f"{where}.at", f"{where}.along"):
+    if at is None or diagnostics.is_broken(f"{where}.at", f"{where}.along"):
         return
     known = labels.get(other, ())
     for index, item in enumerate(at):
@@ -203,7 +203,7 @@ def _check_lines(
             there = textwrap.shorten(", ".join(known), 200, placeholder="...")
             allowed = there or f"none (the sweep has no axis {other})"
             message = f"found {text!r}, which is not on the axis {other}; allowed: {allowed}"
-            notebook.add(item, f"{where}.at.{index}", message + suggest(text, list(known)))
+            diagnostics.add(item, f"{where}.at.{index}", message + suggest(text, list(known)))
 
 
 def _node(args: Node, name: str) -> Node:

@@ -1,10 +1,8 @@
 """YAML -> Sweep: strict, every mistake at once, each with its line and column.
 
-A sweep file is read as data (`yaml_source`), merged with what it extends and overrides (`sweep_file`), its
-sections resolved
-(`space`, `axes`, `coupling`, `sweep_options`, `figure_sections`), its points chosen (`points`) and its cells built
-(`grid`). Neither torch nor Ray is imported; code outside phasegrid runs only if the sweep names it (`plugins`): it is tried once,
-and for that torch is imported (`contracts`).
+A sweep file is read as data (`yaml`) and merged with what it extends and overrides (`merge`). Its sections are resolved
+(`template`, `axes`, `couple`, `sections`, `figures`), its points chosen (`points`) and its cells built (`cells`). Neither torch
+nor Ray is imported. Code outside phasegrid runs only if the sweep names it; how it is tried is handed in (`contracts`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,7 @@ from phasegrid.config.axes import Scale, draft_axes, names_on_axes, read_scale
 from phasegrid.config.cells import build_cells, check_recipe
 from phasegrid.config.contracts import Trials, Trier
 from phasegrid.config.couple import read_couple
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figures import read_figures
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.points import choose_points
@@ -29,7 +27,7 @@ from phasegrid.config.sections import (
     read_seeds,
     read_text_field,
 )
-from phasegrid.config.template import Space, read_space
+from phasegrid.config.template import TrialTemplate, read_space
 from phasegrid.config.ties import Tied
 from phasegrid.config.types import (
     Axis,
@@ -99,10 +97,10 @@ def load_sweep(
             ``file:line:column: path: what was found, what is allowed, did you mean``; `mistakes` holds them as data.
     """
     path = Path(path)
-    notebook = Notebook()
-    root = read_sweep(path, overrides, notebook)
-    sweep = _read(root, path, notebook, trials) if root is not None else None
-    notebook.raise_if_any(str(path))
+    diagnostics = Diagnostics()
+    root = read_sweep(path, overrides, diagnostics)
+    sweep = _read(root, path, diagnostics, trials) if root is not None else None
+    diagnostics.raise_if_any(str(path))
     assert sweep is not None
     return sweep
 
@@ -114,41 +112,43 @@ def user_files(sweep: Sweep) -> list[Path]:
     return [path for path in code if not is_installed(path)] + own
 
 
-def _read(root: Node, path: Path, notebook: Notebook, trials: Callable[[], Trials] | None) -> Sweep:
-    entries = check_keys(root, KEYS, "", notebook)
+def _read(
+    root: Node, path: Path, diagnostics: Diagnostics, trials: Callable[[], Trials] | None
+) -> Sweep:
+    entries = check_keys(root, KEYS, "", diagnostics)
     references = References(path.parent)
-    read_schema(entries.get("schema"), root, notebook)
-    drafts = draft_axes(entries, notebook)
-    space = read_space(entries, root, names_on_axes(drafts), references, notebook)
-    scales = [read_scale(draft, space, notebook) for draft in drafts]
+    read_schema(entries.get("schema"), root, diagnostics)
+    drafts = draft_axes(entries, diagnostics)
+    template = read_space(entries, root, names_on_axes(drafts), references, diagnostics)
+    scales = [read_scale(draft, template, diagnostics) for draft in drafts]
     usable = [scale for scale in scales if scale is not None]
     for draft, scale in zip(drafts, scales, strict=True):
         if scale is None:
-            notebook.mark_broken(draft.path)
-    tied = read_couple(entries.get("couple"), usable, space, notebook)
-    seeds = read_seeds(entries.get("seeds"), root, notebook)
-    metrics = read_metrics(entries.get("metrics"), len(seeds), references, notebook)
-    name = read_name(entries.get("name"), root, notebook)
-    points = _read_points(entries, root, usable, space, tied, notebook)
-    check_data_of_metrics(entries.get("metrics"), metrics, points, notebook)
-    trier = Trier(references.code, space, names_on_axes(drafts), notebook, trials)
+            diagnostics.mark_broken(draft.path)
+    tied = read_couple(entries.get("couple"), usable, template, diagnostics)
+    seeds = read_seeds(entries.get("seeds"), root, diagnostics)
+    metrics = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics)
+    name = read_name(entries.get("name"), root, diagnostics)
+    points = _read_points(entries, root, usable, template, tied, diagnostics)
+    check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
+    trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)
     asked_for = entries.get("metrics")
     items = asked_for.items if asked_for is not None else None
     tried = trier.tried(points, metrics, items or (), len(seeds))
     return Sweep(
         name=name,
-        description=read_text_field(entries.get("description"), "description", None, notebook),
+        description=read_text_field(entries.get("description"), "description", None, diagnostics),
         source=str(path),
         load=_axis(usable, "load"),
         temperature=_axis(usable, "temperature"),
         facets=tuple(scale.axis for scale in usable if scale.axis.role == "facet"),
         seeds=seeds,
         metrics=metrics,
-        resources=read_resources(entries.get("resources"), metrics, notebook),
-        run=read_run(entries.get("run"), notebook),
-        storage=read_text_field(entries.get("storage"), "storage", "results", notebook),
+        resources=read_resources(entries.get("resources"), metrics, diagnostics),
+        run=read_run(entries.get("run"), diagnostics),
+        storage=read_text_field(entries.get("storage"), "storage", "results", diagnostics),
         points=points,
-        figures=read_figures(entries.get("figures"), name, points, usable, notebook),
+        figures=read_figures(entries.get("figures"), name, points, usable, diagnostics),
         code=references.code,
         tried=tried,
     )
@@ -158,20 +158,20 @@ def _read_points(
     entries: Mapping[str, Node],
     root: Node,
     scales: Sequence[Scale],
-    space: Space,
+    template: TrialTemplate,
     tied: Tied,
-    notebook: Notebook,
+    diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
     """Build the cells as far as mistakes made before allow, to find those that only cells show."""
-    if not space.complete:
-        check_recipe(space, notebook, [*(scale.axis.path for scale in scales), *tied])
+    if not template.complete:
+        check_recipe(template, diagnostics, [*(scale.axis.path for scale in scales), *tied])
         return ()
-    axes_are_wrong = notebook.is_broken("load", "temperature", "facets")
+    axes_are_wrong = diagnostics.is_broken("load", "temperature", "facets")
     chosen = (
         {} if axes_are_wrong else {k: entries[k] for k in ("include", "exclude") if k in entries}
     )
-    points = choose_points(scales, chosen, root, space, notebook)
-    return build_cells(points, scales, space, tied, notebook)
+    points = choose_points(scales, chosen, root, template, diagnostics)
+    return build_cells(points, scales, template, tied, diagnostics)
 
 
 def _axis(scales: Sequence[Scale], role: str) -> Axis | None:

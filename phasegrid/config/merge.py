@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.yaml import Node, Place, YamlError, plain_text, read_file, read_text
 from phasegrid.registry import suggest
 
@@ -20,13 +20,13 @@ RANGE_KEYS = ("start", "stop", "num", "scale")
 _REPLACING_KEY = {"dataset": "name", "model": "name", "load": "param", "temperature": "param"}
 
 
-def read_sweep(path: Path, overrides: Sequence[str], notebook: Notebook) -> Node | None:
+def read_sweep(path: Path, overrides: Sequence[str], diagnostics: Diagnostics) -> Node | None:
     """Read a sweep file, what it extends, and overrides ``path=value``; None if there is nothing to go on with."""
-    root = _read_with_parents(path, str(path), [], notebook)
+    root = _read_with_parents(path, str(path), [], diagnostics)
     if root is None:
         return None
     for number, text in enumerate(overrides, start=1):
-        root = _override(root, text, f"--set #{number}", notebook)
+        root = _override(root, text, f"--set #{number}", diagnostics)
     return root
 
 
@@ -58,16 +58,18 @@ def _without_other_form(entries: dict[str, Node], given: dict[str, Node]) -> dic
     return entries
 
 
-def _read_with_parents(path: Path, name: str, above: list[Path], notebook: Notebook) -> Node | None:
+def _read_with_parents(
+    path: Path, name: str, above: list[Path], diagnostics: Diagnostics
+) -> Node | None:
     try:
         root, misread = read_file(path, name)
     except YamlError as error:
-        notebook.add_misread([error.mistake])
+        diagnostics.add_misread([error.mistake])
         return None
-    notebook.add_misread(misread)
+    diagnostics.add_misread(misread)
     if root.mapping is None:
         found = plain_text(root.plain())
-        notebook.add(root, "", f"found {found}; a sweep is a mapping that starts with schema: 1")
+        diagnostics.add(root, "", f"found {found}; a sweep is a mapping that starts with schema: 1")
         return None
     entries = dict(root.mapping)
     extends = entries.pop("extends", None)
@@ -77,16 +79,18 @@ def _read_with_parents(path: Path, name: str, above: list[Path], notebook: Noteb
     parents = extends.items if extends.items is not None else [extends]
     merged: Node | None = None
     for node in parents:
-        parent = _read_parent(path, node, [*above, path.resolve()], notebook)
+        parent = _read_parent(path, node, [*above, path.resolve()], diagnostics)
         if parent is not None:
             merged = parent if merged is None else merge(merged, parent)
     return own if merged is None else merge(merged, own)
 
 
-def _read_parent(path: Path, node: Node, above: list[Path], notebook: Notebook) -> Node | None:
+def _read_parent(
+    path: Path, node: Node, above: list[Path], diagnostics: Diagnostics
+) -> Node | None:
     if not isinstance(node.value, str) or not node.value:
         found = plain_text(node.plain())
-        notebook.add(
+        diagnostics.add(
             node, "extends", f"found {found}; allowed: the path of a sweep file, or a list"
         )
         return None
@@ -97,43 +101,45 @@ def _read_parent(path: Path, node: Node, above: list[Path], notebook: Notebook) 
     except (OSError, ValueError):  # a name no file can have
         resolved, exists = target, False
     if not exists:
-        notebook.add(node, "extends", f"there is no file {target}; the path is relative to {path}")
+        diagnostics.add(
+            node, "extends", f"there is no file {target}; the path is relative to {path}"
+        )
         return None
     if resolved in above:
         circle = " -> ".join(p.name for p in [*above[above.index(resolved) :], resolved])
-        notebook.add(node, "extends", f"sweeps extend each other in a circle: {circle}")
+        diagnostics.add(node, "extends", f"sweeps extend each other in a circle: {circle}")
         return None
     if len(above) >= MAX_FILES:
-        notebook.add(node, "extends", f"more than {MAX_FILES} files extend each other")
+        diagnostics.add(node, "extends", f"more than {MAX_FILES} files extend each other")
         return None
-    return _read_with_parents(resolved, str(target), above, notebook)
+    return _read_with_parents(resolved, str(target), above, diagnostics)
 
 
-def _override(root: Node, text: str, name: str, notebook: Notebook) -> Node:
+def _override(root: Node, text: str, name: str, diagnostics: Diagnostics) -> Node:
     place = Place(name)
     path, equals, value = text.partition("=")
     path = path.strip()
     parts = path.split(".")
     if not equals or not all(parts):
-        notebook.add(place, "", f"found {text!r}; allowed: path=value, as in train.lr=0.1")
+        diagnostics.add(place, "", f"found {text!r}; allowed: path=value, as in train.lr=0.1")
         return root
     if parts[0] == "extends":
-        notebook.add(place, path, "cannot be set; write it in the file")
+        diagnostics.add(place, path, "cannot be set; write it in the file")
         return root
     node = Node(None, place, place)
     if value.strip():
         try:
             node, misread = read_text(value, name, with_lines=False, above=path)
         except YamlError as error:
-            notebook.add(place, path, error.mistake.message)
+            diagnostics.add(place, path, error.mistake.message)
             return root
-        notebook.add_misread(misread)
+        diagnostics.add_misread(misread)
     if parts[0] == "couple" and len(parts) > 2:
         parts = ["couple", ".".join(parts[1:])]
     try:
         return _set(root, parts, replace(node, key_place=place), place)
     except _PathError as error:
-        notebook.add(place, path, str(error))
+        diagnostics.add(place, path, str(error))
         return root
 
 

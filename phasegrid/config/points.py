@@ -9,8 +9,8 @@ from itertools import product
 from typing import TypeAlias
 
 from phasegrid.config.axes import Scale, resolve_value, text_of
-from phasegrid.config.diagnostics import Notebook
-from phasegrid.config.template import Space
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.template import TrialTemplate
 from phasegrid.config.validate import unknown_key
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.registry import suggest
@@ -24,44 +24,46 @@ def choose_points(
     scales: Sequence[Scale],
     entries: Mapping[str, Node],
     root: Node,
-    space: Space,
-    notebook: Notebook,
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
 ) -> list[Point]:
     """Return the points of the grid in order; included values come after those of the axis."""
     count = math.prod(len(scale.values) for scale in scales)
     if count > MAX_CELLS:
-        notebook.add(root, "", f"found a grid of {count:,} cells; allowed: at most {MAX_CELLS:,}")
+        diagnostics.add(
+            root, "", f"found a grid of {count:,} cells; allowed: at most {MAX_CELLS:,}"
+        )
         return []
     points = set(product(*(range(len(scale.values)) for scale in scales)))
-    for index, node in _listed(entries.get("exclude"), "exclude", notebook):
-        matched = _matched(scales, f"exclude.{index}", node, space, notebook)
+    for index, node in _listed(entries.get("exclude"), "exclude", diagnostics):
+        matched = _matched(scales, f"exclude.{index}", node, template, diagnostics)
         if matched is not None and not points & matched:
             message = "matches nothing that is still in the grid; remove it"
-            notebook.add(node, f"exclude.{index}", message)
+            diagnostics.add(node, f"exclude.{index}", message)
         points -= matched or set()
-    for index, node in _listed(entries.get("include"), "include", notebook):
-        point = _included(scales, f"include.{index}", node, space, notebook)
+    for index, node in _listed(entries.get("include"), "include", diagnostics):
+        point = _included(scales, f"include.{index}", node, template, diagnostics)
         if point in points:
-            notebook.add(node, f"include.{index}", "is in the grid already; remove it")
+            diagnostics.add(node, f"include.{index}", "is in the grid already; remove it")
         elif point is not None:
             points.add(point)
-    if not points and not notebook.is_broken("exclude", "include"):
-        notebook.add(entries.get("exclude", root), "exclude", "leaves no cell of the grid")
+    if not points and not diagnostics.is_broken("exclude", "include"):
+        diagnostics.add(entries.get("exclude", root), "exclude", "leaves no cell of the grid")
     return sorted(points)
 
 
-def _listed(node: Node | None, path: str, notebook: Notebook) -> list[tuple[int, Node]]:
+def _listed(node: Node | None, path: str, diagnostics: Diagnostics) -> list[tuple[int, Node]]:
     if node is None or node.value is None:
         return []
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of mappings"
-        notebook.add(node, path, message)
+        diagnostics.add(node, path, message)
         return []
     return list(enumerate(node.items))
 
 
 def _by_scale(
-    scales: Sequence[Scale], path: str, node: Node, notebook: Notebook
+    scales: Sequence[Scale], path: str, node: Node, diagnostics: Diagnostics
 ) -> dict[int, Node] | None:
     """Return the entries of a point or pattern by the position of their axis."""
     names = [scale.name for scale in scales]
@@ -70,7 +72,7 @@ def _by_scale(
         message = (
             f"found {found}; allowed: a mapping with the keys {', '.join(names) or '(no axes)'}"
         )
-        notebook.add(node, path, message)
+        diagnostics.add(node, path, message)
         return None
     found_at: dict[int, Node] = {}
     fine = True
@@ -78,30 +80,34 @@ def _by_scale(
         position = next((i for i, s in enumerate(scales) if key in (s.name, s.axis.path)), None)
         if position is None:
             fine = False
-            notebook.add_key(entry, f"{path}.{key}", unknown_key(key, names))
+            diagnostics.add_key(entry, f"{path}.{key}", unknown_key(key, names))
         elif position in found_at:
             fine = False
-            notebook.add_key(entry, f"{path}.{key}", f"names the axis {names[position]} again")
+            diagnostics.add_key(entry, f"{path}.{key}", f"names the axis {names[position]} again")
         else:
             found_at[position] = entry
     return found_at if fine else None
 
 
 def _included(
-    scales: Sequence[Scale], path: str, node: Node, space: Space, notebook: Notebook
+    scales: Sequence[Scale],
+    path: str,
+    node: Node,
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
 ) -> Point | None:
-    entries = _by_scale(scales, path, node, notebook)
+    entries = _by_scale(scales, path, node, diagnostics)
     if entries is None:
         return None
     missing = [scale.name for index, scale in enumerate(scales) if index not in entries]
     if missing:
         message = f"found no {' and no '.join(missing)}; a point has a value on each axis"
-        notebook.add(node, path, message)
+        diagnostics.add(node, path, message)
         return None
     point: list[int] = []
     for index, scale in enumerate(scales):
         where = f"{path}.{scale.name}"
-        resolved = resolve_value(scale, where, entries[index], space, notebook)
+        resolved = resolve_value(scale, where, entries[index], template, diagnostics)
         if resolved is None:
             return None
         known = scale.positions.get(text_of(resolved))
@@ -110,10 +116,14 @@ def _included(
 
 
 def _matched(
-    scales: Sequence[Scale], path: str, node: Node, space: Space, notebook: Notebook
+    scales: Sequence[Scale],
+    path: str,
+    node: Node,
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
 ) -> set[Point] | None:
     """Return every point that a pattern matches; an axis it does not name matches anywhere."""
-    entries = _by_scale(scales, path, node, notebook)
+    entries = _by_scale(scales, path, node, diagnostics)
     if entries is None:
         return None
     chosen: list[list[int]] = []
@@ -124,19 +134,21 @@ def _matched(
         entry = entries[index]
         several = entry.items is not None and not isinstance(scale.value(0), (list, tuple))
         positions = [
-            _position(scale, f"{path}.{scale.name}", item, space, notebook)
+            _position(scale, f"{path}.{scale.name}", item, template, diagnostics)
             for item in (entry.items or [] if several else [entry])
         ]
         chosen.append([position for position in positions if position is not None])
     if not all(chosen):
-        if not notebook.is_broken(path):
-            notebook.add(node, path, "names no value of an axis; remove it")
+        if not diagnostics.is_broken(path):
+            diagnostics.add(node, path, "names no value of an axis; remove it")
         return None
     return set(product(*chosen))
 
 
-def _position(scale: Scale, where: str, node: Node, space: Space, notebook: Notebook) -> int | None:
-    resolved = resolve_value(scale, where, node, space, notebook)
+def _position(
+    scale: Scale, where: str, node: Node, template: TrialTemplate, diagnostics: Diagnostics
+) -> int | None:
+    resolved = resolve_value(scale, where, node, template, diagnostics)
     if resolved is None:
         return None
     position = scale.positions.get(text_of(resolved))
@@ -146,5 +158,5 @@ def _position(scale: Scale, where: str, node: Node, space: Space, notebook: Note
         known = plain_text(list(scale.axis.values), 200)
         hint = suggest(found, values) if isinstance(node.value, str) else ""
         message = f"found {found}, which is not on the axis; allowed: {known}"
-        notebook.add(node, where, message + hint)
+        diagnostics.add(node, where, message + hint)
     return position

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
 from phasegrid.config.rules import metric_mistakes
 from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
@@ -40,86 +40,86 @@ _BYTES = {
 }
 
 
-def read_schema(node: Node | None, root: Node, notebook: Notebook) -> None:
+def read_schema(node: Node | None, root: Node, diagnostics: Diagnostics) -> None:
     """Check the version of the sweep's form."""
     if node is None:
-        notebook.add(root, "schema", "found nothing; write schema: 1")
+        diagnostics.add(root, "schema", "found nothing; write schema: 1")
     elif node.value != 1 or isinstance(node.value, bool):
-        notebook.add(node, "schema", f"found {plain_text(node.plain())}; allowed: 1")
+        diagnostics.add(node, "schema", f"found {plain_text(node.plain())}; allowed: 1")
 
 
-def read_name(node: Node | None, root: Node, notebook: Notebook) -> str:
+def read_name(node: Node | None, root: Node, diagnostics: Diagnostics) -> str:
     """Check the name of the sweep: it names files."""
     if node is None:
-        notebook.add(root, "name", "found nothing; it is required")
+        diagnostics.add(root, "name", "found nothing; it is required")
         return ""
     name = node.value
     if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or ".." in name:
         allowed = "1 to 64 of a-z, 0-9, '.', '_', '-', starting with a letter or digit, no '..'"
-        notebook.add(node, "name", f"found {plain_text(node.plain())}; allowed: {allowed}")
+        diagnostics.add(node, "name", f"found {plain_text(node.plain())}; allowed: {allowed}")
         return ""
     return name
 
 
 def read_text_field(
-    node: Node | None, path: str, default: str | None, notebook: Notebook
+    node: Node | None, path: str, default: str | None, diagnostics: Diagnostics
 ) -> str | None:
     """Check a field that is text, or absent."""
     if node is None or node.value is None:
         return default
     if not isinstance(node.value, str) or not node.value.strip():
-        notebook.add(node, path, f"found {plain_text(node.plain())}; allowed: text")
+        diagnostics.add(node, path, f"found {plain_text(node.plain())}; allowed: text")
         return default
     return node.value
 
 
-def read_seeds(node: Node | None, root: Node, notebook: Notebook) -> tuple[int, ...]:
+def read_seeds(node: Node | None, root: Node, diagnostics: Diagnostics) -> tuple[int, ...]:
     """Return the seeds: 0 to n - 1 for a count n, or those of a list."""
     if node is None:
-        notebook.add(root, "seeds", "found nothing; write a count, or a list of seeds")
+        diagnostics.add(root, "seeds", "found nothing; write a count, or a list of seeds")
         return (0,)
     if node.items is None:
         count = node.value
         if not _is_int(count) or not 1 <= count <= MAX_SEEDS:
             allowed = f"a count from 1 to {MAX_SEEDS:,}, or a list of distinct integers"
-            notebook.add(node, "seeds", f"found {plain_text(node.plain())}; allowed: {allowed}")
+            diagnostics.add(node, "seeds", f"found {plain_text(node.plain())}; allowed: {allowed}")
             return (0,)
         return tuple(range(count))
     if not 1 <= len(node.items) <= MAX_SEEDS:
         message = f"found {len(node.items)} seeds; allowed: 1 to {MAX_SEEDS:,}"
-        notebook.add(node, "seeds", message)
+        diagnostics.add(node, "seeds", message)
     seeds: list[int] = []
     for index, item in enumerate(node.items):
         if not _is_int(item.value) or not 0 <= item.value <= MAX_SEED:
             message = f"found {plain_text(item.plain())}; allowed: integers from 0"
-            notebook.add(item, f"seeds.{index}", message)
+            diagnostics.add(item, f"seeds.{index}", message)
         elif item.value in seeds:
-            notebook.add(item, f"seeds.{index}", f"found {item.value} twice; seeds are distinct")
+            diagnostics.add(item, f"seeds.{index}", f"found {item.value} twice; seeds are distinct")
         else:
             seeds.append(item.value)
     return tuple(seeds) or (0,)
 
 
 def read_metrics(
-    node: Node | None, num_seeds: int, references: References, notebook: Notebook
+    node: Node | None, num_seeds: int, references: References, diagnostics: Diagnostics
 ) -> tuple[MetricRequest, ...]:
     """Resolve the list of metrics."""
     if node is None or node.value is None:
         return ()
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of metrics"
-        notebook.add(node, "metrics", message)
+        diagnostics.add(node, "metrics", message)
         return ()
     requests: list[MetricRequest] = []
     seen: set[tuple[str, int | None]] = set()
     for index, item in enumerate(node.items):
-        request = _metric(item, f"metrics.{index}", num_seeds, references, notebook)
+        request = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics)
         if request is None:
             continue
         this = (canonical_json(request.part.spec()), request.modes)
         if this in seen:
             message = f"{request.name} with these arguments is asked for twice"
-            notebook.add(item, f"metrics.{index}", message)
+            diagnostics.add(item, f"metrics.{index}", message)
         seen.add(this)
         requests.append(request)
     return tuple(requests)
@@ -129,59 +129,59 @@ def check_data_of_metrics(
     node: Node | None,
     metrics: Sequence[MetricRequest],
     points: Sequence[GridPoint],
-    notebook: Notebook,
+    diagnostics: Diagnostics,
 ) -> None:
     """Note the metrics of sentence pairs that are asked for on other data."""
     others = [point.dataset.name for point in points if point.facts and not point.facts.tokens]
-    if not others or node is None or node.items is None or notebook.is_broken("metrics"):
+    if not others or node is None or node.items is None or diagnostics.is_broken("metrics"):
         return
     for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
         if request.takes == "tokens":
             message = (
                 f"{request.name} is of sentence pairs, but {others[0]} holds none; leave it out"
             )
-            notebook.add(item, f"metrics.{index}", message)
+            diagnostics.add(item, f"metrics.{index}", message)
 
 
 def read_resources(
-    node: Node | None, metrics: tuple[MetricRequest, ...], notebook: Notebook
+    node: Node | None, metrics: tuple[MetricRequest, ...], diagnostics: Diagnostics
 ) -> Resources:
     """Resolve what packs need; a metric's own needs start from the default ones."""
     if node is None or node.value is None:
         return Resources()
     names = tuple(fields_of(Need))
-    entries = check_keys(node, (*names, "metrics"), "resources", notebook)
-    default = _need(entries, "resources", {}, notebook)
+    entries = check_keys(node, (*names, "metrics"), "resources", diagnostics)
+    default = _need(entries, "resources", {}, diagnostics)
     own: dict[str, Need] = {}
     section = entries.get("metrics")
     if section is not None:
         allowed = list(dict.fromkeys(request.name for request in metrics))
-        if notebook.is_broken("metrics") and section.mapping is not None:
+        if diagnostics.is_broken("metrics") and section.mapping is not None:
             allowed += list(section.mapping)
-        for name, item in check_keys(section, allowed, "resources.metrics", notebook).items():
+        for name, item in check_keys(section, allowed, "resources.metrics", diagnostics).items():
             path = f"resources.metrics.{name}"
             own[name] = _as_need(
-                _need(check_keys(item, names, path, notebook), path, default, notebook)
+                _need(check_keys(item, names, path, diagnostics), path, default, diagnostics)
             )
     base = _as_need(default)
     return Resources(base.num_cpus, base.num_gpus, base.memory, own)
 
 
-def read_run(node: Node | None, notebook: Notebook) -> RunOptions:
+def read_run(node: Node | None, diagnostics: Diagnostics) -> RunOptions:
     """Resolve how a run behaves."""
     if node is None or node.value is None:
         return RunOptions()
     if node.mapping is None:
-        check_keys(node, tuple(fields_of(RunOptions)), "run", notebook)
+        check_keys(node, tuple(fields_of(RunOptions)), "run", diagnostics)
         return RunOptions()
-    args: dict[str, Any] = resolve_args(RunOptions, node, "run", notebook)
+    args: dict[str, Any] = resolve_args(RunOptions, node, "run", diagnostics)
     return RunOptions(**{**args, "retries": Retries(**args["retries"])})
 
 
 def _metric(
-    item: Node, path: str, num_seeds: int, references: References, notebook: Notebook
+    item: Node, path: str, num_seeds: int, references: References, diagnostics: Diagnostics
 ) -> MetricRequest | None:
-    name, args = name_and_args(item, path, notebook)
+    name, args = name_and_args(item, path, diagnostics)
     if name is None:
         return None
     try:
@@ -189,17 +189,17 @@ def _metric(
         allowed = list(fields_of(metric.args))
     except SweepError as error:
         where = item.mapping[name].key_place if item.mapping else None
-        notebook.add(where or item.place, path, str(error))
+        diagnostics.add(where or item.place, path, str(error))
         return None
-    args, pairs, modes = _take_out(args, metric, f"{path}.{name}", notebook)
+    args, pairs, modes = _take_out(args, metric, f"{path}.{name}", diagnostics)
     entries = args.mapping
     if entries is None:
         message = f"found {plain_text(args.plain())}; allowed: a mapping with the keys {', '.join(allowed)}"
-        notebook.add(args, f"{path}.{name}", message)
+        diagnostics.add(args, f"{path}.{name}", message)
         return None
-    resolved = resolve_args(metric.args, args, f"{path}.{name}", notebook)
-    _check_metric(name, resolved, args, f"{path}.{name}", notebook)
-    _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", notebook)
+    resolved = resolve_args(metric.args, args, f"{path}.{name}", diagnostics)
+    _check_metric(name, resolved, args, f"{path}.{name}", diagnostics)
+    _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", diagnostics)
     part = make_part(identity(name), metric.version, metric.args, resolved)
     return MetricRequest(
         part.name,
@@ -215,7 +215,7 @@ def _metric(
 
 
 def _take_out(
-    args: Node, metric: Metric, path: str, notebook: Notebook
+    args: Node, metric: Metric, path: str, diagnostics: Diagnostics
 ) -> tuple[Node, Literal["first", "ring", "all"] | None, int | None]:
     """Take out the arguments that are the planner's: `pairs` and `modes`."""
     pairs = metric.pairs if metric.over == "pair" else None
@@ -230,7 +230,7 @@ def _take_out(
         else:
             found = node.value if isinstance(node.value, str) else ""
             message = f"found {plain_text(node.plain())}; allowed: {', '.join(PAIRS)}"
-            notebook.add(node, f"{path}.pairs", message + suggest(found, PAIRS))
+            diagnostics.add(node, f"{path}.pairs", message + suggest(found, PAIRS))
     if metric.over == "cell" and "modes" in rest:
         node = rest.pop("modes")
         if _is_int(node.value) and node.value >= metric.min_trials:
@@ -238,35 +238,40 @@ def _take_out(
         elif node.value is not None:
             allowed = f"an integer, at least {metric.min_trials}, or null for all trials"
             message = f"found {plain_text(node.plain())}; allowed: {allowed}"
-            notebook.add(node, f"{path}.modes", message)
+            diagnostics.add(node, f"{path}.modes", message)
     return Node(rest, args.place, args.key_place), pairs, modes
 
 
 def _check_metric(
-    name: str, resolved: Mapping[str, Json], args: Node, path: str, notebook: Notebook
+    name: str, resolved: Mapping[str, Json], args: Node, path: str, diagnostics: Diagnostics
 ) -> None:
     for field, message in metric_mistakes(name, resolved):
-        if not notebook.is_broken(path):
-            notebook.add((args.mapping or {}).get(field, args), f"{path}.{field}", message)
+        if not diagnostics.is_broken(path):
+            diagnostics.add((args.mapping or {}).get(field, args), f"{path}.{field}", message)
 
 
 def _check_trials(
-    metric: Metric, modes: int | None, num_seeds: int, item: Node, path: str, notebook: Notebook
+    metric: Metric,
+    modes: int | None,
+    num_seeds: int,
+    item: Node,
+    path: str,
+    diagnostics: Diagnostics,
 ) -> None:
-    if notebook.is_broken("seeds"):
+    if diagnostics.is_broken("seeds"):
         return
     if num_seeds < metric.min_trials:
         need = f"needs at least {metric.min_trials} trials of a cell"
-        notebook.add(item, path, f"{need}, found {num_seeds} seed; raise seeds")
+        diagnostics.add(item, path, f"{need}, found {num_seeds} seed; raise seeds")
     elif modes is not None and modes > num_seeds:
         node = item.mapping[next(iter(item.mapping))].mapping if item.mapping else None
         where = node["modes"] if node else item
         message = f"found {modes}, but a cell has {num_seeds} trials; lower it or raise seeds"
-        notebook.add(where, f"{path}.modes", message)
+        diagnostics.add(where, f"{path}.modes", message)
 
 
 def _need(
-    entries: Mapping[str, Node], path: str, start: Mapping[str, Json], notebook: Notebook
+    entries: Mapping[str, Node], path: str, start: Mapping[str, Json], diagnostics: Diagnostics
 ) -> dict[str, Json]:
     need = dict(start)
     for name, field in fields_of(Need).items():
@@ -274,8 +279,8 @@ def _need(
         if node is None:
             continue
         if name == "memory" and isinstance(node.value, str):
-            node = _bytes(node, f"{path}.memory", notebook)
-        value = resolve_field(field, node, f"{path}.{name}", notebook)
+            node = _bytes(node, f"{path}.memory", diagnostics)
+        value = resolve_field(field, node, f"{path}.{name}", diagnostics)
         if value is not INVALID:
             need[name] = value
     return need
@@ -285,11 +290,11 @@ def _as_need(values: Mapping[str, Any]) -> Need:
     return Need(**values)
 
 
-def _bytes(node: Node, path: str, notebook: Notebook) -> Node:
+def _bytes(node: Node, path: str, diagnostics: Diagnostics) -> Node:
     match = re.fullmatch(MEMORY_PATTERN, str(node.value))
     if match is None:
         allowed = "bytes, or a text such as 4GiB or 500MB"
-        notebook.add(node, path, f"found {plain_text(node.plain())}; allowed: {allowed}")
+        diagnostics.add(node, path, f"found {plain_text(node.plain())}; allowed: {allowed}")
         return Node(None, Place(node.place.file))
     return Node(int(float(match[1]) * _BYTES[match[2]]), node.place)
 

@@ -8,7 +8,7 @@ values, and every path and value is checked against each.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
 from phasegrid.config.validate import (
     INVALID,
@@ -32,7 +32,7 @@ SECTIONS = ("dataset", "model", "train")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Option:
     """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved arguments."""
 
     name: str
@@ -42,11 +42,11 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class TrialTemplate:
     """The choices of each section by name, and the node of each section. A section whose name is wrong has no
     choice."""
 
-    choices: Mapping[str, Mapping[str, Choice]]
+    choices: Mapping[str, Mapping[str, Option]]
     nodes: Mapping[str, Node]
 
     @property
@@ -73,12 +73,12 @@ class Space:
             found[name] = field
         return found
 
-    def resolve(self, path: str, node: Node, notebook: Notebook) -> dict[str, Json] | None:
+    def resolve(self, path: str, node: Node, diagnostics: Diagnostics) -> dict[str, Json] | None:
         """Resolve a value for a path in each choice of its section; None if it is not allowed in one."""
         fields = self.fields(path)
         assert not isinstance(fields, str)
         resolved = {
-            name: resolve_field(field, node, path, notebook) for name, field in fields.items()
+            name: resolve_field(field, node, path, diagnostics) for name, field in fields.items()
         }
         return None if any(value is INVALID for value in resolved.values()) else resolved
 
@@ -96,20 +96,20 @@ def read_space(
     root: Node,
     names_on_axes: Mapping[str, Sequence[Node]],
     references: References,
-    notebook: Notebook,
-) -> Space:
+    diagnostics: Diagnostics,
+) -> TrialTemplate:
     """Resolve the sections ``dataset``, ``model`` and ``train``; `names_on_axes` are the values of axes over a name."""
     nodes = {section: entries.get(section, root) for section in SECTIONS}
-    choices: dict[str, Mapping[str, Choice]] = {}
+    choices: dict[str, Mapping[str, Option]] = {}
     for section in ("dataset", "model"):
         names = names_on_axes.get(f"{section}.name")
         choices[section] = _read_part(
-            section, entries.get(section), root, names, references, notebook
+            section, entries.get(section), root, names, references, diagnostics
         )
     train = entries.get("train")
-    args = default_args(Recipe) if train is None else _read_recipe(train, notebook)
-    choices["train"] = {"": Choice("", None, Recipe, args)}
-    return Space(choices, nodes)
+    args = default_args(Recipe) if train is None else _read_recipe(train, diagnostics)
+    choices["train"] = {"": Option("", None, Recipe, args)}
+    return TrialTemplate(choices, nodes)
 
 
 def _read_part(
@@ -118,78 +118,84 @@ def _read_part(
     root: Node,
     names: Sequence[Node] | None,
     references: References,
-    notebook: Notebook,
-) -> dict[str, Choice]:
+    diagnostics: Diagnostics,
+) -> dict[str, Option]:
     if node is None and names is None:
-        notebook.add(root, section, "found nothing; it is required, as in {name: ...}")
+        diagnostics.add(root, section, "found nothing; it is required, as in {name: ...}")
         return {}
     if node is None:
         node = Node({}, root.place)
     if node.mapping is None:
         found = plain_text(node.plain())
         message = f"found {found}; allowed: a mapping with name and arguments, as in {{name: ...}}"
-        notebook.add(node, section, message)
+        diagnostics.add(node, section, message)
         return {}
     rest = dict(node.mapping)
     own = rest.pop("name", None)
     if own is None and names is None:
-        notebook.add(node, f"{section}.name", "found nothing; it is required")
+        diagnostics.add(node, f"{section}.name", "found nothing; it is required")
         return {}
     chosen = names if names is not None else [own] if own is not None else []
-    return _choices(section, replace(node, value=rest), chosen, references, notebook)
+    return _choices(section, replace(node, value=rest), chosen, references, diagnostics)
 
 
 def _choices(
-    section: str, node: Node, names: Sequence[Node], references: References, notebook: Notebook
-) -> dict[str, Choice]:
-    choices: dict[str, Choice] = {}
+    section: str,
+    node: Node,
+    names: Sequence[Node],
+    references: References,
+    diagnostics: Diagnostics,
+) -> dict[str, Option]:
+    choices: dict[str, Option] = {}
     for item in names:
         name = item.value
         if not isinstance(name, str):
             message = f"found {plain_text(item.plain())}; allowed: the name of a {section}"
-            notebook.add(item, f"{section}.name", message)
+            diagnostics.add(item, f"{section}.name", message)
             continue
         try:
             declared = references.dataset(name) if section == "dataset" else references.model(name)
             fields_of(declared.args)
         except SweepError as error:
-            notebook.add(item, f"{section}.name", str(error))
+            diagnostics.add(item, f"{section}.name", str(error))
             continue
-        scratch = Notebook()
+        scratch = Diagnostics()
         args = resolve_args(declared.args, node, section, scratch)
-        notebook.take(scratch, f" (for {section} {name!r})" if len(names) > 1 else "")
-        choices[name] = Choice(name, declared, declared.args, args)
+        diagnostics.take(scratch, f" (for {section} {name!r})" if len(names) > 1 else "")
+        choices[name] = Option(name, declared, declared.args, args)
     return choices
 
 
-def _read_recipe(node: Node, notebook: Notebook) -> dict[str, Json]:
+def _read_recipe(node: Node, diagnostics: Diagnostics) -> dict[str, Json]:
     if node.mapping is None:
         if node.value is not None:
-            check_keys(node, tuple(fields_of(Recipe)), "train", notebook)
+            check_keys(node, tuple(fields_of(Recipe)), "train", diagnostics)
         return default_args(Recipe)
     entries = dict(node.mapping)
     keep = entries.get("keep")
     if keep is not None and keep.mapping is not None:
-        short = check_keys(keep, ("every", "final"), "train.keep", notebook)
+        short = check_keys(keep, ("every", "final"), "train.keep", diagnostics)
         if "every" not in short:
-            notebook.add(keep, "train.keep", "found no every; allowed: {every: epochs, final: ...}")
+            diagnostics.add(
+                keep, "train.keep", "found no every; allowed: {every: epochs, final: ...}"
+            )
         elif "keep_every" in entries:
-            notebook.add(keep, "train.keep", "found every beside train.keep_every; write one")
+            diagnostics.add(keep, "train.keep", "found every beside train.keep_every; write one")
         else:
             entries["keep_every"] = short["every"]
         entries["keep"] = short.get("final", replace(keep, value="last"))
-    _refuse_two_lengths(entries, notebook)
-    return resolve_args(Recipe, replace(node, value=entries), "train", notebook)
+    _refuse_two_lengths(entries, diagnostics)
+    return resolve_args(Recipe, replace(node, value=entries), "train", diagnostics)
 
 
-def _refuse_two_lengths(entries: Mapping[str, Node], notebook: Notebook) -> None:
+def _refuse_two_lengths(entries: Mapping[str, Node], diagnostics: Diagnostics) -> None:
     """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep may be."""
     epochs, updates = entries.get("epochs"), entries.get("updates")
     if epochs is None or updates is None or updates.value is None:
         return
     if epochs.place.file == updates.place.file:
         message = "found epochs beside train.updates, which says how long to train; write one"
-        notebook.add_key(epochs, "train.epochs", message)
+        diagnostics.add_key(epochs, "train.epochs", message)
 
 
 def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from phasegrid.config.axes import Scale
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.expressions import Expression, Table, Tie, is_part_of, nearest_integer, tidy
 from phasegrid.config.points import Point
-from phasegrid.config.template import Space
+from phasegrid.config.template import TrialTemplate
 from phasegrid.config.validate import INVALID, constant, resolve_field
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.jobs import Json
@@ -28,18 +28,23 @@ class Ties:
     """
 
     def __init__(
-        self, tied: Tied, scales: Sequence[Scale], space: Space, notebook: Notebook, blame: Blame
+        self,
+        tied: Tied,
+        scales: Sequence[Scale],
+        template: TrialTemplate,
+        diagnostics: Diagnostics,
+        blame: Blame,
     ) -> None:
         self._tied = tied
         self._scales = scales
-        self._space = space
-        self._notebook = notebook
+        self._template = template
+        self._diagnostics = diagnostics
         self._blame = blame
-        sees_all = not notebook.is_broken("load", "temperature", "facets", "include", "exclude")
+        sees_all = not diagnostics.is_broken("load", "temperature", "facets", "include", "exclude")
         self._tables = {
             path: tie
             for path, (tie, _) in tied.items()
-            if isinstance(tie, Table) and sees_all and not notebook.is_broken(tie.by)
+            if isinstance(tie, Table) and sees_all and not diagnostics.is_broken(tie.by)
         }
         self._resolved: dict[tuple[str, str, Json], Json] = {}
         self._looked_up: dict[str, dict[str, int | None]] = {path: {} for path in tied}
@@ -95,14 +100,14 @@ class Ties:
     ) -> Json:
         """Resolve the result of an expression; one between two integers is rounded where the field is an integer and
         neither of the two is out of its bounds."""
-        fields = self._space.fields(path)
+        fields = self._template.fields(path)
         assert not isinstance(fields, str)
         tried: list[int | float] = [value]
         if fields[name].whole and isinstance(value, float):
             tried = [math.floor(tidy(value)), nearest_integer(value)]
         resolved: Json = None
         for number in tried:
-            scratch = Notebook()
+            scratch = Diagnostics()
             resolved = resolve_field(fields[name], constant(number, node.place), path, scratch)
             for mistake in scratch.mistakes:
                 message = mistake.message.replace(f"found {number};", f"found {value};")
@@ -143,7 +148,7 @@ class Ties:
                 if row not in looked_up.values():
                     there = f"but {table.by} is {_listed(looked_up)} in this sweep"
                     message = f"found the key {key}, {there}; remove it{suggest(key, looked_up)}"
-                    self._notebook.add(place, f"couple.{path}.values.{key}", message)
+                    self._diagnostics.add(place, f"couple.{path}.values.{key}", message)
 
     def _look_up(
         self, path: str, names: Mapping[str, str], point: Point, tied: Mapping[str, Json]
@@ -151,7 +156,7 @@ class Ties:
         section, *parts = path.split(".")
         if path in ("dataset.name", "model.name"):
             return names[section]
-        value: Json = self._space.choices[section][names[section]].args
+        value: Json = self._template.choices[section][names[section]].args
         for scale, position in zip(self._scales, point, strict=True):
             if is_part_of(path, scale.axis.path):
                 value = scale.values[position][names[section]]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, g
 
 from pydantic import TypeAdapter, ValidationError
 
-from phasegrid.config.diagnostics import Notebook
+from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.wording import explain
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.errors import SweepError
@@ -73,7 +73,7 @@ def default_args(owner: type) -> dict[str, Json]:
     return {name: field.default for name, field in fields_of(owner).items()}
 
 
-def resolve_args(owner: type, node: Node, path: str, notebook: Notebook) -> dict[str, Json]:
+def resolve_args(owner: type, node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Json]:
     """Resolve a mapping of arguments; a field with a mistake is noted and left at its default."""
     resolved = default_args(owner)
     known = fields_of(owner)
@@ -81,14 +81,14 @@ def resolve_args(owner: type, node: Node, path: str, notebook: Notebook) -> dict
     assert entries is not None
     for name, entry in entries.items():
         if name not in known:
-            notebook.add_key(entry, f"{path}.{name}", unknown_key(name, known))
+            diagnostics.add_key(entry, f"{path}.{name}", unknown_key(name, known))
             continue
-        value = resolve_field(known[name], entry, f"{path}.{name}", notebook)
+        value = resolve_field(known[name], entry, f"{path}.{name}", diagnostics)
         if value is not INVALID:
             resolved[name] = value
     for name, field in known.items():
         if field.required and name not in entries:
-            notebook.add(node, f"{path}.{name}", "found nothing; it is required")
+            diagnostics.add(node, f"{path}.{name}", "found nothing; it is required")
     return resolved
 
 
@@ -99,24 +99,24 @@ class _Invalid:
 INVALID: Json = cast("Json", _Invalid())
 
 
-def resolve_field(field: Field, node: Node, path: str, notebook: Notebook) -> Json:
+def resolve_field(field: Field, node: Node, path: str, diagnostics: Diagnostics) -> Json:
     """Resolve one value, or note its mistakes and return `INVALID`."""
     if field.nested is None:
-        return _resolve_plain(field, node, path, notebook)
+        return _resolve_plain(field, node, path, diagnostics)
     if node.value is None and field.nullable:
         return None
     if isinstance(node.value, str) and "name" in fields_of(field.nested):
         node = Node({"name": node}, node.place, node.key_place)
-        found = resolve_args(field.nested, node, path, notebook)
-        return INVALID if notebook.is_broken(f"{path}.name") else found
+        found = resolve_args(field.nested, node, path, diagnostics)
+        return INVALID if diagnostics.is_broken(f"{path}.name") else found
     if node.mapping is None:
         names = ", ".join(fields_of(field.nested))
         null = " or null" if field.nullable else ""
-        notebook.add(
+        diagnostics.add(
             node, path, f"found {_text(node)}; allowed: a mapping with the keys {names}{null}"
         )
         return INVALID
-    return resolve_args(field.nested, node, path, notebook)
+    return resolve_args(field.nested, node, path, diagnostics)
 
 
 def find_field(owner: type, parts: Sequence[str]) -> Field | str:
@@ -152,22 +152,22 @@ def unknown_key(found: str, allowed: Mapping[str, object] | Sequence[str]) -> st
 
 
 def check_keys(
-    node: Node, allowed: Sequence[str], path: str, notebook: Notebook
+    node: Node, allowed: Sequence[str], path: str, diagnostics: Diagnostics
 ) -> dict[str, Node]:
     """Return the entries of a mapping with known keys; note the unknown ones, or that it is no mapping."""
     entries = node.mapping
     if entries is None:
         message = f"found {_text(node)}; allowed: a mapping with the keys {', '.join(allowed)}"
-        notebook.add(node, path, message)
+        diagnostics.add(node, path, message)
         return {}
     for name, entry in entries.items():
         if name not in allowed:
             full = f"{path}.{name}" if path else name
-            notebook.add_key(entry, full, unknown_key(name, allowed))
+            diagnostics.add_key(entry, full, unknown_key(name, allowed))
     return {name: entry for name, entry in entries.items() if name in allowed}
 
 
-def name_and_args(item: Node, path: str, notebook: Notebook) -> tuple[str | None, Node]:
+def name_and_args(item: Node, path: str, diagnostics: Diagnostics) -> tuple[str | None, Node]:
     """Return the name that an item of a list gives, and its arguments: ``name``, or ``name: {...}``.
 
     No arguments, or null, are an empty mapping. The name is None, and a mistake noted, if the item is anything else.
@@ -180,7 +180,7 @@ def name_and_args(item: Node, path: str, notebook: Notebook) -> tuple[str | None
         return name, empty if args.value is None else args
     found = _text(item)
     message = f"found {found}; allowed: a name, or one name with its arguments (name: {{...}})"
-    notebook.add(item, path, message)
+    diagnostics.add(item, path, message)
     return None, empty
 
 
@@ -193,13 +193,13 @@ def constant(value: Json, place: Place) -> Node:
     return Node(value, place)
 
 
-def _resolve_plain(field: Field, node: Node, path: str, notebook: Notebook) -> Json:
+def _resolve_plain(field: Field, node: Node, path: str, diagnostics: Diagnostics) -> Json:
     assert field.adapter is not None
     try:
         checked = field.adapter.validate_json(json.dumps(node.plain()), strict=True)
     except ValidationError as error:
         for where, place, message in explain(error, node):
-            notebook.add(place, ".".join([path, *where]), message + _or_null(field, message))
+            diagnostics.add(place, ".".join([path, *where]), message + _or_null(field, message))
         return INVALID
     found: Json = field.adapter.dump_python(checked, mode="json", warnings=False)
     return found

@@ -16,7 +16,7 @@ from phasegrid.jobs import Part
 from phasegrid.models.shapes import require_heads, require_image, require_kind
 
 
-class Counts(NamedTuple):
+class ModelCounts(NamedTuple):
     """Trainable parameters, FLOPs of one forward pass over one example, and the numbers of it that a backward pass keeps."""
 
     num_parameters: int
@@ -24,7 +24,7 @@ class Counts(NamedTuple):
     activations: int
 
 
-def count_work(part: Part, facts: DatasetFacts) -> Counts | None:
+def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
     """Count what the model `part` names has and does on one example of a data set; None as `count_arrays`.
 
     Raises:
@@ -41,7 +41,7 @@ def count_work(part: Part, facts: DatasetFacts) -> Counts | None:
     return None
 
 
-def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> Counts | None:
+def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> ModelCounts | None:
     """Count what the model `part` names has and does on one array: parameters and FLOPs exactly, activations about. None for
     a model that is not built in or takes something else.
 
@@ -49,7 +49,7 @@ def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> 
         DataError: if the model cannot take such inputs.
 
     >>> count_arrays(Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"}), (2,), 2)
-    Counts(num_parameters=42, forward_flops=64, activations=10)
+    ModelCounts(num_parameters=42, forward_flops=64, activations=10)
     """
     count = _FAMILIES.get(part.name)
     return count(input_shape, num_classes, **part.args) if count else None
@@ -57,7 +57,7 @@ def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> 
 
 def count_transformer(
     tokens: Tokens, length: float, *, width: int, depth: int, heads: int, feed_forward: int
-) -> Counts:
+) -> ModelCounts:
     """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences of `length` tokens each, rounded.
 
     Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all positions are
@@ -80,15 +80,17 @@ def count_transformer(
     # before and after the ReLU, what is inside. The logits and their softmax are kept at the end.
     per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * tokens.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
-    return Counts(parameters, round(flops), round(kept))
+    return ModelCounts(parameters, round(flops), round(kept))
 
 
-def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> Counts:
+def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> ModelCounts:
     sizes = [math.prod(shape), *[width] * depth, classes]
     return _total(_linear(a, b) for a, b in pairwise(sizes))
 
 
-def _small_cnn(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
+def _small_cnn(
+    shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
+) -> ModelCounts:
     channels, height, width_px = require_image("small_cnn", shape)
     per_channel = 2 if batch_norm else 1  # scale and shift, or a bias
     return _total(
@@ -100,7 +102,7 @@ def _small_cnn(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: 
     )
 
 
-def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> Counts:
+def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> ModelCounts:
     channels, height, width_px = require_image("resnet18", shape)
     layers = [_conv(channels, width, 3, height * width_px, 2)]
     size = width
@@ -115,7 +117,7 @@ def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> Counts:
     return _total([*layers, _linear(size, classes)])
 
 
-def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> Counts:
+def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> ModelCounts:
     channels, height, width_px = require_image("vgg11", shape)
     layers = []
     for factor, halvings in zip((1, 2, 4, 4, 8, 8, 8, 8), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):
@@ -125,25 +127,25 @@ def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
     return _total([*layers, _linear(channels, classes)])
 
 
-def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> Counts:
+def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> ModelCounts:
     """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and BatchNorm.
 
     BatchNorm keeps its input beside what the next layer keeps.
     """
     weights, kept = channels * out * kernel**2, 2 if per_channel > 1 else 1
-    return Counts(weights + per_channel * out, 2 * weights * places, kept * out * places)
+    return ModelCounts(weights + per_channel * out, 2 * weights * places, kept * out * places)
 
 
-def _linear(size: int, out: int) -> Counts:
-    return Counts(size * out + out, 2 * size * out, out)
+def _linear(size: int, out: int) -> ModelCounts:
+    return ModelCounts(size * out + out, 2 * size * out, out)
 
 
-def _total(layers: Iterable[Counts]) -> Counts:
+def _total(layers: Iterable[ModelCounts]) -> ModelCounts:
     parameters, flops, activations = zip(*layers, strict=True)
-    return Counts(sum(parameters), sum(flops), sum(activations))
+    return ModelCounts(sum(parameters), sum(flops), sum(activations))
 
 
-_FAMILIES: Mapping[str, Callable[..., Counts]] = {
+_FAMILIES: Mapping[str, Callable[..., ModelCounts]] = {
     "mlp": _mlp,
     "small_cnn": _small_cnn,
     "resnet18": _resnet18,

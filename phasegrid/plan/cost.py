@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from phasegrid.jobs import Cell, MetricJob, Trial, Work
+from phasegrid.jobs import Cell, MetricJob, Trial, Workload
 
 OVERHEAD_S = (
     5e-5  # one pass of a small network over a batch on one core: kernels launched, not arithmetic
@@ -138,14 +138,14 @@ def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections
     return corrections.of(kind_of(job)).seconds(guess_cost(cell, job))
 
 
-def _passes(work: Work, examples: float, batch: int, factor: float) -> Guess:
+def _passes(work: Workload, examples: float, batch: int, factor: float) -> Guess:
     """Cost of running `examples` through the network in batches; factor 1 forward only, 3 with gradients."""
     return Guess(
         examples / batch * OVERHEAD_S * factor, examples * work.forward_flops * factor / RATE
     )
 
 
-def _training(work: Work, recipe: dict[str, Any]) -> Guess:
+def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
     batch, updates = int(recipe["batch_size"]), recipe.get("updates")
     if recipe.get("batch_unit") == "tokens":
         batch = max(1, round(batch / work.mean_tokens))
@@ -156,11 +156,11 @@ def _training(work: Work, recipe: dict[str, Any]) -> Guess:
     return _passes(work, examples, batch, 3) + tests * test + _evaluation(work)
 
 
-def _evaluation(work: Work) -> Guess:
+def _evaluation(work: Workload) -> Guess:
     return _passes(work, work.num_train + work.num_test, 500, 1)
 
 
-def _hessian(work: Work, args: dict[str, Any], _: int) -> Guess:
+def _hessian(work: Workload, args: dict[str, Any], _: int) -> Guess:
     examples = min(int(args["examples"]), work.num_train)
     exact = args["trace"] == "auto" and work.mean_tokens == 1.0  # one half-product a class
     trace = work.num_classes / 2 if exact else int(args["trace_probes"])
@@ -168,24 +168,24 @@ def _hessian(work: Work, args: dict[str, Any], _: int) -> Guess:
     return products * _passes(work, examples, examples, 6)
 
 
-def _cka(work: Work, args: dict[str, Any], _: int) -> Guess:
+def _cka(work: Workload, args: dict[str, Any], _: int) -> Guess:
     return _passes(work, int(args["examples"]), 500, 1)
 
 
-def _curve(work: Work, args: dict[str, Any], _: int) -> Guess:
+def _curve(work: Workload, args: dict[str, Any], _: int) -> Guess:
     batch, updates = int(args["batch_size"]), args.get("updates")
     trained = work.num_train * int(args["epochs"]) if updates is None else updates * batch
     steps = _passes(work, trained, batch, 3)
     return steps + 2 * int(args["points"]) * _evaluation(work)
 
 
-def _simplex(work: Work, args: dict[str, Any], _: int) -> Guess:
+def _simplex(work: Workload, args: dict[str, Any], _: int) -> Guess:
     trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
     steps = _passes(work, trained, int(args["batch_size"]), 3)
     return steps + 2 * int(args["eval_samples"]) * _evaluation(work)
 
 
-def _slice(work: Work, args: dict[str, Any], _: int) -> Guess:
+def _slice(work: Workload, args: dict[str, Any], _: int) -> Guess:
     asked = work.num_train if args["examples"] is None else int(args["examples"])
     tested = min(asked, work.num_test) if args["test"] else 0
     point = _passes(work, min(asked, work.num_train) + tested, 128, 1)

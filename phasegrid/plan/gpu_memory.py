@@ -8,7 +8,7 @@ against what autograd keeps; that of a process on a GPU is an allowance.
 from collections.abc import Mapping
 from typing import Any
 
-from phasegrid.jobs import MetricJob, Pack, Work
+from phasegrid.jobs import MetricJob, Pack, Workload
 
 FLOAT = 4  # bytes
 PROCESS_BYTES = 768 * 2**20
@@ -46,7 +46,7 @@ def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
     return next(fits, 1.0)
 
 
-def pack_bytes(pack: Pack, works: Mapping[str, Work | None]) -> int | None:
+def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
     """Estimate the bytes a pack takes on a GPU; `works` has what each of its trials is made of, by key.
 
     None where a model, a data set or a metric is a plug-in that does not say.
@@ -71,11 +71,11 @@ def pack_bytes(pack: Pack, works: Mapping[str, Work | None]) -> int | None:
     return resident + models + max((need for need in jobs if need is not None), default=0)
 
 
-def _data(work: Work) -> int:
+def _data(work: Workload) -> int:
     return FLOAT * work.input_size * (work.num_train + work.num_test)
 
 
-def _training(work: Work, recipe: Mapping[str, Any]) -> int:
+def _training(work: Workload, recipe: Mapping[str, Any]) -> int:
     """Estimate one member of a stack: its vectors and the activations of its batch."""
     examples = float(recipe["batch_size"])
     if recipe.get("batch_unit") == "tokens":
@@ -84,11 +84,11 @@ def _training(work: Work, recipe: Mapping[str, Any]) -> int:
     return int(FLOAT * values)
 
 
-def _per_example(work: Work) -> int:
+def _per_example(work: Workload) -> int:
     return work.activations + work.input_size
 
 
-def _evaluation(work: Work) -> int:
+def _evaluation(work: Workload) -> int:
     return FLOAT * min(EVALUATED, work.num_train) * _per_example(work)
 
 
@@ -98,7 +98,7 @@ def _alike(job: MetricJob, pack: Pack) -> int:
     return max(sum(other.metric is job.metric for other in group) for group in several)
 
 
-def _measuring(job: MetricJob, work: Work, together: int) -> int | None:
+def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
     """Estimate what a measurement takes beside data and models; None for a metric that is not ours."""
     args: Mapping[str, Any] = job.metric.args
     name = job.metric.name

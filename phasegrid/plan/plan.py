@@ -19,7 +19,7 @@ from phasegrid.jobs import (
     Part,
     Plan,
     Trial,
-    Work,
+    Workload,
     canonical_json,
     content_key,
     text_key,
@@ -263,7 +263,7 @@ class _Texts:
 
     def __init__(self) -> None:
         self._texts: dict[int, tuple[object, str]] = {}
-        self._work: dict[tuple[int, int], Work | None] = {}
+        self._work: dict[tuple[int, int], Workload | None] = {}
         self._groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = {}
 
     def text(self, owner: object, spec: Json) -> str:
@@ -319,14 +319,14 @@ class _Texts:
         self._groups[(id(request), seeds)] = groups
         return groups
 
-    def work(self, point: GridPoint) -> Work | None:
+    def work(self, point: GridPoint) -> Workload | None:
         place = (id(point.dataset), id(point.model))
         if place not in self._work:
             self._work[place] = _work(point)
         return self._work[place]
 
 
-def _work(point: GridPoint) -> Work | None:
+def _work(point: GridPoint) -> Workload | None:
     facts = point.facts
     if facts is None:
         return None
@@ -335,4 +335,4 @@ def _work(point: GridPoint) -> Work | None:
     if counts is None:
         return None
     size, tokens = math.prod(facts.input_shape), facts.mean_tokens
-    return Work(facts.num_train, facts.num_test, facts.num_classes, *counts, size, tokens)
+    return Workload(facts.num_train, facts.num_test, facts.num_classes, *counts, size, tokens)

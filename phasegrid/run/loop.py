@@ -11,11 +11,11 @@ from typing import Literal
 from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError
 from phasegrid.jobs import Pack
-from phasegrid.run.executors.base import Ending, Executor
+from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Progress
 
 Event = Literal["submitted", "finished", "lost", "tick"]
-Observe = Callable[[Event, Progress, Pack | None, Ending | None], None]
+Observe = Callable[[Event, Progress, Pack | None, PackResult | None], None]
 
 
 GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
@@ -48,7 +48,7 @@ def run_packs(
     observe: Observe,
     stop: Stop,
     options: RunOptions,
-    record_lost: Callable[[Ending, int], None],
+    record_lost: Callable[[PackResult, int], None],
     poll_s: float = 0.5,
 ) -> None:
     """Run until nothing is left, a stop is asked for, or too much failed.
@@ -57,7 +57,7 @@ def run_packs(
     """
     lost_times: Counter[str] = Counter()
 
-    def take(endings: list[Ending]) -> None:
+    def take(endings: list[PackResult]) -> None:
         for ending in endings:
             if ending.lost is None:
                 progress.finished(ending.pack, ending.outcomes)
@@ -100,7 +100,7 @@ def _drain(
     progress: Progress,
     executor: Executor,
     stop: Stop,
-    take: Callable[[list[Ending]], None],
+    take: Callable[[list[PackResult]], None],
 ) -> None:
     """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
     tries = max(1, int(stop.grace_s / 0.5))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from phasegrid.jobs import Pack
-from phasegrid.run.executors.base import Ending
+from phasegrid.run.executors.base import PackResult
 from phasegrid.run.scheduler import Progress as RunProgress
 from phasegrid.run.underway import Underway, epochs_text
 from phasegrid.texts import duration
@@ -71,7 +71,7 @@ class Watch:
         return False
 
     def __call__(
-        self, event: str, progress: RunProgress, pack: Pack | None, ending: Ending | None
+        self, event: str, progress: RunProgress, pack: Pack | None, ending: PackResult | None
     ) -> None:
         """Take an event of the run loop."""
         if event == "finished" and ending is not None:

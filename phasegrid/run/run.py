@@ -24,7 +24,7 @@ from phasegrid.plan import cost, gpu_memory, pack_layout
 from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, metric_names, plan_hash
 from phasegrid.plan.rows import job_rows, plan_rows
 from phasegrid.run import code_changes, crashes
-from phasegrid.run.executors.base import Ending, Executor, Place, Serial
+from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial
 from phasegrid.run.loop import Stop, run_packs
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.scheduler import Progress
@@ -37,7 +37,7 @@ from phasegrid.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class RunTarget:
     """Where a run happens: in this process (`serial`), on the Ray at `address` (which `address_from` gave), or on one that is
     started for it."""
 
@@ -53,7 +53,7 @@ class Where:
 def run_sweep(
     sweep: Sweep,
     store: Store,
-    where: Where,
+    where: RunTarget,
     console: Console,
     quiet: bool,
     limit: int | None,
@@ -185,7 +185,7 @@ def _of_cells(packs: list[Pack], cells: set[int], plan: Plan) -> list[Pack]:
 def _executor(
     sweep: Sweep,
     store: Store,
-    where: Where,
+    where: RunTarget,
     stop: Stop,
     console: Console,
     packs: Sequence[Pack],
@@ -212,7 +212,7 @@ def _executor(
 def _on_ray(
     sweep: Sweep,
     store: Store,
-    where: Where,
+    where: RunTarget,
     console: Console,
     packs: Sequence[Pack],
     plan: Plan,
@@ -272,7 +272,7 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
         raise DataError("\n".join(problems))
 
 
-def _refuse_stacking(sweep: Sweep, where: Where) -> None:
+def _refuse_stacking(sweep: Sweep, where: RunTarget) -> None:
     if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
         raise SweepError(
             f"running {sweep.name}: strategy {where.strategy} trains several networks as one, which run.reproducible "
@@ -281,15 +281,15 @@ def _refuse_stacking(sweep: Sweep, where: Where) -> None:
 
 
 def _place(
-    where: Where,
+    where: RunTarget,
     sweep: Sweep,
     threads: int,
     shared_data: str | None = None,
     timeout_s: float | None = None,
-) -> Place:
+) -> PackOptions:
     """Say where and how the packs of a sweep are done, and by which code, of which commit, its rows are made."""
     alone = sweep.run.reproducible
-    return Place(
+    return PackOptions(
         where.device,
         threads,
         "loop" if alone else where.strategy,
@@ -304,7 +304,7 @@ def _place(
 def _serial(
     sweep: Sweep,
     store: Store,
-    where: Where,
+    where: RunTarget,
     stop: Stop,
     begin: Callable[[Sequence[str]], None],
     name_of: Callable[[str], str],
@@ -379,10 +379,10 @@ def _count_published(progress: Progress, store: Store) -> None:
         progress.finished(pack, there)
 
 
-def _recorder(store: Store, stop: Stop) -> Callable[[Ending, int], None]:
+def _recorder(store: Store, stop: Stop) -> Callable[[PackResult, int], None]:
     """Return a function that writes one failure row for a pack that was lost."""
 
-    def record(ending: Ending, attempt: int) -> None:
+    def record(ending: PackResult, attempt: int) -> None:
         if stop.why is not None:
             return  # it died because we are stopping
         if ending.kind == "timeout":

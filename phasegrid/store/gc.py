@@ -53,7 +53,7 @@ class Garbage:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class GarbageReport:
     """What can go, in the order in which it goes, and what was left alone and why."""
 
     garbage: tuple[Garbage, ...]
@@ -65,7 +65,7 @@ def find_garbage(
     keep_days: float = KEEP_DAYS,
     shards_too: bool = False,
     orphans_too: bool = False,
-) -> Findings:
+) -> GarbageReport:
     """Find what can be deleted from a store; deletes nothing (but a probe of the store's clock).
 
     Raises:
@@ -94,7 +94,7 @@ def find_garbage(
         if shards_too:
             going = {item.name for item in orphans}
             found += [g for g in _copied(store, before, kept) if g.name not in going]
-    return Findings((*found, *orphans), tuple(kept))
+    return GarbageReport((*found, *orphans), tuple(kept))
 
 
 def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:

@@ -15,13 +15,13 @@ from phasegrid.store import checkpoints, meta
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files, each
-from phasegrid.store.gc import Findings, Garbage
+from phasegrid.store.gc import Garbage, GarbageReport
 from phasegrid.store.store import Store
 
 _KIND = "damaged"
 
 
-def find_damage(store: Store, deep: bool = False) -> Findings:
+def find_damage(store: Store, deep: bool = False) -> GarbageReport:
     """Find what to delete so that damaged jobs are done again; deletes nothing. See `collecting.delete_garbage`.
 
     `deep` reads every checkpoint too: its SHA-256 must be the one in its trial's row.
@@ -50,7 +50,7 @@ def find_damage(store: Store, deep: bool = False) -> Findings:
             *(Garbage(_KIND, name, size) for name, size in sizes.items()),
         ]
         kept = tuple(_left_alone(files, only, tables))
-    return Findings(tuple(garbage), kept)
+    return GarbageReport(tuple(garbage), kept)
 
 
 def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[str]:

@@ -42,7 +42,7 @@ _REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class StackPlan:
     """What to do with members that could train as one stack: `strategy`, at most `stack_size` of them in one."""
 
     strategy: Strategy
@@ -78,13 +78,13 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
 
 def measure_choice(
     trial: Trial, data: Dataset, device: torch.device
-) -> tuple[Choice, list[Timing]]:
+) -> tuple[StackPlan, list[Timing]]:
     """Choose for trials like this one, by timing; also return what was timed.
 
     Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and networks that cannot be stacked at
     all, loop without a measurement.
     """
-    alone = Choice("loop", 1)
+    alone = StackPlan("loop", 1)
     if data.tokens is not None:
         return alone, []
     recipe = recipe_of(trial)
@@ -110,7 +110,7 @@ def measure_choice(
 
 def search(
     seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
-) -> tuple[Choice, list[Timing]]:
+) -> tuple[StackPlan, list[Timing]]:
     """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)` takes a measurement, per
     member and update.
 
@@ -138,22 +138,22 @@ def search(
         elif timing.seconds > best.seconds and size > 2:
             break
         size *= 2
-    return Choice(best.strategy, best.size), timings
+    return StackPlan(best.strategy, best.size), timings
 
 
-def to_record(choice: Choice, timings: list[Timing]) -> Json:
+def to_record(choice: StackPlan, timings: list[Timing]) -> Json:
     """Return a choice and what it rests on as JSON, to be kept."""
     record: Mapping[str, Any] = {"choice": asdict(choice), "timings": [asdict(t) for t in timings]}
     return record
 
 
-def from_record(record: Json) -> Choice | None:
+def from_record(record: Json) -> StackPlan | None:
     """Return the choice of a record of `to_record`; None if it is anything else."""
     choice = record.get("choice") if isinstance(record, dict) else None
     if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
         return None
     size = choice.get("stack_size")
-    return Choice(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None
+    return StackPlan(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None
 
 
 def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:

@@ -33,7 +33,7 @@ class Sentences:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class DataStream:
     """What one member of a stack is fed: data on the device, its streams of random numbers, its rates.
 
     `sentences` are those of the data, for sentence pairs only.
@@ -121,7 +121,7 @@ def _cut_to_tokens(index: Tensor, lengths: Sequence[int], batch_tokens: int) -> 
 
 
 def feed_epoch(
-    feeds: Sequence[Feed], bounds: Sequence[slice], batch_tokens: int | None, most: int | None
+    feeds: Sequence[DataStream], bounds: Sequence[slice], batch_tokens: int | None, most: int | None
 ) -> Iterator[Chunk]:
     """Yield the batches of one epoch, at most `most` of them.
 
@@ -134,7 +134,7 @@ def feed_epoch(
 
 
 def _sentence_chunks(
-    feeds: Sequence[Feed], bounds: Sequence[slice], batch_tokens: int | None, most: int | None
+    feeds: Sequence[DataStream], bounds: Sequence[slice], batch_tokens: int | None, most: int | None
 ) -> Iterator[Chunk]:
     assert len(feeds) == 1  # sentences of several members would have to be padded alike
     data, sentences = feeds[0].data, feeds[0].sentences
@@ -152,7 +152,7 @@ def _sentence_chunks(
         yield Chunk([(inputs[None], labels[None])], [int(sentences.scored[index].sum())])
 
 
-def _array_chunks(feeds: Sequence[Feed], bounds: Sequence[slice]) -> Iterator[Chunk]:
+def _array_chunks(feeds: Sequence[DataStream], bounds: Sequence[slice]) -> Iterator[Chunk]:
     num = len(feeds[0].data.train_inputs)
     orders = torch.stack([torch.randperm(num, generator=feed.order) for feed in feeds])
     orders = orders.to(feeds[0].data.train_inputs.device)
@@ -172,7 +172,7 @@ def _array_chunks(feeds: Sequence[Feed], bounds: Sequence[slice]) -> Iterator[Ch
         )
 
 
-def _gather(feeds: Sequence[Feed], index: Tensor) -> Batch:
+def _gather(feeds: Sequence[DataStream], index: Tensor) -> Batch:
     """Take each member's examples, (M, n, *S) and (M, n)."""
     data = [feed.data for feed in feeds]
     if all(d.train_inputs is data[0].train_inputs for d in data):
@@ -187,7 +187,7 @@ def _gather(feeds: Sequence[Feed], index: Tensor) -> Batch:
     return inputs, labels
 
 
-def _draws(feeds: Sequence[Feed], num: int) -> list[Tensor] | None:
+def _draws(feeds: Sequence[DataStream], num: int) -> list[Tensor] | None:
     """Draw an epoch's augmentation, one draw per example in the order of the epoch; each tensor is (M, N)."""
     if feeds[0].data.augment == "none":
         return None
@@ -197,7 +197,7 @@ def _draws(feeds: Sequence[Feed], num: int) -> list[Tensor] | None:
 
 
 def _augmented(
-    feeds: Sequence[Feed], inputs: Tensor, draws: Sequence[Tensor], part: slice
+    feeds: Sequence[DataStream], inputs: Tensor, draws: Sequence[Tensor], part: slice
 ) -> Tensor:
     """Augment all members' examples (M, n, C, H, W) at once; `part` says which of the epoch they are."""
     num = inputs.shape[1]

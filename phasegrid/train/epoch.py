@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from phasegrid.jobs import stream_seed
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks.losses import scored, summed_loss
-from phasegrid.train.batches import Feed, feed_epoch
+from phasegrid.train.batches import DataStream, feed_epoch
 from phasegrid.train.optimizers import step
 from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
@@ -64,7 +64,7 @@ class Scores:
 
 def run_epoch(
     stack: Stack,
-    feeds: Sequence[Feed],
+    feeds: Sequence[DataStream],
     recipe: Recipe,
     bounds: Sequence[slice],
     epoch: int,
@@ -155,7 +155,7 @@ def _score(
 
 
 def _summarize(
-    stack: Stack, feeds: Sequence[Feed], scores: Sequence[Scores], factor: float
+    stack: Stack, feeds: Sequence[DataStream], scores: Sequence[Scores], factor: float
 ) -> list[EpochNumbers]:
     num = sum(sum(score.sizes) for score in scores)
     updates = sum(len(score.sizes) for score in scores)
@@ -174,7 +174,7 @@ def _summarize(
     return numbers
 
 
-def _member_noise(stack: Stack, feed: Feed, epoch: int) -> AbstractContextManager[Any]:
+def _member_noise(stack: Stack, feed: DataStream, epoch: int) -> AbstractContextManager[Any]:
     """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked networks draw nothing."""
     if stack.strategy != "loop":
         return nullcontext()

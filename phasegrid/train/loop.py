@@ -36,8 +36,8 @@ from phasegrid.train.epoch import EpochNumbers, run_epoch
 from phasegrid.train.fused import Blueprint
 from phasegrid.train.member import (
     EpochRecord,
-    Member,
     Trained,
+    TrialState,
     needs_test,
     new_member,
     record_epoch,
@@ -56,7 +56,7 @@ __all__ = ["EpochRecord", "Trained", "train_pack"]
 class _Group:
     """Members that train as one stack. `stack` is None until the next epoch builds it."""
 
-    members: list[Member]
+    members: list[TrialState]
     template: nn.Module
     bounds: list[slice]
     stack: Stack | None = None
@@ -133,7 +133,7 @@ def train_pack(
 
 def _begin(
     trials: Sequence[Trial], data: Sequence[Dataset], device: torch.device
-) -> tuple[list[Member], list[nn.Module]]:
+) -> tuple[list[TrialState], list[nn.Module]]:
     """Build every trial's network from its own stream and put its beginning into a member."""
     members, modules = [], []
     sentences = {id(dataset): measure_sentences(dataset) for dataset in data}
@@ -153,7 +153,7 @@ def _begin(
 
 
 def _grouped(
-    members: Sequence[Member],
+    members: Sequence[TrialState],
     modules: Sequence[nn.Module],
     strategy: str,
     stack_size: int | None,
@@ -176,7 +176,7 @@ def _grouped(
 
 
 def _choose(
-    strategy: str, member: Member, module: nn.Module, count: int
+    strategy: str, member: TrialState, module: nn.Module, count: int
 ) -> tuple[Strategy, Blueprint | None]:
     """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one by one.
 
@@ -193,7 +193,7 @@ def _choose(
     return "loop", None
 
 
-def _group(members: list[Member], template: nn.Module) -> _Group:
+def _group(members: list[TrialState], template: nn.Module) -> _Group:
     recipe, num = members[0].recipe, len(members[0].data.train_inputs)
     if recipe.batch_unit == "tokens":
         return _Group(members, template, [])

@@ -11,7 +11,7 @@ from torch import Tensor
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.weights import Evaluation, Weights, own_copy
-from phasegrid.train.batches import Feed, Sentences
+from phasegrid.train.batches import DataStream, Sentences
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.epoch import EpochNumbers
 from phasegrid.train.recipe import Recipe
@@ -97,13 +97,13 @@ def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | N
 
 
 @dataclass(slots=True)
-class Member:
+class TrialState:
     """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are newer."""
 
     trial: Trial
     recipe: Recipe
     data: Dataset
-    feed: Feed
+    feed: DataStream
     num_parameters: int
     state: MemberState
     kept: Weights
@@ -125,19 +125,19 @@ def new_member(
     state: MemberState,
     num_parameters: int,
     sentences: Sentences | None = None,
-) -> Member:
+) -> TrialState:
     """Return a trial before its first epoch, with fresh streams of random numbers."""
     recipe = recipe_of(trial)
     order, augment = (
         torch.Generator().manual_seed(stream_seed(trial.seed, name))
         for name in ("order", "augment")
     )
-    feed = Feed(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, sentences)
+    feed = DataStream(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, sentences)
     intermediate = {0: _on_cpu(state.tensors)} if recipe.keep_every else {}
-    return Member(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
+    return TrialState(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
 
 
-def needs_test(member: Member, numbers: EpochNumbers) -> bool:
+def needs_test(member: TrialState, numbers: EpochNumbers) -> bool:
     """Say whether the weights at the end of this epoch are to be evaluated on the test set."""
     recipe, epoch = member.recipe, len(member.history) + 1
     if numbers.bad_update is not None:
@@ -151,7 +151,7 @@ def needs_test(member: Member, numbers: EpochNumbers) -> bool:
 
 
 def record_epoch(
-    member: Member,
+    member: TrialState,
     numbers: EpochNumbers,
     test: Evaluation | None,
     copy_weights: Callable[[], Weights],
@@ -197,14 +197,14 @@ def record_epoch(
     member.finished = verdict.stop or last
 
 
-def _is_last(member: Member, numbers: EpochNumbers) -> bool:
+def _is_last(member: TrialState, numbers: EpochNumbers) -> bool:
     """Say whether an epoch, not recorded yet, is the last that the recipe asks for."""
     if member.recipe.updates is not None:
         return member.updates + numbers.num_updates >= member.recipe.updates
     return len(member.history) + 1 == member.recipe.epochs
 
 
-def result_of(member: Member) -> Trained:
+def result_of(member: TrialState) -> Trained:
     """Return what a finished member has come to."""
     return Trained(
         weights=_on_cpu(member.kept),
@@ -234,7 +234,7 @@ _FACTS = (
 )
 
 
-def write_member(member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def write_member(member: TrialState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON facts."""
     tensors = {
         **with_prefix("state", member.state.tensors),
@@ -254,7 +254,10 @@ def write_member(member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_member(
-    member: Member, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+    member: TrialState,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    device: torch.device,
 ) -> None:
     """Bring a fresh member to where `write_member` left it, bit for bit."""
     for name in _FACTS:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasegrid.train.member import Member, read_member, write_member
+from phasegrid.train.member import TrialState, read_member, write_member
 from phasegrid.train.snapshots import SNAPSHOT_VERSION, Snapshots, epochs_to_resume
 
 Found = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -44,7 +44,7 @@ class Saver:
 
     def resume(
         self,
-        members: Sequence[Member],
+        members: Sequence[TrialState],
         alike: Sequence[int],
         wanted: Collection[int],
         device: torch.device,
@@ -71,7 +71,7 @@ class Saver:
             stacks.setdefault(len(members[i].history), []).append(i)
         return list(stacks.values())
 
-    def save(self, stacks: Sequence[Sequence[Member]]) -> None:
+    def save(self, stacks: Sequence[Sequence[TrialState]]) -> None:
         """Save all members of some stacks, then delete older snapshots of their company: at any moment they have one epoch in
         common."""
         if self.snapshots is None:
@@ -94,7 +94,7 @@ class Saver:
                 if key in now or key not in company.waiting:  # else it ended, and could not be kept
                     self._keep_only(key, now.get(key, set()))
 
-    def forget(self, member: Member) -> None:
+    def forget(self, member: TrialState) -> None:
         """Take note that the result of a member is kept; delete the snapshots of its company if it was the last."""
         if self.snapshots is None:
             return
@@ -110,7 +110,7 @@ class Saver:
         self._saved[key] = epochs
 
     def _resume_stacks(
-        self, members: Sequence[Member], places: Mapping[str, int], device: torch.device
+        self, members: Sequence[TrialState], places: Mapping[str, int], device: torch.device
     ) -> list[list[int]]:
         """Go on from the latest epoch of which all stacks are there that have a wanted trial, or from the beginning."""
         waiting = [key for key in places if key in self._company[key].waiting]

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Grid
+from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, SweepTables
 
 Numbers = dict[str, float]
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 KINDS: dict[str, Numbers] = {
     "I": {"train_loss": 0.8, "trace": 2000.0, "mode_connectivity": -12.0, "cka": 0.4},
@@ -41,7 +41,7 @@ def _make(
     seeds: int = 4,
     noise: float = 0.05,
     mc_pairs: str = "first",
-) -> Grid:
+) -> SweepTables:
     """A label in `layout` gives a cell its numbers; None leaves it missing, ``diverged`` makes every trial diverge."""
     rng = np.random.default_rng(0)
     cells, values, curves = [], [], []
@@ -70,7 +70,7 @@ def _make(
                     ]
     frame = pd.DataFrame(values, columns=list(VALUE_COLUMNS))
     frame["seed_b"] = frame["seed_b"].astype(float)
-    return Grid(
+    return SweepTables(
         "toy",
         load_path,
         temperature_path,

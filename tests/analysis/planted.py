@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phasegrid.analysis.tables.grid import CELL_COLUMNS, CURVE_COLUMNS, VALUE_COLUMNS, Floats, Grid
+from phasegrid.analysis.tables.grid import (
+    CELL_COLUMNS,
+    CURVE_COLUMNS,
+    VALUE_COLUMNS,
+    Floats,
+    SweepTables,
+)
 
 Pairs = Literal["first", "ring", "all"]
 LOSS, HESSIAN, TOLERANCE, CKA = 0.1, 250.0, 1.0, 0.7
@@ -40,7 +46,7 @@ class Recipe:
     columns: int = 8
 
 
-def planted(recipe: Recipe, rng: np.random.Generator) -> tuple[Grid, npt.NDArray[np.str_]]:
+def planted(recipe: Recipe, rng: np.random.Generator) -> tuple[SweepTables, npt.NDArray[np.str_]]:
     """Return a diagram and the true phase of every cell."""
     means = _smooth(recipe, rng) if recipe.smooth else _blocks(recipe, rng)
     loss, trace, mc, cka = (array.ravel() for array in means)
@@ -55,7 +61,7 @@ def planted(recipe: Recipe, rng: np.random.Generator) -> tuple[Grid, npt.NDArray
     values = pd.concat(parts, ignore_index=True).merge(cells[list(_PLACE)], on="cell")
     values = values.assign(stderr=np.nan, outcome="done", num_trials=1)[list(VALUE_COLUMNS)]
     curves = pd.DataFrame(columns=list(CURVE_COLUMNS))
-    grid = Grid("planted", "model.width", "train.batch_size", cells, values, curves)
+    grid = SweepTables("planted", "model.width", "train.batch_size", cells, values, curves)
     return grid, true_phases(loss, trace, mc, cka)
 
 

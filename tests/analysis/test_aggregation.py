@@ -14,9 +14,9 @@ from phasegrid.analysis.stats.aggregate import (
     jackknife,
     measured,
 )
-from phasegrid.analysis.tables.grid import Grid, by_pair, by_seed
+from phasegrid.analysis.tables.grid import SweepTables, by_pair, by_seed
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 
 def test_standard_error_of_trials_is_s_over_root_n() -> None:
@@ -82,7 +82,7 @@ def test_logarithm_of_a_negative_mean_is_null(make_grid: MakeGrid) -> None:
     values = grid.values.assign(
         value=grid.values["value"].where(grid.values["quantity"] != "trace", -1.0)
     )
-    table = aggregate(Grid("g", None, None, grid.cells, values, grid.curves), ["trace"])
+    table = aggregate(SweepTables("g", None, None, grid.cells, values, grid.curves), ["trace"])
     assert table["value"].isna().all()
     assert set(table["status"]) == {"negative"}
 
@@ -99,7 +99,7 @@ def test_negative_zero_and_missing_are_three_things(
     values = grid.values.assign(
         value=grid.values["value"].where(grid.values["quantity"] != "trace", trace)
     )
-    table = aggregate(Grid("g", None, None, grid.cells, values, grid.curves), ["trace"])
+    table = aggregate(SweepTables("g", None, None, grid.cells, values, grid.curves), ["trace"])
     assert list(table["status"]) == [status, "missing"]
     assert list(table["n"]) == [4, 0]
     assert table["value"].isna().iloc[0] == (status != "done")
@@ -128,7 +128,9 @@ def test_collapsed_seeds_are_flagged_and_averaged(make_grid: MakeGrid) -> None:
 
 def test_a_guess_is_seen_without_knowing_the_number_of_classes(make_grid: MakeGrid) -> None:
     grid = make_grid()
-    blind = Grid("g", None, None, grid.cells.assign(num_classes=np.nan), grid.values, grid.curves)
+    blind = SweepTables(
+        "g", None, None, grid.cells.assign(num_classes=np.nan), grid.values, grid.curves
+    )
     np.testing.assert_array_equal(collapsed_seeds(blind), collapsed_seeds(grid))
 
 
@@ -140,7 +142,7 @@ def test_a_bad_but_learning_trial_is_no_collapse(make_grid: MakeGrid) -> None:
     values.loc[values["quantity"] == "train_accuracy", "value"] = 32.0
     for classes in (10.0, np.nan):
         cells = grid.cells.assign(num_classes=classes)
-        assert not collapsed_seeds(Grid("g", None, None, cells, values, grid.curves)).any()
+        assert not collapsed_seeds(SweepTables("g", None, None, cells, values, grid.curves)).any()
 
 
 def test_pairs_in_either_order_count_once_and_the_diagonal_never(make_grid: MakeGrid) -> None:
@@ -148,7 +150,7 @@ def test_pairs_in_either_order_count_once_and_the_diagonal_never(make_grid: Make
     cka = grid.values[grid.values["quantity"] == "cka"]
     swapped = cka.assign(seed_a=cka["seed_b"], seed_b=cka["seed_a"].astype(float))
     self_pairs = cka.assign(seed_b=cka["seed_a"].astype(float), value=1.0)
-    both = Grid(
+    both = SweepTables(
         "g", None, None, grid.cells, pd.concat([grid.values, swapped, self_pairs]), grid.curves
     )
     once, twice = aggregate(grid, ["cka"]), aggregate(both, ["cka"])
@@ -170,7 +172,7 @@ def test_cell_metrics_keep_their_own_standard_error(make_grid: MakeGrid) -> None
     )
     values = pd.concat([grid.values, extra], ignore_index=True)
     table = aggregate(
-        Grid("g", None, None, grid.cells, values, grid.curves), ["expected_test_loss"]
+        SweepTables("g", None, None, grid.cells, values, grid.curves), ["expected_test_loss"]
     )
     assert (table["value"].iloc[0], table["stderr"].iloc[0], table["n"].iloc[0]) == (0.7, 0.02, 3)
     assert set(table["status"].iloc[1:]) == {"missing"}
@@ -181,7 +183,7 @@ def test_quantities_come_in_declared_order_with_variants_after(make_grid: MakeGr
     cka = grid.values[grid.values["quantity"] == "cka"].assign(quantity="cka[mixup_alpha=4]")
     own = cka.assign(quantity="lab.sharpness")
     values = pd.concat([own, cka, grid.values], ignore_index=True)
-    names = measured(Grid("g", None, None, grid.cells, values, grid.curves))
+    names = measured(SweepTables("g", None, None, grid.cells, values, grid.curves))
     assert names[:2] == ["test_accuracy", "train_loss"]
     assert names.index("cka[mixup_alpha=4]") == names.index("cka") + 1
     assert names[-1] == "lab.sharpness"

@@ -21,16 +21,16 @@ from phasegrid.analysis.stats.compare import (
     one_sided_cells,
     summary_lines,
 )
-from phasegrid.analysis.tables.grid import Grid, by_seed
+from phasegrid.analysis.tables.grid import SweepTables, by_seed
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 from phasegrid.run.published.taxonomy import import_taxonomy
 from phasegrid.store.store import Store
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 
-def changed(grid: Grid, quantity: str, change: float, sweep: str = "b") -> Grid:
+def changed(grid: SweepTables, quantity: str, change: float, sweep: str = "b") -> SweepTables:
     values = grid.values.copy()
     values.loc[values["quantity"] == quantity, "value"] += change
     return replace(grid, values=values, sweep=sweep)
@@ -119,7 +119,7 @@ def test_rounding_is_no_difference(make_grid: MakeGrid, value: float) -> None:
         assert not found.loc[found["quantity"].isin(names), "differs"].any()
 
 
-def _all_equal(grid: Grid, names: list[str], value: float) -> Grid:
+def _all_equal(grid: SweepTables, names: list[str], value: float) -> SweepTables:
     chosen = grid.values["quantity"].isin(names)
     return replace(grid, values=grid.values.assign(value=grid.values["value"].mask(chosen, value)))
 

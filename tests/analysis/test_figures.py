@@ -39,10 +39,10 @@ from phasegrid.analysis.draw.style import (
 from phasegrid.analysis.phases.label import PHASES, PhaseMap, label_phases
 from phasegrid.analysis.phases.rules import Rules, rules_from
 from phasegrid.analysis.stats.aggregate import aggregate, counts_in_words
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, seven
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 HOLES = [
     ["collapsed", "II", "II", "diverged"],
@@ -52,7 +52,7 @@ HOLES = [
 ]
 
 
-def prepared(grid: Grid) -> tuple[PhaseMap, Frame]:
+def prepared(grid: SweepTables) -> tuple[PhaseMap, Frame]:
     phases = label_phases(grid, Rules())
     return phases, make_frame(grid.cells, grid.load_path, grid.temperature_path)
 
@@ -61,7 +61,7 @@ def new_axes() -> Axes:
     return Figure(figsize=(4, 3)).subplots()
 
 
-def drawn(grid: Grid, name: str = "train_loss", **options: object) -> Axes:
+def drawn(grid: SweepTables, name: str = "train_loss", **options: object) -> Axes:
     phases, frame = prepared(grid)
     table = aggregate(grid, [name])
     return phase_diagram(new_axes(), table, QUANTITIES[name], frame, phases=phases.table, **options)  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def test_negative_zero_and_missing_cells_are_three_hatches(make_grid: MakeGrid) 
     values = grid.values.copy()
     values.loc[trace & (values["cell"] == 0), "value"] = -1.0
     values.loc[trace & (values["cell"] == 1), "value"] = 0.0
-    holed = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    holed = SweepTables("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
     ax = drawn(holed, "trace")
     assert [len(hatched(ax, style)) for style in (NEGATIVE, ZERO, MISSING)] == [1, 1, 1]
     legend = ax.get_legend()
@@ -234,7 +234,9 @@ def test_a_cell_with_fewer_seeds_shows_its_n(make_grid: MakeGrid) -> None:
     grid = make_grid()
     first = (grid.values["cell"] == 5) & (grid.values["seed_a"] == 3)
     values = grid.values[~(first & (grid.values["quantity"] == "train_loss"))]
-    ax = drawn(Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves))
+    ax = drawn(
+        SweepTables("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    )
     odd = [text for text in ax.texts if text.get_gid() == "odd-count"]
     assert [text.get_text() for text in odd] == ["3"]
 
@@ -359,7 +361,7 @@ def test_seven_panels_and_the_phases_fill_two_rows_of_four(make_grid: MakeGrid) 
 def test_a_quantity_that_was_not_measured_has_no_panel(make_grid: MakeGrid) -> None:
     grid = make_grid()
     values = grid.values[~grid.values["quantity"].isin(["cka", "l2_distance"])]
-    grid = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    grid = SweepTables("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
     phases, frame = prepared(grid)
     titles = [ax.get_title(loc="left") for ax in seven_panels(aggregate(grid), phases, frame).axes]
     assert "CKA" not in titles
@@ -501,7 +503,7 @@ def test_variants_side_by_side_share_their_colours(make_grid: MakeGrid) -> None:
     cka = grid.values[grid.values["quantity"] == "cka"]
     other = cka.assign(quantity="cka[mixup_alpha=4]", value=cka["value"] / 2)
     values = pd.concat([grid.values, other], ignore_index=True)
-    grid = Grid("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
+    grid = SweepTables("g", grid.load_path, grid.temperature_path, grid.cells, values, grid.curves)
     phases, frame = prepared(grid)
     figure = seven_panels(
         aggregate(grid), phases, frame, ["cka", "cka[mixup_alpha=4]"], with_phases=False

@@ -13,18 +13,18 @@ from phasegrid.analysis.draw.gain import gain_figure
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.compare import compare_grids
 from phasegrid.analysis.stats.gain import Best, best_per_load, gain_table
-from phasegrid.analysis.tables.grid import Grid, by_seed
+from phasegrid.analysis.tables.grid import SweepTables, by_seed
 from phasegrid.analysis.tables.quantities import QUANTITIES
 from phasegrid.errors import SweepError
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 
-def best(grid: Grid, name: str = "test_accuracy") -> Best:
+def best(grid: SweepTables, name: str = "test_accuracy") -> Best:
     return best_per_load(grid, name)
 
 
-def raised(grid: Grid, points: float) -> Grid:
+def raised(grid: SweepTables, points: float) -> SweepTables:
     """The same grid with every test accuracy so many points higher."""
     values = grid.values.copy()
     values.loc[values["quantity"] == "test_accuracy", "value"] += points

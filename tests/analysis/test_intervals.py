@@ -14,7 +14,7 @@ from phasegrid.analysis.tables.grid import (
     CURVE_COLUMNS,
     VALUE_COLUMNS,
     Floats,
-    Grid,
+    SweepTables,
     by_pair,
 )
 
@@ -71,7 +71,7 @@ def test_one_seed_leaves_no_spread() -> None:
     assert of_mean(two).reach == 0.0
 
 
-def of_cells(values: Floats, quantity: str = "test_accuracy") -> Grid:
+def of_cells(values: Floats, quantity: str = "test_accuracy") -> SweepTables:
     """A grid of (loads, temperatures, seeds) numbers."""
     loads, temperatures, seeds = values.shape
     cells = pd.DataFrame(
@@ -103,15 +103,15 @@ def of_cells(values: Floats, quantity: str = "test_accuracy") -> Grid:
         num_trials=1,
     )[list(VALUE_COLUMNS)]
     curves = pd.DataFrame(columns=list(CURVE_COLUMNS))
-    return Grid("made up", "model.width", "train.lr", cells, rows, curves)
+    return SweepTables("made up", "model.width", "train.lr", cells, rows, curves)
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Two sweeps of many loads, each of the same true means over temperatures: best 0 and so no gain in truth."""
 
-    this: Grid
-    other: Grid
+    this: SweepTables
+    other: SweepTables
 
     @classmethod
     def of(
@@ -175,7 +175,7 @@ def test_pairs_are_covered_at_least_as_often_as_said() -> None:
         assert low <= np.mean(held) <= high
 
 
-def of_pairs(array: Floats) -> Grid:
+def of_pairs(array: Floats) -> SweepTables:
     """A grid of one temperature and as many loads as cells (C, S, S) of pairs."""
     seeds = array.shape[1]
     base = of_cells(np.zeros((len(array), 1, 1)), "cka")

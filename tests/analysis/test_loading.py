@@ -23,7 +23,7 @@ from phasegrid.analysis.report.report import (
     write_tables,
 )
 from phasegrid.analysis.stats.aggregate import aggregate
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import build_grid, load_grid
 from phasegrid.cli.main import main
 from phasegrid.errors import StoreError, SweepError
@@ -31,7 +31,7 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.plan.rows import plan_rows
 from phasegrid.run.published.taxonomy import import_taxonomy, read_published
-from phasegrid.run.worker.pack import Place, do
+from phasegrid.run.worker.pack import PackOptions, do
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 
@@ -436,7 +436,7 @@ def test_the_analysis_imports_neither_torch_nor_ray() -> None:
 
 def test_grid_is_what_load_returns(storage: Path) -> None:
     grid = load_grid(open_results(str(storage)))
-    assert isinstance(grid, Grid)
+    assert isinstance(grid, SweepTables)
     assert grid.facets() == ["[]"]
     assert (grid.load_path, grid.temperature_path) == ("model.width", "train.batch_size")
 
@@ -454,7 +454,7 @@ def test_axes_are_called_what_the_sweep_calls_them(tmp_path: Path) -> None:
     plan = make_plan(load_sweep(path))
     store.put_plan("named", plan_rows(plan, "hash"))
     for pack in make_packs(plan, (), lambda _cell, _job: 1.0):
-        do(pack, store, Place("cpu"))
+        do(pack, store, PackOptions("cpu"))
     grid = load_grid(open_results(store.url))
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
     assert frame.load.name == "embedding dimension"
@@ -462,7 +462,7 @@ def test_axes_are_called_what_the_sweep_calls_them(tmp_path: Path) -> None:
 
 
 def test_of_several_ways_without_the_declared_one_tables_name_each(
-    make_grid: Callable[..., Grid], tmp_path: Path
+    make_grid: Callable[..., SweepTables], tmp_path: Path
 ) -> None:
     grid = make_grid()
     cka = grid.values[grid.values["quantity"] == "cka"]

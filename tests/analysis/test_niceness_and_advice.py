@@ -12,13 +12,13 @@ from phasegrid.analysis.phases.label import PhaseMap, label_phases
 from phasegrid.analysis.phases.niceness import niceness
 from phasegrid.analysis.phases.rules import Rules, rules_from
 from phasegrid.analysis.report.findings import findings
-from phasegrid.analysis.tables.grid import Grid, by_pair
+from phasegrid.analysis.tables.grid import SweepTables, by_pair
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 RULES = Rules(hessian=250.0, cka=0.6)
 
 
-def labelled(grid: Grid, rules: Rules = RULES) -> PhaseMap:
+def labelled(grid: SweepTables, rules: Rules = RULES) -> PhaseMap:
     return label_phases(grid, rules)
 
 

@@ -13,12 +13,12 @@ from phasegrid.analysis.phases.label import EVERY_DIVERGED, UNDETERMINED
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import findings
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import SEVEN
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 SWEEP = """
 schema: 1
@@ -125,7 +125,8 @@ def test_a_single_seed_without_metrics_is_drawn(make_grid: MakeGrid) -> None:
     grid = make_grid(seeds=1)
     values = grid.values[grid.values["quantity"].isin(["train_loss", "test_accuracy"])]
     found = findings(
-        Grid("g", "model.width", "train.batch_size", grid.cells, values, grid.curves), Rules()
+        SweepTables("g", "model.width", "train.batch_size", grid.cells, values, grid.curves),
+        Rules(),
     )
     assert found.table["value"].notna().all()
     assert set(found.phases.table["reason"]) == {"", "not measured: hessian, mc, cka"}

@@ -18,10 +18,10 @@ from phasegrid.analysis.phases.label import (
 )
 from phasegrid.analysis.phases.regions import borders, centres, label_array
 from phasegrid.analysis.phases.rules import Rules, otsu, rules_from
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.errors import SweepError
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 EXPECTED = [
     ["not trained", "II", "II", "II"],
@@ -31,7 +31,7 @@ EXPECTED = [
 ]
 
 
-def label(grid: Grid, rules: Rules | None = None) -> PhaseMap:
+def label(grid: SweepTables, rules: Rules | None = None) -> PhaseMap:
     return label_phases(grid, rules or Rules())
 
 
@@ -43,7 +43,7 @@ def one(make_grid: MakeGrid, kind: str, **changes: float) -> str | None:
     for name, value in changes.items():
         values.loc[(values["quantity"] == name) & (values["cell"] == cell), "value"] = value
     rules = Rules(train_loss=0.1, hessian=250.0, cka=0.6)
-    found = label(Grid("g", None, None, grid.cells, values, grid.curves), rules).table
+    found = label(SweepTables("g", None, None, grid.cells, values, grid.curves), rules).table
     nearest = found["nearest"].iloc[cell]
     return str(nearest) if nearest is not None else None
 
@@ -121,7 +121,7 @@ def test_no_mode_connectivity_no_phase(make_grid: MakeGrid) -> None:
     values = grid.values[
         (grid.values["quantity"] != "mode_connectivity") | (grid.values["cell"] != 5)
     ]
-    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[5]
+    row = label(SweepTables("g", None, None, grid.cells, values, grid.curves)).table.iloc[5]
     assert row["nearest"] is None
     assert row["phase"] == UNDETERMINED
     assert row["reason"] == "not measured: mc"
@@ -131,7 +131,7 @@ def test_no_mode_connectivity_no_phase(make_grid: MakeGrid) -> None:
 def test_without_the_hessian_the_loss_decides(make_grid: MakeGrid) -> None:
     grid = make_grid()
     values = grid.values[grid.values["quantity"] != "trace"]
-    found = label(Grid("g", None, None, grid.cells, values, grid.curves))
+    found = label(SweepTables("g", None, None, grid.cells, values, grid.curves))
     assert list(found.table["nearest"]) == list(label(grid).table["nearest"])
     assert "hessian" not in {threshold.name for threshold in found.thresholds}
 
@@ -148,7 +148,7 @@ def test_a_trace_without_a_logarithm_is_not_replaced_by_another(
     here = values["cell"] == cell
     values.loc[here & (values["quantity"] == "trace"), "value"] = trace
     values.loc[here & (values["quantity"] == "train_loss"), "value"] = 0.5
-    changed = Grid("g", None, None, grid.cells, values, grid.curves)
+    changed = SweepTables("g", None, None, grid.cells, values, grid.curves)
     for rules in (Rules(), Rules(hessian=250.0)):
         row = label(changed, rules).table.iloc[cell]
         assert row["nearest"] is None
@@ -169,7 +169,7 @@ def test_seeds_of_both_signs_make_a_cell_unsure(make_grid: MakeGrid) -> None:
     values = grid.values.copy()
     here = (values["cell"] == cell) & (values["quantity"] == "trace")
     values.loc[here, "value"] = [-80.0, 30.0, 50.0, 20.0]
-    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
+    row = label(SweepTables("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
     assert (row["nearest"], row["phase"]) == ("IV-B", UNDETERMINED)
     assert 0.4 < row["confidence"] < 0.75  # 5 with a standard error of 29 is above 0 in 56%
 
@@ -177,7 +177,9 @@ def test_seeds_of_both_signs_make_a_cell_unsure(make_grid: MakeGrid) -> None:
 def test_a_sweep_without_cka_does_not_divide_phase_four(make_grid: MakeGrid) -> None:
     grid = make_grid()
     values = grid.values[grid.values["quantity"] != "cka"]
-    found = set(label(Grid("g", None, None, grid.cells, values, grid.curves)).table["nearest"])
+    found = set(
+        label(SweepTables("g", None, None, grid.cells, values, grid.curves)).table["nearest"]
+    )
     assert found == {"I", "II", "III", "IV", "not trained"}
 
 
@@ -187,7 +189,7 @@ def test_a_flat_connected_cell_whose_cka_alone_is_missing_is_undetermined(
     grid = make_grid()
     cell = _cell_of("IV-B")
     values = grid.values[(grid.values["quantity"] != "cka") | (grid.values["cell"] != cell)]
-    row = label(Grid("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
+    row = label(SweepTables("g", None, None, grid.cells, values, grid.curves)).table.iloc[cell]
     assert row["nearest"] is None
     assert row["reason"] == "not measured: cka"
 
@@ -206,9 +208,9 @@ def test_a_cell_on_the_line_is_undetermined_but_has_a_nearest_phase(make_grid: M
     values = grid.values.copy()
     where = (values["quantity"] == "cka") & (values["cell"] == cell)
     values.loc[where, "value"] = [0.5, 0.7, 0.62, 0.55, 0.66, 0.58]
-    row = label(Grid("g", None, None, grid.cells, values, grid.curves), Rules(cka=0.6)).table.iloc[
-        cell
-    ]
+    row = label(
+        SweepTables("g", None, None, grid.cells, values, grid.curves), Rules(cka=0.6)
+    ).table.iloc[cell]
     assert row["phase"] == UNDETERMINED
     assert row["nearest"] in {"IV-A", "IV-B"}
     assert row["confidence"] < 0.8
@@ -346,7 +348,7 @@ def test_all_phases_have_names() -> None:
     assert PHASES == ("I", "II", "III", "IV-A", "IV-B", "IV", "NC", "not trained")
 
 
-def translated(grid: Grid, **changes: float) -> Grid:
+def translated(grid: SweepTables, **changes: float) -> SweepTables:
     """The grid as one of translation into 8000 words: connectivity in nats; `changes` of cell 5."""
     values = grid.values.copy()
     values.loc[values["quantity"] == "mode_connectivity", "value"] *= 0.1
@@ -354,7 +356,7 @@ def translated(grid: Grid, **changes: float) -> Grid:
     for name, value in changes.items():
         values.loc[(values["quantity"] == name) & (values["cell"] == 5), "value"] = value
     cells = grid.cells.assign(num_classes=8000.0)
-    return Grid(
+    return SweepTables(
         "t", grid.load_path, grid.temperature_path, cells, values, grid.curves, "translation"
     )
 
@@ -373,7 +375,7 @@ def test_half_of_the_seeds_diverged_has_not_converged(make_grid: MakeGrid) -> No
     for diverged, expected in ((1, "II"), (2, "NC"), (4, "NC")):
         cells = grid.cells.copy()
         cells.loc[5, ["n_diverged", "n_done"]] = [diverged, 4 - diverged]
-        changed = Grid("t", grid.load_path, None, cells, grid.values, grid.curves)
+        changed = SweepTables("t", grid.load_path, None, cells, grid.values, grid.curves)
         assert label(changed, rules).table["nearest"].iloc[5] == expected
 
 
@@ -400,7 +402,7 @@ def test_translation_is_connected_within_a_tenth_of_a_nat(make_grid: MakeGrid) -
         values = grid.values.copy()
         where = (values["quantity"] == "mode_connectivity_loss") & (values["cell"] == cell)
         values.loc[where, "value"] = loss
-        changed = Grid("t", grid.load_path, None, grid.cells, values, grid.curves)
+        changed = SweepTables("t", grid.load_path, None, grid.cells, values, grid.curves)
         assert label(changed, rules).table["nearest"].iloc[cell] == expected
 
 

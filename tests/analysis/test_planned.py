@@ -14,7 +14,7 @@ from phasegrid.analysis.tables.load import load_grid
 from phasegrid.metrics import METRICS
 from phasegrid.plan.plan import make_packs, make_plan, plan_hash
 from phasegrid.plan.rows import job_rows, plan_rows
-from phasegrid.run.worker.pack import Place, do
+from phasegrid.run.worker.pack import PackOptions, do
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 
@@ -44,7 +44,7 @@ def run(store: Store, tmp_path: Path) -> Run:
         plan = make_plan(load_sweep(path))
         store.put_plan("toy", plan_rows(plan, plan_hash(plan)), job_rows(plan))
         for pack in make_packs(plan, (), lambda _cell, _job: 1.0):
-            assert all(outcome.error is None for outcome in do(pack, store, Place("cpu")))
+            assert all(outcome.error is None for outcome in do(pack, store, PackOptions("cpu")))
         return aggregate(load_grid(open_results(store.url), "toy"))
 
     return run

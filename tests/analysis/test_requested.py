@@ -11,14 +11,14 @@ from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.report import draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
 from phasegrid.run.published.taxonomy import import_taxonomy
 from phasegrid.store.store import Store
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 RULES = Rules()
 
 LINES = [
@@ -35,12 +35,12 @@ def request(kind: str, **args: object) -> FigureRequest:
 
 
 def asked(
-    grid: Grid, *requests: FigureRequest, others: Mapping[str, Grid] | None = None
+    grid: SweepTables, *requests: FigureRequest, others: Mapping[str, SweepTables] | None = None
 ) -> Requested:
     return requested_figures(found_in(grid), requests, (others or {}).get)
 
 
-def found_in(grid: Grid) -> Findings:
+def found_in(grid: SweepTables) -> Findings:
     return findings(grid, RULES)
 
 
@@ -53,7 +53,7 @@ def titles(wanted: Requested, name: str) -> list[str]:
     ]
 
 
-def with_noise_variant(grid: Grid) -> Grid:
+def with_noise_variant(grid: SweepTables) -> SweepTables:
     cka = grid.values[grid.values["quantity"] == "cka"]
     other = cka.assign(quantity="cka[mixup_alpha=null, pixel_noise=5]")
     return replace(grid, values=pd.concat([grid.values, other], ignore_index=True))

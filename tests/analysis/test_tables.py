@@ -16,10 +16,10 @@ from phasegrid.analysis.report.tables import (
     wide_table,
 )
 from phasegrid.analysis.stats.aggregate import aggregate
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import QUANTITIES
 
-MakeGrid = Callable[..., Grid]
+MakeGrid = Callable[..., SweepTables]
 
 
 def wide(make_grid: MakeGrid) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def test_a_title_names_quantity_unit_and_facet() -> None:
     assert table_title(QUANTITIES["test_accuracy"], "").startswith("test accuracy (%): ")
 
 
-def test_a_table_marks_what_is_not_trained(make_grid: Callable[..., Grid]) -> None:
+def test_a_table_marks_what_is_not_trained(make_grid: Callable[..., SweepTables]) -> None:
     grid = make_grid([["collapsed", "I"]], loads=[4, 16], temperatures=[16])
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path)
     wide = wide_table(aggregate(grid, ["train_loss"]), frame)
@@ -110,7 +110,9 @@ def test_a_table_marks_what_is_not_trained(make_grid: Callable[..., Grid]) -> No
     assert wide.loc["16", "16"].endswith("(4)")
 
 
-def test_less_noise_stands_to_the_right_as_it_is_drawn(make_grid: Callable[..., Grid]) -> None:
+def test_less_noise_stands_to_the_right_as_it_is_drawn(
+    make_grid: Callable[..., SweepTables],
+) -> None:
     grid = make_grid(
         [["I", "III"]], loads=[0, 128], temperatures=[16], load_path="dataset.image_noise"
     )

@@ -11,7 +11,7 @@ import pytest
 from phasegrid.analysis.phases.label import label_phases
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
-from phasegrid.analysis.tables.grid import Grid
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import build_grid, load_grid
 from phasegrid.errors import DataError
 from phasegrid.metrics import METRICS
@@ -57,7 +57,7 @@ def written(folder: Path, lines: list[str], header: str = HEADER) -> Path:
     return path
 
 
-def as_grid(published: Published) -> Grid:
+def as_grid(published: Published) -> SweepTables:
     """The grid without a store in between: 5,355 files take longer to write than to check."""
     seeds = {str(record["key"]): int(str(record["seed"])) for record in published.trials}
     rows: dict[str, list[dict[str, object]]] = {}
@@ -77,16 +77,16 @@ def as_grid(published: Published) -> Grid:
 
 
 @pytest.fixture
-def fig3(shared_data: Path) -> Grid:
+def fig3(shared_data: Path) -> SweepTables:
     return _fig3(shared_data / "taxonomy_fig3_part.csv")
 
 
 @cache
-def _fig3(path: Path) -> Grid:
+def _fig3(path: Path) -> SweepTables:
     return as_grid(read_published(path))
 
 
-def test_the_notebooks_numbers_come_out_on_every_cell(fig3: Grid, shared_data: Path) -> None:
+def test_the_notebooks_numbers_come_out_on_every_cell(fig3: SweepTables, shared_data: Path) -> None:
     target = pd.read_csv(shared_data / "taxonomy_fig3_part_aggregates.csv")
     target["quantity"] = target["metric"].map(PLOTTED)
     table = aggregate(fig3)
@@ -101,26 +101,26 @@ def test_the_notebooks_numbers_come_out_on_every_cell(fig3: Grid, shared_data: P
     np.testing.assert_allclose(both["value"], both["value_target"], rtol=0, atol=1e-6)
 
 
-def test_pairs_are_averaged_over_both_orders(fig3: Grid) -> None:
+def test_pairs_are_averaged_over_both_orders(fig3: SweepTables) -> None:
     cka = aggregate(fig3, ["cka"])
     assert set(cka["n_pairs"]) == {10}
     rows = fig3.values[fig3.values["quantity"] == "cka"]
     assert set(rows.groupby("cell").size()) == {20}
 
 
-def test_logits_are_kept_beside_the_papers_softmax(fig3: Grid) -> None:
+def test_logits_are_kept_beside_the_papers_softmax(fig3: SweepTables) -> None:
     medians = fig3.values.groupby("quantity")["value"].median()
     assert medians["cka[layer=logits]"] > medians["cka"] + 0.1
 
 
-def test_batches_without_a_published_test_set_have_no_test_accuracy(fig3: Grid) -> None:
+def test_batches_without_a_published_test_set_have_no_test_accuracy(fig3: SweepTables) -> None:
     table = aggregate(fig3, ["test_accuracy"])
     missing = table[table["status"] == "missing"]
     assert set(missing["temperature_label"]) == {"19", "27"}
     assert len(missing) == 14
 
 
-def test_the_published_grid_falls_into_the_phases_of_the_paper(fig3: Grid) -> None:
+def test_the_published_grid_falls_into_the_phases_of_the_paper(fig3: SweepTables) -> None:
     found = label_phases(fig3, Rules())
     phase = found.table.set_index(["load", "temperature"])["nearest"]
     hot = [16.0, 24.0]
@@ -148,7 +148,7 @@ def agreement(labels: pd.Series, drawn: pd.Series, *, or_a_neighbour: bool) -> f
 
 
 def test_the_labels_agree_with_the_borders_that_the_authors_drew(
-    fig3: Grid, shared_data: Path
+    fig3: SweepTables, shared_data: Path
 ) -> None:
     drawn = pd.read_csv(shared_data / "taxonomy_fig3_part_phases.csv").set_index(
         ["width", "batch_size"]
@@ -161,7 +161,7 @@ def test_the_labels_agree_with_the_borders_that_the_authors_drew(
     assert (found[four] == drawn[four]).mean() >= 0.85
 
 
-def test_published_labels_do_not_move_with_the_widths_that_are_there(fig3: Grid) -> None:
+def test_published_labels_do_not_move_with_the_widths_that_are_there(fig3: SweepTables) -> None:
     for rules, movable in ((Rules(hessian=250.0), 0), (Rules(), 1)):
         whole = label_phases(fig3, rules).table.set_index("cell")["nearest"]
         for keep in (fig3.cells["load"] >= 16, fig3.cells["load"] <= 16):
@@ -170,7 +170,7 @@ def test_published_labels_do_not_move_with_the_widths_that_are_there(fig3: Grid)
             assert (found != whole.loc[found.index]).sum() <= movable
 
 
-def test_the_best_accuracy_is_in_phase_four_b(fig3: Grid) -> None:
+def test_the_best_accuracy_is_in_phase_four_b(fig3: SweepTables) -> None:
     accuracy = aggregate(fig3, ["test_accuracy"]).set_index("cell")["value"]
     found = label_phases(fig3, Rules())
     assert found.table.set_index("cell")["nearest"][accuracy.idxmax()] == "IV-B"

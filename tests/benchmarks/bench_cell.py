@@ -20,7 +20,7 @@ from phasegrid import load_sweep
 from phasegrid.jobs import Pack
 from phasegrid.metrics.hessian.compute import draw_examples
 from phasegrid.plan.plan import make_packs, make_plan, metric_names
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.status import stored_keys
 from phasegrid.run.worker.inputs import dataset_of, load_module
 from phasegrid.run.worker.malloc import keep_freed_memory
@@ -57,7 +57,7 @@ def main() -> list[str]:
         store = Store.open(str(folder / "store"), create=True)
         for pack in _packs(folder, store):
             if pack.kind == "train":
-                do(pack, store, Place("cpu"))
+                do(pack, store, PackOptions("cpu"))
         peer = "PyHessian 0.1, eigenvalues, trace and density of each seed"
         ways = {"ours": (_ours, (name,)), peer: (_theirs, (name,))}
         scores = compete(ways, rounds=1, warm_up=0)
@@ -73,7 +73,7 @@ def _ours(name: str) -> Callable[[], str]:
     dataset_of(pack.trials[0].dataset, CPU)
 
     def turn() -> str:
-        outcomes = do(pack, store, Place("cpu"))
+        outcomes = do(pack, store, PackOptions("cpu"))
         assert [outcome.status for outcome in outcomes] == ["done"] * SEEDS, outcomes
         rows = store.read_table("metrics/hessian", ["trace_method", "num_hvps"]).to_pylist()
         (method,) = {row["trace_method"] for row in rows}

@@ -75,9 +75,9 @@ def noop_jobs() -> list[str]:
         store, plan = _prepared(Path(folder))
         start_ray(None)
         try:
-            from phasegrid.run.worker.pack import Place
+            from phasegrid.run.worker.pack import PackOptions
 
-            executor = RayExecutor(store.url, Place())
+            executor = RayExecutor(store.url, PackOptions())
             _warm(executor, plan, store)
             started = time.perf_counter()
             _run(plan, store, executor)

@@ -20,7 +20,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import cpu_state, parameters_vector
-from phasegrid.train.batches import Feed, batch_bounds
+from phasegrid.train.batches import DataStream, batch_bounds
 from phasegrid.train.epoch import run_epoch
 from phasegrid.train.fused import read_architecture
 from phasegrid.train.optimizers import new_slots
@@ -105,7 +105,7 @@ def own_way(
         tensors = {k: v.to(data.train_inputs.device) for k, v in cpu_state(module).items()}
         states.append(MemberState(tensors, new_slots(recipe, parameters_vector(module))))
     feeds = [
-        Feed(data, seed, torch.Generator(), torch.Generator(), recipe.lr, recipe.weight_decay)
+        DataStream(data, seed, torch.Generator(), torch.Generator(), recipe.lr, recipe.weight_decay)
         for seed in range(count)
     ]
     bounds = batch_bounds(len(data.train_inputs), case.batch_size, False, True)

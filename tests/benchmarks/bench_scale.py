@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phasegrid.run.executors.base import Ending
+    from phasegrid.run.executors.base import PackResult
     from phasegrid.run.executors.ray.executor import RayExecutor
 
 NUM_JOBS = (1_000, 10_000, 100_000)
@@ -71,7 +71,7 @@ def drive(folder: Path, size: int, way: str) -> Figures:
     from phasegrid import load_sweep
     from phasegrid.config.types import RunOptions
     from phasegrid.plan.plan import make_packs, make_plan, metric_names
-    from phasegrid.run.executors.base import Place
+    from phasegrid.run.executors.base import PackOptions
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
     from phasegrid.run.loop import Stop, run_packs
     from phasegrid.run.progress_bar import Watch
@@ -82,7 +82,7 @@ def drive(folder: Path, size: int, way: str) -> Figures:
     store = Store.open(str(folder / "store"))
     start_ray(None, NUM_CPUS)
     try:
-        executor = RayExecutor(store.url, Place())
+        executor = RayExecutor(store.url, PackOptions())
         _warm(executor, folder)
         before = _resident()
         plan = make_plan(load_sweep(_sweep(folder, size, way)))
@@ -164,7 +164,7 @@ def _warm(executor: "RayExecutor", folder: Path) -> None:
     packs = make_packs(plan, stored, lambda _cell, _job: 0.001, measure_s=0.0)
     for pack in packs:
         executor.submit(pack)
-    endings: list[Ending] = []
+    endings: list[PackResult] = []
     while len(endings) < len(packs):
         endings += executor.wait(1.0)
     assert all(outcome.status != "failed" for e in endings for outcome in e.outcomes), endings

@@ -4,13 +4,13 @@ from functools import partial
 
 from phasegrid.cli import main as cli
 from phasegrid.run import run
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 
 EVERY_S = 0.3
 
 
 def main() -> None:
-    run.Place = partial(Place, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
+    run.PackOptions = partial(PackOptions, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
     cli.main()
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from phasegrid import load_sweep
 from phasegrid.run import run as session
 from phasegrid.run.executors.base import Serial
-from phasegrid.run.run import Where, run_sweep
+from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.run.worker import pack
 from phasegrid.store.store import Store
 from tests.faults.comparing import assert_same_numbers, assert_same_results, keys_of
@@ -34,7 +34,7 @@ def do(folder: Path, name: str, *overrides: str, limit: int | None = None) -> Pa
     (folder / "stacks.yaml").write_text(SWEEP)
     sweep = load_sweep(folder / "stacks.yaml", overrides)
     store = Store.open(str(folder / name), create=True)
-    where = Where(serial=True, device="cpu")
+    where = RunTarget(serial=True, device="cpu")
     run_sweep(sweep, store, where, Console(quiet=True), quiet=True, limit=limit)
     return folder / name
 

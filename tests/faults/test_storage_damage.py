@@ -446,10 +446,10 @@ def test_a_training_whose_snapshot_is_cut_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
     from phasegrid.run import run as session
-    from phasegrid.run.executors.base import Place
+    from phasegrid.run.executors.base import PackOptions
 
-    def often(*args: Any, **options: Any) -> Place:
-        return Place(*args, **options, snapshot_every_s=0.0)
+    def often(*args: Any, **options: Any) -> PackOptions:
+        return PackOptions(*args, **options, snapshot_every_s=0.0)
 
     monkeypatch.setattr(session, "Place", often)
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"

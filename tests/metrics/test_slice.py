@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
-from phasegrid.jobs import Cell, MetricJob, Part, Work
+from phasegrid.jobs import Cell, MetricJob, Part, Workload
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.slice import SLICE, SliceArgs
@@ -487,7 +487,7 @@ def test_the_row_is_what_is_declared_and_can_be_stored() -> None:
 def test_a_guess_of_the_cost_grows_with_points_and_examples() -> None:
     def seconds(**args: Any) -> float:
         part = Part("slice", 1, dataclasses.asdict(SliceArgs(**args)))
-        work = Work(1000, 500, 10, 100, 10_000)
+        work = Workload(1000, 500, 10, 100, 10_000)
         cell = Cell(0, (), None, None, (), (), work)
         return guess_cost(cell, MetricJob("k", part, ("a",))).seconds
 

@@ -15,9 +15,9 @@ from phasegrid.datasets.translation.load import as_tensors
 from phasegrid.datasets.translation.vocabulary import END, PADDING, START
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError, Mistake, SweepError
-from phasegrid.jobs import Part, Work
+from phasegrid.jobs import Part, Workload
 from phasegrid.models.build import build_model
-from phasegrid.models.counting import Counts, count_arrays, count_work
+from phasegrid.models.counting import ModelCounts, count_arrays, count_work
 from phasegrid.models.transformer import Transformer, make, positions
 from phasegrid.plan.plan import make_plan
 from phasegrid.tasks.losses import mean_loss, trimmed
@@ -85,7 +85,7 @@ def test_counts_in_closed_form_are_those_of_the_built_network(depth: int, length
 
 def test_work_on_arrays_is_that_of_count_arrays() -> None:
     mlp = Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"})
-    assert count_work(mlp, DatasetFacts(10, 10, (2,), 2)) == Counts(42, 64, 10)
+    assert count_work(mlp, DatasetFacts(10, 10, (2,), 2)) == ModelCounts(42, 64, 10)
     assert count_arrays(part(), (2, 9), 11) is None
     assert count_work(Part("mine.py:NET", 1, {}), DatasetFacts(10, 10, (2,), 2)) is None
 
@@ -455,7 +455,7 @@ def test_a_sweep_of_translations_is_planned_with_its_work(text_root: Path) -> No
     assert trial.dataset.locators == {"root": str(text_root)}
     assert len(str(trial.dataset.args["sha256"])) == 64
     work = cells[0].work
-    assert isinstance(work, Work)
+    assert isinstance(work, Workload)
     assert work.num_train == work.num_test == 3
     assert work.mean_tokens == pytest.approx((5 + 4 + 3) / 3)
     tokens = Tokens(5, 8, 8)  # special words and four that occur twice

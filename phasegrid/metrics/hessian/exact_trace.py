@@ -1,6 +1,6 @@
 """The trace of the Hessian without an error, where the network itself shows that the formula for it holds.
 
-The formula of `phasegrid.metrics.hessian.trace` needs two things, and a list of operations (`phasegrid.metrics.hessian.piecewise`) can be wrong about
+The formula of `trace` needs two things, and a list of operations (`piecewise`) can be wrong about
 both: code may hide where the list does not look. So both are tried on a pair of examples, with random directions of their own:
 
 - Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) = 0. Tried on the first tensor (all

@@ -11,7 +11,7 @@ LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PackOptions:
     """Where and how a pack is done; nothing here can change an answer but by rounding, which training amplifies.
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the part of a GPU's memory that
@@ -34,7 +34,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class PackResult:
     """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or raised where no job is to
     blame (`kind` ``app``, with its `traceback`). A process that was ended for its ``timeout`` has written that down itself; one that
     ended by a ``crash`` (a signal, a lost GPU) has left its stack as `traceback`."""
@@ -62,7 +62,7 @@ class Executor(Protocol):
         """Start a pack."""
         ...
 
-    def wait(self, timeout_s: float) -> list[Ending]:
+    def wait(self, timeout_s: float) -> list[PackResult]:
         """Return the packs that have ended, waiting at most `timeout_s` for the first."""
         ...
 
@@ -78,13 +78,13 @@ class Serial:
     do: DoPack
     slots: int = 1
     parallel: int = 1
-    _endings: list[Ending] = field(default_factory=list)
+    _endings: list[PackResult] = field(default_factory=list)
 
     def submit(self, pack: Pack) -> None:
         """Do the pack now."""
-        self._endings.append(Ending(pack, self.do(pack)))
+        self._endings.append(PackResult(pack, self.do(pack)))
 
-    def wait(self, timeout_s: float) -> list[Ending]:  # noqa: ARG002 - the protocol's argument
+    def wait(self, timeout_s: float) -> list[PackResult]:  # noqa: ARG002 - the protocol's argument
         """Return what has been done since the last call."""
         endings, self._endings = self._endings, []
         return endings

@@ -20,7 +20,7 @@ from phasegrid.metrics import METRICS
 from phasegrid.models.build import build_model
 from phasegrid.models.network_state import outputs_of
 from phasegrid.plan.rows import metric_fields
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.dataset_cache import shared
 from phasegrid.run.worker.write_checks import (
     TENSORS,
@@ -41,8 +41,8 @@ Compute = Callable[["Models", Dataset], object]
 class Models(Sequence[nn.Module]):
     """The models of some trials, each read from the store when it is first looked at."""
 
-    def __init__(self, bench: "Bench", keys: Sequence[str]) -> None:
-        self._bench, self._keys = bench, keys
+    def __init__(self, inputs: "JobInputs", keys: Sequence[str]) -> None:
+        self._inputs, self._keys = inputs, keys
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -53,11 +53,11 @@ class Models(Sequence[nn.Module]):
     def __getitem__(self, index: slice) -> list[nn.Module]: ...
     def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
         if isinstance(index, slice):
-            return [self._bench.model(key) for key in self._keys[index]]
-        return self._bench.model(self._keys[index])
+            return [self._inputs.model(key) for key in self._keys[index]]
+        return self._inputs.model(self._keys[index])
 
 
-class Bench:
+class JobInputs:
     """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is thrown away and loaded again."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Bench:
         store: Store,
         device: torch.device,
         trials: Mapping[str, Trial],
-        place: Place,
+        place: PackOptions,
     ) -> None:
         self.store, self.device, self.trials = store, device, trials
         self.place = place

@@ -25,17 +25,23 @@ from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial, stream
 from phasegrid.models.weights import evaluate
 from phasegrid.redaction import redact
 from phasegrid.registry import Kind, code_digests, resolve_metric
-from phasegrid.run.executors.base import Place
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import broken_devices
-from phasegrid.run.worker.inputs import Bench, arguments_of, dataset_of, generator_of, load_module
+from phasegrid.run.worker.inputs import (
+    JobInputs,
+    arguments_of,
+    dataset_of,
+    generator_of,
+    load_module,
+)
 from phasegrid.seeding import kept_draws, repeatable
 from phasegrid.store.provenance import provenance
 from phasegrid.store.schemas import trial_columns
 from phasegrid.store.store import Store
 from phasegrid.train.autotune import (
     WORTH_S,
-    Choice,
+    StackPlan,
     from_record,
     measure_choice,
     timing_key,
@@ -53,7 +59,7 @@ OnEpoch = Callable[[int, int], None]
 def do(
     pack: Pack,
     store: Store,
-    place: Place,
+    place: PackOptions,
     should_stop: ShouldStop = lambda: False,
     on_epoch: OnEpoch = lambda _epoch, _epochs: None,
 ) -> list[Outcome]:
@@ -90,7 +96,7 @@ def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
     return None
 
 
-def _own_code(pack: Pack, place: Place) -> dict[tuple[str, str], str]:
+def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
     """Return the digests of the plug-ins of a pack as they are here, which are those with which the run began."""
     names: set[tuple[Kind, str]] = {("metric", job.metric.name) for job in pack.metric_jobs}
     for trial in pack.trials:
@@ -117,7 +123,7 @@ def _all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
 
 
 def _train(
-    pack: Pack, store: Store, place: Place, device: torch.device, on_epoch: OnEpoch
+    pack: Pack, store: Store, place: PackOptions, device: torch.device, on_epoch: OnEpoch
 ) -> list[Outcome]:
     found = {trial.key: _found(store, pack, "trials", trial.key) for trial in pack.trials}
     outcomes = [outcome for outcome in found.values() if outcome is not None]
@@ -182,11 +188,11 @@ def _after_epoch(should_stop: ShouldStop, on_epoch: OnEpoch, epoch: int, epochs:
 def _choice(
     pack: Pack,
     store: Store,
-    place: Place,
+    place: PackOptions,
     trials: Sequence[Trial],
     data: Sequence[Dataset],
     device: torch.device,
-) -> Choice | None:
+) -> StackPlan | None:
     """Return how the trials of a pack run fastest, from a stored or a new measurement; None where none is worth it."""
     predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
     if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
@@ -209,7 +215,7 @@ def _publish_trial(
     data: Dataset,
     device: torch.device,
     size: int,
-    place: Place,
+    place: PackOptions,
 ) -> Outcome:
     numbers = _final_numbers(trial, result, data, device)
     if numbers is None and result.outcome == "done":
@@ -283,7 +289,7 @@ def _best_of_run(trial: Trial, result: Trained) -> dict[str, Any]:
 
 
 def _measure(
-    pack: Pack, store: Store, place: Place, device: torch.device, should_stop: ShouldStop
+    pack: Pack, store: Store, place: PackOptions, device: torch.device, should_stop: ShouldStop
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     todo: list[MetricJob] = []
@@ -296,14 +302,14 @@ def _measure(
     if not todo:
         return outcomes
     trials = {trial.key: trial for trial in pack.trials}
-    bench = Bench(store, device, trials, place)
+    inputs = JobInputs(store, device, trials, place)
     missing = {job.key for job in todo}
     resolved = cache(resolve_metric)  # an entry point is looked for in all that is installed
     for group in _groups(pack, todo):
         if should_stop():
             raise Stopped
         metric = resolved(group[0].metric.name)
-        outcomes.extend(_measure_group(pack, store, bench, metric, group, missing, should_stop))
+        outcomes.extend(_measure_group(pack, store, inputs, metric, group, missing, should_stop))
     return outcomes
 
 
@@ -327,7 +333,7 @@ def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
 def _measure_group(
     pack: Pack,
     store: Store,
-    bench: Bench,
+    inputs: JobInputs,
     metric: Metric,
     jobs: Sequence[MetricJob],
     missing: set[str],
@@ -337,7 +343,7 @@ def _measure_group(
     outcomes, sound = [], []
     for job in jobs:
         try:
-            diverged = [key for key in job.trials if bench.diverged(key)]
+            diverged = [key for key in job.trials if inputs.diverged(key)]
         except StoreError as error:
             _raise_if_of_no_job(error)
             outcomes += [_failed(store, pack, job.key, error)] if job.key in missing else []
@@ -345,26 +351,31 @@ def _measure_group(
         if not diverged:
             sound.append(job)
         elif job.key in missing:
-            publish = partial(bench.publish_void, metric, job, f"trial {diverged[0]} diverged")
+            publish = partial(inputs.publish_void, metric, job, f"trial {diverged[0]} diverged")
             outcomes.append(_guarded(store, pack, job.key, publish))
     left = [job for job in sound if job.key in missing]
-    if metric.compute_many is not None and len(sound) > 1 and left and not bench.place.reproducible:
-        same_data = {id(bench.trials[job.trials[0]].dataset) for job in sound}
+    if (
+        metric.compute_many is not None
+        and len(sound) > 1
+        and left
+        and not inputs.place.reproducible
+    ):
+        same_data = {id(inputs.trials[job.trials[0]].dataset) for job in sound}
         if len(same_data) == 1:
-            together = _measure_many(pack, store, bench, metric, sound, missing)
+            together = _measure_many(pack, store, inputs, metric, sound, missing)
             if together is not None:
                 return outcomes + together
     for job in left:
         if should_stop():
             raise Stopped
-        outcomes.append(_guarded(store, pack, job.key, partial(bench.measure, metric, job)))
+        outcomes.append(_guarded(store, pack, job.key, partial(inputs.measure, metric, job)))
     return outcomes
 
 
 def _measure_many(
     pack: Pack,
     store: Store,
-    bench: Bench,
+    inputs: JobInputs,
     metric: Metric,
     jobs: Sequence[MetricJob],
     missing: set[str],
@@ -379,7 +390,7 @@ def _measure_many(
     try:
         assert metric.compute_many is not None
         compute = import_function(metric.compute_many)
-        tables = bench.watched(
+        tables = inputs.watched(
             jobs[0],
             keys,
             lambda models, data: compute(
@@ -398,7 +409,7 @@ def _measure_many(
     seconds = (time.perf_counter() - started) / len(jobs)
     assert isinstance(tables, list)
     return [
-        _guarded(store, pack, job.key, partial(bench.publish, metric, job, rows, seconds))
+        _guarded(store, pack, job.key, partial(inputs.publish, metric, job, rows, seconds))
         for job, rows in zip(jobs, tables, strict=True)
         if job.key in missing
     ]

@@ -27,7 +27,7 @@ from phasegrid.errors import ClusterError, DeviceError, PhasegridError, StoreErr
 from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.redaction import redact
 from phasegrid.run import crashes, underway, watchdog
-from phasegrid.run.executors.base import Ending, Place
+from phasegrid.run.executors.base import PackOptions, PackResult
 from phasegrid.run.executors.ray import gpus, probe
 from phasegrid.run.executors.ray.head import HeadWatch, dead
 from phasegrid.run.executors.ray.start import first_line, is_our_own
@@ -179,7 +179,7 @@ class RayExecutor:
     """
 
     storage: str
-    place: Place
+    place: PackOptions
     resources: Resources = field(default_factory=Resources)
     max_in_flight: int | None = None
     share_of: Callable[[Pack], float] = lambda _pack: 1.0
@@ -267,7 +267,7 @@ class RayExecutor:
         elsewhere = self.place.device is not None and not self.place.device.startswith("cuda")
         return not elsewhere and bool(self._all_resources().get("GPU"))
 
-    def wait(self, timeout_s: float) -> list[Ending]:
+    def wait(self, timeout_s: float) -> list[PackResult]:
         """Return the packs that have ended, waiting at most `timeout_s` for the first.
 
         Raises:
@@ -290,18 +290,18 @@ class RayExecutor:
                 ray.cancel(reference, force=True)
         self._running.clear()
 
-    def _ending(self, reference: Any) -> Ending:
+    def _ending(self, reference: Any) -> PackResult:
         pack, failure_id = self._running[reference]
         try:
             outcomes: Sequence[Outcome] = ray.get(reference)
         except Exception as error:
             ending = self._lost(pack, failure_id, error)
         else:
-            ending = Ending(pack, outcomes)
+            ending = PackResult(pack, outcomes)
         del self._running[reference]
         return ending
 
-    def _lost(self, pack: Pack, failure_id: str, error: Exception) -> Ending:
+    def _lost(self, pack: Pack, failure_id: str, error: Exception) -> PackResult:
         """Say what an error means for a pack.
 
         Raises:
@@ -314,15 +314,15 @@ class RayExecutor:
             raise dead("raylet") from error
         if isinstance(error, ray.exceptions.OutOfMemoryError):
             self._out_of_memory |= set(pack.job_keys())
-            return Ending(pack, lost=_why_lost(error), kind="oom")
+            return PackResult(pack, lost=_why_lost(error), kind="oom")
         if self.place.timeout_s and Store.open(self.storage).has("failures", failure_id):
             why = watchdog.explanation(self.place.timeout_s)
-            return Ending(pack, lost=why, kind="timeout")
+            return PackResult(pack, lost=why, kind="timeout")
         died = isinstance(error, ray.exceptions.WorkerCrashedError)
         crash = self._find_crash(failure_id) if died else None
         if crash is not None:
-            return Ending(pack, lost=crash.why, kind="crash", traceback=crash.text)
-        return Ending(pack, lost=_why_lost(error))
+            return PackResult(pack, lost=crash.why, kind="crash", traceback=crash.text)
+        return PackResult(pack, lost=_why_lost(error))
 
     def _find_crash(self, attempt: str) -> crashes.Crash | None:
         """Ask this node, then the others, how the process of an attempt crashed; None if it did not, or nobody answers in time."""
@@ -355,12 +355,12 @@ def _of_the_job(error: BaseException) -> TypeGuard[ray.exceptions.RayTaskError]:
     )
 
 
-def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str) -> Ending:
+def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str) -> PackResult:
     """Blame an error on the pack's code; one of failing storage on the node's, unless it fails for the driver too."""
     if isinstance(error.cause, StoreError) and error.cause.fault is not None:
-        return Ending(pack, lost=probe.blame_node(error.cause, storage))
+        return PackResult(pack, lost=probe.blame_node(error.cause, storage))
     why = redact(f"{type(error.cause).__name__}: {error.cause}")
-    return Ending(pack, lost=why, kind="app", traceback=str(error)[-8000:])
+    return PackResult(pack, lost=why, kind="app", traceback=str(error)[-8000:])
 
 
 _WHY_LOST = {
@@ -390,7 +390,7 @@ def _ray_options(need: Need) -> dict[str, Any]:
     return options | ({"memory": need.memory} if need.memory else {})
 
 
-def on_device(place: Place, assigned: str | None) -> Place:
+def on_device(place: PackOptions, assigned: str | None) -> PackOptions:
     """Return a place on the GPU that was assigned, or on the CPU if none was; unless it was said to be elsewhere.
 
     ``cuda`` says no more than Ray does. A GPU that a process sees but was not given has others on it.
@@ -403,7 +403,7 @@ def on_device(place: Place, assigned: str | None) -> Place:
 _STORES: dict[str, Store] = {}
 
 
-def _do_pack(pack: Pack, storage: str, place: Place, failure_id: str) -> list[Outcome]:
+def _do_pack(pack: Pack, storage: str, place: PackOptions, failure_id: str) -> list[Outcome]:
     """Run in a worker: imports are kept by the warm process, memory is given back."""
     from phasegrid.run.worker.malloc import give_back, keep_freed_memory
     from phasegrid.run.worker.pack import do
