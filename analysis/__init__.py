@@ -1,1 +1,3 @@
-"""Figures, tables and phases of what a store holds. Needs neither torch nor ray: a laptop draws everything."""
+"""Figures, tables and phases of what a store holds. Needs neither torch nor ray: a laptop draws
+everything.
+"""

@@ -18,7 +18,8 @@ __all__ = ["__version__", "load_sweep", "open"]
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> "Sweep":
-    """Read a sweep file, with overrides ``path=value`` (value as YAML); its plug-ins are tried once, on two examples.
+    """Read a sweep file, with overrides ``path=value`` (value as YAML); its plug-ins are tried
+    once, on two examples.
 
     Raises:
         SweepError: if there is any mistake; its message lists every one with its line and column.
@@ -29,7 +30,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> "Sweep":
 
 
 def open(path: str) -> "Results":  # noqa: A001 - phasegrid.open reads well in a notebook
-    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; needs neither torch nor ray.
+    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; needs neither torch nor
+    ray.
 
     Raises:
         StoreError: if there is no store at `path`.

@@ -1,9 +1,10 @@
 """How a model, a data set or a metric declares itself: facts as data, read without importing torch.
 
 A declaration names its arguments as a frozen dataclass (types, defaults, bounds through
-``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the work lives,
-either as ``"package.module:name"`` (imported when first needed) or as the function itself. The sweep reader
-validates against the dataclass, the planner reads `over`, the store reads `columns`, the analysis draws any column.
+``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the
+work lives, either as ``"package.module:name"`` (imported when first needed) or as the function
+itself. The sweep reader validates against the dataclass, the planner reads `over`, the store reads
+`columns`, the analysis draws any column.
 
 A version is bumped by hand when the numbers change.
 """
@@ -20,7 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a metric's table. `type` is an Arrow type by its short name; null is always allowed."""
+    """A column of a metric's table. `type` is an Arrow type by its short name; null is always
+    allowed.
+    """
 
     name: str
     type: Literal["float64", "int64", "bool", "string", "list<float64>", "list<list<float64>>"]
@@ -32,10 +35,11 @@ class Column:
 class Tokens:
     """What is special about a data set of sentence pairs.
 
-    An example is an integer array (2, L): the source sentence, and what the decoder is given (the target sentence after a
-    start token), both padded with 0 to `length` = L. Its labels (L,) are the target sentence with an end token, `IGNORE` of
-    `phasegrid.tasks.losses` where it is padded. The vocabularies are sizes, special tokens included; `target_vocabulary` is the
-    number of classes.
+    An example is an integer array (2, L): the source sentence, and what the decoder is given (the
+    target sentence after a start token), both padded with 0 to `length` = L. Its labels (L,) are
+    the target sentence with an end token, `IGNORE` of `phasegrid.tasks.losses` where it is padded.
+    The vocabularies are sizes, special tokens included; `target_vocabulary` is the number of
+    classes.
     """
 
     length: int
@@ -45,9 +49,11 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What planning must know of a data set before anything is loaded; `tokens` for sentence pairs only.
+    """What planning must know of a data set before anything is loaded; `tokens` for sentence pairs
+    only.
 
-    `mean_tokens` is the mean number of target tokens of a training example (1 for what is no sequence): work grows with it.
+    `mean_tokens` is the mean number of target tokens of a training example (1 for what is no
+    sequence): work grows with it.
     """
 
     num_train: int
@@ -60,10 +66,12 @@ class DatasetFacts:
 
 @dataclass(frozen=True, slots=True)
 class DatasetKind:
-    """A data set. ``load(root, **args) -> Dataset``; ``facts(args)`` without torch, None if not known before loading.
+    """A data set. ``load(root, **args) -> Dataset``; ``facts(args)`` without torch, None if not
+    known before loading.
 
-    `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for the contents
-    (a SHA-256) and become part of the identity; it raises `DataError` when the files are not there.
+    `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for
+    the contents (a SHA-256) and become part of the identity; it raises `DataError` when the files
+    are not there.
     """
 
     args: type
@@ -77,11 +85,13 @@ class DatasetKind:
 class Model:
     """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``.
 
-    The network gets copies of inputs and may write into them; what it draws without being given a generator is seeded by its trial. All that it
-    keeps must be in its ``state_dict()``; in eval mode it draws nothing.
+    The network gets copies of inputs and may write into them; what it draws without being given a
+    generator is seeded by its trial. All that it keeps must be in its ``state_dict()``; in eval
+    mode it draws nothing.
 
-    One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with their `Tokens`; it maps
-    (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not look at padding or ahead.
+    One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with
+    their `Tokens`; it maps (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not
+    look at padding or ahead.
     """
 
     args: type
@@ -94,14 +104,15 @@ class Model:
 class Metric:
     """A measurement over one trial, a pair of trials or the trials of a cell.
 
-    ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode, in the order
-    of the job's trials), the data set, and a generator seeded from the job's key; a row maps column names to values. Others use the same
-    modules and data: it changes neither, or works on copies.
-    `compute_many(models, groups, data, rngs, **args) -> list[row | list[row]] | None`, where a metric has it, does
-    several jobs at once (all pairs from one product): `groups` are tuples of indices into `models`. It returns None where
-    nothing is gained, and each job is then computed, and stored, by itself.
-    `pairs` is the default choice of pairs. `heavy` metrics train something and get a pack of their own, or
-    one for all of a cell that `compute_many` can do. One that `takes` ``tokens`` is for data sets of sentence pairs.
+    ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode,
+    in the order of the job's trials), the data set, and a generator seeded from the job's key; a
+    row maps column names to values. Others use the same modules and data: it changes neither, or
+    works on copies. `compute_many(models, groups, data, rngs, **args) -> list[row | list[row]] |
+    None`, where a metric has it, does several jobs at once (all pairs from one product): `groups`
+    are tuples of indices into `models`. It returns None where nothing is gained, and each job is
+    then computed, and stored, by itself. `pairs` is the default choice of pairs. `heavy` metrics
+    train something and get a pack of their own, or one for all of a cell that `compute_many` can
+    do. One that `takes` ``tokens`` is for data sets of sentence pairs.
     """
 
     over: Literal["trial", "pair", "cell"]
@@ -124,7 +135,9 @@ def locator(default: T) -> T:
 
 
 def later(default: T) -> T:
-    """Declare an argument added after release 1 of its owner: at its default it is left out of the key."""
+    """Declare an argument added after release 1 of its owner: at its default it is left out of the
+    key.
+    """
     value: T = field(default=default, metadata={"later": True})
     return value
 
@@ -152,7 +165,9 @@ def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
 
 
 def later_defaults(args_type: type) -> dict[str, Json]:
-    """Return the arguments that `make_part` leaves out of a part's args at their default, at that default."""
+    """Return the arguments that `make_part` leaves out of a part's args at their default, at that
+    default.
+    """
     return {spec.name: _default(spec) for spec in fields(args_type) if spec.metadata.get("later")}
 
 
@@ -162,7 +177,8 @@ def _default(spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are written."""
+    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are written.
+    """
 
     kind: str
     args: Mapping[str, Json]

@@ -19,8 +19,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One mistake of a sweep: where it stands (line and column from 1; 0 where the source has none, as ``--set #1``),
-    the dotted path of the field, and what was found, what is allowed, did you mean."""
+    """One mistake of a sweep: where it stands (line and column from 1; 0 where the source has none,
+    as ``--set #1``), the dotted path of the field, and what was found, what is allowed, did you
+    mean.
+    """
 
     file: str
     line: int
@@ -38,8 +40,9 @@ class PhasegridError(Exception):
 
 
 class SweepError(PhasegridError, ValueError):
-    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them where they have a
-    place."""
+    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them
+    where they have a place.
+    """
 
     def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
         super().__init__(message)
@@ -53,8 +56,9 @@ class DataError(PhasegridError, ValueError):
 class StoreError(PhasegridError, OSError):
     """A store cannot be reached, read or written, or holds something damaged.
 
-    `fault` tells them apart: ``full`` and ``fails`` are the storage's, and nothing else can be stored either; None is one
-    thing in a storage that is well. A file that is not what was written is `damaged`.
+    `fault` tells them apart: ``full`` and ``fails`` are the storage's, and nothing else can be
+    stored either; None is one thing in a storage that is well. A file that is not what was written
+    is `damaged`.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class ClusterError(PhasegridError, RuntimeError):
 
 
 class DeviceError(ClusterError):
-    """The GPU refuses all further work of this process, as after a misaligned address; a fresh process can use it."""
+    """The GPU refuses all further work of this process, as after a misaligned address; a fresh
+    process can use it.
+    """
 
 
 class MetricError(PhasegridError, ValueError):
@@ -81,8 +87,9 @@ class MetricError(PhasegridError, ValueError):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of a command that ends in `error`: 2 for a user's mistake, 4 for storage and cluster, 130 for
-    Ctrl-C, 1 for anything that should not happen."""
+    """Return the exit code of a command that ends in `error`: 2 for a user's mistake, 4 for storage
+    and cluster, 130 for Ctrl-C, 1 for anything that should not happen.
+    """
     if isinstance(error, (StoreError, ClusterError)):
         return 4
     if isinstance(error, PhasegridError):

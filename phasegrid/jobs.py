@@ -1,12 +1,13 @@
 """What a job is and what it is called.
 
-A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a seed, fully
-resolved. A *metric job* measures one trial, a pair of trials or all trials of a cell. A *pack* is a list of jobs that
-one process does together; it is how work is scheduled and never part of a job's identity.
+A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a
+seed, fully resolved. A *metric job* measures one trial, a pair of trials or all trials of a cell. A
+*pack* is a list of jobs that one process does together; it is how work is scheduled and never part
+of a job's identity.
 
-A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved specification]`` as
-canonical JSON. What cannot change the answer (device, workers, pack, retries, storage, the sweep's name, the place in
-the grid) is not in it. Standard library only.
+A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved
+specification]`` as canonical JSON. What cannot change the answer (device, workers, pack, retries,
+storage, the sweep's name, the place in the grid) is not in it. Standard library only.
 """
 
 import hashlib
@@ -22,9 +23,11 @@ KEY_DIGITS = 32
 
 
 def canonical_json(value: Json) -> str:
-    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, shortest floats.
+    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, shortest
+    floats.
 
-    An integral float is written as a float (``1.0``), so a value must be coerced to its declared type first.
+    An integral float is written as a float (``1.0``), so a value must be coerced to its declared
+    type first.
 
     Raises:
         ValueError: for NaN or an infinity, which JSON does not have.
@@ -36,7 +39,9 @@ def canonical_json(value: Json) -> str:
 
 
 def as_label(value: Json) -> str | None:
-    """Return a value of an axis as text: text itself, null as None, anything else as canonical JSON."""
+    """Return a value of an axis as text: text itself, null as None, anything else as canonical
+    JSON.
+    """
     if value is None or isinstance(value, str):
         return value
     return canonical_json(value)
@@ -59,8 +64,8 @@ def content_key(kind: str, version: int, spec: Json) -> str:
 def stream_seed(seed: int | str, stream: str) -> int:
     """Derive the 63-bit seed of a named random stream from a trial's seed or a job's key.
 
-    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of every
-    other trial's, whatever ran before them.
+    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of
+    every other trial's, whatever ran before them.
     """
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -70,7 +75,8 @@ def stream_seed(seed: int | str, stream: str) -> int:
 class Part:
     """A named thing of a trial or a metric job, every argument resolved.
 
-    `args` is hashed. `locators` (a data folder, whether to download) say where to find the thing and are not.
+    `args` is hashed. `locators` (a data folder, whether to download) say where to find the thing
+    and are not.
     """
 
     name: str
@@ -98,8 +104,8 @@ class Trial:
 class MetricJob:
     """One measurement: a metric with its arguments, over trials named by their keys.
 
-    A `heavy` one trains something: it gets a pack of its own, or, where a metric can do them `together`, one with the others of
-    its cell (a matter of scheduling: neither is in the key).
+    A `heavy` one trains something: it gets a pack of its own, or, where a metric can do them
+    `together`, one with the others of its cell (a matter of scheduling: neither is in the key).
     """
 
     key: str
@@ -111,9 +117,10 @@ class MetricJob:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters, forward FLOPs of one
-    example (a multiply-add counts 2), numbers of one that a backward pass keeps, numbers that one consists of, target tokens
-    of one (1 where examples are no sentences)."""
+    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
+    forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
+    keeps, numbers that one consists of, target tokens of one (1 where examples are no sentences).
+    """
 
     num_train: int
     num_test: int
@@ -129,8 +136,8 @@ class Workload:
 class Cell:
     """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
 
-    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such axis; `work` is None
-    where the model or the data set is a plug-in that does not say.
+    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such
+    axis; `work` is None where the model or the data set is a plug-in that does not say.
     """
 
     index: int
@@ -144,7 +151,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path, label)."""
+    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path,
+    label).
+    """
 
     sweep: str
     load_path: str | None
@@ -157,9 +166,10 @@ class Plan:
 class Layout:
     """What a pack was laid out to do, some of which may be stored by now.
 
-    Shapes of what is computed together follow from this and not from what is missing, so that a run that goes on rounds as
-    one that was never interrupted. `trials` are those of a training pack, in order; `groups` are measurements that one
-    computation does; `cost_s` is what all of it was predicted to take.
+    Shapes of what is computed together follow from this and not from what is missing, so that a run
+    that goes on rounds as one that was never interrupted. `trials` are those of a training pack, in
+    order; `groups` are measurements that one computation does; `cost_s` is what all of it was
+    predicted to take.
     """
 
     trials: tuple[Trial, ...] = ()
@@ -171,10 +181,11 @@ class Layout:
 class Pack:
     """Jobs that one process does together.
 
-    `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived from the keys of its
-    jobs. `needs` are the trial keys that must be stored before it can start. `trials` are the trials to train
-    (``train``) or those the metric jobs, and those of their groups, are about (``measure``). `layout` None: these jobs are
-    all, torn from what they were laid out with.
+    `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived
+    from the keys of its jobs. `needs` are the trial keys that must be stored before it can start.
+    `trials` are the trials to train (``train``) or those the metric jobs, and those of their
+    groups, are about (``measure``). `layout` None: these jobs are all, torn from what they were
+    laid out with.
     """
 
     key: str
@@ -197,8 +208,9 @@ class Pack:
 class Outcome:
     """How one job of a pack ended; small enough to travel through any executor.
 
-    `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged trial; a
-    result), ``already`` (it was stored before) or ``failed``. `error` holds exception and traceback of a failure.
+    `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged
+    trial; a result), ``already`` (it was stored before) or ``failed``. `error` holds exception and
+    traceback of a failure.
     """
 
     key: str

@@ -1,9 +1,11 @@
-"""Keep secrets out of everything that is written, sent or shown, and control characters out of texts.
+"""Keep secrets out of everything that is written, sent or shown, and control characters out of
+texts.
 
-Ray itself reads the token of a cluster: from ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH`` names, else
-``~/.ray/auth_token``, where ``RAY_AUTH_MODE=token``. (A head on which that is unset asks for a token if its user has one.) Here it is
-only looked for, to be left out: an exception of a plug-in may hold anything. So are the values of all variables of the environment
-whose names look secret, and what stands in a URL where a password would.
+Ray itself reads the token of a cluster: from ``RAY_AUTH_TOKEN``, else the file
+``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where ``RAY_AUTH_MODE=token``. (A head on
+which that is unset asks for a token if its user has one.) Here it is only looked for, to be left
+out: an exception of a plug-in may hold anything. So are the values of all variables of the
+environment whose names look secret, and what stands in a URL where a password would.
 """
 
 import os
@@ -28,11 +30,14 @@ _PARAMETER = re.compile(
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
-"""All but newline and tab that moves, colours or reorders what a terminal shows, and halves of characters, which none can write."""
+"""All but newline and tab that moves, colours or reorders what a terminal shows, and halves of
+characters, which none can write.
+"""
 
 
 def how_to_set() -> str:
-    """Say how Ray is given the token of a cluster: one in the file of its user needs but be sent."""
+    """Say how Ray is given the token of a cluster: one in the file of its user needs but be sent.
+    """
     if _own_file().is_file():
         return (
             "set RAY_AUTH_MODE=token, which sends the token in ~/.ray/auth_token, and if the cluster's is another, "
@@ -45,14 +50,18 @@ def how_to_set() -> str:
 
 
 def cluster_token() -> str | None:
-    """Return the token of a cluster that this process could find, in the same places as Ray, in use or not."""
+    """Return the token of a cluster that this process could find, in the same places as Ray, in use
+    or not.
+    """
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
     return next((text.strip() for text in found if len(text.strip()) >= _SHORTEST), None)
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return what must not be seen: the tokens of clusters, and the values of variables whose names look secret."""
+    """Return what must not be seen: the tokens of clusters, and the values of variables whose names
+    look secret.
+    """
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [
         *(value for name, value in os.environ.items() if _looks_secret(name, value)),
@@ -63,7 +72,9 @@ def known_secrets() -> tuple[str, ...]:
 
 
 def redact(text: str) -> str:
-    """Return `text` with every known secret, as it is or percent-encoded, replaced by ``[token]``, and credentials in URLs."""
+    """Return `text` with every known secret, as it is or percent-encoded, replaced by ``[token]``,
+    and credentials in URLs.
+    """
     for secret in sorted(known_secrets(), key=len, reverse=True):
         for form in (secret, quote(secret, safe="")):
             text = text.replace(form, "[token]")
@@ -74,7 +85,8 @@ def redact(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters as escapes, so that a terminal shows them and does not obey.
+    """Return `text` with control characters as escapes, so that a terminal shows them and does not
+    obey.
 
     >>> visible("red: \x1b[31m" + chr(0x202E))
     'red: \\\\x1b[31m\\\\u202e'
@@ -83,14 +95,18 @@ def visible(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return `text` as it may be stored and shown: without secrets, with control characters as escapes."""
+    """Return `text` as it may be stored and shown: without secrets, with control characters as
+    escapes.
+    """
     return visible(redact(text))
 
 
 def refuse_secrets(url: str, what: str) -> None:
-    """Refuse a URL that holds a user name, a password or a key: it would be seen in lists, logs and rows.
+    """Refuse a URL that holds a user name, a password or a key: it would be seen in lists, logs and
+    rows.
 
-    A password may hold a slash, as keys of object stores often do: then what looks like the machine ends in it.
+    A password may hold a slash, as keys of object stores often do: then what looks like the machine
+    ends in it.
 
     Raises:
         SweepError: saying so, without the URL.

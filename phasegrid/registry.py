@@ -1,14 +1,14 @@
 """Find a model, a data set or a metric by the name that a sweep gives it.
 
-A name without a colon is looked up among the built-in ones, then among the entry points ``phasegrid.models``,
-``phasegrid.datasets`` and ``phasegrid.metrics`` of installed packages. ``path/to/file.py:NAME`` and
-``package.module:NAME`` import code: only because the sweep names it, and nothing else does.
+A name without a colon is looked up among the built-in ones, then among the entry points
+``phasegrid.models``, ``phasegrid.datasets`` and ``phasegrid.metrics`` of installed packages.
+``path/to/file.py:NAME`` and ``package.module:NAME`` import code: only because the sweep names it,
+and nothing else does.
 
-The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME`` without its folders,
-together with the version it declares, so a file may move. A worker knows only that identity: it looks for the file
-in the
-folders of the environment variable `FOLDERS_VARIABLE`, to which `remember_folder` adds and which child processes
-inherit, then in the current folder.
+The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME``
+without its folders, together with the version it declares, so a file may move. A worker knows only
+that identity: it looks for the file in the folders of the environment variable `FOLDERS_VARIABLE`,
+to which `remember_folder` adds and which child processes inherit, then in the current folder.
 """
 
 import difflib
@@ -49,7 +49,8 @@ _FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many")
 
 @dataclass(frozen=True, slots=True)
 class _Imported:
-    """A plug-in file as it was imported: a later edit changes neither until it is imported again."""
+    """A plug-in file as it was imported: a later edit changes neither until it is imported again.
+    """
 
     module: ModuleType
     code: Code
@@ -61,10 +62,12 @@ _CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what wa
 
 
 def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
-    """Return the declaration that `name` refers to; a relative file is looked for in `folder` first.
+    """Return the declaration that `name` refers to; a relative file is looked for in `folder`
+    first.
 
-    With `folder` a sweep is being read: a file, or a local module that it imports, that was edited since it was imported is
-    imported again. Without, a job is being done, with the code that this process has.
+    With `folder` a sweep is being read: a file, or a local module that it imports, that was edited
+    since it was imported is imported again. Without, a job is being done, with the code that this
+    process has.
 
     Raises:
         SweepError: if there is none, it cannot be imported, or it is of another kind.
@@ -108,7 +111,8 @@ def resolve_metric(name: str, folder: Path | None = None) -> Metric:
 
 
 def code_of(kind: Kind, name: str, folder: Path | None = None) -> Code | None:
-    """Return the code of the plug-in that `name` refers to, as this process imported it; None for what is built in.
+    """Return the code of the plug-in that `name` refers to, as this process imported it; None for
+    what is built in.
 
     Raises:
         SweepError: as `resolve`.
@@ -153,7 +157,9 @@ def identity(name: str) -> str:
 
 
 def plugin_file(name: str, folder: Path | None = None) -> Path | None:
-    """Return the file that a reference like ``file.py:NAME`` means, None if it means no file or none is there."""
+    """Return the file that a reference like ``file.py:NAME`` means, None if it means no file or
+    none is there.
+    """
     source = name.rpartition(":")[0]
     if not _is_file(source):
         return None
@@ -166,7 +172,9 @@ def plugin_file(name: str, folder: Path | None = None) -> Path | None:
 
 
 def remember_folder(folder: Path) -> None:
-    """Put a folder first among those where this process, and processes it starts, look for plug-in files."""
+    """Put a folder first among those where this process, and processes it starts, look for plug-in
+    files.
+    """
     known = [text for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
     rest = [text for text in known if text != str(folder)]
     os.environ[FOLDERS_VARIABLE] = os.pathsep.join([str(folder), *rest])
@@ -178,7 +186,9 @@ def known_names(kind: Kind) -> list[str]:
 
 
 def suggest(found: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` if one of `allowed` is close to what was found, else an empty text."""
+    """Return ``; did you mean 'x'?`` if one of `allowed` is close to what was found, else an empty
+    text.
+    """
     close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -246,7 +256,9 @@ def _where_from(error: BaseException, file: Path | None) -> str:
 
 
 def _import_file(path: Path, anew: bool) -> ModuleType:
-    """Import a file under a name made of its path and contents: once a process, again after an edit if `anew`."""
+    """Import a file under a name made of its path and contents: once a process, again after an edit
+    if `anew`.
+    """
     known = _FILES.get(path)
     if known is not None and not anew:
         return known.module

@@ -1,7 +1,9 @@
-"""The random numbers of user code: whatever generator of the process it draws from, it gets numbers of a seed of ours.
+"""The random numbers of user code: whatever generator of the process it draws from, it gets numbers
+of a seed of ours.
 
-Our own code draws from generators that are passed in. A network, a data set or a metric of a user may draw from those that are there
-for all: torch's (dropout does), Python's and NumPy's. Seeded here, the same job gives the same numbers whatever ran before it.
+Our own code draws from generators that are passed in. A network, a data set or a metric of a user
+may draw from those that are there for all: torch's (dropout does), Python's and NumPy's. Seeded
+here, the same job gives the same numbers whatever ran before it.
 """
 
 import random
@@ -21,7 +23,9 @@ CPU = torch.device("cpu")
 
 
 def seed_draws(seed: int, device: torch.device = CPU) -> None:
-    """Seed every generator that code on `device` can draw from without being given one: torch's, Python's, NumPy's."""
+    """Seed every generator that code on `device` can draw from without being given one: torch's,
+    Python's, NumPy's.
+    """
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs too
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -57,7 +61,9 @@ def draw_state(device: torch.device = CPU) -> list[Tensor]:
 
 
 def all_draws(device: torch.device = CPU) -> list[Tensor]:
-    """Return where torch's generators, Python's and NumPy's stand; ten times the cost of `draw_state`."""
+    """Return where torch's generators, Python's and NumPy's stand; ten times the cost of
+    `draw_state`.
+    """
     state: Any = np.random.get_state()  # noqa: NPY002
     numpy = torch.from_numpy(state[1].astype(np.int64))
     return [*draw_state(device), torch.tensor(random.getstate()[1]), numpy, torch.tensor(state[2])]

@@ -1,12 +1,15 @@
-"""What code a plug-in is: its file and the local modules that it imports, and the digest that stands for them.
+"""What code a plug-in is: its file and the local modules that it imports, and the digest that
+stands for them.
 
-*Local* to a plug-in file are modules in its folder or its project (the nearest folder above with a ``.git``, a ``pyproject.toml``
-or a ``setup.py``), local to ``package.module:NAME`` those of the same package; never the standard library, phasegrid itself, or,
-for a file, what is installed. Imports are read from the source, so nothing is run to find them, and what is imported by a
-computed name is not seen.
+*Local* to a plug-in file are modules in its folder or its project (the nearest folder above with a
+``.git``, a ``pyproject.toml`` or a ``setup.py``), local to ``package.module:NAME`` those of the
+same package; never the standard library, phasegrid itself, or, for a file, what is installed.
+Imports are read from the source, so nothing is run to find them, and what is imported by a computed
+name is not seen.
 
-The digest is over what Python makes of a source (its syntax tree) without comments, layout and docstrings, and over names
-relative to the folder that is imported from: it is the same in another folder, on another machine, in another Python.
+The digest is over what Python makes of a source (its syntax tree) without comments, layout and
+docstrings, and over names relative to the folder that is imported from: it is the same in another
+folder, on another machine, in another Python.
 """
 
 import ast
@@ -25,10 +28,14 @@ from typing import TypeAlias
 from phasegrid.jobs import canonical_json, text_key
 
 USER_COMMIT_FILE = "user_commit.json"
-"""What goes with the files of a sweep that are sent elsewhere: at their root, with the commit they are of."""
+"""What goes with the files of a sweep that are sent elsewhere: at their root, with the commit they
+are of.
+"""
 
 MAX_MODULES = 64
-"""A package of which more modules are reached is a library: only the module that a sweep names counts."""
+"""A package of which more modules are reached is a library: only the module that a sweep names
+counts.
+"""
 
 _MARKS = (".git", "pyproject.toml", "setup.py", USER_COMMIT_FILE)
 _INSTALLED = ("site-packages", "dist-packages")
@@ -43,9 +50,10 @@ IsLocal: TypeAlias = Callable[[str, Path], bool]
 class Code:
     """The source files of a plug-in.
 
-    `digest` stands for all. `files` maps the name of each, relative to where it is imported from, to the digest of its source;
-    `paths` says where they are here; `modules` maps the dotted names of those that are imported, the plug-in's own file not
-    among them, to what changes with every byte of the file. `contents` changes with every byte of any.
+    `digest` stands for all. `files` maps the name of each, relative to where it is imported from,
+    to the digest of its source; `paths` says where they are here; `modules` maps the dotted names
+    of those that are imported, the plug-in's own file not among them, to what changes with every
+    byte of the file. `contents` changes with every byte of any.
     """
 
     digest: str
@@ -62,7 +70,9 @@ class _Source:
 
 
 def code_of_file(path: Path, also: Iterable[str] = ()) -> Code:
-    """Return the code of a plug-in file and of the local modules that it imports; `also` are modules that it names as text."""
+    """Return the code of a plug-in file and of the local modules that it imports; `also` are
+    modules that it names as text.
+    """
     folders = {path.parent, _project(path.parent)}
 
     def is_local(_name: str, file: Path) -> bool:
@@ -72,8 +82,9 @@ def code_of_file(path: Path, also: Iterable[str] = ()) -> Code:
 
 
 def code_of_module(name: str, also: Iterable[str] = ()) -> Code | None:
-    """Return the code of a module of a package and of those of the same package that it imports; None if it is phasegrid's own, or
-    its source is not there."""
+    """Return the code of a module of a package and of those of the same package that it imports;
+    None if it is phasegrid's own, or its source is not there.
+    """
     top = name.partition(".")[0]
 
     def is_local(other: str, _file: Path) -> bool:
@@ -86,7 +97,8 @@ def code_of_module(name: str, also: Iterable[str] = ()) -> Code | None:
 
 
 def source_digest(source: bytes) -> str:
-    """Return the digest of a Python source without comments, layout and docstrings; of its bytes if it is none.
+    """Return the digest of a Python source without comments, layout and docstrings; of its bytes if
+    it is none.
 
     >>> source_digest(b"a = 1  # one") == source_digest(b"'Doc.'; a=1")
     True
@@ -125,7 +137,8 @@ def _file_name(name: str, file: Path) -> str:
 
 
 def _project(folder: Path) -> Path:
-    """Return the root of the project that a folder is in; the folder itself where nothing says so."""
+    """Return the root of the project that a folder is in; the folder itself where nothing says so.
+    """
     above = [folder, *folder.parents]
     return next((f for f in above if any((f / mark).exists() for mark in _MARKS)), folder)
 
@@ -137,7 +150,9 @@ def _is_ours(file: Path) -> bool:
 def _reached(
     start: Sequence[tuple[str, Path]], is_local: IsLocal, also: Iterable[str]
 ) -> dict[str, Path]:
-    """Return the local modules that files import, directly or not, by dotted name; none of a package of which there are too many."""
+    """Return the local modules that files import, directly or not, by dotted name; none of a
+    package of which there are too many.
+    """
     found = {pair[0]: pair[1] for name in also for pair in _on_the_way(name, is_local)}
     todo = [*start, *found.items()]
     while todo:
@@ -154,7 +169,8 @@ def _reached(
 
 
 def _imported_by(name: str, file: Path, is_local: IsLocal) -> Iterator[tuple[str, Path]]:
-    """Name the local modules that a file imports; those of a package run with each of its modules."""
+    """Name the local modules that a file imports; those of a package run with each of its modules.
+    """
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for level, module, names in _read(file.read_bytes()).imports:
         parts = package.split(".") if level else []
@@ -211,7 +227,9 @@ def _read(source: bytes) -> _Source:
 
 
 def _say(node: object, said: list[str], in_text: bool = False) -> None:
-    """Write a syntax tree as text that no version of Python writes otherwise: empty fields, which differ, are left out."""
+    """Write a syntax tree as text that no version of Python writes otherwise: empty fields, which
+    differ, are left out.
+    """
     if isinstance(node, ast.AST):
         said.append(f"{type(node).__name__}(")
         for name in sorted(node._fields):
@@ -254,7 +272,9 @@ def _constant(value: object) -> str:
 
 
 def where_raised(error: BaseException) -> str:
-    """Return where in a user's code an error comes from, as ``file:line``: the innermost frame; empty if it is not from there."""
+    """Return where in a user's code an error comes from, as ``file:line``: the innermost frame;
+    empty if it is not from there.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     found = ""

@@ -1,4 +1,6 @@
-"""Fixtures for every test: one torch thread, no Ray telemetry, and the folder of real data where there is one."""
+"""Fixtures for every test: one torch thread, no Ray telemetry, and the folder of real data where
+there is one.
+"""
 
 import os
 import sys

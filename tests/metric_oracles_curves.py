@@ -15,9 +15,11 @@ from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear
 
 
 class CurveLayer(nn.Module):
-    """A convolution, linear or BatchNorm layer whose every parameter exists once per vertex of the curve.
+    """A convolution, linear or BatchNorm layer whose every parameter exists once per vertex of the
+    curve.
 
-    The twin-architecture way of Garipov et al. 2018: weights at t are computed inside the layer, under autograd.
+    The twin-architecture way of Garipov et al. 2018: weights at t are computed inside the layer,
+    under autograd.
     """
 
     def __init__(self, base: nn.Module, num_vertices: int) -> None:
@@ -129,7 +131,9 @@ def exact_squared_volume(vertices: list[list[int]]) -> Fraction:
 
 
 def cayley_menger_squared_volume(vertices: Sequence[Tensor]) -> Tensor:
-    """|det M| / (2^k k!^2) with M the bordered matrix of squared distances (Benton et al. 2021): V squared."""
+    """|det M| / (2^k k!^2) with M the bordered matrix of squared distances (Benton et al. 2021): V
+    squared.
+    """
     num = len(vertices)
     bordered = torch.ones(num + 1, num + 1, dtype=vertices[0].dtype)
     bordered.fill_diagonal_(0)

@@ -1,4 +1,5 @@
-"""Slow, plain transcriptions of the papers' formulas, in float64: what the fast code is tested against.
+"""Slow, plain transcriptions of the papers' formulas, in float64: what the fast code is tested
+against.
 
 Nothing here shares code with `phasegrid`.
 """
@@ -15,7 +16,9 @@ from torch.nn.functional import cross_entropy
 
 
 def dense_hessian(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the Hessian (P, P) of the mean cross-entropy, differentiating the gradient entry by entry."""
+    """Return the Hessian (P, P) of the mean cross-entropy, differentiating the gradient entry by
+    entry.
+    """
     module = copy.deepcopy(module).double()
     parameters = [p for p in module.parameters() if p.requires_grad]
     loss = cross_entropy(module(inputs.double()), labels)
@@ -56,7 +59,9 @@ def dense_ggn(module: nn.Module, inputs: Tensor) -> Tensor:
 def power_iteration(
     matvec: Callable[[Tensor], Tensor], v: Tensor, most: int = 100, tolerance: float = 1e-3
 ) -> tuple[float, int]:
-    """Return the eigenvalue of largest magnitude as PyHessian finds it (Yao et al. 2020), and the products spent."""
+    """Return the eigenvalue of largest magnitude as PyHessian finds it (Yao et al. 2020), and the
+    products spent.
+    """
     v = v / (v.norm() + 1e-6)
     value: float | None = None
     for done in range(1, most + 1):
@@ -77,7 +82,9 @@ def hutchinson(
     most: int = 100,
     tolerance: float = 1e-3,
 ) -> tuple[float, int]:
-    """Return the trace as PyHessian estimates it: a running mean, stopped when it stands still; and the products spent."""
+    """Return the trace as PyHessian estimates it: a running mean, stopped when it stands still; and
+    the products spent.
+    """
     draws: list[float] = []
     trace = 0.0
     for _ in range(most):
@@ -93,7 +100,9 @@ def hutchinson(
 def lanczos_quadrature(
     matvec: Callable[[Tensor], Tensor], start: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of the spectral density by Lanczos from `start` (Lin, Saad and Yang 2016, section 3.2)."""
+    """Return nodes and weights of the spectral density by Lanczos from `start` (Lin, Saad and Yang
+    2016, section 3.2).
+    """
     Q = [start.double() / start.double().norm()]
     T = torch.zeros(steps, steps, dtype=torch.float64)
     for j in range(steps):
@@ -114,7 +123,8 @@ def centring(m: int) -> Tensor:
 
 
 def biased_cka(X: Tensor, Y: Tensor) -> float:
-    """Return CKA of features (m, d), (m, d') by tr(X X^T H Y Y^T H) (Yang et al. 2021, equation 2)."""
+    """Return CKA of features (m, d), (m, d') by tr(X X^T H Y Y^T H) (Yang et al. 2021, equation 2).
+    """
     H = centring(len(X))
 
     def cov(A: Tensor, B: Tensor) -> float:

@@ -1,4 +1,5 @@
-"""A real Ray head for tests: on loopback, with ports, a temp folder and an authentication mode of its own.
+"""A real Ray head for tests: on loopback, with ports, a temp folder and an authentication mode of
+its own.
 
 It is ended by killing its own process ids; ``ray stop`` would end every Ray on the machine.
 """
@@ -43,8 +44,9 @@ START_S = 240
 
 @dataclass(frozen=True)
 class Head:
-    """A head whose dashboard answers at `address` (if it has one), and its cluster to those who join it at `gcs`. The agent at
-    `agent_port` is what starts submitted jobs."""
+    """A head whose dashboard answers at `address` (if it has one), and its cluster to those who
+    join it at `gcs`. The agent at `agent_port` is what starts submitted jobs.
+    """
 
     address: str
     gcs: str
@@ -77,7 +79,8 @@ def skip_without_dashboard() -> None:
 
 @contextmanager
 def ray_head(environment: Mapping[str, str], dashboard: bool = True) -> Iterator[Head]:
-    """Start a head, wait until it answers, and kill it in the end; ports that others took meanwhile: once more.
+    """Start a head, wait until it answers, and kill it in the end; ports that others took
+    meanwhile: once more.
 
     Without a dashboard it takes no submissions, and needs nothing beyond Ray itself.
     """
@@ -96,7 +99,8 @@ def ray_head(environment: Mapping[str, str], dashboard: bool = True) -> Iterator
 
 
 def client_environment(**more: str) -> dict[str, str]:
-    """Return the environment of a user of phasegrid: no Ray around it, no home with a token in it."""
+    """Return the environment of a user of phasegrid: no Ray around it, no home with a token in it.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PHASEGRID_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return {
@@ -130,7 +134,9 @@ def _start(environment: Mapping[str, str], dashboard: bool) -> Head:
 
 
 def _answers(head: Head) -> bool:
-    """Wait for the dashboard and the agent; Ray waits for the latter only ten seconds when it is given a job."""
+    """Wait for the dashboard and the agent; Ray waits for the latter only ten seconds when it is
+    given a job.
+    """
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and head.process.poll() is None:
         if _has_dashboard(head) and _has_agent(head):

@@ -1,7 +1,9 @@
-"""A real S3 server on loopback (moto's) for slow tests: every request goes over HTTP, keys are dummies.
+"""A real S3 server on loopback (moto's) for slow tests: every request goes over HTTP, keys are
+dummies.
 
-A real server decides a conditional write in one step; moto looks and then writes, so writes are let in one at a time. It can be
-told to know no conditional writes (as older servers of other makers) or to be busy now and then.
+A real server decides a conditional write in one step; moto looks and then writes, so writes are let
+in one at a time. It can be told to know no conditional writes (as older servers of other makers) or
+to be busy now and then.
 """
 
 import random
@@ -21,7 +23,9 @@ _XML = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message
 
 @dataclass
 class Server:
-    """A server at `endpoint`. `conditional`: whether it knows ``If-None-Match``; `busy`: the share of writes that it answers 503."""
+    """A server at `endpoint`. `conditional`: whether it knows ``If-None-Match``; `busy`: the share
+    of writes that it answers 503.
+    """
 
     endpoint: str = ""
     conditional: bool = True

@@ -1,7 +1,8 @@
-"""Change the files of a store at random and look at it in every way: run in a process of its own, which a crash would end.
+"""Change the files of a store at random and look at it in every way: run in a process of its own,
+which a crash would end.
 
-``python store_fuzz.py COUNT SEED FOLDER`` prints how many changes were found, made no difference, or, in files of earlier releases
-(which hold no checksum), were read.
+``python store_fuzz.py COUNT SEED FOLDER`` prints how many changes were found, made no difference,
+or, in files of earlier releases (which hold no checksum), were read.
 """
 
 import json
@@ -85,7 +86,9 @@ def _numbers(store: Store) -> list[Any]:
 
 
 def _look(store: Store, path: Path, before: list[Any], of_before: bool) -> str:
-    """Look at a store one file of which was changed; anything but an answer or a StoreError ends the process."""
+    """Look at a store one file of which was changed; anything but an answer or a StoreError ends
+    the process.
+    """
     now = _numbers(store)
     named = str(path) in "\n".join(map(str, verify(store, deep=True)))
     damage = find_damage(store, deep=True)
@@ -112,7 +115,9 @@ def _unseal(path: Path) -> None:
 
 
 def _changed(rng: random.Random, data: bytes) -> bytes:
-    """Flip, set, cut, double, or shuffle a few bytes, in what is read first (headers, footers) as often as elsewhere."""
+    """Flip, set, cut, double, or shuffle a few bytes, in what is read first (headers, footers) as
+    often as elsewhere.
+    """
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
         ends = (

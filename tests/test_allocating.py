@@ -33,7 +33,9 @@ print(int(told), again, full - resident())
 
 
 def outcome(**environment: str) -> list[int]:
-    """Run the script in a fresh process: whether the allocator was told, page faults of five warm rounds, pages given back."""
+    """Run the script in a fresh process: whether the allocator was told, page faults of five warm
+    rounds, pages given back.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "LD_"))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -1,4 +1,6 @@
-"""The cluster templates are what Ray, Kubernetes and Slurm accept, start no open door, and clean up after themselves."""
+"""The cluster templates are what Ray, Kubernetes and Slurm accept, start no open door, and clean up
+after themselves.
+"""
 
 import os
 import re
@@ -334,7 +336,9 @@ seeds: 1
 
 @pytest.mark.slow
 def test_the_slurm_script_carries_a_sweep_with_rays_own_symmetric_run(tmp_path: Path) -> None:
-    """In a process namespace of its own, so that the `ray stop` at its end sees no other Ray of this machine."""
+    """In a process namespace of its own, so that the `ray stop` at its end sees no other Ray of
+    this machine.
+    """
     alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this user cannot make a process namespace")

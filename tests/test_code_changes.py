@@ -1,4 +1,6 @@
-"""One name and version of a plug-in is one code: a store that holds results of another is not reused in silence."""
+"""One name and version of a plug-in is one code: a store that holds results of another is not
+reused in silence.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Garbage is found where it is, and nothing that a run may be writing, a plan names, or a reader needs ever is."""
+"""Garbage is found where it is, and nothing that a run may be writing, a plan names, or a reader
+needs ever is.
+"""
 
 import json
 import os

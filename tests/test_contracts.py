@@ -1,4 +1,6 @@
-"""A plug-in that breaks its contract is told so before anything runs: in our words, with the line of the code and of the sweep."""
+"""A plug-in that breaks its contract is told so before anything runs: in our words, with the line
+of the code and of the sweep.
+"""
 
 import signal
 import subprocess
@@ -223,7 +225,9 @@ def test_a_sound_network_is_let_through(folder: Path, net: str) -> None:
 
 
 def test_a_batch_of_one_is_tried_where_it_must_work(folder: Path) -> None:
-    """BatchNorm cannot take one example: it joins the batch before, but not where every batch is one."""
+    """BatchNorm cannot take one example: it joins the batch before, but not where every batch is
+    one.
+    """
     assert load(folder, "NORMED", data="lab.py:ODD").tried.notes == ()
     with pytest.raises(SweepError, match="fails on a batch of 1 example in train mode: ValueError"):
         load(folder, "NORMED", train="batch_size: 1")

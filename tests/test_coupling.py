@@ -1,4 +1,6 @@
-"""Fields tied by a table take its value in every cell, and what is wrong with a table is told at its place."""
+"""Fields tied by a table take its value in every cell, and what is wrong with a table is told at
+its place.
+"""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""The figures of a sweep are resolved like everything else in it, kept in the store, and part of no key."""
+"""The figures of a sweep are resolved like everything else in it, kept in the store, and part of no
+key.
+"""
 
 import re
 from collections.abc import Callable

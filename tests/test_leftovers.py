@@ -1,4 +1,6 @@
-"""Processes that outlive a run are found by its mark, whoever their parent is, and ended; nobody else's are."""
+"""Processes that outlive a run are found by its mark, whoever their parent is, and ended; nobody
+else's are.
+"""
 
 import os
 import shutil

@@ -1,4 +1,6 @@
-"""Laws of estimates of GPU memory: they count what must lie there, and what is unknown gets a whole GPU."""
+"""Laws of estimates of GPU memory: they count what must lie there, and what is unknown gets a whole
+GPU.
+"""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""One damaged file stops neither the sweeps that do not use it, nor `verify`, nor the repair; a place that cannot be opened is not empty."""
+"""One damaged file stops neither the sweeps that do not use it, nor `verify`, nor the repair; a
+place that cannot be opened is not empty.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What is shown can be shown anywhere, holds no secret, and is obeyed by no terminal; what is stored of others' texts neither."""
+"""What is shown can be shown anywhere, holds no secret, and is obeyed by no terminal; what is
+stored of others' texts neither.
+"""
 
 import ast
 import io

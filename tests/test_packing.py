@@ -169,7 +169,9 @@ ALL_CURVES = "metrics=[accuracy, {connectivity: {pairs: all}}]"
 def test_the_standard_grid_ends_within_a_tenth_of_the_lower_bound(
     slots: int, overrides: tuple[str, ...]
 ) -> None:
-    """Lower bound: all work shared equally, or the longest job with what must follow it, whichever is longer."""
+    """Lower bound: all work shared equally, or the longest job with what must follow it, whichever
+    is longer.
+    """
     plan = make_plan(load_sweep(SWEEPS / "taxonomy" / "f02.yaml", overrides))
 
     def seconds(cell: Cell, job: Trial | MetricJob) -> float:

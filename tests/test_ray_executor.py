@@ -25,7 +25,9 @@ from tests.faults.test_kill_and_resume import write_sweep as write_any_sweep
 
 
 def write_sweep(folder: Path) -> Path:
-    """Write a sweep whose packs are of one cell each, however many workers there are: rows tell the size of their pack."""
+    """Write a sweep whose packs are of one cell each, however many workers there are: rows tell the
+    size of their pack.
+    """
     path = write_any_sweep(folder)
     path.write_text(f"{path.read_text()}run: {{pack_size: 2}}\n")
     return path

@@ -1,6 +1,8 @@
-"""GPUs as Ray counts them, without any: parts of one, all of one the second time, and the device a worker is told of.
+"""GPUs as Ray counts them, without any: parts of one, all of one the second time, and the device a
+worker is told of.
 
-Ray believes the number of GPUs that it is told; nothing here runs on one. In a process of its own, which takes its Ray with it.
+Ray believes the number of GPUs that it is told; nothing here runs on one. In a process of its own,
+which takes its Ray with it.
 """
 
 import json

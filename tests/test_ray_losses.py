@@ -1,4 +1,6 @@
-"""What Ray's errors mean for a pack: they are made as Ray makes them, and the executor takes them from there."""
+"""What Ray's errors mean for a pack: they are made as Ray makes them, and the executor takes them
+from there.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,9 @@ def ending_of(
     refuses: bool = False,
     shared_data: str | None = None,
 ) -> PackResult:
-    """Have the task of a pack end in an error, of a machine whose raylet may refuse connections by then."""
+    """Have the task of a pack end in an error, of a machine whose raylet may refuse connections by
+    then.
+    """
 
     def get(_reference: object) -> None:
         raise error

@@ -110,7 +110,9 @@ def write_small(folder: Path) -> Path:
 
 
 def write_gated(folder: Path) -> tuple[Path, Path]:
-    """Write a sweep that cannot end, nor get far, before a file exists; return the sweep and that file."""
+    """Write a sweep that cannot end, nor get far, before a file exists; return the sweep and that
+    file.
+    """
     sweep, gate = folder / "gated.yaml", folder / "open"
     sweep.write_text(GATED.replace("PATH", str(gate)))
     (folder / "gate.py").write_text(GATE)

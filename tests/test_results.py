@@ -60,7 +60,9 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def results(store: Store) -> Results:
-    """Two cells of two seeds; trial c is missing, d has diverged, b belongs to both cells of another sweep."""
+    """Two cells of two seeds; trial c is missing, d has diverged, b belongs to both cells of
+    another sweep.
+    """
     rows = [(0, 0, "a"), (0, 1, "b"), (1, 0, "c"), (1, 1, "d")]
     store.put_plan("toy", [_plan_row(*row, facet=[["train.lr", 0.1]]) for row in rows])
     store.put_plan("twice", [_plan_row(0, 0, "b"), _plan_row(1, 0, "b"), _plan_row(1, 1, "d")])

@@ -16,7 +16,8 @@ from phasegrid.metrics import METRICS
 from phasegrid.store.schemas import TABLES, TRIALS, metric_schema, to_table, trial_columns
 from phasegrid.train.recipe import Recipe
 
-# A change of a fixed table is a change of SCHEMA_VERSION, of readers of old stores, and of this text.
+# A change of a fixed table is a change of SCHEMA_VERSION, of readers of old stores, and of this
+# text.
 GOLDEN = {
     "trials": (
         "schema_version:int32 key:string dataset:string dataset_version:int64 dataset_args:string "

@@ -1,4 +1,6 @@
-"""A changed bit anywhere in a file of rows or weights is found before the file is parsed, and repaired like any damage."""
+"""A changed bit anywhere in a file of rows or weights is found before the file is parsed, and
+repaired like any damage.
+"""
 
 import io
 from pathlib import Path

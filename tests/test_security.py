@@ -120,7 +120,9 @@ def test_a_store_reads_and_writes_no_name_with_a_path_in_it(tmp_path: Path, name
 
 
 def test_code_in_a_store_is_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plug-in is looked for beside the sweep, in the folders a sweep's were, and in the current one: not in the store."""
+    """A plug-in is looked for beside the sweep, in the folders a sweep's were, and in the current
+    one: not in the store.
+    """
     store = Store.open(str(tmp_path / "store"), create=True)
     for folder in ("meta", "logs", "tables"):
         (Path(store.files.path(folder))).mkdir(exist_ok=True)

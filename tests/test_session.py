@@ -182,7 +182,8 @@ def test_a_failing_plug_in_metric_is_a_row_of_failures_and_everything_else_is_do
     results = phasegrid.open(str(tmp_path / "store"))
     sizes = results.metric("mine.py:SIZE")
     assert sorted(sizes["size"]) == [160.0] * 4  # 64*2 + 2 + 2*10 + 10
-    # The failure is tried again by the next run, and mends itself when the code is mended; what is stored is of the code before.
+    # The failure is tried again by the next run, and mends itself when the code is mended; what is
+    # stored is of the code before.
     (tmp_path / "mine.py").write_text(PLUGIN.replace("> 200", "> 10_000"))
     assert run(tmp_path, text)[0] != 0
     assert run(tmp_path, text, "s.yaml", "--accept-changed-code")[0] == 0

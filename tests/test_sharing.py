@@ -1,4 +1,6 @@
-"""Laws of data sets that processes share: loaded once, the same for all, nobody else's, gone at the end."""
+"""Laws of data sets that processes share: loaded once, the same for all, nobody else's, gone at the
+end.
+"""
 
 import multiprocessing
 import os

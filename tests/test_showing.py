@@ -99,7 +99,9 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
 
 
 def test_the_eta_on_a_terminal_is_worked_out_once_a_second_at_most() -> None:
-    """Working it out looks at every open pack: at every event, that would be quadratic in the number of packs."""
+    """Working it out looks at every open pack: at every event, that would be quadratic in the
+    number of packs.
+    """
     looks, now = [0], [0.0]
 
     class Counted(Progress):

@@ -1,6 +1,8 @@
-"""The whole quickstart path on a real S3 server, with and without Ray; tables read straight from the bucket; races for a key.
+"""The whole quickstart path on a real S3 server, with and without Ray; tables read straight from
+the bucket; races for a key.
 
-The server is on loopback, the keys are dummies, and every process (Ray's workers too) finds both in its environment.
+The server is on loopback, the keys are dummies, and every process (Ray's workers too) finds both in
+its environment.
 """
 
 import multiprocessing
@@ -192,7 +194,8 @@ def _put_all_in_process(url: str, writer: int, queue: "multiprocessing.Queue[lis
 
 
 def _blindly() -> None:
-    """Have writers not look whether a key is there, as if all had looked before any of them wrote."""
+    """Have writers not look whether a key is there, as if all had looked before any of them wrote.
+    """
     from phasegrid.store.files.objects import ObjectFiles
 
     ObjectFiles.exists = lambda *_: False  # type: ignore[method-assign]

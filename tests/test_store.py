@@ -437,7 +437,9 @@ def test_snapshots_are_kept_by_trial_and_epoch_until_they_are_deleted(store: Sto
 def test_a_crash_between_steps_leaves_no_visible_trial(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Checkpoint, intermediate checkpoint, history, row: whatever comes before the row, the trial is not there."""
+    """Checkpoint, intermediate checkpoint, history, row: whatever comes before the row, the trial
+    is not there.
+    """
     import torch
 
     replace, left = os.replace, iter(range(step))

@@ -1,4 +1,6 @@
-"""One rule, of names, decides what belongs to a store: readers, upkeep and the lines of the README agree on it."""
+"""One rule, of names, decides what belongs to a store: readers, upkeep and the lines of the README
+agree on it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,9 @@ def test_files_of_others_change_nothing_that_is_read(
 
 
 def test_a_copy_with_the_name_of_a_sweep_adds_no_rows(store: Store) -> None:
-    """OneDrive names both sides of a conflict so: only the rows tell that they are of another sweep."""
+    """OneDrive names both sides of a conflict so: only the rows tell that they are of another
+    sweep.
+    """
     before = {table: store.read_table(table) for table in tables.PLANNED}
     for table in tables.PLANNED:
         path = Path(store.files.path(PLACES[table]))
@@ -131,7 +135,9 @@ def test_a_sweep_cannot_be_named_like_a_conflict(store: Store) -> None:
 def test_the_lines_of_the_readme_read_what_the_store_reads(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies of synchronisers have longer names, hidden files and folders stand elsewhere: a pattern leaves them out."""
+    """Copies of synchronisers have longer names, hidden files and folders stand elsewhere: a
+    pattern leaves them out.
+    """
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.partition("<!-- readers -->\n```python\n")[2].partition("```")[0].splitlines()
     setup = [line for line in block if line.startswith(("import", "files"))]

@@ -1,4 +1,6 @@
-"""Nothing in a store follows a link, and what stands in a result's place is never taken for the result."""
+"""Nothing in a store follows a link, and what stands in a result's place is never taken for the
+result.
+"""
 
 import os
 import time

@@ -1,4 +1,6 @@
-"""A store on an object store: an fsspec file system in memory here, a local S3 server in the slow test."""
+"""A store on an object store: an fsspec file system in memory here, a local S3 server in the slow
+test.
+"""
 
 import uuid
 from collections.abc import Iterator

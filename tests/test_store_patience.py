@@ -1,4 +1,6 @@
-"""What passes by itself is tried again, a few times and ever more slowly; what does not is said at once."""
+"""What passes by itself is tried again, a few times and ever more slowly; what does not is said at
+once.
+"""
 
 import errno
 import random
@@ -21,7 +23,9 @@ LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, e
 
 
 class Failing:
-    """A folder whose next requests raise what is in `errors`; with `after`, only once the request is done."""
+    """A folder whose next requests raise what is in `errors`; with `after`, only once the request
+    is done.
+    """
 
     def __init__(self, folder: Path, errors: list[Exception], after: bool = False) -> None:
         self.local, self.errors, self.after = LocalFiles(str(folder)), errors, after
@@ -90,7 +94,9 @@ def test_waits_are_drawn_around_their_lengths(tmp_path: Path) -> None:
 
 
 def test_waits_follow_no_seed(tmp_path: Path) -> None:
-    """A plug-in that seeds Python's generator in every worker has them neither wait alike nor lose a draw."""
+    """A plug-in that seeds Python's generator in every worker has them neither wait alike nor lose
+    a draw.
+    """
     waits = []
     for _ in range(2):
         random.seed(0)

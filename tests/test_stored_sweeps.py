@@ -1,4 +1,6 @@
-"""A sweep can be given up or called otherwise: plans change, results do not, and what nobody plans any more can be collected."""
+"""A sweep can be given up or called otherwise: plans change, results do not, and what nobody plans
+any more can be collected.
+"""
 
 import json
 import os
@@ -31,7 +33,9 @@ GAIN = FigureRequest(
 
 @pytest.fixture(params=["folder", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Two sweeps that share a trial; a figure of the second is against the first, which was submitted once."""
+    """Two sweeps that share a trial; a figure of the second is against the first, which was
+    submitted once.
+    """
     store = (
         make_store(tmp_path)
         if request.param == "folder"

@@ -1,4 +1,5 @@
-"""A sweep is resolved completely: every default written in, every cell built, what is equal shared."""
+"""A sweep is resolved completely: every default written in, every cell built, what is equal shared.
+"""
 
 import subprocess
 import sys

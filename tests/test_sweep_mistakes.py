@@ -1,4 +1,6 @@
-"""Every mistake of a sweep is told with its place, its path, what is allowed, and what may have been meant."""
+"""Every mistake of a sweep is told with its place, its path, what is allowed, and what may have
+been meant.
+"""
 
 import re
 from pathlib import Path
@@ -22,7 +24,9 @@ GOOD: dict[str, str] = {
 
 
 def write(folder: Path, **sections: str | None) -> Path:
-    """Write a good sweep, one section a line, with some sections replaced, added or (None) left out."""
+    """Write a good sweep, one section a line, with some sections replaced, added or (None) left
+    out.
+    """
     entries = {key: value for key, value in {**GOOD, **sections}.items() if value is not None}
     path = folder / "sweep.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in entries.items()))

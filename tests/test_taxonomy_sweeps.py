@@ -1,4 +1,6 @@
-"""The sweeps of ``sweeps/taxonomy``: each figure of Yang et al. 2021 as a file that says what it costs and what it rests on."""
+"""The sweeps of ``sweeps/taxonomy``: each figure of Yang et al. 2021 as a file that says what it
+costs and what it rests on.
+"""
 
 import csv
 import re
@@ -110,7 +112,8 @@ PUBLISHED_DIFFERENCES = {1, 2, 3, 4, 6, 7, 14, 18, 19, 20}
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """Small files for the sweeps that read a user's own, by data set: the override that names them."""
+    """Small files for the sweeps that read a user's own, by data set: the override that names them.
+    """
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5085, 3, 32, 32), dtype=np.uint8)
@@ -149,7 +152,9 @@ def metric_jobs(plan: Plan) -> list[MetricJob]:
 
 
 def per_cell(metric: str, seeds: int) -> int:
-    """How many times one way of measuring is done in a cell: every trial, every pair, or (connectivity) the first pair."""
+    """How many times one way of measuring is done in a cell: every trial, every pair, or
+    (connectivity) the first pair.
+    """
     if metric == "connectivity":
         return 1
     return comb(seeds, 2) if METRICS[metric].over == "pair" else seeds
@@ -263,7 +268,9 @@ def test_every_quantity_of_a_figure_is_there_to_be_drawn(
 
 
 def measured(sweep: Sweep, metric: str, wanted: Mapping[str, object]) -> bool:
-    """Say whether a metric is asked for with these arguments, and the declared ones where nothing is said."""
+    """Say whether a metric is asked for with these arguments, and the declared ones where nothing
+    is said.
+    """
     return any(
         request.name == metric and all(request.part.args[key] == wanted[key] for key in wanted)
         for request in sweep.metrics
@@ -302,7 +309,8 @@ def test_translation_is_evaluated_as_often_in_every_cell(inputs: Mapping[str, st
     sweep, _ = read("f18", needed("f18", inputs))
     recipe = sweep.points[0].recipe
     assert (recipe["updates"], recipe["keep"], recipe["label_smoothing"]) == (80_000, "last", 0.1)
-    # 4,000 pairs in batches of B are 4,000/B updates an epoch; one evaluation in B/16 epochs is one in 250 updates.
+    # 4,000 pairs in batches of B are 4,000/B updates an epoch; one evaluation in B/16 epochs is one
+    # in 250 updates.
     updates = {
         p.temperature: 4000 / p.temperature * p.recipe["test_every"]  # type: ignore[operator]
         for p in sweep.points
@@ -365,7 +373,9 @@ def copied(folder: Path) -> None:
 
 
 def with_options(text: str) -> tuple[str, list[str]]:
-    """Uncomment every option, and remove what stands before it in the same mapping under the same key."""
+    """Uncomment every option, and remove what stands before it in the same mapping under the same
+    key.
+    """
     lines: list[str] = []
     options: list[str] = []
     for line in text.splitlines():

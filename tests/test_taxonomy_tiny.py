@@ -1,4 +1,6 @@
-"""Every tiny sweep of ``sweeps/taxonomy``, trained, measured and drawn for real, in one process and one store."""
+"""Every tiny sweep of ``sweeps/taxonomy``, trained, measured and drawn for real, in one process and
+one store.
+"""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""How far trainings have come before their first result: told here, noted by workers, shown in words."""
+"""How far trainings have come before their first result: told here, noted by workers, shown in
+words.
+"""
 
 import io
 import uuid

@@ -1,4 +1,6 @@
-"""The digest of a plug-in stands for what its code does: not for its layout, its folder or its machine."""
+"""The digest of a plug-in stands for what its code does: not for its layout, its folder or its
+machine.
+"""
 
 import os
 import subprocess

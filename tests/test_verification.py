@@ -21,7 +21,9 @@ SHARD = f"trials/{A[:2]}/{A}.parquet"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A sound store: two trials with weights, one of them planned, a measurement, a failure, copies of all."""
+    """A sound store: two trials with weights, one of them planned, a measurement, a failure, copies
+    of all.
+    """
     import torch
 
     store = make_store(tmp_path)

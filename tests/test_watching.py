@@ -95,7 +95,9 @@ NET = Model(Args, lambda shape, k: Net(math.prod(shape), k))
 def run(
     folder: Path, store: Store, mischief: str, model: str = "mlp, width: 4, depth: 1"
 ) -> list[Any]:
-    """Train two small networks, measure them with a metric that does `mischief`, then with ours; return the outcomes."""
+    """Train two small networks, measure them with a metric that does `mischief`, then with ours;
+    return the outcomes.
+    """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     inputs = (rng.normal(size=(60, 5)) + labels[:, None]).astype(np.float32)
@@ -150,7 +152,9 @@ def test_what_a_metric_leaves_behind_is_thrown_away(
 def test_what_a_metric_and_a_network_draw_comes_from_their_job(
     tmp_path: Path, store: Store
 ) -> None:
-    """The network draws in eval mode too: its rows are the same each time, and our metrics refuse it by name."""
+    """The network draws in eval mode too: its rows are the same each time, and our metrics refuse
+    it by name.
+    """
     mischief = "import random; number = number + torch.rand(()).item() + random.random()"
     tables = []
     for state, place in ((1, store), (2, Store.open(str(tmp_path / "other"), create=True))):

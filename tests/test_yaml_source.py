@@ -1,4 +1,6 @@
-"""YAML is read as YAML 1.2 data, with places, and cannot be made to run, grow or fail with a traceback."""
+"""YAML is read as YAML 1.2 data, with places, and cannot be made to run, grow or fail with a
+traceback.
+"""
 
 import math
 import re

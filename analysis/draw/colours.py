@@ -12,12 +12,16 @@ from phasegrid.analysis.tables.quantities import Quantity
 
 ROBUST = (2.0, 98.0)
 FEW = 25
-"""Up to so many cells the limits are the extremes: a percentile of few numbers is one of them anyway."""
+"""Up to so many cells the limits are the extremes: a percentile of few numbers is one of them
+anyway.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ColourScale:
-    """Limits of the colours, whether they are logarithmic, which ends data exceed, and the ticks of the bar."""
+    """Limits of the colours, whether they are logarithmic, which ends data exceed, and the ticks of
+    the bar.
+    """
 
     low: float
     high: float
@@ -34,8 +38,9 @@ class ColourScale:
 def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
     """Return the colours for all the values of a table, to be shared by its panels.
 
-    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25 cells), symmetric
-    about `centre`. Cells that are not trained have no colour, and no part in the limits.
+    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25
+    cells), symmetric about `centre`. Cells that are not trained have no colour, and no part in the
+    limits.
     """
     values = table[~table["not_trained"]]["value"].dropna().to_numpy(dtype=float)
     positive = values[values > 0]
@@ -52,7 +57,9 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
 def linear_scale(
     values: np.ndarray[tuple[int], np.dtype[np.float64]], centre: float
 ) -> ColourScale:
-    """Return linear colours symmetric about `centre`, with robust limits as `colour_scale` has them."""
+    """Return linear colours symmetric about `centre`, with robust limits as `colour_scale` has
+    them.
+    """
     low, high = _robust(values[~np.isnan(values)])
     reach = max(abs(low - centre), abs(high - centre)) or 0.5
     low, high = centre - reach, centre + reach

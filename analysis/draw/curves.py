@@ -31,12 +31,12 @@ def curve_grid(
     title: str = "training error along the connecting curve",
     column: Literal["train_error_percent", "train_loss"] = "train_error_percent",
 ) -> Axes:
-    """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the scale 0 to `top`
-    percent, on the colour of its phase; or its loss, in nats.
+    """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the
+    scale 0 to `top` percent, on the colour of its phase; or its loss, in nats.
 
-    `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says where a cell is).
-    Dashed: the mean of the two ends, from which mode connectivity is measured. A cell without a curve says so
-    with a cross.
+    `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says
+    where a cell is). Dashed: the mean of the two ends, from which mode connectivity is measured. A
+    cell without a curve says so with a cross.
     """
     spots = phases[["cell", "load_label", "temperature_label", "nearest"]]
     lines = spots.merge(curves.dropna(subset=[column]), on="cell")
@@ -74,10 +74,11 @@ def cuts(
     head: str = "",
     label: str | None = None,
 ) -> Axes:
-    """Draw rows (``along="load"``) or columns (``along="temperature"``) of a diagram as lines with standard errors.
+    """Draw rows (``along="load"``) or columns (``along="temperature"``) of a diagram as lines with
+    standard errors.
 
-    `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and dark, or from small
-    to large. `label` calls the quantity something else.
+    `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and
+    dark, or from small to large. `label` calls the quantity something else.
     """
     x_axis, lines = (
         (frame.load, frame.temperature) if along == "load" else (frame.temperature, frame.load)

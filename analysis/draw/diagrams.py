@@ -74,12 +74,14 @@ def phase_diagram(
     colour_bar: bool = True,
     legend: bool = True,
 ) -> Axes:
-    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell has no number to draw.
+    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell has no number to
+    draw.
 
-    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of `label_phases`, to draw
-    borders and names; `colours` the scale to share between panels (by default from this table). A small digit in a
-    cell is its n where that differs from the commonest n, a triangle in its corner means collapsed seeds. Cells that are not trained
-    have no colour: the Hessian of a network that learned nothing vanishes, and would pass for the flattest.
+    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of
+    `label_phases`, to draw borders and names; `colours` the scale to share between panels (by
+    default from this table). A small digit in a cell is its n where that differs from the commonest
+    n, a triangle in its corner means collapsed seeds. Cells that are not trained have no colour:
+    the Hessian of a network that learned nothing vanishes, and would pass for the flattest.
     """
     scale = colours or colour_scale(table, quantity)
     trained = table[~table["not_trained"]]
@@ -105,8 +107,8 @@ def phase_diagram(
 def phase_map(
     ax: Axes, phases: pd.DataFrame, frame: Frame, *, title: str = "phase", legend: bool = True
 ) -> Axes:
-    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched where there is
-    none or it did not converge.
+    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched
+    where there is none or it did not converge.
     """
     names = label_array(phases, frame.load, frame.temperature)
     codes = np.array([[PHASES.index(name) if name else -1 for name in row] for row in names])
@@ -160,7 +162,9 @@ def value_mesh(
 
 
 def draw_axes(ax: Axes, frame: Frame) -> None:
-    """Set scales, limits, directions, names and ticks: load to the right, temperature upward, a tick per value."""
+    """Set scales, limits, directions, names and ticks: load to the right, temperature upward, a
+    tick per value.
+    """
     for axis, scale in ((ax.xaxis, frame.load), (ax.yaxis, frame.temperature)):
         set_scale = ax.set_xscale if axis is ax.xaxis else ax.set_yscale
         set_scale("log" if scale.spacing == "log" else "linear")
@@ -173,7 +177,9 @@ def draw_axes(ax: Axes, frame: Frame) -> None:
 
 
 def tick_room(ax: Axes, scale: GridAxis, *, upright: bool = False) -> list[float]:
-    """Return the share of an axis that each tick label needs, from the size of the Axes as laid out so far."""
+    """Return the share of an axis that each tick label needs, from the size of the Axes as laid out
+    so far.
+    """
     box, (wide, high) = ax.get_position(), _inches(ax)
     letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
     if upright:
@@ -191,7 +197,9 @@ def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> No
 
 
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
-    """Hatch the cells without a number to draw, by why there is none, and those that are not trained."""
+    """Hatch the cells without a number to draw, by why there is none, and those that are not
+    trained.
+    """
     for row in table.to_dict("records"):
         style = NOT_TRAINED if row["not_trained"] else STATUS.get(str(row["status"]))
         if style is not None:
@@ -199,8 +207,8 @@ def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
 
 
 def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
-    """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in its largest
-    region.
+    """Draw the borders between phases, dashed between IV-A and IV-B, and write each phase's name in
+    its largest region.
     """
     lines = borders(phases, frame.load, frame.temperature)
     for soft, dash, width in ((True, (0, (2, 1.5)), 1.0), (False, "solid", 1.4)):
@@ -245,7 +253,9 @@ def status_handles(table: pd.DataFrame) -> list[Patch | Line2D]:
 
 
 def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch | Line2D]:
-    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells without one, and of marks."""
+    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells
+    without one, and of marks.
+    """
     found = set(phases["nearest"].dropna())
     handles: list[Patch | Line2D] = []
     handles += [_phase_swatch(phase, stippled) for phase in PHASES if phase in found]
@@ -262,7 +272,8 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
 
 
 def write_title(ax: Axes, title: str, caption: str) -> None:
-    """Write the title above the axes and, small and grey between the two, what the cells rest on."""
+    """Write the title above the axes and, small and grey between the two, what the cells rest on.
+    """
     size = 6.3
     width = ax.get_position().width * _inches(ax)[0] * 72
     lines = textwrap.wrap(caption, max(20, int(width / (0.54 * size))))
@@ -283,7 +294,8 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
 
 
 def wrapped(title: str, letters: float) -> str:
-    """Break the lines of a title that are longer than so many letters, at spaces, the better at commas.
+    """Break the lines of a title that are longer than so many letters, at spaces, the better at
+    commas.
 
     >>> wrapped("mode connectivity, epochs=150, lr=0.003", 24)
     'mode connectivity,\\nepochs=150, lr=0.003'

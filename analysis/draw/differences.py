@@ -22,7 +22,8 @@ DIFFERS = "differs: 95% interval without 0"
 
 
 def difference_panels(comparison: pd.DataFrame, frame: Frame, labels: Sequence[str]) -> Figure:
-    """Draw the differences of every quantity of `compare_grids`, in rows of four; with facets, a column each.
+    """Draw the differences of every quantity of `compare_grids`, in rows of four; with facets, a
+    column each.
 
     `labels` name the two sweeps, a and b. One colour scale per quantity, symmetric about zero.
     """
@@ -67,8 +68,8 @@ def difference_diagram(
     head: str = "",
     colour_bar: bool = True,
 ) -> Axes:
-    """Draw the differences of one quantity and facet: diverging colours, a dot in each cell that differs, hatched where
-    one of the sweeps has no number.
+    """Draw the differences of one quantity and facet: diverging colours, a dot in each cell that
+    differs, hatched where one of the sweeps has no number.
     """
     mesh = value_mesh(ax, table, "difference", frame, COLOURS, colours.norm())
     draw_axes(ax, frame)

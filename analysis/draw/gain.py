@@ -27,9 +27,11 @@ def gain_figure(
     names: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the rows of `gain_table`, a row of two panels per facet: the bests of both sweeps, and the gain.
+    """Draw the rows of `gain_table`, a row of two panels per facet: the bests of both sweeps, and
+    the gain.
 
-    `labels` name the sweeps; beside every point of the best stands the temperature at which it is attained.
+    `labels` name the sweeps; beside every point of the best stands the temperature at which it is
+    attained.
     """
     facets = [str(facet) for facet in table["facet"].unique()]
     figure = Figure(figsize=(8.2, 2.9 * len(facets) + 0.35 * bool(title)), layout="constrained")
@@ -55,7 +57,9 @@ def bests(
     *,
     head: str = "",
 ) -> Axes:
-    """Draw the best of every load in both sweeps with 95% intervals, and in small type at which temperature."""
+    """Draw the best of every load in both sweeps with 95% intervals, and in small type at which
+    temperature.
+    """
     for which, colour, label, aside in (
         ("this", THIS, labels[0], -ASIDE),
         ("other", OTHER, labels[1], ASIDE),
@@ -83,7 +87,9 @@ def gains(
     *,
     head: str = "",
 ) -> Axes:
-    """Draw the gain of the first sweep over the second with its 95% interval; positive: the first is better."""
+    """Draw the gain of the first sweep over the second with its 95% interval; positive: the first
+    is better.
+    """
     _points(ax, rows, ("gain", "gain_low", "gain_high"), axis, GAIN, None)
     ax.axhline(0.0, color="0.5", linewidth=0.6, zorder=0)
     _axes(ax, axis)
@@ -106,7 +112,9 @@ def _points(
     label: str | None,
     aside: float = 0.0,
 ) -> None:
-    """Draw a line through the values there are, bars from low to high (`columns`), `aside` by so many points."""
+    """Draw a line through the values there are, bars from low to high (`columns`), `aside` by so
+    many points.
+    """
     value, low, high = columns
     there = rows.dropna(subset=[value])
     x = [axis.centres[axis.index(str(name))] for name in there["load_label"]]
@@ -121,7 +129,8 @@ def _points(
         [(a, b) for name in columns for a, b in zip(x, there[name], strict=True) if pd.notna(b)]
     )
     ax.autoscale_view()
-    # Not error bars: the best of all seeds is biased, so an interval of other seeds may lie beside its point.
+    # Not error bars: the best of all seeds is biased, so an interval of other seeds may lie beside
+    # its point.
     for place, *ends in zip(x, there[low], there[high], strict=True):
         ax.plot(
             [place, place],
@@ -137,7 +146,9 @@ def _points(
 def _write_temperatures(
     ax: Axes, rows: pd.DataFrame, which: str, axis: GridAxis, colour: str, aside: float
 ) -> None:
-    """Write the temperature of each best above its bar where it is the better sweep, below where it is the worse."""
+    """Write the temperature of each best above its bar where it is the better sweep, below where it
+    is the worse.
+    """
     for row in rows.dropna(subset=[f"best_{which}"]).to_dict("records"):
         this, other = float(row["best_this"]), float(row["best_other"])
         above = pd.isna(this) or pd.isna(other) or (which == "this") == (this >= other)

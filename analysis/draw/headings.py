@@ -10,7 +10,9 @@ LETTER = 0.55
 
 
 def write_heading(figure: Figure, text: str) -> None:
-    """Write a title over a figure, its lines broken where the width asks for it; nothing for no text."""
+    """Write a title over a figure, its lines broken where the width asks for it; nothing for no
+    text.
+    """
     if text:
         letters = int(figure.get_figwidth() * 72 / (LETTER * SIZE))
         lines = [

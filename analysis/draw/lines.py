@@ -30,10 +30,11 @@ def cut_panels(
     labels: Sequence[str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw each quantity against one axis, a line with standard errors for each value of the other (`at`: only these).
+    """Draw each quantity against one axis, a line with standard errors for each value of the other
+    (`at`: only these).
 
-    With facets each becomes a column and each quantity a row, with one vertical scale along the row. `labels` call
-    the quantities something else.
+    With facets each becomes a column and each quantity a row, with one vertical scale along the
+    row. `labels` call the quantities something else.
     """
     called = labels or [quantity(name).label for name in names]
     facets = [str(facet) for facet in table["facet"].unique()]
@@ -72,7 +73,9 @@ def curve_panels(
     *,
     title: str = "",
 ) -> Figure:
-    """Draw the connecting curve of every cell (`curve_grid`), facets up to three side by side, on one scale."""
+    """Draw the connecting curve of every cell (`curve_grid`), facets up to three side by side, on
+    one scale.
+    """
     facets = [str(facet) for facet in phases["facet"].unique()]
     wide = 0.62 * len(frame.load.labels) + 1.2
     tall = 0.42 * len(frame.temperature.labels) + 1.2

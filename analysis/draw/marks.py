@@ -1,4 +1,6 @@
-"""Small marks on the cells of a diagram: a triangle where seeds collapsed, a dot where two sweeps differ."""
+"""Small marks on the cells of a diagram: a triangle where seeds collapsed, a dot where two sweeps
+differ.
+"""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -17,7 +19,9 @@ LARGEST, SMALLEST = 6.0, 2.2  # points
 
 
 def mark_collapsed(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
-    """Put a filled triangle in the upper right corner of every cell with ``n_collapsed`` above zero."""
+    """Put a filled triangle in the upper right corner of every cell with ``n_collapsed`` above
+    zero.
+    """
     cells = table[table["n_collapsed"] > 0]
     if cells.empty:
         return
@@ -27,7 +31,8 @@ def mark_collapsed(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
     ax.scatter(
         x,
         y,
-        # A marker's longest reach is scaled to half of the root of `s`: twice the size it is to have.
+        # A marker's longest reach is scaled to half of the root of `s`: twice the size it is to
+        # have.
         s=(2 * size) ** 2,
         marker=CORNER,
         color="black",
@@ -69,7 +74,9 @@ def dot_handle(label: str) -> Line2D:
 
 
 def _fitting(ax: Axes, frame: Frame, share: float) -> float:
-    """Return the size in points that is a `share` of the thinnest cell, as laid out so far, within bounds."""
+    """Return the size in points that is a `share` of the thinnest cell, as laid out so far, within
+    bounds.
+    """
     box, figure = ax.get_position(), ax.get_figure(root=True)
     assert figure is not None
     wide = _thinnest(frame.load) * box.width * figure.get_figwidth() * 72
@@ -89,6 +96,8 @@ def _end(axis: GridAxis, label: str) -> float:
 
 
 def _centre(axis: GridAxis, label: str) -> float:
-    """Return the middle of a cell as it is drawn, halfway between its edges on the scale of the axis."""
+    """Return the middle of a cell as it is drawn, halfway between its edges on the scale of the
+    axis.
+    """
     low, high = axis.edges[axis.index(label) : axis.index(label) + 2]
     return (low * high) ** 0.5 if axis.spacing == "log" else (low + high) / 2

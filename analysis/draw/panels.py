@@ -1,4 +1,6 @@
-"""Figures of several diagrams on the same axes: the seven panels of Yang et al. 2021 and their phases."""
+"""Figures of several diagrams on the same axes: the seven panels of Yang et al. 2021 and their
+phases.
+"""
 
 import json
 import math
@@ -40,11 +42,12 @@ def seven_panels(
     with_phases: bool = True,
     columns: int | None = None,
 ) -> Figure:
-    """Draw the quantities `names` that were measured and, last, the phase map, two rows of four (or so many `columns`).
+    """Draw the quantities `names` that were measured and, last, the phase map, two rows of four (or
+    so many `columns`).
 
-    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et al. 2021, Fig.
-    6). `table` is the table of `aggregate`; `labels` call the quantities something else; without `with_phases` there are neither
-    borders nor the map.
+    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
+    al. 2021, Fig. 6). `table` is the table of `aggregate`; `labels` call the quantities something
+    else; without `with_phases` there are neither borders nor the map.
     """
     called = dict(zip(names, labels or [quantity(name).label for name in names], strict=True))
     drawn = [name for name in names if rows_of_quantity(table, name)["value"].notna().any()]
@@ -94,7 +97,8 @@ def facet_title(facet: str) -> str:
 
 
 def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[int, int]:
-    """Return rows and columns of panels: a column per facet, or without facets `columns` (default: up to four).
+    """Return rows and columns of panels: a column per facet, or without facets `columns` (default:
+    up to four).
 
     No panel stands alone in the last row: rather than that the rows are longer.
 
@@ -116,7 +120,9 @@ def panel_figure(rows: int, columns: int, facets: int) -> Figure:
 
 
 def trim_panels(axes: Sequence[Axes], columns: int, used: int) -> None:
-    """Remove the panels that are not used, and keep the names of the axes at the outer ones only; ticks stay."""
+    """Remove the panels that are not used, and keep the names of the axes at the outer ones only;
+    ticks stay.
+    """
     for ax in axes[used:]:
         ax.remove()
     for place, ax in enumerate(axes[:used]):
@@ -138,7 +144,9 @@ def _panel(
     borders: bool,
     colour_bar: bool,
 ) -> None:
-    """Draw one quantity, or the phases where `name` is None, of the facet that `cells` (rows of the phase table) are of."""
+    """Draw one quantity, or the phases where `name` is None, of the facet that `cells` (rows of the
+    phase table) are of.
+    """
     if name is None:
         phase_map(ax, cells, frame, title=title, legend=False)
         return
@@ -156,7 +164,8 @@ def _panel(
 
 
 def _shared(table: pd.DataFrame, name: str, drawn: Sequence[str]) -> ColourScale:
-    """Return the colours of a quantity, one scale for it and its variants that are drawn beside it."""
+    """Return the colours of a quantity, one scale for it and its variants that are drawn beside it.
+    """
     base = base_of(quantity(name))
     variants = [one for one in drawn if base_of(quantity(one)) == base]
     return colour_scale(table[table["quantity"].isin(variants)], base)

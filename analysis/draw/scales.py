@@ -1,7 +1,9 @@
-"""The two axes of a diagram: positions, cell edges, tick labels and direction, decided from the values and the path.
+"""The two axes of a diagram: positions, cell edges, tick labels and direction, decided from the
+values and the path.
 
-The load grows to the right and the temperature upward. A smaller batch is hotter, so that axis is inverted; a larger
-learning rate or weight decay is hotter. (Yang et al. 2021, section 3.) Data of less noise are drawn to the right.
+The load grows to the right and the temperature upward. A smaller batch is hotter, so that axis is
+inverted; a larger learning rate or weight decay is hotter. (Yang et al. 2021, section 3.) Data of
+less noise are drawn to the right.
 """
 
 import math
@@ -31,8 +33,10 @@ DECLARED: dict[str, Spacing] = {"model.width": "log", "train.batch_size": "log"}
 """Spacings that do not wait for the values to span a decade."""
 HOTTER_WHEN_SMALLER = frozenset({"train.batch_size"})
 BETTER_WHEN_SMALLER = frozenset({"dataset.label_noise", "dataset.image_noise"})
-"""Loads that are lacks: less noise is better data, so that it is drawn to the right, as Yang et al. 2021 draw Figure 21 (appendix D.6:
-"from the right to the left (meaning adding more noise)"), and Figure 8, which they call analogous."""
+"""Loads that are lacks: less noise is better data, so that it is drawn to the right, as Yang et al.
+2021 draw Figure 21 (appendix D.6: "from the right to the left (meaning adding more noise)"), and
+Figure 8, which they call analogous.
+"""
 
 LOG_SPAN = 10.0
 THINNEST_CELL = 1 / 60
@@ -40,9 +44,11 @@ THINNEST_CELL = 1 / 60
 
 @dataclass(frozen=True, slots=True)
 class GridAxis:
-    """One axis: `labels` of the cells, where they lie (`centres`), where cells meet (`edges`, one more), and how.
+    """One axis: `labels` of the cells, where they lie (`centres`), where cells meet (`edges`, one
+    more), and how.
 
-    Centres are in ascending order of position. `inverted`: the position grows against the direction of drawing.
+    Centres are in ascending order of position. `inverted`: the position grows against the direction
+    of drawing.
     """
 
     name: str
@@ -57,11 +63,14 @@ class GridAxis:
         return self.labels.index(label)
 
     def drawn_labels(self) -> tuple[str, ...]:
-        """Return the labels in the direction of drawing: from left to right, or from bottom to top."""
+        """Return the labels in the direction of drawing: from left to right, or from bottom to top.
+        """
         return self.labels[::-1] if self.inverted else self.labels
 
     def at(self, index: float) -> float:
-        """Return the position of a fractional index: 0 is the first centre, 0.5 halfway to the second."""
+        """Return the position of a fractional index: 0 is the first centre, 0.5 halfway to the
+        second.
+        """
         grid = np.arange(len(self.centres))
         if self.spacing == "log":
             return float(np.exp(np.interp(index, grid, np.log(self.centres))))
@@ -89,7 +98,8 @@ def make_frame(
     temperature_path: str | None,
     names: Mapping[str, str] | None = None,
 ) -> Frame:
-    """Return the axes of a table of cells (columns load, load_label, temperature, temperature_label).
+    """Return the axes of a table of cells (columns load, load_label, temperature,
+    temperature_label).
 
     `names` are what paths are called here, where that is not the usual.
     """
@@ -111,11 +121,13 @@ def make_axis(
     spacing: Spacing | None = None,
     names: Mapping[str, str] | None = None,
 ) -> GridAxis:
-    """Return the axis of the distinct `labels` with their `values` (NaN where they are not numbers).
+    """Return the axis of the distinct `labels` with their `values` (NaN where they are not
+    numbers).
 
-    Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path or all values are
-    positive and span more than a factor 10; linear otherwise, but ordinal where a cell would be thinner than 1/60 of
-    the axis (0, 1e-5, .., 1e-2). Ordinal axes keep the order of the plan. `hot`: this is the temperature.
+    Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path
+    or all values are positive and span more than a factor 10; linear otherwise, but ordinal where a
+    cell would be thinner than 1/60 of the axis (0, 1e-5, .., 1e-2). Ordinal axes keep the order of
+    the plan. `hot`: this is the temperature.
     """
     table = pd.DataFrame({"label": list(labels), "value": list(values)}).drop_duplicates("label")
     numeric = bool(table["value"].notna().all())
@@ -135,7 +147,8 @@ def make_axis(
 
 
 def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
-    """Return what an axis is called: by the sweep (`names`), by its declared name, or the last part of the path in words.
+    """Return what an axis is called: by the sweep (`names`), by its declared name, or the last part
+    of the path in words.
 
     >>> axis_name("train.stop.patience")
     'patience'
@@ -147,7 +160,8 @@ def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
 
 
 def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
-    """Return the edges of cells around ascending centres: geometric midpoints on a log axis, arithmetic otherwise.
+    """Return the edges of cells around ascending centres: geometric midpoints on a log axis,
+    arithmetic otherwise.
 
     The outer cells are as wide outward as inward; a single cell spans a factor 2, or 1 (of a number
     so large that 1 is lost in rounding, twice itself).
@@ -171,8 +185,8 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
 def thinned(axis: GridAxis, gaps: Sequence[float]) -> list[int]:
     """Return the indices of the ticks that get a label, so that labels do not touch.
 
-    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always labelled; of the rest,
-    those with room, and the last rather than its neighbour.
+    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always
+    labelled; of the rest, those with room, and the last rather than its neighbour.
     """
     places = [axis.fraction(centre) for centre in axis.centres]
     kept = [0]

@@ -36,15 +36,19 @@ EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
 
 NUM_LEVELS = 20
 LOG_RATIO = 10.0
-"""A loss that spans more than this factor is drawn on a logarithmic scale, as Li et al. 2018 do where it explodes."""
+"""A loss that spans more than this factor is drawn on a logarithmic scale, as Li et al. 2018 do
+where it explodes.
+"""
 PANEL = (3.3, 2.9)  # inches
 
 
 def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.DataFrame:
-    """Return the points of stored slices: cell, seed, dimensions, a, b (0 on a line) and `COLUMNS`, NaN where a point diverged.
+    """Return the points of stored slices: cell, seed, dimensions, a, b (0 on a line) and `COLUMNS`,
+    NaN where a point diverged.
 
-    `rows` are those of the metric ``slice`` as `Results.metric` gives them for a sweep, measured in one way (one text of ``args``);
-    those without a result are left out. `cells`: only these, in this order (default: all, ascending).
+    `rows` are those of the metric ``slice`` as `Results.metric` gives them for a sweep, measured in
+    one way (one text of ``args``); those without a result are left out. `cells`: only these, in
+    this order (default: all, ascending).
     """
     parts = [
         _points_of(row)
@@ -68,10 +72,11 @@ def contour(
     title: str = "",
     colour_bar: bool = True,
 ) -> Axes:
-    """Draw one plane, the points of one trial, as filled contours; the trained weights are the cross in the middle.
+    """Draw one plane, the points of one trial, as filled contours; the trained weights are the
+    cross in the middle.
 
-    Colours run over the finite values, or `limits` to share them; logarithmic where these span more than a factor 10. Points where
-    the network diverged, and what touches them, are hatched.
+    Colours run over the finite values, or `limits` to share them; logarithmic where these span more
+    than a factor 10. Points where the network diverged, and what touches them, are hatched.
     """
     grid = points.pivot(index="b", columns="a", values=column).sort_index().sort_index(axis=1)
     values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
@@ -105,10 +110,12 @@ def profile(
     chance: float | None = None,
     title: str = "",
 ) -> Axes:
-    """Draw lines through the weights of one or several trials: the middle of a plane (b = 0), a colour per cell.
+    """Draw lines through the weights of one or several trials: the middle of a plane (b = 0), a
+    colour per cell.
 
-    `labels` name the cells. Dotted: `chance`, what a network that knows nothing has, ln C for C classes (Xu et al. 2024,
-    Fig. 2). Points that diverged are gaps. Logarithmic where the values span more than a factor 10.
+    `labels` name the cells. Dotted: `chance`, what a network that knows nothing has, ln C for C
+    classes (Xu et al. 2024, Fig. 2). Points that diverged are gaps. Logarithmic where the values
+    span more than a factor 10.
     """
     middle = points[points["b"] == 0]
     cells = list(dict.fromkeys(middle["cell"]))
@@ -143,7 +150,9 @@ def slice_panels(
     labels: Mapping[int, str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the planes of several cells side by side on one colour scale, of each cell the first seed; `labels` name them."""
+    """Draw the planes of several cells side by side on one colour scale, of each cell the first
+    seed; `labels` name them.
+    """
     first = points.groupby("cell")["seed"].transform("min")
     chosen = points[(points["seed"] == first) & (points["dimensions"] == 2)]
     cells = list(dict.fromkeys(chosen["cell"]))
@@ -165,7 +174,9 @@ def slice_panels(
 
 
 def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, float]:
-    """Return the smallest and the largest finite value of some slices; (0, 1) where there is none, a little room for one."""
+    """Return the smallest and the largest finite value of some slices; (0, 1) where there is none,
+    a little room for one.
+    """
     values = points[column].to_numpy(dtype=float)
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -191,7 +202,9 @@ def _points_of(row: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def _flat(grid: object, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a stored grid row after row; NaN for what is null, all of it where nothing was measured."""
+    """Return a stored grid row after row; NaN for what is null, all of it where nothing was
+    measured.
+    """
     if not isinstance(grid, (list, np.ndarray)):
         return np.full(size, np.nan)
     flat = [np.nan if value is None else value for line in grid for value in line]

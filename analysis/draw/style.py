@@ -1,4 +1,6 @@
-"""How figures look: one dictionary of settings, the colours of the phases, the hatches of what is not there."""
+"""How figures look: one dictionary of settings, the colours of the phases, the hatches of what is
+not there.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +38,9 @@ PHASE_COLOURS: dict[str, str] = {
     "NC": "#8d8a93",
     "not trained": "#d9d5cc",
 }
-"""Sharp phases warm, flat ones cool, what did not converge or train grey; neighbours also differ in lightness, for eyes and
-printers without colour."""
+"""Sharp phases warm, flat ones cool, what did not converge or train grey; neighbours also differ in
+lightness, for eyes and printers without colour.
+"""
 
 PHASE_MEANINGS: dict[str, str] = {
     "I": "sharp, barrier",

@@ -1,4 +1,6 @@
-"""What limits a cell, and so what to change: the guidance of Yang et al. 2021 as a table of rules. Pure."""
+"""What limits a cell, and so what to change: the guidance of Yang et al. 2021 as a table of rules.
+Pure.
+"""
 
 from collections.abc import Hashable, Mapping
 
@@ -55,35 +57,48 @@ def limits(
     train_loss: "pd.Series[float]",
     load_path: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row per cell with `limited_by` and the text of the rule that says so, `advice_rule`; both null where the
-    cell has no phase, or is flat and connected in a sweep without CKA.
+    """Return one row per cell with `limited_by` and the text of the rule that says so,
+    `advice_rule`; both null where the cell has no phase, or is flat and connected in a sweep
+    without CKA.
 
-    `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the same cells above its floor. The
-    first rule that holds:
+    `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the
+    same cells above its floor. The first rule that holds:
 
-    ==  =====================================================  ===================  =================================
+    ==  =====================================================  ===================
+    =================================
     #   cell                                                   limited by           Yang et al. 2021
-    ==  =====================================================  ===================  =================================
+    ==  =====================================================  ===================
+    =================================
     1   NC, or not trained                                    lack of convergence  D.4 (hot and large: hard to
                                                                                     converge)
     2   I or III, and label noise (above 0) is the load        data                 3.3, Fig. 8c; 5: "better data
-                                                                                    quality improves connectivity"
+                                                                                    quality improves
+                                                                                    connectivity"
     3   I or III (mc < -tolerance)                             model size           3.3: "larger models can increase
-                                                                                    connectivity"; 5; D.3
+                                                                                    connectivity";
+                                                                                    5; D.3
     4   II, mc > tolerance                                     temperature          2, after eq. 4; 5: "a large positive
-                                                                                    mode connectivity .. fails to converge"
+                                                                                    mode
+                                                                                    connectivity ..
+                                                                                    fails to
+                                                                                    converge"
     5   II, training loss above its threshold                  temperature          3.1: loss falls tenfold from the
-                                                                                    hot side to the cold
+                                                                                    hot side to the
+                                                                                    cold
     6   II by the Hessian alone                                lack of convergence  5: "a large Hessian .. fails to
-                                                                                    converge to the bottom"; D.7.1
+                                                                                    converge to the
+                                                                                    bottom"; D.7.1
     7   IV-A (small CKA)                                       data                 3.3: "increasing data boosts signal";
-                                                                                    5: "lack of signal"
+                                                                                    5: "lack of
+                                                                                    signal"
     8   IV-B                                                   none of these        3.1
-    ==  =====================================================  ===================  =================================
+    ==  =====================================================  ===================
+    =================================
 
-    In 5 the paper writes that a "large" CKA indicates lack of signal; its sections 3.3 and 5 ("more data improves
-    similarity") say a small one does, and so does rule 7. The rules use the nearest phase of a cell, whatever its
-    confidence; they are guidance from the paper's experiments, not a measurement.
+    In 5 the paper writes that a "large" CKA indicates lack of signal; its sections 3.3 and 5 ("more
+    data improves similarity") say a small one does, and so does rule 7. The rules use the nearest
+    phase of a cell, whatever its confidence; they are guidance from the paper's experiments, not a
+    measurement.
     """
     tolerance = phases.threshold(phases.rules.connectivity_quantity)
     high_loss = train_loss.to_numpy(dtype=float) > phases.threshold("train_loss")

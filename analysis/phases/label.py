@@ -1,21 +1,26 @@
-"""Phases of learning: I, II, III, IV-A, IV-B, NC or not trained for every cell, with how sure that is. Pure: tables in, tables out.
+"""Phases of learning: I, II, III, IV-A, IV-B, NC or not trained for every cell, with how sure that
+is. Pure: tables in, tables out.
 
-After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no thresholds; the
-rules here are ours, and `docs/phases.md` says what each rests on:
+After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no
+thresholds; the rules here are ours, and `docs/phases.md` says what each rests on:
 
-- *Not converged*: NC, where the rules have that label (translation, as in the paper's appendix D.4 and Fig. 18): half
-  of the seeds or more diverged, or the mean training loss is above a threshold. It goes before all others.
-- *Not trained*: half of the seeds or more collapsed to chance. Such nets are joined by flat curves and have a tiny Hessian,
-  and are neither well connected nor flat in any useful sense.
-- *Sharp* or *flat* is read off training loss L (above what label smoothing leaves of it) and Hessian H together: with
-  thresholds L*, H*, sharp if ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*) > 0. Where one is missing the other decides; an H
-  that is negative or zero has no logarithm and is not missing: the cell is undetermined, whatever L is. mc above the
-  tolerance means ends that are worse than the curve between them, hence not converged: sharp.
-- *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without: II. Flat and barrier: III. Flat without: IV,
-  split by CKA: IV-B above its threshold, IV-A below; plain IV in a sweep that has no CKA.
+- *Not converged*: NC, where the rules have that label (translation, as in the paper's appendix D.4
+  and Fig. 18): half of the seeds or more diverged, or the mean training loss is above a threshold.
+  It goes before all others.
+- *Not trained*: half of the seeds or more collapsed to chance. Such nets are joined by flat curves
+  and have a tiny Hessian, and are neither well connected nor flat in any useful sense.
+- *Sharp* or *flat* is read off training loss L (above what label smoothing leaves of it) and
+  Hessian H together: with thresholds L*, H*, sharp if ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*) > 0.
+  Where one is missing the other decides; an H that is negative or zero has no logarithm and is not
+  missing: the cell is undetermined, whatever L is. mc above the tolerance means ends that are worse
+  than the curve between them, hence not converged: sharp.
+- *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without: II. Flat and barrier: III. Flat
+  without: IV, split by CKA: IV-B above its threshold, IV-A below; plain IV in a sweep that has no
+  CKA.
 
-The label of a cell rests on its own means and the thresholds; of these, only the one of the Hessian is found from the other
-cells by default. How sure a label is (`confidence`) rests on the spread and the values over the whole diagram as well.
+The label of a cell rests on its own means and the thresholds; of these, only the one of the Hessian
+is found from the other cells by default. How sure a label is (`confidence`) rests on the spread and
+the values over the whole diagram as well.
 """
 
 from dataclasses import dataclass
@@ -53,12 +58,16 @@ NO_LOGARITHM = ("trace negative", "trace zero", "lambda_max negative", "lambda_m
 """Reasons of cells that have no phase because the Hessian quantity has no logarithm."""
 NO_SPREAD = "one seed or curve and no neighbours: nothing says how sure"
 LOSS_PER_HESSIAN = 1.85
-"""How many factors of e of training loss weigh as much as one of the Hessian: the ratio of the spreads of their logarithms
-over the published cells, 2.53 and 1.37 (Yang et al. 2021, Fig. 3 data)."""
+"""How many factors of e of training loss weigh as much as one of the Hessian: the ratio of the
+spreads of their logarithms over the published cells, 2.53 and 1.37 (Yang et al. 2021, Fig. 3 data).
+"""
 LEAST_LOSS = 1e-3
-"""Nats above its floor below which a training loss counts as that: the smallest published is 0.0006."""
+"""Nats above its floor below which a training loss counts as that: the smallest published is
+0.0006.
+"""
 LEAST_SPREAD = 0.02
-"""Share of a threshold or tolerance that is the smallest standard deviation believed of one number."""
+"""Share of a threshold or tolerance that is the smallest standard deviation believed of one number.
+"""
 _NONE = -1  # no phase: something it depends on was not measured
 
 Codes = npt.NDArray[np.int8]
@@ -69,11 +78,12 @@ Flags = npt.NDArray[np.bool_]
 class PhaseMap:
     """Labels of all cells and what they rest on.
 
-    `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest`` (the label
-    whatever its confidence; null where nothing can be said), ``confidence``, ``reason``, ``n_seeds``, ``n_pairs`` of
-    mc, ``mc_spread_known`` (more than one pair; else what other cells say stands for it), ``n_diverged`` and ``n_collapsed``.
-    `thresholds` are those in use; that of mode connectivity has the name of the quantity it is a
-    tolerance of, `Rules.connectivity_quantity`.
+    `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest``
+    (the label whatever its confidence; null where nothing can be said), ``confidence``, ``reason``,
+    ``n_seeds``, ``n_pairs`` of mc, ``mc_spread_known`` (more than one pair; else what other cells
+    say stands for it), ``n_diverged`` and ``n_collapsed``. `thresholds` are those in use; that of
+    mode connectivity has the name of the quantity it is a tolerance of,
+    `Rules.connectivity_quantity`.
     """
 
     table: pd.DataFrame
@@ -88,10 +98,12 @@ class PhaseMap:
 def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
     """Label every cell and say with what probability its true means have that label.
 
-    The means of a cell have standard errors that are pooled over the diagram (`phasegrid.analysis.stats.spread`), and its true values are
-    likely to be like those of other cells (`phasegrid.analysis.stats.confidence`): sharpness, mode connectivity and CKA each for itself,
-    taken as independent. ``confidence`` is the probability of the label of the measured means; it does not know how sure
-    the thresholds are. That half of the seeds collapsed or diverged is counted and taken as certain.
+    The means of a cell have standard errors that are pooled over the diagram
+    (`phasegrid.analysis.stats.spread`), and its true values are likely to be like those of other
+    cells (`phasegrid.analysis.stats.confidence`): sharpness, mode connectivity and CKA each for
+    itself, taken as independent. ``confidence`` is the probability of the label of the measured
+    means; it does not know how sure the thresholds are. That half of the seeds collapsed or
+    diverged is counted and taken as certain.
     """
     measured = _Measured.of(grid, rules)
     means = measured.means()
@@ -104,9 +116,10 @@ def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
 
 @dataclass(frozen=True)
 class Means:
-    """Cell means, each (C,); NaN where not measured. `loss` is above its floor, at least `LEAST_LOSS`. `not_trained` says where
-    half of the trained seeds or more collapsed, `half_diverged` where half of the stored trials or more diverged. `hessian`
-    is positive, or NaN, where `no_logarithm` because its mean is negative or zero.
+    """Cell means, each (C,); NaN where not measured. `loss` is above its floor, at least
+    `LEAST_LOSS`. `not_trained` says where half of the trained seeds or more collapsed,
+    `half_diverged` where half of the stored trials or more diverged. `hessian` is positive, or NaN,
+    where `no_logarithm` because its mean is negative or zero.
     """
 
     loss: Floats
@@ -119,11 +132,13 @@ class Means:
 
 
 def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
-    """Return the thresholds given, and those found: Otsu on ln(loss), ln(Hessian), ln|mc| of the cells that learned, and on
-    the CKA of those of them that are flat and connected, since it divides no others.
+    """Return the thresholds given, and those found: Otsu on ln(loss), ln(Hessian), ln|mc| of the
+    cells that learned, and on the CKA of those of them that are flat and connected, since it
+    divides no others.
 
-    A threshold that cannot be found (fewer than four distinct values) is absent, and what it would judge counts as not
-    measured. |mc| below a hundredth of the unit counts as that, so that exact zeros have a logarithm.
+    A threshold that cannot be found (fewer than four distinct values) is absent, and what it would
+    judge counts as not measured. |mc| below a hundredth of the unit counts as that, so that exact
+    zeros have a logarithm.
     """
     learned = ~means.not_trained & ~not_converged(means, rules)
     mc = np.log(np.maximum(np.abs(means.mc[learned]), 1e-2))
@@ -143,14 +158,17 @@ def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
 
 
 def not_converged(means: Means, rules: Rules) -> Flags:
-    """Say which cells (C,) have not converged by these rules; none where the rules lack the label."""
+    """Say which cells (C,) have not converged by these rules; none where the rules lack the label.
+    """
     if rules.not_converged is None:
         return np.zeros(means.loss.shape, dtype=bool)
     return np.asarray((means.loss > rules.not_converged) | means.half_diverged)
 
 
 def sharpness(loss: Floats, hessian: Floats, loss_star: float, hessian_star: float) -> Floats:
-    """Return ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*); of one of them where the other, or its threshold, is missing."""
+    """Return ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*); of one of them where the other, or its
+    threshold, is missing.
+    """
     by_loss = np.log(loss / loss_star) / LOSS_PER_HESSIAN
     by_hessian = np.log(hessian / hessian_star)
     known = ~np.isnan(by_loss) | ~np.isnan(by_hessian)
@@ -159,8 +177,9 @@ def sharpness(loss: Floats, hessian: Floats, loss_star: float, hessian_star: flo
 
 @dataclass(frozen=True)
 class _Sides:
-    """Where the means of cells lie: `sharpness` (C,) against 0, mc against +-`tolerance`, CKA against `cka`; NaN for a
-    threshold that there is not. `never_converged` is a loss, infinite where no cell is NC by its loss.
+    """Where the means of cells lie: `sharpness` (C,) against 0, mc against +-`tolerance`, CKA
+    against `cka`; NaN for a threshold that there is not. `never_converged` is a loss, infinite
+    where no cell is NC by its loss.
     """
 
     loss_star: float
@@ -209,7 +228,8 @@ def _label(means: Means, sides: _Sides) -> Codes:
 class _Measured:
     """What the labels rest on: (C, S) of trials, (C, S, S) of pairs, (C,) of cells.
 
-    A mean of `hessian` up to `vanishing` is zero; `floor` is what label smoothing leaves of the loss.
+    A mean of `hessian` up to `vanishing` is zero; `floor` is what label smoothing leaves of the
+    loss.
     """
 
     loss: Floats
@@ -260,7 +280,9 @@ class _Measured:
 def _confidence(
     measured: _Measured, means: Means, sides: _Sides, codes: Codes, grid: SweepTables
 ) -> Floats:
-    """Return the probability (C,) of the label of every cell; NaN where it has none or a spread is not known."""
+    """Return the probability (C,) of the label of every cell; NaN where it has none or a spread is
+    not known.
+    """
     where = places(grid)
     learned = ~means.not_trained & ~means.half_diverged
     sharp = _beyond(_sharpness_estimate(measured, means, sides, where), (0.0,), learned)
@@ -286,7 +308,9 @@ def _confidence(
 
 
 def _beyond(found: Estimate, edges: tuple[float, ...], learned: Flags) -> Floats:
-    """Return the probabilities between edges (C, E + 1), with the cells that learned as each other's prior; NaN elsewhere."""
+    """Return the probabilities between edges (C, E + 1), with the cells that learned as each
+    other's prior; NaN elsewhere.
+    """
     if np.isnan(edges).any():
         return np.full((len(found.value), len(edges) + 1), np.nan)
     only = Estimate(np.where(learned, found.value, np.nan), found.stderr, found.freedom)
@@ -304,7 +328,9 @@ def _sharpness_estimate(
 
 
 def _has_logarithm(measured: _Measured) -> Floats:
-    """Return the probability (C,) that the mean of the Hessian quantity is positive: 1, unless a seed has it at or below zero."""
+    """Return the probability (C,) that the mean of the Hessian quantity is positive: 1, unless a
+    seed has it at or below zero.
+    """
     mean, stderr = jackknife(measured.hessian)
     n = (~np.isnan(measured.hessian)).sum(axis=1)
     doubtful = (measured.hessian <= measured.vanishing[:, None]).any(axis=1) & (stderr > 0)

@@ -1,4 +1,6 @@
-"""(mu, beta)-niceness of every cell (Yang et al. 2021, appendix A.3, Definition 4). Pure: tables in, tables out."""
+"""(mu, beta)-niceness of every cell (Yang et al. 2021, appendix A.3, Definition 4). Pure: tables
+in, tables out.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,18 +11,21 @@ from phasegrid.analysis.tables.grid import SweepTables
 
 
 def niceness(grid: SweepTables, phases: PhaseMap) -> pd.DataFrame:
-    """Return one row per cell, in the order of `phases`: cell, mu, mu_stderr, beta, beta_stderr, globally_nice and
-    globally_nice_rule.
+    """Return one row per cell, in the order of `phases`: cell, mu, mu_stderr, beta, beta_stderr,
+    globally_nice and globally_nice_rule.
 
-    mu is the similarity level, the mean CKA over pairs of trained models; beta is the connectivity level, the mean mode
-    connectivity over pairs, of the quantity that the phases use. Both are estimates over the seeds of the cell, with
-    jackknife standard errors (null where there is one pair only).
+    mu is the similarity level, the mean CKA over pairs of trained models; beta is the connectivity
+    level, the mean mode connectivity over pairs, of the quantity that the phases use. Both are
+    estimates over the seeds of the cell, with jackknife standard errors (null where there is one
+    pair only).
 
-    The paper calls a landscape globally nice where mu is close to 1 and beta "larger than 0", and in its appendix A.2 where
-    beta is close to 0, a large positive beta meaning ends that are not trained; it gives no numbers. Here: mu above the CKA
-    threshold in use and |beta| within the tolerance of mode connectivity, both as the phases have them. A CKA threshold found
-    from the data is relative to the sweep: nice then means among the more similar cells of this diagram. Null where a
-    number or a threshold is missing. The claim is about these two levels alone: a cell can be globally nice and sharp.
+    The paper calls a landscape globally nice where mu is close to 1 and beta "larger than 0", and
+    in its appendix A.2 where beta is close to 0, a large positive beta meaning ends that are not
+    trained; it gives no numbers. Here: mu above the CKA threshold in use and |beta| within the
+    tolerance of mode connectivity, both as the phases have them. A CKA threshold found from the
+    data is relative to the sweep: nice then means among the more similar cells of this diagram.
+    Null where a number or a threshold is missing. The claim is about these two levels alone: a cell
+    can be globally nice and sharp.
     """
     connectivity = phases.rules.connectivity_quantity
     table = aggregate(grid, ["cka", connectivity])

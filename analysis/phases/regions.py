@@ -12,8 +12,8 @@ from phasegrid.analysis.phases.label import PHASES
 def borders(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.DataFrame:
     """Return the line segments between neighbouring cells of one facet with different labels.
 
-    Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a "smooth crossover"
-    in the paper, not a transition. A cell without a label borders on nothing.
+    Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a
+    "smooth crossover" in the paper, not a transition. A cell without a label borders on nothing.
     """
     names = label_array(table, load, temperature)
     rows, columns = names.shape
@@ -35,7 +35,8 @@ def borders(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.Da
 
 
 def centres(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.DataFrame:
-    """Return where to write each phase's name: the innermost point of its largest connected region (4-neighbours).
+    """Return where to write each phase's name: the innermost point of its largest connected region
+    (4-neighbours).
 
     Columns phase, x, y (values of the axes), ``cells`` of that region.
     """
@@ -51,7 +52,9 @@ def centres(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.Da
 
 
 def label_array(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> npt.NDArray[np.str_]:
-    """Return the ``nearest`` labels as an array (temperature, load); empty text where there is none."""
+    """Return the ``nearest`` labels as an array (temperature, load); empty text where there is
+    none.
+    """
     names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U11")
     for row in table.to_dict("records"):
         if isinstance(row["nearest"], str):
@@ -64,8 +67,8 @@ def label_array(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> n
 
 
 def _innermost(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the point of a region farthest from its edge; of several, their mean if inside, else the one nearest to
-    it.
+    """Return the point of a region farthest from its edge; of several, their mean if inside, else
+    the one nearest to it.
     """
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     deepest = np.argwhere(depth > depth.max() - 1e-9)

@@ -1,4 +1,6 @@
-"""Where the lines between phases are drawn: thresholds given, chosen by the task, or found from the data."""
+"""Where the lines between phases are drawn: thresholds given, chosen by the task, or found from the
+data.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,17 +22,22 @@ TOLERANCE: Mapping[Connectivity, float] = {
     "mode_connectivity_loss": 0.1,
     "mode_connectivity_test": 1.0,
 }
-"""Tolerances around zero: 1 percentage point of error, 0.1 nats of loss. The latter is the training loss below which a
-model counts as trained (`Rules.train_loss`): two perfectly fitted models are then joined if every point of the curve
-between them would itself count as trained. Yang et al. 2021 give neither."""
+"""Tolerances around zero: 1 percentage point of error, 0.1 nats of loss. The latter is the training
+loss below which a model counts as trained (`Rules.train_loss`): two perfectly fitted models are
+then joined if every point of the curve between them would itself count as trained. Yang et al. 2021
+give neither.
+"""
 
 HALF_A_GUESS = 0.5
-"""Share of the way from the least loss to ln(classes), the loss of a guess, above which a model of translation has not
-converged. Ours; Yang et al. 2021 mark the region by eye (appendix D.4)."""
+"""Share of the way from the least loss to ln(classes), the loss of a guess, above which a model of
+translation has not converged. Ours; Yang et al. 2021 mark the region by eye (appendix D.4).
+"""
 
 SIMILAR = 0.5**0.5
-"""CKA from which models are similar. CKA is the cosine of the angle between two centred Gram matrices, and its square the share
-of the one that the other explains: from the root of a half on, they have more in common than not."""
+"""CKA from which models are similar. CKA is the cosine of the angle between two centred Gram
+matrices, and its square the share of the one that the other explains: from the root of a half on,
+they have more in common than not.
+"""
 
 FOUND = "otsu"
 """What stands for the number of a threshold that is to be found from the data."""
@@ -40,17 +47,18 @@ THRESHOLD_NAMES = (*FINDABLE, "not_converged", "confidence")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule (`docs/phases.md` says what each
-    default rests on, and what it gives on published data).
+    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule
+    (`docs/phases.md` says what each default rests on, and what it gives on published data).
 
-    - `train_loss` 0.1 nats above its floor: where the published CIFAR-10 diagrams split cleanly (Yang et al. 2021, Fig. 3
-      data).
-    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two architectures, so it is found: the
-      one threshold that depends on which cells a sweep has.
-    - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity` (defaults: `TOLERANCE`).
+    - `train_loss` 0.1 nats above its floor: where the published CIFAR-10 diagrams split cleanly
+      (Yang et al. 2021, Fig. 3 data).
+    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two
+      architectures, so it is found: the one threshold that depends on which cells a sweep has.
+    - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity` (defaults:
+      `TOLERANCE`).
     - `cka`: `SIMILAR`. If found, then from the flat and connected cells.
-    - `not_converged`: mean training loss above its floor from which a cell is NC, whatever else it is; None for no such
-      label, infinity to judge by diverged seeds alone.
+    - `not_converged`: mean training loss above its floor from which a cell is NC, whatever else it
+      is; None for no such label, infinity to judge by diverged seeds alone.
     - `confidence`: probability below which a cell is called undetermined.
     """
 
@@ -79,12 +87,15 @@ def rules_from(
     num_classes: float = math.nan,
     loss_floor: float = 0.0,
 ) -> Rules:
-    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has one found (`FINDABLE`).
+    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has
+    one found (`FINDABLE`).
 
-    Connectivity is judged by training errors, and for translation by training loss, as in Yang et al. 2021 (section 2);
-    a tolerance given by the name of a quantity, ``mode_connectivity_loss=0.05``, chooses that quantity for any task.
-    Cells of translation sweeps that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
-    ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to classification as well.
+    Connectivity is judged by training errors, and for translation by training loss, as in Yang et
+    al. 2021 (section 2); a tolerance given by the name of a quantity,
+    ``mode_connectivity_loss=0.05``, chooses that quantity for any task. Cells of translation sweeps
+    that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
+    ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to
+    classification as well.
 
     Raises:
         SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of connectivity.
@@ -131,11 +142,11 @@ def check_thresholds(thresholds: Mapping[str, float | None]) -> None:
 
 
 def otsu(values: Floats) -> float | None:
-    """Return the threshold that splits numbers into the two groups with the largest variance between them (Otsu
-    1979).
+    """Return the threshold that splits numbers into the two groups with the largest variance
+    between them (Otsu 1979).
 
-    Exact on the sorted values: halfway between the neighbours of the best split. None for fewer than four distinct
-    values.
+    Exact on the sorted values: halfway between the neighbours of the best split. None for fewer
+    than four distinct values.
 
     >>> otsu(np.array([0.0, 1.0, 10.0, 11.0]))
     5.5
@@ -153,8 +164,8 @@ def otsu(values: Floats) -> float | None:
 def threshold(
     name: str, given: float | None, values: Floats, *, logarithmic: bool
 ) -> Threshold | None:
-    """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`, NaN left out); None
-    where it cannot be found.
+    """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`,
+    NaN left out); None where it cannot be found.
     """
     if given is not None:
         return Threshold(name, given, "given")

@@ -38,9 +38,10 @@ def compare(
 ) -> Compared:
     """Compare sweep `b` of `store_b` with sweep `a` of `store_a`; differences are b - a.
 
-    Writes ``comparison.*`` (a diagram of differences per quantity), ``gain.*`` and ``gain.csv`` (the best test accuracy of each load
-    over all temperatures, b over a, where both measured it at a shared load), ``comparison.csv`` (`compare_grids`) and
-    ``cells_in_one.csv`` (cells that only one of them plans). Files of the same name are replaced. Where a sweep has no numbers, every
+    Writes ``comparison.*`` (a diagram of differences per quantity), ``gain.*`` and ``gain.csv``
+    (the best test accuracy of each load over all temperatures, b over a, where both measured it at
+    a shared load), ``comparison.csv`` (`compare_grids`) and ``cells_in_one.csv`` (cells that only
+    one of them plans). Files of the same name are replaced. Where a sweep has no numbers, every
     training having diverged, there are tables and no figures.
 
     Raises:

@@ -17,12 +17,16 @@ from phasegrid.analysis.tables.variants import full_name
 from phasegrid.errors import SweepError
 
 BOOTSTRAP_SEED = 0
-"""The bootstrap draws from a generator of its own, so that the same store always gives the same figure."""
+"""The bootstrap draws from a generator of its own, so that the same store always gives the same
+figure.
+"""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A grid, its cells' numbers, its phases (with niceness and advice as columns of their table), its axes."""
+    """A grid, its cells' numbers, its phases (with niceness and advice as columns of their table),
+    its axes.
+    """
 
     grid: SweepTables
     table: pd.DataFrame
@@ -30,7 +34,9 @@ class Findings:
     frame: Frame
 
     def called(self, name: str) -> str:
-        """Return what a reader calls a quantity of the table (`phasegrid.analysis.tables.variants.full_name`)."""
+        """Return what a reader calls a quantity of the table
+        (`phasegrid.analysis.tables.variants.full_name`).
+        """
         plain = self.grid.plain.get(quantity(name).table, "")
         return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
 
@@ -40,7 +46,8 @@ class Findings:
 
 
 def findings(grid: SweepTables, rules: Rules) -> Findings:
-    """Aggregate and label a grid. One of which every training diverged has no numbers, but it has findings.
+    """Aggregate and label a grid. One of which every training diverged has no numbers, but it has
+    findings.
 
     Raises:
         SweepError: where no training of the sweep is stored.
@@ -54,7 +61,9 @@ def findings(grid: SweepTables, rules: Rules) -> Findings:
 
 
 def assessed(grid: SweepTables, phases: PhaseMap) -> PhaseMap:
-    """Return the phases with columns for niceness (`niceness`) and for what limits a cell (`advice`)."""
+    """Return the phases with columns for niceness (`niceness`) and for what limits a cell
+    (`advice`).
+    """
     nice = niceness(grid, phases).drop(columns="cell")
     table = pd.concat([phases.table.reset_index(drop=True), nice], axis=1)
     loss = aggregate(grid, ["train_loss"]).set_index("cell")["value"] - loss_floors(grid)

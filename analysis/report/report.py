@@ -1,4 +1,6 @@
-"""Draw everything a store holds of one sweep: panels, phases, curves, cuts, its own figures and tables, into one folder."""
+"""Draw everything a store holds of one sweep: panels, phases, curves, cuts, its own figures and
+tables, into one folder.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,12 +55,12 @@ def draw(
 ) -> list[Path]:
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
-    ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``, ``cuts_*.*``, the figures that
-    the sweep asks for under the names it gives them (in place of one of these, if it has that name), ``phases.csv``,
-    ``thresholds.csv``, ``not_drawn.csv`` (what it asks for and is not measured yet) and ``tables/``. Files of the same name
-    are replaced.
-    `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are found from the
-    data.
+    ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``,
+    ``cuts_*.*``, the figures that the sweep asks for under the names it gives them (in place of one
+    of these, if it has that name), ``phases.csv``, ``thresholds.csv``, ``not_drawn.csv`` (what it
+    asks for and is not measured yet) and ``tables/``. Files of the same name are replaced.
+    `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are
+    found from the data.
 
     Raises:
         SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep with nothing
@@ -82,7 +84,8 @@ def draw(
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:
-    """Read thresholds written as ``name=value``, or ``name=otsu`` (None) for one that is to be found from the data.
+    """Read thresholds written as ``name=value``, or ``name=otsu`` (None) for one that is to be
+    found from the data.
 
     Raises:
         SweepError: for a text that is not of that form; `draw` checks the names.
@@ -141,7 +144,9 @@ def curves_figure(found: Findings) -> Figure:
 
 
 def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figure:
-    """Return the quantities of the seven panels as lines against one axis, for up to five values of the other."""
+    """Return the quantities of the seven panels as lines against one axis, for up to five values of
+    the other.
+    """
     names = [name for name in seven(found.grid.task) if name in set(_with_numbers(found))]
     others = spread(found.frame.temperature if along == "load" else found.frame.load)
     labels = found.labels(names)
@@ -151,7 +156,9 @@ def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figur
 def save_figures(
     makers: Mapping[str, Callable[[], Figure]], folder: Path, formats: Sequence[str]
 ) -> list[Path]:
-    """Draw figures in the house style, save each under its name in every format, and return the files."""
+    """Draw figures in the house style, save each under its name in every format, and return the
+    files.
+    """
     with matplotlib.rc_context(STYLE):
         return [
             path for name, make in makers.items() for path in _save(make(), folder / name, formats)
@@ -200,7 +207,9 @@ def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def _write_requested(asked: Requested, folder: Path) -> list[Path]:
-    """Write the tables that requested figures show, and what could not be drawn, if anything was asked for."""
+    """Write the tables that requested figures show, and what could not be drawn, if anything was
+    asked for.
+    """
     paths = []
     for name, drawing in asked.drawings.items():
         if drawing.table is not None:
@@ -223,7 +232,9 @@ def _write_phases(found: Findings, folder: Path) -> list[Path]:
 
 
 def write_tables(found: Findings, folder: Path) -> list[Path]:
-    """Write every quantity as CSV, Markdown and LaTeX under the name a reader calls it, all in one CSV, labels, correlations."""
+    """Write every quantity as CSV, Markdown and LaTeX under the name a reader calls it, all in one
+    CSV, labels, correlations.
+    """
     folder.mkdir(exist_ok=True)
     everything = folder / "all.csv"
     called = found.table.assign(quantity=found.table["quantity"].map(found.called))

@@ -49,7 +49,8 @@ class Requested:
 def requested_figures(
     found: Findings, requests: Sequence[FigureRequest], other: OtherSweep
 ) -> Requested:
-    """Return the figures of all requests; what is not measured yet is left out with a note, not refused.
+    """Return the figures of all requests; what is not measured yet is left out with a note, not
+    refused.
 
     Raises:
         SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in what has no better.
@@ -178,12 +179,16 @@ def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing |
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss for translation, as its mode connectivity, else the error."""
+    """Return what the curves of a sweep show: the loss for translation, as its mode connectivity,
+    else the error.
+    """
     return "train_loss" if grid.task == "translation" else "train_error_percent"
 
 
 def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return the quantities that have a number here, what the request calls them, and a note on each that has none."""
+    """Return the quantities that have a number here, what the request calls them, and a note on
+    each that has none.
+    """
     names, labels, notes = [], [], []
     for asked in quantities:
         label = quantity(asked).label

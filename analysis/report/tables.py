@@ -1,4 +1,6 @@
-"""Tables of every quantity: long and wide, as CSV, Markdown and LaTeX. Text in, text out; nothing is written here."""
+"""Tables of every quantity: long and wide, as CSV, Markdown and LaTeX. Text in, text out; nothing
+is written here.
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -29,16 +31,18 @@ DAGGER = "†"
 
 
 def long_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per quantity and cell with full precision: what a spreadsheet or a test reads."""
+    """Return one row per quantity and cell with full precision: what a spreadsheet or a test reads.
+    """
     units = {name: quantity(str(name)).unit for name in table["quantity"].unique()}
     return table.assign(unit=table["quantity"].map(units))[list(LONG_COLUMNS)]
 
 
 def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
-    """Return one quantity of one facet as text, a row per temperature (the hottest first) and a column per load.
+    """Return one quantity of one facet as text, a row per temperature (the hottest first) and a
+    column per load.
 
-    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``, ``diverged``,
-    ``negative``, ``zero``) where there is no number.
+    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``,
+    ``diverged``, ``negative``, ``zero``) where there is no number.
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
@@ -56,9 +60,11 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
 
 
 def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
-    """Return a column of the phase table of one facet as `wide_table` lays out numbers; a dash where there is nothing.
+    """Return a column of the phase table of one facet as `wide_table` lays out numbers; a dash
+    where there is nothing.
 
-    The column ``niceness`` is put together: ``0.81, -0.3 *``, mu and beta, with a star where globally nice.
+    The column ``niceness`` is put together: ``0.81, -0.3 *``, mu and beta, with a star where
+    globally nice.
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
@@ -72,7 +78,8 @@ def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
 
 
 def format_cell(value: float, stderr: float, n: int) -> str:
-    """Write mean ± standard error (n): two significant digits of the error, four of the mean where there is none.
+    """Write mean ± standard error (n): two significant digits of the error, four of the mean where
+    there is none.
 
     >>> format_cell(81.3951, 0.2144, 5), format_cell(-0.33, float("nan"), 2)
     ('81.40 ± 0.21 (5)', '-0.33 (2)')
@@ -124,7 +131,9 @@ def latex(wide: pd.DataFrame, title: str) -> str:
 
 
 def table_title(what: Quantity, facet: str) -> str:
-    """Return the heading of a table: the quantity in words, its unit, the facet, and what a cell shows."""
+    """Return the heading of a table: the quantity in words, its unit, the facet, and what a cell
+    shows.
+    """
     name = what.title().replace(r"$\ell_2$", "L2")
     shown = f"mean ± standard error (seeds), {DAGGER} not trained"
     return f"{name}{', ' + facet if facet else ''}: {shown}"

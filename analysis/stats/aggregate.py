@@ -1,8 +1,8 @@
 """Cells from seeds: mean, standard error, n, and what is missing, diverged or collapsed.
 
-A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are taken of the
-mean. Diverged trials are counted, never averaged. Collapsed ones (trained, but to chance) are averaged, as
-published, and flagged.
+A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are
+taken of the mean. Diverged trials are counted, never averaged. Collapsed ones (trained, but to
+chance) are averaged, as published, and flagged.
 """
 
 import re
@@ -16,11 +16,13 @@ from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed
 from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
 
 COLLAPSED_LOSS = 0.95
-"""Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned."""
+"""Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned.
+"""
 COLLAPSED_ACCURACY = 1.5
 """Multiple of 100/classes, the accuracy of a guess in percent, up to which nothing was learned."""
 ROUNDING = 2.0**-23
-"""What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1."""
+"""What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1.
+"""
 
 WITHOUT_NUMBER = ("missing", "diverged", "not applicable", "undefined", "negative", "zero")
 """Statuses of a cell that has no number to draw."""
@@ -29,17 +31,19 @@ PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperat
 
 
 def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return one row per quantity and planned cell, in the order of `names` (default: all there is).
+    """Return one row per quantity and planned cell, in the order of `names` (default: all there
+    is).
 
-    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds (of a whole cell: those
-    that its measurement is about) and ``n_pairs`` pairs averaged, ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials,
-    ``not_trained`` (see `not_trained`), ``status``: ``done``, or why there is no number: ``missing`` (not measured), ``diverged`` (every
-    trial), ``not applicable`` (to what diverged in the cell), ``undefined`` (measured, but 0/0 or not finite); where a logarithm is taken,
-    ``negative`` or ``zero`` for a mean that has none.
+    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds
+    (of a whole cell: those that its measurement is about) and ``n_pairs`` pairs averaged,
+    ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``not_trained`` (see `not_trained`),
+    ``status``: ``done``, or why there is no number: ``missing`` (not measured), ``diverged`` (every
+    trial), ``not applicable`` (to what diverged in the cell), ``undefined`` (measured, but 0/0 or
+    not finite); where a logarithm is taken, ``negative`` or ``zero`` for a mean that has none.
 
-    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs respects that
-    pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null where one seed or one pair
-    leaves no spread.
+    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs
+    respects that pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null
+    where one seed or one pair leaves no spread.
     """
     chosen = measured(grid) if names is None else list(names)
     collapsed = collapsed_seeds(grid).sum(axis=1)
@@ -50,7 +54,9 @@ def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataF
 
 
 def measured(grid: SweepTables) -> list[str]:
-    """Return the names of the quantities with at least one number, in declared order, variants after their base."""
+    """Return the names of the quantities with at least one number, in declared order, variants
+    after their base.
+    """
     present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
     order = {name: place for place, name in enumerate(QUANTITIES)}
     return sorted(
@@ -81,13 +87,13 @@ def counts_in_words(table: pd.DataFrame) -> str:
 
 
 def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
-    """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy <= 1.5 *
-    100/classes.
+    """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy
+    <= 1.5 * 100/classes.
 
-    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts that has the
-    loss of a guess among C at the accuracy of one, for any C >= 2: |loss - ln(100/accuracy)| <= 0.05
-    ln(100/accuracy) at accuracy <= 52%. (A net that has learned anything is much worse than ln(100/accuracy): that
-    loss means no error is ever confident.)
+    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts
+    that has the loss of a guess among C at the accuracy of one, for any C >= 2: |loss -
+    ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%. (A net that has learned anything
+    is much worse than ln(100/accuracy): that loss means no error is ever confident.)
     """
     classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
     loss = by_seed(grid.values, "train_loss", grid.cells)
@@ -105,7 +111,8 @@ def not_trained(grid: SweepTables, n_collapsed: npt.NDArray[np.int_]) -> npt.NDA
 
 
 def vanishing(grid: SweepTables, what: Quantity) -> Floats:
-    """Return the size (C,) up to which the mean of a quantity is zero: rounding of the quantity that hides it, else 0.
+    """Return the size (C,) up to which the mean of a quantity is zero: rounding of the quantity
+    that hides it, else 0.
 
     The trace of a saturated network can be 1e-20 beside eigenvalues of 1e7 that cancel in it.
     """
@@ -116,10 +123,11 @@ def vanishing(grid: SweepTables, what: Quantity) -> Floats:
 
 
 def jackknife(array: Floats) -> tuple[Floats, Floats]:
-    """Return mean and jackknife standard error over seeds of (C, S) trials or (C, S, S) pairs, ignoring NaN.
+    """Return mean and jackknife standard error over seeds of (C, S) trials or (C, S, S) pairs,
+    ignoring NaN.
 
-    se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a number. NaN where
-    fewer than two m_i exist.
+    se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a
+    number. NaN where fewer than two m_i exist.
     """
     without = leave_one_out(array)
     usable = ~np.isnan(without)
@@ -134,8 +142,8 @@ def jackknife(array: Floats) -> tuple[Floats, Floats]:
 
 
 def leave_one_out(array: Floats) -> Floats:
-    """Return the means (C, S) of (C, S) trials or (C, S, S) pairs without each seed in turn, ignoring NaN; NaN where the
-    seed has no number, or nothing is left without it.
+    """Return the means (C, S) of (C, S) trials or (C, S, S) pairs without each seed in turn,
+    ignoring NaN; NaN where the seed has no number, or nothing is left without it.
     """
     there = ~np.isnan(array)
     filled = np.where(there, array, 0.0)
@@ -216,7 +224,9 @@ def _whole_cells(
 
 
 def _why_none(grid: SweepTables, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
-    """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows of the quantity say."""
+    """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows
+    of the quantity say.
+    """
     outcomes = rows.groupby("cell")["outcome"].agg(set).reindex(grid.cells["cell"])
     found = [known if isinstance(known, set) else set() for known in outcomes]
     undefined = np.array(["done" in known for known in found])

@@ -1,4 +1,6 @@
-"""Two sweeps cell by cell: what differs, by how much, and how sure that is. Pure: grids in, tables out."""
+"""Two sweeps cell by cell: what differs, by how much, and how sure that is. Pure: grids in, tables
+out.
+"""
 
 import numpy as np
 import pandas as pd
@@ -23,20 +25,25 @@ COMPARISON_COLUMNS = (
 
 
 def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
-    """Join two sweeps by facet and labels of load and temperature; return a row per shared quantity and shared cell.
+    """Join two sweeps by facet and labels of load and temperature; return a row per shared quantity
+    and shared cell.
 
-    ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` its standard error, ``low`` and ``high`` its
-    95% interval, and ``interval`` says how that is made:
+    ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` its standard
+    error, ``low`` and ``high`` its 95% interval, and ``interval`` says how that is made:
 
-    - quantities of trials: Scheffé's t over seeds (`phasegrid.analysis.stats.intervals`), exact for normal seeds from two seeds on;
-    - quantities of pairs: the same over jackknife pseudo-values of seeds, because pairs share seeds; from three seeds on, and
-      rather too wide than too narrow where a pair varies for itself;
+    - quantities of trials: Scheffé's t over seeds (`phasegrid.analysis.stats.intervals`), exact for
+      normal seeds from two seeds on;
+    - quantities of pairs: the same over jackknife pseudo-values of seeds, because pairs share
+      seeds; from three seeds on, and rather too wide than too narrow where a pair varies for
+      itself;
     - quantities of whole cells: the measurements' own standard errors, normal.
 
-    ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one seed or one pair and so no
-    spread. Every cell is judged by itself: of cells that are equal, one in twenty differs by chance.
+    ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one
+    seed or one pair and so no spread. Every cell is judged by itself: of cells that are equal, one
+    in twenty differs by chance.
 
-    The table is empty where a sweep has no numbers at all, because every training diverged or none is stored yet.
+    The table is empty where a sweep has no numbers at all, because every training diverged or none
+    is stored yet.
 
     Raises:
         SweepError: if the axes are not the same fields, or no cell or no quantity is in both.
@@ -88,7 +95,9 @@ def one_sided_cells(a: SweepTables, b: SweepTables) -> pd.DataFrame:
 
 
 def summary_lines(comparison: pd.DataFrame) -> list[str]:
-    """Return a line per quantity: cells joined, mean difference, and in how many cells the sweeps differ."""
+    """Return a line per quantity: cells joined, mean difference, and in how many cells the sweeps
+    differ.
+    """
     if comparison.empty:
         return ["no cell has a number in both sweeps: nothing to compare"]
     lines = []
@@ -129,7 +138,9 @@ def _kind(grid: SweepTables, name: str) -> str:
 
 
 def _rounding(joined: pd.DataFrame) -> Floats:
-    """Return what two equal numbers may differ by after their means were taken; a logarithm by as much as 1 would."""
+    """Return what two equal numbers may differ by after their means were taken; a logarithm by as
+    much as 1 would.
+    """
     logarithms = [quantity(name).transform == "log_mean" for name in joined["quantity"]]
     largest = joined[["value_a", "value_b"]].abs().max(axis=1).to_numpy(dtype=float)
     return np.asarray(ROUNDING * np.maximum(largest, logarithms))

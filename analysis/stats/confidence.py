@@ -1,9 +1,11 @@
-"""The probability that a cell lies on the side of a threshold where its mean is. Pure: arrays in, arrays out.
+"""The probability that a cell lies on the side of a threshold where its mean is. Pure: arrays in,
+arrays out.
 
-The true value of a cell is taken to be one of those that the diagram's other cells have (an empirical Bayes prior: the
-nonparametric maximum likelihood of Kiefer and Wolfowitz 1956, by EM), or any other (a flat part, which starts with the weight
-of `FLAT` cells). Given that, and the cell's own mean, standard error and degrees of freedom (`phasegrid.analysis.stats.spread`), what
-follows is Bayes' rule. A cell is never its own prior.
+The true value of a cell is taken to be one of those that the diagram's other cells have (an
+empirical Bayes prior: the nonparametric maximum likelihood of Kiefer and Wolfowitz 1956, by EM), or
+any other (a flat part, which starts with the weight of `FLAT` cells). Given that, and the cell's
+own mean, standard error and degrees of freedom (`phasegrid.analysis.stats.spread`), what follows is
+Bayes' rule. A cell is never its own prior.
 
 Letters: C cells, K points of support, E edges.
 """
@@ -21,7 +23,9 @@ ITERATIONS = 15
 
 
 def probabilities(found: Estimate, edges: tuple[float, ...]) -> Floats:
-    """Return the probability (C, E + 1) of each interval between the edges, ascending; NaN where a spread is not known."""
+    """Return the probability (C, E + 1) of each interval between the edges, ascending; NaN where a
+    spread is not known.
+    """
     result = np.full((len(found.value), len(edges) + 1), np.nan)
     known = ~np.isnan(found.value) & ~np.isnan(found.stderr)
     if not known.any():
@@ -44,7 +48,8 @@ def probabilities(found: Estimate, edges: tuple[float, ...]) -> Floats:
 
 
 def _others(likelihood: Floats) -> Floats:
-    """Return the weights (C, K + 1) of the support, the flat part last, that the other cells give."""
+    """Return the weights (C, K + 1) of the support, the flat part last, that the other cells give.
+    """
     cells, points = likelihood.shape
     weights = np.full(points, 1.0 / points)
     for _ in range(ITERATIONS):

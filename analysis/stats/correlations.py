@@ -1,8 +1,10 @@
-"""Which quantity goes with performance? Rank correlations over the cells of a diagram. Pure: table in, table out.
+"""Which quantity goes with performance? Rank correlations over the cells of a diagram. Pure: table
+in, table out.
 
-Spearman's rho of each quantity with test accuracy (test loss for translation) over the cells that have both, as Yang et al. 2021
-read their diagrams by eye: accuracy follows CKA and connectivity up and the Hessian down (section 3.1). Cells are not independent
-draws, so the interval is descriptive: the percentiles of a bootstrap over cells.
+Spearman's rho of each quantity with test accuracy (test loss for translation) over the cells that
+have both, as Yang et al. 2021 read their diagrams by eye: accuracy follows CKA and connectivity up
+and the Hessian down (section 3.1). Cells are not independent draws, so the interval is descriptive:
+the percentiles of a bootstrap over cells.
 """
 
 import numpy as np
@@ -22,8 +24,9 @@ def rank_correlations(
 ) -> pd.DataFrame:
     """Correlate every quantity of an aggregated `table` with `target`, over all facets.
 
-    Returns a row per quantity: ``quantity``, ``target``, ``spearman``, ``low``, ``high`` (95% of the bootstrap over cells),
-    ``n_cells``; the strongest first. Quantities that do not vary, or are known in fewer than `FEWEST` cells, are left out.
+    Returns a row per quantity: ``quantity``, ``target``, ``spearman``, ``low``, ``high`` (95% of
+    the bootstrap over cells), ``n_cells``; the strongest first. Quantities that do not vary, or are
+    known in fewer than `FEWEST` cells, are left out.
     """
     cells = table.pivot_table(index="cell", columns="quantity", values="value", sort=False)
     rows = []

@@ -1,14 +1,16 @@
-"""95% intervals from two to five seeds: one method for every difference of two sweeps. Pure: arrays in, numbers out.
+"""95% intervals from two to five seeds: one method for every difference of two sweeps. Pure: arrays
+in, numbers out.
 
-The method is Scheffé's (1943) solution of the Behrens-Fisher problem. With n seeds x in the one sweep and m >= n seeds y in
-the other, the n numbers
+The method is Scheffé's (1943) solution of the Behrens-Fisher problem. With n seeds x in the one
+sweep and m >= n seeds y in the other, the n numbers
 
     d_i = x_i - sqrt(n/m) y_i + sum(y_1 .. y_n)/sqrt(nm) - mean(y)
 
-have the mean mean(x) - mean(y), equal variances and no correlation, whatever the two variances are; so Student's t with
-n - 1 degrees of freedom is exact for normal seeds, from two seeds on. For n = m it is the paired t: seed with seed of the
-same number, which is also right where two trainings of one seed have something in common. (Welch's t covers 90 to 98%
-with two seeds, and the percentile bootstrap of two values is no interval at all; `docs/phases.md` has the figures.)
+have the mean mean(x) - mean(y), equal variances and no correlation, whatever the two variances are;
+so Student's t with n - 1 degrees of freedom is exact for normal seeds, from two seeds on. For n = m
+it is the paired t: seed with seed of the same number, which is also right where two trainings of
+one seed have something in common. (Welch's t covers 90 to 98% with two seeds, and the percentile
+bootstrap of two values is no interval at all; `docs/phases.md` has the figures.)
 """
 
 from dataclasses import dataclass
@@ -38,7 +40,8 @@ class SeedValues:
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard error of a mean or of a difference of means, and how far its 95% interval reaches to either side.
+    """The standard error of a mean or of a difference of means, and how far its 95% interval
+    reaches to either side.
 
     Both are NaN where fewer than two seeds leave no spread.
     """
@@ -56,7 +59,9 @@ def of_mean(one: SeedValues) -> Spread:
 
 
 def of_difference(a: SeedValues, b: SeedValues) -> Spread:
-    """Return the spread of mean(a) - mean(b), or of mean(b) - mean(a): Scheffé's t, seeds of the same number together."""
+    """Return the spread of mean(a) - mean(b), or of mean(b) - mean(a): Scheffé's t, seeds of the
+    same number together.
+    """
     few, many = (a, b) if len(a.values) <= len(b.values) else (b, a)
     n, m = len(few.values), len(many.values)
     if n < 2:
@@ -65,12 +70,12 @@ def of_difference(a: SeedValues, b: SeedValues) -> Spread:
 
 
 def per_seed(grid: SweepTables, name: str) -> list[SeedValues] | None:
-    """Return one number a seed for every cell of a grid, whose mean is the cell's number; None for quantities of whole
-    cells.
+    """Return one number a seed for every cell of a grid, whose mean is the cell's number; None for
+    quantities of whole cells.
 
-    Of trials they are the trials' own numbers; of pairs, the jackknife's pseudo-values n m - (n - 1) m_i, with m_i the mean
-    over the pairs without seed i (Tukey 1958), whose standard error is the jackknife's; for the logarithm of a mean m,
-    ln m + (x_i - m)/m, the delta method.
+    Of trials they are the trials' own numbers; of pairs, the jackknife's pseudo-values n m - (n -
+    1) m_i, with m_i the mean over the pairs without seed i (Tukey 1958), whose standard error is
+    the jackknife's; for the logarithm of a mean m, ln m + (x_i - m)/m, the delta method.
     """
     rows = grid.values[grid.values["quantity"] == name]
     if rows["seed_a"].isna().all():
@@ -99,7 +104,9 @@ def _quantile(freedom: int) -> float:
 
 
 def _alongside(few: SeedValues, many: SeedValues) -> Floats:
-    """Return the n values of `many` that stand beside those of `few`: of the same seeds, else of the next seeds free."""
+    """Return the n values of `many` that stand beside those of `few`: of the same seeds, else of
+    the next seeds free.
+    """
     place = {seed: i for i, seed in enumerate(many.seeds.tolist())}
     same = [place.get(seed) for seed in few.seeds.tolist()]
     free = iter(sorted(set(place.values()) - set(same)))

@@ -1,17 +1,20 @@
-"""How sure the mean of a cell is: standard errors pooled over the cells of a diagram. Pure: arrays in, arrays out.
+"""How sure the mean of a cell is: standard errors pooled over the cells of a diagram. Pure: arrays
+in, arrays out.
 
-Two to five seeds, and often one curve, say little of a spread by themselves. As in Smyth (2004), the variance s^2 of a cell
-with d degrees of freedom is drawn towards what the diagram leads one to expect, s_0^2, as if that had been seen with d_0:
+Two to five seeds, and often one curve, say little of a spread by themselves. As in Smyth (2004),
+the variance s^2 of a cell with d degrees of freedom is drawn towards what the diagram leads one to
+expect, s_0^2, as if that had been seen with d_0:
 
     (d_0 s_0^2 + d s^2) / (d_0 + d),    with d_0 + d degrees of freedom.
 
-s_0^2 is a power of the size of the numbers (a line through the logarithms over all cells, exponent between 0 and 1 of the
-standard deviation; no such line for what has no meaningful zero), and d_0 is by how much the cells scatter around it beyond
-chance. A cell that varies far more than expected keeps its own s^2 (after Phipson et al. 2016).
+s_0^2 is a power of the size of the numbers (a line through the logarithms over all cells, exponent
+between 0 and 1 of the standard deviation; no such line for what has no meaningful zero), and d_0 is
+by how much the cells scatter around it beyond chance. A cell that varies far more than expected
+keeps its own s^2 (after Phipson et al. 2016).
 
-A diagram with one curve a cell has no s^2; there the residual of a cell against the mean of its two neighbours along an axis
-stands for it (Gasser, Sroka and Jennen-Steinmetz 1986), the smaller one of both axes, so that a border between phases counts
-only where it turns.
+A diagram with one curve a cell has no s^2; there the residual of a cell against the mean of its two
+neighbours along an axis stands for it (Gasser, Sroka and Jennen-Steinmetz 1986), the smaller one of
+both axes, so that a border between phases counts only where it turns.
 
 Letters: C cells, S seeds, m pairs of a cell.
 """
@@ -26,23 +29,28 @@ from scipy.special import digamma, polygamma
 from phasegrid.analysis.tables.grid import Floats
 
 SHARED = 0.25
-"""Correlation of two pairs that share a seed where a diagram cannot tell: halfway between none and all that there can be."""
+"""Correlation of two pairs that share a seed where a diagram cannot tell: halfway between none and
+all that there can be.
+"""
 FEWEST = 5
 """From so many cells on the expected spread may depend on the size of the numbers."""
 OUTLYING = 0.99
-"""A cell whose own variance is above this quantile of what the others lead one to expect keeps its own."""
+"""A cell whose own variance is above this quantile of what the others lead one to expect keeps its
+own.
+"""
 FREEDOM = (1.0, 30.0)
 """Bounds of d_0."""
 RESIDUAL = np.array([[-1.270, 4.935], [-2.256, 6.034]])
-"""Mean and variance of the logarithm of a squared normal residual, in units of its variance, and of the smaller of the two of
-one cell (by 10^6 draws; they have the cell itself in common)."""
+"""Mean and variance of the logarithm of a squared normal residual, in units of its variance, and of
+the smaller of the two of one cell (by 10^6 draws; they have the cell itself in common).
+"""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What the cells by themselves say, each (C,): their means, the variance of one trial or pair, its degrees of freedom
-    (0 and NaN where there is one only), what that is multiplied by to get the variance of the mean, and the size that the
-    spread may depend on.
+    """What the cells by themselves say, each (C,): their means, the variance of one trial or pair,
+    its degrees of freedom (0 and NaN where there is one only), what that is multiplied by to get
+    the variance of the mean, and the size that the spread may depend on.
     """
 
     value: Floats
@@ -54,7 +62,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means (C,) with standard errors and degrees of freedom; NaN where not measured, or the spread is unknown."""
+    """Means (C,) with standard errors and degrees of freedom; NaN where not measured, or the spread
+    is unknown.
+    """
 
     value: Floats
     stderr: Floats
@@ -62,7 +72,9 @@ class Estimate:
 
 
 def of_trials(value: Floats, without: Floats) -> Raw:
-    """Return the spread of numbers (C,) of trials from the same numbers without each seed (C, S), by the jackknife."""
+    """Return the spread of numbers (C,) of trials from the same numbers without each seed (C, S),
+    by the jackknife.
+    """
     there = ~np.isnan(without)
     n = there.sum(axis=1)
     known = np.where(there, without, 0.0)
@@ -76,8 +88,9 @@ def of_trials(value: Floats, without: Floats) -> Raw:
 def of_pairs(array: Floats) -> Raw:
     """Return means and spread of pairs (C, S, S).
 
-    Two pairs that share a seed are correlated by r, pooled over the diagram; where all pairs of a cell share seeds (three
-    seeds) r cannot be told from the numbers, and is `SHARED` where no other cell tells.
+    Two pairs that share a seed are correlated by r, pooled over the diagram; where all pairs of a
+    cell share seeds (three seeds) r cannot be told from the numbers, and is `SHARED` where no other
+    cell tells.
     """
     numbers = _one_order(array)
     r = _correlation(numbers)
@@ -97,8 +110,8 @@ def of_pairs(array: Floats) -> Raw:
 
 
 def pooled(raw: Raw, smallest: float, *, by_size: bool, places: npt.NDArray[np.int_]) -> Estimate:
-    """Return means with pooled standard errors. `smallest` is the least standard deviation that is believed, `places` (C, 3)
-    are facet, load and temperature of each cell, counted.
+    """Return means with pooled standard errors. `smallest` is the least standard deviation that is
+    believed, `places` (C, 3) are facet, load and temperature of each cell, counted.
 
     Where no cell has a spread of its own and none has two neighbours, standard errors are NaN.
     """
@@ -131,7 +144,8 @@ def pooled(raw: Raw, smallest: float, *, by_size: bool, places: npt.NDArray[np.i
 def _expectation(
     logs: Floats, chance: Floats, scale: Floats, known: npt.NDArray[np.bool_], *, by_size: bool
 ) -> tuple[Floats, float]:
-    """Return ln s_0^2 (C,) and d_0 from unbiased logarithms of variances that scatter by `chance`."""
+    """Return ln s_0^2 (C,) and d_0 from unbiased logarithms of variances that scatter by `chance`.
+    """
     y, x, weights = logs[known], scale[known], 1 / chance[known]
     slope = 0.0
     if by_size and len(y) >= FEWEST and np.ptp(x) > 0:
@@ -147,7 +161,8 @@ def _expectation(
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return x with trigamma(x) = value, by Newton's method on 1/trigamma (Smyth 2004, appendix)."""
+    """Return x with trigamma(x) = value, by Newton's method on 1/trigamma (Smyth 2004, appendix).
+    """
     x = 0.5 + 1 / value
     for _ in range(20):
         trigamma = float(polygamma(1, x))
@@ -156,7 +171,9 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def _one_order(array: Floats) -> list[tuple[Floats, Floats]]:
-    """Return for each cell its pairs (m,), whatever their order, and which of them (m, m) share a seed."""
+    """Return for each cell its pairs (m,), whatever their order, and which of them (m, m) share a
+    seed.
+    """
     upper = np.triu_indices(array.shape[1], 1)
     both = np.stack([array, array.transpose(0, 2, 1)])
     there = ~np.isnan(both)
@@ -172,8 +189,9 @@ def _one_order(array: Floats) -> list[tuple[Floats, Floats]]:
 
 
 def _correlation(numbers: list[tuple[Floats, Floats]]) -> float:
-    """Return the correlation of pairs that share a seed: 1 - (half the mean square difference of those that do) / (of those
-    that do not), each cell in units of the variance that cells of its size have. (In units of its own, the ratio is biased.)
+    """Return the correlation of pairs that share a seed: 1 - (half the mean square difference of
+    those that do) / (of those that do not), each cell in units of the variance that cells of its
+    size have. (In units of its own, the ratio is biased.)
     """
     shared, apart, sizes = [], [], []
     for y, sharing in numbers:
@@ -197,8 +215,9 @@ def _correlation(numbers: list[tuple[Floats, Floats]]) -> float:
 def _residuals(
     values: Floats, places: npt.NDArray[np.int_]
 ) -> tuple[Floats, Floats, npt.NDArray[np.int_]]:
-    """Return the smaller residual of every cell against the mean of its neighbours on both sides along an axis, the root mean
-    square of all its neighbours (NaN where there are none), and along how many axes there is a residual.
+    """Return the smaller residual of every cell against the mean of its neighbours on both sides
+    along an axis, the root mean square of all its neighbours (NaN where there are none), and along
+    how many axes there is a residual.
     """
     at = {tuple(place): value for place, value in zip(places.tolist(), values, strict=True)}
     residuals, beside = np.full(len(values), np.nan), np.full(len(values), np.nan)

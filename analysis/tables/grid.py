@@ -48,19 +48,22 @@ Floats = npt.NDArray[np.float64]
 class SweepTables:
     """Everything the store holds of one sweep.
 
-    - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and `temperature` are NaN
-      where an axis is not of numbers. `num_classes` is NaN where it is not known. Cells that are planned but hold
-      nothing are here.
-    - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are null for whole
-      cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null `value` unless done. `stderr` is
-      the measurement's own standard error, null where it has none. `num_trials` counts the trials it is about.
+    - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and
+      `temperature` are NaN where an axis is not of numbers. `num_classes` is NaN where it is not
+      known. Cells that are planned but hold nothing are here.
+    - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are
+      null for whole cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null
+      `value` unless done. `stderr` is the measurement's own standard error, null where it has none.
+      `num_trials` counts the trials it is about.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
     - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
-    - `plain`: for each metric, how the way of measuring that has the plain names here differs from the metric's declared
-      defaults, as text: ``examples=300``, empty where it does not.
-    - `loss_floor`: by cell, the training loss (nats) that its recipe leaves at best, where that is not 0: label smoothing e
-      among C classes wants the probability 1 - e + e/C and no more, of which -ln is the cross-entropy that is stored.
-    - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their usual names.
+    - `plain`: for each metric, how the way of measuring that has the plain names here differs from
+      the metric's declared defaults, as text: ``examples=300``, empty where it does not.
+    - `loss_floor`: by cell, the training loss (nats) that its recipe leaves at best, where that is
+      not 0: label smoothing e among C classes wants the probability 1 - e + e/C and no more, of
+      which -ln is the cross-entropy that is stored.
+    - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their
+      usual names.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
 
@@ -81,7 +84,9 @@ class SweepTables:
         return [str(facet) for facet in self.cells["facet"].unique()]
 
     def heading(self, title: str) -> str:
-        """Return the head of a figure: its title and, in a second line, what was really trained on what."""
+        """Return the head of a figure: its title and, in a second line, what was really trained on
+        what.
+        """
         return f"{title}\n{self.subject}" if self.subject else title
 
 
@@ -125,8 +130,8 @@ def loss_floors(grid: SweepTables) -> Floats:
 
 
 def places(grid: SweepTables) -> npt.NDArray[np.int_]:
-    """Return facet, load and temperature of every cell (C, 3), each counted from 0 in its order: numbers by size, other
-    labels as the plan has them.
+    """Return facet, load and temperature of every cell (C, 3), each counted from 0 in its order:
+    numbers by size, other labels as the plan has them.
     """
     facets = pd.factorize(grid.cells["facet"])[0]
     axes = [

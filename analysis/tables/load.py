@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 NOT_MEASURED = frozenset(
     {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
 )
-"""Columns of numbers that every metric's rows have beside what was measured (and ``arg.*``, ``facet.*``)."""
+"""Columns of numbers that every metric's rows have beside what was measured (and ``arg.*``,
+``facet.*``).
+"""
 
 
 _MEASURED = [
@@ -62,11 +64,12 @@ def build_grid(
 ) -> SweepTables:
     """Put the tables of a store together into the grid of one sweep.
 
-    `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this sweep, with their
-    ``cell``.
+    `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this
+    sweep, with their ``cell``.
 
-    A metric measured in several ways (different `args`) becomes variants of its quantities, ``cka[mixup_alpha=4]``;
-    `phasegrid.analysis.tables.variants` says how they are named. Over some of the trials of a cell it is one too: ``log_volume[modes=2]``.
+    A metric measured in several ways (different `args`) becomes variants of its quantities,
+    ``cka[mixup_alpha=4]``; `phasegrid.analysis.tables.variants` says how they are named. Over some
+    of the trials of a cell it is one too: ``log_volume[modes=2]``.
 
     Raises:
         SweepError: if two rows give one quantity of the same trials.
@@ -144,8 +147,9 @@ def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
-    """Return the least training loss of each cell trained with label smoothing (`SweepTables.loss_floor`); of a data set whose number
-    of classes is not known, that of very many.
+    """Return the least training loss of each cell trained with label smoothing
+    (`SweepTables.loss_floor`); of a data set whose number of classes is not known, that of very
+    many.
     """
     if "label_smoothing" not in stored:
         return {}
@@ -156,7 +160,9 @@ def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
 
 
 def _task(stored: pd.DataFrame) -> Task:
-    """Return what the trials do; those that do not say classify, as all did before there was a choice."""
+    """Return what the trials do; those that do not say classify, as all did before there was a
+    choice.
+    """
     if "task" not in stored:
         return "classification"
     tasks = set(stored.loc[stored["outcome"].notna(), "task"].fillna("classification"))
@@ -182,7 +188,9 @@ def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
 
 
 def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Add to the arguments of a measurement over some of the trials of its cell how many they are, as a sweep asks for them."""
+    """Add to the arguments of a measurement over some of the trials of its cell how many they are,
+    as a sweep asks for them.
+    """
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
     of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
     if not of_some.any():
@@ -195,7 +203,9 @@ def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_once(sweep: str, values: pd.DataFrame) -> None:
-    """Refuse a second number for one place of the arrays that `phasegrid.analysis.tables.grid` makes: one would hide the other."""
+    """Refuse a second number for one place of the arrays that `phasegrid.analysis.tables.grid`
+    makes: one would hide the other.
+    """
     place = ["cell", "quantity", "seed_a", "seed_b"]
     twice = values[values.duplicated(place, keep=False)]
     if twice.empty:
@@ -233,8 +243,9 @@ def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame
 
 
 def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
-    """Return what is declared of a metric, or every column of real numbers of one that is not; none of one that has several
-    rows a measurement without a ``layer`` to tell them apart."""
+    """Return what is declared of a metric, or every column of real numbers of one that is not; none
+    of one that has several rows a measurement without a ``layer`` to tell them apart.
+    """
     declared = [what for what in QUANTITIES.values() if what.table == metric]
     if declared:
         return declared
@@ -265,7 +276,9 @@ def _full_name(what: Quantity, suffix: str, layer: str | None) -> str:
 
 
 def _curves(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
-    """Return the points of the curves that were measured the plain way; one without losses has none at any point."""
+    """Return the points of the curves that were measured the plain way; one without losses has none
+    at any point.
+    """
     plain = rows["args"].map(found.suffixes) == ""
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
     if "train_loss" not in rows:

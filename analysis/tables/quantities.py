@@ -1,7 +1,9 @@
-"""What can be drawn, as data: where a quantity lives in the store and how it is read, named and coloured.
+"""What can be drawn, as data: where a quantity lives in the store and how it is read, named and
+coloured.
 
-Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful zero. Limits are
-those of the data over all facets (2nd to 98th percentile, ends marked on the bar) unless they are fixed here.
+Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful
+zero. Limits are those of the data over all facets (2nd to 98th percentile, ends marked on the bar)
+unless they are fixed here.
 """
 
 from dataclasses import dataclass, replace
@@ -15,11 +17,12 @@ from phasegrid.errors import SweepError
 class Quantity:
     """One number per cell of a diagram.
 
-    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a metric that has
-    several. Whether it is over trials, pairs or cells is read off its rows. `transform` ``log_mean`` is the natural
-    logarithm of the mean over seeds (as in the published notebook of Yang et al. 2021: the mean first, then the
-    log); a mean within rounding of the quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is
-    neutral. `scale` is that of the colours.
+    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a
+    metric that has several. Whether it is over trials, pairs or cells is read off its rows.
+    `transform` ``log_mean`` is the natural logarithm of the mean over seeds (as in the published
+    notebook of Yang et al. 2021: the mean first, then the log); a mean within rounding of the
+    quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is neutral.
+    `scale` is that of the colours.
     """
 
     name: str
@@ -91,7 +94,8 @@ _ALL: tuple[Quantity, ...] = (
     ),
     _accuracy("train_accuracy", "training accuracy", "trials", "train_accuracy_percent"),
     _loss("test_loss", "test loss", "trials", "test_loss"),
-    # Over the run: what the best moment to stop would have given ("optimal early stopping", Yang et al. 2021, D.4).
+    # Over the run: what the best moment to stop would have given ("optimal early stopping", Yang et
+    # al. 2021, D.4).
     _accuracy(
         "best_test_accuracy",
         "best test accuracy of the run",
@@ -118,7 +122,8 @@ _ALL: tuple[Quantity, ...] = (
         colours="PuOr_r",
         centre=0.0,
     ),
-    # The smallest eigenvalue lies so near: large in rows of releases that stopped when the largest was known.
+    # The smallest eigenvalue lies so near: large in rows of releases that stopped when the largest
+    # was known.
     Quantity(
         "lambda_min_residual",
         "error bound of the smallest eigenvalue",
@@ -182,7 +187,9 @@ SEVEN_OF_TRANSLATION: tuple[str, ...] = (
     "cka",
     "l2_distance",
 )
-"""The same for translation: cross-entropy leads, and connectivity is that of the loss (their Fig. 18, section 2)."""
+"""The same for translation: cross-entropy leads, and connectivity is that of the loss (their Fig.
+18, section 2).
+"""
 
 
 def seven(task: Task) -> tuple[str, ...]:
@@ -191,7 +198,9 @@ def seven(task: Task) -> tuple[str, ...]:
 
 
 def plain_quantity(metric: str, column: str) -> Quantity:
-    """Return the quantity of a metric that nobody declared here (a user's own): ``metric.column``, drawn plainly."""
+    """Return the quantity of a metric that nobody declared here (a user's own): ``metric.column``,
+    drawn plainly.
+    """
     label = f"{metric.rpartition(':')[2]} {column}".replace("_", " ")
     return Quantity(f"{metric}.{column}", label, "", metric, column)
 
@@ -207,10 +216,11 @@ def base_of(what: Quantity) -> Quantity:
 
 
 def quantity(name: str) -> Quantity:
-    """Return a quantity by name, one of its variants, or ``metric.column`` of a metric that is not declared here.
+    """Return a quantity by name, one of its variants, or ``metric.column`` of a metric that is not
+    declared here.
 
-    A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the same quantity with
-    the difference in its label.
+    A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the
+    same quantity with the difference in its label.
 
     Raises:
         SweepError: for a name that is not declared.

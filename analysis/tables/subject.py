@@ -15,10 +15,12 @@ IDENTITY = frozenset({"sha256"})
 
 
 def subject(trials: pd.DataFrame, axes: Collection[str | None]) -> str:
-    """Say in a few words what the stored trials of a sweep are: ``resnet18 on digits (fraction 0.1)``; empty for none.
+    """Say in a few words what the stored trials of a sweep are: ``resnet18 on digits (fraction
+    0.1)``; empty for none.
 
-    `trials` has the columns model, dataset and dataset_args. Arguments are named that all trials share and that differ from the
-    declared defaults, but for `axes` (paths such as ``dataset.fraction``), which the figure shows anyway, and places of files.
+    `trials` has the columns model, dataset and dataset_args. Arguments are named that all trials
+    share and that differ from the declared defaults, but for `axes` (paths such as
+    ``dataset.fraction``), which the figure shows anyway, and places of files.
     """
     if trials.empty:
         return ""
@@ -52,7 +54,9 @@ def _shared_args(trials: pd.DataFrame, axes: Collection[str]) -> str:
 
 
 def _defaults(dataset: str) -> dict[str, object] | None:
-    """Return the declared default of every argument that says something about the data; None for a data set that is not ours."""
+    """Return the declared default of every argument that says something about the data; None for a
+    data set that is not ours.
+    """
     kind = DATASETS.get(dataset)
     if kind is None:
         return None

@@ -1,9 +1,10 @@
 """Names of quantities that are measured in several ways: ``cka[mixup_alpha=0.5]``.
 
-A way of measuring is named by how its arguments differ from those its metric declares as defaults, so that the name is the
-same whatever else a store holds. The declared defaults themselves have the plain name, ``cka``; where nobody measured with
-them, the way that covers most cells of the sweep has it. How many trials of a cell a measurement joins, where not all of
-them, is an argument like the others: ``log_volume[modes=2]``.
+A way of measuring is named by how its arguments differ from those its metric declares as defaults,
+so that the name is the same whatever else a store holds. The declared defaults themselves have the
+plain name, ``cka``; where nobody measured with them, the way that covers most cells of the sweep
+has it. How many trials of a cell a measurement joins, where not all of them, is an argument like
+the others: ``log_volume[modes=2]``.
 """
 
 import json
@@ -17,8 +18,8 @@ Parts = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The ways in which a sweep has one metric: the suffix of each text of arguments ("" for the plain one), and how the
-    plain one differs from the declared defaults ("" where it does not).
+    """The ways in which a sweep has one metric: the suffix of each text of arguments ("" for the
+    plain one), and how the plain one differs from the declared defaults ("" where it does not).
     """
 
     suffixes: Mapping[str, str]
@@ -26,7 +27,9 @@ class Ways:
 
 
 def ways(metric: str, rows: pd.DataFrame) -> Ways:
-    """Name the ways of measuring (texts of arguments, ``args``) that occur in the rows of one metric."""
+    """Name the ways of measuring (texts of arguments, ``args``) that occur in the rows of one
+    metric.
+    """
     cells = rows.groupby("args")["cell"].nunique()
     texts = [str(text) for text in cells.index]
     base = declared_args(metric)
@@ -41,8 +44,9 @@ def ways(metric: str, rows: pd.DataFrame) -> Ways:
 def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | None:
     """Return the quantity among `present` that `name` asks for, or None.
 
-    `table` is the metric, `plain` its plain way here (`Grid.plain`). Arguments may stand in any order and be written out
-    though they are the declared ones; those not named are the declared ones or, failing that, those of the plain way.
+    `table` is the metric, `plain` its plain way here (`Grid.plain`). Arguments may stand in any
+    order and be written out though they are the declared ones; those not named are the declared
+    ones or, failing that, those of the plain way.
 
     >>> resolve("cka[mixup_alpha=0.50]", "cka", "", ["cka", "cka[mixup_alpha=0.5]"])
     'cka[mixup_alpha=0.5]'
@@ -64,8 +68,8 @@ def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | 
 
 
 def full_name(name: str, plain: str, present: Iterable[str]) -> str:
-    """Return what a reader calls a quantity: with the arguments of its plain way (`Ways.plain`) where there are other ways beside it
-    from which it must be told apart.
+    """Return what a reader calls a quantity: with the arguments of its plain way (`Ways.plain`)
+    where there are other ways beside it from which it must be told apart.
 
     >>> full_name("cka", "pixel_noise=5", ["cka", "cka[pixel_noise=10]"]), full_name("cka", "pixel_noise=5", ["cka"])
     ('cka[pixel_noise=5]', 'cka')
@@ -96,7 +100,9 @@ def declared_args(metric: str) -> Mapping[str, object] | None:
 
 
 def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
-    """Write the arguments that are not those of `base`; one that is absent was added later and has its default."""
+    """Write the arguments that are not those of `base`; one that is absent was added later and has
+    its default.
+    """
     changed = {
         key: value
         for key, value in sorted(args.items())
@@ -106,7 +112,9 @@ def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
 
 
 def _plainly(value: object) -> str:
-    """Write a value without the letters that names are taken apart at: 0.5, null, true, softmax+logits."""
+    """Write a value without the letters that names are taken apart at: 0.5, null, true,
+    softmax+logits.
+    """
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,5 @@
-"""Check that this machine, a store and a cluster are fit for a sweep, and say how to repair what is not.
+"""Check that this machine, a store and a cluster are fit for a sweep, and say how to repair what is
+not.
 
 Nothing is changed: what is written to a store to try it is deleted again, and no store is made.
 """
@@ -29,7 +30,9 @@ _TIMEOUT_S = 5.0
 
 
 def examine(storage: str | None = None, address: str | None = None) -> list[Check]:
-    """Check this machine, and the store at `storage` and the cluster at `address` where they are given."""
+    """Check this machine, and the store at `storage` and the cluster at `address` where they are
+    given.
+    """
     found = list(check_machine())
     if storage is not None:
         found += check_storage(storage)
@@ -44,7 +47,9 @@ def exit_code(checks: list[Check]) -> int:
 
 
 def check_storage(url: str) -> list[Check]:
-    """Check that a store, or the place of a future one, can be reached and written, creates files atomically, and keeps our time."""
+    """Check that a store, or the place of a future one, can be reached and written, creates files
+    atomically, and keeps our time.
+    """
     try:
         files = open_files(url)
         if isinstance(files, LocalFiles) and not Path(files.root).exists():
@@ -81,7 +86,9 @@ def _future_folder(folder: Path) -> Check:
 
 
 def _tried(files: Files) -> Iterator[Check]:
-    """Create one file from several threads at once, read it back, compare its time with ours, delete it."""
+    """Create one file from several threads at once, read it back, compare its time with ours,
+    delete it.
+    """
     name = f"{TEMPORARY}/doctor.{uuid.uuid4().hex}"
     try:
         started = time.time()
@@ -135,7 +142,9 @@ def _skew(seconds: float | None) -> Check:
 
 
 def check_cluster(address: str, storage: str | None = None) -> list[Check]:
-    """Check a cluster: by HTTP for ``http://head:8265``, else join it, and have every node try the storage if one is given."""
+    """Check a cluster: by HTTP for ``http://head:8265``, else join it, and have every node try the
+    storage if one is given.
+    """
     try:
         if address.startswith(("http://", "https://")):
             check_address(address)

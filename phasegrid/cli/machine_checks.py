@@ -1,6 +1,7 @@
 """Check that this machine is fit for a sweep: versions, GPU, disk, memory, threads, limits.
 
-A check ends as ``ok``, ``note`` (works, but worth knowing), ``bad`` (a run here would fail) or ``skipped``.
+A check ends as ``ok``, ``note`` (works, but worth knowing), ``bad`` (a run here would fail) or
+``skipped``.
 """
 
 import os
@@ -32,7 +33,9 @@ _NEEDED_BY = {"query": "phasegrid query", "text": "metric bleu", "s3": "s3://", 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found; `repair` says what to do where it is not ``ok``. `place` decides the exit code."""
+    """What one check found; `repair` says what to do where it is not ``ok``. `place` decides the
+    exit code.
+    """
 
     name: str
     state: State
@@ -42,7 +45,9 @@ class Check:
 
 
 def check_machine() -> Iterator[Check]:
-    """Check versions, GPU, disk, memory, the folder of temporary files, threads, open files and extras."""
+    """Check versions, GPU, disk, memory, the folder of temporary files, threads, open files and
+    extras.
+    """
     yield from _versions(requires_or_none())
     yield _gpu()
     yield from _convolutions()
@@ -107,7 +112,9 @@ def _gpu() -> Check:
 
 
 def _convolutions() -> Iterator[Check]:
-    """Name a CPU on which some convolutions of torch end the process (`phasegrid.models.image_layouts`)."""
+    """Name a CPU on which some convolutions of torch end the process
+    (`phasegrid.models.image_layouts`).
+    """
     try:
         import torch
     except ImportError:
@@ -156,7 +163,9 @@ def _temporary(folder: Path) -> Check:
 def available_memory(
     proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes of memory that a new process can have, by the kernel and by the container; None if unknown."""
+    """Return the bytes of memory that a new process can have, by the kernel and by the container;
+    None if unknown.
+    """
     found = []
     try:
         lines = proc.read_text().splitlines()

@@ -1,7 +1,8 @@
-"""The command line. Data goes to stdout, talk to stderr; heavy imports wait until a command needs them.
+"""The command line. Data goes to stdout, talk to stderr; heavy imports wait until a command needs
+them.
 
-Exit codes: 0 all planned work is stored; 1 some jobs failed; 2 a usage or sweep error; 3 stopped before the end; 4 storage or
-cluster; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 all planned work is stored; 1 some jobs failed; 2 a usage or sweep error; 3 stopped
+before the end; 4 storage or cluster; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import json
@@ -43,7 +44,8 @@ FIGURES = (".png", ".pdf", ".svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; users' mistakes end in one message and an exit code, not a traceback."""
+    """Run the command line; users' mistakes end in one message and an exit code, not a traceback.
+    """
     clean_logs()
     try:
         app(arguments)
@@ -144,7 +146,9 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
     accept_changed_code: AcceptChangedCode = False,
 ) -> None:
-    """Do what the store does not hold yet, then draw the figures. Running again does only what is missing."""
+    """Do what the store does not hold yet, then draw the figures. Running again does only what is
+    missing.
+    """
     from phasegrid.run.run import RunTarget, figures_folder, run_sweep
     from phasegrid.submit.driver import driver_of, submission_id
 
@@ -177,7 +181,9 @@ def verify(
     deep: Annotated[bool, typer.Option(help="Also read every checkpoint's numbers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the store: files readable, schemas right, planned = stored, checkpoints present. Exit 1 on problems."""
+    """Check the store: files readable, schemas right, planned = stored, checkpoints present. Exit 1
+    on problems.
+    """
     from phasegrid.cli import render
     from phasegrid.run.verify import verify as check
 
@@ -188,7 +194,8 @@ def verify(
 
 @app.command()
 def compact(storage: Home = "results") -> None:
-    """Copy the many small files of each table into one, so that reading is fast; deletes nothing."""
+    """Copy the many small files of each table into one, so that reading is fast; deletes nothing.
+    """
     from phasegrid.store.compact import compact as copy_tables
 
     for line in copy_tables(open_store(storage)).lines():
@@ -206,7 +213,9 @@ def query(
         Path | None, typer.Option("-o", "--output", help="Write .csv or .parquet.")
     ] = None,
 ) -> None:
-    """Ask the store in SQL (DuckDB): ``select model_args, avg(test_accuracy_percent) from trials group by 1``."""
+    """Ask the store in SQL (DuckDB): ``select model_args, avg(test_accuracy_percent) from trials
+    group by 1``.
+    """
     from phasegrid.cli import render
     from phasegrid.store.sql import query as ask
 
@@ -266,7 +275,9 @@ def compare(
         str, typer.Option("--format", help="Comma-separated: png, pdf, svg.")
     ] = "png,pdf",
 ) -> None:
-    """Join two sweeps cell by cell: differences with intervals, as tables and diagrams, and the gain of B over A."""
+    """Join two sweeps cell by cell: differences with intervals, as tables and diagrams, and the
+    gain of B over A.
+    """
     from phasegrid.analysis.report.comparison import compare as compare_sweeps
     from phasegrid.run.run import figures_folder
 

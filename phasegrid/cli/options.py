@@ -1,4 +1,6 @@
-"""What the commands share: options that mean the same everywhere, and how a sweep or a store is opened."""
+"""What the commands share: options that mean the same everywhere, and how a sweep or a store is
+opened.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,8 +1,9 @@
-"""The one way out of a command: what is printed, to stdout (data) and stderr (talk), as any terminal can take it.
+"""The one way out of a command: what is printed, to stdout (data) and stderr (talk), as any
+terminal can take it.
 
-What a store holds was written by others: an exception's text, the answer to a query. Secrets are taken out of it, control characters
-are shown and not obeyed, nothing in it is taken for markup or the code of an emoji, and characters that the stream's encoding does
-not have are replaced.
+What a store holds was written by others: an exception's text, the answer to a query. Secrets are
+taken out of it, control characters are shown and not obeyed, nothing in it is taken for markup or
+the code of an emoji, and characters that the stream's encoding does not have are replaced.
 """
 
 import logging
@@ -29,7 +30,9 @@ _PLAIN = str.maketrans(
         "’": "'",
     }
 )
-"""What stands for a character that a terminal does not have: the rules of tables, and a few that texts use."""
+"""What stands for a character that a terminal does not have: the rules of tables, and a few that
+texts use.
+"""
 
 
 def echo(text: str, end: str = "\n") -> None:
@@ -38,7 +41,8 @@ def echo(text: str, end: str = "\n") -> None:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return `text` if it can be written in an encoding, else with plain characters, or escapes, for what cannot.
+    """Return `text` if it can be written in an encoding, else with plain characters, or escapes,
+    for what cannot.
 
     >>> encodable("a ─ ü ψ", "latin-1")
     'a - ü \\\\u03c8'
@@ -52,7 +56,9 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def talking_console() -> Console:
-    """Return a console on stderr that prints texts as they are: no markup, no emoji codes, nothing that a terminal obeys."""
+    """Return a console on stderr that prints texts as they are: no markup, no emoji codes, nothing
+    that a terminal obeys.
+    """
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     console.push_render_hook(cast(RenderHook, _Cleaning()))
     return console

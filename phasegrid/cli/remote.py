@@ -1,7 +1,7 @@
 """The commands for runs elsewhere: submit, status, logs, stop, list.
 
-What the store says comes first and needs no cluster; a cluster is asked only at an address that is given (a store is no
-authority on where a token may be sent).
+What the store says comes first and needs no cluster; a cluster is asked only at an address that is
+given (a store is no authority on where a token may be sent).
 """
 
 import json
@@ -83,10 +83,12 @@ def submit(
     limit: Limit = None,
     accept_changed_code: AcceptChangedCode = False,
 ) -> None:
-    """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id, return.
+    """Run a sweep on a Ray cluster from elsewhere: check it here, send a small bundle, print an id,
+    return.
 
-    Where the cluster wants a token (a head does whose user has ~/.ray/auth_token): set RAY_AUTH_MODE=token, and
-    RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH if it is not the one in your own ~/.ray/auth_token.
+    Where the cluster wants a token (a head does whose user has ~/.ray/auth_token): set
+    RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH if it is not the one in your own
+    ~/.ray/auth_token.
     """
     from phasegrid.store.submissions import draw_id
     from phasegrid.submit import ray_jobs
@@ -127,7 +129,9 @@ def status(
     address: AddressIfAny = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much is stored, what failed, and how submissions go; the store tells, and the cluster if it is asked."""
+    """Show how much is stored, what failed, and how submissions go; the store tells, and the
+    cluster if it is asked.
+    """
     from phasegrid.cli import render
     from phasegrid.store import submissions
     from phasegrid.store.store import Store
@@ -166,7 +170,9 @@ def logs(
     storage: Home = "results",
     address: AddressIfAny = None,
 ) -> None:
-    """Show what a submitted run says: from the cluster if an address is given and it answers, else from the store."""
+    """Show what a submitted run says: from the cluster if an address is given and it answers, else
+    from the store.
+    """
     from phasegrid.submit import logs as reading_logs
 
     if (submission_id is None) == (cell is None):
@@ -197,7 +203,9 @@ def stop(
     ] = False,
     storage: Home = "results",
 ) -> None:
-    """End a submitted run: running packs may finish for half a minute, the rest goes on from snapshots next time."""
+    """End a submitted run: running packs may finish for half a minute, the rest goes on from
+    snapshots next time.
+    """
     from phasegrid.store import submissions
     from phasegrid.submit import ray_jobs
 
@@ -220,7 +228,9 @@ def stop(
 def list_submissions(
     storage: Home = "results", address: AddressIfAny = None, as_json: AsJson = False
 ) -> None:
-    """List every submission that the store records, and with an address those that only the cluster knows."""
+    """List every submission that the store records, and with an address those that only the cluster
+    knows.
+    """
     from phasegrid.store import submissions
     from phasegrid.store.store import Store
 
@@ -277,12 +287,15 @@ def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -
 
 
 def _record(submission_id: str, sweep: str, url: str, address: str, settings: list[str]) -> None:
-    """Record a submission in its store, which is made if need be; where that is not to be had from here, its driver will."""
+    """Record a submission in its store, which is made if need be; where that is not to be had from
+    here, its driver will.
+    """
     from phasegrid.store import submissions
 
     record = submissions.new(submission_id, sweep, address, settings)
     try:
-        # A path is taken for the cluster's where the folder that it is to lie in is there: a mount, not a folder of this machine's own.
+        # A path is taken for the cluster's where the folder that it is to lie in is there: a mount,
+        # not a folder of this machine's own.
         store = open_store(url, create="://" in url or Path(url).parent.is_dir())
         submissions.create(store, record)
     except StoreError as error:
@@ -352,7 +365,9 @@ def _ask(address: str | None) -> "dict[str, Job] | None":
 def _with_submissions(
     sweeps: list[dict[str, object]], known: "list[tuple[Submission, tuple[State, str]]]"
 ) -> list[dict[str, object]]:
-    """Give the states of sweeps their submissions; one that has only been submitted so far gets a state of its own."""
+    """Give the states of sweeps their submissions; one that has only been submitted so far gets a
+    state of its own.
+    """
     from phasegrid.store.submissions import as_record
 
     records = [as_record(*pair) for pair in known]

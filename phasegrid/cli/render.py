@@ -1,4 +1,6 @@
-"""The texts of ``plan``, ``status``, ``verify`` and ``query``: from values to lines, as tables or JSON."""
+"""The texts of ``plan``, ``status``, ``verify`` and ``query``: from values to lines, as tables or
+JSON.
+"""
 
 import io
 import json
@@ -34,7 +36,9 @@ WIDTH = 110
 
 
 def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json: bool) -> str:
-    """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the predicted cost."""
+    """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the
+    predicted cost.
+    """
     plan = make_plan(sweep)
     stored = stored_keys(store, metric_names(plan)) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
@@ -214,7 +218,9 @@ def _attempts(failed: int, later_done: int) -> str:
 def _measured(
     trials: set[str], jobs: dict[str, set[str]], measured: dict[str, list[dict[str, Any]]]
 ) -> dict[str, int]:
-    """Count the stored jobs of each metric: those planned, or, of a plan that does not tell, those over its trials."""
+    """Count the stored jobs of each metric: those planned, or, of a plan that does not tell, those
+    over its trials.
+    """
     if jobs:
         return {
             name: len(keys & {row["key"] for row in measured.get(name, ())})

@@ -1,4 +1,6 @@
-"""Commands that look after a store and the place where sweeps run: ``gc`` and ``doctor``. `cli` adds them to the command line."""
+"""Commands that look after a store and the place where sweeps run: ``gc`` and ``doctor``. `cli`
+adds them to the command line.
+"""
 
 import json
 from collections import defaultdict
@@ -13,7 +15,7 @@ from phasegrid.cli.output import echo
 
 if TYPE_CHECKING:
     from phasegrid.cli.machine_checks import Check
-    from phasegrid.store.gc import Garbage
+    from phasegrid.store.gc import Garbage, GarbageReport
 
 _MOST_NAMES = 5  # of a kind, without --json
 _KINDS = {
@@ -58,7 +60,9 @@ def gc(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what the store no longer needs, and with --delete delete it. Never what a running sweep may be writing."""
+    """List what the store no longer needs, and with --delete delete it. Never what a running sweep
+    may be writing.
+    """
     from phasegrid.store.gc import delete_garbage, find_garbage
     from phasegrid.store.repair import find_damage
 
@@ -82,7 +86,9 @@ def delete(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what goes with a sweep, and with --yes delete its plan. Its results stay: `gc --orphans` lists those of no sweep."""
+    """Show what goes with a sweep, and with --yes delete its plan. Its results stay: `gc --orphans`
+    lists those of no sweep.
+    """
     from phasegrid.store.sweeps import delete_sweep, find_use
 
     store = open_store(storage)
@@ -112,7 +118,9 @@ def rename(
         bool, typer.Option("-n", "--dry-run", help="Only say what would be renamed.")
     ] = False,
 ) -> None:
-    """Give a sweep of the store another name. No result changes; change `name:` in its sweep file too."""
+    """Give a sweep of the store another name. No result changes; change `name:` in its sweep file
+    too.
+    """
     from phasegrid.store.sweeps import check_rename, rename_sweep
 
     store = open_store(storage)
@@ -135,7 +143,9 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine, a store and a cluster, and say how to repair what is wrong. Exit 4 if storage or cluster fails."""
+    """Check this machine, a store and a cluster, and say how to repair what is wrong. Exit 4 if
+    storage or cluster fails.
+    """
     from phasegrid.cli.doctor import examine, exit_code
 
     checks = examine(storage, address)

@@ -1,9 +1,8 @@
 """The axes of a sweep: ``load``, ``temperature`` and ``facets``, each a path and its values.
 
-Values are listed, or given by `start`, `stop`, `num` and `scale`: equally spaced (``linear``) or in equal ratios
-(``log``, ``log2``; the
-same points, exact at powers of 10 and of 2). Computed values are rounded to 12 significant digits, and to the
-nearest integer where the field is one.
+Values are listed, or given by `start`, `stop`, `num` and `scale`: equally spaced (``linear``) or in
+equal ratios (``log``, ``log2``; the same points, exact at powers of 10 and of 2). Computed values
+are rounded to 12 significant digits, and to the nearest integer where the field is one.
 """
 
 import math
@@ -40,8 +39,9 @@ class DraftAxis:
 
 @dataclass(slots=True)
 class Scale:
-    """An axis with its values in each choice of the section (see `TrialTemplate`); points may be included beyond the first
-    `num_planned`, so it grows."""
+    """An axis with its values in each choice of the section (see `TrialTemplate`); points may be
+    included beyond the first `num_planned`, so it grows.
+    """
 
     axis: Axis
     name: str

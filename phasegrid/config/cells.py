@@ -1,8 +1,7 @@
 """Build the cells of a grid: each point's data set, model and recipe, resolved and checked.
 
-Every distinct value of an axis was checked once before; here values are only put in their places, and what is
-equal between cells
-is built, checked and shared once.
+Every distinct value of an axis was checked once before; here values are only put in their places,
+and what is equal between cells is built, checked and shared once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,8 @@ SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A section of some cells: its arguments as hashed and located, with the facts of a data set."""
+    """A section of some cells: its arguments as hashed and located, with the facts of a data set.
+    """
 
     part: Part | None
     args: Mapping[str, Json]
@@ -43,8 +43,9 @@ class Built:
 
 
 class CellBuilder:
-    """Builds cells and remembers what it built. `tied` holds the expressions and tables of ``couple``, each after
-    those it needs."""
+    """Builds cells and remembers what it built. `tied` holds the expressions and tables of
+    ``couple``, each after those it needs.
+    """
 
     def __init__(
         self, scales: Sequence[Scale], template: TrialTemplate, tied: Tied, diagnostics: Diagnostics
@@ -169,7 +170,8 @@ class CellBuilder:
             self._report(finding, point, ("dataset", *DATA_READS))
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
-        """Check that a model is for the kind of data; a mistake stands where the model's name does."""
+        """Check that a model is for the kind of data; a mistake stands where the model's name does.
+        """
         declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
             finding = fit_mistake(name, declared, dataset.facts)
@@ -182,8 +184,9 @@ class CellBuilder:
     def _blame(
         self, path: str, message: str, point: Point, reads: Sequence[str], what: str = ""
     ) -> None:
-        """Note a mistake of a cell once for each place and `what`, with the first cell that has it if a field it
-        `reads` varies."""
+        """Note a mistake of a cell once for each place and `what`, with the first cell that has it
+        if a field it `reads` varies.
+        """
         place = self._place(path, point)
         if (place, path, what) in self._blamed:
             return
@@ -203,8 +206,9 @@ class CellBuilder:
         return f" (in the cell {', '.join(named)})" if named else ""
 
     def _place(self, path: str, point: Point) -> Place:
-        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or nowhere: its
-        section."""
+        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or
+        nowhere: its section.
+        """
         for candidate, index in self._on_axis.items():
             if path == candidate or path.startswith(f"{candidate}."):
                 return self._scales[index].nodes[point[index]].place
@@ -214,7 +218,8 @@ class CellBuilder:
 
 
 def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:
-    """Check the recipe by itself, where no cell can be built: the rules that read no varied field."""
+    """Check the recipe by itself, where no cell can be built: the rules that read no varied field.
+    """
     args = template.choices["train"][""].args
     for rule in RECIPE_RULES:
         depends = any(overlap(read, path) for read in rule.reads for path in varied)

@@ -1,7 +1,9 @@
-"""Have every plug-in of a sweep tried once before anything is planned on it; the faults are mistakes of the sweep.
+"""Have every plug-in of a sweep tried once before anything is planned on it; the faults are
+mistakes of the sweep.
 
-What is tried is chosen here, without torch. How it is tried is handed in as `Trials`, which is asked for only where there is a plug-in.
-Of each plug-in the first cell that names it is tried, with the arguments of that cell.
+What is tried is chosen here, without torch. How it is tried is handed in as `Trials`, which is
+asked for only where there is a plug-in. Of each plug-in the first cell that names it is tried, with
+the arguments of that cell.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -23,7 +25,9 @@ _MOST_NETWORKS = 3  # of a cell: enough to see what a metric makes of several
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What trying a plug-in showed: a `fault`, for which it is refused, or a `note`; neither where all is well."""
+    """What trying a plug-in showed: a `fault`, for which it is refused, or a `note`; neither where
+    all is well.
+    """
 
     fault: str | None = None
     note: str | None = None
@@ -48,7 +52,9 @@ class Trials(Protocol):
 
 @dataclass(slots=True)
 class Trier:
-    """Tries the plug-ins among `code`; mistakes go to the `diagnostics`, at the place where the sweep names the plug-in."""
+    """Tries the plug-ins among `code`; mistakes go to the `diagnostics`, at the place where the
+    sweep names the plug-in.
+    """
 
     code: Sequence[UserCode]
     template: TrialTemplate

@@ -1,9 +1,10 @@
 """The ``couple`` section: which fields of a trial are tied to others, and by what.
 
-A field is tied by an expression, a number being meant, or by a table, whatever the field is: text, a number, null, or
-several fields together such as ``train.schedule``. A table's keys are values of the field it goes by, written as in that
-field: 16, "16" and 0x10 are one integer, 0.1 and 1e-1 one number. What a table goes by is a single value, an axis or not,
-tied itself or not, or ``model.name`` or ``dataset.name`` where that is an axis.
+A field is tied by an expression, a number being meant, or by a table, whatever the field is: text,
+a number, null, or several fields together such as ``train.schedule``. A table's keys are values of
+the field it goes by, written as in that field: 16, "16" and 0x10 are one integer, 0.1 and 1e-1 one
+number. What a table goes by is a single value, an axis or not, tied itself or not, or
+``model.name`` or ``dataset.name`` where that is an axis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -212,7 +213,9 @@ def _rows(
 def _key_in_choices(
     by: str, key: str, choices: Sequence[str], template: TrialTemplate
 ) -> tuple[dict[str, str], str]:
-    """Return the value that a key means as canonical JSON, in each choice that allows it, and why one does not."""
+    """Return the value that a key means as canonical JSON, in each choice that allows it, and why
+    one does not.
+    """
     if by in NAMES:
         message = f"found {key!r}; allowed: {', '.join(choices)}{suggest(key, choices)}"
         return ({key: canonical_json(key)} if key in choices else {}), message
@@ -230,7 +233,9 @@ def _key_in_choices(
 
 
 def _as_value(field: Field, key: str, path: str) -> tuple[Json, str]:
-    """Resolve a key as a value of a field: as YAML would read it, or else as text; or say why it is none."""
+    """Resolve a key as a value of a field: as YAML would read it, or else as text; or say why it is
+    none.
+    """
     place = Place("")
     try:
         readings: list[Json] = [resolve_scalar(key), key]

@@ -1,4 +1,6 @@
-"""A diagnostics of mistakes: everything that is wrong with a sweep, gathered before anything is said."""
+"""A diagnostics of mistakes: everything that is wrong with a sweep, gathered before anything is
+said.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +11,8 @@ MAX_SHOWN = 100
 
 
 class Diagnostics:
-    """Gathers mistakes and the paths of fields that have one, so that one mistake is not told as two.
+    """Gathers mistakes and the paths of fields that have one, so that one mistake is not told as
+    two.
 
     A later mistake at a place where the YAML itself was wrong is a consequence and is left out.
     """

@@ -1,8 +1,9 @@
 """What ties one field of a trial to others: products and quotients, and tables.
 
-An expression, ``train.lr: 0.05 * train.batch_size / 128``, is numbers and dotted fields joined by ``*`` and ``/``, worked
-out from left to right. It is parsed, never evaluated as code. Tied to a field of integers, its result is rounded half up to
-the nearest one (`nearest_integer`): ``train.epochs: 150 / dataset.fraction``.
+An expression, ``train.lr: 0.05 * train.batch_size / 128``, is numbers and dotted fields joined by
+``*`` and ``/``, worked out from left to right. It is parsed, never evaluated as code. Tied to a
+field of integers, its result is rounded half up to the nearest one (`nearest_integer`):
+``train.epochs: 150 / dataset.fraction``.
 
 A table gives a field a value for each value of another:
 ``train.epochs: {by: train.batch_size, values: {16: 50, 32: 50}, otherwise: 80}``.
@@ -66,10 +67,11 @@ class Expression:
 class Table:
     """The value of one field for each value of another, `by`.
 
-    A choice is one model, data set or recipe (see `phasegrid.config.template`); there are several only where a name is an axis, and
-    each resolves values by its own types. `rows` gives, in each choice of the section of `by`, the row of a value written as
-    canonical JSON; `values` gives, for each row, the value in each choice of the tied field's section, and `otherwise` that
-    where no row fits (None: there is none). `keys` are the rows' keys as written, and where they stand.
+    A choice is one model, data set or recipe (see `phasegrid.config.template`); there are several
+    only where a name is an axis, and each resolves values by its own types. `rows` gives, in each
+    choice of the section of `by`, the row of a value written as canonical JSON; `values` gives, for
+    each row, the value in each choice of the tied field's section, and `otherwise` that where no
+    row fits (None: there is none). `keys` are the rows' keys as written, and where they stand.
     """
 
     by: str
@@ -92,7 +94,8 @@ Tie: TypeAlias = Expression | Table
 
 
 def nearest_integer(value: float) -> int:
-    """Round half up, after rounding to 12 significant digits (so that 0.285 * 100 is 28.5, not 28.499999999999996).
+    """Round half up, after rounding to 12 significant digits (so that 0.285 * 100 is 28.5, not
+    28.499999999999996).
 
     >>> nearest_integer(2.5), nearest_integer(0.285 * 100), nearest_integer(2.4)
     (3, 29, 2)
@@ -101,7 +104,9 @@ def nearest_integer(value: float) -> int:
 
 
 def tidy(value: float) -> float:
-    """Round to 12 significant digits: what is left of a number when the rounding errors of a few products are taken off."""
+    """Round to 12 significant digits: what is left of a number when the rounding errors of a few
+    products are taken off.
+    """
     return float(f"{value:.12g}")
 
 

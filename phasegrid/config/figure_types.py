@@ -1,7 +1,9 @@
-"""The figures a sweep asks for by itself, beside those that every sweep gets: the ``figures:`` section, as data.
+"""The figures a sweep asks for by itself, beside those that every sweep gets: the ``figures:``
+section, as data.
 
-A figure is one of the kinds in `FIGURE_KINDS` with its arguments; ``phasegrid plot`` draws it under its `name`. Nothing
-here is part of any key: figures can be added and changed after everything is measured. No matplotlib and no torch here.
+A figure is one of the kinds in `FIGURE_KINDS` with its arguments; ``phasegrid plot`` draws it under
+its `name`. Nothing here is part of any key: figures can be added and changed after everything is
+measured. No matplotlib and no torch here.
 """
 
 from collections.abc import Mapping
@@ -16,10 +18,12 @@ Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class PanelsArgs:
-    """Diagrams of some quantities, one row each with the facets as columns (without facets: side by side).
+    """Diagrams of some quantities, one row each with the facets as columns (without facets: side by
+    side).
 
-    `quantities` are names as ``phasegrid.analysis`` has them, variants too: ``cka[mixup_alpha=4]``. `phases`: with borders
-    and, last, the map of phases. `columns`: how many panels side by side where there are no facets (null: chosen).
+    `quantities` are names as ``phasegrid.analysis`` has them, variants too: ``cka[mixup_alpha=4]``.
+    `phases`: with borders and, last, the map of phases. `columns`: how many panels side by side
+    where there are no facets (null: chosen).
     """
 
     name: Stem
@@ -31,9 +35,11 @@ class PanelsArgs:
 
 @dataclass(frozen=True, slots=True)
 class LinesArgs:
-    """Cuts through the diagrams: each quantity against one axis, a line with standard errors for each value of the other.
+    """Cuts through the diagrams: each quantity against one axis, a line with standard errors for
+    each value of the other.
 
-    `along` is the axis that runs to the right; `at` the labels of the other axis that get a line (null: all). Facets are columns.
+    `along` is the axis that runs to the right; `at` the labels of the other axis that get a line
+    (null: all). Facets are columns.
     """
 
     name: Stem
@@ -53,8 +59,10 @@ class CurvesArgs:
 
 @dataclass(frozen=True, slots=True)
 class GainArgs:
-    """The best of each load over all temperatures, in this sweep and in the sweep `against` of the same store, and the gain
-    (Yang et al. 2021, Fig. 13). `labels` name the two in the legend: this one, the other."""
+    """The best of each load over all temperatures, in this sweep and in the sweep `against` of the
+    same store, and the gain (Yang et al. 2021, Fig. 13). `labels` name the two in the legend: this
+    one, the other.
+    """
 
     name: Stem
     against: str

@@ -1,7 +1,9 @@
-"""The ``figures`` section: a list of figures beside those that every sweep gets, each one kind with its arguments.
+"""The ``figures`` section: a list of figures beside those that every sweep gets, each one kind with
+its arguments.
 
-What a figure says of the grid is checked against the grid: the axis that lines run along and the values of the other that
-get a line, which may be written as numbers. The same checks read back what a store keeps of it.
+What a figure says of the grid is checked against the grid: the axis that lines run along and the
+values of the other that get a line, which may be written as numbers. The same checks read back what
+a store keeps of it.
 """
 
 import textwrap
@@ -39,7 +41,9 @@ def read_figures(
     scales: Sequence[Scale],
     diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
-    """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a mistake)."""
+    """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a
+    mistake).
+    """
     if node is None or node.value is None:
         return ()
     if node.items is None:
@@ -85,7 +89,9 @@ def with_defaults(requests: Sequence[FigureRequest]) -> list[FigureRequest]:
 def _labels(
     points: Sequence[GridPoint], scales: Sequence[Scale], diagnostics: Diagnostics
 ) -> Labels | None:
-    """Return the labels of the cells on each axis there is, in order; None where the grid is not known."""
+    """Return the labels of the cells on each axis there is, in order; None where the grid is not
+    known.
+    """
     if not points or diagnostics.is_broken("load", "temperature", "facets", "include", "exclude"):
         return None
     roles = [scale.axis.role for scale in scales]
@@ -168,7 +174,9 @@ def _with_text_labels(args: Node, labels: Labels) -> Node:
 
 
 def _label(item: Node, labels: Sequence[str]) -> Any:
-    """Return the label of a number or truth: 1 and 1.0 are the same; anything else is returned as it is."""
+    """Return the label of a number or truth: 1 and 1.0 are the same; anything else is returned as
+    it is.
+    """
     value = item.value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return canonical_json(value) if isinstance(value, bool) else value
@@ -185,7 +193,9 @@ def _is_number(label: str, value: float) -> bool:
 def _check_lines(
     resolved: Mapping[str, Json], args: Node, where: str, labels: Labels, diagnostics: Diagnostics
 ) -> None:
-    """Check that the axis lines run along is there, and so are the values of the other that get a line."""
+    """Check that the axis lines run along is there, and so are the values of the other that get a
+    line.
+    """
     along = str(resolved["along"])
     other = "temperature" if along == "load" else "load"
     if along not in labels and not diagnostics.is_broken(f"{where}.along"):

@@ -1,8 +1,8 @@
-"""JSON Schema of sweep files (draft 2020-12, plain keywords), so that an editor completes and checks while one types.
+"""JSON Schema of sweep files (draft 2020-12, plain keywords), so that an editor completes and
+checks while one types.
 
-It accepts every sweep that `load_sweep` accepts and finds most mistakes within one value; what ties fields
-together, grids and
-plug-ins only `load_sweep` can check.
+It accepts every sweep that `load_sweep` accepts and finds most mistakes within one value; what ties
+fields together, grids and plug-ins only `load_sweep` can check.
 """
 
 import inspect

@@ -1,8 +1,9 @@
 """YAML -> Sweep: strict, every mistake at once, each with its line and column.
 
-A sweep file is read as data (`yaml`) and merged with what it extends and overrides (`merge`). Its sections are resolved
-(`template`, `axes`, `couple`, `sections`, `figures`), its points chosen (`points`) and its cells built (`cells`). Neither torch
-nor Ray is imported. Code outside phasegrid runs only if the sweep names it; how it is tried is handed in (`contracts`).
+A sweep file is read as data (`yaml`) and merged with what it extends and overrides (`merge`). Its
+sections are resolved (`template`, `axes`, `couple`, `sections`, `figures`), its points chosen
+(`points`) and its cells built (`cells`). Neither torch nor Ray is imported. Code outside phasegrid
+runs only if the sweep names it; how it is tried is handed in (`contracts`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,8 @@ def load_sweep(
     overrides: Sequence[str] = (),
     trials: Callable[[], Trials] | None = None,
 ) -> Sweep:
-    """Read a sweep file, with overrides ``path=value`` (value as YAML), and resolve everything in it.
+    """Read a sweep file, with overrides ``path=value`` (value as YAML), and resolve everything in
+    it.
 
     Its plug-ins are tried by `trials`, where that is given.
 
@@ -106,7 +108,9 @@ def load_sweep(
 
 
 def user_files(sweep: Sweep) -> list[Path]:
-    """Return the files of a sweep that are its user's: plug-ins, if they are not installed, and the sweep file."""
+    """Return the files of a sweep that are its user's: plug-ins, if they are not installed, and the
+    sweep file.
+    """
     code = [path for one in sweep.code for path in one.code.paths.values()]
     own = [] if sweep.source is None else [Path(sweep.source)]
     return [path for path in code if not is_installed(path)] + own

@@ -1,10 +1,10 @@
-"""From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it stands.
+"""From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it
+stands.
 
-A sweep that extends others is merged over them, mapping by mapping; lists and tables of ``couple`` are replaced. Where the
-child names
-another data
-set or model (`name`) or another `param` of an axis, it replaces that section; ``values`` of an axis replace a parent's
-``start``, ``stop``, ``num``, ``scale``, and the other way round.
+A sweep that extends others is merged over them, mapping by mapping; lists and tables of ``couple``
+are replaced. Where the child names another data set or model (`name`) or another `param` of an
+axis, it replaces that section; ``values`` of an axis replace a parent's ``start``, ``stop``,
+``num``, ``scale``, and the other way round.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,9 @@ _REPLACING_KEY = {"dataset": "name", "model": "name", "load": "param", "temperat
 
 
 def read_sweep(path: Path, overrides: Sequence[str], diagnostics: Diagnostics) -> Node | None:
-    """Read a sweep file, what it extends, and overrides ``path=value``; None if there is nothing to go on with."""
+    """Read a sweep file, what it extends, and overrides ``path=value``; None if there is nothing to
+    go on with.
+    """
     root = _read_with_parents(path, str(path), [], diagnostics)
     if root is None:
         return None
@@ -148,7 +150,9 @@ class _PathError(Exception):
 
 
 def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str = "") -> Node:
-    """Return `node` with the value at a path replaced; mappings on the way are made where there are none."""
+    """Return `node` with the value at a path replaced; mappings on the way are made where there are
+    none.
+    """
     if not parts:
         return new
     head, rest = parts[0], parts[1:]
@@ -172,7 +176,9 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
 
 
 def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Sequence[str]]:
-    """Return a metric or figure as a mapping from its name, and the path below it, whether or not that says the name again."""
+    """Return a metric or figure as a mapping from its name, and the path below it, whether or not
+    that says the name again.
+    """
     if isinstance(item.value, str):
         item = Node({item.value: Node({}, place, place)}, item.place)
     if item.mapping is None or len(item.mapping) != 1:
@@ -182,8 +188,9 @@ def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Se
 
 
 def _index(items: Sequence[Node], head: str) -> int:
-    """Return the position that an override means in a list: a number, or the name of a metric, or the kind of a figure, that
-    stands there once."""
+    """Return the position that an override means in a list: a number, or the name of a metric, or
+    the kind of a figure, that stands there once.
+    """
     if head.isdecimal() and len(head) < 10:
         if int(head) < len(items):
             return int(head)

@@ -9,7 +9,9 @@ from phasegrid.errors import SweepError
 
 
 class References:
-    """Looks names up relative to the sweep's folder, and refuses two plug-in files that keys could not tell apart."""
+    """Looks names up relative to the sweep's folder, and refuses two plug-in files that keys could
+    not tell apart.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

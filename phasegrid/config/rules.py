@@ -1,9 +1,8 @@
-"""Rules between fields: of a recipe, of a model, of a metric's arguments, of a trial and its data. Tables of small
-functions.
+"""Rules between fields: of a recipe, of a model, of a metric's arguments, of a trial and its data.
+Tables of small functions.
 
-A rule returns the field to blame and what to say, or None. `reads` are the fields it looks at: it is not asked
-where one of them
-already has a mistake.
+A rule returns the field to blame and what to say, or None. `reads` are the fields it looks at: it
+is not asked where one of them already has a mistake.
 """
 
 from collections.abc import Callable, Mapping, Sequence

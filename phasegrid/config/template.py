@@ -1,8 +1,7 @@
 """What a cell can be: the data sets, models and recipe of a sweep, resolved without its axes.
 
-Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis there is one
-*choice* for each of its
-values, and every path and value is checked against each.
+Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis
+there is one *choice* for each of its values, and every path and value is checked against each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,9 @@ SECTIONS = ("dataset", "model", "train")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved arguments."""
+    """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved
+    arguments.
+    """
 
     name: str
     declared: DatasetKind | Model | None
@@ -43,8 +44,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class TrialTemplate:
-    """The choices of each section by name, and the node of each section. A section whose name is wrong has no
-    choice."""
+    """The choices of each section by name, and the node of each section. A section whose name is
+    wrong has no choice.
+    """
 
     choices: Mapping[str, Mapping[str, Option]]
     nodes: Mapping[str, Node]
@@ -55,7 +57,9 @@ class TrialTemplate:
         return all(self.choices[section] for section in SECTIONS)
 
     def fields(self, path: str) -> Mapping[str, Field] | str:
-        """Return the field that a path means in each choice of its section; a text says why it leads nowhere."""
+        """Return the field that a path means in each choice of its section; a text says why it
+        leads nowhere.
+        """
         section, *parts = path.split(".")
         if section not in SECTIONS or not parts:
             known = self.paths()
@@ -74,7 +78,9 @@ class TrialTemplate:
         return found
 
     def resolve(self, path: str, node: Node, diagnostics: Diagnostics) -> dict[str, Json] | None:
-        """Resolve a value for a path in each choice of its section; None if it is not allowed in one."""
+        """Resolve a value for a path in each choice of its section; None if it is not allowed in
+        one.
+        """
         fields = self.fields(path)
         assert not isinstance(fields, str)
         resolved = {
@@ -98,7 +104,9 @@ def read_space(
     references: References,
     diagnostics: Diagnostics,
 ) -> TrialTemplate:
-    """Resolve the sections ``dataset``, ``model`` and ``train``; `names_on_axes` are the values of axes over a name."""
+    """Resolve the sections ``dataset``, ``model`` and ``train``; `names_on_axes` are the values of
+    axes over a name.
+    """
     nodes = {section: entries.get(section, root) for section in SECTIONS}
     choices: dict[str, Mapping[str, Option]] = {}
     for section in ("dataset", "model"):
@@ -189,7 +197,9 @@ def _read_recipe(node: Node, diagnostics: Diagnostics) -> dict[str, Json]:
 
 
 def _refuse_two_lengths(entries: Mapping[str, Node], diagnostics: Diagnostics) -> None:
-    """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep may be."""
+    """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep
+    may be.
+    """
     epochs, updates = entries.get("epochs"), entries.get("updates")
     if epochs is None or updates is None or updates.value is None:
         return

@@ -1,4 +1,6 @@
-"""The values of tied fields, cell by cell: ``couple`` worked out, each field after those it refers to."""
+"""The values of tied fields, cell by cell: ``couple`` worked out, each field after those it refers
+to.
+"""
 
 import math
 import textwrap
@@ -22,9 +24,9 @@ Blame: TypeAlias = Callable[[str, str, Point, str], None]
 class Ties:
     """Works tied fields out and remembers what it resolved and looked up.
 
-    `tied` holds the expressions and tables, each after those it needs. `blame(path, message, point, what)` notes a mistake
-    of a cell, once for each path and `what`. Tables are checked against the values that cells have, unless mistakes noted
-    before hide some of these.
+    `tied` holds the expressions and tables, each after those it needs. `blame(path, message, point,
+    what)` notes a mistake of a cell, once for each path and `what`. Tables are checked against the
+    values that cells have, unless mistakes noted before hide some of these.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Ties:
         self._not_looked_up: set[str] = set()
 
     def values(self, names: Mapping[str, str], point: Point) -> dict[str, Json] | None:
-        """Return the values of tied fields by path; None, and mistakes noted, if one cannot be had."""
+        """Return the values of tied fields by path; None, and mistakes noted, if one cannot be had.
+        """
         tied: dict[str, Json] = {}
         failed: list[str] = []
         for path, (tie, node) in self._tied.items():
@@ -98,8 +101,9 @@ class Ties:
         node: Node,
         point: Point,
     ) -> Json:
-        """Resolve the result of an expression; one between two integers is rounded where the field is an integer and
-        neither of the two is out of its bounds."""
+        """Resolve the result of an expression; one between two integers is rounded where the field
+        is an integer and neither of the two is out of its bounds.
+        """
         fields = self._template.fields(path)
         assert not isinstance(fields, str)
         tried: list[int | float] = [value]

@@ -13,7 +13,9 @@ from phasegrid.user_code import Code
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of the grid: the dotted path it varies, and its values, resolved, in the order given."""
+    """One axis of the grid: the dotted path it varies, and its values, resolved, in the order
+    given.
+    """
 
     path: str
     values: tuple[Json, ...]
@@ -23,8 +25,10 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials of a cell, None: all) is
-    for metrics of cells. `together`: several jobs of a cell can be done by one call. `takes`: the data it is for."""
+    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials
+    of a cell, None: all) is for metrics of cells. `together`: several jobs of a cell can be done by
+    one call. `takes`: the data it is for.
+    """
 
     name: str
     part: Part
@@ -39,10 +43,11 @@ class MetricRequest:
 
 @dataclass(frozen=True, slots=True)
 class GridPoint:
-    """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature` are None where
-    there is no
-    such axis. `recipe` has every field of `Recipe`. Equal parts and recipes are one object.
-    `facts` is None where the data set is a plug-in that cannot say before loading."""
+    """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature`
+    are None where there is no such axis. `recipe` has every field of `Recipe`. Equal parts and
+    recipes are one object. `facts` is None where the data set is a plug-in that cannot say before
+    loading.
+    """
 
     facet: tuple[tuple[str, Json], ...]
     load: Json
@@ -79,8 +84,9 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a job is tried again: after an exception of its own (`app`), after its process or node was lost
-    (`infra`)."""
+    """How often a job is tried again: after an exception of its own (`app`), after its process or
+    node was lost (`infra`).
+    """
 
     app: Annotated[int, Field(ge=0)] = 0
     infra: Annotated[int, Field(ge=0)] = 5
@@ -90,12 +96,12 @@ class Retries:
 class RunOptions:
     """How a run behaves; nothing here is part of any key.
 
-    At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops; `max_failures`
-    failed jobs stop the run
-    (null: any number); `pack_size` trainings in one pack (null: chosen); `timeout_s` seconds without a finished
-    epoch or measurement end the process of a pack as hung (null: never; on Ray only). `reproducible`: nothing is
-    computed together with anything else, and a GPU uses deterministic kernels only, so that no number depends on what
-    else the sweep or the store holds; slower.
+    At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops;
+    `max_failures` failed jobs stop the run (null: any number); `pack_size` trainings in one pack
+    (null: chosen); `timeout_s` seconds without a finished epoch or measurement end the process of a
+    pack as hung (null: never; on Ray only). `reproducible`: nothing is computed together with
+    anything else, and a GPU uses deterministic kernels only, so that no number depends on what else
+    the sweep or the store holds; slower.
     """
 
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -109,8 +115,9 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class UserCode:
-    """A plug-in that a sweep names: what keys and tables call it, its declared version, what the sweep writes of its file or
-    module, and its code."""
+    """A plug-in that a sweep names: what keys and tables call it, its declared version, what the
+    sweep writes of its file or module, and its code.
+    """
 
     kind: Literal["model", "dataset", "metric"]
     name: str
@@ -121,7 +128,9 @@ class UserCode:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Which plug-ins were tried, and how; what there is to say of those that were not, or not to the end. A line each."""
+    """Which plug-ins were tried, and how; what there is to say of those that were not, or not to
+    the end. A line each.
+    """
 
     lines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -129,9 +138,10 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the file it was
-    read from. `figures` are those beside the ones that every sweep gets; no key depends on them. `code` are the plug-ins that
-    it names, `tried` says what trying them showed."""
+    """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the
+    file it was read from. `figures` are those beside the ones that every sweep gets; no key depends
+    on them. `code` are the plug-ins that it names, `tried` says what trying them showed.
+    """
 
     name: str
     description: str | None

@@ -1,10 +1,10 @@
-"""Resolve the arguments of a declared dataclass from YAML nodes: types checked strictly, defaults written in.
+"""Resolve the arguments of a declared dataclass from YAML nodes: types checked strictly, defaults
+written in.
 
-Each field is checked by itself against its annotation, with pydantic in strict JSON mode: text is not a number, a
-bool is
-not an integer, 128.0 is not an integer, an integer is a number and becomes a float. A field that is itself a
-dataclass is
-resolved field by field; where it has a `name`, text stands for ``{name: text}``. Results are plain JSON values.
+Each field is checked by itself against its annotation, with pydantic in strict JSON mode: text is
+not a number, a bool is not an integer, 128.0 is not an integer, an integer is a number and becomes
+a float. A field that is itself a dataclass is resolved field by field; where it has a `name`, text
+stands for ``{name: text}``. Results are plain JSON values.
 """
 
 import dataclasses
@@ -29,7 +29,8 @@ from phasegrid.registry import suggest
 class Field:
     """One field of a declared dataclass.
 
-    `nested` is its dataclass if it is one; `kinds` are the plain types it accepts, None among them if it may be null.
+    `nested` is its dataclass if it is one; `kinds` are the plain types it accepts, None among them
+    if it may be null.
     """
 
     name: str
@@ -154,7 +155,9 @@ def unknown_key(found: str, allowed: Mapping[str, object] | Sequence[str]) -> st
 def check_keys(
     node: Node, allowed: Sequence[str], path: str, diagnostics: Diagnostics
 ) -> dict[str, Node]:
-    """Return the entries of a mapping with known keys; note the unknown ones, or that it is no mapping."""
+    """Return the entries of a mapping with known keys; note the unknown ones, or that it is no
+    mapping.
+    """
     entries = node.mapping
     if entries is None:
         message = f"found {_text(node)}; allowed: a mapping with the keys {', '.join(allowed)}"
@@ -168,9 +171,11 @@ def check_keys(
 
 
 def name_and_args(item: Node, path: str, diagnostics: Diagnostics) -> tuple[str | None, Node]:
-    """Return the name that an item of a list gives, and its arguments: ``name``, or ``name: {...}``.
+    """Return the name that an item of a list gives, and its arguments: ``name``, or ``name:
+    {...}``.
 
-    No arguments, or null, are an empty mapping. The name is None, and a mistake noted, if the item is anything else.
+    No arguments, or null, are an empty mapping. The name is None, and a mistake noted, if the item
+    is anything else.
     """
     empty = Node({}, item.place)
     if isinstance(item.value, str):

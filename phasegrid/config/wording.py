@@ -1,4 +1,5 @@
-"""Say what pydantic found in the words of a sweep: what was found, what is allowed, did you mean."""
+"""Say what pydantic found in the words of a sweep: what was found, what is allowed, did you mean.
+"""
 
 import re
 from collections.abc import Mapping
@@ -35,8 +36,8 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
 def explain(error: ValidationError, node: Node) -> list[tuple[list[str], Place, str]]:
     """Return for each mistake the path below `node`, its place, and what to say.
 
-    What the members of a union say about one value is joined with "or"; mistakes inside a list count more than that it
-    is a list.
+    What the members of a union say about one value is joined with "or"; mistakes inside a list
+    count more than that it is a list.
     """
     grouped: dict[tuple[str, ...], list[Any]] = {}
     places: dict[tuple[str, ...], Node] = {}

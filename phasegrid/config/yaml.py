@@ -1,10 +1,10 @@
 """Read YAML 1.2 as data with positions, safely.
 
-Only ruamel's event parser is used: scalars are resolved here by the core schema of YAML 1.2 (section 10.3.2), so
-``1e-4`` is a
-number, ``on`` is text, ``017`` is seventeen, and no Python object can be constructed. Tags are refused. Aliases of
-finished anchors share one node; expanded size and depth are limited, so a small file cannot grow.
-Keys are text; below a field of ``couple``, where those of a table are values of a field, any scalar is taken as its text.
+Only ruamel's event parser is used: scalars are resolved here by the core schema of YAML 1.2
+(section 10.3.2), so ``1e-4`` is a number, ``on`` is text, ``017`` is seventeen, and no Python
+object can be constructed. Tags are refused. Aliases of finished anchors share one node; expanded
+size and depth are limited, so a small file cannot grow. Keys are text; below a field of ``couple``,
+where those of a table are values of a field, any scalar is taken as its text.
 """
 
 import math
@@ -60,8 +60,8 @@ class Place:
 class Node:
     """A value and where it stands: a scalar, a list of nodes, or a mapping from text to nodes.
 
-    `key_place` is where its key stands in the mapping that holds it. `size` counts the nodes below and with it,
-    aliases expanded; `depth` is 1 for a scalar.
+    `key_place` is where its key stands in the mapping that holds it. `size` counts the nodes below
+    and with it, aliases expanded; `depth` is 1 for a scalar.
     """
 
     value: "Scalar | list[Node] | dict[str, Node]"
@@ -100,7 +100,8 @@ class YamlError(Exception):
 def read_file(path: Path, name: str) -> tuple[Node, list[Mistake]]:
     """Read a YAML file of at most `MAX_BYTES`; `name` stands for it in positions.
 
-    Returns the document and mistakes that did not keep the rest from being read (duplicate keys, tags, bad numbers).
+    Returns the document and mistakes that did not keep the rest from being read (duplicate keys,
+    tags, bad numbers).
 
     Raises:
         YamlError: if the file cannot be read or is not one YAML document.
@@ -130,7 +131,8 @@ def read_file(path: Path, name: str) -> tuple[Node, list[Mistake]]:
 def read_text(
     text: str, name: str, *, with_lines: bool = True, above: str = ""
 ) -> tuple[Node, list[Mistake]]:
-    """Read YAML text as one document; see `read_file`. Without `with_lines`, every place is just `name`.
+    """Read YAML text as one document; see `read_file`. Without `with_lines`, every place is just
+    `name`.
 
     `above` is the dotted path at which the text will stand.
 
@@ -155,7 +157,9 @@ class _Open:
 
 
 class _Composer:
-    """Builds nodes from events with an explicit stack: neither depth nor aliases can exhaust anything."""
+    """Builds nodes from events with an explicit stack: neither depth nor aliases can exhaust
+    anything.
+    """
 
     def __init__(self, text: str, name: str, with_lines: bool, above: str) -> None:
         self.text = text

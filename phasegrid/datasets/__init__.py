@@ -1,6 +1,7 @@
 """Data sets by name. A sweep's ``dataset: {name: ...}`` is looked up in `DATASETS`.
 
-Options that every data set of arrays has are the fields of `Options`. Nothing here imports torch; the loaders do.
+Options that every data set of arrays has are the fields of `Options`. Nothing here imports torch;
+the loaders do.
 """
 
 from collections.abc import Mapping
@@ -17,20 +18,23 @@ FileName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What can be asked of any data set; the order of operations is fraction, label noise, image noise, normalise.
+    """What can be asked of any data set; the order of operations is fraction, label noise, image
+    noise, normalise.
 
-    - `fraction` of the training set kept: the `first` N examples in file order (published code of Yang et al.
-      2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size + 1/2), at least 1.
-    - `label_noise` p: floor(p N + 1/2) of the N training labels are replaced, always by a *different* class (Yang et
-      al. 2021, text) or by `any` class, the true one included (its published code). Test labels stay clean.
-    - `image_noise` u: adds U[0, u] in pixel units (0..255 for images) to every training input, in float
-      arithmetic, neither wrapped nor clipped.
-    - `normalize`: subtract mean and divide by standard deviation per channel, both of the (corrupted) training set.
-      Without it images are in 0..1 and other inputs are as they come.
-    - `augment`: ``flip_crop`` flips left-right with probability 1/2 and shifts by up to 4 pixels with zero padding, per
-      example and epoch, on the device.
-    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the published code, so
-      that all trials of a cell are about the same training set.
+    - `fraction` of the training set kept: the `first` N examples in file order (published code of
+      Yang et al. 2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size +
+      1/2), at least 1.
+    - `label_noise` p: floor(p N + 1/2) of the N training labels are replaced, always by a
+      *different* class (Yang et al. 2021, text) or by `any` class, the true one included (its
+      published code). Test labels stay clean.
+    - `image_noise` u: adds U[0, u] in pixel units (0..255 for images) to every training input, in
+      float arithmetic, neither wrapped nor clipped.
+    - `normalize`: subtract mean and divide by standard deviation per channel, both of the
+      (corrupted) training set. Without it images are in 0..1 and other inputs are as they come.
+    - `augment`: ``flip_crop`` flips left-right with probability 1/2 and shifts by up to 4 pixels
+      with zero padding, per example and epoch, on the device.
+    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the
+      published code, so that all trials of a cell are about the same training set.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -55,8 +59,9 @@ class FileOptions(Options):
 class NpzOptions(Options):
     """`path` of the file; `sha256` of its bytes is filled in and is its identity.
 
-    Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or ``test_inputs``),
-    ``test_labels``; layouts and types are described in `phasegrid.datasets.npz_file`.
+    Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or
+    ``test_inputs``), ``test_labels``; layouts and types are described in
+    `phasegrid.datasets.npz_file`.
     """
 
     path: str = locator("")
@@ -65,8 +70,9 @@ class NpzOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class SpiralOptions(Options):
-    """Two interleaved spirals (Benton et al. 2021, section 5.3 and its notebook): `per_class` training and
-    `test_per_class` test points per class, Gaussian `noise`."""
+    """Two interleaved spirals (Benton et al. 2021, section 5.3 and its notebook): `per_class`
+    training and `test_per_class` test points per class, Gaussian `noise`.
+    """
 
     per_class: Annotated[int, Field(ge=1)] = 50
     test_per_class: Annotated[int, Field(ge=1)] = 100
@@ -75,13 +81,16 @@ class SpiralOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class TranslationOptions:
-    """Sentence pairs in the folder `root`: ``train.de`` and ``train.en``, one sentence a line, or the files of IWSLT'16
-    (``train.tags.de-en.de``, ``IWSLT16.TED.tst2013.de-en.de.xml``); `train` and `test` are the stems of their names.
+    """Sentence pairs in the folder `root`: ``train.de`` and ``train.en``, one sentence a line, or
+    the files of IWSLT'16 (``train.tags.de-en.de``, ``IWSLT16.TED.tst2013.de-en.de.xml``); `train`
+    and `test` are the stems of their names.
 
-    - `source` and `target`: the languages, as the files' names have them. De-En is that of Yang et al. 2021.
-    - `pairs` kept of the training set, null for all: a random `sample` drawn with `sample_seed` (the paper: 4,000) or the
-      `first` ones (published sister code). Pairs with an empty side or a side of more than `max_length` tokens are
-      not among them (sister code: 100). Test sentences are cut to `max_length`, never left out.
+    - `source` and `target`: the languages, as the files' names have them. De-En is that of Yang et
+      al. 2021.
+    - `pairs` kept of the training set, null for all: a random `sample` drawn with `sample_seed`
+      (the paper: 4,000) or the `first` ones (published sister code). Pairs with an empty side or a
+      side of more than `max_length` tokens are not among them (sister code: 100). Test sentences
+      are cut to `max_length`, never left out.
     - `min_frequency`: rarer words of the kept training pairs are unknown (sister code: 2).
     - `lowercase`: all words, and the references, in lower case.
     - `sha256` of the files is filled in and is their identity.
@@ -115,7 +124,9 @@ FIXED_FACTS: Mapping[str, DatasetFacts] = {
 
 
 def kept_count(size: int, fraction: float) -> int:
-    """Return how many of `size` examples a `fraction` keeps: floor(fraction * size + 1/2), at least 1."""
+    """Return how many of `size` examples a `fraction` keeps: floor(fraction * size + 1/2), at least
+    1.
+    """
     return max(1, int(fraction * size + 0.5))
 
 

@@ -1,7 +1,8 @@
-"""Augmentation on the device: flip left-right and shift, one draw per example, no loop over examples.
+"""Augmentation on the device: flip left-right and shift, one draw per example, no loop over
+examples.
 
-Letters: N examples, C channels, H x W pixels. Drawing is apart from applying, so that members of a pack each draw
-from their own generator and one kernel applies all draws.
+Letters: N examples, C channels, H x W pixels. Drawing is apart from applying, so that members of a
+pack each draw from their own generator and one kernel applies all draws.
 """
 
 from typing import NamedTuple
@@ -13,9 +14,11 @@ MAX_SHIFT = 4  # pixels; crops of images padded by 4, the standard CIFAR recipe 
 
 
 class FlipCropDraws(NamedTuple):
-    """What happens to each of N examples: mirrored or not (N,) bool, and shifts (N,) int64 in -4..4.
+    """What happens to each of N examples: mirrored or not (N,) bool, and shifts (N,) int64 in
+    -4..4.
 
-    A positive `dx` moves the picture left, a positive `dy` moves it up (it is the crop that moves right and down).
+    A positive `dx` moves the picture left, a positive `dy` moves it up (it is the crop that moves
+    right and down).
     """
 
     flips: Tensor
@@ -24,7 +27,9 @@ class FlipCropDraws(NamedTuple):
 
 
 def draw_flip_crop(n: int, generator: torch.Generator) -> FlipCropDraws:
-    """Draw flips with probability 1/2 and both shifts uniformly from -4..4, on the generator's device."""
+    """Draw flips with probability 1/2 and both shifts uniformly from -4..4, on the generator's
+    device.
+    """
     device = generator.device
     flips = torch.rand(n, generator=generator, device=device) < 0.5
     shifts = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2, n), generator=generator, device=device)
@@ -32,9 +37,11 @@ def draw_flip_crop(n: int, generator: torch.Generator) -> FlipCropDraws:
 
 
 def apply_flip_crop(batch: Tensor, draws: FlipCropDraws, padding: Tensor) -> Tensor:
-    """Shift, then mirror each example of `batch` (N, C, H, W) as drawn; what comes into view is `padding`.
+    """Shift, then mirror each example of `batch` (N, C, H, W) as drawn; what comes into view is
+    `padding`.
 
-    `padding` broadcasts to the batch: (C, 1, 1), or (N, C, 1, 1) where examples differ. Returns a new tensor.
+    `padding` broadcasts to the batch: (C, 1, 1), or (N, C, 1, 1) where examples differ. Returns a
+    new tensor.
     """
     num, channels, height, width = batch.shape
     margin = MAX_SHIFT

@@ -11,10 +11,11 @@ from phasegrid.declare import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The words behind a data set of sentence pairs: what token ids stand for, and the test set's target sentences.
+    """The words behind a data set of sentence pairs: what token ids stand for, and the test set's
+    target sentences.
 
-    `source_words[i]` and `target_words[i]` are the text of token i, special tokens included; `test_references` are the
-    untokenised target sentences of the test set, in its order.
+    `source_words[i]` and `target_words[i]` are the text of token i, special tokens included;
+    `test_references` are the untokenised target sentences of the test set, in its order.
     """
 
     source_words: tuple[str, ...]
@@ -26,14 +27,14 @@ class Text:
 class Dataset:
     """Normalised inputs and labels of a training and a test set, all on one device.
 
-    Shapes: `train_inputs` (N, *S) float32, `train_labels` (N,) int64, likewise `test_*`; S is `input_shape`.
-    `pixel` is what one pixel unit (1/255 of the full range of an image) measures in the normalised inputs, per
-    channel, shape (C, 1, 1) for images and broadcastable to S for others: image noise of u pixel units is
-    ``u * pixel * U[0, 1]``.
-    `padding` is what a pixel of value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
+    Shapes: `train_inputs` (N, *S) float32, `train_labels` (N,) int64, likewise `test_*`; S is
+    `input_shape`. `pixel` is what one pixel unit (1/255 of the full range of an image) measures in
+    the normalised inputs, per channel, shape (C, 1, 1) for images and broadcastable to S for
+    others: image noise of u pixel units is ``u * pixel * U[0, 1]``. `padding` is what a pixel of
+    value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
 
-    Sentence pairs have `tokens` (and `text`): inputs are then (N, 2, L) int64 and labels (N, L) int64, laid out as
-    `Tokens` says; `pixel` and `padding` mean nothing.
+    Sentence pairs have `tokens` (and `text`): inputs are then (N, 2, L) int64 and labels (N, L)
+    int64, laid out as `Tokens` says; `pixel` and `padding` mean nothing.
     """
 
     name: str

@@ -1,8 +1,10 @@
-"""The 8x8 digits that come with scikit-learn: 1,797 grey images (Alpaydin and Kaynak 1998, UCI "Optical recognition
-of handwritten digits", its test part). No download, trains in seconds: for quickstarts and tests.
+"""The 8x8 digits that come with scikit-learn: 1,797 grey images (Alpaydin and Kaynak 1998, UCI
+"Optical recognition of handwritten digits", its test part). No download, trains in seconds: for
+quickstarts and tests.
 
-Pixels are counts 0..16, scaled by 255/16 to pixel units 0..255 (exact in float32). The split into 1,297 training and
-500 test images is ours: stratified by class, drawn once with the seed below, the same for everybody.
+Pixels are counts 0..16, scaled by 255/16 to pixel units 0..255 (exact in float32). The split into
+1,297 training and 500 test images is ours: stratified by class, drawn once with the seed below, the
+same for everybody.
 """
 
 import numpy as np
@@ -31,7 +33,9 @@ def load(**args: Json) -> Dataset:
 
 
 def _test_indices(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Draw the test set: `NUM_TEST` examples, shared among the classes by largest remainder; in file order."""
+    """Draw the test set: `NUM_TEST` examples, shared among the classes by largest remainder; in
+    file order.
+    """
     shares = np.bincount(labels) * (NUM_TEST / len(labels))
     counts = np.floor(shares).astype(np.int64)
     most_short = np.argsort(counts - shares, kind="stable")

@@ -1,4 +1,6 @@
-"""Load the data set that a trial names, built in or a plug-in, and check it before anything is trained on it."""
+"""Load the data set that a trial names, built in or a plug-in, and check it before anything is
+trained on it.
+"""
 
 import copy
 
@@ -49,7 +51,9 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
 
 
 def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
-    """Refuse a plug-in whose data are not what its facts say: sweeps are planned and checked by these."""
+    """Refuse a plug-in whose data are not what its facts say: sweeps are planned and checked by
+    these.
+    """
     facts = import_function(kind.facts)({**later_defaults(kind.args), **part.args, **part.locators})
     if facts is None:
         return

@@ -12,7 +12,8 @@ from phasegrid.jobs import Json
 def load(**args: Json) -> Dataset:
     """Load the file at `path`. `args` are the fields of `NpzOptions`.
 
-    uint8 inputs are in pixel units; for floating-point inputs one pixel unit is 1/255 of the training set's range.
+    uint8 inputs are in pixel units; for floating-point inputs one pixel unit is 1/255 of the
+    training set's range.
 
     Raises:
         DataError: if the file is missing, does not fit, or is not the one that `sha256` names.

@@ -1,11 +1,15 @@
-"""A NumPy ``.npz`` file as a data set, without torch: facts from its headers, a fingerprint, and its arrays.
+"""A NumPy ``.npz`` file as a data set, without torch: facts from its headers, a fingerprint, and
+its arrays.
 
-The file holds ``train_images`` or ``train_inputs``, ``train_labels``, ``test_images`` or ``test_inputs``, and
-``test_labels``. Labels are integers from 0; the number of classes is the largest label plus one. Inputs are uint8
-(pixel units 0..255) or floating point of any range. Layouts, all turned into (N, C, H, W) where they are images:
+The file holds ``train_images`` or ``train_inputs``, ``train_labels``, ``test_images`` or
+``test_inputs``, and ``test_labels``. Labels are integers from 0; the number of classes is the
+largest label plus one. Inputs are uint8 (pixel units 0..255) or floating point of any range.
+Layouts, all turned into (N, C, H, W) where they are images:
 
-- 4-D arrays are (N, C, H, W), unless the last size is 1 or 3 and the second is neither: then they are (N, H, W, C).
-- 3-D arrays called ``*_images`` are grey, (N, H, W). Arrays of other dimensions are taken as they are.
+- 4-D arrays are (N, C, H, W), unless the last size is 1 or 3 and the second is neither: then they
+  are (N, H, W, C).
+- 3-D arrays called ``*_images`` are grey, (N, H, W). Arrays of other dimensions are taken as they
+  are.
 
 Arrays that would need pickle are refused: nothing in the file is executed.
 """
@@ -29,7 +33,9 @@ from phasegrid.jobs import Json
 MAX_CLASSES = 65_536  # a larger label is a mistake, not a class
 
 LARGEST = 1e145
-"""The largest magnitude of an input: squares of larger ones, summed, may overflow. What is larger stands for a missing value."""
+"""The largest magnitude of an input: squares of larger ones, summed, may overflow. What is larger
+stands for a missing value.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class Arrays:
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
-    """Return the facts of the file at ``args["path"]``, after ``fraction``: reads headers and labels, not the inputs.
+    """Return the facts of the file at ``args["path"]``, after ``fraction``: reads headers and
+    labels, not the inputs.
 
     Raises:
         DataError: if the file is not there, is no npz, or does not hold what a data set must hold.
@@ -163,7 +170,9 @@ def _parse_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _check_headers(
     path: Path, headers: Mapping[str, Header]
 ) -> tuple[Header, Header, Header, Header]:
-    """Return train inputs, train labels, test inputs, test labels, or report every mistake of the file at once."""
+    """Return train inputs, train labels, test inputs, test labels, or report every mistake of the
+    file at once.
+    """
     mistakes: list[str] = []
     found: list[Header] = []
     for split in ("train", "test"):

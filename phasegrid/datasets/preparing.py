@@ -1,11 +1,13 @@
 """From raw arrays to a `Dataset`: fraction, label noise, image noise, normalisation, in this order.
 
-Letters: N examples, S the shape of one example, C channels (the first axis of S), D the size of a vector.
+Letters: N examples, S the shape of one example, C channels (the first axis of S), D the size of a
+vector.
 
-Each random choice has a named stream of its own, derived from `corruption_seed`: ``fraction``, ``label_noise``,
-``image_noise``. Within one stream the draws do not depend on how much is asked for, so choices are nested: a
-smaller `fraction` keeps a subset of what a larger one keeps; a smaller `label_noise` corrupts a subset of the
-labels that a larger one corrupts, with the same wrong labels; a larger `image_noise` is the same noise, scaled.
+Each random choice has a named stream of its own, derived from `corruption_seed`: ``fraction``,
+``label_noise``, ``image_noise``. Within one stream the draws do not depend on how much is asked
+for, so choices are nested: a smaller `fraction` keeps a subset of what a larger one keeps; a
+smaller `label_noise` corrupts a subset of the labels that a larger one corrupts, with the same
+wrong labels; a larger `image_noise` is the same noise, scaled.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,10 +32,12 @@ CHUNK = 1024  # examples worked on at a time: bounds memory; part of what the im
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A data set as its files hold it: inputs (N, *S) of real numbers, labels (N,) integers in 0..num_classes-1.
+    """A data set as its files hold it: inputs (N, *S) of real numbers, labels (N,) integers in
+    0..num_classes-1.
 
-    `pixel_unit` is what one pixel unit (1/255 of the full range of an image) measures in the raw inputs. `divisor` is
-    what inputs are divided by when they are not normalised: 255 turns pixels into 0..1, 1 leaves values alone.
+    `pixel_unit` is what one pixel unit (1/255 of the full range of an image) measures in the raw
+    inputs. `divisor` is what inputs are divided by when they are not normalised: 255 turns pixels
+    into 0..1, 1 leaves values alone.
     """
 
     name: str
@@ -55,7 +59,8 @@ def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
 def prepare(raw: Raw, options: Options) -> Dataset:
     """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
 
-    Noise and fraction touch the training set only; the test set is normalised with the training set's statistics.
+    Noise and fraction touch the training set only; the test set is normalised with the training
+    set's statistics.
 
     Raises:
         DataError: if ``flip_crop`` is asked of inputs that are no images (C, H, W).
@@ -82,7 +87,9 @@ def prepare(raw: Raw, options: Options) -> Dataset:
 
 
 def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
-    """Choose the training examples to keep, in file order: the first `kept_count`, or that many drawn at random."""
+    """Choose the training examples to keep, in file order: the first `kept_count`, or that many
+    drawn at random.
+    """
     count = kept_count(size, options.fraction)
     if options.subset == "first":
         return np.arange(count)
@@ -93,8 +100,9 @@ def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
 def corrupt_labels(labels: Array, num_classes: int, options: Options) -> NDArray[np.int64]:
     """Replace exactly floor(p N + 1/2) labels, p = `label_noise`, drawn without replacement.
 
-    ``different``: a wrong class, each with probability 1/(classes - 1) (Yang et al. 2021, text). ``any``: any class,
-    each with probability 1/classes, so about 1/classes of the replaced labels stay true (its published code).
+    ``different``: a wrong class, each with probability 1/(classes - 1) (Yang et al. 2021, text).
+    ``any``: any class, each with probability 1/classes, so about 1/classes of the replaced labels
+    stay true (its published code).
     """
     corrupted = labels.astype(np.int64)
     count = int(options.label_noise * len(labels) + 0.5)
@@ -111,7 +119,9 @@ def corrupt_labels(labels: Array, num_classes: int, options: Options) -> NDArray
 
 
 def add_image_noise(inputs: Array, amount: float, corruption_seed: int) -> None:
-    """Add U[0, amount) to every entry, in place: float arithmetic, nothing wraps and nothing is clipped."""
+    """Add U[0, amount) to every entry, in place: float arithmetic, nothing wraps and nothing is
+    clipped.
+    """
     if amount == 0:
         return
     rng = _stream(corruption_seed, "image_noise")
@@ -120,11 +130,13 @@ def add_image_noise(inputs: Array, amount: float, corruption_seed: int) -> None:
 
 
 def channel_statistics(inputs: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation per channel (per entry of a vector) over examples and places.
+    """Return mean and standard deviation per channel (per entry of a vector) over examples and
+    places.
 
-    Accumulated in float64, the deviation in a second pass around the mean and divided by the count (not count - 1). A
-    channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,) for vectors. Where squares would vanish they
-    are taken of numbers divided by a power of two, which changes no digit.
+    Accumulated in float64, the deviation in a second pass around the mean and divided by the count
+    (not count - 1). A channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,)
+    for vectors. Where squares would vanish they are taken of numbers divided by a power of two,
+    which changes no digit.
     """
     places = tuple(axis for axis in range(inputs.ndim) if axis != 1)
     count = inputs.size / inputs.shape[1]
@@ -158,12 +170,16 @@ def _plain_scale(inputs: Array, divisor: float) -> tuple[Array, Array]:
 
 
 def _floating(inputs: Array) -> Array:
-    """Copy to float32, or float64 where the raw values are: an offset may need its digits until it is subtracted."""
+    """Copy to float32, or float64 where the raw values are: an offset may need its digits until it
+    is subtracted.
+    """
     return inputs.astype(np.float64 if inputs.dtype == np.float64 else np.float32)
 
 
 def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
-    """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to save their memory."""
+    """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to
+    save their memory.
+    """
     result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused with its place
         for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):

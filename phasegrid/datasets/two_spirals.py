@@ -1,12 +1,14 @@
-"""Two interleaved spirals in the plane: the toy problem of Benton et al. 2021 (section 5.3; numbers of its notebook).
+"""Two interleaved spirals in the plane: the toy problem of Benton et al. 2021 (section 5.3; numbers
+of its notebook).
 
     theta = (10 pi / 3) sqrt(U),   U ~ U[0, 1]
     class 0:  x = 1.5 theta (-cos theta, sin theta) + noise * (N(0, 1), N(0, 1))
     class 1:  the same points mirrored at the origin, -x
 
-10 pi / 3 is 600 degrees, 1 2/3 turns. As in the notebook, class 1 mirrors the very points of class 0, noise included.
-Examples alternate between the classes, so that the `first` part of the training set is balanced. Points are drawn from
-the streams ``spirals_train`` and ``spirals_test`` of `corruption_seed`.
+10 pi / 3 is 600 degrees, 1 2/3 turns. As in the notebook, class 1 mirrors the very points of class
+0, noise included. Examples alternate between the classes, so that the `first` part of the training
+set is balanced. Points are drawn from the streams ``spirals_train`` and ``spirals_test`` of
+`corruption_seed`.
 """
 
 import math
@@ -38,7 +40,9 @@ def load(**args: Json) -> Dataset:
 
 
 def draw_spirals(per_class: int, noise: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return (2 per_class, 2) points, class 0 at even places and its mirror image, class 1, at odd ones."""
+    """Return (2 per_class, 2) points, class 0 at even places and its mirror image, class 1, at odd
+    ones.
+    """
     theta = TURN * np.sqrt(rng.random(per_class))
     spiral = GROWTH * theta * np.stack([-np.cos(theta), np.sin(theta)])
     points = spiral.T + noise * rng.standard_normal((per_class, 2))

@@ -1,8 +1,10 @@
-"""MNIST, CIFAR-10, CIFAR-100 and SVHN, read from the folders that torchvision's data set classes write.
+"""MNIST, CIFAR-10, CIFAR-100 and SVHN, read from the folders that torchvision's data set classes
+write.
 
-`root` is the folder given to torchvision (it holds ``MNIST/``, ``cifar-10-batches-py/``, ``cifar-100-python/`` or
-``train_32x32.mat``); with `download` missing files are fetched. torchvision checks the published checksums of CIFAR and
-SVHN before reading. SVHN is its ``train`` and ``test`` splits, digit 0 labelled 0.
+`root` is the folder given to torchvision (it holds ``MNIST/``, ``cifar-10-batches-py/``,
+``cifar-100-python/`` or ``train_32x32.mat``); with `download` missing files are fetched.
+torchvision checks the published checksums of CIFAR and SVHN before reading. SVHN is its ``train``
+and ``test`` splits, digit 0 labelled 0.
 """
 
 from pathlib import Path
@@ -28,12 +30,16 @@ def load_cifar10(**args: Json) -> Dataset:
 
 
 def load_cifar100(**args: Json) -> Dataset:
-    """Load CIFAR-100; images (3, 32, 32), a hundred fine classes. `args` are the fields of `FileOptions`."""
+    """Load CIFAR-100; images (3, 32, 32), a hundred fine classes. `args` are the fields of
+    `FileOptions`.
+    """
     return _load("cifar100", "CIFAR100", args)
 
 
 def load_svhn(**args: Json) -> Dataset:
-    """Load SVHN, cropped digits; images (3, 32, 32), ten classes. `args` are the fields of `FileOptions`."""
+    """Load SVHN, cropped digits; images (3, 32, 32), ten classes. `args` are the fields of
+    `FileOptions`.
+    """
     return _load("svhn", "SVHN", args)
 
 
@@ -62,7 +68,9 @@ def _read_split(
 
 
 def _channels_first(class_name: str, images: Array) -> Array:
-    """Return (N, C, H, W): torchvision keeps MNIST as (N, H, W), CIFAR as (N, H, W, C), SVHN as (N, C, H, W)."""
+    """Return (N, C, H, W): torchvision keeps MNIST as (N, H, W), CIFAR as (N, H, W, C), SVHN as (N,
+    C, H, W).
+    """
     if class_name == "MNIST":
         return images[:, None]
     if class_name == "SVHN":

@@ -1,4 +1,6 @@
-"""Metrics by name: what each measures, over what, with which arguments and columns. Nothing here imports torch."""
+"""Metrics by name: what each measures, over what, with which arguments and columns. Nothing here
+imports torch.
+"""
 
 from phasegrid.declare import Metric
 from phasegrid.metrics.accuracy import ACCURACY

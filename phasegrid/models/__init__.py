@@ -1,4 +1,6 @@
-"""Model families by name. A sweep's ``model: {name: ...}`` is looked up in `MODELS`. Nothing here imports torch."""
+"""Model families by name. A sweep's ``model: {name: ...}`` is looked up in `MODELS`. Nothing here
+imports torch.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,7 +23,9 @@ class MlpArgs:
 
 @dataclass(frozen=True, slots=True)
 class SmallCnnArgs:
-    """Two 3x3 convolutions (k, 2k channels), each with ReLU and 2x2 max-pooling, and a linear layer."""
+    """Two 3x3 convolutions (k, 2k channels), each with ReLU and 2x2 max-pooling, and a linear
+    layer.
+    """
 
     width: Width = 8
     batch_norm: bool = False
@@ -29,14 +33,18 @@ class SmallCnnArgs:
 
 @dataclass(frozen=True, slots=True)
 class ResNet18Args:
-    """ResNet18 with stages of width k, 2k, 4k, 8k and a 3x3 stem (the CIFAR form; k = 64 is the usual net)."""
+    """ResNet18 with stages of width k, 2k, 4k, 8k and a 3x3 stem (the CIFAR form; k = 64 is the
+    usual net).
+    """
 
     width: Width = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Vgg11Args:
-    """VGG11 with convolutions of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, with bias, and one linear layer."""
+    """VGG11 with convolutions of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, with bias, and one linear
+    layer.
+    """
 
     width: Width = 64
     batch_norm: bool = True
@@ -44,9 +52,10 @@ class Vgg11Args:
 
 @dataclass(frozen=True, slots=True)
 class TransformerArgs:
-    """The Transformer for sentence pairs: `depth` layers of encoder and of decoder, `width` d of every token's vector, `heads`
-    that divide it, feed-forward networks of `feed_forward` times d units. Six layers, eight heads: Yang et al. 2021,
-    B.3."""
+    """The Transformer for sentence pairs: `depth` layers of encoder and of decoder, `width` d of
+    every token's vector, `heads` that divide it, feed-forward networks of `feed_forward` times d
+    units. Six layers, eight heads: Yang et al. 2021, B.3.
+    """
 
     width: Width = 512
     depth: Annotated[int, Field(ge=1, le=64)] = 6

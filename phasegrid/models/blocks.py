@@ -1,8 +1,9 @@
 """Where several tensors lie in one flat vector, so that one kernel serves them all.
 
-Kernels of a GPU want addresses that are multiples of 16 bytes, and some end the process's CUDA context where they are not. So every
-tensor begins at a multiple of `ALIGNMENT` elements. The gaps hold zeros, stay zero, and are in no result: a vector (P,) that is drawn,
-measured or stored has none of them.
+Kernels of a GPU want addresses that are multiples of 16 bytes, and some end the process's CUDA
+context where they are not. So every tensor begins at a multiple of `ALIGNMENT` elements. The gaps
+hold zeros, stay zero, and are in no result: a vector (P,) that is drawn, measured or stored has
+none of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64
-"""Elements: 256 bytes in float32, 128 in bfloat16. cuDNN and cuBLAS ask for 16 bytes; what torch allocates begins at 512 on a GPU."""
+"""Elements: 256 bytes in float32, 128 in bfloat16. cuDNN and cuBLAS ask for 16 bytes; what torch
+allocates begins at 512 on a GPU.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Tensors of these `shapes`, one after another, each from its place in `starts`, in a vector of `length` elements.
+    """Tensors of these `shapes`, one after another, each from its place in `starts`, in a vector of
+    `length` elements.
 
     >>> Blocks.of([(3, 30), (2,)])
     Blocks(shapes=((3, 30), (2,)), starts=(0, 128), length=192)
@@ -76,7 +80,9 @@ class Filled:
         self._gaps = [like.new_zeros(end - start - size) for start, size, end in places]
 
     def fill(self, flat: Tensor) -> None:
-        """Copy the tensors from `flat` (P,), where they lie one after another without gaps; it is cast to their dtype."""
+        """Copy the tensors from `flat` (P,), where they lie one after another without gaps; it is
+        cast to their dtype.
+        """
         pieces = torch.split(flat.to(self.vector), self._sizes)
         laid = [part for pair in zip(pieces, self._gaps, strict=True) for part in pair]
         torch.cat(laid, out=self.vector)

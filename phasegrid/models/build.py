@@ -23,10 +23,11 @@ def build_model(
 ) -> nn.Module:
     """Build the model `part` names, on the CPU, with its own initialisation drawn from `seed`.
 
-    A model that takes sentence pairs is made for the `tokens` of their data set, any other for `input_shape` and
-    `num_classes`.
+    A model that takes sentence pairs is made for the `tokens` of their data set, any other for
+    `input_shape` and `num_classes`.
 
-    The same seed gives the same weights; the global random state is as before afterwards, on every device.
+    The same seed gives the same weights; the global random state is as before afterwards, on every
+    device.
 
     Raises:
         SweepError: if no model has this name, its `make` function does not return a module, its ``state_dict()`` holds more than
@@ -70,8 +71,9 @@ def _refuse_unknown(part: Part, module: nn.Module) -> None:
 def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tensor) -> None:
     """Refuse a network with tensors that are drawn and not stored, given one of another seed.
 
-    What differs may yet be computed from what is stored (weight norm, spectral norm and pruning in their old form keep such
-    tensors): then the other network has it too once it is given that and has run.
+    What differs may yet be computed from what is stored (weight norm, spectral norm and pruning in
+    their old form keep such tensors): then the other network has it too once it is given that and
+    has run.
     """
     drawn = _different(module, other)
     if drawn:

@@ -1,9 +1,11 @@
-"""Parameters, forward FLOPs and activations of the built-in families in closed form, without torch: for predicting costs.
+"""Parameters, forward FLOPs and activations of the built-in families in closed form, without torch:
+for predicting costs.
 
-FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2; biases, BatchNorm,
-activations and pooling are left out, as torch's own counter does. An example of a Transformer is a pair of sentences that
-both have the mean number of tokens. Activations are the numbers that a backward pass keeps: inputs of layers with weights and
-of normalisations, outputs of attention weights; a layer that overwrites its input keeps nothing of its own.
+FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2;
+biases, BatchNorm, activations and pooling are left out, as torch's own counter does. An example of
+a Transformer is a pair of sentences that both have the mean number of tokens. Activations are the
+numbers that a backward pass keeps: inputs of layers with weights and of normalisations, outputs of
+attention weights; a layer that overwrites its input keeps nothing of its own.
 """
 
 import math
@@ -17,7 +19,9 @@ from phasegrid.models.shapes import require_heads, require_image, require_kind
 
 
 class ModelCounts(NamedTuple):
-    """Trainable parameters, FLOPs of one forward pass over one example, and the numbers of it that a backward pass keeps."""
+    """Trainable parameters, FLOPs of one forward pass over one example, and the numbers of it that
+    a backward pass keeps.
+    """
 
     num_parameters: int
     forward_flops: int
@@ -25,7 +29,8 @@ class ModelCounts(NamedTuple):
 
 
 def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
-    """Count what the model `part` names has and does on one example of a data set; None as `count_arrays`.
+    """Count what the model `part` names has and does on one example of a data set; None as
+    `count_arrays`.
 
     Raises:
         DataError: if the model cannot take such inputs.
@@ -42,8 +47,8 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
 
 
 def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> ModelCounts | None:
-    """Count what the model `part` names has and does on one array: parameters and FLOPs exactly, activations about. None for
-    a model that is not built in or takes something else.
+    """Count what the model `part` names has and does on one array: parameters and FLOPs exactly,
+    activations about. None for a model that is not built in or takes something else.
 
     Raises:
         DataError: if the model cannot take such inputs.
@@ -58,10 +63,11 @@ def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> 
 def count_transformer(
     tokens: Tokens, length: float, *, width: int, depth: int, heads: int, feed_forward: int
 ) -> ModelCounts:
-    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences of `length` tokens each, rounded.
+    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences of
+    `length` tokens each, rounded.
 
-    Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all positions are
-    computed, those that are then hidden too. Exact for a batch that is `length` long.
+    Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all
+    positions are computed, those that are then hidden too. Exact for a batch that is `length` long.
 
     Raises:
         DataError: if `heads` does not divide `width`.
@@ -76,8 +82,9 @@ def count_transformer(
     looking = 3 * depth * 4 * length**2 * width
     flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
     parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
-    # A sublayer of attention keeps its normalised input, queries, keys, values and result; one of feeding its input and,
-    # before and after the ReLU, what is inside. The logits and their softmax are kept at the end.
+    # A sublayer of attention keeps its normalised input, queries, keys, values and result; one of
+    # feeding its input and, before and after the ReLU, what is inside. The logits and their softmax
+    # are kept at the end.
     per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * tokens.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
     return ModelCounts(parameters, round(flops), round(kept))
@@ -128,7 +135,8 @@ def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
 
 
 def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> ModelCounts:
-    """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and BatchNorm.
+    """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and
+    BatchNorm.
 
     BatchNorm keeps its input beside what the next layer keeps.
     """

@@ -1,13 +1,17 @@
-"""In which memory layout a network takes its images: the one rule for training, curves, simplexes, slices and the Hessian.
+"""In which memory layout a network takes its images: the one rule for training, curves, simplexes,
+slices and the Hessian.
 
-Channels last is 1.04 to 1.4 times faster on a CPU for most convolutions, mandatory for grouped ones to pay there, and faster on a GPU.
-Not where a library is known to be wrong: on a CPU without AVX-512 the weight gradient of an ungrouped convolution with a 1x1
-kernel, a stride, and 2 to 7 input channels writes past its buffer if images lie channels last (torch 2.11 and 2.15, float32): the process dies
-of SIGABRT or SIGSEGV. ResNet18 of widths 1 to 7 has such convolutions. Found with a checking allocator over 1 to 19 channels, kernels
-of 1 and 3, strides 1 to 8, 1 to 5 groups; tests/train/test_image_layouts.py looks again, in child processes.
+Channels last is 1.04 to 1.4 times faster on a CPU for most convolutions, mandatory for grouped ones
+to pay there, and faster on a GPU. Not where a library is known to be wrong: on a CPU without
+AVX-512 the weight gradient of an ungrouped convolution with a 1x1 kernel, a stride, and 2 to 7
+input channels writes past its buffer if images lie channels last (torch 2.11 and 2.15, float32):
+the process dies of SIGABRT or SIGSEGV. ResNet18 of widths 1 to 7 has such convolutions. Found with
+a checking allocator over 1 to 19 channels, kernels of 1 and 3, strides 1 to 8, 1 to 5 groups;
+tests/train/test_image_layouts.py looks again, in child processes.
 
-The rule asks for the network alone, not for the kind of CPU, so that numbers do not depend on that. It costs nothing: an update of ResNet18
-of widths 2 to 4 was 1.1 to 2.7 times faster contiguous than channels last with only the one convolution contiguous.
+The rule asks for the network alone, not for the kind of CPU, so that numbers do not depend on that.
+It costs nothing: an update of ResNet18 of widths 2 to 4 was 1.1 to 2.7 times faster contiguous than
+channels last with only the one convolution contiguous.
 """
 
 from dataclasses import dataclass
@@ -34,7 +38,9 @@ class Layouts:
         return self.on_cpu if device.type == "cpu" else self.elsewhere
 
     def lay_out(self, inputs: Tensor) -> Tensor:
-        """Bring images (N, C, H, W) into the layout, the same numbers; anything else stays as it is."""
+        """Bring images (N, C, H, W) into the layout, the same numbers; anything else stays as it
+        is.
+        """
         if inputs.dim() != 4:
             return inputs
         return inputs.contiguous(memory_format=self.of(inputs.device))
@@ -44,7 +50,8 @@ PLAIN = Layouts(torch.contiguous_format, torch.contiguous_format)
 
 
 def layouts_of(network: nn.Module, members: int = 1) -> Layouts:
-    """Return how a network is to have its images, or a stack of `members` of it, whose convolutions are grouped.
+    """Return how a network is to have its images, or a stack of `members` of it, whose convolutions
+    are grouped.
 
     Without convolutions there is nothing to gain.
     """
@@ -56,10 +63,11 @@ def layouts_of(network: nn.Module, members: int = 1) -> Layouts:
 
 
 def working_layouts(network: nn.Module, inputs: Tensor) -> Layouts:
-    """Return `layouts_of` a network, or `PLAIN` where its code cannot take `inputs` (N, C, H, W) so laid out.
+    """Return `layouts_of` a network, or `PLAIN` where its code cannot take `inputs` (N, C, H, W) so
+    laid out.
 
-    Code with ``x.view(len(x), -1)`` cannot. A copy in eval mode is tried on a few examples; neither the network nor the random state
-    is changed.
+    Code with ``x.view(len(x), -1)`` cannot. A copy in eval mode is tried on a few examples; neither
+    the network nor the random state is changed.
     """
     layouts = layouts_of(network)
     if inputs.dim() != 4 or layouts.of(inputs.device) == torch.contiguous_format:
@@ -77,7 +85,8 @@ def _convolves(layer: nn.Module) -> bool:
 
 
 def _is_unsafe(layer: nn.Module) -> bool:
-    """Say whether a layer is, or may be, a convolution that must not have its input channels last on a CPU.
+    """Say whether a layer is, or may be, a convolution that must not have its input channels last
+    on a CPU.
 
     A kernel that a layer's own code uses may have any stride.
     """

@@ -17,10 +17,11 @@ def make(
     depth: int,
     activation: Literal["relu", "tanh", "gelu"],
 ) -> nn.Module:
-    """Make an MLP: inputs flattened to D, `depth` hidden layers of w = `width` units, logits (N, classes).
+    """Make an MLP: inputs flattened to D, `depth` hidden layers of w = `width` units, logits (N,
+    classes).
 
-    Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) classes. Layers: ``linear1``, ``activation1``, ...,
-    ``classifier``.
+    Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) classes. Layers: ``linear1``,
+    ``activation1``, ..., ``classifier``.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     size = math.prod(input_shape)

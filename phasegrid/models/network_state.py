@@ -1,7 +1,8 @@
 """All that makes a network what it is: run it, copy it, and keep what running it must not change.
 
-A network is its user's code. It may write into its inputs, assign to its buffers, keep tensors that it computes from its
-parameters (weight norm, spectral norm and pruning in their old form do), or count its calls: what is here holds for all of these.
+A network is its user's code. It may write into its inputs, assign to its buffers, keep tensors that
+it computes from its parameters (weight norm, spectral norm and pruning in their old form do), or
+count its calls: what is here holds for all of these.
 """
 
 import copy
@@ -19,7 +20,8 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Return what `module` makes of a copy of `inputs` (N, ...): a network may write into what it is given.
+    """Return what `module` makes of a copy of `inputs` (N, ...): a network may write into what it
+    is given.
 
     The copy costs well under 2% of a forward pass: one pass over the inputs in memory.
     """
@@ -28,7 +30,8 @@ def outputs_of(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def copy_network(module: AnyModule) -> AnyModule:
-    """Return a copy that shares nothing with `module`; tensors computed from parameters are copied as values.
+    """Return a copy that shares nothing with `module`; tensors computed from parameters are copied
+    as values.
 
     A plain deepcopy refuses those.
     """
@@ -42,7 +45,9 @@ def copy_network(module: AnyModule) -> AnyModule:
 
 
 def hidden_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return what a network has beside its ``state_dict()``, by name: buffers that are not persistent, plain attributes."""
+    """Return what a network has beside its ``state_dict()``, by name: buffers that are not
+    persistent, plain attributes.
+    """
     hidden: dict[str, Tensor] = {}
     for prefix, layer in module.named_modules():
         own = {name: value for name, value in vars(layer).items() if isinstance(value, Tensor)}
@@ -86,7 +91,8 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run a network in eval mode without gradients; its modes and buffers are as before afterwards.
 
-    Some networks change their buffers in eval mode too, and a measurement must not depend on those before it.
+    Some networks change their buffers in eval mode too, and a measurement must not depend on those
+    before it.
     """
     with kept_modes(module), kept_buffers(module), torch.inference_mode():
         module.eval()
@@ -95,7 +101,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What the layers of a network held at some time, by layer name: attributes and buffers, the objects themselves.
+    """What the layers of a network held at some time, by layer name: attributes and buffers, the
+    objects themselves.
 
     `hidden` are copies of the tensors that are not in ``state_dict()``.
     """
@@ -126,7 +133,9 @@ class Attributes:
                 vars(layer).pop(key, None)
 
     def assigned(self, module: nn.Module) -> tuple[list[str], list[str]]:
-        """Name the buffers and the other attributes of `module` that have been assigned to since, hidden tensors with new values too."""
+        """Name the buffers and the other attributes of `module` that have been assigned to since,
+        hidden tensors with new values too.
+        """
         buffers: list[str] = []
         now = hidden_tensors(module)
         others = [n for n, was in self.hidden.items() if n in now and not torch.equal(was, now[n])]
@@ -151,9 +160,11 @@ def attributes_of(module: nn.Module) -> Attributes:
 
 
 def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
-    """Say what a forward pass in train mode does beside giving outputs and writing into buffers; None if nothing.
+    """Say what a forward pass in train mode does beside giving outputs and writing into buffers;
+    None if nothing.
 
-    It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what is written as a function.
+    It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what
+    is written as a function.
     """
     probe = copy_network(module).train()
     with kept_draws(example.device):
@@ -169,7 +180,8 @@ def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
 
 
 def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
-    """Name the layers that draw random numbers in train mode in code of their own, found by running a copy on `example` (N, ...).
+    """Name the layers that draw random numbers in train mode in code of their own, found by running
+    a copy on `example` (N, ...).
 
     The generators are looked at whenever a layer begins or ends: who was running since, drew.
     """
@@ -195,10 +207,11 @@ def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
 
 
 def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> str | None:
-    """Name an attribute that has changed since `before` and without which `module` gives other outputs for `example`.
+    """Name an attribute that has changed since `before` and without which `module` gives other
+    outputs for `example`.
 
-    Compared, in eval and in train mode from the same seed, are a copy of the network, and one with the attributes of then:
-    ``state_dict()`` holds neither.
+    Compared, in eval and in train mode from the same seed, are a copy of the network, and one with
+    the attributes of then: ``state_dict()`` holds neither.
     """
     _, others = before.assigned(module)
     for training in (False, True) if others else ():
@@ -215,7 +228,9 @@ def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> st
 
 @contextmanager
 def kept_attributes(module: nn.Module) -> Iterator[None]:
-    """Restore every attribute that is assigned to while the context lasts: tracing runs the network on stand-ins."""
+    """Restore every attribute that is assigned to while the context lasts: tracing runs the network
+    on stand-ins.
+    """
     before = attributes_of(module)
     try:
         yield

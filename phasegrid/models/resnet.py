@@ -1,7 +1,9 @@
-"""ResNet18 for small images, with a width factor (He et al. 2016; the family of Yang et al. 2021, section 3).
+"""ResNet18 for small images, with a width factor (He et al. 2016; the family of Yang et al. 2021,
+section 3).
 
-Post-activation basic blocks, [2, 2, 2, 2] of them in stages of k, 2k, 4k, 8k channels with strides 1, 2, 2, 2; a
-3x3 stem instead of the 7x7 one with pooling; average over all places; one linear layer. No convolution has a bias.
+Post-activation basic blocks, [2, 2, 2, 2] of them in stages of k, 2k, 4k, 8k channels with strides
+1, 2, 2, 2; a 3x3 stem instead of the 7x7 one with pooling; average over all places; one linear
+layer. No convolution has a bias.
 """
 
 from collections import OrderedDict
@@ -14,7 +16,8 @@ from phasegrid.models.shapes import require_image
 class BasicBlock(nn.Module):
     """relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x)).
 
-    The shortcut is a 1x1 convolution with BatchNorm where the shape changes, the identity elsewhere.
+    The shortcut is a 1x1 convolution with BatchNorm where the shape changes, the identity
+    elsewhere.
     """
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
@@ -38,8 +41,9 @@ class BasicBlock(nn.Module):
 def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Module:
     """Make ResNet18 with k = `width`; logits (N, classes).
 
-    Parameters for 3 channels: 2724 k^2 + 257 k + 10 with 10 classes, 2724 k^2 + 977 k + 100 with 100. Layers:
-    ``conv1``, ``norm1``, ``relu1``, ``stage1.block0.conv1``, ..., ``stage4.block1.relu2``, ``pool``, ``classifier``.
+    Parameters for 3 channels: 2724 k^2 + 257 k + 10 with 10 classes, 2724 k^2 + 977 k + 100 with
+    100. Layers: ``conv1``, ``norm1``, ``relu1``, ``stage1.block0.conv1``, ...,
+    ``stage4.block1.relu2``, ``pool``, ``classifier``.
 
     Raises:
         DataError: if the inputs are no images.

@@ -1,4 +1,6 @@
-"""What inputs a family takes. Without torch, so that planning and building refuse the same inputs in the same words."""
+"""What inputs a family takes. Without torch, so that planning and building refuse the same inputs
+in the same words.
+"""
 
 from typing import Literal
 
@@ -32,7 +34,8 @@ def image_mistake(family: str, input_shape: tuple[int, ...]) -> str | None:
 
 
 def heads_mistake(width: int, heads: int) -> str | None:
-    """Return what is wrong with a Transformer of `heads` attention heads and this width, or None."""
+    """Return what is wrong with a Transformer of `heads` attention heads and this width, or None.
+    """
     if width % heads == 0:
         return None
     return (
@@ -54,7 +57,9 @@ def require_heads(width: int, heads: int) -> None:
 def kind_mistake(
     family: str, takes: Literal["arrays", "tokens"], tokens: Tokens | None
 ) -> str | None:
-    """Return why a family that `takes` such examples does not fit a data set with these `tokens`, or None."""
+    """Return why a family that `takes` such examples does not fit a data set with these `tokens`,
+    or None.
+    """
     if (takes == "tokens") == (tokens is not None):
         return None
     if tokens is None:

@@ -1,4 +1,6 @@
-"""A small convolutional network that works from 4x4 pixels up: for digits, MNIST, quick studies on CIFAR."""
+"""A small convolutional network that works from 4x4 pixels up: for digits, MNIST, quick studies on
+CIFAR.
+"""
 
 from collections import OrderedDict
 
@@ -12,9 +14,9 @@ def make(
 ) -> nn.Module:
     """Make the network for k = `width`; logits (N, classes).
 
-    conv3x3(k) - [BN] - ReLU - pool - conv3x3(2k) - [BN] - ReLU - pool - linear. Convolutions are padded by one pixel
-    and have a bias where there is no BatchNorm. Layers: ``conv1``, ``norm1``, ``relu1``, ``pool1``, ...,
-    ``classifier``.
+    conv3x3(k) - [BN] - ReLU - pool - conv3x3(2k) - [BN] - ReLU - pool - linear. Convolutions are
+    padded by one pixel and have a bias where there is no BatchNorm. Layers: ``conv1``, ``norm1``,
+    ``relu1``, ``pool1``, ..., ``classifier``.
 
     Raises:
         DataError: if the inputs are no images of at least 4x4 pixels.

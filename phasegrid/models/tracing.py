@@ -1,7 +1,9 @@
-"""Read the graph of a network with ``torch.fx``, as what its code does: sums in place stay sums in place, nothing stays behind.
+"""Read the graph of a network with ``torch.fx``, as what its code does: sums in place stay sums in
+place, nothing stays behind.
 
-Tracing runs a user's code once, on stand-ins. That may count calls, keep stand-ins in attributes and draw from the process's
-generators: all of it is undone. A graph holds only what the code did this once, so who draws or counts is told.
+Tracing runs a user's code once, on stand-ins. That may count calls, keep stand-ins in attributes
+and draw from the process's generators: all of it is undone. A graph holds only what the code did
+this once, so who draws or counts is told.
 """
 
 import operator
@@ -38,7 +40,9 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 class _InPlaceProxy(fx.Proxy):
-    """A stand-in that records ``x += y`` as what it is; torch's own takes it for ``x = x + y``, whoever else holds x."""
+    """A stand-in that records ``x += y`` as what it is; torch's own takes it for ``x = x + y``,
+    whoever else holds x.
+    """
 
     def __iadd__(self, other: object) -> Any:
         return _recorded(self, operator.iadd, other)

@@ -1,15 +1,18 @@
-"""The encoder-decoder Transformer, pre-LayerNorm, with a width factor (Vaswani et al. 2017; Yang et al. 2021, B.3).
+"""The encoder-decoder Transformer, pre-LayerNorm, with a width factor (Vaswani et al. 2017; Yang et
+al. 2021, B.3).
 
-The paper has six layers and eight heads and varies the width d; what it leaves open is as in its sister code: LayerNorm before
-each sublayer (x + sublayer(norm(x))) and once more after the last layer of encoder and decoder, a feed-forward
-network of 4d units with ReLU, separate source and target embeddings scaled by sqrt(d), sinusoidal positions
-(Vaswani et al. 2017, section 3.5), an output layer of its own with bias, no dropout, and every matrix, the embeddings among
-them, drawn from Glorot's uniform distribution (each of the query, key and value matrices by itself); biases begin as in
-PyTorch.
+The paper has six layers and eight heads and varies the width d; what it leaves open is as in its
+sister code: LayerNorm before each sublayer (x + sublayer(norm(x))) and once more after the last
+layer of encoder and decoder, a feed-forward network of 4d units with ReLU, separate source and
+target embeddings scaled by sqrt(d), sinusoidal positions (Vaswani et al. 2017, section 3.5), an
+output layer of its own with bias, no dropout, and every matrix, the embeddings among them, drawn
+from Glorot's uniform distribution (each of the query, key and value matrices by itself); biases
+begin as in PyTorch.
 
-Letters: N sentence pairs, l positions, d width, h heads, V words. Attention is written out with ordinary operations, so that it
-can be differentiated twice. A position of padding is never attended to: its weight is exactly zero, except in a sentence that is
-nothing but padding, whose weights are uniform (finite, and of no consequence).
+Letters: N sentence pairs, l positions, d width, h heads, V words. Attention is written out with
+ordinary operations, so that it can be differentiated twice. A position of padding is never attended
+to: its weight is exactly zero, except in a sentence that is nothing but padding, whose weights are
+uniform (finite, and of no consequence).
 """
 
 import math
@@ -28,8 +31,9 @@ def make(
 ) -> "Transformer":
     """Make the network for d = `width`; int64 (N, 2, l) to logits (N, l, V) for any l.
 
-    Parameters with depth 6 and feed_forward 4, source and target vocabularies of S and T words:
-    168 d^2 + 196 d + S d + T (2d + 1). Layers: ``source_embedding``, ``target_embedding``, ``encoder.0.attention.query``,
+    Parameters with depth 6 and feed_forward 4, source and target vocabularies of S and T words: 168
+    d^2 + 196 d + S d + T (2d + 1). Layers: ``source_embedding``, ``target_embedding``,
+    ``encoder.0.attention.query``,
     ..., ``decoder.5.feed_forward.linear2``, ``encoder_norm``, ``decoder_norm``, ``classifier``.
 
     Raises:
@@ -75,8 +79,9 @@ class Transformer(nn.Module):
     def forward_mixed(self, inputs_a: Tensor, inputs_b: Tensor, coefficients: Tensor) -> Tensor:
         """Return logits (N, l, V) for embeddings mixed position by position: c e(a) + (1 - c) e(b).
 
-        `inputs_a`, `inputs_b` (N, 2, l), `coefficients` c (N,). Where a or b is padded the embedding is e(a) alone; masks are
-        those of a. Both the source sentences and the decoder inputs are mixed; positions are the same in both.
+        `inputs_a`, `inputs_b` (N, 2, l), `coefficients` c (N,). Where a or b is padded the
+        embedding is e(a) alone; masks are those of a. Both the source sentences and the decoder
+        inputs are mixed; positions are the same in both.
         """
         both = (inputs_a != PADDING) & (inputs_b != PADDING)
         share = torch.where(both, coefficients[:, None, None], 1.0)[..., None]
@@ -88,7 +93,8 @@ class Transformer(nn.Module):
         return self._run(inputs_a, *embedded)
 
     def encode(self, source: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what the encoder makes of `source` (N, l), (N, l, d), and which positions are padding (N, 1, 1, l).
+        """Return what the encoder makes of `source` (N, l), (N, l, d), and which positions are
+        padding (N, 1, 1, l).
 
         `embedded` (N, l, d) stands in for the scaled embeddings of `source`.
         """
@@ -100,7 +106,9 @@ class Transformer(nn.Module):
         return self.encoder_norm(x), hidden
 
     def start_decoding(self, source: Tensor) -> "Decoding":
-        """Encode `source` (N, l) and return what gives the logits of each next word; see `Decoding`."""
+        """Encode `source` (N, l) and return what gives the logits of each next word; see
+        `Decoding`.
+        """
         return Decoding(self, source)
 
     def _run(self, inputs: Tensor, source: Tensor, given: Tensor) -> Tensor:
@@ -122,9 +130,10 @@ class Transformer(nn.Module):
 class Decoding:
     """A translation under way, one word of each sentence at a time.
 
-    Call it with the next decoder token of every sentence (N,), the start token first, and it returns the logits (N, V) of the
-    word after it. Gives what `Transformer.forward` gives on the tokens so far (up to rounding), at the cost of
-    one position: keys and values of earlier ones are kept.
+    Call it with the next decoder token of every sentence (N,), the start token first, and it
+    returns the logits (N, V) of the word after it. Gives what `Transformer.forward` gives on the
+    tokens so far (up to rounding), at the cost of one position: keys and values of earlier ones are
+    kept.
     """
 
     def __init__(self, model: Transformer, source: Tensor) -> None:
@@ -169,7 +178,8 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """x + attention(norm1(x)), then x + cross(norm2(x), memory), then x + feed_forward(norm3(x))."""
+    """x + attention(norm1(x)), then x + cross(norm2(x), memory), then x + feed_forward(norm3(x)).
+    """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -181,7 +191,9 @@ class DecoderLayer(nn.Module):
         self.feed_forward = _feed_forward(width, hidden)
 
     def forward(self, x: Tensor, unseen: Tensor, memory: Tensor, hidden: Tensor) -> Tensor:
-        """Map (N, l, d) to the same shape. `unseen` hides positions of x, `hidden` those of `memory` (N, m, d)."""
+        """Map (N, l, d) to the same shape. `unseen` hides positions of x, `hidden` those of
+        `memory` (N, m, d).
+        """
         y = self.norm1(x)
         x = x + self.attention(y, self.attention.keys_values(y), unseen)
         return self._look_at(x, self.cross.keys_values(memory), hidden)
@@ -193,7 +205,9 @@ class DecoderLayer(nn.Module):
         memory: tuple[Tensor, Tensor],
         hidden: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Map the newest position (N, 1, d); return it with the keys and values of all positions so far."""
+        """Map the newest position (N, 1, d); return it with the keys and values of all positions so
+        far.
+        """
         y = self.norm1(x)
         keys, values = self.attention.keys_values(y)
         if past is not None:
@@ -208,7 +222,9 @@ class DecoderLayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention: softmax(q k^T / sqrt(d / h)) v per head, then a linear layer (Vaswani et al. 2017, 3.2)."""
+    """Multi-head attention: softmax(q k^T / sqrt(d / h)) v per head, then a linear layer (Vaswani
+    et al. 2017, 3.2).
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -225,7 +241,9 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, keys_values: tuple[Tensor, Tensor], hidden: Tensor | None
     ) -> Tensor:
-        """Map queries from x (N, l, d) to (N, l, d); True in `hidden`, broadcast to (N, h, l, m), hides a key."""
+        """Map queries from x (N, l, d) to (N, l, d); True in `hidden`, broadcast to (N, h, l, m),
+        hides a key.
+        """
         keys, values = keys_values
         queries = self._per_head(self.query(x)) / math.sqrt(keys.shape[-1])
         scores = queries @ keys.transpose(-2, -1)
@@ -240,9 +258,11 @@ class Attention(nn.Module):
 
 
 def positions(length: int, like: Tensor) -> Tensor:
-    """Return the sinusoidal positions (length, d), d the last size of `like`, in its dtype and on its device.
+    """Return the sinusoidal positions (length, d), d the last size of `like`, in its dtype and on
+    its device.
 
-    p[t, 2i] = sin(t / 10000^(2i/d)),  p[t, 2i + 1] = cos(t / 10000^(2i/d))  (Vaswani et al. 2017, section 3.5)
+    p[t, 2i] = sin(t / 10000^(2i/d)),  p[t, 2i + 1] = cos(t / 10000^(2i/d))  (Vaswani et al. 2017,
+    section 3.5)
     """
     width = like.shape[-1]
     even = torch.arange(0, width, 2, dtype=like.dtype, device=like.device)
@@ -259,7 +279,9 @@ def _feed_forward(width: int, hidden: int) -> nn.Sequential:
 
 
 def _draw_matrices(model: nn.Module) -> None:
-    """Draw every matrix U(-a, a), a = sqrt(6 / (rows + columns)); keys and values are matrices of their own."""
+    """Draw every matrix U(-a, a), a = sqrt(6 / (rows + columns)); keys and values are matrices of
+    their own.
+    """
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             parts = 2 if name.endswith("key_value.weight") else 1

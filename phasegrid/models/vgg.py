@@ -1,7 +1,7 @@
 """VGG11 with a width factor (Simonyan and Zisserman 2015, configuration A, for small images).
 
-Eight 3x3 convolutions with bias of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, 2x2 max-pooling after the 1st, 2nd, 4th,
-6th and 8th, and one linear layer in place of the three of the ImageNet network.
+Eight 3x3 convolutions with bias of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, 2x2 max-pooling after
+the 1st, 2nd, 4th, 6th and 8th, and one linear layer in place of the three of the ImageNet network.
 """
 
 from collections import OrderedDict
@@ -19,9 +19,9 @@ def make(
 ) -> nn.Module:
     """Make VGG11 with k = `width`; logits (N, classes).
 
-    Parameters for 3 channels and 10 classes: 2250 k^2 + 236 k + 10 with BatchNorm, 2250 k^2 + 150 k + 10 without.
-    Layers: ``conv1``, ``norm1``, ``relu1``, ``pool1``, ``conv2``, ..., ``average``, ``classifier``. On images above
-    32x32 the last feature map is averaged over its places.
+    Parameters for 3 channels and 10 classes: 2250 k^2 + 236 k + 10 with BatchNorm, 2250 k^2 + 150 k
+    + 10 without. Layers: ``conv1``, ``norm1``, ``relu1``, ``pool1``, ``conv2``, ..., ``average``,
+    ``classifier``. On images above 32x32 the last feature map is averaged over its places.
 
     Raises:
         DataError: if the inputs are no images of at least 32x32 pixels.

@@ -1,7 +1,9 @@
-"""Tools on the weights of a network: flat vectors, interpolation, distances, evaluation, BatchNorm refresh.
+"""Tools on the weights of a network: flat vectors, interpolation, distances, evaluation, BatchNorm
+refresh.
 
-Nothing here knows a recipe, a store or a device: tensors stay where they are. Letters: P trainable parameters,
-N examples. A flat vector holds the trainable parameters in the order of ``module.named_parameters()`` (tied ones once).
+Nothing here knows a recipe, a store or a device: tensors stay where they are. Letters: P trainable
+parameters, N examples. A flat vector holds the trainable parameters in the order of
+``module.named_parameters()`` (tied ones once).
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,18 +23,23 @@ FEWEST, MOST = 128, 1000
 """Examples evaluated at a time."""
 
 IN_CACHE = FEWEST * 3 * 32 * 32
-"""Numbers of a batch of inputs that a CPU evaluates at a time, so that its activations stay in a core's cache: ResNet18 of widths 4, 8, 16 on
-1,000 images of 32x32 pixels takes 1.5, 1.15 and 1.65 times as long all at once, a perceptron of width 16, 64, 256 on 1,297 images of 8x8 pixels
-2.6, 2.0 and 1.3 times as long in batches of 128 (medians, one thread)."""
+"""Numbers of a batch of inputs that a CPU evaluates at a time, so that its activations stay in a
+core's cache: ResNet18 of widths 4, 8, 16 on 1,000 images of 32x32 pixels takes 1.5, 1.15 and 1.65
+times as long all at once, a perceptron of width 16, 64, 256 on 1,297 images of 8x8 pixels 2.6, 2.0
+and 1.3 times as long in batches of 128 (medians, one thread).
+"""
 
 SENTENCES = 32
-"""Sentence pairs evaluated at a time: of 50 tokens each, with 10,000 words, their logits take 64 MB in float32."""
+"""Sentence pairs evaluated at a time: of 50 tokens each, with 10,000 words, their logits take 64 MB
+in float32.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, over `num` scored labels
-    (examples, or the target tokens of sentence pairs)."""
+    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, over
+    `num` scored labels (examples, or the target tokens of sentence pairs).
+    """
 
     loss: float
     accuracy_percent: float
@@ -51,11 +58,13 @@ class ParameterSlice:
 
 
 class FlatModule:
-    """A copy of a module whose trainable parameters are set from, and read as, one flat vector (P,).
+    """A copy of a module whose trainable parameters are set from, and read as, one flat vector
+    (P,).
 
-    ``loss.backward()`` accumulates what `gradient` returns; clear it with `zero_grad` of this class (the module's own would drop the
-    views). The module given is never changed. All trainable parameters become `dtype` (float32 or float64), buffers too. They lie in
-    one vector with gaps (`phasegrid.models.blocks`), which is filled and read in one operation each.
+    ``loss.backward()`` accumulates what `gradient` returns; clear it with `zero_grad` of this class
+    (the module's own would drop the views). The module given is never changed. All trainable
+    parameters become `dtype` (float32 or float64), buffers too. They lie in one vector with gaps
+    (`phasegrid.models.blocks`), which is filled and read in one operation each.
 
     >>> flat = FlatModule(nn.Linear(2, 1))
     >>> flat.assign(torch.tensor([1.0, 2.0, 3.0]))
@@ -169,7 +178,8 @@ def own_copy(value: Tensor) -> Tensor:
 
 
 def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], t: float) -> Weights:
-    """Return (1 - t) a + t b for every floating tensor of two states; others (counters) are taken from `a`.
+    """Return (1 - t) a + t b for every floating tensor of two states; others (counters) are taken
+    from `a`.
 
     Raises:
         ValueError: if the states do not have the same names and shapes.
@@ -198,7 +208,8 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 def batches(num: int, batch_size: int) -> list[slice]:
-    """Cut `num` examples into slices of `batch_size`; a last slice of a single example joins the one before it.
+    """Cut `num` examples into slices of `batch_size`; a last slice of a single example joins the
+    one before it.
 
     BatchNorm in train mode cannot take one value per channel.
     """
@@ -211,11 +222,12 @@ def batches(num: int, batch_size: int) -> list[slice]:
 def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
     """Re-estimate the running statistics of every BatchNorm layer from `inputs` (N, ...), in place.
 
-    The statistics are reset and become the average over batches, weighted by batch size, of the batch mean and the
-    unbiased batch variance, one forward pass with BatchNorm in train mode and everything else (dropout) in eval mode
-    (Garipov et al. 2018, published code; the practice of Izmailov et al. 2018). The mean is exact up to the
-    change it causes in later layers; the variance leaves out the spread between batch means. Modes and momenta are
-    restored. Does nothing without BatchNorm.
+    The statistics are reset and become the average over batches, weighted by batch size, of the
+    batch mean and the unbiased batch variance, one forward pass with BatchNorm in train mode and
+    everything else (dropout) in eval mode (Garipov et al. 2018, published code; the practice of
+    Izmailov et al. 2018). The mean is exact up to the change it causes in later layers; the
+    variance leaves out the spread between batch means. Modes and momenta are restored. Does nothing
+    without BatchNorm.
     """
     layers = batch_norm_modules(module)
     if not layers:
@@ -243,11 +255,13 @@ def evaluate(
     batch_size: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Evaluation:
-    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...), `labels` (N,) or (N, L).
+    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...),
+    `labels` (N,) or (N, L).
 
-    Sentence pairs are averaged over their target tokens (`phasegrid.tasks.losses`) and go through the network by length,
-    `SENTENCES` at a time. The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
-    to the first class. Modes and buffers are restored. Batches that do not fit into memory are halved.
+    Sentence pairs are averaged over their target tokens (`phasegrid.tasks.losses`) and go through
+    the network by length, `SENTENCES` at a time. The logits are cast to float64 before the loss,
+    which is summed in float64. An argmax tie goes to the first class. Modes and buffers are
+    restored. Batches that do not fit into memory are halved.
 
     Raises:
         ValueError: if there are no examples.
@@ -266,7 +280,8 @@ def evaluate(
 
 
 def evaluation_batch(inputs: Tensor) -> int:
-    """Return how many of `inputs` (N, ...) at a time go through a network that is only evaluated."""
+    """Return how many of `inputs` (N, ...) at a time go through a network that is only evaluated.
+    """
     if inputs.device.type != "cpu":
         return MOST
     return min(MOST, max(FEWEST, IN_CACHE // max(1, inputs[:1].numel())))

@@ -1,8 +1,9 @@
 """What a job will cost: order of execution, ETA, and the predictions of ``phasegrid plan``.
 
-A first guess is ``passes * overhead + FLOPs / rate`` for one CPU core. The store's own timings correct both parts, by kind of job:
-small networks spend their time on launching kernels, large ones on arithmetic, so one factor could not serve both. It
-is a guess for ordering and an ETA, not a promise; `low` and `high` say how far single jobs were from it.
+A first guess is ``passes * overhead + FLOPs / rate`` for one CPU core. The store's own timings
+correct both parts, by kind of job: small networks spend their time on launching kernels, large ones
+on arithmetic, so one factor could not serve both. It is a guess for ordering and an ETA, not a
+promise; `low` and `high` say how far single jobs were from it.
 """
 
 import math
@@ -24,7 +25,9 @@ FEWEST = 3  # timings from which a kind of job is corrected
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Seconds on one core before any correction: what grows with the number of kernels, and with the arithmetic in them."""
+    """Seconds on one core before any correction: what grows with the number of kernels, and with
+    the arithmetic in them.
+    """
 
     overhead_s: float
     arithmetic_s: float = 0.0
@@ -45,8 +48,9 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a kind of job really takes: factors of the two parts of its guess, and the 10..90% spread of single jobs
-    (measured over predicted seconds), from `count` timings."""
+    """What a kind of job really takes: factors of the two parts of its guess, and the 10..90%
+    spread of single jobs (measured over predicted seconds), from `count` timings.
+    """
 
     overhead: float = 1.0
     arithmetic: float = 1.0
@@ -64,7 +68,8 @@ NONE = Correction()
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Corrections by kind of job (``trial`` or a metric's name), learned on one type of `device`."""
+    """Corrections by kind of job (``trial`` or a metric's name), learned on one type of `device`.
+    """
 
     kinds: Mapping[str, Correction] = field(default_factory=dict)
     device: str = "cpu"
@@ -88,7 +93,9 @@ def guess_cost(cell: Cell, job: Trial | MetricJob) -> Guess:
 def learn_corrections(
     pairs: Mapping[str, Sequence[tuple[Guess, float]]], device: str = "cpu"
 ) -> Corrections:
-    """Learn corrections from (guess, measured seconds) by kind of job; kinds with under `FEWEST` timings are left alone."""
+    """Learn corrections from (guess, measured seconds) by kind of job; kinds with under `FEWEST`
+    timings are left alone.
+    """
     found = {}
     for kind, values in pairs.items():
         usable = [(g, m) for g, m in values if g.seconds > 0 and m > 0]
@@ -98,9 +105,11 @@ def learn_corrections(
 
 
 def _fit(values: Sequence[tuple[Guess, float]]) -> Correction:
-    """Fit both factors by least squares of the relative error, then scale so that the median job is met.
+    """Fit both factors by least squares of the relative error, then scale so that the median job is
+    met.
 
-    One common factor where the timings cannot tell the parts apart, or one of them would be negative.
+    One common factor where the timings cannot tell the parts apart, or one of them would be
+    negative.
     """
     parts = [(g.overhead_s / m, g.arithmetic_s / m) for g, m in values]
     xx, yy = sum(x * x for x, _ in parts), sum(y * y for _, y in parts)
@@ -134,12 +143,16 @@ def kind_of(job: Trial | MetricJob) -> str:
 
 
 def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections) -> float:
-    """Predict the seconds of a job on one core, or one GPU if that is what was timed: the guess, corrected."""
+    """Predict the seconds of a job on one core, or one GPU if that is what was timed: the guess,
+    corrected.
+    """
     return corrections.of(kind_of(job)).seconds(guess_cost(cell, job))
 
 
 def _passes(work: Workload, examples: float, batch: int, factor: float) -> Guess:
-    """Cost of running `examples` through the network in batches; factor 1 forward only, 3 with gradients."""
+    """Cost of running `examples` through the network in batches; factor 1 forward only, 3 with
+    gradients.
+    """
     return Guess(
         examples / batch * OVERHEAD_S * factor, examples * work.forward_flops * factor / RATE
     )

@@ -1,8 +1,9 @@
 """What a pack takes of a GPU's memory, about, and so how many packs may share one. Pure, no torch.
 
-The estimate counts what is certain to lie there (weights, gradients, optimizer memory, activations, data) and allows for the rest;
-where it fails, a pack that runs out is halved, and one that is tried again gets a GPU for itself. The terms were checked on a CPU
-against what autograd keeps; that of a process on a GPU is an allowance.
+The estimate counts what is certain to lie there (weights, gradients, optimizer memory, activations,
+data) and allows for the rest; where it fails, a pack that runs out is halved, and one that is tried
+again gets a GPU for itself. The terms were checked on a CPU against what autograd keeps; that of a
+process on a GPU is an allowance.
 """
 
 from collections.abc import Mapping
@@ -12,17 +13,25 @@ from phasegrid.jobs import MetricJob, Pack, Workload
 
 FLOAT = 4  # bytes
 PROCESS_BYTES = 768 * 2**20
-"""A process on a GPU before it computes anything: its context, the workspaces of its libraries, batches gathered ahead."""
+"""A process on a GPU before it computes anything: its context, the workspaces of its libraries,
+batches gathered ahead.
+"""
 
 COPIES = 10
-"""Vectors as long as the parameters that a training holds: weights, gradients, up to two of the optimizer, the best weights so
-far, at the end of an epoch a copy of the weights and the optimizer's, and two of scratch."""
+"""Vectors as long as the parameters that a training holds: weights, gradients, up to two of the
+optimizer, the best weights so far, at the end of an epoch a copy of the weights and the
+optimizer's, and two of scratch.
+"""
 
 IN_FLIGHT = 2
-"""Activations and, during the backward pass, at most as much again of their gradients and of kernels' workspaces."""
+"""Activations and, during the backward pass, at most as much again of their gradients and of
+kernels' workspaces.
+"""
 
 SECOND_ORDER = 7
-"""What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was measured (ResNet18 width 8)."""
+"""What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was
+measured (ResNet18 width 8).
+"""
 
 EVALUATED = (
     1000  # examples in a batch of an evaluation: `weights.MOST`, which would bring torch along
@@ -47,7 +56,8 @@ def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
 
 
 def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
-    """Estimate the bytes a pack takes on a GPU; `works` has what each of its trials is made of, by key.
+    """Estimate the bytes a pack takes on a GPU; `works` has what each of its trials is made of, by
+    key.
 
     None where a model, a data set or a metric is a plug-in that does not say.
     """
@@ -99,7 +109,8 @@ def _alike(job: MetricJob, pack: Pack) -> int:
 
 
 def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
-    """Estimate what a measurement takes beside data and models; None for a metric that is not ours."""
+    """Estimate what a measurement takes beside data and models; None for a metric that is not ours.
+    """
     args: Mapping[str, Any] = job.metric.args
     name = job.metric.name
     if name in ("accuracy", "distance", "cka", "slice", "bleu"):

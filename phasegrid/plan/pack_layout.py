@@ -1,9 +1,10 @@
 """Which jobs of a sweep share a pack: laid out once, for the whole plan, and kept in the store.
 
-What is computed together is rounded together, and training amplifies rounding. So trainings, and measurements that train
-something, keep the company that they were laid out with, whatever is stored already, however many workers there are now, and
-whatever the timings of the store say by now. Jobs that a plan has gained since are laid out among themselves: what
-is stored is done again for nobody's sake. No torch.
+What is computed together is rounded together, and training amplifies rounding. So trainings, and
+measurements that train something, keep the company that they were laid out with, whatever is stored
+already, however many workers there are now, and whatever the timings of the store say by now. Jobs
+that a plan has gained since are laid out among themselves: what is stored is done again for
+nobody's sake. No torch.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -27,22 +28,27 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The keys of jobs that share a pack, in order: trainings, or measurements of one metric and cell; and the seconds that they
-    were predicted to take."""
+    """The keys of jobs that share a pack, in order: trainings, or measurements of one metric and
+    cell; and the seconds that they were predicted to take.
+    """
 
     jobs: tuple[str, ...]
     cost_s: float
 
 
 def is_wanted(packs: Sequence[Pack]) -> bool:
-    """Say whether any of these packs depends on how it was laid out; measurements that train nothing do not."""
+    """Say whether any of these packs depends on how it was laid out; measurements that train
+    nothing do not.
+    """
     return any(is_laid_out(pack) for pack in packs)
 
 
 def lay_out(
     plan: Plan, known: Sequence[Shape], cost: CostOf, workers: int, pack_size: int
 ) -> list[Shape]:
-    """Lay out those jobs of a plan that no known shape has, for so many workers; none where all are known."""
+    """Lay out those jobs of a plan that no known shape has, for so many workers; none where all are
+    known.
+    """
     laid_out = {key for shape in known for key in shape.jobs}
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
@@ -58,7 +64,8 @@ def shaped(
     cost: CostOf,
     pack_size: int,
 ) -> list[Pack]:
-    """Return the packs of what is not stored, given as `make_packs` gives them, in the shapes that they were laid out with.
+    """Return the packs of what is not stored, given as `make_packs` gives them, in the shapes that
+    they were laid out with.
 
     A training pack of more than `pack_size`, which may be smaller now, is cut.
     """
@@ -88,7 +95,8 @@ def as_record(shapes: Sequence[Shape]) -> Json:
 
 
 def from_records(records: Iterable[Json]) -> list[Shape]:
-    """Return the shapes of several records of `as_record`, one after the other; of a job that two of them have, the first counts.
+    """Return the shapes of several records of `as_record`, one after the other; of a job that two
+    of them have, the first counts.
 
     Raises:
         StoreError: if a record is anything else, or of a newer version.

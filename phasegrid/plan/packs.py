@@ -1,10 +1,12 @@
-"""Shape the packs of a whole plan for the workers there are: split the long ones, join small neighbours that train. Pure, no torch.
+"""Shape the packs of a whole plan for the workers there are: split the long ones, join small
+neighbours that train. Pure, no torch.
 
-Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one shape by one kind of update
-(`phasegrid.train.compat`), so that their trials can share kernels as the seeds of one cell do. What packing costs is
-parallelism: a pack is done by one worker. So packs grow only while enough of them are left for every worker, and the
-seeds of a cell part where their training together would be what all others wait for in the end. So do the heavy measurements of
-a cell that could be done together.
+Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one
+shape by one kind of update (`phasegrid.train.compat`), so that their trials can share kernels as
+the seeds of one cell do. What packing costs is parallelism: a pack is done by one worker. So packs
+grow only while enough of them are left for every worker, and the seeds of a cell part where their
+training together would be what all others wait for in the end. So do the heavy measurements of a
+cell that could be done together.
 """
 
 import math
@@ -16,17 +18,20 @@ from phasegrid.jobs import Layout, MetricJob, Pack, Trial, content_key
 from phasegrid.train.compat import pack_signature
 
 PACKS_A_WORKER = 4
-"""Joining leaves at least so many packs' worth of work per worker: the last ones to end then differ by little."""
+"""Joining leaves at least so many packs' worth of work per worker: the last ones to end then differ
+by little.
+"""
 
 MAX_DATASETS = 4
 """Different data sets in one pack: each is a copy in memory."""
 
 
 def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pack]:
-    """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training, and split heavy measurements.
+    """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training, and
+    split heavy measurements.
 
-    A pack that costs more is split, into at most `workers` parts; packs that can train as one are joined, in order, up to that cost and
-    `pack_size` trials, and count as of their first cell.
+    A pack that costs more is split, into at most `workers` parts; packs that can train as one are
+    joined, in order, up to that cost and `pack_size` trials, and count as of their first cell.
     """
     training = [pack for pack in packs if pack.kind == "train"]
     largest_s = _share_s(training, workers)
@@ -44,7 +49,8 @@ def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pac
 
 
 def split_heavy(packs: Sequence[Pack], workers: int) -> list[Pack]:
-    """Split packs of heavy measurements that cost more than 1/(`PACKS_A_WORKER` x `workers`) of all work, into at most `workers` parts.
+    """Split packs of heavy measurements that cost more than 1/(`PACKS_A_WORKER` x `workers`) of all
+    work, into at most `workers` parts.
 
     Each part needs the trials of its own jobs only. Packs that hold anything else stay as they are.
     """
@@ -65,8 +71,10 @@ def _share_s(packs: Sequence[Pack], workers: int) -> float:
 
 
 def _cuts(count: int, cost_s: float, largest_s: float, workers: int) -> list[int]:
-    """Return the bounds that cut `count` equal jobs of `cost_s` into parts of about `largest_s`, at most one for each worker:
-    more would part what trains together and still be done one after another."""
+    """Return the bounds that cut `count` equal jobs of `cost_s` into parts of about `largest_s`, at
+    most one for each worker: more would part what trains together and still be done one after
+    another.
+    """
     if cost_s <= largest_s or count == 1:
         return [0, count]
     parts = min(count, max(1, workers))

@@ -1,7 +1,7 @@
 """Sweep -> Plan -> packs. Pure: no torch, no disk, no clock.
 
-A plan lists every cell with its trials and metric jobs and their keys. Packing groups the jobs that are not stored yet
-into lists that one process does together.
+A plan lists every cell with its trials and metric jobs and their keys. Packing groups the jobs that
+are not stored yet into lists that one process does together.
 """
 
 import math
@@ -34,7 +34,8 @@ CostOf = Callable[[Cell, "Trial | MetricJob"], float]
 
 
 def make_plan(sweep: Sweep) -> Plan:
-    """Lay out every cell, trial and metric job of a sweep, in the order facets, load, temperature."""
+    """Lay out every cell, trial and metric job of a sweep, in the order facets, load, temperature.
+    """
     texts = _Texts()
     cells = tuple(_cell(index, point, sweep, texts) for index, point in enumerate(sweep.points))
     return Plan(
@@ -74,9 +75,11 @@ def metric_names(plan: Plan) -> list[str]:
 
 
 def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
-    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all`` unordered pairs.
+    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all``
+    unordered pairs.
 
-    In a pair the lower seed comes first, so that the same two trials are the same pair in every sweep.
+    In a pair the lower seed comes first, so that the same two trials are the same pair in every
+    sweep.
 
     >>> choose_pairs([0, 1, 2], "ring")
     [(0, 1), (1, 2), (0, 2)]
@@ -100,10 +103,12 @@ def make_packs(
 ) -> list[Pack]:
     """Group the jobs that are not stored into packs.
 
-    The trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are one pack, so are the
-    heavy jobs of one metric that can do several together, and any other heavy job is a pack of its own. Small packs of
-    neighbouring cells whose trials are all stored already are joined up to `measure_s` predicted seconds, but for those that are laid
-    out by cell (`is_laid_out`). A key that two cells share is packed once. What is stored is left out of packs, not out of their layouts.
+    The trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are
+    one pack, so are the heavy jobs of one metric that can do several together, and any other heavy
+    job is a pack of its own. Small packs of neighbouring cells whose trials are all stored already
+    are joined up to `measure_s` predicted seconds, but for those that are laid out by cell
+    (`is_laid_out`). A key that two cells share is packed once. What is stored is left out of packs,
+    not out of their layouts.
     """
     seen: set[str] = set()
     packs: list[Pack] = []
@@ -129,9 +134,11 @@ def training_packs(
     cost: CostOf,
     laid_out_s: float | None = None,
 ) -> list[Pack]:
-    """Return the pack of those trials that are not stored, laid out as all of them; none where all are.
+    """Return the pack of those trials that are not stored, laid out as all of them; none where all
+    are.
 
-    `laid_out_s` is what all of them were predicted to take when that was decided, now where it is None.
+    `laid_out_s` is what all of them were predicted to take when that was decided, now where it is
+    None.
     """
     missing = [(cell, trial) for cell, trial in members if trial.key not in stored]
     if not missing:
@@ -153,7 +160,9 @@ def training_packs(
 def measuring_packs(
     cell: Cell, jobs: Sequence[MetricJob], stored: Collection[str], cost: CostOf
 ) -> list[Pack]:
-    """Return the pack of those metric jobs of a cell that are not stored, laid out as all of them; none where all are."""
+    """Return the pack of those metric jobs of a cell that are not stored, laid out as all of them;
+    none where all are.
+    """
     missing = [job for job in jobs if job.key not in stored]
     if not missing:
         return []
@@ -176,12 +185,16 @@ def measuring_packs(
 
 
 def trains_several(job: MetricJob) -> bool:
-    """Say whether a measurement is one that is laid out with the others of its metric and cell, as trainings are."""
+    """Say whether a measurement is one that is laid out with the others of its metric and cell, as
+    trainings are.
+    """
     return job.heavy and job.together
 
 
 def is_laid_out(pack: Pack) -> bool:
-    """Say whether the jobs of a pack keep the company that they were laid out with: trainings, and measurements that train."""
+    """Say whether the jobs of a pack keep the company that they were laid out with: trainings, and
+    measurements that train.
+    """
     return pack.kind == "train" or any(trains_several(job) for job in pack.metric_jobs)
 
 
@@ -192,7 +205,8 @@ def _groups(
     groups: dict[int, list[MetricJob]] = {}
     for job in jobs:
         if job.together:
-            # a part is one object for all jobs of a request: the same metric with the same arguments
+            # a part is one object for all jobs of a request: the same metric with the same
+            # arguments
             groups.setdefault(id(job.metric), []).append(job)
     return tuple(
         tuple(group) for group in groups.values() if any(job.key not in stored for job in group)

@@ -10,7 +10,8 @@ from phasegrid.train.recipe import Recipe
 
 
 def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
-    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to seeds."""
+    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to seeds.
+    """
     of_cell = metric.over == "cell"
     first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None
     return {
@@ -73,7 +74,8 @@ def as_number(value: Json) -> float | None:
 
 
 def short_label(path: str, value: Json) -> str:
-    """Return a value of a field as short text for people: of several fields together what is not at its default.
+    """Return a value of a field as short text for people: of several fields together what is not at
+    its default.
 
     >>> short_label("train.schedule", {"name": "step", "at_epochs": [75], "warmup_updates": 0})
     'step (at_epochs [75])'

@@ -1,4 +1,5 @@
-"""Whether a store holds results of other code under the same name and version, and what may be done about it.
+"""Whether a store holds results of other code under the same name and version, and what may be done
+about it.
 
 meta/code/<key>/<digest>.json      the source files of a plug-in, and the digest of each; <key> is that of kind, name, version
 meta/code/<key>/accepted.json      the digests that a user has called the same
@@ -51,7 +52,8 @@ class Change:
 
 
 def find_changes(store: Store, code: Sequence[UserCode]) -> list[Change]:
-    """Return the plug-ins of a sweep that are other code than what stored rows were made by, and was not accepted.
+    """Return the plug-ins of a sweep that are other code than what stored rows were made by, and
+    was not accepted.
 
     Raises:
         StoreError: if the store cannot be read.
@@ -84,7 +86,9 @@ def accept_changes(store: Store, changes: Sequence[Change]) -> None:
 
 
 def keep_code(store: Store, code: Sequence[UserCode]) -> None:
-    """Write which files the plug-ins of a sweep are, where the store does not know it: before the first row that names them."""
+    """Write which files the plug-ins of a sweep are, where the store does not know it: before the
+    first row that names them.
+    """
     with reported(f"writing the code of {store.url}"):
         for one in code:
             name = _name(one, one.code.digest)
@@ -101,8 +105,9 @@ def num_unknown(store: Store, code: UserCode) -> int:
 
 
 def mixed_code(files: Files, kind: str, rows: pa.Table) -> Iterator[tuple[str, int]]:
-    """Name each plug-in of a kind whose `rows` (columns name, version, digest) are of several codes that were not accepted, and
-    count the codes."""
+    """Name each plug-in of a kind whose `rows` (columns name, version, digest) are of several codes
+    that were not accepted, and count the codes.
+    """
     known = rows.filter(pc.is_valid(rows["digest"])).group_by(rows.column_names).aggregate([])
     by_identity: dict[tuple[str, int], set[str]] = {}
     for row in known.to_pylist():
@@ -148,7 +153,8 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
 
 
 def _pass_over(_error: StoreError) -> None:
-    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name it."""
+    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name it.
+    """
 
 
 def _keys_by_digest(store: Store, one: UserCode) -> dict[str | None, list[str]]:

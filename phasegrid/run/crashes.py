@@ -1,8 +1,10 @@
-"""What a process that dies without an exception leaves behind: of which signal, where its code was, what it was doing.
+"""What a process that dies without an exception leaves behind: of which signal, where its code was,
+what it was doing.
 
-A crash in a library (a write past a buffer, a broken GPU) ends the process at once. Python's `faulthandler` still writes down the
-signal and the Python stack: a worker has it write into a file of its node, whose first line is the attempt that it is at, so that
-the driver knows which death was whose; a serial run has it write into a pipe to a small process that outlives it and tells.
+A crash in a library (a write past a buffer, a broken GPU) ends the process at once. Python's
+`faulthandler` still writes down the signal and the Python stack: a worker has it write into a file
+of its node, whose first line is the attempt that it is at, so that the driver knows which death was
+whose; a serial run has it write into a pipe to a small process that outlives it and tells.
 """
 
 import faulthandler
@@ -32,7 +34,8 @@ class Crash:
 
 
 def note_attempt(folder: Path | None, attempt: str) -> None:
-    """Have a crash of this process written into `folder` under the name of an `attempt`, until the next; costs a few microseconds.
+    """Have a crash of this process written into `folder` under the name of an `attempt`, until the
+    next; costs a few microseconds.
 
     Nothing is noted where there is no folder.
     """
@@ -58,7 +61,9 @@ def leave_word(folder: Path | None, text: str) -> None:
 
 
 def find_crash(folder: Path, attempt: str) -> Crash | None:
-    """Return how the process of an attempt on this node crashed; None if it was not that, or left nothing."""
+    """Return how the process of an attempt on this node crashed; None if it was not that, or left
+    nothing.
+    """
     for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             name, _, text = path.read_text(errors="replace").partition("\n")
@@ -76,9 +81,11 @@ def few(names: Sequence[str]) -> str:
 
 @contextmanager
 def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
-    """Let another process watch this one: should it die, that tells on stderr of what, and which jobs it was doing.
+    """Let another process watch this one: should it die, that tells on stderr of what, and which
+    jobs it was doing.
 
-    Gives a function that is to be told the names of the jobs that are begun. It goes without where no process can be started.
+    Gives a function that is to be told the names of the jobs that are begun. It goes without where
+    no process can be started.
     """
     command = [sys.executable, "-I", "-S", witness.__file__]
     try:

@@ -1,4 +1,6 @@
-"""How long what is missing of a plan will take, from the store's own timings, with its uncertainty. No torch, no ray."""
+"""How long what is missing of a plan will take, from the store's own timings, with its uncertainty.
+No torch, no ray.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from phasegrid.run.makespan import simulate_makespan
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Seconds: expected, and from `low` to `high` if every job of a kind were as far off as one in ten of those timed was."""
+    """Seconds: expected, and from `low` to `high` if every job of a kind were as far off as one in
+    ten of those timed was.
+    """
 
     expected: float = 0.0
     low: float = 0.0
@@ -25,8 +29,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is to be done, on `device` (``cpu``: of one core; ``cuda``: of one GPU): seconds of each kind of job, ``trials``
-    and metrics by name; all of them; and the time until the last ends on `slots` workers, as the real policy would share them out."""
+    """What is to be done, on `device` (``cpu``: of one core; ``cuda``: of one GPU): seconds of each
+    kind of job, ``trials`` and metrics by name; all of them; and the time until the last ends on
+    `slots` workers, as the real policy would share them out.
+    """
 
     device: str
     kinds: dict[str, Span]
@@ -45,7 +51,9 @@ def forecast(
     pack_size: int,
     known: Sequence[Shape] = (),
 ) -> Forecast:
-    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was laid out already."""
+    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was
+    laid out already.
+    """
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
     for cell in plan.cells:
         jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)

@@ -1,7 +1,9 @@
-"""Processes that a run starts and that may outlive it: Ray's own. They are known by a mark in their environment.
+"""Processes that a run starts and that may outlive it: Ray's own. They are known by a mark in their
+environment.
 
-Every process that a run starts inherits the mark, whoever its parent is by then; the run itself does not have it (Linux shows
-the environment that a process was started with). Where there is no ``/proc`` none is found.
+Every process that a run starts inherits the mark, whoever its parent is by then; the run itself
+does not have it (Linux shows the environment that a process was started with). Where there is no
+``/proc`` none is found.
 """
 
 import os
@@ -39,7 +41,9 @@ def end(run: str, grace_s: float = 0.0) -> None:
 
 
 def dead_children(names: frozenset[str]) -> dict[int, str]:
-    """Return which of these programs were started by this process and have ended without its having looked."""
+    """Return which of these programs were started by this process and have ended without its having
+    looked.
+    """
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

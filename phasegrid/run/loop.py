@@ -1,6 +1,7 @@
 """Drive a plan's packs through an executor until everything is stored or cannot be.
 
-The loop only moves packs: the policy is `Progress`, the work is the executor's, the results are the store's.
+The loop only moves packs: the policy is `Progress`, the work is the executor's, the results are the
+store's.
 """
 
 from collections import Counter
@@ -39,7 +40,9 @@ class Stop:
 
 
 class Stopped(BaseException):
-    """Raised inside work done in this process when a stop was asked for; everything stored stays stored."""
+    """Raised inside work done in this process when a stop was asked for; everything stored stays
+    stored.
+    """
 
 
 def run_packs(
@@ -53,7 +56,8 @@ def run_packs(
 ) -> None:
     """Run until nothing is left, a stop is asked for, or too much failed.
 
-    `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to the store.
+    `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to
+    the store.
     """
     lost_times: Counter[str] = Counter()
 

@@ -1,4 +1,6 @@
-"""How long a run will take: the real policy, played against workers that take the predicted seconds."""
+"""How long a run will take: the real policy, played against workers that take the predicted
+seconds.
+"""
 
 import heapq
 from collections.abc import Collection, Sequence
@@ -8,7 +10,9 @@ from phasegrid.run.scheduler import Progress
 
 
 def simulate_makespan(packs: Sequence[Pack], stored: Collection[str], slots: int) -> float:
-    """Predict the seconds of a run on `slots` workers. Exact for the policy; only as good as the packs' `cost_s`."""
+    """Predict the seconds of a run on `slots` workers. Exact for the policy; only as good as the
+    packs' `cost_s`.
+    """
     progress = Progress(packs, stored)
     running: list[tuple[float, int, Pack]] = []
     now, order = 0.0, 0

@@ -1,4 +1,6 @@
-"""What a person sees while a sweep runs: one live line on a terminal, plain lines elsewhere. Talk goes to stderr."""
+"""What a person sees while a sweep runs: one live line on a terminal, plain lines elsewhere. Talk
+goes to stderr.
+"""
 
 import time
 from collections.abc import Callable
@@ -21,9 +23,11 @@ _ETA_EVERY_S = 1.0  # every open pack is looked at for it, and there may be 100,
 
 @dataclass(slots=True)
 class Watch:
-    """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere, failures as they happen.
+    """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere,
+    failures as they happen.
 
-    `name_of` says what a person calls the job of a key; `underway` how far the trainings are that have no result yet.
+    `name_of` says what a person calls the job of a key; `underway` how far the trainings are that
+    have no result yet.
     """
 
     console: Console

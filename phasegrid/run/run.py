@@ -1,7 +1,8 @@
 """``phasegrid run``: from a sweep file to stored results and figures, and an exit code.
 
-Exit codes: 0 everything planned is stored; 1 some jobs failed; 3 stopped before the end; 130 and 143 after Ctrl-C and
-SIGTERM. Usage and sweep errors (2) and storage or cluster errors (4) are raised and turned into codes by the command line.
+Exit codes: 0 everything planned is stored; 1 some jobs failed; 3 stopped before the end; 130 and
+143 after Ctrl-C and SIGTERM. Usage and sweep errors (2) and storage or cluster errors (4) are
+raised and turned into codes by the command line.
 """
 
 import signal
@@ -38,8 +39,9 @@ from phasegrid.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class RunTarget:
-    """Where a run happens: in this process (`serial`), on the Ray at `address` (which `address_from` gave), or on one that is
-    started for it."""
+    """Where a run happens: in this process (`serial`), on the Ray at `address` (which
+    `address_from` gave), or on one that is started for it.
+    """
 
     serial: bool = False
     address: str | None = None
@@ -60,8 +62,8 @@ def run_sweep(
     stop: Stop | None = None,
     accept_changed_code: bool = False,
 ) -> tuple[int, bool]:
-    """Do what is missing of a sweep, until a `stop` that others may ask for; return the exit code and whether there is
-    something new to draw.
+    """Do what is missing of a sweep, until a `stop` that others may ask for; return the exit code
+    and whether there is something new to draw.
 
     Raises:
         SweepError: if the store holds results of other code under the name and version of a plug-in, unless these are accepted; or if
@@ -104,7 +106,9 @@ def run_sweep(
 
 
 def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> None:
-    """Refuse, or accept for good, plug-ins that are not those of stored rows; have the store know those of this sweep."""
+    """Refuse, or accept for good, plug-ins that are not those of stored rows; have the store know
+    those of this sweep.
+    """
     changes = code_changes.find_changes(store, sweep.code)
     if not accept:
         code_changes.refuse_changes(changes, store)
@@ -149,7 +153,8 @@ def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
 def _kept_layout(
     store: Store, plan: Plan, cost_of: CostOf, workers: int, pack_size: int
 ) -> list[pack_layout.Shape]:
-    """Return how the jobs of a plan are laid out: as the store says, and, of new ones, as is decided and stored now.
+    """Return how the jobs of a plan are laid out: as the store says, and, of new ones, as is
+    decided and stored now.
 
     Of several drivers that decide at once the first one's decision is everyone's.
     """
@@ -168,7 +173,9 @@ def _first_cells(packs: list[Pack], limit: int) -> set[int]:
 
 
 def _of_cells(packs: list[Pack], cells: set[int], plan: Plan) -> list[Pack]:
-    """Keep the packs of some cells; trainings of other cells that are in one stack with theirs are done with them."""
+    """Keep the packs of some cells; trainings of other cells that are in one stack with theirs are
+    done with them.
+    """
     trials = {trial.key for cell in plan.cells if cell.index in cells for trial in cell.trials}
     return [
         pack
@@ -254,7 +261,9 @@ def _on_ray(
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
-    """Return how much of a GPU each pack gets, by its estimated memory; all of it where the cluster has none to ask."""
+    """Return how much of a GPU each pack gets, by its estimated memory; all of it where the cluster
+    has none to ask.
+    """
     if gpu_bytes is None:
         return lambda _pack: 1.0
     works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
@@ -262,7 +271,9 @@ def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
 
 
 def _data_files(packs: Sequence[Pack]) -> list[Part]:
-    """Return one data set for each set of files that the trials to train read: those that say where to find them."""
+    """Return one data set for each set of files that the trials to train read: those that say where
+    to find them.
+    """
     parts = [trial.dataset for pack in packs if pack.kind == "train" for trial in pack.trials]
     return list({canonical_json([p.name, p.locators]): p for p in parts if p.locators}.values())
 
@@ -287,7 +298,9 @@ def _place(
     shared_data: str | None = None,
     timeout_s: float | None = None,
 ) -> PackOptions:
-    """Say where and how the packs of a sweep are done, and by which code, of which commit, its rows are made."""
+    """Say where and how the packs of a sweep are done, and by which code, of which commit, its rows
+    are made.
+    """
     alone = sweep.run.reproducible
     return PackOptions(
         where.device,
@@ -349,7 +362,9 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
-    """Add to the error of a storage that fails, or of a cluster that is lost, what is kept and what to do."""
+    """Add to the error of a storage that fails, or of a cluster that is lost, what is kept and what
+    to do.
+    """
     try:
         yield
     except (StoreError, ClusterError) as error:
@@ -371,7 +386,9 @@ def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
 
 
 def _count_published(progress: Progress, store: Store) -> None:
-    """Count what the packs that a stop cut off had published: each result is stored as soon as it is there."""
+    """Count what the packs that a stop cut off had published: each result is stored as soon as it
+    is there.
+    """
     packs = progress.cut_off
     stored = stored_keys(store, sorted({j.metric.name for p in packs for j in p.metric_jobs}))
     for pack in packs:
@@ -394,7 +411,9 @@ def _recorder(store: Store, stop: Stop) -> Callable[[PackResult, int], None]:
 
 
 def _name_in(plan: Plan) -> Callable[[str], str]:
-    """Return a function that says what a person calls a job of the plan; the names are made when the first is asked for."""
+    """Return a function that says what a person calls a job of the plan; the names are made when
+    the first is asked for.
+    """
     names: dict[str, str] = {}
 
     def name_of(key: str) -> str:
@@ -458,5 +477,7 @@ def _missing(plan: Plan, store: Store) -> bool:
 
 
 def figures_folder(sweep: str, output: Path | None) -> Path:
-    """Return where a sweep's figures go: `output`, or ``figures/<sweep>`` beside the current folder."""
+    """Return where a sweep's figures go: `output`, or ``figures/<sweep>`` beside the current
+    folder.
+    """
     return output or Path("figures") / sweep

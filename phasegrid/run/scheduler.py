@@ -1,8 +1,8 @@
 """The policy of a run, without I/O: which pack next, what an ending means, what is left.
 
-Events go in (`finished`, `lost`), decisions come out (`next_pack`, the counts). No clock, no store, no executor: a test or
-a simulation drives it as Ray does. Open cells are finished first (their measurements before new trainings), and among
-equals the longest pack goes first.
+Events go in (`finished`, `lost`), decisions come out (`next_pack`, the counts). No clock, no store,
+no executor: a test or a simulation drives it as Ray does. Open cells are finished first (their
+measurements before new trainings), and among equals the longest pack goes first.
 """
 
 import heapq
@@ -15,8 +15,9 @@ from phasegrid.jobs import Outcome, Pack, content_key
 from phasegrid.run.executors.base import LostKind
 
 CRASHES = 1
-"""How often what has crashed its process is tried again as it was. A crash that is the work's own comes again, five tries cost five
-processes; one of chance (a fault of the memory) does not."""
+"""How often what has crashed its process is tried again as it was. A crash that is the work's own
+comes again, five tries cost five processes; one of chance (a fault of the memory) does not.
+"""
 
 
 @dataclass(slots=True)
@@ -46,10 +47,10 @@ class Counts:
 class Progress:
     """The state of one run over its packs.
 
-    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a poison job) and given up; a job that raises or
-    stands still is tried again `retries.app` times. `stored` are keys whose results were there before the run.
-    Every pack handed out by `next_pack` must come back through
-    `finished` or `lost`.
+    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a
+    poison job) and given up; a job that raises or stands still is tried again `retries.app` times.
+    `stored` are keys whose results were there before the run. Every pack handed out by `next_pack`
+    must come back through `finished` or `lost`.
     """
 
     packs: Sequence[Pack]
@@ -115,7 +116,8 @@ class Progress:
         return sum(p.cost_s for p in packs) + sum(p.cost_s for p in self._in_flight.values())
 
     def finished(self, pack: Pack, outcomes: Sequence[Outcome]) -> None:
-        """Take the outcomes of a pack: unlock what waited for them, retry or give up what failed."""
+        """Take the outcomes of a pack: unlock what waited for them, retry or give up what failed.
+        """
         del self._in_flight[pack.key]
         self.done_cost_s += pack.cost_s
         again = []
@@ -133,9 +135,10 @@ class Progress:
     def lost(self, pack: Pack, why: str, kind: LostKind = "infra") -> bool:
         """Take note that a pack was lost; return whether anything of it will be tried again.
 
-        A pack of several jobs that was too large for the memory is halved. One that stood still, or has used up its tries, has
-        each of its jobs tried alone, so that a poison job is found by name and takes no other down with it. Only then are jobs
-        torn from what they were laid out with. One whose process has crashed is tried once more (`CRASHES`): most come again.
+        A pack of several jobs that was too large for the memory is halved. One that stood still, or
+        has used up its tries, has each of its jobs tried alone, so that a poison job is found by
+        name and takes no other down with it. Only then are jobs torn from what they were laid out
+        with. One whose process has crashed is tried once more (`CRASHES`): most come again.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
@@ -198,7 +201,8 @@ class Progress:
                 self._block_jobs(self._by_key[name], key)
 
     def _block_jobs(self, pack: Pack, failed: str) -> None:
-        """Block the metric jobs that need a failed trial; the others of the pack may still be done."""
+        """Block the metric jobs that need a failed trial; the others of the pack may still be done.
+        """
         blocked = [job for job in pack.metric_jobs if failed in job.trials]
         rest = [job.key for job in pack.metric_jobs if failed not in job.trials]
         self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
@@ -224,7 +228,9 @@ class Progress:
 
 
 def _is_alone(pack: Pack) -> bool:
-    """Say whether a pack computes one job and nothing else, that it may be blamed for what becomes of its process."""
+    """Say whether a pack computes one job and nothing else, that it may be blamed for what becomes
+    of its process.
+    """
     if len(pack.job_keys()) > 1:
         return False
     layout = pack.layout
@@ -240,7 +246,8 @@ def _without(pack: Pack, failed: str) -> Pack:
 
 
 def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
-    """Return the pack that does only these jobs of a pack, in the shape that they were laid out in."""
+    """Return the pack that does only these jobs of a pack, in the shape that they were laid out in.
+    """
     wanted = set(keys)
     share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))
     key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])

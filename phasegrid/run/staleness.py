@@ -14,8 +14,8 @@ def why_stale(
 ) -> Iterator[tuple[str, str]]:
     """Name, for each planned trial whose place in the grid held another stored trial, what changed.
 
-    `old_plan` are the rows of the sweep's plan as last stored, `stored` the rows of trials by key. Yields (key,
-    change), where change reads ``train.lr: 0.05 -> 0.1``.
+    `old_plan` are the rows of the sweep's plan as last stored, `stored` the rows of trials by key.
+    Yields (key, change), where change reads ``train.lr: 0.05 -> 0.1``.
     """
     places = {_place(row): str(row["key"]) for row in old_plan}
     for row in plan_rows(plan, ""):

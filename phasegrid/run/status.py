@@ -1,4 +1,6 @@
-"""What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no ray."""
+"""What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no
+ray.
+"""
 
 from collections import Counter
 from collections.abc import Collection
@@ -25,7 +27,9 @@ class Tally:
 
 
 def stored_keys(store: Store, metrics: list[str]) -> set[str]:
-    """Return the keys of every stored trial and of every stored job of these metrics: one listing a table."""
+    """Return the keys of every stored trial and of every stored job of these metrics: one listing a
+    table.
+    """
     keys = set(store.stored("trials"))
     for name in metrics:
         keys |= store.stored(f"metrics/{name}")
@@ -33,7 +37,8 @@ def stored_keys(store: Store, metrics: list[str]) -> set[str]:
 
 
 def job_names(plan: Plan) -> dict[str, str]:
-    """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``, ``hessian, cell 3, seed 0``.
+    """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``,
+    ``hessian, cell 3, seed 0``.
 
     A job that several cells share is named after the first.
     """
@@ -50,7 +55,9 @@ def job_names(plan: Plan) -> dict[str, str]:
 
 
 def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
-    """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans none or does not tell."""
+    """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans
+    none or does not tell.
+    """
     keys: dict[str, set[str]] = {}
     for row in store.read_table("plan_jobs", ["metric", "key"], [sweep]).to_pylist():
         keys.setdefault(row["metric"], set()).add(row["key"])

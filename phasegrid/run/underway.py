@@ -1,7 +1,7 @@
 """How far the trainings have come that are under way: nothing else tells before the first result.
 
-In the process of the run they are noted directly. A worker on the run's machine writes them into the folder of its node, where the run
-reads them; of other nodes nothing is known.
+In the process of the run they are noted directly. A worker on the run's machine writes them into
+the folder of its node, where the run reads them; of other nodes nothing is known.
 """
 
 import time
@@ -17,7 +17,9 @@ _SUFFIX = ".epochs"
 
 @dataclass(slots=True)
 class Underway:
-    """Epochs by pack. `run` names the folder in which workers note theirs; `changed` is called when one is noted here."""
+    """Epochs by pack. `run` names the folder in which workers note theirs; `changed` is called when
+    one is noted here.
+    """
 
     run: str | None = None
     changed: Callable[[], None] = lambda: None
@@ -54,7 +56,9 @@ class Noted:
     _written: bool = False
 
     def note(self, epoch: int, epochs: int) -> None:
-        """Note that `epoch` of `epochs` are done; a pack that takes no longer than a moment is not worth it."""
+        """Note that `epoch` of `epochs` are done; a pack that takes no longer than a moment is not
+        worth it.
+        """
         now = self.clock()
         if self._due is None:
             self._due = now + WRITE_EVERY_S

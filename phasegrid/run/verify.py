@@ -1,7 +1,8 @@
-"""Check a store: every file readable, of the declared schema and about what its name says; plans, rows and weights agree.
+"""Check a store: every file readable, of the declared schema and about what its name says; plans,
+rows and weights agree.
 
-Nothing is repaired. Files that are being written are not visible, so a running sweep is no problem; trials that it
-has not done yet are reported as missing.
+Nothing is repaired. Files that are being written are not visible, so a running sweep is no problem;
+trials that it has not done yet are reported as missing.
 """
 
 import hashlib
@@ -41,8 +42,9 @@ class Problem:
 def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[Problem]:
     """Return what is wrong with a store; an empty list if nothing is.
 
-    `sweep` narrows the check of plans, trials, histories and checkpoints to one sweep (measurements are all checked). `deep` reads
-    every checkpoint too: its numbers must be finite and its SHA-256 the one in the trial's row.
+    `sweep` narrows the check of plans, trials, histories and checkpoints to one sweep (measurements
+    are all checked). `deep` reads every checkpoint too: its numbers must be finite and its SHA-256
+    the one in the trial's row.
 
     Raises:
         StoreError: if the store cannot be reached, or there is no such sweep.
@@ -148,7 +150,9 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
 
 
 def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Problem]:
-    """Check that every trial that says so has weights, that they are whole, and that they are of a trial."""
+    """Check that every trial that says so has weights, that they are whole, and that they are of a
+    trial.
+    """
     columns = ["key", "outcome", "checkpoint_sha256"]
     rows = _read_what_can_be(files, "trials", columns).to_pylist()
     digests = {str(row["key"]): row["checkpoint_sha256"] for row in rows}
@@ -305,7 +309,9 @@ def _check_notes(store: Store) -> Iterator[Problem]:
 
 
 def _check_strays(files: Files) -> Iterator[Problem]:
-    """Name links, and folders with a file's name: none is followed, and a run cannot write where they stand."""
+    """Name links, and folders with a file's name: none is followed, and a run cannot write where
+    they stand.
+    """
     for folder in (*TABLES, "metrics", shards.COMPACTED, "checkpoints", "snapshots", TEMPORARY):
         for name, kind in sorted(files.strays(folder).items()):
             yield Problem(

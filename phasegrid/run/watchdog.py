@@ -1,7 +1,7 @@
 """End a worker process whose pack stands still.
 
-How long a pack may take nobody knows; that it finishes an epoch or a measurement now and then can be asked of it. Only the
-process itself knows when it began, and where it stands still.
+How long a pack may take nobody knows; that it finishes an epoch or a measurement now and then can
+be asked of it. Only the process itself knows when it began, and where it stands still.
 """
 
 import faulthandler
@@ -23,8 +23,9 @@ def watched(
 ) -> Iterator[Callable[[], None]]:
     """Give a function to be called at every sign of life; None for `timeout_s` watches nothing.
 
-    Where it is not called for `timeout_s`, `give_up` gets the stack of the calling thread as text, and the process is
-    ended. Code that lets no other thread run is ended `BACKUP_S` later, without `give_up`.
+    Where it is not called for `timeout_s`, `give_up` gets the stack of the calling thread as text,
+    and the process is ended. Code that lets no other thread run is ended `BACKUP_S` later, without
+    `give_up`.
     """
     if timeout_s is None:
         yield lambda: None

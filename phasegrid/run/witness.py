@@ -1,7 +1,9 @@
-"""The process that watches a serial run; started by `phasegrid.run.crashes`, as a program of its own that imports nothing of ours.
+"""The process that watches a serial run; started by `phasegrid.run.crashes`, as a program of its
+own that imports nothing of ours.
 
-It reads what the run says (a line that begins with a mark), and after its death what Python's `faulthandler` has written. The
-pipe ends with the run, however that ends; unless the run has said before that it is at its end, this tells.
+It reads what the run says (a line that begins with a mark), and after its death what Python's
+`faulthandler` has written. The pipe ends with the run, however that ends; unless the run has said
+before that it is at its end, this tells.
 """
 
 import sys
@@ -28,7 +30,9 @@ def cause(text: str) -> str:
 
 
 def tell(lines: Iterable[str]) -> str | None:
-    """Return what is to be told once the lines of a run have come to their end; None if it has ended as it should."""
+    """Return what is to be told once the lines of a run have come to their end; None if it has
+    ended as it should.
+    """
     doing = ""
     left: list[str] = []
     for line in lines:

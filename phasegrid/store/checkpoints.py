@@ -1,8 +1,10 @@
-"""Weights as safetensors bytes, and the snapshots from which a long training goes on. Nothing is ever unpickled.
+"""Weights as safetensors bytes, and the snapshots from which a long training goes on. Nothing is
+ever unpickled.
 
-A safetensors file is 8 bytes (little-endian length of the header), a JSON header (name -> dtype, shape, offsets), and the
-raw numbers. Headers are read here without torch; torch is imported only where tensors are made. Every file holds a checksum
-(`sealing`), which is looked at before the rest of it.
+A safetensors file is 8 bytes (little-endian length of the header), a JSON header (name -> dtype,
+shape, offsets), and the raw numbers. Headers are read here without torch; torch is imported only
+where tensors are made. Every file holds a checksum (`sealing`), which is looked at before the rest
+of it.
 """
 
 import json
@@ -33,7 +35,8 @@ DEEP_REPAIR = REPAIR.replace("--damaged", "--damaged --deep")  # where its numbe
 def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
     """Write named tensors (any device) and one JSON value as safetensors bytes.
 
-    Tensors are copied first: safetensors refuses the views of one flat vector, which is what trained weights are.
+    Tensors are copied first: safetensors refuses the views of one flat vector, which is what
+    trained weights are.
     """
     from safetensors.torch import save
 
@@ -108,7 +111,8 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
 
 
 def non_finite(data: bytes, where: str) -> list[str]:
-    """Return the names of the floating-point tensors of a safetensors file that hold a NaN or an infinity.
+    """Return the names of the floating-point tensors of a safetensors file that hold a NaN or an
+    infinity.
 
     Raises:
         StoreError: if its header does not fit its numbers.
@@ -140,7 +144,8 @@ def non_finite(data: bytes, where: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshots:
-    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each written in one step.
+    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each
+    written in one step.
 
     `note(trial, what)` is told of a damaged one.
     """

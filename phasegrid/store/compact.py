@@ -1,7 +1,8 @@
 """Copy the many small files of each table into one, so that reading is fast. Nothing is deleted.
 
-A copy holds the rows of the copy before it and of the files that were not in that one; deleting ``tables/`` and compacting
-again makes it anew, unless the files were deleted since (`collecting`). Plans are few and change, so they are not copied.
+A copy holds the rows of the copy before it and of the files that were not in that one; deleting
+``tables/`` and compacting again makes it anew, unless the files were deleted since (`collecting`).
+Plans are few and change, so they are not copied.
 """
 
 import time
@@ -80,7 +81,9 @@ def _compact_table(files: Files, table: str) -> Compacted | None:
 
 
 def _write_copy(files: Files, table: str, new: list[str]) -> int:
-    """Write the copy; the whole of a metric's table at once, whose columns may differ between versions."""
+    """Write the copy; the whole of a metric's table at once, whose columns may differ between
+    versions.
+    """
     num_rows = 0
     # Read before, for a try that lost only its answer has put the new copy in its place.
     old = shards.read_shard(files, table, shards.compacted_name(table))

@@ -1,4 +1,6 @@
-"""The row that a failed attempt leaves in the table of failures, and what has become of its job since."""
+"""The row that a failed attempt leaves in the table of failures, and what has become of its job
+since.
+"""
 
 import uuid
 from datetime import UTC, datetime
@@ -38,8 +40,9 @@ def failure_of_pack(
 def read_failures(store: Store, pass_over: PassOver | None = None) -> pa.Table:
     """Read the table of failures with a column `LATER_DONE`: whether the job has a result by now.
 
-    It is worked out when it is read, since rows never change; null where a row names no job, as of a pack that was lost as a whole.
-    Damaged files are left out if `pass_over` is given, which is told of each.
+    It is worked out when it is read, since rows never change; null where a row names no job, as of
+    a pack that was lost as a whole. Damaged files are left out if `pass_over` is given, which is
+    told of each.
     """
     table = store.read_table("failures", pass_over=pass_over)
     keys = table["key"].to_pylist()

@@ -1,7 +1,9 @@
-"""Find and delete what a store no longer needs. Finding deletes nothing; what is found is shown before it goes.
+"""Find and delete what a store no longer needs. Finding deletes nothing; what is found is shown
+before it goes.
 
-Only what has not changed for `keep_days` is ever found: whatever a running driver or worker is writing is younger. Ages are
-told by the store's own clock where that is behind ours. A file whose age the file system does not tell is kept.
+Only what has not changed for `keep_days` is ever found: whatever a running driver or worker is
+writing is younger. Ages are told by the store's own clock where that is behind ours. A file whose
+age the file system does not tell is kept.
 
 ``unfinished``    what a process that died has left in ``_tmp``
 ``snapshots``     snapshots of trials that are stored, and those of an older layout, which nothing reads any more
@@ -9,7 +11,8 @@ told by the store's own clock where that is behind ours. A file whose age the fi
 ``copied``        files whose rows the compacted table holds, compared one by one (asked for by `shards`)
 ``orphans``       trials and measurements that no stored plan names (asked for by `orphans`)
 
-After ``copied`` files are deleted, the compacted table is the only copy of those rows: ``meta/collected.json`` says so.
+After ``copied`` files are deleted, the compacted table is the only copy of those rows:
+``meta/collected.json`` says so.
 """
 
 import re
@@ -100,7 +103,8 @@ def find_garbage(
 def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
     """Delete what `find_garbage` found; interrupted, it can be found and deleted again.
 
-    The rows of trials are gone before anything else goes: a row whose history or weights are gone would say that all is there.
+    The rows of trials are gone before anything else goes: a row whose history or weights are gone
+    would say that all is there.
 
     Raises:
         StoreError: if a file cannot be deleted.
@@ -123,7 +127,9 @@ def _delete(files: Files, garbage: Sequence[Garbage]) -> None:
 
 
 def _clock(files: Files) -> float:
-    """Return the time by the clock of the store, from a file that is written for it; ours if it does not tell."""
+    """Return the time by the clock of the store, from a file that is written for it; ours if it
+    does not tell.
+    """
     name = f"{TEMPORARY}/clock.{uuid.uuid4().hex}"
     files.create(name, b"")
     try:
@@ -159,9 +165,11 @@ def _remains(files: Files, known: set[str], before: float) -> Iterator[Garbage]:
 
 
 def _copied(store: Store, before: float, kept: list[str]) -> Iterator[Garbage]:
-    """Find files whose rows a compacted table holds, in a store to which nothing was written lately.
+    """Find files whose rows a compacted table holds, in a store to which nothing was written
+    lately.
 
-    A run looks a job up by its file and not in the copy; so this waits until no run can be under way.
+    A run looks a job up by its file and not in the copy; so this waits until no run can be under
+    way.
     """
     files = store.files
     lately = [
@@ -214,7 +222,8 @@ def _same_rows(rows: pa.Table, copied: pa.Table, table: str) -> bool:
 
 
 def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> list[Garbage]:
-    """Find results that no plan names; rows first, so that a trial is gone before its weights are."""
+    """Find results that no plan names; rows first, so that a trial is gone before its weights are.
+    """
     plans = store.read_table("plans", ["sweep", "key"]).to_pylist()
     if not plans and not notes.read_deleted(store.files):
         kept.append("results of no plan: the store has no plans, so none is known to be unwanted")
@@ -223,7 +232,8 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
     telling = {row["sweep"] for row in jobs}
     trials = {row["key"] for row in plans}
     planned = {row["key"] for row in jobs}
-    # A plan without measurements may be one of before they were stored: what is over its trials stays.
+    # A plan without measurements may be one of before they were stored: what is over its trials
+    # stays.
     untold = {row["key"] for row in plans if row["sweep"] not in telling}
     found: list[Garbage] = []
     for table in (f"metrics/{metric}" for metric in store.metrics()):
@@ -251,7 +261,9 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
 def _rows_of(
     files: Files, table: str, keys: set[str], before: float
 ) -> tuple[list[Garbage], set[str]]:
-    """Find the rows of `keys` in the compacted copy and in files; return them and the keys that are old enough."""
+    """Find the rows of `keys` in the compacted copy and in files; return them and the keys that are
+    old enough.
+    """
     folder, copy = shards.table_folder(table), shards.compacted_name(table)
     by_name = {f"{folder}/{entry.name}": entry for entry in files.entries(folder)}
     there = {key: by_name[n] for key, n in shards.listed(files, table).items() if n in by_name}

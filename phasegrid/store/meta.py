@@ -1,5 +1,5 @@
-"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the vocabularies of sentences,
-measured timings, the layouts of packs. JSON text.
+"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the
+vocabularies of sentences, measured timings, the layouts of packs. JSON text.
 
 meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those that the ones before it have not; never changed
 meta/figures/<sweep>.json         replaced when the sweep's figures change
@@ -55,7 +55,8 @@ def figures_text(requests: Sequence[FigureRequest]) -> str:
 
 
 def parse_figures(data: str | bytes) -> list[FigureRequest]:
-    """Read what `figures_text` wrote; `phasegrid.config.figures.with_defaults` checks what the figures say.
+    """Read what `figures_text` wrote; `phasegrid.config.figures.with_defaults` checks what the
+    figures say.
 
     Raises:
         ValueError: if it is no such list; the message says what.
@@ -147,7 +148,9 @@ def layout_names(files: Files, sweep: str) -> list[str]:
 
 
 def rename_layout(files: Files, old: str, new: str) -> None:
-    """Copy a sweep's layout of packs to another name, byte for byte, in place of one that a deleted sweep has left."""
+    """Copy a sweep's layout of packs to another name, byte for byte, in place of one that a deleted
+    sweep has left.
+    """
     for name in layout_names(files, new):
         files.delete(name)
     for part, name in enumerate(layout_names(files, old)):
@@ -190,7 +193,9 @@ def put_deleted(files: Files, sweeps: Collection[str]) -> None:
 
 
 def read_deleted(files: Files) -> set[str]:
-    """Return the sweeps that were deleted; none where that cannot be read: then nothing is known to be unwanted."""
+    """Return the sweeps that were deleted; none where that cannot be read: then nothing is known to
+    be unwanted.
+    """
     data = _read_if_any(files, _DELETED)
     try:
         return set() if data is None else {str(sweep) for sweep in json.loads(data)}

@@ -1,4 +1,6 @@
-"""What produced a row: host, device, versions, the commits of phasegrid and of its user. No user names, paths or environment."""
+"""What produced a row: host, device, versions, the commits of phasegrid and of its user. No user
+names, paths or environment.
+"""
 
 import json
 import platform
@@ -18,12 +20,12 @@ COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere w
 def provenance(
     device: str, user: tuple[str | None, bool | None] = (None, None)
 ) -> dict[str, str | bool | None]:
-    """Return the columns that every row of a result carries, for work done on `device` in this process; `user` is what
-    `user_commit` said where the run began.
+    """Return the columns that every row of a result carries, for work done on `device` in this
+    process; `user` is what `user_commit` said where the run began.
 
-    `git_commit` and `git_dirty` (tracked files changed) are those of phasegrid's own checkout, or of the one whose files were
-    sent here (`commit_record`), None where it is installed without one. They are looked up once per process: an edit after that
-    is not seen, nor imported.
+    `git_commit` and `git_dirty` (tracked files changed) are those of phasegrid's own checkout, or
+    of the one whose files were sent here (`commit_record`), None where it is installed without one.
+    They are looked up once per process: an edit after that is not seen, nor imported.
     """
     commit, dirty = _checkout(OWN_CHECKOUT)
     return {
@@ -44,8 +46,10 @@ def commit_record(checkout: Path) -> bytes:
 
 
 def user_commit(files: Sequence[Path]) -> tuple[str | None, bool | None]:
-    """Return the commit of the repository that the first of a user's files is in, and whether a tracked file of it, or one of
-    `files`, is not as committed; None of each where there is no repository, or no git."""
+    """Return the commit of the repository that the first of a user's files is in, and whether a
+    tracked file of it, or one of `files`, is not as committed; None of each where there is no
+    repository, or no git.
+    """
     if not files:
         return None, None
     for folder in files[0].absolute().parents:
@@ -74,7 +78,9 @@ def _torch_version() -> str | None:
 
 @cache
 def _checkout(folder: Path) -> tuple[str | None, bool | None]:
-    """Return commit and dirtiness of the checkout whose root is `folder`; never those of one further up."""
+    """Return commit and dirtiness of the checkout whose root is `folder`; never those of one
+    further up.
+    """
     if not (folder / ".git").exists():
         return _sent(folder / COMMIT_FILE)
     return _state(folder)

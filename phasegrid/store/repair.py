@@ -1,8 +1,10 @@
-"""Find the damaged files of a store and what must go with them, so that the next run does just those jobs again.
+"""Find the damaged files of a store and what must go with them, so that the next run does just
+those jobs again.
 
-A file appears whole or not at all, so a damaged one was damaged later (a disk, a copy that was cut short) and is never one that
-is being written: no age is asked. With the weights or the history of a trial go its row and the rest of it, for it is
-trained as a whole. Measurements of it stay: the same key is the same training. A file whose name is not one of ours is left alone.
+A file appears whole or not at all, so a damaged one was damaged later (a disk, a copy that was cut
+short) and is never one that is being written: no age is asked. With the weights or the history of a
+trial go its row and the rest of it, for it is trained as a whole. Measurements of it stay: the same
+key is the same training. A file whose name is not one of ours is left alone.
 """
 
 import hashlib
@@ -22,7 +24,8 @@ _KIND = "damaged"
 
 
 def find_damage(store: Store, deep: bool = False) -> GarbageReport:
-    """Find what to delete so that damaged jobs are done again; deletes nothing. See `collecting.delete_garbage`.
+    """Find what to delete so that damaged jobs are done again; deletes nothing. See
+    `collecting.delete_garbage`.
 
     `deep` reads every checkpoint too: its SHA-256 must be the one in its trial's row.
 
@@ -108,7 +111,8 @@ def _is_damaged(files: Files, table: str, name: str) -> bool:
 def _trials_without_weights(files: Files, damaged_copies: list[str], deep: bool) -> set[str]:
     """Return the trials that say that they have weights, and whose weights are missing or damaged.
 
-    The rows are read first: a trial that a running sweep commits meanwhile has its weights before its row.
+    The rows are read first: a trial that a running sweep commits meanwhile has its weights before
+    its row.
     """
     digests = {
         str(row["key"]): row["checkpoint_sha256"]

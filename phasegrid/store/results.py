@@ -1,8 +1,10 @@
-"""What a store holds, as tidy pandas DataFrames. Needs neither torch nor Ray (torch only for `Results.weights`).
+"""What a store holds, as tidy pandas DataFrames. Needs neither torch nor Ray (torch only for
+`Results.weights`).
 
-Arguments, which the store keeps as JSON text, are spread into columns beside the text: ``dataset.label_noise``, ``model.width``,
-``arg.examples`` (of a metric), ``facet.<path>``. A missing value is what pandas makes of null: NaN in numbers (whole numbers
-become floats where one is missing), None elsewhere.
+Arguments, which the store keeps as JSON text, are spread into columns beside the text:
+``dataset.label_noise``, ``model.width``, ``arg.examples`` (of a metric), ``facet.<path>``. A
+missing value is what pandas makes of null: NaN in numbers (whole numbers become floats where one is
+missing), None elsewhere.
 """
 
 import html
@@ -67,7 +69,8 @@ class Results:
         return frame.sort_values(["key", "epoch"], ignore_index=True)
 
     def plan(self, sweep: str) -> pd.DataFrame:
-        """Return the grid of a sweep: one row a planned trial, with load, temperature, facet and seed.
+        """Return the grid of a sweep: one row a planned trial, with load, temperature, facet and
+        seed.
 
         Raises:
             StoreError: if there is no such sweep.
@@ -83,20 +86,24 @@ class Results:
         return _with_columns(frame, frame["facet"].map(lambda text: facets[text]), "facet.")
 
     def cells(self, sweep: str) -> pd.DataFrame:
-        """Return the grid of a sweep with what is stored of each trial; `stored` is False where there is nothing yet."""
+        """Return the grid of a sweep with what is stored of each trial; `stored` is False where
+        there is nothing yet.
+        """
         plan = self.plan(sweep)
         trials = self._trials(set(plan["key"])).drop(columns=["schema_version", "seed"])
         joined = plan.merge(trials, on="key", how="left", validate="many_to_one")
         return joined.assign(stored=joined["outcome"].notna())
 
     def metric(self, name: str, sweep: str | None = None) -> pd.DataFrame:
-        """Return the rows of a metric; with `sweep`, those of its planned measurements, each with cell, load, temperature, facet.
+        """Return the rows of a metric; with `sweep`, those of its planned measurements, each with
+        cell, load, temperature, facet.
 
-        What a sweep plans is what its file asked for when it last ran: measurements with other arguments, of another version
-        of the metric or of other trials are not among it, though they be of the same cells. A measurement that two cells plan
-        has its rows in both. Where the store does not tell (published results, stores of earlier releases), it is every row
-        whose trials are all in a cell, of the highest version of the metric there. `num_trials` counts the trials a row is
-        about.
+        What a sweep plans is what its file asked for when it last ran: measurements with other
+        arguments, of another version of the metric or of other trials are not among it, though they
+        be of the same cells. A measurement that two cells plan has its rows in both. Where the
+        store does not tell (published results, stores of earlier releases), it is every row whose
+        trials are all in a cell, of the highest version of the metric there. `num_trials` counts
+        the trials a row is about.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -123,7 +130,8 @@ class Results:
         return _spread(frame, "args", "arg.").assign(num_trials=frame["trials"].map(len))
 
     def figures(self, sweep: str) -> list[FigureRequest]:
-        """Return the figures that a sweep asks for beside those that every sweep gets; none where it asks for none.
+        """Return the figures that a sweep asks for beside those that every sweep gets; none where
+        it asks for none.
 
         Raises:
             StoreError: if what is stored of them is damaged.
@@ -131,7 +139,8 @@ class Results:
         return self.store.read_figures(sweep)
 
     def vocabulary(self, trial: str) -> Json:
-        """Return how words became numbers in the data set of a trial: tokeniser and both vocabularies, in id order.
+        """Return how words became numbers in the data set of a trial: tokeniser and both
+        vocabularies, in id order.
 
         Raises:
             StoreError: if the trial is not stored, or its data set has no words.
@@ -145,13 +154,15 @@ class Results:
         return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
 
     def failures(self) -> pd.DataFrame:
-        """Return one row a failed attempt, oldest first; `later_done` says whether its job has a result by now (None: it names
-        no job)."""
+        """Return one row a failed attempt, oldest first; `later_done` says whether its job has a
+        result by now (None: it names no job).
+        """
         frame = _frame(read_failures(self.store))
         return frame.sort_values("created_at", ignore_index=True)
 
     def weights(self, key: str, epoch: int | None = None) -> "dict[str, Tensor]":
-        """Return the weights that a trial is known by, or those after `epoch` where the recipe kept them.
+        """Return the weights that a trial is known by, or those after `epoch` where the recipe kept
+        them.
 
         Raises:
             StoreError: if they are not stored.
@@ -159,7 +170,9 @@ class Results:
         return self.store.read_checkpoint(key, epoch)
 
     def counts(self) -> pd.DataFrame:
-        """Return for each sweep how many cells and trials it plans, and how many are stored, done and diverged."""
+        """Return for each sweep how many cells and trials it plans, and how many are stored, done
+        and diverged.
+        """
         plans = self.store.read_table("plans", columns=["sweep", "cell", "key"]).to_pandas()
         trials = self.store.read_table("trials", columns=["key", "outcome"]).to_pandas()
         joined = plans.merge(trials, on="key", how="left")
@@ -204,7 +217,9 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _spread(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:
-    """Spread a column of JSON objects into columns; a nested object into dotted ones, a list into a tuple."""
+    """Spread a column of JSON objects into columns; a nested object into dotted ones, a list into a
+    tuple.
+    """
     texts = [text for text in frame[column].unique() if isinstance(text, str)]
     leaves: dict[str, dict[str, Any]] = {text: _leaves(json.loads(text)) for text in texts}
     return _with_columns(

@@ -1,7 +1,9 @@
-"""The bytes of one file of rows: Parquet with a checksum over all of it. The one place where Parquet of a store is parsed.
+"""The bytes of one file of rows: Parquet with a checksum over all of it. The one place where
+Parquet of a store is parsed.
 
-The checksum is looked at before pyarrow sees a byte, so damage is found wherever it is, and no damaged file is parsed. A file of an
-earlier release has none: its texts, times and columns are looked at instead, and what pyarrow raises is taken for damage.
+The checksum is looked at before pyarrow sees a byte, so damage is found wherever it is, and no
+damaged file is parsed. A file of an earlier release has none: its texts, times and columns are
+looked at instead, and what pyarrow raises is taken for damage.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -25,7 +27,9 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def encode(table: pa.Table) -> bytes:
-    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and fast uncompressed."""
+    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and
+    fast uncompressed.
+    """
     compression = "zstd" if table.nbytes > _WORTH_COMPRESSING else "none"
     return _write(table.schema, [table], compression, is_copy=False)
 
@@ -45,7 +49,8 @@ def decode(
 ) -> pa.Table:
     """Read Parquet bytes, or those of `columns` that are there; `where` names them in messages.
 
-    Where all columns that there can be are `known`, a file without a checksum has no others: a name was changed.
+    Where all columns that there can be are `known`, a file without a checksum has no others: a name
+    was changed.
 
     Raises:
         StoreError: `damaged` where they are not what was written.
@@ -109,7 +114,9 @@ def _is_newer(file: pq.ParquetFile) -> bool:
 
 
 def _refuse_impossible_times(rows: pa.Table) -> None:
-    """Refuse times that no calendar of Python's holds: they would be met much later, in other words."""
+    """Refuse times that no calendar of Python's holds: they would be met much later, in other
+    words.
+    """
     for column in rows.columns:
         if pa.types.is_timestamp(column.type) and len(column) > column.null_count:
             first, last = pc.min(column), pc.max(column)

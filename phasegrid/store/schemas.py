@@ -1,11 +1,13 @@
 """The Arrow schema of every table in a store, and the one way to turn records into a table.
 
-Every column's type is fixed here, so that a directory of single-row files reads as one table in pandas, DuckDB and
-Polars whatever is null in which file. A missing value is null; NaN is refused, because no reader could tell it
-from a missing value, while an infinity is a value. Times are microseconds in UTC. `SCHEMA_VERSION` is bumped when a column
-is added; readers fill columns that an older file does not have with nulls.
+Every column's type is fixed here, so that a directory of single-row files reads as one table in
+pandas, DuckDB and Polars whatever is null in which file. A missing value is null; NaN is refused,
+because no reader could tell it from a missing value, while an infinity is a value. Times are
+microseconds in UTC. `SCHEMA_VERSION` is bumped when a column is added; readers fill columns that an
+older file does not have with nulls.
 
-What every trial has is a typed column. The arguments of a model, a data set or a metric are canonical JSON in one text column.
+What every trial has is a typed column. The arguments of a model, a data set or a metric are
+canonical JSON in one text column.
 """
 
 import difflib
@@ -233,9 +235,11 @@ def metric_schema(name: str, columns: Sequence[Column]) -> pa.Schema:
 def to_table(
     name: str, schema: pa.Schema, rows: Sequence[Mapping[str, object]], where: str
 ) -> pa.Table:
-    """Turn records into a table of exactly `schema`; absent columns are null, `schema_version` is filled in.
+    """Turn records into a table of exactly `schema`; absent columns are null, `schema_version` is
+    filled in.
 
-    `name` is the table's (it decides which columns must not be null), `where` names the records in messages.
+    `name` is the table's (it decides which columns must not be null), `where` names the records in
+    messages.
 
     Raises:
         StoreError: for no rows, an unknown column, a wrong type, a NaN, or a required value that is missing.
@@ -263,7 +267,8 @@ def to_table(
 
 
 def trial_columns(trial: Trial) -> dict[str, object]:
-    """Return the columns of a trial that are known before it is trained: what, how, and the seed."""
+    """Return the columns of a trial that are known before it is trained: what, how, and the seed.
+    """
     return {
         "key": trial.key,
         "dataset": trial.dataset.name,
@@ -278,7 +283,9 @@ def trial_columns(trial: Trial) -> dict[str, object]:
 
 
 def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
-    """Flatten a resolved recipe: ``schedule.factor`` becomes ``schedule_factor``, ``schedule.name`` ``schedule``."""
+    """Flatten a resolved recipe: ``schedule.factor`` becomes ``schedule_factor``, ``schedule.name``
+    ``schedule``.
+    """
     columns: dict[str, Json] = {}
     for name, value in recipe.items():
         if isinstance(value, Mapping):
@@ -299,7 +306,9 @@ def _array(field: pa.Field, values: list[object], where: str) -> pa.Array:
 
 
 def _coerce(value: object, kind: pa.DataType) -> object:
-    """Check one value against an Arrow type; pyarrow itself would cut 1.5 to 1 and take True for 1.0."""
+    """Check one value against an Arrow type; pyarrow itself would cut 1.5 to 1 and take True for
+    1.0.
+    """
     if value is None:
         return None
     if pa.types.is_list(kind):

@@ -1,8 +1,9 @@
-"""A checksum inside a file, over the whole file: what a disk, a copy or a bad memory has changed is found before it is parsed.
+"""A checksum inside a file, over the whole file: what a disk, a copy or a bad memory has changed is
+found before it is parsed.
 
-Parquet's key-value metadata and safetensors' ``__metadata__`` hold one text each, a mark and 64 hexadecimal digits: the SHA-256 of all
-bytes of the file as they are while the digits are zeros. Other readers pass it over. Files of earlier releases have none, and are
-read without this check.
+Parquet's key-value metadata and safetensors' ``__metadata__`` hold one text each, a mark and 64
+hexadecimal digits: the SHA-256 of all bytes of the file as they are while the digits are zeros.
+Other readers pass it over. Files of earlier releases have none, and are read without this check.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ _ZEROS = b"0" * 64
 
 
 def seal(data: bytes, end: int | None = None) -> bytes:
-    """Fill the checksum into a finished file that holds `BLANK` once, under `KEY`; `end` is where the text around it ends."""
+    """Fill the checksum into a finished file that holds `BLANK` once, under `KEY`; `end` is where
+    the text around it ends.
+    """
     place = data.rfind(_MARK + _ZEROS, 0, end)
     assert place >= 0, "the file was written without the place for its checksum"
     place += len(_MARK)

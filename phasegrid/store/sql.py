@@ -1,8 +1,9 @@
 """Ask a store in SQL, through DuckDB (an extra: ``pip install 'phasegrid[query]'``).
 
-Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` (with the column ``later_done``: whether the job has a result by
-now), and one for each metric, by its name. The connection is in memory and,
-once the views are made, shut off from files, the network and the variables of this process.
+Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` (with the column
+``later_done``: whether the job has a result by now), and one for each metric, by its name. The
+connection is in memory and, once the views are made, shut off from files, the network and the
+variables of this process.
 """
 
 import re
@@ -19,8 +20,8 @@ from phasegrid.store.store import Store
 def query(store: Store, sql: str) -> pd.DataFrame:
     """Return the answer to one SQL statement.
 
-    Arguments are JSON text: ``select model_args->>'width' as width, avg(test_accuracy_percent) from trials group by 1``.
-    Only tables whose name occurs in the statement are read.
+    Arguments are JSON text: ``select model_args->>'width' as width, avg(test_accuracy_percent) from
+    trials group by 1``. Only tables whose name occurs in the statement are read.
 
     Raises:
         StoreError: if DuckDB is not installed, or a table cannot be read.

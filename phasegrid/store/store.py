@@ -16,8 +16,9 @@
     meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)
     snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
 
-One immutable file per finished job, named by its key, visible in one step, written by the worker. No database, no locks; what
-remains to do is derived: planned keys minus `Store.stored`. Every path of the store is made here and in `shards`.
+One immutable file per finished job, named by its key, visible in one step, written by the worker.
+No database, no locks; what remains to do is derived: planned keys minus `Store.stored`. Every path
+of the store is made here and in `shards`.
 """
 
 import hashlib
@@ -63,7 +64,8 @@ _FOLDERS = {
 class Store:
     """An open store; may be pickled and opened again on another machine that sees the same `url`.
 
-    `id` was drawn when the store was made: two machines that see different ids do not share their storage.
+    `id` was drawn when the store was made: two machines that see different ids do not share their
+    storage.
     """
 
     url: str
@@ -72,7 +74,8 @@ class Store:
 
     @staticmethod
     def open(url: str, create: bool = False) -> "Store":
-        """Open the store at a folder's path or an fsspec URL; with `create`, make it if need be and check that it can be written.
+        """Open the store at a folder's path or an fsspec URL; with `create`, make it if need be and
+        check that it can be written.
 
         Raises:
             StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
@@ -134,7 +137,9 @@ class Store:
             raise StoreError(f"writing to store {self.url}: what was written is not what is read")
 
     def stored(self, table: str) -> set[str]:
-        """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and the compacted copy."""
+        """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and
+        the compacted copy.
+        """
         with reported(f"listing table {table} of {self.url}"):
             keys = set(shards.listed(self.files, table))
             column = shards.naming_column(table)
@@ -142,7 +147,8 @@ class Store:
         return keys if copy is None else keys.union(copy[column].to_pylist())
 
     def has(self, table: str, key: str) -> bool:
-        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not asked."""
+        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not asked.
+        """
         with reported(f"looking up {key} in table {table} of {self.url}"):
             return self.files.exists(shards.shard_name(table, key))
 
@@ -153,12 +159,14 @@ class Store:
         weights: Mapping[str, "Tensor"],
         intermediate: "Mapping[int, Mapping[str, Tensor]] | None" = None,
     ) -> bool:
-        """Store a finished trial: checkpoint, intermediate checkpoints, history, and last the row that makes it visible.
+        """Store a finished trial: checkpoint, intermediate checkpoints, history, and last the row
+        that makes it visible.
 
-        `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is filled in, so are
-        `created_at` where absent and `checkpoint_sha256`). A diverged trial may have no `weights`. Returns False, with
-        nothing changed, if the trial is stored already. What an attempt that died before the last step has left is replaced, so
-        weights and numbers are of one training.
+        `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is
+        filled in, so are `created_at` where absent and `checkpoint_sha256`). A diverged trial may
+        have no `weights`. Returns False, with nothing changed, if the trial is stored already. What
+        an attempt that died before the last step has left is replaced, so weights and numbers are
+        of one training.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -188,10 +196,11 @@ class Store:
         common: Mapping[str, object],
         rows: Sequence[Mapping[str, object]],
     ) -> bool:
-        """Store one measurement: every row of `rows` with the columns of `common` (key, trials, outcome, provenance).
+        """Store one measurement: every row of `rows` with the columns of `common` (key, trials,
+        outcome, provenance).
 
-        No rows, for a measurement that is not applicable, makes one row whose measured columns are null. Returns False, with
-        nothing changed, if it is stored already.
+        No rows, for a measurement that is not applicable, makes one row whose measured columns are
+        null. Returns False, with nothing changed, if it is stored already.
 
         Raises:
             StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is done, or when writing fails.
@@ -214,7 +223,8 @@ class Store:
             return self.files.create(shards.shard_name(table, key), row_files.encode(typed))
 
     def put_failure(self, record: Mapping[str, object]) -> str:
-        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where absent. Secrets are left out.
+        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where
+        absent. Secrets are left out.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -233,7 +243,8 @@ class Store:
         rows: Sequence[Mapping[str, object]],
         jobs: Sequence[Mapping[str, object]] = (),
     ) -> None:
-        """Store the grid of a sweep and the measurements that it plans, in place of earlier ones of the same name.
+        """Store the grid of a sweep and the measurements that it plans, in place of earlier ones of
+        the same name.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -246,7 +257,8 @@ class Store:
             self._replace(name, row_files.encode(table))
 
     def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
-        """Store the figures that a sweep asks for, in place of those of before; say whether that changed anything.
+        """Store the figures that a sweep asks for, in place of those of before; say whether that
+        changed anything.
 
         Raises:
             StoreError: when reading or writing fails.
@@ -264,7 +276,8 @@ class Store:
             return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
 
     def put_vocabulary(self, dataset: Part, record: Json) -> None:
-        """Store how words became numbers in a version of a data set; what is there already is the same and stays.
+        """Store how words became numbers in a version of a data set; what is there already is the
+        same and stays.
 
         Raises:
             StoreError: when writing fails.
@@ -300,7 +313,8 @@ class Store:
             return notes.read_timing(self.files, key)
 
     def put_layout(self, sweep: str, part: int, record: Json) -> bool:
-        """Store a part of how the jobs of a sweep are laid out in packs; what is there stays. Say whether nothing was.
+        """Store a part of how the jobs of a sweep are laid out in packs; what is there stays. Say
+        whether nothing was.
 
         Raises:
             StoreError: when writing fails.
@@ -324,11 +338,13 @@ class Store:
         keys: Collection[str] | None = None,
         pass_over: shards.PassOver | None = None,
     ) -> pa.Table:
-        """Read a table (``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``, ``metrics/<metric>``), also while a sweep runs.
+        """Read a table (``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures``,
+        ``metrics/<metric>``), also while a sweep runs.
 
-        `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it. A table that does not exist yet is empty.
-        The order of the rows of one key is kept, that of the keys is not promised. Files that are damaged are left out if
-        `pass_over` is given, which is told of each.
+        `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it.
+        A table that does not exist yet is empty. The order of the rows of one key is kept, that of
+        the keys is not promised. Files that are damaged are left out if `pass_over` is given, which
+        is told of each.
 
         Raises:
             StoreError: naming the file, if one is damaged or has other types than it should.
@@ -388,7 +404,9 @@ class Store:
         return self.log_path(name)
 
     def _note_damage(self, key: str, what: str) -> None:
-        """Say that something of a trial was damaged and did no harm: here, and in the table of failures."""
+        """Say that something of a trial was damaged and did no harm: here, and in the table of
+        failures.
+        """
         logging.getLogger("phasegrid").warning("%s", what)
         self.put_failure({"key": key, "kind": "infra", "exception": what})
 

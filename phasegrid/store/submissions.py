@@ -1,10 +1,12 @@
-"""Runs that were submitted to a cluster, as the store knows them; no cluster is asked, none need be left.
+"""Runs that were submitted to a cluster, as the store knows them; no cluster is asked, none need be
+left.
 
 meta/submissions/<id>.json        what was submitted where, when its driver started, was last seen and ended, and how
 meta/submissions/<id>.now         a request that the driver end without waiting for running packs
 logs/<id>.txt                     what the driver said
 
-Whoever submits writes the record if it can reach the store; then only the driver does. Ids are never used again.
+Whoever submits writes the record if it can reach the store; then only the driver does. Ids are
+never used again.
 """
 
 import json
@@ -45,7 +47,9 @@ State: TypeAlias = Literal["pending", "running", "silent", "lost", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One submission. Times are ISO 8601 in UTC; None where something has not happened, or is not known."""
+    """One submission. Times are ISO 8601 in UTC; None where something has not happened, or is not
+    known.
+    """
 
     id: str
     sweep: str
@@ -63,7 +67,9 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a cluster says of a submission; `status` as Ray Jobs spells it, None where the cluster does not know it."""
+    """What a cluster says of a submission; `status` as Ray Jobs spells it, None where the cluster
+    does not know it.
+    """
 
     id: str
     status: str | None
@@ -93,7 +99,9 @@ def now_text() -> str:
 
 
 def create(store: Store, submission: Submission) -> bool:
-    """Write the record of a new submission, unless its driver was quicker; say whether this call wrote it."""
+    """Write the record of a new submission, unless its driver was quicker; say whether this call
+    wrote it.
+    """
     with reported(f"recording submission {submission.id} in {store.url}"):
         return store.files.create(_name(submission.id), _encode(submission))
 
@@ -133,7 +141,9 @@ def path(store: Store, submission_id: str) -> str:
 
 
 def read_all(store: Store, sweep: str | None = None) -> list[Submission]:
-    """Return the records of every submission, or of one sweep's, oldest first; a damaged one is named in the log and left out."""
+    """Return the records of every submission, or of one sweep's, oldest first; a damaged one is
+    named in the log and left out.
+    """
     found = [_read_if_whole(store, submission_id) for submission_id in ids(store)]
     wanted = [s for s in found if s is not None and sweep in (None, s.sweep)]
     return sorted(wanted, key=lambda s: (s.created_at, s.id))
@@ -178,8 +188,9 @@ def read_log(store: Store, submission_id: str) -> str | None:
 def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[State, str]:
     """Say in what state a submission is, and the same in words.
 
-    The store's word on how it ended is final. Otherwise what a cluster says of the `job` decides. Where none was asked or
-    none answered (None) it is when the driver was last seen, which needs clocks that agree to about half a minute.
+    The store's word on how it ended is final. Otherwise what a cluster says of the `job` decides.
+    Where none was asked or none answered (None) it is when the driver was last seen, which needs
+    clocks that agree to about half a minute.
     """
     if submission.ended_at is not None:
         return "ended", f"ended {_ago(submission.ended_at, now)}, {exit_text(submission.exit_code)}"
@@ -200,7 +211,9 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
 
 
 def on_cluster(job: Job) -> tuple[State, str]:
-    """Say in what state a submission is by what a cluster says, where no store has a word on how it ended."""
+    """Say in what state a submission is by what a cluster says, where no store has a word on how it
+    ended.
+    """
     if job.status is None:
         return "lost", f"the cluster does not know it; {_AGAIN}"
     if job.over:
@@ -223,7 +236,9 @@ def exit_text(code: int | None) -> str:
 def current(
     submissions: Sequence[tuple[Submission, tuple[State, str]]],
 ) -> list[tuple[Submission, tuple[State, str]]]:
-    """Leave those, of all given oldest first, that may still be running, and the last of each sweep, however it went."""
+    """Leave those, of all given oldest first, that may still be running, and the last of each
+    sweep, however it went.
+    """
     last = {submission.sweep: submission.id for submission, _ in submissions}
     return [
         (submission, state)

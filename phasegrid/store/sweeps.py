@@ -1,7 +1,9 @@
-"""Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more is `collecting`'s.
+"""Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more
+is `collecting`'s.
 
-A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that it asks for. The plan is written last
-and deleted last, so that a sweep is whole or, after a crash, can be deleted or renamed again.
+A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that
+it asks for. The plan is written last and deleted last, so that a sweep is whole or, after a crash,
+can be deleted or renamed again.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +20,9 @@ _TABLES = ("plan_jobs", "plans")  # in the order in which they go
 
 @dataclass(frozen=True, slots=True)
 class SweepUse:
-    """What goes with a sweep: its files, how many results no other sweep uses, and the sweeps whose figures name it."""
+    """What goes with a sweep: its files, how many results no other sweep uses, and the sweeps whose
+    figures name it.
+    """
 
     sweep: str
     files: tuple[str, ...]
@@ -28,7 +32,8 @@ class SweepUse:
 
 
 def find_use(store: Store, sweep: str) -> SweepUse:
-    """Return what goes with a sweep; a damaged plan goes like any, and uses nothing that can be told.
+    """Return what goes with a sweep; a damaged plan goes like any, and uses nothing that can be
+    told.
 
     Raises:
         SweepError: if there is no such sweep, or a run of it is under way as far as its submission tells.
@@ -53,7 +58,8 @@ def delete_sweep(store: Store, use: SweepUse) -> None:
         StoreError: if a file cannot be deleted.
     """
     with reported(f"deleting sweep {use.sweep} of {store.url}"):
-        # Said before it is done: a store without plans is otherwise one of which nothing is known to be unwanted.
+        # Said before it is done: a store without plans is otherwise one of which nothing is known
+        # to be unwanted.
         meta.put_deleted(store.files, meta.read_deleted(store.files) | {use.sweep})
         for name in use.files:
             store.files.delete(name)
@@ -76,7 +82,8 @@ def check_rename(store: Store, old: str, new: str) -> SweepUse:
 
 
 def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
-    """Give a sweep of a store another name, in its plan, its figures, those of other sweeps, and its submissions.
+    """Give a sweep of a store another name, in its plan, its figures, those of other sweeps, and
+    its submissions.
 
     Raises:
         SweepError, StoreError: as `check_rename`, or when writing fails.

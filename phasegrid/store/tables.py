@@ -1,8 +1,8 @@
 """Tables of a store: many small Parquet files, named by what they hold, read as one Arrow table.
 
-A table is the union of its compacted copy ``tables/<name>.parquet``, where there is one, and of the files that the copy
-does not hold yet. Files of a fixed table must have its schema; those of a metric may differ by columns that a later version
-of the metric added, which older rows lack (null).
+A table is the union of its compacted copy ``tables/<name>.parquet``, where there is one, and of the
+files that the copy does not hold yet. Files of a fixed table must have its schema; those of a
+metric may differ by columns that a later version of the metric added, which older rows lack (null).
 """
 
 import re
@@ -48,7 +48,9 @@ def is_name(name: str) -> bool:
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return `name` if it can be one file's name anywhere, and refuse anything else, a path above all."""
+    """Return `name` if it can be one file's name anywhere, and refuse anything else, a path above
+    all.
+    """
     if not is_name(name):
         raise StoreError(
             f"{what} {name!r} cannot name a file: use letters, digits and . _ + - "
@@ -58,9 +60,11 @@ def checked_name(name: str, what: str) -> str:
 
 
 def table_folder(table: str) -> str:
-    """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` or ``metrics/<metric>``.
+    """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``plan_jobs``,
+    ``failures`` or ``metrics/<metric>``.
 
-    A metric from a file (``my_lab/sharpness.py:SHARPNESS``) gets one folder too, its name percent-encoded.
+    A metric from a file (``my_lab/sharpness.py:SHARPNESS``) gets one folder too, its name
+    percent-encoded.
     """
     if table in TABLES:
         return table
@@ -85,10 +89,12 @@ def shard_name(table: str, name: str) -> str:
 
 
 def key_in(table: str, found: str) -> str | None:
-    """Return what a file of a table's folder is about, by its name relative to that; None if the file is not the store's.
+    """Return what a file of a table's folder is about, by its name relative to that; None if the
+    file is not the store's.
 
-    This is the rule that decides what belongs to a table: names that `shard_name` gives. Hidden files, copies that file
-    synchronisers make of both sides of a conflict, folders of notebooks and all else are passed over.
+    This is the rule that decides what belongs to a table: names that `shard_name` gives. Hidden
+    files, copies that file synchronisers make of both sides of a conflict, folders of notebooks and
+    all else are passed over.
     """
     pattern = _OF_SWEEP if table in PLANNED else _OF_FAILURE if table == "failures" else _OF_JOB
     match = pattern.fullmatch(found)
@@ -160,7 +166,8 @@ def read(
 ) -> pa.Table:
     """Read a table: its compacted copy and the files that are not in it.
 
-    With `pass_over`, it is told of each file that is damaged, and the rows of the others are returned.
+    With `pass_over`, it is told of each file that is damaged, and the rows of the others are
+    returned.
     """
     naming = naming_column(table)
     wanted = None if columns is None else list(dict.fromkeys([naming, *columns]))
@@ -194,7 +201,8 @@ def read_shards(
     columns: Sequence[str] | None = None,
     pass_over: PassOver | None = None,
 ) -> Iterator[pa.Table]:
-    """Read files of a table in batches; one that is not there (any more) is left out, one that is damaged if `pass_over` is told.
+    """Read files of a table in batches; one that is not there (any more) is left out, one that is
+    damaged if `pass_over` is told.
 
     Raises:
         StoreError: naming the file that is damaged or does not have the table's schema.
@@ -264,7 +272,9 @@ def _read_copy(
 
 
 def _own_rows(rows: pa.Table | None, table: str, name: str) -> pa.Table | None:
-    """Leave out what a plan's file says of another sweep: a synchroniser may give a copy a name that a sweep could have."""
+    """Leave out what a plan's file says of another sweep: a synchroniser may give a copy a name
+    that a sweep could have.
+    """
     if rows is None or table not in PLANNED:
         return rows
     sweep = name.rpartition("/")[2].removesuffix(SUFFIX)
@@ -286,7 +296,9 @@ def _fill(part: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _conform(rows: pa.Table, table: str, columns: Sequence[str] | None, where: str) -> pa.Table:
-    """Check the columns of one file against the table's and fill in those that an older file does not have."""
+    """Check the columns of one file against the table's and fill in those that an older file does
+    not have.
+    """
     wanted = _wanted_schema(table, None if columns is None else tuple(columns))
     if table in TABLES and rows.schema.equals(wanted):
         return rows

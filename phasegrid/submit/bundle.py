@@ -1,10 +1,10 @@
-"""What a submitted run needs from this machine, as one small zip: the sweep, what it extends, plug-in files it names with the
-local modules that they import, and the commit that these are of.
+"""What a submitted run needs from this machine, as one small zip: the sweep, what it extends,
+plug-in files it names with the local modules that they import, and the commit that these are of.
 
-phasegrid itself and the data are expected on the cluster; with `with_code` the tracked files of phasegrid's own checkout go
-along, with the name of its commit, and are imported instead. Files keep their places relative to each other, below
-``sweep/``, so that every relative reference means the same there. Nothing is followed but references, so no data, results or
-secrets are caught up.
+phasegrid itself and the data are expected on the cluster; with `with_code` the tracked files of
+phasegrid's own checkout go along, with the name of its commit, and are imported instead. Files keep
+their places relative to each other, below ``sweep/``, so that every relative reference means the
+same there. Nothing is followed but references, so no data, results or secrets are caught up.
 """
 
 import io
@@ -34,7 +34,9 @@ _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # the same files are the same zip, which Ray
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle: where the sweep is in it, the zip's bytes, what it holds, and what its user should know."""
+    """A bundle: where the sweep is in it, the zip's bytes, what it holds, and what its user should
+    know.
+    """
 
     sweep: str
     data: bytes
@@ -52,7 +54,8 @@ class Bundle:
 def make_bundle(
     path: Path, sweep: Sweep, overrides: Sequence[str] = (), code: Path | None = None
 ) -> Bundle:
-    """Bundle a sweep file that was loaded as `sweep`; with `code`, also the tracked files of that git checkout.
+    """Bundle a sweep file that was loaded as `sweep`; with `code`, also the tracked files of that
+    git checkout.
 
     Raises:
         SweepError: if a reference is absolute, two files would get one place, a file holds the token of a cluster, `code`
@@ -84,7 +87,8 @@ def make_bundle(
 
 
 def tracked_files(checkout: Path) -> list[str]:
-    """List the files that git tracks in a checkout and that are there, as they are now, committed or not.
+    """List the files that git tracks in a checkout and that are there, as they are now, committed
+    or not.
 
     Raises:
         SweepError: if `checkout` is not the root of a git checkout.
@@ -99,7 +103,9 @@ def tracked_files(checkout: Path) -> list[str]:
 
 @dataclass(slots=True)
 class _Sources:
-    """Files by the place that a sweep's references give them, which may be a link's; what is really there."""
+    """Files by the place that a sweep's references give them, which may be a link's; what is really
+    there.
+    """
 
     files: dict[Path, Path] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
@@ -131,7 +137,9 @@ def _add_sweep(real: Path, place: Path, sources: _Sources) -> None:
 
 
 def _add_plugins(own: Path, overrides: Sequence[str], sources: _Sources) -> None:
-    """Add the plug-in files that the sweep files and overrides name, where the sweep's folder is asked for them."""
+    """Add the plug-in files that the sweep files and overrides name, where the sweep's folder is
+    asked for them.
+    """
     for override in overrides:
         value, _ = read_text(
             override.partition("=")[2] or "null", "--set", with_lines=False, above=""
@@ -149,7 +157,9 @@ def _add_plugins(own: Path, overrides: Sequence[str], sources: _Sources) -> None
 
 
 def _add_modules(sweep: Sweep, files: dict[str, Path]) -> None:
-    """Add the local modules that plug-in files import, where a run in a bundle imports from: its root."""
+    """Add the local modules that plug-in files import, where a run in a bundle imports from: its
+    root.
+    """
     for one in sweep.code:
         if not _PLUGIN.fullmatch(one.name):
             continue  # a package, which is to be installed there
@@ -227,7 +237,9 @@ def _zip(contents: Mapping[str, bytes]) -> bytes:
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:
-    """Say what is not in the bundle and must be on the cluster: relative data folders, modules of packages."""
+    """Say what is not in the bundle and must be on the cluster: relative data folders, modules of
+    packages.
+    """
     parts: dict[int, Part] = {id(p.dataset): p.dataset for p in sweep.points}
     roots = {
         f"{part.name}: {name} {value}"

@@ -1,7 +1,8 @@
-"""A run inside a submitted job: it writes into the store what it says, that it is alive, and how it ended.
+"""A run inside a submitted job: it writes into the store what it says, that it is alive, and how it
+ended.
 
-The cluster that could tell is often gone by the time somebody asks. Ray Jobs also knows no exit code of a job that was
-stopped.
+The cluster that could tell is often gone by the time somebody asks. Ray Jobs also knows no exit
+code of a job that was stopped.
 """
 
 import os
@@ -30,8 +31,9 @@ GRACE_S = 30.0  # for running packs once a stop is asked for; Ray is told to wai
 
 @dataclass(slots=True)
 class Driver:
-    """What a run tells about itself: the name of its `sweep` once it is read, the exit `code` once there is one. `stop` is
-    how it may be asked to end."""
+    """What a run tells about itself: the name of its `sweep` once it is read, the exit `code` once
+    there is one. `stop` is how it may be asked to end.
+    """
 
     stop: Stop = field(default_factory=Stop)
     sweep: str | None = None
@@ -40,7 +42,8 @@ class Driver:
 
 @contextmanager
 def driver_of(path: Path, url: str, submission_id: str | None) -> Iterator[Driver]:
-    """Give the run of a sweep file its `Driver`. One with a submission's id has everything recorded in the store at `url`.
+    """Give the run of a sweep file its `Driver`. One with a submission's id has everything recorded
+    in the store at `url`.
 
     Raises:
         StoreError: if the store cannot be opened. What goes wrong with recording later is said, and ends nothing.
@@ -71,7 +74,9 @@ def submission_id() -> str | None:
 
 
 class _Recorder:
-    """Keeps what is said and writes it, with a sign of life, every `EVERY_S` seconds (sooner at first) from a thread of its own."""
+    """Keeps what is said and writes it, with a sign of life, every `EVERY_S` seconds (sooner at
+    first) from a thread of its own.
+    """
 
     def __init__(self, store: Store, record: submissions.Submission) -> None:
         self._store = store
@@ -99,7 +104,9 @@ class _Recorder:
         self._said.append(text)
 
     def must_hurry(self) -> bool:
-        """Say whether running packs are not to be waited for; a store that does not answer has not asked."""
+        """Say whether running packs are not to be waited for; a store that does not answer has not
+        asked.
+        """
         try:
             return submissions.must_hurry(self._store, self._record.id)
         except StoreError as error:
@@ -161,7 +168,9 @@ class _Tee:
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Make a SIGTERM that comes before or after the run's own handling of it an ordinary end, which is recorded."""
+    """Make a SIGTERM that comes before or after the run's own handling of it an ordinary end, which
+    is recorded.
+    """
 
     def end(signum: int, _frame: FrameType | None) -> None:
         sys.exit(128 + signum)
@@ -185,7 +194,9 @@ def _code_of(error: BaseException) -> int:
 
 
 def _said(error: BaseException) -> str:
-    """Return what the log should hold of an error: a user's mistake is its message, ours has a traceback."""
+    """Return what the log should hold of an error: a user's mistake is its message, ours has a
+    traceback.
+    """
     if isinstance(error, (PhasegridError, KeyboardInterrupt, SystemExit)):
         return f"{str(error) or type(error).__name__}\n"
     return "".join(traceback.format_exception(error))

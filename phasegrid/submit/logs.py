@@ -13,7 +13,8 @@ from phasegrid.store.store import Store
 def from_store(
     store: Store, submission_id: str, follow: bool, poll_s: float = 5.0
 ) -> Iterator[str]:
-    """Yield what a driver had said when it last wrote its log; with `follow`, more as it comes, until the run has ended.
+    """Yield what a driver had said when it last wrote its log; with `follow`, more as it comes,
+    until the run has ended.
 
     Raises:
         StoreError: if the store knows no such submission, or has no log of it yet and is not to `follow` it.
@@ -40,7 +41,8 @@ def from_store(
 
 
 def failures_text(store: Store, sweep: str | None, cell: int) -> str:
-    """Return the tracebacks of every failed attempt at a job of one cell, trainings and measurements, oldest first.
+    """Return the tracebacks of every failed attempt at a job of one cell, trainings and
+    measurements, oldest first.
 
     Raises:
         SweepError: if there is no such sweep or cell.

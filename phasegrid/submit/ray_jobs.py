@@ -1,7 +1,9 @@
-"""Runs on a cluster from elsewhere, through Ray Jobs (the HTTP address of the head's dashboard, port 8265).
+"""Runs on a cluster from elsewhere, through Ray Jobs (the HTTP address of the head's dashboard,
+port 8265).
 
-Ray's own client submits, stops, lists and reads logs; nothing else talks to the cluster. Whatever it raises becomes a
-`ClusterError` that says what to do. Ray reads the token of a cluster itself; here it is only kept out of messages.
+Ray's own client submits, stops, lists and reads logs; nothing else talks to the cluster. Whatever
+it raises becomes a `ClusterError` that says what to do. Ray reads the token of a cluster itself;
+here it is only kept out of messages.
 """
 
 import asyncio
@@ -42,7 +44,8 @@ _GONE = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run: an id, the command and the bundle; `metadata` is shown in Ray's own lists."""
+    """What is to be run: an id, the command and the bundle; `metadata` is shown in Ray's own lists.
+    """
 
     id: str
     command: tuple[str, ...]
@@ -115,7 +118,8 @@ class Cluster:
             return [_as_job(info) for info in self.client.list_jobs() if info.submission_id]
 
     def stop(self, submission_id: str) -> bool:
-        """Have a job's driver sent SIGTERM, and SIGKILL after `STOP_WAIT_S`; say whether it was running.
+        """Have a job's driver sent SIGTERM, and SIGKILL after `STOP_WAIT_S`; say whether it was
+        running.
 
         Raises:
             ClusterError: if the cluster does not know it or does not answer.
@@ -202,7 +206,8 @@ def when_ready(
     pause_s: float = 3.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> _T:
-    """Return what `attempt` at a cluster returns, and try again, up to `READY_S`, where the cluster answers that it cannot yet.
+    """Return what `attempt` at a cluster returns, and try again, up to `READY_S`, where the cluster
+    answers that it cannot yet.
 
     Raises:
         ClusterError: of the last attempt, or of one that failed for another reason.
@@ -250,8 +255,8 @@ def check_address(address: str) -> None:
 def checked_storage(storage: str, shared: bool) -> str:
     """Return the storage as the cluster is to be told it: a URL, or an absolute path.
 
-    A relative path means another folder on every machine; if it is said to be `shared`, it is taken to be at the same
-    absolute path there as here.
+    A relative path means another folder on every machine; if it is said to be `shared`, it is taken
+    to be at the same absolute path there as here.
 
     Raises:
         SweepError: for a relative path that is not said to be shared, a store in memory, or credentials in a URL.
@@ -272,9 +277,11 @@ def checked_storage(storage: str, shared: bool) -> str:
 
 
 def exit_code_of(job: Job, stored: int | None) -> int:
-    """Return the exit code of an ended job's driver: as the cluster has it, else as the driver stored it.
+    """Return the exit code of an ended job's driver: as the cluster has it, else as the driver
+    stored it.
 
-    Ray has none for a job that was stopped (then 143) or that never ran (then 4, a fault of the cluster).
+    Ray has none for a job that was stopped (then 143) or that never ran (then 4, a fault of the
+    cluster).
     """
     if job.exit_code is not None:
         return job.exit_code
@@ -310,7 +317,9 @@ def run_command(
 
 
 def _await_answer(address: str) -> None:
-    """Ask for the version, with a time limit and without a token; anything but silence is for Ray's client to meet and to tell."""
+    """Ask for the version, with a time limit and without a token; anything but silence is for Ray's
+    client to meet and to tell.
+    """
     try:
         with urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):
             return
@@ -324,7 +333,9 @@ def _await_answer(address: str) -> None:
 
 
 async def _tail(cluster: Cluster, submission_id: str, say: Callable[[str], None]) -> None:
-    """Follow a log; where nothing comes for a while, ask the head how it goes: of a machine that is lost nothing is heard."""
+    """Follow a log; where nothing comes for a while, ask the head how it goes: of a machine that is
+    lost nothing is heard.
+    """
     texts = cluster.client.tail_job_logs(submission_id)
     while True:
         coming = asyncio.ensure_future(anext(texts))
@@ -338,7 +349,9 @@ async def _tail(cluster: Cluster, submission_id: str, say: Callable[[str], None]
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Say whether a cluster answered that it cannot do something yet: with a fault of its own, and not of the request."""
+    """Say whether a cluster answered that it cannot do something yet: with a fault of its own, and
+    not of the request.
+    """
     found = re.search(r"status code 5\d\d", str(error)) if isinstance(error, RuntimeError) else None
     return found is not None and not re.search(r"^(Value|Type)Error: ", str(error), re.MULTILINE)
 
@@ -375,7 +388,9 @@ def _reported(doing: str) -> Iterator[None]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Return what Ray's client raises; following a log needs aiohttp, which comes with ``ray[default]``."""
+    """Return what Ray's client raises; following a log needs aiohttp, which comes with
+    ``ray[default]``.
+    """
     try:
         from aiohttp import ClientError
     except ImportError:
@@ -393,7 +408,9 @@ def _short(error: Exception) -> str:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for a moment: Ray's client takes its address from the environment rather than its argument."""
+    """Set a variable for a moment: Ray's client takes its address from the environment rather than
+    its argument.
+    """
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -1,8 +1,10 @@
-"""The loss of a network on labelled examples: cross-entropy per class label, or per token of a sentence.
+"""The loss of a network on labelled examples: cross-entropy per class label, or per token of a
+sentence.
 
-What is scored is a label: one per example, labels (N,) and logits (N, C), or one per target token, labels (N, L) with
-`IGNORE` where a sentence is padded and logits (N, L, C). Means are over scored labels, so a long sentence weighs more
-than a short one (the usual token-level loss of Vaswani et al. 2017).
+What is scored is a label: one per example, labels (N,) and logits (N, C), or one per target token,
+labels (N, L) with `IGNORE` where a sentence is padded and logits (N, L, C). Means are over scored
+labels, so a long sentence weighs more than a short one (the usual token-level loss of Vaswani et
+al. 2017).
 """
 
 from torch import Tensor
@@ -15,7 +17,8 @@ IGNORE = -100
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy (nats) summed over scored labels, in the dtype of `logits`.
 
-    With smoothing e the target is (1 - e) on the label plus e/C on every class (Szegedy et al. 2016, section 7).
+    With smoothing e the target is (1 - e) on the label plus e/C on every class (Szegedy et al.
+    2016, section 7).
     """
     flat = logits.flatten(0, -2)
     return cross_entropy(
@@ -41,7 +44,9 @@ def num_scored(labels: Tensor) -> int:
 
 
 def num_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count, on the device, the scored labels that are the largest logit (a tie goes to the first class)."""
+    """Count, on the device, the scored labels that are the largest logit (a tie goes to the first
+    class).
+    """
     return (logits.argmax(dim=-1) == labels).sum()
 
 

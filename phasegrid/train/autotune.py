@@ -1,9 +1,10 @@
 """How many members train as one stack, and how: chosen by a short measurement where it pays.
 
-A stack of M members is timed for a few updates, for M = 2, 4, 8, ... and alone, and the M with the least time per member and
-update wins. Stacking pays most for small networks, where launching kernels costs more than arithmetic, and turns into a loss
-where one network fills the device: where that is depends on the network, the batch and the device, so it is measured.
-The choice changes how numbers are rounded, so it is made once and kept with the store.
+A stack of M members is timed for a few updates, for M = 2, 4, 8, ... and alone, and the M with the
+least time per member and update wins. Stacking pays most for small networks, where launching
+kernels costs more than arithmetic, and turns into a loss where one network fills the device: where
+that is depends on the network, the batch and the device, so it is measured. The choice changes how
+numbers are rounded, so it is made once and kept with the store.
 """
 
 import time
@@ -33,17 +34,23 @@ BUDGET_S = 3.0
 """Seconds that the timed updates of one measurement may take, about."""
 
 GAIN = 0.95
-"""A larger stack must take at most this share of the time of a smaller one to be chosen: timings are noisy."""
+"""A larger stack must take at most this share of the time of a smaller one to be chosen: timings
+are noisy.
+"""
 
 LARGEST = 32
-"""The largest stack that is timed; whatever the pack at hand, so that the choice does not depend on it."""
+"""The largest stack that is timed; whatever the pack at hand, so that the choice does not depend on
+it.
+"""
 
 _REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """What to do with members that could train as one stack: `strategy`, at most `stack_size` of them in one."""
+    """What to do with members that could train as one stack: `strategy`, at most `stack_size` of
+    them in one.
+    """
 
     strategy: Strategy
     stack_size: int
@@ -81,8 +88,8 @@ def measure_choice(
 ) -> tuple[StackPlan, list[Timing]]:
     """Choose for trials like this one, by timing; also return what was timed.
 
-    Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and networks that cannot be stacked at
-    all, loop without a measurement.
+    Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and
+    networks that cannot be stacked at all, loop without a measurement.
     """
     alone = StackPlan("loop", 1)
     if data.tokens is not None:
@@ -111,11 +118,11 @@ def measure_choice(
 def search(
     seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
 ) -> tuple[StackPlan, list[Timing]]:
-    """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)` takes a measurement, per
-    member and update.
+    """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)`
+    takes a measurement, per member and update.
 
-    A network that runs alone but fails in a stack loops. Sizes are doubled, up to `LARGEST`, until a stack is slower than
-    the best so far, memory ends, or the time for measuring does.
+    A network that runs alone but fails in a stack loops. Sizes are doubled, up to `LARGEST`, until
+    a stack is slower than the best so far, memory ends, or the time for measuring does.
     """
     timings = [Timing("loop", 1, seconds("loop", 1))]
     best, size = timings[0], 2

@@ -1,7 +1,8 @@
 """What a stack is fed in one epoch: every member's own order, batches and augmentation.
 
-A member's draws come from its own generators on the CPU, so they are the same alone and in a pack, on any device. Letters: M
-members, N training examples, B examples of a batch, L tokens of the longest sentence, n consecutive batches' examples.
+A member's draws come from its own generators on the CPU, so they are the same alone and in a pack,
+on any device. Letters: M members, N training examples, B examples of a batch, L tokens of the
+longest sentence, n consecutive batches' examples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,9 @@ GATHER_BYTES = 32 * 2**20
 """Batches are gathered this many bytes at a time: an epoch of a small set is one gather."""
 
 POOL_BATCHES = 100
-"""Sentence pairs are sorted by length within pools of about so many batches, so that batches of tokens hold little padding."""
+"""Sentence pairs are sorted by length within pools of about so many batches, so that batches of
+tokens hold little padding.
+"""
 
 Batch = tuple[Tensor, Tensor]
 """Inputs (M, B, *S) and labels (M, B), or (M, B, L) for sentence pairs."""
@@ -26,7 +29,9 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Sentences:
-    """How long the training sentences are, on the CPU, (N,) int64: the longer of source and target, and the scored tokens."""
+    """How long the training sentences are, on the CPU, (N,) int64: the longer of source and target,
+    and the scored tokens.
+    """
 
     longest: Tensor
     scored: Tensor
@@ -34,7 +39,8 @@ class Sentences:
 
 @dataclass(frozen=True, slots=True)
 class DataStream:
-    """What one member of a stack is fed: data on the device, its streams of random numbers, its rates.
+    """What one member of a stack is fed: data on the device, its streams of random numbers, its
+    rates.
 
     `sentences` are those of the data, for sentence pairs only.
     """
@@ -50,7 +56,9 @@ class DataStream:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive batches gathered at once; `sizes` are the scored labels of one member in each of them."""
+    """Consecutive batches gathered at once; `sizes` are the scored labels of one member in each of
+    them.
+    """
 
     batches: list[Batch]
     sizes: list[int]
@@ -67,8 +75,8 @@ def measure_sentences(data: Dataset) -> Sentences | None:
 def batch_bounds(num: int, batch_size: int, drop_last: bool, join_single: bool) -> list[slice]:
     """Cut an epoch of `num` examples into batches.
 
-    The last incomplete batch is kept unless `drop_last`. With `join_single` (BatchNorm, which cannot take one
-    example) a last batch of one example joins the batch before it.
+    The last incomplete batch is kept unless `drop_last`. With `join_single` (BatchNorm, which
+    cannot take one example) a last batch of one example joins the batch before it.
 
     Raises:
         ValueError: if a batch is larger than the data set.
@@ -88,11 +96,13 @@ def batch_bounds(num: int, batch_size: int, drop_last: bool, join_single: bool) 
 
 
 def token_batches(longest: Tensor, batch_tokens: int, order: torch.Generator) -> list[Tensor]:
-    """Cut a random order of sentences into batches of like length, in random order; each is a tensor of indices.
+    """Cut a random order of sentences into batches of like length, in random order; each is a
+    tensor of indices.
 
-    `longest` (N,) are lengths in tokens. A random permutation is cut into pools of about `POOL_BATCHES` batches, each is
-    sorted by length and cut so that the sentences of a batch times its longest is at most `batch_tokens`; then the batches
-    are shuffled. Every sentence is in one batch.
+    `longest` (N,) are lengths in tokens. A random permutation is cut into pools of about
+    `POOL_BATCHES` batches, each is sorted by length and cut so that the sentences of a batch times
+    its longest is at most `batch_tokens`; then the batches are shuffled. Every sentence is in one
+    batch.
 
     Raises:
         ValueError: if a sentence is longer than a batch.
@@ -125,7 +135,8 @@ def feed_epoch(
 ) -> Iterator[Chunk]:
     """Yield the batches of one epoch, at most `most` of them.
 
-    Examples are cut by `bounds`; or, where `batch_tokens` is given, the sentences of a lone member by their tokens.
+    Examples are cut by `bounds`; or, where `batch_tokens` is given, the sentences of a lone member
+    by their tokens.
     """
     if feeds[0].sentences is not None:
         yield from _sentence_chunks(feeds, bounds, batch_tokens, most)
@@ -188,7 +199,9 @@ def _gather(feeds: Sequence[DataStream], index: Tensor) -> Batch:
 
 
 def _draws(feeds: Sequence[DataStream], num: int) -> list[Tensor] | None:
-    """Draw an epoch's augmentation, one draw per example in the order of the epoch; each tensor is (M, N)."""
+    """Draw an epoch's augmentation, one draw per example in the order of the epoch; each tensor is
+    (M, N).
+    """
     if feeds[0].data.augment == "none":
         return None
     device = feeds[0].data.train_inputs.device
@@ -199,7 +212,9 @@ def _draws(feeds: Sequence[DataStream], num: int) -> list[Tensor] | None:
 def _augmented(
     feeds: Sequence[DataStream], inputs: Tensor, draws: Sequence[Tensor], part: slice
 ) -> Tensor:
-    """Augment all members' examples (M, n, C, H, W) at once; `part` says which of the epoch they are."""
+    """Augment all members' examples (M, n, C, H, W) at once; `part` says which of the epoch they
+    are.
+    """
     num = inputs.shape[1]
     padding = torch.cat([feed.data.padding.expand(num, *feed.data.padding.shape) for feed in feeds])
     mine = FlipCropDraws(*[draw[:, part].flatten() for draw in draws])

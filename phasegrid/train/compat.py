@@ -22,7 +22,8 @@ def recipe_of(trial: Trial) -> Recipe:
 
 
 def pack_signature(trial: Trial) -> str:
-    """Return a text that is equal for trials that can train as one stack: same model, shapes and kind of update.
+    """Return a text that is equal for trials that can train as one stack: same model, shapes and
+    kind of update.
 
     The seed, `lr`, `weight_decay`, and noise on labels or inputs may differ.
     """

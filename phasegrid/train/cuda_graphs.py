@@ -1,9 +1,11 @@
-"""The gradient pass of a stack as CUDA graphs: recorded once, replayed for every batch of the same shape.
+"""The gradient pass of a stack as CUDA graphs: recorded once, replayed for every batch of the same
+shape.
 
-An update of a small network is hundreds of kernels that a GPU finishes sooner than a CPU can launch them; a replayed graph is one
-launch. Only what repeats exactly is recorded: zeroing gradients, forward, loss, backward. The optimizer's step is a handful of
-kernels on flat vectors and its rates change, so it stays outside. Numbers are those of the same kernels launched one by
-one. Letters: M members, B examples of a batch, C classes.
+An update of a small network is hundreds of kernels that a GPU finishes sooner than a CPU can launch
+them; a replayed graph is one launch. Only what repeats exactly is recorded: zeroing gradients,
+forward, loss, backward. The optimizer's step is a handful of kernels on flat vectors and its rates
+change, so it stays outside. Numbers are those of the same kernels launched one by one. Letters: M
+members, B examples of a batch, C classes.
 """
 
 import warnings
@@ -16,23 +18,26 @@ import torch
 from torch import Tensor
 
 GradientPass = Callable[[Tensor, Tensor], Tensor]
-"""From inputs (M, B, *S) and labels (M, B) to logits (M, B, C); leaves gradients in tensors that stay where they are."""
+"""From inputs (M, B, *S) and labels (M, B) to logits (M, B, C); leaves gradients in tensors that
+stay where they are.
+"""
 
 Replay = Callable[[], Tensor]
 Record = Callable[[GradientPass, Tensor, Tensor], Replay]
 
 WARM_UP = 3
-"""Updates of a shape that are launched kernel by kernel before it is recorded: libraries set themselves up in the first
-ones. Torch's notes on CUDA graphs take three."""
+"""Updates of a shape that are launched kernel by kernel before it is recorded: libraries set
+themselves up in the first ones. Torch's notes on CUDA graphs take three.
+"""
 
 
 @dataclass(slots=True)
 class Recorder:
     """Runs the gradient passes of one stack, recording those that come again.
 
-    A pass must do the same whenever it is called with the same shapes. Where it cannot be recorded it goes on being
-    launched, with a warning; so does that of a lone member where memory does not suffice for recording it. `record` is
-    `record_graph` but in tests.
+    A pass must do the same whenever it is called with the same shapes. Where it cannot be recorded
+    it goes on being launched, with a warning; so does that of a lone member where memory does not
+    suffice for recording it. `record` is `record_graph` but in tests.
     """
 
     record: Record = field(default_factory=lambda: record_graph)
@@ -80,12 +85,14 @@ class Recorder:
 
 
 def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
-    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is what it runs on.
+    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is
+    what it runs on.
 
-    On a stream of their own device: torch would record on one of the first device that this process recorded on. All graphs
-    of a device that are alive share one pool of memory: a pool each would keep what every one of them needs at its peak. That is
-    safe because they are replayed one after another, nothing of one is read after another has run (logits are copied
-    out), and what outlives a replay (weights, gradients, statistics, batches) lies outside the pool.
+    On a stream of their own device: torch would record on one of the first device that this process
+    recorded on. All graphs of a device that are alive share one pool of memory: a pool each would
+    keep what every one of them needs at its peak. That is safe because they are replayed one after
+    another, nothing of one is read after another has run (logits are copied out), and what outlives
+    a replay (weights, gradients, statistics, batches) lies outside the pool.
     """
     device = inputs.device
     pool = next((graph.pool() for graph, place in _ALIVE.items() if place == device), None)
@@ -109,14 +116,17 @@ _ALIVE: "WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device]" = WeakKeyDiction
 def side_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the one stream on which all passes of a device are warmed up and recorded.
 
-    One, because cuBLAS keeps a workspace for every stream it was ever used on; and the one of the warm-up, because a workspace
-    that is made during a recording lies in the pool of the graphs and goes with them.
+    One, because cuBLAS keeps a workspace for every stream it was ever used on; and the one of the
+    warm-up, because a workspace that is made during a recording lies in the pool of the graphs and
+    goes with them.
     """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
-    """Return the pass launched on another stream, in order with the current one: how work is warmed up for recording."""
+    """Return the pass launched on another stream, in order with the current one: how work is warmed
+    up for recording.
+    """
 
     def run(inputs: Tensor, labels: Tensor) -> Tensor:
         current = torch.cuda.current_stream(inputs.device)
@@ -131,7 +141,9 @@ def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Say whether memory ran out: ending a recording that failed hides the first error behind another."""
+    """Say whether memory ran out: ending a recording that failed hides the first error behind
+    another.
+    """
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):
             return True

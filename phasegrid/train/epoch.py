@@ -1,6 +1,7 @@
 """One epoch of a stack: every member's batches, updates and losses.
 
-Letters: M members, B examples of a batch (or scored tokens of a batch of sentence pairs), C classes.
+Letters: M members, B examples of a batch (or scored tokens of a batch of sentence pairs), C
+classes.
 """
 
 from bisect import bisect_right
@@ -29,9 +30,9 @@ from phasegrid.train.stack import Stack
 class EpochNumbers:
     """What one member's epoch gave.
 
-    Loss and accuracy are means over the scored labels seen, each at the weights of its own update. `bad_update` is the number,
-    from 0 within the epoch of `num_updates`, of the first update whose loss is not finite, or the last one if only the weights
-    are not.
+    Loss and accuracy are means over the scored labels seen, each at the weights of its own update.
+    `bad_update` is the number, from 0 within the epoch of `num_updates`, of the first update whose
+    loss is not finite, or the last one if only the weights are not.
     """
 
     lr: float
@@ -45,8 +46,9 @@ class EpochNumbers:
 class Scores:
     """What a chunk of consecutive updates gave, still on the device.
 
-    Per member (M,): summed loss in float64, right answers, and the first label whose loss is not finite (the number
-    of labels if all are). `first_update` counts from 0 within the epoch, `sizes` are the scored labels of each update.
+    Per member (M,): summed loss in float64, right answers, and the first label whose loss is not
+    finite (the number of labels if all are). `first_update` counts from 0 within the epoch, `sizes`
+    are the scored labels of each update.
     """
 
     loss: Tensor
@@ -70,10 +72,12 @@ def run_epoch(
     epoch: int,
     done: int,
 ) -> list[EpochNumbers]:
-    """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every member's numbers.
+    """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every
+    member's numbers.
 
-    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds. `bounds` cut an epoch into
-    batches of examples. The epoch ends early where the recipe's `updates` are reached.
+    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds.
+    `bounds` cut an epoch into batches of examples. The epoch ends early where the recipe's
+    `updates` are reached.
     """
     lr = stack.per_element([feed.lr for feed in feeds])
     weight_decay = stack.per_element([feed.weight_decay for feed in feeds])
@@ -116,7 +120,9 @@ def _backward(
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
-    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return the logits (M, B, C)."""
+    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return
+    the logits (M, B, C).
+    """
 
     def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
         stack.grads.zero_()
@@ -134,7 +140,9 @@ def _backward(
 def _score(
     outputs: list[Tensor], labels: list[Tensor], label_smoothing: float, first_update: int
 ) -> Scores:
-    """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for the device."""
+    """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for
+    the device.
+    """
     if labels[0].dim() == 3:  # one batch of one member's sentences: only its scored tokens matter
         logits, target = scored(outputs[0][0], labels[0][0])
         logits, target = logits[None], target[None]
@@ -175,7 +183,9 @@ def _summarize(
 
 
 def _member_noise(stack: Stack, feed: DataStream, epoch: int) -> AbstractContextManager[Any]:
-    """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked networks draw nothing."""
+    """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked
+    networks draw nothing.
+    """
     if stack.strategy != "loop":
         return nullcontext()
     return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.weights.device)

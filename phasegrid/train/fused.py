@@ -1,12 +1,13 @@
 """Many networks of one architecture as one network with grouped kernels.
 
-Members' channels are stacked side by side: a convolution becomes a grouped one, BatchNorm gets M times the channels, linear layers
-become one batched product. Elementwise layers and pooling run as they are. The network is read with
-``torch.fx``; one that uses anything else is not fusable and trains by another strategy. Measured on one CPU
-thread: 1.5-5 times faster than one at a time for small networks (tests/benchmarks/bench_packing.py).
+Members' channels are stacked side by side: a convolution becomes a grouped one, BatchNorm gets M
+times the channels, linear layers become one batched product. Elementwise layers and pooling run as
+they are. The network is read with ``torch.fx``; one that uses anything else is not fusable and
+trains by another strategy. Measured on one CPU thread: 1.5-5 times faster than one at a time for
+small networks (tests/benchmarks/bench_packing.py).
 
-Letters: M members, B examples of one batch, C channels, F features. A value lies either members first, (M, B, ...), or with
-channels side by side, (B, M C, H, W).
+Letters: M members, B examples of one batch, C channels, F features. A value lies either members
+first, (M, B, ...), or with channels side by side, (B, M C, H, W).
 """
 
 import operator
@@ -61,7 +62,8 @@ class Blueprint:
 
 
 def read_architecture(module: nn.Module) -> Blueprint:
-    """Trace `module` in train mode and check that every part of it has a stacked form. Modes are restored.
+    """Trace `module` in train mode and check that every part of it has a stacked form. Modes are
+    restored.
 
     Raises:
         NotFusableError: if it has not; the message says which part.
@@ -87,8 +89,9 @@ def fuse(
 ) -> Callable[[Tensor], Tensor]:
     """Return the stacked forward pass in train mode, inputs (M, B, *S) to logits (M, B, C).
 
-    `parameters` and `buffers` hold tensors stacked along a first dimension M by the names of the module; they are
-    read at each call, and running statistics are updated in place. Statistics that `buffers` does not hold are not kept.
+    `parameters` and `buffers` hold tensors stacked along a first dimension M by the names of the
+    module; they are read at each call, and running statistics are updated in place. Statistics that
+    `buffers` does not hold are not kept.
 
     Raises:
         NotFusableError: if some part has no stacked form.
@@ -109,7 +112,9 @@ def fuse(
 
 
 class _Builder:
-    """Turns graph nodes into steps; a value is named by its index, its layout is known when it is built."""
+    """Turns graph nodes into steps; a value is named by its index, its layout is known when it is
+    built.
+    """
 
     def __init__(
         self,
@@ -197,7 +202,9 @@ class _Builder:
         return len(self.steps)
 
     def _is_spent(self, argument: object) -> bool:
-        """Say whether a value may be overwritten: one use only, and of a layer whose backward pass needs its input alone."""
+        """Say whether a value may be overwritten: one use only, and of a layer whose backward pass
+        needs its input alone.
+        """
         if not isinstance(argument, fx.Node) or argument.op != "call_module":
             return False
         makers = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -265,9 +272,9 @@ def members_first(x: Tensor, num_members: int) -> Tensor:
 def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
     """Return how to get a stacked parameter (M, C, ...) as (M C, ...), contiguous, at each call.
 
-    (With strided gains torch 2.15 gives wrong BatchNorm gradients of channels_last inputs on a CPU.) A leaf that has its
-    gradient already becomes another leaf over the same numbers and the same gradient, once, so that no view is taken, and
-    differentiated, at each call.
+    (With strided gains torch 2.15 gives wrong BatchNorm gradients of channels_last inputs on a
+    CPU.) A leaf that has its gradient already becomes another leaf over the same numbers and the
+    same gradient, once, so that no view is taken, and differentiated, at each call.
     """
     if stacked is None:
         return lambda: None
@@ -280,7 +287,8 @@ def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
 
 
 def _refuse_hidden_parts(module: nn.Module) -> None:
-    """Refuse, of a module in train mode, what no graph shows: hooks, computed parameters, BatchNorm kept frozen.
+    """Refuse, of a module in train mode, what no graph shows: hooks, computed parameters, BatchNorm
+    kept frozen.
 
     Raises:
         NotFusableError: if there is any.
@@ -318,7 +326,9 @@ def _flattens_examples(node: fx.Node) -> bool:
 
 
 def _is_used_after(node: fx.Node) -> bool:
-    """Say whether what a node writes into is used by later ones under its old name; a stack adds into a new tensor."""
+    """Say whether what a node writes into is used by later ones under its old name; a stack adds
+    into a new tensor.
+    """
     written = node.args[0]
     return isinstance(written, fx.Node) and any(user > node for user in written.users)
 

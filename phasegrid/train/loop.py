@@ -1,11 +1,13 @@
 """Train a pack of trials: from trials and data to weights and histories.
 
-Trials whose shapes and updates agree (`phasegrid.train.compat`) train as one stack; the others beside it. All stacks
-advance epoch by epoch. A member that has stopped or diverged leaves its stack at the next epoch.
+Trials whose shapes and updates agree (`phasegrid.train.compat`) train as one stack; the others
+beside it. All stacks advance epoch by epoch. A member that has stopped or diverged leaves its stack
+at the next epoch.
 
-What a member draws does not depend on its pack. How its sums are rounded depends on the shape of its stack and on its place there,
-and training amplifies rounding; what the other members hold changes no bit of it (on a CPU). So trials whose results are there already
-train along where they stand in a stack, as stand-ins, until nobody else is left.
+What a member draws does not depend on its pack. How its sums are rounded depends on the shape of
+its stack and on its place there, and training amplifies rounding; what the other members hold
+changes no bit of it (on a CPU). So trials whose results are there already train along where they
+stand in a stack, as stand-ins, until nobody else is left.
 """
 
 import math
@@ -77,17 +79,21 @@ def train_pack(
     on_trained: Callable[[int, Trained], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Trained]:
-    """Train every trial on its data set (one per trial; they may be the same object) and return them in order.
+    """Train every trial on its data set (one per trial; they may be the same object) and return
+    them in order.
 
-    `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one (None: all that can);
-    both change how numbers are rounded. `wanted` are the places of those whose results are asked for (None: all); of the others those that
-    stand in a stack with one of them train along, and what is returned of them is as far as they came. When a wanted trial is finished
-    ``on_trained(its place, what it came to)`` is called, while others go on; the snapshots of a stack are deleted with its last one,
-    unless that says False of one (the result could not be kept). After each epoch snapshots are saved of those
-    that go on, if `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
-    raises, snapshots are saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
-    pack; with `same_stacks` only where its whole stack goes on, bit for bit on a CPU. When a stack of several members runs out of
-    memory it is halved and the epoch begun again. Nothing is evaluated but what `keep` and the histories need.
+    `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one
+    (None: all that can); both change how numbers are rounded. `wanted` are the places of those
+    whose results are asked for (None: all); of the others those that stand in a stack with one of
+    them train along, and what is returned of them is as far as they came. When a wanted trial is
+    finished ``on_trained(its place, what it came to)`` is called, while others go on; the snapshots
+    of a stack are deleted with its last one, unless that says False of one (the result could not be
+    kept). After each epoch snapshots are saved of those that go on, if `snapshot_every_s` have
+    passed, then ``on_epoch(epochs done, most epochs)`` is called; if that raises, snapshots are
+    saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
+    pack; with `same_stacks` only where its whole stack goes on, bit for bit on a CPU. When a stack
+    of several members runs out of memory it is halved and the epoch begun again. Nothing is
+    evaluated but what `keep` and the histories need.
 
     Raises:
         ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
@@ -178,7 +184,8 @@ def _grouped(
 def _choose(
     strategy: str, member: TrialState, module: nn.Module, count: int
 ) -> tuple[Strategy, Blueprint | None]:
-    """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one by one.
+    """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one
+    by one.
 
     Raises:
         NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are asked for.
@@ -203,7 +210,9 @@ def _group(members: list[TrialState], template: nn.Module) -> _Group:
 
 
 def _expected_epochs(group: _Group) -> int:
-    """Return how many epochs the members of a group take at most, an estimate where batches are of tokens."""
+    """Return how many epochs the members of a group take at most, an estimate where batches are of
+    tokens.
+    """
     member = group.members[0]
     recipe, sentences = member.recipe, member.feed.sentences
     if recipe.updates is None:
@@ -215,7 +224,9 @@ def _expected_epochs(group: _Group) -> int:
 
 
 def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_Group]:
-    """Train a group for one epoch; return what is left of it: nothing, itself, fewer members, or halves."""
+    """Train a group for one epoch; return what is left of it: nothing, itself, fewer members, or
+    halves.
+    """
     members, started = group.members, clock()
     numbers = _run_or_run_out(group, strategy)
     if numbers is None:
@@ -234,7 +245,9 @@ def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_
 
 
 def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
-    """Run an epoch of a group; None if several members ran out of memory, and all is as it was before the epoch."""
+    """Run an epoch of a group; None if several members ran out of memory, and all is as it was
+    before the epoch.
+    """
     members, recipe = group.members, group.members[0].recipe
     epoch = len(members[0].history)
     if len(members) > 1:

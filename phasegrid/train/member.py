@@ -1,4 +1,6 @@
-"""One trial while it trains: its history, what it keeps, how it ended, and how all that is written down."""
+"""One trial while it trains: its history, what it keeps, how it ended, and how all that is written
+down.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +26,11 @@ from phasegrid.train.stopping import judge
 class EpochRecord:
     """One epoch, counted from 1.
 
-    `lr` is that of the last update. Training loss and accuracy are means over the examples as the weights moved (train
-    mode). The test numbers are of the weights at the end of the epoch in eval mode; None where not evaluated: they are at
-    the last epoch, at every epoch under ``keep: best_test`` or ``best_test_loss``, and every `test_every` epochs. `seconds` is
-    the member's share of its stack's time.
+    `lr` is that of the last update. Training loss and accuracy are means over the examples as the
+    weights moved (train mode). The test numbers are of the weights at the end of the epoch in eval
+    mode; None where not evaluated: they are at the last epoch, at every epoch under ``keep:
+    best_test`` or ``best_test_loss``, and every `test_every` epochs. `seconds` is the member's
+    share of its stack's time.
     """
 
     epoch: int
@@ -43,12 +46,13 @@ class EpochRecord:
 class Trained:
     """A trial's training, finished.
 
-    `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the initialisation. If the
-    training diverged, it is what had been kept before: never weights that are not finite. `intermediate` maps
-    epochs to states (``keep_every``; epoch 0 included). `history` holds the finite epochs, `epochs_run` of them, which took
-    `updates_run` updates.
-    `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did. `diverged_epoch` and
-    `diverged_update` count from 1, the update over the whole training: the first whose loss, or result, is not finite.
+    `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the
+    initialisation. If the training diverged, it is what had been kept before: never weights that
+    are not finite. `intermediate` maps epochs to states (``keep_every``; epoch 0 included).
+    `history` holds the finite epochs, `epochs_run` of them, which took `updates_run` updates.
+    `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did.
+    `diverged_epoch` and `diverged_update` count from 1, the update over the whole training: the
+    first whose loss, or result, is not finite.
     """
 
     weights: Weights
@@ -68,7 +72,9 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class BestOfRun:
-    """The lowest test loss and the highest test accuracy of a run and the epochs they are of (the first, of equal ones)."""
+    """The lowest test loss and the highest test accuracy of a run and the epochs they are of (the
+    first, of equal ones).
+    """
 
     test_loss: float
     test_loss_epoch: int
@@ -79,8 +85,8 @@ class BestOfRun:
 def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | None:
     """Return what *optimal early stopping* (Yang et al. 2021, appendix D.4) would have given.
 
-    None where the test set was not evaluated again and again over the run: by ``keep: best_test``, ``best_test_loss`` or
-    `test_every`.
+    None where the test set was not evaluated again and again over the run: by ``keep: best_test``,
+    ``best_test_loss`` or `test_every`.
     """
     if not (recipe.test_every or recipe.keep in ("best_test", "best_test_loss")):
         return None
@@ -98,7 +104,9 @@ def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | N
 
 @dataclass(slots=True)
 class TrialState:
-    """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are newer."""
+    """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are
+    newer.
+    """
 
     trial: Trial
     recipe: Recipe
@@ -235,7 +243,9 @@ _FACTS = (
 
 
 def write_member(member: TrialState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON facts."""
+    """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON
+    facts.
+    """
     tensors = {
         **with_prefix("state", member.state.tensors),
         **with_prefix("slot", member.state.slots),

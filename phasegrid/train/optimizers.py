@@ -1,8 +1,10 @@
-"""SGD and Adam as functions on flat vectors, equal to torch.optim's (weight decay is added to the gradient).
+"""SGD and Adam as functions on flat vectors, equal to torch.optim's (weight decay is added to the
+gradient).
 
-All tensors are flat, of one length, and changed in place: the gradient too, which is scratch. A flat vector holds every
-parameter of one network or of a whole stack, so an update costs a handful of kernels whatever the number of
-layers. `lr` and `weight_decay` are numbers, or vectors of the same length where members of a stack differ.
+All tensors are flat, of one length, and changed in place: the gradient too, which is scratch. A
+flat vector holds every parameter of one network or of a whole stack, so an update costs a handful
+of kernels whatever the number of layers. `lr` and `weight_decay` are numbers, or vectors of the
+same length where members of a stack differ.
 """
 
 import math
@@ -36,7 +38,9 @@ def step(
     factor: float,
     update: int,
 ) -> None:
-    """Make one update of `weights` in place with learning rate ``factor * lr``; `update` counts from 0."""
+    """Make one update of `weights` in place with learning rate ``factor * lr``; `update` counts
+    from 0.
+    """
     if recipe.optimizer == "adam":
         adam_step(
             weights,
@@ -73,7 +77,8 @@ def sgd_step(
     momentum: float,
     nesterov: bool,
 ) -> None:
-    """Do g = g + wd w; b = momentum b + g; w = w - lr (g + momentum b if nesterov else b), as torch.optim.SGD.
+    """Do g = g + wd w; b = momentum b + g; w = w - lr (g + momentum b if nesterov else b), as
+    torch.optim.SGD.
 
     Without a buffer the step is g.
     """
@@ -97,7 +102,9 @@ def adam_step(
     eps: float,
     update: int,
 ) -> None:
-    """Do one step of Adam (Kingma and Ba 2015, algorithm 1), with g = g + wd w, as torch.optim.Adam."""
+    """Do one step of Adam (Kingma and Ba 2015, algorithm 1), with g = g + wd w, as
+    torch.optim.Adam.
+    """
     beta1, beta2 = betas
     _add_scaled(grads, weights, weight_decay, 1.0)
     exp_avg.lerp_(grads, 1 - beta1)

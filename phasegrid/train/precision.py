@@ -1,4 +1,6 @@
-"""The arithmetic of a recipe's ``precision``: TF32 allowed or not, autocast to bfloat16 or not; and kernels that repeat it."""
+"""The arithmetic of a recipe's ``precision``: TF32 allowed or not, autocast to bfloat16 or not; and
+kernels that repeat it.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 @contextmanager
 def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 products and convolutions; torch's own default allows them in convolutions."""
+    """Allow or forbid TF32 products and convolutions; torch's own default allows them in
+    convolutions.
+    """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = allowed
@@ -24,10 +28,12 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
-    """Have a GPU compute with kernels that give the same bits every time; one that has none raises a RuntimeError by name.
+    """Have a GPU compute with kernels that give the same bits every time; one that has none raises
+    a RuntimeError by name.
 
-    1.75 to 2 times slower where it was read (ResNet18 of width 8, an H200). A CPU repeats itself as it is, on the same number
-    of threads. cuBLAS reads its part from the environment, where it stays.
+    1.75 to 2 times slower where it was read (ResNet18 of width 8, an H200). A CPU repeats itself as
+    it is, on the same number of threads. cuBLAS reads its part from the environment, where it
+    stays.
     """
     if not wanted or device.type != "cuda":
         yield

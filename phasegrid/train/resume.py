@@ -16,7 +16,9 @@ Found = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 @dataclass(slots=True)
 class _Company:
-    """Trials that began as one stack, by key, in order; `waiting` are those whose result is asked for and not kept yet."""
+    """Trials that began as one stack, by key, in order; `waiting` are those whose result is asked
+    for and not kept yet.
+    """
 
     keys: tuple[str, ...]
     waiting: set[str]
@@ -26,9 +28,10 @@ class _Company:
 class Saver:
     """Saves members that are not finished and brings them back. `snapshots` None: does nothing.
 
-    Only snapshots written under the same `strategy` are gone on from: another one rounds differently. With `same_stacks` a trial goes on
-    only with all who were in its stack then, of the company that it has now. `_saved` are the epochs of which each trial has
-    snapshots, `_company` is that of each trial.
+    Only snapshots written under the same `strategy` are gone on from: another one rounds
+    differently. With `same_stacks` a trial goes on only with all who were in its stack then, of the
+    company that it has now. `_saved` are the epochs of which each trial has snapshots, `_company`
+    is that of each trial.
     """
 
     snapshots: Snapshots | None
@@ -49,10 +52,11 @@ class Saver:
         wanted: Collection[int],
         device: torch.device,
     ) -> list[list[int]]:
-        """Bring those of `members` that would train as one stack to where their snapshots left them.
+        """Bring those of `members` that would train as one stack to where their snapshots left
+        them.
 
-        Returns them as stacks of equal epoch, each in the order of `alike`; without those whose result is not `wanted` and that
-        had left their stack.
+        Returns them as stacks of equal epoch, each in the order of `alike`; without those whose
+        result is not `wanted` and that had left their stack.
         """
         if self.snapshots is None:
             return [list(alike)]
@@ -72,8 +76,9 @@ class Saver:
         return list(stacks.values())
 
     def save(self, stacks: Sequence[Sequence[TrialState]]) -> None:
-        """Save all members of some stacks, then delete older snapshots of their company: at any moment they have one epoch in
-        common."""
+        """Save all members of some stacks, then delete older snapshots of their company: at any
+        moment they have one epoch in common.
+        """
         if self.snapshots is None:
             return
         for stack in stacks:
@@ -95,7 +100,9 @@ class Saver:
                     self._keep_only(key, now.get(key, set()))
 
     def forget(self, member: TrialState) -> None:
-        """Take note that the result of a member is kept; delete the snapshots of its company if it was the last."""
+        """Take note that the result of a member is kept; delete the snapshots of its company if it
+        was the last.
+        """
         if self.snapshots is None:
             return
         company = self._company[member.trial.key]
@@ -112,7 +119,9 @@ class Saver:
     def _resume_stacks(
         self, members: Sequence[TrialState], places: Mapping[str, int], device: torch.device
     ) -> list[list[int]]:
-        """Go on from the latest epoch of which all stacks are there that have a wanted trial, or from the beginning."""
+        """Go on from the latest epoch of which all stacks are there that have a wanted trial, or
+        from the beginning.
+        """
         waiting = [key for key in places if key in self._company[key].waiting]
         for epoch in sorted(set.intersection(*(self._saved[k] for k in waiting)), reverse=True):
             stacks = self._stacks_at(epoch, waiting)
@@ -125,7 +134,9 @@ class Saver:
         return [list(places.values())]
 
     def _stacks_at(self, epoch: int, waiting: Sequence[str]) -> list[dict[str, Found]] | None:
-        """Return whole stacks, of the company of now, that hold these trials after an epoch; None if any part of them is missing."""
+        """Return whole stacks, of the company of now, that hold these trials after an epoch; None
+        if any part of them is missing.
+        """
         stacks: list[dict[str, Found]] = []
         left = list(waiting)
         while left:

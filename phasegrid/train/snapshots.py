@@ -1,7 +1,7 @@
 """Snapshots: the state of a training in progress, so that a killed one goes on where it was.
 
-Every trial has its own, so that it can go on in another pack, or alone. Where they are kept is not decided here: whoever
-trains hands in an object that has the methods of `Snapshots`.
+Every trial has its own, so that it can go on in another pack, or alone. Where they are kept is not
+decided here: whoever trains hands in an object that has the methods of `Snapshots`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,9 @@ SNAPSHOT_VERSION = 3  # bump when what is saved, or the meaning of it, changes
 
 
 class Snapshots(Protocol):
-    """Snapshots of trainings in progress, by trial and epoch. A save is visible in one step; several epochs may be kept."""
+    """Snapshots of trainings in progress, by trial and epoch. A save is visible in one step;
+    several epochs may be kept.
+    """
 
     def epochs(self, trial: str) -> Collection[int]:
         """Return the epochs after which a trial has a snapshot."""
@@ -40,9 +42,9 @@ def epochs_to_resume(
 ) -> dict[str, int]:
     """Choose the epoch from which each trial goes on; 0, the beginning, where it has no snapshot.
 
-    Trials that were one stack went on together, and all snapshots of an epoch are written before those of an earlier one are
-    deleted: the latest epoch that all of them have, if there is one, brings back the whole stack. Otherwise each
-    takes its own latest.
+    Trials that were one stack went on together, and all snapshots of an epoch are written before
+    those of an earlier one are deleted: the latest epoch that all of them have, if there is one,
+    brings back the whole stack. Otherwise each takes its own latest.
 
     >>> epochs_to_resume(["a", "b"], {"a": [10, 20], "b": [10]})
     {'a': 10, 'b': 10}

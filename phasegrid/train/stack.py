@@ -1,7 +1,8 @@
 """Several networks of one architecture in one set of tensors, and three ways to run them.
 
-A stack of M members keeps every parameter as one tensor (M, *shape), all of them views of one flat vector (`phasegrid.models.blocks`), and
-their gradients likewise, so that one optimizer step serves all. BatchNorm statistics and other buffers are stacked too. Strategies:
+A stack of M members keeps every parameter as one tensor (M, *shape), all of them views of one flat
+vector (`phasegrid.models.blocks`), and their gradients likewise, so that one optimizer step serves
+all. BatchNorm statistics and other buffers are stacked too. Strategies:
 
 - ``fused``: grouped kernels (`phasegrid.train.fused`), for the layer types known there;
 - ``vmap``: ``torch.func``, for any network whose forward draws nothing and assigns to nothing;
@@ -39,16 +40,20 @@ Strategy = Literal["loop", "vmap", "fused"]
 Forward = Callable[[Tensor], Tensor]
 
 MAX_FUSED_PRODUCTS = {"linear": 10_000_000, "convolution": 600_000_000}
-"""On a CPU, above this many multiply-adds per member and update one network keeps a core busy and fusing no longer pays.
+"""On a CPU, above this many multiply-adds per member and update one network keeps a core busy and
+fusing no longer pays.
 
-Measured with tests/benchmarks/bench_packing.py, three members, fused against loop: perceptron of width 256, batch 64
-(5e6) 1.05 and batch 256 (2e7) 0.99; ResNet18 of width 8, 32x32 pixels, batch 64 (6e8) 1.15, of width 16, batch 32 (1e9) 0.6.
+Measured with tests/benchmarks/bench_packing.py, three members, fused against loop: perceptron of
+width 256, batch 64 (5e6) 1.05 and batch 256 (2e7) 0.99; ResNet18 of width 8, 32x32 pixels, batch 64
+(6e8) 1.15, of width 16, batch 32 (1e9) 0.6.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class MemberState:
-    """One member outside a stack: its full state by name, and its optimizer's memory as flat vectors (P,)."""
+    """One member outside a stack: its full state by name, and its optimizer's memory as flat
+    vectors (P,).
+    """
 
     tensors: Weights
     slots: Slots = field(default_factory=dict)
@@ -57,9 +62,11 @@ class MemberState:
 class Stack:
     """M members in one set of tensors, on one device.
 
-    `weights`, `grads` and `slots` are flat, ordered by parameter, then member, with gaps of zeros between parameters. `parameters` are
-    leaves with views of them as data and gradient. `template` is used up: with one member it becomes that member. `recorder` turns
-    gradient passes into CUDA graphs; None where there is no GPU, or where a layer is unknown and might not repeat itself exactly.
+    `weights`, `grads` and `slots` are flat, ordered by parameter, then member, with gaps of zeros
+    between parameters. `parameters` are leaves with views of them as data and gradient. `template`
+    is used up: with one member it becomes that member. `recorder` turns gradient passes into CUDA
+    graphs; None where there is no GPU, or where a layer is unknown and might not repeat itself
+    exactly.
     """
 
     size: int
@@ -128,7 +135,8 @@ class Stack:
         }
 
     def _state_of_template(self) -> Weights:
-        """Copy the state of a lone member from its module, whose forward may have assigned to its buffers.
+        """Copy the state of a lone member from its module, whose forward may have assigned to its
+        buffers.
 
         Raises:
             SweepError: if forward has done what what is stored cannot hold: other names, parameters replaced, attributes that matter.
@@ -158,7 +166,8 @@ class Stack:
         return {name: value.detach().clone() for name, value in state.items()}
 
     def per_element(self, values: Sequence[float]) -> float | Tensor:
-        """Return one number per member as a number if all agree, else as a vector like `weights`."""
+        """Return one number per member as a number if all agree, else as a vector like `weights`.
+        """
         if len(set(values)) == 1:
             return values[0]
         column = torch.tensor(values, dtype=self.weights.dtype, device=self.weights.device)
@@ -214,11 +223,13 @@ class Stack:
 def choose_strategy(
     asked: str, module: nn.Module, example: Tensor, num_members: int, batch_size: int
 ) -> tuple[Strategy, Blueprint | None]:
-    """Choose how to run `num_members` copies of `module`; `example` (1, *S) lies on the device that will run them.
+    """Choose how to run `num_members` copies of `module`; `example` (1, *S) lies on the device that
+    will run them.
 
-    ``auto``: one member loops. More are fused if the architecture can be and, on a CPU, an update of one member takes at most
-    `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``vmap`` is never chosen unasked: fused was faster
-    wherever both were measured, and not every network survives it.
+    ``auto``: one member loops. More are fused if the architecture can be and, on a CPU, an update
+    of one member takes at most `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``vmap`` is
+    never chosen unasked: fused was faster wherever both were measured, and not every network
+    survives it.
 
     Raises:
         NotFusableError: if ``fused`` was asked for and the network has no stacked form.
@@ -246,7 +257,9 @@ def choose_strategy(
 
 
 def products(module: nn.Module, example: Tensor) -> int:
-    """Count the multiply-adds of linear and convolution layers in one forward pass of `example` (1, *S)."""
+    """Count the multiply-adds of linear and convolution layers in one forward pass of `example` (1,
+    *S).
+    """
     total = 0
 
     def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -266,9 +279,11 @@ def products(module: nn.Module, example: Tensor) -> int:
 
 
 def why_not_vmap(module: nn.Module, example: Tensor) -> str | None:
-    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known against it.
+    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known
+    against it.
 
-    What forward draws would depend on the pack, and what it assigns to is lost: both are seen by running it on `example` (1, *S).
+    What forward draws would depend on the pack, and what it assigns to is lost: both are seen by
+    running it on `example` (1, *S).
     """
     for name, m in module.named_modules():
         if isinstance(m, _BatchNorm) and m.momentum is None:
@@ -277,7 +292,9 @@ def why_not_vmap(module: nn.Module, example: Tensor) -> str | None:
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Say whether a network is known to launch the same kernels for every batch of a shape: all its layers are."""
+    """Say whether a network is known to launch the same kernels for every batch of a shape: all its
+    layers are.
+    """
     try:
         read_architecture(module)
     except NotFusableError:
@@ -286,7 +303,9 @@ def _repeats(module: nn.Module) -> bool:
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:
-    """Map each name of the state dict to the name under which its tensor is stacked (tied ones share one)."""
+    """Map each name of the state dict to the name under which its tensor is stacked (tied ones
+    share one).
+    """
     tensors = [
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),

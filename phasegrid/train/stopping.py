@@ -1,7 +1,8 @@
 """When training stops and whose weights are kept, decided from the history alone. No torch here.
 
-Yang et al. 2021 stop once the training loss has settled and keep the epoch of the lowest training loss; their published code
-never stops, but from epoch 30 on keeps the weights of the first epoch at which the loss has settled.
+Yang et al. 2021 stop once the training loss has settled and keep the epoch of the lowest training
+loss; their published code never stops, but from epoch 30 on keeps the weights of the first epoch at
+which the loss has settled.
 """
 
 import math
@@ -16,7 +17,9 @@ PUBLISHED_CODE_FIRST_EPOCH = 30
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do after an epoch: `keep` its weights, `stop`; `held` says that the stop rule's test holds now."""
+    """What to do after an epoch: `keep` its weights, `stop`; `held` says that the stop rule's test
+    holds now.
+    """
 
     keep: bool
     stop: bool
@@ -24,9 +27,11 @@ class Verdict:
 
 
 def settled(losses: Sequence[float], stop: Stop) -> bool:
-    """Say whether each of the last `patience` changes of the epoch losses is below `min_delta` in absolute value.
+    """Say whether each of the last `patience` changes of the epoch losses is below `min_delta` in
+    absolute value.
 
-    ``plateau`` asks for less than `min_delta`; ``published_code`` for at most that, and for 30 epochs of history.
+    ``plateau`` asks for less than `min_delta`; ``published_code`` for at most that, and for 30
+    epochs of history.
     """
     if len(losses) <= stop.patience:
         return False
@@ -44,10 +49,12 @@ def judge(
     test_losses: Sequence[float],
     held_before: bool,
 ) -> Verdict:
-    """Judge the epoch just finished, the last of `losses` (training loss, the mean over the epoch as it trained).
+    """Judge the epoch just finished, the last of `losses` (training loss, the mean over the epoch
+    as it trained).
 
-    `accuracies` (test, percent) are read by ``keep: best_test`` only, `test_losses` by ``best_test_loss``. `held_before` says
-    that the test of the stop rule held at an earlier epoch. Of equal epochs the first is kept.
+    `accuracies` (test, percent) are read by ``keep: best_test`` only, `test_losses` by
+    ``best_test_loss``. `held_before` says that the test of the stop rule held at an earlier epoch.
+    Of equal epochs the first is kept.
     """
     held = recipe.stop is not None and settled(losses, recipe.stop)
     if recipe.stop is not None and recipe.stop.rule == "published_code" and (held or held_before):

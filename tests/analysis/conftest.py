@@ -42,7 +42,9 @@ def _make(
     noise: float = 0.05,
     mc_pairs: str = "first",
 ) -> SweepTables:
-    """A label in `layout` gives a cell its numbers; None leaves it missing, ``diverged`` makes every trial diverge."""
+    """A label in `layout` gives a cell its numbers; None leaves it missing, ``diverged`` makes
+    every trial diverge.
+    """
     rng = np.random.default_rng(0)
     cells, values, curves = [], [], []
     for facet in facets:

@@ -1,4 +1,6 @@
-"""Diagrams whose true phases are known: smooth landscapes and blocks, with noise over seeds and over pairs."""
+"""Diagrams whose true phases are known: smooth landscapes and blocks, with noise over seeds and
+over pairs.
+"""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,8 +34,9 @@ BLOCKS: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a diagram is planted. `mc_noise` is the standard deviation of one curve in points, at `scaled` cells in proportion to
-    mode connectivity (of 10 points at `mc_noise`); `shared` the part of a pair's variance that comes from its two seeds.
+    """How a diagram is planted. `mc_noise` is the standard deviation of one curve in points, at
+    `scaled` cells in proportion to mode connectivity (of 10 points at `mc_noise`); `shared` the
+    part of a pair's variance that comes from its two seeds.
     """
 
     seeds: int = 5
@@ -96,7 +99,9 @@ def _cells(recipe: Recipe) -> pd.DataFrame:
 
 
 def _smooth(recipe: Recipe, rng: np.random.Generator) -> tuple[Floats, ...]:
-    """Loss and trace rise with temperature and fall with load, barriers fall with load, CKA rises: as in Fig. 3."""
+    """Loss and trace rise with temperature and fall with load, barriers fall with load, CKA rises:
+    as in Fig. 3.
+    """
     x = np.linspace(0, 1, recipe.columns)[None, :] + np.zeros((recipe.rows, 1))
     y = np.linspace(0, 1, recipe.rows)[:, None] + np.zeros((1, recipe.columns))
     bend, shift = rng.uniform(0.5, 1.5), rng.uniform(-0.1, 0.1)

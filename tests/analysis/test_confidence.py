@@ -1,4 +1,6 @@
-"""Confidence means what it says: on planted diagrams, nine in ten cells of confidence 0.9 are right."""
+"""Confidence means what it says: on planted diagrams, nine in ten cells of confidence 0.9 are
+right.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -93,7 +95,9 @@ def places(rows: int, columns: int) -> npt.NDArray[np.int_]:
 
 
 def test_a_hot_cell_among_barriers_is_undetermined_though_its_mean_is_above_the_tolerance() -> None:
-    """The coldest narrow cell of the quickstart: +6.7 points with a standard error of 5.8, Phase I around it."""
+    """The coldest narrow cell of the quickstart: +6.7 points with a standard error of 5.8, Phase I
+    around it.
+    """
     recipe = Recipe(pairs="ring", mc_noise=3.0, smooth=False, scaled=True)
     grid, truth = planted(recipe, np.random.default_rng(5))
     grid = replace(grid, cells=grid.cells[truth != "II"].reset_index(drop=True))

@@ -69,7 +69,9 @@ def test_the_interval_holds_the_correlation_and_shrinks_with_cells() -> None:
 
 
 def test_the_published_grid_has_the_published_signs(shared_data: Path) -> None:
-    """Spearman over the published aggregates: as computed on the whole 13 x 13 grid, CKA .89, eigenvalue -.88, mc .61."""
+    """Spearman over the published aggregates: as computed on the whole 13 x 13 grid, CKA .89,
+    eigenvalue -.88, mc .61.
+    """
     target = pd.read_csv(shared_data / "taxonomy_fig3_part_aggregates.csv")
     assert not target.empty
     names = {

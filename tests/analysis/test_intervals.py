@@ -108,7 +108,9 @@ def of_cells(values: Floats, quantity: str = "test_accuracy") -> SweepTables:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Two sweeps of many loads, each of the same true means over temperatures: best 0 and so no gain in truth."""
+    """Two sweeps of many loads, each of the same true means over temperatures: best 0 and so no
+    gain in truth.
+    """
 
     this: SweepTables
     other: SweepTables
@@ -136,7 +138,8 @@ class Drawn:
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_gains_of_the_best_are_covered(profile: str, seeds: int) -> None:
     drawn = Drawn.of((profile, profile), (1.0, 2.0), seeds, loads=500)
-    # 95% for the temperatures chosen, a little less for the true best, which is not always chosen; 500 loads: 1% by chance.
+    # 95% for the temperatures chosen, a little less for the true best, which is not always chosen;
+    # 500 loads: 1% by chance.
     assert 0.905 <= drawn.coverage() <= 0.98
 
 
@@ -152,7 +155,9 @@ def test_gains_of_the_best_are_covered_whatever_the_profiles(
 
 
 def test_pairs_are_covered_at_least_as_often_as_said() -> None:
-    """Of s_ab = u_a + u_b + e_ab, the jackknife knows the part of the seeds and overstates that of the pairs."""
+    """Of s_ab = u_a + u_b + e_ab, the jackknife knows the part of the seeds and overstates that of
+    the pairs.
+    """
     for seeds, share, low, high in (
         (5, 1.0, 0.925, 0.975),
         (5, 0.0, 0.95, 1.0),

@@ -36,7 +36,9 @@ def label(grid: SweepTables, rules: Rules | None = None) -> PhaseMap:
 
 
 def one(make_grid: MakeGrid, kind: str, **changes: float) -> str | None:
-    """Label one cell of a kind, with some numbers replaced, beside cells that anchor the thresholds."""
+    """Label one cell of a kind, with some numbers replaced, beside cells that anchor the
+    thresholds.
+    """
     grid = make_grid(noise=0.0)
     values = grid.values.copy()
     cell = _cell_of(kind)
@@ -101,7 +103,8 @@ def test_half_of_the_seeds_or_more_collapsed_is_not_trained(
 
 
 def test_loss_and_hessian_decide_together(make_grid: MakeGrid) -> None:
-    # A small loss does not outweigh an enormous trace (width 4 at large batches in the published data) ...
+    # A small loss does not outweigh an enormous trace (width 4 at large batches in the published
+    # data) ...
     assert one(make_grid, "III", train_loss=0.05, trace=5000.0) == "I"
     # ... nor does a trace just above its threshold outweigh a tiny loss.
     assert one(make_grid, "III", train_loss=0.001, trace=270.0) == "III"

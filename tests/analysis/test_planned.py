@@ -1,4 +1,6 @@
-"""A figure shows the measurements that its sweep plans: after a new version of a metric, after more seeds."""
+"""A figure shows the measurements that its sweep plans: after a new version of a metric, after more
+seeds.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +38,9 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def run(store: Store, tmp_path: Path) -> Run:
-    """Do what is missing of a sweep with more lines, all into one store, and return what is then shown of it."""
+    """Do what is missing of a sweep with more lines, all into one store, and return what is then
+    shown of it.
+    """
 
     def run(more: str) -> pd.DataFrame:
         path = tmp_path / "sweep.yaml"

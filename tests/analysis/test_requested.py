@@ -1,4 +1,6 @@
-"""The figures a sweep asks for: drawn from what is there, noted where it is not, refused where it never can be."""
+"""The figures a sweep asks for: drawn from what is there, noted where it is not, refused where it
+never can be.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace

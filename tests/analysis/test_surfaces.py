@@ -1,4 +1,6 @@
-"""Figures of slices without pixels: which point is where, what is missing, shared colours, logarithms."""
+"""Figures of slices without pixels: which point is where, what is missing, shared colours,
+logarithms.
+"""
 
 import math
 

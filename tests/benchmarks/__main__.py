@@ -1,4 +1,6 @@
-"""Run the benchmarks: ``python -m tests.benchmarks [--list] [NAME ...]``. One ratio a line, hardware and versions first."""
+"""Run the benchmarks: ``python -m tests.benchmarks [--list] [NAME ...]``. One ratio a line,
+hardware and versions first.
+"""
 
 import argparse
 import importlib

@@ -1,9 +1,11 @@
-"""The Hessians of a cell of five seeds, as a worker does them, against PyHessian's three calls for each seed.
+"""The Hessians of a cell of five seeds, as a worker does them, against PyHessian's three calls for
+each seed.
 
-ResNet18 of width 8, 200 images of 32x32. Ours is a pack of five jobs from the stored checkpoints to the stored rows, with the exact
-trace. The other way loads the same checkpoints and calls eigenvalues(), trace() and density() of PyHessian 0.1 at its defaults (the
-removed `torch.eig` put back). One thread, each way in a process of its own, CPU seconds of one turn each: five seeds are the
-repetitions.
+ResNet18 of width 8, 200 images of 32x32. Ours is a pack of five jobs from the stored checkpoints to
+the stored rows, with the exact trace. The other way loads the same checkpoints and calls
+eigenvalues(), trace() and density() of PyHessian 0.1 at its defaults (the removed `torch.eig` put
+back). One thread, each way in a process of its own, CPU seconds of one turn each: five seeds are
+the repetitions.
 """
 
 import copy

@@ -1,7 +1,8 @@
 """CKA of all pairs of five seeds against running both models again for each ordered pair.
 
-The other way is that of the published code of Yang et al. 2021: 25 ordered pairs, both models run on the inputs each time, Gram
-matrices centred by products with I - 11^T/m. Times are CPU seconds of one thread.
+The other way is that of the published code of Yang et al. 2021: 25 ordered pairs, both models run
+on the inputs each time, Gram matrices centred by products with I - 11^T/m. Times are CPU seconds of
+one thread.
 """
 
 import time

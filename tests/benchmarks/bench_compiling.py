@@ -1,4 +1,6 @@
-"""torch.compile of a stack's forward and backward pass against the same kernels launched as they are; minutes of compilation."""
+"""torch.compile of a stack's forward and backward pass against the same kernels launched as they
+are; minutes of compilation.
+"""
 
 import statistics
 import time

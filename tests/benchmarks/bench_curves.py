@@ -1,10 +1,13 @@
-"""A step of curve training: in place into live parameters, against the twin-architecture way; five curves as one stack.
+"""A step of curve training: in place into live parameters, against the twin-architecture way; five
+curves as one stack.
 
-ResNet18 of width 4, 3 x 32 x 32 inputs, batch 32, quadratic Bezier curve, one thread, steps interleaved, medians. The twin keeps
-every parameter three times and computes the weights at t inside each layer under autograd (Garipov et al. 2018, published code).
+ResNet18 of width 4, 3 x 32 x 32 inputs, batch 32, quadratic Bezier curve, one thread, steps
+interleaved, medians. The twin keeps every parameter three times and computes the weights at t
+inside each layer under autograd (Garipov et al. 2018, published code).
 
-Stacks: five curves of one cell in batches of 128, trained as one stack against one after another; processor time of this one
-thread, interleaved, the best of several, without the evaluation of points.
+Stacks: five curves of one cell in batches of 128, trained as one stack against one after another;
+processor time of this one thread, interleaved, the best of several, without the evaluation of
+points.
 """
 
 import statistics
@@ -62,7 +65,8 @@ def main() -> list[str]:
 
 
 def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs: int) -> str:
-    """Return the ratio of training `PAIRS` curves one after another to training them as one stack."""
+    """Return the ratio of training `PAIRS` curves one after another to training them as one stack.
+    """
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(num, *shape, generator=generator)
     labels = torch.randint(10, (num,), generator=generator)

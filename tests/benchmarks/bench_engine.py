@@ -1,4 +1,6 @@
-"""Engine: cost of a no-op job from plan to stored row against a Ray Tune trial; time and memory of planning."""
+"""Engine: cost of a no-op job from plan to stored row against a Ray Tune trial; time and memory of
+planning.
+"""
 
 import json
 import subprocess
@@ -41,7 +43,9 @@ def main() -> list[str]:
 
 
 def planning() -> list[str]:
-    """Plan 20,000 cells x 5 seeds with all metric jobs in a fresh process; its peak memory is its own."""
+    """Plan 20,000 cells x 5 seeds with all metric jobs in a fresh process; its peak memory is its
+    own.
+    """
     code = (
         "import json, resource, sys, time\n"
         "started = time.perf_counter()\n"
@@ -67,7 +71,8 @@ def planning() -> list[str]:
 
 
 def noop_jobs() -> list[str]:
-    """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same Ray."""
+    """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same Ray.
+    """
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
     from phasegrid.store.store import Store
 
@@ -94,7 +99,9 @@ def noop_jobs() -> list[str]:
 
 
 def _prepared(folder: Path) -> tuple[Any, Any]:
-    """Make a store that holds the plan's trials as rows, so that only the no-op measurements are missing."""
+    """Make a store that holds the plan's trials as rows, so that only the no-op measurements are
+    missing.
+    """
     from phasegrid import load_sweep
     from phasegrid.plan.plan import make_plan
     from phasegrid.store.provenance import provenance
@@ -149,7 +156,8 @@ def _run(plan: Any, store: Any, executor: Any) -> None:
 
 
 def _tune_trial_seconds(folder: Path) -> float:
-    """Return the seconds of one no-op Ray Tune trial with its defaults, in the Ray that is running."""
+    """Return the seconds of one no-op Ray Tune trial with its defaults, in the Ray that is running.
+    """
     import os
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0")

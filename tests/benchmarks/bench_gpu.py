@@ -1,9 +1,11 @@
-"""Trials an hour on one GPU, the narrow half of sweeps/taxonomy/f03.yaml, against one process per trial with a DataLoader.
+"""Trials an hour on one GPU, the narrow half of sweeps/taxonomy/f03.yaml, against one process per
+trial with a DataLoader.
 
-A trial is that of the sweep: ResNet18, 100 epochs of 50,000 images 3x32x32. Of each sampled cell a number of updates is timed and the
-rest extrapolated: five seeds as a pack, the way a worker trains them (strategy and stack size measured, CUDA graphs), and one
-process with two loading processes (`plain_loader`), one trial after another. Images are random: what they show costs
-nothing more. Needs a GPU.
+A trial is that of the sweep: ResNet18, 100 epochs of 50,000 images 3x32x32. Of each sampled cell a
+number of updates is timed and the rest extrapolated: five seeds as a pack, the way a worker trains
+them (strategy and stack size measured, CUDA graphs), and one process with two loading processes
+(`plain_loader`), one trial after another. Images are random: what they show costs nothing more.
+Needs a GPU.
 """
 
 import json
@@ -34,7 +36,9 @@ def main(
     batches: tuple[int, ...] = BATCHES,
     updates: tuple[int, int] = UPDATES,
 ) -> list[str]:
-    """Return seconds of a trial in each sampled cell, the ratio of trials an hour, and the hours of the narrow half."""
+    """Return seconds of a trial in each sampled cell, the ratio of trials an hour, and the hours of
+    the narrow half.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         return ["gpu: not run: torch sees no GPU here"]
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"

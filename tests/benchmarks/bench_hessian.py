@@ -1,9 +1,10 @@
 """One Hessian pass against PyHessian's three calls on ResNet18 of width 8, 200 images of 32x32.
 
-PyHessian 0.1 (``pip install pyhessian==0.1``) at its defaults: eigenvalues(), trace(), density(). Its density() calls a
-function that torch has removed, so `torch.eig` is put back for the call; where the package is not installed, the
-transcriptions of tests/oracles.py stand in for it on a graph that is kept, and the line says so. Times are CPU seconds
-of one thread: other work on the machine matters little.
+PyHessian 0.1 (``pip install pyhessian==0.1``) at its defaults: eigenvalues(), trace(), density().
+Its density() calls a function that torch has removed, so `torch.eig` is put back for the call;
+where the package is not installed, the transcriptions of tests/oracles.py stand in for it on a
+graph that is kept, and the line says so. Times are CPU seconds of one thread: other work on the
+machine matters little.
 """
 
 import copy
@@ -150,7 +151,8 @@ def _kept_graph(module: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[
 def _truth(module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return lambda_max converged and the trace of the Gauss-Newton matrix, both in float64.
 
-    The trace comes from the gradients of every example alone, not from the layer formulas being measured.
+    The trace comes from the gradients of every example alone, not from the layer formulas being
+    measured.
     """
     module, inputs = copy.deepcopy(module).double(), inputs.double()
     H = HessianOperator(copy.deepcopy(module), inputs, labels)
@@ -170,7 +172,9 @@ def _truth(module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[float, fl
 
 
 def _trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """Train a ResNet18 of width 8 a little on faint patterns, one a class, in noise; refresh its BatchNorm statistics."""
+    """Train a ResNet18 of width 8 a little on faint patterns, one a class, in noise; refresh its
+    BatchNorm statistics.
+    """
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 10, (EXAMPLES,), generator=rng)
     patterns = torch.randn(10, 3, 32, 32, generator=rng)

@@ -1,8 +1,10 @@
-"""Five seeds of a ResNet18 as one pack against one after another, and what a member costs in packs of 1 to 40.
+"""Five seeds of a ResNet18 as one pack against one after another, and what a member costs in packs
+of 1 to 40.
 
-The other way is that of a script: torch.nn and torch.optim, one seed after another, NCHW memory. Ours is the way a worker goes: the
-strategy and stack size that `phasegrid.train.autotune` measures, memory kept between updates (`phasegrid.run.worker.malloc`). One thread,
-each way in its own process, taking turns; medians of CPU time.
+The other way is that of a script: torch.nn and torch.optim, one seed after another, NCHW memory.
+Ours is the way a worker goes: the strategy and stack size that `phasegrid.train.autotune` measures,
+memory kept between updates (`phasegrid.run.worker.malloc`). One thread, each way in its own
+process, taking turns; medians of CPU time.
 """
 
 import argparse
@@ -48,7 +50,8 @@ def five_seeds(case: Case, target: float) -> str:
 
 
 def sizes(case: Case) -> str:
-    """Say what an update of one member costs in packs of several sizes, all members in one stack."""
+    """Say what an update of one member costs in packs of several sizes, all members in one stack.
+    """
     updates = max(2, _updates(case) // 4)
     scores = compete({str(n): (_stack, (case, updates, n)) for n in SIZES}, ROUNDS - 2)
     told = [

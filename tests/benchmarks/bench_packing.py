@@ -2,9 +2,10 @@
 
     python tests/benchmarks/bench_packing.py [--device cuda] [--members 3] [--quick]
 
-Each line is one network and batch size: the time of an update of all members by the plain way (torch.nn and
-torch.optim, one member after another) and how many times faster each strategy of `phasegrid.train.stack` is. Ways
-are interleaved and the best of several rounds is taken, so other work on the machine disturbs all alike.
+Each line is one network and batch size: the time of an update of all members by the plain way
+(torch.nn and torch.optim, one member after another) and how many times faster each strategy of
+`phasegrid.train.stack` is. Ways are interleaved and the best of several rounds is taken, so other
+work on the machine disturbs all alike.
 """
 
 import argparse
@@ -150,7 +151,8 @@ def measure(case: Case, count: int, device: str, rounds: int) -> dict[str, float
 
 
 def main(device: str = "cpu", members: int = 3, rounds: int = 3, quick: bool = True) -> list[str]:
-    """Return one line a case: how many times faster than a plain torch.optim loop each strategy is."""
+    """Return one line a case: how many times faster than a plain torch.optim loop each strategy is.
+    """
     torch.set_num_threads(1)
     lines = []
     for case in cases(quick):

@@ -1,9 +1,12 @@
-"""The quickstart sweep, all of it, against a folder of scripts: one plain-torch process per trial, one per cell for what is between trials.
+"""The quickstart sweep, all of it, against a folder of scripts: one plain-torch process per trial,
+one per cell for what is between trials.
 
-Ours is ``phasegrid run sweeps/quickstart.yaml --no-plot``, a fresh process with its Ray and as many workers as cores, into an empty
-store: 280 trainings and all their metrics. The other way is plain_scripts.py, as many fresh processes at a time as there are cores,
-for a sample of cells: every `EVERY`th, whose mean is taken for all 56. Half of the sample is done before our run and half after. By the
-clock, start-up included on both sides; memory is the largest sum over all processes at one time.
+Ours is ``phasegrid run sweeps/quickstart.yaml --no-plot``, a fresh process with its Ray and as many
+workers as cores, into an empty store: 280 trainings and all their metrics. The other way is
+plain_scripts.py, as many fresh processes at a time as there are cores, for a sample of cells: every
+`EVERY`th, whose mean is taken for all 56. Half of the sample is done before our run and half after.
+By the clock, start-up included on both sides; memory is the largest sum over all processes at one
+time.
 """
 
 import os
@@ -28,7 +31,9 @@ EVERY, SEEDS, TARGET = 4, 5, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What some work took: seconds by the clock, CPU seconds and the peak memory of all its processes."""
+    """What some work took: seconds by the clock, CPU seconds and the peak memory of all its
+    processes.
+    """
 
     clock_s: float
     cpu_s: float
@@ -64,7 +69,9 @@ def cells_of_the_sweep() -> list[tuple[int, int]]:
 
 
 def _scripts(cells: list[tuple[int, int]], folder: Path) -> None:
-    """Do cells by scripts: a process per trial, then one per cell; a pool of as many as there are cores."""
+    """Do cells by scripts: a process per trial, then one per cell; a pool of as many as there are
+    cores.
+    """
 
     def script(*arguments: object) -> None:
         command = [
@@ -100,7 +107,9 @@ def _run_sweep(folder: Path) -> None:
 
 
 def _watched(work: Callable[[], None]) -> Cost:
-    """Do something in child processes and look at them every 0.2 seconds: what a process does after the last look is lost."""
+    """Do something in child processes and look at them every 0.2 seconds: what a process does after
+    the last look is lost.
+    """
     seen: dict[int, float] = {}
     peak, ended = 0.0, threading.Event()
 

@@ -1,8 +1,10 @@
-"""Scale: 1,000, 10,000 and 100,000 no-op jobs through a real Ray: time of each, and what the driver's memory grows by.
+"""Scale: 1,000, 10,000 and 100,000 no-op jobs through a real Ray: time of each, and what the
+driver's memory grows by.
 
-The driver is the real one (`run_packs` with `Progress`, `RayExecutor`, a store in a folder, the bar of a terminal), in a process of
-its own for each figure. Jobs come packed as `phasegrid run` packs them, and one a pack: as many Ray tasks as jobs, as where
-every job is long. ``python -m tests.benchmarks scale``, or ``python -m tests.benchmarks.bench_scale 1000 10000``. Linux only.
+The driver is the real one (`run_packs` with `Progress`, `RayExecutor`, a store in a folder, the bar
+of a terminal), in a process of its own for each figure. Jobs come packed as `phasegrid run` packs
+them, and one a pack: as many Ray tasks as jobs, as where every job is long. ``python -m
+tests.benchmarks scale``, or ``python -m tests.benchmarks.bench_scale 1000 10000``. Linux only.
 """
 
 import json
@@ -41,8 +43,9 @@ WAYS = {"packed": 2.0, "one a pack": 0.0}  # how many predicted seconds small pa
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run: seconds by the clock and CPU seconds of the driver in its loop, and its resident bytes before planning, before
-    the loop, and at most."""
+    """Of one run: seconds by the clock and CPU seconds of the driver in its loop, and its resident
+    bytes before planning, before the loop, and at most.
+    """
 
     packs: int
     seconds: float
@@ -139,7 +142,8 @@ def _sweep(folder: Path, size: int, way: str) -> Path:
 
 
 def _store_trials(folder: Path, size: int) -> None:
-    """Make a store that holds the trials as rows, so that only the no-op measurements are missing."""
+    """Make a store that holds the trials as rows, so that only the no-op measurements are missing.
+    """
     from phasegrid import load_sweep
     from phasegrid.plan.plan import make_plan
     from phasegrid.store.provenance import provenance

@@ -1,7 +1,7 @@
 """A data set of CIFAR-10's size in several processes of a node: shared, against loaded by each.
 
-Memory is the sum of the processes' proportional sizes (a page that n processes map counts 1/n in each) above that of a process that has
-imported the same. Linux only.
+Memory is the sum of the processes' proportional sizes (a page that n processes map counts 1/n in
+each) above that of a process that has imported the same. Linux only.
 """
 
 import hashlib
@@ -50,7 +50,9 @@ def _write(path: Path) -> Path:
 
 
 def _load_in_processes(path: Path, digest: str, run: str | None) -> tuple[float, float]:
-    """Return seconds until every process has the data set and has read it, and GiB that all take for it."""
+    """Return seconds until every process has the data set and has read it, and GiB that all take
+    for it.
+    """
     context = multiprocessing.get_context("spawn")
     ends = []
     for _ in range(PROCESSES):

@@ -1,9 +1,11 @@
-"""A plane of 41 x 41 points through ResNet18 of width 8 against a state dict built and loaded for every point.
+"""A plane of 41 x 41 points through ResNet18 of width 8 against a state dict built and loaded for
+every point.
 
-The other way: at each point a new state dict w + a d_1 + b d_2, `load_state_dict`, and the plain network on the images as they lie
-(no channels last, BatchNorm not folded) under inference mode, in batches of 128 (the published code of Li et al. 2018) or of
-up to 1,000 (the default of `phasegrid.models.weights.evaluate`). All points cost the same, so what is timed is a few points of a row, in CPU
-seconds of one thread, best of several rounds in which all take turns.
+The other way: at each point a new state dict w + a d_1 + b d_2, `load_state_dict`, and the plain
+network on the images as they lie (no channels last, BatchNorm not folded) under inference mode, in
+batches of 128 (the published code of Li et al. 2018) or of up to 1,000 (the default of
+`phasegrid.models.weights.evaluate`). All points cost the same, so what is timed is a few points of
+a row, in CPU seconds of one thread, best of several rounds in which all take turns.
 """
 
 import copy

@@ -1,7 +1,9 @@
-"""What a user waits for: ``--help``, a plan of the largest figure, and a run up to its first training step.
+"""What a user waits for: ``--help``, a plan of the largest figure, and a run up to its first
+training step.
 
-Whole processes by the clock, from start to end, medians. The parts of a run come from notes: the driver's from wrapped functions,
-the worker's from a data set and a model that say when they are used (first_step.py). Linux only.
+Whole processes by the clock, from start to end, medians. The parts of a run come from notes: the
+driver's from wrapped functions, the worker's from a data set and a model that say when they are
+used (first_step.py). Linux only.
 """
 
 import json
@@ -86,7 +88,9 @@ def _command(what: str, command: list[str], limit_s: float) -> str:
 
 
 def _first_step(folder: Path, way: str, more: list[str]) -> str:
-    """Time a run from the start of its process to the first forward pass of training, and its parts."""
+    """Time a run from the start of its process to the first forward pass of training, and its
+    parts.
+    """
     runs = [_parts(folder / f"{way}{i}", more) for i in range(RUN_ROUNDS)]
     parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     total = parts.pop("total")

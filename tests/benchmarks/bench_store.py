@@ -1,6 +1,8 @@
-"""Store: rows written, the skip-done listing, compaction and reading, against the plain ways of doing the same.
+"""Store: rows written, the skip-done listing, compaction and reading, against the plain ways of
+doing the same.
 
-``python -m tests.benchmarks store``, or ``python tests/benchmarks/bench_store.py 100000`` for another number of rows.
+``python -m tests.benchmarks store``, or ``python tests/benchmarks/bench_store.py 100000`` for
+another number of rows.
 """
 
 import os

@@ -1,8 +1,10 @@
-"""Simplex volume and its gradient for the moving vertex, a training step's worth, against Cayley-Menger.
+"""Simplex volume and its gradient for the moving vertex, a training step's worth, against
+Cayley-Menger.
 
-10 vertices of 176 thousand parameters, float32 weights, one thread, interleaved, medians. The alternative is a float32
-Cayley-Menger determinant under autograd, in the steps of the published code of Benton et al. 2021 (vertices copied into a matrix,
-distances from their expanded square, rooted and squared again) and without its detours. It also says how far each is off.
+10 vertices of 176 thousand parameters, float32 weights, one thread, interleaved, medians. The
+alternative is a float32 Cayley-Menger determinant under autograd, in the steps of the published
+code of Benton et al. 2021 (vertices copied into a matrix, distances from their expanded square,
+rooted and squared again) and without its detours. It also says how far each is off.
 """
 
 import math
@@ -20,7 +22,9 @@ NUM_VERTICES, NUM_PARAMETERS, ROUNDS = 10, 176_000, 25
 
 
 def main() -> list[str]:
-    """Return the ratio of a Cayley-Menger step to ours, the cost of preparing ours, and both errors."""
+    """Return the ratio of a Cayley-Menger step to ours, the cost of preparing ours, and both
+    errors.
+    """
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     vertices = torch.randn(NUM_VERTICES, NUM_PARAMETERS, generator=generator) * 0.05

@@ -1,7 +1,8 @@
-"""Ways of doing one thing, each in a fresh process of its own, taking turns: CPU seconds of every turn, peak memory of each.
+"""Ways of doing one thing, each in a fresh process of its own, taking turns: CPU seconds of every
+turn, peak memory of each.
 
-A process of its own has its own allocator, caches and peak memory, and CPU time (user and system) is little disturbed by other work
-on the machine.
+A process of its own has its own allocator, caches and peak memory, and CPU time (user and system)
+is little disturbed by other work on the machine.
 """
 
 import multiprocessing
@@ -16,12 +17,16 @@ from pathlib import Path
 
 Turn = Callable[[], object]
 Setup = Callable[..., Turn]
-"""Prepares what is not timed and returns what is; what a turn returns is kept, so it must be picklable."""
+"""Prepares what is not timed and returns what is; what a turn returns is kept, so it must be
+picklable.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """CPU seconds of each turn after the first ones, what the last turn returned, and the peak memory of the process."""
+    """CPU seconds of each turn after the first ones, what the last turn returned, and the peak
+    memory of the process.
+    """
 
     seconds: list[float]
     answer: object
@@ -35,7 +40,9 @@ class Score:
 def compete(
     ways: Mapping[str, tuple[Setup, tuple[object, ...]]], rounds: int, warm_up: int = 1
 ) -> dict[str, Score]:
-    """Prepare every way in its own process, then let them take turns; the first `warm_up` rounds do not count."""
+    """Prepare every way in its own process, then let them take turns; the first `warm_up` rounds do
+    not count.
+    """
     context = multiprocessing.get_context("spawn")
     ends, processes = {}, []
     for name, (setup, arguments) in ways.items():
@@ -72,7 +79,8 @@ def line(what: str, scores: Mapping[str, Score], ours: str, target: float) -> st
 
 
 def descendants(root: int) -> dict[int, tuple[float, float]]:
-    """Return CPU seconds so far and resident GiB now of every process that descends from `root`. Linux only.
+    """Return CPU seconds so far and resident GiB now of every process that descends from `root`.
+    Linux only.
 
     Pages that processes share count for each.
     """

@@ -1,4 +1,5 @@
-"""The digits and a perceptron that note when they are loaded, built and first trained, to time what a run waits for.
+"""The digits and a perceptron that note when they are loaded, built and first trained, to time what
+a run waits for.
 
 Declared here, without torch; what they do is in first_step_network.py.
 """

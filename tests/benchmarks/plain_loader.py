@@ -1,10 +1,11 @@
-"""One trial as a published training script runs it: a fresh process, a DataLoader over PIL images, torch.optim.
+"""One trial as a published training script runs it: a fresh process, a DataLoader over PIL images,
+torch.optim.
 
     python tests/benchmarks/plain_loader.py DEVICE WIDTH BATCH_SIZE UPDATES WORKERS
 
-The images are random, of CIFAR-10's shape and number; what they show costs nothing more. Prints as JSON the seconds from the
-start of the process to the first update (imports, context, data) and the seconds of an update. Of phasegrid only the
-network is used.
+The images are random, of CIFAR-10's shape and number; what they show costs nothing more. Prints as
+JSON the seconds from the start of the process to the first update (imports, context, data) and the
+seconds of an update. Of phasegrid only the network is used.
 """
 
 import time

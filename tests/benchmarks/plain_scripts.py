@@ -1,12 +1,15 @@
-"""A cell of sweeps/quickstart.yaml the way a folder of scripts does it, on plain torch; run as a fresh process for each part.
+"""A cell of sweeps/quickstart.yaml the way a folder of scripts does it, on plain torch; run as a
+fresh process for each part.
 
     python tests/benchmarks/plain_scripts.py trial WIDTH BATCH_SIZE SEED FOLDER
     python tests/benchmarks/plain_scripts.py cell WIDTH BATCH_SIZE SEEDS FOLDER
 
-``trial`` trains one seed (torch.optim, batches by indexing a shuffled order, the best training loss kept), scores it, and measures
-its Hessian with PyHessian (eigenvalues, trace, density). ``cell`` measures what is between the seeds: distances; CKA, both models
-run again for each ordered pair; a curve of twin layers for each pair of neighbours in a ring; a simplex with one connector, its
-volume by a float32 Cayley-Menger determinant under autograd. Nothing of phasegrid is used. Results are printed as JSON.
+``trial`` trains one seed (torch.optim, batches by indexing a shuffled order, the best training loss
+kept), scores it, and measures its Hessian with PyHessian (eigenvalues, trace, density). ``cell``
+measures what is between the seeds: distances; CKA, both models run again for each ordered pair; a
+curve of twin layers for each pair of neighbours in a ring; a simplex with one connector, its volume
+by a float32 Cayley-Menger determinant under autograd. Nothing of phasegrid is used. Results are
+printed as JSON.
 """
 
 import contextlib
@@ -155,7 +158,9 @@ def cka(first: nn.Module, second: nn.Module, inputs: Tensor) -> float:
 
 
 def curve(width: int, start: Tensor, end: Tensor, data: Data) -> float:
-    """Train a quadratic Bezier curve of twin layers; return the error at its worst point less that of the ends."""
+    """Train a quadratic Bezier curve of twin layers; return the error at its worst point less that
+    of the ends.
+    """
     inputs, labels, test_inputs, test_labels = data
     net = CurveTwin(network(width), torch.stack([start, (start + end) / 2, end])).train()
     optimizer = torch.optim.SGD(net.bends(), CURVE_LR, MOMENTUM)

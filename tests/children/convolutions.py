@@ -1,6 +1,8 @@
-"""Run every convolution that networks of few channels use, in the layouts that are let through; dies if a library writes past its buffers.
+"""Run every convolution that networks of few channels use, in the layouts that are let through;
+dies if a library writes past its buffers.
 
-Run in a process of its own, better with a checking allocator. The last line on stdout is the convolution that was tried last.
+Run in a process of its own, better with a checking allocator. The last line on stdout is the
+convolution that was tried last.
 """
 
 import sys

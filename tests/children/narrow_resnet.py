@@ -1,6 +1,7 @@
 """Train ResNet18 of a few channels and measure it in every way that runs its convolutions.
 
-Run in a process of its own: where a library writes past its buffers it dies. The last line on stdout says what was begun last.
+Run in a process of its own: where a library writes past its buffers it dies. The last line on
+stdout says what was begun last.
 """
 
 import sys

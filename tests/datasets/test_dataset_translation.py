@@ -1,4 +1,6 @@
-"""Sentence pairs from text files: which files, which pairs, which words, how they lie in tensors, and every refusal."""
+"""Sentence pairs from text files: which files, which pairs, which words, how they lie in tensors,
+and every refusal.
+"""
 
 import hashlib
 from collections import Counter
@@ -283,7 +285,9 @@ def test_the_record_of_the_vocabulary_says_how_words_became_numbers(root: Path) 
 
 
 def test_the_tokeniser_is_what_it_was() -> None:
-    """Stored results name the tokeniser by its version: with another splitting it must have another."""
+    """Stored results name the tokeniser by its version: with another splitting it must have
+    another.
+    """
     text = "Don't “quote” 1.000,5 Stück (saftig-grün)... a/b @x #y 5% 10:30h — né\u0301e"
     found = hashlib.sha256("\n".join(tokenize(text)).encode()).hexdigest()[:16]
     assert found == "b1fdfc5b2f29a7e4"

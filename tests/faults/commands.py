@@ -43,7 +43,9 @@ def run(sweep: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[s
 def running(
     sweep: Path, storage: Path, *more: str, **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a run in a session of its own; whatever it has started is ended with the block, also what outlives it."""
+    """Start a run in a session of its own; whatever it has started is ended with the block, also
+    what outlives it.
+    """
     mark = f"{MARK}={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
     with said_by(storage).open("w") as stream:
@@ -138,7 +140,9 @@ def num_stored(storage: Path, table: str = "trials") -> int:
 
 
 def workers_at_work(root: int) -> set[int]:
-    """Return the Ray workers, below a process, that are doing a pack right now: Ray writes that into their titles."""
+    """Return the Ray workers, below a process, that are doing a pack right now: Ray writes that
+    into their titles.
+    """
     found = set()
     for pid in processes_below(root):
         with suppress(OSError):

@@ -1,6 +1,8 @@
-"""Whether two stores hold the same results: the same jobs, each once, and the same numbers, bit for bit.
+"""Whether two stores hold the same results: the same jobs, each once, and the same numbers, bit for
+bit.
 
-What was stored already, and how often a run was interrupted, changes no number: a stack keeps the shape that it was laid out with.
+What was stored already, and how often a run was interrupted, changes no number: a stack keeps the
+shape that it was laid out with.
 """
 
 from collections.abc import Collection
@@ -15,7 +17,9 @@ WHEN_AND_WHERE = {"created_at", "seconds", "host", "git_commit", "git_dirty"}
 
 
 def assert_same_results(one: Path, other: Path, lacking: Collection[str] = ()) -> None:
-    """Compare all that is planned and stored, but for when and where it was done; `lacking` are keys that `one` must not hold."""
+    """Compare all that is planned and stored, but for when and where it was done; `lacking` are
+    keys that `one` must not hold.
+    """
     first, second = Store.open(str(one)), Store.open(str(other))
     assert first.sweeps() == second.sweeps() != []
     for table in ("plans", "plan_jobs"):
@@ -36,7 +40,9 @@ def assert_same_numbers(one: Path, other: Path, lacking: Collection[str] = ()) -
 
 
 def assert_whole(storage: Path, lacking: Collection[str] = ()) -> None:
-    """Check with ``phasegrid verify`` that every file is whole and that nothing is missing but what is `lacking`."""
+    """Check with ``phasegrid verify`` that every file is whole and that nothing is missing but what
+    is `lacking`.
+    """
     problems = [str(problem) for problem in verify(Store.open(str(storage)), None, deep=True)]
     assert [text for text in problems if not any(key in text for key in lacking)] == []
 

@@ -1,11 +1,13 @@
-"""A soak: sweeps of many no-op jobs and of short trainings, on real Rays, under faults drawn from a seed.
+"""A soak: sweeps of many no-op jobs and of short trainings, on real Rays, under faults drawn from a
+seed.
 
-``python -m tests.faults.soak [--minutes 10] [--seed 0] [--jobs 20000] [--keep FOLDER]``, on Linux. Laps go on until the
-minutes have passed and the no-op jobs are done; after the end of each run the same command is run again until all is stored.
-Each fault is a line: the seconds, the sweep, how much of it is stored, what was done. In the end every planned job must be
-stored exactly once and as by an undisturbed run, `phasegrid verify` must be content, and no process may be left.
-The last line has the figures; exit code 1 if anything is not as it should be. No promise: a seed fixes what is planned, not
-how the machine interleaves it.
+``python -m tests.faults.soak [--minutes 10] [--seed 0] [--jobs 20000] [--keep FOLDER]``, on Linux.
+Laps go on until the minutes have passed and the no-op jobs are done; after the end of each run the
+same command is run again until all is stored. Each fault is a line: the seconds, the sweep, how
+much of it is stored, what was done. In the end every planned job must be stored exactly once and as
+by an undisturbed run, `phasegrid verify` must be content, and no process may be left. The last line
+has the figures; exit code 1 if anything is not as it should be. No promise: a seed fixes what is
+planned, not how the machine interleaves it.
 """
 
 import argparse
@@ -76,7 +78,9 @@ class Soak:
         return self.storage.with_name("said") / f"{name}.txt"
 
     def finish(self, sweep: SoakSweep, faults: Sequence[Fault]) -> None:
-        """Run a sweep again and again, under faults, until a run says that all is stored and no other is left."""
+        """Run a sweep again and again, under faults, until a run says that all is stored and no
+        other is left.
+        """
         progress, pending = Progress(paths_of(self.storage, sweep.planned)), list(faults)
         finished, since, moved = False, 0, time.monotonic()
         while self.live or not finished:

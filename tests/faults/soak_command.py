@@ -1,4 +1,6 @@
-"""``phasegrid`` as a user calls it, but that trainings save a snapshot several times a second, not once a minute."""
+"""``phasegrid`` as a user calls it, but that trainings save a snapshot several times a second, not
+once a minute.
+"""
 
 from functools import partial
 

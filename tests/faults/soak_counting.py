@@ -1,4 +1,5 @@
-"""How often each planned job is stored: in files, in their rows, and in the table that readers see."""
+"""How often each planned job is stored: in files, in their rows, and in the table that readers see.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,9 @@ Planned = Mapping[str, set[str]]  # keys by table: `trials`, `metrics/<name>`
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`lost` jobs are planned and not stored, `duplicated` ones stored more than once, `strange` ones stored and not planned;
-    each as ``table key``."""
+    """`lost` jobs are planned and not stored, `duplicated` ones stored more than once, `strange`
+    ones stored and not planned; each as ``table key``.
+    """
 
     planned: int
     lost: tuple[str, ...]

@@ -1,4 +1,6 @@
-"""The processes of a soak: runs and the cluster that some of them join. All of them can be found again and ended."""
+"""The processes of a soak: runs and the cluster that some of them join. All of them can be found
+again and ended.
+"""
 
 import os
 import signal
@@ -27,7 +29,9 @@ class SoakError(Exception):
 
 @dataclass(slots=True)
 class Driver:
-    """A run that was started. `allowed` are the exit codes that what was done to it explains; `address` is the cluster it joined."""
+    """A run that was started. `allowed` are the exit codes that what was done to it explains;
+    `address` is the cluster it joined.
+    """
 
     process: subprocess.Popen[bytes]
     mark: str
@@ -46,7 +50,8 @@ class Driver:
 
 
 def prepare_environment(folder: Path, storage: Path, pause_s: float) -> str:
-    """Give this process, and so all that it starts, the environment of a soak; return the mark that all of them have.
+    """Give this process, and so all that it starts, the environment of a soak; return the mark that
+    all of them have.
 
     Whoever starts a soak may give the mark, to be able to end what the soak started.
     """
@@ -155,7 +160,9 @@ class TwoNodes:
         return self.address
 
     def second(self) -> int | None:
-        """Return the process under which the workers of the second node are; None where there is no second node."""
+        """Return the process under which the workers of the second node are; None where there is no
+        second node.
+        """
         if self._second is None:
             return None
         return int(self._second.all_processes["raylet"][0].process.pid)

@@ -1,4 +1,6 @@
-"""Each fault of a soak, done to what runs at that moment. What is done says so in a line; what could not be done returns None."""
+"""Each fault of a soak, done to what runs at that moment. What is done says so in a line; what
+could not be done returns None.
+"""
 
 import os
 import random
@@ -22,7 +24,9 @@ OLD_S = 2 * 86_400
 
 @dataclass(slots=True)
 class Scene:
-    """What a fault may touch: the store, the runs that live, the cluster if they are on one, and how to start another run."""
+    """What a fault may touch: the store, the runs that live, the cluster if they are on one, and
+    how to start another run.
+    """
 
     storage: Path
     live: list[Driver]

@@ -1,4 +1,5 @@
-"""Make every write below a folder fail for as long as a file is there: what a soak's processes load as they start.
+"""Make every write below a folder fail for as long as a file is there: what a soak's processes load
+as they start.
 
 A ``sitecustomize.py`` in `PYTHONPATH` reaches drivers and Ray's workers alike.
 """
@@ -24,7 +25,9 @@ def hits_of(storage: str) -> Path:
 
 
 def install() -> None:
-    """Put a check before the two calls that make a write visible, if this process belongs to a soak."""
+    """Put a check before the two calls that make a write visible, if this process belongs to a
+    soak.
+    """
     storage = os.environ.get(VARIABLE)
     if storage:
         os.link = _failing(os.link, storage)

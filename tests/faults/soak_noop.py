@@ -1,4 +1,6 @@
-"""A metric that measures nothing and takes as long as `PAUSE` says: a sweep of many short jobs, for as long as faults need."""
+"""A metric that measures nothing and takes as long as `PAUSE` says: a sweep of many short jobs, for
+as long as faults need.
+"""
 
 import os
 import time

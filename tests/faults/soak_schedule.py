@@ -1,4 +1,6 @@
-"""Which faults a soak does and when: drawn from a seed, told by progress and not by the clock. Pure."""
+"""Which faults a soak does and when: drawn from a seed, told by progress and not by the clock.
+Pure.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,9 @@ LATEST = 0.9  # of the jobs of a lap: a fault after the last job would be none
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that is due once `at` jobs of its sweep are stored. `draw` seeds the choice of who is hit."""
+    """A fault that is due once `at` jobs of its sweep are stored. `draw` seeds the choice of who is
+    hit.
+    """
 
     kind: str
     at: int
@@ -32,7 +36,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """The faults of one no-op sweep and of one sweep of trainings, each in the order in which they are due."""
+    """The faults of one no-op sweep and of one sweep of trainings, each in the order in which they
+    are due.
+    """
 
     index: int
     noop: tuple[Fault, ...]
@@ -51,7 +57,9 @@ def laps(seed: int, noop_jobs: int, tiny_jobs: int) -> Iterator[Lap]:
 
 
 def needs_two_nodes(pending: Sequence[Fault]) -> bool:
-    """Say whether a run that starts now must be on a cluster: a node is to be removed before a run is to be ended."""
+    """Say whether a run that starts now must be on a cluster: a node is to be removed before a run
+    is to be ended.
+    """
     for fault in pending:
         if fault.kind == "node-removed":
             return True

@@ -1,4 +1,6 @@
-"""The sweeps of a soak: many jobs that do nothing over trials that are stored, and a few short trainings."""
+"""The sweeps of a soak: many jobs that do nothing over trials that are stored, and a few short
+trainings.
+"""
 
 import math
 from collections.abc import Iterator
@@ -72,7 +74,9 @@ def write_tiny(folder: Path, lap: int) -> SoakSweep:
 
 
 def store_trials(storage: Path, sweep: SoakSweep) -> None:
-    """Make a store that holds the trials of a no-op sweep as rows, so that only its measurements are missing."""
+    """Make a store that holds the trials of a no-op sweep as rows, so that only its measurements
+    are missing.
+    """
     store = Store.open(str(storage), create=True)
     about = {
         **provenance("cpu"), "seconds": 0.0, "outcome": "done", "epochs_run": 0, "pack_size": 1, "strategy": "loop",

@@ -1,4 +1,5 @@
-"""Jobs that raise, hang, exit, eat memory, kill their worker, or return what they must not: one sweep with all of them.
+"""Jobs that raise, hang, exit, eat memory, kill their worker, or return what they must not: one
+sweep with all of them.
 
 The run ends, names each, keeps why it failed, and does every other job, in the same pack too.
 """
@@ -85,7 +86,9 @@ def metric(fault):
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, and what is kept of it: the `kind` of its failures, and a part of the exception and of the traceback."""
+    """What goes wrong, and what is kept of it: the `kind` of its failures, and a part of the
+    exception and of the traceback.
+    """
 
     function: str
     kind: str
@@ -117,7 +120,9 @@ WIDTHS = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Run:
-    """How a disturbed run ended, and what it said; its store is beside that of one that was not disturbed."""
+    """How a disturbed run ended, and what it said; its store is beside that of one that was not
+    disturbed.
+    """
 
     code: int
     said: str

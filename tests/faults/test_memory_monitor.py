@@ -1,4 +1,6 @@
-"""A job that takes the memory of its node, under Ray's own memory monitor: its process is killed, every other job is done."""
+"""A job that takes the memory of its node, under Ray's own memory monitor: its process is killed,
+every other job is done.
+"""
 
 import subprocess
 from pathlib import Path

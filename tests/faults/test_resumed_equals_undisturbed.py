@@ -1,4 +1,6 @@
-"""Whatever was stored already, a run on a CPU ends with what an undisturbed one stores, bit for bit."""
+"""Whatever was stored already, a run on a CPU ends with what an undisturbed one stores, bit for
+bit.
+"""
 
 import random
 import shutil

@@ -1,6 +1,8 @@
-"""A long pack that is preempted goes on from its last snapshot and ends where it would have, bit for bit.
+"""A long pack that is preempted goes on from its last snapshot and ends where it would have, bit
+for bit.
 
-The command is a user's, but that snapshots are saved three times a second, not once a minute (`soak_command`).
+The command is a user's, but that snapshots are saved three times a second, not once a minute
+(`soak_command`).
 """
 
 import os

@@ -1,4 +1,6 @@
-"""What was cut short after it was written is found, named, and done again; it costs the jobs that need it and no others."""
+"""What was cut short after it was written is found, named, and done again; it costs the jobs that
+need it and no others.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,7 +62,8 @@ def _named(store: Store, deep: bool = False) -> set[str]:
 
 
 class _Watched:
-    """The files of a store; what is to happen after a listing, and before a deletion, is handed in."""
+    """The files of a store; what is to happen after a listing, and before a deletion, is handed in.
+    """
 
     def __init__(
         self,

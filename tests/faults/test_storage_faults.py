@@ -1,5 +1,7 @@
-"""Storage that fails now and then, gives no answer, or is full: the run ends with the right exit code and clear words, nothing
-half-written is visible, and run again when the storage is well it stores what an undisturbed run stores."""
+"""Storage that fails now and then, gives no answer, or is full: the run ends with the right exit
+code and clear words, nothing half-written is visible, and run again when the storage is well it
+stores what an undisturbed run stores.
+"""
 
 import errno
 import os
@@ -33,7 +35,9 @@ LARGE = (
 
 
 class FaultySystem:
-    """What `files` calls ``os``, with the three calls that make a write visible or durable going through `fault`."""
+    """What `files` calls ``os``, with the three calls that make a write visible or durable going
+    through `fault`.
+    """
 
     def __init__(self, fault: Callable[[Callable[..., Any], Any], Any]) -> None:
         self.fault = fault
@@ -72,7 +76,9 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def run_here(sweep: Path, storage: Path | None) -> int:
-    """Run the real command line in this process, whose file system can be made to fail; return its exit code."""
+    """Run the real command line in this process, whose file system can be made to fail; return its
+    exit code.
+    """
     before = sys.argv
     where = [] if storage is None else ["--storage", str(storage)]
     sys.argv = ["phasegrid", "run", str(sweep), *where, "--serial", "--no-plot", "-q"]
@@ -200,7 +206,8 @@ def test_a_storage_that_is_full_ends_the_run_without_waiting(
 
 
 def test_a_limit_on_the_size_of_files_is_found_before_the_first_job(tmp_path: Path) -> None:
-    """A real error of a real system, for everybody: this process may write files of 1 MB at most."""
+    """A real error of a real system, for everybody: this process may write files of 1 MB at most.
+    """
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))

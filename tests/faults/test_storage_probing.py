@@ -1,4 +1,6 @@
-"""Before the first job every node tries the storage: one that is not shared, not writable, full, or of another time is named."""
+"""Before the first job every node tries the storage: one that is not shared, not writable, full, or
+of another time is named.
+"""
 
 import errno
 import os
@@ -75,7 +77,9 @@ def test_a_node_with_another_store_there_says_so(question: Question, tmp_path: P
 def test_a_copy_of_the_store_is_not_the_store(
     question: Question, here: Store, tmp_path: Path
 ) -> None:
-    """A machine's image may hold a copy of the folder: the id is the same, what the driver writes now is not there."""
+    """A machine's image may hold a copy of the folder: the id is the same, what the driver writes
+    now is not there.
+    """
     copy = tmp_path / "copy"
     (copy / "meta").mkdir(parents=True)
     (copy / "meta/store.json").write_bytes(here.files.read("meta/store.json"))
@@ -249,7 +253,9 @@ def test_a_pack_that_met_a_full_storage_ends_the_run(here: Store) -> None:
 
 @pytest.fixture
 def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
-    """Two nodes whose home folders differ: ``~/store`` is a place of its own on each. Gives address and the other's id."""
+    """Two nodes whose home folders differ: ``~/store`` is a place of its own on each. Gives address
+    and the other's id.
+    """
     pytest.importorskip("ray.cluster_utils")
     from ray.cluster_utils import Cluster
 

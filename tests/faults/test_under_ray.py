@@ -1,6 +1,8 @@
-"""Processes that die under Ray: a worker in the middle of a pack, the driver, a whole node, the head.
+"""Processes that die under Ray: a worker in the middle of a pack, the driver, a whole node, the
+head.
 
-Each time the run ends, what was not finished is done, and the store holds what an undisturbed run's does.
+Each time the run ends, what was not finished is done, and the store holds what an undisturbed run's
+does.
 """
 
 import os
@@ -78,7 +80,9 @@ def assert_finished_by_another_run(sweep: Path, storage: Path, undisturbed: Path
 
 
 def write_uneven_sweep(folder: Path) -> Path:
-    """Write a sweep of two packs of two, of which the first member of the second stops early and the other goes on for seconds."""
+    """Write a sweep of two packs of two, of which the first member of the second stops early and
+    the other goes on for seconds.
+    """
     text = SWEEP.replace("PACK_SIZE", "2").replace("[2, 4, 8]", "[8]")
     path = folder / "uneven.yaml"
     path.write_text(text.replace("90, stop: null", "3000, stop: {min_delta: 1.0e-4, patience: 5}"))
@@ -176,7 +180,9 @@ def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, how: str, moment
 
 
 def test_stacks_that_lost_driver_and_workers_go_on_elsewhere_bit_for_bit(tmp_path: Path) -> None:
-    """Laid out for two workers; then one of these dies, then the driver, and one worker alone does the rest."""
+    """Laid out for two workers; then one of these dies, then the driver, and one worker alone does
+    the rest.
+    """
     sweep, storage, whole = tmp_path / "stacks.yaml", tmp_path / "store", tmp_path / "whole"
     text = SWEEP.replace("run: {pack_size: PACK_SIZE}\n", "").replace("[2, 4, 8]", "[8]")
     rates = "[0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5]"
@@ -200,7 +206,9 @@ def test_stacks_that_lost_driver_and_workers_go_on_elsewhere_bit_for_bit(tmp_pat
 
 @contextmanager
 def two_nodes() -> Iterator[tuple[str, int, Callable[[], None]]]:
-    """Raise a cluster of two nodes with one core each; give its address, the second node's process, and what removes that node."""
+    """Raise a cluster of two nodes with one core each; give its address, the second node's process,
+    and what removes that node.
+    """
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = cluster_utils.Cluster(

@@ -1,4 +1,6 @@
-"""Small networks and data for the tests of the point metrics: two or three classes, a few hundred parameters."""
+"""Small networks and data for the tests of the point metrics: two or three classes, a few hundred
+parameters.
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +12,9 @@ from phasegrid.models.weights import batch_norm_modules
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """Build a network in float64, eval mode, with BatchNorm statistics and affine that are not the defaults."""
+    """Build a network in float64, eval mode, with BatchNorm statistics and affine that are not the
+    defaults.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = make().double().eval()
@@ -88,7 +92,9 @@ def cnn(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """A residual network with functional and in-place operations, one layer on three-dimensional input."""
+    """A residual network with functional and in-place operations, one layer on three-dimensional
+    input.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Tiny translation models and sentence pairs, for the tests of the metrics on sequences: a hundred parameters."""
+"""Tiny translation models and sentence pairs, for the tests of the metrics on sequences: a hundred
+parameters.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,9 @@ START, END = 1, 2
 def sentence_pairs(
     num: int, words: int = TARGET_WORDS, length: int = LENGTH
 ) -> tuple[Tensor, Tensor]:
-    """Draw pairs of sentences of 1 to `length` - 2 words: inputs (num, 2, length), labels (num, length)."""
+    """Draw pairs of sentences of 1 to `length` - 2 words: inputs (num, 2, length), labels (num,
+    length).
+    """
     rng = torch.Generator().manual_seed(11)
     inputs = torch.zeros(num, 2, length, dtype=torch.int64)
     labels = torch.full((num, length), IGNORE)
@@ -34,7 +38,8 @@ def sentence_pairs(
 
 
 def sentences(num: int = 24, words: int = TARGET_WORDS, more_padding: int = 0) -> Dataset:
-    """Two thirds to train on, one third to test on; with `more_padding` zeros after every sentence."""
+    """Two thirds to train on, one third to test on; with `more_padding` zeros after every sentence.
+    """
     inputs, labels = sentence_pairs(num, words)
     inputs = nn.functional.pad(inputs, (0, more_padding))
     labels = nn.functional.pad(labels, (0, more_padding), value=IGNORE)
@@ -47,7 +52,9 @@ def sentences(num: int = 24, words: int = TARGET_WORDS, more_padding: int = 0) -
 
 
 class Translator(nn.Module):
-    """Each target word from the word before it and the mean of the source: looks at no padding and not ahead."""
+    """Each target word from the word before it and the mean of the source: looks at no padding and
+    not ahead.
+    """
 
     def __init__(self, words: int = TARGET_WORDS, width: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
@@ -98,7 +105,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def token_loss(module: nn.Module, inputs: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
-    """Return the mean cross-entropy over scored tokens, token by token, at `parameters` if they are given."""
+    """Return the mean cross-entropy over scored tokens, token by token, at `parameters` if they are
+    given.
+    """
     names = [name for name, _ in module.named_parameters()]
     given = dict(zip(names, parameters, strict=True)) if parameters else {}
     log_p = functional_call(module, given, (inputs,)).log_softmax(2)
@@ -109,7 +118,8 @@ def token_loss(module: nn.Module, inputs: Tensor, labels: Tensor, *parameters: T
 def dense_token_hessian(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """Return the Hessian (P, P) of `token_loss`, row by row.
 
-    Not by `torch.func.hessian`: where a LayerNorm has weights it is not even symmetric (torch 2.15), finite differences tell.
+    Not by `torch.func.hessian`: where a LayerNorm has weights it is not even symmetric (torch
+    2.15), finite differences tell.
     """
     shapes = [p.shape for p in module.parameters()]
 

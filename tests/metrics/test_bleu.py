@@ -59,7 +59,9 @@ def sentence_data(min_frequency: int = 1) -> Dataset:
 
 
 class Reciter(nn.Module):
-    """Says the sentence it was given for each source, whatever it has said so far; ends where that ends."""
+    """Says the sentence it was given for each source, whatever it has said so far; ends where that
+    ends.
+    """
 
     def __init__(self, sources: Tensor, said: Tensor, words: int) -> None:
         super().__init__()

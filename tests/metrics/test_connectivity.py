@@ -222,7 +222,8 @@ def test_random_bends_are_networks_initialised_anew() -> None:
     models = pair("bn")
     vertices = place_vertices(models, settings, seeded())
     assert not torch.equal(vertices[1], vertices[2])
-    # conv 4x1x3x3 and 4 biases come first, in U(-1/3, 1/3); then 4 BatchNorm weights in U(0, 1) and 4 zero biases
+    # conv 4x1x3x3 and 4 biases come first, in U(-1/3, 1/3); then 4 BatchNorm weights in U(0, 1) and
+    # 4 zero biases
     assert float(vertices[1:3, :40].abs().max()) <= 1 / 3
     gammas = vertices[1:3, 40:44]
     assert bool(((gammas > 0) & (gammas < 1)).all())

@@ -1,4 +1,6 @@
-"""Laws of curves that train as one stack: the numbers are those of each alone, and nothing passes from one to another."""
+"""Laws of curves that train as one stack: the numbers are those of each alone, and nothing passes
+from one to another.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -30,7 +32,9 @@ NETWORKS = {
 
 
 class Dropping(nn.Sequential):
-    """Layers that a stack leaves out or keeps as they are: dropout, a weight used twice, one that does not train."""
+    """Layers that a stack leaves out or keeps as they are: dropout, a weight used twice, one that
+    does not train.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,7 +59,9 @@ def networks(name: str, dtype: torch.dtype = torch.float64) -> list[nn.Module]:
 
 
 def digits(dtype: torch.dtype = torch.float64, num: int = 49) -> Dataset:
-    """Three noisy patterns of 8 x 8; 49 training examples leave a last batch of one, which joins the one before."""
+    """Three noisy patterns of 8 x 8; 49 training examples leave a last batch of one, which joins
+    the one before.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(num + 20) % 3
     patterns = torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64)

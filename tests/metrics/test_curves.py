@@ -110,7 +110,8 @@ def test_length_of_a_polychain_is_the_sum_of_its_pieces() -> None:
 
 def test_length_of_a_parabola_is_its_closed_form() -> None:
     vertices = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
-    # x = 2t, y = 4 t (1 - t): arc length = integral of sqrt(4 + 16 (1 - 2t)^2) = sqrt(5) + asinh(2) / 2.
+    # x = 2t, y = 4 t (1 - t): arc length = integral of sqrt(4 + 16 (1 - 2t)^2) = sqrt(5) + asinh(2)
+    # / 2.
     exact = math.sqrt(5) + math.asinh(2) / 2
     length = curve_length("bezier", vertices)
     assert length < exact

@@ -1,4 +1,6 @@
-"""The deflated density against spectra that are known: exact weights where a run has converged, and less error."""
+"""The deflated density against spectra that are known: exact weights where a run has converged, and
+less error.
+"""
 
 import pytest
 import torch

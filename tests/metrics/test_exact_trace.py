@@ -1,4 +1,5 @@
-"""The trace without an error is taken only where the network itself shows that the formula holds."""
+"""The trace without an error is taken only where the network itself shows that the formula holds.
+"""
 
 import types
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ def flat_inputs(num: int = 12) -> tuple[Tensor, Tensor]:
 
 
 def check_row(module: nn.Module, inputs: Tensor, labels: Tensor, method: str) -> None:
-    """Compare trace and eigenvalue of a row with the dense Hessian's: to rounding where exact, else within the error."""
+    """Compare trace and eigenvalue of a row with the dense Hessian's: to rounding where exact, else
+    within the error.
+    """
     H = dense_hessian(module, inputs, labels)
     row: Any = compute([module], dataset(inputs, labels), generator(0), examples=len(labels), steps=6)  # fmt: skip
     assert row["trace_method"] == method

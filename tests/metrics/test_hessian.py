@@ -1,4 +1,6 @@
-"""The Hessian metric: against dense Hessians, and against what BatchNorm, chunks and scale must not change."""
+"""The Hessian metric: against dense Hessians, and against what BatchNorm, chunks and scale must not
+change.
+"""
 
 import copy
 import dataclasses
@@ -151,7 +153,8 @@ def test_lambda_min_is_known_as_well_as_lambda_max(steps: int) -> None:
         module, (inputs, labels) = seeded(lambda: mlp(width=12), seed), flat_inputs()
         values = torch.linalg.eigvalsh(dense_hessian(module, inputs, labels))
         row = measure(module, inputs, labels, steps=steps)
-        # Known to 1e-3 by the bound; a value that has not been seen at all could only be nearer to 0.
+        # Known to 1e-3 by the bound; a value that has not been seen at all could only be nearer to
+        # 0.
         assert row["lambda_min"] == pytest.approx(float(values[0]), rel=1e-3)
         assert row["lambda_max"] == pytest.approx(float(values[-1]), rel=1e-3)
         assert steps <= row["num_hvps"] <= 4 * steps
@@ -254,7 +257,8 @@ def test_batch_norm_policies_give_different_numbers_and_are_recorded() -> None:
     assert [row["batch_norm"] for row in rows] == ["as_saved", "refreshed", "train"]
     assert len({round(row["loss"], 9) for row in rows}) == 3
     assert rows[2]["trace_method"] == "hutchinson_deflated"
-    # One refreshing batch has the batch's mean and its unbiased variance: close to the batch's own statistics.
+    # One refreshing batch has the batch's mean and its unbiased variance: close to the batch's own
+    # statistics.
     assert rows[1]["loss"] == pytest.approx(rows[2]["loss"], rel=0.05)
     plain = measure(seeded(mlp), *flat_inputs(), batch_norm="refreshed")
     assert plain["batch_norm"] is None

@@ -1,4 +1,6 @@
-"""Second derivatives are not taken on trust: networks whose kernels have none, or wrong ones, against differences of gradients."""
+"""Second derivatives are not taken on trust: networks whose kernels have none, or wrong ones,
+against differences of gradients.
+"""
 
 import copy
 from collections.abc import Callable
@@ -45,7 +47,9 @@ def measure(module: nn.Module, num: int = 64, **args: Any) -> dict[str, Any]:
 
 
 def differences(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the Hessian by central differences of the gradient in float64, right to 1e-8: first derivatives alone."""
+    """Return the Hessian by central differences of the gradient in float64, right to 1e-8: first
+    derivatives alone.
+    """
     module = copy.deepcopy(module).double()
     parameters = [p for p in module.parameters() if p.requires_grad]
     rows = []
@@ -220,7 +224,9 @@ class Square(torch.autograd.Function):
 
 
 class Normalise(torch.autograd.Function):
-    """x / |x| with a backward pass that is right and takes |x| for a constant when it is differentiated."""
+    """x / |x| with a backward pass that is right and takes |x| for a constant when it is
+    differentiated.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

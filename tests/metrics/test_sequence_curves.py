@@ -1,4 +1,6 @@
-"""Mode connectivity and simplexes of translation models, and curves trained for a number of updates."""
+"""Mode connectivity and simplexes of translation models, and curves trained for a number of
+updates.
+"""
 
 from typing import Any
 
@@ -119,7 +121,8 @@ def test_simplex_gradient_is_that_of_autograd_on_the_mean_over_tokens() -> None:
 
 def test_connector_loss_is_weighted_by_tokens() -> None:
     inputs, labels = sentence_pairs(9)
-    # All vertices are one model, so every point is that model and the epoch's loss is its loss on the whole set.
+    # All vertices are one model, so every point is that model and the epoch's loss is its loss on
+    # the whole set.
     complex_ = Complex(vertices_of(0, 0, 0), 2)
     settings = SimplexArgs(epochs=1, samples=1, batch_size=4, lr=1e-300, sampling="simplex")
     found = train_last_connector(

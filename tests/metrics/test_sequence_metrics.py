@@ -1,4 +1,6 @@
-"""Accuracy, Hessian and distance of translation models, and what holds for all metrics on sentence pairs."""
+"""Accuracy, Hessian and distance of translation models, and what holds for all metrics on sentence
+pairs.
+"""
 
 import copy
 import math

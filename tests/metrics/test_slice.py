@@ -1,4 +1,6 @@
-"""The slice metric: against networks loaded point by point, known functions, and what rescaling must not change."""
+"""The slice metric: against networks loaded point by point, known functions, and what rescaling
+must not change.
+"""
 
 import copy
 import dataclasses
@@ -94,7 +96,9 @@ def naive_slice(
     dimensions: int,
     seed: int = 0,
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Build a state for every point, load it, refresh BatchNorm by torch's cumulative average, evaluate whole."""
+    """Build a state for every point, load it, refresh BatchNorm by torch's cumulative average,
+    evaluate whole.
+    """
     weights = [p.detach() for p in module.parameters()]
     rng = generator(seed)
     flat = [torch.randn(sum(map(torch.numel, weights)), generator=rng, dtype=torch.float64) for _ in range(dimensions)]  # fmt: skip
@@ -290,7 +294,9 @@ def plain_cnn() -> nn.Module:
 
 
 def test_rescaled_layers_of_a_relu_network_give_the_same_slice() -> None:
-    """Li et al. 2018, section 4: one layer times 10, the next divided by 10; without normalisation the slice changes."""
+    """Li et al. 2018, section 4: one layer times 10, the next divided by 10; without normalisation
+    the slice changes.
+    """
     module, data = seeded(plain_cnn), image_data()
     rescaled = copy.deepcopy(module)
     with torch.no_grad():
@@ -305,7 +311,8 @@ def test_rescaled_layers_of_a_relu_network_give_the_same_slice() -> None:
 
 
 def test_rescaled_filters_before_batch_norm_give_the_same_slice() -> None:
-    """Each filter by a factor of its own; with statistics refreshed, and eps too small to matter."""
+    """Each filter by a factor of its own; with statistics refreshed, and eps too small to matter.
+    """
     module, data = seeded(Residual), image_data()
     for layer in batch_norm_modules(module):
         layer.eps = 1e-14

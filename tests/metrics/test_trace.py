@@ -1,4 +1,6 @@
-"""The trace: exact against dense Hessians for piecewise-linear networks, an honest estimate elsewhere."""
+"""The trace: exact against dense Hessians for piecewise-linear networks, an honest estimate
+elsewhere.
+"""
 
 from collections.abc import Callable
 
@@ -261,7 +263,8 @@ def test_the_estimate_is_unbiased_and_its_standard_error_honest() -> None:
     stderrs = torch.tensor([f.stderr for f in found], dtype=torch.float64)
     spread = float(errors.std())
     assert abs(float(errors.mean())) < 4 * spread / 200**0.5
-    # The standard error of 10 probes is itself known to 1/sqrt(18) = 24%; its root mean square over 200 runs to 2%.
+    # The standard error of 10 probes is itself known to 1/sqrt(18) = 24%; its root mean square over
+    # 200 runs to 2%.
     assert float(stderrs.square().mean().sqrt()) == pytest.approx(spread, rel=0.15)
     assert {f.method for f in found} == {"hutchinson_deflated"}
 

@@ -1,4 +1,6 @@
-"""The metrics on the built-in transformer: against dense Hessians and features by hand, and that padding is not seen."""
+"""The metrics on the built-in transformer: against dense Hessians and features by hand, and that
+padding is not seen.
+"""
 
 import dataclasses
 from typing import Any

@@ -144,7 +144,8 @@ def test_the_ends_of_a_curve_are_the_networks_with_all_that_they_hold(more: dict
 
 
 def test_the_middle_of_a_line_lies_in_the_middle_of_all_that_differs() -> None:
-    """A curve that does not train: its point at 1/2 is the network whose every number is the mean."""
+    """A curve that does not train: its point at 1/2 is the network whose every number is the mean.
+    """
     models, data = frozen(), vectors()
     row = connectivity.compute(models, data, generator(0), **{**CURVE, "lr": 0.0})
     middle = seeded(lambda: Frozen(0))
@@ -187,7 +188,9 @@ def test_a_simplex_reaches_its_modes_with_all_that_they_hold() -> None:
 
 
 def test_a_simplex_of_modes_that_differ_in_frozen_weights_alone_sees_them() -> None:
-    """With equal trainable weights the loss over it is that of the networks between, not of the first one."""
+    """With equal trainable weights the loss over it is that of the networks between, not of the
+    first one.
+    """
     models = frozen()
     models[1].b.load_state_dict(models[0].b.state_dict())  # type: ignore[union-attr]
     args = {**SIMPLEX, "jitter": 1e-9, "lr": 0.0, "eval_samples": 40}

@@ -17,7 +17,8 @@ from phasegrid.metrics.simplex.volume import (
     volume_shares,
 )
 
-# Volumes come out of a float64 QR: measured errors are below 2e-14, 1e-11 leaves room for other LAPACKs.
+# Volumes come out of a float64 QR: measured errors are below 2e-14, 1e-11 leaves room for other
+# LAPACKs.
 CLOSE = 1e-11
 
 

@@ -41,7 +41,9 @@ def test_weights_are_float32_on_the_cpu() -> None:
 
 
 def test_weights_have_the_default_initialisation_of_pytorch() -> None:
-    """Uniform within 1/sqrt(fan_in), of variance 1/(3 fan_in); BatchNorm starts at scale 1 and shift 0."""
+    """Uniform within 1/sqrt(fan_in), of variance 1/(3 fan_in); BatchNorm starts at scale 1 and
+    shift 0.
+    """
     model = build_model(Part("resnet18", 1, {"width": 16}), (3, 32, 32), 10, seed=0)
     weight = model.get_parameter("stage4.block1.conv2.weight")
     fan_in = 128 * 9
@@ -83,7 +85,9 @@ def test_a_family_must_return_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Projected(nn.Module):
-    """A network that keeps a tensor that its weights do not show: a buffer that is not persistent, or a plain attribute."""
+    """A network that keeps a tensor that its weights do not show: a buffer that is not persistent,
+    or a plain attribute.
+    """
 
     def __init__(self, hidden: torch.Tensor, how: str) -> None:
         super().__init__()

@@ -89,7 +89,9 @@ def test_counts_in_closed_form_are_those_of_the_built_network(
 
 
 def kept_numbers(module: nn.Module, inputs: Tensor) -> int:
-    """Count what autograd keeps for a backward pass, weights and inputs left out; each storage once."""
+    """Count what autograd keeps for a backward pass, weights and inputs left out; each storage
+    once.
+    """
     own = {
         p.untyped_storage().data_ptr() for p in [*module.parameters(), *module.buffers(), inputs]
     }

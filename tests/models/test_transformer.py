@@ -1,4 +1,6 @@
-"""The Transformer: its parameter count, an independent twin, masks, double backward, mixing, and what it refuses."""
+"""The Transformer: its parameter count, an independent twin, masks, double backward, mixing, and
+what it refuses.
+"""
 
 import math
 from pathlib import Path
@@ -31,7 +33,9 @@ def part(**changes: Any) -> Part:
 
 
 def built(seed: int = 0, tokens: Tokens = SMALL, **changes: Any) -> Transformer:
-    """Build a small network in float64, eval mode, whose norms and biases are not at their beginning."""
+    """Build a small network in float64, eval mode, whose norms and biases are not at their
+    beginning.
+    """
     shape = (2, tokens.length)
     module = build_model(part(**changes), shape, tokens.target_vocabulary, seed, tokens).double()
     rng = torch.Generator().manual_seed(seed)
@@ -232,7 +236,8 @@ def test_sentences_do_not_touch_each_other() -> None:
 
 
 def test_padding_takes_no_part_in_the_loss() -> None:
-    """Its embedding may be anything: loss and other gradients stay, and its own gradient is zero."""
+    """Its embedding may be anything: loss and other gradients stay, and its own gradient is zero.
+    """
     model = built()
     inputs, labels = pairs()
     loss = mean_loss(model(inputs), labels)

@@ -1,4 +1,6 @@
-"""Laws of flat vectors: every parameter begins where kernels want it, and the gaps are in no result."""
+"""Laws of flat vectors: every parameter begins where kernels want it, and the gaps are in no
+result.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +48,9 @@ PARAMETERS = {  # places of what belongs to the network among a kernel's argumen
 
 
 class Kernels(TorchDispatchMode):
-    """Notes what kernels get as parameters: how many tensors, and those that do not begin at a multiple of 64 elements."""
+    """Notes what kernels get as parameters: how many tensors, and those that do not begin at a
+    multiple of 64 elements.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
-"""Laws of memory layouts: one rule, and no convolution that it lets through writes past its buffers.
+"""Laws of memory layouts: one rule, and no convolution that it lets through writes past its
+buffers.
 
-A library's bug of that kind ends the process, so convolutions run in child processes, under glibc's checking allocator where there is one.
+A library's bug of that kind ends the process, so convolutions run in child processes, under glibc's
+checking allocator where there is one.
 """
 
 import ctypes.util

@@ -1,6 +1,8 @@
-"""Laws of recorded gradient passes: a replay does what the pass does, and what cannot be recorded is launched.
+"""Laws of recorded gradient passes: a replay does what the pass does, and what cannot be recorded
+is launched.
 
-A GPU is stood in for by `plays_again`, which keeps the pass and the tensors it was recorded over, as a CUDA graph does.
+A GPU is stood in for by `plays_again`, which keeps the pass and the tensors it was recorded over,
+as a CUDA graph does.
 """
 
 from collections.abc import Callable
@@ -179,7 +181,8 @@ def test_cuda_graphs_give_what_launched_kernels_give(
     launched = train_pack(trials, data, device="cuda", strategy=strategy)
     for a, b in zip(replayed, launched, strict=True):
         for name_of, value in b.weights.items():
-            # kernels may be chosen anew and sum in another order: float32 rounding over a few updates
+            # kernels may be chosen anew and sum in another order: float32 rounding over a few
+            # updates
             torch.testing.assert_close(a.weights[name_of], value, rtol=1e-3, atol=1e-4)
 
 

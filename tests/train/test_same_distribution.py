@@ -1,4 +1,6 @@
-"""The strategies train the same networks: the same distribution of final accuracies over many seeds."""
+"""The strategies train the same networks: the same distribution of final accuracies over many
+seeds.
+"""
 
 from dataclasses import asdict
 

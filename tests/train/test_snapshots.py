@@ -17,7 +17,9 @@ from phasegrid.train.snapshots import SNAPSHOT_VERSION, under_prefix, with_prefi
 
 @dataclass
 class Memory:
-    """Snapshots in memory; facts go through JSON text as any store would write them. A write may be the last one."""
+    """Snapshots in memory; facts go through JSON text as any store would write them. A write may be
+    the last one.
+    """
 
     kept: dict[tuple[str, int], tuple[dict[str, Tensor], str]] = field(default_factory=dict)
     saves: int = 0
@@ -135,7 +137,8 @@ def test_snapshots_are_as_far_apart_as_asked_and_none_follows_the_end() -> None:
         snapshot_every_s=60.0,
         clock=lambda: float(next(ticks)),
     )
-    # An epoch reads the clock three times (begin, end, snapshot due?), 30 s: due after every second epoch, not the last.
+    # An epoch reads the clock three times (begin, end, snapshot due?), 30 s: due after every second
+    # epoch, not the last.
     assert memory.saves == 2
 
 

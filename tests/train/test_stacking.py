@@ -34,7 +34,9 @@ NETWORKS = {
 
 
 class Functions(nn.Module):
-    """A network written with functions, BatchNorm1d, a skip, pooling, grouped convolution, no bias, average pooling."""
+    """A network written with functions, BatchNorm1d, a skip, pooling, grouped convolution, no bias,
+    average pooling.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +55,9 @@ class Functions(nn.Module):
 
 
 class Twice(nn.Module):
-    """A network with a value that ReLU must not overwrite: a skip needs it too (He et al. 2016, pre-activation)."""
+    """A network with a value that ReLU must not overwrite: a skip needs it too (He et al. 2016,
+    pre-activation).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Laws of stacks on a CPU: the shape of a stack and the place in it decide every bit of a member, and what the others hold none."""
+"""Laws of stacks on a CPU: the shape of a stack and the place in it decide every bit of a member,
+and what the others hold none.
+"""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -55,7 +57,9 @@ def test_nor_do_numbers_that_are_not_finite(strategy: str) -> None:
 
 
 def uneven() -> list[Trial]:
-    """Five members of one stack, which they leave one after another: the second diverges, the others stop."""
+    """Five members of one stack, which they leave one after another: the second diverges, the
+    others stop.
+    """
     stop = {"rule": "plateau", "min_delta": 0.02, "patience": 1}
     rates = (0.05, 1e12, 0.02, 0.1, 0.001)
     return [
@@ -100,7 +104,9 @@ def test_what_trains_alone_has_no_stand_in() -> None:
 
 
 def interrupted(at: Sequence[int], done: Collection[int] = ()) -> dict[int, Trained]:
-    """Train until everything is kept, killed after each of these epochs; what is kept is not asked for again."""
+    """Train until everything is kept, killed after each of these epochs; what is kept is not asked
+    for again.
+    """
     memory, kept = Memory(), {}
 
     def keep(place: int, result: Trained) -> bool:

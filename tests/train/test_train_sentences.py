@@ -25,7 +25,9 @@ WORDS = 11
 
 
 class Copier(nn.Module):
-    """The smallest network on sentences: each target token from the one before it and the mean of the source."""
+    """The smallest network on sentences: each target token from the one before it and the mean of
+    the source.
+    """
 
     def __init__(self) -> None:
         super().__init__()

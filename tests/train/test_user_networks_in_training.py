@@ -1,4 +1,6 @@
-"""Laws of training networks whose forward does what ours do not: assigns, draws, counts, computes its weights."""
+"""Laws of training networks whose forward does what ours do not: assigns, draws, counts, computes
+its weights.
+"""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Check a data set of sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens` promises is there."""
+"""Check a data set of sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens`
+promises is there.
+"""
 
 import torch
 from torch import Tensor

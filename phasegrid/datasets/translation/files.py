@@ -1,14 +1,17 @@
-"""Find and read the files of a parallel text: one sentence in one language matches the same one in the other.
+"""Find and read the files of a parallel text: one sentence in one language matches the same one in
+the other.
 
-Three layouts, tried in this order; S is a stem (``train``), X a language, A-B the pair (``de-en``; either order):
+Three layouts, tried in this order; S is a stem (``train``), X a language, A-B the pair (``de-en``;
+either order):
 
     plain   S.X               one sentence a line
     tags    S.tags.A-B.X      IWSLT's training text: as plain, but lines that begin with ``<`` are information and dropped
     xml     *.S.A-B.X.xml     IWSLT's other sets: the texts of ``<seg id="1"> ... </seg>``, in order
 
-Lines end with ``\\n`` alone, a ``\\r`` before it is dropped: other characters at which Python would split lines occur within
-sentences. The xml layout is read with a pattern, not a parser: such files are often not well-formed, and only the five
-predefined entities mean anything. Text is UTF-8; a byte-order mark is dropped. Standard library only.
+Lines end with ``\\n`` alone, a ``\\r`` before it is dropped: other characters at which Python would
+split lines occur within sentences. The xml layout is read with a pattern, not a parser: such files
+are often not well-formed, and only the five predefined entities mean anything. Text is UTF-8; a
+byte-order mark is dropped. Standard library only.
 """
 
 import hashlib

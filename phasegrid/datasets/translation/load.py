@@ -1,7 +1,8 @@
-"""Sentence pairs for machine translation: a user's own text files, or IWSLT'16 as it is distributed.
+"""Sentence pairs for machine translation: a user's own text files, or IWSLT'16 as it is
+distributed.
 
-What is read and kept is described in `phasegrid.datasets.translation.parallel_text`, how it is laid out in tensors in
-`phasegrid.declare.Tokens`.
+What is read and kept is described in `phasegrid.datasets.translation.parallel_text`, how it is laid
+out in tensors in `phasegrid.declare.Tokens`.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ def load(**args: Json) -> Dataset:
 def as_tensors(
     source: Sequence[Sequence[int]], target: Sequence[Sequence[int]], length: int
 ) -> tuple[Tensor, Tensor]:
-    """Lay out N pairs of token ids, without special tokens, as inputs (N, 2, length) and labels (N, length), int64."""
+    """Lay out N pairs of token ids, without special tokens, as inputs (N, 2, length) and labels (N,
+    length), int64.
+    """
     inputs = torch.full((len(source), 2, length), PADDING)
     labels = torch.full((len(source), length), IGNORE)
     for i, (ids, target_ids) in enumerate(zip(source, target, strict=True)):
@@ -78,7 +81,8 @@ def as_tensors(
 
 
 def vocabulary_record(data: Dataset) -> Json:
-    """Return how words became numbers in a data set of this module: the tokeniser and both vocabularies, in id order.
+    """Return how words became numbers in a data set of this module: the tokeniser and both
+    vocabularies, in id order.
 
     Raises:
         DataError: if the data set has no words.

@@ -2,16 +2,18 @@
 
 From two files of training and two of test sentences (`phasegrid.datasets.translation.files`):
 
-1. Training pairs are looked at in a random order (`subset` ``sample``: a permutation drawn from the stream ``pairs`` of
-   `sample_seed`; Yang et al. 2021, B.2, draw 4,000 pairs) or in file order (``first``: the published sister code). A pair is
-   skipped if either side has no token or more than `max_length`; the first `pairs` others are kept, in file order. A
-   sample is thus uniform over the pairs that can be kept, and a smaller one is part of a larger one. If there are
-   fewer than `pairs`, all are kept and the facts give their number.
+1. Training pairs are looked at in a random order (`subset` ``sample``: a permutation drawn from the
+   stream ``pairs`` of `sample_seed`; Yang et al. 2021, B.2, draw 4,000 pairs) or in file order
+   (``first``: the published sister code). A pair is skipped if either side has no token or more
+   than `max_length`; the first `pairs` others are kept, in file order. A sample is thus uniform
+   over the pairs that can be kept, and a smaller one is part of a larger one. If there are fewer
+   than `pairs`, all are kept and the facts give their number.
 2. Each language has a vocabulary of the words of its kept training sentences (`make_vocabulary`).
-3. Every test pair is kept, so that results on a test set are about that test set: its sentences are cut after `max_length`
-   tokens, its references are not.
+3. Every test pair is kept, so that results on a test set are about that test set: its sentences are
+   cut after `max_length` tokens, its references are not.
 
-Letters: N pairs, L tokens of the longest sentence of either set and either language with its start or end token.
+Letters: N pairs, L tokens of the longest sentence of either set and either language with its start
+or end token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +37,8 @@ Sentences: TypeAlias = Sequence[Sequence[str]]
 class ParallelText:
     """What the files hold, as words. `num_skipped` training pairs were looked at and not kept.
 
-    `test_references` are the target sentences of the test set as the file has them, in lower case where that was asked for.
+    `test_references` are the target sentences of the test set as the file has them, in lower case
+    where that was asked for.
     """
 
     train_source: Sentences
@@ -68,7 +71,8 @@ def facts(args: Mapping[str, Json]) -> DatasetFacts:
 
 
 def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Return ``{"sha256": ...}`` of the four files, in the order training, test, each source, target: their identity.
+    """Return ``{"sha256": ...}`` of the four files, in the order training, test, each source,
+    target: their identity.
 
     Raises:
         DataError: if a file is not there, or a ``sha256`` was given and the files have another.
@@ -115,7 +119,9 @@ def options_of(args: Mapping[str, Json]) -> TranslationOptions:
 
 @lru_cache(maxsize=64)
 def _facts(options: TranslationOptions) -> DatasetFacts:
-    """Return the facts of files whose digest is in `options`: what is remembered cannot be out of date."""
+    """Return the facts of files whose digest is in `options`: what is remembered cannot be out of
+    date.
+    """
     text = read_parallel_text(options)
     tokens = text.tokens
     target_tokens = sum(len(sentence) + 1 for sentence in text.train_target)

@@ -1,19 +1,21 @@
 """Sentences as words, words as numbers, and back. Standard library only.
 
-The tokeniser `TOKENIZER`, version `TOKENIZER_VERSION`, puts a sentence into Unicode form NFC and then finds, from left to right,
-with Python's `re` (Unicode 14 or later), the first of
+The tokeniser `TOKENIZER`, version `TOKENIZER_VERSION`, puts a sentence into Unicode form NFC and
+then finds, from left to right, with Python's `re` (Unicode 14 or later), the first of
 
     a number with its inner points         \\d+(?:[.,:]\\d+)+             1,000   3.5   10:30
     a word with its inner apostrophes and  \\w+(?:['’-]\\w+)*             don't   saftig-grünes
     hyphens
     one mark, repeated                     ([^\\w\\s])\\1*                .   ...   --
 
-White space separates and is dropped. This is for languages that put spaces between words and write with letters: a line of
-Chinese is one word, and the vowel signs of Hindi or Thai, combining marks to Unicode, cut theirs. Yang et al. 2021 do not say
-how they split words; their sister code uses spaCy, whose rules change with its releases and models, so numbers
-are comparable with it in kind, not token by token.
+White space separates and is dropped. This is for languages that put spaces between words and write
+with letters: a line of Chinese is one word, and the vowel signs of Hindi or Thai, combining marks
+to Unicode, cut theirs. Yang et al. 2021 do not say how they split words; their sister code uses
+spaCy, whose rules change with its releases and models, so numbers are comparable with it in kind,
+not token by token.
 
-A change of the pattern is a new `TOKENIZER_VERSION`, and a new version of every data set that uses it.
+A change of the pattern is a new `TOKENIZER_VERSION`, and a new version of every data set that uses
+it.
 """
 
 import re
@@ -26,10 +28,14 @@ TOKENIZER_VERSION = 1
 
 PADDING, START, END, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<s>", "</s>", "<unk>")
-"""What ids 0 to 3 stand for in every vocabulary. The tokeniser cuts such text into pieces, so no word is one of them."""
+"""What ids 0 to 3 stand for in every vocabulary. The tokeniser cuts such text into pieces, so no
+word is one of them.
+"""
 
 UNKNOWN_TEXT = "⁇"
-"""How an unknown word is written in text: one mark, so that BLEU counts it as one wrong word (as SentencePiece does)."""
+"""How an unknown word is written in text: one mark, so that BLEU counts it as one wrong word (as
+SentencePiece does).
+"""
 
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|\w+(?:['’-]\w+)*|([^\w\s])\1*")
 _CLOSING, _OPENING = frozenset(",.!?;:)]}"), frozenset("([{")
@@ -46,10 +52,11 @@ def tokenize(sentence: str, lowercase: bool = False) -> list[str]:
 
 
 def detokenize(words: Iterable[str]) -> str:
-    """Join words with spaces; none before a word that begins with one of ``,.!?;:)]}``, none after one of ``([{``.
+    """Join words with spaces; none before a word that begins with one of ``,.!?;:)]}``, none after
+    one of ``([{``.
 
-    Unknown words are written `UNKNOWN_TEXT`. The inverse of `tokenize` on ordinary sentences, but not around
-    quotation marks and dashes, which get a space on both sides.
+    Unknown words are written `UNKNOWN_TEXT`. The inverse of `tokenize` on ordinary sentences, but
+    not around quotation marks and dashes, which get a space on both sides.
 
     >>> detokenize(["Look", ":", "a", "(", "<unk>", ")", "dog", "!"])
     'Look: a (⁇) dog!'
@@ -63,9 +70,11 @@ def detokenize(words: Iterable[str]) -> str:
 
 
 def words_of(vocabulary: Sequence[str], ids: Iterable[int]) -> list[str]:
-    """Return the words that `ids` stand for, up to the first end token; start and padding tokens are left out.
+    """Return the words that `ids` stand for, up to the first end token; start and padding tokens
+    are left out.
 
-    Labels of a data set can be given as they are: what is not scored is negative and is left out too.
+    Labels of a data set can be given as they are: what is not scored is negative and is left out
+    too.
 
     >>> words_of([*SPECIAL_WORDS, "a", "dog"], [1, 4, 5, 2, 4])
     ['a', 'dog']
@@ -80,10 +89,11 @@ def words_of(vocabulary: Sequence[str], ids: Iterable[int]) -> list[str]:
 
 
 def make_vocabulary(sentences: Iterable[Iterable[str]], min_frequency: int) -> tuple[str, ...]:
-    """List the special words, then every word seen at least `min_frequency` times, the most frequent first.
+    """List the special words, then every word seen at least `min_frequency` times, the most
+    frequent first.
 
-    Words seen equally often are in the order of their code points, so the list depends on the sentences only, not on
-    their order.
+    Words seen equally often are in the order of their code points, so the list depends on the
+    sentences only, not on their order.
     """
     counts = Counter(word for sentence in sentences for word in sentence)
     kept = (word for word, count in counts.items() if count >= min_frequency)

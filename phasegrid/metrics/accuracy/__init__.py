@@ -10,8 +10,9 @@ from phasegrid.metrics.ranges import Count
 class AccuracyArgs:
     """`ece_bins` equal-width bins of confidence (Guo et al. 2017 use 15).
 
-    For sentence pairs everything is over scored target tokens, predicted from the true words before them: loss is the mean token
-    cross-entropy, accuracy token accuracy, calibration that of the predicted words. BLEU is a metric of its own.
+    For sentence pairs everything is over scored target tokens, predicted from the true words before
+    them: loss is the mean token cross-entropy, accuracy token accuracy, calibration that of the
+    predicted words. BLEU is a metric of its own.
     """
 
     ece_bins: Count = 15

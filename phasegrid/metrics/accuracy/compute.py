@@ -1,10 +1,12 @@
 """Loss, accuracy and calibration on the training and on the test set, in eval mode.
 
-Expected calibration error (Guo et al. 2017, equation 3): confidence is the largest softmax probability; examples are put in B
-bins ((b - 1)/B, b/B], and ECE = sum_b (n_b / N) |accuracy_b - mean confidence_b|.
+Expected calibration error (Guo et al. 2017, equation 3): confidence is the largest softmax
+probability; examples are put in B bins ((b - 1)/B, b/B], and ECE = sum_b (n_b / N) |accuracy_b -
+mean confidence_b|.
 
-For sentence pairs every scored target token is such an example, predicted from the source sentence and the true words before
-it (teacher forcing): loss, accuracy and calibration are means over tokens, so a long sentence weighs more than a short one.
+For sentence pairs every scored target token is such an example, predicted from the source sentence
+and the true words before it (teacher forcing): loss, accuracy and calibration are means over
+tokens, so a long sentence weighs more than a short one.
 """
 
 import math
@@ -34,7 +36,8 @@ class Quality:
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **args: object
 ) -> dict[str, float | int]:
-    """Measure one model on both sets, whole; `args` are the fields of `AccuracyArgs`. Exact; nothing is drawn.
+    """Measure one model on both sets, whole; `args` are the fields of `AccuracyArgs`. Exact;
+    nothing is drawn.
 
     Raises:
         MetricError: if there is not one model, or a loss is not finite.
@@ -65,7 +68,9 @@ def compute(
 
 
 def judge(logits: Tensor, labels: Tensor, ece_bins: int) -> Quality:
-    """Compare `logits` (N, C) with `labels` (N,), in float64. An argmax tie goes to the first class."""
+    """Compare `logits` (N, C) with `labels` (N,), in float64. An argmax tie goes to the first
+    class.
+    """
     logits = logits.double()
     correct = logits.argmax(dim=1) == labels
     confidence = logits.softmax(dim=1).amax(dim=1)
@@ -79,10 +84,12 @@ def judge(logits: Tensor, labels: Tensor, ece_bins: int) -> Quality:
 def judge_sentences(
     module: nn.Module, inputs: Tensor, labels: Tensor, vocabulary: int, ece_bins: int
 ) -> Quality:
-    """Compare what `module` says about `inputs` (N, 2, L) with the scored ones of `labels` (N, L), in float64.
+    """Compare what `module` says about `inputs` (N, 2, L) with the scored ones of `labels` (N, L),
+    in float64.
 
-    The logits (N, L, V) are never whole: those of a batch take at most `outputs.LOGIT_BYTES` in the network's dtype (or what one
-    pair takes), their log-probabilities at scored positions as much again in float64. Kept are three numbers a token.
+    The logits (N, L, V) are never whole: those of a batch take at most `outputs.LOGIT_BYTES` in the
+    network's dtype (or what one pair takes), their log-probabilities at scored positions as much
+    again in float64. Kept are three numbers a token.
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
@@ -104,7 +111,8 @@ def judge_sentences(
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int) -> float:
-    """Return the expected calibration error of `confidence` (N,) in [0, 1] against `correct` (N,) bool.
+    """Return the expected calibration error of `confidence` (N,) in [0, 1] against `correct` (N,)
+    bool.
 
     `bins` equal-width bins, each closed on the right (Guo et al. 2017, section 2).
 

@@ -10,8 +10,8 @@ from phasegrid.declare import Column, Metric
 class BleuArgs:
     """BLEU of greedy translations of the whole test set, as sacreBLEU computes it.
 
-    `tokenize`: how sacreBLEU splits translations and references before comparing: ``13a`` (its default, that of WMT),
-    ``intl``, ``zh`` or ``char``.
+    `tokenize`: how sacreBLEU splits translations and references before comparing: ``13a`` (its
+    default, that of WMT), ``intl``, ``zh`` or ``char``.
     """
 
     tokenize: Literal["13a", "intl", "zh", "char"] = "13a"

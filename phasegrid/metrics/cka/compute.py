@@ -4,14 +4,17 @@ With column-centred features X, Y (m, d) and Gram matrices K = X X^T, L = Y Y^T,
 
     CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),    HSIC(K, L) proportional to <K, L>_F = |X^T Y|_F^2
 
-(Kornblith et al. 2019, section 3; Yang et al. 2021, equation 2). This is biased: for m examples of many independent features
-it tends to 1. The unbiased HSIC (Song et al. 2012, equation 5), for centred features with k, l the diagonals of K, L, is
-proportional to  <K, L>_F - m/(m-2) k.l + tr K tr L / ((m-1)(m-2)).  Letters: m examples, d features of one layer.
+(Kornblith et al. 2019, section 3; Yang et al. 2021, equation 2). This is biased: for m examples of
+many independent features it tends to 1. The unbiased HSIC (Song et al. 2012, equation 5), for
+centred features with k, l the diagonals of K, L, is proportional to  <K, L>_F - m/(m-2) k.l + tr K
+tr L / ((m-1)(m-2)).  Letters: m examples, d features of one layer.
 
-Columns are centred in float64 first: a mean of a few hundred times the spread makes the usual float32 Gram useless.
+Columns are centred in float64 first: a mean of a few hundred times the spread makes the usual
+float32 Gram useless.
 
-For sentence pairs a row is one target position of one pair, predicted from the source sentence and the true words before it (teacher
-forcing); one scored position of each pair is drawn, so that m is the number of pairs and no sentence counts more than another.
+For sentence pairs a row is one target position of one pair, predicted from the source sentence and
+the true words before it (teacher forcing); one scored position of each pair is drawn, so that m is
+the number of pairs and no sentence counts more than another.
 """
 
 import math
@@ -33,7 +36,9 @@ Row = dict[str, str | float | int | None]
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Biased and unbiased CKA of all pairs of n networks at one layer, (n, n) float64; NaN where it is undefined."""
+    """Biased and unbiased CKA of all pairs of n networks at one layer, (n, n) float64; NaN where it
+    is undefined.
+    """
 
     biased: Tensor
     unbiased: Tensor
@@ -41,10 +46,11 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """A layer of one network on m examples: centred features (m, d) if 2 d <= m, else their Gram matrix (m, m); float64.
+    """A layer of one network on m examples: centred features (m, d) if 2 d <= m, else their Gram
+    matrix (m, m); float64.
 
-    Either form gives the same numbers; for a few networks or more this choice costs least. Scaled by the
-    largest feature, which no CKA can see. `width` is d.
+    Either form gives the same numbers; for a few networks or more this choice costs least. Scaled
+    by the largest feature, which no CKA can see. `width` is d.
     """
 
     values: Tensor
@@ -68,8 +74,9 @@ def compute_many(
 ) -> list[list[Row]]:
     """Compare pairs of `models`, a row per layer; `args` are the fields of `CkaArgs`.
 
-    Every model runs once; a pair's numbers are those of `compute`, whatever other pairs there are. The inputs (and positions) are drawn with
-    `example_seed` alone, so that every pair of every cell sees the same ones. Exact for these inputs.
+    Every model runs once; a pair's numbers are those of `compute`, whatever other pairs there are.
+    The inputs (and positions) are drawn with `example_seed` alone, so that every pair of every cell
+    sees the same ones. Exact for these inputs.
 
     Raises:
         MetricError: if a group is not a pair, a layer is unknown, an output is not finite, or the inputs asked for are not
@@ -104,7 +111,9 @@ def compute_many(
 
 
 def _collector(data: Dataset, settings: CkaArgs) -> Callable[[nn.Module], dict[str, Tensor]]:
-    """Draw what networks are compared on, and return how to get a network's features (m, d) there, by layer."""
+    """Draw what networks are compared on, and return how to get a network's features (m, d) there,
+    by layer.
+    """
     if data.tokens is None:
         inputs = draw_inputs(data, settings)
         return lambda module: collect_features(module, inputs, settings.layers)
@@ -115,7 +124,8 @@ def _collector(data: Dataset, settings: CkaArgs) -> Callable[[nn.Module], dict[s
 def represent(features: Tensor) -> Representation:
     """Centre `features` (m, d) in float64, and take the Gram matrix where it is the smaller.
 
-    A column that varies by less than the resolution of its dtype is rounding and counts as constant.
+    A column that varies by less than the resolution of its dtype is rounding and counts as
+    constant.
 
     Raises:
         MetricError: if a feature is not finite.
@@ -135,11 +145,13 @@ def represent(features: Tensor) -> Representation:
 def align(
     several: Sequence[Representation], pairs: Collection[tuple[int, int]] | None = None
 ) -> Alignment:
-    """Return biased and unbiased CKA of some `pairs` of representations of the same m examples (None: of all).
+    """Return biased and unbiased CKA of some `pairs` of representations of the same m examples
+    (None: of all).
 
-    A number is computed from its two representations alone, so that others beside them change no bit of it. NaN where an output is
-    constant (biased: 0/0), an unbiased self-similarity is not positive, or fewer than four examples leave no unbiased one (Song et
-    al. 2012 divide by m - 3); and of pairs that are not asked for.
+    A number is computed from its two representations alone, so that others beside them change no
+    bit of it. NaN where an output is constant (biased: 0/0), an unbiased self-similarity is not
+    positive, or fewer than four examples leave no unbiased one (Song et al. 2012 divide by m - 3);
+    and of pairs that are not asked for.
     """
     count = len(several)
     spread = [_spread(one) for one in several]
@@ -169,7 +181,9 @@ def _spread(one: Representation) -> Tensor:
 
 
 def _unbiased(both: float, k: Tensor, other: Tensor) -> float:
-    """Return the unbiased HSIC, up to a factor, from <K, L>_F and the diagonals (m,) of the Gram matrices."""
+    """Return the unbiased HSIC, up to a factor, from <K, L>_F and the diagonals (m,) of the Gram
+    matrices.
+    """
     m = len(k)
     if m < 4:
         return math.nan

@@ -1,6 +1,8 @@
-"""The features of a layer of a network: a row for each thing that networks are compared on, in eval mode.
+"""The features of a layer of a network: a row for each thing that networks are compared on, in eval
+mode.
 
-Letters: m examples or sentence pairs, d features, L positions of a sentence, V words of the target vocabulary.
+Letters: m examples or sentence pairs, d features, L positions of a sentence, V words of the target
+vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +44,11 @@ def collect_features(
 def collect_at_positions(
     module: nn.Module, pairs: SentencePairs, layers: Sequence[str], vocabulary: int
 ) -> dict[str, Tensor]:
-    """Return the outputs (m, d) of `layers` at one position of each of m sentence pairs, in eval mode.
+    """Return the outputs (m, d) of `layers` at one position of each of m sentence pairs, in eval
+    mode.
 
-    What is kept is (m, V) or (m, d); the logits of a batch, (n, l, V), take at most `outputs.LOGIT_BYTES`, or what one pair takes.
+    What is kept is (m, V) or (m, d); the logits of a batch, (n, l, V), take at most
+    `outputs.LOGIT_BYTES`, or what one pair takes.
 
     Raises:
         MetricError: if the pairs are mixed and `module` cannot do that, or a layer is not a submodule, does not run, or gives

@@ -1,10 +1,11 @@
 """The inputs two networks are compared on: training examples, mixed with others or perturbed.
 
-Words cannot be mixed, so for sentence pairs mixup acts on what the network makes of them first: the embedded source sentence and the
-embedded decoder input of a pair are mixed with a partner's, position by position, by the model's method ``forward_mixed``.
+Words cannot be mixed, so for sentence pairs mixup acts on what the network makes of them first: the
+embedded source sentence and the embedded decoder input of a pair are mixed with a partner's,
+position by position, by the model's method ``forward_mixed``.
 
-Yang et al. 2021 (section 2, appendix A.4.1) use interpolations of training examples ("mixup", Zhang et al. 2018), because networks
-that fit their training set are trivially similar on it.
+Yang et al. 2021 (section 2, appendix A.4.1) use interpolations of training examples ("mixup", Zhang
+et al. 2018), because networks that fit their training set are trivially similar on it.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ PUBLISHED_BATCH = 128  # the batch size of the published code's mixup loop
 class SentencePairs:
     """m sentence pairs and the position of each to look at.
 
-    `inputs` (m, 2, L); `positions` (m,), where the pair's label is scored; for mixup, or else None: `partners` (m, 2, L) and
-    `coefficients` (m,) float64, the share of the pair itself.
+    `inputs` (m, 2, L); `positions` (m,), where the pair's label is scored; for mixup, or else None:
+    `partners` (m, 2, L) and `coefficients` (m,) float64, the share of the pair itself.
     """
 
     inputs: Tensor
@@ -47,10 +48,11 @@ class SentencePairs:
 
 
 def draw_inputs(data: Dataset, settings: CkaArgs) -> Tensor:
-    """Draw the inputs (m, ...) of a comparison: the same for every model and cell with the same data and settings.
+    """Draw the inputs (m, ...) of a comparison: the same for every model and cell with the same
+    data and settings.
 
-    m is `examples`, or the size of the training set if that is smaller. Coefficients, partners and noise have streams of
-    their own, so the examples do not depend on what is done to them.
+    m is `examples`, or the size of the training set if that is smaller. Coefficients, partners and
+    noise have streams of their own, so the examples do not depend on what is done to them.
 
     Raises:
         MetricError: if both mixup and pixel noise are asked for.
@@ -75,10 +77,12 @@ def draw_inputs(data: Dataset, settings: CkaArgs) -> Tensor:
 
 
 def draw_pairs(data: Dataset, settings: CkaArgs) -> SentencePairs:
-    """Draw the sentence pairs of a comparison: the same for every model and cell with the same data and settings.
+    """Draw the sentence pairs of a comparison: the same for every model and cell with the same data
+    and settings.
 
-    One scored position of each pair is drawn, every one equally likely, from a stream of its own; partners and coefficients of
-    mixup are drawn as for images, and the position is that of the pair itself, not of its partner.
+    One scored position of each pair is drawn, every one equally likely, from a stream of its own;
+    partners and coefficients of mixup are drawn as for images, and the position is that of the pair
+    itself, not of its partner.
 
     Raises:
         MetricError: if pixel noise is asked for.
@@ -113,7 +117,9 @@ def draw_positions(labels: Tensor, seed: int) -> Tensor:
 def _draw_partners(
     data: Dataset, chosen: Tensor, alpha: float, settings: CkaArgs
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Draw for x_i <- c_i x_i + (1 - c_i) x'_i which training examples (m,) are x', and c_i (m,) from Beta(alpha, alpha)."""
+    """Draw for x_i <- c_i x_i + (1 - c_i) x'_i which training examples (m,) are x', and c_i (m,)
+    from Beta(alpha, alpha).
+    """
     m = len(chosen)
     rng = np.random.default_rng(stream_seed(settings.example_seed, "mixup"))
     if settings.mixup == "independent":

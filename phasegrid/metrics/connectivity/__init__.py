@@ -11,22 +11,26 @@ from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
 @dataclass(frozen=True, slots=True)
 class ConnectivityArgs:
-    """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021, appendix B.
+    """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021,
+    appendix B.
 
-    SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant; momentum 0.9, batch 128;
-    loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch. `bends` free control points (a quadratic Bezier curve has
-    one). `init`: bends start on the segment (``linear``, Garipov et al.) or from a random network
-    (``random``, what the published code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm
-    statistics are recomputed at every point from (at most `refresh_examples`) training examples.
+    SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant;
+    momentum 0.9, batch 128; loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch.
+    `bends` free control points (a quadratic Bezier curve has one). `init`: bends start on the
+    segment (``linear``, Garipov et al.) or from a random network (``random``, what the published
+    code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm statistics are
+    recomputed at every point from (at most `refresh_examples`) training examples.
 
-    `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in ceil(updates / batches an epoch) passes, the
-    last one cut short, so that a curve on a tenth of the data is trained as long as one on all of it. The learning rate then follows the
-    fraction of updates done, in the same shape. (The published code of Yang et al. lets epochs grow as 1 / fraction; its 50 epochs of
-    50,000 images in batches of 128 are 19,550 updates.)
+    `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in
+    ceil(updates / batches an epoch) passes, the last one cut short, so that a curve on a tenth of
+    the data is trained as long as one on all of it. The learning rate then follows the fraction of
+    updates done, in the same shape. (The published code of Yang et al. lets epochs grow as 1 /
+    fraction; its 50 epochs of 50,000 images in batches of 128 are 19,550 updates.)
 
-    For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size` pairs, losses of a set are means over
-    its tokens, and errors are token errors in percent. `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the
-    training error is used for all experiments but machine translation).
+    For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size`
+    pairs, losses of a set are means over its tokens, and errors are token errors in percent.
+    `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the training error is
+    used for all experiments but machine translation).
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"

@@ -1,17 +1,20 @@
 """Mode connectivity: is there a curve of low loss between two trained networks?
 
-mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error in percent at points
-equally spaced in t on a curve trained between the two (Yang et al. 2021, section 2; curve: Garipov et al. 2018). For sentence pairs
-e is the token error, and the paper takes the loss instead: the column `mode_connectivity_loss`. mc < 0: a
-barrier; mc > 0: the curve is better than its ends, which are badly trained; near 0: well connected. The ends are as far from their mean as
-each other; where nothing is farther, t* = 0 (`phasegrid.metrics.connectivity.farthest`). With few points one
-sign can hide the other (a W-shaped curve), so all of them are kept.
+mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error
+in percent at points equally spaced in t on a curve trained between the two (Yang et al. 2021,
+section 2; curve: Garipov et al. 2018). For sentence pairs e is the token error, and the paper takes
+the loss instead: the column `mode_connectivity_loss`. mc < 0: a barrier; mc > 0: the curve is
+better than its ends, which are badly trained; near 0: well connected. The ends are as far from
+their mean as each other; where nothing is farther, t* = 0
+(`phasegrid.metrics.connectivity.farthest`). With few points one sign can hide the other (a W-shaped
+curve), so all of them are kept.
 
-What differs between the two and does not train (frozen parameters, buffers) moves along the straight line from one to the other, so that
-the ends are the networks (`phasegrid.metrics.network.joining`); that they are is checked by their outputs.
+What differs between the two and does not train (frozen parameters, buffers) moves along the
+straight line from one to the other, so that the ends are the networks
+(`phasegrid.metrics.network.joining`); that they are is checked by their outputs.
 
-A curve whose training diverges is a result: points where the network's outputs are not finite have null loss and null
-error, and a number that needs them is null.
+A curve whose training diverges is a result: points where the network's outputs are not finite have
+null loss and null error, and a number that needs them is null.
 """
 
 from collections.abc import Sequence
@@ -75,12 +78,14 @@ def compute_many(
     rngs: Sequence[torch.Generator],
     **args: object,
 ) -> list[Row] | None:
-    """Measure several pairs, `groups` of indices into `models`, each with its generator; return their rows in order.
+    """Measure several pairs, `groups` of indices into `models`, each with its generator; return
+    their rows in order.
 
-    Curves of one architecture whose ends differ in what trains alone train as one stack where that is faster, and a row agrees with
-    that of `compute` to rounding, which grows
-    over many updates. The others are done one after another. None where all would be: nothing is to be gained then. (Points are
-    evaluated one after another: their batches are large enough to keep the device busy.)
+    Curves of one architecture whose ends differ in what trains alone train as one stack where that
+    is faster, and a row agrees with that of `compute` to rounding, which grows over many updates.
+    The others are done one after another. None where all would be: nothing is to be gained then.
+    (Points are evaluated one after another: their batches are large enough to keep the device
+    busy.)
 
     Raises:
         MetricError: as `compute`, for any of the pairs.
@@ -114,7 +119,9 @@ def compute_many(
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """A curve and what its points are measured with: ends, vertices (V, P), the rest, the network to mix them into."""
+    """A curve and what its points are measured with: ends, vertices (V, P), the rest, the network
+    to mix them into.
+    """
 
     models: Sequence[nn.Module]
     vertices: Tensor
@@ -128,8 +135,9 @@ def place_vertices(
 ) -> Tensor:
     """Return ends and untrained bends as rows (V, P).
 
-    ``linear``: bend i of n at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each a network initialised anew
-    (what the published code of Yang et al. 2021 does), BatchNorm weights from U(0, 1) as in the torch of its time.
+    ``linear``: bend i of n at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each a
+    network initialised anew (what the published code of Yang et al. 2021 does), BatchNorm weights
+    from U(0, 1) as in the torch of its time.
     """
     ends = stack_vertices(models)
     if settings.init == "random":
@@ -147,7 +155,9 @@ def measure_curve(
     evaluator: Evaluator,
     rest: Rest = NOTHING,
 ) -> list[PointEvaluation]:
-    """Measure the curve through `vertices` (V, P) at each t (T,); what does not train lies where `rest` says."""
+    """Measure the curve through `vertices` (V, P) at each t (T,); what does not train lies where
+    `rest` says.
+    """
     points = place_points(settings.curve, t, vertices)
     measured = []
     for index in range(len(t)):
@@ -216,7 +226,9 @@ def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -
 
 
 def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
-    """Return losses and errors, null where the loss is not finite: the argmax of NaN is not a prediction."""
+    """Return losses and errors, null where the loss is not finite: the argmax of NaN is not a
+    prediction.
+    """
     losses = [finite_or_none(e.loss) for e in evaluations]
     errors = [
         None if loss is None else e.error_percent
@@ -247,7 +259,8 @@ def _end_residual(
 
 
 def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
-    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state is restored.
+    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state
+    is restored.
 
     By its own ``reset_parameters()`` if the model as a whole has one, else layer by layer.
     """

@@ -1,8 +1,9 @@
 """Curves between two weight vectors: where a point of the curve lies, and how long the curve is.
 
-A curve with n bends has V = n + 2 vertices, the rows of a matrix (V, P): end, bends in order, end. Its point at t is
-gamma(t) = sum_j B_j(t) vertex_j with sum_j B_j(t) = 1 (Garipov et al. 2018, section 3.2). Letters: V vertices,
-P parameters, T values of t. Yang et al. 2021 count the ends too: their "three bends" are one bend here.
+A curve with n bends has V = n + 2 vertices, the rows of a matrix (V, P): end, bends in order, end.
+Its point at t is gamma(t) = sum_j B_j(t) vertex_j with sum_j B_j(t) = 1 (Garipov et al. 2018,
+section 3.2). Letters: V vertices, P parameters, T values of t. Yang et al. 2021 count the ends too:
+their "three bends" are one bend here.
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,11 @@ _CHUNK = 1 << 20  # columns turned to float64 at a time: bounds the memory of a 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoints:
-    """Points of a curve as weights of its vertices: `coefficients` (T, V), and the vertices each one uses.
+    """Points of a curve as weights of its vertices: `coefficients` (T, V), and the vertices each
+    one uses.
 
-    A point of a polychain uses two of the vertices whatever their number; an end uses one, and is then exact.
+    A point of a polychain uses two of the vertices whatever their number; an end uses one, and is
+    then exact.
     """
 
     coefficients: Tensor
@@ -37,7 +40,9 @@ class CurvePoints:
 
 
 def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor) -> CurvePoints:
-    """Return the points at `t` (T,) of the curve through `vertices`, ready to mix on their device in their dtype."""
+    """Return the points at `t` (T,) of the curve through `vertices`, ready to mix on their device
+    in their dtype.
+    """
     exact = vertex_weights(curve, len(vertices) - 2, t)
     spans = []
     for row in exact.tolist():
@@ -67,10 +72,12 @@ def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Ten
 
 
 def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> float:
-    """Return the length of the curve in weight space: the sum of the chords between 101 points equally spaced in t.
+    """Return the length of the curve in weight space: the sum of the chords between 101 points
+    equally spaced in t.
 
-    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its square is D_k G D_k^T with the Gram matrix G of the
-    vertices (float64, seen from the first: D_k sums to zero). From below: chords are never longer than their arc.
+    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its square is D_k G D_k^T with the
+    Gram matrix G of the vertices (float64, seen from the first: D_k sums to zero). From below:
+    chords are never longer than their arc.
     """
     t = torch.linspace(0, 1, LENGTH_POINTS, dtype=torch.float64)
     steps = vertex_weights(curve, len(vertices) - 2, t).diff(dim=0)[:, 1:]
@@ -79,7 +86,9 @@ def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> flo
 
 
 def edge_gram(vertices: Tensor) -> Tensor:
-    """Return the inner products (V-1, V-1) in float64 of the edges from the first vertex to the others."""
+    """Return the inner products (V-1, V-1) in float64 of the edges from the first vertex to the
+    others.
+    """
     num = len(vertices) - 1
     gram = torch.zeros(num, num, dtype=torch.float64, device=vertices.device)
     for start in range(0, vertices.shape[1], _CHUNK):

@@ -1,10 +1,12 @@
 """Training the bends of several curves as one stack of networks (`phasegrid.train.fused`).
 
-The updates are those of `phasegrid.metrics.connectivity.training`, for M curves at once: the points gamma_m(t_m) are mixed into one matrix of
-live weights by a batched product, one grouped forward and backward pass gives their gradients, and the momenta take a batched
-rank-one update. Curves never mix: each has its own ends, t, permutations and loss.
+The updates are those of `phasegrid.metrics.connectivity.training`, for M curves at once: the points
+gamma_m(t_m) are mixed into one matrix of live weights by a batched product, one grouped forward and
+backward pass gives their gradients, and the momenta take a batched rank-one update. Curves never
+mix: each has its own ends, t, permutations and loss.
 
-Letters: M curves, V vertices and n = V - 2 bends of each, P parameters, N training examples, B examples of a batch.
+Letters: M curves, V vertices and n = V - 2 bends of each, P parameters, N training examples, B
+examples of a batch.
 """
 
 import math
@@ -28,14 +30,17 @@ from phasegrid.train.fused import Blueprint, NotFusableError, fuse, read_archite
 from phasegrid.train.stack import Forward, choose_strategy
 
 MAX_CURVES = 16
-"""The most curves of one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and memory grows with each."""
+"""The most curves of one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and
+memory grows with each.
+"""
 
 
 class LiveStack:
     """M networks of one architecture at weights that are set from outside.
 
-    What `assign` was given last is what `forward` runs on, inputs (M, B, *S) to logits (M, B, C). BatchNorm takes the statistics of the
-    batch and keeps none. Parameters that do not train are each network's own.
+    What `assign` was given last is what `forward` runs on, inputs (M, B, *S) to logits (M, B, C).
+    BatchNorm takes the statistics of the batch and keeps none. Parameters that do not train are
+    each network's own.
     """
 
     forward: Forward
@@ -81,8 +86,9 @@ class LiveStack:
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), the points (M, P) of their last update, and
-    their live networks."""
+    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), the points
+    (M, P) of their last update, and their live networks.
+    """
 
     places: list[int]
     vertices: Tensor
@@ -93,7 +99,9 @@ class _Stack:
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
-    """An epoch of S batches: its `slices`, what every curve drew of `orders` (M, N), and coefficients (S, M, V) of its points."""
+    """An epoch of S batches: its `slices`, what every curve drew of `orders` (M, N), and
+    coefficients (S, M, V) of its points.
+    """
 
     slices: list[slice]
     orders: Tensor
@@ -103,10 +111,12 @@ class _Draws:
 def choose_stacks(
     modules: Sequence[nn.Module], data: Dataset, batch_size: int
 ) -> list[tuple[Blueprint, list[int]]]:
-    """Say which curves, given by one network of each, train faster as one stack, and by which blueprint.
+    """Say which curves, given by one network of each, train faster as one stack, and by which
+    blueprint.
 
-    Networks of one stack have one traced graph, one set of layers and one list of parameters. Left out are sentence pairs, networks
-    that have no stacked form or no partner, and those that keep the device busy alone (`choose_strategy`).
+    Networks of one stack have one traced graph, one set of layers and one list of parameters. Left
+    out are sentence pairs, networks that have no stacked form or no partner, and those that keep
+    the device busy alone (`choose_strategy`).
     """
     if data.tokens is not None:
         return []
@@ -138,12 +148,14 @@ def train_bends_together(
     settings: ConnectivityArgs,
     rngs: Sequence[torch.Generator],
 ) -> list[float | None]:
-    """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` does one after another.
+    """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` does one
+    after another.
 
-    Return the mean regularised loss of each curve's last epoch. `modules` are one network of `blueprint` for each curve, `inputs`
-    (N, *S) and `labels` (N,) the examples of all. A generator gives what it would give for its curve alone, and the numbers agree
-    with those of that curve alone to rounding, which grows over many updates. A curve with a bend that became NaN or infinite
-    leaves the stack at the end of that epoch: its loss is None, and the others go on.
+    Return the mean regularised loss of each curve's last epoch. `modules` are one network of
+    `blueprint` for each curve, `inputs` (N, *S) and `labels` (N,) the examples of all. A generator
+    gives what it would give for its curve alone, and the numbers agree with those of that curve
+    alone to rounding, which grows over many updates. A curve with a bend that became NaN or
+    infinite leaves the stack at the end of that epoch: its loss is None, and the others go on.
     """
     slices = batches(len(inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
@@ -218,7 +230,9 @@ def _draw(
     settings: ConnectivityArgs,
     inputs: Tensor,
 ) -> _Draws:
-    """Draw an epoch as `train_bends` does: a curve's permutation of the examples, then its t of every batch."""
+    """Draw an epoch as `train_bends` does: a curve's permutation of the examples, then its t of
+    every batch.
+    """
     orders, weights = [], []
     for rng in (rngs[place] for place in stack.places):
         orders.append(torch.randperm(len(inputs), generator=rng, device=rng.device))
@@ -236,7 +250,9 @@ def _updates(
     rates: Sequence[float],
     settings: ConnectivityArgs,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Make an epoch's updates, as many as there are `rates`; after each, give its B and the cross-entropies (M,)."""
+    """Make an epoch's updates, as many as there are `rates`; after each, give its B and the
+    cross-entropies (M,).
+    """
     for step, lr in enumerate(rates):
         chosen = draws.orders[:, draws.slices[step]]
         some, target = _gather(inputs, chosen), _gather(labels, chosen)
@@ -247,7 +263,9 @@ def _updates(
 
 
 def _gather(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return ``values[chosen]``, chosen (M, B), by a row copy that was measured three times as fast on a CPU."""
+    """Return ``values[chosen]``, chosen (M, B), by a row copy that was measured three times as fast
+    on a CPU.
+    """
     return values.index_select(0, chosen.flatten()).view(*chosen.shape, *values.shape[1:])
 
 
@@ -259,10 +277,11 @@ def _update(
     lr: float,
     settings: ConnectivityArgs,
 ) -> Tensor:
-    """Make one update of every bend and return the cross-entropies (M,) at the points it was made from.
+    """Make one update of every bend and return the cross-entropies (M,) at the points it was made
+    from.
 
-    `coefficients` (M, V), `inputs` (M, B, *S), `labels` (M, B). A loss is the mean over its curve's own batch, so what goes backward is
-    their sum: 1/B for every example.
+    `coefficients` (M, V), `inputs` (M, B, *S), `labels` (M, B). A loss is the mean over its curve's
+    own batch, so what goes backward is their sum: 1/B for every example.
     """
     live, (num, size) = stack.live, labels.shape
     torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))

@@ -1,8 +1,10 @@
-"""Training the bends of a curve (Garipov et al. 2018, section 3.1, eq. 3) without a twin architecture.
+"""Training the bends of a curve (Garipov et al. 2018, section 3.1, eq. 3) without a twin
+architecture.
 
-The loss is E_{t ~ U(0,1)} [L(gamma(t)) + (wd/2) |gamma(t)|^2] with one t a batch. gamma(t) = sum_j B_j(t) vertex_j is mixed
-in place into the live parameters of one network, and the gradient of bend j is B_j(t) (g + wd gamma(t)) with g the
-network's gradient at gamma(t), so any number of bends costs one rank-one update.
+The loss is E_{t ~ U(0,1)} [L(gamma(t)) + (wd/2) |gamma(t)|^2] with one t a batch. gamma(t) = sum_j
+B_j(t) vertex_j is mixed in place into the live parameters of one network, and the gradient of bend
+j is B_j(t) (g + wd gamma(t)) with g the network's gradient at gamma(t), so any number of bends
+costs one rank-one update.
 """
 
 from typing import Literal
@@ -21,11 +23,13 @@ Curve = Literal["bezier", "polychain"]
 
 
 def lr_factor(epoch: int, epochs: int) -> float:
-    """Return the learning rate of `epoch` (1 to `epochs`) over the first: 1 to one half, then linear to 0.01 at 90%.
+    """Return the learning rate of `epoch` (1 to `epochs`) over the first: 1 to one half, then
+    linear to 0.01 at 90%.
 
     The same for an update among updates.
 
-    Source: published code of Garipov et al. 2018; 50 epochs give 25 constant ones and 1% from epoch 45.
+    Source: published code of Garipov et al. 2018; 50 epochs give 25 constant ones and 1% from epoch
+    45.
 
     >>> [round(lr_factor(e, 50), 4) for e in (1, 25, 35, 45, 50)]
     [1.0, 1.0, 0.505, 0.01, 0.01]
@@ -37,10 +41,12 @@ def lr_factor(epoch: int, epochs: int) -> float:
 
 
 def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
-    """Return the learning rate of every update, epoch by epoch, for epochs of `num_batches` updates.
+    """Return the learning rate of every update, epoch by epoch, for epochs of `num_batches`
+    updates.
 
-    Without `updates` it is constant within an epoch. With `updates` the last epoch is cut short, and the rate follows the
-    fraction of updates done, so that it does not depend on how many of them an epoch has.
+    Without `updates` it is constant within an epoch. With `updates` the last epoch is cut short,
+    and the rate follows the fraction of updates done, so that it does not depend on how many of
+    them an epoch has.
 
     >>> learning_rates(ConnectivityArgs(epochs=2, lr=1.0), 3)
     [[1.0, 1.0, 1.0], [0.01, 0.01, 0.01]]
@@ -66,14 +72,15 @@ def train_bends(
     rng: torch.Generator,
     rest: Rest = NOTHING,
 ) -> float | None:
-    """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of the last epoch.
+    """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
+    the last epoch.
 
-    SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each epoch, without
-    augmentation; a last batch of one example joins the one before it. The loss of a batch is the mean over its scored
-    labels (examples, or target tokens of sentence pairs, which are trimmed to the longest of the batch), that of the last epoch, which
-    `updates` may have cut, is weighted by them. What does not train lies where `rest` says.
-    Stops at the end of an epoch in which a bend became NaN or infinite, and
-    then returns None.
+    SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
+    epoch, without augmentation; a last batch of one example joins the one before it. The loss of a
+    batch is the mean over its scored labels (examples, or target tokens of sentence pairs, which
+    are trimmed to the longest of the batch), that of the last epoch, which `updates` may have cut,
+    is weighted by them. What does not train lies where `rest` says. Stops at the end of an epoch in
+    which a bend became NaN or infinite, and then returns None.
     """
     bends = vertices[1:-1]
     momenta = torch.zeros_like(bends)

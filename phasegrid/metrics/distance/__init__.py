@@ -7,7 +7,9 @@ from phasegrid.declare import Column, Metric
 
 @dataclass(frozen=True, slots=True)
 class DistanceArgs:
-    """Trainable parameters only (BatchNorm affine included, running statistics not), as in the published code."""
+    """Trainable parameters only (BatchNorm affine included, running statistics not), as in the
+    published code.
+    """
 
 
 DISTANCE = Metric(

@@ -13,20 +13,23 @@ from phasegrid.metrics.ranges import Count, Seed
 class HessianArgs:
     """The Hessian of the mean cross-entropy at the trained weights.
 
-    - `examples` drawn without replacement from the training set with `example_seed`, the same for every trial
-      (Yang et al. 2021 use 200); fewer if the set is smaller.
-    - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over the training
-      set, or statistics of the batch itself (``train``).
-    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative, on lambda_max, and after all
-      else is measured on lambda_min; at most 4 times as many).
-    - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first have the exact weight 1/P; the
-      rest is estimated by its other nodes and by runs on what is left, averaged.
-    - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks in eval mode) and otherwise
-      deflated Hutchinson with `trace_probes` probes and a standard error.
+    - `examples` drawn without replacement from the training set with `example_seed`, the same for
+      every trial (Yang et al. 2021 use 200); fewer if the set is smaller.
+    - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over
+      the training set, or statistics of the batch itself (``train``).
+    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative,
+      on lambda_max, and after all else is measured on lambda_min; at most 4 times as many).
+    - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first
+      have the exact weight 1/P; the rest is estimated by its other nodes and by runs on what is
+      left, averaged.
+    - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks
+      in eval mode) and otherwise deflated Hutchinson with `trace_probes` probes and a standard
+      error.
 
-    For sentence pairs `examples` counts pairs, and H is that of the mean token cross-entropy: the sum over all scored target tokens of
-    the pairs drawn, divided by the number of these tokens. Without label smoothing, as for images. Attention and LayerNorm are
-    not piecewise linear, so the trace of a transformer is an estimate.
+    For sentence pairs `examples` counts pairs, and H is that of the mean token cross-entropy: the
+    sum over all scored target tokens of the pairs drawn, divided by the number of these tokens.
+    Without label smoothing, as for images. Attention and LayerNorm are not piecewise linear, so the
+    trace of a transformer is an estimate.
     """
 
     examples: Count = 200

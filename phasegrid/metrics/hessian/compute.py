@@ -1,14 +1,18 @@
-"""The Hessian of the mean cross-entropy at trained weights: extreme eigenvalues, trace, spectral density.
+"""The Hessian of the mean cross-entropy at trained weights: extreme eigenvalues, trace, spectral
+density.
 
-H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and biases included, weight decay not
-(Yang et al. 2021, section 2 and appendix A.3, with the published code's choices). One Lanczos run gives lambda_max and lambda_min,
-as algebraic values with their residuals, and the density, in which the eigenvalues that it has found have their exact weight and
-only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to
-hold and an estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of largest magnitude instead
-and estimates the trace without an error; what BatchNorm does changes the numbers many-fold and is part of the arguments.
+H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and
+biases included, weight decay not (Yang et al. 2021, section 2 and appendix A.3, with the published
+code's choices). One Lanczos run gives lambda_max and lambda_min, as algebraic values with their
+residuals, and the density, in which the eigenvalues that it has found have their exact weight and
+only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to hold and an
+estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of
+largest magnitude instead and estimates the trace without an error; what BatchNorm does changes the
+numbers many-fold and is part of the arguments.
 
-For sentence pairs the mean is over the scored target tokens of the pairs drawn: H = (1/T) sum over tokens, T their number. Networks with
-attention or LayerNorm are not piecewise linear, so their trace is the estimate.
+For sentence pairs the mean is over the scored target tokens of the pairs drawn: H = (1/T) sum over
+tokens, T their number. Networks with attention or LayerNorm are not piecewise linear, so their
+trace is the estimate.
 """
 
 from collections.abc import Sequence
@@ -37,10 +41,11 @@ def compute(
 ) -> Row:
     """Measure the Hessian of one model; `args` are the fields of `HessianArgs`.
 
-    Deterministic in `rng` and the model, which is not changed. `trace` is exact where `trace_stderr` is 0; the eigenvalues
-    lie within their residuals of a true one; the density is an estimate from `density_probes` random vectors but for the weights of
-    converged eigenvalues. Of several runs the outermost Ritz values are taken, but lambda_min is the
-    first run's where that knows it.
+    Deterministic in `rng` and the model, which is not changed. `trace` is exact where
+    `trace_stderr` is 0; the eigenvalues lie within their residuals of a true one; the density is an
+    estimate from `density_probes` random vectors but for the weights of converged eigenvalues. Of
+    several runs the outermost Ritz values are taken, but lambda_min is the first run's where that
+    knows it.
 
     Raises:
         MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
@@ -70,7 +75,8 @@ def _measure(
     settings: HessianArgs,
     rng: torch.Generator,
 ) -> Row:
-    """Return the columns that H gives; the trace without an error where the network `examined` has it over `inputs`.
+    """Return the columns that H gives; the trace without an error where the network `examined` has
+    it over `inputs`.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.
@@ -110,8 +116,8 @@ def prepare(
 ) -> nn.Module:
     """Copy `model` into eval mode under a BatchNorm policy.
 
-    ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from `rng`. ``train``: statistics of the batch
-    itself; all else, dropout too, stays in eval mode.
+    ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from
+    `rng`. ``train``: statistics of the batch itself; all else, dropout too, stays in eval mode.
     """
     module = copy_network(model).eval()
     if batch_norm == "refreshed" and has_batch_norm(module):
@@ -126,7 +132,9 @@ def prepare(
 
 
 def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `num` training examples without replacement (all, if there are fewer): the same ones for the same `seed`."""
+    """Draw `num` training examples without replacement (all, if there are fewer): the same ones for
+    the same `seed`.
+    """
     rng = torch.Generator().manual_seed(stream_seed(seed, "examples"))
     chosen = torch.randperm(len(data.train_labels), generator=rng)[:num]
     chosen = chosen.to(data.train_labels.device)
@@ -136,9 +144,11 @@ def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
 def measure_spectrum(
     H: HessianOperator, settings: HessianArgs, rng: torch.Generator
 ) -> tuple[list[Spectrum], LanczosRun]:
-    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1 times on the rest of the spectrum.
+    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1
+    times on the rest of the spectrum.
 
-    The first run keeps its basis, the others have none. A complete run needs no others. Returned with the first run, to go on with.
+    The first run keeps its basis, the others have none. A complete run needs no others. Returned
+    with the first run, to go on with.
     """
     like, steps = H.parameters[0], settings.steps
     start = rademacher(H.size, rng, like.dtype, like.device)

@@ -1,13 +1,16 @@
-"""The spectral density of a symmetric operator H: what one Lanczos run has found, and an estimate of the rest.
+"""The spectral density of a symmetric operator H: what one Lanczos run has found, and an estimate
+of the rest.
 
     phi = (1/P) sum_{i in C} delta(theta_i) + ((P - k)/P) (1/R) sum_r sum_j w_rj delta(theta_rj)
 
-C are the k Ritz pairs of the first run that have converged to single eigenvalues, each of them 1/P of the spectrum. The R quadratures
-of the rest, with weights w_rj that sum to 1, are the first run's other nodes, and runs on (1 - V V^T) H (1 - V V^T) from
-(1 - V V^T) z with z random signs, where the columns of V are the Ritz vectors of C. Plain stochastic Lanczos quadrature (Lin, Saad and
-Yang 2016, section 3.2) gives an eigenvalue the weight (v^T z)^2 / P, with a standard deviation of sqrt(2) / P, which far
-out is most of the error in the Wasserstein distance. What has been found is taken out before the rest is estimated as by Gambhir,
-Stathopoulos and Orginos (2017) and Meyer et al. (2021, Hutch++) for the trace. Letters: P dimension, m steps, k converged pairs.
+C are the k Ritz pairs of the first run that have converged to single eigenvalues, each of them 1/P
+of the spectrum. The R quadratures of the rest, with weights w_rj that sum to 1, are the first run's
+other nodes, and runs on (1 - V V^T) H (1 - V V^T) from (1 - V V^T) z with z random signs, where the
+columns of V are the Ritz vectors of C. Plain stochastic Lanczos quadrature (Lin, Saad and Yang
+2016, section 3.2) gives an eigenvalue the weight (v^T z)^2 / P, with a standard deviation of
+sqrt(2) / P, which far out is most of the error in the Wasserstein distance. What has been found is
+taken out before the rest is estimated as by Gambhir, Stathopoulos and Orginos (2017) and Meyer et
+al. (2021, Hutch++) for the trace. Letters: P dimension, m steps, k converged pairs.
 """
 
 from collections.abc import Sequence
@@ -31,11 +34,13 @@ class Density:
 
 
 def deflated_density(first: Spectrum, others: Sequence[Spectrum], size: int) -> Density:
-    """Join runs on an operator of dimension `size` = P: `first`, and `others` on what its converged pairs leave.
+    """Join runs on an operator of dimension `size` = P: `first`, and `others` on what its converged
+    pairs leave.
 
-    Exact where `first` is complete. Otherwise an estimate without a stated error, in which only the converged pairs have exact weights;
-    of an eigenvalue that is multiple to rounding a start vector sees one vector, and its others count as part of
-    the rest, where further runs find them. c H gives c times the nodes.
+    Exact where `first` is complete. Otherwise an estimate without a stated error, in which only the
+    converged pairs have exact weights; of an eigenvalue that is multiple to rounding a start vector
+    sees one vector, and its others count as part of the rest, where further runs find them. c H
+    gives c times the nodes.
     """
     if first.complete:
         return Density(first.ritz_values, first.weights)
@@ -57,9 +62,10 @@ def deflated_density(first: Spectrum, others: Sequence[Spectrum], size: int) -> 
 def converged(spectrum: Spectrum, size: int) -> Tensor:
     """Tell which Ritz pairs (m,) of a run stand for one eigenvalue each of the `size` = P.
 
-    The residual is at most `MAX_RESIDUAL` of the gap to the next Ritz value: the vector is an eigenvector but for that sine (Davis and
-    Kahan 1970, with the gap estimated), and neighbours not told apart yet do not pass. The weight is at most `MAX_WEIGHT` / P:
-    nor does a large eigenspace, such as the null space of a Hessian of low rank, of which a start vector sees one vector.
+    The residual is at most `MAX_RESIDUAL` of the gap to the next Ritz value: the vector is an
+    eigenvector but for that sine (Davis and Kahan 1970, with the gap estimated), and neighbours not
+    told apart yet do not pass. The weight is at most `MAX_WEIGHT` / P: nor does a large eigenspace,
+    such as the null space of a Hessian of low rank, of which a start vector sees one vector.
     """
     edge = torch.tensor([torch.inf], dtype=torch.float64)
     steps = spectrum.ritz_values.diff()
@@ -68,9 +74,11 @@ def converged(spectrum: Spectrum, size: int) -> Tensor:
 
 
 def probe_rest(matvec: MatVec, first: Spectrum, steps: int, rng: torch.Generator) -> Spectrum:
-    """Run Lanczos for at most `steps` on what the converged pairs of `first` leave of an operator, from random signs.
+    """Run Lanczos for at most `steps` on what the converged pairs of `first` leave of an operator,
+    from random signs.
 
-    The residuals are those of the operator itself. Memory: a few vectors beside the basis of `first`.
+    The residuals are those of the operator itself. Memory: a few vectors beside the basis of
+    `first`.
 
     Raises:
         MetricError: if a product is not finite.

@@ -1,12 +1,16 @@
-"""The trace of the Hessian without an error, where the network itself shows that the formula for it holds.
+"""The trace of the Hessian without an error, where the network itself shows that the formula for it
+holds.
 
 The formula of `trace` needs two things, and a list of operations (`piecewise`) can be wrong about
-both: code may hide where the list does not look. So both are tried on a pair of examples, with random directions of their own:
+both: code may hide where the list does not look. So both are tried on a pair of examples, with
+random directions of their own:
 
-- Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) = 0. Tried on the first tensor (all
-  that comes after its layer is in its second derivative) and on another, drawn.
-- The norms of an example's gradient that the layers give, beside another example, are those of autograd for it alone: no example
-  sees another, and the rows of a layer's input are those of the examples, in their order.
+- Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) =
+  0. Tried on the first tensor (all that comes after its layer is in its second derivative) and on
+  another, drawn.
+- The norms of an example's gradient that the layers give, beside another example, are those of
+  autograd for it alone: no example sees another, and the rows of a layer's input are those of the
+  examples, in their order.
 """
 
 import torch
@@ -19,11 +23,15 @@ from phasegrid.models.network_state import outputs_of
 
 EXAMPLES = 2
 SAME = 1e-3
-"""Relative difference that rounding in float32 may make; second derivatives of an affine function are mostly 0 to the last bit."""
+"""Relative difference that rounding in float32 may make; second derivatives of an affine function
+are mostly 0 to the last bit.
+"""
 
 
 def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
-    """Return tr(H) of the mean cross-entropy over `inputs` (N, ...), or None where it is not known to be tr(GGN)."""
+    """Return tr(H) of the mean cross-entropy over `inputs` (N, ...), or None where it is not known
+    to be tr(GGN).
+    """
     if not is_piecewise_linear(module):
         return None
     rng = torch.Generator().manual_seed(0)  # of its own: nothing else is drawn differently
@@ -40,7 +48,9 @@ def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
 
 
 def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
-    """Say whether the second derivatives of the logits along a direction in a parameter tensor are zero, for two of them."""
+    """Say whether the second derivatives of the logits along a direction in a parameter tensor are
+    zero, for two of them.
+    """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     names = list(parameters)
     drawn = names[int(torch.randint(len(names), (1,), generator=rng))]
@@ -59,7 +69,9 @@ def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Gener
 
 
 def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
-    """Say whether the squared norms of the last example's gradients are those that autograd has for it alone."""
+    """Say whether the squared norms of the last example's gradients are those that autograd has for
+    it alone.
+    """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     with torch.no_grad():
         columns = _draw(outputs_of(module, inputs), rng)

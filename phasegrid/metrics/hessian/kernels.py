@@ -1,4 +1,6 @@
-"""Kernels for second derivatives: the ones that have right ones, in place of those that have none or wrong ones."""
+"""Kernels for second derivatives: the ones that have right ones, in place of those that have none
+or wrong ones.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,17 +13,19 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Compute attention from products and a softmax: the fused kernels have no second derivative."""
+    """Compute attention from products and a softmax: the fused kernels have no second derivative.
+    """
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
 @contextmanager
 def reference_kernels() -> Iterator[None]:
-    """Keep out the kernels whose second derivatives are known to be missing or wrong, however slow the others are.
+    """Keep out the kernels whose second derivatives are known to be missing or wrong, however slow
+    the others are.
 
-    cuDNN has recurrent layers without one (oneDNN has none for float64). That of torch's weight norm (2.6 to 2.15 at the least) takes
-    the norms for constants.
+    cuDNN has recurrent layers without one (oneDNN has none for float64). That of torch's weight
+    norm (2.6 to 2.15 at the least) takes the norms for constants.
     """
     with (
         plain_attention(),
@@ -32,7 +36,9 @@ def reference_kernels() -> Iterator[None]:
 
 
 class _ComposedWeightNorm(TorchFunctionMode):
-    """Compute torch's weight norm, g v / |v|, by operations that are differentiable any number of times."""
+    """Compute torch's weight norm, g v / |v|, by operations that are differentiable any number of
+    times.
+    """
 
     def __torch_function__(
         self,

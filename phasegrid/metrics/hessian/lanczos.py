@@ -1,14 +1,17 @@
-"""Lanczos on a symmetric operator known by its products: extreme eigenvalues with error bounds, and a spectral density.
+"""Lanczos on a symmetric operator known by its products: extreme eigenvalues with error bounds, and
+a spectral density.
 
-One run of m steps from a vector q_1 gives an orthonormal basis Q (m, P) and a tridiagonal T = Q H Q^T. With
-T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y_i| = beta_m |S_mi|, and (theta_i, S_1i^2) is the
-Gauss quadrature of the spectral measure of H at q_1 (Golub and Meurant 1994); averaged over random q_1 it is the
-spectral density (stochastic Lanczos quadrature: Lin, Saad and Yang 2016, section 3.2). `lanczos` orthogonalises every vector
-against all earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` keeps no earlier ones.
+One run of m steps from a vector q_1 gives an orthonormal basis Q (m, P) and a tridiagonal T = Q H
+Q^T. With T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y_i| =
+beta_m |S_mi|, and (theta_i, S_1i^2) is the Gauss quadrature of the spectral measure of H at q_1
+(Golub and Meurant 1994); averaged over random q_1 it is the spectral density (stochastic Lanczos
+quadrature: Lin, Saad and Yang 2016, section 3.2). `lanczos` orthogonalises every vector against all
+earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` keeps no earlier
+ones.
 
-All of it needs a symmetric H, so a run checks its own products: v^T H w = w^T H v for the first two vectors, random ones, and for later
-neighbours, at the cost of a dozen scalar products.
-Letters: P dimension, m steps.
+All of it needs a symmetric H, so a run checks its own products: v^T H w = w^T H v for the first two
+vectors, random ones, and for later neighbours, at the cost of a dozen scalar products. Letters: P
+dimension, m steps.
 """
 
 from collections.abc import Callable
@@ -25,9 +28,11 @@ MAX_PASSES = 5  # of orthogonalisation; two are enough unless a vector lies in t
 LONGEST = 4  # a run ends after so many times the steps asked for, converged or not
 
 ASYMMETRY = 3e-5
-"""What |v^T H w - w^T H v| may be for unit v and w, relative to the norm of H. Rounding in float32 leaves 1e-8 to 3e-7 (networks of
-four families, trained little, well and to divergence, weights scaled by 0.01 to 100); the wrong second derivatives met so far, 1e-2
-and more. The same in float64, for networks that compute in float32 inside."""
+"""What |v^T H w - w^T H v| may be for unit v and w, relative to the norm of H. Rounding in float32
+leaves 1e-8 to 3e-7 (networks of four families, trained little, well and to divergence, weights
+scaled by 0.01 to 100); the wrong second derivatives met so far, 1e-2 and more. The same in float64,
+for networks that compute in float32 inside.
+"""
 
 
 class AsymmetryError(MetricError):
@@ -38,11 +43,12 @@ class AsymmetryError(MetricError):
 class Spectrum:
     """What one Lanczos run knows of a spectrum.
 
-    `ritz_values` (m,) ascend; `weights` (m,) are those of the quadrature and sum to 1; `residuals` (m,) are |H y - theta y| for
-    unit y, rounding of the vectors' dtype included: an eigenvalue lies within a residual of its Ritz value. All
-    float64, on the CPU. `basis` holds the rows of Q in blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz
-    vector in it; a run without a basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P. `rounding` is
-    the part of the residuals that more steps would not take away.
+    `ritz_values` (m,) ascend; `weights` (m,) are those of the quadrature and sum to 1; `residuals`
+    (m,) are |H y - theta y| for unit y, rounding of the vectors' dtype included: an eigenvalue lies
+    within a residual of its Ritz value. All float64, on the CPU. `basis` holds the rows of Q in
+    blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz vector in it; a run without a
+    basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
+    `rounding` is the part of the residuals that more steps would not take away.
     """
 
     ritz_values: Tensor
@@ -54,7 +60,8 @@ class Spectrum:
     rounding: float
 
     def error_bound(self, index: int = -1) -> float:
-        """Bound the error of the largest (-1) or smallest (0) Ritz value: min(r, r^2 / gap) (Kato 1949, Temple 1933).
+        """Bound the error of the largest (-1) or smallest (0) Ritz value: min(r, r^2 / gap) (Kato
+        1949, Temple 1933).
 
         The gap is that to the next Ritz value, an estimate of the gap in the spectrum.
         """
@@ -70,15 +77,19 @@ class Spectrum:
         return self.error_bound() <= tolerance * abs(float(self.ritz_values[-1]))
 
     def knows_smallest(self, tolerance: float) -> bool:
-        """Say whether the smallest eigenvalue is known to `tolerance`, relative to itself, or to what rounding leaves of it.
+        """Say whether the smallest eigenvalue is known to `tolerance`, relative to itself, or to
+        what rounding leaves of it.
 
-        Of one that is tiny beside the largest rounding may leave nothing, and no step more would help.
+        Of one that is tiny beside the largest rounding may leave nothing, and no step more would
+        help.
         """
         residual, size = float(self.residuals[0]), abs(float(self.ritz_values[0]))
         return self.error_bound(0) <= tolerance * size or residual <= 2 * self.rounding
 
     def ritz_vector(self, index: int) -> Tensor:
-        """Return the unit Ritz vector (P,) of `ritz_values[index]`, in the dtype of the basis; its sign means nothing."""
+        """Return the unit Ritz vector (P,) of `ritz_values[index]`, in the dtype of the basis; its
+        sign means nothing.
+        """
         chosen = self.coefficients[:, index].to(self.basis[0])
         parts = torch.split(chosen, [len(block) for block in self.basis])
         vector = torch.zeros_like(self.basis[0][0])
@@ -88,7 +99,9 @@ class Spectrum:
         return vector
 
     def project_out_ritz(self, vector: Tensor, chosen: Tensor) -> Tensor:
-        """Return `vector` (P,) less its components along the Ritz vectors that `chosen` (m,) marks; none of them is stored."""
+        """Return `vector` (P,) less its components along the Ritz vectors that `chosen` (m,) marks;
+        none of them is stored.
+        """
         S = self.coefficients[:, chosen].to(vector)
         along = torch.cat([block @ vector for block in self.basis])
         parts = torch.split(S @ (S.t() @ along), [len(block) for block in self.basis])
@@ -104,10 +117,12 @@ def lanczos(
     rng: torch.Generator,
     tolerance: float | None = None,
 ) -> Spectrum:
-    """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have; coefficients are float64.
+    """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have;
+    coefficients are float64.
 
-    Takes min(steps, P) products, and with a `tolerance` goes on until `Spectrum.error_bound` is at most
-    tolerance * |lambda_max|, for at most 4 * steps. Memory: m P numbers. The result scales with the operator: c H gives c theta.
+    Takes min(steps, P) products, and with a `tolerance` goes on until `Spectrum.error_bound` is at
+    most tolerance * |lambda_max|, for at most 4 * steps. Memory: m P numbers. The result scales
+    with the operator: c H gives c theta.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.
@@ -122,8 +137,8 @@ def lanczos(
 class LanczosRun:
     """A run that can be gone on with: what an earlier `advance` returned stays as it was.
 
-    Where the run closes early (an invariant subspace) it goes on in the orthogonal complement from a vector drawn from `rng`, so no
-    eigenvalue is missed and m = P gives all of them.
+    Where the run closes early (an invariant subspace) it goes on in the orthogonal complement from
+    a vector drawn from `rng`, so no eigenvalue is missed and m = P gives all of them.
     """
 
     def __init__(
@@ -138,7 +153,8 @@ class LanczosRun:
         self._last = start, start
 
     def advance(self, least: int, most: int, known: Callable[[Spectrum], bool]) -> Spectrum:
-        """Go on to `least` steps in all, and then until what is wanted is `known`, or to `most` steps.
+        """Go on to `least` steps in all, and then until what is wanted is `known`, or to `most`
+        steps.
 
         Raises:
             AsymmetryError: if the products are not those of a symmetric matrix.
@@ -163,7 +179,9 @@ class LanczosRun:
         self._rest, self._beta = self._basis.orthogonalise(w)
 
     def _next(self) -> Tensor:
-        """Return the next row of the basis, and note how far the matrix leads there from the last one."""
+        """Return the next row of the basis, and note how far the matrix leads there from the last
+        one.
+        """
         if not self._diagonal:
             first: Tensor = self._rest / torch.linalg.vector_norm(self._rest)
             return first
@@ -174,7 +192,9 @@ class LanczosRun:
         return self._basis.draw(self._rng)
 
     def _check(self, q: Tensor, w: Tensor) -> None:
-        """Compare v^T H q, `w` = H q, with q^T H v for the vector before, at steps 2, 3, 5, 9, 17 and so on."""
+        """Compare v^T H q, `w` = H q, with q^T H v for the vector before, at steps 2, 3, 5, 9, 17
+        and so on.
+        """
         done = len(self._diagonal) - 1
         if done == 0 or done & (done - 1):
             return
@@ -192,10 +212,12 @@ class LanczosRun:
 
 
 def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
-    """Run at most `steps` of Lanczos on `matvec` from `start` (P,) by the three-term recurrence, keeping three vectors and no basis.
+    """Run at most `steps` of Lanczos on `matvec` from `start` (P,) by the three-term recurrence,
+    keeping three vectors and no basis.
 
-    Ends early where the run closes. Rounding gives copies of eigenvalues that have converged, which share their weight, so the
-    quadrature stays right (Greenbaum 1989) and a Ritz value is still within its residual of an eigenvalue, rounding aside (Paige 1980).
+    Ends early where the run closes. Rounding gives copies of eigenvalues that have converged, which
+    share their weight, so the quadrature stays right (Greenbaum 1989) and a Ritz value is still
+    within its residual of an eigenvalue, rounding aside (Paige 1980).
 
     Raises:
         MetricError: if a product is not finite.
@@ -251,7 +273,9 @@ class _Basis:
         return (*self.storage[:-1], self.storage[-1][:last])
 
     def orthogonalise(self, vector: Tensor) -> tuple[Tensor, float]:
-        """Return what is left of `vector`, and its norm: two passes, and more while it still shrinks."""
+        """Return what is left of `vector`, and its norm: two passes, and more while it still
+        shrinks.
+        """
         norm = _norm(vector)
         for done in range(1, MAX_PASSES + 1):
             vector = project_out(vector, self.blocks())

@@ -1,18 +1,23 @@
-"""Products with the Hessian of the mean cross-entropy, by differentiating the gradient (Pearlmutter 1994).
+"""Products with the Hessian of the mean cross-entropy, by differentiating the gradient (Pearlmutter
+1994).
 
-The gradient's graph is built once and kept for all products where it fits into a stated memory; otherwise it is
-built again for each product, chunk by chunk. BatchNorm in eval mode is folded into the convolutions and images are laid
-out channels last: 0.6 to 0.8 of the time of a product that does neither (tests/benchmarks/bench_hessian.py).
-Second derivatives are not taken on trust. `with_right_products` does a piece of work with the first `Method` whose products are those
-of a symmetric matrix, as the work itself must check (Lanczos does):
+The gradient's graph is built once and kept for all products where it fits into a stated memory;
+otherwise it is built again for each product, chunk by chunk. BatchNorm in eval mode is folded into
+the convolutions and images are laid out channels last: 0.6 to 0.8 of the time of a product that
+does neither (tests/benchmarks/bench_hessian.py). Second derivatives are not taken on trust.
+`with_right_products` does a piece of work with the first `Method` whose products are those of a
+symmetric matrix, as the work itself must check (Lanczos does):
 
-- ``double_backward``: the gradient differentiated, in the dtype of the weights, attention by its plain kernel.
-- ``reference``: the same in float64, with the kernels whose second derivatives are known to be right (`phasegrid.metrics.hessian.kernels`).
-- ``differences``: (g(w + h v) - g(w - h v)) / 2h of the gradient in float64, which asks for right first derivatives only.
+- ``double_backward``: the gradient differentiated, in the dtype of the weights, attention by its
+  plain kernel.
+- ``reference``: the same in float64, with the kernels whose second derivatives are known to be
+  right (`phasegrid.metrics.hessian.kernels`).
+- ``differences``: (g(w + h v) - g(w - h v)) / 2h of the gradient in float64, which asks for right
+  first derivatives only.
 
-The mean is over scored labels: one per example, or the target tokens of sentence pairs, whose chunks are weighted by their tokens
-and so add up to the same Hessian.
-Letters: N examples, P trainable parameters, C classes.
+The mean is over scored labels: one per example, or the target tokens of sentence pairs, whose
+chunks are weighted by their tokens and so add up to the same Hessian. Letters: N examples, P
+trainable parameters, C classes.
 """
 
 from collections.abc import Callable
@@ -37,8 +42,10 @@ from phasegrid.tasks.losses import num_scored, scored, summed_loss, trimmed
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
 SAMPLED = 8  # examples whose graph is measured
 STEP = 1e-8
-"""Length of the step of differences. In float64 rounding of the gradient leaves 1e-8 of it, and of the weights 1e-6 for a million of
-them; a longer step would cross the kinks of piecewise-linear units, a thousandth of which lie within 1e-3."""
+"""Length of the step of differences. In float64 rounding of the gradient leaves 1e-8 of it, and of
+the weights 1e-6 for a million of them; a longer step would cross the kinks of piecewise-linear
+units, a thousandth of which lie within 1e-3.
+"""
 
 Method = Literal["double_backward", "reference", "differences"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -48,25 +55,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A kept gradient: the entries that depend on the parameters, and which parameters they belong to."""
+    """A kept gradient: the entries that depend on the parameters, and which parameters they belong
+    to.
+    """
 
     gradients: tuple[Tensor, ...]
     places: tuple[int, ...]
 
 
 class HessianOperator:
-    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...) and `labels`, as a function v -> H v.
+    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...) and `labels`, as a
+    function v -> H v.
 
-    `labels` are (N,) for outputs (N, C), or for sentence pairs (N, L) for outputs (N, L, C); the mean is over scored labels. Sentence
-    pairs are taken longest first and every chunk is trimmed to its longest, which changes no result beyond rounding.
+    `labels` are (N,) for outputs (N, C), or for sentence pairs (N, L) for outputs (N, L, C); the
+    mean is over scored labels. Sentence pairs are taken longest first and every chunk is trimmed to
+    its longest, which changes no result beyond rounding.
 
-    `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be changed) and must not change
-    while the operator lives.
-    Vectors (P,) have the order of ``module.named_parameters()``, frozen ones left out, and the parameters' dtype; the
-    loss itself is taken in float64 from the logits, so that confident networks keep their curvature. Exact to
-    rounding. `num_products` counts. At most `memory_bytes` go into graphs (an estimate from a few examples), one
-    example's at the least, and the whole batch's where BatchNorm uses the batch's own statistics. But for ``double_backward`` a
-    `method` uses a copy in float64, and `parameters` are those of the copy.
+    `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be
+    changed) and must not change while the operator lives. Vectors (P,) have the order of
+    ``module.named_parameters()``, frozen ones left out, and the parameters' dtype; the loss itself
+    is taken in float64 from the logits, so that confident networks keep their curvature. Exact to
+    rounding. `num_products` counts. At most `memory_bytes` go into graphs (an estimate from a few
+    examples), one example's at the least, and the whole batch's where BatchNorm uses the batch's
+    own statistics. But for ``double_backward`` a `method` uses a copy in float64, and `parameters`
+    are those of the copy.
 
     Raises:
         MetricError: if nothing is trainable, the outputs have another shape, or the loss is not finite.
@@ -196,7 +208,9 @@ class HessianOperator:
         return [slice(start, min(num, start + size)) for start in range(0, num, size)]
 
     def _bytes_per_example(self) -> int:
-        """Measure what the graph of a gradient holds for one example, for sentence pairs the longest ones."""
+        """Measure what the graph of a gradient holds for one example, for sentence pairs the
+        longest ones.
+        """
         sampled = min(SAMPLED, len(self._labels))
         own = {p.untyped_storage().data_ptr() for p in self.parameters}
         held: dict[int, int] = {}
@@ -219,10 +233,11 @@ def with_right_products(
     rng: torch.Generator,
     work: Callable[[HessianOperator], T],
 ) -> T:
-    """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first method of `METHODS` that is right.
+    """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first method of
+    `METHODS` that is right.
 
-    `work` must raise `AsymmetryError` where the products are not those of a symmetric matrix. `rng` is set back before every try, so
-    that the draws are those of a first try that succeeds.
+    `work` must raise `AsymmetryError` where the products are not those of a symmetric matrix. `rng`
+    is set back before every try, so that the draws are those of a first try that succeeds.
 
     Raises:
         MetricError: if no method gives a symmetric matrix, or the operator cannot be made.
@@ -257,7 +272,9 @@ def _is_of_the_machine(fault: RuntimeError) -> bool:
 
 
 def graph_memory(device: torch.device) -> int:
-    """Return how many bytes a kept graph may take: 2 GiB on a CPU, a quarter of what is free on a GPU."""
+    """Return how many bytes a kept graph may take: 2 GiB on a CPU, a quarter of what is free on a
+    GPU.
+    """
     if device.type != "cuda":
         return CPU_GRAPH_BYTES
     free, _ = torch.cuda.mem_get_info(device)
@@ -265,7 +282,9 @@ def graph_memory(device: torch.device) -> int:
 
 
 def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Bring images into the layout that suits the network, and its convolutions too, in place for `module`."""
+    """Bring images into the layout that suits the network, and its convolutions too, in place for
+    `module`.
+    """
     if inputs.dim() != 4:
         return inputs
     layouts = working_layouts(module, inputs)
@@ -281,7 +300,9 @@ def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:
 
 
 def _sort_sentences(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Put sentence pairs longest first, so that a chunk holds pairs of like length; anything else stays as it is."""
+    """Put sentence pairs longest first, so that a chunk holds pairs of like length; anything else
+    stays as it is.
+    """
     if labels.dim() == 1:
         return inputs, labels
     order = longest_first(sentence_lengths(inputs))

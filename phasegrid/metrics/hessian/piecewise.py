@@ -1,11 +1,14 @@
-"""Is a network piecewise linear, so that the trace of its Hessian is that of its Gauss-Newton matrix?
+"""Is a network piecewise linear, so that the trace of its Hessian is that of its Gauss-Newton
+matrix?
 
-With piecewise-linear units and BatchNorm in eval mode every logit is, almost everywhere, affine in each single weight while
-the others stand still. So d2 z_c / d w_i^2 = 0, the residual term of the Hessian has a zero diagonal, and tr(H) = tr(GGN)
-for any loss on the logits. It fails for smooth activations, attention, LayerNorm, BatchNorm in train mode, weights used twice and
-products of activations. The Gauss-Newton matrix is summed example by example, so no example may see another: a mean over the
-batch, say, does not go. The network's graph is read with `torch.fx` and every operation must be on the list; dimension 0 is that of
-the examples, and one counted from the end may be it too, unless it is the last.
+With piecewise-linear units and BatchNorm in eval mode every logit is, almost everywhere, affine in
+each single weight while the others stand still. So d2 z_c / d w_i^2 = 0, the residual term of the
+Hessian has a zero diagonal, and tr(H) = tr(GGN) for any loss on the logits. It fails for smooth
+activations, attention, LayerNorm, BatchNorm in train mode, weights used twice and products of
+activations. The Gauss-Newton matrix is summed example by example, so no example may see another: a
+mean over the batch, say, does not go. The network's graph is read with `torch.fx` and every
+operation must be on the list; dimension 0 is that of the examples, and one counted from the end may
+be it too, unless it is the last.
 """
 
 import operator
@@ -34,9 +37,11 @@ METHODS = frozenset(
 
 
 def is_piecewise_linear(module: nn.Module) -> bool:
-    """Say whether tr(H) = tr(GGN) is known to hold for `module` in its present mode, by a list of operations.
+    """Say whether tr(H) = tr(GGN) is known to hold for `module` in its present mode, by a list of
+    operations.
 
-    False also where it is not known: code that `torch.fx` cannot read, or a layer that is not on the list.
+    False also where it is not known: code that `torch.fx` cannot read, or a layer that is not on
+    the list.
     """
     graph = read_graph(module)
     if graph is None or _has_tied_parameters(module):
@@ -64,7 +69,9 @@ def _is_linear_step(node: fx.Node, layers: dict[str, nn.Module], calls: Counter[
 
 
 def _keeps_examples_apart(node: fx.Node) -> bool:
-    """Say whether a listed function or method is known to compute nothing for an example from others."""
+    """Say whether a listed function or method is known to compute nothing for an example from
+    others.
+    """
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     second = node.args[1] if len(node.args) > 1 else None
     if name in {"mean", "cat"}:

@@ -1,17 +1,21 @@
-"""The trace of the Hessian: exact where it is that of the Gauss-Newton matrix, otherwise estimated with its error.
+"""The trace of the Hessian: exact where it is that of the Gauss-Newton matrix, otherwise estimated
+with its error.
 
-Exact: tr(GGN) = (1/N) sum_n sum_k |J_n^T s_nk|^2 where diag(p_n) - p_n p_n^T = sum_k s_nk s_nk^T is the Hessian of the
-cross-entropy in the logits and J_n the Jacobian of the logits of example n. The columns are those of its triangular
-factor, C - 1 of them, in which nothing cancels: with tails q_k = p_{k+1} + ... + p_C,
+Exact: tr(GGN) = (1/N) sum_n sum_k |J_n^T s_nk|^2 where diag(p_n) - p_n p_n^T = sum_k s_nk s_nk^T is
+the Hessian of the cross-entropy in the logits and J_n the Jacobian of the logits of example n. The
+columns are those of its triangular factor, C - 1 of them, in which nothing cancels: with tails q_k
+= p_{k+1} + ... + p_C,
 
     s_k = sqrt(p_k q_k / q_{k-1}) (e_k - sum_{j>k} (p_j / q_k) e_j).
 
-One backward pass a column gives the gradients g at the outputs of all layers; a layer's share follows from g and its input a:
+One backward pass a column gives the gradients g at the outputs of all layers; a layer's share
+follows from g and its input a:
 |a|^2 |g|^2 for a linear layer, |sum_l g_l a_l^T|^2 over the places l for a convolution.
 
-Estimated: tr(H) = tr(Q H Q^T) + E[z^T H z], z a random sign vector with its part in the rows of Q taken out: Hutchinson's
-estimator deflated with a Lanczos basis (Meyer et al. 2021, Hutch++, with another basis).
-Letters: N examples, C classes, P parameters, L places of a feature map, D = input channels x kernel size.
+Estimated: tr(H) = tr(Q H Q^T) + E[z^T H z], z a random sign vector with its part in the rows of Q
+taken out: Hutchinson's estimator deflated with a Lanczos basis (Meyer et al. 2021, Hutch++, with
+another basis). Letters: N examples, C classes, P parameters, L places of a feature map, D = input
+channels x kernel size.
 """
 
 from collections.abc import Callable
@@ -41,11 +45,13 @@ class TraceEstimate:
 
 
 def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """Return tr(GGN) of the mean cross-entropy over `inputs` (N, ...), parameter tensor by parameter tensor.
+    """Return tr(GGN) of the mean cross-entropy over `inputs` (N, ...), parameter tensor by
+    parameter tensor.
 
-    `module` must be piecewise linear in the sense of `phasegrid.metrics.hessian.piecewise`; it is not changed. Frozen
-    parameters are left out. Exact to rounding: 1e-5 relative in float32, sums in float64. Costs C - 1 backward passes. Where a linear layer
-    has several rows an example they must follow one another.
+    `module` must be piecewise linear in the sense of `phasegrid.metrics.hessian.piecewise`; it is
+    not changed. Frozen parameters are left out. Exact to rounding: 1e-5 relative in float32, sums
+    in float64. Costs C - 1 backward passes. Where a linear layer has several rows an example they
+    must follow one another.
 
     Raises:
         RowsError: if the rows of a layer's input are not those of the examples.
@@ -63,7 +69,8 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
 
 
 def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str, Tensor]:
-    """Return, parameter tensor by parameter tensor, |J_n^T c_n|^2 (N,) for `columns` c (N, C), by the formulas of the layers.
+    """Return, parameter tensor by parameter tensor, |J_n^T c_n|^2 (N,) for `columns` c (N, C), by
+    the formulas of the layers.
 
     Raises:
         RowsError: if the rows of a layer's input are not those of the examples.
@@ -75,9 +82,11 @@ def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str,
 
 
 def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor the Hessian of the cross-entropy in the logits (N, C): sizes (N, C-1), columns (N, C-1, C), both float64.
+    """Factor the Hessian of the cross-entropy in the logits (N, C): sizes (N, C-1), columns (N,
+    C-1, C), both float64.
 
-    diag(p) - p p^T = sum_k sizes_k columns_k columns_k^T, every column of length between 1 and sqrt(2).
+    diag(p) - p p^T = sum_k sizes_k columns_k columns_k^T, every column of length between 1 and
+    sqrt(2).
     """
     p = logits.double().softmax(dim=1)
     tails = p.flip(1).cumsum(1).flip(1)  # tails[:, k] = p_k + ... + p_C, no subtraction
@@ -91,7 +100,8 @@ def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
 def deflated_hutchinson(
     matvec: MatVec, spectrum: Spectrum, probes: int, rng: torch.Generator
 ) -> TraceEstimate:
-    """Estimate tr(H) with `probes` products beyond those of a Lanczos run; unbiased, with its standard error.
+    """Estimate tr(H) with `probes` products beyond those of a Lanczos run; unbiased, with its
+    standard error.
 
     Exact, without products, where the run holds the whole spectrum.
     """
@@ -110,7 +120,9 @@ def deflated_hutchinson(
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A layer's output, and `square_norms`: from the gradient there, |gradient|^2 (n,) of each of its parameters."""
+    """A layer's output, and `square_norms`: from the gradient there, |gradient|^2 (n,) of each of
+    its parameters.
+    """
 
     name: str
     output: Tensor

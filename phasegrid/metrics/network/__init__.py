@@ -1,1 +1,3 @@
-"""What several metrics do with networks: run them, fold their BatchNorm, look at points of weight space."""
+"""What several metrics do with networks: run them, fold their BatchNorm, look at points of weight
+space.
+"""

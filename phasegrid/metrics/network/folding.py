@@ -1,8 +1,9 @@
 """BatchNorm in eval mode folded into the convolution before it, differentiably.
 
-y = gamma (W * x + b - mu) / s + beta, s = sqrt(var + eps), is one convolution with weight (gamma / s) W and bias
-(gamma / s) (b - mu) + beta. Both are functions of the original parameters, so gradients and Hessians with respect to these are
-the same, while the activations that a second derivative walks through twice are half as many.
+y = gamma (W * x + b - mu) / s + beta, s = sqrt(var + eps), is one convolution with weight (gamma /
+s) W and bias (gamma / s) (b - mu) + beta. Both are functions of the original parameters, so
+gradients and Hessians with respect to these are the same, while the activations that a second
+derivative walks through twice are half as many.
 """
 
 from collections import Counter
@@ -18,17 +19,20 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SAME = 1e-3
-"""What folding may change of the largest output by rounding, in float32 through deep networks; a hook that is lost changes more."""
+"""What folding may change of the largest output by rounding, in float32 through deep networks; a
+hook that is lost changes more.
+"""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Return a module that computes what `module` does and shares its parameters, BatchNorm folded where it can be.
+    """Return a module that computes what `module` does and shares its parameters, BatchNorm folded
+    where it can be.
 
-    Folded: a plain BatchNorm layer in eval mode with running statistics, fed by nothing but a plain convolution that
-    feeds nothing else, each called once and without hooks. Where none is, or `torch.fx` cannot read the
-    network, `module` itself is returned. `module` is not changed.
+    Folded: a plain BatchNorm layer in eval mode with running statistics, fed by nothing but a plain
+    convolution that feeds nothing else, each called once and without hooks. Where none is, or
+    `torch.fx` cannot read the network, `module` itself is returned. `module` is not changed.
     """
     graph = read_graph(module)
     if graph is None:
@@ -53,7 +57,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
-    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for rounding."""
+    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for rounding.
+    """
     with torch.no_grad():
         found, expected = outputs_of(one, inputs), outputs_of(other, inputs)
     if not isinstance(found, Tensor) or not isinstance(expected, Tensor):
@@ -64,9 +69,11 @@ def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
 
 
 def read_graph(module: nn.Module) -> fx.Graph | None:
-    """Trace `module` in its present mode; None where its code cannot be traced (control flow on values, say).
+    """Trace `module` in its present mode; None where its code cannot be traced (control flow on
+    values, say).
 
-    `torch.fx` reads the code of the root's class: neither its hooks nor a `forward` of this one instance would be in the graph.
+    `torch.fx` reads the code of the root's class: neither its hooks nor a `forward` of this one
+    instance would be in the graph.
     """
     if is_hooked(module):
         return None
@@ -78,7 +85,9 @@ def read_graph(module: nn.Module) -> fx.Graph | None:
 
 
 def is_plain(layer: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
-    """Say whether `layer` is exactly one of `types`: no subclass, no hooks, no parametrisation, no code of its own."""
+    """Say whether `layer` is exactly one of `types`: no subclass, no hooks, no parametrisation, no
+    code of its own.
+    """
     own = {name for name, _ in layer.named_parameters(recurse=False)}
     return type(layer) in types and own <= {"weight", "bias"} and not is_hooked(layer)
 
@@ -107,7 +116,9 @@ class FoldedConvolution(nn.Module):
         return y
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the one convolution, differentiable in the parameters of both layers."""
+        """Return weight and bias of the one convolution, differentiable in the parameters of both
+        layers.
+        """
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None

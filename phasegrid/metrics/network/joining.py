@@ -1,10 +1,13 @@
-"""What makes networks different beside the weights that train, when they are joined by a curve or a simplex.
+"""What makes networks different beside the weights that train, when they are joined by a curve or a
+simplex.
 
-Frozen parameters (random features, a frozen backbone) and buffers may differ from seed to seed, and the far end of a curve must be the
-second network. So a point of a curve or complex is mixed from all that differs, by the same coefficients B_j: trainable weights from
-the vertices; the rest from the networks, and for a vertex between them, which has none of its own and never trains, from where it
-lies in a straight line (a bend) or in their middle (a connector). Along a curve with equally spaced bends that is (1 - t) a + t b. Statistics of
-BatchNorm are left out: they are estimated anew at every point.
+Frozen parameters (random features, a frozen backbone) and buffers may differ from seed to seed, and
+the far end of a curve must be the second network. So a point of a curve or complex is mixed from
+all that differs, by the same coefficients B_j: trainable weights from the vertices; the rest from
+the networks, and for a vertex between them, which has none of its own and never trains, from where
+it lies in a straight line (a bend) or in their middle (a connector). Along a curve with equally
+spaced bends that is (1 - t) a + t b. Statistics of BatchNorm are left out: they are estimated anew
+at every point.
 
 Letters: V vertices, Q numbers that differ and do not train.
 """
@@ -24,18 +27,24 @@ END_EXAMPLES = 16
 """Examples whose outputs tell whether the end of a curve is the network that it should be."""
 
 ROUNDING = 1e-3
-"""How far they may be apart, as part of the largest: float32 in another memory layout differs by 1e-5 or so."""
+"""How far they may be apart, as part of the largest: float32 in another memory layout differs by
+1e-5 or so.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What differs between networks and does not train: `names` of tensors, and their numbers at each vertex, (V, Q)."""
+    """What differs between networks and does not train: `names` of tensors, and their numbers at
+    each vertex, (V, Q).
+    """
 
     names: tuple[str, ...] = ()
     vertices: Tensor | None = None
 
     def place(self, module: nn.Module, coefficients: Tensor) -> None:
-        """Set it in `module` to that of the point with `coefficients` (V,): exactly a vertex's own where one of them is 1."""
+        """Set it in `module` to that of the point with `coefficients` (V,): exactly a vertex's own
+        where one of them is 1.
+        """
         if self.vertices is None:
             return
         point = coefficients.to(self.vertices) @ self.vertices[: len(coefficients)]
@@ -58,7 +67,8 @@ NOTHING = Rest()
 
 
 def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
-    """Return what differs between the two ends of a curve, at each of its V = `num_bends` + 2 vertices.
+    """Return what differs between the two ends of a curve, at each of its V = `num_bends` + 2
+    vertices.
 
     Raises:
         MetricError: as `rest_of`.
@@ -72,7 +82,8 @@ def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
 
 
 def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
-    """Return what differs between the modes of a complex, at each of them and of the connectors after them.
+    """Return what differs between the modes of a complex, at each of them and of the connectors
+    after them.
 
     Raises:
         MetricError: as `rest_of`.
@@ -85,7 +96,8 @@ def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
 
 
 def rest_of(models: Sequence[nn.Module]) -> Rest:
-    """Return what differs between networks of one architecture beside what trains, a vertex for each.
+    """Return what differs between networks of one architecture beside what trains, a vertex for
+    each.
 
     Raises:
         MetricError: if they have other tensors, or integers (counters, tables) that differ: nothing lies between those.
@@ -124,7 +136,8 @@ def _untrained(module: nn.Module) -> dict[str, Tensor]:
 
 
 def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str) -> None:
-    """See that `module`, at the end of a curve, is the network `model`: that it gives the same outputs for a few of `inputs`.
+    """See that `module`, at the end of a curve, is the network `model`: that it gives the same
+    outputs for a few of `inputs`.
 
     Statistics of BatchNorm are taken from `model` for that.
 

@@ -1,7 +1,7 @@
 """How a network does at a point of weight space that was never trained as such.
 
-BatchNorm statistics saved with a checkpoint do not belong to another point, so they are estimated anew there
-(Garipov et al. 2018, published code). Both ends of a curve are treated alike.
+BatchNorm statistics saved with a checkpoint do not belong to another point, so they are estimated
+anew there (Garipov et al. 2018, published code). Both ends of a curve are treated alike.
 """
 
 import math
@@ -27,7 +27,9 @@ Row = dict[str, float | int | Numbers | None]
 
 @dataclass(frozen=True, slots=True)
 class PointEvaluation:
-    """A point on the training and on the test set, whole; evaluation mode, refreshed BatchNorm statistics."""
+    """A point on the training and on the test set, whole; evaluation mode, refreshed BatchNorm
+    statistics.
+    """
 
     train: Evaluation
     test: Evaluation
@@ -35,7 +37,9 @@ class PointEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """What every point is measured on: the data, and the inputs that BatchNorm is refreshed with (None: no BatchNorm)."""
+    """What every point is measured on: the data, and the inputs that BatchNorm is refreshed with
+    (None: no BatchNorm).
+    """
 
     data: Dataset
     refresh_inputs: Tensor | None
@@ -53,7 +57,9 @@ class Evaluator:
 
 
 def live_network(model: nn.Module) -> FlatModule:
-    """Return a copy of `model` to mix weights into, which brings images into the layout that suits it."""
+    """Return a copy of `model` to mix weights into, which brings images into the layout that suits
+    it.
+    """
     flat = FlatModule(model)
     layouts: Layouts | None = None
 
@@ -70,9 +76,11 @@ def live_network(model: nn.Module) -> FlatModule:
 def make_evaluator(
     module: nn.Module, data: Dataset, examples: int | None, batch_size: int, rng: torch.Generator
 ) -> Evaluator:
-    """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order, without replacement.
+    """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order,
+    without replacement.
 
-    The order matters where a set is sorted by class. Nothing is drawn for a network without BatchNorm.
+    The order matters where a set is sorted by class. Nothing is drawn for a network without
+    BatchNorm.
     """
     if not has_batch_norm(module):
         return Evaluator(data, None, batch_size)
@@ -81,9 +89,11 @@ def make_evaluator(
 
 
 def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
-    """Put `module` into train mode (BatchNorm on batch statistics), but layers that draw random numbers (dropout) into eval mode.
+    """Put `module` into train mode (BatchNorm on batch statistics), but layers that draw random
+    numbers (dropout) into eval mode.
 
-    They are found by running a copy on `example` (a few inputs): attention, recurrent layers and functions draw too.
+    They are found by running a copy on `example` (a few inputs): attention, recurrent layers and
+    functions draw too.
     """
     drawing = drawing_layers(module, example)
     module.train()

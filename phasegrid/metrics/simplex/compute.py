@@ -1,12 +1,13 @@
 """Mode-connecting volumes: the largest simplicial complex of low loss through the trials of a cell.
 
-SPRO (Benton et al. 2021, section 3.2, eq. 1) joins modes w_i by connectors theta_j, trained one after another, into the complex
-K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the expected loss over K, with its standard error over sampled points.
-Volumes are volumes, not their squares (which the published code takes), of all simplexes (it takes the first), and the data
-term is a mean over the samples (there a sum): `volume_lambda` is that of eq. 1.
+SPRO (Benton et al. 2021, section 3.2, eq. 1) joins modes w_i by connectors theta_j, trained one
+after another, into the complex K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the
+expected loss over K, with its standard error over sampled points. Volumes are volumes, not their
+squares (which the published code takes), of all simplexes (it takes the first), and the data term
+is a mean over the samples (there a sum): `volume_lambda` is that of eq. 1.
 
-What differs between the modes and does not train (frozen parameters, buffers) is mixed by the same coefficients; a connector has the
-mean of the modes (`phasegrid.metrics.network.joining`).
+What differs between the modes and does not train (frozen parameters, buffers) is mixed by the same
+coefficients; a connector has the mean of the modes (`phasegrid.metrics.network.joining`).
 
 A connector whose training diverges is a result: what needs it is null.
 """
@@ -40,7 +41,8 @@ from phasegrid.seeding import nothing_drawn
 def compute(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
 ) -> Row:
-    """Train the connectors of a complex through `models` and measure it; `args` are the fields of `SimplexArgs`.
+    """Train the connectors of a complex through `models` and measure it; `args` are the fields of
+    `SimplexArgs`.
 
     Deterministic in `rng` and the models. The models are not changed.
 
@@ -113,9 +115,11 @@ def expected_columns(
     rng: torch.Generator,
     rest: Rest = NOTHING,
 ) -> Row:
-    """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their `shares` (M,).
+    """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their
+    `shares` (M,).
 
-    Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is not finite.
+    Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is
+    not finite.
     """
     coefficients = sample_coefficients(shares, len(complex_.connectors), num, rng)
     measured = []

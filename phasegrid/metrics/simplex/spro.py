@@ -1,9 +1,11 @@
-"""SPRO: training the connecting points of a simplicial complex (Benton et al. 2021, section 3.2, eq. 1).
+"""SPRO: training the connecting points of a simplicial complex (Benton et al. 2021, section 3.2,
+eq. 1).
 
-theta_j minimises (1/H) sum_h L(phi_h) - lambda_j log V(K), phi_h drawn from the complex K = {(w_i, theta_0..theta_j)}, all other
-vertices frozen. With phi_h = sum_v a_hv vertex_v the gradient of the data term is (1/H) sum_h a_hj grad L(phi_h): the points
-are mixed in place into one network, and scaling each loss by a_hj / H lets autograd add them up. The gradient of the volume is
-in closed form (`volume`). Letters: M modes, J connectors, P parameters, H samples a batch.
+theta_j minimises (1/H) sum_h L(phi_h) - lambda_j log V(K), phi_h drawn from the complex K = {(w_i,
+theta_0..theta_j)}, all other vertices frozen. With phi_h = sum_v a_hv vertex_v the gradient of the
+data term is (1/H) sum_h a_hj grad L(phi_h): the points are mixed in place into one network, and
+scaling each loss by a_hj / H lets autograd add them up. The gradient of the volume is in closed
+form (`volume`). Letters: M modes, J connectors, P parameters, H samples a batch.
 """
 
 import math
@@ -52,10 +54,12 @@ class Complex:
 
 
 def grow(complex_: Complex, jitter: float, rng: torch.Generator) -> Complex:
-    """Return the complex with one more connector, at the mean of the vertices plus a small step off it.
+    """Return the complex with one more connector, at the mean of the vertices plus a small step off
+    it.
 
-    The mean of all vertices is where the published code starts; there the volume is zero from the second connector on, so
-    the new point is moved by `jitter` times the rms edge in a random direction.
+    The mean of all vertices is where the published code starts; there the volume is zero from the
+    second connector on, so the new point is moved by `jitter` times the rms edge in a random
+    direction.
     """
     vertices = complex_.vertices
     center = vertices.mean(dim=0)
@@ -80,11 +84,11 @@ def train_last_connector(
 ) -> float | None:
     """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
 
-    SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2, e from 0. All H points
-    of a batch see the same examples; its loss is the mean over its scored labels (examples, or target tokens of sentence pairs), and
-    the epoch's is weighted by them. What does not train lies where `rest` says.
-    Stops at the end of an epoch in which the vertex became NaN or infinite, and
-    then returns None.
+    SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
+    e from 0. All H points of a batch see the same examples; its loss is the mean over its scored
+    labels (examples, or target tokens of sentence pairs), and the epoch's is weighted by them. What
+    does not train lies where `rest` says. Stops at the end of an epoch in which the vertex became
+    NaN or infinite, and then returns None.
     """
     theta = complex_.vertices[-1]
     momentum = torch.zeros_like(theta)
@@ -122,7 +126,9 @@ def data_gradient(
     labels: Tensor,
     rest: Rest = NOTHING,
 ) -> tuple[Tensor, Tensor]:
-    """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex; `coefficients` (H, M + J) place the phi_h."""
+    """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex;
+    `coefficients` (H, M + J) place the phi_h.
+    """
     coefficients = coefficients.to(complex_.vertices)
     points = coefficients @ complex_.vertices
     scales = coefficients[:, -1] / len(coefficients)
@@ -140,7 +146,8 @@ def data_gradient(
 def _faces_if_needed(
     complex_: Complex, volume_lambda: float, settings: SimplexArgs
 ) -> FixedFaces | None:
-    """Return the fixed faces where the volume matters: to the loss, or to where points are drawn."""
+    """Return the fixed faces where the volume matters: to the loss, or to where points are drawn.
+    """
     if volume_lambda == 0 and settings.sampling == "simplex":
         return None
     return fix_faces(complex_.modes, complex_.connectors[:-1])

@@ -1,9 +1,11 @@
-"""Volumes of simplexes in weight space, always as logarithms and always from float64 orthogonalisation.
+"""Volumes of simplexes in weight space, always as logarithms and always from float64
+orthogonalisation.
 
-A k-simplex with vertices v_0..v_k has volume |R_11 ... R_kk| / k! with Q R = [v_1 - v_0, ..., v_k - v_0]. Squared distances
-(Cayley-Menger) in float32, the usual way, overflow, cancel, and give V squared unless a root is taken. Letters: M modes w_i,
-J fixed connectors theta, P parameters. The complex K is the union of the M simplexes (w_i, theta_0, ..., theta_j), which
-share all vertices but one (Benton et al. 2021, section 3.2); its volume is the sum of theirs.
+A k-simplex with vertices v_0..v_k has volume |R_11 ... R_kk| / k! with Q R = [v_1 - v_0, ..., v_k -
+v_0]. Squared distances (Cayley-Menger) in float32, the usual way, overflow, cancel, and give V
+squared unless a root is taken. Letters: M modes w_i, J fixed connectors theta, P parameters. The
+complex K is the union of the M simplexes (w_i, theta_0, ..., theta_j), which share all vertices but
+one (Benton et al. 2021, section 3.2); its volume is the sum of theirs.
 """
 
 import math
@@ -18,7 +20,8 @@ RESOLUTION = (
 
 
 def log_volume(vertices: Tensor) -> float:
-    """Return log of the k-volume of the simplex with `vertices` (k+1, P), -inf if it is flat (k > P included).
+    """Return log of the k-volume of the simplex with `vertices` (k+1, P), -inf if it is flat (k > P
+    included).
 
     Float64 Householder QR: relative error near 1e-14 in the volume. A point (k = 0) has volume 1.
 
@@ -38,11 +41,13 @@ def log_volume(vertices: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FixedFaces:
-    """The faces (w_i, theta_0..theta_{J-1}) that stay as a new vertex moves: the complex it is joined to.
+    """The faces (w_i, theta_0..theta_{J-1}) that stay as a new vertex moves: the complex it is
+    joined to.
 
-    The distance of the new vertex from the span of face i is what remains of theta - origin_i after taking out `shared`
-    (orthonormal rows common to all faces) and `own` row i (one further direction of face i). All float64.
-    `log_volumes` (M,) are the volumes of the faces; `dimension` is that of the simplexes.
+    The distance of the new vertex from the span of face i is what remains of theta - origin_i after
+    taking out `shared` (orthonormal rows common to all faces) and `own` row i (one further
+    direction of face i). All float64. `log_volumes` (M,) are the volumes of the faces; `dimension`
+    is that of the simplexes.
     """
 
     origins: Tensor
@@ -54,7 +59,8 @@ class FixedFaces:
 
 @dataclass(frozen=True, slots=True)
 class MovingVertex:
-    """The simplexes that a vertex spans with fixed faces: their `log_volumes` (M,), and the vertex's `heights`.
+    """The simplexes that a vertex spans with fixed faces: their `log_volumes` (M,), and the
+    vertex's `heights`.
 
     `normals` (M, P) point from each face to the vertex, with length `heights` (M,).
     """
@@ -89,7 +95,9 @@ def fix_faces(modes: Tensor, connectors: Tensor) -> FixedFaces:
 
 
 def move_vertex(faces: FixedFaces, vertex: Tensor) -> MovingVertex:
-    """Return the simplexes that `vertex` (P,) spans with the faces: V_i = V(face_i) h_i / dimension."""
+    """Return the simplexes that `vertex` (P,) spans with the faces: V_i = V(face_i) h_i /
+    dimension.
+    """
     offsets = vertex.double() - faces.origins
     normals = offsets - (offsets @ faces.shared.t()) @ faces.shared
     if faces.own is not None:
@@ -112,8 +120,8 @@ def volume_shares(log_volumes: Tensor) -> Tensor:
 def log_volume_gradient(moving: MovingVertex) -> Tensor:
     """Return the gradient (P,) of log V(K) = log sum_i V_i for the moving vertex, in float64.
 
-    d log V(K) / d theta = sum_i (V_i / V(K)) normal_i / h_i^2: away from every face, the faster the nearer. Exact; a
-    flat simplex contributes nothing (its volume has no gradient).
+    d log V(K) / d theta = sum_i (V_i / V(K)) normal_i / h_i^2: away from every face, the faster the
+    nearer. Exact; a flat simplex contributes nothing (its volume has no gradient).
     """
     steepness = torch.where(
         moving.heights > 0, volume_shares(moving.log_volumes) / moving.heights**2, 0.0

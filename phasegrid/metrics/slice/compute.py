@@ -1,10 +1,12 @@
-"""The loss on a line or a plane through trained weights, along random directions or eigenvectors of the Hessian.
+"""The loss on a line or a plane through trained weights, along random directions or eigenvectors of
+the Hessian.
 
-f(a, b) = L(w + a d_1 + b d_2), L the mean cross-entropy (Li et al. 2018, section 3; Xu et al. 2024, section 2.1). What one sees depends
-on how the directions are scaled, on what BatchNorm's statistics do away from w, and on the examples: all three are
-arguments, and what was used is in the row. With filter normalisation a slice is unchanged when a ReLU network's layers
-are rescaled so that it computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice can show that a barrier or a
-sharp direction is there, never that none is.
+f(a, b) = L(w + a d_1 + b d_2), L the mean cross-entropy (Li et al. 2018, section 3; Xu et al. 2024,
+section 2.1). What one sees depends on how the directions are scaled, on what BatchNorm's statistics
+do away from w, and on the examples: all three are arguments, and what was used is in the row. With
+filter normalisation a slice is unchanged when a ReLU network's layers are rescaled so that it
+computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice can show that a
+barrier or a sharp direction is there, never that none is.
 """
 
 from collections.abc import Sequence
@@ -38,8 +40,9 @@ def compute(
 ) -> Row:
     """Measure a slice through one model; `args` are the fields of `SliceArgs`.
 
-    Deterministic in `rng` and the model, which is not changed. Losses are exact to rounding of `precision` for the examples drawn. A
-    point whose outputs are not finite has null loss and null error.
+    Deterministic in `rng` and the model, which is not changed. Losses are exact to rounding of
+    `precision` for the examples drawn. A point whose outputs are not finite has null loss and null
+    error.
 
     Raises:
         MetricError: if there is not one model, nothing is trainable, its outputs have a wrong shape, the loss at the trained
@@ -76,7 +79,8 @@ def compute(
 
 
 def symmetric_axis(points: int, radius: float) -> list[float]:
-    """Return `points` equally spaced coordinates from -`radius` to `radius`, symmetric to the last bit.
+    """Return `points` equally spaced coordinates from -`radius` to `radius`, symmetric to the last
+    bit.
 
     >>> symmetric_axis(3, 0.5)
     [-0.5, 0.0, 0.5]
@@ -85,7 +89,8 @@ def symmetric_axis(points: int, radius: float) -> list[float]:
 
 
 def count_stationary(values: Sequence[float | None]) -> int | None:
-    """Count the inner points above or below both neighbours: (y_t - y_{t+1})(y_t - y_{t-1}) > 0 (Xu et al. 2024, A.3).
+    """Count the inner points above or below both neighbours: (y_t - y_{t+1})(y_t - y_{t-1}) > 0 (Xu
+    et al. 2024, A.3).
 
     None where a value is missing.
 
@@ -106,7 +111,9 @@ def _find_directions(
     settings: SliceArgs,
     rng: torch.Generator,
 ) -> tuple[Eigenvectors | None, Tensor, str]:
-    """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the normalisation used."""
+    """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the
+    normalisation used.
+    """
     flat, weights, found = network.flat, network.flat.read(), None
     if settings.directions == "hessian":
         centre = copy_network(flat.module)  # the operator may change its layout
@@ -137,7 +144,9 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
 
 
 def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, Tensor]:
-    """Draw `examples` of a set without replacement (all, if null or there are fewer), the same ones for the same seed."""
+    """Draw `examples` of a set without replacement (all, if null or there are fewer), the same ones
+    for the same seed.
+    """
     if settings.examples is None:
         return inputs, labels
     chosen = _some(len(labels), settings.examples, settings.example_seed, "examples")
@@ -146,7 +155,8 @@ def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, 
 
 
 def _refresh_inputs(model: nn.Module, data: Dataset, settings: SliceArgs) -> Tensor | None:
-    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is refreshed."""
+    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is refreshed.
+    """
     if settings.batch_norm == "as_saved" or not has_batch_norm(model):
         return None
     inputs = data.train_inputs
@@ -160,8 +170,8 @@ def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
 
 
 def _grid_columns(axis: list[float], measured: Tensor) -> Row:
-    """Return the columns of what was `measured`, (S, B, A, 2); null where the loss is not finite: the argmax of NaN is no
-    prediction.
+    """Return the columns of what was `measured`, (S, B, A, 2); null where the loss is not finite:
+    the argmax of NaN is no prediction.
     """
     losses, errors = measured.unbind(dim=-1)
     finite = losses.isfinite()

@@ -1,4 +1,5 @@
-"""Directions through the trained weights w: drawn at random or taken from the Hessian, and scaled to the size of w.
+"""Directions through the trained weights w: drawn at random or taken from the Hessian, and scaled
+to the size of w.
 
 Letters: P trainable parameters, D directions.
 """
@@ -28,7 +29,8 @@ class Eigenvectors:
 
 
 def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw `num` independent Gaussian directions (D, P) in the dtype of `weights` (P,), on the device of `rng` first.
+    """Draw `num` independent Gaussian directions (D, P) in the dtype of `weights` (P,), on the
+    device of `rng` first.
 
     The first of several is that of one alone.
     """
@@ -42,8 +44,8 @@ def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
 def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eigenvectors:
     """Find the eigenvectors of the `num` largest eigenvalues (algebraic) by one Lanczos run.
 
-    With the defaults of the metric ``hessian``: 40 steps or more, until the largest is known to 1e-3; what is known of the
-    others their residuals tell. Deterministic in `rng`.
+    With the defaults of the metric ``hessian``: 40 steps or more, until the largest is known to
+    1e-3; what is known of the others their residuals tell. Deterministic in `rng`.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.
@@ -74,10 +76,11 @@ def normalise(
 ) -> Tensor:
     """Scale every direction (D, P) to the size of `weights` (P,).
 
-    ``filter``: each filter, what gives one output of a layer (the first index of a parameter of two dimensions or more), to the norm of
-    that filter of the weights, d_k <- d_k |w_k| / |d_k|; parameters of one dimension (biases, BatchNorm) to zero (Li et
-    al. 2018, section 4; published code with ``ignore=biasbn``, which adds 1e-10 to |d_k|; here a filter of norm 0
-    stays 0 instead). ``none``: as a whole, d <- d |w| / |d| (Xu et al. 2024, section 2.1).
+    ``filter``: each filter, what gives one output of a layer (the first index of a parameter of two
+    dimensions or more), to the norm of that filter of the weights, d_k <- d_k |w_k| / |d_k|;
+    parameters of one dimension (biases, BatchNorm) to zero (Li et al. 2018, section 4; published
+    code with ``ignore=biasbn``, which adds 1e-10 to |d_k|; here a filter of norm 0 stays 0
+    instead). ``none``: as a whole, d <- d |w| / |d| (Xu et al. 2024, section 2.1).
 
     Raises:
         MetricError: if nothing is left of a direction.

@@ -1,14 +1,17 @@
 """The loss at many points of a line or a plane of weights, forward only.
 
-A point is one axpy into the live flat weights. BatchNorm is then folded into the convolutions, once a point and in place; images are
-laid out channels last and go through in batches that stay in a core's cache. Nothing is built again from point to point, and
-for images nothing waits for the device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in float32, BatchNorm as
-saved: 2.1 times as fast as a state dict loaded for every point and all images at once, 1.2 times as fast where that too takes batches
-of 128; the convolution kernels, 85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
+A point is one axpy into the live flat weights. BatchNorm is then folded into the convolutions, once
+a point and in place; images are laid out channels last and go through in batches that stay in a
+core's cache. Nothing is built again from point to point, and for images nothing waits for the
+device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in float32,
+BatchNorm as saved: 2.1 times as fast as a state dict loaded for every point and all images at once,
+1.2 times as fast where that too takes batches of 128; the convolution kernels, 85% of the time, are
+what bounds it (tests/benchmarks/bench_slices.py).
 
-Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place, centre, row, point, directions), the folded
-weights, and the activations of one batch: `weights.evaluation_batch` examples, for BatchNorm refreshed
-up to 500 at once. Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
+Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place,
+centre, row, point, directions), the folded weights, and the activations of one batch:
+`weights.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once. Letters: P trainable
+parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
 from collections.abc import Sequence
@@ -29,17 +32,21 @@ from phasegrid.tasks.losses import num_correct, num_scored, scored, summed_loss,
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """A set as it is run: batches of inputs and labels on the device, and how many labels are scored."""
+    """A set as it is run: batches of inputs and labels on the device, and how many labels are
+    scored.
+    """
 
     batches: tuple[tuple[Tensor, Tensor], ...]
     num_scored: int
 
 
 class MovingNetwork:
-    """A copy of a network in eval mode whose weights move: `flat.assign`, then `settle`, then `measure`.
+    """A copy of a network in eval mode whose weights move: `flat.assign`, then `settle`, then
+    `measure`.
 
-    `refresh_inputs` (M, ...), if given, are what BatchNorm statistics are taken from wherever it settles (None: as saved). With
-    ``bf16`` the passes run under autocast. The model given is not changed.
+    `refresh_inputs` (M, ...), if given, are what BatchNorm statistics are taken from wherever it
+    settles (None: as saved). With ``bf16`` the passes run under autocast. The model given is not
+    changed.
     """
 
     def __init__(
@@ -56,13 +63,17 @@ class MovingNetwork:
         self._refresh_inputs = None if refresh_inputs is None else self.lay_out(refresh_inputs)
 
     def lay_out(self, inputs: Tensor) -> Tensor:
-        """Cast floating `inputs` (N, ...) to the dtype of the weights, images in the layout that suits the network."""
+        """Cast floating `inputs` (N, ...) to the dtype of the weights, images in the layout that
+        suits the network.
+        """
         if inputs.is_floating_point():
             inputs = inputs.to(self.flat.dtype)
         return working_layouts(self.flat.module, inputs).lay_out(inputs)
 
     def settle(self) -> None:
-        """Make what depends on the weights follow them: BatchNorm statistics, if refreshed, and the folded convolutions."""
+        """Make what depends on the weights follow them: BatchNorm statistics, if refreshed, and the
+        folded convolutions.
+        """
         if self._refresh_inputs is not None:
             with self._autocast():
                 refresh_batch_norm(self.flat.module, self._refresh_inputs)
@@ -70,7 +81,8 @@ class MovingNetwork:
             fold.update()
 
     def measure(self, examples: Examples) -> Tensor:
-        """Return (2,) float64, on the device: the summed loss and the number of labels that are the largest logit.
+        """Return (2,) float64, on the device: the summed loss and the number of labels that are the
+        largest logit.
 
         Logits are cast to float64 before the loss. Exact to rounding of the precision.
 
@@ -98,9 +110,11 @@ class MovingNetwork:
 def make_examples(
     network: MovingNetwork, inputs: Tensor, labels: Tensor, vocabulary: int | None
 ) -> Examples:
-    """Cut inputs (N, ...) and labels (N,), or (N, L) with a `vocabulary`, into batches laid out for `network`.
+    """Cut inputs (N, ...) and labels (N,), or (N, L) with a `vocabulary`, into batches laid out for
+    `network`.
 
-    Sentence pairs are batched by length and trimmed, so that the logits of a batch take at most `outputs.LOGIT_BYTES`.
+    Sentence pairs are batched by length and trimmed, so that the logits of a batch take at most
+    `outputs.LOGIT_BYTES`.
     """
     if vocabulary is None:
         size = evaluation_batch(inputs)
@@ -116,10 +130,12 @@ def make_examples(
 def measure_slice(
     network: MovingNetwork, directions: Tensor, axis: Sequence[float], sets: Sequence[Examples]
 ) -> Tensor:
-    """Measure each set at w + a d_1 + b d_2 for all a, b of `axis`, w the present weights, `directions` (D, P).
+    """Measure each set at w + a d_1 + b d_2 for all a, b of `axis`, w the present weights,
+    `directions` (D, P).
 
-    Returns the mean loss and the error in percent, (S, B, A, 2) float64 on the CPU, B = 1 for a line. Where the network's outputs are not
-    finite the loss is NaN or infinite. The weights are w again afterwards.
+    Returns the mean loss and the error in percent, (S, B, A, 2) float64 on the CPU, B = 1 for a
+    line. Where the network's outputs are not finite the loss is NaN or infinite. The weights are w
+    again afterwards.
     """
     flat = network.flat
     centre = flat.read()
@@ -142,7 +158,9 @@ def measure_slice(
 
 
 class _KeptFold(nn.Module):
-    """A convolution with the BatchNorm layer after it folded in when `update` is called, not at every pass."""
+    """A convolution with the BatchNorm layer after it folded in when `update` is called, not at
+    every pass.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -169,7 +187,9 @@ class _KeptFold(nn.Module):
 
 
 def _keep_folds(network: nn.Module) -> list[_KeptFold]:
-    """Replace the folded convolutions of `network`, in place, by ones that keep their weights; return these."""
+    """Replace the folded convolutions of `network`, in place, by ones that keep their weights;
+    return these.
+    """
     kept = []
     for name, layer in list(network.named_modules()):
         if isinstance(layer, FoldedConvolution):

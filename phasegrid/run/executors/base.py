@@ -1,4 +1,5 @@
-"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone GPU."""
+"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone GPU.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """Where and how a pack is done; nothing here can change an answer but by rounding, which training amplifies.
+    """Where and how a pack is done; nothing here can change an answer but by rounding, which
+    training amplifies.
 
-    `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the part of a GPU's memory that
-    the pack may take. `shared_data` names the folder of each node where processes share data sets (see `node_folder`).
-    `timeout_s` and `reproducible` are those of `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the
-    run began, `user` the commit of its repository. Declared here, where no torch is: a process that only hands out packs need not
-    import it.
+    `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the
+    part of a GPU's memory that the pack may take. `shared_data` names the folder of each node where
+    processes share data sets (see `node_folder`). `timeout_s` and `reproducible` are those of
+    `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the run began,
+    `user` the commit of its repository. Declared here, where no torch is: a process that only hands
+    out packs need not import it.
     """
 
     device: str | None = None
@@ -35,9 +38,11 @@ class PackOptions:
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or raised where no job is to
-    blame (`kind` ``app``, with its `traceback`). A process that was ended for its ``timeout`` has written that down itself; one that
-    ended by a ``crash`` (a signal, a lost GPU) has left its stack as `traceback`."""
+    """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or
+    raised where no job is to blame (`kind` ``app``, with its `traceback`). A process that was ended
+    for its ``timeout`` has written that down itself; one that ended by a ``crash`` (a signal, a
+    lost GPU) has left its stack as `traceback`.
+    """
 
     pack: Pack
     outcomes: Sequence[Outcome] = ()

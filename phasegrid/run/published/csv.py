@@ -1,9 +1,9 @@
 """The long-form CSV of published results: one number a line, checked line by line.
 
-Columns width, batch_size, metric, seed_a, seed_b, value. Metrics: ``train_`` and ``test_`` accuracy, loss and nll,
-Hessian top eigenvalue and trace (one seed); L2 distance and CKA of logits and softmax (two seeds, any order);
-``curve_{train,test}_*@t`` and summaries of a curve between two seeds. Those derived from the others are accepted and
-not used.
+Columns width, batch_size, metric, seed_a, seed_b, value. Metrics: ``train_`` and ``test_``
+accuracy, loss and nll, Hessian top eigenvalue and trace (one seed); L2 distance and CKA of logits
+and softmax (two seeds, any order); ``curve_{train,test}_*@t`` and summaries of a curve between two
+seeds. Those derived from the others are accepted and not used.
 """
 
 import csv

@@ -1,10 +1,10 @@
 """Published results -> a store, to be analysed and drawn like our own.
 
-The long-form CSV of the raw results behind Fig. 3 of Yang et al. 2021 (ResNet18 of several widths on CIFAR-10 at
-several batch sizes, with a learning-rate drop): columns width, batch_size, metric, seed_a, seed_b, value. What was
-measured in their way and not in ours is recorded as arguments: CKA with one mixup coefficient per batch over 768
-inputs, each ordered pair on inputs of its own; curves whose bend starts from a random network; Hutchinson's estimate
-of the trace. There are no weights.
+The long-form CSV of the raw results behind Fig. 3 of Yang et al. 2021 (ResNet18 of several widths
+on CIFAR-10 at several batch sizes, with a learning-rate drop): columns width, batch_size, metric,
+seed_a, seed_b, value. What was measured in their way and not in ours is recorded as arguments: CKA
+with one mixup coefficient per batch over 768 inputs, each ordered pair on inputs of its own; curves
+whose bend starts from a random network; Hutchinson's estimate of the trace. There are no weights.
 """
 
 import math
@@ -73,7 +73,8 @@ class Published:
 def import_taxonomy(
     csv_path: str | Path, store: "Store", sweep: str = "taxonomy-fig3"
 ) -> ImportReport:
-    """Put the published results of a CSV into a store as one sweep; what is there already stays as it is.
+    """Put the published results of a CSV into a store as one sweep; what is there already stays as
+    it is.
 
     Raises:
         DataError: if the file is missing or malformed; the message names the line. Nothing has been written then.
@@ -107,10 +108,12 @@ def import_taxonomy(
 
 
 def read_published(csv_path: str | Path, sweep: str = "taxonomy-fig3") -> Published:
-    """Read the CSV into a plan, trial records and measurements. Values that are NaN become null or no row.
+    """Read the CSV into a plan, trial records and measurements. Values that are NaN become null or
+    no row.
 
-    Mode connectivity is computed anew from the curve: (e(0)+e(1))/2 - e(t*), t* where |(e(0)+e(1))/2 - e(t)| is
-    largest (Yang et al. 2021, eq. 4), of the training error, the test error and the training loss.
+    Mode connectivity is computed anew from the curve: (e(0)+e(1))/2 - e(t*), t* where
+    |(e(0)+e(1))/2 - e(t)| is largest (Yang et al. 2021, eq. 4), of the training error, the test
+    error and the training loss.
 
     Raises:
         DataError: if the file is missing or malformed; the message names the line.
@@ -132,8 +135,8 @@ def read_published(csv_path: str | Path, sweep: str = "taxonomy-fig3") -> Publis
 
 
 def _trial(place: Place, seed: int) -> Trial:
-    """Return the trial of Fig. 3: lr 0.1, dropped tenfold at epoch 75 of 100 (published code; the paper gives no
-    numbers).
+    """Return the trial of Fig. 3: lr 0.1, dropped tenfold at epoch 75 of 100 (published code; the
+    paper gives no numbers).
     """
     width, batch_size = place
     data, model = DATASETS["cifar10"], MODELS["resnet18"]

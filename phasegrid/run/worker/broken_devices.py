@@ -1,4 +1,6 @@
-"""Errors after which a GPU refuses all further work of a process: the process is lost, and no other job is to blame."""
+"""Errors after which a GPU refuses all further work of a process: the process is lost, and no other
+job is to blame.
+"""
 
 import re
 from collections.abc import Iterator
@@ -18,9 +20,11 @@ _OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED")
 
 
 def raise_if_broken(error: Exception) -> None:
-    """Raise a `DeviceError` from an error that says, or after which it shows, that this process has lost its GPU.
+    """Raise a `DeviceError` from an error that says, or after which it shows, that this process has
+    lost its GPU.
 
-    Errors that are known to stay are taken at their word. After any other of CUDA's the device is asked.
+    Errors that are known to stay are taken at their word. After any other of CUDA's the device is
+    asked.
     """
     for cause in _chain(error):
         text = str(cause)

@@ -1,7 +1,9 @@
-"""Try a plug-in once, on two examples, before anything is planned on it: what breaks its contract is told in our words.
+"""Try a plug-in once, on two examples, before anything is planned on it: what breaks its contract
+is told in our words.
 
-A network is built, run forward and backward in train mode, and in eval mode on two examples and on one; a data set is loaded
-and compared with its facts; a metric measures untrained networks on two made-up examples. Nothing is kept.
+A network is built, run forward and backward in train mode, and in eval mode on two examples and on
+one; a data set is loaded and compared with its facts; a metric measures untrained networks on two
+made-up examples. Nothing is kept.
 """
 
 import inspect
@@ -37,12 +39,15 @@ from phasegrid.train.batches import batch_bounds
 from phasegrid.user_code import where, where_raised
 
 LIMIT_S = 10.0
-"""How long a plug-in is tried: one that takes longer may be sound, and is let through with a note."""
+"""How long a plug-in is tried: one that takes longer may be sound, and is let through with a note.
+"""
 
 NUM = 2
 _EMPTY = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
 _MISTAKES = (TypeError, NameError, AttributeError, ImportError)
-"""What a metric raises whatever it measures; other errors may come of there being only two examples, and untrained networks."""
+"""What a metric raises whatever it measures; other errors may come of there being only two
+examples, and untrained networks.
+"""
 
 
 class _TooSlowError(BaseException):
@@ -57,25 +62,31 @@ class _FaultError(Exception):
 
 
 def try_network(part: Part, facts: DatasetFacts, batches: Sequence[tuple[int, bool]]) -> Verdict:
-    """Try a network on made-up data of the shape of a data set; `batches` are the batch sizes, with drop_last, that it is to be
-    trained with."""
+    """Try a network on made-up data of the shape of a data set; `batches` are the batch sizes, with
+    drop_last, that it is to be trained with.
+    """
     return _tried(lambda: _check_network(part, facts, batches))
 
 
 def try_dataset(part: Part) -> tuple[Verdict, DatasetFacts | None]:
-    """Load a data set, and return what it is like. Files that are not here may be where the jobs are done."""
+    """Load a data set, and return what it is like. Files that are not here may be where the jobs
+    are done.
+    """
     loaded: list[Dataset] = []
     verdict = _tried(lambda: loaded.append(load_dataset(part)))
     return verdict, _facts_of(loaded[0]) if loaded else None
 
 
 def try_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts) -> Verdict:
-    """Try a metric on untrained networks, as many as `networks`, and two made-up examples; its rows must fit its columns."""
+    """Try a metric on untrained networks, as many as `networks`, and two made-up examples; its rows
+    must fit its columns.
+    """
     return _tried(lambda: _check_metric(job, networks, facts))
 
 
 class _NothingInEmpty(TorchFunctionMode):
-    """Fills tensors that are made uninitialised with NaN, which an initialisation would write over."""
+    """Fills tensors that are made uninitialised with NaN, which an initialisation would write over.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -108,7 +119,9 @@ def _tried(work: Callable[[], str | None]) -> Verdict:
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    """Raise `_TooSlowError` after `LIMIT_S`; without a limit where there are no such signals, or in a thread."""
+    """Raise `_TooSlowError` after `LIMIT_S`; without a limit where there are no such signals, or in
+    a thread.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(
         signal, "setitimer"
     ):
@@ -245,7 +258,9 @@ def _inputs(facts: DatasetFacts) -> list[Tensor]:
 
 
 def _place_of(declared: Model, module: nn.Module | None = None) -> str:
-    """Return where the forward pass of a network stands, if that is the user's; else where its make function does."""
+    """Return where the forward pass of a network stands, if that is the user's; else where its make
+    function does.
+    """
     places = [type(module).forward] if module is not None else []
     for function in [*places, import_function(declared.make)]:
         code = getattr(inspect.unwrap(function), "__code__", None)

@@ -1,8 +1,10 @@
-"""Data sets in the folder that a run's processes share on a node: loaded by one process, mapped into memory by the others.
+"""Data sets in the folder that a run's processes share on a node: loaded by one process, mapped
+into memory by the others.
 
-Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight times; mapped from files, its pages are
-there once. A data set is a raw file for each tensor, so that each begins on a page (where a tensor begins can change the last digit
-of a sum over it), and a JSON file, written last, that says what they are: nothing is unpickled. Where there is no such
+Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight
+times; mapped from files, its pages are there once. A data set is a raw file for each tensor, so
+that each begins on a page (where a tensor begins can change the last digit of a sum over it), and a
+JSON file, written last, that says what they are: nothing is unpickled. Where there is no such
 folder, or no room in it, data sets are loaded as if this were not here.
 """
 
@@ -29,7 +31,8 @@ _TENSORS = ("train_inputs", "train_labels", "test_inputs", "test_labels", "pixel
 
 
 def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
-    """Return the data set of `key` on the CPU: mapped from the folder of `run`, where this process puts it if it is the first.
+    """Return the data set of `key` on the CPU: mapped from the folder of `run`, where this process
+    puts it if it is the first.
 
     Of several that come at once, one loads and the others wait. `run` and `key` are hexadecimal.
     """
@@ -52,7 +55,9 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
 
 
 def _publish(file: Path, dataset: Dataset) -> bool:
-    """Write a data set, last the file that makes it visible; say False where there is no room for it."""
+    """Write a data set, last the file that makes it visible; say False where there is no room for
+    it.
+    """
     tensors = {name: getattr(dataset, name).contiguous() for name in _TENSORS}
     partial = file.with_suffix(".part")
     try:
@@ -91,7 +96,9 @@ def _layout(tensor: Tensor) -> tuple[str, list[int]]:
 
 
 def _mapped(file: Path) -> Dataset | None:
-    """Return the data set of a file, its tensors mapped into memory, not copied; None if it is not there, or not whole."""
+    """Return the data set of a file, its tensors mapped into memory, not copied; None if it is not
+    there, or not whole.
+    """
     try:
         facts = json.loads(file.read_text())
         layouts = facts.pop("tensors")

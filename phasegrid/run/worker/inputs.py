@@ -1,4 +1,6 @@
-"""What measuring needs of trained models: their rows, data and weights, loaded once, and the way a measurement is stored."""
+"""What measuring needs of trained models: their rows, data and weights, loaded once, and the way a
+measurement is stored.
+"""
 
 import copy
 import time
@@ -58,7 +60,9 @@ class Models(Sequence[nn.Module]):
 
 
 class JobInputs:
-    """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is thrown away and loaded again."""
+    """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is
+    thrown away and loaded again.
+    """
 
     def __init__(
         self,
@@ -118,9 +122,11 @@ class JobInputs:
         return self.publish(metric, job, rows, time.perf_counter() - started)
 
     def watched(self, job: MetricJob, keys: Sequence[str], compute: Compute) -> object:
-        """Run the metric of `job` on the networks of `keys` and their data, and see that it leaves both as they were.
+        """Run the metric of `job` on the networks of `keys` and their data, and see that it leaves
+        both as they were.
 
-        What it draws without being given a generator comes from the key of `job`; ours draw nothing so.
+        What it draws without being given a generator comes from the key of `job`; ours draw nothing
+        so.
 
         Raises:
             MetricError: if one of other hands than ours has written into them; what it changed has been thrown away. If one of ours
@@ -151,7 +157,9 @@ class JobInputs:
         return result
 
     def _restore_model(self, key: str) -> list[str]:
-        """Forget a network that is not as it was loaded; return what of its stored values a metric has changed."""
+        """Forget a network that is not as it was loaded; return what of its stored values a metric
+        has changed.
+        """
         module, was = self._models[key]
         changed = was.changed(module)
         if not changed and was.is_whole(module):
@@ -200,7 +208,9 @@ class JobInputs:
 
 @dataclass(slots=True)
 class _Loaded:
-    """A data set of this process: how often it was written into when it was loaded, and its checksums once they are wanted."""
+    """A data set of this process: how often it was written into when it was loaded, and its
+    checksums once they are wanted.
+    """
 
     name: tuple[str, str]
     dataset: Dataset
@@ -214,7 +224,9 @@ _MAX_DATASETS = 4
 
 
 def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
-    """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are kept on the device."""
+    """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are
+    kept on the device.
+    """
     return _loaded(part, _data_key(part), device, shared_data).dataset
 
 
@@ -238,7 +250,8 @@ def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None)
 
 
 def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
-    """Forget a data set that is not as it was loaded, by torch's counters and the checksums of the tensors that were `looked_at`.
+    """Forget a data set that is not as it was loaded, by torch's counters and the checksums of the
+    tensors that were `looked_at`.
 
     Return what has changed.
     """

@@ -1,9 +1,11 @@
-"""How freed memory is kept for the next update instead of being handed to the system and fetched again.
+"""How freed memory is kept for the next update instead of being handed to the system and fetched
+again.
 
-An update of a convolutional network frees and asks for the same hundreds of megabytes of activations each time. The allocator of
-the GNU C library gives freed memory at the top of the heap back at once, and the system then clears every page anew when it is
-touched: up to 30% of the time of an update (tests/benchmarks/RESULTS.md). Nothing here changes a number. Where the C
-library is another one, or its allocator was already set up by the environment, nothing is done.
+An update of a convolutional network frees and asks for the same hundreds of megabytes of
+activations each time. The allocator of the GNU C library gives freed memory at the top of the heap
+back at once, and the system then clears every page anew when it is touched: up to 30% of the time
+of an update (tests/benchmarks/RESULTS.md). Nothing here changes a number. Where the C library is
+another one, or its allocator was already set up by the environment, nothing is done.
 """
 
 import ctypes
@@ -11,10 +13,14 @@ import os
 from functools import cache
 
 KEEP_BYTES = 2**30
-"""Freed memory that a process may keep while it works; the activations of the small networks that share kernels fit."""
+"""Freed memory that a process may keep while it works; the activations of the small networks that
+share kernels fit.
+"""
 
 MAP_BYTES = 32 * 2**20
-"""Larger blocks are mapped and unmapped one by one; the most that glibc lets its own threshold grow to."""
+"""Larger blocks are mapped and unmapped one by one; the most that glibc lets its own threshold grow
+to.
+"""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -22,7 +28,9 @@ _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLE
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let this process keep up to `KEEP_BYTES` of freed memory; return whether its allocator could be told so."""
+    """Let this process keep up to `KEEP_BYTES` of freed memory; return whether its allocator could
+    be told so.
+    """
     library = _library()
     if library is None or any(os.environ.get(name) for name in _VARIABLES):
         return False
@@ -34,7 +42,9 @@ def keep_freed_memory() -> bool:
 
 
 def give_back() -> None:
-    """Hand the freed memory that was kept to the system: between packs it is of no use (0.01 ms where there is none)."""
+    """Hand the freed memory that was kept to the system: between packs it is of no use (0.01 ms
+    where there is none).
+    """
     library = _library()
     if library is not None:
         library.malloc_trim(0)

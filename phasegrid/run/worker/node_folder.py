@@ -1,10 +1,12 @@
-"""A folder of a node that the processes of one run share, without torch: who made it, who is in it, when it may go.
+"""A folder of a node that the processes of one run share, without torch: who made it, who is in it,
+when it may go.
 
-The folder is a run's own, so that what it holds cannot be of other files than the run's. It belongs to this user alone (mode 0700,
-checked) and lies in the system's temporary folder (``TMPDIR``). The process that drives a run deletes its folder; what other
-nodes are left with is deleted by the next run there, once no process has it locked. A driver that was killed leaves a file whose lock
-nobody holds: the next run there ends what that one had started, and deletes its folder. Where any of this cannot be
-had (Windows, a folder that is somebody else's) there is none.
+The folder is a run's own, so that what it holds cannot be of other files than the run's. It belongs
+to this user alone (mode 0700, checked) and lies in the system's temporary folder (``TMPDIR``). The
+process that drives a run deletes its folder; what other nodes are left with is deleted by the next
+run there, once no process has it locked. A driver that was killed leaves a file whose lock nobody
+holds: the next run there ends what that one had started, and deletes its folder. Where any of this
+cannot be had (Windows, a folder that is somebody else's) there is none.
 """
 
 import os
@@ -31,7 +33,9 @@ _driven: dict[str, int] = {}
 
 
 def enter(run: str) -> Path | None:
-    """Make the folder of a run if need be, and lock it for as long as this process lives; None if it is not to be trusted."""
+    """Make the folder of a run if need be, and lock it for as long as this process lives; None if
+    it is not to be trusted.
+    """
     if fcntl is None:
         return None
     folder = folder_of(run)
@@ -45,7 +49,9 @@ def enter(run: str) -> Path | None:
 
 
 def drive(run: str) -> None:
-    """Enter the folder of a run as its driver: whoever finds it later can tell whether this process still lives."""
+    """Enter the folder of a run as its driver: whoever finds it later can tell whether this process
+    still lives.
+    """
     folder = enter(run)
     if folder is None or run in _driven:
         return
@@ -71,7 +77,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def forget(run: str) -> None:
-    """Delete the folder of a run on this node; processes that mapped its files keep what they have."""
+    """Delete the folder of a run on this node; processes that mapped its files keep what they have.
+    """
     if fcntl is None:
         return
     for descriptors in (_held, _driven):
@@ -91,7 +98,9 @@ def _prefix() -> str:
 
 
 def _hold(folder: Path) -> int | None:
-    """Make a folder and return the descriptor that locks it; None if that cannot be done, or it is not ours alone."""
+    """Make a folder and return the descriptor that locks it; None if that cannot be done, or it is
+    not ours alone.
+    """
     try:
         for _ in range(_TRIES):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -110,7 +119,9 @@ def _hold(folder: Path) -> int | None:
 
 
 def _sweep(mine: Path) -> None:
-    """Delete the folders of runs that no process of this node is busy with any more, and end what dead drivers have started."""
+    """Delete the folders of runs that no process of this node is busy with any more, and end what
+    dead drivers have started.
+    """
     for other in mine.parent.glob(f"{_prefix()}*"):
         if other == mine or not _is_mine(other):
             continue
@@ -135,7 +146,9 @@ def _is_mine(folder: Path) -> bool:
 
 @contextmanager
 def _if_free(path: Path) -> Iterator[bool]:
-    """Lock a file or folder for a moment; say False where that cannot be had, as while a process has it locked."""
+    """Lock a file or folder for a moment; say False where that cannot be had, as while a process
+    has it locked.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -1,7 +1,8 @@
 """do(pack, store): the jobs of one pack, here, now.
 
-Everything a worker process does is in this file: read what is stored, train or measure, publish each result in one
-step, and return small outcomes. A failure is a value with its traceback, written to the store and returned.
+Everything a worker process does is in this file: read what is stored, train or measure, publish
+each result in one step, and return small outcomes. A failure is a value with its traceback, written
+to the store and returned.
 """
 
 import math
@@ -63,8 +64,8 @@ def do(
     should_stop: ShouldStop = lambda: False,
     on_epoch: OnEpoch = lambda _epoch, _epochs: None,
 ) -> list[Outcome]:
-    """Do the jobs of a pack that the store does not hold, and publish each as it is finished. `on_epoch` is told the epoch that
-    a training has done, and of how many.
+    """Do the jobs of a pack that the store does not hold, and publish each as it is finished.
+    `on_epoch` is told the epoch that a training has done, and of how many.
 
     Raises:
         Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
@@ -88,7 +89,9 @@ def do(
 
 
 def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
-    """Load a data set once, before any job, and keep it for the first; return what is wrong with it, or None."""
+    """Load a data set once, before any job, and keep it for the first; return what is wrong with
+    it, or None.
+    """
     try:
         dataset_of(part, torch.device("cpu"), shared_data)
     except DataError as error:
@@ -97,7 +100,9 @@ def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
 
 
 def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
-    """Return the digests of the plug-ins of a pack as they are here, which are those with which the run began."""
+    """Return the digests of the plug-ins of a pack as they are here, which are those with which the
+    run began.
+    """
     names: set[tuple[Kind, str]] = {("metric", job.metric.name) for job in pack.metric_jobs}
     for trial in pack.trials:
         names |= {("model", trial.model.name), ("dataset", trial.dataset.name)}
@@ -171,7 +176,9 @@ def _train(
 
 
 def _found(store: Store, pack: Pack, table: str, key: str) -> Outcome | None:
-    """Return what has become of a job that is stored already, or whose place something else has taken; None if it is to do."""
+    """Return what has become of a job that is stored already, or whose place something else has
+    taken; None if it is to do.
+    """
     try:
         return Outcome(key, "already") if store.has(table, key) else None
     except StoreError as error:
@@ -193,7 +200,9 @@ def _choice(
     data: Sequence[Dataset],
     device: torch.device,
 ) -> StackPlan | None:
-    """Return how the trials of a pack run fastest, from a stored or a new measurement; None where none is worth it."""
+    """Return how the trials of a pack run fastest, from a stored or a new measurement; None where
+    none is worth it.
+    """
     predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
     if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
         return None
@@ -257,7 +266,8 @@ def _final_numbers(
 ) -> dict[str, Any] | None:
     """Return loss and accuracy of the kept weights in eval mode; None if it diverged.
 
-    Finite weights can overflow in eval mode, where BatchNorm no longer divides by the spread of the batch: then too.
+    Finite weights can overflow in eval mode, where BatchNorm no longer divides by the spread of the
+    batch: then too.
     """
     if result.outcome == "diverged":
         return None
@@ -314,7 +324,8 @@ def _measure(
 
 
 def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
-    """Return what is computed together to do some jobs of a pack: as it was laid out, stored ones too, each once.
+    """Return what is computed together to do some jobs of a pack: as it was laid out, stored ones
+    too, each once.
 
     Jobs that were torn from that are with those of one metric and arguments that the pack has.
     """
@@ -339,7 +350,9 @@ def _measure_group(
     missing: set[str],
     should_stop: ShouldStop,
 ) -> list[Outcome]:
-    """Do those jobs of a group that are missing; a stored one is computed beside them only where it shapes the computation."""
+    """Do those jobs of a group that are missing; a stored one is computed beside them only where it
+    shapes the computation.
+    """
     outcomes, sound = [], []
     for job in jobs:
         try:
@@ -380,9 +393,11 @@ def _measure_many(
     jobs: Sequence[MetricJob],
     missing: set[str],
 ) -> list[Outcome] | None:
-    """Do several jobs from one computation and publish those that are missing; None if they are to be done one by one.
+    """Do several jobs from one computation and publish those that are missing; None if they are to
+    be done one by one.
 
-    That is where the metric says so, and where it failed: then the culprit is named, and the others are done.
+    That is where the metric says so, and where it failed: then the culprit is named, and the others
+    are done.
     """
     started = time.perf_counter()
     keys = list(dict.fromkeys(key for job in jobs for key in job.trials))
@@ -424,7 +439,9 @@ def _guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) ->
 
 
 def _raise_if_of_no_job(error: Exception) -> None:
-    """Let an error of the storage at large, or of a GPU that is lost, end the pack: other jobs would meet it too."""
+    """Let an error of the storage at large, or of a GPU that is lost, end the pack: other jobs
+    would meet it too.
+    """
     if isinstance(error, StoreError) and error.fault is not None:
         raise error
     broken_devices.raise_if_broken(error)

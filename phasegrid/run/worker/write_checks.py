@@ -1,8 +1,11 @@
-"""Did a metric write into what it was given? A metric may be anybody's code, and the next one is given the same networks and data.
+"""Did a metric write into what it was given? A metric may be anybody's code, and the next one is
+given the same networks and data.
 
-Networks are handed copies of data (`phasegrid.models.network_state`), so only metrics are watched. After each measurement the networks that it
-looked at are compared, value by value, with what was loaded. Data are compared by torch's counters of writes, and those tensors that
-code which is not ours looked at by a checksum, which sees what no counter does (``.data``, NumPy views) and reads them once.
+Networks are handed copies of data (`phasegrid.models.network_state`), so only metrics are watched.
+After each measurement the networks that it looked at are compared, value by value, with what was
+loaded. Data are compared by torch's counters of writes, and those tensors that code which is not
+ours looked at by a checksum, which sees what no counter does (``.data``, NumPy views) and reads
+them once.
 """
 
 import operator
@@ -25,7 +28,8 @@ CHUNK = 2**17
 class HandedData(Dataset):
     """A data set as a foreign metric gets it: it knows which of its tensors were looked at.
 
-    A subclass, because the metric must find a `Dataset`. Without it every measurement would be charged for a checksum.
+    A subclass, because the metric must find a `Dataset`. Without it every measurement would be
+    charged for a checksum.
     """
 
     __slots__ = ("looked_at",)
@@ -60,7 +64,9 @@ def writes_to(data: Dataset) -> tuple[tuple[int, int], ...]:
 
 
 def checksums(data: Dataset, names: Collection[str] = TENSORS) -> dict[str, int]:
-    """Return a number for each of some tensors that changes with any entry of it, and with their order."""
+    """Return a number for each of some tensors that changes with any entry of it, and with their
+    order.
+    """
     return {name: _checksum(getattr(data, name)) for name in names}
 
 
@@ -78,8 +84,9 @@ def _checksum(tensor: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a layer held: attributes, entries of those that are dicts (parameters, layers, hooks), and whether its parameters train and hold
-    gradients."""
+    """What a layer held: attributes, entries of those that are dicts (parameters, layers, hooks),
+    and whether its parameters train and hold gradients.
+    """
 
     attributes: dict[str, object]
     entries: dict[str, tuple[object, ...]]
@@ -163,7 +170,9 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore torch's settings of this process, which user code may set for itself and forget: all that follows would change."""
+    """Restore torch's settings of this process, which user code may set for itself and forget: all
+    that follows would change.
+    """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     gradients = torch.is_grad_enabled()
     exact = torch.are_deterministic_algorithms_enabled()

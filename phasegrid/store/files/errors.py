@@ -10,10 +10,12 @@ from phasegrid.store.files.retry import is_full
 
 @contextmanager
 def reported(doing: str) -> Iterator[None]:
-    """Turn whatever a file system raises (object stores have errors of their own) into a StoreError.
+    """Turn whatever a file system raises (object stores have errors of their own) into a
+    StoreError.
 
-    Its `fault` is ``full`` where the storage can take no more, ``fails`` where it does not do what it should, and None where the
-    storage is well and one thing in it is not (a file that is missing or damaged).
+    Its `fault` is ``full`` where the storage can take no more, ``fails`` where it does not do what
+    it should, and None where the storage is well and one thing in it is not (a file that is missing
+    or damaged).
     """
     try:
         yield
@@ -45,7 +47,9 @@ def _advice(error: Exception) -> str:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Say whether an error is about the storage at large: one of the system, or of a storage's client (botocore's are no OSErrors)."""
+    """Say whether an error is about the storage at large: one of the system, or of a storage's
+    client (botocore's are no OSErrors).
+    """
     if isinstance(error, OSError):
         return not isinstance(error, (FileNotFoundError, FileExistsError, IsADirectoryError))
     return type(error).__module__.partition(".")[0] not in ("builtins", "pyarrow", "safetensors")

@@ -1,12 +1,14 @@
-"""Files of a store as bytes under relative names: a local folder, or any fsspec file system (``s3://``, ``memory://``).
+"""Files of a store as bytes under relative names: a local folder, or any fsspec file system
+(``s3://``, ``memory://``).
 
-A file appears whole or not at all. `create` never changes a file that exists (the first writer wins); `replace` does.
-Local: a temporary file in ``_tmp`` of the same file system, fsync, then a hard link to the final name, which fails if
-the name is taken (file systems without links: a check and a rename). Object stores: `phasegrid.store.files.objects`.
+A file appears whole or not at all. `create` never changes a file that exists (the first writer
+wins); `replace` does. Local: a temporary file in ``_tmp`` of the same file system, fsync, then a
+hard link to the final name, which fails if the name is taken (file systems without links: a check
+and a rename). Object stores: `phasegrid.store.files.objects`.
 
-Below the root no symbolic link is followed, to read, to list or to delete: what lies at its end is not the store's. The root may
-be one. A link, or a folder, that has a file's name stands in its way and is refused by name; listings leave it out, and
-`strays` lists it.
+Below the root no symbolic link is followed, to read, to list or to delete: what lies at its end is
+not the store's. The root may be one. A link, or a folder, that has a file's name stands in its way
+and is refused by name; listings leave it out, and `strays` lists it.
 """
 
 import errno
@@ -36,7 +38,9 @@ _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, e
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a listing: its name, its size in bytes, and when it was last changed (seconds since 1970), where known."""
+    """A file of a listing: its name, its size in bytes, and when it was last changed (seconds since
+    1970), where known.
+    """
 
     name: str
     num_bytes: int
@@ -44,23 +48,30 @@ class Entry:
 
 
 class Files(Protocol):
-    """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there: FileNotFoundError."""
+    """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there:
+    FileNotFoundError.
+    """
 
     @property
     def num_readers(self) -> int:
         """How many reads at a time are worth it."""
 
     def names(self, folder: str) -> list[str]:
-        """List every file below `folder`, by its name relative to it; nothing if there is no such folder."""
+        """List every file below `folder`, by its name relative to it; nothing if there is no such
+        folder.
+        """
 
     def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` as `names` does, with sizes and times, from one listing."""
+        """List every file below `folder` as `names` does, with sizes and times, from one listing.
+        """
 
     def folders(self, folder: str) -> list[str]:
         """List what lies directly in `folder`: subfolders end in a slash."""
 
     def strays(self, folder: str) -> dict[str, str]:
-        """Name what lies below `folder` and is in no other listing (links, folders with a file's name), and say what each is."""
+        """Name what lies below `folder` and is in no other listing (links, folders with a file's
+        name), and say what each is.
+        """
         ...
 
     def exists(self, name: str) -> bool:
@@ -86,7 +97,8 @@ class Files(Protocol):
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
     ) -> bool:
-        """Write a file, in place of the old one if there is one, in one visible step; say whether that was done.
+        """Write a file, in place of the old one if there is one, in one visible step; say whether
+        that was done.
 
         It is not if the file `unless` is there when all but that step is.
         """
@@ -126,14 +138,18 @@ def open_files(url: str) -> Files:
 
 
 def is_temporary(name: str) -> bool:
-    """Say whether a file of `TEMPORARY` is one of a write that was not finished; others are not the store's."""
+    """Say whether a file of `TEMPORARY` is one of a write that was not finished; others are not the
+    store's.
+    """
     return _UNFINISHED.fullmatch(name) is not None
 
 
 def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
-    """Do the same with many files, as many at a time as is worth it there; answers come in the order of `names`.
+    """Do the same with many files, as many at a time as is worth it there; answers come in the
+    order of `names`.
 
-    A thread takes several files at once: for a local file, handing it over costs as much as reading it.
+    A thread takes several files at once: for a local file, handing it over costs as much as reading
+    it.
     """
     size = min(_FILES_A_TURN, len(names) // files.num_readers + 1)
     turns = [names[start : start + size] for start in range(0, len(names), size)]
@@ -146,7 +162,8 @@ def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterat
 class LocalFiles:
     """Files in a local (or network-mounted) folder.
 
-    `_read_from` are folders found to be no links: reading many files looks at each folder once, all else every time.
+    `_read_from` are folders found to be no links: reading many files looks at each folder once, all
+    else every time.
     """
 
     root: str
@@ -158,7 +175,8 @@ class LocalFiles:
         return [name for name, entry in self._below(folder) if _is_file(entry)]
 
     def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` with size and time; one that is gone by then is left out."""
+        """List every file below `folder` with size and time; one that is gone by then is left out.
+        """
         found = []
         for name, entry in self._below(folder):
             with suppress(FileNotFoundError):
@@ -249,7 +267,8 @@ class LocalFiles:
         return found
 
     def _status(self, name: str, a_folder: bool = False) -> os.stat_result | None:
-        """Return what the system says of a file or a folder, None if it is not there; nothing on the way may be a link.
+        """Return what the system says of a file or a folder, None if it is not there; nothing on
+        the way may be a link.
 
         Raises:
             StoreError: saying what stands where a file or a folder of the store should be.
@@ -273,7 +292,8 @@ class LocalFiles:
         try:
             os.link(temporary, final)
         except FileExistsError:
-            # A network file system may repeat a request whose answer was lost: two names mean that ours is there.
+            # A network file system may repeat a request whose answer was lost: two names mean that
+            # ours is there.
             if os.stat(temporary).st_nlink > 1:
                 return True
             self._status(name)  # refuses what is no file
@@ -288,7 +308,8 @@ class LocalFiles:
 
     @contextmanager
     def _temporary(self, name: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
-        """Write a flushed temporary file and give its path; afterwards make the final name durable."""
+        """Write a flushed temporary file and give its path; afterwards make the final name durable.
+        """
         temporary = self.path(f"{TEMPORARY}/{os.path.basename(name)}.{uuid.uuid4().hex}")
         self._status(TEMPORARY, a_folder=True)
         folder = os.path.dirname(self.path(name))

@@ -1,4 +1,5 @@
-"""Files of an object store, through fsspec: one PUT of bytes built in memory, conditional where the server knows that.
+"""Files of an object store, through fsspec: one PUT of bytes built in memory, conditional where the
+server knows that.
 
 A stream that is cut short would leave a cut-short object.
 """
@@ -131,14 +132,17 @@ def _is_unsupported(error: Exception) -> bool:
 def _is_taken(error: Exception) -> bool:
     """Say whether a server refused a conditional write because the name is taken.
 
-    s3fs makes that a FileExistsError only where the answer names the condition, which servers other than Amazon's leave out.
+    s3fs makes that a FileExistsError only where the answer names the condition, which servers other
+    than Amazon's leave out.
     """
     answer = getattr(error.__cause__, "response", None) or {}
     return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
 def _time_of(info: Mapping[str, Any]) -> float | None:
-    """Return when an object was last changed from what its file system says of it; each says it in its own words."""
+    """Return when an object was last changed from what its file system says of it; each says it in
+    its own words.
+    """
     for word in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
         value = info.get(word)
         if isinstance(value, str) and value:

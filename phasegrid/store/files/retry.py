@@ -1,10 +1,12 @@
-"""Try again what a storage refuses for a moment: a network file system that stalls, a server that is busy.
+"""Try again what a storage refuses for a moment: a network file system that stalls, a server that
+is busy.
 
-Every request of a store goes through `PatientFiles`: this is the one place where storage is tried again. Object stores have
-retries of their own within each of ours. What will not pass by itself (a full disk, a missing right, a wrong name) is
-not tried again. A write that is tried again starts from the beginning, in a new temporary file: after a failed fsync the
-system may have forgotten what it could not write. Every wait is drawn around its length: workers that were refused together do
-not come back together.
+Every request of a store goes through `PatientFiles`: this is the one place where storage is tried
+again. Object stores have retries of their own within each of ours. What will not pass by itself (a
+full disk, a missing right, a wrong name) is not tried again. A write that is tried again starts
+from the beginning, in a new temporary file: after a failed fsync the system may have forgotten what
+it could not write. Every wait is drawn around its length: workers that were refused together do not
+come back together.
 """
 
 import errno
@@ -20,7 +22,9 @@ from phasegrid.store.files.local import Entry, Files
 T = TypeVar("T")
 
 WAITS_S = (0.5, 2.0, 8.0)
-"""Seconds before the second, third and last try, on average: they outlast a server's restart of some seconds."""
+"""Seconds before the second, third and last try, on average: they outlast a server's restart of
+some seconds.
+"""
 _SPREAD = 0.5  # a wait is within this fraction of its length
 _SYSTEM = (
     random.SystemRandom()
@@ -62,7 +66,8 @@ def draw() -> float:
 
 @dataclass(frozen=True, slots=True)
 class PatientFiles:
-    """Files whose every request is made again, up to ``len(waits_s)`` times, while its error is one that may pass.
+    """Files whose every request is made again, up to ``len(waits_s)`` times, while its error is one
+    that may pass.
 
     A wait is its length times a factor that `draw`, uniform in [0, 1), puts between 0.5 and 1.5.
     """
@@ -112,7 +117,8 @@ class PatientFiles:
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists.
 
-        An earlier try may have written the file and lost the answer: then the name is taken by our own bytes, and we wrote it.
+        An earlier try may have written the file and lost the answer: then the name is taken by our
+        own bytes, and we wrote it.
         """
         tries = 0
 

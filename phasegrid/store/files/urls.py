@@ -1,7 +1,9 @@
-"""Where a store is: what a path or a URL that a user gives means, and which are refused. Nothing is opened here.
+"""Where a store is: what a path or a URL that a user gives means, and which are refused. Nothing is
+opened here.
 
-A store needs files that appear whole: a local (or mounted) folder, or an object store, where one request writes an object. Through
-archives, web servers and file-transfer protocols a reader would meet halves of files.
+A store needs files that appear whole: a local (or mounted) folder, or an object store, where one
+request writes an object. Through archives, web servers and file-transfer protocols a reader would
+meet halves of files.
 """
 
 import os
@@ -18,9 +20,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 
 
 def local_path(url: str) -> str | None:
-    """Return the absolute path of a folder that is given as such or as a ``file:`` URL, None for an object store's URL.
+    """Return the absolute path of a folder that is given as such or as a ``file:`` URL, None for an
+    object store's URL.
 
-    A ``file:`` URL is percent-decoded (RFC 8089), as `pathlib.Path.as_uri` makes it; a path is taken as it is.
+    A ``file:`` URL is percent-decoded (RFC 8089), as `pathlib.Path.as_uri` makes it; a path is
+    taken as it is.
 
     >>> local_path("file:///srv/my%20results"), local_path("s3://bucket/results")
     ('/srv/my results', None)

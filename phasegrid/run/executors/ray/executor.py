@@ -1,11 +1,13 @@
 """Packs as Ray Core tasks; with `ray_start` and `remote` the only room that imports ray.
 
-Tasks return small outcomes and never weights: Ray runs a finished task again when its returned object is lost. Ray's own
-retries are off, so that a lost process is counted and written down by the driver. Workers stay warm between packs
-(``max_calls=0``), which keeps imports, data sets and CUDA contexts.
+Tasks return small outcomes and never weights: Ray runs a finished task again when its returned
+object is lost. Ray's own retries are off, so that a lost process is counted and written down by the
+driver. Workers stay warm between packs (``max_calls=0``), which keeps imports, data sets and CUDA
+contexts.
 
-A job is to blame for an exception that its own code has raised, and for nothing else: whatever else ends a task is
-infrastructure, of whatever class. If what died is Ray on this machine, or the head, the run ends in a `ClusterError`.
+A job is to blame for an exception that its own code has raised, and for nothing else: whatever else
+ends a task is infrastructure, of whatever class. If what died is Ray on this machine, or the head,
+the run ends in a `ClusterError`.
 """
 
 import os
@@ -97,8 +99,9 @@ def _name_of(node: dict[str, Any]) -> str:
 
 
 def gpu_bytes() -> int | None:
-    """Return the memory of the smallest GPU of the cluster; None where there is none, torch sees none there, or others hold
-    them all."""
+    """Return the memory of the smallest GPU of the cluster; None where there is none, torch sees
+    none there, or others hold them all.
+    """
     task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(
         gpus.total_bytes
     )  # it takes a context
@@ -121,7 +124,8 @@ def gpu_bytes() -> int | None:
 
 
 def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
-    """Load each data set once in a worker, into the folder of its node that the processes of `run` share; return what is wrong.
+    """Load each data set once in a worker, into the folder of its node that the processes of `run`
+    share; return what is wrong.
 
     Raises:
         ClusterError: if the cluster is lost meanwhile, or the processes that try one die.
@@ -171,11 +175,13 @@ def _watch() -> HeadWatch:
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task, with its part of a GPU.
+    """Run packs as Ray tasks with what `resources` says they need. `place` is handed to every task,
+    with its part of a GPU.
 
-    Where `resources` does not say how much of a GPU a pack gets, `share_of` does; a pack that is tried again gets all of
-    one. `usual_share` is that of most packs: it says how many run at once. A job that was killed for want of memory has a
-    node to itself when it is tried again: Ray's monitor may have killed it for what another one took.
+    Where `resources` does not say how much of a GPU a pack gets, `share_of` does; a pack that is
+    tried again gets all of one. `usual_share` is that of most packs: it says how many run at once.
+    A job that was killed for want of memory has a node to itself when it is tried again: Ray's
+    monitor may have killed it for what another one took.
     """
 
     storage: str
@@ -206,7 +212,9 @@ class RayExecutor:
         return max(1, int(fits))
 
     def _all_resources(self) -> dict[str, float]:
-        """Return what the cluster has, as it was when it was last asked: a head that is gone would block us for good."""
+        """Return what the cluster has, as it was when it was last asked: a head that is gone would
+        block us for good.
+        """
         now = time.monotonic()
         if now >= self._look_at and self._head.answers():
             self._look_at = now + LOOK_EVERY_S
@@ -216,7 +224,9 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """How many packs may be in flight: a few more than run at once, so that no worker waits for the driver."""
+        """How many packs may be in flight: a few more than run at once, so that no worker waits for
+        the driver.
+        """
         if self.max_in_flight is not None:
             return self.max_in_flight
         return self.parallel + max(2, self.parallel // 2)
@@ -240,7 +250,9 @@ class RayExecutor:
         self._running[reference] = (pack, failure_id)
 
     def _part_of_a_gpu(self, pack: Pack) -> float:
-        """Return how much of a GPU a pack gets that no one decided on: none where the cluster has none."""
+        """Return how much of a GPU a pack gets that no one decided on: none where the cluster has
+        none.
+        """
         if not self._gives_gpus():
             return 0.0
         keys = set(pack.job_keys())
@@ -249,7 +261,9 @@ class RayExecutor:
         return 1.0 if again else self.share_of(pack)
 
     def _cpus_of_a_node(self, need: Need) -> float:
-        """Return the cores of the smallest node that has the GPUs and cores a pack needs; 0 where the head is silent."""
+        """Return the cores of the smallest node that has the GPUs and cores a pack needs; 0 where
+        the head is silent.
+        """
         if not self._head.answers():
             return 0.0
         with _ray_works():
@@ -263,7 +277,9 @@ class RayExecutor:
         return float(min(fits, default=0.0))
 
     def _gives_gpus(self) -> bool:
-        """Whether packs whose need is not decided get a GPU: there is one, and they are not to run elsewhere."""
+        """Whether packs whose need is not decided get a GPU: there is one, and they are not to run
+        elsewhere.
+        """
         elsewhere = self.place.device is not None and not self.place.device.startswith("cuda")
         return not elsewhere and bool(self._all_resources().get("GPU"))
 
@@ -325,7 +341,9 @@ class RayExecutor:
         return PackResult(pack, lost=_why_lost(error))
 
     def _find_crash(self, attempt: str) -> crashes.Crash | None:
-        """Ask this node, then the others, how the process of an attempt crashed; None if it did not, or nobody answers in time."""
+        """Ask this node, then the others, how the process of an attempt crashed; None if it did
+        not, or nobody answers in time.
+        """
         run = self.place.shared_data
         if run is None:
             return None
@@ -349,14 +367,18 @@ def _crash_here(run: str, attempt: str) -> crashes.Crash | None:
 
 
 def _of_the_job(error: BaseException) -> TypeGuard[ray.exceptions.RayTaskError]:
-    """Say whether an error is an exception that the code of a task has raised, and not one of Ray's."""
+    """Say whether an error is an exception that the code of a task has raised, and not one of
+    Ray's.
+    """
     return isinstance(error, ray.exceptions.RayTaskError) and not isinstance(
         error.cause, ray.exceptions.RayError
     )
 
 
 def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str) -> PackResult:
-    """Blame an error on the pack's code; one of failing storage on the node's, unless it fails for the driver too."""
+    """Blame an error on the pack's code; one of failing storage on the node's, unless it fails for
+    the driver too.
+    """
     if isinstance(error.cause, StoreError) and error.cause.fault is not None:
         return PackResult(pack, lost=probe.blame_node(error.cause, storage))
     why = redact(f"{type(error.cause).__name__}: {error.cause}")
@@ -391,9 +413,11 @@ def _ray_options(need: Need) -> dict[str, Any]:
 
 
 def on_device(place: PackOptions, assigned: str | None) -> PackOptions:
-    """Return a place on the GPU that was assigned, or on the CPU if none was; unless it was said to be elsewhere.
+    """Return a place on the GPU that was assigned, or on the CPU if none was; unless it was said to
+    be elsewhere.
 
-    ``cuda`` says no more than Ray does. A GPU that a process sees but was not given has others on it.
+    ``cuda`` says no more than Ray does. A GPU that a process sees but was not given has others on
+    it.
     """
     if assigned is None:
         return replace(place, device="cpu") if place.device is None else place

@@ -1,8 +1,8 @@
 """Which GPU a worker's pack runs on, and how much of it.
 
-Workers stay warm, so one process may be given first one GPU of its node and then another. A process cannot change what
-``CUDA_VISIBLE_DEVICES`` meant when it first used a GPU: Ray is therefore told to leave that variable alone
-(`NOSET_VARIABLE`), and the device is named for every pack.
+Workers stay warm, so one process may be given first one GPU of its node and then another. A process
+cannot change what ``CUDA_VISIBLE_DEVICES`` meant when it first used a GPU: Ray is therefore told to
+leave that variable alone (`NOSET_VARIABLE`), and the device is named for every pack.
 """
 
 import os
@@ -13,9 +13,11 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None) -> str | None:
-    """Return the torch device of the first of the GPUs that Ray assigned, named as `ids`; None if it assigned none.
+    """Return the torch device of the first of the GPUs that Ray assigned, named as `ids`; None if
+    it assigned none.
 
-    Ids are those of the machine, or the names in ``CUDA_VISIBLE_DEVICES``; torch counts within that variable.
+    Ids are those of the machine, or the names in ``CUDA_VISIBLE_DEVICES``; torch counts within that
+    variable.
 
     >>> device_of([3], {}), device_of(["3"], {"CUDA_VISIBLE_DEVICES": "2,3"}), device_of([], {})
     ('cuda:3', 'cuda:1', None)
@@ -31,7 +33,9 @@ def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None
 
 
 def take(device: str, share: float) -> None:
-    """Work on a GPU from now on, with at most `share` of its memory, so that packs beside keep theirs: what runs out is halved."""
+    """Work on a GPU from now on, with at most `share` of its memory, so that packs beside keep
+    theirs: what runs out is halved.
+    """
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,8 @@
 """Whether the head of a cluster still answers, and the parts of Ray on this machine still live.
 
-Asked by a plain connection: Ray's own questions to a head that is gone wait for it, and after a minute Ray ends the
-process that asks, with no word about what it was doing. Without the raylet of its machine a driver can start nothing.
+Asked by a plain connection: Ray's own questions to a head that is gone wait for it, and after a
+minute Ray ends the process that asks, with no word about what it was doing. Without the raylet of
+its machine a driver can start nothing.
 """
 
 import socket
@@ -33,7 +34,9 @@ def can_connect(address: str) -> bool:
 
 
 def refuses(address: str) -> bool:
-    """Say whether connections to ``host:port`` are refused: nobody listens there, on a machine that is up."""
+    """Say whether connections to ``host:port`` are refused: nobody listens there, on a machine that
+    is up.
+    """
     try:
         with socket.create_connection(_split(address), CONNECT_TIMEOUT_S):
             return False
@@ -44,7 +47,8 @@ def refuses(address: str) -> bool:
 
 
 def greet(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[Greeting, str]:
-    """Say whether a head (which speaks gRPC, over HTTP/2) is at ``host:port``, and what was met instead.
+    """Say whether a head (which speaks gRPC, over HTTP/2) is at ``host:port``, and what was met
+    instead.
 
     A process that is stopped or hangs takes connections still, and says nothing.
     """
@@ -71,7 +75,8 @@ def _split(address: str) -> tuple[str, int]:
 class HeadWatch:
     """The head at `address` (``host:port`` of its GCS), asked once a second at most.
 
-    `here` names what of the cluster runs on this machine, and where each listens: what refuses connections there, twice, is dead.
+    `here` names what of the cluster runs on this machine, and where each listens: what refuses
+    connections there, twice, is dead.
     """
 
     address: str
@@ -108,7 +113,8 @@ class HeadWatch:
         return False
 
     def after_a_loss(self) -> None:
-        """Look whether work was lost because a part of Ray on this machine is dead, and not only its own process.
+        """Look whether work was lost because a part of Ray on this machine is dead, and not only
+        its own process.
 
         Raises:
             ClusterError: if so.
@@ -125,7 +131,9 @@ class HeadWatch:
 
 
 def dead(part: str) -> ClusterError:
-    """Return the error of a part of Ray on this machine that has died: nothing can be started without it."""
+    """Return the error of a part of Ray on this machine that has died: nothing can be started
+    without it.
+    """
     return ClusterError(
         f"running on Ray: its {part} on this machine has died: killed (for want of memory?) or crashed"
     )

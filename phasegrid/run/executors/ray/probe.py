@@ -1,13 +1,17 @@
-"""Have every node of a cluster try the storage before the first job, and judge what each found. Knows no Ray.
+"""Have every node of a cluster try the storage before the first job, and judge what each found.
+Knows no Ray.
 
-The driver writes a question into the store; a node opens the store, reads the question, writes an answer of a few MiB and tells
-its clock; the driver reads the answer. A node passes if both saw what the other wrote, in the store of the same id.
+The driver writes a question into the store; a node opens the store, reads the question, writes an
+answer of a few MiB and tells its clock; the driver reads the answer. A node passes if both saw what
+the other wrote, in the store of the same id.
 
-Clocks: a node's clock is off by at least what its time, and the time of the file that it wrote, lie outside of the
-driver's time between asking and having the answer. So a slow node is never blamed. No result depends on a clock (a key is a
-hash, the first writer wins), so a clock that is off by more than `WARN_SKEW_S` is a warning: the times in rows and the
-signs of life in ``status`` mislead, and object stores refuse requests that are 15 minutes off. Beyond `MAX_SKEW_S` it is an error:
-``gc`` deletes unfinished work by age, after a day at the earliest, and files that are born half a day old are too close to that.
+Clocks: a node's clock is off by at least what its time, and the time of the file that it wrote, lie
+outside of the driver's time between asking and having the answer. So a slow node is never blamed.
+No result depends on a clock (a key is a hash, the first writer wins), so a clock that is off by
+more than `WARN_SKEW_S` is a warning: the times in rows and the signs of life in ``status`` mislead,
+and object stores refuse requests that are 15 minutes off. Beyond `MAX_SKEW_S` it is an error:
+``gc`` deletes unfinished work by age, after a day at the earliest, and files that are born half a
+day old are too close to that.
 """
 
 import os
@@ -34,7 +38,9 @@ _WAITS_S = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a node is asked: to find `text` in file `name` of the store at `url`, and to answer there."""
+    """What a node is asked: to find `text` in file `name` of the store at `url`, and to answer
+    there.
+    """
 
     url: str
     store_id: str
@@ -55,8 +61,9 @@ class Sight:
 class Report:
     """The sight of a node as the driver has it.
 
-    The driver asked at `asked_at` and had the answer at `answered_at`, by its own clock. `seen` says whether it found the answer
-    in the storage, whose file is of `modified`, where the storage tells.
+    The driver asked at `asked_at` and had the answer at `answered_at`, by its own clock. `seen`
+    says whether it found the answer in the storage, whose file is of `modified`, where the storage
+    tells.
     """
 
     node: str
@@ -125,7 +132,8 @@ def read_answer(
 
 
 def blame_node(error: StoreError, url: str) -> str:
-    """Return how a pack was lost to storage that fails on its node, where the driver finds the storage to be well.
+    """Return how a pack was lost to storage that fails on its node, where the driver finds the
+    storage to be well.
 
     Raises:
         StoreError: if it is not: no other node would do better.
@@ -163,7 +171,9 @@ def judge(url: str, reports: Sequence[Report]) -> list[str]:
 
 
 def skew_s(report: Report) -> float:
-    """Return by how many seconds a node's clock is surely ahead (or, negative, behind): the larger by its word and by its file."""
+    """Return by how many seconds a node's clock is surely ahead (or, negative, behind): the larger
+    by its word and by its file.
+    """
     times = [t for t in (report.sight.now, report.modified) if t is not None]
     return max(
         (_outside(t, report.asked_at, report.answered_at) for t in times), key=abs, default=0.0

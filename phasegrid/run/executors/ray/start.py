@@ -1,8 +1,9 @@
 """Join a Ray, or start one on this machine, within a stated time, and leave nothing of it behind.
 
-Ray's own waits last minutes, some of them in C++, where no signal ends them. So an address is first tried by a plain connection,
-and Ray is started and left in a thread of its own, which can be given up. Whatever is raised meanwhile is a `ClusterError`: Ray
-raises nearly everything, also bare ``Exception``.
+Ray's own waits last minutes, some of them in C++, where no signal ends them. So an address is first
+tried by a plain connection, and Ray is started and left in a thread of its own, which can be given
+up. Whatever is raised meanwhile is a `ClusterError`: Ray raises nearly everything, also bare
+``Exception``.
 """
 
 import atexit
@@ -54,9 +55,11 @@ def start_ray(
     given_by: str | None = None,
     say: Say = lambda _text: None,
 ) -> None:
-    """Join the cluster at `address`, or start a Ray of our own on this machine, whose processes bear the mark of `run`.
+    """Join the cluster at `address`, or start a Ray of our own on this machine, whose processes
+    bear the mark of `run`.
 
-    `given_by` says where the address came from. What is waited for is told to `say` every `SAY_EVERY_S` seconds.
+    `given_by` says where the address came from. What is waited for is told to `say` every
+    `SAY_EVERY_S` seconds.
 
     Raises:
         ClusterError: for an address that cannot be joined, or if there is no Ray within `JOIN_S`, or `START_S` for one of our own.
@@ -81,7 +84,9 @@ def start_ray(
 
 
 def stop_ray() -> None:
-    """Leave the cluster; end the Ray that `start_ray` started, and no other. Ends within `LEAVE_S` and a little."""
+    """Leave the cluster; end the Ray that `start_ray` started, and no other. Ends within `LEAVE_S`
+    and a little.
+    """
     global _ray
     if _ray is None:
         return
@@ -95,8 +100,10 @@ def is_our_own() -> bool:
 
 
 class _Ray:
-    """Ray in a thread of its own. The thread lives as long as Ray: Linux ends Ray's processes with the *thread* that started
-    them. `run` marks the processes of a Ray of our own; None for a cluster that is joined."""
+    """Ray in a thread of its own. The thread lives as long as Ray: Linux ends Ray's processes with
+    the *thread* that started them. `run` marks the processes of a Ray of our own; None for a
+    cluster that is joined.
+    """
 
     def __init__(self, run: str | None) -> None:
         self.run = run
@@ -133,7 +140,9 @@ class _Ray:
         done.result()
 
     def clear(self) -> None:
-        """End the processes of a start that failed. One that does not notice is left to itself: without them it comes to nothing."""
+        """End the processes of a start that failed. One that does not notice is left to itself:
+        without them it comes to nothing.
+        """
         if self.run is not None:
             leftovers.end(self.run)
         if futures.wait([self._last], timeout=CLEAR_S).done:
@@ -256,8 +265,8 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
 def _init(say: Say, **options: Any) -> None:
     """Start or join Ray, and have it print nothing itself.
 
-    It prints what befalls its parts, with pages of their logs; what that means for a run is told by whoever loses something.
-    What waits for want of a core or a GPU is told by Ray alone.
+    It prints what befalls its parts, with pages of their logs; what that means for a run is told by
+    whoever loses something. What waits for want of a core or a GPU is told by Ray alone.
     """
 
     def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's argument
@@ -334,7 +343,8 @@ def _reported(doing: str) -> Iterator[None]:
 
 
 def _why_not_joined(error: BaseException) -> str:
-    """Say why Ray could not be joined: of a wrong token it says only that there is no connection."""
+    """Say why Ray could not be joined: of a wrong token it says only that there is no connection.
+    """
     if isinstance(error, ClusterError):
         return str(error)
     cause: BaseException | None = error
@@ -348,8 +358,8 @@ def _why_not_joined(error: BaseException) -> str:
 def _keep_one_token() -> None:
     """Make the token that Ray makes for its first cluster, whole and once, for this user only.
 
-    Ray looks whether there is one and then writes it: of two that start at once each has its own, and the processes of the first
-    meet those of the second with the wrong one.
+    Ray looks whether there is one and then writes it: of two that start at once each has its own,
+    and the processes of the first meet those of the second with the wrong one.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -370,5 +380,7 @@ def _keep_one_token() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its name if it says nothing: Ray's go on for pages."""
+    """Return the first line of what an exception says, or its name if it says nothing: Ray's go on
+    for pages.
+    """
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
