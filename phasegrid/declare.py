@@ -177,7 +177,8 @@ def _default(spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are written.
+    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are
+    written.
     """
 
     kind: str

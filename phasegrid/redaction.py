@@ -36,16 +36,17 @@ characters, which none can write.
 
 
 def how_to_set() -> str:
-    """Say how Ray is given the token of a cluster: one in the file of its user needs but be sent.
+    """Say how Ray is given the token of a cluster: one in the file of its user needs but be
+    sent.
     """
     if _own_file().is_file():
         return (
-            "set RAY_AUTH_MODE=token, which sends the token in ~/.ray/auth_token, and if the cluster's is another, "
-            "that in RAY_AUTH_TOKEN"
+            "set RAY_AUTH_MODE=token, which sends the token in ~/.ray/auth_token, and if the"
+            " cluster's is another, that in RAY_AUTH_TOKEN"
         )
     return (
-        "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
-        "or in ~/.ray/auth_token"
+        "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that"
+        " RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
     )
 
 
@@ -115,13 +116,13 @@ def refuse_secrets(url: str, what: str) -> None:
     authority = rest.partition("/")[0]
     if "@" in authority or ("@" in rest and ":" in authority):
         raise SweepError(
-            f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands before @ "
-            "and give them in the environment"
+            f"{what}: the URL holds credentials, which lists and logs would show; leave out what"
+            " stands before @ and give them in the environment"
         )
     if rest and _PARAMETER.search(url):
         raise SweepError(
-            f"{what}: the URL holds credentials, which lists and logs would show; leave out what stands after ? "
-            "and give them in the environment"
+            f"{what}: the URL holds credentials, which lists and logs would show; leave out what"
+            " stands after ? and give them in the environment"
         )
 
 

@@ -49,7 +49,8 @@ _FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many")
 
 @dataclass(frozen=True, slots=True)
 class _Imported:
-    """A plug-in file as it was imported: a later edit changes neither until it is imported again.
+    """A plug-in file as it was imported: a later edit changes neither until it is imported
+    again.
     """
 
     module: ModuleType

@@ -101,6 +101,7 @@ def nothing_drawn(what: str, device: torch.device = CPU) -> Iterator[None]:
     yield
     if have_changed(before, draw_state(device)):
         raise MetricError(
-            f"{what}: the network draws random numbers in eval mode too, so that the same measurement would give other numbers "
-            "each time. Let it draw only where self.training is true: F.dropout(x, p, self.training)"
+            f"{what}: the network draws random numbers in eval mode too, so that the same"
+            " measurement would give other numbers each time. Let it draw only where self.training"
+            " is true: F.dropout(x, p, self.training)"
         )

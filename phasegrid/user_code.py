@@ -137,7 +137,8 @@ def _file_name(name: str, file: Path) -> str:
 
 
 def _project(folder: Path) -> Path:
-    """Return the root of the project that a folder is in; the folder itself where nothing says so.
+    """Return the root of the project that a folder is in; the folder itself where nothing says
+    so.
     """
     above = [folder, *folder.parents]
     return next((f for f in above if any((f / mark).exists() for mark in _MARKS)), folder)
@@ -169,7 +170,8 @@ def _reached(
 
 
 def _imported_by(name: str, file: Path, is_local: IsLocal) -> Iterator[tuple[str, Path]]:
-    """Name the local modules that a file imports; those of a package run with each of its modules.
+    """Name the local modules that a file imports; those of a package run with each of its
+    modules.
     """
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for level, module, names in _read(file.read_bytes()).imports:

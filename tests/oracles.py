@@ -123,7 +123,8 @@ def centring(m: int) -> Tensor:
 
 
 def biased_cka(X: Tensor, Y: Tensor) -> float:
-    """Return CKA of features (m, d), (m, d') by tr(X X^T H Y Y^T H) (Yang et al. 2021, equation 2).
+    """Return CKA of features (m, d), (m, d') by tr(X X^T H Y Y^T H) (Yang et al. 2021, equation
+    2).
     """
     H = centring(len(X))
 

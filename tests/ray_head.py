@@ -99,7 +99,8 @@ def ray_head(environment: Mapping[str, str], dashboard: bool = True) -> Iterator
 
 
 def client_environment(**more: str) -> dict[str, str]:
-    """Return the environment of a user of phasegrid: no Ray around it, no home with a token in it.
+    """Return the environment of a user of phasegrid: no Ray around it, no home with a token in
+    it.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PHASEGRID_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"

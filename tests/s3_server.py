@@ -18,7 +18,10 @@ import pytest
 
 LOOPBACK = "127.0.0.1"
 BUCKET = "bucket"
-_XML = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+_XML = (
+    '<?xml version="1.0"'
+    ' encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+)
 
 
 @dataclass

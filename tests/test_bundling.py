@@ -169,7 +169,10 @@ def test_bundled_code_knows_the_commit_that_it_was_of(tmp_path: Path, dirty: boo
             file.write("# edited\n")
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     unpack(bundle(sweep, code=checkout), tmp_path / "there")
-    ask = "import json; from phasegrid.store.provenance import provenance; print(json.dumps(provenance('cpu')))"
+    ask = (
+        "import json; from phasegrid.store.provenance import provenance;"
+        " print(json.dumps(provenance('cpu')))"
+    )
     there = subprocess.run(
         [sys.executable, "-c", ask], cwd=tmp_path / "there", env={**os.environ, "PYTHONPATH": "."},
         capture_output=True, text=True, check=True,

@@ -399,8 +399,10 @@ def test_the_command_is_quoted_and_the_environment_holds_no_token(
         ray_jobs.Request(ID, command, Bundle("sweep/a b.yaml", b"PK", (), 0))
     )
     given = client.submitted
-    assert given["entrypoint"] == (
-        "exec python -m phasegrid run 'sweep/a b.yaml' --address auto --storage s3://b/r --no-plot "
+    assert (
+        given["entrypoint"]
+        == "exec python -m phasegrid run 'sweep/a b.yaml' --address auto --storage s3://b/r"
+        " --no-plot "
         "--set 'name=x; rm -rf /'"
     )
     assert given["submission_id"] == ID

@@ -162,10 +162,14 @@ def _stand_ins(folder: Path, state: str) -> None:
         "scontrol": 'echo "scontrol $*" >>"$CALLS"',
         "squeue": f"echo {state}",
         # Like ray symmetric-run: the entrypoint as a child, its exit code passed on.
-        "ray": 'echo "ray $*" >>"$CALLS"\nenv >>"$CALLS.env"\n[ -z "${NO_HEAD:-}" ] || exit 0\n'
-        'while [[ $1 != -- ]]; do shift; done\nshift\n"$@"',
-        "python": 'echo "python $*" >>"$CALLS"\nif [ -n "${WAIT:-}" ]; then\n'
-        "  trap 'exit 143' TERM\n  echo driving\n  while :; do sleep 0.02; done\nfi\nexit ${EXIT:-0}",
+        "ray": (
+            'echo "ray $*" >>"$CALLS"\nenv >>"$CALLS.env"\n[ -z "${NO_HEAD:-}" ] || exit 0\n'
+            'while [[ $1 != -- ]]; do shift; done\nshift\n"$@"'
+        ),
+        "python": (
+            'echo "python $*" >>"$CALLS"\nif [ -n "${WAIT:-}" ]; then\n  trap \'exit 143\' TERM\n '
+            " echo driving\n  while :; do sleep 0.02; done\nfi\nexit ${EXIT:-0}"
+        ),
     }
     for name, text in texts.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")

@@ -290,7 +290,7 @@ def test_code_that_is_not_that_of_the_run_makes_no_row(tmp_path: Path) -> None:
 def test_a_plugin_that_is_not_there_fails_its_jobs_by_name(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path / "a"))
     store = Store.open(str(tmp_path / "store"), create=True)
-    (pack, *_) = make_packs(make_plan(sweep), set(), lambda _cell, _job: 0.0)
+    pack, *_ = make_packs(make_plan(sweep), set(), lambda _cell, _job: 0.0)
     (tmp_path / "a" / "lab.py").unlink()
     (outcome,) = do(pack, store, PackOptions("cpu"))
     assert outcome.status == "failed"
@@ -350,11 +350,11 @@ def test_a_bundle_has_the_same_digests_and_knows_its_commit(
     )  # fmt: skip
     there = unpack(made, tmp_path / "there")
     code = (
-        "import sys; from pathlib import Path; from phasegrid import load_sweep; from phasegrid.config.load import user_files; "
-        "from phasegrid.store.provenance import user_commit; from phasegrid.registry import code_of; "
-        "sweep = load_sweep(sys.argv[1]); "
-        "print(*[one.code.digest for one in sweep.code], *user_commit(user_files(sweep))); "
-        "print(code_of('model', 'lab.py:NET', Path.cwd()).digest)"
+        "import sys; from pathlib import Path; from phasegrid import load_sweep; from"
+        " phasegrid.config.load import user_files; from phasegrid.store.provenance import"
+        " user_commit; from phasegrid.registry import code_of; sweep = load_sweep(sys.argv[1]);"
+        " print(*[one.code.digest for one in sweep.code], *user_commit(user_files(sweep)));"
+        " print(code_of('model', 'lab.py:NET', Path.cwd()).digest)"
     )
     root = Path(registry.__file__).parent.parent
     done = subprocess.run(

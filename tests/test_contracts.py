@@ -220,7 +220,10 @@ def test_a_sound_network_is_let_through(folder: Path, net: str) -> None:
     assert tried.notes == ()
     assert tried.lines == (
         "dataset 'lab.py:DATA': loaded",
-        f"model 'lab.py:{net}': built, run forward and backward on 2 made-up examples of shape (5,)",
+        (
+            f"model 'lab.py:{net}': built, run forward and backward on 2 made-up examples of shape"
+            " (5,)"
+        ),
     )
 
 
@@ -352,7 +355,10 @@ def test_validate_says_what_was_tried_and_run_starts_nothing(folder: Path) -> No
 def test_a_sweep_without_plugins_is_read_without_torch(tmp_path: Path) -> None:
     text = SWEEP.replace("NETS", "mlp, mlp").replace("lab.py:DATA", "digits").replace(", mlp", "")
     (tmp_path / "s.yaml").write_text(text + "metrics: [accuracy]\n")
-    code = "import sys; from phasegrid import load_sweep; load_sweep(sys.argv[1]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from phasegrid import load_sweep; load_sweep(sys.argv[1]); print('torch' in"
+        " sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "s.yaml")],
         capture_output=True, text=True, check=True, timeout=60,

@@ -77,16 +77,14 @@ def test_keys_can_be_null_truths_and_text(load: Load) -> None:
 
 
 def test_any_field_can_be_tied(load: Load) -> None:
-    sweep = load(
-        """\
+    sweep = load("""\
 couple:
   train.keep: {by: train.batch_size, values: {16: last}, otherwise: best_test_loss}
   train.updates: {by: train.batch_size, values: {16: 100, 24: null, 32: null}}
   train.schedule: {by: train.batch_size, values: {16: cosine, 24: {name: step, at_epochs: [3]}, 32: constant}}
   train.stop: {by: train.batch_size, values: {16: null, 24: {patience: 3}, 32: {}}}
   model.activation: {by: train.batch_size, values: {16: relu}, otherwise: tanh}
-"""
-    )
+""")
     assert recipes(sweep, "keep") == ["last", "best_test_loss", "best_test_loss"]
     assert recipes(sweep, "updates") == [100, None, None]
     names = [schedule["name"] for schedule in recipes(sweep, "schedule")]
@@ -98,14 +96,12 @@ couple:
 
 
 def test_tables_and_expressions_can_build_on_each_other(load: Load) -> None:
-    sweep = load(
-        """\
+    sweep = load("""\
 couple:
   train.label_smoothing: 0.1 * train.schedule.final
   train.schedule: {by: train.epochs, values: {100: {name: cosine, final: 0.5}}, otherwise: linear}
   train.epochs: 1600 / train.batch_size
-"""
-    )
+""")
     assert recipes(sweep, "epochs") == [100, 67, 50]
     assert recipes(sweep, "label_smoothing") == [0.05, 0.0, 0.0]
 
@@ -246,7 +242,10 @@ CASES = [
     ),
     (
         {
-            "couple": "{train.stop: {by: train.lr, values: {0.05: null}}, train.lr: 0.1 * train.stop.patience}"
+            "couple": (
+                "{train.stop: {by: train.lr, values: {0.05: null}}, train.lr: 0.1 *"
+                " train.stop.patience}"
+            )
         },
         "couple",
         "in a circle: train.stop -> train.lr -> train.stop",
@@ -258,7 +257,9 @@ CASES = [
     ),
     (
         {
-            "couple": "{train.schedule: {by: train.batch_size, values: {4: step}, otherwise: linear}}"
+            "couple": (
+                "{train.schedule: {by: train.batch_size, values: {4: step}, otherwise: linear}}"
+            )
         },
         "train.schedule",
         "a step schedule needs at_epochs",

@@ -68,6 +68,9 @@ def test_booleans_are_not_numbers(value: object, finite: bool) -> None:
 
 
 def test_jobs_is_a_leaf_of_the_standard_library() -> None:
-    code = "import sys, phasegrid.jobs; print([m for m in ('torch', 'ray', 'pydantic', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, phasegrid.jobs; print([m for m in ('torch', 'ray', 'pydantic', 'pandas') if m"
+        " in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -259,9 +259,12 @@ def test_no_module_prints_past_the_one_way_out(path: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             where = f"{path.name}:{node.lineno}"
-            assert called not in ("typer.echo", "click.echo", "typer.secho", "sys.stdout.write"), (
-                where
-            )
+            assert called not in (
+                "typer.echo",
+                "click.echo",
+                "typer.secho",
+                "sys.stdout.write",
+            ), where
             assert called != "print" or "sys.stderr" in ast.unparse(node), where
             assert called != "Console" or "StringIO" in ast.unparse(node), where
 

@@ -123,10 +123,10 @@ def test_a_killed_worker_is_replaced_and_a_poison_job_is_blamed_by_name(tmp_path
     (tmp_path / "deadly.py").write_text(DEADLY)
     sweep = tmp_path / "s.yaml"
     sweep.write_text(
-        "schema: 1\nname: deadly\ndataset: {name: digits, fraction: 0.1}\nmodel: {name: mlp, depth: 1}\n"
-        "train: {batch_size: 32, epochs: 1, stop: null}\nseeds: 1\nrun: {retries: {infra: 1}}\n"
-        "load: {param: model.width, values: [2, 4, 8]}\n"
-        f"metrics: [accuracy, {{'deadly.py:WIDTH': {{marker: {tmp_path / 'died'}}}}}]\n"
+        "schema: 1\nname: deadly\ndataset: {name: digits, fraction: 0.1}\nmodel: {name: mlp,"
+        " depth: 1}\ntrain: {batch_size: 32, epochs: 1, stop: null}\nseeds: 1\nrun: {retries:"
+        " {infra: 1}}\nload: {param: model.width, values: [2, 4, 8]}\nmetrics: [accuracy,"
+        f" {{'deadly.py:WIDTH': {{marker: {tmp_path / 'died'}}}}}]\n"
     )
     done = run(sweep, tmp_path / "store", "--num-cpus", "1")
     assert done.returncode == 1, done.stderr

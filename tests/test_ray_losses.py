@@ -22,7 +22,10 @@ from phasegrid.store.store import Store  # noqa: E402
 PART = Part("noop", 1, {})
 PACK = Pack("pack", "train", 0, (Trial("a" * 32, PART, PART, {}, 0),))
 FAILURE_ID = "f" * 32
-ADVICE = "Task failed because it died. Node IP: 10.1.2.3, node ID: 00ff. To see more, use `ray logs`.\nMore."
+ADVICE = (
+    "Task failed because it died. Node IP: 10.1.2.3, node ID: 00ff. To see more, use `ray"
+    " logs`.\nMore."
+)
 
 
 def ending_of(
@@ -79,8 +82,10 @@ def test_a_dead_node_is_infrastructure_and_its_address_is_told(
 def test_what_the_memory_monitor_kills_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ending = ending_of(ray.exceptions.OutOfMemoryError(ADVICE), monkeypatch)
     assert ending.kind == "oom"
-    assert ending.lost == (
-        "OutOfMemoryError: its process was killed because the memory of its node ran out (10.1.2.3)"
+    assert (
+        ending.lost
+        == "OutOfMemoryError: its process was killed because the memory of its node ran out"
+        " (10.1.2.3)"
     )
 
 

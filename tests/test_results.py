@@ -248,8 +248,8 @@ def test_reading_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
 
     make_store(tmp_path)
     code = (
-        "import sys, phasegrid; import phasegrid.run.verify, phasegrid.store.compact, phasegrid.store.sql;"
-        f"repr(phasegrid.open({str(tmp_path / 'store')!r}));"
-        "assert not {'torch', 'ray'} & set(sys.modules), 'imported'"
+        "import sys, phasegrid; import phasegrid.run.verify, phasegrid.store.compact,"
+        f" phasegrid.store.sql;repr(phasegrid.open({str(tmp_path / 'store')!r}));assert not"
+        " {'torch', 'ray'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -20,24 +20,23 @@ from phasegrid.train.recipe import Recipe
 # text.
 GOLDEN = {
     "trials": (
-        "schema_version:int32 key:string dataset:string dataset_version:int64 dataset_args:string "
-        "model:string model_version:int64 model_args:string optimizer:string lr:double "
-        "momentum:double nesterov:bool betas:list<element: double> adam_eps:double "
-        "weight_decay:double batch_size:int64 epochs:int64 drop_last:bool label_smoothing:double "
-        "schedule:string schedule_at_epochs:list<element: int64> schedule_factor:double "
-        "schedule_final:double schedule_warmup_updates:int64 stop_rule:string "
-        "stop_min_delta:double stop_patience:int64 keep:string keep_every:int64 precision:string "
-        "updates:int64 batch_unit:string test_every:int64 "
-        "seed:int64 outcome:string diverged_epoch:int64 diverged_update:int64 epochs_run:int64 "
-        "kept_epoch:int64 stopped_epoch:int64 num_parameters:int64 train_loss:double "
-        "train_accuracy_percent:double test_loss:double test_accuracy_percent:double "
-        "updates_run:int64 best_test_loss:double best_test_loss_epoch:int64 "
-        "best_test_accuracy_percent:double best_test_accuracy_epoch:int64 task:string num_classes:int64 "
-        "pack_size:int64 strategy:string checkpoint_sha256:string "
-        "dataset_code_digest:string model_code_digest:string "
-        "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
-        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
-        "user_git_commit:string user_git_dirty:bool reproducible:bool"
+        "schema_version:int32 key:string dataset:string dataset_version:int64 dataset_args:string"
+        " model:string model_version:int64 model_args:string optimizer:string lr:double"
+        " momentum:double nesterov:bool betas:list<element: double> adam_eps:double"
+        " weight_decay:double batch_size:int64 epochs:int64 drop_last:bool label_smoothing:double"
+        " schedule:string schedule_at_epochs:list<element: int64> schedule_factor:double"
+        " schedule_final:double schedule_warmup_updates:int64 stop_rule:string"
+        " stop_min_delta:double stop_patience:int64 keep:string keep_every:int64 precision:string"
+        " updates:int64 batch_unit:string test_every:int64 seed:int64 outcome:string"
+        " diverged_epoch:int64 diverged_update:int64 epochs_run:int64 kept_epoch:int64"
+        " stopped_epoch:int64 num_parameters:int64 train_loss:double train_accuracy_percent:double"
+        " test_loss:double test_accuracy_percent:double updates_run:int64 best_test_loss:double"
+        " best_test_loss_epoch:int64 best_test_accuracy_percent:double"
+        " best_test_accuracy_epoch:int64 task:string num_classes:int64 pack_size:int64"
+        " strategy:string checkpoint_sha256:string dataset_code_digest:string"
+        " model_code_digest:string created_at:timestamp[us, tz=UTC] seconds:double device:string"
+        " host:string phasegrid_version:string git_commit:string git_dirty:bool"
+        " torch_version:string user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
     "histories": (
         "schema_version:int32 key:string epoch:int64 lr:double train_loss:double "
@@ -57,13 +56,13 @@ GOLDEN = {
         "traceback:string attempt:int64 host:string created_at:timestamp[us, tz=UTC]"
     ),
     "metrics/sharpness": (
-        "schema_version:int32 key:string metric:string version:int64 args:string over:string "
-        "trials:list<element: string> trial_a:string trial_b:string seed_a:int64 seed_b:int64 "
-        "outcome:string reason:string code_digest:string value:double num_steps:int64 exact:bool layer:string "
-        "t:list<element: double> surface:list<element: list<element: double>> "
-        "created_at:timestamp[us, tz=UTC] seconds:double device:string host:string "
-        "phasegrid_version:string git_commit:string git_dirty:bool torch_version:string "
-        "user_git_commit:string user_git_dirty:bool reproducible:bool"
+        "schema_version:int32 key:string metric:string version:int64 args:string over:string"
+        " trials:list<element: string> trial_a:string trial_b:string seed_a:int64 seed_b:int64"
+        " outcome:string reason:string code_digest:string value:double num_steps:int64 exact:bool"
+        " layer:string t:list<element: double> surface:list<element: list<element: double>>"
+        " created_at:timestamp[us, tz=UTC] seconds:double device:string host:string"
+        " phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"
+        " user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
 }
 

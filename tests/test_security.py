@@ -71,9 +71,10 @@ def test_no_module_starts_a_shell() -> None:
         for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
             shell = [k for k in call.keywords if k.arg == "shell"]
             assert not shell, f"{path.name}:{call.lineno}"
-            assert ast.unparse(call.func) not in ("os.system", "os.popen"), (
-                f"{path.name}:{call.lineno}"
-            )
+            assert ast.unparse(call.func) not in (
+                "os.system",
+                "os.popen",
+            ), f"{path.name}:{call.lineno}"
 
 
 def test_a_small_file_of_aliases_is_refused_at_once(tmp_path: Path) -> None:

@@ -194,7 +194,8 @@ def _put_all_in_process(url: str, writer: int, queue: "multiprocessing.Queue[lis
 
 
 def _blindly() -> None:
-    """Have writers not look whether a key is there, as if all had looked before any of them wrote.
+    """Have writers not look whether a key is there, as if all had looked before any of them
+    wrote.
     """
     from phasegrid.store.files.objects import ObjectFiles
 

@@ -85,7 +85,8 @@ def test_the_state_is_the_stores_last_word_then_the_clusters_then_the_last_sign_
 
 
 def test_what_a_later_submission_went_on_from_is_not_told_of_any_more() -> None:
-    """A driver that was lost has no last word; its sweep may have been finished by another since.
+    """A driver that was lost has no last word; its sweep may have been finished by another
+    since.
     """
     names = ("lost", "running", "ended", "other")
     states = ("silent", "running", "ended", "lost")

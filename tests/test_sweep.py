@@ -1,4 +1,5 @@
-"""A sweep is resolved completely: every default written in, every cell built, what is equal shared.
+"""A sweep is resolved completely: every default written in, every cell built, what is equal
+shared.
 """
 
 import subprocess
@@ -103,15 +104,13 @@ metrics:
 
 
 def test_cells_are_in_the_order_facets_load_temperature(load: Load) -> None:
-    sweep = load(
-        """\
+    sweep = load("""\
 temperature: {param: train.batch_size, values: [8, 4]}
 load: {param: model.width, values: [1, 2]}
 facets:
   - {param: train.lr, values: [0.1, 1]}
   - {param: train.stop, values: [null, {patience: 3}]}
-"""
-    )
+""")
     rows = [(p.facet[0][1], p.load, p.temperature) for p in sweep.points]
     assert rows[:4] == [(0.1, 1, 8), (0.1, 1, 4), (0.1, 2, 8), (0.1, 2, 4)]
     assert len(rows) == 16
@@ -257,16 +256,14 @@ def test_parts_of_a_nested_field_and_whole_ones_can_be_facets(load: Load) -> Non
 
 
 def test_coupled_fields_follow_their_axes_and_each_other(load: Load) -> None:
-    sweep = load(
-        """\
+    sweep = load("""\
 load: {param: model.width, values: [2, 4]}
 temperature: {param: train.batch_size, values: [64, 256]}
 couple:
   train.weight_decay: train.lr / 100
   train.lr: 0.05 * train.batch_size / 128
   train.epochs: 40 / model.width
-"""
-    )
+""")
     rows = [(p.recipe["lr"], p.recipe["epochs"]) for p in sweep.points]
     assert rows == [(0.025, 20), (0.1, 20), (0.025, 10), (0.1, 10)]
     assert sweep.points[1].recipe["weight_decay"] == 0.1 / 100
@@ -274,8 +271,8 @@ couple:
 
 def test_coupled_fields_can_read_defaults_and_nested_axes(load: Load) -> None:
     sweep = load(
-        "load: {param: train.schedule, values: [cosine, {name: cosine, final: 0.5}]}\n"
-        "couple: {train.lr: 0.1 * train.momentum, train.label_smoothing: train.schedule.final / 2}\n"
+        "load: {param: train.schedule, values: [cosine, {name: cosine, final: 0.5}]}\ncouple:"
+        " {train.lr: 0.1 * train.momentum, train.label_smoothing: train.schedule.final / 2}\n"
     )
     assert [p.recipe["label_smoothing"] for p in sweep.points] == [0.0, 0.25]
     assert sweep.points[0].recipe["lr"] == 0.1 * 0.9
@@ -365,14 +362,12 @@ def test_one_metric_may_be_asked_for_with_different_arguments(load: Load) -> Non
 
 
 def test_resources_and_run_are_resolved(load: Load) -> None:
-    sweep = load(
-        """\
+    sweep = load("""\
 resources: {num_cpus: 2, memory: 4GiB, metrics: {hessian: {num_gpus: 0.5}}}
 run: {max_in_flight: 8, retries: {infra: 9}, on_error: stop, max_failures: 3, pack_size: 16, timeout_s: 600, reproducible: true}
 metrics: [hessian]
 storage: s3://bucket/place
-"""
-    )
+""")
     assert sweep.resources.of() == Need(2.0, None, 4 * 2**30)
     assert sweep.resources.of("hessian") == Need(2.0, 0.5, 4 * 2**30)
     assert sweep.resources.of("cka") == sweep.resources.of()
@@ -399,8 +394,7 @@ def test_plug_ins_of_the_sweeps_folder_are_parts_like_any_other(
 ) -> None:
     monkeypatch.setenv("PHASEGRID_PLUGIN_PATH", "")
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "mine.py").write_text(
-        """
+    (tmp_path / "lab" / "mine.py").write_text("""
 from dataclasses import dataclass
 from phasegrid.declare import Column, DatasetFacts, DatasetKind, Metric, Model
 
@@ -415,8 +409,7 @@ def load(size, rate):
 NET = Model(Args, print, version=3)
 DATA = DatasetKind(Args, load, lambda args: None)
 SHARP = Metric("pair", Args, (Column("x", "float64", "", ""),), print, pairs="ring", min_trials=2)
-"""
-    )
+""")
     sweep = load(
         base="""\
 schema: 1

@@ -516,7 +516,10 @@ def test_a_batch_of_tokens_needs_updates_and_sentences_and_may_be_larger_than_th
     assert mistake.path == "train.updates"
     (mistake,) = mistakes(write(tmp_path, **sentences, train="{updates: 9}"))
     assert re.match("found 512, more than the 50 training examples", mistake.message)
-    fine = "{batch_unit: tokens, updates: 9, stop: {patience: 1}, schedule: {name: step, at_epochs: [2]}}"
+    fine = (
+        "{batch_unit: tokens, updates: 9, stop: {patience: 1}, schedule: {name: step, at_epochs:"
+        " [2]}}"
+    )
     assert len(load_sweep(write(tmp_path, **sentences, train=fine)).points) == 4
     sentences["temperature"] = "{param: train.batch_size, values: [8, 512]}"
     (mistake,) = mistakes(write(tmp_path, **sentences, train=fine))

@@ -112,7 +112,8 @@ PUBLISHED_DIFFERENCES = {1, 2, 3, 4, 6, 7, 14, 18, 19, 20}
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """Small files for the sweeps that read a user's own, by data set: the override that names them.
+    """Small files for the sweeps that read a user's own, by data set: the override that names
+    them.
     """
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
@@ -206,8 +207,8 @@ def test_the_head_of_a_file_says_what_it_is_and_what_it_costs(
     axes = [axis for axis in (*sweep.facets, sweep.load, sweep.temperature) if axis is not None]
     size = " x ".join(str(len(axis.values)) for axis in axes)
     cost = (
-        f"Cost: {size} cells x {len(sweep.seeds)} seeds = {len(trials_by_key(plan)):,} trainings and "
-        f"{len(metric_jobs(plan)):,} measurements.\n"
+        f"Cost: {size} cells x {len(sweep.seeds)} seeds = {len(trials_by_key(plan)):,} trainings"
+        f" and {len(metric_jobs(plan)):,} measurements.\n"
     )
     assert cost in said
     assert name.endswith("-tiny") or "GPU time: not yet measured." in said

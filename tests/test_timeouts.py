@@ -60,7 +60,10 @@ def test_code_that_lets_no_other_thread_run_is_ended_too() -> None:
 
 @pytest.mark.slow
 def test_signs_of_life_put_the_end_off() -> None:
-    work = "end = time.monotonic() + 12\n    while time.monotonic() < end: note_life(); time.sleep(0.01)"
+    work = (
+        "end = time.monotonic() + 12\n    while time.monotonic() < end: note_life();"
+        " time.sleep(0.01)"
+    )
     well = python(GIVES_UP.format(timeout_s=10, work=work))
     assert (well.returncode, well.stdout) == (0, "done\n")
 

@@ -83,9 +83,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root, out = tmp_path / "project", tmp_path / "elsewhere"
     files = {
         root / "pyproject.toml": "",
-        root
-        / "lab"
-        / "net.py": "import blocks_of_lab\nfrom common_of_lab import inner\nimport json\nimport outside_of_lab\n",
+        root / "lab" / "net.py": (
+            "import blocks_of_lab\nfrom common_of_lab import inner\nimport json\nimport"
+            " outside_of_lab\n"
+        ),
         root / "lab" / "blocks_of_lab.py": "SIZE = 1\n",
         root / "common_of_lab" / "__init__.py": "",
         root / "common_of_lab" / "inner.py": "def f():\n    from . import deeper\n",
@@ -188,9 +189,9 @@ def test_functions_that_a_declaration_names_as_text_are_its_code(project: Path) 
 def test_an_edited_local_module_is_imported_again_with_its_plugin(project: Path) -> None:
     net = project / "lab" / "net.py"
     net.write_text(
-        "from dataclasses import dataclass\nfrom phasegrid.declare import Model\nfrom blocks_of_lab import SIZE\n"
-        "@dataclass(frozen=True)\nclass Args:\n    width: int = 1\n"
-        "NET = Model(Args, 'common_of_lab.inner:f', version=SIZE)\n"
+        "from dataclasses import dataclass\nfrom phasegrid.declare import Model\nfrom blocks_of_lab"
+        " import SIZE\n@dataclass(frozen=True)\nclass Args:\n    width: int = 1\nNET = Model(Args,"
+        " 'common_of_lab.inner:f', version=SIZE)\n"
     )
     assert registry.resolve_model("lab/net.py:NET", project).version == 1
     (project / "lab" / "blocks_of_lab.py").write_text("SIZE = 22\n")

@@ -148,8 +148,14 @@ def test_planned_measurements_that_are_not_stored_are_counted(store: Store) -> N
     store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}], jobs)
     first = min(text_key("x"), text_key("y"))
     assert _found(store).splitlines() == [
-        f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run it again",
-        f"sweep toy: 1 of 1 planned jobs of flatness are not stored (first: {text_key('z')}); run it again",
+        (
+            f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run it"
+            " again"
+        ),
+        (
+            f"sweep toy: 1 of 1 planned jobs of flatness are not stored (first: {text_key('z')});"
+            " run it again"
+        ),
     ]
 
 

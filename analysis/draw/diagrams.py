@@ -272,7 +272,8 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
 
 
 def write_title(ax: Axes, title: str, caption: str) -> None:
-    """Write the title above the axes and, small and grey between the two, what the cells rest on.
+    """Write the title above the axes and, small and grey between the two, what the cells rest
+    on.
     """
     size = 6.3
     width = ax.get_position().width * _inches(ax)[0] * 72

@@ -164,7 +164,8 @@ def _panel(
 
 
 def _shared(table: pd.DataFrame, name: str, drawn: Sequence[str]) -> ColourScale:
-    """Return the colours of a quantity, one scale for it and its variants that are drawn beside it.
+    """Return the colours of a quantity, one scale for it and its variants that are drawn beside
+    it.
     """
     base = base_of(quantity(name))
     variants = [one for one in drawn if base_of(quantity(one)) == base]

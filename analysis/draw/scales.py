@@ -63,7 +63,8 @@ class GridAxis:
         return self.labels.index(label)
 
     def drawn_labels(self) -> tuple[str, ...]:
-        """Return the labels in the direction of drawing: from left to right, or from bottom to top.
+        """Return the labels in the direction of drawing: from left to right, or from bottom to
+        top.
         """
         return self.labels[::-1] if self.inverted else self.labels
 

@@ -138,7 +138,10 @@ def profile(
     if len(cells) > 1 or labels:
         _name_cells(ax)
     num = middle.groupby(["cell", "seed"]).ngroups
-    note = f"{num} trial{'s' * (num != 1)}; {_caption(np.ma.masked_invalid(middle[column].to_numpy(dtype=float)))}"
+    note = (
+        f"{num} trial{'s' * (num != 1)};"
+        f" {_caption(np.ma.masked_invalid(middle[column].to_numpy(dtype=float)))}"
+    )
     write_title(ax, title or COLUMNS[column], note)
     return ax
 

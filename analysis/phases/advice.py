@@ -15,8 +15,9 @@ DATA = "data quality or size (lack of signal)"
 NOTHING = "none of these"
 
 BARRIER = (
-    "trained models are joined over a barrier (mode connectivity below -tolerance): a larger model connects them; "
-    "more exploration, not training on to zero loss, helps meanwhile (sections 3.3 and 5, appendix D.3)"
+    "trained models are joined over a barrier (mode connectivity below -tolerance): a larger model"
+    " connects them; more exploration, not training on to zero loss, helps meanwhile (sections 3.3"
+    " and 5, appendix D.3)"
 )
 RULES: dict[str, tuple[str, str]] = {
     "not converged": (

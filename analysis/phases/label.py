@@ -158,7 +158,8 @@ def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
 
 
 def not_converged(means: Means, rules: Rules) -> Flags:
-    """Say which cells (C,) have not converged by these rules; none where the rules lack the label.
+    """Say which cells (C,) have not converged by these rules; none where the rules lack the
+    label.
     """
     if rules.not_converged is None:
         return np.zeros(means.loss.shape, dtype=bool)

@@ -45,6 +45,8 @@ def niceness(grid: SweepTables, phases: PhaseMap) -> pd.DataFrame:
             "beta": beta,
             "beta_stderr": levels[connectivity]["stderr"].to_numpy(dtype=float),
             "globally_nice": nice.where(known, None),
-            "globally_nice_rule": f"mu > {similar:.4g} and |beta| <= {tolerance:.4g} ({connectivity})",
+            "globally_nice_rule": (
+                f"mu > {similar:.4g} and |beta| <= {tolerance:.4g} ({connectivity})"
+            ),
         }
     )

@@ -98,7 +98,8 @@ def rules_from(
     classification as well.
 
     Raises:
-        SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of connectivity.
+        SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of
+        connectivity.
     """
     check_thresholds(thresholds)
     base = Rules()
@@ -130,14 +131,16 @@ def check_thresholds(thresholds: Mapping[str, float | None]) -> None:
     for name, value in thresholds.items():
         if value is None and name not in FINDABLE:
             raise SweepError(
-                f"threshold {name}={FOUND}: only these can be found from the data: {', '.join(FINDABLE)}"
+                f"threshold {name}={FOUND}: only these can be found from the data:"
+                f" {', '.join(FINDABLE)}"
             )
         if value is not None and not (np.isfinite(value) and value > 0):
             raise SweepError(f"threshold {name}={value}: must be a positive number")
     given = [name for name in CONNECTIVITIES if name in thresholds]
     if len(given) > 1:
         raise SweepError(
-            f"thresholds {' and '.join(given)}: phases are judged by one kind of mode connectivity; give one"
+            f"thresholds {' and '.join(given)}: phases are judged by one kind of mode connectivity;"
+            " give one"
         )
 
 

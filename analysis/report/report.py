@@ -63,8 +63,8 @@ def draw(
     found from the data.
 
     Raises:
-        SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep with nothing
-        stored. StoreError: if the store cannot be read.
+        SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep
+        with nothing stored. StoreError: if the store cannot be read.
     """
     check_formats(formats)
     given = thresholds or {}
@@ -107,8 +107,8 @@ def _asked_for(results: "Results", sweep: str) -> list[FigureRequest]:
         return with_defaults(results.figures(sweep))
     except ValueError as error:
         raise StoreError(
-            f"reading the figures of {sweep}: {error}; they are of a newer phasegrid, or damaged; `phasegrid run` writes "
-            "them anew"
+            f"reading the figures of {sweep}: {error}; they are of a newer phasegrid, or damaged;"
+            " `phasegrid run` writes them anew"
         ) from error
 
 

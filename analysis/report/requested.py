@@ -53,8 +53,8 @@ def requested_figures(
     refused.
 
     Raises:
-        SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in what has no better.
-            The message names the figure.
+        SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in
+            what has no better. The message names the figure.
     """
     drawings: dict[str, Drawing] = {}
     notes: list[tuple[str, str]] = []

@@ -31,7 +31,8 @@ DAGGER = "†"
 
 
 def long_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per quantity and cell with full precision: what a spreadsheet or a test reads.
+    """Return one row per quantity and cell with full precision: what a spreadsheet or a test
+    reads.
     """
     units = {name: quantity(str(name)).unit for name in table["quantity"].unique()}
     return table.assign(unit=table["quantity"].map(units))[list(LONG_COLUMNS)]

@@ -58,8 +58,9 @@ def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     joined = tables[0].merge(tables[1], on=["quantity", *KEYS], suffixes=("_a", "_b"))
     if joined.empty:
         raise SweepError(
-            f"comparing {a.sweep!r} and {b.sweep!r}: they share no cell; cells are joined by facet, load and "
-            f"temperature, which are {_example(a)} in the one and {_example(b)} in the other"
+            f"comparing {a.sweep!r} and {b.sweep!r}: they share no cell; cells are joined by facet,"
+            f" load and temperature, which are {_example(a)} in the one and {_example(b)} in the"
+            " other"
         )
     joined = joined[joined["value_a"].notna() & joined["value_b"].notna()]
     interval = joined["quantity"].map({name: _kind(a, name) for name in shared})
@@ -125,8 +126,9 @@ def _check_axes(a: SweepTables, b: SweepTables) -> None:
     ):
         if one != other:
             raise SweepError(
-                f"comparing {a.sweep!r} and {b.sweep!r}: the {axis} is {one or 'nothing'} in the one and "
-                f"{other or 'nothing'} in the other; only sweeps over the same fields have cells in common"
+                f"comparing {a.sweep!r} and {b.sweep!r}: the {axis} is {one or 'nothing'} in the"
+                f" one and {other or 'nothing'} in the other; only sweeps over the same fields have"
+                " cells in common"
             )
 
 

@@ -48,7 +48,8 @@ def probabilities(found: Estimate, edges: tuple[float, ...]) -> Floats:
 
 
 def _others(likelihood: Floats) -> Floats:
-    """Return the weights (C, K + 1) of the support, the flat part last, that the other cells give.
+    """Return the weights (C, K + 1) of the support, the flat part last, that the other cells
+    give.
     """
     cells, points = likelihood.shape
     weights = np.full(points, 1.0 / points)

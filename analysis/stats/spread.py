@@ -144,7 +144,8 @@ def pooled(raw: Raw, smallest: float, *, by_size: bool, places: npt.NDArray[np.i
 def _expectation(
     logs: Floats, chance: Floats, scale: Floats, known: npt.NDArray[np.bool_], *, by_size: bool
 ) -> tuple[Floats, float]:
-    """Return ln s_0^2 (C,) and d_0 from unbiased logarithms of variances that scatter by `chance`.
+    """Return ln s_0^2 (C,) and d_0 from unbiased logarithms of variances that scatter by
+    `chance`.
     """
     y, x, weights = logs[known], scale[known], 1 / chance[known]
     slope = 0.0
@@ -161,7 +162,8 @@ def _expectation(
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return x with trigamma(x) = value, by Newton's method on 1/trigamma (Smyth 2004, appendix).
+    """Return x with trigamma(x) = value, by Newton's method on 1/trigamma (Smyth 2004,
+    appendix).
     """
     x = 0.5 + 1 / value
     for _ in range(20):

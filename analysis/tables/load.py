@@ -90,9 +90,11 @@ def build_grid(
         _path(plan, "temperature_path"),
         cells,
         values,
-        _curves(metrics["connectivity"], found["connectivity"])
-        if "connectivity" in found
-        else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        (
+            _curves(metrics["connectivity"], found["connectivity"])
+            if "connectivity" in found
+            else pd.DataFrame(columns=list(CURVE_COLUMNS))
+        ),
         _task(stored),
         {metric: way.plain for metric, way in found.items()},
         _axis_names(plan),
@@ -215,9 +217,10 @@ def _check_once(sweep: str, values: pd.DataFrame) -> None:
     whose = f"seeds {' and '.join(seeds)}" if seeds else "the whole cell"
     count = int((twice[place].fillna(-1) == first[place].fillna(-1)).all(axis=1).sum())
     raise SweepError(
-        f"reading sweep {sweep!r}, cell {first['cell']} (load {first['load_label']!r}, temperature "
-        f"{first['temperature_label']!r}): {count} values of {first['quantity']} of {whose}, of which only one could be shown; "
-        f"phasegrid.open(...).metric(..., sweep={sweep!r}) has their rows"
+        f"reading sweep {sweep!r}, cell {first['cell']} (load {first['load_label']!r}, temperature"
+        f" {first['temperature_label']!r}): {count} values of {first['quantity']} of {whose}, of"
+        f" which only one could be shown; phasegrid.open(...).metric(..., sweep={sweep!r}) has"
+        " their rows"
     )
 
 

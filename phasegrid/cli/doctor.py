@@ -101,8 +101,8 @@ def _tried(files: Files) -> Iterator[Check]:
         yield Check("atomic create", "ok", f"one of {_RACERS} writers won, and its bytes are there")
     else:
         repair = (
-            "results are safe, but two runs of one job may replace each other: do not run one sweep twice at a time; "
-            "on NFS use version 4, on object stores one with conditional writes"
+            "results are safe, but two runs of one job may replace each other: do not run one sweep"
+            " twice at a time; on NFS use version 4, on object stores one with conditional writes"
         )
         yield Check("atomic create", "note", f"{len(winners)} of {_RACERS} writers won", repair)
     yield _skew(None if modified is None else modified - now)
@@ -152,7 +152,10 @@ def check_cluster(address: str, storage: str | None = None) -> list[Check]:
         _connect(address)
         return list(_joined(address, storage))
     except PhasegridError as error:
-        repair = "is the cluster up, this its address, RAY_AUTH_MODE and the token the same? see cluster/README.md"
+        repair = (
+            "is the cluster up, this its address, RAY_AUTH_MODE and the token the same? see"
+            " cluster/README.md"
+        )
         return [Check("cluster", "bad", str(error), repair, "cluster")]
 
 
@@ -161,7 +164,10 @@ def _jobs_server(address: str) -> Check:
     if os.environ.get("RAY_AUTH_MODE") == "token" and (token := cluster_token()):
         # Not to wherever the server might send us on; and never shown.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    repair = "open a tunnel (ssh -L 8265:127.0.0.1:8265 head, or ray dashboard cluster.yaml) and try again"
+    repair = (
+        "open a tunnel (ssh -L 8265:127.0.0.1:8265 head, or ray dashboard cluster.yaml) and try"
+        " again"
+    )
     try:
         with urlopen(request, timeout=_TIMEOUT_S) as answer:
             theirs = str(json.load(answer).get("ray_version"))

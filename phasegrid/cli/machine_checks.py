@@ -124,12 +124,12 @@ def _convolutions() -> Iterator[Check]:
         yield Check("convolutions on the CPU", "ok", f"{kind}: all kinds work")
         return
     found = (
-        f"{kind}, no AVX-512: here torch's 1x1 convolutions with a stride and 2 to 7 input channels write past their buffers, "
-        "and end the process, if images lie channels last"
+        f"{kind}, no AVX-512: here torch's 1x1 convolutions with a stride and 2 to 7 input channels"
+        " write past their buffers, and end the process, if images lie channels last"
     )
     repair = (
-        "nothing: phasegrid keeps images contiguous for networks that have them, and numbers are right; a network whose own code "
-        "lays images out so would die"
+        "nothing: phasegrid keeps images contiguous for networks that have them, and numbers are"
+        " right; a network whose own code lays images out so would die"
     )
     yield Check("convolutions on the CPU", "note", found, repair)
 
@@ -206,7 +206,10 @@ def _shared_memory(folder: Path) -> Iterator[Check]:
 def _threads(setting: str | None, num_cores: int) -> Check:
     found = f"OMP_NUM_THREADS {setting or 'not set'}, {num_cores} cores"
     if setting and setting.isdecimal() and int(setting) > 1:
-        repair = "unset it or set it to 1: every core has its own worker, whose threads would stand in each other's way"
+        repair = (
+            "unset it or set it to 1: every core has its own worker, whose threads would stand in"
+            " each other's way"
+        )
         return Check("threads", "note", found, repair)
     return Check("threads", "ok", found)
 

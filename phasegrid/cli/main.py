@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="phasegrid",
-    help="Load-by-temperature phase diagrams: plan a sweep, run it on Ray, draw what the store holds.",
+    help=(
+        "Load-by-temperature phase diagrams: plan a sweep, run it on Ray, draw what the store"
+        " holds."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -44,7 +47,8 @@ FIGURES = (".png", ".pdf", ".svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; users' mistakes end in one message and an exit code, not a traceback.
+    """Run the command line; users' mistakes end in one message and an exit code, not a
+    traceback.
     """
     clean_logs()
     try:
@@ -194,7 +198,8 @@ def verify(
 
 @app.command()
 def compact(storage: Home = "results") -> None:
-    """Copy the many small files of each table into one, so that reading is fast; deletes nothing.
+    """Copy the many small files of each table into one, so that reading is fast; deletes
+    nothing.
     """
     from phasegrid.store.compact import compact as copy_tables
 

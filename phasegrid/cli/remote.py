@@ -218,8 +218,9 @@ def stop(
         submissions.ask_to_hurry(open_store(storage), submission_id)
     if cluster.stop(submission_id):
         say(
-            f"{submission_id} is being stopped; what is finished is stored, submit the sweep again to go on "
-            f"(phasegrid status {submission_id} --storage {storage} tells when it has ended)"
+            f"{submission_id} is being stopped; what is finished is stored, submit the sweep again"
+            f" to go on (phasegrid status {submission_id} --storage {storage} tells when it has"
+            " ended)"
         )
     else:
         say(f"{submission_id} was not running any more")
@@ -318,8 +319,9 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
         job = cluster.wait(submission_id)
     except ClusterError as error:
         raise ClusterError(
-            f"{error}. What is finished is stored: `phasegrid status {submission_id} --storage {storage}` tells whether it "
-            "still goes on; if not, submit the sweep again, and only what is missing is done"
+            f"{error}. What is finished is stored: `phasegrid status {submission_id} --storage"
+            f" {storage}` tells whether it still goes on; if not, submit the sweep again, and only"
+            " what is missing is done"
         ) from error
     except KeyboardInterrupt:
         say(f"not waiting any more; the run goes on (phasegrid stop {submission_id} ends it)")

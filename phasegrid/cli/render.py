@@ -116,7 +116,8 @@ def _forecast_line(found: Forecast) -> str:
         return "everything is stored: a run would submit nothing"
     unit = "GPU" if found.device == "cuda" else "core"
     origin = (
-        f"from {found.num_timings} timings in the store; in brackets: were all jobs as far off as one in ten is"
+        f"from {found.num_timings} timings in the store; in brackets: were all jobs as far off as"
+        " one in ten is"
         if found.num_timings
         else "a first guess, nothing of this kind is timed yet; in brackets: ten times off"
     )
@@ -144,7 +145,8 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
     names = store.sweeps()
     if sweep is not None and sweep not in names:
         raise SweepError(
-            f"status of {store.url}: there is no sweep {sweep!r}; sweeps: {', '.join(names) or 'none'}"
+            f"status of {store.url}: there is no sweep {sweep!r}; sweeps:"
+            f" {', '.join(names) or 'none'}"
         )
     damaged: list[StoreError] = []
     read = partial(store.read_table, pass_over=damaged.append)
@@ -282,8 +284,8 @@ def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
     if not known:
         return []
     return [
-        f"stored rows that do not say by which code they were made: {known} (of an earlier phasegrid; whether it has changed since "
-        "is not known)"
+        f"stored rows that do not say by which code they were made: {known} (of an earlier"
+        " phasegrid; whether it has changed since is not known)"
     ]
 
 

@@ -101,8 +101,8 @@ def delete(
     for name in use.files:
         echo(f"  {name}")
     echo(
-        f"no other sweep uses {use.num_trials} of its trials and {use.num_measurements} of its measurements: they stay, and "
-        "`phasegrid gc --orphans` lists them once the sweep is gone"
+        f"no other sweep uses {use.num_trials} of its trials and {use.num_measurements} of its"
+        " measurements: they stay, and `phasegrid gc --orphans` lists them once the sweep is gone"
     )
     for other in use.named_by:
         echo(f"note: a figure of sweep {other} is against {sweep}, and cannot be drawn without it")

@@ -34,7 +34,8 @@ SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A section of some cells: its arguments as hashed and located, with the facts of a data set.
+    """A section of some cells: its arguments as hashed and located, with the facts of a data
+    set.
     """
 
     part: Part | None
@@ -170,7 +171,8 @@ class CellBuilder:
             self._report(finding, point, ("dataset", *DATA_READS))
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
-        """Check that a model is for the kind of data; a mistake stands where the model's name does.
+        """Check that a model is for the kind of data; a mistake stands where the model's name
+        does.
         """
         declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
@@ -218,7 +220,8 @@ class CellBuilder:
 
 
 def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:
-    """Check the recipe by itself, where no cell can be built: the rules that read no varied field.
+    """Check the recipe by itself, where no cell can be built: the rules that read no varied
+    field.
     """
     args = template.choices["train"][""].args
     for rule in RECIPE_RULES:

@@ -108,7 +108,8 @@ class Trier:
     ) -> None:
         if facts is None:
             self._notes.append(
-                f"model {point.model.name!r}: not tried: its data set does not say what its examples are"
+                f"model {point.model.name!r}: not tried: its data set does not say what its"
+                " examples are"
             )
             return
         names = (point.model.name, point.dataset.name)
@@ -134,7 +135,8 @@ class Trier:
     ) -> None:
         if facts is None:
             self._notes.append(
-                f"metric {request.name!r}: not tried: the data set does not say what its examples are"
+                f"metric {request.name!r}: not tried: the data set does not say what its"
+                " examples are"
             )
             return
         of_cell = max(request.min_trials, min(request.modes or num_seeds, _MOST_NETWORKS))

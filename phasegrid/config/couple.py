@@ -37,7 +37,10 @@ def read_couple(
     if node is None or node.value is None:
         return {}
     if node.mapping is None:
-        message = f"found {plain_text(node.plain())}; allowed: a mapping from fields to expressions or tables"
+        message = (
+            f"found {plain_text(node.plain())}; allowed: a mapping from fields to expressions or"
+            " tables"
+        )
         diagnostics.add(node, "couple", message)
         return {}
     tied: dict[str, tuple[Tie, Node]] = {}
@@ -91,8 +94,9 @@ def _read_expression(
     text = str(entry.value) if isinstance(entry.value, (int, float)) else entry.value
     if not isinstance(text, str) or isinstance(entry.value, bool):
         message = (
-            f"found {plain_text(entry.plain())}; allowed: a product or quotient, as in "
-            "0.05 * train.batch_size / 128, or a table, as in {by: train.batch_size, values: {16: 1}}"
+            f"found {plain_text(entry.plain())}; allowed: a product or quotient, as in 0.05 *"
+            " train.batch_size / 128, or a table, as in {by: train.batch_size, values: {16:"
+            " 1}}"
         )
         diagnostics.add(entry, where, message)
         return None

@@ -50,7 +50,8 @@ class Expression:
         """Work the expression out; an integral result is returned as an int.
 
         Raises:
-            ValueError: if a field is not a number, something is divided by zero, or the result is too large to hold.
+            ValueError: if a field is not a number, something is divided by zero, or the result is
+            too large to hold.
         """
         result: int | float = 1
         for factor in self.factors:

@@ -73,7 +73,8 @@ def with_defaults(requests: Sequence[FigureRequest]) -> list[FigureRequest]:
     """Check figures as a store holds them; arguments that were added since get their defaults.
 
     Raises:
-        ValueError: if one is of no known kind, or has an argument that its kind has not; the message says which.
+        ValueError: if one is of no known kind, or has an argument that its kind has not; the
+        message says which.
     """
     checked = []
     for index, found in enumerate(requests):

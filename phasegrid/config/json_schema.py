@@ -216,7 +216,9 @@ def _couple() -> Schema:
     assert tuple(table["properties"]) == TABLE_KEYS
     return {
         "type": ["object", "null"],
-        "description": "Fields tied to others: train.lr: 0.05 * train.batch_size / 128, or a table.",
+        "description": (
+            "Fields tied to others: train.lr: 0.05 * train.batch_size / 128, or a table."
+        ),
         "propertyNames": {"pattern": _FIELD},
         "additionalProperties": {"anyOf": [{"type": ["string", "number"]}, table]},
     }

@@ -96,7 +96,8 @@ def load_sweep(
 
     Raises:
         SweepError: if there is any mistake. The message lists every one, a line each, as
-            ``file:line:column: path: what was found, what is allowed, did you mean``; `mistakes` holds them as data.
+            ``file:line:column: path: what was found, what is allowed, did you mean``; `mistakes`
+            holds them as data.
     """
     path = Path(path)
     diagnostics = Diagnostics()

@@ -60,15 +60,19 @@ def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | No
         if recipe["batch_size"] < facts.tokens.length:
             return (
                 "train.batch_size",
-                f"found {recipe['batch_size']} tokens, but a sentence has {facts.tokens.length}; allowed: "
-                f"at least {facts.tokens.length}",
+                (
+                    f"found {recipe['batch_size']} tokens, but a sentence has"
+                    f" {facts.tokens.length}; allowed: at least {facts.tokens.length}"
+                ),
             )
         return None
     if recipe["batch_size"] > facts.num_train:
         return (
             "train.batch_size",
-            f"found {recipe['batch_size']}, more than the {facts.num_train} training examples; "
-            f"allowed: at most {facts.num_train}",
+            (
+                f"found {recipe['batch_size']}, more than the {facts.num_train} training examples; "
+                f"allowed: at most {facts.num_train}"
+            ),
         )
     return None
 
@@ -97,8 +101,10 @@ def _token_batches(recipe: Mapping[str, Any]) -> Finding | None:
     if recipe["batch_unit"] == "tokens" and recipe["updates"] is None:
         return (
             "train.updates",
-            "found null with batch_unit tokens, where the number of batches varies from pass to pass; "
-            "allowed: a number of updates, as in updates: 100000",
+            (
+                "found null with batch_unit tokens, where the number of batches varies from pass to"
+                " pass; allowed: a number of updates, as in updates: 100000"
+            ),
         )
     return None
 
@@ -128,7 +134,10 @@ def _simplex_lambda(args: Mapping[str, Any]) -> Finding | None:
     if isinstance(given, (list, tuple)) and len(given) != connectors:
         return (
             "volume_lambda",
-            f"found a list of {len(given)}; allowed: one number, or one per connector ({connectors})",
+            (
+                f"found a list of {len(given)}; allowed: one number, or one per connector"
+                f" ({connectors})"
+            ),
         )
     return None
 

@@ -194,7 +194,10 @@ def _metric(
     args, pairs, modes = _take_out(args, metric, f"{path}.{name}", diagnostics)
     entries = args.mapping
     if entries is None:
-        message = f"found {plain_text(args.plain())}; allowed: a mapping with the keys {', '.join(allowed)}"
+        message = (
+            f"found {plain_text(args.plain())}; allowed: a mapping with the keys"
+            f" {', '.join(allowed)}"
+        )
         diagnostics.add(args, f"{path}.{name}", message)
         return None
     resolved = resolve_args(metric.args, args, f"{path}.{name}", diagnostics)

@@ -53,7 +53,8 @@ class Ties:
         self._not_looked_up: set[str] = set()
 
     def values(self, names: Mapping[str, str], point: Point) -> dict[str, Json] | None:
-        """Return the values of tied fields by path; None, and mistakes noted, if one cannot be had.
+        """Return the values of tied fields by path; None, and mistakes noted, if one cannot be
+        had.
         """
         tied: dict[str, Json] = {}
         failed: list[str] = []

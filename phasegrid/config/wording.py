@@ -1,4 +1,5 @@
-"""Say what pydantic found in the words of a sweep: what was found, what is allowed, did you mean.
+"""Say what pydantic found in the words of a sweep: what was found, what is allowed, did you
+mean.
 """
 
 import re

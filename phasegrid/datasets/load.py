@@ -94,7 +94,8 @@ def _array_mistakes(dataset: Dataset) -> list[str]:
     shape = dataset.input_shape
     if tuple(dataset.test_inputs.shape[1:]) != shape:
         mistakes.append(
-            f"one training input has the shape {shape}, one test input {tuple(dataset.test_inputs.shape[1:])}"
+            f"one training input has the shape {shape}, one test input"
+            f" {tuple(dataset.test_inputs.shape[1:])}"
         )
     for field, value in (("pixel", dataset.pixel), ("padding", dataset.padding)):
         if not _broadcasts(tuple(value.shape), shape):
@@ -126,8 +127,9 @@ def _split_mistakes(split: str, inputs: Tensor, labels: Tensor, num_classes: int
     finite = torch.isfinite(inputs).flatten(1).all(dim=1)
     if not bool(finite.all()):
         mistakes.append(
-            f"{split}_inputs hold NaN or infinities, or what float32 cannot hold (beyond 3.4e38), in {int((~finite).sum())} of "
-            f"{len(finite)} examples, first in example {int((~finite).int().argmax())} of those kept"
+            f"{split}_inputs hold NaN or infinities, or what float32 cannot hold (beyond 3.4e38),"
+            f" in {int((~finite).sum())} of {len(finite)} examples, first in example"
+            f" {int((~finite).int().argmax())} of those kept"
         )
     return mistakes
 

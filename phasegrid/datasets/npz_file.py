@@ -93,8 +93,8 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     wanted = args.get("sha256", "")
     if wanted and wanted != found:
         raise DataError(
-            f"loading data set npz: {path} has the SHA-256 {found}, but dataset.sha256 is {wanted}: the file "
-            "has changed. Put the old file back, or leave sha256 out and plan again"
+            f"loading data set npz: {path} has the SHA-256 {found}, but dataset.sha256 is {wanted}:"
+            " the file has changed. Put the old file back, or leave sha256 out and plan again"
         )
     return {"sha256": found}
 
@@ -140,7 +140,8 @@ def _read_headers(path: Path) -> dict[str, Header]:
         raise DataError(_missing(path, error)) from error
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"loading data set npz: {path} is no .npz file, or a damaged one ({error}); write it with numpy.savez"
+            f"loading data set npz: {path} is no .npz file, or a damaged one ({error}); write it"
+            " with numpy.savez"
         ) from error
 
 
@@ -232,12 +233,13 @@ def _fit_mistakes(
     ]
     if _layout(train_inputs)[1:] != _layout(test_inputs)[1:]:
         mistakes.append(
-            f"one example of {train_inputs.name} has the shape {_layout(train_inputs)[1:]}, but one of "
-            f"{test_inputs.name} {_layout(test_inputs)[1:]}"
+            f"one example of {train_inputs.name} has the shape {_layout(train_inputs)[1:]}, but one"
+            f" of {test_inputs.name} {_layout(test_inputs)[1:]}"
         )
     if (train_inputs.dtype == np.uint8) != (test_inputs.dtype == np.uint8):
         mistakes.append(
-            f"{train_inputs.name} is {train_inputs.dtype}, but {test_inputs.name} {test_inputs.dtype}"
+            f"{train_inputs.name} is {train_inputs.dtype}, but {test_inputs.name}"
+            f" {test_inputs.dtype}"
         )
     return mistakes
 
@@ -266,7 +268,8 @@ def _read(path: Path, header: Header) -> NDArray[Any]:
             values: NDArray[Any] = archive[header.name]
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"loading data set npz: cannot read {header.name} of {path} ({error}): the file is damaged"
+            f"loading data set npz: cannot read {header.name} of {path} ({error}): the file is"
+            " damaged"
         ) from error
     return values
 
@@ -276,8 +279,8 @@ def _count_classes(path: Path, labels: list[NDArray[Any]]) -> int:
     largest = max(int(values.max()) for values in labels)
     if smallest < 0 or largest >= MAX_CLASSES or largest == 0:
         raise DataError(
-            f"loading data set npz: the labels of {path} run from {smallest} to {largest}; allowed: 0 to "
-            f"{MAX_CLASSES - 1}, and at least two classes. Number the classes from 0"
+            f"loading data set npz: the labels of {path} run from {smallest} to {largest}; allowed:"
+            f" 0 to {MAX_CLASSES - 1}, and at least two classes. Number the classes from 0"
         )
     return largest + 1
 

@@ -159,8 +159,8 @@ def _check_augment(raw: Raw, options: Options) -> None:
     shape = raw.train_inputs.shape[1:]
     if options.augment == "flip_crop" and len(shape) != 3:
         raise DataError(
-            f"preparing data set {raw.name}: augment is flip_crop, but one input has the shape {shape}; "
-            "it needs images (channels, height, width). Set dataset.augment: none"
+            f"preparing data set {raw.name}: augment is flip_crop, but one input has the shape"
+            f" {shape}; it needs images (channels, height, width). Set dataset.augment: none"
         )
 
 

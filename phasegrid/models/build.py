@@ -30,10 +30,11 @@ def build_model(
     device.
 
     Raises:
-        SweepError: if no model has this name, its `make` function does not return a module, its ``state_dict()`` holds more than
-            parameters and buffers, or the module draws tensors that are not in it and not computed from it: those of a trial
-            would be lost with its process.
-        DataError: if the model cannot take such inputs, or is for another kind of data.
+        SweepError: if no model has this name, its `make` function does not return a module, its
+            ``state_dict()`` holds more than parameters and buffers, or the module draws tensors
+            that are not in it and not computed from it: those of a trial would be lost with its
+            process. DataError: if the model cannot take such inputs, or is for another kind of
+            data.
     """
     declared = resolve_model(part.name)
     require_kind(part.name, declared.takes, tokens)
@@ -63,8 +64,9 @@ def _refuse_unknown(part: Part, module: nn.Module) -> None:
     for name, value in module.state_dict().items():
         if name not in known:
             raise SweepError(
-                f"building model {part.name}: {name!r} in state_dict() is a {type(value).__name__} that is neither a parameter nor a "
-                "buffer; nothing else of a network is stored: keep it by register_buffer(name, tensor)"
+                f"building model {part.name}: {name!r} in state_dict() is a {type(value).__name__}"
+                " that is neither a parameter nor a buffer; nothing else of a network is stored:"
+                " keep it by register_buffer(name, tensor)"
             )
 
 
@@ -90,9 +92,10 @@ def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tens
             drawn = drawn[:1]
     if drawn:
         raise SweepError(
-            f"building model {part.name}: {drawn[0]!r} is drawn at random, but is not in state_dict(); what is stored of a trial "
-            "would lack it, and networks that train together would share the first one's: keep it by "
-            "register_buffer(name, tensor), persistent as by default"
+            f"building model {part.name}: {drawn[0]!r} is drawn at random, but is not in"
+            " state_dict(); what is stored of a trial would lack it, and networks that train"
+            " together would share the first one's: keep it by register_buffer(name, tensor),"
+            " persistent as by default"
         )
 
 

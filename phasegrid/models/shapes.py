@@ -14,7 +14,8 @@ def require_image(family: str, input_shape: tuple[int, ...]) -> tuple[int, int, 
     """Return (channels, height, width), or refuse an input that `family` cannot take.
 
     Raises:
-        DataError: if `input_shape` is no image, or smaller than the family's `SMALLEST` in height or width.
+        DataError: if `input_shape` is no image, or smaller than the family's `SMALLEST` in height
+        or width.
     """
     if mistake := image_mistake(family, input_shape):
         raise DataError(f"building model {family}: {mistake}")
@@ -28,13 +29,15 @@ def image_mistake(family: str, input_shape: tuple[int, ...]) -> str | None:
     if len(input_shape) == 3 and min(input_shape[1:]) >= smallest:
         return None
     return (
-        f"one input has the shape {tuple(input_shape)}; {family} takes images (channels, height, width) of at least "
-        f"{smallest}x{smallest} pixels. Choose another model or another data set"
+        f"one input has the shape {tuple(input_shape)}; {family} takes images (channels, height,"
+        f" width) of at least {smallest}x{smallest} pixels. Choose another model or another"
+        " data set"
     )
 
 
 def heads_mistake(width: int, heads: int) -> str | None:
-    """Return what is wrong with a Transformer of `heads` attention heads and this width, or None.
+    """Return what is wrong with a Transformer of `heads` attention heads and this width, or
+    None.
     """
     if width % heads == 0:
         return None
@@ -64,12 +67,12 @@ def kind_mistake(
         return None
     if tokens is None:
         return (
-            f"model {family} takes sentence pairs, but the data set has none; choose a model for images or "
-            "vectors, or the data set translation"
+            f"model {family} takes sentence pairs, but the data set has none; choose a model for"
+            " images or vectors, or the data set translation"
         )
     return (
-        f"model {family} takes images or vectors, but the data set holds sentence pairs; choose a model that "
-        "takes those, as transformer does, or another data set"
+        f"model {family} takes images or vectors, but the data set holds sentence pairs; choose a"
+        " model that takes those, as transformer does, or another data set"
     )
 
 

@@ -178,7 +178,8 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """x + attention(norm1(x)), then x + cross(norm2(x), memory), then x + feed_forward(norm3(x)).
+    """x + attention(norm1(x)), then x + cross(norm2(x), memory), then x +
+    feed_forward(norm3(x)).
     """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:

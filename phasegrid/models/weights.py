@@ -280,7 +280,8 @@ def evaluate(
 
 
 def evaluation_batch(inputs: Tensor) -> int:
-    """Return how many of `inputs` (N, ...) at a time go through a network that is only evaluated.
+    """Return how many of `inputs` (N, ...) at a time go through a network that is only
+    evaluated.
     """
     if inputs.device.type != "cpu":
         return MOST

@@ -68,7 +68,8 @@ NONE = Correction()
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Corrections by kind of job (``trial`` or a metric's name), learned on one type of `device`.
+    """Corrections by kind of job (``trial`` or a metric's name), learned on one type of
+    `device`.
     """
 
     kinds: Mapping[str, Correction] = field(default_factory=dict)

@@ -109,7 +109,8 @@ def _alike(job: MetricJob, pack: Pack) -> int:
 
 
 def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
-    """Estimate what a measurement takes beside data and models; None for a metric that is not ours.
+    """Estimate what a measurement takes beside data and models; None for a metric that is not
+    ours.
     """
     args: Mapping[str, Any] = job.metric.args
     name = job.metric.name

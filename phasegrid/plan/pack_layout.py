@@ -121,8 +121,9 @@ def _packs_of(record: Json) -> list[tuple[list[str], float]]:
     except (KeyError, TypeError, ValueError):
         pass
     raise StoreError(
-        "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or of a newer phasegrid; upgrade, or "
-        "delete it, and what is missing is laid out anew: it may round otherwise"
+        "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or of a newer"
+        " phasegrid; upgrade, or delete it, and what is missing is laid out anew: it may round"
+        " otherwise"
     )
 
 

@@ -34,7 +34,8 @@ CostOf = Callable[[Cell, "Trial | MetricJob"], float]
 
 
 def make_plan(sweep: Sweep) -> Plan:
-    """Lay out every cell, trial and metric job of a sweep, in the order facets, load, temperature.
+    """Lay out every cell, trial and metric job of a sweep, in the order facets, load,
+    temperature.
     """
     texts = _Texts()
     cells = tuple(_cell(index, point, sweep, texts) for index, point in enumerate(sweep.points))

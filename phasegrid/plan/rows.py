@@ -10,7 +10,8 @@ from phasegrid.train.recipe import Recipe
 
 
 def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
-    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to seeds.
+    """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to
+    seeds.
     """
     of_cell = metric.over == "cell"
     first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None

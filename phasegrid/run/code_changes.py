@@ -25,10 +25,10 @@ from phasegrid.store.store import Store
 _ACCEPTED = "accepted"
 _RECORD = re.compile(r"([0-9a-f]{32})\.json")
 THREE_WAYS = (
-    "One name and version stands for one code. Do one of these, then run again:\n"
-    "  - raise `version` in its declaration, if numbers may change: what is stored stays, and what is new is done beside it\n"
-    "  - give the file another name, if it is another thing\n"
-    "  - run with --accept-changed-code, if no number changes: the store keeps that you said so"
+    "One name and version stands for one code. Do one of these, then run again:\n  - raise"
+    " `version` in its declaration, if numbers may change: what is stored stays, and what is new is"
+    " done beside it\n  - give the file another name, if it is another thing\n  - run with"
+    " --accept-changed-code, if no number changes: the store keeps that you said so"
 )
 
 
@@ -46,8 +46,9 @@ class Change:
         what = "measurement" if self.code.kind == "metric" else "trial"
         which = f"differs: {', '.join(self.differ)}; " if self.differ else ""
         return (
-            f"{self.code.shown} has changed since {self.num_rows} stored {what}{'s' * (self.num_rows != 1)} "
-            f"({self.code.kind} {self.code.name}; {which}version still {self.code.version})"
+            f"{self.code.shown} has changed since {self.num_rows} stored"
+            f" {what}{'s' * (self.num_rows != 1)} ({self.code.kind} {self.code.name};"
+            f" {which}version still {self.code.version})"
         )
 
 
@@ -153,7 +154,8 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
 
 
 def _pass_over(_error: StoreError) -> None:
-    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name it.
+    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name
+    it.
     """
 
 

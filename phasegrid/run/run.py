@@ -66,8 +66,9 @@ def run_sweep(
     and whether there is something new to draw.
 
     Raises:
-        SweepError: if the store holds results of other code under the name and version of a plug-in, unless these are accepted; or if
-            networks are to be stacked whose numbers are not to depend on others.
+        SweepError: if the store holds results of other code under the name and version of a
+            plug-in, unless these are accepted; or if networks are to be stacked whose numbers are
+            not to depend on others.
     """
     stop = stop or Stop()
     _refuse_stacking(sweep, where)
@@ -286,8 +287,8 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
 def _refuse_stacking(sweep: Sweep, where: RunTarget) -> None:
     if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
         raise SweepError(
-            f"running {sweep.name}: strategy {where.strategy} trains several networks as one, which run.reproducible "
-            "forbids; leave out one of the two"
+            f"running {sweep.name}: strategy {where.strategy} trains several networks as one, which"
+            " run.reproducible forbids; leave out one of the two"
         )
 
 
@@ -374,8 +375,8 @@ def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
         kept = f"stopped: what is finished is stored; {progress.counts.open} jobs are open."
         if isinstance(error, DeviceError):
             again = (
-                "A new process can use it: run the same command again, best without --serial, where a job that "
-                "does this again is found by name and the others are done."
+                "A new process can use it: run the same command again, best without --serial, where"
+                " a job that does this again is found by name and the others are done."
             )
             raise DeviceError(f"{error}\n{kept} {again}") from error
         if isinstance(error, ClusterError):
@@ -442,8 +443,10 @@ def _conclude(
         failed = (k for k, why in progress.failures.items() if not why.startswith("blocked:"))
         cell = _cell_of(next(failed), plan)
         console.print(
-            f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage {store.url}\n"
-            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception from failures '
+            f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage"
+            f" {store.url}\n"
+            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception'
+            " from failures "
             'where later_done is not true"',
             markup=False,
             highlight=False,

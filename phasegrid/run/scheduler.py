@@ -116,7 +116,8 @@ class Progress:
         return sum(p.cost_s for p in packs) + sum(p.cost_s for p in self._in_flight.values())
 
     def finished(self, pack: Pack, outcomes: Sequence[Outcome]) -> None:
-        """Take the outcomes of a pack: unlock what waited for them, retry or give up what failed.
+        """Take the outcomes of a pack: unlock what waited for them, retry or give up what
+        failed.
         """
         del self._in_flight[pack.key]
         self.done_cost_s += pack.cost_s
@@ -201,7 +202,8 @@ class Progress:
                 self._block_jobs(self._by_key[name], key)
 
     def _block_jobs(self, pack: Pack, failed: str) -> None:
-        """Block the metric jobs that need a failed trial; the others of the pack may still be done.
+        """Block the metric jobs that need a failed trial; the others of the pack may still be
+        done.
         """
         blocked = [job for job in pack.metric_jobs if failed in job.trials]
         rest = [job.key for job in pack.metric_jobs if failed not in job.trials]
@@ -246,7 +248,8 @@ def _without(pack: Pack, failed: str) -> Pack:
 
 
 def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
-    """Return the pack that does only these jobs of a pack, in the shape that they were laid out in.
+    """Return the pack that does only these jobs of a pack, in the shape that they were laid out
+    in.
     """
     wanted = set(keys)
     share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))

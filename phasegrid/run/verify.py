@@ -126,7 +126,8 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
         if shards.compacted_name(table).removeprefix(f"{shards.COMPACTED}/") not in there:
             yield Problem(
                 files.path(shards.compacted_name(table)),
-                "is missing, and its files were deleted after compaction: bring it back from a backup",
+                "is missing, and its files were deleted after compaction: bring it back from a"
+                " backup",
             )
     for found in there:
         name = f"{shards.COMPACTED}/{found}"
@@ -217,7 +218,8 @@ def _check_snapshots(files: Files) -> Iterator[Problem]:
         except StoreError as error:
             yield Problem(
                 files.path(name),
-                f"{error}; its training will begin anew, `phasegrid gc --damaged --delete` deletes it",
+                f"{error}; its training will begin anew, `phasegrid gc --damaged --delete`"
+                " deletes it",
             )
 
 
@@ -235,8 +237,8 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
     if missing:
         yield Problem(
             f"sweep {sweep}",
-            f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]}); run it again, "
-            f"or if it is given up, `phasegrid delete {sweep}`",
+            f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]});"
+            f" run it again, or if it is given up, `phasegrid delete {sweep}`",
         )
 
 
@@ -251,8 +253,8 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
         if missing:
             yield Problem(
                 f"sweep {sweep}",
-                f"{len(missing)} of {len(keys)} planned jobs of {metric} are not stored (first: {missing[0]}); "
-                "run it again",
+                f"{len(missing)} of {len(keys)} planned jobs of {metric} are not stored (first:"
+                f" {missing[0]}); run it again",
             )
 
 
@@ -272,8 +274,9 @@ def _check_code(store: Store) -> Iterator[Problem]:
         for which, count in code_changes.mixed_code(store.files, kind, rows):
             yield Problem(
                 which,
-                f"its rows are of {count} different codes; figures would mix them. Run with --accept-changed-code if their numbers "
-                "are the same, else raise `version` and run again",
+                f"its rows are of {count} different codes; figures would mix them. Run with"
+                " --accept-changed-code if their numbers are the same, else raise `version` and"
+                " run again",
             )
 
 

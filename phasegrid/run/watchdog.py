@@ -44,8 +44,8 @@ def watched(
 def explanation(timeout_s: float) -> str:
     """Say why a process was ended."""
     return (
-        f"TimeoutError: no epoch and no measurement ended within {timeout_s:g} s (run.timeout_s); its process was "
-        "ended"
+        f"TimeoutError: no epoch and no measurement ended within {timeout_s:g} s (run.timeout_s);"
+        " its process was ended"
     )
 
 

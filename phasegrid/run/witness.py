@@ -52,8 +52,14 @@ def tell(lines: Iterable[str]) -> str | None:
     told = [f"phasegrid run --serial: {why}", *(frames and ["while it was in", *frames])]
     told += [f"The jobs it was doing: {doing}." if doing else "It was doing no job."]
     told += [
-        "What is finished is stored. Run the same command without --serial: jobs then have processes of their own, one that ends its",
-        "process is found by name, and the others are done. `phasegrid doctor` tells of known troubles of this machine.",
+        (
+            "What is finished is stored. Run the same command without --serial: jobs then have"
+            " processes of their own, one that ends its"
+        ),
+        (
+            "process is found by name, and the others are done. `phasegrid doctor` tells of known"
+            " troubles of this machine."
+        ),
     ]
     return "\n".join(told)
 

@@ -73,7 +73,8 @@ def refuse_damage(data: bytes, where: str) -> None:
     end = _end_of_header(data)
     if sealing.is_sealed(data, end) and not sealing.is_intact(data, end):
         raise StoreError(
-            f"reading {where}: not a whole safetensors file, or changed since (its checksum does not fit)",
+            f"reading {where}: not a whole safetensors file, or changed since (its checksum does"
+            " not fit)",
             damaged=True,
         )
 
@@ -104,7 +105,8 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
         ) from error
     if size != _LENGTH_BYTES + length + end:
         raise StoreError(
-            f"reading {where}: {size} bytes found, its header tells of {_LENGTH_BYTES + length + end}",
+            f"reading {where}: {size} bytes found, its header tells of"
+            f" {_LENGTH_BYTES + length + end}",
             damaged=True,
         )
     return header

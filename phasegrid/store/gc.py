@@ -180,7 +180,8 @@ def _copied(store: Store, before: float, kept: list[str]) -> Iterator[Garbage]:
     ]
     if lately:
         kept.append(
-            f"files that compacted tables hold: {files.path(lately[0])} was written lately, so a run may be under way"
+            f"files that compacted tables hold: {files.path(lately[0])} was written lately, so a"
+            " run may be under way"
         )
         return
     copies = {f"{shards.COMPACTED}/{e.name}" for e in _old(files.entries(shards.COMPACTED), before)}
@@ -222,7 +223,8 @@ def _same_rows(rows: pa.Table, copied: pa.Table, table: str) -> bool:
 
 
 def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> list[Garbage]:
-    """Find results that no plan names; rows first, so that a trial is gone before its weights are.
+    """Find results that no plan names; rows first, so that a trial is gone before its weights
+    are.
     """
     plans = store.read_table("plans", ["sweep", "key"]).to_pylist()
     if not plans and not notes.read_deleted(store.files):

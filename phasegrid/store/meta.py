@@ -43,8 +43,8 @@ def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
         return [] if data is None else parse_figures(data)
     except ValueError as error:
         raise StoreError(
-            f"reading the figures of {sweep}: {files.path(name)} is damaged, or of a newer phasegrid "
-            f"({error}); `phasegrid run` writes it anew"
+            f"reading the figures of {sweep}: {files.path(name)} is damaged, or of a newer"
+            f" phasegrid ({error}); `phasegrid run` writes it anew"
         ) from error
 
 
@@ -133,8 +133,9 @@ def read_layout(files: Files, sweep: str) -> list[Json]:
             parts.append(json.loads(data))
         except ValueError as error:
             raise StoreError(
-                f"reading how the jobs of {sweep} were laid out: {files.path(_layout_name(sweep, len(parts)))} is damaged "
-                f"({error}); delete it, and what is missing is laid out anew: it may round otherwise"
+                f"reading how the jobs of {sweep} were laid out:"
+                f" {files.path(_layout_name(sweep, len(parts)))} is damaged ({error}); delete it,"
+                " and what is missing is laid out anew: it may round otherwise"
             ) from error
     return parts
 
@@ -174,8 +175,9 @@ def read_collected(files: Files) -> set[str]:
         return set() if data is None else {str(table) for table in json.loads(data)}
     except (ValueError, TypeError) as error:
         raise StoreError(
-            f"reading which tables were collected: {files.path(_COLLECTED)} is damaged ({error}); write a JSON list of the "
-            'tables whose files were deleted after compaction, as ["trials"], in its place'
+            f"reading which tables were collected: {files.path(_COLLECTED)} is damaged ({error});"
+            " write a JSON list of the tables whose files were deleted after compaction, as"
+            ' ["trials"], in its place'
         ) from error
 
 

@@ -60,8 +60,8 @@ def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[
     """Say what was left alone, and what to do about it."""
     for name in copies:
         yield (
-            f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a backup, or delete "
-            "it by hand and run the sweeps again"
+            f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a"
+            " backup, or delete it by hand and run the sweeps again"
         )
     for table in shards.PLANNED:
         for name in _damaged_shards(files, table):

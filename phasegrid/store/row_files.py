@@ -19,7 +19,10 @@ from phasegrid.errors import StoreError
 from phasegrid.store import sealing
 from phasegrid.store.schemas import SCHEMA_VERSION
 
-REPAIR = "`phasegrid gc --damaged` lists all such files, with --delete their jobs are done again by the next run"
+REPAIR = (
+    "`phasegrid gc --damaged` lists all such files, with --delete their jobs are done again by the"
+    " next run"
+)
 _WORTH_COMPRESSING = (
     1 << 14
 )  # bytes; below that zstd doubles the time to write and to read, and saves nothing
@@ -58,7 +61,8 @@ def decode(
     sealed = sealing.is_sealed(data)
     if sealed and not sealing.is_intact(data):
         raise StoreError(
-            f"reading {where}: not a whole Parquet file, or changed since (its checksum does not fit); {REPAIR}",
+            f"reading {where}: not a whole Parquet file, or changed since (its checksum does not"
+            f" fit); {REPAIR}",
             damaged=True,
         )
     try:
@@ -72,7 +76,8 @@ def decode(
         found = f"{type(error).__name__}: {error}"
         if sealed:
             raise StoreError(
-                f"reading {where}: it is as it was written, and pyarrow {pa.__version__} does not read it ({found})"
+                f"reading {where}: it is as it was written, and pyarrow {pa.__version__} does not"
+                f" read it ({found})"
             ) from error
         raise StoreError(
             f"reading {where}: not a whole Parquet file ({found}); {REPAIR}", damaged=True

@@ -220,8 +220,8 @@ def metric_schema(name: str, columns: Sequence[Column]) -> pa.Schema:
     for column in columns:
         if column.name in typed or column.name in _PROVENANCE or column.name == "schema_version":
             raise StoreError(
-                f"metric {name!r} declares column {column.name!r} twice, or it is one that every metric "
-                "has; give the column another name"
+                f"metric {name!r} declares column {column.name!r} twice, or it is one that every"
+                " metric has; give the column another name"
             )
         if column.type not in _TYPES:
             raise StoreError(
@@ -242,7 +242,8 @@ def to_table(
     messages.
 
     Raises:
-        StoreError: for no rows, an unknown column, a wrong type, a NaN, or a required value that is missing.
+        StoreError: for no rows, an unknown column, a wrong type, a NaN, or a required value that is
+        missing.
     """
     if not rows:
         raise StoreError(f"writing {where}: there are no rows")
@@ -258,16 +259,19 @@ def to_table(
             if row.get(column) is None:
                 raise StoreError(f"writing {where}: column {column!r} must not be missing")
     arrays = [
-        _array(field, [row.get(field.name) for row in rows], where)
-        if field.name != "schema_version"
-        else pa.array([SCHEMA_VERSION] * len(rows), pa.int32())
+        (
+            _array(field, [row.get(field.name) for row in rows], where)
+            if field.name != "schema_version"
+            else pa.array([SCHEMA_VERSION] * len(rows), pa.int32())
+        )
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def trial_columns(trial: Trial) -> dict[str, object]:
-    """Return the columns of a trial that are known before it is trained: what, how, and the seed.
+    """Return the columns of a trial that are known before it is trained: what, how, and the
+    seed.
     """
     return {
         "key": trial.key,

@@ -78,9 +78,9 @@ class Store:
         check that it can be written.
 
         Raises:
-            StoreError: if there is no store, it cannot be reached or written, it is of a newer format, or `create`
-                meets a folder that holds other things.
-            SweepError: if the URL holds credentials.
+            StoreError: if there is no store, it cannot be reached or written, it is of a newer
+                format, or `create` meets a folder that holds other things. SweepError: if the URL
+                holds credentials.
         """
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
@@ -88,8 +88,8 @@ class Store:
             marker = _read_marker(files, url)
             if marker is None and not create:
                 raise StoreError(
-                    f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not exist); check "
-                    "the path, or make one with `phasegrid run`",
+                    f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not"
+                    " exist); check the path, or make one with `phasegrid run`",
                     fault="fails",
                 )
             if create:
@@ -104,7 +104,8 @@ class Store:
         """Open the store at a path or URL; None only where nothing of a store is.
 
         Raises:
-            StoreError, SweepError: as `open`, and where tables are there, but not what says that they are a store's.
+            StoreError, SweepError: as `open`, and where tables are there, but not what says that
+            they are a store's.
         """
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
@@ -114,8 +115,9 @@ class Store:
             parts = _FOLDERS.intersection(files.folders("")) - {f"{TEMPORARY}/"}
         if parts:
             raise StoreError(
-                f"opening store {url}: {', '.join(sorted(parts))} is there, but {files.path(_MARKER)} is missing: bring "
-                "it back from a backup, or have `phasegrid run` make a new one"
+                f"opening store {url}: {', '.join(sorted(parts))} is there, but"
+                f" {files.path(_MARKER)} is missing: bring it back from a backup, or have"
+                " `phasegrid run` make a new one"
             )
         return None
 
@@ -147,7 +149,8 @@ class Store:
         return keys if copy is None else keys.union(copy[column].to_pylist())
 
     def has(self, table: str, key: str) -> bool:
-        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not asked.
+        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not
+        asked.
         """
         with reported(f"looking up {key} in table {table} of {self.url}"):
             return self.files.exists(shards.shard_name(table, key))
@@ -203,7 +206,8 @@ class Store:
         null. Returns False, with nothing changed, if it is stored already.
 
         Raises:
-            StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is done, or when writing fails.
+            StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is
+            done, or when writing fails.
         """
         key = shards.checked_key(str(common.get("key")))
         where = f"metric {name} {key}"
@@ -378,7 +382,8 @@ class Store:
                 data = self.files.read(name)
             except FileNotFoundError as error:
                 raise StoreError(
-                    f"reading checkpoint {key}: {self.files.path(name)} does not exist; {checkpoints.REPAIR}"
+                    f"reading checkpoint {key}: {self.files.path(name)} does not exist;"
+                    f" {checkpoints.REPAIR}"
                 ) from error
         try:
             return checkpoints.decode(data, self.files.path(name))
@@ -453,8 +458,9 @@ def _read_marker(files: Files, url: str) -> dict[str, object] | None:
         ) from error
     if newest > STORE_FORMAT:
         raise StoreError(
-            f"opening store {url}: it has format {newest}, made by phasegrid {marker.get('phasegrid')}; this is "
-            f"{__version__}, which reads up to {STORE_FORMAT}: upgrade phasegrid"
+            f"opening store {url}: it has format {newest}, made by phasegrid"
+            f" {marker.get('phasegrid')}; this is {__version__}, which reads up to {STORE_FORMAT}:"
+            " upgrade phasegrid"
         )
     return marker
 
@@ -464,7 +470,8 @@ def _make(files: Files, url: str) -> dict[str, object] | None:
     foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
     if foreign:
         raise StoreError(
-            f"making a store at {url}: it holds other things ({', '.join(foreign[:3])}); name a new or empty folder"
+            f"making a store at {url}: it holds other things ({', '.join(foreign[:3])}); name a new"
+            " or empty folder"
         )
     marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
     files.create(_MARKER, json.dumps(marker).encode())

@@ -203,9 +203,12 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
         )
     seen = _ago(submission.seen_at, now)
     if _seconds(submission.seen_at, now) > SILENT_AFTER_S:
-        return "silent", (
-            f"not heard of since {_at(submission.seen_at)} ({seen}): its head or its driver is gone, or cannot reach the "
-            f"storage; {_AGAIN}"
+        return (
+            "silent",
+            (
+                f"not heard of since {_at(submission.seen_at)} ({seen}): its head or its driver is"
+                f" gone, or cannot reach the storage; {_AGAIN}"
+            ),
         )
     return "running", f"running when last seen, {seen}"
 
@@ -218,8 +221,12 @@ def on_cluster(job: Job) -> tuple[State, str]:
         return "lost", f"the cluster does not know it; {_AGAIN}"
     if job.over:
         how = f", {exit_text(job.exit_code)}" if job.exit_code is not None else ""
-        return "lost", (
-            f"ended without a word in the store; the cluster says {job.status}{how}, its log tells why; {_AGAIN}"
+        return (
+            "lost",
+            (
+                f"ended without a word in the store; the cluster says {job.status}{how}, its log"
+                f" tells why; {_AGAIN}"
+            ),
         )
     if job.status == "PENDING":
         return "pending", "waiting on the cluster"

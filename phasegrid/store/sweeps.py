@@ -36,8 +36,8 @@ def find_use(store: Store, sweep: str) -> SweepUse:
     told.
 
     Raises:
-        SweepError: if there is no such sweep, or a run of it is under way as far as its submission tells.
-        StoreError: if the store cannot be read.
+        SweepError: if there is no such sweep, or a run of it is under way as far as its submission
+        tells. StoreError: if the store cannot be read.
     """
     _refuse_unknown(store, sweep)
     _refuse_running(store, sweep)
@@ -69,14 +69,15 @@ def check_rename(store: Store, old: str, new: str) -> SweepUse:
     """Return what is named by a sweep that is to get another name.
 
     Raises:
-        SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under way.
-        StoreError: for a name that cannot be a sweep's, or when reading fails.
+        SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under
+        way. StoreError: for a name that cannot be a sweep's, or when reading fails.
     """
     tables.checked_name(new, "sweep")
     use = find_use(store, old)
     if new in store.sweeps():
         raise SweepError(
-            f"renaming sweep {old}: {store.url} has a sweep {new!r}; choose another name, or delete that one first"
+            f"renaming sweep {old}: {store.url} has a sweep {new!r}; choose another name, or delete"
+            " that one first"
         )
     return use
 
@@ -132,7 +133,8 @@ def _refuse_running(store: Store, sweep: str) -> None:
         state, says = submissions.state_of(record, now, None)
         if state == "running":
             raise SweepError(
-                f"sweep {sweep} is run as {record.id} ({says}): stop it first, `phasegrid stop {record.id}`"
+                f"sweep {sweep} is run as {record.id} ({says}): stop it first, `phasegrid stop"
+                f" {record.id}`"
             )
 
 

@@ -72,8 +72,8 @@ def table_folder(table: str) -> str:
     folder = quote(metric, safe="")
     if metric == table or not metric or folder[0] in "._" or len(folder) > _MAX_FOLDER:
         raise StoreError(
-            f"there is no table {table!r}; a store has {', '.join(TABLES)} and metrics/<metric> "
-            f"(a metric's name starts with neither . nor _ and has at most {_MAX_FOLDER} characters)"
+            f"there is no table {table!r}; a store has {', '.join(TABLES)} and metrics/<metric> (a"
+            f" metric's name starts with neither . nor _ and has at most {_MAX_FOLDER} characters)"
         )
     return _METRICS + folder
 
@@ -259,8 +259,8 @@ def merged_schema(schemas: Sequence[pa.Schema], table: str) -> pa.Schema:
         return pa.unify_schemas([*dict.fromkeys(schemas), _every_metric()])
     except pa.ArrowException as error:
         raise StoreError(
-            f"reading table {table}: its files disagree on the type of a column ({error}); a metric whose "
-            "columns change their type needs another name"
+            f"reading table {table}: its files disagree on the type of a column ({error}); a metric"
+            " whose columns change their type needs another name"
         ) from error
 
 
@@ -311,7 +311,8 @@ def _conform(rows: pa.Table, table: str, columns: Sequence[str] | None, where: s
     newest = pc.max(rows["schema_version"]).as_py() if "schema_version" in rows.schema.names else 0
     if (newest or 0) > SCHEMA_VERSION:
         raise StoreError(
-            f"reading {where}: schema version {newest}, this phasegrid reads up to {SCHEMA_VERSION}; upgrade it"
+            f"reading {where}: schema version {newest}, this phasegrid reads up to"
+            f" {SCHEMA_VERSION}; upgrade it"
         )
     return _fill(rows, wanted) if table in TABLES else rows
 

@@ -58,8 +58,9 @@ def make_bundle(
     git checkout.
 
     Raises:
-        SweepError: if a reference is absolute, two files would get one place, a file holds the token of a cluster, `code`
-            is no git checkout, or the files are larger than `MAX_BYTES` together (naming the largest).
+        SweepError: if a reference is absolute, two files would get one place, a file holds the
+            token of a cluster, `code` is no git checkout, or the files are larger than `MAX_BYTES`
+            together (naming the largest).
     """
     sources = _Sources()
     own = Path(os.path.abspath(path))
@@ -95,8 +96,8 @@ def tracked_files(checkout: Path) -> list[str]:
     """
     if not (checkout / ".git").exists():
         raise SweepError(
-            f"bundling the code of {checkout}: it is not a git checkout (phasegrid is installed as a package); leave out --with-code "
-            "and install phasegrid on the cluster"
+            f"bundling the code of {checkout}: it is not a git checkout (phasegrid is installed as"
+            " a package); leave out --with-code and install phasegrid on the cluster"
         )
     return [name for name in _ls_files(checkout) if (checkout / name).is_file()]
 
@@ -115,8 +116,8 @@ class _Sources:
         other = self.files.setdefault(place, real)
         if other != real:
             raise SweepError(
-                f"bundling {place}: references lead to {other} and to {real} by the same relative path; "
-                "links make that differ here, a bundle has none: use one file"
+                f"bundling {place}: references lead to {other} and to {real} by the same relative"
+                " path; links make that differ here, a bundle has none: use one file"
             )
 
 
@@ -166,7 +167,8 @@ def _add_modules(sweep: Sweep, files: dict[str, Path]) -> None:
         for name, real in one.code.paths.items():
             if files.setdefault(name, real) != real:
                 raise SweepError(
-                    f"bundling {one.shown}: {files[name]} and {real} are both imported as {name}; rename one"
+                    f"bundling {one.shown}: {files[name]} and {real} are both imported as {name};"
+                    " rename one"
                 )
 
 
@@ -185,8 +187,8 @@ def _texts(node: Node) -> Iterator[str]:
 def _refuse_absolute(place: Path, text: str) -> None:
     if os.path.isabs(text):
         raise SweepError(
-            f"bundling {place}: it names {text}, which is not there on the cluster; write the path relative to "
-            "the sweep's folder"
+            f"bundling {place}: it names {text}, which is not there on the cluster; write the path"
+            " relative to the sweep's folder"
         )
 
 
@@ -205,8 +207,9 @@ def _check_size(path: Path, files: Mapping[str, Path]) -> int:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:_NUM_NAMED]
         named = ", ".join(f"{name} ({_megabytes(sizes[name])})" for name in largest)
         raise SweepError(
-            f"bundling {path}: {len(files)} files have {_megabytes(total)}, allowed: {_megabytes(MAX_BYTES)}; "
-            f"data belong into a place that every node reads. The largest: {named}"
+            f"bundling {path}: {len(files)} files have {_megabytes(total)}, allowed:"
+            f" {_megabytes(MAX_BYTES)}; data belong into a place that every node reads. The"
+            f" largest: {named}"
         )
     return total
 
@@ -219,8 +222,8 @@ def _contents(path: Path, files: Mapping[str, Path]) -> dict[str, bytes]:
         contents[name] = real.read_bytes()
         if any(token in contents[name] for token in tokens):
             raise SweepError(
-                f"bundling {path}: {real} holds the token of a cluster, which every user of the cluster could "
-                "read there; take it out of the file"
+                f"bundling {path}: {real} holds the token of a cluster, which every user of the"
+                " cluster could read there; take it out of the file"
             )
     return contents
 
@@ -249,8 +252,8 @@ def _notes(sweep: Sweep) -> Iterator[str]:
     }
     for text in sorted(roots):
         yield (
-            f"data set {text} is a relative path, looked up in the bundle on the cluster; data are not bundled: "
-            "give an absolute path that every node has"
+            f"data set {text} is a relative path, looked up in the bundle on the cluster; data are"
+            " not bundled: give an absolute path that every node has"
         )
     parts |= {id(p.model): p.model for p in sweep.points}
     names = {part.name for part in parts.values()} | {m.part.name for m in sweep.metrics}

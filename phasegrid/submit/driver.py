@@ -46,7 +46,8 @@ def driver_of(path: Path, url: str, submission_id: str | None) -> Iterator[Drive
     in the store at `url`.
 
     Raises:
-        StoreError: if the store cannot be opened. What goes wrong with recording later is said, and ends nothing.
+        StoreError: if the store cannot be opened. What goes wrong with recording later is said, and
+        ends nothing.
     """
     if not submission_id:
         with _ending_on_sigterm():

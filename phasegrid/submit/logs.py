@@ -17,18 +17,21 @@ def from_store(
     until the run has ended.
 
     Raises:
-        StoreError: if the store knows no such submission, or has no log of it yet and is not to `follow` it.
+        StoreError: if the store knows no such submission, or has no log of it yet and is not to
+        `follow` it.
     """
     record = submissions.read(store, submission_id)
     if record is None:
         known = ", ".join(s.id for s in submissions.read_all(store)[-3:]) or "none"
         raise StoreError(
-            f"reading the log of {submission_id}: {store.url} has no such submission; the last ones: {known}"
+            f"reading the log of {submission_id}: {store.url} has no such submission; the last"
+            f" ones: {known}"
         )
     text = submissions.read_log(store, submission_id)
     if text is None and not follow:
         raise StoreError(
-            f"reading the log of {submission_id}: its driver has not written one yet; --address asks the cluster"
+            f"reading the log of {submission_id}: its driver has not written one yet; --address"
+            " asks the cluster"
         )
     yield text or ""
     num_shown = len(text or "")
@@ -51,7 +54,8 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
     name = names[0] if sweep is None and len(names) == 1 else sweep
     if name not in names:
         raise SweepError(
-            f"logs of cell {cell}: found sweep {sweep!r}; sweeps in {store.url}: {', '.join(names) or 'none'}"
+            f"logs of cell {cell}: found sweep {sweep!r}; sweeps in {store.url}:"
+            f" {', '.join(names) or 'none'}"
         )
     rows = store.read_plan(name).select(["cell", "key"]).to_pylist()
     num_cells = max(row["cell"] for row in rows) + 1
@@ -71,7 +75,7 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
 def _failure_text(row: dict[str, Any]) -> str:
     later = ", later done" if row[LATER_DONE] else ""
     return (
-        f"{row['created_at']:%Y-%m-%d %H:%M:%S} {row['key']} ({row['kind']}, attempt {row['attempt']}, "
-        f"on {row['host']}{later}): {row['exception']}\n"
-        f"{row['traceback'] or 'its process died; there is no traceback'}"
+        f"{row['created_at']:%Y-%m-%d %H:%M:%S} {row['key']} ({row['kind']}, attempt"
+        f" {row['attempt']}, on {row['host']}{later}):"
+        f" {row['exception']}\n{row['traceback'] or 'its process died; there is no traceback'}"
     )

@@ -44,7 +44,8 @@ _GONE = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run: an id, the command and the bundle; `metadata` is shown in Ray's own lists.
+    """What is to be run: an id, the command and the bundle; `metadata` is shown in Ray's own
+    lists.
     """
 
     id: str
@@ -163,8 +164,9 @@ class Cluster:
             except ClusterError as error:
                 if clock() - heard_at >= GONE_AFTER_S:
                     raise ClusterError(
-                        f"waiting for {submission_id}: {self.address} has not answered for {GONE_AFTER_S:.0f} s; its head was "
-                        "stopped or killed, or the network is down"
+                        f"waiting for {submission_id}: {self.address} has not answered for"
+                        f" {GONE_AFTER_S:.0f} s; its head was stopped or killed, or the network is"
+                        " down"
                     ) from error
                 time.sleep(poll_s)
                 continue
@@ -173,8 +175,8 @@ class Cluster:
                 return job
             if job.status is None:
                 raise ClusterError(
-                    f"waiting for {submission_id}: {self.address} does not know it (any more); submit the sweep "
-                    "again to go on"
+                    f"waiting for {submission_id}: {self.address} does not know it (any more);"
+                    " submit the sweep again to go on"
                 )
             time.sleep(poll_s)
 
@@ -233,14 +235,14 @@ def check_address(address: str) -> None:
     host = rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0]
     if scheme == "ray":
         raise SweepError(
-            f"--address {address}: that is Ray Client, which ends the run when this machine goes away; "
-            f"write http://{host or 'HEAD'}:8265, the address of the head's dashboard"
+            f"--address {address}: that is Ray Client, which ends the run when this machine goes"
+            f" away; write http://{host or 'HEAD'}:8265, the address of the head's dashboard"
         )
     if not separator:
         host = address.partition(":")[0] if address != "auto" else ""
         raise SweepError(
-            f"--address {address}: jobs are sent over HTTP to the head's dashboard, not to Ray's own port (6379); "
-            f"write http://{host or 'HEAD'}:8265 (or https://...)"
+            f"--address {address}: jobs are sent over HTTP to the head's dashboard, not to Ray's"
+            f" own port (6379); write http://{host or 'HEAD'}:8265 (or https://...)"
         )
     refuse_secrets(address, "--address")
     try:
@@ -259,7 +261,8 @@ def checked_storage(storage: str, shared: bool) -> str:
     to be at the same absolute path there as here.
 
     Raises:
-        SweepError: for a relative path that is not said to be shared, a store in memory, or credentials in a URL.
+        SweepError: for a relative path that is not said to be shared, a store in memory, or
+        credentials in a URL.
     """
     refuse_secrets(storage, "--storage")
     if storage.startswith("memory://"):
@@ -270,9 +273,10 @@ def checked_storage(storage: str, shared: bool) -> str:
     if shared or os.path.isabs(storage) or storage.lower().startswith("file:"):
         return full
     raise SweepError(
-        f"--storage {storage}: a relative path is another folder on every node of the cluster, and in a submitted "
-        "job one that is deleted with it. Give a URL (s3://bucket/results) or the absolute path of a folder that all "
-        f"nodes share; if {full} is the same folder on all of them, add --shared-storage"
+        f"--storage {storage}: a relative path is another folder on every node of the cluster, and"
+        " in a submitted job one that is deleted with it. Give a URL (s3://bucket/results) or the"
+        f" absolute path of a folder that all nodes share; if {full} is the same folder on all of"
+        " them, add --shared-storage"
     )
 
 
@@ -299,8 +303,8 @@ def hint(job: Job) -> str | None:
         )
     if "No module named phasegrid" in message:
         return (
-            "that Python has no phasegrid: install it on every node, bundle this checkout with --with-code, or name "
-            "the right Python with --python"
+            "that Python has no phasegrid: install it on every node, bundle this checkout with"
+            " --with-code, or name the right Python with --python"
         )
     return None
 
@@ -327,8 +331,9 @@ def _await_answer(address: str) -> None:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, TimeoutError):
             raise ClusterError(
-                f"reaching the cluster at {address}: no answer within {ANSWER_S:.0f} s; check that the cluster is up, that this "
-                "is its dashboard, and that no firewall is between (ssh -L 8265:127.0.0.1:8265 HEAD makes a tunnel)"
+                f"reaching the cluster at {address}: no answer within {ANSWER_S:.0f} s; check that"
+                " the cluster is up, that this is its dashboard, and that no firewall is between"
+                " (ssh -L 8265:127.0.0.1:8265 HEAD makes a tunnel)"
             ) from error
 
 
@@ -379,8 +384,8 @@ def _reported(doing: str) -> Iterator[None]:
         raise ClusterError(f"{doing}: {found}; {how_to_set()}, and try again") from None
     except ConnectionError as error:
         raise ClusterError(
-            f"{doing}: nothing answers there; check that the cluster is up, that this is its dashboard, and that it serves "
-            "jobs (pip install 'phasegrid[cluster]' on its head)"
+            f"{doing}: nothing answers there; check that the cluster is up, that this is its"
+            " dashboard, and that it serves jobs (pip install 'phasegrid[cluster]' on its head)"
         ) from error
     except _client_errors() as error:
         missing = "; pip install 'phasegrid[cluster]'" if "ray[default]" in str(error) else ""

@@ -110,7 +110,8 @@ def token_batches(longest: Tensor, batch_tokens: int, order: torch.Generator) ->
     most = int(longest.max())
     if most > batch_tokens:
         raise ValueError(
-            f"cannot draw batches of {batch_tokens} tokens: a sentence has {most}; batch_size must be at least {most}"
+            f"cannot draw batches of {batch_tokens} tokens: a sentence has {most}; batch_size must"
+            f" be at least {most}"
         )
     mean = float(longest.double().mean())
     pool = max(1, round(POOL_BATCHES * batch_tokens / mean))

@@ -75,7 +75,8 @@ class Recorder:
                 raise torch.OutOfMemoryError(f"recording a CUDA graph: {error}") from error
             self._gave_up = True
             warnings.warn(
-                f"a gradient pass could not be recorded as a CUDA graph and is launched kernel by kernel: {error}",
+                "a gradient pass could not be recorded as a CUDA graph and is launched kernel by"
+                f" kernel: {error}",
                 RuntimeWarning,
                 stacklevel=3,
             )

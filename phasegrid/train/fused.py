@@ -306,7 +306,8 @@ def _refuse_hidden_parts(module: nn.Module) -> None:
             )
         if "forward" in vars(layer):
             raise NotFusableError(
-                f"{name or type(layer).__name__} has a forward of its own beside its class, which has no stacked form"
+                f"{name or type(layer).__name__} has a forward of its own beside its class, which"
+                " has no stacked form"
             )
         if not isinstance(layer, LAYERS):
             continue

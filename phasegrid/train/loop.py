@@ -96,8 +96,8 @@ def train_pack(
     evaluated but what `keep` and the histories need.
 
     Raises:
-        ValueError: if a batch is larger than its training set, or the network cannot run by the strategy asked for.
-        torch.OutOfMemoryError: if not even one member fits.
+        ValueError: if a batch is larger than its training set, or the network cannot run by the
+        strategy asked for. torch.OutOfMemoryError: if not even one member fits.
     """
     place = torch.device(device)
     moved = {
@@ -188,14 +188,16 @@ def _choose(
     by one.
 
     Raises:
-        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are asked for.
+        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are
+        asked for.
     """
     if member.data.tokens is None:
         example = member.data.train_inputs[:1]
         return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
     if strategy not in ("auto", "loop"):
         raise ValueError(
-            f"strategy {strategy} cannot train on sentence pairs, whose batches differ in length; use auto or loop"
+            f"strategy {strategy} cannot train on sentence pairs, whose batches differ in length;"
+            " use auto or loop"
         )
     return "loop", None
 

@@ -139,7 +139,8 @@ class Stack:
         buffers.
 
         Raises:
-            SweepError: if forward has done what what is stored cannot hold: other names, parameters replaced, attributes that matter.
+            SweepError: if forward has done what what is stored cannot hold: other names, parameters
+            replaced, attributes that matter.
         """
         state = self.template.state_dict()
         own = dict(self.template.named_parameters())
@@ -147,26 +148,28 @@ class Stack:
         for name, leaf in self.parameters.items():
             if name not in own or own[name].data_ptr() != leaf.data_ptr():
                 raise SweepError(
-                    f"training {kind}: its forward replaces its parameter {name!r}, which then does not train; let it write into "
-                    "it: with torch.no_grad(): parameter.copy_(...)"
+                    f"training {kind}: its forward replaces its parameter {name!r}, which then does"
+                    " not train; let it write into it: with torch.no_grad(): parameter.copy_(...)"
                 )
         if state.keys() != self._names.keys():
             names = sorted(state.keys() ^ self._names.keys())
             raise SweepError(
-                f"training {kind}: its forward adds {names[0]!r} to state_dict(), or takes it away; register every buffer when "
-                "the network is made"
+                f"training {kind}: its forward adds {names[0]!r} to state_dict(), or takes it away;"
+                " register every buffer when the network is made"
             )
         if self._example is not None:
             lost = lost_attribute(self.template, self._attributes, self._example)
             if lost is not None:
                 raise SweepError(
-                    f"training {kind}: its outputs depend on its attribute {lost!r}, which its forward changes and which is not "
-                    "in state_dict(), so that what is stored is another network: keep it by register_buffer(name, tensor)"
+                    f"training {kind}: its outputs depend on its attribute {lost!r}, which its"
+                    " forward changes and which is not in state_dict(), so that what is stored is"
+                    " another network: keep it by register_buffer(name, tensor)"
                 )
         return {name: value.detach().clone() for name, value in state.items()}
 
     def per_element(self, values: Sequence[float]) -> float | Tensor:
-        """Return one number per member as a number if all agree, else as a vector like `weights`.
+        """Return one number per member as a number if all agree, else as a vector like
+        `weights`.
         """
         if len(set(values)) == 1:
             return values[0]
@@ -232,8 +235,9 @@ def choose_strategy(
     survives it.
 
     Raises:
-        NotFusableError: if ``fused`` was asked for and the network has no stacked form.
-        ValueError: if ``vmap`` was asked for and the network draws random numbers (dropout), assigns to what it holds, or has BatchNorm
+        NotFusableError: if ``fused`` was asked for and the network has no stacked form. ValueError:
+        if ``vmap`` was asked for and the network draws random numbers (dropout), assigns to what it
+        holds, or has BatchNorm
             with a cumulative average.
     """
     if asked == "vmap":

@@ -199,7 +199,7 @@ def test_caption_names_missing_diverged_and_collapsed(make_grid: MakeGrid) -> No
         [["collapsed", "diverged"], [None, "IV-B"]], loads=[4, 16], temperatures=[16, 64]
     )
     words = counts_in_words(aggregate(grid, ["cka"]))
-    assert words == (
-        "n = 4 seeds, 6 pairs; 1 cell missing; 1 cell diverged; 1 cell undefined; 4 trials diverged; "
-        "4 trials collapsed"
+    assert (
+        words == "n = 4 seeds, 6 pairs; 1 cell missing; 1 cell diverged; 1 cell undefined; 4 trials"
+        " diverged; 4 trials collapsed"
     )

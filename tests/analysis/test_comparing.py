@@ -135,8 +135,10 @@ def test_cells_of_one_sweep_alone_are_named(make_grid: MakeGrid) -> None:
 def test_the_summary_has_a_line_per_quantity(make_grid: MakeGrid) -> None:
     a = make_grid()
     lines = summary_lines(compare_grids(a, changed(a, "test_accuracy", 50.0)))
-    assert lines[0] == (
-        "test_accuracy: 16 cells joined, mean difference +50 points, 16 of 16 differ (16 up, 0 down)"
+    assert (
+        lines[0]
+        == "test_accuracy: 16 cells joined, mean difference +50 points, 16 of 16 differ (16 up, 0"
+        " down)"
     )
     assert any(line.startswith("mode_connectivity:") and "no spread" in line for line in lines)
 

@@ -222,7 +222,10 @@ def test_two_numbers_for_one_place_are_refused() -> None:
     trials = trials_of({"a0": "done", "a1": "done"})
     with pytest.raises(
         SweepError,
-        match=r"sweep 's', cell 0 \(load '0', temperature ''\): 2 values of l2_distance of seeds 0 and 1",
+        match=(
+            r"sweep 's', cell 0 \(load '0', temperature ''\): 2 values of l2_distance of seeds 0"
+            r" and 1"
+        ),
     ):
         build_grid("s", plan_of((0, "a0"), (0, "a1")), trials, {"distance": rows})
 
@@ -429,7 +432,10 @@ def test_file_names_hold_no_odd_characters() -> None:
 
 
 def test_the_analysis_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, phasegrid.analysis.report.report; print([m for m in ('torch', 'ray') if m in sys.modules])"
+    code = (
+        "import sys, phasegrid.analysis.report.report; print([m for m in ('torch', 'ray') if m in"
+        " sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

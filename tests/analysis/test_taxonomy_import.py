@@ -68,8 +68,10 @@ def as_grid(published: Published) -> SweepTables:
     plan = pd.DataFrame(plan_rows(published.plan, ""))
     cell_of = plan.set_index("key")["cell"]
     tables = {
-        name: pd.DataFrame(table).assign(
-            cell=lambda t: t["trial_a"].map(cell_of), num_trials=lambda t: t["trials"].map(len)
+        name: (
+            pd.DataFrame(table).assign(
+                cell=lambda t: t["trial_a"].map(cell_of), num_trials=lambda t: t["trials"].map(len)
+            )
         )
         for name, table in rows.items()
     }

@@ -11,7 +11,8 @@ from phasegrid.metrics.cka import CkaArgs
 
 
 def rows_of(*changes: dict[str, object], cells: int = 4) -> pd.DataFrame:
-    """Each change of the declared arguments of CKA, measured in so many cells, one fewer each time.
+    """Each change of the declared arguments of CKA, measured in so many cells, one fewer each
+    time.
     """
     rows = [
         {"args": json.dumps({**asdict(CkaArgs()), **change}), "cell": cell}

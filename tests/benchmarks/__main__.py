@@ -36,7 +36,8 @@ def main() -> None:
         return
     packages = ("torch", "ray", "pyarrow", "numpy")
     print(
-        f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python"
+        f" {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
     )
     for name in modules:

@@ -63,7 +63,10 @@ def main() -> list[str]:
         peer = "PyHessian 0.1, eigenvalues, trace and density of each seed"
         ways = {"ours": (_ours, (name,)), peer: (_theirs, (name,))}
         scores = compete(ways, rounds=1, warm_up=0)
-    what = f"Hessians of a cell of {SEEDS} seeds, ResNet18 w8, {EXAMPLES} images, {scores['ours'].answer}"
+    what = (
+        f"Hessians of a cell of {SEEDS} seeds, ResNet18 w8, {EXAMPLES} images,"
+        f" {scores['ours'].answer}"
+    )
     return [line(what, scores, "ours", 4.0)]
 
 

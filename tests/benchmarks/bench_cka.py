@@ -42,9 +42,10 @@ def main() -> list[str]:
     exact = biased_cka(_run(models[0], inputs)[0], _run(models[1], inputs)[0])
     ours_off, theirs_off = abs(float(tables[1][0]["cka"] or 0) - exact), abs(theirs[1][0] - exact)
     return [
-        f"cka_all_pairs_resnet18_w{WIDTH}_{SEEDS}_seeds: {theirs_s / ours_s:.1f}x vs both models run again for each of "
-        f"{len(pairs)} ordered pairs ({EXAMPLES} images, layers {', '.join(LAYERS)}); ours {ours_s:.2f} CPU seconds; "
-        f"error at softmax, pair 0-1: ours {ours_off:.0e}, theirs in float32 {theirs_off:.0e}"
+        f"cka_all_pairs_resnet18_w{WIDTH}_{SEEDS}_seeds: {theirs_s / ours_s:.1f}x vs both models"
+        f" run again for each of {len(pairs)} ordered pairs ({EXAMPLES} images, layers"
+        f" {', '.join(LAYERS)}); ours {ours_s:.2f} CPU seconds; error at softmax, pair 0-1: ours"
+        f" {ours_off:.0e}, theirs in float32 {theirs_off:.0e}"
     ]
 
 

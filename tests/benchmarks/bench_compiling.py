@@ -51,6 +51,6 @@ def _case(width: int, shape: tuple[int, ...], batch: int, members: int) -> str:
     plain, fast = (1e3 * statistics.median(times) for times in zip(*turns, strict=True))
     what = f"{members} seeds of ResNet18 w{width}, {shape[1]}x{shape[2]}, batch {batch}"
     return (
-        f"torch.compile of a stack's passes, {what} | as it is | {plain / fast:.2f}x ({plain:.1f} / {fast:.1f} ms CPU) | "
-        f"{compiling_s:.0f} s to compile: not used"
+        f"torch.compile of a stack's passes, {what} | as it is | {plain / fast:.2f}x ({plain:.1f} /"
+        f" {fast:.1f} ms CPU) | {compiling_s:.0f} s to compile: not used"
     )

@@ -56,8 +56,10 @@ def main() -> list[str]:
     ours, peer = statistics.median(seconds["in_place"]), statistics.median(seconds["twin"])
     mlps = [Part("mlp", 1, {"width": w, "depth": 2, "activation": "relu"}) for w in (16, 64)]
     return [
-        f"curves: twin architecture / in place, ResNet18 w{WIDTH} batch {BATCH}, a step: {peer / ours:.2f}x "
-        f"({1e3 * peer:.1f} ms / {1e3 * ours:.1f} ms; target 1.3x)",
+        (
+            f"curves: twin architecture / in place, ResNet18 w{WIDTH} batch {BATCH}, a step:"
+            f" {peer / ours:.2f}x ({1e3 * peer:.1f} ms / {1e3 * ours:.1f} ms; target 1.3x)"
+        ),
         _stack_line("MLP w16 on 8x8", mlps[0], (1, 8, 8), 1280, 5),
         _stack_line("MLP w64 on 8x8", mlps[1], (1, 8, 8), 1280, 5),
         _stack_line(f"ResNet18 w{WIDTH} on 8x8", part, (3, 8, 8), 512, 1),
@@ -65,7 +67,8 @@ def main() -> list[str]:
 
 
 def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs: int) -> str:
-    """Return the ratio of training `PAIRS` curves one after another to training them as one stack.
+    """Return the ratio of training `PAIRS` curves one after another to training them as one
+    stack.
     """
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(num, *shape, generator=generator)
@@ -96,8 +99,8 @@ def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs:
     peer, ours = min(seconds["one_by_one"]), min(seconds["stacked"])
     steps = epochs * (num // settings.batch_size)
     return (
-        f"curves: {PAIRS} one after another / as one stack, {name}, batch 128, an update of all: {peer / ours:.2f}x "
-        f"({1e3 * peer / steps:.2f} ms / {1e3 * ours / steps:.2f} ms)"
+        f"curves: {PAIRS} one after another / as one stack, {name}, batch 128, an update of all:"
+        f" {peer / ours:.2f}x ({1e3 * peer / steps:.2f} ms / {1e3 * ours / steps:.2f} ms)"
     )
 
 

@@ -47,15 +47,12 @@ def planning() -> list[str]:
     own.
     """
     code = (
-        "import json, resource, sys, time\n"
-        "started = time.perf_counter()\n"
-        "from phasegrid import load_sweep\n"
-        "from phasegrid.plan.plan import make_plan, make_packs, all_keys\n"
-        "plan = make_plan(load_sweep(sys.argv[1]))\n"
-        "planned = time.perf_counter() - started\n"
-        "packs = make_packs(plan, set(), lambda cell, job: 1.0)\n"
-        "print(json.dumps([planned, time.perf_counter() - started, len(all_keys(plan)), len(packs), "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))\n"
+        "import json, resource, sys, time\nstarted = time.perf_counter()\nfrom phasegrid import"
+        " load_sweep\nfrom phasegrid.plan.plan import make_plan, make_packs, all_keys\nplan ="
+        " make_plan(load_sweep(sys.argv[1]))\nplanned = time.perf_counter() - started\npacks ="
+        " make_packs(plan, set(), lambda cell, job: 1.0)\nprint(json.dumps([planned,"
+        " time.perf_counter() - started, len(all_keys(plan)), len(packs),"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         sweep = Path(folder) / "large.yaml"
@@ -65,13 +62,15 @@ def planning() -> list[str]:
         )
     planned, packed, keys, packs, peak_kb = json.loads(run.stdout)
     return [
-        f"planning 100000 trials with {keys - 100_000} metric jobs: {planned:.1f} s, {packed:.1f} s with packing into "
-        f"{packs} packs (limit 10 s); peak memory {peak_kb / 2**20:.2f} GiB (limit 2 GB)"
+        f"planning 100000 trials with {keys - 100_000} metric jobs: {planned:.1f} s, {packed:.1f} s"
+        f" with packing into {packs} packs (limit 10 s); peak memory {peak_kb / 2**20:.2f} GiB"
+        " (limit 2 GB)"
     ]
 
 
 def noop_jobs() -> list[str]:
-    """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same Ray.
+    """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same
+    Ray.
     """
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
     from phasegrid.store.store import Store
@@ -94,7 +93,10 @@ def noop_jobs() -> list[str]:
     assert rows == NUM_JOBS, rows
     return [
         f"no-op job, plan to stored row: {ours * 1e3:.2f} ms each over {NUM_JOBS} (limit 3 ms)",
-        f"no-op job against a Ray Tune trial ({tune * 1e3:.0f} ms over {NUM_TUNE}): {tune / ours:.0f}x (goal 40x)",
+        (
+            f"no-op job against a Ray Tune trial ({tune * 1e3:.0f} ms over {NUM_TUNE}):"
+            f" {tune / ours:.0f}x (goal 40x)"
+        ),
     ]
 
 
@@ -156,7 +158,8 @@ def _run(plan: Any, store: Any, executor: Any) -> None:
 
 
 def _tune_trial_seconds(folder: Path) -> float:
-    """Return the seconds of one no-op Ray Tune trial with its defaults, in the Ray that is running.
+    """Return the seconds of one no-op Ray Tune trial with its defaults, in the Ray that is
+    running.
     """
     import os
 

@@ -49,16 +49,17 @@ def main(
             theirs = _theirs(device, width, batch, updates[1] - updates[0])
             ours_s, theirs_s = ours_s + ours, theirs_s + theirs
             lines.append(
-                f"{name}, a trial of ResNet18 w{width}, batch {batch}: ours {ours:.0f} s ({how}), a process with a "
-                f"DataLoader {theirs:.0f} s | {theirs / ours:.1f}x"
+                f"{name}, a trial of ResNet18 w{width}, batch {batch}: ours {ours:.0f} s ({how}), a"
+                f" process with a DataLoader {theirs:.0f} s | {theirs / ours:.1f}x"
             )
     cells = len(widths) * len(batches)
     hours = ours_s / cells * len(GRID_WIDTHS) * GRID_BATCHES * SEEDS / 3600
     ratio = theirs_s / ours_s
     lines.append(
-        f"{name}, trials an hour over these cells: {3600 * cells / ours_s:.0f} against {3600 * cells / theirs_s:.0f} | "
-        f"{ratio:.1f}x | reach {TARGET:.0f}x: {'met' if ratio >= TARGET else 'missed'}; the trainings of the narrow half "
-        f"take about {hours:.1f} h, extrapolated"
+        f"{name}, trials an hour over these cells: {3600 * cells / ours_s:.0f} against"
+        f" {3600 * cells / theirs_s:.0f} | {ratio:.1f}x | reach {TARGET:.0f}x:"
+        f" {'met' if ratio >= TARGET else 'missed'}; the trainings of the narrow half take about"
+        f" {hours:.1f} h, extrapolated"
     )
     if device == "cuda":
         lines.append(

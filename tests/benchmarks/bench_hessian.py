@@ -58,12 +58,20 @@ def main() -> list[str]:
     peer_s = sum(peer.seconds.values())
     calls = ", ".join(f"{name} {s / ours_s:.2f}" for name, s in peer.seconds.items())
     return [
-        f"hessian_pass_resnet18_w8_200: {peer_s / ours_s:.1f}x vs {peer.name}, three calls (of our time: {calls}); "
-        f"ours {ours_s:.1f} CPU seconds, {row['num_hvps']} products",
-        f"hessian_pass_resnet18_w8_200 lambda_max relative error: ours {_off(row['lambda_max'], lambda_max):.1e}, "
-        f"{peer.name} {_off(peer.lambda_max, lambda_max):.1e}",
-        f"hessian_pass_resnet18_w8_200 trace relative error: ours {_off(row['trace'], trace):.1e} "
-        f"({row['trace_method']}), {peer.name} {_off(peer.trace, trace):.1e}",
+        (
+            f"hessian_pass_resnet18_w8_200: {peer_s / ours_s:.1f}x vs {peer.name}, three calls (of"
+            f" our time: {calls}); ours {ours_s:.1f} CPU seconds, {row['num_hvps']} products"
+        ),
+        (
+            "hessian_pass_resnet18_w8_200 lambda_max relative error: ours"
+            f" {_off(row['lambda_max'], lambda_max):.1e}, {peer.name}"
+            f" {_off(peer.lambda_max, lambda_max):.1e}"
+        ),
+        (
+            "hessian_pass_resnet18_w8_200 trace relative error: ours"
+            f" {_off(row['trace'], trace):.1e} ({row['trace_method']}), {peer.name}"
+            f" {_off(peer.trace, trace):.1e}"
+        ),
         _one_product(module, inputs, labels),
     ]
 
@@ -78,7 +86,10 @@ def _one_product(module: nn.Module, inputs: Tensor, labels: Tensor) -> str:
         ours.append(_timed(lambda: H(v))[1])
         theirs.append(_timed(lambda: plain(v))[1])
     ratio = sorted(theirs)[3] / sorted(ours)[3]
-    return f"hessian_product_resnet18_w8_200: {ratio:.2f}x vs autograd with the graph kept, not folded (medians of 7)"
+    return (
+        f"hessian_product_resnet18_w8_200: {ratio:.2f}x vs autograd with the graph kept, not folded"
+        " (medians of 7)"
+    )
 
 
 def _peer(module: nn.Module, inputs: Tensor, labels: Tensor) -> Peer:

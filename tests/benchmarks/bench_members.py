@@ -45,20 +45,28 @@ def five_seeds(case: Case, target: float) -> str:
         name: Score([s / updates for s in score.seconds], score.answer, score.peak_gib)
         for name, score in scores.items()
     }
-    what = f"training {SEEDS} seeds of {case.name}, batch {case.batch_size}, an update of all, {scores['ours'].answer}"
+    what = (
+        f"training {SEEDS} seeds of {case.name}, batch {case.batch_size}, an update of all,"
+        f" {scores['ours'].answer}"
+    )
     return line(what, each, "ours", target)
 
 
 def sizes(case: Case) -> str:
-    """Say what an update of one member costs in packs of several sizes, all members in one stack.
+    """Say what an update of one member costs in packs of several sizes, all members in one
+    stack.
     """
     updates = max(2, _updates(case) // 4)
     scores = compete({str(n): (_stack, (case, updates, n)) for n in SIZES}, ROUNDS - 2)
     told = [
-        f"{n}: {1e3 * scores[str(n)].median_s / updates / n:.3f} ms ({scores[str(n)].peak_gib:.2f} GiB)"
+        f"{n}: {1e3 * scores[str(n)].median_s / updates / n:.3f} ms ({scores[str(n)].peak_gib:.2f}"
+        " GiB)"
         for n in SIZES
     ]
-    return f"an update of one of M members in one stack, {case.name}, batch {case.batch_size} | M = 1 (loop) | {', '.join(told)} | no limit"
+    return (
+        f"an update of one of M members in one stack, {case.name}, batch {case.batch_size} | M = 1"
+        f" (loop) | {', '.join(told)} | no limit"
+    )
 
 
 def _updates(case: Case) -> int:

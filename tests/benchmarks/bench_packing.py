@@ -151,7 +151,8 @@ def measure(case: Case, count: int, device: str, rounds: int) -> dict[str, float
 
 
 def main(device: str = "cpu", members: int = 3, rounds: int = 3, quick: bool = True) -> list[str]:
-    """Return one line a case: how many times faster than a plain torch.optim loop each strategy is.
+    """Return one line a case: how many times faster than a plain torch.optim loop each strategy
+    is.
     """
     torch.set_num_threads(1)
     lines = []
@@ -159,8 +160,8 @@ def main(device: str = "cpu", members: int = 3, rounds: int = 3, quick: bool = T
         best = measure(case, members, device, rounds)
         ratios = ", ".join(f"{w} {best['plain'] / best[w]:.2f}x" for w in ("loop", "vmap", "fused"))
         lines.append(
-            f"training {members} members as one, {case.name}, batch {case.batch_size}, {device}: {ratios} against a "
-            f"plain torch.optim loop ({1000 * best['plain']:.2f} ms an update)"
+            f"training {members} members as one, {case.name}, batch {case.batch_size}, {device}:"
+            f" {ratios} against a plain torch.optim loop ({1000 * best['plain']:.2f} ms an update)"
         )
     return lines
 

@@ -53,11 +53,13 @@ def main() -> list[str]:
     clock_s, cpu_s = before.clock_s + after.clock_s, before.cpu_s + after.cpu_s
     ratio = share * clock_s / ours.clock_s
     return [
-        f"quickstart sweep in full, {cores} cores | fresh plain-torch processes, {cores} at a time, {SEEDS} trials and 1 for "
-        f"pairs and simplex a cell; {len(sample)} of {len(cells)} cells run ({clock_s:.0f} s), the rest extrapolated | "
-        f"{ratio:.1f}x by the clock ({share * clock_s:.0f} s / {ours.clock_s:.0f} s), {share * cpu_s / ours.cpu_s:.1f}x in CPU time "
-        f"({share * cpu_s:.0f} s / {ours.cpu_s:.0f} s) | reach {TARGET}x: {'met' if ratio >= TARGET else 'missed'}; "
-        f"peak memory of all processes {ours.peak_gib:.2f} GiB, theirs {max(before.peak_gib, after.peak_gib):.2f} GiB"
+        f"quickstart sweep in full, {cores} cores | fresh plain-torch processes, {cores} at a time,"
+        f" {SEEDS} trials and 1 for pairs and simplex a cell; {len(sample)} of {len(cells)} cells"
+        f" run ({clock_s:.0f} s), the rest extrapolated | {ratio:.1f}x by the clock"
+        f" ({share * clock_s:.0f} s / {ours.clock_s:.0f} s), {share * cpu_s / ours.cpu_s:.1f}x in"
+        f" CPU time ({share * cpu_s:.0f} s / {ours.cpu_s:.0f} s) | reach {TARGET}x:"
+        f" {'met' if ratio >= TARGET else 'missed'}; peak memory of all processes"
+        f" {ours.peak_gib:.2f} GiB, theirs {max(before.peak_gib, after.peak_gib):.2f} GiB"
     ]
 
 

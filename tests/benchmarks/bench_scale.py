@@ -121,10 +121,11 @@ def _line(size: int, way: str, figures: Figures) -> str:
     grown = (figures.peak - figures.before) / 1e9
     in_loop = (figures.peak - figures.planned) / 1e9
     return (
-        f"scale: {size} no-op jobs, {way} ({figures.packs} tasks) | nothing | {figures.seconds:.1f} s, "
-        f"{1e3 * figures.seconds / size:.2f} ms a job ({1e3 * figures.cpu_s / size:.2f} ms CPU of the driver); driver's peak "
-        f"{figures.peak / 1e9:.2f} GB, grown by {grown:.2f} GB, in its loop by {in_loop:.2f} GB | limit "
-        f"{LIMIT_GB} GB: {'met' if grown < LIMIT_GB else 'missed'}; load of the machine {os.getloadavg()[0]:.1f}"
+        f"scale: {size} no-op jobs, {way} ({figures.packs} tasks) | nothing | {figures.seconds:.1f}"
+        f" s, {1e3 * figures.seconds / size:.2f} ms a job ({1e3 * figures.cpu_s / size:.2f} ms CPU"
+        f" of the driver); driver's peak {figures.peak / 1e9:.2f} GB, grown by {grown:.2f} GB, in"
+        f" its loop by {in_loop:.2f} GB | limit {LIMIT_GB} GB:"
+        f" {'met' if grown < LIMIT_GB else 'missed'}; load of the machine {os.getloadavg()[0]:.1f}"
     )
 
 
@@ -142,7 +143,8 @@ def _sweep(folder: Path, size: int, way: str) -> Path:
 
 
 def _store_trials(folder: Path, size: int) -> None:
-    """Make a store that holds the trials as rows, so that only the no-op measurements are missing.
+    """Make a store that holds the trials as rows, so that only the no-op measurements are
+    missing.
     """
     from phasegrid import load_sweep
     from phasegrid.plan.plan import make_plan

@@ -34,8 +34,14 @@ def main() -> list[str]:
         f"one data set in {PROCESSES} processes, {NUM_TRAIN + NUM_TEST:,} images 3x32x32 (sharing)"
     )
     return [
-        f"{what}: memory | loaded by each | {alone_gib / shared_gib:.1f}x ({alone_gib:.2f} / {shared_gib:.2f} GiB) | -",
-        f"- until all have it | the same | {alone_s / shared_s:.1f}x ({alone_s:.1f} / {shared_s:.1f} s) | -",
+        (
+            f"{what}: memory | loaded by each | {alone_gib / shared_gib:.1f}x ({alone_gib:.2f} /"
+            f" {shared_gib:.2f} GiB) | -"
+        ),
+        (
+            f"- until all have it | the same | {alone_s / shared_s:.1f}x ({alone_s:.1f} /"
+            f" {shared_s:.1f} s) | -"
+        ),
     ]
 
 

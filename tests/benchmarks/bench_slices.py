@@ -55,8 +55,9 @@ def main() -> list[str]:
         )
         plane_s = POINTS**2 / TIMED * seconds["fp32"]
         lines.append(
-            f"slice_{POINTS}x{POINTS}_resnet18_w8_{EXAMPLES}_images {policy}: {ratios}; ours {plane_s:.0f} CPU seconds, largest "
-            f"relative difference of a loss {off:.0e}; bf16 {seconds['fp32'] / seconds['bf16']:.2f}x ours (loss off by {rough:.0e})"
+            f"slice_{POINTS}x{POINTS}_resnet18_w8_{EXAMPLES}_images {policy}: {ratios}; ours"
+            f" {plane_s:.0f} CPU seconds, largest relative difference of a loss {off:.0e}; bf16"
+            f" {seconds['fp32'] / seconds['bf16']:.2f}x ours (loss off by {rough:.0e})"
         )
     return [*lines, _bound(module, inputs, labels)]
 
@@ -132,7 +133,10 @@ def _bound(module: nn.Module, inputs: Tensor, labels: Tensor) -> str:
         if event.device_type == DeviceType.CPU
     }
     total, convolutions = sum(own.values()), own.get("aten::mkldnn_convolution", 0.0)
-    return f"slice point, as_saved: {100 * convolutions / total:.0f}% of our time is in the convolution kernels"
+    return (
+        f"slice point, as_saved: {100 * convolutions / total:.0f}% of our time is in the"
+        " convolution kernels"
+    )
 
 
 def _network() -> tuple[nn.Module, Tensor, Tensor]:

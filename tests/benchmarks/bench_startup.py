@@ -82,8 +82,9 @@ def _command(what: str, command: list[str], limit_s: float) -> str:
         cpu.append(_children_cpu_s() - before)
     seconds = statistics.median(wall)
     return (
-        f"start-up: {what} | nothing | {seconds:.2f} s by the clock, {statistics.median(cpu):.2f} CPU s "
-        f"(medians of {COMMAND_ROUNDS}) | limit {limit_s} s: {'met' if seconds <= limit_s else 'missed'}"
+        f"start-up: {what} | nothing | {seconds:.2f} s by the clock, {statistics.median(cpu):.2f}"
+        f" CPU s (medians of {COMMAND_ROUNDS}) | limit {limit_s} s:"
+        f" {'met' if seconds <= limit_s else 'missed'}"
     )
 
 
@@ -95,7 +96,10 @@ def _first_step(folder: Path, way: str, more: list[str]) -> str:
     parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     total = parts.pop("total")
     said = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
-    return f"start-up: phasegrid run to the first training step, {way} | nothing | {total:.2f} s: {said} (medians of {RUN_ROUNDS}) | no limit"
+    return (
+        f"start-up: phasegrid run to the first training step, {way} | nothing | {total:.2f} s:"
+        f" {said} (medians of {RUN_ROUNDS}) | no limit"
+    )
 
 
 def _parts(folder: Path, more: list[str]) -> dict[str, float]:

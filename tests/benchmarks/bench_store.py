@@ -71,14 +71,17 @@ def _measure(store: Store, folder: Path, keys: list[str]) -> Iterator[str]:
             assert len(frame) == num
             reading, _ = _timed(lambda: store.read_table("trials"))
             yield (
-                f"store: reading {num} files: {reading:.1f} s ({num / reading:.0f} files/s), "
-                f"{by_pandas / reading:.2f}x faster than pandas.read_parquet of the folder ({by_pandas:.1f} s)"
+                f"store: reading {num} files: {reading:.1f} s ({num / reading:.0f} files/s),"
+                f" {by_pandas / reading:.2f}x faster than pandas.read_parquet of the folder"
+                f" ({by_pandas:.1f} s)"
             )
             seconds, report = _timed(lambda: compact(store))
             yield f"store: compaction: {'; '.join(report.lines())}; all {seconds:.1f} s"
     after, table = _timed(lambda: store.read_table("trials"))
     assert len(table) == num
-    yield f"store: reading after compaction: {after:.2f} s, {reading / after:.0f}x faster than before"
+    yield (
+        f"store: reading after compaction: {after:.2f} s, {reading / after:.0f}x faster than before"
+    )
     seconds, frame = _timed(lambda: open_results(store.url).trials())
     yield f"store: tidy frame of {len(frame)} trials, arguments spread: {seconds:.2f} s"
     sql = "select model_args->>'width' as width, avg(train_loss) as loss from trials group by 1"

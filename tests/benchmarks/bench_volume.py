@@ -58,11 +58,19 @@ def main() -> list[str]:
     off = {name: abs(math.expm1(runs[name]() - whole())) for name in ("ours", "published", "lean")}
     size = f"{NUM_VERTICES} vertices of {NUM_PARAMETERS // 1000}k, value and gradient"
     return [
-        f"volume: float32 Cayley-Menger as published / ours, {size}: {ms['published'] / ms['ours']:.2f}x "
-        f"({ms['published']:.1f} ms / {ms['ours']:.1f} ms; target 4x; error of V {off['published']:.1e} / {off['ours']:.1e})",
-        f"volume: float32 Cayley-Menger, bare / ours, {size}: {ms['lean'] / ms['ours']:.2f}x "
-        f"({ms['lean']:.1f} ms / {ms['ours']:.1f} ms; error of V {off['lean']:.1e})",
-        f"volume: once a connector {ms['prepare']:.0f} ms of QR; log-volume from nothing {ms['whole']:.0f} ms",
+        (
+            f"volume: float32 Cayley-Menger as published / ours, {size}:"
+            f" {ms['published'] / ms['ours']:.2f}x ({ms['published']:.1f} ms / {ms['ours']:.1f} ms;"
+            f" target 4x; error of V {off['published']:.1e} / {off['ours']:.1e})"
+        ),
+        (
+            f"volume: float32 Cayley-Menger, bare / ours, {size}: {ms['lean'] / ms['ours']:.2f}x "
+            f"({ms['lean']:.1f} ms / {ms['ours']:.1f} ms; error of V {off['lean']:.1e})"
+        ),
+        (
+            f"volume: once a connector {ms['prepare']:.0f} ms of QR; log-volume from nothing"
+            f" {ms['whole']:.0f} ms"
+        ),
     ]
 
 

@@ -72,9 +72,10 @@ def line(what: str, scores: Mapping[str, Score], ours: str, target: float) -> st
     (theirs,) = set(scores) - {ours}
     ratio = scores[theirs].median_s / scores[ours].median_s
     return (
-        f"{what} | {theirs} | {ratio:.2f}x ({_told(scores[theirs].median_s)} / {_told(scores[ours].median_s)} CPU) | "
-        f"reach {target}x: {'met' if ratio >= target else 'missed'}; "
-        f"peak memory {scores[ours].peak_gib:.2f} GiB, theirs {scores[theirs].peak_gib:.2f} GiB"
+        f"{what} | {theirs} | {ratio:.2f}x ({_told(scores[theirs].median_s)} /"
+        f" {_told(scores[ours].median_s)} CPU) | reach {target}x:"
+        f" {'met' if ratio >= target else 'missed'}; peak memory {scores[ours].peak_gib:.2f} GiB,"
+        f" theirs {scores[theirs].peak_gib:.2f} GiB"
     )
 
 

@@ -305,7 +305,10 @@ def to_iwslt(root: Path) -> None:
         write(root, f"train.tags.de-en.{language}", tagged)
         segments = (root / f"test.{language}").read_text().splitlines()
         body = "\n".join(f'<seg id="{i}"> {s} </seg>' for i, s in enumerate(segments))
-        xml = f'<?xml version="1.0"?>\n<mteval><doc docid="1">\n<title>no</title>\n{body}\n</doc></mteval>\n'
+        xml = (
+            '<?xml version="1.0"?>\n<mteval><doc'
+            f' docid="1">\n<title>no</title>\n{body}\n</doc></mteval>\n'
+        )
         (root / f"IWSLT16.TED.tst2013.de-en.{language}.xml").write_text(xml)
         (root / f"train.{language}").unlink()
         (root / f"test.{language}").unlink()
@@ -326,7 +329,10 @@ def test_either_order_of_the_languages_in_a_name_will_do(root: Path) -> None:
 def test_xml_is_read_as_text_and_only_predefined_entities_mean_something(root: Path) -> None:
     to_iwslt(root)
     bomb = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b SYSTEM "file:///etc/passwd">]>'
-    segments = '<seg id="1">R&amp;D &lt;3 &quot;x&quot; &apos; &amp;lt; &a; &b;</seg><SEG id=2>a\n  &\nb</SEG>'
+    segments = (
+        '<seg id="1">R&amp;D &lt;3 &quot;x&quot; &apos; &amp;lt; &a; &b;</seg><SEG id=2>a\n '
+        " &\nb</SEG>"
+    )
     for language in ("de", "en"):
         (root / f"IWSLT16.TED.tst2013.de-en.{language}.xml").write_text(bomb + segments)
     references = words(root, test="tst2013").test_references

@@ -144,7 +144,8 @@ class Soak:
         codes = [driver.process.returncode for driver in ended]
         for code in codes:
             self.say(
-                f"{sweep.path.stem}: {progress.look()} of {progress.planned} stored: a run ended with {code}"
+                f"{sweep.path.stem}: {progress.look()} of {progress.planned} stored: a run ended"
+                f" with {code}"
             )
         return 0 in codes
 
@@ -296,8 +297,9 @@ def _conclude(soak: Soak, count: Count) -> None:
         print(f"PROBLEM: {problem}")
     kinds = ", ".join(f"{kind} {soak.done[kind]}" for kind in KINDS)
     print(
-        f"soak: jobs {count.planned}; faults {soak.done.total()} ({kinds}); runs {soak.runs}; "
-        f"lost {len(count.lost)}; duplicated {len(count.duplicated)}; seconds {time.monotonic() - soak.began:.0f}"
+        f"soak: jobs {count.planned}; faults {soak.done.total()} ({kinds}); runs {soak.runs}; lost"
+        f" {len(count.lost)}; duplicated {len(count.duplicated)}; seconds"
+        f" {time.monotonic() - soak.began:.0f}"
     )
 
 

@@ -1,4 +1,5 @@
-"""How often each planned job is stored: in files, in their rows, and in the table that readers see.
+"""How often each planned job is stored: in files, in their rows, and in the table that readers
+see.
 """
 
 from collections import Counter

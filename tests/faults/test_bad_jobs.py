@@ -143,10 +143,10 @@ def write_sweep(folder: Path, faults: list[Fault]) -> Path:
     metrics = ", ".join(["accuracy", *(f"'{fault.name}'" for fault in faults)])
     path = folder / "faulty.yaml"
     path.write_text(
-        "schema: 1\nname: faulty\ndataset: {name: digits, fraction: 0.1}\nmodel: {name: mlp, depth: 1}\n"
-        "train: {batch_size: 32, epochs: 2, stop: null}\nseeds: 1\n"
-        f"load: {{param: model.width, values: {list(WIDTHS)}}}\nmetrics: [{metrics}]\n"
-        "run: {pack_size: 1, retries: {infra: 1}, timeout_s: 20}\n"
+        "schema: 1\nname: faulty\ndataset: {name: digits, fraction: 0.1}\nmodel: {name: mlp,"
+        " depth: 1}\ntrain: {batch_size: 32, epochs: 2, stop: null}\nseeds: 1\nload: {param:"
+        f" model.width, values: {list(WIDTHS)}}}\nmetrics: [{metrics}]\nrun: {{pack_size: 1,"
+        " retries: {infra: 1}, timeout_s: 20}\n"
     )
     return path
 

@@ -88,7 +88,7 @@ def test_a_missing_job_is_a_difference_unless_it_is_to_be_missing(
 
 
 def test_a_job_that_should_have_failed_is_a_difference(store: Path, copy: Path) -> None:
-    (key, *_) = keys_of(copy, "metrics/accuracy")
+    key, *_ = keys_of(copy, "metrics/accuracy")
     with pytest.raises(AssertionError):
         assert_same_results(copy, store, lacking={key})
 

@@ -33,7 +33,8 @@ from tests.faults.soak_schedule import (
 A, B, M = text_key("a"), text_key("b"), text_key("m")
 PLANNED = {"trials": {A, B}, "metrics/sharpness": {M}}
 LAST = re.compile(
-    r"soak: jobs (?P<jobs>\d+); faults (?P<faults>\d+) \((?P<kinds>.*)\); runs \d+; lost 0; duplicated 0; seconds \d+"
+    r"soak: jobs (?P<jobs>\d+); faults (?P<faults>\d+) \((?P<kinds>.*)\); runs \d+; lost 0;"
+    r" duplicated 0; seconds \d+"
 )
 
 

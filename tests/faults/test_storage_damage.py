@@ -62,7 +62,8 @@ def _named(store: Store, deep: bool = False) -> set[str]:
 
 
 class _Watched:
-    """The files of a store; what is to happen after a listing, and before a deletion, is handed in.
+    """The files of a store; what is to happen after a listing, and before a deletion, is handed
+    in.
     """
 
     def __init__(

@@ -206,7 +206,8 @@ def test_a_storage_that_is_full_ends_the_run_without_waiting(
 
 
 def test_a_limit_on_the_size_of_files_is_found_before_the_first_job(tmp_path: Path) -> None:
-    """A real error of a real system, for everybody: this process may write files of 1 MB at most.
+    """A real error of a real system, for everybody: this process may write files of 1 MB at
+    most.
     """
 
     def limit() -> None:

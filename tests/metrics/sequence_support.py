@@ -38,7 +38,8 @@ def sentence_pairs(
 
 
 def sentences(num: int = 24, words: int = TARGET_WORDS, more_padding: int = 0) -> Dataset:
-    """Two thirds to train on, one third to test on; with `more_padding` zeros after every sentence.
+    """Two thirds to train on, one third to test on; with `more_padding` zeros after every
+    sentence.
     """
     inputs, labels = sentence_pairs(num, words)
     inputs = nn.functional.pad(inputs, (0, more_padding))

@@ -1,4 +1,5 @@
-"""The trace without an error is taken only where the network itself shows that the formula holds.
+"""The trace without an error is taken only where the network itself shows that the formula
+holds.
 """
 
 import types

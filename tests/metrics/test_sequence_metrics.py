@@ -267,7 +267,10 @@ def test_outputs_that_are_not_a_word_a_position_are_an_error() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return super().forward(inputs)[:, -1]
 
-    message = r"8 sentence pairs of \d positions to outputs of shape \(8, 7\).*\(pairs, positions, words\)"
+    message = (
+        r"8 sentence pairs of \d positions to outputs of shape \(8, 7\).*\(pairs, positions,"
+        r" words\)"
+    )
     with pytest.raises(MetricError, match=message):
         hessian([translator(make=Last)], sentences(), generator(), examples=16)
 

@@ -311,7 +311,8 @@ def test_rescaled_layers_of_a_relu_network_give_the_same_slice() -> None:
 
 
 def test_rescaled_filters_before_batch_norm_give_the_same_slice() -> None:
-    """Each filter by a factor of its own; with statistics refreshed, and eps too small to matter.
+    """Each filter by a factor of its own; with statistics refreshed, and eps too small to
+    matter.
     """
     module, data = seeded(Residual), image_data()
     for layer in batch_norm_modules(module):

@@ -144,7 +144,8 @@ def test_the_ends_of_a_curve_are_the_networks_with_all_that_they_hold(more: dict
 
 
 def test_the_middle_of_a_line_lies_in_the_middle_of_all_that_differs() -> None:
-    """A curve that does not train: its point at 1/2 is the network whose every number is the mean.
+    """A curve that does not train: its point at 1/2 is the network whose every number is the
+    mean.
     """
     models, data = frozen(), vectors()
     row = connectivity.compute(models, data, generator(0), **{**CURVE, "lr": 0.0})

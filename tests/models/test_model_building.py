@@ -104,7 +104,8 @@ def test_what_is_drawn_and_not_among_the_weights_is_refused(
 ) -> None:
     part = declare(monkeypatch, lambda *_, **__: _Projected(torch.randn(4, 4), how))
     message = (
-        r"building model mine: 'inner\.projection' is drawn at random, but is not in state_dict\(\); .* "
+        r"building model mine: 'inner\.projection' is drawn at random, but is not in"
+        r" state_dict\(\); .* "
         r"register_buffer\(name, tensor\)"
     )
     with pytest.raises(SweepError, match=message):

@@ -236,7 +236,8 @@ def test_sentences_do_not_touch_each_other() -> None:
 
 
 def test_padding_takes_no_part_in_the_loss() -> None:
-    """Its embedding may be anything: loss and other gradients stay, and its own gradient is zero.
+    """Its embedding may be anything: loss and other gradients stay, and its own gradient is
+    zero.
     """
     model = built()
     inputs, labels = pairs()

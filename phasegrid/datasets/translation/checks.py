@@ -16,7 +16,8 @@ def token_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
     mistakes = []
     if dataset.num_classes != tokens.target_vocabulary:
         mistakes.append(
-            f"num_classes is {dataset.num_classes}, but tokens.target_vocabulary {tokens.target_vocabulary}"
+            f"num_classes is {dataset.num_classes}, but tokens.target_vocabulary"
+            f" {tokens.target_vocabulary}"
         )
     if dataset.augment != "none":
         mistakes.append(f"augment is {dataset.augment}, but sentence pairs are no images")
@@ -34,11 +35,13 @@ def _type_mistakes(split: str, inputs: Tensor, labels: Tensor, tokens: Tokens) -
     mistakes = []
     if inputs.dtype != torch.int64 or tuple(inputs.shape[1:]) != (2, tokens.length):
         mistakes.append(
-            f"{split}_inputs are {inputs.dtype} {tuple(inputs.shape)}, not int64 (N, 2, {tokens.length})"
+            f"{split}_inputs are {inputs.dtype} {tuple(inputs.shape)}, not int64 (N, 2,"
+            f" {tokens.length})"
         )
     if labels.dtype != torch.int64 or tuple(labels.shape[1:]) != (tokens.length,):
         mistakes.append(
-            f"{split}_labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N, {tokens.length})"
+            f"{split}_labels are {labels.dtype} {tuple(labels.shape)}, not int64 (N,"
+            f" {tokens.length})"
         )
     if len(inputs) != len(labels) or len(labels) == 0:
         mistakes.append(f"{split} has {len(inputs)} inputs and {len(labels)} labels")
@@ -62,8 +65,8 @@ def _content_mistakes(split: str, inputs: Tensor, labels: Tensor, tokens: Tokens
         "have no source token": (source == PADDING).all(dim=1),
         "have no label that is scored": ~scored.any(dim=1),
         f"do not have {IGNORE} as label exactly where the decoder input is padded": (
-            scored != (given != PADDING)
-        ).any(dim=1),
+            (scored != (given != PADDING)).any(dim=1)
+        ),
     }
     return mistakes + [
         f"{int(bad.sum())} {split} pairs {claim}, first pair {int(bad.int().argmax())}"
@@ -87,6 +90,6 @@ def _text_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
     if found == expected:
         return []
     return [
-        f"text has {found[0]} source words, {found[1]} target words and {found[2]} references; expected: "
-        f"{expected[0]}, {expected[1]} and {expected[2]}"
+        f"text has {found[0]} source words, {found[1]} target words and {found[2]} references;"
+        f" expected: {expected[0]}, {expected[1]} and {expected[2]}"
     ]

@@ -44,7 +44,8 @@ def find_pairs(
     """Return the files of each stem in the folder `root`.
 
     Raises:
-        DataError: naming every stem without exactly one pair of files, what was looked for, and what is there.
+        DataError: naming every stem without exactly one pair of files, what was looked for, and
+        what is there.
     """
     folder = Path(root)
     try:
@@ -60,8 +61,9 @@ def find_pairs(
         listed = ", ".join(names[:_LISTED]) or "no file"
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise DataError(
-            f"loading data set translation: {'; '.join(dict.fromkeys(mistakes))}. {folder.absolute()} holds "
-            f"{listed}{more}. Set dataset.root to the folder, or dataset.train and dataset.test to the names"
+            f"loading data set translation: {'; '.join(dict.fromkeys(mistakes))}."
+            f" {folder.absolute()} holds {listed}{more}. Set dataset.root to the folder, or"
+            " dataset.train and dataset.test to the names"
         )
     return tuple(item for item in found if not isinstance(item, str))
 
@@ -70,13 +72,14 @@ def read_pair(files: PairOfFiles) -> tuple[list[str], list[str]]:
     """Return the sentences of both files, as many of one as of the other.
 
     Raises:
-        DataError: if a file cannot be read, is not UTF-8 or holds no sentence, or if the numbers differ.
+        DataError: if a file cannot be read, is not UTF-8 or holds no sentence, or if the numbers
+        differ.
     """
     source, target = (_read_sentences(path, files.layout) for path in (files.source, files.target))
     if len(source) != len(target):
         raise DataError(
-            f"loading data set translation: {files.source} holds {len(source)} sentences, but {files.target} "
-            f"{len(target)}; each sentence needs its translation in the same place"
+            f"loading data set translation: {files.source} holds {len(source)} sentences, but"
+            f" {files.target} {len(target)}; each sentence needs its translation in the same place"
         )
     return source, target
 
@@ -131,8 +134,8 @@ def _read_sentences(path: Path, layout: Literal["plain", "tags", "xml"]) -> list
             sentences = [line for line in sentences if not line.startswith("<")]
     if not any(sentences):
         raise DataError(
-            f"loading data set translation: {path} holds no sentence; it is empty, or not laid out as "
-            f"the name says ({layout})"
+            f"loading data set translation: {path} holds no sentence; it is empty, or not laid out"
+            f" as the name says ({layout})"
         )
     return sentences
 
@@ -148,8 +151,8 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"loading data set translation: line {line} of {path} is not UTF-8 ({error.reason}, byte "
-            f"0x{data[error.start]:02x}); convert the file to UTF-8"
+            f"loading data set translation: line {line} of {path} is not UTF-8 ({error.reason},"
+            f" byte 0x{data[error.start]:02x}); convert the file to UTF-8"
         ) from error
 
 

@@ -81,9 +81,9 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     found = _digest(_files(options))
     if options.sha256 and options.sha256 != found:
         raise DataError(
-            f"loading data set translation: the files in {options.root} have the SHA-256 {found}, but "
-            f"dataset.sha256 is {options.sha256}: a file has changed. Put the old one back, or leave sha256 out "
-            "and plan again"
+            f"loading data set translation: the files in {options.root} have the SHA-256 {found},"
+            f" but dataset.sha256 is {options.sha256}: a file has changed. Put the old one back, or"
+            " leave sha256 out and plan again"
         )
     return {"sha256": found}
 
@@ -92,7 +92,8 @@ def read_parallel_text(options: TranslationOptions) -> ParallelText:
     """Read, choose and split the sentences, as the module says.
 
     Raises:
-        DataError: if files are missing, unreadable or do not match, or no training pair can be kept.
+        DataError: if files are missing, unreadable or do not match, or no training pair can be
+        kept.
     """
     train_files, test_files = _files(options)
     train_source, train_target, num_skipped = _choose_pairs(options, train_files)
@@ -164,8 +165,9 @@ def _choose_pairs(
             num_skipped += 1
     if not kept:
         raise DataError(
-            f"loading data set translation: none of the {num_skipped} pairs of {files.source} and "
-            f"{files.target} has 1 to {options.max_length} tokens on both sides; raise dataset.max_length"
+            f"loading data set translation: none of the {num_skipped} pairs of {files.source} and"
+            f" {files.target} has 1 to {options.max_length} tokens on both sides; raise"
+            " dataset.max_length"
         )
     chosen = [kept[index] for index in sorted(kept)]
     return [source for source, _ in chosen], [target for _, target in chosen], num_skipped

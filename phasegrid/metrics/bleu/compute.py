@@ -40,16 +40,16 @@ def compute(
     at most.
 
     Raises:
-        MetricError: if there is not one model, the data set holds no sentence pairs with their text, sacreBLEU is not
-            installed, or the outputs of the network are not finite.
+        MetricError: if there is not one model, the data set holds no sentence pairs with their
+            text, sacreBLEU is not installed, or the outputs of the network are not finite.
     """
     settings = BleuArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
         raise MetricError(f"bleu is that of one model, got {len(models)}")
     if data.tokens is None or data.text is None:
         raise MetricError(
-            f"bleu compares translations, but data set {data.name} holds no sentence pairs with their text; "
-            "leave the metric out, or choose the data set translation"
+            f"bleu compares translations, but data set {data.name} holds no sentence pairs with"
+            " their text; leave the metric out, or choose the data set translation"
         )
     scorer = _scorer(settings)
     ids = translate(models[0], data.test_inputs[:, 0], data.tokens.length)
@@ -128,7 +128,8 @@ def _start(module: nn.Module, source: Tensor) -> Step:
 
 
 def _on_whole_sentences(module: nn.Module, source: Tensor) -> Step:
-    """Return a function that takes the next tokens (N,) and runs the module on all tokens so far.
+    """Return a function that takes the next tokens (N,) and runs the module on all tokens so
+    far.
     """
     given: list[Tensor] = []
 
@@ -149,7 +150,7 @@ def _scorer(settings: BleuArgs) -> "BLEU":
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise MetricError(
-            "bleu needs the package sacrebleu, which is not installed here; install phasegrid with its extra: "
-            "pip install 'phasegrid[text]'"
+            "bleu needs the package sacrebleu, which is not installed here; install phasegrid with"
+            " its extra: pip install 'phasegrid[text]'"
         ) from error
     return BLEU(tokenize=settings.tokenize)

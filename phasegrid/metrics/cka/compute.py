@@ -79,8 +79,9 @@ def compute_many(
     sees the same ones. Exact for these inputs.
 
     Raises:
-        MetricError: if a group is not a pair, a layer is unknown, an output is not finite, or the inputs asked for are not
-            possible (see `phasegrid.metrics.cka.inputs`, and for sentence pairs `phasegrid.metrics.cka.features`).
+        MetricError: if a group is not a pair, a layer is unknown, an output is not finite, or the
+            inputs asked for are not possible (see `phasegrid.metrics.cka.inputs`, and for sentence
+            pairs `phasegrid.metrics.cka.features`).
     """
     settings = CkaArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     for group in groups:

@@ -26,7 +26,8 @@ def collect_features(
     """Return the outputs of `layers` for `inputs` (m, ...) in eval mode, each flattened to (m, d).
 
     Raises:
-        MetricError: if a layer is not a submodule, does not run, or gives no tensor with a row per example.
+        MetricError: if a layer is not a submodule, does not run, or gives no tensor with a row per
+        example.
     """
     caught: dict[str, list[Tensor]] = {name: [] for name in layers if name not in OUTPUTS}
 
@@ -51,8 +52,8 @@ def collect_at_positions(
     `outputs.LOGIT_BYTES`, or what one pair takes.
 
     Raises:
-        MetricError: if the pairs are mixed and `module` cannot do that, or a layer is not a submodule, does not run, or gives
-            no tensor (pairs, positions, features).
+        MetricError: if the pairs are mixed and `module` cannot do that, or a layer is not a
+            submodule, does not run, or gives no tensor (pairs, positions, features).
     """
     parameter = next(module.parameters())
     caught: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -83,9 +84,9 @@ def _run(module: nn.Module, pairs: SentencePairs, dtype: torch.dtype) -> Tensor:
     forward_mixed = getattr(module, "forward_mixed", None)
     if forward_mixed is None:
         raise MetricError(
-            f"CKA: mixup of sentence pairs mixes their embeddings, by a method forward_mixed(inputs_a, "
-            f"inputs_b, coefficients) that {type(module).__name__} does not have; add it, or set "
-            "mixup_alpha: null"
+            "CKA: mixup of sentence pairs mixes their embeddings, by a method"
+            f" forward_mixed(inputs_a, inputs_b, coefficients) that {type(module).__name__} does"
+            " not have; add it, or set mixup_alpha: null"
         )
     mixed: Tensor = forward_mixed(pairs.inputs, pairs.partners, pairs.coefficients.to(dtype))
     return mixed
@@ -96,8 +97,9 @@ def _at_positions(name: str, output: Tensor, pairs: SentencePairs) -> Tensor:
     n, _, length = pairs.inputs.shape
     if output.dim() != 3 or output.shape[:2] != (n, length):
         raise MetricError(
-            f"CKA: layer {name!r} gives outputs of shape {tuple(output.shape)} for {n} sentence pairs of "
-            f"{length} positions; one to compare translation models by gives (pairs, positions, features)"
+            f"CKA: layer {name!r} gives outputs of shape {tuple(output.shape)} for {n} sentence"
+            f" pairs of {length} positions; one to compare translation models by gives (pairs,"
+            " positions, features)"
         )
     return output[torch.arange(n, device=output.device), pairs.positions]
 

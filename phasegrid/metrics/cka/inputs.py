@@ -59,8 +59,8 @@ def draw_inputs(data: Dataset, settings: CkaArgs) -> Tensor:
     """
     if settings.mixup_alpha is not None and settings.pixel_noise is not None:
         raise MetricError(
-            f"CKA: pixel_noise {settings.pixel_noise:g} and mixup_alpha {settings.mixup_alpha:g} were "
-            "both given; set mixup_alpha to null to perturb inputs by noise"
+            f"CKA: pixel_noise {settings.pixel_noise:g} and mixup_alpha {settings.mixup_alpha:g}"
+            " were both given; set mixup_alpha to null to perturb inputs by noise"
         )
     chosen = _draw(data, settings.examples, settings.example_seed, "examples")
     examples = data.train_inputs[chosen]
@@ -89,8 +89,8 @@ def draw_pairs(data: Dataset, settings: CkaArgs) -> SentencePairs:
     """
     if settings.pixel_noise is not None:
         raise MetricError(
-            f"CKA: pixel_noise {settings.pixel_noise:g} was given for {data.name!r}, whose examples are "
-            "sentence pairs and have no pixels; leave it out"
+            f"CKA: pixel_noise {settings.pixel_noise:g} was given for {data.name!r}, whose examples"
+            " are sentence pairs and have no pixels; leave it out"
         )
     chosen = _draw(data, settings.examples, settings.example_seed, "examples")
     inputs, labels = data.train_inputs[chosen], data.train_labels[chosen]

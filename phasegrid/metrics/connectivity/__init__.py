@@ -67,7 +67,8 @@ CONNECTIVITY = Metric(
             "t_star",
             "float64",
             "",
-            "where the training error is farthest from the mean of the ends; 0 where that is the ends themselves",
+            "where the training error is farthest from the mean of the ends; 0 where that is the"
+            " ends themselves",
         ),
         Column(
             "mode_connectivity_loss",
@@ -92,7 +93,8 @@ CONNECTIVITY = Metric(
             "end_residual_percent",
             "float64",
             "percentage points",
-            "largest |error at an end of the curve - error of the checkpoint as saved|: what refreshing BatchNorm changed (0 without BatchNorm)",
+            "largest |error at an end of the curve - error of the checkpoint as saved|: what"
+            " refreshing BatchNorm changed (0 without BatchNorm)",
         ),
         Column(
             "final_curve_loss",

@@ -60,8 +60,8 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are not two models of one architecture, they differ in integers or draw in eval mode, or ``init:
-            random`` meets a layer that cannot be initialised anew.
+        MetricError: if there are not two models of one architecture, they differ in integers or
+            draw in eval mode, or ``init: random`` meets a layer that cannot be initialised anew.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
@@ -272,8 +272,8 @@ def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
             reset = getattr(layer, "reset_parameters", None)
             if reset is None:
                 raise MetricError(
-                    f"mode connectivity with init: random: layer {name!r} ({type(layer).__name__}) has "
-                    "parameters but no reset_parameters(); use init: linear"
+                    f"mode connectivity with init: random: layer {name!r} ({type(layer).__name__})"
+                    " has parameters but no reset_parameters(); use init: linear"
                 )
             reset()
             if isinstance(layer, _BatchNorm):

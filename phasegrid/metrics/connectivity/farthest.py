@@ -1,4 +1,5 @@
-"""Where a curve is farthest from the mean of its ends: the t* of mode connectivity. Needs no torch.
+"""Where a curve is farthest from the mean of its ends: the t* of mode connectivity. Needs no
+torch.
 """
 
 from collections.abc import Sequence

@@ -79,7 +79,8 @@ HESSIAN = Metric(
             "hvp_method",
             "string",
             "",
-            "how second derivatives were taken: double_backward, or where that is not symmetric reference or differences",
+            "how second derivatives were taken: double_backward, or where that is not symmetric"
+            " reference or differences",
         ),
         Column(
             "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"

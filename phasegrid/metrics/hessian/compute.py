@@ -48,8 +48,8 @@ def compute(
     knows it.
 
     Raises:
-        MetricError: if there is not one model, its outputs are not (examples, classes) or for sentence pairs (pairs, positions,
-            words), or a number is not finite.
+        MetricError: if there is not one model, its outputs are not (examples, classes) or for
+            sentence pairs (pairs, positions, words), or a number is not finite.
     """
     settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:

@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Compute attention from products and a softmax: the fused kernels have no second derivative.
+    """Compute attention from products and a softmax: the fused kernels have no second
+    derivative.
     """
     with sdpa_kernel(SDPBackend.MATH):
         yield

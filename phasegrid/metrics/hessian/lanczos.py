@@ -320,7 +320,8 @@ def _rounding(diagonal: list[float], off_diagonal: list[float], dtype: torch.dty
 def _finite(value: float) -> float:
     if value - value != 0:
         raise MetricError(
-            "Lanczos: a product with the Hessian is not finite; the weights or the loss are too large"
+            "Lanczos: a product with the Hessian is not finite; the weights or the loss are too"
+            " large"
         )
     return value
 

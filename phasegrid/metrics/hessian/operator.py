@@ -81,7 +81,8 @@ class HessianOperator:
     are those of the copy.
 
     Raises:
-        MetricError: if nothing is trainable, the outputs have another shape, or the loss is not finite.
+        MetricError: if nothing is trainable, the outputs have another shape, or the loss is not
+        finite.
     """
 
     def __init__(
@@ -259,9 +260,10 @@ def with_right_products(
         raise faults[0]
     tried = "; ".join(f"{how}: {what}" for how, what in zip(METHODS, faults, strict=True))
     raise MetricError(
-        f"Hessian: no method gives {type(module).__name__} a symmetric matrix of second derivatives ({tried}). Its backward pass "
-        "does not give the gradient of its loss (a straight-through estimator, a detached term, random numbers in forward); "
-        "leave the metric out for this network, or mend that layer"
+        f"Hessian: no method gives {type(module).__name__} a symmetric matrix of second derivatives"
+        f" ({tried}). Its backward pass does not give the gradient of its loss (a straight-through"
+        " estimator, a detached term, random numbers in forward); leave the metric out for this"
+        " network, or mend that layer"
     ) from faults[0]
 
 

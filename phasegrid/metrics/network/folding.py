@@ -57,7 +57,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
-    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for rounding.
+    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for
+    rounding.
     """
     with torch.no_grad():
         found, expected = outputs_of(one, inputs), outputs_of(other, inputs)

@@ -47,8 +47,9 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are fewer than two models, models of several architectures or that differ in integers, a
-            ``volume_lambda`` whose length is not the number of connectors, or networks that draw in eval mode.
+        MetricError: if there are fewer than two models, models of several architectures or that
+            differ in integers, a ``volume_lambda`` whose length is not the number of connectors, or
+            networks that draw in eval mode.
     """
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("simplex", data.train_inputs.device):
@@ -100,8 +101,8 @@ def connector_lambdas(settings: SimplexArgs) -> list[float]:
         return [float(given)] * settings.connectors
     if len(given) != settings.connectors:
         raise MetricError(
-            f"simplex: volume_lambda lists {len(given)} values for {settings.connectors} connectors; "
-            "give one number, or one for each connector"
+            f"simplex: volume_lambda lists {len(given)} values for {settings.connectors}"
+            " connectors; give one number, or one for each connector"
         )
     return [float(value) for value in given]
 

@@ -54,7 +54,10 @@ class SliceArgs:
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-_GRID = "entry [j][i] at w + axis[i] d_1 + axis_2[j] d_2 (one row for a line); null where it is not finite"
+_GRID = (
+    "entry [j][i] at w + axis[i] d_1 + axis_2[j] d_2 (one row for a line); null where it is not"
+    " finite"
+)
 
 SLICE = Metric(
     over="trial",
@@ -80,7 +83,8 @@ SLICE = Metric(
             "num_stationary_points",
             "int64",
             "",
-            "inner points of a line above or below both neighbours (Xu et al. 2024, appendix A.3); null for a plane, or with nulls",
+            "inner points of a line above or below both neighbours (Xu et al. 2024, appendix A.3);"
+            " null for a plane, or with nulls",
         ),
         Column("direction_norms", "list<float64>", "", "Euclidean norm of each direction"),
         Column("weight_norm", "float64", "", "Euclidean norm of the trainable parameters w"),
@@ -101,7 +105,8 @@ SLICE = Metric(
             "hvp_method",
             "string",
             "",
-            "how second derivatives were taken, as in the metric hessian; null for random directions",
+            "how second derivatives were taken, as in the metric hessian; null for random"
+            " directions",
         ),
         Column("num_examples", "int64", "examples", "training examples (or sentence pairs) used"),
         Column("num_test_examples", "int64", "examples", "test examples used; null for none"),

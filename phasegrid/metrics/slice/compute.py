@@ -45,8 +45,8 @@ def compute(
     error.
 
     Raises:
-        MetricError: if there is not one model, nothing is trainable, its outputs have a wrong shape, the loss at the trained
-            weights is not finite, or nothing is left of a direction.
+        MetricError: if there is not one model, nothing is trainable, its outputs have a wrong
+            shape, the loss at the trained weights is not finite, or nothing is left of a direction.
     """
     settings = SliceArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
@@ -137,8 +137,8 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
     loss = float(network.measure(examples)[0]) / examples.num_scored
     if finite_or_none(loss) is None:
         raise MetricError(
-            f"slice: the loss at the trained weights is {loss}; they are not those of a network that trains. "
-            "Was its training recorded as diverged?"
+            f"slice: the loss at the trained weights is {loss}; they are not those of a network"
+            " that trains. Was its training recorded as diverged?"
         )
     return loss
 
@@ -155,7 +155,8 @@ def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, 
 
 
 def _refresh_inputs(model: nn.Module, data: Dataset, settings: SliceArgs) -> Tensor | None:
-    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is refreshed.
+    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is
+    refreshed.
     """
     if settings.batch_norm == "as_saved" or not has_batch_norm(model):
         return None

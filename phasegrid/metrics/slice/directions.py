@@ -53,8 +53,8 @@ def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eige
     """
     if H.size < num:
         raise MetricError(
-            f"slice: {num} eigenvectors were asked for, but the network has {H.size} trainable parameter; "
-            "use dimensions: 1"
+            f"slice: {num} eigenvectors were asked for, but the network has {H.size} trainable"
+            " parameter; use dimensions: 1"
         )
     like, usual = H.parameters[0], HessianArgs()
     start = rademacher(H.size, rng, like.dtype, like.device)
@@ -99,8 +99,8 @@ def normalise(
                 scaled[:, part.start : part.stop] = _to_norm(drawn, wanted).flatten(1)
     if not bool((scaled != 0).any(dim=1).all()):
         raise MetricError(
-            f"slice: normalize: {how} leaves nothing of a direction; the weights are all zero, or no parameter has two "
-            "dimensions (try normalize: none)"
+            f"slice: normalize: {how} leaves nothing of a direction; the weights are all zero, or"
+            " no parameter has two dimensions (try normalize: none)"
         )
     return scaled
 

@@ -95,8 +95,9 @@ class MovingNetwork:
                 logits = outputs_of(self._network, inputs)
             if logits.shape[:-1] != labels.shape:
                 raise MetricError(
-                    f"slice: the network maps {len(labels)} examples with labels of shape {tuple(labels.shape)} to outputs of "
-                    f"shape {tuple(logits.shape)}; the cross-entropy needs that shape and one more, of classes"
+                    f"slice: the network maps {len(labels)} examples with labels of shape"
+                    f" {tuple(labels.shape)} to outputs of shape {tuple(logits.shape)}; the"
+                    " cross-entropy needs that shape and one more, of classes"
                 )
             logits, labels = scored(logits, labels)
             total[0] += summed_loss(logits.double(), labels)

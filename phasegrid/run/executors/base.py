@@ -1,4 +1,5 @@
-"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone GPU.
+"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone
+GPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence

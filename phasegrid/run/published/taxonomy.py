@@ -77,8 +77,8 @@ def import_taxonomy(
     it is.
 
     Raises:
-        DataError: if the file is missing or malformed; the message names the line. Nothing has been written then.
-        StoreError: if the store cannot be written.
+        DataError: if the file is missing or malformed; the message names the line. Nothing has been
+        written then. StoreError: if the store cannot be written.
     """
     from phasegrid.plan.plan import plan_hash
 

@@ -10,8 +10,10 @@ import torch
 from phasegrid.errors import DeviceError
 
 _STICKY = re.compile(
-    r"CUDA error: (misaligned address|an illegal memory access|device-side assert|an illegal instruction|unspecified launch"
-    r"|the launch timed out|invalid program counter|hardware stack error|uncorrectable|unknown error)"
+    r"CUDA error: (misaligned address|an illegal memory access|device-side assert|an illegal"
+    r" instruction|unspecified launch"
+    r"|the launch timed out|invalid program counter|hardware stack error|uncorrectable|unknown"
+    r" error)"
     r"|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
     r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
 )

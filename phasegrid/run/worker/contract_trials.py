@@ -85,7 +85,8 @@ def try_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts) ->
 
 
 class _NothingInEmpty(TorchFunctionMode):
-    """Fills tensors that are made uninitialised with NaN, which an initialisation would write over.
+    """Fills tensors that are made uninitialised with NaN, which an initialisation would write
+    over.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,12 +179,18 @@ def _check_parameters(module: nn.Module, declared: Model) -> None:
     place = _place_of(declared)
     for name, value in module.named_parameters():
         if is_lazy(value):
-            what = f"parameter {name} has no shape before the first forward pass; allowed: parameters made with their shape"
+            what = (
+                f"parameter {name} has no shape before the first forward pass; allowed: parameters"
+                " made with their shape"
+            )
             raise _FaultError(what, place)
         if value.dtype != torch.float32:
             raise _FaultError(f"parameter {name} is {_dtype(value)}; allowed: float32", place)
         if not bool(value.isfinite().all()):
-            what = f"parameter {name} holds NaN or infinities, or is never initialised; allowed: finite numbers"
+            what = (
+                f"parameter {name} holds NaN or infinities, or is never initialised; allowed:"
+                " finite numbers"
+            )
             raise _FaultError(what, place)
     if not any(value.requires_grad for value in module.parameters()):
         raise _FaultError("no parameter of the network can be trained", place)
@@ -307,7 +314,10 @@ def _check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts)
     except _MISTAKES as error:
         raise _told("measuring fails", error) from error
     except Exception as error:
-        return f"{_told(f'on {NUM} made-up examples and untrained networks it raises', error)}; it may not on trained ones"
+        return (
+            f"{_told(f'on {NUM} made-up examples and untrained networks it raises', error)}; it may"
+            " not on trained ones"
+        )
     return _check_rows(job, metric, rows, place)
 
 
@@ -316,7 +326,8 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
     if not several or not all(isinstance(row, Mapping) for row in several):
         found = "an empty list" if rows == [] else f"a {type(rows).__name__}"
         raise _FaultError(
-            f"it returns {found}; allowed: a row (a mapping from columns to values), or a list of rows",
+            f"it returns {found}; allowed: a row (a mapping from columns to values), or a list of"
+            " rows",
             place,
         )
     required = {"key": "0" * 32, "metric": job.metric.name, "version": 1, "over": metric.over}

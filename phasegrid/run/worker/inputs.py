@@ -129,8 +129,8 @@ class JobInputs:
         so.
 
         Raises:
-            MetricError: if one of other hands than ours has written into them; what it changed has been thrown away. If one of ours
-                meets a network that draws in eval mode.
+            MetricError: if one of other hands than ours has written into them; what it changed has
+                been thrown away. If one of ours meets a network that draws in eval mode.
         """
         name = job.metric.name
         foreign = name not in METRICS
@@ -151,8 +151,9 @@ class JobInputs:
         if faults and foreign:
             more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
             raise MetricError(
-                f"metric {name!r} changed {faults[0]}{more}, which other measurements use too; nothing is stored of this "
-                "one. Let it work on copies: copy.deepcopy(model), data.train_inputs.clone()"
+                f"metric {name!r} changed {faults[0]}{more}, which other measurements use too;"
+                " nothing is stored of this one. Let it work on copies: copy.deepcopy(model),"
+                " data.train_inputs.clone()"
             )
         return result
 
@@ -242,8 +243,9 @@ def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None)
         dataset = _load(part, name[0], shared_data).to(device)
         if name in _SPOILED and checksums(dataset) != _SPOILED[name]:
             raise DataError(
-                f"loading data set {part.name} again: it is not what it was when it was first loaded. A metric has changed it, and "
-                "its load function returns the same arrays each time, or draws new ones: let it return copies"
+                f"loading data set {part.name} again: it is not what it was when it was first"
+                " loaded. A metric has changed it, and its load function returns the same arrays"
+                " each time, or draws new ones: let it return copies"
             )
         _DATASETS[name] = _Loaded(name, dataset, writes_to(dataset))
     return _DATASETS[name]

@@ -77,7 +77,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def forget(run: str) -> None:
-    """Delete the folder of a run on this node; processes that mapped its files keep what they have.
+    """Delete the folder of a run on this node; processes that mapped its files keep what they
+    have.
     """
     if fcntl is None:
         return

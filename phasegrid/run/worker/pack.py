@@ -68,8 +68,8 @@ def do(
     `on_epoch` is told the epoch that a training has done, and of how many.
 
     Raises:
-        Stopped: when `should_stop` says so; what is finished is stored, a training is in its snapshot.
-        StoreError: when the storage itself fails: no other job could be stored either.
+        Stopped: when `should_stop` says so; what is finished is stored, a training is in its
+        snapshot. StoreError: when the storage itself fails: no other job could be stored either.
         DeviceError: when this process has lost its GPU: no other job could be done here either.
     """
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -110,8 +110,9 @@ def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
     for (kind, name), digest in found.items():
         if place.code.get((kind, name), digest) != digest:
             raise SweepError(
-                f"{kind} {name}: its code here is not that with which the run began; it was edited since, or this node has another "
-                "copy. Run the same command again, which tells what has changed"
+                f"{kind} {name}: its code here is not that with which the run began; it was edited"
+                " since, or this node has another copy. Run the same command again, which tells"
+                " what has changed"
             )
     return found
 
@@ -120,9 +121,11 @@ def _all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
     """Fail the jobs of a pack that are not stored."""
     tables = {job.key: f"metrics/{job.metric.name}" for job in pack.metric_jobs}
     return [
-        Outcome(key, "already")
-        if store.has(tables.get(key, "trials"), key)
-        else _failed(store, pack, key, error)
+        (
+            Outcome(key, "already")
+            if store.has(tables.get(key, "trials"), key)
+            else _failed(store, pack, key, error)
+        )
         for key in pack.job_keys()
     ]
 

@@ -40,7 +40,10 @@ def _advice(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and "bucket" in str(error).lower():
         return "; make the bucket first: phasegrid makes none"
     if type(error).__name__ == "NoCredentialsError":
-        return "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, here and on every node"
+        return (
+            "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, here and on every"
+            " node"
+        )
     if type(error).__name__ == "EndpointConnectionError":
         return "; is AWS_ENDPOINT_URL right, here and on every node?"
     return ""

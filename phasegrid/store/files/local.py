@@ -62,7 +62,8 @@ class Files(Protocol):
         """
 
     def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` as `names` does, with sizes and times, from one listing.
+        """List every file below `folder` as `names` does, with sizes and times, from one
+        listing.
         """
 
     def folders(self, folder: str) -> list[str]:
@@ -175,7 +176,8 @@ class LocalFiles:
         return [name for name, entry in self._below(folder) if _is_file(entry)]
 
     def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` with size and time; one that is gone by then is left out.
+        """List every file below `folder` with size and time; one that is gone by then is left
+        out.
         """
         found = []
         for name, entry in self._below(folder):
@@ -308,7 +310,8 @@ class LocalFiles:
 
     @contextmanager
     def _temporary(self, name: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
-        """Write a flushed temporary file and give its path; afterwards make the final name durable.
+        """Write a flushed temporary file and give its path; afterwards make the final name
+        durable.
         """
         temporary = self.path(f"{TEMPORARY}/{os.path.basename(name)}.{uuid.uuid4().hex}")
         self._status(TEMPORARY, a_folder=True)
@@ -351,12 +354,12 @@ def _kind(status: os.stat_result) -> str:
 def _in_the_way(path: str, kind: str, is_folder: bool) -> str:
     if is_folder:
         return (
-            f"{path} is {kind} where a folder of the store should be, and links in a store are not followed: put the "
-            "folder itself there, or link or mount the whole store elsewhere"
+            f"{path} is {kind} where a folder of the store should be, and links in a store are not"
+            " followed: put the folder itself there, or link or mount the whole store elsewhere"
         )
     return (
-        f"{path} is {kind} where a file of the store should be; it counts as nothing stored and is never followed: move "
-        "it away, then run again"
+        f"{path} is {kind} where a file of the store should be; it counts as nothing stored and is"
+        " never followed: move it away, then run again"
     )
 
 

@@ -15,7 +15,10 @@ from phasegrid.errors import SweepError
 OBJECT_STORES = (
     "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory",
 )  # fmt: skip
-_ALLOWED = "a folder, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+_ALLOWED = (
+    "a folder, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix or"
+    " az://container/prefix"
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 
 

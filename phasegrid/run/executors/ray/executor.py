@@ -51,8 +51,8 @@ def probe_storage(url: str, store_id: str) -> list[str]:
     """Have every node of the cluster try the store (see `probing`); return warnings.
 
     Raises:
-        StoreError: naming the nodes that do not share it with this process, cannot write it, or cannot be used otherwise.
-        ClusterError: if the cluster is lost meanwhile.
+        StoreError: naming the nodes that do not share it with this process, cannot write it, or
+        cannot be used otherwise. ClusterError: if the cluster is lost meanwhile.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_look)
     question = probe.ask(url, store_id)
@@ -287,7 +287,8 @@ class RayExecutor:
         """Return the packs that have ended, waiting at most `timeout_s` for the first.
 
         Raises:
-            ClusterError: if the head of the cluster has not answered for half a minute, or Ray on this machine is dead.
+            ClusterError: if the head of the cluster has not answered for half a minute, or Ray on
+            this machine is dead.
         """
         self._head.answers()
         if not self._running:
@@ -386,7 +387,9 @@ def _ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: st
 
 
 _WHY_LOST = {
-    "WorkerCrashedError": "its process died: killed (for want of memory?), crashed, or ended by the code it ran",
+    "WorkerCrashedError": (
+        "its process died: killed (for want of memory?), crashed, or ended by the code it ran"
+    ),
     "NodeDiedError": "its node was lost",
     "OutOfMemoryError": "its process was killed because the memory of its node ran out",
 }

@@ -93,7 +93,8 @@ class HeadWatch:
         """Say whether the head answers, as of a second ago at most.
 
         Raises:
-            ClusterError: if it has not answered for `patience_s`, or a part of Ray on this machine is dead.
+            ClusterError: if it has not answered for `patience_s`, or a part of Ray on this machine
+            is dead.
         """
         now = self.clock()
         if self._ask_at is not None and now < self._ask_at:
@@ -107,8 +108,9 @@ class HeadWatch:
             self._silent_since = now
         if now - self._silent_since >= self.patience_s:
             raise ClusterError(
-                f"running on Ray: its head at {self.address} has not answered for {self.patience_s:.0f} s; it was "
-                "stopped or killed, its machine was lost, or the network is down"
+                f"running on Ray: its head at {self.address} has not answered for"
+                f" {self.patience_s:.0f} s; it was stopped or killed, its machine was lost, or the"
+                " network is down"
             )
         return False
 
@@ -135,5 +137,6 @@ def dead(part: str) -> ClusterError:
     without it.
     """
     return ClusterError(
-        f"running on Ray: its {part} on this machine has died: killed (for want of memory?) or crashed"
+        f"running on Ray: its {part} on this machine has died: killed (for want of memory?) or"
+        " crashed"
     )

@@ -94,7 +94,8 @@ def look(question: Question, sleep: Callable[[float], object] = time.sleep) -> S
         store = Store.open(question.url)
         if store.id != question.store_id:
             return Sight(
-                f"sees another store there ({store.id}, not {question.store_id}): the storage is not shared"
+                f"sees another store there ({store.id}, not {question.store_id}): the storage is"
+                " not shared"
             )
         with reported(f"reading from store {question.url}"):
             if _read_soon(store.files, question.name, sleep) != question.text:

@@ -62,7 +62,8 @@ def start_ray(
     `SAY_EVERY_S` seconds.
 
     Raises:
-        ClusterError: for an address that cannot be joined, or if there is no Ray within `JOIN_S`, or `START_S` for one of our own.
+        ClusterError: for an address that cannot be joined, or if there is no Ray within `JOIN_S`,
+        or `START_S` for one of our own.
     """
     global _ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -197,8 +198,9 @@ def _join(ours: _Ray, address: str, given_by: str | None, doing: str, say: Say) 
         ours.call(init, max(1.0, ends - time.monotonic()), notice.look)
     except TimeoutError:
         raise ClusterError(
-            f"its head answers, but Ray has not let us in within {JOIN_S:.0f} s; a run that joins a cluster must be started "
-            "on one of its nodes (`ray start` on this machine; from elsewhere: phasegrid submit)"
+            f"its head answers, but Ray has not let us in within {JOIN_S:.0f} s; a run that joins a"
+            " cluster must be started on one of its nodes (`ray start` on this machine; from"
+            " elsewhere: phasegrid submit)"
         ) from None
 
 
@@ -218,8 +220,8 @@ def _await_head(address: str, ends: float, notice: "_Notice", given_by: str | No
             other = f", or leave {given_by} out, to use this machine" if given_by else ""
             within = JOIN_S if met == "silent" else REFUSED_S
             raise ClusterError(
-                f"{why} for {within:.0f} s; check that the cluster is up and that this is the address of its head "
-                f"(HOST:6379){other}"
+                f"{why} for {within:.0f} s; check that the cluster is up and that this is the"
+                f" address of its head (HOST:6379){other}"
             )
         notice.look(why)
         time.sleep(0.5)
@@ -257,8 +259,8 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
     died = {pid: name for pid, name in leftovers.dead_children(_PARTS).items() if pid not in before}
     if died:
         raise RuntimeError(
-            f"its {' and '.join(sorted(died.values()))} died while it started; on a busy machine Ray gives its parts too "
-            "little time"
+            f"its {' and '.join(sorted(died.values()))} died while it started; on a busy machine"
+            " Ray gives its parts too little time"
         )
 
 
@@ -301,13 +303,13 @@ def _refuse_address(address: str, doing: str) -> None:
     """
     if address.startswith("ray://"):
         raise ClusterError(
-            f"{doing}: that is a Ray Client address, which cannot carry a sweep; run on the cluster "
-            "with --address auto, or give the address of its GCS (host:6379)"
+            f"{doing}: that is a Ray Client address, which cannot carry a sweep; run on the cluster"
+            " with --address auto, or give the address of its GCS (host:6379)"
         )
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"{doing}: that is the address of a dashboard, where sweeps are submitted (phasegrid submit --address); to join, "
-            "give the address of its GCS (host:6379), or auto"
+            f"{doing}: that is the address of a dashboard, where sweeps are submitted (phasegrid"
+            " submit --address); to join, give the address of its GCS (host:6379), or auto"
         )
     host, _, port = address.rpartition(":")
     if address != "auto" and not (host and port.isdecimal() and 0 < int(port) < 65536):
@@ -328,7 +330,8 @@ def _resolved(address: str) -> str:
         found = None
     if not found:
         raise ClusterError(
-            "no Ray runs on this machine; start one (ray start --head), or leave --address out, and one is started for the run"
+            "no Ray runs on this machine; start one (ray start --head), or leave --address out, and"
+            " one is started for the run"
         )
     return str(found)
 
@@ -343,7 +346,8 @@ def _reported(doing: str) -> Iterator[None]:
 
 
 def _why_not_joined(error: BaseException) -> str:
-    """Say why Ray could not be joined: of a wrong token it says only that there is no connection.
+    """Say why Ray could not be joined: of a wrong token it says only that there is no
+    connection.
     """
     if isinstance(error, ClusterError):
         return str(error)
