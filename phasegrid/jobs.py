@@ -1,9 +1,9 @@
 """What a job is and what it is called.
 
 A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a
-seed, fully resolved. A *metric job* measures one trial, a pair of trials or all trials of a cell. A
-*pack* is a list of jobs that one process does together; it is how work is scheduled and never part
-of a job's identity.
+seed, fully resolved. A *metric job* measures what other jobs have left: their *artifacts*. A trial
+leaves its weights; a measurement may leave more (a curve, directions). A *pack* is a list of jobs
+that one process does together; it is how work is scheduled and never part of a job's identity.
 
 A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved
 specification]`` as canonical JSON. What cannot change the answer (device, workers, pack, retries,
@@ -13,7 +13,7 @@ storage, the sweep's name, the place in the grid) is not in it. Standard library
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -89,23 +89,70 @@ class Part:
         return {"name": self.name, "version": self.version, "args": self.args}
 
 
+WEIGHTS = "weights"
+"""The name of the artifact that every training leaves: the weights that the trial is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Named tensors that a job leaves in the store.
+
+    A trial leaves ``weights``, and checkpoints along it ``weights@epoch-40`` or
+    ``weights@update-900``. What a measurement leaves its metric declares (``curve``,
+    ``directions``).
+    """
+
+    job: str
+    name: str = WEIGHTS
+
+    def spec(self) -> Json:
+        """Return what is hashed."""
+        return [self.job, self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a training starts from: weights that another job left, and a fresh optimizer, or the
+    other training's, kept as it was.
+    """
+
+    artifact: Artifact
+    optimizer: Literal["fresh", "kept"] = "fresh"
+
+    def spec(self) -> Json:
+        """Return what is hashed."""
+        return {"artifact": self.artifact.spec(), "optimizer": self.optimizer}
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training: what to train on, what to train, how, and the seed."""
+    """One training: what to train on, what to train, how, the seed, and what it starts from (None:
+    a network initialised from the seed).
+    """
 
     key: str
     dataset: Part
     model: Part
     recipe: Mapping[str, Json]
     seed: int
+    start: Start | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the keys of the jobs that must be stored before it can be trained."""
+        return () if self.start is None else (self.start.artifact.job,)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricJob:
     """One measurement: a metric with its arguments, over trials named by their keys.
 
-    A `heavy` one trains something: it gets a pack of its own, or, where a metric can do them
-    `together`, one with the others of its cell (a matter of scheduling: neither is in the key).
+    `reads` are the artifacts that it reads; none stands for the final weights of its trials. Where
+    it reads what other measurements left, `trials` are those that these were about, and `depth`
+    counts the measurements on the longest way to a trial. `wanted` names those artifacts of its own
+    that another job of the plan reads. A `heavy` one trains something: it gets a pack of its own,
+    or, where a metric can do them `together`, one with the others of its cell. Of these only
+    `inputs` are in the key; the others are a matter of scheduling.
     """
 
     key: str
@@ -113,6 +160,31 @@ class MetricJob:
     trials: tuple[str, ...]
     heavy: bool = False
     together: bool = False
+    reads: tuple[Artifact, ...] = ()
+    depth: int = 0
+    wanted: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Artifact, ...]:
+        """Return the artifacts that it reads."""
+        return self.reads or tuple(Artifact(key) for key in self.trials)
+
+    @property
+    def networks(self) -> tuple[Artifact, ...]:
+        """Return the weights of the networks that it is about, in order."""
+        return self.reads if self.depth == 0 and self.reads else tuple(map(Artifact, self.trials))
+
+    @property
+    def sources(self) -> tuple[Artifact, ...]:
+        """Return those of its inputs that other measurements left."""
+        return self.reads if self.depth > 0 else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the keys of the jobs that must be stored before it can be measured."""
+        if self.depth == 0:
+            return self.trials
+        return tuple(dict.fromkeys([*self.trials, *(artifact.job for artifact in self.reads)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +225,9 @@ class Cell:
 class Plan:
     """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path,
     label).
+
+    `across` are the measurements over trials of several cells. They belong to the sweep and to no
+    cell; each stands with the index of the cell of its first trial, where it is scheduled.
     """
 
     sweep: str
@@ -160,6 +235,17 @@ class Plan:
     temperature_path: str | None
     cells: tuple[Cell, ...]
     axis_names: tuple[tuple[str, str], ...] = ()
+    across: tuple[tuple[int, MetricJob], ...] = ()
+
+    def metric_jobs(self) -> Iterator[tuple[Cell, MetricJob]]:
+        """Yield every measurement with the cell that it is scheduled with: those of the cells, then
+        those across cells.
+        """
+        for cell in self.cells:
+            for job in cell.metric_jobs:
+                yield cell, job
+        for index, job in self.across:
+            yield self.cells[index], job
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +268,8 @@ class Pack:
     """Jobs that one process does together.
 
     `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived
-    from the keys of its jobs. `needs` are the trial keys that must be stored before it can start.
-    `trials` are the trials to train (``train``) or those the metric jobs, and those of their
+    from the keys of its jobs. `needs` are the keys of the jobs that must be stored before it can
+    start. `trials` are the trials to train (``train``) or those the metric jobs, and those of their
     groups, are about (``measure``). `layout` None: these jobs are all, torn from what they were
     laid out with.
     """
