@@ -14,7 +14,7 @@ from phasegrid.jobs import Cell, MetricJob, Outcome, Pack, Part, Plan, Trial, te
 from phasegrid.plan.rows import job_rows
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch
-from phasegrid.run.scheduler import Progress
+from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.status import job_names
 from phasegrid.texts import duration
 
@@ -39,16 +39,16 @@ def test_durations_read_as_a_person_would_say_them(seconds: float, text: str) ->
 def test_failures_are_shown_when_they_happen_and_once() -> None:
     out = io.StringIO()
     pack = Pack("p", "train", 0, (Trial("a", PART, PART, {}, 0),), cost_s=1.0)
-    progress = Progress([pack], set())
-    progress.next_pack()
+    scheduler = Scheduler([pack], set())
+    scheduler.next_pack()
     outcome = Outcome("a", "failed", error="ValueError: no such thing\nmore", kind="app")
     with Watch(
         Console(file=out, width=200), name_of={"a": "training, cell 0"}.__getitem__
     ) as watch:
         ending = PackResult(pack, [outcome])
-        progress.finished(pack, [outcome])
-        watch("finished", progress, pack, ending)
-        watch("finished", progress, pack, ending)
+        scheduler.finished(pack, [outcome])
+        watch("finished", scheduler, pack, ending)
+        watch("finished", scheduler, pack, ending)
     assert out.getvalue().count("failed training, cell 0 (a): ValueError: no such thing") == 1
     assert "more" not in out.getvalue()
 
@@ -56,12 +56,12 @@ def test_failures_are_shown_when_they_happen_and_once() -> None:
 def test_a_lost_pack_is_told_until_its_job_is_given_up() -> None:
     out = io.StringIO()
     trials = tuple(Trial(key, PART, PART, {}, 0) for key in "ab")
-    progress = Progress([Pack("p", "train", 0, trials)], set(), Retries(infra=0))
+    scheduler = Scheduler([Pack("p", "train", 0, trials)], set(), Retries(infra=0))
     with Watch(Console(file=out, width=200), name_of="job {}".format) as watch:
-        while pack := progress.next_pack():
+        while pack := scheduler.next_pack():
             ending = PackResult(pack, lost="the process died")
-            progress.lost(pack, "the process died")
-            watch("lost", progress, pack, ending)
+            scheduler.lost(pack, "the process died")
+            watch("lost", scheduler, pack, ending)
     assert out.getvalue().splitlines() == [
         "lost job a and 1 more, to be tried again: the process died",
         "failed job a (a): the process died",
@@ -87,14 +87,14 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_an_eta() -> None:
     packs = [
         Pack(f"p{i}", "train", 0, (Trial(str(i), PART, PART, {}, 0),), cost_s=1.0) for i in range(4)
     ]
-    progress = Progress(packs, set())
+    scheduler = Scheduler(packs, set())
     with Watch(Console(file=out, width=200), clock=lambda: now[0]) as watch:
         for _ in range(2):
-            pack = progress.next_pack()
+            pack = scheduler.next_pack()
             assert pack is not None
-            progress.finished(pack, [Outcome(pack.trials[0].key, "done")])
+            scheduler.finished(pack, [Outcome(pack.trials[0].key, "done")])
             now[0] += 10
-            watch("finished", progress, pack, PackResult(pack))
+            watch("finished", scheduler, pack, PackResult(pack))
     assert out.getvalue() == "2/4 jobs, ETA 20 s\n"
 
 
@@ -104,19 +104,19 @@ def test_the_eta_on_a_terminal_is_worked_out_once_a_second_at_most() -> None:
     """
     looks, now = [0], [0.0]
 
-    class Counted(Progress):
+    class Counted(Scheduler):
         @property
         def open_cost_s(self) -> float:
             looks[0] += 1
             return 1.0
 
-    progress = Counted([], set())
-    progress.done_cost_s = 1.0
+    scheduler = Counted([], set())
+    scheduler.done_cost_s = 1.0
     console = Console(file=io.StringIO(), force_terminal=True, width=200)
     with Watch(console, clock=lambda: now[0]) as watch:
         for _ in range(500):
             now[0] += 0.01
-            watch("tick", progress, None, None)
+            watch("tick", scheduler, None, None)
     assert 3 <= looks[0] <= 4  # in five seconds, of which the first two have no ETA
 
 

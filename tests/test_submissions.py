@@ -19,14 +19,14 @@ from phasegrid.jobs import Pack
 from phasegrid.redaction import redact, refuse_secrets
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.loop import Stop, run_packs
-from phasegrid.run.scheduler import Progress
+from phasegrid.run.scheduler import Scheduler
 from phasegrid.store import submissions
 from phasegrid.store.store import Store
 from phasegrid.store.submissions import Job, Submission, state_of
 from phasegrid.submit import driver as driver_module
 from phasegrid.submit import logs as reading_logs
 from phasegrid.submit.driver import driver_of
-from tests.test_progress import train
+from tests.test_scheduler import train
 from tests.test_session import PLUGIN, SWEEP
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -265,8 +265,8 @@ def test_running_packs_get_their_grace_unless_the_run_must_hurry(
 ) -> None:
     stop = Stop(grace_s=10.0, hurry=lambda: hurried)
     executor = Endless(stop)
-    progress = Progress([train("t", "a")], set())
-    run_packs(progress, executor, lambda *_: None, stop, RunOptions(), lambda *_: None)
+    scheduler = Scheduler([train("t", "a")], set())
+    run_packs(scheduler, executor, lambda *_: None, stop, RunOptions(), lambda *_: None)
     assert executor.num_waits == num_waits
 
 

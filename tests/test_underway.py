@@ -12,7 +12,7 @@ from rich.console import Console
 from phasegrid.jobs import Outcome, Pack, Part, Trial
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch
-from phasegrid.run.scheduler import Progress
+from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.underway import Noted, Underway, epochs_text
 from phasegrid.run.worker import node_folder
 
@@ -61,17 +61,17 @@ def test_without_a_folder_nothing_is_noted() -> None:
 
 def test_the_first_lines_of_a_run_tell_its_epochs_and_give_an_eta() -> None:
     out, now = io.StringIO(), [0.0]
-    progress, underway = Progress([train_pack("a"), train_pack("b", 30.0)], set()), Underway()
+    scheduler, underway = Scheduler([train_pack("a"), train_pack("b", 30.0)], set()), Underway()
     with Watch(Console(file=out, width=200), clock=lambda: now[0], underway=underway) as watch:
-        pack = progress.next_pack()
+        pack = scheduler.next_pack()
         assert pack is not None
         assert pack.key == "b"
-        watch("submitted", progress, pack, None)
+        watch("submitted", scheduler, pack, None)
         for epoch in range(1, 11):
             now[0] += 3.0
             underway.note("b", epoch, 20)
-        progress.finished(pack, [Outcome("b", "done")])
-        watch("finished", progress, pack, PackResult(pack))
+        scheduler.finished(pack, [Outcome("b", "done")])
+        watch("finished", scheduler, pack, PackResult(pack))
     # Of 40 s by the prediction, 7.5 s are done after 15 s and 15 s after 30 s.
     assert out.getvalue().splitlines() == [
         "0/2 jobs, epoch 5 of 20, ETA 1 min 05 s",
@@ -81,11 +81,11 @@ def test_the_first_lines_of_a_run_tell_its_epochs_and_give_an_eta() -> None:
 
 def test_nothing_is_shown_of_a_quiet_run() -> None:
     out, now = io.StringIO(), [0.0]
-    progress, underway = Progress([train_pack("a")], set()), Underway()
+    scheduler, underway = Scheduler([train_pack("a")], set()), Underway()
     watch = Watch(Console(file=out), quiet=True, clock=lambda: now[0], underway=underway)
     with watch:
-        pack = progress.next_pack()
-        watch("submitted", progress, pack, None)
+        pack = scheduler.next_pack()
+        watch("submitted", scheduler, pack, None)
         now[0] = 60.0
         underway.note("a", 5, 20)
     assert out.getvalue() == ""

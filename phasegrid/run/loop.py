@@ -1,22 +1,22 @@
 """Drive a plan's packs through an executor until everything is stored or cannot be.
 
-The loop only moves packs: the policy is `Progress`, the work is the executor's, the results are the
+The loop only moves packs: the policy is `Scheduler`, the work is the executor's, the results are the
 store's.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError
-from phasegrid.jobs import Pack
+from phasegrid.jobs import Outcome, Pack
 from phasegrid.run.executors.base import Executor, PackResult
-from phasegrid.run.scheduler import Progress
+from phasegrid.run.scheduler import Scheduler
 
 Event = Literal["submitted", "finished", "lost", "tick"]
-Observe = Callable[[Event, Progress, Pack | None, PackResult | None], None]
+Observe = Callable[[Event, Scheduler, Pack | None, PackResult | None], None]
 
 
 GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
@@ -39,6 +39,38 @@ class Stop:
     hurry: Callable[[], bool] = _never
 
 
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a run tells whoever decides what else it is to do.
+
+    `ended` are the outcomes since it was asked last, of jobs that are not tried again; what needs a
+    failed one is blocked and not among them. `num_ready` packs could start now, `in_flight` are
+    underway, and the executor holds `slots` at once.
+    """
+
+    ended: tuple[Outcome, ...]
+    num_ready: int
+    in_flight: int
+    slots: int
+
+
+class Ask(Protocol):
+    """Decides while a run goes on what else it is to do, as where a grid is refined.
+
+    It is asked at the beginning, whenever jobs have ended, and before the run would end for want of
+    work; an answer without packs lets it end. It depends on what it is told, and on nothing else.
+    """
+
+    def __call__(self, situation: Situation) -> Sequence[Pack]:
+        """Return packs of new jobs to be done in this run."""
+        ...
+
+
+def nothing_more(situation: Situation) -> Sequence[Pack]:  # noqa: ARG001 - the protocol's argument
+    """Add nothing: the run is what its plan says."""
+    return ()
+
+
 class Stopped(BaseException):
     """Raised inside work done in this process when a stop was asked for; everything stored stays
     stored.
@@ -46,45 +78,58 @@ class Stopped(BaseException):
 
 
 def run_packs(
-    progress: Progress,
+    scheduler: Scheduler,
     executor: Executor,
     observe: Observe,
     stop: Stop,
     options: RunOptions,
     record_lost: Callable[[PackResult, int], None],
     poll_s: float = 0.5,
+    ask: Ask = nothing_more,
 ) -> None:
-    """Run until nothing is left, a stop is asked for, or too much failed.
+    """Run until nothing is left and `ask` adds nothing, a stop is asked for, or too much failed.
 
     `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to
     the store.
     """
     lost_times: Counter[str] = Counter()
+    ended: list[Outcome] = []
 
     def take(endings: list[PackResult]) -> None:
         for ending in endings:
             if ending.lost is None:
-                progress.finished(ending.pack, ending.outcomes)
-                observe("finished", progress, ending.pack, ending)
+                scheduler.finished(ending.pack, ending.outcomes)
+                ended.extend(o for o in ending.outcomes if scheduler.has_ended(o.key))
+                observe("finished", scheduler, ending.pack, ending)
                 continue
             lost_times[ending.pack.key] += 1
             record_lost(ending, lost_times[ending.pack.key])
-            progress.lost(ending.pack, ending.lost, ending.kind)
-            observe("lost", progress, ending.pack, ending)
+            if not scheduler.lost(ending.pack, ending.lost, ending.kind):
+                (key,) = ending.pack.job_keys()
+                ended.append(Outcome(key, "failed", error=scheduler.failures[key]))
+            observe("lost", scheduler, ending.pack, ending)
+
+    def add_what_is_asked_for() -> None:
+        told = Situation(tuple(ended), scheduler.num_ready, scheduler.in_flight, executor.slots)
+        ended.clear()
+        scheduler.add(ask(told))
 
     try:
-        while not progress.over and stop.why is None:
-            while progress.in_flight < executor.slots and stop.why is None:
-                pack = progress.next_pack()
+        add_what_is_asked_for()
+        while not scheduler.over and stop.why is None:
+            while scheduler.in_flight < executor.slots and stop.why is None:
+                pack = scheduler.next_pack()
                 if pack is None:
                     break
-                observe("submitted", progress, pack, None)
+                observe("submitted", scheduler, pack, None)
                 executor.submit(pack)
             take(executor.wait(poll_s))
-            observe("tick", progress, None, None)
-            _check_failures(progress, stop, options)
-        if progress.in_flight:
-            _drain(progress, executor, stop, take)
+            observe("tick", scheduler, None, None)
+            _check_failures(scheduler, stop, options)
+            if stop.why is None and (ended or scheduler.over):
+                add_what_is_asked_for()
+        if scheduler.in_flight:
+            _drain(scheduler, executor, stop, take)
     except Stopped:
         stop.why = stop.why or "stopped"
     except ClusterError:
@@ -92,8 +137,8 @@ def run_packs(
             raise  # else it was stopped with us, as where a whole process group is
 
 
-def _check_failures(progress: Progress, stop: Stop, options: RunOptions) -> None:
-    failed = progress.counts.failed
+def _check_failures(scheduler: Scheduler, stop: Stop, options: RunOptions) -> None:
+    failed = scheduler.counts.failed
     if failed and options.on_error == "stop":
         stop.why = f"a job failed and on_error is stop ({failed} failed)"
     elif options.max_failures is not None and failed > options.max_failures:
@@ -101,7 +146,7 @@ def _check_failures(progress: Progress, stop: Stop, options: RunOptions) -> None
 
 
 def _drain(
-    progress: Progress,
+    scheduler: Scheduler,
     executor: Executor,
     stop: Stop,
     take: Callable[[list[PackResult]], None],
@@ -110,5 +155,5 @@ def _drain(
     tries = max(1, int(stop.grace_s / 0.5))
     for _ in range(tries):
         take(executor.wait(0.5))
-        if not progress.in_flight or stop.hurry():
+        if not scheduler.in_flight or stop.hurry():
             return

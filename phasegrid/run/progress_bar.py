@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from phasegrid.jobs import Pack
 from phasegrid.run.executors.base import PackResult
-from phasegrid.run.scheduler import Progress as RunProgress
+from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.underway import Underway, epochs_text
 from phasegrid.texts import duration
 
@@ -36,7 +36,7 @@ class Watch:
     every_s: float = 15.0
     clock: Callable[[], float] = time.monotonic
     underway: Underway = field(default_factory=Underway)
-    _last: RunProgress | None = None
+    _last: Scheduler | None = None
     _looked: float = -1.0
     _epochs: dict[str, tuple[int, int]] = field(default_factory=dict)
     _bar: Progress | None = None
@@ -75,7 +75,7 @@ class Watch:
         return False
 
     def __call__(
-        self, event: str, progress: RunProgress, pack: Pack | None, ending: PackResult | None
+        self, event: str, scheduler: Scheduler, pack: Pack | None, ending: PackResult | None
     ) -> None:
         """Take an event of the run loop."""
         if event == "finished" and ending is not None:
@@ -84,13 +84,13 @@ class Watch:
                     self._show_failure(outcome.key, outcome.error)
         if event == "lost" and ending is not None and pack is not None:
             first, *others = pack.job_keys()
-            if first in progress.failures:
-                self._show_failure(first, progress.failures[first])
+            if first in scheduler.failures:
+                self._show_failure(first, scheduler.failures[first])
             else:
                 more = f" and {len(others)} more" if others else ""
                 self._say(f"lost {self.name_of(first)}{more}, to be tried again: {ending.lost}")
-        self._last = progress
-        self._show(progress)
+        self._last = scheduler
+        self._show(scheduler)
 
     def _look_again(self) -> None:
         """Show what is underway in this process, which has no other events meanwhile."""
@@ -106,13 +106,13 @@ class Watch:
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def _show(self, progress: RunProgress) -> None:
-        counts, now = progress.counts, self.clock()
+    def _show(self, scheduler: Scheduler) -> None:
+        counts, now = scheduler.counts, self.clock()
         if self.quiet or (self._bar is None and now - self._said < self.every_s):
             return
         if now >= self._looked + _LOOK_EVERY_S:
             self._looked = now
-            self._epochs = self.underway.of(p.key for p in progress.cut_off if p.kind == "train")
+            self._epochs = self.underway.of(p.key for p in scheduler.cut_off if p.kind == "train")
         notes = [epochs_text(self._epochs.values())]
         notes += [f"{counts.failed} failed"] if counts.failed else []
         note = ", ".join(text for text in notes if text)
@@ -121,25 +121,25 @@ class Watch:
                 self._task,  # type: ignore[arg-type]  # rich's TaskID is an int
                 total=counts.total,
                 completed=counts.stored + counts.failed + counts.blocked,
-                eta=self._eta(progress, now),
+                eta=self._eta(scheduler, now),
                 note=note,
             )
         else:
             self._said = now
-            parts = (f"{counts.stored}/{counts.total} jobs", note, self._eta(progress, now))
+            parts = (f"{counts.stored}/{counts.total} jobs", note, self._eta(scheduler, now))
             self.console.print(", ".join(part for part in parts if part), highlight=False)
 
-    def _eta(self, progress: RunProgress, now: float) -> str:
+    def _eta(self, scheduler: Scheduler, now: float) -> str:
         elapsed = now - self._started
         half_done = sum(
             pack.cost_s * epoch / epochs
-            for pack in progress.cut_off
+            for pack in scheduler.cut_off
             for epoch, epochs in [self._epochs.get(pack.key, (0, 1))]
         )
-        done = progress.done_cost_s + half_done
+        done = scheduler.done_cost_s + half_done
         if elapsed >= self._eta_due and done > 0:
             self._eta_due = elapsed + _ETA_EVERY_S
-            left_s = elapsed * max(0.0, progress.open_cost_s - half_done) / done
+            left_s = elapsed * max(0.0, scheduler.open_cost_s - half_done) / done
             self._eta_text = f"ETA {duration(left_s)}"
         return self._eta_text
 

@@ -28,7 +28,7 @@ from phasegrid.run import code_changes, crashes
 from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial
 from phasegrid.run.loop import Stop, run_packs
 from phasegrid.run.progress_bar import Watch
-from phasegrid.run.scheduler import Progress
+from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.status import job_names, learn_costs, stored_keys, tally
 from phasegrid.run.underway import Underway
 from phasegrid.run.worker import node_folder
@@ -96,14 +96,14 @@ def run_sweep(
             packs = pack_layout.shaped(packs, shapes, plan, stored, cost_of, pack_size)
         if pilot is not None:
             packs = _of_cells(packs, pilot, plan)
-        progress = Progress(packs, stored, sweep.run.retries)
-        with _saying_how_to_go_on(progress, store):
-            run_packs(progress, executor, watch, stop, sweep.run, _recorder(store, stop))
-    if progress.cut_off:
-        with _saying_how_to_go_on(progress, store):
-            _count_published(progress, store)
-    code = _conclude(progress, stop, limit, plan, store, console)
-    return code, has_new_figures or progress.counts.stored > 0
+        scheduler = Scheduler(packs, stored, sweep.run.retries)
+        with _saying_how_to_go_on(scheduler, store):
+            run_packs(scheduler, executor, watch, stop, sweep.run, _recorder(store, stop))
+    if scheduler.cut_off:
+        with _saying_how_to_go_on(scheduler, store):
+            _count_published(scheduler, store)
+    code = _conclude(scheduler, stop, limit, plan, store, console)
+    return code, has_new_figures or scheduler.counts.stored > 0
 
 
 def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> None:
@@ -362,7 +362,7 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
+def _saying_how_to_go_on(scheduler: Scheduler, store: Store) -> Iterator[None]:
     """Add to the error of a storage that fails, or of a cluster that is lost, what is kept and what
     to do.
     """
@@ -371,8 +371,8 @@ def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
     except (StoreError, ClusterError) as error:
         if isinstance(error, ClusterError):
             with suppress(StoreError):
-                _count_published(progress, store)
-        kept = f"stopped: what is finished is stored; {progress.counts.open} jobs are open."
+                _count_published(scheduler, store)
+        kept = f"stopped: what is finished is stored; {scheduler.counts.open} jobs are open."
         if isinstance(error, DeviceError):
             again = (
                 "A new process can use it: run the same command again, best without --serial, where"
@@ -386,15 +386,15 @@ def _saying_how_to_go_on(progress: Progress, store: Store) -> Iterator[None]:
         raise StoreError(f"{error}\n{kept} {again}", error.fault) from error
 
 
-def _count_published(progress: Progress, store: Store) -> None:
+def _count_published(scheduler: Scheduler, store: Store) -> None:
     """Count what the packs that a stop cut off had published: each result is stored as soon as it
     is there.
     """
-    packs = progress.cut_off
+    packs = scheduler.cut_off
     stored = stored_keys(store, sorted({j.metric.name for p in packs for j in p.metric_jobs}))
     for pack in packs:
         there = [Outcome(key, "already") for key in pack.job_keys() if key in stored]
-        progress.finished(pack, there)
+        scheduler.finished(pack, there)
 
 
 def _recorder(store: Store, stop: Stop) -> Callable[[PackResult, int], None]:
@@ -426,21 +426,21 @@ def _name_in(plan: Plan) -> Callable[[str], str]:
 
 
 def _conclude(
-    progress: Progress,
+    scheduler: Scheduler,
     stop: Stop,
     limit: int | None,
     plan: Plan,
     store: Store,
     console: Console,
 ) -> int:
-    counts = progress.counts
+    counts = scheduler.counts
     notes = [f"{counts.stored} of {counts.total} jobs stored"]
     notes += [f"{counts.diverged} trainings diverged"] if counts.diverged else []
     notes += [f"{counts.failed} failed"] if counts.failed else []
     notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
     console.print(", ".join(notes), highlight=False)
     if counts.failed:
-        failed = (k for k, why in progress.failures.items() if not why.startswith("blocked:"))
+        failed = (k for k, why in scheduler.failures.items() if not why.startswith("blocked:"))
         cell = _cell_of(next(failed), plan)
         console.print(
             f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage"

@@ -1,8 +1,8 @@
 """The policy of a run, without I/O: which pack next, what an ending means, what is left.
 
-Events go in (`finished`, `lost`), decisions come out (`next_pack`, the counts). No clock, no store,
-no executor: a test or a simulation drives it as Ray does. Open cells are finished first (their
-measurements before new trainings), and among equals the longest pack goes first.
+Events go in (`finished`, `lost`, `add`), decisions come out (`next_pack`, the counts). No clock, no
+store, no executor: a test or a simulation drives it as Ray does. Open cells are finished first
+(their measurements before new trainings), and among equals the longest pack goes first.
 """
 
 import heapq
@@ -44,8 +44,8 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Progress:
-    """The state of one run over its packs.
+class Scheduler:
+    """The state of one run over its packs, those of the beginning and those that are added.
 
     A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a
     poison job) and given up; a job that raises or stands still is tried again `retries.app` times.
@@ -58,6 +58,8 @@ class Progress:
     retries: Retries = field(default_factory=Retries)
     counts: Counts = field(default_factory=Counts)
     failures: dict[str, str] = field(default_factory=dict)
+    _results: set[str] = field(default_factory=set)
+    _to_train: set[str] = field(default_factory=set)
     _ready: list[tuple[int, float, int, Pack]] = field(default_factory=list)
     _waiting: dict[str, set[str]] = field(default_factory=dict)
     _by_need: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -68,22 +70,42 @@ class Progress:
     done_cost_s: float = 0.0
 
     def __post_init__(self) -> None:
-        will_train = {t.key for p in self.packs if p.kind == "train" for t in p.trials}
-        for pack in self.packs:
+        self.add(self.packs)
+
+    def add(self, packs: Sequence[Pack]) -> None:
+        """Take packs into the run, which may have begun: none holds a job that the run has.
+
+        Their trials may be those of the beginning, stored, or among the packs that are added.
+        """
+        self._to_train |= {t.key for pack in packs if pack.kind == "train" for t in pack.trials}
+        for pack in packs:
+            assert pack.key not in self._by_key, f"pack {pack.key} is added twice"
             self.counts.total += len(pack.job_keys())
-            missing = {key for key in pack.needs if key in will_train and key not in self.stored}
-            orphans = [
-                key for key in pack.needs if key not in will_train and key not in self.stored
-            ]
             self._by_key[pack.key] = pack
-            if orphans:
-                self._block(pack, f"trial {orphans[0]} is neither stored nor planned")
-            elif missing:
-                self._waiting[pack.key] = missing
-                for key in missing:
-                    self._by_need[key].append(pack.key)
-            else:
-                self._push(pack)
+            self._admit(pack)
+
+    def _admit(self, pack: Pack) -> None:
+        """Put a new pack where it belongs: ready, waiting, or blocked."""
+        missing = {key for key in pack.needs if not self._has_result(key)}
+        lost = sorted(key for key in missing if key in self.failures)
+        orphans = [key for key in pack.needs if key in missing and key not in self._to_train]
+        if orphans:
+            self._block(pack, f"trial {orphans[0]} is neither stored nor planned")
+        elif lost:
+            self._block_jobs(pack, lost[0])
+        elif missing:
+            self._wait_for(pack, missing)
+        else:
+            self._push(pack)
+
+    def _has_result(self, key: str) -> bool:
+        return key in self.stored or key in self._results
+
+    def _wait_for(self, pack: Pack, missing: set[str]) -> None:
+        self._by_key[pack.key] = pack
+        self._waiting[pack.key] = missing
+        for key in missing:
+            self._by_need[key].append(pack.key)
 
     def next_pack(self) -> Pack | None:
         """Hand out the next pack to do, or None if nothing is ready now."""
@@ -92,6 +114,11 @@ class Progress:
         pack = heapq.heappop(self._ready)[-1]
         self._in_flight[pack.key] = pack
         return pack
+
+    @property
+    def num_ready(self) -> int:
+        """How many packs could be handed out now."""
+        return len(self._ready)
 
     @property
     def in_flight(self) -> int:
@@ -107,6 +134,10 @@ class Progress:
     def over(self) -> bool:
         """Whether nothing is running and nothing can be started."""
         return not self._in_flight and not self._ready
+
+    def has_ended(self, key: str) -> bool:
+        """Say whether a job has a result or is given up."""
+        return self._has_result(key) or key in self.failures
 
     @property
     def open_cost_s(self) -> float:
@@ -125,6 +156,7 @@ class Progress:
         for outcome in outcomes:
             if outcome.status != "failed":
                 self._count(outcome)
+                self._results.add(outcome.key)
                 self._unlock(outcome.key)
             elif self._may_retry(outcome.key, outcome.kind or "app"):
                 again.append(outcome.key)
@@ -210,15 +242,7 @@ class Progress:
         self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
         if not rest:
             return
-        part = _part_of(_without(pack, failed), rest)
-        missing = {key for key in part.needs if key not in self.stored and key in self._by_need}
-        self._by_key[part.key] = part
-        if not missing:
-            self._push(part)
-            return
-        self._waiting[part.key] = missing
-        for key in missing:
-            self._by_need[key].append(part.key)
+        self._admit(_part_of(_without(pack, failed), rest))
 
     def _block(self, pack: Pack, why: str) -> None:
         self._note_blocked(list(pack.job_keys()), why)

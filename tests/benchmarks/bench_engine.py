@@ -147,14 +147,14 @@ def _run(plan: Any, store: Any, executor: Any) -> None:
     from phasegrid.config.types import RunOptions
     from phasegrid.plan.plan import make_packs, metric_names
     from phasegrid.run.loop import Stop, run_packs
-    from phasegrid.run.scheduler import Progress
+    from phasegrid.run.scheduler import Scheduler
     from phasegrid.run.status import stored_keys
 
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, lambda _cell, _job: 0.001)
-    progress = Progress(packs, stored)
-    run_packs(progress, executor, lambda *_: None, Stop(), RunOptions(), lambda *_: None)
-    assert progress.counts.failed == 0, progress.failures
+    scheduler = Scheduler(packs, stored)
+    run_packs(scheduler, executor, lambda *_: None, Stop(), RunOptions(), lambda *_: None)
+    assert scheduler.counts.failed == 0, scheduler.failures
 
 
 def _tune_trial_seconds(folder: Path) -> float:

@@ -1,7 +1,7 @@
 """Scale: 1,000, 10,000 and 100,000 no-op jobs through a real Ray: time of each, and what the
 driver's memory grows by.
 
-The driver is the real one (`run_packs` with `Progress`, `RayExecutor`, a store in a folder, the bar
+The driver is the real one (`run_packs` with `Scheduler`, `RayExecutor`, a store in a folder, the bar
 of a terminal), in a process of its own for each figure. Jobs come packed as `phasegrid run` packs
 them, and one a pack: as many Ray tasks as jobs, as where every job is long. ``python -m
 tests.benchmarks scale``, or ``python -m tests.benchmarks.bench_scale 1000 10000``. Linux only.
@@ -78,7 +78,7 @@ def drive(folder: Path, size: int, way: str) -> Figures:
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
     from phasegrid.run.loop import Stop, run_packs
     from phasegrid.run.progress_bar import Watch
-    from phasegrid.run.scheduler import Progress
+    from phasegrid.run.scheduler import Scheduler
     from phasegrid.run.status import stored_keys
     from phasegrid.store.store import Store
 
@@ -91,17 +91,17 @@ def drive(folder: Path, size: int, way: str) -> Figures:
         plan = make_plan(load_sweep(_sweep(folder, size, way)))
         stored = stored_keys(store, metric_names(plan))
         packs = make_packs(plan, stored, lambda _cell, _job: 0.001, measure_s=WAYS[way])
-        progress = Progress(packs, stored)
+        scheduler = Scheduler(packs, stored)
         planned, started, cpu = _resident(), time.perf_counter(), time.process_time()
         with (
             open(os.devnull, "w") as nowhere,
             Watch(Console(file=nowhere, force_terminal=True)) as watch,
         ):
-            run_packs(progress, executor, watch, Stop(), RunOptions(), lambda *_: None)
+            run_packs(scheduler, executor, watch, Stop(), RunOptions(), lambda *_: None)
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     finally:
         stop_ray()
-    assert progress.counts.done == size, progress.counts
+    assert scheduler.counts.done == size, scheduler.counts
     return Figures(len(packs), seconds, cpu_s, before, planned, _resident("VmHWM"))
 
 
