@@ -21,14 +21,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a metric's table. `type` is an Arrow type by its short name; null is always
-    allowed.
+    """A column of a metric's table: what is stored, and how figures and tables show it.
+
+    `type` is an Arrow type by its short name; null is always allowed. `role` says what a column is
+    for:
+
+    - ``value``: a number that figures and tables show, if it is a ``float64``. One per job, or one
+      per value of the metric's axes.
+    - ``axis``: tells the rows of one job apart (a layer, a class, a point of a curve). Each of its
+      values has numbers of its own, ``accuracy[class=3]``; those of the value `usual` have the
+      plain name.
+    - ``detail``: kept in the store, shown nowhere.
+
+    A shown number has a `label` (default: the name in words), says what is `better`, and has
+    colours: `scale`, the `centre` where a diverging colour map is neutral, `limits` where they are
+    fixed, and the colour map of matplotlib called `colours` (default: chosen after `better` and
+    `centre`). `stderr` names the column that holds its standard error. `transform` ``log_mean``
+    shows the natural logarithm of the mean over seeds; a mean within rounding of the quantity
+    `hidden_by` then counts as zero. `quantity` is what figures call it, if not `name`.
     """
 
     name: str
     type: Literal["float64", "int64", "bool", "string", "list<float64>", "list<list<float64>>"]
     unit: str
     doc: str
+    label: str = ""
+    better: Literal["higher", "lower"] | None = None
+    role: Literal["value", "axis", "detail"] = "value"
+    scale: Literal["linear", "log"] = "linear"
+    centre: float | None = None
+    limits: tuple[float, float] | None = None
+    colours: str = ""
+    stderr: str = ""
+    transform: Literal["none", "log_mean"] = "none"
+    hidden_by: str = ""
+    usual: str | int | float | None = None
+    quantity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +154,21 @@ class Metric:
     heavy: bool = False
     label: str = ""
     takes: Literal["any", "tokens"] = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What figures and tables must know of a metric: its columns, and the defaults of its
+    arguments, from which ways of measuring are named.
+    """
+
+    columns: tuple[Column, ...]
+    defaults: Mapping[str, Any]
+
+    @property
+    def axes(self) -> Mapping[str, str | int | float | None]:
+        """The columns that tell the rows of one job apart, with the value that is not named."""
+        return {column.name: column.usual for column in self.columns if column.role == "axis"}
 
 
 def locator(default: T) -> T:

@@ -59,6 +59,7 @@ class _Imported:
 
 _FILES: dict[Path, _Imported] = {}
 _MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
+_DECLARED: dict[tuple[Kind, str], Declaration] = {}  # by identity, as it was resolved last
 _CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
 
 
@@ -87,6 +88,27 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
         )
     if not (isinstance(found.args, type) and is_dataclass(found.args)):
         raise SweepError(f"{kind} {name!r} declares args that are not a dataclass")
+    if isinstance(found, Metric):
+        _check_columns(name, found)
+    _DECLARED[kind, identity(name)] = found
+    return found
+
+
+def declared_metric(identity: str) -> Metric:
+    """Return the metric that keys and tables know by this name, as this process resolved it last.
+
+    Raises:
+        SweepError: as `resolve`, if it did not yet.
+    """
+    found = _DECLARED.get(("metric", identity)) or resolve("metric", identity)
+    assert isinstance(found, Metric)
+    return found
+
+
+def declared_model(identity: str) -> Model:
+    """Return the model family of this name; see `declared_metric`."""
+    found = _DECLARED.get(("model", identity)) or resolve("model", identity)
+    assert isinstance(found, Model)
     return found
 
 
@@ -192,6 +214,18 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_columns(name: str, metric: Metric) -> None:
+    """Refuse a column that refers to a column which the metric does not have."""
+    names = {column.name for column in metric.columns}
+    for column in metric.columns:
+        for field, other in (("stderr", column.stderr), ("hidden_by", column.hidden_by)):
+            if other and other not in names:
+                raise SweepError(
+                    f"metric {name!r}, column {column.name!r}: {field} is {other!r}; allowed: the"
+                    f" name of another column{suggest(other, names)}"
+                )
 
 
 def _built_in(kind: Kind) -> Mapping[str, Declaration]:

@@ -92,7 +92,13 @@ def sleeps(models, data, rng, size):
     while True:
         time.sleep(0.01)
 
-GOOD = metric(lambda m, d, r, size: [{"value": 1.0, "count": len(m)}, {"value": math.nan, "count": 2}])
+def two(models, data, rng, size):
+    return [{"value": 1.0, "count": len(models)}, {"value": math.nan, "count": 2}]
+
+COUNT = Column("count", "int64", "", "a count", role="axis")
+GOOD = metric(two, columns=(COLUMNS[0], COUNT))
+ROWS = metric(two)
+BRIGHT = metric(two, columns=(Column("value", "float64", "", "", colours="bright"), COUNT))
 PAIR = metric(lambda m, d, r, size: {"value": float((m[0](d.train_inputs) - m[1](d.test_inputs)).sum()), "count": len(m)}, "pair")
 CELL = metric(lambda m, d, r, size: {"value": 0.0, "count": len(m)}, "cell")
 MISSPELT = metric(misspelt)
@@ -261,6 +267,7 @@ def test_every_fault_is_told_at_once_each_at_its_place(folder: Path) -> None:
         ("UNKNOWN", "table metrics/lab.py:UNKNOWN has no column 'valeu'; did you mean 'value'?"),
         ("TEXT", "column 'value' is double: found '1' of type str"),
         ("TWICE", "declares column 'key' twice"),
+        ("BRIGHT", "column 'value': colours is 'bright'; allowed: a colour map of matplotlib, as viridis"),
     ],
 )  # fmt: skip
 def test_a_metric_that_breaks_its_contract_is_refused(
@@ -277,6 +284,7 @@ def test_a_metric_that_breaks_its_contract_is_refused(
     [
         ("FEW", "on 2 made-up examples and untrained networks it raises: ValueError: too few (lab.py:"),
         ("PART", "returned no count, which it declares"),
+        ("ROWS", "returned 2 rows, but no column tells them apart, so figures and tables leave them out"),
     ],
 )  # fmt: skip
 def test_what_may_be_sound_is_noted_and_let_through(folder: Path, metric: str, note: str) -> None:

@@ -89,6 +89,7 @@ def test_a_tiny_sweep_goes_from_trainings_to_its_figures(
     for asked in sweep.figures:
         for quantity_name in asked.args.get("quantities", ()):
             table = quantity(quantity_name).table
-            assert resolve(quantity_name, table, grid.plain.get(table, ""), measured) is not None
+            declared, plain = grid.declared.get(table), grid.plain.get(table, "")
+            assert resolve(quantity_name, declared, plain, measured) is not None
         pixels = matplotlib.image.imread(drawn[asked.name])
         assert pixels[..., :3].std() > 0.05, f"{asked.name} is blank"

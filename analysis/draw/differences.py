@@ -1,6 +1,6 @@
 """Diagrams of the differences between two sweeps. Table in, ink out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,22 @@ from phasegrid.analysis.draw.marks import dot_handle, mark_cells
 from phasegrid.analysis.draw.panels import facet_title, grid_shape, panel_figure, trim_panels
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.style import MISSING
-from phasegrid.analysis.tables.quantities import Quantity, difference_unit, quantity
+from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, difference_unit, quantity
 
 COLOURS = "RdBu_r"
 DIFFERS = "differs: 95% interval without 0"
 
 
-def difference_panels(comparison: pd.DataFrame, frame: Frame, labels: Sequence[str]) -> Figure:
+def difference_panels(
+    comparison: pd.DataFrame,
+    frame: Frame,
+    labels: Sequence[str],
+    known: Mapping[str, Quantity] = QUANTITIES,
+) -> Figure:
     """Draw the differences of every quantity of `compare_grids`, in rows of four; with facets, a
     column each.
 
-    `labels` name the two sweeps, a and b. One colour scale per quantity, symmetric about zero.
+    `labels` name the two sweeps, a and b; `known` are the declared quantities. One colour scale per quantity, symmetric about zero.
     """
     names = [str(name) for name in comparison["quantity"].unique()]
     facets = [str(facet) for facet in comparison["facet"].unique()]
@@ -39,7 +44,7 @@ def difference_panels(comparison: pd.DataFrame, frame: Frame, labels: Sequence[s
             difference_diagram(
                 axes.flat[place * len(facets) + column],
                 table[table["facet"] == facet],
-                quantity(name),
+                quantity(name, known),
                 frame,
                 colours,
                 head=f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else "",

@@ -1,6 +1,6 @@
 """Figures of lines: cuts through the diagrams, and the connecting curves of every cell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from phasegrid.analysis.draw.diagrams import phase_handles, rows_of
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title, grid_shape
 from phasegrid.analysis.draw.scales import Frame, GridAxis
-from phasegrid.analysis.tables.quantities import quantity
+from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
 
 FEW_LINES = 5
 CURVE_COLUMNS = 3
@@ -29,14 +29,15 @@ def cut_panels(
     *,
     labels: Sequence[str] | None = None,
     title: str = "",
+    known: Mapping[str, Quantity] = QUANTITIES,
 ) -> Figure:
     """Draw each quantity against one axis, a line with standard errors for each value of the other
     (`at`: only these).
 
     With facets each becomes a column and each quantity a row, with one vertical scale along the
-    row. `labels` call the quantities something else.
+    row. `labels` call the quantities something else; `known` are those that are declared.
     """
-    called = labels or [quantity(name).label for name in names]
+    called = labels or [quantity(name, known).label for name in names]
     facets = [str(facet) for facet in table["facet"].unique()]
     panels = [(name, label, facet) for name, label in zip(names, called, strict=True) for facet in facets]  # fmt: skip
     rows, across = grid_shape(len(names), len(facets))
@@ -48,7 +49,7 @@ def cut_panels(
         cuts(
             ax,
             rows_of(table, name, facet),
-            quantity(name),
+            quantity(name, known),
             frame,
             along=along,
             at=at,

@@ -4,7 +4,7 @@ phases.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ from phasegrid.analysis.draw.diagrams import (
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.scales import Frame, axis_name
 from phasegrid.analysis.phases.label import PhaseMap
-from phasegrid.analysis.tables.quantities import SEVEN, base_of, quantity
+from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, Quantity, base_of, quantity
 from phasegrid.plan.rows import short_label
 
 COLUMNS = 4
@@ -41,15 +41,19 @@ def seven_panels(
     labels: Sequence[str] | None = None,
     with_phases: bool = True,
     columns: int | None = None,
+    known: Mapping[str, Quantity] = QUANTITIES,
 ) -> Figure:
     """Draw the quantities `names` that were measured and, last, the phase map, two rows of four (or
     so many `columns`).
 
     With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
     al. 2021, Fig. 6). `table` is the table of `aggregate`; `labels` call the quantities something
-    else; without `with_phases` there are neither borders nor the map.
+    else, `known` are those that are declared; without `with_phases` there are neither borders nor
+    the map.
     """
-    called = dict(zip(names, labels or [quantity(name).label for name in names], strict=True))
+    called = dict(
+        zip(names, labels or [quantity(name, known).label for name in names], strict=True)
+    )
     drawn = [name for name in names if rows_of_quantity(table, name)["value"].notna().any()]
     facets = [str(facet) for facet in phases.table["facet"].unique()]
     panels: list[str | None] = [*drawn, *([None] if with_phases else [])]
@@ -57,6 +61,9 @@ def seven_panels(
     figure = panel_figure(rows, across, len(facets))
     axes = figure.subplots(rows, across, squeeze=False)
     for place, name in enumerate(panels):
+        what = None if name is None else quantity(name, known)
+        beside = [quantity(one, known) for one in drawn]
+        colours = None if what is None else _shared(table, what, beside)
         for column, facet in enumerate(facets):
             head = f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else ""
             ax = axes.flat[place * len(facets) + column]
@@ -64,10 +71,10 @@ def seven_panels(
             _panel(
                 ax,
                 table,
-                name,
+                what,
                 cells,
                 frame,
-                drawn=drawn,
+                colours=colours,
                 title=f"{head}{called[name] if name else 'phases'}",
                 borders=with_phases,
                 colour_bar=column == len(facets) - 1,
@@ -135,40 +142,40 @@ def trim_panels(axes: Sequence[Axes], columns: int, used: int) -> None:
 def _panel(
     ax: Axes,
     table: pd.DataFrame,
-    name: str | None,
+    what: Quantity | None,
     cells: pd.DataFrame,
     frame: Frame,
     *,
-    drawn: Sequence[str],
+    colours: ColourScale | None,
     title: str,
     borders: bool,
     colour_bar: bool,
 ) -> None:
-    """Draw one quantity, or the phases where `name` is None, of the facet that `cells` (rows of the
+    """Draw one quantity, or the phases where `what` is None, of the facet that `cells` (rows of the
     phase table) are of.
     """
-    if name is None:
+    if what is None:
         phase_map(ax, cells, frame, title=title, legend=False)
         return
     phase_diagram(
         ax,
-        rows_of(table, name, str(cells["facet"].iloc[0])),
-        quantity(name),
+        rows_of(table, what.name, str(cells["facet"].iloc[0])),
+        what,
         frame,
         phases=cells if borders else None,
-        colours=_shared(table, name, drawn),
+        colours=colours,
         title=title,
         colour_bar=colour_bar,
         legend=False,
     )
 
 
-def _shared(table: pd.DataFrame, name: str, drawn: Sequence[str]) -> ColourScale:
+def _shared(table: pd.DataFrame, what: Quantity, drawn: Sequence[Quantity]) -> ColourScale:
     """Return the colours of a quantity, one scale for it and its variants that are drawn beside
     it.
     """
-    base = base_of(quantity(name))
-    variants = [one for one in drawn if base_of(quantity(one)) == base]
+    base = base_of(what)
+    variants = [one.name for one in drawn if base_of(one) == base]
     return colour_scale(table[table["quantity"].isin(variants)], base)
 
 

@@ -49,7 +49,6 @@ from phasegrid.analysis.tables.grid import (
     loss_floors,
     places,
 )
-from phasegrid.analysis.tables.quantities import quantity
 
 PHASES: tuple[str, ...] = ("I", "II", "III", "IV-A", "IV-B", "IV", "NC", "not trained")
 UNDETERMINED = "undetermined"
@@ -251,7 +250,7 @@ class _Measured:
             loss=by_seed(grid.values, "train_loss", grid.cells),
             floor=loss_floors(grid),
             hessian=by_seed(grid.values, rules.hessian_quantity, grid.cells),
-            vanishing=vanishing(grid, quantity(rules.hessian_quantity)),
+            vanishing=vanishing(grid, grid.quantity(rules.hessian_quantity)),
             mc=by_pair(grid.values, rules.connectivity_quantity, grid.cells),
             cka=by_pair(grid.values, "cka", grid.cells),
             n_collapsed=collapsed,

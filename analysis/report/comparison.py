@@ -58,7 +58,7 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], Figure]] = {}
     if not comparison.empty:
-        makers["comparison"] = lambda: difference_panels(comparison, frame, labels)
+        makers["comparison"] = lambda: difference_panels(comparison, frame, labels, one.quantities)
     tables = {"comparison": comparison, "cells_in_one": one_sided_cells(one, other)}
     gains = _gains(one, other)
     if gains["gain"].notna().any():

@@ -12,7 +12,6 @@ from phasegrid.analysis.phases.niceness import niceness
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables, loss_floors
-from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import full_name
 from phasegrid.errors import SweepError
 
@@ -37,12 +36,12 @@ class Findings:
         """Return what a reader calls a quantity of the table
         (`phasegrid.analysis.tables.variants.full_name`).
         """
-        plain = self.grid.plain.get(quantity(name).table, "")
+        plain = self.grid.plain.get(self.grid.quantity(name).table, "")
         return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
 
     def labels(self, names: Sequence[str]) -> list[str]:
         """Return the labels of quantities as figures show them."""
-        return [quantity(self.called(name)).label for name in names]
+        return [self.grid.quantity(self.called(name)).label for name in names]
 
 
 def findings(grid: SweepTables, rules: Rules) -> Findings:

@@ -29,7 +29,7 @@ from phasegrid.analysis.report.tables import (
 from phasegrid.analysis.stats.correlations import rank_correlations
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
-from phasegrid.analysis.tables.quantities import quantity, seven
+from phasegrid.analysis.tables.quantities import seven
 from phasegrid.config.figures import with_defaults
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError, SweepError
@@ -133,7 +133,13 @@ def further_figure(found: Findings) -> Figure:
 def _panels_figure(found: Findings, names: Sequence[str]) -> Figure:
     title = found.grid.heading(found.grid.sweep)
     return seven_panels(
-        found.table, found.phases, found.frame, names, title=title, labels=found.labels(names)
+        found.table,
+        found.phases,
+        found.frame,
+        names,
+        title=title,
+        labels=found.labels(names),
+        known=found.grid.quantities,
     )
 
 
@@ -150,7 +156,9 @@ def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figur
     names = [name for name in seven(found.grid.task) if name in set(_with_numbers(found))]
     others = spread(found.frame.temperature if along == "load" else found.frame.load)
     labels = found.labels(names)
-    return cut_panels(found.table, found.frame, names, along, others, labels=labels)
+    return cut_panels(
+        found.table, found.frame, names, along, others, labels=labels, known=found.grid.quantities
+    )
 
 
 def save_figures(
@@ -238,10 +246,10 @@ def write_tables(found: Findings, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     everything = folder / "all.csv"
     called = found.table.assign(quantity=found.table["quantity"].map(found.called))
-    long_table(called).to_csv(everything, index=False)
+    long_table(called, found.grid.quantities).to_csv(everything, index=False)
     paths = [everything]
     for name in called["quantity"].unique():
-        what = quantity(str(name))
+        what = found.grid.quantity(str(name))
         texts: dict[str, list[str]] = {"md": [], "tex": []}
         for facet in found.grid.facets():
             wide = wide_table(rows_of(called, what.name, facet), found.frame)
@@ -250,7 +258,9 @@ def write_tables(found: Findings, folder: Path) -> list[Path]:
             texts["tex"].append(latex(wide, title))
         stem = file_stem(what.name)
         csv = folder / f"{stem}.csv"
-        long_table(rows_of_quantity(called, what.name)).to_csv(csv, index=False)
+        long_table(rows_of_quantity(called, what.name), found.grid.quantities).to_csv(
+            csv, index=False
+        )
         paths.append(csv)
         for extension, parts in texts.items():
             path = folder / f"{stem}.{extension}"

@@ -14,7 +14,6 @@ from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
 from phasegrid.analysis.tables.grid import SweepTables
-from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import resolve
 from phasegrid.config.figure_types import (
     FIGURE_KINDS,
@@ -100,6 +99,7 @@ def _panels(found: Findings, args: PanelsArgs) -> tuple[Drawing | None, list[str
             labels=labels,
             with_phases=args.phases,
             columns=args.columns,
+            known=found.grid.quantities,
         )
 
     return Drawing(make), notes
@@ -128,6 +128,7 @@ def _lines(found: Findings, args: LinesArgs) -> tuple[Drawing | None, list[str]]
             args.at,
             labels=labels,
             title=_title(found, args.title),
+            known=found.grid.quantities,
         )
 
     return Drawing(make), notes
@@ -146,7 +147,7 @@ def _curves(found: Findings, args: CurvesArgs) -> tuple[Drawing | None, list[str
 
 
 def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing | None, list[str]]:
-    what = quantity(args.quantity)
+    what = found.grid.quantity(args.quantity)
     against = other(args.against)
     if against is None:
         return None, [f"the store has no sweep {args.against!r} yet"]
@@ -191,7 +192,7 @@ def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], li
     """
     names, labels, notes = [], [], []
     for asked in quantities:
-        label = quantity(asked).label
+        label = found.grid.quantity(asked).label
         name = _resolved(found.grid, asked)
         if name is None:
             notes.append(f"{asked} is not measured yet")
@@ -202,9 +203,11 @@ def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], li
 
 
 def _resolved(grid: SweepTables, asked: str) -> str | None:
-    table = quantity(asked).table
+    table = grid.quantity(asked).table
     present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
-    return resolve(asked, table, grid.plain.get(table, ""), [str(name) for name in present])
+    return resolve(
+        asked, grid.declared.get(table), grid.plain.get(table, ""), [str(name) for name in present]
+    )
 
 
 def _title(found: Findings, asked: str | None) -> str:

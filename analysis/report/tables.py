@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phasegrid.analysis.draw.scales import Frame, GridAxis
-from phasegrid.analysis.tables.quantities import Quantity, quantity
+from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
 
 LONG_COLUMNS = (
     "quantity",
@@ -30,11 +30,11 @@ DASH = "–"
 DAGGER = "†"
 
 
-def long_table(table: pd.DataFrame) -> pd.DataFrame:
+def long_table(table: pd.DataFrame, known: Mapping[str, Quantity] = QUANTITIES) -> pd.DataFrame:
     """Return one row per quantity and cell with full precision: what a spreadsheet or a test
-    reads.
+    reads. `known` are the declared quantities.
     """
-    units = {name: quantity(str(name)).unit for name in table["quantity"].unique()}
+    units = {name: quantity(str(name), known).unit for name in table["quantity"].unique()}
     return table.assign(unit=table["quantity"].map(units))[list(LONG_COLUMNS)]
 
 

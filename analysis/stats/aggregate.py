@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed
-from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
+from phasegrid.analysis.tables.quantities import Quantity
 
 COLLAPSED_LOSS = 0.95
 """Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned.
@@ -49,8 +49,10 @@ def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataF
     collapsed = collapsed_seeds(grid).sum(axis=1)
     common = {"n_collapsed": collapsed, "not_trained": not_trained(grid, collapsed)}
     if not chosen:  # every training diverged, say: no rows, but all columns
-        return _one(grid, QUANTITIES["train_loss"], common).iloc[:0]
-    return pd.concat([_one(grid, quantity(name), common) for name in chosen], ignore_index=True)
+        return _one(grid, grid.quantity("train_loss"), common).iloc[:0]
+    return pd.concat(
+        [_one(grid, grid.quantity(name), common) for name in chosen], ignore_index=True
+    )
 
 
 def measured(grid: SweepTables) -> list[str]:
@@ -58,7 +60,7 @@ def measured(grid: SweepTables) -> list[str]:
     after their base.
     """
     present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
-    order = {name: place for place, name in enumerate(QUANTITIES)}
+    order = {name: place for place, name in enumerate(grid.quantities)}
     return sorted(
         present, key=lambda name: (order.get(name.partition("[")[0], len(order)), _by_number(name))
     )

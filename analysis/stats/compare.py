@@ -9,7 +9,7 @@ from scipy import stats
 from phasegrid.analysis.stats.aggregate import aggregate, measured
 from phasegrid.analysis.stats.intervals import CONFIDENCE, UNKNOWN, Spread, of_difference, per_seed
 from phasegrid.analysis.tables.grid import Floats, SweepTables
-from phasegrid.analysis.tables.quantities import difference_unit, quantity
+from phasegrid.analysis.tables.quantities import difference_unit
 from phasegrid.errors import SweepError
 
 KEYS = ["facet", "load_label", "temperature_label"]
@@ -68,10 +68,10 @@ def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     spreads = _spreads(a, b, joined)
     stderr = np.array([spread.stderr for spread in spreads])
     reach = np.array([spread.reach for spread in spreads])
-    beyond = np.abs(difference) > np.maximum(reach, _rounding(joined))  # NaN where reach is
+    beyond = np.abs(difference) > np.maximum(reach, _rounding(a, joined))  # NaN where reach is
     differs = pd.Series(beyond, index=joined.index, dtype=object)
     table = joined.assign(
-        unit=joined["quantity"].map({name: difference_unit(quantity(name)) for name in shared}),
+        unit=joined["quantity"].map({name: difference_unit(a.quantity(name)) for name in shared}),
         load=joined["load_a"],
         temperature=joined["temperature_a"],
         difference=difference,
@@ -139,11 +139,11 @@ def _kind(grid: SweepTables, name: str) -> str:
     return TRIALS if rows["seed_b"].isna().all() else PAIRS
 
 
-def _rounding(joined: pd.DataFrame) -> Floats:
+def _rounding(grid: SweepTables, joined: pd.DataFrame) -> Floats:
     """Return what two equal numbers may differ by after their means were taken; a logarithm by as
     much as 1 would.
     """
-    logarithms = [quantity(name).transform == "log_mean" for name in joined["quantity"]]
+    logarithms = [grid.quantity(name).transform == "log_mean" for name in joined["quantity"]]
     largest = joined[["value_a", "value_b"]].abs().max(axis=1).to_numpy(dtype=float)
     return np.asarray(ROUNDING * np.maximum(largest, logarithms))
 

@@ -12,7 +12,6 @@ import pandas as pd
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.intervals import SeedValues, of_difference, of_mean, per_seed
 from phasegrid.analysis.tables.grid import SweepTables, seeds_of
-from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.errors import SweepError
 
 NOTHING = SeedValues(np.empty(0), np.empty(0))
@@ -46,8 +45,8 @@ def best_per_load(grid: SweepTables, name: str) -> Best:
     Raises:
         SweepError: for a quantity of which neither more nor less is better.
     """
-    what = quantity(name)
-    if what.better == "none":
+    what = grid.quantity(name)
+    if what.better is None:
         raise SweepError(f"the best {name}: neither more nor less of it is better")
     table = aggregate(grid, [name])
     numbers = per_seed(grid, name) or [NOTHING] * len(table)

@@ -21,7 +21,6 @@ from scipy import stats
 
 from phasegrid.analysis.stats.aggregate import jackknife, leave_one_out
 from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed, seeds_of
-from phasegrid.analysis.tables.quantities import quantity
 
 CONFIDENCE = 0.95
 
@@ -83,7 +82,7 @@ def per_seed(grid: SweepTables, name: str) -> list[SeedValues] | None:
     reader = by_seed if rows["seed_b"].isna().all() else by_pair
     array = reader(grid.values, name, grid.cells)
     numbers = array if array.ndim == 2 else _pseudo_values(array)
-    if quantity(name).transform == "log_mean":
+    if grid.quantity(name).transform == "log_mean":
         numbers = _of_logarithms(numbers, jackknife(array)[0])
     seeds = seeds_of(grid.values)
     there = ~np.isnan(numbers)

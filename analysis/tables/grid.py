@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from phasegrid.analysis.tables.quantities import BUILT_IN, QUANTITIES, Quantity, quantity
+from phasegrid.declare import Shown
+
 CELL_COLUMNS = (
     "cell",
     "facet",
@@ -64,6 +67,8 @@ class SweepTables:
       which -ln is the cross-entropy that is stored.
     - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their
       usual names.
+    - `declared`: what each metric of the store has declared, by name; none where an old store does
+      not say. `quantities`: those that trials and the metrics of the store declare, by name.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
 
@@ -78,10 +83,20 @@ class SweepTables:
     axis_names: Mapping[str, str] = field(default_factory=dict)
     subject: str = ""
     loss_floor: Mapping[int, float] = field(default_factory=dict)
+    declared: Mapping[str, Shown] = field(default_factory=lambda: BUILT_IN)
+    quantities: Mapping[str, Quantity] = field(default_factory=lambda: QUANTITIES)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""
         return [str(facet) for facet in self.cells["facet"].unique()]
+
+    def quantity(self, name: str) -> Quantity:
+        """Return a quantity, or a variant of one, by name.
+
+        Raises:
+            SweepError: for a name that is not declared.
+        """
+        return quantity(name, self.quantities)
 
     def heading(self, title: str) -> str:
         """Return the head of a figure: its title and, in a second line, what was really trained on

@@ -1,7 +1,7 @@
 """From a store to a grid: the only room of the analysis that reads one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,18 @@ from phasegrid.analysis.tables.grid import (
     SweepTables,
     Task,
 )
-from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, plain_quantity
+from phasegrid.analysis.tables.quantities import (
+    BUILT_IN,
+    Axes,
+    Quantity,
+    known_quantities,
+    plain_quantity,
+    quantities_of,
+)
 from phasegrid.analysis.tables.subject import subject
-from phasegrid.analysis.tables.variants import Ways, ways
+from phasegrid.analysis.tables.variants import Ways, axis_part, ways
 from phasegrid.datasets import FIXED_FACTS
+from phasegrid.declare import Shown
 from phasegrid.errors import SweepError
 from phasegrid.jobs import canonical_json
 from phasegrid.store.results import open_results
@@ -56,16 +64,21 @@ def load_grid(results: "Results", sweep: str | None = None) -> SweepTables:
     """
     name = _chosen(list(results.sweeps()), sweep)
     metrics = {metric: results.metric(metric, sweep=name) for metric in results.metrics()}
-    return build_grid(name, results.plan(name), results.trials(), metrics)
+    declared = {**BUILT_IN, **results.declared()}
+    return build_grid(name, results.plan(name), results.trials(), metrics, declared)
 
 
 def build_grid(
-    sweep: str, plan: pd.DataFrame, trials: pd.DataFrame, metrics: Mapping[str, pd.DataFrame]
+    sweep: str,
+    plan: pd.DataFrame,
+    trials: pd.DataFrame,
+    metrics: Mapping[str, pd.DataFrame],
+    declared: Mapping[str, Shown] = BUILT_IN,
 ) -> SweepTables:
     """Put the tables of a store together into the grid of one sweep.
 
     `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this
-    sweep, with their ``cell``.
+    sweep, with their ``cell``; `declared` is what metrics declare of their columns.
 
     A metric measured in several ways (different `args`) becomes variants of its quantities,
     ``cka[mixup_alpha=4]``; `phasegrid.analysis.tables.variants` says how they are named. Over some
@@ -77,9 +90,17 @@ def build_grid(
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
     metrics = {metric: _naming_modes(rows, cells) for metric, rows in metrics.items()}
-    found = {metric: ways(metric, rows) for metric, rows in metrics.items() if not rows.empty}
-    parts = [_trial_values(stored)]
-    parts += [_metric_values(metric, metrics[metric], found[metric]) for metric in found]
+    found = {
+        metric: ways(declared.get(metric), rows)
+        for metric, rows in metrics.items()
+        if not rows.empty
+    }
+    quantities = known_quantities(declared)
+    parts = [_trial_values(stored, quantities.values())]
+    parts += [
+        _metric_values(_quantities_of(metric, metrics[metric], declared), metrics[metric], way)
+        for metric, way in found.items()
+    ]
     values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
     values = values.merge(place, on="cell")[list(VALUE_COLUMNS)]
@@ -100,6 +121,8 @@ def build_grid(
         _axis_names(plan),
         _subject(stored, plan),
         _loss_floors(stored),
+        declared,
+        quantities,
     )
 
 
@@ -171,10 +194,10 @@ def _task(stored: pd.DataFrame) -> Task:
     return "translation" if tasks == {"translation"} else "classification"
 
 
-def _trial_values(stored: pd.DataFrame) -> pd.DataFrame:
+def _trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
     rows = stored[stored["outcome"].notna()]
     parts = []
-    for what in QUANTITIES.values():
+    for what in quantities:
         if what.table != "trials" or what.column not in rows:
             continue
         part = rows[["cell", "outcome"]].assign(
@@ -224,14 +247,14 @@ def _check_once(sweep: str, values: pd.DataFrame) -> None:
     )
 
 
-def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+def _metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
     suffixes = [found.suffixes[text] for text in rows["args"]]
     parts = []
-    for what in _quantities_of(metric, rows):
+    for what in quantities:
         if what.column not in rows:
             continue
         part = rows.assign(
-            quantity=[_full_name(what, *row) for row in zip(suffixes, _layers(rows), strict=True)],
+            quantity=_full_names(what, rows, suffixes),
             seed_a=rows["seed_a"].astype(float),
             seed_b=rows["seed_b"].astype(float),
             value=rows[what.column].astype(float),
@@ -245,16 +268,21 @@ def _metric_values(metric: str, rows: pd.DataFrame, found: Ways) -> pd.DataFrame
     return values
 
 
-def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
-    """Return what is declared of a metric, or every column of real numbers of one that is not; none
-    of one that has several rows a measurement without a ``layer`` to tell them apart.
+def _quantities_of(
+    metric: str, rows: pd.DataFrame, declared: Mapping[str, Shown]
+) -> list[Quantity]:
+    """Return the quantities that a metric declares; none where a job has several rows that no axis
+    tells apart.
+
+    Of a metric of a user's own in an old store, which does not say, they are the columns of real
+    numbers, and ``layer`` is its axis.
     """
-    declared = [what for what in QUANTITIES.values() if what.table == metric]
-    if declared:
-        return declared
-    layers = pd.Series(_layers(rows), index=rows.index, dtype=object)
-    if rows.assign(layer=layers).duplicated(["cell", "key", "layer"]).any():
+    known = declared.get(metric)
+    axes: Axes = ({"layer": None} if "layer" in rows else {}) if known is None else known.axes
+    if rows.duplicated(["cell", "key", *(axis for axis in axes if axis in rows)]).any():
         return []
+    if known is not None:
+        return quantities_of(metric, known)
     columns = [
         str(column)
         for column, kind in rows.dtypes.items()
@@ -262,20 +290,25 @@ def _quantities_of(metric: str, rows: pd.DataFrame) -> list[Quantity]:
         and column not in NOT_MEASURED
         and not str(column).startswith(("arg.", "facet."))
     ]
-    return [plain_quantity(metric, column) for column in columns]
+    return [plain_quantity(metric, column, axes) for column in columns]
 
 
-def _layers(rows: pd.DataFrame) -> list[str | None]:
-    if "layer" not in rows:
-        return [None] * len(rows)
-    return [layer if isinstance(layer, str) else None for layer in rows["layer"]]
-
-
-def _full_name(what: Quantity, suffix: str, layer: str | None) -> str:
-    parts = [suffix] if suffix else []
-    if layer is not None and layer != what.layer:
-        parts.append(f"layer={layer}")
-    return f"{what.name}[{', '.join(parts)}]" if parts else what.name
+def _full_names(what: Quantity, rows: pd.DataFrame, suffixes: Sequence[str]) -> list[str]:
+    """Name the quantity of every row: the way of measuring, then where on the metric's axes it
+    is.
+    """
+    axes = [axis for axis in what.axes if axis in rows]
+    places = zip(*(rows[axis] for axis in axes), strict=True) if axes else [()] * len(rows)
+    names = []
+    for suffix, place in zip(suffixes, places, strict=True):
+        parts = [suffix] if suffix else []
+        parts += [
+            axis_part(axis, value)
+            for axis, value in zip(axes, place, strict=True)
+            if not pd.isna(value) and value != what.axes[axis]
+        ]
+        names.append(f"{what.name}[{', '.join(parts)}]" if parts else what.name)
+    return names
 
 
 def _curves(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:

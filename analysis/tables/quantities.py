@@ -1,28 +1,36 @@
 """What can be drawn, as data: where a quantity lives in the store and how it is read, named and
-coloured.
+coloured, as the metric that measures it declares.
 
 Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful
 zero. Limits are those of the data over all facets (2nd to 98th percentile, ends marked on the bar)
-unless they are fixed here.
+unless they are fixed by the declaration.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
-from phasegrid.analysis.tables.grid import Task
+from phasegrid.declare import Column, Shown
 from phasegrid.errors import SweepError
+from phasegrid.metrics import METRICS
+
+if TYPE_CHECKING:
+    from phasegrid.analysis.tables.grid import Task
+
+Axes = Mapping[str, str | int | float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """One number per cell of a diagram.
 
-    `table` is ``trials`` or a metric's name, `column` the column there; `layer` picks the rows of a
-    metric that has several. Whether it is over trials, pairs or cells is read off its rows.
-    `transform` ``log_mean`` is the natural logarithm of the mean over seeds (as in the published
-    notebook of Yang et al. 2021: the mean first, then the log); a mean within rounding of the
-    quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is neutral.
-    `scale` is that of the colours.
+    `table` is ``trials`` or a metric's name, `column` the column there; `axes` are the columns that
+    tell the rows of one job apart, with the value of each whose rows have the plain name. Whether
+    it is over trials, pairs or cells is read off its rows. `variant` is what stands in the brackets
+    of a variant's name. `transform` ``log_mean`` is the natural logarithm of the mean over seeds
+    (as in the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
+    rounding of the quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is
+    neutral. `scale` is that of the colours.
     """
 
     name: str
@@ -30,15 +38,16 @@ class Quantity:
     unit: str
     table: str
     column: str
-    better: Literal["higher", "lower", "none"] = "none"
+    better: Literal["higher", "lower"] | None = None
     transform: Literal["none", "log_mean"] = "none"
     colours: str = "viridis"
     limits: tuple[float, float] | None = None
     centre: float | None = None
     scale: Literal["linear", "log"] = "linear"
-    layer: str | None = None
+    axes: Axes = field(default_factory=dict)
     stderr_column: str | None = None
     hidden_by: str | None = None
+    variant: str = ""
 
     def title(self) -> str:
         """Return label and unit as an axis or a colour bar shows them.
@@ -49,123 +58,30 @@ class Quantity:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _loss(name: str, label: str, table: str, column: str) -> Quantity:
-    return Quantity(name, label, "nats", table, column, "lower", colours="viridis_r", scale="log")
+def _accuracy(column: str, label: str) -> Column:
+    name = column.removesuffix("_percent")
+    return Column(column, "float64", "%", label, label=label, better="higher", quantity=name)
 
 
-def _accuracy(name: str, label: str, table: str, column: str) -> Quantity:
-    return Quantity(name, label, "%", table, column, "higher", colours="viridis")
+def _loss(column: str, label: str) -> Column:
+    return Column(column, "float64", "nats", label, label=label, better="lower", scale="log")
 
 
-def _connectivity(name: str, label: str, unit: str) -> Quantity:
-    return Quantity(name, label, unit, "connectivity", name, colours="RdBu_r", centre=0.0)
-
-
-def _simplex(name: str, label: str, unit: str, stderr: str | None = None) -> Quantity:
-    return Quantity(name, label, unit, "simplex", name, colours="magma_r", stderr_column=stderr)
-
-
-_ALL: tuple[Quantity, ...] = (
-    _accuracy("test_accuracy", "test accuracy", "trials", "test_accuracy_percent"),
-    _loss("train_loss", "training loss", "trials", "train_loss"),
-    Quantity(
-        "lambda_max",
-        "ln top Hessian eigenvalue",
-        "",
-        "hessian",
-        "lambda_max",
-        transform="log_mean",
-        colours="magma_r",
-    ),
-    Quantity(
-        "trace",
-        "ln Hessian trace",
-        "",
-        "hessian",
-        "trace",
-        transform="log_mean",
-        colours="magma_r",
-        hidden_by="lambda_max",
-    ),
-    _connectivity("mode_connectivity", "mode connectivity", "points"),
-    Quantity("cka", "CKA", "", "cka", "cka", layer="softmax"),
-    Quantity(
-        "l2_distance", r"$\ell_2$ distance", "", "distance", "l2_distance", colours="cividis_r"
-    ),
-    _accuracy("train_accuracy", "training accuracy", "trials", "train_accuracy_percent"),
-    _loss("test_loss", "test loss", "trials", "test_loss"),
+TRIAL_COLUMNS = (
+    _accuracy("test_accuracy_percent", "test accuracy"),
+    _loss("train_loss", "training loss"),
+    _accuracy("train_accuracy_percent", "training accuracy"),
+    _loss("test_loss", "test loss"),
     # Over the run: what the best moment to stop would have given ("optimal early stopping", Yang et
     # al. 2021, D.4).
-    _accuracy(
-        "best_test_accuracy",
-        "best test accuracy of the run",
-        "trials",
-        "best_test_accuracy_percent",
-    ),
-    _loss("best_test_loss", "best test loss of the run", "trials", "best_test_loss"),
-    Quantity("bleu", "BLEU", "", "bleu", "bleu", "higher"),
-    Quantity(
-        "test_ece",
-        "test calibration error",
-        "",
-        "accuracy",
-        "test_ece",
-        "lower",
-        colours="viridis_r",
-    ),
-    Quantity(
-        "lambda_min",
-        "smallest Hessian eigenvalue",
-        "",
-        "hessian",
-        "lambda_min",
-        colours="PuOr_r",
-        centre=0.0,
-    ),
-    # The smallest eigenvalue lies so near: large in rows of releases that stopped when the largest
-    # was known.
-    Quantity(
-        "lambda_min_residual",
-        "error bound of the smallest eigenvalue",
-        "",
-        "hessian",
-        "lambda_min_residual",
-        "lower",
-        colours="cividis_r",
-        scale="log",
-    ),
-    _connectivity("mode_connectivity_loss", "mode connectivity, loss", "nats"),
-    _connectivity("mode_connectivity_test", "mode connectivity, test", "points"),
-    Quantity(
-        "length_ratio",
-        "curve length ratio",
-        "",
-        "connectivity",
-        "length_ratio",
-        colours="cividis_r",
-    ),
-    Quantity(
-        "end_residual",
-        "end residual of BatchNorm",
-        "points",
-        "connectivity",
-        "end_residual_percent",
-        colours="cividis_r",
-    ),
-    Quantity("cka_unbiased", "CKA, unbiased", "", "cka", "cka_unbiased", layer="softmax"),
-    Quantity("cosine_similarity", "cosine of parameters", "", "distance", "cosine_similarity"),
-    _simplex("log_volume", "ln simplex volume", ""),
-    _simplex(
-        "expected_train_loss",
-        "simplex training loss",
-        "nats",
-        "expected_train_loss_stderr",
-    ),
-    _simplex("expected_test_loss", "simplex test loss", "nats", "expected_test_loss_stderr"),
-    _simplex("expected_test_accuracy_percent", "simplex test accuracy", "%"),
+    _accuracy("best_test_accuracy_percent", "best test accuracy of the run"),
+    _loss("best_test_loss", "best test loss of the run"),
 )
+"""What a trial's own row shows."""
 
-QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _ALL}
+BUILT_IN: Mapping[str, Shown] = {
+    name: Shown(metric.columns, asdict(metric.args())) for name, metric in METRICS.items()
+}
 
 SEVEN: tuple[str, ...] = (
     "test_accuracy",
@@ -192,17 +108,43 @@ SEVEN_OF_TRANSLATION: tuple[str, ...] = (
 """
 
 
-def seven(task: Task) -> tuple[str, ...]:
+def seven(task: "Task") -> tuple[str, ...]:
     """Return the quantities of the main figure of a task, in its order."""
     return SEVEN_OF_TRANSLATION if task == "translation" else SEVEN
 
 
-def plain_quantity(metric: str, column: str) -> Quantity:
-    """Return the quantity of a metric that nobody declared here (a user's own): ``metric.column``,
+def quantities_of(table: str, declared: Shown) -> list[Quantity]:
+    """Return the quantities of a table in the order of its columns.
+
+    Those of what is built in have the names of their columns; those of a metric of a user's own
+    ``metric.column``, so that no two metrics share a name.
+    """
+    prefix = "" if table in ("trials", *METRICS) else f"{table}."
+    metric = f"{table.rpartition(':')[2]} " if prefix else ""
+    return [
+        _quantity(prefix, metric, table, column, declared.axes)
+        for column in declared.columns
+        if column.role == "value" and column.type == "float64"
+    ]
+
+
+def known_quantities(declared: Mapping[str, Shown]) -> dict[str, Quantity]:
+    """Return every quantity that trials and these metrics declare, the seven of the main figure
+    first.
+    """
+    tables = {"trials": Shown(TRIAL_COLUMNS, {}), **declared}
+    found = [what for table, columns in tables.items() for what in quantities_of(table, columns)]
+    by_name = {what.name: what for what in found}
+    return {**{name: by_name[name] for name in SEVEN if name in by_name}, **by_name}
+
+
+def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quantity:
+    """Return the quantity of a metric of which a store holds no declaration: ``metric.column``,
     drawn plainly.
     """
-    label = f"{metric.rpartition(':')[2]} {column}".replace("_", " ")
-    return Quantity(f"{metric}.{column}", label, "", metric, column)
+    declared = Column(column, "float64", "", "")
+    label = f"{metric.rpartition(':')[2]} "
+    return _quantity(f"{metric}.", label, metric, declared, axes or {})
 
 
 def difference_unit(what: Quantity) -> str:
@@ -212,12 +154,13 @@ def difference_unit(what: Quantity) -> str:
 
 def base_of(what: Quantity) -> Quantity:
     """Return the quantity that a variant is one of, or the quantity itself."""
-    return quantity(what.name.partition("[")[0])
+    label = what.label.removesuffix(f", {what.variant}") if what.variant else what.label
+    return replace(what, name=what.name.partition("[")[0], label=label, variant="")
 
 
-def quantity(name: str) -> Quantity:
+def quantity(name: str, known: Mapping[str, Quantity] | None = None) -> Quantity:
     """Return a quantity by name, one of its variants, or ``metric.column`` of a metric that is not
-    declared here.
+    declared; `known` are those that are (default: of what is built in).
 
     A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the
     same quantity with the difference in its label.
@@ -225,11 +168,42 @@ def quantity(name: str) -> Quantity:
     Raises:
         SweepError: for a name that is not declared.
     """
-    base, bracket, variant = name.partition("[")
+    declared = QUANTITIES if known is None else known
+    base, bracket, rest = name.partition("[")
     metric, dot, column = base.rpartition(".")
-    if base not in QUANTITIES and not dot:
-        raise SweepError(f"no quantity is called {name!r}; there are: {', '.join(QUANTITIES)}")
-    found = QUANTITIES[base] if base in QUANTITIES else plain_quantity(metric, column)
+    if base not in declared and not dot:
+        raise SweepError(f"no quantity is called {name!r}; there are: {', '.join(declared)}")
+    found = declared[base] if base in declared else plain_quantity(metric, column)
     if not bracket:
         return found
-    return replace(found, name=name, label=f"{found.label}, {variant.rstrip(']')}")
+    variant = rest.rstrip("]")
+    return replace(found, name=name, label=f"{found.label}, {variant}", variant=variant)
+
+
+def _quantity(prefix: str, metric: str, table: str, column: Column, axes: Axes) -> Quantity:
+    name = column.quantity or column.name
+    return Quantity(
+        name=f"{prefix}{name}",
+        label=column.label or f"{metric}{name}".replace("_", " "),
+        unit=column.unit,
+        table=table,
+        column=column.name,
+        better=column.better,
+        transform=column.transform,
+        colours=column.colours or _colours(column),
+        limits=column.limits,
+        centre=column.centre,
+        scale=column.scale,
+        axes=axes,
+        stderr_column=column.stderr or None,
+        hidden_by=f"{prefix}{column.hidden_by}" if column.hidden_by else None,
+    )
+
+
+def _colours(column: Column) -> str:
+    if column.centre is not None:
+        return "RdBu_r"
+    return "viridis_r" if column.better == "lower" else "viridis"
+
+
+QUANTITIES: Mapping[str, Quantity] = known_quantities(BUILT_IN)

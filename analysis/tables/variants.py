@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from phasegrid.declare import Shown
+
 Parts = dict[str, object]
 
 
@@ -26,29 +28,29 @@ class Ways:
     plain: str
 
 
-def ways(metric: str, rows: pd.DataFrame) -> Ways:
+def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     """Name the ways of measuring (texts of arguments, ``args``) that occur in the rows of one
-    metric.
+    metric, after what it has `declared`.
     """
     cells = rows.groupby("args")["cell"].nunique()
     texts = [str(text) for text in cells.index]
-    base = declared_args(metric)
-    if base is None:  # a user's own metric: the commonest way stands in for the declared one
-        base = json.loads(min(texts, key=lambda text: (-cells[text], text)))
+    # Of a user's own metric in an old store the commonest way stands in for the declared one.
+    commonest = min(texts, key=lambda text: (-cells[text], text))
+    base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
     order = sorted(texts, key=lambda text: (-cells[text], names[text].count("="), names[text]))
     plain = next((text for text in texts if not names[text]), order[0])
     return Ways({**names, plain: ""}, names[plain])
 
 
-def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | None:
+def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str]) -> str | None:
     """Return the quantity among `present` that `name` asks for, or None.
 
-    `table` is the metric, `plain` its plain way here (`Grid.plain`). Arguments may stand in any
-    order and be written out though they are the declared ones; those not named are the declared
-    ones or, failing that, those of the plain way.
+    `declared` is what its metric has declared, `plain` its plain way here (`SweepTables.plain`).
+    Arguments may stand in any order and be written out though they are the declared ones; those not
+    named are the declared ones or, failing that, those of the plain way.
 
-    >>> resolve("cka[mixup_alpha=0.50]", "cka", "", ["cka", "cka[mixup_alpha=0.5]"])
+    >>> resolve("cka[mixup_alpha=0.50]", None, "", ["cka", "cka[mixup_alpha=0.5]"])
     'cka[mixup_alpha=0.5]'
     """
     names = list(present)
@@ -56,13 +58,15 @@ def resolve(name: str, table: str, plain: str, present: Iterable[str]) -> str | 
         return name
     base, wanted = name.partition("[")[0], parts(name)
     usual = parts(f"[{plain}]")
-    for target in (_beyond_declared(table, wanted), _beyond_declared(table, {**usual, **wanted})):
+    usuals = _plain_parts(declared)
+    axes = {"layer"} if declared is None else set(declared.axes)
+    for target in (_beyond(usuals, wanted), _beyond(usuals, {**usual, **wanted})):
         for one in names:
             if one.partition("[")[0] != base:
                 continue
-            args = {key: value for key, value in parts(one).items() if key != "layer"}
-            layer = {key: value for key, value in parts(one).items() if key == "layer"}
-            if {**(args or usual), **layer} == target:
+            args = {key: value for key, value in parts(one).items() if key not in axes}
+            row = {key: value for key, value in parts(one).items() if key in axes}
+            if {**(args or usual), **row} == target:
                 return one
     return None
 
@@ -90,13 +94,9 @@ def parts(name: str) -> Parts:
     return {key.strip(): _read(value.strip()) for key, _, value in pairs}
 
 
-def declared_args(metric: str) -> Mapping[str, object] | None:
-    """Return the default arguments that a metric declares; None for a metric that is not ours."""
-    from dataclasses import asdict
-
-    from phasegrid.metrics import METRICS
-
-    return asdict(METRICS[metric].args()) if metric in METRICS else None
+def axis_part(axis: str, value: object) -> str:
+    """Return what tells a row apart from the others of its job: ``layer=conv1``, ``class=3``."""
+    return f"{axis}={_plainly(value)}"
 
 
 def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
@@ -131,11 +131,14 @@ def _read(text: str) -> object:
         return text
 
 
-def _beyond_declared(table: str, wanted: Parts) -> Parts:
-    """Leave out what is as the metric declares it anyway."""
-    declared = declared_args(table) or {}
-    return {
-        key: value
-        for key, value in wanted.items()
-        if key not in declared or value != _read(_plainly(declared[key]))
-    }
+def _plain_parts(declared: Shown | None) -> Parts:
+    """Return the arguments and axes whose values the plain name has."""
+    if declared is None:
+        return {}
+    axes = {name: usual for name, usual in declared.axes.items() if usual is not None}
+    return {key: _read(_plainly(value)) for key, value in {**declared.defaults, **axes}.items()}
+
+
+def _beyond(usual: Parts, wanted: Parts) -> Parts:
+    """Leave out what the plain name has anyway."""
+    return {key: value for key, value in wanted.items() if key not in usual or value != usual[key]}

@@ -13,12 +13,13 @@ from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 
 METRICS: dict[str, Metric] = {
-    "accuracy": ACCURACY,
-    "distance": DISTANCE,
-    "hessian": HESSIAN,
-    "cka": CKA,
     "bleu": BLEU,
+    "accuracy": ACCURACY,
+    "hessian": HESSIAN,
     "connectivity": CONNECTIVITY,
+    "cka": CKA,
+    "distance": DISTANCE,
     "simplex": SIMPLEX,
     "slice": SLICE,
 }
+"""In the order in which figures and tables show them."""

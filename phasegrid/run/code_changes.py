@@ -16,8 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid.config.types import UserCode
+from phasegrid.config.validate import default_args
+from phasegrid.declare import Shown
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import content_key
+from phasegrid.registry import declared_metric
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files
 from phasegrid.store.store import Store
@@ -138,6 +141,18 @@ def _change(store: Store, one: UserCode) -> Change | None:
     if not keys:
         return None
     return Change(one, digests, len(keys), _differing(store.files, one, digests))
+
+
+def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
+    """Write what the metrics among the plug-ins of a sweep declare of their columns, so that their
+    numbers can be drawn without their code; say whether that changed anything.
+    """
+    metrics = {one.name: declared_metric(one.name) for one in code if one.kind == "metric"}
+    changed = [
+        store.put_declared(name, Shown(metric.columns, default_args(metric.args)))
+        for name, metric in metrics.items()
+    ]
+    return any(changed)
 
 
 def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[str, ...]:

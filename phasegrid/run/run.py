@@ -131,7 +131,9 @@ def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
             raise
         before = []  # damaged: it is written anew here
     store.put_plan(sweep.name, plan_rows(plan, of_jobs), job_rows(plan))
-    return store.put_figures(sweep.name, sweep.figures) or set(before) != {of_jobs}
+    new_columns = code_changes.keep_columns(store, sweep.code)
+    new_figures = store.put_figures(sweep.name, sweep.figures)
+    return new_columns or new_figures or set(before) != {of_jobs}
 
 
 def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, console: Console) -> None:

@@ -3,6 +3,7 @@ vocabularies of sentences, measured timings, the layouts of packs. JSON text.
 
 meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those that the ones before it have not; never changed
 meta/figures/<sweep>.json         replaced when the sweep's figures change
+meta/columns/<metric>.json        what a metric of a user's own declares of its columns, replaced when that changes
 meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
 meta/deleted.json                 the sweeps that were deleted: results of theirs that no other sweep plans are unwanted
@@ -10,14 +11,17 @@ meta/deleted.json                 the sweeps that were deleted: results of their
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields
+from urllib.parse import unquote
 
-from phasegrid.declare import FigureRequest
+from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Part, content_key
 from phasegrid.store.files.local import Files
-from phasegrid.store.tables import checked_key
+from phasegrid.store.tables import checked_key, metric_table, table_folder
 
 _COLLECTED = "meta/collected.json"
+_COLUMNS = "meta/columns"
 _DELETED = "meta/deleted.json"
 
 
@@ -70,6 +74,50 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
         if not isinstance(found["args"], dict) or "name" not in found["args"]:
             raise ValueError(f"item {index}: its args are no mapping with a name")
     return [FigureRequest(str(found["kind"]), found["args"]) for found in listed]
+
+
+def put_declared(files: Files, metric: str, declared: Shown) -> bool:
+    """Write what a metric declares of its columns; say whether that changed anything."""
+    plain = {"columns": [asdict(column) for column in declared.columns]}
+    text = json.dumps({**plain, "defaults": dict(declared.defaults)}, indent=2, ensure_ascii=False)
+    name, data = _columns_name(metric), f"{text}\n".encode()
+    if _read_if_any(files, name) == data:
+        return False
+    files.replace(name, lambda file: file.write(data))
+    return True
+
+
+def read_declared(files: Files) -> dict[str, Shown]:
+    """Return what metrics of users' own declare of their columns; what a newer phasegrid says
+    beyond that is left out.
+
+    Raises:
+        StoreError: naming the file, if one is damaged.
+    """
+    found = {}
+    for entry in files.names(_COLUMNS):
+        metric, name = unquote(entry.removesuffix(".json")), f"{_COLUMNS}/{entry}"
+        if _columns_name(metric) != name:
+            continue  # not the store's: a copy that a synchroniser made, say
+        try:
+            found[metric] = _parse_declared(files.read(name))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(
+                f"reading what metric {metric} declares: {files.path(name)} is damaged ({error});"
+                " `phasegrid run` writes it anew"
+            ) from error
+    return found
+
+
+def _parse_declared(data: bytes) -> Shown:
+    record = json.loads(data)
+    known = {spec.name for spec in fields(Column)}
+    columns = []
+    for column in record["columns"]:
+        given = {name: value for name, value in column.items() if name in known}
+        limits = given.get("limits")
+        columns.append(Column(**{**given, "limits": limits and tuple(limits)}))
+    return Shown(tuple(columns), dict(record["defaults"]))
 
 
 def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:
@@ -208,6 +256,11 @@ def read_deleted(files: Files) -> set[str]:
 def figures_name(sweep: str) -> str:
     """Return the file that holds the figures of a sweep."""
     return f"meta/figures/{sweep}.json"
+
+
+def _columns_name(metric: str) -> str:
+    folder = table_folder(metric_table(metric))
+    return f"{_COLUMNS}/{folder.rpartition('/')[2]}.json"
 
 
 def _vocabulary_name(dataset: Part) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from phasegrid.declare import FigureRequest
+from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Part
 from phasegrid.store.failures import read_failures
@@ -128,6 +128,14 @@ class Results:
     def _rows(self, metric: str, keys: list[str] | None) -> pd.DataFrame:
         frame = _frame(self.store.read_table(f"metrics/{metric}", keys=keys))
         return _spread(frame, "args", "arg.").assign(num_trials=frame["trials"].map(len))
+
+    def declared(self) -> dict[str, Shown]:
+        """Return what metrics of users' own declare of their columns and arguments, by name.
+
+        Raises:
+            StoreError: if what is stored of them is damaged.
+        """
+        return self.store.read_declared()
 
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for beside those that every sweep gets; none where

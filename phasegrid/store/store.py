@@ -9,6 +9,7 @@
     tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
     checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
+    meta/columns/<metric>.json        what a metric of a user's own declares (replaced when that changes)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
     meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `layouts`)
     meta/timings/<key>.json           how trainings of one kind run fastest on a device
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from phasegrid.declare import Column, FigureRequest
+from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Part
 from phasegrid.redaction import clean, refuse_secrets
@@ -278,6 +279,25 @@ class Store:
         """
         with reported(f"reading the figures of {sweep} of {self.url}"):
             return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
+
+    def put_declared(self, metric: str, declared: Shown) -> bool:
+        """Store what a metric declares of its columns, in place of what it did before; say whether
+        that changed anything.
+
+        Raises:
+            StoreError: when reading or writing fails.
+        """
+        with reported(f"writing the columns of {metric} to {self.url}"):
+            return notes.put_declared(self.files, metric, declared)
+
+    def read_declared(self) -> dict[str, Shown]:
+        """Return what metrics of users' own declare of their columns, by name.
+
+        Raises:
+            StoreError: naming the file, if one is damaged or cannot be read.
+        """
+        with reported(f"reading what metrics declare in {self.url}"):
+            return notes.read_declared(self.files)
 
     def put_vocabulary(self, dataset: Part, record: Json) -> None:
         """Store how words became numbers in a version of a data set; what is there already is the

@@ -90,7 +90,7 @@ def test_a_gain_at_a_single_temperature_is_the_difference_that_compare_gives(
 def test_pairs_and_whole_cells_have_bests_too(make_grid: MakeGrid) -> None:
     grid = make_grid()
     numbers = QUANTITIES["cka"]
-    assert numbers.better == "none"
+    assert numbers.better is None
     rows = grid.values[grid.values["quantity"] == "cka"].assign(quantity="bleu")
     whole = grid.cells[["cell"]].assign(
         quantity="test_ece",

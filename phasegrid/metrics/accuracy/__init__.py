@@ -25,15 +25,36 @@ ACCURACY = Metric(
     label="Accuracy",
     columns=(
         Column(
-            "train_loss", "float64", "nats", "mean cross-entropy on the training set, eval mode"
+            "train_loss",
+            "float64",
+            "nats",
+            "mean cross-entropy on the training set, eval mode",
+            role="detail",
         ),
-        Column("train_accuracy_percent", "float64", "%", "training accuracy"),
+        Column("train_accuracy_percent", "float64", "%", "training accuracy", role="detail"),
         Column(
-            "train_ece", "float64", "", "expected calibration error on the training set, in [0, 1]"
+            "train_ece",
+            "float64",
+            "",
+            "expected calibration error on the training set, in [0, 1]",
+            role="detail",
         ),
-        Column("test_loss", "float64", "nats", "mean cross-entropy on the test set, eval mode"),
-        Column("test_accuracy_percent", "float64", "%", "test accuracy"),
-        Column("test_ece", "float64", "", "expected calibration error on the test set, in [0, 1]"),
+        Column(
+            "test_loss",
+            "float64",
+            "nats",
+            "mean cross-entropy on the test set, eval mode",
+            role="detail",
+        ),
+        Column("test_accuracy_percent", "float64", "%", "test accuracy", role="detail"),
+        Column(
+            "test_ece",
+            "float64",
+            "",
+            "expected calibration error on the test set, in [0, 1]",
+            label="test calibration error",
+            better="lower",
+        ),
         Column(
             "num_train",
             "int64",

@@ -24,10 +24,29 @@ BLEU = Metric(
     label="BLEU",
     takes="tokens",
     columns=(
-        Column("bleu", "float64", "", "corpus BLEU on the test set, 0 to 100"),
-        Column("brevity_penalty", "float64", "", "factor for translations that are too short"),
+        Column(
+            "bleu",
+            "float64",
+            "",
+            "corpus BLEU on the test set, 0 to 100",
+            label="BLEU",
+            better="higher",
+        ),
+        Column(
+            "brevity_penalty",
+            "float64",
+            "",
+            "factor for translations that are too short",
+            role="detail",
+        ),
         Column("precisions", "list<float64>", "%", "precision of words, pairs, triples, fours"),
-        Column("length_ratio", "float64", "", "tokens of the translations per reference token"),
+        Column(
+            "length_ratio",
+            "float64",
+            "",
+            "tokens of the translations per reference token",
+            role="detail",
+        ),
         Column("num_sentences", "int64", "examples", "sentences translated"),
         Column(
             "num_unfinished", "int64", "examples", "translations cut off before their end token"

@@ -52,18 +52,22 @@ CKA = Metric(
     min_trials=2,
     label="CKA",
     columns=(
-        Column("layer", "string", "", "the layer compared; one row each"),
+        Column(
+            "layer", "string", "", "the layer compared; one row each", role="axis", usual="softmax"
+        ),
         Column(
             "cka",
             "float64",
             "",
             "biased linear CKA, as in the paper; null if a model's output is constant",
+            label="CKA",
         ),
         Column(
             "cka_unbiased",
             "float64",
             "",
             "CKA from the unbiased HSIC of Song et al. 2012; null for fewer than 4 inputs",
+            label="CKA, unbiased",
         ),
         Column("num_examples", "int64", "examples", "inputs compared"),
         Column("num_features", "int64", "", "width of the layer"),

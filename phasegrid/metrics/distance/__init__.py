@@ -20,12 +20,20 @@ DISTANCE = Metric(
     min_trials=2,
     label="Distance",
     columns=(
-        Column("l2_distance", "float64", "", "Euclidean distance between the trainable parameters"),
+        Column(
+            "l2_distance",
+            "float64",
+            "",
+            "Euclidean distance between the trainable parameters",
+            label=r"$\ell_2$ distance",
+            colours="cividis_r",
+        ),
         Column(
             "cosine_similarity",
             "float64",
             "",
             "cosine of the angle between the two parameter vectors",
+            label="cosine of parameters",
         ),
         Column("num_parameters", "int64", "", "trainable parameters of one model"),
     ),

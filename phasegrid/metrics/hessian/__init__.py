@@ -49,18 +49,58 @@ HESSIAN = Metric(
     version=2,  # the density is deflated
     label="Hessian",
     columns=(
-        Column("lambda_max", "float64", "", "largest eigenvalue (algebraic)"),
         Column(
-            "lambda_max_residual", "float64", "", "norm of H v - lambda v for the unit Ritz vector"
+            "lambda_max",
+            "float64",
+            "",
+            "largest eigenvalue (algebraic)",
+            label="ln top Hessian eigenvalue",
+            transform="log_mean",
+            colours="magma_r",
         ),
         Column(
-            "lambda_min", "float64", "", "smallest eigenvalue (algebraic; negative at a saddle)"
+            "lambda_max_residual",
+            "float64",
+            "",
+            "norm of H v - lambda v for the unit Ritz vector",
+            role="detail",
         ),
         Column(
-            "lambda_min_residual", "float64", "", "norm of H v - lambda v for the unit Ritz vector"
+            "lambda_min",
+            "float64",
+            "",
+            "smallest eigenvalue (algebraic; negative at a saddle)",
+            label="smallest Hessian eigenvalue",
+            centre=0.0,
+            colours="PuOr_r",
         ),
-        Column("trace", "float64", "", "sum of the eigenvalues"),
-        Column("trace_stderr", "float64", "", "standard error of the trace; 0 where it is exact"),
+        Column(
+            "lambda_min_residual",
+            "float64",
+            "",
+            "norm of H v - lambda v for the unit Ritz vector",
+            label="error bound of the smallest eigenvalue",
+            better="lower",
+            scale="log",
+            colours="cividis_r",
+        ),
+        Column(
+            "trace",
+            "float64",
+            "",
+            "sum of the eigenvalues",
+            label="ln Hessian trace",
+            transform="log_mean",
+            hidden_by="lambda_max",
+            colours="magma_r",
+        ),
+        Column(
+            "trace_stderr",
+            "float64",
+            "",
+            "standard error of the trace; 0 where it is exact",
+            role="detail",
+        ),
         Column("trace_method", "string", "", "exact_ggn, exact_spectrum or hutchinson_deflated"),
         Column(
             "density_nodes",
@@ -85,7 +125,13 @@ HESSIAN = Metric(
         Column(
             "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"
         ),
-        Column("loss", "float64", "nats", "the loss on these examples, under the BatchNorm policy"),
+        Column(
+            "loss",
+            "float64",
+            "nats",
+            "the loss on these examples, under the BatchNorm policy",
+            role="detail",
+        ),
         Column("num_parameters", "int64", "", "dimension of the Hessian"),
         Column("batch_norm", "string", "", "BatchNorm policy used; null without BatchNorm"),
     ),

@@ -78,7 +78,9 @@ SLICE = Metric(
             "test_loss", "list<list<float64>>", "nats", "on the test set; null unless asked for"
         ),
         Column("test_error_percent", "list<list<float64>>", "%", "likewise"),
-        Column("centre_loss", "float64", "nats", "training loss at the trained weights"),
+        Column(
+            "centre_loss", "float64", "nats", "training loss at the trained weights", role="detail"
+        ),
         Column(
             "num_stationary_points",
             "int64",
@@ -87,12 +89,19 @@ SLICE = Metric(
             " null for a plane, or with nulls",
         ),
         Column("direction_norms", "list<float64>", "", "Euclidean norm of each direction"),
-        Column("weight_norm", "float64", "", "Euclidean norm of the trainable parameters w"),
+        Column(
+            "weight_norm",
+            "float64",
+            "",
+            "Euclidean norm of the trainable parameters w",
+            role="detail",
+        ),
         Column(
             "direction_cosine",
             "float64",
             "",
             "cosine of the angle between the directions as used; null for a line",
+            role="detail",
         ),
         Column(
             "eigenvalues",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -330,6 +331,13 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
             " rows",
             place,
         )
+    for column in metric.columns:
+        if column.colours and column.colours not in matplotlib.colormaps:
+            raise _FaultError(
+                f"column {column.name!r}: colours is {column.colours!r}; allowed: a colour map of"
+                " matplotlib, as viridis",
+                place,
+            )
     required = {"key": "0" * 32, "metric": job.metric.name, "version": 1, "over": metric.over}
     required |= {"trials": ["0" * 32], "outcome": "done"}
     table = f"metrics/{job.metric.name}"
@@ -339,7 +347,17 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
     except StoreError as error:
         raise _FaultError(str(error).removeprefix("writing its rows: "), place) from error
     missing = [c.name for c in metric.columns if not any(c.name in row for row in several)]
-    return f"returned no {', '.join(missing)}, which it declares" if missing else None
+    if missing:
+        return f"returned no {', '.join(missing)}, which it declares"
+    axes = [column.name for column in metric.columns if column.role == "axis"]
+    places = {tuple(row.get(axis) for axis in axes) for row in several}
+    if len(places) < len(several):
+        return (
+            f"returned {len(several)} rows, but no column tells them apart, so figures and tables"
+            ' leave them out; give the one that does role="axis", as in Column("class", "int64",'
+            ' "", "the class", role="axis")'
+        )
+    return None
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
