@@ -1,4 +1,4 @@
-"""How a model, a data set or a metric declares itself: facts as data, read without importing torch.
+"""How a model, a data set, a metric or a schedule declares itself: facts as data, read without importing torch.
 
 A declaration names its arguments as a frozen dataclass (types, defaults, bounds through
 ``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the
@@ -126,6 +126,17 @@ class Model:
     make: str | Callable[..., object]
     version: int = 1
     takes: Literal["arrays", "tokens"] = "arrays"
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleKind:
+    """A learning rate over time. ``factor(moment, args) -> float`` is the factor of a recipe's `lr`
+    at a `phasegrid.train.schedules.Moment`; `args` is an instance of the declared dataclass.
+    """
+
+    args: type
+    factor: str | Callable[..., float]
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Find a model, a data set or a metric by the name that a sweep gives it.
+"""Find a model, a data set, a metric or a schedule by the name that a sweep gives it.
 
 A name without a colon is looked up among the built-in ones, then among the entry points
-``phasegrid.models``, ``phasegrid.datasets`` and ``phasegrid.metrics`` of installed packages.
+``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics`` and ``phasegrid.schedules`` of
+installed packages.
 ``path/to/file.py:NAME`` and ``package.module:NAME`` import code: only because the sweep names it,
 and nothing else does.
 
@@ -23,13 +24,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from phasegrid.declare import DatasetKind, Metric, Model
+from phasegrid.declare import DatasetKind, Metric, Model, ScheduleKind
 from phasegrid.errors import SweepError
 from phasegrid.jobs import text_key
 from phasegrid.user_code import Code, code_of_file, code_of_module
 
-Kind: TypeAlias = Literal["model", "dataset", "metric"]
-Declaration: TypeAlias = Model | DatasetKind | Metric
+Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule"]
+Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind
 
 FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
 
@@ -37,14 +38,21 @@ _GROUPS: dict[Kind, str] = {
     "model": "phasegrid.models",
     "dataset": "phasegrid.datasets",
     "metric": "phasegrid.metrics",
+    "schedule": "phasegrid.schedules",
 }
 _BUILT_IN: dict[Kind, str] = {
     "model": "phasegrid.models:MODELS",
     "dataset": "phasegrid.datasets:DATASETS",
     "metric": "phasegrid.metrics:METRICS",
+    "schedule": "phasegrid.train.schedules:SCHEDULES",
 }
-_TYPES: dict[Kind, type] = {"model": Model, "dataset": DatasetKind, "metric": Metric}
-_FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many")
+_TYPES: dict[Kind, type] = {
+    "model": Model,
+    "dataset": DatasetKind,
+    "metric": Metric,
+    "schedule": ScheduleKind,
+}
+_FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many", "factor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
     else:
         found = _entry_point(kind, name)
     expected = _TYPES[kind]
-    if not isinstance(found, (Model, DatasetKind, Metric)) or not isinstance(found, expected):
+    if not isinstance(found, Declaration) or not isinstance(found, expected):
         raise SweepError(
             f"{kind} {name!r} is of type {type(found).__name__}; "
             f"allowed: a phasegrid.declare.{expected.__name__}"
@@ -130,6 +138,13 @@ def resolve_metric(name: str, folder: Path | None = None) -> Metric:
     """Return the metric that `name` refers to; see `resolve`."""
     found = resolve("metric", name, folder)
     assert isinstance(found, Metric)
+    return found
+
+
+def resolve_schedule(name: str, folder: Path | None = None) -> ScheduleKind:
+    """Return the schedule that `name` refers to; see `resolve`."""
+    found = resolve("schedule", name, folder)
+    assert isinstance(found, ScheduleKind)
     return found
 
 
@@ -206,6 +221,11 @@ def remember_folder(folder: Path) -> None:
 def known_names(kind: Kind) -> list[str]:
     """Return every name without a colon that `kind` is known by, built-in ones first."""
     return list(dict.fromkeys([*_built_in(kind), *(point.name for point in _points(kind))]))
+
+
+def is_known(kind: Kind, name: str) -> bool:
+    """Say whether `kind` knows a name without a colon."""
+    return name in _built_in(kind) or any(point.name == name for point in _points(kind))
 
 
 def suggest(found: str, allowed: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from phasegrid.jobs import Json
 from phasegrid.plan.plan import make_plan, plan_hash
 from phasegrid.plan.rows import plan_rows, short_label
 from phasegrid.run.staleness import why_stale
-from phasegrid.store.schemas import trial_columns
+from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import LATER, Recipe, hashed_recipe
 
 QUICKSTART = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
@@ -18,6 +18,17 @@ OTHERS: dict[str, Json] = {
     "updates": 100,
     "batch_unit": "tokens",
     "test_every": 1,
+    "rmsprop": {"alpha": 0.9, "momentum": 0.0, "eps": 1e-8, "centered": False},
+    "sam": {"rho": 0.1, "adaptive": True},
+}
+OF_SCHEDULE: dict[str, Json] = {
+    "low": 0.1,
+    "cycle_epochs": 2.0,
+    "cycle_updates": 10,
+    "cycles": 5,
+    "growth": 2.0,
+    "pieces": [[0.5, 1.0], [0.9, 0.01]],
+    "args": {"period": 3},
 }
 
 
@@ -26,14 +37,28 @@ def test_the_plan_of_the_quickstart_is_that_of_the_first_release() -> None:
 
 
 def test_later_fields_are_left_out_of_the_key_at_their_defaults_only() -> None:
-    assert set(OTHERS) == set(LATER)
+    assert {*OTHERS, "schedule"} == set(LATER)
+    assert set(OF_SCHEDULE) == set(LATER["schedule"])
     plain = asdict(Recipe())
-    assert set(hashed_recipe(plain)) == set(plain) - set(LATER)
+    hashed = hashed_recipe(plain)
+    assert set(hashed) == set(plain) - set(OTHERS)
+    assert hashed["schedule"] == {
+        "name": "constant",
+        "at_epochs": (),
+        "factor": 0.1,
+        "final": 0.0,
+        "warmup_updates": 0,
+    }
     for name, value in OTHERS.items():
         assert hashed_recipe({**plain, name: value})[name] == value
+    for name, value in OF_SCHEDULE.items():
+        changed = hashed_recipe({**plain, "schedule": {**plain["schedule"], name: value}})
+        assert changed["schedule"] == {**hashed["schedule"], name: value}  # type: ignore[dict-item]
 
 
-@pytest.mark.parametrize("change", ["updates=100", "test_every=1", "keep=best_test_loss"])
+@pytest.mark.parametrize(
+    "change", ["updates=100", "test_every=1", "keep=best_test_loss", "sam={rho: 0.1}"]
+)
 def test_another_value_of_a_later_field_is_another_trial(change: str) -> None:
     plain = make_plan(load_sweep(QUICKSTART)).cells[0].trials[0]
     other = make_plan(load_sweep(QUICKSTART, [f"train.{change}"])).cells[0].trials[0]
@@ -45,7 +70,7 @@ def test_a_trial_stored_before_a_field_existed_differs_only_by_what_changed() ->
         make_plan(load_sweep(QUICKSTART, ["seeds=2", f"train.lr={lr}"])) for lr in (0.05, 0.1)
     )
     stored = {
-        trial.key: {**trial_columns(trial), **dict.fromkeys(LATER)}
+        trial.key: {**trial_columns(trial), **dict.fromkeys(recipe_columns(LATER))}
         for cell in old.cells
         for trial in cell.trials
     }

@@ -15,7 +15,7 @@ from phasegrid import load_sweep
 from phasegrid.config.load import GridPoint, MetricRequest, Need, Retries, RunOptions, Sweep
 from phasegrid.datasets import kept_count
 from phasegrid.jobs import Json, canonical_json
-from phasegrid.train.recipe import Recipe
+from phasegrid.train.recipe import LATER, Recipe
 
 BASE = """\
 schema: 1
@@ -62,6 +62,7 @@ def test_without_axes_there_is_one_cell_with_every_default(load: Load) -> None:
         "factor": 0.1,
         "final": 0.0,
         "warmup_updates": 0,
+        **LATER["schedule"],
     }
     assert point.facts is not None
     assert point.facts.num_train == 1297

@@ -108,6 +108,46 @@ CASES = [
         r"found \[5, 5\]; allowed: rising",
     ),
     (
+        {"train": "{schedule: {name: cyclic, low: 2}}"},
+        "train.schedule.low",
+        "found 2; allowed: at most 1",
+    ),
+    (
+        {"train": "{schedule: cyclic}"},
+        "train.schedule",
+        "found none of cycle_epochs, cycle_updates, cycles; cyclic needs one of them",
+    ),
+    (
+        {"train": "{schedule: {name: cosine_restarts, cycles: 3, cycle_epochs: 2}}"},
+        "train.schedule",
+        "found cycle_epochs and cycles of",
+    ),
+    (
+        {"train": "{schedule: {name: cosine_restarts, cycles: 3, growth: 2}}"},
+        "train.schedule.growth",
+        "found 2.0; it is for cosine_restarts with cycle_epochs or cycle_updates",
+    ),
+    ({"train": "{schedule: pieces}"}, "train.schedule", "found no points"),
+    (
+        {"train": "{schedule: {name: pieces, pieces: [[0.9, 1], [0.5, 1]]}}"},
+        "train.schedule.pieces",
+        "allowed: rising ones",
+    ),
+    (
+        {"train": "{schedule: {name: linear, args: {period: 3}}}"},
+        "train.schedule.args",
+        "for a schedule of your own; linear has none here",
+    ),
+    (
+        {"train": "{schedule: nowhere.py:WAVE}"},
+        "train.schedule.name",
+        "there is no file nowhere.py",
+    ),
+    ({"train": "{optimizer: adamw2}"}, "train.optimizer", "did you mean 'adamw'"),
+    ({"train": "{rmsprop: {alpha: 1}}"}, "train.rmsprop.alpha", "found 1; allowed: less than 1"),
+    ({"train": "{sam: {rho: -1}}"}, "train.sam.rho", "found -1; allowed: at least 0"),
+    ({"train": "{sam: {radius: 1}}"}, "train.sam.radius", "allowed: rho, adaptive"),
+    (
         {"train": "{nesterov: true, momentum: 0}"},
         "train.nesterov",
         "it needs momentum > 0$",

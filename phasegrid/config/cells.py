@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 from phasegrid.config.axes import Scale, overlap
 from phasegrid.config.data_facts import DataFacts
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.plugin_schedules import has_built_in, with_own_arguments
 from phasegrid.config.points import Point
+from phasegrid.config.references import References
 from phasegrid.config.rules import (
     DATA_READS,
     RECIPE_RULES,
@@ -49,9 +51,15 @@ class CellBuilder:
     """
 
     def __init__(
-        self, scales: Sequence[Scale], template: TrialTemplate, tied: Tied, diagnostics: Diagnostics
+        self,
+        scales: Sequence[Scale],
+        template: TrialTemplate,
+        tied: Tied,
+        references: References,
+        diagnostics: Diagnostics,
     ) -> None:
         self._scales = scales
+        self._references = references
         self._template = template
         self._tied = tied
         self._diagnostics = diagnostics
@@ -59,6 +67,7 @@ class CellBuilder:
         self._data_is_broken = diagnostics.is_broken("dataset")
         self._checks_data = not diagnostics.is_broken("dataset", *DATA_READS)
         self._checks_model = not diagnostics.is_broken("model")
+        self._checks_schedule = not diagnostics.is_broken("train.schedule")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
         self._checked: set[tuple[int, int]] = set()
@@ -142,6 +151,7 @@ class CellBuilder:
         for path in self._tied_of[section]:
             args = _with(args, path.split(".")[1:], tied[path])
         if section == "train":
+            args = self._with_schedule(args, point)
             self._check_recipe(args, point)
             return Built(None, args)
         facts: DatasetFacts | None = None
@@ -158,6 +168,16 @@ class CellBuilder:
         if section == "model" and self._checks_model:
             self._report(model_mistake(name, args), point, ("model",))
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
+
+    def _with_schedule(self, recipe: Mapping[str, Json], point: Point) -> Mapping[str, Json]:
+        """Resolve a plug-in schedule; its mistakes stand where its arguments do."""
+        if not self._checks_schedule or has_built_in(recipe):
+            return recipe
+        found = Diagnostics()
+        recipe = with_own_arguments(recipe, self._references, found)
+        for mistake in found.mistakes:
+            self._blame(mistake.path, mistake.message, point, ("train.schedule",))
+        return recipe
 
     def _check_recipe(self, args: Mapping[str, Json], point: Point) -> None:
         for rule in self._rules:
@@ -247,10 +267,11 @@ def build_cells(
     scales: Sequence[Scale],
     template: TrialTemplate,
     tied: Tied,
+    references: References,
     diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
     """Build every cell, in order; those with a mistake are left out."""
-    grid = CellBuilder(scales, template, tied, diagnostics)
+    grid = CellBuilder(scales, template, tied, references, diagnostics)
     cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
     grid.check_tables()
     return cells

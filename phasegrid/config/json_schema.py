@@ -24,6 +24,7 @@ from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
 from phasegrid.registry import Kind, known_names
 from phasegrid.train.recipe import Recipe, Schedule
+from phasegrid.train.schedules import SCHEDULES
 
 Schema = dict[str, Any]
 
@@ -110,8 +111,12 @@ def _plugin_name(kind: Kind, built_in: Collection[str]) -> Schema:
 def _recipe(definitions: Schema) -> Schema:
     recipe = _arguments(Recipe, definitions)
     properties = dict(recipe["properties"])
-    names = TypeAdapter(Schedule).json_schema()["properties"]["name"]["enum"]
-    properties["schedule"] = {"anyOf": [{"enum": names}, {"$ref": "#/$defs/Schedule"}]}
+    own = definitions["Schedule"]["properties"]
+    own["name"] = {
+        "anyOf": [{"enum": list(SCHEDULES)}, _plugin_name("schedule", SCHEDULES)],
+        "default": Schedule().name,
+    }
+    properties["schedule"] = {"anyOf": [own["name"], {"$ref": "#/$defs/Schedule"}]}
     keep = properties["keep"]
     every = {
         "type": "object",

@@ -134,7 +134,7 @@ def _read(
     seeds = read_seeds(entries.get("seeds"), root, diagnostics)
     metrics = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics)
     name = read_name(entries.get("name"), root, diagnostics)
-    points = _read_points(entries, root, usable, template, tied, diagnostics)
+    points = _read_points(entries, root, usable, template, tied, references, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
     trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)
     asked_for = entries.get("metrics")
@@ -165,6 +165,7 @@ def _read_points(
     scales: Sequence[Scale],
     template: TrialTemplate,
     tied: Tied,
+    references: References,
     diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
     """Build the cells as far as mistakes made before allow, to find those that only cells show."""
@@ -176,7 +177,7 @@ def _read_points(
         {} if axes_are_wrong else {k: entries[k] for k in ("include", "exclude") if k in entries}
     )
     points = choose_points(scales, chosen, root, template, diagnostics)
-    return build_cells(points, scales, template, tied, diagnostics)
+    return build_cells(points, scales, template, tied, references, diagnostics)
 
 
 def _axis(scales: Sequence[Scale], role: str) -> Axis | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phasegrid import registry
 from phasegrid.config.types import UserCode
-from phasegrid.declare import DatasetKind, Metric, Model
+from phasegrid.declare import DatasetKind, Metric, Model, ScheduleKind
 from phasegrid.errors import SweepError
 
 
@@ -40,6 +40,12 @@ class References:
         """Return a metric, or raise `SweepError`."""
         found = self._resolve("metric", name)
         assert isinstance(found, Metric)
+        return found
+
+    def schedule(self, name: str) -> ScheduleKind:
+        """Return a schedule, or raise `SweepError`."""
+        found = self._resolve("schedule", name)
+        assert isinstance(found, ScheduleKind)
         return found
 
     def _resolve(self, kind: registry.Kind, name: str) -> registry.Declaration:

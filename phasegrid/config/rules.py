@@ -97,6 +97,48 @@ def _step(recipe: Mapping[str, Any]) -> Finding | None:
     return None
 
 
+_LENGTHS = ("cycle_epochs", "cycle_updates", "cycles")
+
+
+def _cycles(recipe: Mapping[str, Any]) -> Finding | None:
+    schedule = recipe["schedule"]
+    given = [name for name in _LENGTHS if schedule[name] is not None]
+    if schedule["name"] in ("cyclic", "cosine_restarts") and len(given) != 1:
+        found = " and ".join(given) if given else "none"
+        return (
+            "train.schedule",
+            f"found {found} of {', '.join(_LENGTHS)}; {schedule['name']} needs one of them",
+        )
+    if "cycle_epochs" in given and recipe["batch_unit"] == "tokens":
+        return (
+            "train.schedule.cycle_epochs",
+            (
+                "found with batch_unit tokens, where the number of batches varies from pass to"
+                " pass; allowed: cycle_updates or cycles"
+            ),
+        )
+    if schedule["growth"] != 1 and (schedule["name"] != "cosine_restarts" or "cycles" in given):
+        return (
+            "train.schedule.growth",
+            (
+                f"found {schedule['growth']}; it is for cosine_restarts with cycle_epochs or"
+                " cycle_updates"
+            ),
+        )
+    return None
+
+
+def _pieces(recipe: Mapping[str, Any]) -> Finding | None:
+    schedule = recipe["schedule"]
+    shares = [share for share, _ in schedule["pieces"]]
+    if not shares and schedule["name"] == "pieces":
+        example = "pieces: [[0.5, 1], [0.9, 0.01]]"
+        return "train.schedule", f"found no points; allowed: [share done, factor], as in {example}"
+    if shares != sorted(set(shares)):
+        return "train.schedule.pieces", f"found the shares {shares}; allowed: rising ones"
+    return None
+
+
 def _token_batches(recipe: Mapping[str, Any]) -> Finding | None:
     if recipe["batch_unit"] == "tokens" and recipe["updates"] is None:
         return (
@@ -112,6 +154,8 @@ def _token_batches(recipe: Mapping[str, Any]) -> Finding | None:
 RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.nesterov", "train.optimizer", "train.momentum"), _nesterov),
     RecipeRule(("train.schedule",), _step),
+    RecipeRule(("train.schedule", "train.batch_unit"), _cycles),
+    RecipeRule(("train.schedule",), _pieces),
     RecipeRule(("train.batch_unit", "train.updates"), _token_batches),
 )
 

@@ -119,7 +119,7 @@ class UserCode:
     sweep writes of its file or module, and its code.
     """
 
-    kind: Literal["model", "dataset", "metric"]
+    kind: Literal["model", "dataset", "metric", "schedule"]
     name: str
     version: int
     shown: str

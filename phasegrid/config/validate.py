@@ -11,11 +11,11 @@ import dataclasses
 import json
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.wording import explain
@@ -129,10 +129,23 @@ def find_field(owner: type, parts: Sequence[str]) -> Field | str:
         field = names[part]
         if depth == len(parts) - 1:
             return field
+        if field.nested is None and Mapping in field.kinds and depth == len(parts) - 2:
+            return replace(_ANYTHING, name=parts[-1])
         if field.nested is None:
             return f"{part!r} is a single value; it has no {parts[depth + 1]!r}"
         names = fields_of(field.nested)
     return "it names no field"
+
+
+_ANYTHING = Field(
+    name="",
+    nested=None,
+    kinds=frozenset({bool, int, float, str, types.NoneType}),
+    required=False,
+    default=None,
+    adapter=TypeAdapter(JsonValue),
+)
+"""A field of a free mapping: what it may be is checked where its owner is known."""
 
 
 def leaf_paths(owner: type, prefix: str) -> list[str]:

@@ -167,7 +167,8 @@ def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
     every = int(recipe.get("test_every") or 0)
     tests = examples / work.num_train / every if every else 0.0
     test = _passes(work, work.num_test, 500, 1)
-    return _passes(work, examples, batch, 3) + tests * test + _evaluation(work)
+    passes = 3 if recipe.get("sam") is None else 6
+    return _passes(work, examples, batch, passes) + tests * test + _evaluation(work)
 
 
 def _evaluation(work: Workload) -> Guess:

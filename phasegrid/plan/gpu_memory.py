@@ -18,10 +18,13 @@ batches gathered ahead.
 """
 
 COPIES = 10
-"""Vectors as long as the parameters that a training holds: weights, gradients, up to two of the
+"""Vectors as long as the parameters that a training holds: weights, gradients, up to three of the
 optimizer, the best weights so far, at the end of an epoch a copy of the weights and the
 optimizer's, and two of scratch.
 """
+
+OF_SAM = 3
+"""More of them with SAM: a copy of the weights, and the way to the worst point with its scale."""
 
 IN_FLIGHT = 2
 """Activations and, during the backward pass, at most as much again of their gradients and of
@@ -90,7 +93,8 @@ def _training(work: Workload, recipe: Mapping[str, Any]) -> int:
     examples = float(recipe["batch_size"])
     if recipe.get("batch_unit") == "tokens":
         examples /= work.mean_tokens
-    values = COPIES * work.num_parameters + IN_FLIGHT * examples * _per_example(work)
+    copies = COPIES if recipe.get("sam") is None else COPIES + OF_SAM
+    values = copies * work.num_parameters + IN_FLIGHT * examples * _per_example(work)
     return int(FLOAT * values)
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from phasegrid.jobs import Plan
 from phasegrid.plan.rows import plan_rows, same_value
-from phasegrid.store.schemas import trial_columns
+from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import LATER
+
+_LATER = recipe_columns(LATER)
 
 
 def why_stale(
@@ -36,7 +38,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changes = []
     for name, value in new.items():
         before = old.get(name)
-        was_unknown = before is None and name in LATER and value == LATER[name]
+        was_unknown = before is None and name in _LATER and same_value(_LATER[name], value)
         if name == "key" or was_unknown or same_value(before, value):
             continue
         changes.append(f"{name}: {_show(before)} -> {_show(value)}")

@@ -260,7 +260,8 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
 
 def _check_code(store: Store) -> Iterator[Problem]:
     """Check that one name and version of a plug-in is one code."""
-    of_trial = [(part, f"{part}_version", f"{part}_code_digest") for part in ("model", "dataset")]
+    parts = ("model", "dataset", "schedule")
+    of_trial = [(part, f"{part}_version", f"{part}_code_digest") for part in parts]
     trials = _read_what_can_be(
         store.files, "trials", [name for names in of_trial for name in names]
     )

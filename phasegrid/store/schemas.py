@@ -23,7 +23,7 @@ from phasegrid.declare import Column
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Trial, canonical_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _FLOATS = pa.list_(pa.field("element", pa.float64()))
 _TYPES: dict[str, pa.DataType] = {
@@ -76,6 +76,14 @@ _RECIPE = {
     "schedule_factor": "float64",
     "schedule_final": "float64",
     "schedule_warmup_updates": "int64",
+    "schedule_low": "float64",
+    "schedule_cycle_epochs": "float64",
+    "schedule_cycle_updates": "int64",
+    "schedule_cycles": "int64",
+    "schedule_growth": "float64",
+    "schedule_pieces": "list<list<float64>>",
+    "schedule_args": "string",
+    "schedule_version": "int64",
     "stop_rule": "string",
     "stop_min_delta": "float64",
     "stop_patience": "int64",
@@ -85,6 +93,12 @@ _RECIPE = {
     "updates": "int64",
     "batch_unit": "string",
     "test_every": "int64",
+    "rmsprop_alpha": "float64",
+    "rmsprop_momentum": "float64",
+    "rmsprop_eps": "float64",
+    "rmsprop_centered": "bool",
+    "sam_rho": "float64",
+    "sam_adaptive": "bool",
 }
 
 TRIALS = _schema(
@@ -120,6 +134,7 @@ TRIALS = _schema(
     checkpoint_sha256="string",
     dataset_code_digest="string",
     model_code_digest="string",
+    schedule_code_digest="string",
     **_PROVENANCE,
 )
 
@@ -294,8 +309,9 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
     for name, value in recipe.items():
         if isinstance(value, Mapping):
             for inner, inner_value in value.items():
-                columns[name if inner == "name" else f"{name}_{inner}"] = inner_value
-        elif not (name == "stop" and value is None):
+                plain = canonical_json(inner_value) if inner == "args" else inner_value
+                columns[name if inner == "name" else f"{name}_{inner}"] = plain
+        elif not (name in ("stop", "sam") and value is None):
             columns[name] = value
     return columns
 

@@ -75,6 +75,7 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
         "num_classes": data.num_classes,
         "batch_size": recipe.batch_size,
         "optimizer": recipe.optimizer,
+        **({"sam": True} if recipe.sam else {}),
         "precision": recipe.precision,
         "device": name,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -22,7 +23,8 @@ from phasegrid.train.batches import DataStream, feed_epoch
 from phasegrid.train.optimizers import step
 from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.schedules import schedule_factor
+from phasegrid.train.schedules import Moment, factor_of
+from phasegrid.train.sharpness import sharpen
 from phasegrid.train.stack import Stack
 
 
@@ -84,7 +86,7 @@ def run_epoch(
     total = recipe.updates or recipe.epochs * len(bounds)
     most = None if recipe.updates is None else recipe.updates - done
     batch_tokens = recipe.batch_size if recipe.batch_unit == "tokens" else None
-    first_of_epoch, factor = done, 1.0
+    first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
     autocast = autocast_of(recipe.precision, stack.weights.device)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
@@ -92,7 +94,7 @@ def run_epoch(
             outputs: list[Tensor] = []
             first = done - first_of_epoch
             for (inputs, labels), size in zip(chunk.batches, chunk.sizes, strict=True):
-                factor = schedule_factor(recipe.schedule, done, epoch, total)
+                factor = factor_at(Moment(done, total, epoch, len(bounds)))
                 outputs.append(_backward(stack, inputs, labels, size, recipe, autocast))
                 step(
                     recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
@@ -120,17 +122,24 @@ def _backward(
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
-    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``; return
-    the logits (M, B, C).
+    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``, by the
+    recipe's `sam` that at the worst point nearby; return the logits (M, B, C) at the weights.
     """
 
-    def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
+    def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
         stack.grads.zero_()
         with autocast():
             logits = stack.forward(inputs)
             loss = summed_loss(logits, labels, recipe.label_smoothing)
         (loss / size).backward()  # type: ignore[no-untyped-call]
         return logits.detach()
+
+    def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
+        logits = differentiate(inputs, labels)
+        if recipe.sam is not None:
+            again = partial(differentiate, inputs, labels)
+            sharpen(again, stack.weights, *stack.views(), stack.buffers, recipe.sam)
+        return logits
 
     if stack.recorder is None or labels.dim() == 3:  # batches of sentences are of all lengths
         return gradient_pass(inputs, labels)

@@ -1,21 +1,23 @@
-"""SGD and Adam as functions on flat vectors, equal to torch.optim's (weight decay is added to the
-gradient).
+"""One update of SGD, Adam, AdamW or RMSprop, as functions on flat vectors, equal to torch.optim's.
 
 All tensors are flat, of one length, and changed in place: the gradient too, which is scratch. A
 flat vector holds every parameter of one network or of a whole stack, so an update costs a handful
 of kernels whatever the number of layers. `lr` and `weight_decay` are numbers, or vectors of the
-same length where members of a stack differ.
+same length where members of a stack differ; the learning rate of the update is ``factor * lr``.
 """
 
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, zeros_like
 
-from phasegrid.train.recipe import Recipe
+from phasegrid.train.recipe import Recipe, RMSprop
 
 Slots = dict[str, Tensor]
 """What an optimizer remembers, by name, each like the weights."""
+
+Rate = float | Tensor
 
 
 def new_slots(recipe: Recipe, weights: Tensor) -> Slots:
@@ -23,9 +25,13 @@ def new_slots(recipe: Recipe, weights: Tensor) -> Slots:
 
     Zero is right for SGD's momentum too: its first buffer becomes the gradient itself, as in torch.
     """
-    if recipe.optimizer == "adam":
-        return {"exp_avg": zeros_like(weights), "exp_avg_sq": zeros_like(weights)}
-    return {"momentum": zeros_like(weights)} if recipe.momentum else {}
+    names = {
+        "sgd": ("momentum",) if recipe.momentum else (),
+        "adam": ("exp_avg", "exp_avg_sq"),
+        "adamw": ("exp_avg", "exp_avg_sq"),
+        "rmsprop": _slots_of_rmsprop(recipe.rmsprop),
+    }
+    return {name: zeros_like(weights) for name in names[recipe.optimizer]}
 
 
 def step(
@@ -33,56 +39,41 @@ def step(
     weights: Tensor,
     grads: Tensor,
     slots: Mapping[str, Tensor],
-    lr: float | Tensor,
-    weight_decay: float | Tensor,
+    lr: Rate,
+    weight_decay: Rate,
     factor: float,
     update: int,
 ) -> None:
     """Make one update of `weights` in place with learning rate ``factor * lr``; `update` counts
     from 0.
     """
-    if recipe.optimizer == "adam":
-        adam_step(
-            weights,
-            grads,
-            slots["exp_avg"],
-            slots["exp_avg_sq"],
-            lr,
-            weight_decay,
-            factor,
-            recipe.betas,
-            recipe.adam_eps,
-            update,
-        )
+    if recipe.optimizer == "adamw":
+        _shrink(weights, lr, weight_decay, factor)
     else:
+        _add_scaled(grads, weights, weight_decay, 1.0)
+    if recipe.optimizer == "sgd":
         sgd_step(
-            weights,
-            grads,
-            slots.get("momentum"),
-            lr,
-            weight_decay,
-            factor,
-            recipe.momentum,
-            recipe.nesterov,
+            weights, grads, slots.get("momentum"), lr, factor, recipe.momentum, recipe.nesterov
         )
+    elif recipe.optimizer == "rmsprop":
+        rmsprop_step(weights, grads, slots, lr, factor, recipe.rmsprop)
+    else:
+        adam_step(weights, grads, slots, lr, factor, recipe.betas, recipe.adam_eps, update)
 
 
 def sgd_step(
     weights: Tensor,
     grads: Tensor,
     buffer: Tensor | None,
-    lr: float | Tensor,
-    weight_decay: float | Tensor,
+    lr: Rate,
     factor: float,
     momentum: float,
-    nesterov: bool,
+    nesterov: bool = False,
 ) -> None:
-    """Do g = g + wd w; b = momentum b + g; w = w - lr (g + momentum b if nesterov else b), as
-    torch.optim.SGD.
+    """Do b = momentum b + g; w = w - lr (g + momentum b if nesterov else b), as torch.optim.SGD.
 
     Without a buffer the step is g.
     """
-    _add_scaled(grads, weights, weight_decay, 1.0)
     direction = grads
     if buffer is not None:
         buffer.mul_(momentum).add_(grads)
@@ -90,23 +81,38 @@ def sgd_step(
     _add_scaled(weights, direction, lr, -factor)
 
 
+def sgd_step_of_points(
+    points: Tensor, shares: Tensor, grads: Tensor, buffer: Tensor, lr: float, momentum: float
+) -> None:
+    """Do `sgd_step` on points whose mixture a network was at: the gradient of a point is its share
+    of the network's.
+
+    `points` and `buffer` (..., n, P), `shares` (..., n), `grads` (..., P). The outer product is
+    added to the buffer as it is computed.
+    """
+    if points.dim() == 2:
+        buffer.addr_(shares, grads, beta=momentum)
+    else:
+        buffer.baddbmm_(shares.unsqueeze(2), grads.unsqueeze(1), beta=momentum)
+    points.add_(buffer, alpha=-lr)
+
+
 def adam_step(
     weights: Tensor,
     grads: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    lr: float | Tensor,
-    weight_decay: float | Tensor,
+    slots: Mapping[str, Tensor],
+    lr: Rate,
     factor: float,
     betas: tuple[float, float],
     eps: float,
     update: int,
 ) -> None:
-    """Do one step of Adam (Kingma and Ba 2015, algorithm 1), with g = g + wd w, as
-    torch.optim.Adam.
+    """Do one step of Adam (Kingma and Ba 2015, algorithm 1), as torch.optim.Adam.
+
+    With weight decay in the gradient it is Adam, with weights shrunk before it AdamW (Loshchilov
+    and Hutter 2019, algorithm 2).
     """
-    beta1, beta2 = betas
-    _add_scaled(grads, weights, weight_decay, 1.0)
+    (beta1, beta2), exp_avg, exp_avg_sq = betas, slots["exp_avg"], slots["exp_avg_sq"]
     exp_avg.lerp_(grads, 1 - beta1)
     exp_avg_sq.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
     denominator = exp_avg_sq.sqrt().div_(math.sqrt(1 - beta2 ** (update + 1))).add_(eps)
@@ -114,7 +120,42 @@ def adam_step(
     _add_scaled(weights, direction, lr, -factor / (1 - beta1 ** (update + 1)))
 
 
-def _add_scaled(target: Tensor, source: Tensor, scale: float | Tensor, factor: float) -> None:
+def rmsprop_step(
+    weights: Tensor,
+    grads: Tensor,
+    slots: Mapping[str, Tensor],
+    lr: Rate,
+    factor: float,
+    settings: RMSprop,
+) -> None:
+    """Do v = alpha v + (1 - alpha) g^2; d = g / (sqrt(v) + eps), as torch.optim.RMSprop (Hinton
+    2012, lecture 6e).
+
+    If `centered`, v - m^2 takes the place of v under the root, with m the running mean of g
+    (Graves 2013, eq. 38 to 40). With momentum, b = momentum b + d is the step, else d.
+    """
+    square, alpha = slots["square_avg"], settings.alpha
+    square.mul_(alpha).addcmul_(grads, grads, value=1 - alpha)
+    spread = square
+    if settings.centered:
+        mean = slots["grad_avg"].lerp_(grads, 1 - alpha)
+        spread = torch.addcmul(square, mean, mean, value=-1)
+    direction = grads.div_(spread.sqrt().add_(settings.eps))
+    sgd_step(weights, direction, slots.get("momentum"), lr, factor, settings.momentum)
+
+
+def _slots_of_rmsprop(settings: RMSprop) -> tuple[str, ...]:
+    mean = ("grad_avg",) if settings.centered else ()
+    return ("square_avg", *mean, *(("momentum",) if settings.momentum else ()))
+
+
+def _shrink(weights: Tensor, lr: Rate, weight_decay: Rate, factor: float) -> None:
+    """Do w = w (1 - lr wd)."""
+    if isinstance(weight_decay, Tensor) or weight_decay:
+        weights.mul_(1 - factor * lr * weight_decay)
+
+
+def _add_scaled(target: Tensor, source: Tensor, scale: Rate, factor: float) -> None:
     if isinstance(scale, Tensor):
         target.addcmul_(source, scale, value=factor)
     elif scale:

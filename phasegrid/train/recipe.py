@@ -11,16 +11,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
+from pydantic_core import PydanticCustomError
 
 from phasegrid.declare import later
 from phasegrid.jobs import Json
+from phasegrid.registry import is_known, known_names
 
 RECIPE_VERSION = 1  # bump when the same recipe gives other numbers
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_schedule(name: str) -> str:
+    """Refuse the name of a schedule that does not exist; a reference is looked up by the sweep
+    reader.
+    """
+    if ":" in name or is_known("schedule", name):
+        return name
+    allowed = ", ".join(repr(each) for each in known_names("schedule"))
+    raise PydanticCustomError("literal_error", "no such schedule", {"expected": allowed})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +47,29 @@ class Schedule:
     - ``linear``: from 1 to `final` over all updates after the warm-up.
     - ``inverse_sqrt``: sqrt(w/u) with w = max(warmup_updates, 1), the schedule of Vaswani et al.
       2017.
+    - ``pieces``: straight lines between the points [share of the updates done, factor] of `pieces`.
+    - ``cyclic``: down to `low` and up to 1 again in every cycle, by equal amounts (Garipov et al.
+      2018, section 4).
+    - ``cosine_restarts``: the half wave from 1 to `low` in every cycle, then 1 again (Loshchilov
+      and Hutter 2017); each cycle is `growth` times as long as the one before.
+
+    The length of a cycle is said by one of `cycle_epochs`, `cycle_updates`, or `cycles`, their
+    number: a cycle then has ceil(U / cycles) updates. A schedule of your own, ``file.py:NAME``, has
+    its arguments in `args`.
     """
 
-    name: Literal["constant", "step", "cosine", "linear", "inverse_sqrt"] = "constant"
+    name: Annotated[str, AfterValidator(_known_schedule)] = "constant"
     at_epochs: tuple[Annotated[int, Field(gt=0)], ...] = ()
     factor: Positive = 0.1
     final: Fraction = 0.0
     warmup_updates: Annotated[int, Field(ge=0)] = 0
+    low: Fraction = later(0.0)
+    cycle_epochs: Positive | None = later(None)
+    cycle_updates: Annotated[int, Field(ge=1)] | None = later(None)
+    cycles: Annotated[int, Field(ge=1)] | None = later(None)
+    growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = later(1.0)
+    pieces: tuple[tuple[Fraction, NonNegative], ...] = later(())
+    args: Mapping[str, JsonValue] = field(default_factory=dict, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +88,29 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class RMSprop:
+    """What ``optimizer: rmsprop`` needs, with the names and defaults of torch.optim.RMSprop."""
+
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    eps: Positive = 1e-8
+    centered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SAM:
+    """Sharpness-aware minimization: every gradient is taken at the worst point within `rho`.
+
+    Plain (Foret et al. 2021; 0.05 is their usual choice), or `adaptive` to the size of each weight
+    (Kwon et al. 2021, who use 0.5 to 2). Equations: `phasegrid.train.sharpness`. A `rho` of 0 is
+    the optimizer alone, at twice its cost.
+    """
+
+    rho: NonNegative = 0.05
+    adaptive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How a trial is trained. Rates are per update, `batch_size` counts examples, `epochs` passes
     over the data.
@@ -73,11 +124,14 @@ class Recipe:
     target, padding counted (needs `updates`: the number of batches varies from pass to pass).
     `test_every`: the test set is evaluated every so many epochs too (0: only where something asks
     for it), so that the best of the run, *optimal early stopping* (Yang et al. 2021, appendix D.4),
-    is stored beside the final numbers. `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix
+    is stored beside the final numbers. `momentum` and `nesterov` are SGD's, `betas` and `adam_eps`
+    those of ``adam`` and ``adamw``, which differ in what `weight_decay` does: it is added to the
+    gradient, or shrinks the weights beside it (decoupled). `sam` takes every gradient at the worst
+    point nearby, whatever the optimizer. `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix
     products on a GPU), ``bf16`` (autocast; float32 weights).
     """
 
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: Positive = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
@@ -99,13 +153,19 @@ class Recipe:
     updates: Annotated[int, Field(ge=1)] | None = later(None)
     batch_unit: Literal["examples", "tokens"] = later("examples")
     test_every: Annotated[int, Field(ge=0)] = later(0)
+    rmsprop: RMSprop = later(RMSprop())
+    sam: SAM | None = later(None)
 
 
-LATER: Mapping[str, Any] = {
-    spec.name: spec.default for spec in fields(Recipe) if spec.metadata.get("later")
-}
+def _later(owner: type) -> dict[str, Any]:
+    """Return the fields of a dataclass that were added later, at their defaults, as JSON."""
+    found = TypeAdapter(owner).dump_python(owner(), mode="json")
+    return {spec.name: found[spec.name] for spec in fields(owner) if spec.metadata.get("later")}
+
+
+LATER: Mapping[str, Any] = {**_later(Recipe), "schedule": _later(Schedule)}
 """The fields that were added later, at their defaults; a trial that was stored before does not have
-them.
+them. Of ``schedule`` some fields are later than the others.
 """
 
 
@@ -113,4 +173,15 @@ def hashed_recipe(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """Return what of a resolved recipe is in a trial's key: a field added later is left out at its
     default.
     """
-    return {k: v for k, v in recipe.items() if not (k in LATER and v == LATER[k])}
+    schedule = recipe["schedule"]
+    assert isinstance(schedule, Mapping)
+    hashed = _without_later(recipe, LATER)
+    return {**hashed, "schedule": _without_later(schedule, LATER["schedule"])}
+
+
+def _without_later(values: Mapping[str, Json], later: Mapping[str, Any]) -> dict[str, Json]:
+    return {k: v for k, v in values.items() if not (k in later and _listed(v) == later[k])}
+
+
+def _listed(value: Json) -> Json:
+    return list(value) if isinstance(value, tuple) else value

@@ -167,6 +167,15 @@ class Stack:
                 )
         return {name: value.detach().clone() for name, value in state.items()}
 
+    def views(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return every parameter and every gradient (M, *shape), as views without a graph."""
+        return self._blocks.views(self.weights), self._blocks.views(self.grads)
+
+    def buffers(self) -> list[Tensor]:
+        """Return the buffers as they are now; those of a lone member are its module's."""
+        own = dict(self.template.named_buffers())
+        return list(own.values()) if self.strategy == "loop" else [self.constants[n] for n in own]
+
     def per_element(self, values: Sequence[float]) -> float | Tensor:
         """Return one number per member as a number if all agree, else as a vector like
         `weights`.

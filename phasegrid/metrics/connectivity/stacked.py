@@ -27,6 +27,7 @@ from phasegrid.models.blocks import Blocks
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import ParameterSlice, batches, parameter_slices, parameters_vector
 from phasegrid.train.fused import Blueprint, NotFusableError, fuse, read_architecture
+from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.stack import Forward, choose_strategy
 
 MAX_CURVES = 16
@@ -290,7 +291,6 @@ def _update(
     losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     grads = live.differentiate(losses, 1 / size)
     grads.add_(stack.points, alpha=settings.weight_decay)
-    inner = coefficients[:, 1:-1].unsqueeze(2)
-    stack.momenta.baddbmm_(inner, grads.unsqueeze(1), beta=settings.momentum)
-    stack.vertices[:, 1:-1].add_(stack.momenta, alpha=-lr)
+    bends, shares = stack.vertices[:, 1:-1], coefficients[:, 1:-1]
+    sgd_step_of_points(bends, shares, grads, stack.momenta, lr, settings.momentum)
     return losses.detach().view(num, size).mean(1)

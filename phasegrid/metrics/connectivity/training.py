@@ -18,26 +18,17 @@ from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.models.weights import FlatModule, batches
 from phasegrid.tasks.losses import mean_loss, num_scored, trimmed
+from phasegrid.train.optimizers import sgd_step_of_points
+from phasegrid.train.recipe import Schedule
+from phasegrid.train.schedules import factors_of
 
 Curve = Literal["bezier", "polychain"]
 
 
-def lr_factor(epoch: int, epochs: int) -> float:
-    """Return the learning rate of `epoch` (1 to `epochs`) over the first: 1 to one half, then
-    linear to 0.01 at 90%.
-
-    The same for an update among updates.
-
-    Source: published code of Garipov et al. 2018; 50 epochs give 25 constant ones and 1% from epoch
-    45.
-
-    >>> [round(lr_factor(e, 50), 4) for e in (1, 25, 35, 45, 50)]
-    [1.0, 1.0, 0.505, 0.01, 0.01]
-    """
-    done = epoch / epochs
-    if done <= 0.5:
-        return 1.0
-    return max(0.01, 1.0 - 0.99 * (done - 0.5) / 0.4)
+SCHEDULE = Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01)))
+"""1 to one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): 50 epochs give
+25 constant ones and 1% from epoch 45.
+"""
 
 
 def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
@@ -56,10 +47,9 @@ def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[fl
     [[1.0, 0.01]]
     """
     if settings.updates is None:
-        epochs = range(1, settings.epochs + 1)
-        return [[settings.lr * lr_factor(e, settings.epochs)] * num_batches for e in epochs]
-    done = range(1, settings.updates + 1)
-    rates = [settings.lr * lr_factor(u, settings.updates) for u in done]
+        by_epoch = factors_of(SCHEDULE, settings.epochs, 1)
+        return [[settings.lr * factor] * num_batches for factor in by_epoch]
+    rates = [settings.lr * f for f in factors_of(SCHEDULE, settings.updates, num_batches)]
     return [rates[start : start + num_batches] for start in range(0, len(rates), num_batches)]
 
 
@@ -100,8 +90,8 @@ def train_bends(
             some, target = trimmed(inputs[chosen], labels[chosen])
             loss, grad = _differentiate(flat, some, target)
             grad.add_(point, alpha=settings.weight_decay)
-            momenta.addr_(points.coefficients[step, 1:-1], grad, beta=settings.momentum)
-            bends.add_(momenta, alpha=-lr)
+            shares = points.coefficients[step, 1:-1]
+            sgd_step_of_points(bends, shares, grad, momenta, lr, settings.momentum)
             if epoch == len(rates):
                 num, square = num_scored(target), point.dot(point)
                 total += num * (loss + 0.5 * settings.weight_decay * square)

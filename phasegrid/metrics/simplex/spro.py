@@ -8,7 +8,6 @@ scaling each loss by a_hj / H lets autograd add them up. The gradient of the vol
 form (`volume`). Letters: M modes, J connectors, P parameters, H samples a batch.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +28,12 @@ from phasegrid.metrics.simplex.volume import (
 from phasegrid.models.network_state import outputs_of
 from phasegrid.models.weights import FlatModule, batches
 from phasegrid.tasks.losses import mean_loss, num_scored, trimmed
+from phasegrid.train.optimizers import sgd_step
+from phasegrid.train.recipe import Schedule
+from phasegrid.train.schedules import factors_of
+
+SCHEDULE = Schedule("cosine")
+"""By epochs: lr (1 + cos(pi e / E)) / 2 in epoch e of E, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,7 @@ def train_last_connector(
     slices = batches(len(inputs), settings.batch_size)
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
     train_mode_without_draws(flat.module, inputs[:2])
-    for epoch in range(settings.epochs):
-        lr = settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+    for factor in factors_of(SCHEDULE, settings.epochs, 1):
         order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
         total.zero_()
         for batch in slices:
@@ -111,8 +115,7 @@ def train_last_connector(
                 grad.add_(theta, alpha=settings.weight_decay)
             if moving is not None and volume_lambda:
                 grad.sub_((volume_lambda * log_volume_gradient(moving)).to(theta))
-            momentum.mul_(settings.momentum).add_(grad)
-            theta.add_(momentum, alpha=-lr)
+            sgd_step(theta, grad, momentum, settings.lr, factor, settings.momentum)
         if not bool(theta.isfinite().all()):
             return None
     return finite_or_none(float(total) / num_scored(labels))

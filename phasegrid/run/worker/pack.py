@@ -106,6 +106,7 @@ def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
     names: set[tuple[Kind, str]] = {("metric", job.metric.name) for job in pack.metric_jobs}
     for trial in pack.trials:
         names |= {("model", trial.model.name), ("dataset", trial.dataset.name)}
+        names.add(("schedule", recipe_of(trial).schedule.name))
     found = code_digests(names)
     for (kind, name), digest in found.items():
         if place.code.get((kind, name), digest) != digest:
@@ -248,6 +249,7 @@ def _publish_trial(
         **_best_of_run(trial, result),
         "dataset_code_digest": place.code.get(("dataset", trial.dataset.name)),
         "model_code_digest": place.code.get(("model", trial.model.name)),
+        "schedule_code_digest": place.code.get(("schedule", recipe_of(trial).schedule.name)),
         **provenance(device.type, place.user),
         "created_at": datetime.now(UTC),
         "seconds": result.seconds,

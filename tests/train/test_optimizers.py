@@ -1,0 +1,144 @@
+"""Every optimizer is torch.optim's, and SAM the two passes of its papers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from phasegrid.train.optimizers import new_slots, sgd_step, sgd_step_of_points, step
+from phasegrid.train.recipe import SAM, Recipe, RMSprop
+from phasegrid.train.sharpness import ETA, sharpen
+
+Make = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+CASES: dict[str, tuple[Recipe, Make]] = {
+    "sgd": (Recipe(lr=0.1), lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=5e-4)),
+    "plain sgd": (
+        Recipe(lr=0.1, momentum=0.0, weight_decay=0.0),
+        lambda p: torch.optim.SGD(p, 0.1),
+    ),
+    "nesterov": (
+        Recipe(lr=0.1, momentum=0.5, nesterov=True),
+        lambda p: torch.optim.SGD(p, 0.1, 0.5, weight_decay=5e-4, nesterov=True),
+    ),
+    "adam": (
+        Recipe(optimizer="adam", lr=0.01, weight_decay=0.1, betas=(0.8, 0.99), adam_eps=1e-6),
+        lambda p: torch.optim.Adam(p, 0.01, (0.8, 0.99), 1e-6, weight_decay=0.1),
+    ),
+    "adamw": (
+        Recipe(optimizer="adamw", lr=0.01, weight_decay=0.1, betas=(0.8, 0.99), adam_eps=1e-6),
+        lambda p: torch.optim.AdamW(p, 0.01, (0.8, 0.99), 1e-6, weight_decay=0.1),
+    ),
+    "rmsprop": (
+        Recipe(optimizer="rmsprop", lr=0.01, weight_decay=0.1),
+        lambda p: torch.optim.RMSprop(p, 0.01, weight_decay=0.1),
+    ),
+    "rmsprop, all fields": (
+        Recipe(optimizer="rmsprop", lr=0.01, rmsprop=RMSprop(0.9, 0.7, 1e-3, centered=True)),
+        lambda p: torch.optim.RMSprop(
+            p, 0.01, alpha=0.9, eps=1e-3, weight_decay=5e-4, momentum=0.7, centered=True
+        ),
+    ),
+}
+
+
+def draws(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_updates_are_those_of_torch_optim(case: str) -> None:
+    recipe, make = CASES[case]
+    theirs = nn.Parameter(draws(40))
+    ours = theirs.detach().clone()
+    slots, optimizer = new_slots(recipe, ours), make([theirs])
+    for update in range(25):
+        gradient = draws(40, seed=update + 1)
+        factor = 1 - update / 50
+        for group in optimizer.param_groups:
+            group["lr"] = factor * recipe.lr
+        theirs.grad = gradient.clone()
+        optimizer.step()
+        rates = recipe.lr, recipe.weight_decay
+        step(recipe, ours, gradient, slots, *rates, factor, update)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rates_may_differ_from_element_to_element(case: str) -> None:
+    recipe, _ = CASES[case]
+    lr, decay = torch.tensor([0.1, 0.02]).double(), torch.tensor([0.0, 0.3]).double()
+    both = draws(2)
+    slots = new_slots(recipe, both)
+    alone = [both[i : i + 1].clone() for i in range(2)]
+    slots_alone = [new_slots(recipe, one) for one in alone]
+    for update in range(5):
+        gradient = draws(2, seed=update + 1)
+        for i in range(2):
+            rates = float(lr[i]), float(decay[i])
+            own = gradient[i : i + 1].clone()
+            step(recipe, alone[i], own, slots_alone[i], *rates, 0.5, update)
+        step(recipe, both, gradient, slots, lr, decay, 0.5, update)
+    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["one curve", "three curves"])
+def test_points_of_a_mixture_move_by_their_share_of_its_gradient(shape: tuple[int, ...]) -> None:
+    points, shares, grads = draws(*shape, 2, 7), draws(*shape, 2, seed=1), draws(*shape, 7, seed=2)
+    buffer = draws(*shape, 2, 7, seed=3)
+    expected, memory = points.clone(), buffer.clone()
+    own = shares.unsqueeze(-1) * grads.unsqueeze(-2)
+    sgd_step(expected, own, memory, 0.1, 1.0, 0.9)
+    sgd_step_of_points(points, shares, grads, buffer, 0.1, 0.9)
+    torch.testing.assert_close(points, expected)
+    torch.testing.assert_close(buffer, memory)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sam_takes_the_gradient_at_the_worst_point_of_each_network(adaptive: bool) -> None:
+    weights, curvature = draws(2 * 6), draws(2 * 6, seed=1).square()
+    views, calls = [weights.view(2, 6)[:, :4], weights.view(2, 6)[:, 4:]], []
+    grads = [torch.empty(2, 4).double(), torch.empty(2, 2).double()]
+
+    def gradient_pass() -> None:  # of sum c w^4, for each network
+        calls.append(1)
+        for view, grad, c in zip(views, grads, curvature.view(2, 6).split([4, 2], 1), strict=True):
+            grad.copy_(4 * c * view**3)
+
+    gradient_pass()
+    before = weights.clone()
+    sharpen(gradient_pass, weights, views, grads, list, SAM(rho=0.3, adaptive=adaptive))
+    assert torch.equal(weights, before)
+    assert len(calls) == 2
+    for i in range(2):
+        w, c = before.view(2, 6)[i], curvature.view(2, 6)[i]
+        g = 4 * c * w**3
+        T = w.abs() + ETA if adaptive else torch.ones(6).double()
+        e = 0.3 * T**2 * g / (T * g).norm()
+        found = torch.cat([grad[i] for grad in grads])
+        torch.testing.assert_close(found, 4 * c * (w + e) ** 3, rtol=1e-12, atol=0)
+
+
+def test_the_second_pass_of_sam_leaves_buffers_as_the_first_left_them() -> None:
+    weights, counter = draws(5), torch.zeros(1)
+
+    def gradient_pass() -> None:
+        counter.add_(1)
+
+    sharpen(gradient_pass, weights, [weights.view(1, 5)], [draws(1, 5)], lambda: [counter], SAM())
+    assert counter.item() == 0
+
+
+def test_sam_of_radius_zero_and_of_a_flat_point_change_nothing() -> None:
+    for settings, gradient in ((SAM(rho=0.0), draws(1, 5)), (SAM(), torch.zeros(1, 5).double())):
+        weights: Any = draws(5)
+        seen: list[Tensor] = []
+
+        def gradient_pass(weights: Tensor = weights, seen: list[Tensor] = seen) -> None:
+            seen.append(weights.clone())
+
+        sharpen(gradient_pass, weights, [weights.view(1, 5)], [gradient], list, settings)
+        assert torch.equal(seen[0], weights)
