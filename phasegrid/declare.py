@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from phasegrid.estimates import Guess, Measurement
 from phasegrid.jobs import Json, Part
 
 T = TypeVar("T")
@@ -152,6 +153,12 @@ class Metric:
     then computed, and stored, by itself. `pairs` is the default choice of pairs. `heavy` metrics
     train something and get a pack of their own, or one for all of a cell that `compute_many` can
     do. One that `takes` ``tokens`` is for data sets of sentence pairs.
+
+    `cost` and `memory` are for planning, in the terms of `phasegrid.estimates`, whose `Measurement`
+    they are given: the time of a job on one CPU core, and the bytes that it takes of a GPU beside
+    data set and networks. `gpu_share` in (0, 1] is the part of a GPU that a job gets whatever its
+    memory. Without `cost` a job is planned at 10 s; without `memory` and `gpu_share` it gets a GPU
+    for itself.
     """
 
     over: Literal["trial", "pair", "cell"]
@@ -165,6 +172,9 @@ class Metric:
     heavy: bool = False
     label: str = ""
     takes: Literal["any", "tokens"] = "any"
+    cost: Callable[[Measurement], Guess] | None = None
+    memory: Callable[[Measurement], int] | None = None
+    gpu_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

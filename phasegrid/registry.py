@@ -97,7 +97,7 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
     if not (isinstance(found.args, type) and is_dataclass(found.args)):
         raise SweepError(f"{kind} {name!r} declares args that are not a dataclass")
     if isinstance(found, Metric):
-        _check_columns(name, found)
+        _check_metric(name, found)
     _DECLARED[kind, identity(name)] = found
     return found
 
@@ -236,8 +236,14 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _check_columns(name: str, metric: Metric) -> None:
-    """Refuse a column that refers to a column which the metric does not have."""
+def _check_metric(name: str, metric: Metric) -> None:
+    """Refuse a part of a GPU that is none, and a column that refers to a column which is not
+    there.
+    """
+    if metric.gpu_share is not None and not 0 < metric.gpu_share <= 1:
+        raise SweepError(
+            f"metric {name!r}: gpu_share is {metric.gpu_share}; allowed: above 0, at most 1"
+        )
     names = {column.name for column in metric.columns}
     for column in metric.columns:
         for field, other in (("stderr", column.stderr), ("hidden_by", column.hidden_by)):

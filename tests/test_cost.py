@@ -1,17 +1,22 @@
 """Cost predictions order jobs sensibly and learn from what was measured."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from phasegrid.errors import SweepError
+from phasegrid.estimates import OVERHEAD_S, RATE, Guess
 from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Workload
 from phasegrid.plan.cost import (
     UNKNOWN_S,
     UNTRIED,
     Corrections,
-    Guess,
     guess_cost,
     learn_corrections,
     predict_seconds,
 )
+from phasegrid.registry import resolve
 from phasegrid.run.forecast import forecast
 
 RECIPE = {"epochs": 10, "batch_size": 100}
@@ -39,9 +44,60 @@ def test_more_work_costs_more() -> None:
     )
 
 
-def test_what_says_nothing_costs_the_stated_guess() -> None:
+PLUG_INS = """
+from dataclasses import dataclass
+from phasegrid.declare import Metric
+from phasegrid.estimates import Guess, passes
+
+@dataclass(frozen=True)
+class Args:
+    examples: int = 100
+
+def metric(cost=None):
+    return Metric("trial", Args, (), print, cost=cost)
+
+QUIET = metric()
+THRICE = metric(lambda job: 3 * passes(job.work, job.args["examples"], 50, 1))
+NUMBER = metric(lambda job: 3.0)
+FAILS = metric(lambda job: job.args["sise"])
+"""
+
+
+@pytest.fixture
+def job_of(tmp_path: Path) -> Callable[[str], MetricJob]:
+    (tmp_path / "costly.py").write_text(PLUG_INS)
+
+    def job(name: str) -> MetricJob:
+        resolve("metric", f"costly.py:{name}", tmp_path)
+        return MetricJob("k", Part(f"costly.py:{name}", 1, {"examples": 200}), ("a",))
+
+    return job
+
+
+def test_what_says_nothing_costs_the_stated_guess(job_of: Callable[[str], MetricJob]) -> None:
     assert guess_cost(cell(None), trial()).seconds == UNKNOWN_S
-    assert guess_cost(cell(SMALL), MetricJob("k", Part("mine", 1, {}), ("a",))).seconds == UNKNOWN_S
+    assert guess_cost(cell(SMALL), job_of("QUIET")).seconds == UNKNOWN_S
+    assert guess_cost(cell(None), job_of("THRICE")).seconds == UNKNOWN_S
+
+
+def test_a_users_metric_costs_what_it_declares(job_of: Callable[[str], MetricJob]) -> None:
+    guess = guess_cost(cell(SMALL), job_of("THRICE"))
+    assert guess.overhead_s == pytest.approx(3 * 4 * OVERHEAD_S)
+    assert guess.arithmetic_s == pytest.approx(3 * 200 * 10_000 / RATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NUMBER", r"costly.py:NUMBER: its cost returned 3.0; allowed: Guess"),
+        ("FAILS", r"costly.py:FAILS: its cost raises KeyError: 'sise'"),
+    ],
+)
+def test_a_cost_that_cannot_be_had_is_refused_by_name(
+    job_of: Callable[[str], MetricJob], name: str, message: str
+) -> None:
+    with pytest.raises(SweepError, match=message):
+        guess_cost(cell(SMALL), job_of(name))
 
 
 def test_predictions_follow_measurements() -> None:

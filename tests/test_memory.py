@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
+from phasegrid.errors import SweepError
+from phasegrid.estimates import COPIES
 from phasegrid.jobs import MetricJob, Pack, Part, Trial, Workload
 from phasegrid.metrics import METRICS
-from phasegrid.plan.gpu_memory import COPIES, MARGIN, PROCESS_BYTES, SHARES, gpu_share, pack_bytes
+from phasegrid.plan.gpu_memory import (
+    MARGIN,
+    PROCESS_BYTES,
+    SHARES,
+    gpu_share,
+    pack_bytes,
+    pack_share,
+)
 from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.registry import resolve
 from phasegrid.run.executors.ray.gpus import device_of
 
 GIB = 2**30
@@ -66,9 +76,65 @@ def test_curves_that_train_together_take_memory_together() -> None:
     assert five > one
 
 
-def test_what_a_plug_in_takes_is_unknown() -> None:
+PLUG_INS = """
+from dataclasses import dataclass
+from phasegrid.declare import Metric
+
+@dataclass(frozen=True)
+class Args:
+    x: int = 1
+
+def metric(**facts):
+    return Metric("pair", Args, (), print, **facts)
+
+QUIET = metric()
+LARGE = metric(memory=lambda job: job.args["x"] * job.work.num_parameters * job.num_trials)
+QUARTER = metric(gpu_share=0.25)
+TEXT = metric(memory=lambda job: "much")
+NONE = metric(gpu_share=0.0)
+"""
+
+
+@pytest.fixture
+def plug_ins(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(PLUG_INS)
+    for name in ("QUIET", "LARGE", "QUARTER", "TEXT"):
+        resolve("metric", f"mine.py:{name}", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("plug_ins")
+def test_what_does_not_say_what_it_takes_gets_a_gpu_for_itself() -> None:
     assert needs(train_pack(trial("a")), None) is None
-    assert needs(measure_pack("mine.py:SHARP", version_args={"x": 1})) is None
+    quiet = measure_pack("mine.py:QUIET", version_args={"x": 1})
+    assert needs(quiet) is None
+    assert pack_share(quiet, {"a": WORK, "b": WORK}, 80 * GIB) == 1.0
+
+
+@pytest.mark.usefixtures("plug_ins")
+def test_a_users_metric_takes_the_memory_that_it_declares() -> None:
+    need = needs(measure_pack("mine.py:LARGE", version_args={"x": 7}))
+    assert need == PROCESS_BYTES + 4 * 64 * 1200 + 2 * 4 * 5000 + 7 * 5000 * 2
+    with pytest.raises(SweepError, match=r"mine.py:TEXT: its memory returned 'much'; allowed: int"):
+        needs(measure_pack("mine.py:TEXT", version_args={"x": 1}))
+
+
+@pytest.mark.usefixtures("plug_ins")
+def test_a_users_metric_gets_the_share_of_a_gpu_that_it_declares() -> None:
+    def share(pack: Pack, work: Workload | None = WORK) -> float:
+        return pack_share(pack, {"a": work, "b": work}, 80 * GIB)
+
+    quarter = measure_pack("mine.py:QUARTER", version_args={"x": 1})
+    assert share(quarter) == share(quarter, None) == 0.25
+    light = measure_pack("distance", version_args={})
+    both = replace(quarter, metric_jobs=(*quarter.metric_jobs, *light.metric_jobs))
+    assert share(light) == min(SHARES)
+    assert share(both) == 0.25
+
+
+def test_a_share_that_is_none_is_refused(plug_ins: Path) -> None:
+    with pytest.raises(SweepError, match=r"NONE': gpu_share is 0.0; allowed: above 0, at most 1"):
+        resolve("metric", "mine.py:NONE", plug_ins)
 
 
 def test_a_share_holds_the_estimate_with_a_margin() -> None:

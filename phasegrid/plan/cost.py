@@ -1,49 +1,28 @@
 """What a job will cost: order of execution, ETA, and the predictions of ``phasegrid plan``.
 
-A first guess is ``passes * overhead + FLOPs / rate`` for one CPU core. The store's own timings
-correct both parts, by kind of job: small networks spend their time on launching kernels, large ones
-on arithmetic, so one factor could not serve both. It is a guess for ordering and an ETA, not a
-promise; `low` and `high` say how far single jobs were from it.
+A first guess is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
+metric. The store's own timings correct both of its parts, by kind of job: small networks spend
+their time on launching kernels, large ones on arithmetic, so one factor could not serve both. It is
+a guess for ordering and an ETA, not a promise; `low` and `high` say how far single jobs were from
+it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
+from phasegrid.errors import SweepError
+from phasegrid.estimates import Guess, Measurement, evaluation, passes
 from phasegrid.jobs import Cell, MetricJob, Trial, Workload
+from phasegrid.registry import declared_metric
 
-OVERHEAD_S = (
-    5e-5  # one pass of a small network over a batch on one core: kernels launched, not arithmetic
-)
-RATE = 2e10  # FLOP/s of one core on small convolutions and products
-UNKNOWN_S = 10.0  # a plug-in that says nothing
+T = TypeVar("T")
+
+UNKNOWN_S = 10.0  # what says nothing
 UNTRIED = 10.0  # without a timing the guess may be off by so much, either way
 FEWEST = 3  # timings from which a kind of job is corrected
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """Seconds on one core before any correction: what grows with the number of kernels, and with
-    the arithmetic in them.
-    """
-
-    overhead_s: float
-    arithmetic_s: float = 0.0
-
-    def __add__(self, other: "Guess") -> "Guess":
-        """Return the cost of both."""
-        return Guess(self.overhead_s + other.overhead_s, self.arithmetic_s + other.arithmetic_s)
-
-    def __rmul__(self, count: float) -> "Guess":
-        """Return the cost of `count` of them."""
-        return Guess(count * self.overhead_s, count * self.arithmetic_s)
-
-    @property
-    def seconds(self) -> float:
-        """The whole."""
-        return self.overhead_s + self.arithmetic_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +65,36 @@ def guess_cost(cell: Cell, job: Trial | MetricJob) -> Guess:
         return Guess(UNKNOWN_S)
     if isinstance(job, Trial):
         return _training(cell.work, dict(job.recipe))
-    args = {**job.metric.args}
-    guess = _GUESSES.get(job.metric.name)
-    return guess(cell.work, args, len(job.trials)) if guess else Guess(UNKNOWN_S)
+    metric = declared_metric(job.metric.name)
+    if metric.cost is None:
+        return Guess(UNKNOWN_S)
+    measurement = Measurement(cell.work, job.metric.args, len(job.trials))
+    return estimated(job.metric.name, "cost", metric.cost, measurement, Guess)
+
+
+def estimated(
+    metric: str,
+    what: str,
+    estimate: Callable[[Measurement], T],
+    measurement: Measurement,
+    kind: type[T],
+) -> T:
+    """Return what a metric declares of a measurement.
+
+    Raises:
+        SweepError: if its function raises, or returns something of another kind.
+    """
+    try:
+        found = estimate(measurement)
+    except Exception as error:  # whatever code of a user raises
+        raise SweepError(
+            f"planning metric {metric}: its {what} raises {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, kind):
+        raise SweepError(
+            f"planning metric {metric}: its {what} returned {found!r}; allowed: {kind.__name__}"
+        )
+    return found
 
 
 def learn_corrections(
@@ -150,15 +156,6 @@ def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections
     return corrections.of(kind_of(job)).seconds(guess_cost(cell, job))
 
 
-def _passes(work: Workload, examples: float, batch: int, factor: float) -> Guess:
-    """Cost of running `examples` through the network in batches; factor 1 forward only, 3 with
-    gradients.
-    """
-    return Guess(
-        examples / batch * OVERHEAD_S * factor, examples * work.forward_flops * factor / RATE
-    )
-
-
 def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
     batch, updates = int(recipe["batch_size"]), recipe.get("updates")
     if recipe.get("batch_unit") == "tokens":
@@ -166,56 +163,6 @@ def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
     examples = work.num_train * int(recipe["epochs"]) if updates is None else updates * batch
     every = int(recipe.get("test_every") or 0)
     tests = examples / work.num_train / every if every else 0.0
-    test = _passes(work, work.num_test, 500, 1)
-    passes = 3 if recipe.get("sam") is None else 6
-    return _passes(work, examples, batch, passes) + tests * test + _evaluation(work)
-
-
-def _evaluation(work: Workload) -> Guess:
-    return _passes(work, work.num_train + work.num_test, 500, 1)
-
-
-def _hessian(work: Workload, args: dict[str, Any], _: int) -> Guess:
-    examples = min(int(args["examples"]), work.num_train)
-    exact = args["trace"] == "auto" and work.mean_tokens == 1.0  # one half-product a class
-    trace = work.num_classes / 2 if exact else int(args["trace_probes"])
-    products = int(args["steps"]) * int(args["density_probes"]) + trace
-    return products * _passes(work, examples, examples, 6)
-
-
-def _cka(work: Workload, args: dict[str, Any], _: int) -> Guess:
-    return _passes(work, int(args["examples"]), 500, 1)
-
-
-def _curve(work: Workload, args: dict[str, Any], _: int) -> Guess:
-    batch, updates = int(args["batch_size"]), args.get("updates")
-    trained = work.num_train * int(args["epochs"]) if updates is None else updates * batch
-    steps = _passes(work, trained, batch, 3)
-    return steps + 2 * int(args["points"]) * _evaluation(work)
-
-
-def _simplex(work: Workload, args: dict[str, Any], _: int) -> Guess:
-    trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
-    steps = _passes(work, trained, int(args["batch_size"]), 3)
-    return steps + 2 * int(args["eval_samples"]) * _evaluation(work)
-
-
-def _slice(work: Workload, args: dict[str, Any], _: int) -> Guess:
-    asked = work.num_train if args["examples"] is None else int(args["examples"])
-    tested = min(asked, work.num_test) if args["test"] else 0
-    point = _passes(work, min(asked, work.num_train) + tested, 128, 1)
-    if args["batch_norm"] == "refreshed":
-        point = point + _passes(work, min(int(args["refresh_examples"]), work.num_train), 500, 1)
-    points: int = int(args["points"]) ** int(args["dimensions"])
-    return points * point
-
-
-_GUESSES = {
-    "accuracy": lambda work, _args, _count: _evaluation(work),
-    "distance": lambda work, _args, _count: Guess(1e-3, work.num_parameters * 1e-8),
-    "hessian": _hessian,
-    "cka": _cka,
-    "connectivity": _curve,
-    "simplex": _simplex,
-    "slice": _slice,
-}
+    test = passes(work, work.num_test, 500, 1)
+    factor = 3 if recipe.get("sam") is None else 6
+    return passes(work, examples, batch, factor) + tests * test + evaluation(work)

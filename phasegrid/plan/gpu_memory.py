@@ -1,44 +1,25 @@
 """What a pack takes of a GPU's memory, about, and so how many packs may share one. Pure, no torch.
 
-The estimate counts what is certain to lie there (weights, gradients, optimizer memory, activations,
-data) and allows for the rest; where it fails, a pack that runs out is halved, and one that is tried
-again gets a GPU for itself. The terms were checked on a CPU against what autograd keeps; that of a
-process on a GPU is an allowance.
+The estimate is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
+metric. Where it fails, a pack that runs out is halved, and one that is tried again gets a GPU for
+itself. The terms were checked on a CPU against what autograd keeps; that of a process on a GPU is
+an allowance.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, training_bytes
 from phasegrid.jobs import MetricJob, Pack, Workload
+from phasegrid.plan.cost import estimated
+from phasegrid.registry import declared_metric
 
-FLOAT = 4  # bytes
 PROCESS_BYTES = 768 * 2**20
 """A process on a GPU before it computes anything: its context, the workspaces of its libraries,
 batches gathered ahead.
 """
 
-COPIES = 10
-"""Vectors as long as the parameters that a training holds: weights, gradients, up to three of the
-optimizer, the best weights so far, at the end of an epoch a copy of the weights and the
-optimizer's, and two of scratch.
-"""
-
-OF_SAM = 3
-"""More of them with SAM: a copy of the weights, and the way to the worst point with its scale."""
-
-IN_FLIGHT = 2
-"""Activations and, during the backward pass, at most as much again of their gradients and of
-kernels' workspaces.
-"""
-
-SECOND_ORDER = 7
-"""What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was
-measured (ResNet18 width 8).
-"""
-
-EVALUATED = (
-    1000  # examples in a batch of an evaluation: `weights.MOST`, which would bring torch along
-)
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Parts of a GPU that a pack may be given: at most eight processes on one."""
 
@@ -58,11 +39,25 @@ def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
     return next(fits, 1.0)
 
 
+def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int) -> float:
+    """Return the part of a GPU for a pack: what its metrics declare, or what its memory asks for if
+    that is more; see `pack_bytes`.
+    """
+    declared = [declared_metric(job.metric.name).gpu_share for job in pack.metric_jobs]
+    shares = [share for share in declared if share is not None]
+    jobs = zip(pack.metric_jobs, declared, strict=True)
+    rest = tuple(job for job, share in jobs if share is None)
+    if rest or pack.kind == "train":
+        needed = pack_bytes(replace(pack, metric_jobs=rest), works)
+        shares.append(gpu_share(needed, gpu_bytes))
+    return max(shares)
+
+
 def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
     """Estimate the bytes a pack takes on a GPU; `works` has what each of its trials is made of, by
     key.
 
-    None where a model, a data set or a metric is a plug-in that does not say.
+    None where a model, a data set or a metric does not say.
     """
     trials = pack.layout.trials if pack.layout and pack.layout.trials else pack.trials
     found = [works.get(trial.key) for trial in trials]
@@ -89,21 +84,12 @@ def _data(work: Workload) -> int:
 
 
 def _training(work: Workload, recipe: Mapping[str, Any]) -> int:
-    """Estimate one member of a stack: its vectors and the activations of its batch."""
+    """Estimate one member of a stack."""
     examples = float(recipe["batch_size"])
     if recipe.get("batch_unit") == "tokens":
         examples /= work.mean_tokens
     copies = COPIES if recipe.get("sam") is None else COPIES + OF_SAM
-    values = copies * work.num_parameters + IN_FLIGHT * examples * _per_example(work)
-    return int(FLOAT * values)
-
-
-def _per_example(work: Workload) -> int:
-    return work.activations + work.input_size
-
-
-def _evaluation(work: Workload) -> int:
-    return FLOAT * min(EVALUATED, work.num_train) * _per_example(work)
+    return training_bytes(work, examples, copies)
 
 
 def _alike(job: MetricJob, pack: Pack) -> int:
@@ -113,19 +99,9 @@ def _alike(job: MetricJob, pack: Pack) -> int:
 
 
 def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
-    """Estimate what a measurement takes beside data and models; None for a metric that is not
-    ours.
-    """
-    args: Mapping[str, Any] = job.metric.args
-    name = job.metric.name
-    if name in ("accuracy", "distance", "cka", "slice", "bleu"):
-        return _evaluation(work)
-    if name == "hessian":
-        examples = min(int(args["examples"]), work.num_train)
-        return FLOAT * (COPIES + int(args["steps"])) * work.num_parameters + (
-            FLOAT * SECOND_ORDER * examples * _per_example(work)
-        )
-    if name in ("connectivity", "simplex"):
-        stack = together * _training(work, args)
-        return stack + _evaluation(work)
-    return None
+    """Estimate what a measurement takes beside data and models; None if its metric does not say."""
+    metric = declared_metric(job.metric.name)
+    if metric.memory is None:
+        return None
+    measurement = Measurement(work, job.metric.args, len(job.trials), together)
+    return estimated(job.metric.name, "memory", metric.memory, measurement, int)

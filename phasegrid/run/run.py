@@ -264,13 +264,13 @@ def _on_ray(
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
-    """Return how much of a GPU each pack gets, by its estimated memory; all of it where the cluster
+    """Return how much of a GPU each pack gets, by its declared share or estimated memory; all of it where the cluster
     has none to ask.
     """
     if gpu_bytes is None:
         return lambda _pack: 1.0
     works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
-    return lambda pack: gpu_memory.gpu_share(gpu_memory.pack_bytes(pack, works), gpu_bytes)
+    return lambda pack: gpu_memory.pack_share(pack, works, gpu_bytes)
 
 
 def _data_files(packs: Sequence[Pack]) -> list[Part]:

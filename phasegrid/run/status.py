@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from phasegrid.estimates import Guess
 from phasegrid.jobs import MetricJob, Plan, Trial
 from phasegrid.plan import cost
 from phasegrid.plan.plan import metric_names, trials_by_key
@@ -92,7 +93,7 @@ def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
     if not timings:
         return cost.Corrections()
     device = Counter(device for _, device, _ in timings).most_common(1)[0][0]
-    pairs: dict[str, list[tuple[cost.Guess, float]]] = {}
+    pairs: dict[str, list[tuple[Guess, float]]] = {}
     for (index, job), where, seconds in timings:
         if where == device:
             guess = cost.guess_cost(plan.cells[index], job)

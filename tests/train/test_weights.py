@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from phasegrid import estimates
 from phasegrid.models import weights as tools
-from phasegrid.plan import gpu_memory
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -217,4 +217,4 @@ def test_a_cpu_evaluates_as_many_examples_at_a_time_as_its_cache_holds(
 
 
 def test_planning_knows_the_largest_batch_of_an_evaluation() -> None:
-    assert gpu_memory.EVALUATED == tools.MOST
+    assert estimates.EVALUATED == tools.MOST

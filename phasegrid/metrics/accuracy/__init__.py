@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import evaluation, evaluation_bytes
 from phasegrid.metrics.ranges import Count
 
 
@@ -23,6 +24,8 @@ ACCURACY = Metric(
     args=AccuracyArgs,
     compute="phasegrid.metrics.accuracy.compute:compute",
     label="Accuracy",
+    cost=lambda job: evaluation(job.work),
+    memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column(
             "train_loss",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import evaluation_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ BLEU = Metric(
     args=BleuArgs,
     compute="phasegrid.metrics.bleu.compute:compute",
     label="BLEU",
+    memory=lambda job: evaluation_bytes(job.work),
     takes="tokens",
     columns=(
         Column(

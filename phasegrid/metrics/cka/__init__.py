@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import evaluation_bytes, passes
 from phasegrid.metrics.ranges import Seed
 
 
@@ -51,6 +52,8 @@ CKA = Metric(
     compute_many="phasegrid.metrics.cka.compute:compute_many",
     min_trials=2,
     label="CKA",
+    cost=lambda job: passes(job.work, int(job.args["examples"]), 500, 1),
+    memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column(
             "layer", "string", "", "the layer compared; one row each", role="axis", usual="softmax"

@@ -6,6 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Column, Metric, later
+from phasegrid.estimates import (
+    Guess,
+    Measurement,
+    evaluation,
+    evaluation_bytes,
+    passes,
+    training_bytes,
+)
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
 
@@ -46,6 +54,18 @@ class ConnectivityArgs:
     updates: Annotated[int, Field(ge=1)] | None = later(None)
 
 
+def _cost(job: Measurement) -> Guess:
+    work, args = job.work, job.args
+    batch, updates = int(args["batch_size"]), args.get("updates")
+    trained = work.num_train * int(args["epochs"]) if updates is None else updates * batch
+    return passes(work, trained, batch, 3) + 2 * int(args["points"]) * evaluation(work)
+
+
+def _memory(job: Measurement) -> int:
+    curve = training_bytes(job.work, float(job.args["batch_size"]))
+    return job.together * curve + evaluation_bytes(job.work)
+
+
 CONNECTIVITY = Metric(
     over="pair",
     args=ConnectivityArgs,
@@ -55,6 +75,8 @@ CONNECTIVITY = Metric(
     min_trials=2,
     heavy=True,
     label="Mode connectivity",
+    cost=_cost,
+    memory=_memory,
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
         Column(

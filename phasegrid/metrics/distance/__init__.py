@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import Guess, evaluation_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ DISTANCE = Metric(
     compute_many="phasegrid.metrics.distance.compute:compute_many",
     min_trials=2,
     label="Distance",
+    cost=lambda job: Guess(1e-3, job.work.num_parameters * 1e-8),
+    memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column(
             "l2_distance",

@@ -6,6 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import (
+    Guess,
+    Measurement,
+    evaluation,
+    evaluation_bytes,
+    passes,
+    training_bytes,
+)
 from phasegrid.metrics.ranges import Count, NonNegative, Positive
 
 
@@ -45,6 +53,18 @@ class SimplexArgs:
     refresh_examples: Count | None = None
 
 
+def _cost(job: Measurement) -> Guess:
+    work, args = job.work, job.args
+    trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
+    steps = passes(work, trained, int(args["batch_size"]), 3)
+    return steps + 2 * int(args["eval_samples"]) * evaluation(work)
+
+
+def _memory(job: Measurement) -> int:
+    connector = training_bytes(job.work, float(job.args["batch_size"]))
+    return job.together * connector + evaluation_bytes(job.work)
+
+
 SIMPLEX = Metric(
     over="cell",
     args=SimplexArgs,
@@ -52,6 +72,8 @@ SIMPLEX = Metric(
     min_trials=2,
     heavy=True,
     label="Simplex volume",
+    cost=_cost,
+    memory=_memory,
     columns=(
         Column(
             "log_volume",

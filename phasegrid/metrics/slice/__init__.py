@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Column, Metric
+from phasegrid.estimates import Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, Positive, Seed
 
 
@@ -59,11 +60,25 @@ _GRID = (
     " finite"
 )
 
+
+def _cost(job: Measurement) -> Guess:
+    work, args = job.work, job.args
+    asked = work.num_train if args["examples"] is None else int(args["examples"])
+    tested = min(asked, work.num_test) if args["test"] else 0
+    point = passes(work, min(asked, work.num_train) + tested, 128, 1)
+    if args["batch_norm"] == "refreshed":
+        point = point + passes(work, min(int(args["refresh_examples"]), work.num_train), 500, 1)
+    points: int = int(args["points"]) ** int(args["dimensions"])
+    return points * point
+
+
 SLICE = Metric(
     over="trial",
     args=SliceArgs,
     compute="phasegrid.metrics.slice.compute:compute",
     label="Slice",
+    cost=_cost,
+    memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
         Column("axis_2", "list<float64>", "", "those along the second; null for a line"),
