@@ -99,6 +99,7 @@ _RECIPE = {
     "rmsprop_centered": "bool",
     "sam_rho": "float64",
     "sam_adaptive": "bool",
+    "clip_norm": "float64",
 }
 
 TRIALS = _schema(

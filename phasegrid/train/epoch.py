@@ -20,7 +20,7 @@ from phasegrid.jobs import stream_seed
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks.losses import scored, summed_loss
 from phasegrid.train.batches import DataStream, feed_epoch
-from phasegrid.train.optimizers import step
+from phasegrid.train.optimizers import clip, step
 from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.schedules import Moment, factor_of
@@ -123,7 +123,8 @@ def _backward(
     autocast: Autocast,
 ) -> Tensor:
     """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``, by the
-    recipe's `sam` that at the worst point nearby; return the logits (M, B, C) at the weights.
+    recipe's `sam` that at the worst point nearby, clipped to its `clip_norm`; return the logits (M,
+    B, C) at the weights.
     """
 
     def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -139,6 +140,8 @@ def _backward(
         if recipe.sam is not None:
             again = partial(differentiate, inputs, labels)
             sharpen(again, stack.weights, *stack.views(), stack.buffers, recipe.sam)
+        if recipe.clip_norm is not None:
+            clip(stack.views()[1], recipe.clip_norm)
         return logits
 
     if stack.recorder is None or labels.dim() == 3:  # batches of sentences are of all lengths

@@ -7,7 +7,7 @@ same length where members of a stack differ; the learning rate of the update is 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, zeros_like
@@ -59,6 +59,16 @@ def step(
         rmsprop_step(weights, grads, slots, lr, factor, recipe.rmsprop)
     else:
         adam_step(weights, grads, slots, lr, factor, recipe.betas, recipe.adam_eps, update)
+
+
+def clip(grads: Sequence[Tensor], most: float) -> None:
+    """Scale the gradients of each of M networks, views (M, *shape), to the norm `most` where theirs
+    is larger (Pascanu et al. 2013, algorithm 1). A gradient that is not finite stays so.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads])
+    shares = most / torch.linalg.vector_norm(norms, dim=0).clamp(min=most)  # (M,)
+    for g in grads:
+        g.mul_(shares.view(-1, *[1] * (g.dim() - 1)))
 
 
 def sgd_step(

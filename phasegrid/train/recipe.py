@@ -127,7 +127,8 @@ class Recipe:
     is stored beside the final numbers. `momentum` and `nesterov` are SGD's, `betas` and `adam_eps`
     those of ``adam`` and ``adamw``, which differ in what `weight_decay` does: it is added to the
     gradient, or shrinks the weights beside it (decoupled). `sam` takes every gradient at the worst
-    point nearby, whatever the optimizer. `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix
+    point nearby, whatever the optimizer. `clip_norm`: the gradient of the loss is scaled to this
+    norm where its own is larger, before the optimizer has it. `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix
     products on a GPU), ``bf16`` (autocast; float32 weights).
     """
 
@@ -155,6 +156,7 @@ class Recipe:
     test_every: Annotated[int, Field(ge=0)] = later(0)
     rmsprop: RMSprop = later(RMSprop())
     sam: SAM | None = later(None)
+    clip_norm: Positive | None = later(None)
 
 
 def _later(owner: type) -> dict[str, Any]:

@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from train_support import MLP, make_data, make_trial
 
-from phasegrid.train.optimizers import new_slots, sgd_step, sgd_step_of_points, step
+from phasegrid.jobs import stream_seed
+from phasegrid.models.build import build_model
+from phasegrid.models.weights import parameters_vector
+from phasegrid.train.loop import train_pack
+from phasegrid.train.optimizers import clip, new_slots, sgd_step, sgd_step_of_points, step
 from phasegrid.train.recipe import SAM, Recipe, RMSprop
 from phasegrid.train.sharpness import ETA, sharpen
 
@@ -142,3 +147,50 @@ def test_sam_of_radius_zero_and_of_a_flat_point_change_nothing() -> None:
 
         sharpen(gradient_pass, weights, [weights.view(1, 5)], [gradient], list, settings)
         assert torch.equal(seen[0], weights)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_gradients_are_clipped_as_torch_does_network_by_network(scale: float) -> None:
+    grads = [scale * draws(2, 3, 4), scale * draws(2, 5, seed=1)]
+    grads[0][1] *= 1e-6  # the second network's are small and stay as they are
+    grads[1][1] *= 1e-6
+    parameters = [nn.Parameter(torch.zeros_like(g[0])) for g in grads]
+    for p, g in zip(parameters, grads, strict=True):
+        p.grad = g[0].clone()
+    nn.utils.clip_grad_norm_(parameters, 2.0)
+    second = [g[1].clone() for g in grads]
+    clip(grads, 2.0)
+    for p, g, other in zip(parameters, grads, second, strict=True):
+        torch.testing.assert_close(g[0], p.grad, rtol=1e-6, atol=0)  # torch adds 1e-6 to the norm
+        assert torch.equal(g[1], other)
+
+
+def test_a_gradient_that_is_not_finite_is_not_made_finite_by_clipping() -> None:
+    for bad in (torch.nan, torch.inf):
+        grads = [torch.tensor([[1.0, bad]])]
+        clip(grads, 1.0)
+        assert not bool(torch.isfinite(grads[0]).all())
+
+
+def test_an_update_of_a_clipped_gradient_is_as_long_as_asked_for_every_network() -> None:
+    plain = {"epochs": 1, "batch_size": 37, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.5}
+    trials = [make_trial(seed, **plain, clip_norm=1e-3, keep="last") for seed in (0, 1)]
+    data = make_data()
+    for strategy in ("loop", "fused"):
+        for trial, trained in zip(
+            trials, train_pack(trials, [data] * 2, device="cpu", strategy=strategy), strict=True
+        ):
+            module = build_model(MLP, (1, 8, 8), 4, stream_seed(trial.seed, "init"))
+            before = parameters_vector(module)
+            module.load_state_dict(trained.weights)
+            length = float((parameters_vector(module) - before).norm())
+            assert length == pytest.approx(0.5e-3, rel=1e-3)  # float32 weights
+
+
+def test_a_norm_that_no_gradient_reaches_changes_no_bit() -> None:
+    data = make_data()
+    free, clipped = (
+        train_pack([make_trial(0, clip_norm=norm)], [data], device="cpu")[0] for norm in (None, 1e9)
+    )
+    for name, value in free.weights.items():
+        assert torch.equal(value, clipped.weights[name])
