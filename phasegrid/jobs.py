@@ -296,7 +296,8 @@ class Outcome:
 
     `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged
     trial; a result), ``already`` (it was stored before) or ``failed``. `error` holds exception and
-    traceback of a failure.
+    traceback of a failure. The first outcome of a pack says what of the pack was done another way
+    because the first way failed (`fallbacks`).
     """
 
     key: str
@@ -304,6 +305,7 @@ class Outcome:
     seconds: float = 0.0
     error: str | None = None
     kind: Literal["app", "infra", "oom"] | None = None
+    fallbacks: tuple[str, ...] = ()
 
 
 def is_finite_number(value: object) -> bool:

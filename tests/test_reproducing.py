@@ -35,8 +35,8 @@ def do(tmp_path: Path, name: str, *overrides: str, strategy: str = "auto") -> Pa
     sweep = load_sweep(tmp_path / "alone.yaml", overrides)
     store = Store.open(str(tmp_path / name), create=True)
     where = RunTarget(serial=True, device="cpu", strategy=strategy)  # type: ignore[arg-type]
-    code, _ = run_sweep(sweep, store, where, Console(quiet=True), quiet=True, limit=None)
-    assert code == 0
+    result = run_sweep(sweep, store, where, Console(quiet=True), quiet=True, limit=None)
+    assert result.exit_code == 0
     return tmp_path / name
 
 

@@ -101,7 +101,8 @@ def test_figures_and_plans_alone_are_something_new_to_draw(tmp_path: Path) -> No
         (tmp_path / "s.yaml").write_text(text)
         sweep, console = load_sweep(tmp_path / "s.yaml"), Console(quiet=True)
         store = Store.open(str(tmp_path / "store"), create=True)
-        return run_sweep(sweep, store, RunTarget(serial=True), console, True, None)
+        result = run_sweep(sweep, store, RunTarget(serial=True), console, True, None)
+        return result.exit_code, result.is_news
 
     assert [is_new(SWEEP), is_new(SWEEP)] == [(0, True), (0, False)]
     assert [is_new(SWEEP + FIGURES), is_new(SWEEP + FIGURES)] == [(0, True), (0, False)]
@@ -114,7 +115,9 @@ def test_a_damaged_plan_is_replaced_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "store/plans/small.parquet").write_bytes(b"damaged")
     store, console = Store.open(str(tmp_path / "store")), Console(quiet=True)
     sweep = load_sweep(tmp_path / "s.yaml")
-    assert run_sweep(sweep, store, RunTarget(serial=True), console, True, None) == (0, True)
+    result = run_sweep(sweep, store, RunTarget(serial=True), console, True, None)
+    assert result.exit_code == 0
+    assert result.is_news
     assert len(store.read_plan("small")) == 8
 
 
@@ -215,7 +218,7 @@ def test_one_bad_trial_of_a_pack_takes_no_other_down(tmp_path: Path) -> None:
     )
     code, said = run(tmp_path, text.replace("[2, 4]", "[2]").replace("[0.01, 0.1]", "[0.01]"))
     assert code == 1
-    failures = pd.read_parquet(tmp_path / "store/failures")
+    failures = phasegrid.open(str(tmp_path / "store")).failures()
     stored = keys(tmp_path)
     assert 0 < len(failures) < 6
     assert len(stored) == 6 - len(failures)
@@ -335,9 +338,9 @@ def test_a_stop_counts_what_an_unfinished_pack_has_published(tmp_path: Path) -> 
     (tmp_path / "one.yaml").write_text(ONE_CELL)
     store, console = Store.open(str(tmp_path / "store"), create=True), Console(record=True)
     sweep = load_sweep(tmp_path / "one.yaml")
-    code, new = run_sweep(sweep, store, RunTarget(serial=True), console, quiet=True, limit=None)
+    result = run_sweep(sweep, store, RunTarget(serial=True), console, quiet=True, limit=None)
     said = console.export_text()
-    assert code == 143
-    assert new
+    assert result.exit_code == 143
+    assert result.is_news
     assert "3 of 4 jobs stored" in said
     assert "1 jobs are open" in said

@@ -55,8 +55,8 @@ def run(store: Store) -> Run:
             once(earlier)
         sweep = load_sweep(FOLDER / f"{name}.yaml", overrides)
         said = Console(file=io.StringIO(), width=200)
-        code, _ = run_sweep(sweep, store, RunTarget(serial=True), said, True, None)
-        assert code == 0, said.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+        result = run_sweep(sweep, store, RunTarget(serial=True), said, True, None)
+        assert result.exit_code == 0, said.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
         return sweep
 
     return once

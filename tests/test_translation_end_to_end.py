@@ -45,10 +45,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     path = folder / "sweep.yaml"
     path.write_text(SWEEP.replace("ROOT", str(folder)), encoding="utf-8")
     store = Store.open(str(folder / "results"), create=True)
-    code, _ = run_sweep(
+    result = run_sweep(
         load_sweep(path), store, RunTarget(serial=True), Console(quiet=True), True, None
     )
-    assert code == 0
+    assert result.exit_code == 0
     return open_results(store.url)
 
 

@@ -163,12 +163,13 @@ def run(
         where = RunTarget(
             serial, address, max_in_flight, num_cpus, device, strategy, _origin(context, "address")
         )
-        driver.code, new = run_sweep(
+        result = run_sweep(
             loaded, store, where, talk, quiet, limit, driver.stop, accept_changed_code
         )
+        driver.code = result.exit_code
         if plot and driver.code in (0, 1):
             folder = figures_folder(loaded.name, figures)
-            drawn = [] if new else sorted(folder.glob("*.png"))
+            drawn = [] if result.is_news else sorted(folder.glob("*.png"))
             if drawn:
                 talk.print("nothing new: the figures are up to date", highlight=False)
             if not _any_training(store.url, loaded.name):

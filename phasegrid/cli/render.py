@@ -24,6 +24,7 @@ from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span, forecast
 from phasegrid.run.staleness import why_stale
 from phasegrid.run.status import Tally, learn_costs, planned_jobs, stored_keys, tally
+from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
 from phasegrid.texts import duration
 
@@ -181,6 +182,7 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
             of = "" if planned is None else f"/{planned}"
             lines.append(f"  {name}: {count}{of} jobs stored")
         lines += [f"  last failure: {text}" for text in state["last_failures"]]
+        lines += [f"  done another way, {n} x: {text}" for text, n in state["fallbacks"].items()]
     return "\n".join(lines)
 
 
@@ -193,7 +195,8 @@ def _state(
 ) -> dict[str, Any]:
     planned = {row["key"] for row in store.read_plan(sweep).to_pylist()}
     jobs = planned_jobs(store, sweep)
-    own = [f for f in failures if f["key"] in planned.union(*jobs.values())]
+    told = [f for f in failures if f["key"] in planned.union(*jobs.values())]
+    own = [f for f in told if f["kind"] != FALLBACK]
     done = trials.keys() | {row["key"] for rows in measured.values() for row in rows}
     still = [f for f in own if f["key"] not in done]
     return {
@@ -206,6 +209,7 @@ def _state(
         "failures": len(own),
         "failures_later_done": len(own) - len(still),
         "last_failures": [f"{f['key']}: {f['exception']}" for f in still[-3:]],
+        "fallbacks": Counter(f["exception"] for f in told if f["kind"] == FALLBACK),
     }
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.models.network_state import copy_network, outputs_of
 from phasegrid.seeding import kept_draws
 
@@ -75,7 +76,8 @@ def working_layouts(network: nn.Module, inputs: Tensor) -> Layouts:
     try:
         with torch.no_grad(), kept_draws(inputs.device):
             outputs_of(copy_network(network).eval(), layouts.lay_out(inputs[:PROBED]))
-    except Exception:  # user code fails in any way; what is not the layout's fault fails again
+    except Exception as error:  # of any kind; what is not the layout's fault fails again
+        fall_back(f"images of {type(network).__name__} do not lie channels last", error)
         return PLAIN
     return layouts
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.models.blocks import Blocks, Filled
 from phasegrid.models.network_state import copy_network, evaluating, kept_modes, outputs_of
 from phasegrid.tasks.losses import num_correct, scored, summed_loss, trimmed
@@ -273,9 +274,10 @@ def evaluate(
     while True:
         try:
             return _evaluate(module, inputs, labels, batch_size, label_smoothing)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if batch_size == 1:
                 raise
+            fall_back("fewer examples at a time were evaluated, for want of memory", error)
             batch_size = min(batch_size, len(inputs)) // 2 or 1
 
 

@@ -19,6 +19,7 @@ from phasegrid.config.types import UserCode
 from phasegrid.config.validate import default_args
 from phasegrid.declare import Shown
 from phasegrid.errors import StoreError, SweepError
+from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import content_key
 from phasegrid.registry import declared_metric
 from phasegrid.store.files.errors import reported
@@ -159,9 +160,13 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
     """Name the source files that are not those of the stored rows."""
     names: set[str] = set()
     for digest in digests:
+        name = _name(one, digest)
         try:
-            stored: dict[str, str] = json.loads(files.read(_name(one, digest)))["files"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            stored: dict[str, str] = json.loads(files.read(name))["files"]
+        except FileNotFoundError:  # of a phasegrid that did not keep it
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            fall_back(f"{name} cannot be read; the files that differ from it are not named", error)
             continue
         now = one.code.files
         names |= {n for n in {*stored, *now} if stored.get(n) != now.get(n)}
@@ -198,9 +203,13 @@ def _accepted(files: Files, one: UserCode) -> set[str]:
 
 
 def _accepted_of(files: Files, folder: str) -> set[str]:
+    name = f"{folder}/{_ACCEPTED}.json"
     try:
-        return set(json.loads(files.read(f"{folder}/{_ACCEPTED}.json"))["digests"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set(json.loads(files.read(name))["digests"])
+    except FileNotFoundError:
+        return set()
+    except (ValueError, KeyError, TypeError) as error:
+        fall_back(f"{name} cannot be read; no other code counts as accepted", error)
         return set()
 
 

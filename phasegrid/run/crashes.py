@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.run import witness
 
 _PREFIX = "crash-"
@@ -46,8 +47,9 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
         try:
             path = folder / f"{_PREFIX}{os.getpid()}"
             pad = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        except OSError:
-            return  # a full disk, say: a crash then stays without a name
+        except OSError as error:  # a full disk, say
+            fall_back("a process that crashes leaves no stack", error)
+            return
         _pads[folder] = pad
         faulthandler.enable(pad, all_threads=False)
     os.ftruncate(pad, 0)
@@ -90,7 +92,8 @@ def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
     command = [sys.executable, "-I", "-S", witness.__file__]
     try:
         watching = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    except OSError:
+    except OSError as error:
+        fall_back("should this process crash, no other will tell of what", error)
         yield lambda _names: None
         return
     assert watching.stdin is not None

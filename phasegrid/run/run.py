@@ -6,8 +6,9 @@ raised and turned into codes by the command line.
 """
 
 import signal
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from phasegrid.config.load import Sweep, user_files
 from phasegrid.errors import ClusterError, DataError, DeviceError, StoreError, SweepError
+from phasegrid.fallbacks import Fallback, collected, fall_back
 from phasegrid.jobs import Outcome, Pack, Part, Plan, canonical_json
 from phasegrid.plan import cost, gpu_memory, pack_layout
 from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, metric_names, plan_hash
@@ -28,6 +30,7 @@ from phasegrid.run import code_changes, crashes
 from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial
 from phasegrid.run.loop import Stop, run_packs
 from phasegrid.run.progress_bar import Watch
+from phasegrid.run.result import RunResult, conclude, store_fallbacks, tell, tell_fallbacks
 from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.status import job_names, learn_costs, stored_keys, tally
 from phasegrid.run.underway import Underway
@@ -61,16 +64,39 @@ def run_sweep(
     limit: int | None,
     stop: Stop | None = None,
     accept_changed_code: bool = False,
-) -> tuple[int, bool]:
-    """Do what is missing of a sweep, until a `stop` that others may ask for; return the exit code
-    and whether there is something new to draw.
+) -> RunResult:
+    """Do what is missing of a sweep, until a `stop` that others may ask for.
 
     Raises:
         SweepError: if the store holds results of other code under the name and version of a
             plug-in, unless these are accepted; or if networks are to be stacked whose numbers are
             not to depend on others.
     """
-    stop = stop or Stop()
+    with collected() as fallbacks:
+        return _run(
+            sweep,
+            store,
+            where,
+            console,
+            quiet,
+            limit,
+            stop or Stop(),
+            accept_changed_code,
+            fallbacks,
+        )
+
+
+def _run(
+    sweep: Sweep,
+    store: Store,
+    where: RunTarget,
+    console: Console,
+    quiet: bool,
+    limit: int | None,
+    stop: Stop,
+    accept_changed_code: bool,
+    fallbacks: Mapping[str, Fallback],
+) -> RunResult:
     _refuse_stacking(sweep, where)
     _settle_code(sweep, store, accept_changed_code, console)
     plan = make_plan(sweep)
@@ -81,7 +107,11 @@ def run_sweep(
     packs = make_packs(plan, stored, cost_of, pack_size)
     _announce(sweep, plan, stored, len(packs), console)
     if not packs:
-        return 0, has_new_figures
+        kept = store_fallbacks(fallbacks, store)
+        result = RunResult(sweep.name, store.url, 0, fallbacks=kept, is_news=has_new_figures)
+        for line in tell_fallbacks(result):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return result
     pilot = None if limit is None else _first_cells(packs, limit)
     if pilot is not None:
         packs = [pack for pack in packs if pack.cell in pilot]
@@ -102,8 +132,10 @@ def run_sweep(
     if scheduler.cut_off:
         with _saying_how_to_go_on(scheduler, store):
             _count_published(scheduler, store)
-    code = _conclude(scheduler, stop, limit, plan, store, console)
-    return code, has_new_figures or scheduler.counts.stored > 0
+    is_pilot = limit is not None
+    result = conclude(scheduler, plan, store, stop, is_pilot, has_new_figures, fallbacks)
+    tell(result, scheduler, plan, console)
+    return result
 
 
 def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> None:
@@ -129,7 +161,8 @@ def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
     except StoreError as error:
         if error.fault is not None:  # the storage itself
             raise
-        before = []  # damaged: it is written anew here
+        fall_back(f"the stored plan of {sweep.name} is damaged and written anew", error)
+        before = []
     store.put_plan(sweep.name, plan_rows(plan, of_jobs), job_rows(plan))
     new_columns = code_changes.keep_columns(store, sweep.code)
     new_figures = store.put_figures(sweep.name, sweep.figures)
@@ -347,7 +380,13 @@ def _serial(
 
 @contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; a second Ctrl-C ends at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; a second Ctrl-C ends at once.
+
+    Python tells only its main thread of signals: a run in another is not stopped by them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         if stop.signum is not None:
@@ -425,60 +464,6 @@ def _name_in(plan: Plan) -> Callable[[str], str]:
         return names.get(key, key)
 
     return name_of
-
-
-def _conclude(
-    scheduler: Scheduler,
-    stop: Stop,
-    limit: int | None,
-    plan: Plan,
-    store: Store,
-    console: Console,
-) -> int:
-    counts = scheduler.counts
-    notes = [f"{counts.stored} of {counts.total} jobs stored"]
-    notes += [f"{counts.diverged} trainings diverged"] if counts.diverged else []
-    notes += [f"{counts.failed} failed"] if counts.failed else []
-    notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
-    console.print(", ".join(notes), highlight=False)
-    if counts.failed:
-        failed = (k for k, why in scheduler.failures.items() if not why.startswith("blocked:"))
-        cell = _cell_of(next(failed), plan)
-        console.print(
-            f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage"
-            f" {store.url}\n"
-            f'every failure: phasegrid query --storage {store.url} "select key, kind, exception'
-            " from failures "
-            'where later_done is not true"',
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    if stop.why is not None:
-        console.print(
-            f"stopped ({stop.why}): what is finished is stored; {counts.open} jobs are open. "
-            "Run the same command again to go on.",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if stop.signum is not None:
-            return 128 + stop.signum
-        return 1 if counts.failed else 3
-    if counts.failed or counts.blocked:
-        return 1
-    return 3 if limit is not None and _missing(plan, store) else 0
-
-
-def _cell_of(key: str, plan: Plan) -> int:
-    return next(
-        cell.index
-        for cell in plan.cells
-        if key in {t.key for t in cell.trials} | {job.key for job in cell.metric_jobs}
-    )
-
-
-def _missing(plan: Plan, store: Store) -> bool:
-    return any(t.missing for t in tally(plan, stored_keys(store, metric_names(plan))))
 
 
 def figures_folder(sweep: str, output: Path | None) -> Path:

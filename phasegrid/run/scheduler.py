@@ -6,7 +6,7 @@ store, no executor: a test or a simulation drives it as Ray does. Open cells are
 """
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +58,7 @@ class Scheduler:
     retries: Retries = field(default_factory=Retries)
     counts: Counts = field(default_factory=Counts)
     failures: dict[str, str] = field(default_factory=dict)
+    fallbacks: Counter[str] = field(default_factory=Counter)
     _results: set[str] = field(default_factory=set)
     _to_train: set[str] = field(default_factory=set)
     _ready: list[tuple[int, float, int, Pack]] = field(default_factory=list)
@@ -154,6 +155,7 @@ class Scheduler:
         self.done_cost_s += pack.cost_s
         again = []
         for outcome in outcomes:
+            self.fallbacks.update(outcome.fallbacks)
             if outcome.status != "failed":
                 self._count(outcome)
                 self._results.add(outcome.key)

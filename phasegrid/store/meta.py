@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
+from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Json, Part, content_key
 from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key, metric_table, table_folder
@@ -159,7 +160,8 @@ def read_timing(files: Files, key: str) -> Json:
     data = _read_if_any(files, _timing_name(key))
     try:
         record: Json = None if data is None else json.loads(data)
-    except ValueError:
+    except ValueError as error:
+        fall_back(f"{_timing_name(key)} cannot be read and is measured again", error)
         return None
     return record
 
@@ -249,7 +251,8 @@ def read_deleted(files: Files) -> set[str]:
     data = _read_if_any(files, _DELETED)
     try:
         return set() if data is None else {str(sweep) for sweep in json.loads(data)}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError) as error:
+        fall_back(f"{_DELETED} cannot be read; no sweep counts as deleted", error)
         return set()
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Json, Part
-from phasegrid.store.failures import read_failures
+from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.store import Store
 
 if TYPE_CHECKING:
@@ -165,7 +166,16 @@ class Results:
         """Return one row a failed attempt, oldest first; `later_done` says whether its job has a
         result by now (None: it names no job).
         """
-        frame = _frame(read_failures(self.store))
+        table = read_failures(self.store)
+        frame = _frame(table.filter(pc.invert(is_fallback(table))))
+        return frame.sort_values("created_at", ignore_index=True)
+
+    def fallbacks(self) -> pd.DataFrame:
+        """Return one row for each thing that was done another way because the first way failed,
+        oldest first; ``key`` is the first job of the pack (None: it was the driver of a run).
+        """
+        table = read_failures(self.store)
+        frame = _frame(table.filter(is_fallback(table)))
         return frame.sort_values("created_at", ignore_index=True)
 
     def weights(self, key: str, epoch: int | None = None) -> "dict[str, Tensor]":

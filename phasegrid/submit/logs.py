@@ -6,7 +6,7 @@ from typing import Any
 
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.store import submissions
-from phasegrid.store.failures import LATER_DONE, read_failures
+from phasegrid.store.failures import FALLBACK, LATER_DONE, read_failures
 from phasegrid.store.store import Store
 
 
@@ -45,7 +45,7 @@ def from_store(
 
 def failures_text(store: Store, sweep: str | None, cell: int) -> str:
     """Return the tracebacks of every failed attempt at a job of one cell, trainings and
-    measurements, oldest first.
+    measurements, oldest first; after them what was done another way.
 
     Raises:
         SweepError: if there is no such sweep or cell.
@@ -67,8 +67,9 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
     rows = read_failures(store, damaged.append).to_pylist()
     failures = [row for row in rows if row["key"] in keys]
     failures.sort(key=lambda row: row["created_at"])
-    texts = [_failure_text(row) for row in failures]
+    texts = [_failure_text(row) for row in failures if row["kind"] != FALLBACK]
     texts = texts or [f"nothing failed in cell {cell} of {name}"]
+    texts += [_failure_text(row) for row in failures if row["kind"] == FALLBACK]
     return "\n\n".join([*texts, *(f"left out: {error}" for error in damaged)])
 
 

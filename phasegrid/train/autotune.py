@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Json, Trial, content_key, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import parameters_vector
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.cuda_graphs import WARM_UP
 from phasegrid.train.epoch import run_update
-from phasegrid.train.fused import NotFusableError, read_architecture
+from phasegrid.train.fused import find_architecture
 from phasegrid.train.optimizers import new_slots
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import MemberState, Stack, Strategy, why_not_vmap
@@ -99,14 +100,10 @@ def measure_choice(
     module = build_model(
         trial.model, data.input_shape, data.num_classes, seed=stream_seed(trial.seed, "init")
     ).to(device)
-    stacked: Strategy = "fused"
-    blueprint = None
-    try:
-        blueprint = read_architecture(module)
-    except NotFusableError:
-        stacked = "vmap"
-        if why_not_vmap(module, data.train_inputs[:1]) is not None:
-            return alone, []
+    blueprint = find_architecture(module)
+    stacked: Strategy = "vmap" if blueprint is None else "fused"
+    if blueprint is None and why_not_vmap(module, data.train_inputs[:1]) is not None:
+        return alone, []
     state = _fresh_state(recipe, module)
 
     def seconds(strategy: Strategy, size: int) -> float:
@@ -134,11 +131,10 @@ def search(
             break
         try:
             timing = Timing(stacked, size, seconds(stacked, size))
-        except torch.OutOfMemoryError:
-            break
         except (
             RuntimeError
-        ):  # what torch.func, or a library of kernels, cannot do shows when it runs
+        ) as error:  # memory, or what torch.func or a library of kernels cannot do
+            fall_back(f"stacks ({stacked}) of {size} could not be timed and are not used", error)
             break
         timings.append(timing)
         if timing.seconds < GAIN * best.seconds:

@@ -8,7 +8,6 @@ change, so it stays outside. Numbers are those of the same kernels launched one 
 members, B examples of a batch, C classes.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +15,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+
+from phasegrid.fallbacks import fall_back
 
 GradientPass = Callable[[Tensor, Tensor], Tensor]
 """From inputs (M, B, *S) and labels (M, B) to logits (M, B, C); leaves gradients in tensors that
@@ -74,11 +75,10 @@ class Recorder:
             if _out_of_memory(error) and len(inputs) > 1:
                 raise torch.OutOfMemoryError(f"recording a CUDA graph: {error}") from error
             self._gave_up = True
-            warnings.warn(
-                "a gradient pass could not be recorded as a CUDA graph and is launched kernel by"
-                f" kernel: {error}",
-                RuntimeWarning,
-                stacklevel=3,
+            fall_back(
+                "gradient passes that no CUDA graph could be recorded of were launched kernel by"
+                " kernel",
+                error,
             )
             return False
         self._recorded[tuple(inputs.shape)] = (*mine, replay)

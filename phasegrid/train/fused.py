@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.models.image_layouts import Layouts, layouts_of
 from phasegrid.models.network_state import kept_modes
 from phasegrid.models.tracing import trace
@@ -72,13 +73,24 @@ def read_architecture(module: nn.Module) -> Blueprint:
         _refuse_hidden_parts(module.train())
         try:
             graph = trace(module)
-        except (
-            Exception
-        ) as error:  # tracing runs the user's code on stand-ins and can fail in any way
+        except Exception as error:  # it runs the user's code on stand-ins and can fail in any way
             raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
     blueprint = Blueprint(graph, dict(module.named_modules()))
     fuse(blueprint, {}, {}, 1)
     return blueprint
+
+
+def find_architecture(module: nn.Module) -> Blueprint | None:
+    """Return the architecture of `module`; None where some part of it has no stacked form, or where
+    its code cannot be traced.
+    """
+    try:
+        return read_architecture(module)
+    except NotFusableError as error:
+        if error.__cause__ is not None:  # not a layer of another kind: code that fails
+            name = type(module).__name__
+            fall_back(f"networks {name} are not stacked, for want of a trace", error.__cause__)
+        return None
 
 
 def fuse(

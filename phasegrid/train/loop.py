@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.network_state import copy_network
@@ -260,9 +261,10 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
             group.stack = _stacked(group, strategy)
         feeds = [m.feed for m in members]
         return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(members) == 1:
             raise
+        fall_back("a stack of trainings was halved, for want of memory", error)
     group.stack = None
     for member, (order, augment) in zip(members, streams, strict=True):
         member.feed.order.set_state(order)

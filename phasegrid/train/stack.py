@@ -33,7 +33,7 @@ from phasegrid.models.network_state import (
 )
 from phasegrid.models.weights import Weights
 from phasegrid.train.cuda_graphs import Recorder
-from phasegrid.train.fused import Blueprint, NotFusableError, fuse, read_architecture
+from phasegrid.train.fused import Blueprint, find_architecture, fuse, read_architecture
 from phasegrid.train.optimizers import Slots
 
 Strategy = Literal["loop", "vmap", "fused"]
@@ -258,9 +258,8 @@ def choose_strategy(
         return "fused", read_architecture(module)
     if asked == "loop" or num_members == 1:
         return "loop", None
-    try:
-        blueprint = read_architecture(module)
-    except NotFusableError:
+    blueprint = find_architecture(module)
+    if blueprint is None:
         return "loop", None
     convolves = any(isinstance(m, nn.Conv2d) for m in module.modules())
     limit = MAX_FUSED_PRODUCTS["convolution" if convolves else "linear"]
@@ -308,11 +307,7 @@ def _repeats(module: nn.Module) -> bool:
     """Say whether a network is known to launch the same kernels for every batch of a shape: all its
     layers are.
     """
-    try:
-        read_architecture(module)
-    except NotFusableError:
-        return False
-    return True
+    return find_architecture(module) is not None
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:

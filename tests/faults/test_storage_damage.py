@@ -455,7 +455,7 @@ def test_a_training_whose_snapshot_is_cut_begins_anew(
     def often(*args: Any, **options: Any) -> PackOptions:
         return PackOptions(*args, **options, snapshot_every_s=0.0)
 
-    monkeypatch.setattr(session, "Place", often)
+    monkeypatch.setattr(session, "PackOptions", often)
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"
     store = Store.open(str(storage), create=True)
     with monkeypatch.context() as dying:

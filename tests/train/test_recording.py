@@ -14,6 +14,7 @@ from torch import Tensor
 from train_support import make_data, make_trial
 
 import phasegrid.train.stack
+from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
 from phasegrid.train import cuda_graphs
 from phasegrid.train.cuda_graphs import (
@@ -110,7 +111,7 @@ def test_what_a_replay_returned_is_not_overwritten_by_the_next() -> None:
     assert [float(output[0, 0]) for output in outputs] == [2.0 * v for v in range(WARM_UP + 3)]
 
 
-def test_a_pass_that_cannot_be_recorded_is_launched_with_a_warning() -> None:
+def test_a_pass_that_cannot_be_recorded_is_launched_and_said() -> None:
     tried = []
 
     def refuse(*_: Any) -> Replay:
@@ -120,8 +121,10 @@ def test_a_pass_that_cannot_be_recorded_is_launched_with_a_warning() -> None:
     recorder = new_recorder(refuse)
     for value in range(WARM_UP):
         recorder.run(doubling, *batch(value))
-    with pytest.warns(RuntimeWarning, match="launched kernel by kernel: operation not permitted"):
+    with collected() as said:
         assert float(recorder.run(doubling, *batch(7.0))[0, 0]) == 14
+    (fallback,) = said.values()
+    assert "launched kernel by kernel (RuntimeError: operation not permitted" in str(fallback)
     assert float(recorder.run(doubling, *batch(8.0))[0, 0]) == 16
     assert len(tried) == 1
 
@@ -147,8 +150,9 @@ def test_a_lone_member_that_cannot_be_recorded_for_want_of_memory_is_launched() 
     recorder = new_recorder(run_out)
     for value in range(WARM_UP):
         recorder.run(doubling, *batch(value))
-    with pytest.warns(RuntimeWarning, match="launched kernel by kernel"):
+    with collected() as said:
         assert float(recorder.run(doubling, *batch(3.0))[0, 0]) == 6
+    assert len(said) == 1
 
 
 def test_nothing_is_recorded_without_a_gpu() -> None:

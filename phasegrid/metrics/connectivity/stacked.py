@@ -26,7 +26,7 @@ from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.models.blocks import Blocks
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import ParameterSlice, batches, parameter_slices, parameters_vector
-from phasegrid.train.fused import Blueprint, NotFusableError, fuse, read_architecture
+from phasegrid.train.fused import Blueprint, find_architecture, fuse
 from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.stack import Forward, choose_strategy
 
@@ -123,11 +123,10 @@ def choose_stacks(
         return []
     alike: dict[tuple[str, tuple[ParameterSlice, ...]], list[int]] = {}
     for index, module in enumerate(modules):
-        try:
-            graph = read_architecture(_without_dropout(module)).graph
-        except NotFusableError:
+        blueprint = find_architecture(_without_dropout(module))
+        if blueprint is None:
             continue
-        kind = (f"{graph}\n{module}", parameter_slices(module))
+        kind = (f"{blueprint.graph}\n{module}", parameter_slices(module))
         alike.setdefault(kind, []).append(index)
     stacks = []
     for members in [part for whole in alike.values() for part in _parts(whole)]:

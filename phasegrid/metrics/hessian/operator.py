@@ -30,6 +30,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
 
 from phasegrid.errors import MetricError
+from phasegrid.fallbacks import fall_back
 from phasegrid.metrics.hessian.kernels import plain_attention, reference_kernels
 from phasegrid.metrics.hessian.lanczos import AsymmetryError
 from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
@@ -250,11 +251,10 @@ def with_right_products(
         rng.set_state(state)
         try:
             return work(HessianOperator(module, inputs, labels, method=method))
-        except AsymmetryError as fault:
-            faults.append(fault)
-        except RuntimeError as fault:  # a kernel that has no second derivative
-            if _is_of_the_machine(fault):
+        except (AsymmetryError, RuntimeError) as fault:  # or a kernel has no second derivative
+            if not isinstance(fault, AsymmetryError) and _is_of_the_machine(fault):
                 raise
+            fall_back(f"Hessian-vector products are not taken by {method}", fault)
             faults.append(fault)
     if not isinstance(faults[-1], AsymmetryError):
         raise faults[0]

@@ -43,12 +43,19 @@ def is_piecewise_linear(module: nn.Module) -> bool:
     False also where it is not known: code that `torch.fx` cannot read, or a layer that is not on
     the list.
     """
-    graph = read_graph(module)
+    could_be = all(type(m) in WEIGHTED for m in module.modules() if _holds_parameters(m))
+    lost = "the trace of the Hessian is estimated, not exact" if could_be else None
+    graph = read_graph(module, lost)
     if graph is None or _has_tied_parameters(module):
         return False
     layers = dict(module.named_modules())
     calls = Counter(id(layers[str(n.target)]) for n in graph.nodes if n.op == "call_module")
     return all(_is_linear_step(node, layers, calls) for node in graph.nodes)
+
+
+def _holds_parameters(layer: nn.Module) -> bool:
+    """Say whether a layer has parameters of its own, not only in layers below it."""
+    return next(layer.parameters(recurse=False), None) is not None
 
 
 def _is_linear_step(node: fx.Node, layers: dict[str, nn.Module], calls: Counter[int]) -> bool:

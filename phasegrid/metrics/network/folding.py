@@ -11,6 +11,7 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.models.network_state import kept_attributes, outputs_of
 from phasegrid.seeding import kept_draws
 
@@ -34,7 +35,9 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     convolution that feeds nothing else, each called once and without hooks. Where none is, or
     `torch.fx` cannot read the network, `module` itself is returned. `module` is not changed.
     """
-    graph = read_graph(module)
+    if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
+        return module
+    graph = read_graph(module, "BatchNorm is not folded into the convolutions")
     if graph is None:
         return module
     layers = dict(module.named_modules())
@@ -69,9 +72,9 @@ def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
     return float((found - expected).abs().max()) <= SAME * float(expected.abs().max())
 
 
-def read_graph(module: nn.Module) -> fx.Graph | None:
+def read_graph(module: nn.Module, lost: str | None) -> fx.Graph | None:
     """Trace `module` in its present mode; None where its code cannot be traced (control flow on
-    values, say).
+    values, say), which is said if something is `lost` by it.
 
     `torch.fx` reads the code of the root's class: neither its hooks nor a `forward` of this one
     instance would be in the graph.
@@ -81,7 +84,9 @@ def read_graph(module: nn.Module) -> fx.Graph | None:
     try:
         with kept_draws(), kept_attributes(module):
             return fx.Tracer().trace(module)
-    except Exception:  # tracing runs the user's code with stand-ins and can fail in any way
+    except Exception as error:  # it runs the user's code on stand-ins and can fail in any way
+        if lost:
+            fall_back(f"networks {type(module).__name__} cannot be traced: {lost}", error)
         return None
 
 

@@ -27,6 +27,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import DatasetFacts, Metric, Model, import_function
 from phasegrid.errors import PhasegridError, StoreError
+from phasegrid.fallbacks import collected
 from phasegrid.jobs import MetricJob, Part
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import has_batch_norm
@@ -105,6 +106,7 @@ def _tried(work: Callable[[], str | None]) -> Verdict:
             kept_settings(),
             seeded_draws(0),
             warnings.catch_warnings(),
+            collected(),  # what it does another way, the run will say
         ):
             warnings.simplefilter("ignore")
             note = work()

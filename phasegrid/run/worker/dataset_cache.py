@@ -22,12 +22,16 @@ from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset, Text
 from phasegrid.declare import Tokens
+from phasegrid.fallbacks import fall_back
 from phasegrid.run.worker.node_folder import enter, locked
 
 ROOM = 4
 """A data set is shared if the file system of the folder has room for so many of it."""
 
 _TENSORS = ("train_inputs", "train_labels", "test_inputs", "test_labels", "pixel", "padding")
+
+
+_NOT_SHARED = "a data set is held by each process, not by the processes of a node together"
 
 
 def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
@@ -43,7 +47,8 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / f"{key}.lock"))
-        except OSError:  # the folder has been deleted under us, or takes no files
+        except OSError as error:  # the folder has been deleted under us, or takes no files
+            fall_back(_NOT_SHARED, error)
             return load()
         found = _mapped(file)
         if found is not None:
@@ -68,7 +73,8 @@ def _publish(file: Path, dataset: Dataset) -> bool:
             os.replace(partial, _raw(file, name))  # who has an old one mapped keeps it
         partial.write_text(json.dumps(_facts(dataset)))
         os.replace(partial, file)
-    except OSError:
+    except OSError as error:
+        fall_back(_NOT_SHARED, error)
         for name in _TENSORS:
             _raw(file, name).unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
@@ -105,7 +111,10 @@ def _mapped(file: Path) -> Dataset | None:
         tensors: dict[str, Any] = {
             name: _map(_raw(file, name), *layouts[name]) for name in _TENSORS
         }
-    except (OSError, ValueError, RuntimeError):  # the last where memory cannot be mapped
+    except FileNotFoundError:  # nobody has put it there yet
+        return None
+    except (OSError, ValueError, RuntimeError) as error:  # the last where memory cannot be mapped
+        fall_back(_NOT_SHARED, error)
         return None
     text, tokens = facts.pop("text"), facts.pop("tokens")
     return Dataset(

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from phasegrid.fallbacks import fall_back
 from phasegrid.run import leftovers
 
 try:
@@ -60,7 +61,8 @@ def drive(run: str) -> None:
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.replace(new, folder / _DRIVER)  # it appears locked
-    except OSError:
+    except OSError as error:
+        fall_back(f"what this run leaves in {folder} is not swept away should it die", error)
         return
     _driven[run] = descriptor
 
@@ -114,8 +116,8 @@ def _hold(folder: Path) -> int | None:
             if folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return descriptor
             os.close(descriptor)  # swept away between making and locking it
-    except OSError:
-        pass  # no such place, no right to it, a file system without locks: there is no folder
+    except OSError as error:  # no such place, no right to it, a file system without locks
+        fall_back(f"processes of this node share nothing: there is no folder {folder}", error)
     return None
 
 

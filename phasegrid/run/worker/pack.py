@@ -22,6 +22,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.translation.load import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError, SweepError
+from phasegrid.fallbacks import Fallback, collected, fall_back
 from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial, stream_seed
 from phasegrid.models.weights import evaluate
 from phasegrid.redaction import redact
@@ -37,6 +38,7 @@ from phasegrid.run.worker.inputs import (
     load_module,
 )
 from phasegrid.seeding import kept_draws, repeatable
+from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.provenance import provenance
 from phasegrid.store.schemas import trial_columns
 from phasegrid.store.store import Store
@@ -72,6 +74,17 @@ def do(
         snapshot. StoreError: when the storage itself fails: no other job could be stored either.
         DeviceError: when this process has lost its GPU: no other job could be done here either.
     """
+    with _fallbacks_stored(store, pack) as fallbacks:
+        outcomes = _do(pack, store, place, should_stop, on_epoch)
+    if fallbacks and outcomes:
+        said = tuple(redact(str(fallback)) for fallback in fallbacks.values())
+        outcomes[0] = replace(outcomes[0], fallbacks=said)
+    return outcomes
+
+
+def _do(
+    pack: Pack, store: Store, place: PackOptions, should_stop: ShouldStop, on_epoch: OnEpoch
+) -> list[Outcome]:
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with (
         _threads(place.threads),
@@ -86,6 +99,17 @@ def do(
             return _train(pack, store, place, device, partial(_after_epoch, should_stop, on_epoch))
         with kept_draws(device):  # each job seeds what the process draws from
             return _measure(pack, store, place, device, should_stop)
+
+
+@contextmanager
+def _fallbacks_stored(store: Store, pack: Pack) -> Iterator[dict[str, Fallback]]:
+    """Collect what of a pack is done another way, and store it, however the pack ends."""
+    with collected() as fallbacks:
+        try:
+            yield fallbacks
+        finally:
+            for fallback in fallbacks.values():
+                store.put_failure(fallback_of_pack(pack, fallback))
 
 
 def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
@@ -173,6 +197,7 @@ def _train(
         left = [trial for trial in trials if trial.key in missing - ended]
         if len(trials) == 1:
             return [*outcomes, *(_failed(store, pack, trial.key, error) for trial in left)]
+        fall_back(f"{len(left)} trainings that failed together were each done alone", error)
         for trial in left:  # alone from the beginning, so that the culprit is named
             alone = replace(pack, trials=(trial,), layout=Layout(trials=(trial,)))
             outcomes += _train(alone, store, place, device, on_epoch)
@@ -423,6 +448,8 @@ def _measure_many(
         )
     except Exception as error:
         _raise_if_of_no_job(error)
+        name = jobs[0].metric.name
+        fall_back(f"{len(jobs)} jobs of {name} that failed together were each done alone", error)
         return None
     if tables is None:
         return None

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from phasegrid.config.types import Need, Resources
 from phasegrid.errors import ClusterError, DeviceError, PhasegridError, StoreError
+from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Outcome, Pack, Part
 from phasegrid.redaction import redact
 from phasegrid.run import crashes, underway, watchdog
@@ -116,7 +117,8 @@ def gpu_bytes() -> int | None:
         ]
         try:
             found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
-        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            fall_back("each pack gets a GPU of its own: the memory of GPUs is not known", error)
             for waiting in tasks:
                 ray.cancel(waiting, force=True)
             return None

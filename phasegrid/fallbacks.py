@@ -1,0 +1,53 @@
+"""What was done another way because the first way failed, so that nothing is passed over in
+silence.
+
+Whoever falls back says so (`fall_back`); whoever is responsible for the work collects what is said
+(`collected`) and stores it. Where nobody collects, it is logged as a warning.
+"""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """`what` was done instead, and the `error` (its type and message) that made it necessary."""
+
+    what: str
+    error: str
+    traceback: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.error})"
+
+
+_collecting: ContextVar[dict[str, Fallback] | None] = ContextVar("fallbacks", default=None)
+
+
+def fall_back(what: str, error: BaseException) -> None:
+    """Say that something is done another way because `error` was raised."""
+    kind, message = type(error).__name__, str(error).strip()
+    brief = f"{kind}: {message.splitlines()[0][:300]}" if message else kind
+    said = Fallback(what, brief, "".join(traceback.format_exception(error)))
+    found = _collecting.get()
+    if found is None:
+        logging.getLogger("phasegrid").warning("%s", said)
+    else:
+        found.setdefault(what, said)
+
+
+@contextmanager
+def collected() -> Iterator[dict[str, Fallback]]:
+    """Collect by `what` was done everything that is said in this context; of several alike the
+    first.
+    """
+    found: dict[str, Fallback] = {}
+    before = _collecting.set(found)
+    try:
+        yield found
+    finally:
+        _collecting.reset(before)
