@@ -122,44 +122,6 @@ def test_a_stack_gives_each_member_its_own_logits_gradient_and_statistics(
         torch.testing.assert_close(stack.state(i), cpu_state(module))
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe(lr=0.1),
-        Recipe(lr=0.1, momentum=0.0),
-        Recipe(lr=0.1, nesterov=True),
-        Recipe(optimizer="adam", lr=0.01, weight_decay=0.1, betas=(0.8, 0.99)),
-    ],
-    ids=["momentum", "plain", "nesterov", "adam"],
-)
-def test_many_updates_equal_those_of_torch_optim(recipe: Recipe, strategy: Strategy) -> None:
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(30, 1, 6, 2, 4, 4, generator=generator, dtype=torch.float64)
-    y = torch.randint(0, 3, (30, 1, 6), generator=generator)
-    oracle = modules_of("cnn", 1)[0]
-    stack = stack_of(modules_of("cnn", 1), strategy, recipe)
-    shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(
-            oracle.parameters(), **shared, betas=recipe.betas, eps=recipe.adam_eps
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            oracle.parameters(), **shared, momentum=recipe.momentum, nesterov=recipe.nesterov
-        )
-    for update in range(30):
-        optimizer.zero_grad()
-        cross_entropy(oracle(x[update, 0]), y[update, 0]).backward()
-        optimizer.step()
-        stack.grads.zero_()
-        cross_entropy(stack.forward(x[update])[0], y[update, 0]).backward()
-        rates = recipe.lr, recipe.weight_decay
-        step(recipe, stack.weights, stack.grads, stack.slots, *rates, 1.0, update)
-    torch.testing.assert_close(stack.state(0), cpu_state(oracle))
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_rates_per_member_are_those_of_the_member_alone(optimizer: Any) -> None:
     recipe = Recipe(optimizer=optimizer)

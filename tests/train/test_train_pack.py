@@ -3,13 +3,11 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from train_support import (
     CLASSES,
     MLP,
@@ -23,7 +21,7 @@ from train_support import (
 
 import phasegrid.train.batches
 import phasegrid.train.loop
-from phasegrid.jobs import Part, stream_seed
+from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import evaluate
 from phasegrid.train.batches import batch_bounds
@@ -40,53 +38,6 @@ def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]
             return make(seed)
 
     monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
-
-
-def test_training_equals_a_loop_written_by_hand() -> None:
-    data, trial = make_data(), make_trial(3, lr=0.1, nesterov=True, label_smoothing=0.1)
-    trial = replace(trial, recipe={**trial.recipe, "keep": "last"})
-    result = train_pack([trial], [data], device="cpu")[0]
-    net = build_model(MLP, (1, 8, 8), CLASSES, seed=stream_seed(3, "init"))
-    optimizer = torch.optim.SGD(
-        net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-    order = torch.Generator().manual_seed(stream_seed(3, "order"))
-    for record in result.history:
-        total, right = 0.0, 0
-        for index in torch.randperm(37, generator=order).split(8):
-            optimizer.zero_grad()
-            logits = net(data.train_inputs[index])
-            loss = cross_entropy(logits, data.train_labels[index], label_smoothing=0.1)
-            loss.backward()
-            optimizer.step()
-            total += len(index) * loss.item()
-            right += int((logits.argmax(1) == data.train_labels[index]).sum())
-        assert record.train_loss == pytest.approx(total / 37, rel=1e-5)
-        assert record.train_accuracy_percent == pytest.approx(100 * right / 37)
-    # float32 over 15 updates: rounding only
-    torch.testing.assert_close(result.weights, dict(net.state_dict()), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("augment", ["none", "flip_crop"])
-def test_a_member_of_a_pack_trains_as_it_would_alone(
-    name: str, strategy: Any, augment: str
-) -> None:
-    data = [make_data(seed=seed, augment=augment) for seed in (0, 0, 1)]
-    rates = ((0.05, 5e-4), (0.02, 0.0), (0.01, 1e-2))
-    trials = [
-        make_trial(seed, NETWORKS[name], epochs=2, lr=lr, weight_decay=decay, keep="last")
-        for seed, (lr, decay) in enumerate(rates)
-    ]
-    together = train_pack(trials, data, device="cpu", strategy=strategy)
-    for i, trial in enumerate(trials):
-        alone = train_pack([trial], [data[i]], device="cpu")[0]
-        # float32 rounding, grown by 10 updates; another draw would differ by 1e-2
-        assert largest_difference(together[i], alone) < 1e-4
-        for a, b in zip(together[i].history, alone.history, strict=True):
-            assert a.train_loss == pytest.approx(b.train_loss, rel=1e-5)
-        assert together[i].strategy == strategy
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
