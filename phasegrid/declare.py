@@ -12,12 +12,18 @@ A version is bumped by hand when the numbers change.
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from phasegrid.estimates import Guess, Measurement
+from phasegrid.estimates import Guess, Measurement, ModelCounts
 from phasegrid.jobs import Json, Part
 
 T = TypeVar("T")
+
+Finding: TypeAlias = tuple[str, str]
+"""A mistake: the argument to blame, and what to say of it."""
+
+Rule: TypeAlias = Callable[[Mapping[str, Any]], Finding | None]
+"""Says what is wrong between resolved arguments, if anything is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class DatasetKind:
 
     `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for
     the contents (a SHA-256) and become part of the identity; it raises `DataError` when the files
-    are not there.
+    are not there. `rules` are between its arguments.
     """
 
     args: type
@@ -108,6 +114,7 @@ class DatasetKind:
     facts: str | Callable[[Mapping[str, Json]], DatasetFacts | None]
     version: int = 1
     fingerprint: str | Callable[[Mapping[str, Json]], Mapping[str, Json]] | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +128,20 @@ class Model:
     One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with
     their `Tokens`; it maps (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not
     look at padding or ahead.
+
+    ``count(facts, **args) -> ModelCounts`` says what a network for a data set of these facts has
+    and does, for planning: without it jobs are planned at 10 s and a GPU each. One with a
+    `smallest_image` takes images (channels, height, width) of at least so many pixels in height and
+    width. `rules` are between its arguments.
     """
 
     args: type
     make: str | Callable[..., object]
     version: int = 1
     takes: Literal["arrays", "tokens"] = "arrays"
+    count: str | Callable[..., ModelCounts] | None = None
+    smallest_image: int | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +174,9 @@ class Metric:
     data set and networks. `gpu_share` in (0, 1] is the part of a GPU that a job gets whatever its
     memory. Without `cost` a job is planned at 10 s; without `memory` and `gpu_share` it gets a GPU
     for itself.
+
+    `rules` are between its arguments; ``fits(args, recipe, facts)`` says what is wrong between
+    these, the recipe of a cell and its data set. What they find is a mistake of the sweep.
     """
 
     over: Literal["trial", "pair", "cell"]
@@ -175,6 +193,10 @@ class Metric:
     cost: Callable[[Measurement], Guess] | None = None
     memory: Callable[[Measurement], int] | None = None
     gpu_share: float | None = None
+    rules: tuple[Rule, ...] = ()
+    fits: Callable[[Mapping[str, Any], Mapping[str, Any], DatasetFacts], Finding | None] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True)

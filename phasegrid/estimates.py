@@ -9,7 +9,7 @@ Standard library only.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from phasegrid.jobs import Workload
 
@@ -36,6 +36,16 @@ kernels' workspaces.
 EVALUATED = (
     1000  # examples in a batch of an evaluation: `weights.MOST`, which would bring torch along
 )
+
+
+class ModelCounts(NamedTuple):
+    """Trainable parameters, FLOPs of one forward pass over one example (a multiply-add counts 2),
+    and the numbers of it that a backward pass keeps.
+    """
+
+    num_parameters: int
+    forward_flops: int
+    activations: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from phasegrid.config.rules import (
     Finding,
     data_mistake,
     fit_mistake,
-    model_mistake,
+    mistakes_of,
 )
 from phasegrid.config.template import SECTIONS, TrialTemplate
 from phasegrid.config.ties import Tied, Ties
@@ -66,7 +66,7 @@ class CellBuilder:
         self._rules = [rule for rule in RECIPE_RULES if not diagnostics.is_broken(*rule.reads)]
         self._data_is_broken = diagnostics.is_broken("dataset")
         self._checks_data = not diagnostics.is_broken("dataset", *DATA_READS)
-        self._checks_model = not diagnostics.is_broken("model")
+        self._is_sound = {section: not diagnostics.is_broken(section) for section in SECTIONS}
         self._checks_schedule = not diagnostics.is_broken("train.schedule")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
@@ -165,8 +165,9 @@ class CellBuilder:
             except DataError as error:
                 self._blame(_data_path(args), str(error), point, ("dataset",))
                 return None
-        if section == "model" and self._checks_model:
-            self._report(model_mistake(name, args), point, ("model",))
+        if self._is_sound[section]:
+            for field, message in mistakes_of(declared.rules, args):
+                self._report((f"{section}.{field}".rstrip("."), message), point, (section,))
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
 
     def _with_schedule(self, recipe: Mapping[str, Json], point: Point) -> Mapping[str, Json]:

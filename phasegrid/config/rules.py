@@ -1,5 +1,5 @@
-"""Rules between fields: of a recipe, of a model, of a metric's arguments, of a trial and its data.
-Tables of small functions.
+"""Rules between fields: those of a recipe, those of a recipe and its data, and those that models,
+data sets and metrics declare.
 
 A rule returns the field to blame and what to say, or None. `reads` are the fields it looks at: it
 is not asked where one of them already has a mistake.
@@ -7,13 +7,11 @@ is not asked where one of them already has a mistake.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from phasegrid.declare import DatasetFacts, Model
+from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule
 from phasegrid.jobs import Json
-from phasegrid.models.shapes import SMALLEST, heads_mistake, image_mistake, kind_mistake
-
-Finding: TypeAlias = tuple[str, str]
+from phasegrid.models.shapes import image_mistake, kind_mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +26,22 @@ DATA_READS = ("train.batch_size", "train.batch_unit")
 """The fields of a recipe that `data_mistake` looks at."""
 
 
-def metric_mistakes(name: str, args: Mapping[str, Json]) -> list[Finding]:
-    """Return what is wrong between the arguments of a built-in metric: (field, message)."""
-    rules = _METRIC_RULES.get(name, ())
-    return [finding for rule in rules if (finding := rule(args)) is not None]
+def mistakes_of(rules: Sequence[Rule], args: Mapping[str, Json]) -> list[Finding]:
+    """Return what the rules of a declaration find wrong between its arguments."""
+    return [finding for rule in rules if (finding := _asked(rule, args)) is not None]
 
 
-def model_mistake(name: str, args: Mapping[str, Any]) -> Finding | None:
-    """Return what is wrong between the arguments of a built-in model."""
-    if name == "transformer" and (mistake := heads_mistake(args["width"], args["heads"])):
-        return "model.width", mistake
-    return None
+def metric_mistake(
+    metric: Metric, args: Mapping[str, Json], recipe: Mapping[str, Json], facts: DatasetFacts
+) -> Finding | None:
+    """Return why a metric with these arguments is not for the recipe and the data of a cell."""
+    return None if metric.fits is None else _asked(metric.fits, args, recipe, facts)
 
 
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
     """Return why a model is not for the data it is given."""
     mistake = kind_mistake(name, declared.takes, facts.tokens)
-    if mistake is None and name in SMALLEST:
-        mistake = image_mistake(name, facts.input_shape)
+    mistake = mistake or image_mistake(name, declared, facts.input_shape)
     return ("model.name", mistake) if mistake else None
 
 
@@ -160,33 +156,8 @@ RECIPE_RULES: tuple[RecipeRule, ...] = (
 )
 
 
-def _cka_noise(args: Mapping[str, Any]) -> Finding | None:
-    if args["pixel_noise"] is not None and args["mixup_alpha"] is not None:
-        return "pixel_noise", f"found {args['pixel_noise']}; it needs mixup_alpha: null beside it"
-    return None
-
-
-def _cka_layers(args: Mapping[str, Any]) -> Finding | None:
-    layers: Sequence[str] = args["layers"]
-    if len(set(layers)) < len(layers):
-        return "layers", f"found {list(layers)}; each layer once"
-    return None
-
-
-def _simplex_lambda(args: Mapping[str, Any]) -> Finding | None:
-    given, connectors = args["volume_lambda"], args["connectors"]
-    if isinstance(given, (list, tuple)) and len(given) != connectors:
-        return (
-            "volume_lambda",
-            (
-                f"found a list of {len(given)}; allowed: one number, or one per connector"
-                f" ({connectors})"
-            ),
-        )
-    return None
-
-
-_METRIC_RULES: Mapping[str, tuple[Callable[[Mapping[str, Any]], Finding | None], ...]] = {
-    "cka": (_cka_noise, _cka_layers),
-    "simplex": (_simplex_lambda,),
-}
+def _asked(rule: Callable[..., Finding | None], *about: object) -> Finding | None:
+    try:
+        return rule(*about)
+    except Exception as error:  # whatever code of a user raises
+        return "", f"its rule {rule.__name__} raises {type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeGuard
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
-from phasegrid.config.rules import metric_mistakes
+from phasegrid.config.rules import metric_mistake, mistakes_of
 from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
 from phasegrid.config.validate import (
     INVALID,
@@ -17,10 +17,10 @@ from phasegrid.config.validate import (
     resolve_field,
 )
 from phasegrid.config.yaml import Node, Place, plain_text
-from phasegrid.declare import Metric, make_part
+from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json, canonical_json
-from phasegrid.registry import identity, suggest
+from phasegrid.jobs import Json, as_label, canonical_json
+from phasegrid.registry import declared_metric, identity, suggest
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
@@ -131,16 +131,46 @@ def check_data_of_metrics(
     points: Sequence[GridPoint],
     diagnostics: Diagnostics,
 ) -> None:
-    """Note the metrics of sentence pairs that are asked for on other data."""
+    """Note the metrics that are not for the data or the recipes of the cells."""
     others = [point.dataset.name for point in points if point.facts and not point.facts.tokens]
-    if not others or node is None or node.items is None or diagnostics.is_broken("metrics"):
+    if node is None or node.items is None or diagnostics.is_broken("metrics"):
         return
     for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
-        if request.takes == "tokens":
+        if request.takes == "tokens" and others:
             message = (
                 f"{request.name} is of sentence pairs, but {others[0]} holds none; leave it out"
             )
             diagnostics.add(item, f"metrics.{index}", message)
+        elif found := _first_unfit(request, points):
+            (field, message), point = found
+            args = next(iter(item.mapping.values())) if item.mapping else item
+            where = (args.mapping or {}).get(field, args)
+            path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
+            diagnostics.add(where, path, message + _in_cell(point))
+
+
+def _first_unfit(
+    request: MetricRequest, points: Sequence[GridPoint]
+) -> tuple[Finding, GridPoint] | None:
+    """Return the first cell that a metric is not for, and why."""
+    metric = declared_metric(request.name)
+    if metric.fits is None:
+        return None
+    part = request.part
+    args = {**later_defaults(metric.args), **part.args, **part.locators}
+    different = {(id(point.dataset), id(point.recipe)): point for point in reversed(points)}
+    for point in reversed(different.values()):
+        if point.facts is not None:
+            found = metric_mistake(metric, args, point.recipe, point.facts)
+            if found is not None:
+                return found, point
+    return None
+
+
+def _in_cell(point: GridPoint) -> str:
+    values = [*point.facet, ("load", point.load), ("temperature", point.temperature)]
+    named = [f"{name} {as_label(value)}" for name, value in values if value is not None]
+    return f" (in the cell {', '.join(named)})" if named else ""
 
 
 def read_resources(
@@ -201,7 +231,7 @@ def _metric(
         diagnostics.add(args, f"{path}.{name}", message)
         return None
     resolved = resolve_args(metric.args, args, f"{path}.{name}", diagnostics)
-    _check_metric(name, resolved, args, f"{path}.{name}", diagnostics)
+    _check_metric(metric, resolved, args, f"{path}.{name}", diagnostics)
     _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", diagnostics)
     part = make_part(identity(name), metric.version, metric.args, resolved)
     return MetricRequest(
@@ -246,11 +276,12 @@ def _take_out(
 
 
 def _check_metric(
-    name: str, resolved: Mapping[str, Json], args: Node, path: str, diagnostics: Diagnostics
+    metric: Metric, resolved: Mapping[str, Json], args: Node, path: str, diagnostics: Diagnostics
 ) -> None:
-    for field, message in metric_mistakes(name, resolved):
+    for field, message in mistakes_of(metric.rules, resolved):
         if not diagnostics.is_broken(path):
-            diagnostics.add((args.mapping or {}).get(field, args), f"{path}.{field}", message)
+            where = (args.mapping or {}).get(field, args)
+            diagnostics.add(where, f"{path}.{field}".rstrip("."), message)
 
 
 def _check_trials(

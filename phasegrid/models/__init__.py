@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Model
+from phasegrid.models.shapes import heads_divide_width
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -63,10 +64,33 @@ class TransformerArgs:
     feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
 
 
+_COUNTING = "phasegrid.models.counting"
+
 MODELS: dict[str, Model] = {
-    "mlp": Model(MlpArgs, "phasegrid.models.mlp:make"),
-    "small_cnn": Model(SmallCnnArgs, "phasegrid.models.small_cnn:make"),
-    "resnet18": Model(ResNet18Args, "phasegrid.models.resnet:make"),
-    "vgg11": Model(Vgg11Args, "phasegrid.models.vgg:make"),
-    "transformer": Model(TransformerArgs, "phasegrid.models.transformer:make", takes="tokens"),
+    "mlp": Model(MlpArgs, "phasegrid.models.mlp:make", count=f"{_COUNTING}:count_mlp"),
+    "small_cnn": Model(
+        SmallCnnArgs,
+        "phasegrid.models.small_cnn:make",
+        count=f"{_COUNTING}:count_small_cnn",
+        smallest_image=4,  # every 2x2 max-pooling needs two pixels
+    ),
+    "resnet18": Model(
+        ResNet18Args,
+        "phasegrid.models.resnet:make",
+        count=f"{_COUNTING}:count_resnet18",
+        smallest_image=1,
+    ),
+    "vgg11": Model(
+        Vgg11Args,
+        "phasegrid.models.vgg:make",
+        count=f"{_COUNTING}:count_vgg11",
+        smallest_image=32,  # as for small_cnn, with five of them
+    ),
+    "transformer": Model(
+        TransformerArgs,
+        "phasegrid.models.transformer:make",
+        takes="tokens",
+        count=f"{_COUNTING}:count_transformer",
+        rules=(heads_divide_width,),
+    ),
 }

@@ -9,7 +9,7 @@ from phasegrid.declare import Model, Tokens, import_function
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.models.network_state import copy_network, hidden_tensors, outputs_of
-from phasegrid.models.shapes import require_kind
+from phasegrid.models.shapes import require_kind, require_sound
 from phasegrid.registry import resolve_model
 from phasegrid.seeding import seeded_draws
 
@@ -38,6 +38,7 @@ def build_model(
     """
     declared = resolve_model(part.name)
     require_kind(part.name, declared.takes, tokens)
+    require_sound(part.name, declared, part.args, input_shape)
     shape = (input_shape, num_classes) if tokens is None else (tokens,)
     module = _make(declared, part, shape, seed)
     _refuse_unknown(part, module)

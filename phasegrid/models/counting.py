@@ -9,70 +9,59 @@ attention weights; a layer that overwrites its input keeps nothing of its own.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-from phasegrid.declare import DatasetFacts, Tokens
+from phasegrid.declare import DatasetFacts, import_function
+from phasegrid.errors import SweepError
+from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
-from phasegrid.models.shapes import require_heads, require_image, require_kind
-
-
-class ModelCounts(NamedTuple):
-    """Trainable parameters, FLOPs of one forward pass over one example, and the numbers of it that
-    a backward pass keeps.
-    """
-
-    num_parameters: int
-    forward_flops: int
-    activations: int
+from phasegrid.models.shapes import require_kind, require_sound
+from phasegrid.registry import declared_model
 
 
 def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
-    """Count what the model `part` names has and does on one example of a data set; None as
-    `count_arrays`.
+    """Count what the model `part` names has and does on one example of a data set; None where its
+    family does not say.
 
     Raises:
-        DataError: if the model cannot take such inputs.
-    """
-    if part.name in _FAMILIES:
-        require_kind(part.name, "arrays", facts.tokens)
-        return count_arrays(part, facts.input_shape, facts.num_classes)
-    if part.name == "transformer":
-        require_kind(part.name, "tokens", facts.tokens)
-        assert facts.tokens is not None
-        args: Mapping[str, Any] = part.args
-        return count_transformer(facts.tokens, facts.mean_tokens, **args)
-    return None
+        DataError: if the model cannot take such examples. SweepError: if its own count fails.
 
-
-def count_arrays(part: Part, input_shape: tuple[int, ...], num_classes: int) -> ModelCounts | None:
-    """Count what the model `part` names has and does on one array: parameters and FLOPs exactly,
-    activations about. None for a model that is not built in or takes something else.
-
-    Raises:
-        DataError: if the model cannot take such inputs.
-
-    >>> count_arrays(Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"}), (2,), 2)
+    >>> mlp = Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"})
+    >>> count_work(mlp, DatasetFacts(100, 10, (2,), 2))
     ModelCounts(num_parameters=42, forward_flops=64, activations=10)
     """
-    count = _FAMILIES.get(part.name)
-    return count(input_shape, num_classes, **part.args) if count else None
+    declared = declared_model(part.name)
+    if declared.count is None:
+        return None
+    require_kind(part.name, declared.takes, facts.tokens)
+    require_sound(part.name, declared, part.args, facts.input_shape)
+    try:
+        counts = import_function(declared.count)(facts, **part.args)
+    except Exception as error:  # whatever code of a user raises
+        raise SweepError(
+            f"planning model {part.name}: its count raises {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(counts, ModelCounts):
+        raise SweepError(
+            f"planning model {part.name}: its count returned {counts!r}; allowed: ModelCounts"
+        )
+    return counts
 
 
 def count_transformer(
-    tokens: Tokens, length: float, *, width: int, depth: int, heads: int, feed_forward: int
+    facts: DatasetFacts, *, width: int, depth: int, heads: int, feed_forward: int
 ) -> ModelCounts:
-    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences of
-    `length` tokens each, rounded.
+    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences that both
+    have the mean number of tokens, rounded.
 
     Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all
-    positions are computed, those that are then hidden too. Exact for a batch that is `length` long.
-
-    Raises:
-        DataError: if `heads` does not divide `width`.
+    positions are computed, those that are then hidden too. Exact for a batch that is as long as
+    the mean.
     """
-    require_heads(width, heads)
+    tokens, length = facts.tokens, facts.mean_tokens
+    assert tokens is not None
     attention = _total([_linear(width, width)] * 4)
     feed = _total([_linear(width, feed_forward * width), _linear(feed_forward * width, width)])
     layers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
@@ -90,27 +79,28 @@ def count_transformer(
     return ModelCounts(parameters, round(flops), round(kept))
 
 
-def _mlp(shape: tuple[int, ...], classes: int, *, width: int, depth: int, **_: Any) -> ModelCounts:
-    sizes = [math.prod(shape), *[width] * depth, classes]
+def count_mlp(facts: DatasetFacts, *, width: int, depth: int, **_: Any) -> ModelCounts:
+    """Count a fully connected network."""
+    sizes = [math.prod(facts.input_shape), *[width] * depth, facts.num_classes]
     return _total(_linear(a, b) for a, b in pairwise(sizes))
 
 
-def _small_cnn(
-    shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool
-) -> ModelCounts:
-    channels, height, width_px = require_image("small_cnn", shape)
+def count_small_cnn(facts: DatasetFacts, *, width: int, batch_norm: bool) -> ModelCounts:
+    """Count the small convolutional network."""
+    channels, height, width_px = facts.input_shape
     per_channel = 2 if batch_norm else 1  # scale and shift, or a bias
     return _total(
         [
             _conv(channels, width, 3, height * width_px, per_channel),
             _conv(width, 2 * width, 3, (height // 2) * (width_px // 2), per_channel),
-            _linear(2 * width * (height // 4) * (width_px // 4), classes),
+            _linear(2 * width * (height // 4) * (width_px // 4), facts.num_classes),
         ]
     )
 
 
-def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> ModelCounts:
-    channels, height, width_px = require_image("resnet18", shape)
+def count_resnet18(facts: DatasetFacts, *, width: int) -> ModelCounts:
+    """Count ResNet18."""
+    channels, height, width_px = facts.input_shape
     layers = [_conv(channels, width, 3, height * width_px, 2)]
     size = width
     for stage, stride in enumerate((1, 2, 2, 2)):
@@ -121,17 +111,18 @@ def _resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> ModelCount
         if stage > 0:
             layers.append(_conv(size, out, 1, places, 2))
         size = out
-    return _total([*layers, _linear(size, classes)])
+    return _total([*layers, _linear(size, facts.num_classes)])
 
 
-def _vgg11(shape: tuple[int, ...], classes: int, *, width: int, batch_norm: bool) -> ModelCounts:
-    channels, height, width_px = require_image("vgg11", shape)
+def count_vgg11(facts: DatasetFacts, *, width: int, batch_norm: bool) -> ModelCounts:
+    """Count VGG11."""
+    channels, height, width_px = facts.input_shape
     layers = []
     for factor, halvings in zip((1, 2, 4, 4, 8, 8, 8, 8), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):
         places = (height >> halvings) * (width_px >> halvings)
         layers.append(_conv(channels, factor * width, 3, places, 3 if batch_norm else 1))
         channels = factor * width
-    return _total([*layers, _linear(channels, classes)])
+    return _total([*layers, _linear(channels, facts.num_classes)])
 
 
 def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> ModelCounts:
@@ -151,11 +142,3 @@ def _linear(size: int, out: int) -> ModelCounts:
 def _total(layers: Iterable[ModelCounts]) -> ModelCounts:
     parameters, flops, activations = zip(*layers, strict=True)
     return ModelCounts(sum(parameters), sum(flops), sum(activations))
-
-
-_FAMILIES: Mapping[str, Callable[..., ModelCounts]] = {
-    "mlp": _mlp,
-    "small_cnn": _small_cnn,
-    "resnet18": _resnet18,
-    "vgg11": _vgg11,
-}

@@ -10,8 +10,6 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from phasegrid.models.shapes import require_image
-
 
 class BasicBlock(nn.Module):
     """relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x)).
@@ -44,11 +42,8 @@ def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Mo
     Parameters for 3 channels: 2724 k^2 + 257 k + 10 with 10 classes, 2724 k^2 + 977 k + 100 with
     100. Layers: ``conv1``, ``norm1``, ``relu1``, ``stage1.block0.conv1``, ...,
     ``stage4.block1.relu2``, ``pool``, ``classifier``.
-
-    Raises:
-        DataError: if the inputs are no images.
     """
-    channels, _, _ = require_image("resnet18", input_shape)
+    channels, _, _ = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False),
         norm1=nn.BatchNorm2d(width),

@@ -2,59 +2,48 @@
 in the same words.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from phasegrid.declare import Tokens
+from phasegrid.declare import Finding, Model, Tokens
 from phasegrid.errors import DataError
 
-SMALLEST = {"small_cnn": 4, "resnet18": 1, "vgg11": 32}  # every 2x2 max-pooling needs two pixels
 
-
-def require_image(family: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (channels, height, width), or refuse an input that `family` cannot take.
-
-    Raises:
-        DataError: if `input_shape` is no image, or smaller than the family's `SMALLEST` in height
-        or width.
-    """
-    if mistake := image_mistake(family, input_shape):
-        raise DataError(f"building model {family}: {mistake}")
-    channels, height, width = input_shape
-    return channels, height, width
-
-
-def image_mistake(family: str, input_shape: tuple[int, ...]) -> str | None:
-    """Return why a family of `SMALLEST` cannot take inputs of this shape, or None."""
-    smallest = SMALLEST[family]
-    if len(input_shape) == 3 and min(input_shape[1:]) >= smallest:
+def image_mistake(name: str, declared: Model, input_shape: tuple[int, ...]) -> str | None:
+    """Return why inputs of this shape are not the images that a model takes, or None."""
+    smallest = declared.smallest_image
+    if smallest is None or (len(input_shape) == 3 and min(input_shape[1:]) >= smallest):
         return None
     return (
-        f"one input has the shape {tuple(input_shape)}; {family} takes images (channels, height,"
+        f"one input has the shape {tuple(input_shape)}; {name} takes images (channels, height,"
         f" width) of at least {smallest}x{smallest} pixels. Choose another model or another"
         " data set"
     )
 
 
-def heads_mistake(width: int, heads: int) -> str | None:
-    """Return what is wrong with a Transformer of `heads` attention heads and this width, or
-    None.
-    """
+def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
+    """Find a Transformer whose heads would not be of equal width."""
+    width, heads = args["width"], args["heads"]
     if width % heads == 0:
         return None
     return (
-        f"found width {width} with {heads} heads; allowed: a width that the number of heads divides"
+        "width",
+        f"found width {width} with {heads} heads; allowed: a width that the number of heads"
+        " divides",
     )
 
 
-def require_heads(width: int, heads: int) -> None:
-    """Refuse a Transformer whose heads would not be of equal width.
+def require_sound(
+    name: str, declared: Model, args: Mapping[str, Any], input_shape: tuple[int, ...]
+) -> None:
+    """Refuse a network that its family does not make, or does not make for such inputs.
 
     Raises:
-        DataError: if `heads` does not divide `width`.
+        DataError: saying what is wrong, with what is allowed.
     """
-    mistake = heads_mistake(width, heads)
-    if mistake:
-        raise DataError(f"building model transformer: {mistake}")
+    found = [finding[1] for rule in declared.rules if (finding := rule(args)) is not None]
+    if mistake := image_mistake(name, declared, input_shape) or next(iter(found), None):
+        raise DataError(f"building model {name}: {mistake}")
 
 
 def kind_mistake(

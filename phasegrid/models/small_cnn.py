@@ -6,8 +6,6 @@ from collections import OrderedDict
 
 from torch import nn
 
-from phasegrid.models.shapes import require_image
-
 
 def make(
     input_shape: tuple[int, ...], num_classes: int, *, width: int, batch_norm: bool
@@ -17,11 +15,8 @@ def make(
     conv3x3(k) - [BN] - ReLU - pool - conv3x3(2k) - [BN] - ReLU - pool - linear. Convolutions are
     padded by one pixel and have a bias where there is no BatchNorm. Layers: ``conv1``, ``norm1``,
     ``relu1``, ``pool1``, ..., ``classifier``.
-
-    Raises:
-        DataError: if the inputs are no images of at least 4x4 pixels.
     """
-    channels, height, width_px = require_image("small_cnn", input_shape)
+    channels, height, width_px = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, out in ((1, width), (2, 2 * width)):
         layers[f"conv{index}"] = nn.Conv2d(channels, out, 3, padding=1, bias=not batch_norm)

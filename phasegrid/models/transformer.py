@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.translation.vocabulary import PADDING
 from phasegrid.declare import Tokens
-from phasegrid.models.shapes import require_heads
 
 
 def make(
@@ -35,11 +34,7 @@ def make(
     d^2 + 196 d + S d + T (2d + 1). Layers: ``source_embedding``, ``target_embedding``,
     ``encoder.0.attention.query``,
     ..., ``decoder.5.feed_forward.linear2``, ``encoder_norm``, ``decoder_norm``, ``classifier``.
-
-    Raises:
-        DataError: if `heads` does not divide `width`.
     """
-    require_heads(width, heads)
     return Transformer(tokens, width, depth, heads, feed_forward)
 
 

@@ -8,8 +8,6 @@ from collections import OrderedDict
 
 from torch import nn
 
-from phasegrid.models.shapes import require_image
-
 FACTORS = (1, 2, 4, 4, 8, 8, 8, 8)
 POOLED = (1, 2, 4, 6, 8)
 
@@ -22,11 +20,8 @@ def make(
     Parameters for 3 channels and 10 classes: 2250 k^2 + 236 k + 10 with BatchNorm, 2250 k^2 + 150 k
     + 10 without. Layers: ``conv1``, ``norm1``, ``relu1``, ``pool1``, ``conv2``, ..., ``average``,
     ``classifier``. On images above 32x32 the last feature map is averaged over its places.
-
-    Raises:
-        DataError: if the inputs are no images of at least 32x32 pixels.
     """
-    channels, _, _ = require_image("vgg11", input_shape)
+    channels, _, _ = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, factor in enumerate(FACTORS, start=1):
         out = factor * width

@@ -1,6 +1,7 @@
 """The built-in networks: published parameter counts, closed-form FLOPs, shapes, and torch.func."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from phasegrid.declare import import_function, make_part
-from phasegrid.errors import DataError
+from phasegrid.declare import DatasetFacts, import_function, make_part
+from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS
 from phasegrid.models.build import build_model
-from phasegrid.models.counting import count_arrays
+from phasegrid.models.counting import count_work
+from phasegrid.registry import resolve
 
 
 def part(name: str, **args: Any) -> Part:
@@ -83,7 +85,7 @@ def test_counts_in_closed_form_are_those_of_the_built_network(
         logits = module(torch.empty(1, *shape, device="meta"))
     assert logits.shape == (1, classes)
     expected = (num_parameters(module), counter.get_total_flops())
-    counts = count_arrays(part, shape, classes)
+    counts = count_work(part, DatasetFacts(10, 10, shape, classes))
     assert counts is not None
     assert counts[:2] == expected
 
@@ -113,15 +115,53 @@ def kept_numbers(module: nn.Module, inputs: Tensor) -> int:
 def test_activations_are_about_those_that_autograd_keeps(
     part: Part, shape: tuple[int, ...], classes: int
 ) -> None:
-    counts = count_arrays(part, shape, classes)
+    counts = count_work(part, DatasetFacts(10, 10, shape, classes))
     assert counts is not None
     inputs = torch.ones(8, *shape)
     found = kept_numbers(build_model(part, shape, classes, seed=0), inputs) / 8
     assert 0.4 < counts.activations / found < 1.7  # for memory: pooling and logits are left out
 
 
-def test_a_family_that_is_not_built_in_has_no_counts() -> None:
-    assert count_arrays(Part("mine.py:NET", 1, {}), (3, 32, 32), 10) is None
+PLUG_INS = """
+from dataclasses import dataclass
+from phasegrid.declare import Model
+from phasegrid.estimates import ModelCounts
+
+@dataclass(frozen=True)
+class Args:
+    width: int = 3
+
+def count(facts, *, width):
+    return ModelCounts(width * facts.num_classes, 2, 3)
+
+def odd(args):
+    return ("width", "found 4; allowed: odd widths") if args["width"] % 2 == 0 else None
+
+QUIET = Model(Args, print)
+WRONG = Model(Args, print, count=lambda facts, width: width)
+FAILS = Model(Args, print, count=lambda facts, width: width / 0)
+COUNTED = Model(Args, print, count=count, smallest_image=16, rules=(odd,))
+"""
+
+
+def test_a_users_family_has_the_counts_smallest_image_and_rules_that_it_declares(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "nets.py").write_text(PLUG_INS)
+    for name in ("QUIET", "COUNTED", "WRONG", "FAILS"):
+        resolve("model", f"nets.py:{name}", tmp_path)
+    large, small = (DatasetFacts(10, 10, (3, size, size), 10) for size in (32, 8))
+    mine = Part("nets.py:COUNTED", 1, {"width": 3})
+    assert count_work(Part("nets.py:QUIET", 1, {"width": 3}), large) is None
+    assert count_work(mine, large) == (30, 2, 3)
+    with pytest.raises(DataError, match=r"takes images .* of at least 16x16 pixels"):
+        count_work(mine, small)
+    with pytest.raises(DataError, match=r"building model nets.py:COUNTED: found 4; allowed: odd"):
+        count_work(replace(mine, args={"width": 4}), large)
+    with pytest.raises(SweepError, match=r"nets.py:WRONG: its count returned 3; allowed: ModelC"):
+        count_work(replace(mine, name="nets.py:WRONG"), large)
+    with pytest.raises(SweepError, match=r"nets.py:FAILS: its count raises ZeroDivisionError"):
+        count_work(replace(mine, name="nets.py:FAILS"), large)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +178,7 @@ def test_inputs_that_do_not_fit_are_refused_in_planning_and_in_building(
 ) -> None:
     message = rf"building model {name}: one input has the shape .* of at least {smallest} pixels"
     with pytest.raises(DataError, match=message):
-        count_arrays(part(name), shape, 10)
+        count_work(part(name), DatasetFacts(10, 10, shape, 10))
     with pytest.raises(DataError, match=message):
         build_model(part(name), shape, 10, seed=0)
 

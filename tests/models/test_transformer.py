@@ -19,7 +19,7 @@ from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError, Mistake, SweepError
 from phasegrid.jobs import Part, Workload
 from phasegrid.models.build import build_model
-from phasegrid.models.counting import ModelCounts, count_arrays, count_work
+from phasegrid.models.counting import count_work
 from phasegrid.models.transformer import Transformer, make, positions
 from phasegrid.plan.plan import make_plan
 from phasegrid.tasks.losses import mean_loss, trimmed
@@ -85,13 +85,6 @@ def test_counts_in_closed_form_are_those_of_the_built_network(depth: int, length
     counts = count_work(part(width=12, depth=depth, heads=3, feed_forward=2), facts)
     assert counts is not None
     assert counts[:2] == expected
-
-
-def test_work_on_arrays_is_that_of_count_arrays() -> None:
-    mlp = Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"})
-    assert count_work(mlp, DatasetFacts(10, 10, (2,), 2)) == ModelCounts(42, 64, 10)
-    assert count_arrays(part(), (2, 9), 11) is None
-    assert count_work(Part("mine.py:NET", 1, {}), DatasetFacts(10, 10, (2,), 2)) is None
 
 
 def test_layers_have_the_names_that_are_documented() -> None:

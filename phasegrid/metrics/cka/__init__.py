@@ -1,11 +1,12 @@
 """Similarity of what two trained networks compute: linear centred kernel alignment."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import Column, DatasetFacts, Finding, Metric
 from phasegrid.estimates import evaluation_bytes, passes
 from phasegrid.metrics.ranges import Seed
 
@@ -45,6 +46,31 @@ class CkaArgs:
     layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("softmax",)
 
 
+def _one_change_of_inputs(args: Mapping[str, Any]) -> Finding | None:
+    if args["pixel_noise"] is not None and args["mixup_alpha"] is not None:
+        return "pixel_noise", f"found {args['pixel_noise']}; it needs mixup_alpha: null beside it"
+    return None
+
+
+def _each_layer_once(args: Mapping[str, Any]) -> Finding | None:
+    layers: Sequence[str] = args["layers"]
+    if len(set(layers)) < len(layers):
+        return "layers", f"found {list(layers)}; each layer once"
+    return None
+
+
+def _no_noise_on_words(
+    args: Mapping[str, Any], _recipe: Mapping[str, Any], facts: DatasetFacts
+) -> Finding | None:
+    if args["pixel_noise"] is not None and facts.tokens is not None:
+        return (
+            "pixel_noise",
+            f"found {args['pixel_noise']}, but the examples are sentence pairs and have no pixels;"
+            " allowed: null",
+        )
+    return None
+
+
 CKA = Metric(
     over="pair",
     args=CkaArgs,
@@ -52,6 +78,8 @@ CKA = Metric(
     compute_many="phasegrid.metrics.cka.compute:compute_many",
     min_trials=2,
     label="CKA",
+    rules=(_one_change_of_inputs, _each_layer_once),
+    fits=_no_noise_on_words,
     cost=lambda job: passes(job.work, int(job.args["examples"]), 500, 1),
     memory=lambda job: evaluation_bytes(job.work),
     columns=(

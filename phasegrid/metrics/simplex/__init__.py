@@ -1,11 +1,12 @@
 """Mode-connecting volumes: a simplicial complex of low loss through trained networks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import Column, Finding, Metric
 from phasegrid.estimates import (
     Guess,
     Measurement,
@@ -53,6 +54,19 @@ class SimplexArgs:
     refresh_examples: Count | None = None
 
 
+def _lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
+    given, connectors = args["volume_lambda"], args["connectors"]
+    if isinstance(given, (list, tuple)) and len(given) != connectors:
+        return (
+            "volume_lambda",
+            (
+                f"found a list of {len(given)}; allowed: one number, or one per connector"
+                f" ({connectors})"
+            ),
+        )
+    return None
+
+
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
@@ -72,6 +86,7 @@ SIMPLEX = Metric(
     min_trials=2,
     heavy=True,
     label="Simplex volume",
+    rules=(_lambda_of_each_connector,),
     cost=_cost,
     memory=_memory,
     columns=(
