@@ -17,7 +17,6 @@ from phasegrid.config.references import References
 from phasegrid.config.rules import (
     DATA_READS,
     RECIPE_RULES,
-    Finding,
     data_mistake,
     fit_mistake,
     mistakes_of,
@@ -26,7 +25,7 @@ from phasegrid.config.template import SECTIONS, TrialTemplate
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Place, plain_text
-from phasegrid.declare import DatasetFacts, Model, make_part
+from phasegrid.declare import DatasetFacts, Finding, Model, make_part
 from phasegrid.errors import DataError
 from phasegrid.jobs import Json, Part, canonical_json
 from phasegrid.registry import identity
