@@ -177,9 +177,15 @@ class Metric:
 
     `rules` are between its arguments; ``fits(args, recipe, facts)`` says what is wrong between
     these, the recipe of a cell and its data set. What they find is a mistake of the sweep.
+
+    `leaves` names the artifacts that it may leave for other metrics: then ``compute`` returns a
+    `phasegrid.metrics.measured.Measured`. `reads` names the artifact of another metric that it can
+    read: then ``compute`` also gets ``sources``, a list of `phasegrid.metrics.measured.Source`,
+    empty where a sweep does not say ``of``, and `models` are the networks that the other
+    measurement was about. One that is over ``artifact`` is never measured without.
     """
 
-    over: Literal["trial", "pair", "cell"]
+    over: Literal["trial", "pair", "cell", "artifact"]
     args: type
     columns: tuple[Column, ...]
     compute: str | Callable[..., object]
@@ -197,6 +203,8 @@ class Metric:
     fits: Callable[[Mapping[str, Any], Mapping[str, Any], DatasetFacts], Finding | None] | None = (
         None
     )
+    leaves: tuple[str, ...] = ()
+    reads: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ storage, the sweep's name, the place in the grid) is not in it. Standard library
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -93,6 +93,12 @@ WEIGHTS = "weights"
 """The name of the artifact that every training leaves: the weights that the trial is known by."""
 
 
+Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
+"""What a measurement is over: a trial, a pair of trials or all of a cell, the checkpoints along a
+trial, or trials of several cells.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """Named tensors that a job leaves in the store.
@@ -150,9 +156,10 @@ class MetricJob:
     `reads` are the artifacts that it reads; none stands for the final weights of its trials. Where
     it reads what other measurements left, `trials` are those that these were about, and `depth`
     counts the measurements on the longest way to a trial. `wanted` names those artifacts of its own
-    that another job of the plan reads. A `heavy` one trains something: it gets a pack of its own,
-    or, where a metric can do them `together`, one with the others of its cell. Of these only
-    `inputs` are in the key; the others are a matter of scheduling.
+    that another job of the plan reads. `over` says what it is over where that is not what its
+    metric is over by itself, `request` what the sweep calls the request that it is of. A `heavy`
+    one trains something: it gets a pack of its own, or, where a metric can do them `together`, one
+    with the others of its cell. Of all this only metric and inputs are in the key.
     """
 
     key: str
@@ -163,6 +170,8 @@ class MetricJob:
     reads: tuple[Artifact, ...] = ()
     depth: int = 0
     wanted: tuple[str, ...] = ()
+    over: Over | None = None
+    request: str | None = None
 
     @property
     def inputs(self) -> tuple[Artifact, ...]:
@@ -283,11 +292,14 @@ class Pack:
     cost_s: float = 0.0
     layout: Layout | None = None
 
+    @property
+    def jobs(self) -> "tuple[Trial, ...] | tuple[MetricJob, ...]":
+        """Return the jobs this pack does."""
+        return self.trials if self.kind == "train" else self.metric_jobs
+
     def job_keys(self) -> tuple[str, ...]:
         """Return the keys of the jobs this pack does."""
-        if self.kind == "train":
-            return tuple(trial.key for trial in self.trials)
-        return tuple(job.key for job in self.metric_jobs)
+        return tuple(job.key for job in self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +318,11 @@ class Outcome:
     error: str | None = None
     kind: Literal["app", "infra", "oom"] | None = None
     fallbacks: tuple[str, ...] = ()
+
+
+def needs_of(jobs: "Iterable[Trial | MetricJob]") -> tuple[str, ...]:
+    """Return the keys of the jobs that must be stored before these can be done."""
+    return tuple(dict.fromkeys(key for job in jobs for key in job.needs))
 
 
 def is_finite_number(value: object) -> bool:

@@ -7,9 +7,9 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.jobs import Cell, MetricJob, Trial, canonical_json, content_key
+from phasegrid.plan.measurements import choose_pairs
 from phasegrid.plan.plan import (
     all_keys,
-    choose_pairs,
     is_laid_out,
     make_packs,
     make_plan,

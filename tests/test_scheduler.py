@@ -297,7 +297,7 @@ def test_a_measurement_added_for_a_trial_that_failed_is_blocked_and_names_it() -
     first = started(scheduler)
     scheduler.finished(first, failed(first))
     scheduler.add([measure("m", {"h": ("a",), "c": ("z",)})])
-    assert scheduler.failures["h"] == "blocked: its trial a failed"
+    assert scheduler.failures["h"] == "blocked: trial a failed"
     assert started(scheduler).job_keys() == ("c",)
     assert scheduler.counts.blocked == 1
 

@@ -144,7 +144,7 @@ def test_what_is_put_is_what_is_read(store: Store, table: str, make: Any) -> Non
     put(store, table, row)
     (found,) = store.read_table(table).to_pylist()
     assert found["schema_version"] == SCHEMA_VERSION
-    drawn = {"created_at", "checkpoint_sha256", "sweep"}
+    drawn = {"created_at", "checkpoint_sha256", "sweep", "artifacts"}
     assert {k: found[k] for k in row.keys() - drawn} == {k: row[k] for k in row.keys() - drawn}
     assert all(found[k] is None for k in found.keys() - row.keys() - drawn - {"schema_version"})
 
@@ -394,7 +394,7 @@ def test_weights_come_back_exactly(store: Store) -> None:
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
     assert torch.equal(store.read_checkpoint(A, epoch=5)["w"], flat)
-    assert store.checkpoint_path(A, 5).endswith(f"checkpoints/{A[:2]}/{A}.epoch-5.safetensors")
+    assert store.checkpoint_path(A, 5).endswith(f"checkpoints/{A[:2]}/{A}@epoch-5.safetensors")
     with pytest.raises(StoreError, match=r"epoch-6.safetensors does not exist"):
         store.read_checkpoint(A, epoch=6)
 

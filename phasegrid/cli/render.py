@@ -19,11 +19,11 @@ from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import Plan
 from phasegrid.plan import cost
 from phasegrid.plan.pack_layout import from_records
-from phasegrid.plan.plan import PACK_SIZE, make_plan, metric_names
+from phasegrid.plan.plan import PACK_SIZE, make_plan
 from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span, forecast
 from phasegrid.run.staleness import why_stale
-from phasegrid.run.status import Tally, learn_costs, planned_jobs, stored_keys, tally
+from phasegrid.run.status import Tally, learn_costs, planned_jobs, stored_jobs, tally
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
 from phasegrid.texts import duration
@@ -41,7 +41,7 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     predicted cost.
     """
     plan = make_plan(sweep)
-    stored = stored_keys(store, metric_names(plan)) if store else set()
+    stored = stored_jobs(store, plan) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
     known = from_records(store.read_layout(sweep.name)) if store else []
     found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known)

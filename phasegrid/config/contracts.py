@@ -139,8 +139,13 @@ class Trier:
                 " examples are"
             )
             return
+        if request.of is not None:
+            self._notes.append(
+                f"metric {request.name!r}: not tried: it reads what other measurements leave"
+            )
+            return
         of_cell = max(request.min_trials, min(request.modes or num_seeds, _MOST_NETWORKS))
-        count = {"trial": 1, "pair": 2, "cell": of_cell}[request.over]
+        count = {"trial": 1, "pair": 2, "cell": of_cell}[request.declared_over]
         keys = tuple(f"{index:032x}" for index in range(count))
         job = MetricJob(keys[0], request.part, keys)
         verdict = self._how().try_metric(job, [point.model] * count, facts)

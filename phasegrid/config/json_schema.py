@@ -15,6 +15,7 @@ from phasegrid.config.axes import KEYS, MAX_VALUES, SCALES
 from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.config.figures import STANDARD_STEMS
+from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
 from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
@@ -154,10 +155,18 @@ def _metrics(definitions: Schema) -> Schema:
 def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
     arguments = _arguments(metric.args, definitions)
     properties = dict(arguments.get("properties", {}))
-    if metric.over == "pair":
+    if metric.over in ("pair", "cell"):
         properties["pairs"] = {"enum": list(PAIRS), "default": metric.pairs}
     if metric.over == "cell":
         properties["modes"] = {"type": ["integer", "null"], "minimum": metric.min_trials}
+    keys: Schema = {
+        "id": {"type": "string", "description": "What `of` of another request calls this one."},
+        "of": {"type": "string", "description": "The request whose artifacts this one reads."},
+        "over": {"enum": list(allowed_over(metric)), "default": metric.over},
+        "at": {"anyOf": [_list({"type": "integer", "minimum": 0}), {"type": "integer"}]},
+        "where": {"type": "object", "minProperties": 1},
+    }
+    properties |= {key: keys[key] for key in keys_of(metric)}
     return {**arguments, "properties": properties}
 
 

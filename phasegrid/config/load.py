@@ -15,6 +15,7 @@ from phasegrid.config.contracts import Trials, Trier
 from phasegrid.config.couple import read_couple
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figures import read_figures
+from phasegrid.config.inputs import resolve_places
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.points import choose_points
 from phasegrid.config.references import References
@@ -132,9 +133,10 @@ def _read(
             diagnostics.mark_broken(draft.path)
     tied = read_couple(entries.get("couple"), usable, template, diagnostics)
     seeds = read_seeds(entries.get("seeds"), root, diagnostics)
-    metrics = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics)
+    asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics)
     name = read_name(entries.get("name"), root, diagnostics)
     points = _read_points(entries, root, usable, template, tied, references, diagnostics)
+    metrics = resolve_places(asked, points, seeds, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
     trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)
     asked_for = entries.get("metrics")

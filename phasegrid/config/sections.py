@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.inputs import Draft, keys_of, link, read_at, read_id, read_over
 from phasegrid.config.references import References
 from phasegrid.config.rules import metric_mistake, mistakes_of
 from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
@@ -19,7 +20,7 @@ from phasegrid.config.validate import (
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json, as_label, canonical_json
+from phasegrid.jobs import Json, Over, as_label, canonical_json
 from phasegrid.registry import declared_metric, identity, suggest
 
 MAX_SEEDS = 10_000
@@ -102,27 +103,29 @@ def read_seeds(node: Node | None, root: Node, diagnostics: Diagnostics) -> tuple
 
 def read_metrics(
     node: Node | None, num_seeds: int, references: References, diagnostics: Diagnostics
-) -> tuple[MetricRequest, ...]:
-    """Resolve the list of metrics."""
+) -> list[Draft]:
+    """Resolve the list of metrics, and which of them reads which."""
     if node is None or node.value is None:
-        return ()
+        return []
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of metrics"
         diagnostics.add(node, "metrics", message)
-        return ()
-    requests: list[MetricRequest] = []
-    seen: set[tuple[str, int | None]] = set()
+        return []
+    drafts: list[Draft] = []
+    seen: set[str] = set()
     for index, item in enumerate(node.items):
-        request = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics)
-        if request is None:
+        draft = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics)
+        if draft is None:
             continue
-        this = (canonical_json(request.part.spec()), request.modes)
+        request = draft.request
+        keys = {key: node.plain() for key, node in draft.keys.items() if key != "id"}
+        this = canonical_json([request.part.spec(), request.modes, request.over, keys])
         if this in seen:
             message = f"{request.name} with these arguments is asked for twice"
             diagnostics.add(item, f"metrics.{index}", message)
         seen.add(this)
-        requests.append(request)
-    return tuple(requests)
+        drafts.append(draft)
+    return link(drafts, diagnostics)
 
 
 def check_data_of_metrics(
@@ -210,7 +213,7 @@ def read_run(node: Node | None, diagnostics: Diagnostics) -> RunOptions:
 
 def _metric(
     item: Node, path: str, num_seeds: int, references: References, diagnostics: Diagnostics
-) -> MetricRequest | None:
+) -> Draft | None:
     name, args = name_and_args(item, path, diagnostics)
     if name is None:
         return None
@@ -221,7 +224,10 @@ def _metric(
         where = item.mapping[name].key_place if item.mapping else None
         diagnostics.add(where or item.place, path, str(error))
         return None
-    args, pairs, modes = _take_out(args, metric, f"{path}.{name}", diagnostics)
+    below = f"{path}.{name}"
+    args, keys = _take_keys(args, metric)
+    over = read_over(metric, keys, below, diagnostics)
+    args, pairs, modes = _take_out(args, metric, over, below, diagnostics)
     entries = args.mapping
     if entries is None:
         message = (
@@ -232,31 +238,48 @@ def _metric(
         return None
     resolved = resolve_args(metric.args, args, f"{path}.{name}", diagnostics)
     _check_metric(metric, resolved, args, f"{path}.{name}", diagnostics)
-    _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", diagnostics)
+    if over in ("trial", "pair", "cell") and "of" not in keys:
+        _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", diagnostics)
     part = make_part(identity(name), metric.version, metric.args, resolved)
-    return MetricRequest(
+    request = MetricRequest(
         part.name,
         part,
-        metric.over,
+        over,
         pairs,
         modes,
         metric.heavy,
         metric.min_trials,
         together=metric.compute_many is not None,
         takes=metric.takes,
+        declared_over=metric.over,
+        id=read_id(keys, below, diagnostics),
+        at=read_at(keys, below, diagnostics),
     )
+    if over == "trajectory" and "at" not in keys:
+        diagnostics.add(item, below, "over: trajectory needs at: a list of epochs")
+    return Draft(request, metric, item, keys, below)
+
+
+def _take_keys(args: Node, metric: Metric) -> tuple[Node, dict[str, Node]]:
+    """Take out what says what a request reads: no argument of the metric has such a name."""
+    if args.mapping is None:
+        return args, {}
+    keys = {key: args.mapping[key] for key in keys_of(metric) if key in args.mapping}
+    rest = {key: node for key, node in args.mapping.items() if key not in keys}
+    return Node(rest, args.place, args.key_place), keys
 
 
 def _take_out(
-    args: Node, metric: Metric, path: str, diagnostics: Diagnostics
+    args: Node, metric: Metric, over: Over, path: str, diagnostics: Diagnostics
 ) -> tuple[Node, Literal["first", "ring", "all"] | None, int | None]:
     """Take out the arguments that are the planner's: `pairs` and `modes`."""
-    pairs = metric.pairs if metric.over == "pair" else None
+    of_pairs = "pair" in (over, metric.over)
+    pairs = metric.pairs if over == metric.over == "pair" else None
     modes: int | None = None
     if args.mapping is None:
         return args, pairs, modes
     rest = dict(args.mapping)
-    if metric.over == "pair" and "pairs" in rest:
+    if of_pairs and "pairs" in rest:
         node = rest.pop("pairs")
         if node.value in PAIRS:
             pairs = node.value  # type: ignore[assignment]  # one of PAIRS
@@ -264,7 +287,7 @@ def _take_out(
             found = node.value if isinstance(node.value, str) else ""
             message = f"found {plain_text(node.plain())}; allowed: {', '.join(PAIRS)}"
             diagnostics.add(node, f"{path}.pairs", message + suggest(found, PAIRS))
-    if metric.over == "cell" and "modes" in rest:
+    if over == "cell" and "modes" in rest:
         node = rest.pop("modes")
         if _is_int(node.value) and node.value >= metric.min_trials:
             modes = node.value

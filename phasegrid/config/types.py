@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import DatasetFacts, FigureRequest
-from phasegrid.jobs import Json, Part
+from phasegrid.jobs import Json, Over, Part
 from phasegrid.user_code import Code
 
 
@@ -28,17 +28,29 @@ class MetricRequest:
     """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials
     of a cell, None: all) is for metrics of cells. `together`: several jobs of a cell can be done by
     one call. `takes`: the data it is for.
+
+    `over` is what the sweep asks for, `declared_over` what the metric is over by itself. `at` are
+    the epochs of a trajectory, `chosen` the trials across cells, each by its cell and its place
+    among the seeds. `of` is the place of the request whose artifacts, called `reads`, it reads;
+    `wanted` names the artifacts of its own that others read; `id` is what the sweep calls it.
     """
 
     name: str
     part: Part
-    over: Literal["trial", "pair", "cell"]
+    over: Over
     pairs: Literal["first", "ring", "all"] | None
     modes: int | None
     heavy: bool
     min_trials: int
     together: bool = False
     takes: Literal["any", "tokens"] = "any"
+    declared_over: Literal["trial", "pair", "cell", "artifact"] = "trial"
+    id: str | None = None
+    of: int | None = None
+    reads: str | None = None
+    wanted: tuple[str, ...] = ()
+    at: tuple[int, ...] = ()
+    chosen: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from phasegrid.metrics.bleu import BLEU
 from phasegrid.metrics.cka import CKA
 from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.distance import DISTANCE
+from phasegrid.metrics.ensemble import ENSEMBLE
 from phasegrid.metrics.hessian import HESSIAN
+from phasegrid.metrics.plane import PLANE
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 
@@ -21,5 +23,7 @@ METRICS: dict[str, Metric] = {
     "distance": DISTANCE,
     "simplex": SIMPLEX,
     "slice": SLICE,
+    "ensemble": ENSEMBLE,
+    "plane": PLANE,
 }
 """In the order in which figures and tables show them."""

@@ -19,6 +19,7 @@ from phasegrid.plan.plan import (
     is_laid_out,
     make_packs,
     measuring_packs,
+    start_depths,
     training_packs,
     trains_several,
 )
@@ -52,7 +53,8 @@ def lay_out(
     laid_out = {key for shape in known for key in shape.jobs}
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
-    packs = shape_packs(make_packs(plan, laid_out, cost, pack_size), workers, pack_size)
+    new = make_packs(plan, laid_out, cost, pack_size)
+    packs = shape_packs(new, workers, pack_size, start_depths(plan))
     return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if is_laid_out(pack)]
 
 

@@ -10,13 +10,15 @@ cell that could be done together.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 
-from phasegrid.jobs import Layout, MetricJob, Pack, Trial, content_key
+from phasegrid.jobs import Layout, MetricJob, Pack, Trial, content_key, needs_of
 from phasegrid.train.compat import pack_signature
 
+NONE_BEFORE: Mapping[str, int] = MappingProxyType({})
 PACKS_A_WORKER = 4
 """Joining leaves at least so many packs' worth of work per worker: the last ones to end then differ
 by little.
@@ -26,19 +28,26 @@ MAX_DATASETS = 4
 """Different data sets in one pack: each is a copy in memory."""
 
 
-def shape_packs(packs: Sequence[Pack], workers: int, pack_size: int) -> list[Pack]:
+def shape_packs(
+    packs: Sequence[Pack],
+    workers: int,
+    pack_size: int,
+    depths: Mapping[str, int] = NONE_BEFORE,
+) -> list[Pack]:
     """Split and join training packs towards 1/(`PACKS_A_WORKER` x `workers`) of all training, and
     split heavy measurements.
 
     A pack that costs more is split, into at most `workers` parts; packs that can train as one are
     joined, in order, up to that cost and `pack_size` trials, and count as of their first cell.
+    `depths` are those of `start_depths`: a trial joins only those with as many trainings before.
     """
     training = [pack for pack in packs if pack.kind == "train"]
     largest_s = _share_s(training, workers)
-    open_packs: dict[str, list[Pack]] = {}
+    open_packs: dict[tuple[str, int], list[Pack]] = {}
     joined: list[Pack] = []
     for pack in [part for whole in training for part in _split(whole, largest_s, workers)]:
-        signature = pack_signature(pack.trials[0])
+        first = pack.trials[0]
+        signature = pack_signature(first), depths.get(first.key, 0)
         group = open_packs.setdefault(signature, [])
         if group and not _fits([*group, pack], largest_s, pack_size):
             joined.append(_joined(group))
@@ -93,13 +102,13 @@ def _part_measuring(pack: Pack, jobs: tuple[MetricJob, ...]) -> Pack:
     """Return a pack of some of a pack's measurements, which costs in proportion."""
     if len(jobs) == len(pack.metric_jobs):
         return pack
-    needs = tuple(dict.fromkeys(key for job in jobs for key in job.trials))
+    about = {key for job in jobs for key in job.trials}
     return replace(
         pack,
         key=content_key("pack", 1, [job.key for job in jobs]),
         metric_jobs=jobs,
-        trials=tuple(trial for trial in pack.trials if trial.key in needs),
-        needs=needs,
+        trials=tuple(trial for trial in pack.trials if trial.key in about),
+        needs=needs_of(jobs),
         cost_s=pack.cost_s * len(jobs) / len(pack.metric_jobs),
         layout=Layout(groups=(jobs,)),
     )
@@ -124,5 +133,10 @@ def _joined(group: Sequence[Pack]) -> Pack:
 def _of_trials(pack: Pack, trials: tuple[Trial, ...], cost_s: float) -> Pack:
     key = content_key("pack", 1, [trial.key for trial in trials])
     return replace(
-        pack, key=key, trials=trials, cost_s=cost_s, layout=Layout(trials=trials, cost_s=cost_s)
+        pack,
+        key=key,
+        trials=trials,
+        needs=needs_of(trials),
+        cost_s=cost_s,
+        layout=Layout(trials=trials, cost_s=cost_s),
     )

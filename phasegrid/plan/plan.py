@@ -7,7 +7,7 @@ are not stored yet into lists that one process does together.
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import groupby
 
 from phasegrid.config.load import Axis, GridPoint, MetricRequest, Sweep
 from phasegrid.jobs import (
@@ -22,9 +22,11 @@ from phasegrid.jobs import (
     Workload,
     canonical_json,
     content_key,
+    needs_of,
     text_key,
 )
 from phasegrid.models.counting import count_work
+from phasegrid.plan.measurements import Measurements
 from phasegrid.train.recipe import RECIPE_VERSION, hashed_recipe
 
 PACK_SIZE = 32
@@ -38,13 +40,17 @@ def make_plan(sweep: Sweep) -> Plan:
     temperature.
     """
     texts = _Texts()
-    cells = tuple(_cell(index, point, sweep, texts) for index, point in enumerate(sweep.points))
+    measurements = Measurements(sweep.metrics, texts.args)
+    cells = tuple(
+        _cell(index, point, sweep, texts, measurements) for index, point in enumerate(sweep.points)
+    )
     return Plan(
         sweep=sweep.name,
         load_path=sweep.load.path if sweep.load else None,
         temperature_path=sweep.temperature.path if sweep.temperature else None,
         cells=cells,
         axis_names=tuple((axis.path, axis.label) for axis in _axes(sweep) if axis.label),
+        across=_across(cells, measurements),
     )
 
 
@@ -61,7 +67,7 @@ def plan_hash(plan: Plan) -> str:
 def all_keys(plan: Plan) -> set[str]:
     """Return the keys of every trial and metric job of a plan."""
     keys = {trial.key for cell in plan.cells for trial in cell.trials}
-    keys.update(job.key for cell in plan.cells for job in cell.metric_jobs)
+    keys.update(job.key for _, job in plan.metric_jobs())
     return keys
 
 
@@ -72,27 +78,7 @@ def trials_by_key(plan: Plan) -> dict[str, Trial]:
 
 def metric_names(plan: Plan) -> list[str]:
     """Return the names of the metrics of a plan, sorted."""
-    return sorted({job.metric.name for cell in plan.cells for job in cell.metric_jobs})
-
-
-def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
-    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all``
-    unordered pairs.
-
-    In a pair the lower seed comes first, so that the same two trials are the same pair in every
-    sweep.
-
-    >>> choose_pairs([0, 1, 2], "ring")
-    [(0, 1), (1, 2), (0, 2)]
-    """
-    count = len(seeds)
-    if how == "first":
-        pairs = [(0, 1)]
-    elif how == "ring" and count > 2:
-        pairs = [(i, (i + 1) % count) for i in range(count)]
-    else:
-        pairs = list(combinations(range(count), 2))
-    return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
+    return sorted({job.metric.name for _, job in plan.metric_jobs()})
 
 
 def make_packs(
@@ -109,24 +95,62 @@ def make_packs(
     job is a pack of its own. Small packs of neighbouring cells whose trials are all stored already
     are joined up to `measure_s` predicted seconds, but for those that are laid out by cell
     (`is_laid_out`). A key that two cells share is packed once. What is stored is left out of packs,
-    not out of their layouts.
+    not out of their layouts. No job shares a pack with one that it needs, nor, for packs must not
+    wait for each other, with one that has another number of jobs before it.
     """
     seen: set[str] = set()
     packs: list[Pack] = []
     small: list[Pack] = []
-    for cell in plan.cells:
-        trials = [t for t in cell.trials if t.key not in seen]
-        seen.update(t.key for t in trials)
-        for start in range(0, len(trials), pack_size):
-            members = [(cell, trial) for trial in trials[start : start + pack_size]]
-            packs += training_packs(members, stored, cost)
-        jobs = [j for j in cell.metric_jobs if j.key not in seen]
-        seen.update(j.key for j in jobs)
-        for pack in _measure_packs(cell, jobs, stored, cost):
+    depths = start_depths(plan)
+
+    def measure(cell: Cell, jobs: Sequence[MetricJob], trials: Mapping[str, Trial] | None) -> None:
+        for pack in _measure_packs(cell, jobs, stored, cost, trials):
             ready = all(key in stored for key in pack.needs)
             joins = ready and pack.cost_s < measure_s and not is_laid_out(pack)
             (small if joins else packs).append(pack)
+
+    for cell in plan.cells:
+        trials = [t for t in cell.trials if t.key not in seen]
+        seen.update(t.key for t in trials)
+        for alike in _of_one_depth(trials, depths):
+            for start in range(0, len(alike), pack_size):
+                members = [(cell, trial) for trial in alike[start : start + pack_size]]
+                packs += training_packs(members, stored, cost)
+        jobs = [j for j in cell.metric_jobs if j.key not in seen]
+        seen.update(j.key for j in jobs)
+        measure(cell, jobs, None)
+    everywhere = trials_by_key(plan) if plan.across else {}
+    for index, group in groupby(plan.across, key=lambda placed: placed[0]):
+        jobs = [job for _, job in group if job.key not in seen]
+        seen.update(job.key for job in jobs)
+        measure(plan.cells[index], jobs, everywhere)
     return packs + _join(small, measure_s)
+
+
+def start_depths(plan: Plan) -> dict[str, int]:
+    """Return how many trainings of a plan come before a trial that starts from another, by its key;
+    one that starts anew is not in it.
+    """
+    starting = {t.key: t for cell in plan.cells for t in cell.trials if t.start is not None}
+    depths: dict[str, int] = {}
+
+    def depth(key: str) -> int:
+        if key not in starting:
+            return 0
+        if key not in depths:
+            depths[key] = 1 + max(depth(parent) for parent in starting[key].needs)
+        return depths[key]
+
+    for key in starting:
+        depth(key)
+    return depths
+
+
+def _of_one_depth(trials: Sequence[Trial], depths: Mapping[str, int]) -> list[list[Trial]]:
+    parts: dict[int, list[Trial]] = {}
+    for trial in trials:
+        parts.setdefault(depths.get(trial.key, 0), []).append(trial)
+    return list(parts.values())
 
 
 def training_packs(
@@ -152,6 +176,7 @@ def training_packs(
             kind="train",
             cell=missing[0][0].index,
             trials=tuple(trial for _, trial in missing),
+            needs=needs_of(trial for _, trial in missing),
             cost_s=sum(cost(cell, trial) for cell, trial in missing),
             layout=Layout(trials=tuple(trial for _, trial in members), cost_s=laid_out_s),
         )
@@ -159,26 +184,30 @@ def training_packs(
 
 
 def measuring_packs(
-    cell: Cell, jobs: Sequence[MetricJob], stored: Collection[str], cost: CostOf
+    cell: Cell,
+    jobs: Sequence[MetricJob],
+    stored: Collection[str],
+    cost: CostOf,
+    trials: Mapping[str, Trial] | None = None,
 ) -> list[Pack]:
     """Return the pack of those metric jobs of a cell that are not stored, laid out as all of them;
-    none where all are.
+    none where all are. They are about its trials, or about some of `trials` by key.
     """
     missing = [job for job in jobs if job.key not in stored]
     if not missing:
         return []
     groups = _groups(jobs, stored)
     involved = [*missing, *(job for group in groups for job in group)]
-    needs = tuple(dict.fromkeys(key for job in involved for key in job.trials))
-    by_key = {trial.key: trial for trial in cell.trials}
+    by_key = {trial.key: trial for trial in cell.trials} if trials is None else trials
+    about = dict.fromkeys(key for job in involved for key in job.trials)
     return [
         Pack(
             key=content_key("pack", 1, [job.key for job in missing]),
             kind="measure",
             cell=cell.index,
-            trials=tuple(by_key[key] for key in needs),
+            trials=tuple(by_key[key] for key in about),
             metric_jobs=tuple(missing),
-            needs=needs,
+            needs=needs_of(involved),
             cost_s=sum(cost(cell, job) for job in missing),
             layout=Layout(groups=groups),
         )
@@ -245,29 +274,52 @@ def _merged(group: Sequence[Pack]) -> Pack:
 
 
 def _measure_packs(
-    cell: Cell, jobs: Sequence[MetricJob], stored: Collection[str], cost: CostOf
+    cell: Cell,
+    jobs: Sequence[MetricJob],
+    stored: Collection[str],
+    cost: CostOf,
+    trials: Mapping[str, Trial] | None,
 ) -> list[Pack]:
-    parts: dict[str | int, list[MetricJob]] = {}
+    parts: dict[tuple[str | int, int], list[MetricJob]] = {}
     for job in jobs:
         apart = id(job.metric) if trains_several(job) else job.key
-        parts.setdefault(apart if job.heavy else "light", []).append(job)
-    return [pack for part in parts.values() for pack in measuring_packs(cell, part, stored, cost)]
+        parts.setdefault((apart if job.heavy else "light", job.depth), []).append(job)
+    return [
+        pack
+        for part in parts.values()
+        for pack in measuring_packs(cell, part, stored, cost, trials)
+    ]
 
 
-def _cell(index: int, point: GridPoint, sweep: Sweep, texts: "_Texts") -> Cell:
+def _cell(
+    index: int, point: GridPoint, sweep: Sweep, texts: "_Texts", measurements: Measurements
+) -> Cell:
     trials = texts.trials(point, sweep.seeds)
-    jobs: list[MetricJob] = []
-    for request in sweep.metrics:
-        jobs.extend(texts.metric_jobs(request, trials, sweep.seeds))
     return Cell(
         index=index,
         facet=point.facet,
         load=point.load,
         temperature=point.temperature,
         trials=trials,
-        metric_jobs=tuple(jobs),
+        metric_jobs=tuple(measurements.of_cell(trials, sweep.seeds)),
         work=texts.work(point),
     )
+
+
+def _across(cells: Sequence[Cell], measurements: Measurements) -> tuple[tuple[int, MetricJob], ...]:
+    """Return the measurements across cells, each with the first cell that has its first trial."""
+
+    def chosen(request: MetricRequest) -> list[Trial]:
+        return [cells[cell].trials[place] for cell, place in request.chosen]
+
+    jobs = measurements.across(chosen)
+    firsts = {job.trials[0] for job in jobs}
+    homes: dict[str, int] = {}
+    for cell in cells if firsts else ():
+        for trial in cell.trials:
+            if trial.key in firsts:
+                homes.setdefault(trial.key, cell.index)
+    return tuple((homes[job.trials[0]], job) for job in jobs)
 
 
 class _Texts:
@@ -279,7 +331,6 @@ class _Texts:
     def __init__(self) -> None:
         self._texts: dict[int, tuple[object, str]] = {}
         self._work: dict[tuple[int, int], Workload | None] = {}
-        self._groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = {}
 
     def text(self, owner: object, spec: Json) -> str:
         known = self._texts.get(id(owner))
@@ -287,6 +338,9 @@ class _Texts:
             known = (owner, canonical_json(spec))
             self._texts[id(owner)] = known
         return known[1]
+
+    def args(self, args: Mapping[str, Json]) -> str:
+        return self.text(args, args)
 
     def recipe(self, recipe: Mapping[str, Json]) -> str:
         known = self._texts.get(id(recipe))
@@ -305,34 +359,6 @@ class _Texts:
             Trial(text_key(f"{head}{seed}}}]"), point.dataset, point.model, point.recipe, seed)
             for seed in seeds
         )
-
-    def metric_jobs(
-        self, request: MetricRequest, trials: Sequence[Trial], seeds: tuple[int, ...]
-    ) -> list[MetricJob]:
-        part = request.part
-        args = self.text(part.args, part.args)
-        head = f'["metric",{part.version},{{"args":{args},"name":{canonical_json(part.name)},"trials":["'
-        jobs = []
-        for group in self._members(request, seeds):
-            keys = tuple([trials[i].key for i in group])
-            key = text_key(head + '","'.join(keys) + '"]}]')
-            jobs.append(MetricJob(key, part, keys, request.heavy, request.together))
-        return jobs
-
-    def _members(self, request: MetricRequest, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
-        known = self._groups.get((id(request), seeds))
-        if known is not None:
-            return known
-        groups: list[tuple[int, ...]]
-        if request.over == "trial":
-            groups = [(i,) for i in range(len(seeds))]
-        elif request.over == "pair":
-            groups = list(choose_pairs(seeds, request.pairs or "all"))
-        else:
-            chosen = range(len(seeds))[: request.modes]
-            groups = [tuple(sorted(chosen, key=lambda i: seeds[i]))]
-        self._groups[(id(request), seeds)] = groups
-        return groups
 
     def work(self, point: GridPoint) -> Workload | None:
         place = (id(point.dataset), id(point.model))

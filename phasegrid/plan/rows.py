@@ -11,16 +11,18 @@ from phasegrid.train.recipe import Recipe
 
 def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
     """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to
-    seeds.
+    seeds. `inputs` is null where these are the final weights of the trials.
     """
-    of_cell = metric.over == "cell"
+    over = job.over or metric.over
+    of_cell = over == "cell" or (over == "across" and len(job.trials) > 2)
     first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None
     return {
         "key": job.key,
         "metric": job.metric.name,
         "version": job.metric.version,
         "args": canonical_json(job.metric.args),
-        "over": metric.over,
+        "over": over,
+        "inputs": inputs_text(job),
         "trials": list(job.trials),
         "trial_a": first,
         "trial_b": second,
@@ -54,17 +56,28 @@ def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
 
 
 def job_rows(plan: Plan) -> list[dict[str, Json]]:
-    """Return the rows of the table of planned measurements: one a metric job of each cell."""
+    """Return the rows of the table of planned measurements: one a metric job of each cell, and one
+    without a cell for each across cells.
+    """
+    placed = [(cell.index, job) for cell in plan.cells for job in cell.metric_jobs]
     return [
         {
-            "cell": cell.index,
+            "cell": cell,
             "metric": job.metric.name,
             "key": job.key,
             "trials": list(job.trials),
+            "inputs": inputs_text(job),
+            "request": job.request,
         }
-        for cell in plan.cells
-        for job in cell.metric_jobs
+        for cell, job in [*placed, *((None, job) for _, job in plan.across)]
     ]
+
+
+def inputs_text(job: MetricJob) -> str | None:
+    """Return the artifacts that a job reads as canonical JSON, ``[[job, name], ...]``; None where
+    these are the final weights of its trials.
+    """
+    return canonical_json([artifact.spec() for artifact in job.reads]) if job.reads else None
 
 
 def as_number(value: Json) -> float | None:

@@ -2,8 +2,9 @@
 No torch, no ray.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from phasegrid.jobs import Cell, MetricJob, Pack, Plan, Trial
 from phasegrid.plan import cost
@@ -55,12 +56,12 @@ def forecast(
     laid out already.
     """
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
-    for cell in plan.cells:
-        jobs: tuple[Trial | MetricJob, ...] = (*cell.trials, *cell.metric_jobs)
-        for job in jobs:
-            if job.key not in stored:
-                kind = cost.kind_of(job)
-                kinds["trials" if kind == "trial" else kind] += _span(cell, job, corrections)
+    trials = ((cell, trial) for cell in plan.cells for trial in cell.trials)
+    jobs: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, plan.metric_jobs())
+    for cell, job in jobs:
+        if job.key not in stored:
+            kind = cost.kind_of(job)
+            kinds["trials" if kind == "trial" else kind] += _span(cell, job, corrections)
     work = sum(kinds.values(), Span())
 
     def seconds(cell: Cell, job: Trial | MetricJob) -> float:

@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from phasegrid.fallbacks import Fallback
 from phasegrid.jobs import Plan
-from phasegrid.plan.plan import metric_names
 from phasegrid.redaction import redact
 from phasegrid.run.loop import Stop
 from phasegrid.run.scheduler import Counts, Scheduler
-from phasegrid.run.status import job_names, stored_keys, tally
+from phasegrid.run.status import job_names, stored_jobs, tally
 from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.store import Store
 
@@ -154,12 +154,10 @@ def _exit_code(counts: Counts, plan: Plan, store: Store, stop: Stop, is_pilot: b
 
 
 def _cell_of(key: str, plan: Plan) -> int:
-    return next(
-        cell.index
-        for cell in plan.cells
-        if key in {t.key for t in cell.trials} | {job.key for job in cell.metric_jobs}
-    )
+    trials = ((cell, trial.key) for cell in plan.cells for trial in cell.trials)
+    jobs = ((cell, job.key) for cell, job in plan.metric_jobs())
+    return next(cell.index for cell, other in chain(trials, jobs) if other == key)
 
 
 def _is_missing(plan: Plan, store: Store) -> bool:
-    return any(t.missing for t in tally(plan, stored_keys(store, metric_names(plan))))
+    return any(t.missing for t in tally(plan, stored_jobs(store, plan)))

@@ -24,7 +24,7 @@ from phasegrid.errors import ClusterError, DataError, DeviceError, StoreError, S
 from phasegrid.fallbacks import Fallback, collected, fall_back
 from phasegrid.jobs import Outcome, Pack, Part, Plan, canonical_json
 from phasegrid.plan import cost, gpu_memory, pack_layout
-from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, metric_names, plan_hash
+from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, plan_hash
 from phasegrid.plan.rows import job_rows, plan_rows
 from phasegrid.run import code_changes, crashes
 from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial
@@ -32,7 +32,7 @@ from phasegrid.run.loop import Stop, run_packs
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.result import RunResult, conclude, store_fallbacks, tell, tell_fallbacks
 from phasegrid.run.scheduler import Scheduler
-from phasegrid.run.status import job_names, learn_costs, stored_keys, tally
+from phasegrid.run.status import job_names, learn_costs, stored_jobs, stored_keys, tally
 from phasegrid.run.underway import Underway
 from phasegrid.run.worker import node_folder
 from phasegrid.store.failures import failure_of_pack
@@ -101,7 +101,7 @@ def _run(
     _settle_code(sweep, store, accept_changed_code, console)
     plan = make_plan(sweep)
     has_new_figures = _keep_plan(store, sweep, plan)
-    stored = stored_keys(store, metric_names(plan))
+    stored = stored_jobs(store, plan)
     pack_size = sweep.run.pack_size or PACK_SIZE
     cost_of = _cost_of(store, plan, stored)
     packs = make_packs(plan, stored, cost_of, pack_size)
@@ -125,7 +125,7 @@ def _run(
             shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
             packs = pack_layout.shaped(packs, shapes, plan, stored, cost_of, pack_size)
         if pilot is not None:
-            packs = _of_cells(packs, pilot, plan)
+            packs = _within(_of_cells(packs, pilot, plan), pilot, stored)
         scheduler = Scheduler(packs, stored, sweep.run.retries)
         with _saying_how_to_go_on(scheduler, store):
             run_packs(scheduler, executor, watch, stop, sweep.run, _recorder(store, stop))
@@ -206,6 +206,19 @@ def _kept_layout(
 def _first_cells(packs: list[Pack], limit: int) -> set[int]:
     """Return the first `limit` cells that have something to do: those of a pilot run."""
     return set(sorted({pack.cell for pack in packs})[:limit])
+
+
+def _within(packs: list[Pack], cells: set[int], stored: set[str]) -> list[Pack]:
+    """Keep the packs that a pilot run of some cells can do: trainings, and measurements of these
+    cells whose needs are stored or among what is kept.
+    """
+    kept = [pack for pack in packs if pack.kind == "train" or pack.cell in cells]
+    while True:
+        there = stored.union(*(pack.job_keys() for pack in kept))
+        able = [pack for pack in kept if there.issuperset(pack.needs)]
+        if len(able) == len(kept):
+            return kept
+        kept = able
 
 
 def _of_cells(packs: list[Pack], cells: set[int], plan: Plan) -> list[Pack]:

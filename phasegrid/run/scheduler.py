@@ -3,6 +3,9 @@
 Events go in (`finished`, `lost`, `add`), decisions come out (`next_pack`, the counts). No clock, no
 store, no executor: a test or a simulation drives it as Ray does. Open cells are finished first
 (their measurements before new trainings), and among equals the longest pack goes first.
+
+A job is ready when every job that it needs is stored. When one of these fails, the job is blocked,
+and so is all that needs it in turn; each is told the name of the job that failed.
 """
 
 import heapq
@@ -11,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import Outcome, Pack, content_key
+from phasegrid.jobs import MetricJob, Outcome, Pack, Trial, content_key, needs_of
 from phasegrid.run.executors.base import LostKind
 
 CRASHES = 1
@@ -60,7 +63,8 @@ class Scheduler:
     failures: dict[str, str] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)
     _results: set[str] = field(default_factory=set)
-    _to_train: set[str] = field(default_factory=set)
+    _names: dict[str, str] = field(default_factory=dict)
+    _culprits: dict[str, str] = field(default_factory=dict)
     _ready: list[tuple[int, float, int, Pack]] = field(default_factory=list)
     _waiting: dict[str, set[str]] = field(default_factory=dict)
     _by_need: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -76,37 +80,37 @@ class Scheduler:
     def add(self, packs: Sequence[Pack]) -> None:
         """Take packs into the run, which may have begun: none holds a job that the run has.
 
-        Their trials may be those of the beginning, stored, or among the packs that are added.
+        What they need may be stored, of the beginning, or among the packs that are added. A job
+        that needs anything else, or a job that has failed, is blocked.
         """
-        self._to_train |= {t.key for pack in packs if pack.kind == "train" for t in pack.trials}
         for pack in packs:
             assert pack.key not in self._by_key, f"pack {pack.key} is added twice"
             self.counts.total += len(pack.job_keys())
-            self._by_key[pack.key] = pack
+            self._names.update((job.key, _name_of(job)) for job in pack.jobs)
             self._admit(pack)
+        for key in dict.fromkeys(key for pack in packs for key in pack.needs):
+            if key not in self._by_need:
+                continue
+            if key in self._culprits:
+                self._block_dependants(key, self._culprits[key])
+            elif key not in self._names:
+                about = any(key in job.trials for p in packs for job in p.metric_jobs)
+                name = "trial" if about else "job"
+                self._block_dependants(key, f"{name} {key} is neither stored nor planned")
 
     def _admit(self, pack: Pack) -> None:
-        """Put a new pack where it belongs: ready, waiting, or blocked."""
+        """Put a pack where it belongs: ready, or waiting for what it needs."""
         missing = {key for key in pack.needs if not self._has_result(key)}
-        lost = sorted(key for key in missing if key in self.failures)
-        orphans = [key for key in pack.needs if key in missing and key not in self._to_train]
-        if orphans:
-            self._block(pack, f"trial {orphans[0]} is neither stored nor planned")
-        elif lost:
-            self._block_jobs(pack, lost[0])
-        elif missing:
-            self._wait_for(pack, missing)
-        else:
+        if not missing:
             self._push(pack)
-
-    def _has_result(self, key: str) -> bool:
-        return key in self.stored or key in self._results
-
-    def _wait_for(self, pack: Pack, missing: set[str]) -> None:
+            return
         self._by_key[pack.key] = pack
         self._waiting[pack.key] = missing
         for key in missing:
             self._by_need[key].append(pack.key)
+
+    def _has_result(self, key: str) -> bool:
+        return key in self.stored or key in self._results
 
     def next_pack(self) -> Pack | None:
         """Hand out the next pack to do, or None if nothing is ready now."""
@@ -231,28 +235,30 @@ class Scheduler:
     def _fail(self, key: str, why: str) -> None:
         self.counts.failed += 1
         self.failures[key] = why
+        self._block_dependants(key, f"{self._names[key]} {key} failed")
+
+    def _block_dependants(self, key: str, culprit: str) -> None:
+        """Block all that needs a job that will have no result, and what needs that in turn."""
+        self._culprits[key] = culprit
         for name in self._by_need.pop(key, ()):
             if self._waiting.pop(name, None) is not None:
-                self._block_jobs(self._by_key[name], key)
+                self._block_jobs(self._by_key[name], key, culprit)
 
-    def _block_jobs(self, pack: Pack, failed: str) -> None:
-        """Block the metric jobs that need a failed trial; the others of the pack may still be
-        done.
-        """
-        blocked = [job for job in pack.metric_jobs if failed in job.trials]
-        rest = [job.key for job in pack.metric_jobs if failed not in job.trials]
-        self._note_blocked([job.key for job in blocked], f"its trial {failed} failed")
-        if not rest:
-            return
-        self._admit(_part_of(_without(pack, failed), rest))
+    def _block_jobs(self, pack: Pack, missing: str, culprit: str) -> None:
+        """Block the jobs of a pack that need a missing one; the others of it may still be done."""
+        blocked = [job.key for job in pack.jobs if missing in job.needs]
+        rest = [key for key in pack.job_keys() if key not in blocked]
+        self.counts.blocked += len(blocked)
+        if rest:
+            self._admit(_part_of(_without(pack, missing), rest))
+        for key in blocked:
+            self.failures[key] = f"blocked: {culprit}"
+            self._block_dependants(key, culprit)
 
-    def _block(self, pack: Pack, why: str) -> None:
-        self._note_blocked(list(pack.job_keys()), why)
 
-    def _note_blocked(self, keys: list[str], why: str) -> None:
-        self.counts.blocked += len(keys)
-        for key in keys:
-            self.failures[key] = f"blocked: {why}"
+def _name_of(job: Trial | MetricJob) -> str:
+    """Return what a person calls the kind of a job."""
+    return "trial" if isinstance(job, Trial) else job.metric.name
 
 
 def _is_alone(pack: Pack) -> bool:
@@ -266,11 +272,12 @@ def _is_alone(pack: Pack) -> bool:
 
 
 def _without(pack: Pack, failed: str) -> Pack:
-    """Return a measuring pack whose layout has no job over a trial that failed."""
+    """Return a pack whose layout has no job that needs one that failed."""
     if pack.layout is None:
         return pack
-    groups = (tuple(j for j in group if failed not in j.trials) for group in pack.layout.groups)
-    return replace(pack, layout=replace(pack.layout, groups=tuple(groups)))
+    groups = (tuple(j for j in group if failed not in j.needs) for group in pack.layout.groups)
+    trials = tuple(trial for trial in pack.layout.trials if failed not in trial.needs)
+    return replace(pack, layout=replace(pack.layout, groups=tuple(groups), trials=trials))
 
 
 def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
@@ -282,7 +289,7 @@ def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
     key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])
     if pack.kind == "train":
         trials = tuple(trial for trial in pack.trials if trial.key in wanted)
-        return replace(pack, key=key, trials=trials, cost_s=share)
+        return replace(pack, key=key, trials=trials, needs=needs_of(trials), cost_s=share)
     jobs = tuple(job for job in pack.metric_jobs if job.key in wanted)
     groups = tuple(
         group
@@ -290,9 +297,13 @@ def _part_of(pack: Pack, keys: Collection[str]) -> Pack:
         if any(job.key in wanted for job in group)
     )
     involved = [*jobs, *(job for group in groups for job in group)]
-    needs = tuple(dict.fromkeys(name for job in involved for name in job.trials))
-    trials = tuple(trial for trial in pack.trials if trial.key in needs)
-    layout = replace(pack.layout, groups=groups) if pack.layout else None
+    about = {name for job in involved for name in job.trials}
     return replace(
-        pack, key=key, metric_jobs=jobs, trials=trials, needs=needs, cost_s=share, layout=layout
+        pack,
+        key=key,
+        metric_jobs=jobs,
+        trials=tuple(trial for trial in pack.trials if trial.key in about),
+        needs=needs_of(involved),
+        cost_s=share,
+        layout=replace(pack.layout, groups=groups) if pack.layout else None,
     )

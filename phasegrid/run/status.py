@@ -37,6 +37,24 @@ def stored_keys(store: Store, metrics: list[str]) -> set[str]:
     return keys
 
 
+def stored_jobs(store: Store, plan: Plan) -> set[str]:
+    """Return the keys of the stored jobs of a plan, and of other jobs of its metrics.
+
+    A measurement of an earlier release, which left nothing, counts as not stored where another job
+    reads what this one leaves: it is done again.
+    """
+    keys = stored_keys(store, metric_names(plan))
+    wanted: dict[str, set[str]] = {}
+    for _, job in plan.metric_jobs():
+        if job.wanted and job.key in keys:
+            wanted.setdefault(job.metric.name, set()).add(job.key)
+    for metric, jobs in wanted.items():
+        rows = store.read_table(f"metrics/{metric}", None, jobs).to_pylist()
+        done = (row for row in rows if row["outcome"] == "done")
+        keys -= {row["key"] for row in done if row.get("artifacts") is None}
+    return keys
+
+
 def job_names(plan: Plan) -> dict[str, str]:
     """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``,
     ``hessian, cell 3, seed 0``.
@@ -51,8 +69,17 @@ def job_names(plan: Plan) -> dict[str, str]:
         for job in cell.metric_jobs:
             of = [seeds[key] for key in job.trials]
             which = f"seed {of[0]}" if len(of) == 1 else f"seeds {', '.join(of)}"
-            names.setdefault(job.key, f"{job.metric.name}, cell {cell.index}, {which}")
+            names.setdefault(job.key, f"{job.metric.name}, cell {cell.index}, {which}{_at(job)}")
+    for _, job in plan.across:
+        which = f"across cells, {len(job.trials)} trials, the first {job.trials[0]}"
+        names.setdefault(job.key, f"{job.metric.name}, {which}")
     return names
+
+
+def _at(job: MetricJob) -> str:
+    """Return the places along a trial that a measurement is of: ``, epoch-40``."""
+    ats = [at for _, _, at in (network.name.partition("@") for network in job.networks) if at]
+    return f", {' and '.join(ats)}" if ats else ""
 
 
 def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
@@ -70,9 +97,8 @@ def tally(plan: Plan, stored: set[str]) -> list[Tally]:
     by_kind: dict[str, set[str]] = {"trials": set(trials_by_key(plan))}
     for name in metric_names(plan):
         by_kind[name] = set()
-    for cell in plan.cells:
-        for job in cell.metric_jobs:
-            by_kind[job.metric.name].add(job.key)
+    for _, job in plan.metric_jobs():
+        by_kind[job.metric.name].add(job.key)
     return [Tally(kind, len(keys), len(keys & stored)) for kind, keys in by_kind.items()]
 
 
@@ -84,7 +110,7 @@ def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
     jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
     for cell in plan.cells:
         jobs.update({trial.key: (cell.index, trial) for trial in cell.trials})
-        jobs.update({job.key: (cell.index, job) for job in cell.metric_jobs})
+    jobs.update({job.key: (cell.index, job) for cell, job in plan.metric_jobs()})
     timings = [
         (jobs[key], device, seconds)
         for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]

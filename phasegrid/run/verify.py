@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid.errors import StoreError
+from phasegrid.jobs import KEY_DIGITS
 from phasegrid.metrics import METRICS
 from phasegrid.run import code_changes
 from phasegrid.run.status import planned_jobs
@@ -175,7 +176,7 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
     names = [f"checkpoints/{n}" for n, match in matches.items() if match and match[2] in wanted]
 
     def check(name: str) -> Problem | None:
-        key = name.rpartition("/")[2].partition(".")[0]
+        key = name.rpartition("/")[2][:KEY_DIGITS]
         digest = digests[key] if name.endswith(f"{key}.safetensors") else None
         return _check_checkpoint(files, name, digest, key not in diverged, deep)
 

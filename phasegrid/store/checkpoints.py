@@ -23,7 +23,9 @@ from phasegrid.store.tables import checked_key
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.safetensors")  # of weights
+NAME = re.compile(
+    r"([0-9a-f]{2})/(\1[0-9a-f]{30})([.@]epoch-[0-9]+|@update-[0-9]+)?\.safetensors"
+)  # of weights
 SNAPSHOT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.epoch-[0-9]+\.safetensors")
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
@@ -43,6 +45,8 @@ def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     told = {} if meta is None else {_META: json.dumps(meta)}
     data = save(copies, {sealing.KEY: sealing.BLANK, **told})
+    if told:
+        data = _with_facts_in_order(data)
     return sealing.seal(data, _end_of_header(data))
 
 
@@ -112,6 +116,15 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
     return header
 
 
+def facts_in(header: Mapping[str, Any], where: str) -> Json:
+    """Return the JSON value that a header holds beside the tensors."""
+    try:
+        value: Json = json.loads(header.get("__metadata__", {}).get(_META, "null"))
+    except ValueError as error:
+        raise StoreError(f"reading {where}: damaged facts ({error})", damaged=True) from error
+    return value
+
+
 def non_finite(data: bytes, where: str) -> list[str]:
     """Return the names of the floating-point tensors of a safetensors file that hold a NaN or an
     infinity.
@@ -177,7 +190,9 @@ class StoredSnapshots:
             except FileNotFoundError:
                 return None
         try:
-            return decode(data, self.files.path(name)), _meta(data, self.files.path(name))
+            return decode(data, self.files.path(name)), facts_in(
+                _header(data), self.files.path(name)
+            )
         except StoreError as error:
             self.note(trial, f"{error}; it was deleted, and the training begins anew")
             self.delete(trial, [epoch])
@@ -196,19 +211,22 @@ class StoredSnapshots:
                 self.files.delete(_snapshot_name(trial, epoch))
 
 
+def _with_facts_in_order(data: bytes) -> bytes:
+    """Return a file whose facts stand in one order: the format's writer takes any, and equal
+    contents are to have equal checksums.
+    """
+    header = _header(data)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # numbers begin at a multiple of 8
+    length = len(text).to_bytes(_LENGTH_BYTES, "little")
+    return b"".join((length, text, memoryview(data)[_end_of_header(data) :]))
+
+
 def _header(data: bytes) -> dict[str, Any]:
     """Return the header of a whole safetensors file."""
     header: dict[str, Any] = json.loads(data[_LENGTH_BYTES : _end_of_header(data)])
     return header
-
-
-def _meta(data: bytes, where: str) -> Json:
-    """Return the JSON value that stands beside the tensors of a whole file."""
-    try:
-        value: Json = json.loads(_header(data).get("__metadata__", {}).get(_META, "null"))
-    except ValueError as error:
-        raise StoreError(f"reading {where}: damaged facts ({error})", damaged=True) from error
-    return value
 
 
 def _end_of_header(data: bytes) -> int:

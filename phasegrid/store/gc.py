@@ -38,7 +38,7 @@ KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between
 _DAY_S = 86_400.0
 _OLDER_SNAPSHOT = re.compile(r"[0-9a-f]{32}\.safetensors")
 _OF_TRIAL = re.compile(
-    r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.epoch-[0-9]+)?\.(safetensors|parquet)"
+    r"([0-9a-f]{2})/(\1[0-9a-f]{30})([.@]epoch-[0-9]+|@update-[0-9]+)?\.(safetensors|parquet)"
 )  # weights or history
 _WRITTEN_BY_RUNS = (
     "plans", "trials", "histories", "metrics", "failures", "snapshots", "meta/submissions", "logs",

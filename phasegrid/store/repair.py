@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from phasegrid.errors import StoreError
+from phasegrid.jobs import KEY_DIGITS
 from phasegrid.store import checkpoints, meta
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported
@@ -121,7 +122,7 @@ def _trials_without_weights(files: Files, damaged_copies: list[str], deep: bool)
         if row["checkpoint_sha256"] is not None
     }
     names = _weights(files)
-    final = {_key(name): name for name in names if ".epoch-" not in name}
+    final = {_key(name): name for name in names if name.endswith(f"{_key(name)}.safetensors")}
     expected = {name: digests[key] for key, name in final.items() if deep and key in digests}
     bad = each(
         files,
@@ -202,4 +203,4 @@ def _size(files: Files, name: str) -> int:
 
 
 def _key(name: str) -> str:
-    return name.rpartition("/")[2].partition(".")[0]
+    return name.rpartition("/")[2][:KEY_DIGITS]

@@ -172,6 +172,8 @@ PLAN_JOBS = _schema(
     metric="string",
     key="string",
     trials="list<string>",
+    inputs="string",
+    request="string",
 )
 
 FAILURES = _schema(
@@ -200,6 +202,8 @@ _METRIC = {
     "outcome": "string",
     "reason": "string",
     "code_digest": "string",
+    "inputs": "string",
+    "artifacts": "string",
 }
 
 TABLES: dict[str, pa.Schema] = {
@@ -220,7 +224,7 @@ _REQUIRED = {
     "trials": ("key", "dataset", "model", "seed", "outcome"),
     "histories": ("key", "epoch"),
     "plans": ("sweep", "cell", "seed", "key"),
-    "plan_jobs": ("sweep", "cell", "metric", "key", "trials"),
+    "plan_jobs": ("sweep", "metric", "key", "trials"),
     "failures": ("id", "kind"),
 }
 _REQUIRED_METRIC = ("key", "metric", "version", "over", "trials", "outcome")

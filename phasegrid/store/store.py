@@ -7,7 +7,8 @@
     metrics/<name>/ab/<key>.parquet   the rows of one measurement
     failures/<id>.parquet             one row per failed attempt
     tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
-    checkpoints/ab/<key>.safetensors  weights; intermediate ones are <key>.epoch-<n>.safetensors
+    checkpoints/ab/<key>.safetensors  weights; those along the training are <key>@epoch-<n>.safetensors
+    artifacts/ab/<key>.<name>.safetensors  what a measurement has left for others (see `artifacts`)
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/columns/<metric>.json        what a metric of a user's own declares (replaced when that changes)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
@@ -37,9 +38,9 @@ import pyarrow as pa
 
 from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Json, Part
+from phasegrid.jobs import WEIGHTS, Artifact, Json, Part
 from phasegrid.redaction import clean, refuse_secrets
-from phasegrid.store import checkpoints, row_files, schemas
+from phasegrid.store import artifacts, checkpoints, row_files, schemas
 from phasegrid.store import meta as notes
 from phasegrid.store import tables as shards
 from phasegrid.store.committing import commit
@@ -57,7 +58,7 @@ _MARKER = "meta/store.json"
 _RAISED = ("exception", "traceback", "reason")  # columns that hold what others wrote
 _FOLDERS = {
     "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
-    "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
+    "artifacts/", "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
 }  # fmt: skip
 
 
@@ -199,12 +200,15 @@ class Store:
         columns: Sequence[Column],
         common: Mapping[str, object],
         rows: Sequence[Mapping[str, object]],
+        left: "Mapping[str, Mapping[str, Tensor]] | None" = None,
     ) -> bool:
-        """Store one measurement: every row of `rows` with the columns of `common` (key, trials,
-        outcome, provenance).
+        """Store one measurement: the artifacts that it has `left`, by name, and then every row of
+        `rows` with the columns of `common` (key, trials, outcome, provenance).
 
         No rows, for a measurement that is not applicable, makes one row whose measured columns are
-        null. Returns False, with nothing changed, if it is stored already.
+        null. Returns False, with nothing changed, if it is stored already; but rows of an earlier
+        release, which do not say what was left, are replaced where something is left now. What an
+        attempt that died before the last step has left is replaced.
 
         Raises:
             StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is
@@ -216,7 +220,11 @@ class Store:
             raise StoreError(f"writing {where}: it is done, but there are no rows")
         if common.get("metric", name) != name:
             raise StoreError(f"writing {where}: its record says metric {common['metric']!r}")
+        facts: Json = {"metric": name, "args": str(common.get("args"))}
+        parts = {n: checkpoints.encode(tensors, facts) for n, tensors in (left or {}).items()}
+        digests = {n: hashlib.sha256(data).hexdigest() for n, data in parts.items()}
         full = {"created_at": datetime.now(UTC), "metric": name, **_cleaned(common)}
+        full["artifacts"] = artifacts.digests_text(digests)
         table = f"metrics/{name}"
         typed = schemas.to_table(
             table,
@@ -224,8 +232,25 @@ class Store:
             [full | dict(row) for row in rows or ({},)],
             where,
         )
+        row_name, data = shards.shard_name(table, key), row_files.encode(typed)
         with reported(f"writing {where} to {self.url}"):
-            return self.files.create(shards.shard_name(table, key), row_files.encode(typed))
+            if not parts:
+                return self.files.create(row_name, data)
+            files = {artifacts.file_names(Artifact(key, n))[0]: d for n, d in parts.items()}
+            if self.tells_of_artifacts(table, key) is False:
+                self.files.delete(row_name)
+            return commit(self.files, files, row_name, data)
+
+    def tells_of_artifacts(self, table: str, key: str) -> bool | None:
+        """Say whether the rows of a measurement tell what it has left, as those of earlier releases
+        do not; None if there are none.
+        """
+        name = shards.shard_name(table, key)
+        with reported(f"reading {key} in table {table} of {self.url}"):
+            rows = shards.read_shard(self.files, table, name)
+        if rows is None:
+            return None
+        return "artifacts" in rows.column_names and rows["artifacts"].null_count == 0
 
     def put_failure(self, record: Mapping[str, object]) -> str:
         """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where
@@ -396,19 +421,41 @@ class Store:
         Raises:
             StoreError: if they are not stored or damaged.
         """
-        name = _checkpoint_name(key, epoch)
-        with reported(f"reading checkpoint {key} of {self.url}"):
-            try:
-                data = self.files.read(name)
-            except FileNotFoundError as error:
-                raise StoreError(
-                    f"reading checkpoint {key}: {self.files.path(name)} does not exist;"
-                    f" {checkpoints.REPAIR}"
-                ) from error
+        return self.read_artifact(_at_epoch(key, epoch))
+
+    def read_artifact(self, artifact: Artifact) -> dict[str, "Tensor"]:
+        """Return what a job has left, as CPU tensors: a trial's weights, a measurement's curve.
+
+        Raises:
+            StoreError: if that is not stored, or damaged.
+        """
+        with reported(f"reading {artifact.name} of {artifact.job} of {self.url}"):
+            name, data = artifacts.first_found(self.files, artifact, self.files.read)
         try:
             return checkpoints.decode(data, self.files.path(name))
         except StoreError as error:
-            raise StoreError(f"{error}; {checkpoints.DEEP_REPAIR}", damaged=True) from error
+            deep = artifacts.repair_of(artifact).replace("--damaged", "--damaged --deep")
+            raise StoreError(f"{error}; {deep}", damaged=True) from error
+
+    def has_artifact(self, artifact: Artifact) -> bool:
+        """Say whether an artifact is stored, from one look-up."""
+        with reported(f"looking up {artifact.name} of {artifact.job} in {self.url}"):
+            return any(self.files.exists(name) for name in artifacts.file_names(artifact))
+
+    def artifact_facts(self, artifact: Artifact) -> tuple[str, Json]:
+        """Return which metric has left an artifact, and its arguments.
+
+        Raises:
+            StoreError: if it is not stored, or damaged, or no measurement has left it.
+        """
+        with reported(f"reading {artifact.name} of {artifact.job} of {self.url}"):
+            name, header = artifacts.first_found(
+                self.files, artifact, lambda name: checkpoints.read_header(self.files, name)
+            )
+        facts = checkpoints.facts_in(header, self.files.path(name))
+        if not isinstance(facts, Mapping):
+            raise StoreError(f"reading {self.files.path(name)}: it does not say what has left it")
+        return str(facts["metric"]), json.loads(str(facts["args"]))
 
     def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
         """Return where a checkpoint is, or would be."""
@@ -455,9 +502,12 @@ def _cleaned(record: Mapping[str, object]) -> dict[str, object]:
     return {**record, **raised}
 
 
+def _at_epoch(key: str, epoch: int | None) -> Artifact:
+    return Artifact(key, WEIGHTS if epoch is None else f"{WEIGHTS}@epoch-{epoch:d}")
+
+
 def _checkpoint_name(key: str, epoch: int | None) -> str:
-    suffix = "" if epoch is None else f".epoch-{epoch:d}"
-    return f"checkpoints/{shards.checked_key(key)[:2]}/{key}{suffix}.safetensors"
+    return artifacts.file_names(_at_epoch(key, epoch))[0]
 
 
 def _log_name(name: str) -> str:

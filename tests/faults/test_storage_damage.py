@@ -93,7 +93,7 @@ def _trial(key: str) -> set[str]:
         f"trials/{folder}.parquet",
         f"histories/{folder}.parquet",
         f"checkpoints/{folder}.safetensors",
-        f"checkpoints/{folder}.epoch-1.safetensors",
+        f"checkpoints/{folder}@epoch-1.safetensors",
     }
 
 
@@ -110,7 +110,7 @@ def test_a_sound_store_has_no_damage(sound: Store, deep: bool) -> None:
         (f"trials/{A[:2]}/{A}.parquet", {f"trials/{A[:2]}/{A}.parquet"}),
         (f"histories/{A[:2]}/{A}.parquet", _trial(A)),
         (f"checkpoints/{A[:2]}/{A}.safetensors", _trial(A)),
-        (f"checkpoints/{A[:2]}/{A}.epoch-1.safetensors", _trial(A)),
+        (f"checkpoints/{A[:2]}/{A}@epoch-1.safetensors", _trial(A)),
         (f"metrics/sharpness/{M[:2]}/{M}.parquet", {f"metrics/sharpness/{M[:2]}/{M}.parquet"}),
     ],
 )

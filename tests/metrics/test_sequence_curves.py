@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from curve_rows import compute
 from metric_oracles_curves import curve_coefficients
 from sequence_support import generator, sentence_pairs, sentences, token_loss, translator
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from phasegrid.declare import make_part
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity.compute import compute, place_vertices
+from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.training import learning_rates, lr_factor, train_bends
 from phasegrid.metrics.simplex import SimplexArgs

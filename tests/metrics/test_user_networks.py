@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import curve_rows as connectivity
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.accuracy import compute as accuracy
 from phasegrid.metrics.cka import compute as cka
-from phasegrid.metrics.connectivity import compute as connectivity
 from phasegrid.metrics.distance import compute as distance
 from phasegrid.metrics.hessian import compute as hessian
 from phasegrid.metrics.network.joining import rest_of, rest_of_complex

@@ -39,6 +39,8 @@ class ConnectivityArgs:
     pairs, losses of a set are means over its tokens, and errors are token errors in percent.
     `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the training error is
     used for all experiments but machine translation).
+
+    It leaves its trained bends as the artifact ``curve``, for metrics that are ``of`` it.
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"
@@ -77,6 +79,7 @@ CONNECTIVITY = Metric(
     label="Mode connectivity",
     cost=_cost,
     memory=_memory,
+    leaves=("curve",),
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
         Column(

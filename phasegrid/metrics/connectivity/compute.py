@@ -31,6 +31,7 @@ from phasegrid.metrics.connectivity.curves import curve_length, place_points, st
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
 from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.joining import NOTHING, Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.points import (
     Evaluator,
@@ -54,7 +55,7 @@ from phasegrid.seeding import nothing_drawn
 
 def compute(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
-) -> Row:
+) -> Measured:
     """Train a curve between two models and measure it; `args` are the fields of `ConnectivityArgs`.
 
     Deterministic in `rng` and the models. The models are not changed.
@@ -68,7 +69,7 @@ def compute(
         curve = _begin(models, data, settings, rng)
         sets = data.train_inputs, data.train_labels
         loss = train_bends(curve.flat, curve.vertices, *sets, settings, rng, curve.rest)
-        return _row(curve, data, settings, loss)
+        return _measured(curve, data, settings, loss)
 
 
 def compute_many(
@@ -77,7 +78,7 @@ def compute_many(
     data: Dataset,
     rngs: Sequence[torch.Generator],
     **args: object,
-) -> list[Row] | None:
+) -> list[Measured] | None:
     """Measure several pairs, `groups` of indices into `models`, each with its generator; return
     their rows in order.
 
@@ -96,7 +97,7 @@ def compute_many(
     stacks = choose_stacks(firsts, data, settings.batch_size)
     if not stacks:
         return None
-    rows: dict[int, Row] = {}
+    found: dict[int, Measured] = {}
     for blueprint, places in stacks:
         members = [plain[place] for place in places]
         curves = [_begin([models[k] for k in groups[i]], data, settings, rngs[i]) for i in members]
@@ -110,9 +111,9 @@ def compute_many(
             [rngs[i] for i in members],
         )
         for i, curve, loss in zip(members, curves, losses, strict=True):
-            rows[i] = _row(curve, data, settings, loss)
+            found[i] = _measured(curve, data, settings, loss)
     return [
-        rows[i] if i in rows else compute([models[k] for k in group], data, rngs[i], **args)
+        found[i] if i in found else compute([models[k] for k in group], data, rngs[i], **args)
         for i, group in enumerate(groups)
     ]
 
@@ -179,6 +180,15 @@ def _begin(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
     return _Curve(models, vertices, rest_of_curve(models, settings.bends), flat, evaluator)
+
+
+def _measured(
+    curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None
+) -> Measured:
+    """Return the row of a curve whose bends are trained, and the curve if it is one."""
+    bends = curve.vertices[1:-1]
+    left = {"curve": {"bends": bends}} if bool(bends.isfinite().all()) else {}
+    return Measured(_row(curve, data, settings, final_loss), left)
 
 
 def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:

@@ -29,6 +29,7 @@ from phasegrid.declare import DatasetFacts, Metric, Model, import_function
 from phasegrid.errors import PhasegridError, StoreError
 from phasegrid.fallbacks import collected
 from phasegrid.jobs import MetricJob, Part
+from phasegrid.metrics.measured import Measured
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import has_batch_norm
 from phasegrid.redaction import redact
@@ -311,6 +312,8 @@ def _check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts)
     compute = import_function(metric.compute)
     place = where(*_start_of(compute))
     arguments = arguments_of(job, metric)
+    if metric.reads is not None:
+        arguments["sources"] = []
     rng = torch.Generator().manual_seed(0)
     try:
         rows = compute(built, _made_up(facts), rng, **arguments)
@@ -325,6 +328,7 @@ def _check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts)
 
 
 def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str | None:
+    rows = rows.rows if isinstance(rows, Measured) else rows
     several: list[Any] = rows if isinstance(rows, list) else [rows]
     if not several or not all(isinstance(row, Mapping) for row in several):
         found = "an empty list" if rows == [] else f"a {type(rows).__name__}"

@@ -17,8 +17,9 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
-from phasegrid.jobs import MetricJob, Outcome, Part, Trial, content_key, stream_seed
+from phasegrid.jobs import Artifact, MetricJob, Outcome, Part, Trial, content_key, stream_seed
 from phasegrid.metrics import METRICS
+from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_model
 from phasegrid.models.network_state import outputs_of
 from phasegrid.plan.rows import metric_fields
@@ -34,6 +35,7 @@ from phasegrid.run.worker.write_checks import (
     writes_to,
 )
 from phasegrid.seeding import nothing_drawn, seed_draws
+from phasegrid.store.artifacts import digests_of
 from phasegrid.store.provenance import provenance
 from phasegrid.store.store import Store
 
@@ -41,13 +43,13 @@ Compute = Callable[["Models", Dataset], object]
 
 
 class Models(Sequence[nn.Module]):
-    """The models of some trials, each read from the store when it is first looked at."""
+    """Some networks, each read from the store when it is first looked at."""
 
-    def __init__(self, inputs: "JobInputs", keys: Sequence[str]) -> None:
-        self._inputs, self._keys = inputs, keys
+    def __init__(self, inputs: "JobInputs", networks: Sequence[Artifact]) -> None:
+        self._inputs, self._networks = inputs, networks
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._networks)
 
     @overload
     def __getitem__(self, index: int) -> nn.Module: ...
@@ -55,8 +57,8 @@ class Models(Sequence[nn.Module]):
     def __getitem__(self, index: slice) -> list[nn.Module]: ...
     def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
         if isinstance(index, slice):
-            return [self._inputs.model(key) for key in self._keys[index]]
-        return self._inputs.model(self._keys[index])
+            return [self._inputs.model(network) for network in self._networks[index]]
+        return self._inputs.model(self._networks[index])
 
 
 class JobInputs:
@@ -73,19 +75,50 @@ class JobInputs:
     ) -> None:
         self.store, self.device, self.trials = store, device, trials
         self.place = place
-        self._models: dict[str, tuple[nn.Module, Seal]] = {}
+        self._models: dict[Artifact, tuple[nn.Module, Seal]] = {}
         self._data_keys: dict[int, str] = {}  # of the data sets of `trials`, which keep them alive
-        self._looked_at: set[str] = set()
-        self._outcomes: dict[str, str] = {}
+        self._looked_at: set[Artifact] = set()
+        self._endings: dict[str, tuple[str, int | None]] = {}
 
-    def diverged(self, key: str) -> bool:
-        if key not in self._outcomes:
-            wanted = [name for name in self.trials if name not in self._outcomes]
-            rows = self.store.read_table("trials", ["key", "outcome"], wanted).to_pylist()
-            self._outcomes.update({row["key"]: row["outcome"] for row in rows})
-        if key not in self._outcomes:
+    def why_void(self, job: MetricJob) -> str | None:
+        """Say why a measurement does not apply; None where it does.
+
+        Raises:
+            StoreError: if one of its trials is not stored, or what it reads is lost.
+        """
+        for key in job.trials:
+            if self._ending(key)[0] == "diverged":
+                return f"trial {key} diverged"
+        for network in job.networks:
+            after = network.name.partition("@epoch-")[2]
+            done = self._ending(network.job)[1]
+            if after and done is not None and done < int(after):
+                return f"trial {network.job} stopped after epoch {done}, before epoch {after}"
+        for source in job.sources:
+            if not self.store.has_artifact(source):
+                return self._why_not_left(source)
+        return None
+
+    def _ending(self, key: str) -> tuple[str, int | None]:
+        """Return the outcome of a trial and the number of its epochs."""
+        if key not in self._endings:
+            wanted = [name for name in self.trials if name not in self._endings]
+            columns = ["key", "outcome", "epochs_run"]
+            rows = self.store.read_table("trials", columns, wanted).to_pylist()
+            self._endings.update({row["key"]: (row["outcome"], row["epochs_run"]) for row in rows})
+        if key not in self._endings:
             raise StoreError(f"measuring trial {key}: it is not stored")
-        return self._outcomes[key] == "diverged"
+        return self._endings[key]
+
+    def _why_not_left(self, artifact: Artifact) -> str:
+        """Say which measurement has left no such artifact, as its row tells."""
+        for metric in self.store.metrics():
+            rows = self.store.read_table(f"metrics/{metric}", None, [artifact.job]).to_pylist()
+            digests = digests_of(rows[0].get("artifacts")) if rows else None
+            if digests is not None and artifact.name not in digests:
+                return f"{metric} {artifact.job} left no {artifact.name}"
+        self.store.read_artifact(artifact)  # raises, with what to do
+        raise AssertionError(f"{artifact} appeared meanwhile")
 
     def data(self, key: str) -> Dataset:
         return self._loaded_data(key).dataset
@@ -97,33 +130,47 @@ class JobInputs:
         data_key = self._data_keys[id(part)]
         return _loaded(part, data_key, self.device, self.place.shared_data)
 
-    def model(self, key: str) -> nn.Module:
-        if key not in self._models:
-            self._models[key] = self._load(key)
-        self._looked_at.add(key)
-        return self._models[key][0]
+    def model(self, network: Artifact) -> nn.Module:
+        if network not in self._models:
+            self._models[network] = self._load(network)
+        self._looked_at.add(network)
+        return self._models[network][0]
 
-    def _load(self, key: str) -> tuple[nn.Module, Seal]:
-        read = self.store.read_checkpoint(key)
-        weights = {name: value.to(self.device) for name, value in read.items()}
-        module = load_module(self.trials[key], weights, self.data(key), self.device)
+    def _load(self, network: Artifact) -> tuple[nn.Module, Seal]:
+        weights = self._tensors(network)
+        trial = self.trials[network.job]
+        module = load_module(trial, weights, self.data(trial.key), self.device)
         return module, seal(module, weights)
+
+    def _tensors(self, artifact: Artifact) -> dict[str, torch.Tensor]:
+        read = self.store.read_artifact(artifact)
+        return {name: value.to(self.device) for name, value in read.items()}
+
+    def sources(self, job: MetricJob) -> list[Source]:
+        """Return what other measurements have left for a job."""
+        found = []
+        for artifact in job.sources:
+            metric, args = self.store.artifact_facts(artifact)
+            assert isinstance(args, Mapping)
+            found.append(Source(self._tensors(artifact), metric, args))
+        return found
 
     def measure(self, metric: Metric, job: MetricJob) -> Outcome:
         started = time.perf_counter()
         compute = import_function(metric.compute)
+        left = {} if metric.reads is None else {"sources": self.sources(job)}
         rows = self.watched(
             job,
-            job.trials,
+            job.networks,
             lambda models, data: compute(
-                models, data, generator_of(job.key), **arguments_of(job, metric)
+                models, data, generator_of(job.key), **left, **arguments_of(job, metric)
             ),
         )
         return self.publish(metric, job, rows, time.perf_counter() - started)
 
-    def watched(self, job: MetricJob, keys: Sequence[str], compute: Compute) -> object:
-        """Run the metric of `job` on the networks of `keys` and their data, and see that it leaves
-        both as they were.
+    def watched(self, job: MetricJob, networks: Sequence[Artifact], compute: Compute) -> object:
+        """Run the metric of `job` on some networks and the data of the first, and see that it
+        leaves both as they were.
 
         What it draws without being given a generator comes from the key of `job`; ours draw nothing
         so.
@@ -134,7 +181,7 @@ class JobInputs:
         """
         name = job.metric.name
         foreign = name not in METRICS
-        loaded = self._loaded_data(keys[0])
+        loaded = self._loaded_data(networks[0].job)
         handed = hand_out(loaded.dataset) if foreign else loaded.dataset
         if foreign and loaded.sums is None:
             loaded.sums = checksums(loaded.dataset)
@@ -143,11 +190,11 @@ class JobInputs:
         try:
             seed_draws(stream_seed(job.key, "draws"), self.device)
             with kept_settings(), nullcontext() if foreign else nothing_drawn(name, self.device):
-                result = compute(Models(self, keys), handed)
+                result = compute(Models(self, networks), handed)
         finally:
             faults += _restore_data(loaded, getattr(handed, "looked_at", ()))
-            for key in sorted(self._looked_at):
-                faults += self._restore_model(key)
+            for network in sorted(self._looked_at, key=lambda one: (one.job, one.name)):
+                faults += self._restore_model(network)
         if faults and foreign:
             more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
             raise MetricError(
@@ -157,28 +204,36 @@ class JobInputs:
             )
         return result
 
-    def _restore_model(self, key: str) -> list[str]:
+    def _restore_model(self, network: Artifact) -> list[str]:
         """Forget a network that is not as it was loaded; return what of its stored values a metric
         has changed.
         """
-        module, was = self._models[key]
+        module, was = self._models[network]
         changed = was.changed(module)
         if not changed and was.is_whole(module):
             return []
-        del self._models[key]
+        del self._models[network]
         if changed:
-            alone, was = self._load(key)
+            alone, was = self._load(network)
             with torch.no_grad():  # some networks write into themselves whenever they run
-                outputs_of(alone, self.data(key).train_inputs[:2])
+                outputs_of(alone, self.data(network.job).train_inputs[:2])
             itself = set(was.changed(alone))
             changed = [name for name in changed if name not in itself]
         if not changed:
             return []
-        return [f"the weights ({', '.join(changed)}) of the network of trial {key}"]
+        return [f"the weights ({', '.join(changed)}) of the network of trial {network.job}"]
 
-    def publish(self, metric: Metric, job: MetricJob, rows: object, seconds: float) -> Outcome:
-        several = rows if isinstance(rows, list) else [rows]
-        self._put(metric, job, "done", None, seconds, several)
+    def publish(self, metric: Metric, job: MetricJob, found: object, seconds: float) -> Outcome:
+        measured = found if isinstance(found, Measured) else Measured(found, {})
+        undeclared = sorted(measured.artifacts.keys() - set(metric.leaves))
+        if undeclared:
+            declared = ", ".join(metric.leaves) or "none"
+            raise MetricError(
+                f"metric {job.metric.name!r} left {undeclared[0]!r}, which it does not declare;"
+                f" declared in leaves: {declared}"
+            )
+        rows = measured.rows if isinstance(measured.rows, list) else [measured.rows]
+        self._put(metric, job, "done", None, seconds, rows, measured.artifacts)
         return Outcome(job.key, "done", seconds)
 
     def publish_void(self, metric: Metric, job: MetricJob, why: str) -> Outcome:
@@ -193,6 +248,7 @@ class JobInputs:
         reason: str | None,
         seconds: float,
         rows: list[Any],
+        left: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     ) -> None:
         common = {
             **metric_fields(job, metric, {key: self.trials[key].seed for key in job.trials}),
@@ -204,7 +260,7 @@ class JobInputs:
             "created_at": datetime.now(UTC),
             "seconds": seconds,
         }
-        self.store.put_metric(job.metric.name, metric.columns, common, rows)
+        self.store.put_metric(job.metric.name, metric.columns, common, rows, left)
 
 
 @dataclass(slots=True)

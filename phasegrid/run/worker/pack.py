@@ -334,7 +334,10 @@ def _measure(
     outcomes: list[Outcome] = []
     todo: list[MetricJob] = []
     for job in pack.metric_jobs:
-        outcome = _found(store, pack, f"metrics/{job.metric.name}", job.key)
+        table = f"metrics/{job.metric.name}"
+        outcome = _found(store, pack, table, job.key)
+        if outcome and job.wanted and store.tells_of_artifacts(table, job.key) is False:
+            outcome = None  # measured by an earlier release, which left nothing
         if outcome is None:
             todo.append(job)
         else:
@@ -386,21 +389,22 @@ def _measure_group(
     outcomes, sound = [], []
     for job in jobs:
         try:
-            diverged = [key for key in job.trials if inputs.diverged(key)]
+            why = inputs.why_void(job)
         except StoreError as error:
             _raise_if_of_no_job(error)
             outcomes += [_failed(store, pack, job.key, error)] if job.key in missing else []
             continue
-        if not diverged:
+        if why is None:
             sound.append(job)
         elif job.key in missing:
-            publish = partial(inputs.publish_void, metric, job, f"trial {diverged[0]} diverged")
+            publish = partial(inputs.publish_void, metric, job, why)
             outcomes.append(_guarded(store, pack, job.key, publish))
     left = [job for job in sound if job.key in missing]
     if (
         metric.compute_many is not None
         and len(sound) > 1
         and left
+        and not any(job.sources for job in sound)
         and not inputs.place.reproducible
     ):
         same_data = {id(inputs.trials[job.trials[0]].dataset) for job in sound}
@@ -430,17 +434,17 @@ def _measure_many(
     are done.
     """
     started = time.perf_counter()
-    keys = list(dict.fromkeys(key for job in jobs for key in job.trials))
-    place = {key: index for index, key in enumerate(keys)}
+    networks = list(dict.fromkeys(network for job in jobs for network in job.networks))
+    place = {network: index for index, network in enumerate(networks)}
     try:
         assert metric.compute_many is not None
         compute = import_function(metric.compute_many)
         tables = inputs.watched(
             jobs[0],
-            keys,
+            networks,
             lambda models, data: compute(
                 models,
-                [tuple(place[key] for key in job.trials) for job in jobs],
+                [tuple(place[network] for network in job.networks) for job in jobs],
                 data,
                 [generator_of(job.key) for job in jobs],
                 **arguments_of(jobs[0], metric),

@@ -1,0 +1,119 @@
+"""Which trials of a sweep a measurement across cells, or along trials, is of."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.types import GridPoint
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.declare import later_defaults
+from phasegrid.jobs import Json, Part, canonical_json
+from phasegrid.registry import resolve_dataset, resolve_model, suggest
+
+SEED = ("seed", "train.seed")
+"""How ``where`` names the seeds: as a field of the trial, or as one of its training."""
+
+_MOST_SHOWN = 8
+
+
+def choose_across(
+    node: Node | None,
+    path: str,
+    points: Sequence[GridPoint],
+    seeds: Sequence[int],
+    diagnostics: Diagnostics,
+) -> tuple[tuple[int, int], ...]:
+    """Return the trials that ``where`` chooses, each as its cell and the place of its seed: those
+    that have one of the values of every field; all where there is no ``where``.
+    """
+    cells = range(len(points))
+    places: Sequence[int] = range(len(seeds))
+    if node is None:
+        return tuple((cell, place) for cell in cells for place in places)
+    if not node.mapping:
+        found = plain_text(node.plain())
+        message = f"found {found}; allowed: a mapping from fields to values: model.width: [8, 16]"
+        diagnostics.add(node, path, message)
+        return ()
+    fields = [_fields(point) for point in points]
+    chosen = list(cells)
+    for name, item in node.mapping.items():
+        check = partial(_wanted, item, f"{path}.{name}", diagnostics=diagnostics)
+        if name in SEED:
+            wanted = check(list(seeds))
+            places = [place for place in places if _text(seeds[place]) in wanted]
+            continue
+        known = dict.fromkeys(field for one in fields for field in one)
+        if name not in known:
+            allowed = f"fields of the sweep's trials and seed{suggest(name, [*known, *SEED])}"
+            diagnostics.add_key(item, f"{path}.{name}", f"unknown field; allowed: {allowed}")
+            continue
+        wanted = check([one[name] for one in fields if name in one])
+        chosen = [cell for cell in chosen if _text(fields[cell].get(name)) in wanted]
+    if not (chosen and places) and not diagnostics.is_broken(path):
+        diagnostics.add(node, path, "matches no trial: no cell has all of these values")
+    return tuple((cell, place) for cell in chosen for place in places)
+
+
+def epoch_mistake(epoch: object, points: Sequence[GridPoint]) -> str | None:
+    """Say why no checkpoint of the trials is kept after an epoch; None where each keeps one."""
+    if isinstance(epoch, bool) or not isinstance(epoch, int):
+        return None  # told already
+    for recipe in {id(point.recipe): point.recipe for point in points}.values():
+        every, epochs = recipe["keep_every"], recipe["epochs"]
+        assert isinstance(every, int)
+        assert isinstance(epochs, int)
+        if not every:
+            return "no trial keeps checkpoints along it; write train.keep_every, in epochs"
+        if recipe.get("updates") is None and epoch > epochs:
+            return f"epoch {epoch} is never reached: train.epochs is {epochs}"
+        if epoch % every:
+            kept = ", ".join(str(n) for n in range(0, 3 * every, every))
+            return f"after epoch {epoch} nothing is kept: train.keep_every is {every} ({kept}, ...)"
+    return None
+
+
+def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnostics) -> set[str]:
+    """Return the values that are asked for, as texts; one that nothing has is a mistake."""
+    known = {_text(value): value for value in there}
+    wanted = set()
+    for item in node.items if node.items is not None else [node]:
+        text = _text(item.plain())
+        if text not in known:
+            shown = [plain_text(value) for value in list(known.values())[:_MOST_SHOWN]]
+            more = ", ..." if len(known) > _MOST_SHOWN else ""
+            message = f"no trial has {plain_text(item.plain())}; there are {', '.join(shown)}{more}"
+            diagnostics.add(item, path, message)
+        wanted.add(text)
+    return wanted
+
+
+def _text(value: Json) -> str:
+    """Return what two values share that are equal; 8 and 8.0 are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return canonical_json(float(value))
+    return canonical_json(value)
+
+
+def _fields(point: GridPoint) -> dict[str, Json]:
+    """Return the fields of the trials of a cell by their dotted paths."""
+    model, dataset = resolve_model(point.model.name), resolve_dataset(point.dataset.name)
+    return {
+        **_leaves(_of_part(point.model, model.args), "model."),
+        **_leaves(_of_part(point.dataset, dataset.args), "dataset."),
+        **_leaves(point.recipe, "train."),
+    }
+
+
+def _of_part(part: Part, args_type: type) -> dict[str, Json]:
+    return {"name": part.name, **later_defaults(args_type), **part.args}
+
+
+def _leaves(values: Mapping[str, Json], prefix: str) -> dict[str, Json]:
+    leaves: dict[str, Json] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves

@@ -1,0 +1,235 @@
+"""What a request for a metric reads: ``id``, ``of``, ``over``, ``at`` and ``where``.
+
+    metrics:
+      - connectivity: {id: curve, epochs: 20}
+      - ensemble: {of: curve, points: 5}                     reads the curves; one job for each
+      - accuracy: {over: trajectory, at: [0, 5, 10]}         the checkpoints along each trial
+      - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
+
+``over`` may be left out: it is what the metric is over by itself. A metric that takes any number of
+networks may be over a trial, a pair or a cell too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from phasegrid.config.across import choose_across, epoch_mistake
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.types import GridPoint, MetricRequest
+from phasegrid.config.validate import fields_of
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.declare import Metric
+from phasegrid.jobs import Over
+from phasegrid.registry import suggest
+
+KEYS = ("id", "of", "over", "at", "where")
+OVER: Mapping[str, tuple[str, ...]] = {
+    "trial": ("trial", "trajectory"),
+    "pair": ("pair", "trajectory", "across"),
+    "cell": ("cell", "pair", "trial", "trajectory", "across"),
+    "artifact": (),
+}
+"""What a metric may be over, by what it is over by itself."""
+
+_FEWEST = {"trial": 1, "pair": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as far as it can be read by itself: its metric, and where its keys stand."""
+
+    request: MetricRequest
+    metric: Metric
+    item: Node
+    keys: Mapping[str, Node]
+    path: str
+
+    def node(self, key: str) -> Node:
+        """Return where a key stands, or else the request."""
+        return self.keys.get(key, self.item)
+
+
+def keys_of(metric: Metric) -> tuple[str, ...]:
+    """Return the keys that a request for a metric may have beside the metric's arguments."""
+    able = {
+        "id": True,
+        "of": metric.reads is not None,
+        "over": len(allowed_over(metric)) > 1,
+        "at": "trajectory" in OVER[metric.over],
+        "where": "across" in OVER[metric.over],
+    }
+    own = fields_of(metric.args)
+    return tuple(key for key in KEYS if able[key] and key not in own)
+
+
+def allowed_over(metric: Metric) -> tuple[str, ...]:
+    """Return what a metric may be over."""
+    return tuple(
+        o for o in OVER[metric.over] if _FEWEST.get(o, metric.min_trials) >= metric.min_trials
+    )
+
+
+def read_over(
+    metric: Metric, keys: Mapping[str, Node], path: str, diagnostics: Diagnostics
+) -> Over:
+    """Return what a request is over: what it says, or what its metric is over by itself; of one
+    that reads artifacts this does not count.
+    """
+    allowed = allowed_over(metric)
+    over: Over = "cell" if metric.over == "artifact" else metric.over
+    if "of" in keys:
+        for key in ("over", "at", "where"):
+            if key in keys:
+                message = "found beside of: it is over what that request is over; leave it out"
+                diagnostics.add_key(keys[key], f"{path}.{key}", message)
+        return over
+    if "over" in keys:
+        node = keys["over"]
+        if node.value in allowed:
+            over = cast(Over, node.value)
+        else:
+            found = node.value if isinstance(node.value, str) else ""
+            message = f"found {plain_text(node.plain())}; allowed: {', '.join(allowed)}"
+            diagnostics.add(node, f"{path}.over", message + suggest(found, allowed))
+            return over
+    for key, of in (("at", "trajectory"), ("where", "across")):
+        if key in keys and over != of:
+            message = f"goes with over: {of}, found over: {over}; write over: {of} or leave it out"
+            diagnostics.add_key(keys[key], f"{path}.{key}", message)
+    return over
+
+
+def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tuple[int, ...]:
+    """Return the epochs of a trajectory."""
+    node = keys.get("at")
+    if node is None:
+        return ()
+    epochs: list[int] = []
+    for item in node.items or [node]:
+        value = item.value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            message = f"found {plain_text(item.plain())}; allowed: a list of epochs, each from 0"
+            diagnostics.add(item, f"{path}.at", message)
+        elif value in epochs:
+            diagnostics.add(item, f"{path}.at", f"found {value} twice; epochs are distinct")
+        else:
+            epochs.append(value)
+    if node.items == []:
+        diagnostics.add(node, f"{path}.at", "found no epoch; write at least one")
+    return tuple(epochs)
+
+
+def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> str | None:
+    """Return what the sweep calls a request."""
+    node = keys.get("id")
+    if node is None:
+        return None
+    if not isinstance(node.value, str) or not node.value.strip():
+        diagnostics.add(node, f"{path}.id", f"found {plain_text(node.plain())}; allowed: text")
+        return None
+    return node.value
+
+
+def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
+    """Resolve which request reads which; every mistake in that is noted."""
+    named: dict[str, int] = {}
+    for index, draft in enumerate(drafts):
+        name = draft.request.id
+        if name is not None and name in named:
+            first = drafts[named[name]].node("id").place
+            message = f"found {name!r} twice, first in line {first.line}; an id is one request's"
+            diagnostics.add(draft.node("id"), f"{draft.path}.id", message)
+        elif name is not None:
+            named[name] = index
+    linked = [_linked(draft, drafts, named, diagnostics) for draft in drafts]
+    for index, draft in enumerate(linked):
+        cycle = _cycle(index, linked)
+        if cycle:
+            names = " -> ".join(str(linked[i].request.id) for i in cycle)
+            message = f"reads itself in the end: {names}; no request of a circle can be first"
+            diagnostics.add(draft.node("of"), f"{draft.path}.of", message)
+    if diagnostics.is_broken("metrics"):
+        return linked
+    wanted: dict[int, list[str]] = {}
+    for draft in linked:
+        if draft.request.of is not None and draft.request.reads is not None:
+            wanted.setdefault(draft.request.of, []).append(draft.request.reads)
+    return [
+        replace(d, request=replace(d.request, wanted=tuple(sorted(set(wanted[i])))))
+        if i in wanted
+        else d
+        for i, d in enumerate(linked)
+    ]
+
+
+def _linked(
+    draft: Draft, drafts: Sequence[Draft], named: Mapping[str, int], diagnostics: Diagnostics
+) -> Draft:
+    """Return a draft with the place of the request that it reads."""
+    node, metric = draft.keys.get("of"), draft.metric
+    if node is None:
+        if metric.over == "artifact":
+            leaving = [n for n, i in named.items() if metric.reads in drafts[i].metric.leaves]
+            message = (
+                f"reads the {metric.reads} that another metric leaves; write of: with the id of a"
+                f" request that leaves one ({', '.join(leaving) or 'there is none yet'})"
+            )
+            diagnostics.add(draft.item, draft.path, message)
+        return draft
+    path, name = f"{draft.path}.of", node.value
+    if not isinstance(name, str) or name not in named:
+        ids = ", ".join(named) or "none: give the request that it reads an id"
+        message = f"found {plain_text(node.plain())}; ids of requests: {ids}"
+        diagnostics.add(node, path, message + suggest(str(name), named))
+        return draft
+    upstream = drafts[named[name]]
+    if metric.reads not in upstream.metric.leaves:
+        leaves = ", ".join(upstream.metric.leaves) or "nothing"
+        message = (
+            f"found {name!r}, which is {upstream.request.name} and leaves {leaves};"
+            f" {draft.request.name} reads the {metric.reads} of a metric"
+        )
+        diagnostics.add(node, path, message)
+        return draft
+    return replace(draft, request=replace(draft.request, of=named[name], reads=metric.reads))
+
+
+def _cycle(start: int, drafts: Sequence[Draft]) -> list[int]:
+    """Return the requests on the way from one back to itself; none where there is no such way."""
+    way = [start]
+    of = drafts[start].request.of
+    while of is not None and of not in way:
+        way.append(of)
+        of = drafts[of].request.of
+    return [*way, start] if of == start else []
+
+
+def resolve_places(
+    drafts: Sequence[Draft],
+    points: Sequence[GridPoint],
+    seeds: Sequence[int],
+    diagnostics: Diagnostics,
+) -> tuple[MetricRequest, ...]:
+    """Choose the trials across cells and check the epochs of trajectories, now that cells are
+    known.
+    """
+    found = []
+    for draft in drafts:
+        request = draft.request
+        if request.over == "trajectory" and "at" in draft.keys and points:
+            for item in draft.keys["at"].items or [draft.keys["at"]]:
+                mistake = epoch_mistake(item.value, points)
+                if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
+                    diagnostics.add(item, f"{draft.path}.at", mistake)
+        elif request.over == "across" and request.of is None and points:
+            chosen = choose_across(
+                draft.keys.get("where"), f"{draft.path}.where", points, seeds, diagnostics
+            )
+            request = replace(request, chosen=chosen)
+            fewest = max(draft.metric.min_trials, 2)
+            if chosen and len(chosen) < fewest:
+                message = f"chooses {len(chosen)} trial; {request.name} needs at least {fewest}"
+                diagnostics.add(draft.node("where"), f"{draft.path}.where", message)
+        found.append(request)
+    return tuple(found)

@@ -1,0 +1,62 @@
+"""A curve that mode connectivity has left, and the networks on it.
+
+Letters: V vertices (end, bends in order, end), P parameters, T values of t.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.errors import MetricError
+from phasegrid.metrics.connectivity.curves import stack_vertices, vertex_weights
+from phasegrid.metrics.measured import Source
+from phasegrid.metrics.network.joining import Rest, rest_of_curve
+from phasegrid.models.weights import FlatModule
+
+
+@dataclass(frozen=True, slots=True)
+class LeftCurve:
+    """The `vertices` (V, P) of a curve, what does not train along it, and the arguments of the
+    measurement that left it.
+    """
+
+    vertices: Tensor
+    rest: Rest
+    args: Mapping[str, Any]
+
+    def coefficients(self, t: Tensor) -> Tensor:
+        """Return the vertices' weights (T, V) at `t` (T,), in float64."""
+        return vertex_weights(self.args["curve"], len(self.vertices) - 2, t)
+
+    def place(self, flat: FlatModule, coefficients: Tensor) -> None:
+        """Set a network to the mix of the vertices with `coefficients` (V,), which sum to 1: a
+        vertex itself where one of them is 1.
+        """
+        used = coefficients.nonzero().flatten()
+        weights = coefficients[used].to(self.vertices)
+        flat.assign(torch.mv(self.vertices[used.to(self.vertices.device)].t(), weights))
+        self.rest.place(flat.module, coefficients)
+
+
+def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: str) -> LeftCurve:
+    """Return the curve between two models that was left for `metric`.
+
+    Raises:
+        MetricError: if that is not one curve, or not one between these models.
+    """
+    if len(models) != 2 or len(sources) != 1:
+        raise MetricError(
+            f"{metric} reads one curve between two models; got {len(sources)} and {len(models)}"
+        )
+    bends = sources[0].tensors.get("bends")
+    ends = stack_vertices(models)
+    if bends is None or bends.shape[1:] != ends.shape[1:]:
+        raise MetricError(
+            f"{metric}: what {sources[0].metric} left is not the bends of a curve between networks"
+            f" of {ends.shape[1]:,} parameters"
+        )
+    vertices = torch.cat([ends[:1], bends.to(ends), ends[1:]])
+    return LeftCurve(vertices, rest_of_curve(models, len(bends)), sources[0].args)

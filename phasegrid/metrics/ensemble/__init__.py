@@ -1,0 +1,104 @@
+"""How good networks are together: the mean of what they predict."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
+from phasegrid.metrics.ranges import Count
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleArgs:
+    """The mean of the softmax outputs of several networks (Lakshminarayanan et al. 2017): its error,
+    its negative log-likelihood and its expected calibration error.
+
+    Of the trials of a cell (a deep ensemble), as they were saved; or, ``of`` a mode connectivity,
+    of `points` networks equally spaced in t on its curve, ends included (Garipov et al. 2018,
+    section 5: ensembles along a curve). There BatchNorm statistics are recomputed at every point
+    from (at most `refresh_examples`) training examples, as mode connectivity does.
+
+    Calibration is over `ece_bins` equal-width bins of confidence. For sentence pairs all of it is
+    over scored target tokens, predicted from the true words before them.
+    """
+
+    points: Annotated[int, Field(ge=2)] = 5
+    refresh_examples: Count | None = None
+    ece_bins: Count = 15
+
+
+def _num_networks(job: Measurement) -> int:
+    return max(job.num_trials, int(job.args["points"]))
+
+
+def _cost(job: Measurement) -> Guess:
+    return 2 * _num_networks(job) * evaluation(job.work)
+
+
+def _memory(job: Measurement) -> int:
+    networks = FLOAT * _num_networks(job) * job.work.num_parameters
+    return networks + evaluation_bytes(job.work)
+
+
+def _columns(name: str, where: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            f"{name}_loss",
+            "float64",
+            "nats",
+            f"mean -log of the mean probability of the label, {where}",
+            label=f"{name} loss of the ensemble",
+            quantity=f"ensemble_{name}_loss",
+            better="lower",
+        ),
+        Column(
+            f"{name}_error_percent",
+            "float64",
+            "%",
+            f"error of the mean, {where}",
+            label=f"{name} error of the ensemble",
+            quantity=f"ensemble_{name}_error_percent",
+            better="lower",
+        ),
+        Column(
+            f"{name}_ece",
+            "float64",
+            "",
+            f"expected calibration error of the mean, {where}, in [0, 1]",
+            label=f"{name} calibration error of the ensemble",
+            quantity=f"ensemble_{name}_ece",
+            better="lower",
+        ),
+        Column(
+            f"mean_{name}_loss",
+            "float64",
+            "nats",
+            f"mean over the networks of their own loss, {where}",
+            role="detail",
+        ),
+        Column(
+            f"mean_{name}_error_percent",
+            "float64",
+            "%",
+            f"mean over the networks of their own error, {where}",
+            role="detail",
+        ),
+    )
+
+
+ENSEMBLE = Metric(
+    over="cell",
+    args=EnsembleArgs,
+    compute="phasegrid.metrics.ensemble.compute:compute",
+    label="Ensemble",
+    reads="curve",
+    cost=_cost,
+    memory=_memory,
+    columns=(
+        *_columns("train", "training set"),
+        *_columns("test", "test set"),
+        Column("num_networks", "int64", "", "networks whose outputs were averaged", role="detail"),
+    ),
+)

@@ -1,0 +1,73 @@
+"""The loss on the plane through the two ends and a bend of a curve."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from phasegrid.declare import Column, Metric
+from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
+from phasegrid.metrics.ranges import Count, NonNegative
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneArgs:
+    """The loss on the plane through the ends w_0, w_2 and the bend w_1 of a curve (Garipov et al.
+    2018, figure 1).
+
+    Origin w_0; u along w_2 - w_0, v along what w_1 - w_0 has at right angles to it (Gram-Schmidt).
+    A grid of `points` x `points` over the rectangle of the three points, with `margin` of its width
+    and height added on every side; 21 points and a margin of 0.2 are those of the published code.
+    Of a curve of several bends the one in the middle is taken (of an even number the earlier one),
+    unless `bend` counts another, from 1.
+
+    BatchNorm statistics are recomputed at every point from (at most `refresh_examples`) training
+    examples. `examples` of each set, drawn once, are evaluated; null: all of them.
+    """
+
+    points: Annotated[int, Field(ge=2)] = 21
+    margin: NonNegative = 0.2
+    bend: Count | None = None
+    examples: Count | None = None
+    refresh_examples: Count | None = None
+
+
+_GRID = "entry [j][i] at origin + axis[i] u + axis_2[j] v; null where it is not finite"
+
+
+def _cost(job: Measurement) -> Guess:
+    work, args = job.work, job.args
+    asked = args["examples"]
+    train, test = work.num_train, work.num_test
+    if asked is not None:
+        train, test = min(train, int(asked)), min(test, int(asked))
+    refreshed = args["refresh_examples"]
+    refresh = work.num_train if refreshed is None else min(work.num_train, int(refreshed))
+    point = passes(work, train + test + refresh, 500, 1)
+    return int(args["points"]) ** 2 * point
+
+
+def _memory(job: Measurement) -> int:
+    return FLOAT * 5 * job.work.num_parameters + evaluation_bytes(job.work)
+
+
+PLANE = Metric(
+    over="artifact",
+    args=PlaneArgs,
+    compute="phasegrid.metrics.plane.compute:compute",
+    heavy=True,
+    label="Plane",
+    reads="curve",
+    cost=_cost,
+    memory=_memory,
+    columns=(
+        Column("axis", "list<float64>", "", "coordinates along u, in weight space, ascending"),
+        Column("axis_2", "list<float64>", "", "those along v"),
+        Column("train_loss", "list<list<float64>>", "nats", f"mean cross-entropy, {_GRID}"),
+        Column("train_error_percent", "list<list<float64>>", "%", "training error, likewise"),
+        Column("test_loss", "list<list<float64>>", "nats", "on the test set, likewise"),
+        Column("test_error_percent", "list<list<float64>>", "%", "test error, likewise"),
+        Column("points_u", "list<float64>", "", "u of the first end, the bend and the second end"),
+        Column("points_v", "list<float64>", "", "v of the three, likewise"),
+    ),
+)

@@ -1,0 +1,200 @@
+"""From what a sweep asks to be measured to its metric jobs: which trials, which artifacts, which
+keys. Pure.
+
+A request is over the trials of a cell, one by one, in pairs or together; along a trial
+(``trajectory``: its checkpoints); over trials chosen ``across`` cells; or it reads what the jobs of
+another request leave (``of``): then it has one job for each of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from phasegrid.config.types import MetricRequest
+from phasegrid.jobs import Artifact, Json, MetricJob, Trial, canonical_json, text_key
+
+Text = Callable[[Mapping[str, Json]], str]
+"""Gives the canonical JSON of arguments, written once for each object."""
+
+
+def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
+    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all``
+    unordered pairs.
+
+    In a pair the lower seed comes first, so that the same two trials are the same pair in every
+    sweep.
+
+    >>> choose_pairs([0, 1, 2], "ring")
+    [(0, 1), (1, 2), (0, 2)]
+    """
+    count = len(seeds)
+    if how == "first":
+        pairs = [(0, 1)]
+    elif how == "ring" and count > 2:
+        pairs = [(i, (i + 1) % count) for i in range(count)]
+    else:
+        pairs = list(combinations(range(count), 2))
+    return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
+
+
+def in_order_of_need(requests: Sequence[MetricRequest]) -> list[int]:
+    """Return the positions of requests such that each comes after the one that it reads."""
+    ordered: list[int] = []
+
+    def place(index: int) -> None:
+        if index in ordered:
+            return
+        of = requests[index].of
+        if of is not None:
+            place(of)
+        ordered.append(index)
+
+    for index in range(len(requests)):
+        place(index)
+    return ordered
+
+
+@dataclass(slots=True)
+class Measurements:
+    """Makes the metric jobs of the requests of a sweep; which positions they take is worked out
+    once for all cells.
+    """
+
+    requests: Sequence[MetricRequest]
+    text: Text
+    _order: list[int] = field(init=False)
+    _groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._order = in_order_of_need(self.requests)
+
+    def of_cell(self, trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[MetricJob]:
+        """Return the jobs of a cell with these trials, in the order of the requests."""
+        made: dict[int, list[MetricJob]] = {}
+        for index in self._order:
+            request = self.requests[index]
+            if request.of is not None:
+                made[index] = [self._reading(request, job) for job in made[request.of]]
+            elif request.over == "trajectory":
+                made[index] = [job for t in trials for job in self._along(request, t)]
+            elif request.over == "across":
+                made[index] = []
+            else:
+                made[index] = self._over(request, trials, seeds)
+        return [job for index in range(len(self.requests)) for job in made[index]]
+
+    def across(self, chosen: Callable[[MetricRequest], Sequence[Trial]]) -> list[MetricJob]:
+        """Return the jobs over trials of several cells, which `chosen` gives for a request, in the
+        order of the requests.
+        """
+        made: dict[int, list[MetricJob]] = {}
+        for index in self._order:
+            request = self.requests[index]
+            if request.of is not None:
+                upstream = made.get(request.of, [])
+                made[index] = [self._reading(request, job) for job in upstream]
+            elif request.over == "across":
+                made[index] = self._over_chosen(request, chosen(request))
+        return [job for index in range(len(self.requests)) for job in made.get(index, ())]
+
+    def _over(
+        self, request: MetricRequest, trials: Sequence[Trial], seeds: tuple[int, ...]
+    ) -> list[MetricJob]:
+        """Return the jobs over the final weights of the trials of a cell: the common case, written
+        to be fast.
+        """
+        head, part = self._head(request, "trials"), request.part
+        over = None if request.over == request.declared_over else request.over
+        scheduling = request.heavy, request.together, (), 0, request.wanted, over, request.id
+        jobs = []
+        for group in self._positions(request, seeds):
+            keys = tuple([trials[i].key for i in group])
+            key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
+            jobs.append(MetricJob(key, part, keys, *scheduling))
+        return jobs
+
+    def _over_chosen(self, request: MetricRequest, trials: Sequence[Trial]) -> list[MetricJob]:
+        """Return the jobs over trials of several cells. They come in order of seed and key: the
+        same trials are the same job in every sweep.
+        """
+        trials = list({trial.key: trial for trial in trials}.values())  # cells may share some
+        groups: list[Sequence[Trial]] = [trials]
+        if request.declared_over == "pair":
+            pairs = choose_pairs(range(len(trials)), request.pairs or "all")
+            groups = [[trials[i], trials[j]] for i, j in pairs]
+        head = self._head(request, "trials")
+        jobs = []
+        for group in groups:
+            keys = tuple(t.key for t in sorted(group, key=lambda t: (t.seed, t.key)))
+            key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
+            jobs.append(replace(self._job(request, key, keys), together=False))
+        return jobs
+
+    def _along(self, request: MetricRequest, trial: Trial) -> list[MetricJob]:
+        """Return the jobs over the checkpoints of a trial."""
+        at = [Artifact(trial.key, f"weights@epoch-{epoch}") for epoch in request.at]
+        groups: list[tuple[Artifact, ...]] = [(one,) for one in at]
+        if request.declared_over == "pair":
+            pairs = choose_pairs(request.at, request.pairs or "all")
+            groups = [(at[i], at[j]) for i, j in pairs]
+        elif request.declared_over == "cell":
+            groups = [tuple(at)]
+        return [
+            self._job(request, self._key(request, group), (trial.key,), group) for group in groups
+        ]
+
+    def _reading(self, request: MetricRequest, job: MetricJob) -> MetricJob:
+        """Return the job that reads what another measurement leaves: it is over what that is."""
+        assert request.reads is not None
+        assert request.of is not None
+        over = job.over or self.requests[request.of].over
+        reads = (Artifact(job.key, request.reads),)
+        key = self._key(request, reads)
+        made = self._job(request, key, job.trials, reads)
+        return replace(made, depth=job.depth + 1, together=False, over=over)
+
+    def _job(
+        self,
+        request: MetricRequest,
+        key: str,
+        trials: tuple[str, ...],
+        reads: tuple[Artifact, ...] = (),
+    ) -> MetricJob:
+        return MetricJob(
+            key,
+            request.part,
+            trials,
+            request.heavy,
+            request.together,
+            reads,
+            wanted=request.wanted,
+            over=request.over,
+            request=request.id,
+        )
+
+    def _key(self, request: MetricRequest, reads: Sequence[Artifact]) -> str:
+        return text_key(self._head(request, "inputs", canonical_json([a.spec() for a in reads])))
+
+    def _head(self, request: MetricRequest, kind: str, inputs: str | None = None) -> str:
+        """Return the hashed text of a job: up to its trials, or whole with its `inputs`."""
+        part = request.part
+        head = f'["metric",{part.version},{{"args":{self.text(part.args)},'
+        name = f'"name":{canonical_json(part.name)}'
+        if inputs is None:
+            return f'{head}{name},"{kind}":'
+        return f'{head}"{kind}":{inputs},{name}}}]'
+
+    def _positions(self, request: MetricRequest, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
+        known = self._groups.get((id(request), seeds))
+        if known is not None:
+            return known
+        groups: list[tuple[int, ...]]
+        if request.over == "trial":
+            groups = [(i,) for i in range(len(seeds))]
+        elif request.over == "pair":
+            groups = list(choose_pairs(seeds, request.pairs or "all"))
+        else:
+            chosen = range(len(seeds))[: request.modes]
+            groups = [tuple(sorted(chosen, key=lambda i: seeds[i]))]
+        self._groups[(id(request), seeds)] = groups
+        return groups

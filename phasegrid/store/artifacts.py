@@ -1,0 +1,99 @@
+"""Which file holds which artifact, and what a row says of those that its job has left.
+
+    checkpoints/ab/<trial>.safetensors              the weights that a trial is known by
+    checkpoints/ab/<trial>@epoch-40.safetensors     a checkpoint along it (also @update-900)
+    artifacts/ab/<measurement>.<name>.safetensors   what a measurement has left: a curve, directions
+
+Earlier releases wrote ``<trial>.epoch-40.safetensors``, which is still read. The row of a
+measurement names its artifacts with their SHA-256; that of an earlier release does not say (null).
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from phasegrid.errors import StoreError
+from phasegrid.jobs import WEIGHTS, Artifact, canonical_json
+from phasegrid.store import checkpoints
+from phasegrid.store.files.local import Files
+from phasegrid.store.tables import checked_key
+
+T = TypeVar("T")
+FOLDER = "artifacts"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_AT = re.compile(rf"{WEIGHTS}@((?:epoch|update)-(?:0|[1-9][0-9]*))")
+_FILE = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({NAME.pattern})\.safetensors")
+REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` have it measured again"
+
+
+def file_names(artifact: Artifact) -> list[str]:
+    """Return the files that may hold an artifact, the one that is written first.
+
+    Raises:
+        StoreError: if its job is not a key, or its name is not one of an artifact.
+    """
+    key, name = checked_key(artifact.job), artifact.name
+    folder = f"checkpoints/{key[:2]}"
+    if name == WEIGHTS:
+        return [f"{folder}/{key}.safetensors"]
+    if place := _AT.fullmatch(name):
+        earlier = [f"{folder}/{key}.{place[1]}.safetensors"] if "epoch" in name else []
+        return [f"{folder}/{key}@{place[1]}.safetensors", *earlier]
+    if NAME.fullmatch(name):
+        return [f"{FOLDER}/{key[:2]}/{key}.{name}.safetensors"]
+    raise StoreError(
+        f"{name!r} is not the name of an artifact: {WEIGHTS}, {WEIGHTS}@epoch-<n>,"
+        f" {WEIGHTS}@update-<n>, or a name of a-z, 0-9 and _ are expected"
+    )
+
+
+def artifact_in(found: str) -> Artifact | None:
+    """Return what a file of the folder of artifacts holds, by its name in there; None if the file
+    is not the store's.
+    """
+    match = _FILE.fullmatch(found)
+    return Artifact(match[2], match[3]) if match else None
+
+
+def digests_text(digests: Mapping[str, str]) -> str:
+    """Return what the row of a measurement says of its artifacts: SHA-256 by name, as JSON."""
+    return canonical_json(digests)
+
+
+def digests_of(text: object) -> dict[str, str] | None:
+    """Return the SHA-256 of the artifacts that a row names; None where it does not say."""
+    if not isinstance(text, str):
+        return None
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def inputs_of(text: object) -> list[Artifact]:
+    """Return the artifacts that a row says were read; none where these were final weights."""
+    pairs: list[list[str]] = json.loads(text) if isinstance(text, str) else []
+    return [Artifact(job, name) for job, name in pairs]
+
+
+def repair_of(artifact: Artifact) -> str:
+    """Return what to do where an artifact is missing or damaged."""
+    return checkpoints.REPAIR if artifact.name.partition("@")[0] == WEIGHTS else REPAIR
+
+
+def first_found(files: Files, artifact: Artifact, read: Callable[[str], T]) -> tuple[str, T]:
+    """Return the file that holds an artifact, and what `read` makes of it.
+
+    Raises:
+        StoreError: if there is none.
+    """
+    names = file_names(artifact)
+    for name in names:
+        try:
+            return name, read(name)
+        except FileNotFoundError:
+            continue
+    what = "checkpoint" if names[0].startswith("checkpoints/") else f"{artifact.name} of"
+    raise StoreError(
+        f"reading {what} {artifact.job}: {files.path(names[0])} does not exist;"
+        f" {repair_of(artifact)}"
+    )
