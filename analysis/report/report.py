@@ -2,7 +2,11 @@
 tables, into one folder.
 """
 
+import base64
+import html
+import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +56,7 @@ def draw(
     output_dir: str | Path,
     formats: Sequence[str] = ("png", "pdf"),
     thresholds: Mapping[str, float | None] | None = None,
-) -> list[Path]:
+) -> Sequence[Path]:
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
     ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``,
@@ -66,21 +70,76 @@ def draw(
         SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep
         with nothing stored. StoreError: if the store cannot be read.
     """
+    return draw_sweep(open_store(store_path), sweep, thresholds, output_dir, formats).files
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn of a sweep: `figures` by name, the `files` written, figures first, and
+    `notes` on what the sweep asks for and is not measured yet: (figure, reason).
+    """
+
+    figures: Mapping[str, Figure]
+    files: Sequence[Path]
+    notes: Sequence[tuple[str, str]]
+
+    def __getitem__(self, name: str) -> Figure:
+        """Return a figure by its name, as ``diagram``."""
+        return self.figures[name]
+
+    def _repr_html_(self) -> str:
+        return "\n".join(
+            f'<h4>{html.escape(name)}</h4><img src="data:image/png;base64,{_png(figure)}">'
+            for name, figure in self.figures.items()
+        )
+
+
+def draw_sweep(
+    results: "Results",
+    sweep: str | None,
+    thresholds: Mapping[str, float | None] | None = None,
+    folder: Path | str | None = None,
+    formats: Sequence[str] = ("png", "pdf"),
+) -> Drawn:
+    """Draw one sweep of a store (None: its only one); write what `draw` writes if a folder is
+    given.
+
+    Raises:
+        SweepError, StoreError: as `draw`.
+    """
     check_formats(formats)
     given = thresholds or {}
     check_thresholds(given)
-    results = open_store(store_path)
     grid = load_grid(results, sweep)
     classes = float(grid.cells["num_classes"].max())
     floor = max(grid.loss_floor.values(), default=0.0)
     found = findings(grid, rules_from(given, grid.task, classes, floor))
     asked = requested_figures(found, _asked_for(results, grid.sweep), _other_sweeps(results))
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     makers = {**_figures(found), **{name: one.figure for name, one in asked.drawings.items()}}
-    figures = save_figures(makers, folder, formats)
+    with matplotlib.rc_context(STYLE):
+        figures = {name: make() for name, make in makers.items()}
+    files = [] if folder is None else _write(found, asked, figures, Path(folder), formats)
+    return Drawn(figures, files, asked.notes)
+
+
+def _write(
+    found: Findings,
+    asked: Requested,
+    figures: Mapping[str, Figure],
+    folder: Path,
+    formats: Sequence[str],
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        drawn = [p for name, one in figures.items() for p in _save(one, folder / name, formats)]
     tables = [*_write_phases(found, folder), *_write_requested(asked, folder)]
-    return [*figures, *tables, *write_tables(found, folder / "tables")]
+    return [*drawn, *tables, *write_tables(found, folder / "tables")]
+
+
+def _png(figure: Figure) -> str:
+    with matplotlib.rc_context(STYLE), io.BytesIO() as file:
+        figure.savefig(file, format="png")
+        return base64.b64encode(file.getvalue()).decode()
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:

@@ -355,7 +355,8 @@ def _draw(
 ) -> list[Path]:
     from phasegrid.analysis.report.report import draw, parse_thresholds
 
-    return draw(url, sweep, folder, formats=formats, thresholds=parse_thresholds(threshold or []))
+    thresholds = parse_thresholds(threshold or [])
+    return list(draw(url, sweep, folder, formats=formats, thresholds=thresholds))
 
 
 def _any_training(url: str, sweep: str) -> bool:

@@ -17,13 +17,10 @@ from rich.table import Table
 from phasegrid.config.load import Sweep
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.jobs import Plan
-from phasegrid.plan import cost
-from phasegrid.plan.pack_layout import from_records
-from phasegrid.plan.plan import PACK_SIZE, make_plan
 from phasegrid.run import code_changes
-from phasegrid.run.forecast import Forecast, Span, forecast
-from phasegrid.run.staleness import why_stale
-from phasegrid.run.status import Tally, learn_costs, planned_jobs, stored_jobs, tally
+from phasegrid.run.forecast import Forecast, Span
+from phasegrid.run.planned import look_at
+from phasegrid.run.status import Tally, planned_jobs
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
 from phasegrid.texts import duration
@@ -40,14 +37,9 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the
     predicted cost.
     """
-    plan = make_plan(sweep)
-    stored = stored_jobs(store, plan) if store else set()
-    corrections = learn_costs(store, plan) if store else cost.Corrections()
-    known = from_records(store.read_layout(sweep.name)) if store else []
-    found = forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known)
-    stale = _stale(plan, store) if store else []
-    changes = code_changes.find_changes(store, sweep.code) if store else []
-    tallies = tally(plan, stored)
+    planned = look_at(sweep, store, slots)
+    plan, found, tallies = planned.plan, planned.forecast, planned.tallies
+    stale, changes = planned.stale, planned.changes
     if as_json:
         record = _plan_record(sweep, plan, tallies, found, stale)
         return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
@@ -265,16 +257,7 @@ def write_table(table: "pd.DataFrame", output: Path) -> None:
         raise StoreError(f"writing the result of a query: {output} must end in .csv or .parquet")
 
 
-def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
-    if plan.sweep not in store.sweeps():
-        return []
-    old = store.read_plan(plan.sweep).to_pylist()
-    keys = {row["key"] for row in old}
-    rows = store.read_table("trials", keys=keys).to_pylist()
-    return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
-
-
-def _why_lines(stale: list[tuple[str, str]]) -> list[str]:
+def _why_lines(stale: Sequence[tuple[str, str]]) -> list[str]:
     if not stale:
         return ["nothing stored has become stale"]
     counts = Counter(change for _, change in stale)

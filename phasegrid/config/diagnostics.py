@@ -19,7 +19,7 @@ class Diagnostics:
 
     def __init__(self) -> None:
         self._mistakes: dict[Mistake, None] = {}
-        self._misread: set[tuple[str, int, int]] = set()
+        self._misread: set[tuple[str, int, int, str]] = set()
         self._broken: set[str] = set()
 
     @property
@@ -31,7 +31,7 @@ class Diagnostics:
         """Note a mistake at a node or place; the field at `path` counts as broken."""
         place = where.place if isinstance(where, Node) else where
         self._broken.add(path)
-        if (place.file, place.line, place.column) not in self._misread:
+        if _spot(place.file, place.line, place.column, path) not in self._misread:
             self._mistakes[Mistake(place.file, place.line, place.column, path, message)] = None
 
     def mark_broken(self, path: str) -> None:
@@ -53,8 +53,9 @@ class Diagnostics:
         for mistake in mistakes:
             self._mistakes[mistake] = None
             self._broken.add(mistake.path)
-            if mistake.line:
-                self._misread.add((mistake.file, mistake.line, mistake.column))
+            if mistake.line or mistake.path:
+                spot = _spot(mistake.file, mistake.line, mistake.column, mistake.path)
+                self._misread.add(spot)
 
     def is_broken(self, *paths: str) -> bool:
         """Say whether a field at, above or below one of these paths has a mistake."""
@@ -72,6 +73,11 @@ class Diagnostics:
         """
         if self._mistakes:
             raise sweep_error(file, self.mistakes)
+
+
+def _spot(file: str, line: int, column: int, path: str) -> tuple[str, int, int, str]:
+    """Return what tells two places apart: the path only where there are no lines."""
+    return file, line, column, "" if line else path
 
 
 def sweep_error(file: str, mistakes: Sequence[Mistake]) -> SweepError:

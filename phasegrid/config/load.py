@@ -16,6 +16,7 @@ from phasegrid.config.couple import read_couple
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figures import read_figures
 from phasegrid.config.inputs import resolve_places
+from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.points import choose_points
 from phasegrid.config.references import References
@@ -86,25 +87,27 @@ KEYS = (
 
 
 def load_sweep(
-    path: Path | str,
+    source: Path | str | Mapping[str, object],
     overrides: Sequence[str] = (),
     trials: Callable[[], Trials] | None = None,
 ) -> Sweep:
-    """Read a sweep file, with overrides ``path=value`` (value as YAML), and resolve everything in
-    it.
+    """Read a sweep file, or a mapping as such a file would give it, with overrides ``path=value``
+    (value as YAML), and resolve everything in it.
 
-    Its plug-ins are tried by `trials`, where that is given.
+    Files are named relative to the sweep file, and in a mapping relative to the current folder. Its
+    plug-ins are tried by `trials`, where that is given.
 
     Raises:
         SweepError: if there is any mistake. The message lists every one, a line each, as
-            ``file:line:column: path: what was found, what is allowed, did you mean``; `mistakes`
-            holds them as data.
+            ``file:line:column: path: what was found, what is allowed, did you mean`` (of a mapping
+            ``<mapping>: path: ...``); `mistakes` holds them as data.
     """
-    path = Path(path)
+    given = source if isinstance(source, Mapping) else Path(source)
+    path = given if isinstance(given, Path) else None
     diagnostics = Diagnostics()
-    root = read_sweep(path, overrides, diagnostics)
+    root = read_sweep(given, overrides, diagnostics)
     sweep = _read(root, path, diagnostics, trials) if root is not None else None
-    diagnostics.raise_if_any(str(path))
+    diagnostics.raise_if_any(MAPPING if path is None else str(path))
     assert sweep is not None
     return sweep
 
@@ -119,10 +122,10 @@ def user_files(sweep: Sweep) -> list[Path]:
 
 
 def _read(
-    root: Node, path: Path, diagnostics: Diagnostics, trials: Callable[[], Trials] | None
+    root: Node, path: Path | None, diagnostics: Diagnostics, trials: Callable[[], Trials] | None
 ) -> Sweep:
     entries = check_keys(root, KEYS, "", diagnostics)
-    references = References(path.parent)
+    references = References(Path.cwd() if path is None else path.parent)
     read_schema(entries.get("schema"), root, diagnostics)
     drafts = draft_axes(entries, diagnostics)
     template = read_space(entries, root, names_on_axes(drafts), references, diagnostics)
@@ -145,7 +148,7 @@ def _read(
     return Sweep(
         name=name,
         description=read_text_field(entries.get("description"), "description", None, diagnostics),
-        source=str(path),
+        source=None if path is None else str(path),
         load=_axis(usable, "load"),
         temperature=_axis(usable, "temperature"),
         facets=tuple(scale.axis for scale in usable if scale.axis.role == "facet"),

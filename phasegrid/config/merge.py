@@ -7,11 +7,13 @@ axis, it replaces that section; ``values`` of an axis replace a parent's ``start
 ``num``, ``scale``, and the other way round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.mapping import NAME as MAPPING
+from phasegrid.config.mapping import from_mapping
 from phasegrid.config.yaml import Node, Place, YamlError, plain_text, read_file, read_text
 from phasegrid.registry import suggest
 
@@ -20,11 +22,18 @@ RANGE_KEYS = ("start", "stop", "num", "scale")
 _REPLACING_KEY = {"dataset": "name", "model": "name", "load": "param", "temperature": "param"}
 
 
-def read_sweep(path: Path, overrides: Sequence[str], diagnostics: Diagnostics) -> Node | None:
-    """Read a sweep file, what it extends, and overrides ``path=value``; None if there is nothing to
-    go on with.
+def read_sweep(
+    source: Path | Mapping[str, object], overrides: Sequence[str], diagnostics: Diagnostics
+) -> Node | None:
+    """Read a sweep file, or a mapping as such a file would give it; what it extends; and overrides
+    ``path=value``. None if there is nothing to go on with.
     """
-    root = _read_with_parents(path, str(path), [], diagnostics)
+    if isinstance(source, Path):
+        root = _read_with_parents(source, str(source), [], diagnostics)
+    else:
+        own, misread = from_mapping(source)
+        diagnostics.add_misread(misread)
+        root = _with_parents(own, Path(MAPPING), [], diagnostics)
     if root is None:
         return None
     for number, text in enumerate(overrides, start=1):
@@ -69,6 +78,13 @@ def _read_with_parents(
         diagnostics.add_misread([error.mistake])
         return None
     diagnostics.add_misread(misread)
+    return _with_parents(root, path, above, diagnostics)
+
+
+def _with_parents(
+    root: Node, path: Path, above: list[Path], diagnostics: Diagnostics
+) -> Node | None:
+    """Merge what was read from `path` over the sweeps that it extends."""
     if root.mapping is None:
         found = plain_text(root.plain())
         diagnostics.add(root, "", f"found {found}; a sweep is a mapping that starts with schema: 1")

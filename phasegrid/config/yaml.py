@@ -242,8 +242,7 @@ class _Composer:
         return ".".join(parts)
 
     def _keys_are_scalars(self) -> bool:
-        path = ".".join(part for part in (self.above, self._path()) if part)
-        return _SCALAR_KEYS.fullmatch(path) is not None
+        return keys_are_scalars(".".join(part for part in (self.above, self._path()) if part))
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None:
@@ -320,6 +319,11 @@ class _Composer:
             self._mistake(node.place, f"found the key {key!r} twice{line}")
             return None
         return key, node.place
+
+
+def keys_are_scalars(path: str) -> bool:
+    """Say whether the keys of the mapping at a dotted path stand for values of a field."""
+    return _SCALAR_KEYS.fullmatch(path) is not None
 
 
 def resolve_scalar(text: str) -> Scalar:

@@ -62,10 +62,15 @@ def start_ray(
     `SAY_EVERY_S` seconds.
 
     Raises:
-        ClusterError: for an address that cannot be joined, or if there is no Ray within `JOIN_S`,
-        or `START_S` for one of our own.
+        ClusterError: if this process is connected to a Ray that is not ours, for an address that
+        cannot be joined, or if there is no Ray within `JOIN_S`, or `START_S` for one of our own.
     """
     global _ray
+    if _ray is None and ray.is_initialized():
+        raise ClusterError(
+            "starting Ray: this process is connected to a Ray already, which a run would end; call"
+            " ray.shutdown() first, or do the run in this process (serial)"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault(gpus.NOSET_VARIABLE, "1")

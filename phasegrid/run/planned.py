@@ -1,0 +1,91 @@
+"""A sweep's plan against a store: what is stored, what is missing, how long that will take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from phasegrid.config.load import Sweep
+from phasegrid.jobs import Plan
+from phasegrid.plan import cost
+from phasegrid.plan.pack_layout import from_records
+from phasegrid.plan.plan import PACK_SIZE, make_plan
+from phasegrid.run.code_changes import Change, find_changes
+from phasegrid.run.forecast import Forecast, forecast
+from phasegrid.run.staleness import why_stale
+from phasegrid.run.status import Tally, learn_costs, stored_jobs, tally
+from phasegrid.store.store import Store
+from phasegrid.texts import duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Planned:
+    """The plan of a sweep, its jobs by kind, the forecast of a run, and what a run would meet:
+    `stale` trials (key, what changed) and plug-ins whose code has changed (`changes`).
+    """
+
+    plan: Plan
+    tallies: Sequence[Tally]
+    forecast: Forecast
+    stale: Sequence[tuple[str, str]]
+    changes: Sequence[Change]
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """One row a kind of job: how many are planned, stored and missing, and the seconds on one
+        core or GPU that the missing ones are predicted to take.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "jobs": t.kind,
+                "planned": t.planned,
+                "stored": t.stored,
+                "missing": t.missing,
+                "predicted_s": self.forecast.kinds[t.kind].expected,
+            }
+            for t in self.tallies
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"{self._heading()}\n{self.table.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._heading()}</p>{self.table.to_html(index=False)}"
+
+    def _heading(self) -> str:
+        cells, found = len(self.plan.cells), self.forecast
+        what = f"{self.plan.sweep}: {cells} cell{'s' * (cells != 1)}"
+        if not found.num_packs:
+            return f"{what}; everything is stored"
+        unit = "GPU" if found.device == "cuda" else "core"
+        workers = f"{found.slots} {unit}{'s' * (found.slots != 1)}"
+        return f"{what}; about {duration(found.makespan.expected)} on {workers}"
+
+
+def look_at(sweep: Sweep, store: Store | None, slots: int) -> Planned:
+    """Plan a sweep, and compare it with a store, if there is one, for a run on `slots` workers."""
+    plan = make_plan(sweep)
+    stored = stored_jobs(store, plan) if store else set()
+    corrections = learn_costs(store, plan) if store else cost.Corrections()
+    known = from_records(store.read_layout(sweep.name)) if store else []
+    return Planned(
+        plan,
+        tally(plan, stored),
+        forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known),
+        _stale(plan, store) if store else [],
+        find_changes(store, sweep.code) if store else [],
+    )
+
+
+def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
+    if plan.sweep not in store.sweeps():
+        return []
+    old = store.read_plan(plan.sweep).to_pylist()
+    keys = {row["key"] for row in old}
+    rows = store.read_table("trials", keys=keys).to_pylist()
+    return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
