@@ -72,7 +72,7 @@ class Tokens:
 
     An example is an integer array (2, L): the source sentence, and what the decoder is given (the
     target sentence after a start token), both padded with 0 to `length` = L. Its labels (L,) are
-    the target sentence with an end token, `IGNORE` of `phasegrid.tasks.losses` where it is padded.
+    the target sentence with an end token, `IGNORE` of `phasegrid.tasks.tokens` where it is padded.
     The vocabularies are sizes, special tokens included; `target_vocabulary` is the number of
     classes.
     """
@@ -82,21 +82,26 @@ class Tokens:
     target_vocabulary: int
 
 
+Form: TypeAlias = Tokens
+"""What a task may need to know of examples beyond their shape."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What planning must know of a data set before anything is loaded; `tokens` for sentence pairs
-    only.
+    """What planning must know of a data set before anything is loaded.
 
-    `mean_tokens` is the mean number of target tokens of a training example (1 for what is no
-    sequence): work grows with it.
+    `task` is a name of `phasegrid.tasks.TASKS`, `form` what that task needs to know of examples
+    beyond their shape: a `Tokens` for ``translation``, nothing for ``classification``.
+    `labels_per_example` is the mean number of labels of a training example: work grows with it.
     """
 
     num_train: int
     num_test: int
     input_shape: tuple[int, ...]
     num_classes: int
-    tokens: Tokens | None = None
-    mean_tokens: float = 1.0
+    task: str = "classification"
+    form: Form | None = None
+    labels_per_example: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,8 @@ class DatasetKind:
 
     `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for
     the contents (a SHA-256) and become part of the identity; it raises `DataError` when the files
-    are not there. `rules` are between its arguments.
+    are not there. `vocabulary(dataset)` returns how words became numbers, as JSON, to be stored once
+    beside the trials. `rules` are between its arguments.
     """
 
     args: type
@@ -114,6 +120,7 @@ class DatasetKind:
     facts: str | Callable[[Mapping[str, Json]], DatasetFacts | None]
     version: int = 1
     fingerprint: str | Callable[[Mapping[str, Json]], Mapping[str, Json]] | None = None
+    vocabulary: str | Callable[[Any], Json] | None = None
     rules: tuple[Rule, ...] = ()
 
 
@@ -125,9 +132,9 @@ class Model:
     generator is seeded by its trial. All that it keeps must be in its ``state_dict()``; in eval
     mode it draws nothing.
 
-    One that `takes` ``tokens`` is for data sets of sentence pairs: ``make(tokens, **args)`` with
-    their `Tokens`; it maps (N, 2, L) to logits (N, L, target vocabulary) for any L, and must not
-    look at padding or ahead.
+    It `takes` examples of one task (`phasegrid.tasks.TASKS`). One that takes ``translation`` is
+    for data sets of sentence pairs: ``make(form, **args)`` with their `Tokens`; it maps (N, 2, L)
+    to logits (N, L, target vocabulary) for any L, and must not look at padding or ahead.
 
     ``count(facts, **args) -> ModelCounts`` says what a network for a data set of these facts has
     and does, for planning: without it jobs are planned at 10 s and a GPU each. One with a
@@ -138,7 +145,7 @@ class Model:
     args: type
     make: str | Callable[..., object]
     version: int = 1
-    takes: Literal["arrays", "tokens"] = "arrays"
+    takes: str = "classification"
     count: str | Callable[..., ModelCounts] | None = None
     smallest_image: int | None = None
     rules: tuple[Rule, ...] = ()
@@ -167,7 +174,7 @@ class Metric:
     are tuples of indices into `models`. It returns None where nothing is gained, and each job is
     then computed, and stored, by itself. `pairs` is the default choice of pairs. `heavy` metrics
     train something and get a pack of their own, or one for all of a cell that `compute_many` can
-    do. One that `takes` ``tokens`` is for data sets of sentence pairs.
+    do. `takes` names the task (`phasegrid.tasks.TASKS`) that its data must be of.
 
     `cost` and `memory` are for planning, in the terms of `phasegrid.estimates`, whose `Measurement`
     they are given: the time of a job on one CPU core, and the bytes that it takes of a GPU beside
@@ -195,7 +202,7 @@ class Metric:
     min_trials: int = 1
     heavy: bool = False
     label: str = ""
-    takes: Literal["any", "tokens"] = "any"
+    takes: str = "any"
     cost: Callable[[Measurement], Guess] | None = None
     memory: Callable[[Measurement], int] | None = None
     gpu_share: float | None = None

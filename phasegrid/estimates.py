@@ -33,9 +33,7 @@ IN_FLIGHT = 2
 kernels' workspaces.
 """
 
-EVALUATED = (
-    1000  # examples in a batch of an evaluation: `weights.MOST`, which would bring torch along
-)
+EVALUATED = 1000  # examples in a batch of an evaluation: `tasks.operations.MOST`, which would bring torch along
 
 
 class ModelCounts(NamedTuple):

@@ -200,7 +200,7 @@ class MetricJob:
 class Workload:
     """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
     forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
-    keeps, numbers that one consists of, target tokens of one (1 where examples are no sentences).
+    keeps, numbers that one consists of, labels of one.
     """
 
     num_train: int
@@ -210,7 +210,7 @@ class Workload:
     forward_flops: int
     activations: int = 0
     input_size: int = 0
-    mean_tokens: float = 1.0
+    labels_per_example: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,16 @@ _TYPES: dict[Kind, type] = {
     "metric": Metric,
     "schedule": ScheduleKind,
 }
-_FUNCTIONS = ("make", "load", "facts", "fingerprint", "compute", "compute_many", "factor")
+_FUNCTIONS = (
+    "make",
+    "load",
+    "facts",
+    "fingerprint",
+    "vocabulary",
+    "compute",
+    "compute_many",
+    "factor",
+)
 
 
 @dataclass(frozen=True, slots=True)

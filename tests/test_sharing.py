@@ -45,7 +45,17 @@ def sentences() -> Dataset:
     text = Text(("a", "b"), ("c", 'd "quoted"'), ("One.", "Ünë two"))
     one = torch.ones(1)
     return Dataset(
-        "text", ids, ids[:, 0], ids[:1], ids[:1, 0], 5, one, one, tokens=Tokens(3, 2, 5), text=text
+        "text",
+        ids,
+        ids[:, 0],
+        ids[:1],
+        ids[:1, 0],
+        5,
+        one,
+        one,
+        task="translation",
+        form=Tokens(3, 2, 5),
+        text=text,
     )
 
 

@@ -81,7 +81,7 @@ CASES = [
     (
         {"metrics": "[accuracy, bleu]"},
         "metrics.1",
-        "bleu is of sentence pairs, but digits holds none",
+        "metric bleu takes sentence pairs, but data set digits holds images or vectors",
     ),
     # the recipe
     ({"train": "[1]"}, "train", r"found \[1\]; allowed: a mapping"),
@@ -525,7 +525,7 @@ class Args:
     width: int = 1
 
 def facts(args):
-    return DatasetFacts(50, 10, (2, 9), 40, Tokens(9, 30, 40), 7.5)
+    return DatasetFacts(50, 10, (2, 9), 40, "translation", Tokens(9, 30, 40), 7.5)
 
 def load(width):
     return open("/nowhere/at/all")
@@ -535,7 +535,7 @@ class Net(nn.Embedding):
         return super().forward(sentences[:, 1])
 
 DATA = DatasetKind(Args, load, facts)
-NET = Model(Args, lambda tokens, width: Net(40, 40), takes="tokens")
+NET = Model(Args, lambda tokens, width: Net(40, 40), takes="translation")
 """
 
 

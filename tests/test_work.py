@@ -9,7 +9,7 @@ import pytest
 from phasegrid import load_sweep
 from phasegrid.jobs import Pack, Plan
 from phasegrid.metrics.connectivity import compute
-from phasegrid.models.weights import Evaluation
+from phasegrid.models.evaluation import Evaluation
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import pack as work

@@ -9,8 +9,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from phasegrid.analysis.tables.grid import Floats, Task
+from phasegrid.analysis.tables.grid import Floats
 from phasegrid.errors import SweepError
+from phasegrid.tasks import TASKS
 
 Connectivity = Literal[
     "mode_connectivity", "mode_connectivity_loss", "mode_connectivity_test"
@@ -83,7 +84,7 @@ class Threshold:
 
 def rules_from(
     thresholds: Mapping[str, float | None],
-    task: Task = "classification",
+    task: str = "classification",
     num_classes: float = math.nan,
     loss_floor: float = 0.0,
 ) -> Rules:
@@ -105,7 +106,7 @@ def rules_from(
     base = Rules()
     given = [name for name in CONNECTIVITIES if name in thresholds]
     by_task: Connectivity = (
-        "mode_connectivity_loss" if task == "translation" else "mode_connectivity"
+        "mode_connectivity_loss" if TASKS[task].judged_by == "loss" else "mode_connectivity"
     )
     quantity = given[0] if given else by_task
     return Rules(
@@ -178,8 +179,8 @@ def threshold(
     return Threshold(name, float(np.exp(found)) if logarithmic else found, "otsu")
 
 
-def _default_not_converged(task: Task, num_classes: float, loss_floor: float) -> float | None:
-    if task != "translation":
+def _default_not_converged(task: str, num_classes: float, loss_floor: float) -> float | None:
+    if TASKS[task].judged_by != "loss":
         return None
     if math.isnan(num_classes):
         return math.inf

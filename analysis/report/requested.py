@@ -24,6 +24,7 @@ from phasegrid.config.figure_types import (
 )
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
+from phasegrid.tasks import TASKS
 
 OtherSweep = Callable[[str], SweepTables | None]
 """Gives another sweep of the same store by its name; None if the store has none of that name."""
@@ -180,10 +181,10 @@ def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing |
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss for translation, as its mode connectivity,
-    else the error.
+    """Return what the curves of a sweep show: the loss where the task is judged by it, as its mode
+    connectivity, else the error.
     """
-    return "train_loss" if grid.task == "translation" else "train_error_percent"
+    return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
 
 
 def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

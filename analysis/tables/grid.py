@@ -5,7 +5,6 @@ Letters: C cells, S seeds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +42,6 @@ VALUE_COLUMNS = (
 )
 CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent", "train_loss")
 
-Task = Literal["classification", "translation"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -78,7 +76,7 @@ class SweepTables:
     cells: pd.DataFrame
     values: pd.DataFrame
     curves: pd.DataFrame
-    task: Task = "classification"
+    task: str = "classification"
     plain: Mapping[str, str] = field(default_factory=dict)
     axis_names: Mapping[str, str] = field(default_factory=dict)
     subject: str = ""

@@ -13,7 +13,6 @@ from phasegrid.analysis.tables.grid import (
     CURVE_COLUMNS,
     VALUE_COLUMNS,
     SweepTables,
-    Task,
 )
 from phasegrid.analysis.tables.quantities import (
     BUILT_IN,
@@ -30,6 +29,7 @@ from phasegrid.declare import Shown
 from phasegrid.errors import SweepError
 from phasegrid.jobs import canonical_json
 from phasegrid.store.results import open_results
+from phasegrid.tasks import TASKS
 
 if TYPE_CHECKING:
     from phasegrid.store.results import Results
@@ -184,14 +184,15 @@ def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
     return {int(str(cell)): -float(np.log(p)) for cell, p in least.items() if p < 1}
 
 
-def _task(stored: pd.DataFrame) -> Task:
-    """Return what the trials do; those that do not say classify, as all did before there was a
-    choice.
+def _task(stored: pd.DataFrame) -> str:
+    """Return the task of the trials, classification where they have several; those that do not say
+    classify, as all did before there was a choice.
     """
     if "task" not in stored:
         return "classification"
     tasks = set(stored.loc[stored["outcome"].notna(), "task"].fillna("classification"))
-    return "translation" if tasks == {"translation"} else "classification"
+    only = tasks.pop() if len(tasks) == 1 else "classification"
+    return only if only in TASKS else "classification"
 
 
 def _trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:

@@ -8,14 +8,12 @@ unless they are fixed by the declaration.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from phasegrid.declare import Column, Shown
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
-
-if TYPE_CHECKING:
-    from phasegrid.analysis.tables.grid import Task
+from phasegrid.tasks import TASKS
 
 Axes = Mapping[str, str | int | float | None]
 
@@ -94,7 +92,7 @@ SEVEN: tuple[str, ...] = (
 )
 """The panels of Yang et al. 2021, Fig. 2, in its order."""
 
-SEVEN_OF_TRANSLATION: tuple[str, ...] = (
+SEVEN_BY_LOSS: tuple[str, ...] = (
     "test_loss",
     "train_loss",
     "lambda_max",
@@ -103,14 +101,14 @@ SEVEN_OF_TRANSLATION: tuple[str, ...] = (
     "cka",
     "l2_distance",
 )
-"""The same for translation: cross-entropy leads, and connectivity is that of the loss (their Fig.
-18, section 2).
+"""The same for what is judged by its loss, as translation: cross-entropy leads, and connectivity is
+that of the loss (their Fig. 18, section 2).
 """
 
 
-def seven(task: "Task") -> tuple[str, ...]:
+def seven(task: str) -> tuple[str, ...]:
     """Return the quantities of the main figure of a task, in its order."""
-    return SEVEN_OF_TRANSLATION if task == "translation" else SEVEN
+    return SEVEN_BY_LOSS if TASKS[task].judged_by == "loss" else SEVEN
 
 
 def quantities_of(table: str, declared: Shown) -> list[Quantity]:

@@ -8,6 +8,7 @@ from phasegrid.declare import DatasetFacts, DatasetKind, import_function
 from phasegrid.errors import DataError, PhasegridError
 from phasegrid.jobs import Json, canonical_json
 from phasegrid.redaction import redact
+from phasegrid.tasks import TASKS
 from phasegrid.user_code import where_raised
 
 _COMMON = {spec.name for spec in fields(Options)}  # how data is treated, not which
@@ -60,4 +61,14 @@ def _checked(name: str, facts: object) -> DatasetFacts | None:
     counts = (facts.num_train, facts.num_test, facts.num_classes, *facts.input_shape)
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise DataError(f"data set {name!r}: found {facts}; allowed: counts and sizes above 0")
+    if facts.task not in TASKS:
+        raise DataError(
+            f"data set {name!r}: found the task {facts.task!r}; allowed: {', '.join(TASKS)}"
+        )
+    needed = TASKS[facts.task].form or type(None)
+    if not isinstance(facts.form, needed):
+        raise DataError(
+            f"data set {name!r}: found the form {facts.form!r} with task {facts.task}; allowed: "
+            + ("None" if needed is type(None) else f"a phasegrid.declare.{needed.__name__}")
+        )
     return facts

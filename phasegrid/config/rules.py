@@ -11,7 +11,8 @@ from typing import Any
 
 from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule
 from phasegrid.jobs import Json
-from phasegrid.models.shapes import image_mistake, kind_mistake
+from phasegrid.models.shapes import image_mistake
+from phasegrid.tasks import TASKS, mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,37 +41,14 @@ def metric_mistake(
 
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
     """Return why a model is not for the data it is given."""
-    mistake = kind_mistake(name, declared.takes, facts.tokens)
+    mistake = mismatch(f"model {name}", declared.takes, facts.task)
     mistake = mistake or image_mistake(name, declared, facts.input_shape)
     return ("model.name", mistake) if mistake else None
 
 
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return what is wrong between a recipe and the data it is for."""
-    if recipe["batch_unit"] == "tokens":
-        if facts.tokens is None:
-            return (
-                "train.batch_unit",
-                "found tokens, but the data set is none of sentence pairs; allowed: examples",
-            )
-        if recipe["batch_size"] < facts.tokens.length:
-            return (
-                "train.batch_size",
-                (
-                    f"found {recipe['batch_size']} tokens, but a sentence has"
-                    f" {facts.tokens.length}; allowed: at least {facts.tokens.length}"
-                ),
-            )
-        return None
-    if recipe["batch_size"] > facts.num_train:
-        return (
-            "train.batch_size",
-            (
-                f"found {recipe['batch_size']}, more than the {facts.num_train} training examples; "
-                f"allowed: at most {facts.num_train}"
-            ),
-        )
-    return None
+    return TASKS[facts.task].batch_mistake(recipe, facts)
 
 
 def _nesterov(recipe: Mapping[str, Any]) -> Finding | None:
@@ -105,12 +83,12 @@ def _cycles(recipe: Mapping[str, Any]) -> Finding | None:
             "train.schedule",
             f"found {found} of {', '.join(_LENGTHS)}; {schedule['name']} needs one of them",
         )
-    if "cycle_epochs" in given and recipe["batch_unit"] == "tokens":
+    if "cycle_epochs" in given and recipe["batch_unit"] != "examples":
         return (
             "train.schedule.cycle_epochs",
             (
-                "found with batch_unit tokens, where the number of batches varies from pass to"
-                " pass; allowed: cycle_updates or cycles"
+                f"found with batch_unit {recipe['batch_unit']}, where the number of batches varies"
+                " from pass to pass; allowed: cycle_updates or cycles"
             ),
         )
     if schedule["growth"] != 1 and (schedule["name"] != "cosine_restarts" or "cycles" in given):
@@ -135,13 +113,13 @@ def _pieces(recipe: Mapping[str, Any]) -> Finding | None:
     return None
 
 
-def _token_batches(recipe: Mapping[str, Any]) -> Finding | None:
-    if recipe["batch_unit"] == "tokens" and recipe["updates"] is None:
+def _varying_batches(recipe: Mapping[str, Any]) -> Finding | None:
+    if recipe["batch_unit"] != "examples" and recipe["updates"] is None:
         return (
             "train.updates",
             (
-                "found null with batch_unit tokens, where the number of batches varies from pass to"
-                " pass; allowed: a number of updates, as in updates: 100000"
+                f"found null with batch_unit {recipe['batch_unit']}, where the number of batches varies"
+                " from pass to pass; allowed: a number of updates, as in updates: 100000"
             ),
         )
     return None
@@ -152,7 +130,7 @@ RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.schedule",), _step),
     RecipeRule(("train.schedule", "train.batch_unit"), _cycles),
     RecipeRule(("train.schedule",), _pieces),
-    RecipeRule(("train.batch_unit", "train.updates"), _token_batches),
+    RecipeRule(("train.batch_unit", "train.updates"), _varying_batches),
 )
 
 

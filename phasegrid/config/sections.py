@@ -22,6 +22,7 @@ from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Json, Over, as_label, canonical_json
 from phasegrid.registry import declared_metric, identity, suggest
+from phasegrid.tasks import mismatch
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
@@ -135,21 +136,27 @@ def check_data_of_metrics(
     diagnostics: Diagnostics,
 ) -> None:
     """Note the metrics that are not for the data or the recipes of the cells."""
-    others = [point.dataset.name for point in points if point.facts and not point.facts.tokens]
+    tasks = {point.facts.task: point.dataset.name for point in points if point.facts}
     if node is None or node.items is None or diagnostics.is_broken("metrics"):
         return
     for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
-        if request.takes == "tokens" and others:
-            message = (
-                f"{request.name} is of sentence pairs, but {others[0]} holds none; leave it out"
-            )
+        if message := _of_another_task(request, tasks):
             diagnostics.add(item, f"metrics.{index}", message)
         elif found := _first_unfit(request, points):
-            (field, message), point = found
+            (field, unfit), point = found
             args = next(iter(item.mapping.values())) if item.mapping else item
             where = (args.mapping or {}).get(field, args)
             path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
-            diagnostics.add(where, path, message + _in_cell(point))
+            diagnostics.add(where, path, unfit + _in_cell(point))
+
+
+def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | None:
+    """Return why a metric is not for one of the `tasks` (with a data set of each), or None."""
+    if request.takes == "any":
+        return None
+    name = f"metric {request.name}"
+    found = (mismatch(name, request.takes, t, f"data set {data}") for t, data in tasks.items())
+    return next((message for message in found if message), None)
 
 
 def _first_unfit(

@@ -43,7 +43,7 @@ class MetricRequest:
     heavy: bool
     min_trials: int
     together: bool = False
-    takes: Literal["any", "tokens"] = "any"
+    takes: str = "any"
     declared_over: Literal["trial", "pair", "cell", "artifact"] = "trial"
     id: str | None = None
     of: int | None = None

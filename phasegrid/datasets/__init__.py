@@ -189,5 +189,6 @@ DATASETS: dict[str, DatasetKind] = {
         "phasegrid.datasets.translation.load:load",
         "phasegrid.datasets.translation.parallel_text:facts",
         fingerprint="phasegrid.datasets.translation.parallel_text:fingerprint",
+        vocabulary="phasegrid.datasets.translation.load:vocabulary_record",
     ),
 }

@@ -6,7 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phasegrid.declare import Tokens
+from phasegrid.declare import Form
+from phasegrid.tasks.losses import Loss, cross_entropy
+from phasegrid.tasks.operations import Operations, operations_of
+from phasegrid.tasks.scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,19 @@ class Text:
     target_words: tuple[str, ...]
     test_references: tuple[str, ...]
 
+    def mistakes(self, form: Form | None, num_test: int) -> list[str]:
+        """Return how this does not fit a data set of such sentence pairs."""
+        found = (len(self.source_words), len(self.target_words), len(self.test_references))
+        if form is None:
+            return ["text is given, but the examples are no sentence pairs"]
+        expected = (form.source_vocabulary, form.target_vocabulary, num_test)
+        if found == expected:
+            return []
+        return [
+            f"text has {found[0]} source words, {found[1]} target words and {found[2]} references;"
+            f" expected: {expected[0]}, {expected[1]} and {expected[2]}"
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -33,8 +49,10 @@ class Dataset:
     others: image noise of u pixel units is ``u * pixel * U[0, 1]``. `padding` is what a pixel of
     value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
 
-    Sentence pairs have `tokens` (and `text`): inputs are then (N, 2, L) int64 and labels (N, L)
-    int64, laid out as `Tokens` says; `pixel` and `padding` mean nothing.
+    That is so for the task ``classification``. Sentence pairs, of ``translation``, have a `form`
+    (and `text`): inputs are (N, 2, L) int64 and labels (N, L) int64, laid out as
+    `phasegrid.declare.Tokens` says; `pixel` and `padding` mean nothing. `objective` is the loss
+    that the networks at hand are scored by: that of their trial where a metric gets the data.
     """
 
     name: str
@@ -46,13 +64,25 @@ class Dataset:
     pixel: Tensor
     padding: Tensor
     augment: Literal["none", "flip_crop"] = "none"
-    tokens: Tokens | None = None
+    task: str = "classification"
+    form: Form | None = None
     text: Text | None = None
+    objective: Loss = cross_entropy
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example."""
         return tuple(self.train_inputs.shape[1:])
+
+    @property
+    def operations(self) -> Operations:
+        """What its task does with tensors."""
+        return operations_of(self.task)
+
+    @property
+    def scoring(self) -> Scoring:
+        """How networks are scored on it."""
+        return Scoring(self.task, self.num_classes, self.objective)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same data set on `device`."""

@@ -89,7 +89,7 @@ MODELS: dict[str, Model] = {
     "transformer": Model(
         TransformerArgs,
         "phasegrid.models.transformer:make",
-        takes="tokens",
+        takes="translation",
         count=f"{_COUNTING}:count_transformer",
         rules=(heads_divide_width,),
     ),

@@ -5,13 +5,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from phasegrid.declare import Model, Tokens, import_function
+from phasegrid.declare import Form, Model, import_function
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.models.network_state import copy_network, hidden_tensors, outputs_of
-from phasegrid.models.shapes import require_kind, require_sound
+from phasegrid.models.shapes import require_sound, require_task
 from phasegrid.registry import resolve_model
 from phasegrid.seeding import seeded_draws
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.operations import operations_of
 
 
 def build_model(
@@ -19,12 +21,13 @@ def build_model(
     input_shape: tuple[int, ...],
     num_classes: int,
     seed: int,
-    tokens: Tokens | None = None,
+    task: str = "classification",
+    form: Form | None = None,
 ) -> nn.Module:
     """Build the model `part` names, on the CPU, with its own initialisation drawn from `seed`.
 
-    A model that takes sentence pairs is made for the `tokens` of their data set, any other for
-    `input_shape` and `num_classes`.
+    `task` and `form` are those of its data set; they say what a model is made for (an input shape
+    and a number of classes, or the form of sentence pairs).
 
     The same seed gives the same weights; the global random state is as before afterwards, on every
     device.
@@ -37,13 +40,14 @@ def build_model(
             data.
     """
     declared = resolve_model(part.name)
-    require_kind(part.name, declared.takes, tokens)
+    require_task(part.name, declared.takes, task)
     require_sound(part.name, declared, part.args, input_shape)
-    shape = (input_shape, num_classes) if tokens is None else (tokens,)
+    shape = TASKS[task].model_arguments(input_shape, num_classes, form)
     module = _make(declared, part, shape, seed)
     _refuse_unknown(part, module)
     if hidden_tensors(module):  # which no checkpoint holds, so they must be those of any other seed
-        _refuse_drawn(part, module, _make(declared, part, shape, seed ^ 1), _example(shape))
+        example, _ = operations_of(task).made_up(input_shape, num_classes, form, 2)[0]
+        _refuse_drawn(part, module, _make(declared, part, shape, seed ^ 1), example)
     return module
 
 
@@ -107,12 +111,3 @@ def _different(module: nn.Module, other: nn.Module) -> list[str]:
         for name, value in hidden_tensors(module).items()
         if name not in others or not torch.equal(value, others[name])
     ]
-
-
-def _example(shape: tuple[object, ...]) -> Tensor:
-    """Return two inputs that a network made for `shape` takes."""
-    first = shape[0]
-    if isinstance(first, Tokens):
-        return torch.ones(2, 2, first.length, dtype=torch.int64)
-    assert isinstance(first, tuple)
-    return torch.randn(2, *first, generator=torch.Generator().manual_seed(0))

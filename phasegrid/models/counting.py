@@ -17,7 +17,7 @@ from phasegrid.declare import DatasetFacts, import_function
 from phasegrid.errors import SweepError
 from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
-from phasegrid.models.shapes import require_kind, require_sound
+from phasegrid.models.shapes import require_sound, require_task
 from phasegrid.registry import declared_model
 
 
@@ -35,7 +35,7 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
     declared = declared_model(part.name)
     if declared.count is None:
         return None
-    require_kind(part.name, declared.takes, facts.tokens)
+    require_task(part.name, declared.takes, facts.task)
     require_sound(part.name, declared, part.args, facts.input_shape)
     try:
         counts = import_function(declared.count)(facts, **part.args)
@@ -60,21 +60,21 @@ def count_transformer(
     positions are computed, those that are then hidden too. Exact for a batch that is as long as
     the mean.
     """
-    tokens, length = facts.tokens, facts.mean_tokens
-    assert tokens is not None
+    form, length = facts.form, facts.labels_per_example
+    assert form is not None
     attention = _total([_linear(width, width)] * 4)
     feed = _total([_linear(width, feed_forward * width), _linear(feed_forward * width, width)])
     layers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
-    output = _linear(width, tokens.target_vocabulary)
+    output = _linear(width, form.target_vocabulary)
     norms = 2 * width * (5 * depth + 2)
-    embeddings = width * (tokens.source_vocabulary + tokens.target_vocabulary)
+    embeddings = width * (form.source_vocabulary + form.target_vocabulary)
     looking = 3 * depth * 4 * length**2 * width
     flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
     parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
     # A sublayer of attention keeps its normalised input, queries, keys, values and result; one of
     # feeding its input and, before and after the ReLU, what is inside. The logits and their softmax
     # are kept at the end.
-    per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * tokens.target_vocabulary
+    per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * form.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
     return ModelCounts(parameters, round(flops), round(kept))
 

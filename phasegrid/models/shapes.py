@@ -3,10 +3,11 @@ in the same words.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from phasegrid.declare import Finding, Model, Tokens
+from phasegrid.declare import Finding, Model
 from phasegrid.errors import DataError
+from phasegrid.tasks import mismatch
 
 
 def image_mistake(name: str, declared: Model, input_shape: tuple[int, ...]) -> str | None:
@@ -46,31 +47,12 @@ def require_sound(
         raise DataError(f"building model {name}: {mistake}")
 
 
-def kind_mistake(
-    family: str, takes: Literal["arrays", "tokens"], tokens: Tokens | None
-) -> str | None:
-    """Return why a family that `takes` such examples does not fit a data set with these `tokens`,
-    or None.
-    """
-    if (takes == "tokens") == (tokens is not None):
-        return None
-    if tokens is None:
-        return (
-            f"model {family} takes sentence pairs, but the data set has none; choose a model for"
-            " images or vectors, or the data set translation"
-        )
-    return (
-        f"model {family} takes images or vectors, but the data set holds sentence pairs; choose a"
-        " model that takes those, as transformer does, or another data set"
-    )
-
-
-def require_kind(family: str, takes: Literal["arrays", "tokens"], tokens: Tokens | None) -> None:
-    """Refuse a data set of another kind than a family takes.
+def require_task(family: str, takes: str, task: str) -> None:
+    """Refuse data of another task than a family takes.
 
     Raises:
         DataError: saying which is which.
     """
-    mistake = kind_mistake(family, takes, tokens)
+    mistake = mismatch(f"model {family}", takes, task)
     if mistake:
         raise DataError(f"building the network: {mistake}")

@@ -21,8 +21,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from phasegrid.datasets.translation.vocabulary import PADDING
 from phasegrid.declare import Tokens
+from phasegrid.tasks.tokens import PADDING
 
 
 def make(

@@ -1,51 +1,22 @@
-"""Tools on the weights of a network: flat vectors, interpolation, distances, evaluation, BatchNorm
-refresh.
+"""Tools on the weights of a network: flat vectors, interpolation, distances, BatchNorm refresh.
 
 Nothing here knows a recipe, a store or a device: tensors stay where they are. Letters: P trainable
 parameters, N examples. A flat vector holds the trainable parameters in the order of
 ``module.named_parameters()`` (tied ones once).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from phasegrid.fallbacks import fall_back
 from phasegrid.models.blocks import Blocks, Filled
-from phasegrid.models.network_state import copy_network, evaluating, kept_modes, outputs_of
-from phasegrid.tasks.losses import num_correct, scored, summed_loss, trimmed
+from phasegrid.models.network_state import copy_network, kept_modes, outputs_of
+from phasegrid.tasks.batches import cut
 
 Weights = dict[str, Tensor]
-
-FEWEST, MOST = 128, 1000
-"""Examples evaluated at a time."""
-
-IN_CACHE = FEWEST * 3 * 32 * 32
-"""Numbers of a batch of inputs that a CPU evaluates at a time, so that its activations stay in a
-core's cache: ResNet18 of widths 4, 8, 16 on 1,000 images of 32x32 pixels takes 1.5, 1.15 and 1.65
-times as long all at once, a perceptron of width 16, 64, 256 on 1,297 images of 8x8 pixels 2.6, 2.0
-and 1.3 times as long in batches of 128 (medians, one thread).
-"""
-
-SENTENCES = 32
-"""Sentence pairs evaluated at a time: of 50 tokens each, with 10,000 words, their logits take 64 MB
-in float32.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How a network does on a set: mean cross-entropy in nats, accuracy and error in percent, over
-    `num` scored labels (examples, or the target tokens of sentence pairs).
-    """
-
-    loss: float
-    accuracy_percent: float
-    error_percent: float
-    num: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +179,6 @@ def has_batch_norm(module: nn.Module) -> bool:
     return bool(batch_norm_modules(module))
 
 
-def batches(num: int, batch_size: int) -> list[slice]:
-    """Cut `num` examples into slices of `batch_size`; a last slice of a single example joins the
-    one before it.
-
-    BatchNorm in train mode cannot take one value per channel.
-    """
-    starts = list(range(0, num, batch_size))
-    if len(starts) > 1 and num - starts[-1] == 1:
-        starts.pop()
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], num], strict=True)]
-
-
 def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
     """Re-estimate the running statistics of every BatchNorm layer from `inputs` (N, ...), in place.
 
@@ -240,79 +199,10 @@ def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500)
             layer.reset_running_stats()
             layer.train()
         try:
-            for batch in batches(len(inputs), batch_size):
+            for batch in cut(len(inputs), batch_size):
                 for layer in layers:
                     layer.momentum = (batch.stop - batch.start) / batch.stop
                 outputs_of(module, inputs[batch])
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
-
-
-def evaluate(
-    module: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    batch_size: int | None = None,
-    label_smoothing: float = 0.0,
-) -> Evaluation:
-    """Return mean cross-entropy and accuracy of `module` in eval mode on `inputs` (N, ...),
-    `labels` (N,) or (N, L).
-
-    Sentence pairs are averaged over their target tokens (`phasegrid.tasks.losses`) and go through
-    the network by length, `SENTENCES` at a time. The logits are cast to float64 before the loss,
-    which is summed in float64. An argmax tie goes to the first class. Modes and buffers are
-    restored. Batches that do not fit into memory are halved.
-
-    Raises:
-        ValueError: if there are no examples.
-        torch.OutOfMemoryError: if not even one example fits.
-    """
-    if len(inputs) == 0:
-        raise ValueError("cannot evaluate on an empty set")
-    batch_size = batch_size or evaluation_batch(inputs)
-    while True:
-        try:
-            return _evaluate(module, inputs, labels, batch_size, label_smoothing)
-        except torch.OutOfMemoryError as error:
-            if batch_size == 1:
-                raise
-            fall_back("fewer examples at a time were evaluated, for want of memory", error)
-            batch_size = min(batch_size, len(inputs)) // 2 or 1
-
-
-def evaluation_batch(inputs: Tensor) -> int:
-    """Return how many of `inputs` (N, ...) at a time go through a network that is only
-    evaluated.
-    """
-    if inputs.device.type != "cpu":
-        return MOST
-    return min(MOST, max(FEWEST, IN_CACHE // max(1, inputs[:1].numel())))
-
-
-def _evaluate(
-    module: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int, label_smoothing: float
-) -> Evaluation:
-    loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
-    num = 0
-    with evaluating(module):
-        for some, target in _evaluation_batches(inputs, labels, batch_size):
-            logits, target = scored(outputs_of(module, some), target)
-            loss += summed_loss(logits.double(), target, label_smoothing)
-            correct += num_correct(logits, target)
-            num += len(target)
-    accuracy = 100 * int(correct) / num
-    return Evaluation(float(loss) / num, accuracy, 100 - accuracy, num)
-
-
-def _evaluation_batches(
-    inputs: Tensor, labels: Tensor, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    if labels.dim() == 1:
-        for start in range(0, len(inputs), batch_size):
-            yield inputs[start : start + batch_size], labels[start : start + batch_size]
-        return
-    by_length = (inputs != 0).sum(dim=2).amax(dim=1).argsort(stable=True)
-    for chosen in torch.split(by_length, min(batch_size, SENTENCES)):
-        yield trimmed(inputs[chosen], labels[chosen])

@@ -17,6 +17,7 @@ from phasegrid.errors import SweepError
 from phasegrid.estimates import Guess, Measurement, evaluation, passes
 from phasegrid.jobs import Cell, MetricJob, Trial, Workload
 from phasegrid.registry import declared_metric
+from phasegrid.train.recipe import examples_per_batch
 
 T = TypeVar("T")
 
@@ -157,9 +158,8 @@ def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections
 
 
 def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
-    batch, updates = int(recipe["batch_size"]), recipe.get("updates")
-    if recipe.get("batch_unit") == "tokens":
-        batch = max(1, round(batch / work.mean_tokens))
+    updates = recipe.get("updates")
+    batch = max(1, round(examples_per_batch(recipe, work.labels_per_example)))
     examples = work.num_train * int(recipe["epochs"]) if updates is None else updates * batch
     every = int(recipe.get("test_every") or 0)
     tests = examples / work.num_train / every if every else 0.0

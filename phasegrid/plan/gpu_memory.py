@@ -14,6 +14,7 @@ from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, training_byt
 from phasegrid.jobs import MetricJob, Pack, Workload
 from phasegrid.plan.cost import estimated
 from phasegrid.registry import declared_metric
+from phasegrid.train.recipe import examples_per_batch
 
 PROCESS_BYTES = 768 * 2**20
 """A process on a GPU before it computes anything: its context, the workspaces of its libraries,
@@ -85,9 +86,7 @@ def _data(work: Workload) -> int:
 
 def _training(work: Workload, recipe: Mapping[str, Any]) -> int:
     """Estimate one member of a stack."""
-    examples = float(recipe["batch_size"])
-    if recipe.get("batch_unit") == "tokens":
-        examples /= work.mean_tokens
+    examples = examples_per_batch(recipe, work.labels_per_example)
     copies = COPIES if recipe.get("sam") is None else COPIES + OF_SAM
     return training_bytes(work, examples, copies)
 

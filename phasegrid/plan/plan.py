@@ -375,5 +375,5 @@ def _work(point: GridPoint) -> Workload | None:
     counts = count_work(Part(point.model.name, point.model.version, args), facts)
     if counts is None:
         return None
-    size, tokens = math.prod(facts.input_shape), facts.mean_tokens
-    return Workload(facts.num_train, facts.num_test, facts.num_classes, *counts, size, tokens)
+    size, labels = math.prod(facts.input_shape), facts.labels_per_example
+    return Workload(facts.num_train, facts.num_test, facts.num_classes, *counts, size, labels)

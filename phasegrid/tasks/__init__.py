@@ -1,1 +1,74 @@
-"""What an example, a batch, a forward pass, a loss and an evaluation are."""
+"""What an example, a batch, a forward pass, a loss and an evaluation are, task by task.
+
+A data set says its task by name; nothing outside this room asks what its examples are. Here is what
+is known without torch; what is done with tensors lies in `phasegrid.tasks.operations`. A task that
+carries something from batch to batch (a recurrent state) cuts its batches its own way in
+`Operations.draw_epoch` and `Operations.cut`, and puts what it carries into `Batch.extra`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from phasegrid.declare import DatasetFacts, Finding, Form
+from phasegrid.tasks.task import Task, too_few_examples
+
+__all__ = ["TASKS", "Task", "mismatch"]
+
+
+def mismatch(taker: str, takes: str, task: str, data: str = "the data set") -> str | None:
+    """Return why `taker` (a model, say), which takes examples of the task `takes`, is not for
+    `data` of `task`; None if it is.
+    """
+    if takes == task:
+        return None
+    if takes not in TASKS:
+        return f"{taker} declares that it takes {takes!r}; allowed: {', '.join(TASKS)}"
+    if task not in TASKS:
+        return f"the data set declares the task {task!r}; allowed: {', '.join(TASKS)}"
+    return (
+        f"{taker} takes {TASKS[takes].examples}, but {data} holds {TASKS[task].examples};"
+        " choose one that takes those, or another data set"
+    )
+
+
+def _batches_of_examples(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    if recipe["batch_unit"] == "examples":
+        return too_few_examples(recipe, facts)
+    return (
+        "train.batch_unit",
+        f"found {recipe['batch_unit']}, but the data set is none of sentence pairs; allowed:"
+        " examples",
+    )
+
+
+def _batches_of_pairs(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    if recipe["batch_unit"] == "examples":
+        return too_few_examples(recipe, facts)
+    assert facts.form is not None
+    if recipe["batch_size"] >= facts.form.length:
+        return None
+    return (
+        "train.batch_size",
+        f"found {recipe['batch_size']} tokens, but a sentence has {facts.form.length}; allowed: at"
+        f" least {facts.form.length}",
+    )
+
+
+TASKS: dict[str, Task] = {
+    "classification": Task(
+        examples="images or vectors",
+        model_arguments=lambda input_shape, num_classes, _form: (input_shape, num_classes),
+        batch_mistake=_batches_of_examples,
+        operations="phasegrid.tasks.classification:OPERATIONS",
+    ),
+    "translation": Task(
+        examples="sentence pairs",
+        model_arguments=lambda _input_shape, _num_classes, form: (form,),
+        batch_mistake=_batches_of_pairs,
+        operations="phasegrid.tasks.translation:OPERATIONS",
+        form=Form,
+        one_shape=False,
+        pixels=False,
+        judged_by="loss",  # Yang et al. 2021, section 2
+    ),
+}

@@ -1,69 +1,30 @@
-"""The loss of a network on labelled examples: cross-entropy per class label, or per token of a
-sentence.
+"""The loss of each scored label, from a network's outputs. It is trained and scored with the same
+function.
 
-What is scored is a label: one per example, labels (N,) and logits (N, C), or one per target token,
-labels (N, L) with `IGNORE` where a sentence is padded and logits (N, L, C). Means are over scored
-labels, so a long sentence weighs more than a short one (the usual token-level loss of Vaswani et
-al. 2017).
+Letters: M members, B scored labels of a batch, C classes.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional
 
-IGNORE = -100
-"""The label of a position that is not scored; torch's own default."""
+from phasegrid.tasks.batches import Batch
+
+Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]
+"""From logits (M, B, C) and a batch to a loss of each label (M, B), in the dtype of the logits."""
 
 
-def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy (nats) summed over scored labels, in the dtype of `logits`.
+def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    """Return -log p of each label (nats), p the softmax of its logits.
 
     With smoothing e the target is (1 - e) on the label plus e/C on every class (Szegedy et al.
     2016, section 7).
     """
-    flat = logits.flatten(0, -2)
-    return cross_entropy(
-        flat,
-        labels.flatten(),
-        reduction="sum",
+    return functional.cross_entropy(
+        logits.flatten(0, 1),
+        batch.labels.flatten(),
+        reduction="none",
         label_smoothing=label_smoothing,
-        ignore_index=IGNORE,
-    )
-
-
-def mean_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy (nats) averaged over scored labels."""
-    flat = logits.flatten(0, -2)
-    return cross_entropy(
-        flat, labels.flatten(), label_smoothing=label_smoothing, ignore_index=IGNORE
-    )
-
-
-def num_scored(labels: Tensor) -> int:
-    """Count the scored labels; waits for the device only where labels can be padding."""
-    return labels.numel() if labels.dim() == 1 else int((labels != IGNORE).sum())
-
-
-def num_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count, on the device, the scored labels that are the largest logit (a tie goes to the first
-    class).
-    """
-    return (logits.argmax(dim=-1) == labels).sum()
-
-
-def scored(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (M, C) and labels (M,) of the M scored positions only."""
-    if labels.dim() == 1:
-        return logits, labels
-    there = labels != IGNORE
-    return logits[there], labels[there]
-
-
-def trimmed(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut the padding that all sentence pairs of a batch share; anything else is returned as it is.
-
-    `inputs` (N, 2, L), `labels` (N, L). No result changes: what is cut is never looked at.
-    """
-    if labels.dim() == 1:
-        return inputs, labels
-    used = int((inputs != 0).any(dim=0).any(dim=0).nonzero().max()) + 1
-    return inputs[..., :used], labels[..., :used]
+    ).view(batch.labels.shape)

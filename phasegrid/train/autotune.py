@@ -20,6 +20,8 @@ from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Json, Trial, content_key, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import parameters_vector
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.batches import Batch
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.cuda_graphs import WARM_UP
 from phasegrid.train.epoch import run_update
@@ -90,15 +92,20 @@ def measure_choice(
 ) -> tuple[StackPlan, list[Timing]]:
     """Choose for trials like this one, by timing; also return what was timed.
 
-    Networks of layers that have no grouped kernels are timed under vmap. Sentence pairs, and
-    networks that cannot be stacked at all, loop without a measurement.
+    Networks of layers that have no grouped kernels are timed under vmap. Networks that cannot be
+    stacked at all, and those whose batches are of all shapes, loop without a measurement.
     """
     alone = StackPlan("loop", 1)
-    if data.tokens is not None:
+    if not TASKS[data.task].one_shape:
         return alone, []
     recipe = recipe_of(trial)
     module = build_model(
-        trial.model, data.input_shape, data.num_classes, seed=stream_seed(trial.seed, "init")
+        trial.model,
+        data.input_shape,
+        data.num_classes,
+        seed=stream_seed(trial.seed, "init"),
+        task=data.task,
+        form=data.form,
     ).to(device)
     blueprint = find_architecture(module)
     stacked: Strategy = "vmap" if blueprint is None else "fused"
@@ -175,7 +182,7 @@ def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
     for _ in range(_REPEATS + warm_up):
         _wait(stack.weights.device)
         started = time.perf_counter()
-        run_update(stack, inputs, labels, recipe)
+        run_update(stack, Batch(inputs, labels), data.task, recipe)
         _wait(stack.weights.device)
         times.append(time.perf_counter() - started)
     return min(times[warm_up:])

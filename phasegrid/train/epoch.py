@@ -1,25 +1,26 @@
 """One epoch of a stack: every member's batches, updates and losses.
 
-Letters: M members, B examples of a batch (or scored tokens of a batch of sentence pairs), C
-classes.
+Letters: M members, B examples of a batch, K scored labels, C classes.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from phasegrid.jobs import stream_seed
 from phasegrid.seeding import seeded_draws
-from phasegrid.tasks.losses import scored, summed_loss
-from phasegrid.train.batches import DataStream, feed_epoch
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.batches import Batch, Cut
+from phasegrid.tasks.losses import Loss, cross_entropy
+from phasegrid.tasks.scoring import Scoring, training_losses
+from phasegrid.train.batches import Chunk, DataStream, feed_epoch
 from phasegrid.train.optimizers import clip, step
 from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
@@ -70,7 +71,7 @@ def run_epoch(
     stack: Stack,
     feeds: Sequence[DataStream],
     recipe: Recipe,
-    bounds: Sequence[slice],
+    cut: Cut,
     epoch: int,
     done: int,
 ) -> list[EpochNumbers]:
@@ -78,61 +79,67 @@ def run_epoch(
     member's numbers.
 
     `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds.
-    `bounds` cut an epoch into batches of examples. The epoch ends early where the recipe's
-    `updates` are reached.
+    `cut` says how an epoch is cut into batches. The epoch ends early where the recipe's `updates`
+    are reached.
     """
     lr = stack.per_element([feed.lr for feed in feeds])
     weight_decay = stack.per_element([feed.weight_decay for feed in feeds])
-    total = recipe.updates or recipe.epochs * len(bounds)
     most = None if recipe.updates is None else recipe.updates - done
-    batch_tokens = recipe.batch_size if recipe.batch_unit == "tokens" else None
+    scoring = Scoring(feeds[0].data.task, feeds[0].data.num_classes, training_loss(recipe))
+    batches_an_epoch = len(cut.bounds or ())
+    total = recipe.updates or recipe.epochs * batches_an_epoch
     first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
     autocast = autocast_of(recipe.precision, stack.weights.device)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
-        for chunk in feed_epoch(feeds, bounds, batch_tokens, most):
+        for chunk in feed_epoch(feeds, cut, most):
             outputs: list[Tensor] = []
             first = done - first_of_epoch
-            for (inputs, labels), size in zip(chunk.batches, chunk.sizes, strict=True):
-                factor = factor_at(Moment(done, total, epoch, len(bounds)))
-                outputs.append(_backward(stack, inputs, labels, size, recipe, autocast))
+            for batch, size in zip(chunk.batches, chunk.sizes, strict=True):
+                factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
+                outputs.append(_backward(stack, batch, size, scoring, recipe, autocast))
                 step(
                     recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
                 )
                 done += 1
-            labels_seen = [labels for _, labels in chunk.batches]
-            scores.append(_score(outputs, labels_seen, recipe.label_smoothing, first))
+            scores.append(_score(outputs, chunk, scoring, first))
     return _summarize(stack, feeds, scores, factor)
 
 
-def run_update(stack: Stack, inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
-    """Do one update of a stack on inputs (M, B, *S) and labels (M, B), as a recipe's first."""
+def training_loss(recipe: Recipe) -> Loss:
+    """Return the loss that a recipe trains with."""
+    return partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+
+
+def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
+    """Do one update of a stack on a batch of examples of a task, as a recipe's first."""
     autocast = autocast_of(recipe.precision, stack.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
     with tensor_float_32(recipe.precision == "tf32"):
-        _backward(stack, inputs, labels, labels.shape[1], recipe, autocast)
+        scoring = Scoring(task, objective=training_loss(recipe))
+        _backward(stack, batch, batch.labels.shape[1], scoring, recipe, autocast)
         step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
 def _backward(
     stack: Stack,
-    inputs: Tensor,
-    labels: Tensor,
+    batch: Batch,
     size: int,
+    scoring: Scoring,
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
     """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``, by the
     recipe's `sam` that at the worst point nearby, clipped to its `clip_norm`; return the logits (M,
-    B, C) at the weights.
+    B, ..., C) at the weights.
     """
 
     def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
         stack.grads.zero_()
         with autocast():
             logits = stack.forward(inputs)
-            loss = summed_loss(logits, labels, recipe.label_smoothing)
-        (loss / size).backward()  # type: ignore[no-untyped-call]
+            losses = training_losses(scoring, logits, Batch(inputs, labels))
+        losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
         return logits.detach()
 
     def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -144,34 +151,26 @@ def _backward(
             clip(stack.views()[1], recipe.clip_norm)
         return logits
 
-    if stack.recorder is None or labels.dim() == 3:  # batches of sentences are of all lengths
-        return gradient_pass(inputs, labels)
-    return stack.recorder.run(gradient_pass, inputs, labels)
+    if stack.recorder is None or not TASKS[scoring.task].one_shape:
+        return gradient_pass(batch.inputs, batch.labels)
+    return stack.recorder.run(gradient_pass, batch.inputs, batch.labels)
 
 
 def _score(
-    outputs: list[Tensor], labels: list[Tensor], label_smoothing: float, first_update: int
+    outputs: list[Tensor],
+    chunk: Chunk,
+    scoring: Scoring,
+    first_update: int,
 ) -> Scores:
     """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for
     the device.
     """
-    if labels[0].dim() == 3:  # one batch of one member's sentences: only its scored tokens matter
-        logits, target = scored(outputs[0][0], labels[0][0])
-        logits, target = logits[None], target[None]
-        sizes = [target.shape[1]]
-    else:
-        sizes = [y.shape[1] for y in labels]
-        logits, target = torch.cat(outputs, dim=1), torch.cat(labels, dim=1)
-    losses = cross_entropy(
-        logits.flatten(0, 1).double(),
-        target.flatten(),
-        reduction="none",
-        label_smoothing=label_smoothing,
-    ).view(target.shape)
+    logits, labels = scoring.operations.scored(torch.cat(outputs, dim=1), chunk.whole.labels)
+    losses = scoring.objective(logits.double(), replace(chunk.whole, labels=labels))
     bad = ~torch.isfinite(losses)
-    bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(sizes))
-    right = (logits.argmax(dim=2) == target).sum(1)
-    return Scores(losses.sum(1), right, bad_example, first_update, sizes)
+    bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(chunk.sizes))
+    right = (logits.argmax(dim=2) == labels).sum(1)
+    return Scores(losses.sum(1), right, bad_example, first_update, chunk.sizes)
 
 
 def _summarize(

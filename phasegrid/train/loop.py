@@ -24,16 +24,16 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.build import build_model
+from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import (
-    Evaluation,
-    evaluate,
     has_batch_norm,
     num_parameters,
     parameters_vector,
 )
 from phasegrid.seeding import repeatable
-from phasegrid.train.batches import batch_bounds, measure_sentences
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.batches import Cut, epoch_bounds
 from phasegrid.train.compat import pack_signature, recipe_of
 from phasegrid.train.epoch import EpochNumbers, run_epoch
 from phasegrid.train.fused import Blueprint
@@ -61,7 +61,7 @@ class _Group:
 
     members: list[TrialState]
     template: nn.Module
-    bounds: list[slice]
+    cut: Cut
     stack: Stack | None = None
 
 
@@ -143,18 +143,26 @@ def _begin(
 ) -> tuple[list[TrialState], list[nn.Module]]:
     """Build every trial's network from its own stream and put its beginning into a member."""
     members, modules = [], []
-    sentences = {id(dataset): measure_sentences(dataset) for dataset in data}
+    lengths = {
+        id(d): d.operations.lengths(d.train_inputs, d.train_labels)
+        for d in {id(d): d for d in data}.values()
+    }
     for trial, dataset in zip(trials, data, strict=True):
         seed = stream_seed(trial.seed, "init")
         module = build_model(
-            trial.model, dataset.input_shape, dataset.num_classes, seed=seed, tokens=dataset.tokens
+            trial.model,
+            dataset.input_shape,
+            dataset.num_classes,
+            seed=seed,
+            task=dataset.task,
+            form=dataset.form,
         )
         module = module.to(device).train()
         tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
         slots = new_slots(recipe_of(trial), parameters_vector(module))
         state = MemberState(tensors, slots)
-        lengths = sentences[id(dataset)]
-        members.append(new_member(trial, dataset, state, num_parameters(module), lengths))
+        size = num_parameters(module)
+        members.append(new_member(trial, dataset, state, size, lengths[id(dataset)]))
         modules.append(module)
     return members, modules
 
@@ -185,19 +193,19 @@ def _grouped(
 def _choose(
     strategy: str, member: TrialState, module: nn.Module, count: int
 ) -> tuple[Strategy, Blueprint | None]:
-    """Choose how `count` members like this one run; sentences are of all lengths, so theirs run one
-    by one.
+    """Choose how `count` members like this one run; one by one where batches are of all shapes.
 
     Raises:
-        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks of sentences are
-        asked for.
+        NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks are asked for
+        where batches are of all shapes.
     """
-    if member.data.tokens is None:
+    task = TASKS[member.data.task]
+    if task.one_shape:
         example = member.data.train_inputs[:1]
         return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
     if strategy not in ("auto", "loop"):
         raise ValueError(
-            f"strategy {strategy} cannot train on sentence pairs, whose batches differ in length;"
+            f"strategy {strategy} cannot train on {task.examples}, whose batches differ in length;"
             " use auto or loop"
         )
     return "loop", None
@@ -205,25 +213,20 @@ def _choose(
 
 def _group(members: list[TrialState], template: nn.Module) -> _Group:
     recipe, num = members[0].recipe, len(members[0].data.train_inputs)
-    if recipe.batch_unit == "tokens":
-        return _Group(members, template, [])
-    join_single = has_batch_norm(template)
-    bounds = batch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
-    return _Group(members, template, bounds)
+    if recipe.batch_unit != "examples":
+        return _Group(members, template, Cut(None, recipe.batch_size))
+    bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(template))
+    return _Group(members, template, Cut(bounds))
 
 
 def _expected_epochs(group: _Group) -> int:
-    """Return how many epochs the members of a group take at most, an estimate where batches are of
-    tokens.
+    """Return how many epochs the members of a group take at most, an estimate where the number of
+    batches varies.
     """
     member = group.members[0]
-    recipe, sentences = member.recipe, member.feed.sentences
-    if recipe.updates is None:
-        return recipe.epochs
-    if group.bounds:
-        return math.ceil(recipe.updates / len(group.bounds))
-    assert sentences is not None
-    return math.ceil(recipe.updates * recipe.batch_size / int(sentences.longest.sum()))
+    if member.recipe.updates is None:
+        return member.recipe.epochs
+    return math.ceil(member.recipe.updates / group.cut.num_batches(member.feed.lengths))
 
 
 def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_Group]:
@@ -260,7 +263,7 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
         if group.stack is None:
             group.stack = _stacked(group, strategy)
         feeds = [m.feed for m in members]
-        return run_epoch(group.stack, feeds, recipe, group.bounds, epoch, members[0].updates)
+        return run_epoch(group.stack, feeds, recipe, group.cut, epoch, members[0].updates)
     except torch.OutOfMemoryError as error:
         if len(members) == 1:
             raise
@@ -291,14 +294,14 @@ def _without_finished(group: _Group) -> list[_Group]:
     if not active:
         return []
     _unstack(group)
-    return [_Group(active, group.template, group.bounds)]
+    return [_Group(active, group.template, group.cut)]
 
 
 def _halved(group: _Group) -> list[_Group]:
     middle = len(group.members) // 2
     return [
-        _Group(group.members[:middle], group.template, group.bounds),
-        _Group(group.members[middle:], copy_network(group.template), group.bounds),
+        _Group(group.members[:middle], group.template, group.cut),
+        _Group(group.members[middle:], copy_network(group.template), group.cut),
     ]
 
 
@@ -310,7 +313,9 @@ def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
         group.template.load_state_dict(stack.state(index))
     with tensor_float_32(False):
         return repeatable(
-            seed, device, lambda: evaluate(group.template, data.test_inputs, data.test_labels)
+            seed,
+            device,
+            lambda: evaluate(group.template, data.test_inputs, data.test_labels, data.scoring),
         )
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial, stream_seed
-from phasegrid.models.weights import Evaluation, Weights, own_copy
-from phasegrid.train.batches import DataStream, Sentences
+from phasegrid.models.evaluation import Evaluation
+from phasegrid.models.weights import Weights, own_copy
+from phasegrid.tasks.batches import Lengths
+from phasegrid.train.batches import DataStream
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.epoch import EpochNumbers
 from phasegrid.train.recipe import Recipe
@@ -132,7 +134,7 @@ def new_member(
     data: Dataset,
     state: MemberState,
     num_parameters: int,
-    sentences: Sentences | None = None,
+    lengths: Lengths | None = None,
 ) -> TrialState:
     """Return a trial before its first epoch, with fresh streams of random numbers."""
     recipe = recipe_of(trial)
@@ -140,7 +142,7 @@ def new_member(
         torch.Generator().manual_seed(stream_seed(trial.seed, name))
         for name in ("order", "augment")
     )
-    feed = DataStream(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, sentences)
+    feed = DataStream(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, lengths)
     intermediate = {0: _on_cpu(state.tensors)} if recipe.keep_every else {}
     return TrialState(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
 

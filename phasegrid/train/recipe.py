@@ -187,3 +187,11 @@ def _without_later(values: Mapping[str, Json], later: Mapping[str, Any]) -> dict
 
 def _listed(value: Json) -> Json:
     return list(value) if isinstance(value, tuple) else value
+
+
+def examples_per_batch(recipe: Mapping[str, Any], labels_per_example: float) -> float:
+    """Return how many examples a batch of a resolved recipe has, on average, for examples of so
+    many labels.
+    """
+    size = float(recipe["batch_size"])
+    return size if recipe.get("batch_unit", "examples") == "examples" else size / labels_per_example

@@ -16,8 +16,9 @@ from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.build import build_model
-from phasegrid.models.weights import Weights, cpu_state, evaluate, has_batch_norm
-from phasegrid.train.batches import batch_bounds
+from phasegrid.models.evaluation import evaluate
+from phasegrid.models.weights import Weights, cpu_state, has_batch_norm
+from phasegrid.tasks.batches import epoch_bounds
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.member import EpochRecord
 from phasegrid.train.recipe import Recipe
@@ -36,7 +37,7 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
     net = build_model(trial.model, data.input_shape, data.num_classes, seed=init).train()
     orders, crops = torch.Generator().manual_seed(order), torch.Generator().manual_seed(augment)
     num = len(data.train_inputs)
-    bounds = batch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(net))
+    bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(net))
     total = recipe.updates or recipe.epochs * len(bounds)
     factor, update = factor_of(recipe.schedule), 0
     memories: list[Memory] = [{} for _ in net.parameters()]

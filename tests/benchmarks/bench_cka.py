@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.cka import CkaArgs
 from phasegrid.metrics.cka.compute import compute_many
-from phasegrid.metrics.cka.inputs import draw_inputs
+from phasegrid.metrics.cka.inputs import draw_probe
 from phasegrid.models.resnet import make
 from tests.oracles import biased_cka
 
@@ -35,7 +35,7 @@ def main() -> list[str]:
     args = {name: getattr(settings, name) for name in CkaArgs.__dataclass_fields__}
     rngs = [torch.Generator() for _ in pairs]
     tables, ours_s = _timed(lambda: compute_many(models, pairs, data, rngs, **args))
-    inputs = draw_inputs(data, settings)
+    inputs = draw_probe(data, settings).inputs
     theirs, theirs_s = _timed(
         lambda: [_by_gram(_run(models[a], inputs), _run(models[b], inputs)) for a, b in pairs]
     )

@@ -21,7 +21,8 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import cpu_state, parameters_vector
-from phasegrid.train.batches import DataStream, batch_bounds
+from phasegrid.tasks.batches import Cut, epoch_bounds
+from phasegrid.train.batches import DataStream
 from phasegrid.train.epoch import run_epoch
 from phasegrid.train.fused import read_architecture
 from phasegrid.train.optimizers import new_slots
@@ -109,7 +110,7 @@ def own_way(
         DataStream(data, seed, torch.Generator(), torch.Generator(), recipe.lr, recipe.weight_decay)
         for seed in range(count)
     ]
-    bounds = batch_bounds(len(data.train_inputs), case.batch_size, False, True)
+    cut = Cut(epoch_bounds(len(data.train_inputs), case.batch_size, False, True))
     if strategy == "loop":
         stacks = [
             (Stack(m, [s], "loop"), [f]) for m, s, f in zip(modules, states, feeds, strict=True)
@@ -120,7 +121,7 @@ def own_way(
 
     def epoch() -> None:
         for stack, fed in stacks:
-            run_epoch(stack, fed, recipe, bounds, 0, 0)
+            run_epoch(stack, fed, recipe, cut, 0, 0)
 
     return epoch
 

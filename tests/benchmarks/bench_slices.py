@@ -22,8 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 from phasegrid.metrics.slice.compute import symmetric_axis
 from phasegrid.metrics.slice.directions import draw_directions, normalise
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
+from phasegrid.models.evaluation import evaluate
 from phasegrid.models.resnet import make
-from phasegrid.models.weights import evaluate, refresh_batch_norm
+from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.tasks.scoring import CLASSIFICATION
 
 POINTS, TIMED, EXAMPLES, ROUNDS = 41, 3, 500, 7
 PLAIN_BATCHES = (128, 1000)
@@ -78,7 +80,7 @@ def _take_turns(
 def _ours(
     network: MovingNetwork, d: Tensor, row: list[float], inputs: Tensor, labels: Tensor
 ) -> Callable[[], Tensor]:
-    examples = make_examples(network, inputs, labels, None)
+    examples = make_examples(network, inputs, labels, CLASSIFICATION)
     return lambda: measure_slice(network, d[:1], row, [examples])[0, 0, :, 0]
 
 
@@ -113,7 +115,7 @@ def _theirs(
             point.load_state_dict(moved)
             if refresh is not None:
                 refresh_batch_norm(point, refresh)
-            losses.append(evaluate(point, inputs, labels, size).loss)
+            losses.append(evaluate(point, inputs, labels, batch_size=size).loss)
         return torch.tensor(losses, dtype=torch.float64)
 
     return run
@@ -122,7 +124,7 @@ def _theirs(
 def _bound(module: nn.Module, inputs: Tensor, labels: Tensor) -> str:
     """Say where the time of a point goes."""
     network = MovingNetwork(module)
-    examples = make_examples(network, inputs, labels, None)
+    examples = make_examples(network, inputs, labels, CLASSIFICATION)
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         for _ in range(3):
             network.settle()

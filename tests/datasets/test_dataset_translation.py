@@ -23,11 +23,7 @@ from phasegrid.datasets.translation.parallel_text import (
     read_parallel_text,
 )
 from phasegrid.datasets.translation.vocabulary import (
-    END,
-    PADDING,
     SPECIAL_WORDS,
-    START,
-    UNKNOWN,
     detokenize,
     encode,
     make_vocabulary,
@@ -37,7 +33,7 @@ from phasegrid.datasets.translation.vocabulary import (
 )
 from phasegrid.declare import DatasetFacts, Tokens, import_function, make_part
 from phasegrid.errors import DataError
-from phasegrid.tasks.losses import IGNORE
+from phasegrid.tasks.tokens import END, IGNORE, PADDING, START, UNKNOWN
 
 SOURCE = ["Ein Hund .", "Ein Hund läuft .", "", "Eine Katze schläft dort .", "Ein Tier ."]
 TARGET = ["A dog.", "A dog runs.", "Nothing.", "A cat sleeps there.", "An animal."]
@@ -224,7 +220,7 @@ def test_vocabularies_hold_words_of_the_kept_training_pairs_only(root: Path) -> 
 def test_sentences_lie_in_the_tensors_as_declared(root: Path) -> None:
     data = load(**options(root, pairs=2, subset="first"))
     # the longest sentence is 'A "dog" sleeps .', six tokens and one that starts or ends it
-    assert data.tokens == Tokens(7, 8, 8)
+    assert data.form == Tokens(7, 8, 8)
     assert data.text is not None
     assert data.text.target_words == (*SPECIAL_WORDS, ".", "A", "dog", "runs")
     assert data.train_inputs.dtype == data.train_labels.dtype == torch.int64
@@ -247,7 +243,8 @@ def test_facts_known_before_loading_are_true_after(root: Path) -> None:
         len(data.test_labels),
         data.input_shape,
         data.num_classes,
-        data.tokens,
+        "translation",
+        data.form,
         scored / len(data.train_labels),
     )
 
@@ -268,7 +265,7 @@ def test_facts_are_remembered_by_the_contents_of_the_files(
     assert facts({**args, **fingerprint(args)}) == facts(args) == first
     assert len(calls) == 1
     write(root, "train.de", [*SOURCE[:4], "Zwei neue Tiere ."])
-    assert facts(args).tokens != first.tokens
+    assert facts(args).form != first.form
     assert len(calls) == 2
 
 
@@ -488,8 +485,8 @@ def mistaken(data: Dataset, what: str) -> Dataset:
         ("empty", r"1 train pairs have no source token, first pair 2"),
         ("unscored", r"1 train pairs have no label that is scored, first pair 1"),
         ("padding", r"1 train pairs do not have -100 as label exactly where .*, first pair 3"),
-        ("classes", r"num_classes is 3, but tokens.target_vocabulary \d+"),
-        ("augment", r"augment is flip_crop, but sentence pairs are no images"),
+        ("classes", r"num_classes is 3, but form.target_vocabulary \d+"),
+        ("augment", r"augment is flip_crop, but inputs of the shape .* are no images"),
         ("text", r"text has 13 source words, .* and 0 references; expected: 13, \d+ and 2"),
     ],
 )
@@ -510,9 +507,9 @@ def test_real_sentences_load_as_their_facts_say(shared_data: Path) -> None:
     found = facts(args)
     data = load_dataset(make_part("translation", 1, TranslationOptions, args))
     assert (found.num_train, found.num_test) == (4000, 1000)
-    assert found.tokens == data.tokens
+    assert found.form == data.form
     assert found.input_shape == data.input_shape
-    assert found.mean_tokens == pytest.approx(13.849)
+    assert found.labels_per_example == pytest.approx(13.849)
     assert data.text is not None
     unknown = (data.test_labels == UNKNOWN).sum() / (data.test_labels != IGNORE).sum()
     assert 0.03 < unknown < 0.1

@@ -11,10 +11,12 @@ from torch.func import functional_call
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
-from phasegrid.metrics.cka.inputs import SentencePairs
-from phasegrid.tasks.losses import IGNORE
+from phasegrid.tasks.scoring import Scoring
+from phasegrid.tasks.tokens import IGNORE
+from phasegrid.tasks.translation import PairProbe
 
 LENGTH, SOURCE_WORDS, TARGET_WORDS = 9, 6, 7
+PAIRS = Scoring("translation", TARGET_WORDS)
 START, END = 1, 2
 
 
@@ -48,7 +50,7 @@ def sentences(num: int = 24, words: int = TARGET_WORDS, more_padding: int = 0) -
     unit = torch.zeros(1)
     tokens = Tokens(inputs.shape[2], SOURCE_WORDS, words)
     return Dataset(
-        "sentences", inputs[:cut], labels[:cut], inputs[cut:], labels[cut:], words, unit, unit, tokens=tokens
+        "sentences", inputs[:cut], labels[:cut], inputs[cut:], labels[cut:], words, unit, unit, task="translation", form=tokens
     )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def dense_token_hessian(module: nn.Module, inputs: Tensor, labels: Tensor) -> Te
     return hessian
 
 
-def features_by_hand(module: Any, pairs: SentencePairs, layer: str) -> Tensor:
+def features_by_hand(module: Any, pairs: PairProbe, layer: str) -> Tensor:
     """Run pair by pair, untrimmed, and take the layer at the pair's position."""
     caught: list[Tensor] = []
     hooks = []
@@ -145,11 +147,11 @@ def features_by_hand(module: Any, pairs: SentencePairs, layer: str) -> Tensor:
     for i, position in enumerate(pairs.positions.tolist()):
         some = slice(i, i + 1)
         with torch.no_grad():
-            if pairs.partners is None or pairs.coefficients is None:
+            if pairs.mix is None:
                 logits = module(pairs.inputs[some])
             else:
                 logits = module.forward_mixed(
-                    pairs.inputs[some], pairs.partners[some], pairs.coefficients[some]
+                    pairs.inputs[some], pairs.mix.partners[some], pairs.mix.shares[some]
                 )
         output = caught[-1] if hooks else logits.softmax(2) if layer == "softmax" else logits
         rows.append(output[0, position])

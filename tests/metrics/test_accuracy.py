@@ -6,11 +6,17 @@ import pytest
 import torch
 from oracles import expected_calibration_error
 from point_support import dataset, generator, mlp, seeded
+from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.accuracy import ACCURACY
-from phasegrid.metrics.accuracy.compute import calibration_error, compute, judge
-from phasegrid.models.weights import evaluate
+from phasegrid.metrics.accuracy.compute import Quality, calibration_error, compute, judge
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.scoring import Scoring
+
+
+def judge_logits(logits: Tensor, labels: Tensor, bins: int) -> Quality:
+    return judge(nn.Identity(), logits, labels, Scoring(), bins)
 
 
 def test_the_row_is_that_of_weights_evaluate() -> None:
@@ -36,7 +42,7 @@ def test_calibration_error_is_that_of_the_loop_over_bins(bins: int) -> None:
     logits = 2 * torch.randn(300, 4, generator=rng, dtype=torch.float64)
     labels = torch.randint(0, 4, (300,), generator=rng)
     expected = expected_calibration_error(logits.softmax(1).tolist(), labels.tolist(), bins)
-    assert judge(logits, labels, bins).ece == pytest.approx(expected, abs=1e-14)
+    assert judge_logits(logits, labels, bins).ece == pytest.approx(expected, abs=1e-14)
 
 
 def test_calibration_error_of_known_cases() -> None:
@@ -58,10 +64,10 @@ def test_quality_does_not_depend_on_the_order_of_examples_nor_of_classes() -> No
     logits = torch.randn(50, 3, generator=rng, dtype=torch.float64)
     labels = torch.randint(0, 3, (50,), generator=rng)
     order, classes = torch.randperm(50, generator=rng), torch.tensor([2, 0, 1])
-    plain = judge(logits, labels, 15)
+    plain = judge_logits(logits, labels, 15)
     for other in (
-        judge(logits[order], labels[order], 15),
-        judge(logits[:, classes], classes.argsort()[labels], 15),
+        judge_logits(logits[order], labels[order], 15),
+        judge_logits(logits[:, classes], classes.argsort()[labels], 15),
     ):
         assert other.loss == pytest.approx(plain.loss, rel=1e-14)
         assert other.accuracy_percent == plain.accuracy_percent
@@ -69,7 +75,7 @@ def test_quality_does_not_depend_on_the_order_of_examples_nor_of_classes() -> No
 
 
 def test_equal_logits_lose_the_log_of_the_number_of_classes() -> None:
-    quality = judge(torch.zeros(4, 10), torch.tensor([0, 0, 3, 9]), 15)
+    quality = judge_logits(torch.zeros(4, 10), torch.tensor([0, 0, 3, 9]), 15)
     assert quality.loss == pytest.approx(math.log(10), rel=1e-15)
     assert quality.accuracy_percent == 50
     assert quality.ece == pytest.approx(0.4)

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset, Text
 from phasegrid.datasets.translation.load import as_tensors
 from phasegrid.datasets.translation.vocabulary import (
-    END,
-    PADDING,
     SPECIAL_WORDS,
-    START,
-    UNKNOWN,
     detokenize,
     encode,
     make_vocabulary,
@@ -27,7 +23,8 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.bleu.compute import compute, greedy_decode, texts_of, translate
 from phasegrid.models.transformer import Transformer, make
-from phasegrid.tasks.losses import mean_loss, trimmed
+from phasegrid.tasks.tokens import END, PADDING, START, UNKNOWN
+from phasegrid.tasks.translation import OPERATIONS
 
 sacrebleu = pytest.importorskip("sacrebleu")
 
@@ -54,7 +51,17 @@ def sentence_data(min_frequency: int = 1) -> Dataset:
     one = torch.ones(1)
     text = Text(source, target, tuple(SENTENCES))
     return Dataset(
-        "copies", inputs, labels, inputs, labels, len(target), one, one, tokens=tokens, text=text
+        "copies",
+        inputs,
+        labels,
+        inputs,
+        labels,
+        len(target),
+        one,
+        one,
+        task="translation",
+        form=tokens,
+        text=text,
     )
 
 
@@ -160,10 +167,10 @@ def test_start_and_padding_are_never_chosen_and_a_tie_goes_to_the_lower_id() -> 
 
 
 def transformer(data: Dataset, seed: int = 0) -> Transformer:
-    assert data.tokens is not None
+    assert data.form is not None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return make(data.tokens, width=32, depth=1, heads=4, feed_forward=2)
+        return make(data.form, width=32, depth=1, heads=4, feed_forward=2)
 
 
 class Whole(nn.Module):
@@ -180,12 +187,12 @@ class Whole(nn.Module):
 
 def test_word_by_word_and_whole_sentences_give_the_same_translations() -> None:
     data = sentence_data()
-    assert data.tokens is not None
+    assert data.form is not None
     source = data.test_inputs[:, 0]
     for seed in range(3):
         model = transformer(data, seed).double()
-        one = translate(model, source, data.tokens.length)
-        assert torch.equal(one, translate(Whole(model), source, data.tokens.length))
+        one = translate(model, source, data.form.length)
+        assert torch.equal(one, translate(Whole(model), source, data.form.length))
         assert len(one.unique()) > 3
 
 
@@ -205,10 +212,10 @@ def test_a_transformer_that_has_learnt_its_sentences_translates_them() -> None:
     data = sentence_data()
     model = transformer(data).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    inputs, labels = trimmed(data.train_inputs, data.train_labels)
+    inputs, labels = OPERATIONS.trim(data.train_inputs, data.train_labels)
     for _ in range(60):
         optimizer.zero_grad()
-        mean_loss(model(inputs), labels).backward()
+        data.scoring.mean(model(inputs), inputs, labels).backward()
         optimizer.step()
     row = compute([model], data, generator(0))
     assert row["bleu"] == pytest.approx(100, abs=1e-9)

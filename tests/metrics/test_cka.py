@@ -20,7 +20,13 @@ from phasegrid.metrics.cka.compute import (
     represent,
 )
 from phasegrid.metrics.cka.features import collect_features
-from phasegrid.metrics.cka.inputs import draw_inputs
+from phasegrid.metrics.cka.inputs import draw_probe
+
+
+def draw_arrays(data: Any, settings: CkaArgs) -> Tensor:
+    probe: Any = draw_probe(data, settings)
+    inputs: Tensor = probe.inputs
+    return inputs
 
 
 def features(m: int, d: int, seed: int) -> Tensor:
@@ -133,7 +139,7 @@ def test_rows_are_those_of_features_taken_pair_by_pair() -> None:
     settings = args(examples=24, layers=layers)
     groups = [(0, 1), (2, 0), (1, 1)]
     tables = compute_many(models, groups, data, [generator(0)] * 3, **settings)
-    inputs = draw_inputs(data, CkaArgs(**settings))
+    inputs = draw_arrays(data, CkaArgs(**settings))
     for (a, b), rows in zip(groups, tables, strict=True):
         assert [row["layer"] for row in rows] == list(layers)
         assert [row["num_features"] for row in rows] == [3, 3, 144, 16]
@@ -190,9 +196,9 @@ def test_a_collapsed_network_gives_null() -> None:
 
 
 def test_batches_do_not_change_features() -> None:
-    module, (inputs, _) = seeded(network), images(11)
-    whole = collect_features(module, inputs, ("logits", "2"))
-    cut = collect_features(module, inputs, ("logits", "2"), batch_size=4)
+    module, probe = seeded(network), draw_probe(dataset(*images(11)), CkaArgs())
+    whole = collect_features(module, probe, ("logits", "2"))
+    cut = collect_features(module, probe, ("logits", "2"), batch_size=4)
     for name, value in whole.items():
         torch.testing.assert_close(value, cut[name], rtol=1e-12, atol=1e-14)
 
@@ -207,12 +213,12 @@ def test_every_comparison_sees_the_same_inputs() -> None:
     ):
         settings = CkaArgs(examples=20, **changes)
         state = torch.random.get_rng_state()
-        first = draw_inputs(data, settings)
-        assert torch.equal(first, draw_inputs(data, settings))
-        other = draw_inputs(data, dataclasses.replace(settings, example_seed=1))
+        first = draw_arrays(data, settings)
+        assert torch.equal(first, draw_arrays(data, settings))
+        other = draw_arrays(data, dataclasses.replace(settings, example_seed=1))
         assert not torch.equal(first, other)
         assert torch.equal(state, torch.random.get_rng_state())
-    assert len(draw_inputs(data, CkaArgs(examples=640))) == 50
+    assert len(draw_arrays(data, CkaArgs(examples=640))) == 50
 
 
 def indexed(num: int) -> Any:
@@ -221,10 +227,10 @@ def indexed(num: int) -> Any:
 
 
 def test_independent_mixup_gives_every_example_its_own_coefficient_and_partner() -> None:
-    mixed = draw_inputs(indexed(2000), CkaArgs(examples=1000))
+    mixed = draw_arrays(indexed(2000), CkaArgs(examples=1000))
     torch.testing.assert_close(mixed.sum(1), torch.ones(1000, dtype=torch.float64))
     assert int((mixed > 0).sum(1).max()) == 2
-    plain = draw_inputs(indexed(2000), CkaArgs(examples=1000, mixup_alpha=None))
+    plain = draw_arrays(indexed(2000), CkaArgs(examples=1000, mixup_alpha=None))
     coefficients = (mixed * plain).sum(1)
     coefficients = coefficients[coefficients < 1]
     assert len(set(coefficients.tolist())) == len(coefficients)
@@ -235,8 +241,8 @@ def test_independent_mixup_gives_every_example_its_own_coefficient_and_partner()
 
 def test_published_mixup_has_one_coefficient_and_one_permutation_per_batch_of_128() -> None:
     settings = CkaArgs(examples=300, mixup="per_batch")
-    mixed = draw_inputs(indexed(400), settings)
-    plain = draw_inputs(indexed(400), dataclasses.replace(settings, mixup_alpha=None))
+    mixed = draw_arrays(indexed(400), settings)
+    plain = draw_arrays(indexed(400), dataclasses.replace(settings, mixup_alpha=None))
     own = (mixed * plain).sum(1)
     seen = []
     for start in range(0, 300, 128):
@@ -252,8 +258,8 @@ def test_published_mixup_has_one_coefficient_and_one_permutation_per_batch_of_12
 def test_pixel_noise_is_uniform_in_pixel_units() -> None:
     data = dataset(*images(60))
     settings = CkaArgs(examples=50, mixup_alpha=None, pixel_noise=8.0)
-    plain = draw_inputs(data, dataclasses.replace(settings, pixel_noise=None))
-    noise = (draw_inputs(data, settings) - plain) / 0.01
+    plain = draw_arrays(data, dataclasses.replace(settings, pixel_noise=None))
+    noise = (draw_arrays(data, settings) - plain) / 0.01
     assert float(noise.min()) >= -1e-6  # pixel is float32
     assert float(noise.max()) <= 8.001
     assert float(noise.mean()) == pytest.approx(4, abs=4 * 8 / 12**0.5 / noise.numel() ** 0.5)

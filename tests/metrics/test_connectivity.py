@@ -15,7 +15,8 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import compute as declared
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
-from phasegrid.models.weights import evaluate, refresh_batch_norm
+from phasegrid.models.evaluation import evaluate
+from phasegrid.models.weights import refresh_batch_norm
 
 NUM_TRAIN = 60
 

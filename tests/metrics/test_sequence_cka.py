@@ -20,12 +20,27 @@ from sequence_support import (
 )
 from torch import Tensor, nn
 
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.cka import CkaArgs
 from phasegrid.metrics.cka.compute import compute, compute_many
-from phasegrid.metrics.cka.inputs import draw_inputs, draw_pairs, draw_positions
-from phasegrid.metrics.network import outputs
-from phasegrid.tasks.losses import IGNORE
+from phasegrid.metrics.cka.inputs import draw_probe
+from phasegrid.tasks import translation
+from phasegrid.tasks.tokens import IGNORE
+from phasegrid.tasks.translation import PairProbe, draw_positions
+
+
+def draw_pairs(data: Dataset, settings: CkaArgs) -> PairProbe:
+    probe = draw_probe(data, settings)
+    assert isinstance(probe, PairProbe)
+    return probe
+
+
+def draw_arrays(data: Dataset, settings: CkaArgs) -> Tensor:
+    probe: Any = draw_probe(data, settings)
+    inputs: Tensor = probe.inputs
+    return inputs
+
 
 PLAIN: dict[str, Any] = {"mixup_alpha": None}
 
@@ -75,12 +90,12 @@ def test_batches_do_not_change_similarities_and_are_bounded(
 ) -> None:
     models, data = [translator(seed) for seed in range(2)], sentences()
     plain = compute(models, data, generator(), layers=("softmax", "hidden"))
-    monkeypatch.setattr(outputs, "LOGIT_BYTES", 2 * LENGTH * 7 * 8)
+    monkeypatch.setattr(translation, "LOGIT_BYTES", 2 * LENGTH * 7 * 8)
     seen: list[int] = []
     for model in models:
         model.out.register_forward_hook(lambda *call: seen.append(call[2].numel() * 8))
     cut = compute(models, data, generator(), layers=("softmax", "hidden"))
-    assert max(seen) <= outputs.LOGIT_BYTES
+    assert max(seen) <= translation.LOGIT_BYTES
     assert len(seen) > 10
     for row, other in zip(plain, cut, strict=True):
         assert row["cka"] == pytest.approx(other["cka"], rel=1e-12)
@@ -123,7 +138,9 @@ def numbered(num: int) -> tuple[Any, Any]:
     inputs[:, 0, 0] = torch.arange(1, num + 1)
     data = dataclasses.replace(sentences(), train_inputs=inputs, train_labels=labels)
     flat = torch.arange(1.0, num + 1, dtype=torch.float64).unsqueeze(1)
-    vectors = dataclasses.replace(data, train_inputs=flat, train_labels=labels[:, 0], tokens=None)
+    vectors = dataclasses.replace(
+        data, train_inputs=flat, train_labels=labels[:, 0], task="classification", form=None
+    )
     return data, vectors
 
 
@@ -132,11 +149,10 @@ def test_pairs_partners_and_coefficients_are_drawn_as_for_images(mixup: Any) -> 
     data, vectors = numbered(200)
     settings = CkaArgs(examples=150, mixup=mixup)
     pairs = draw_pairs(data, settings)
-    assert pairs.partners is not None
-    assert pairs.coefficients is not None
-    c = pairs.coefficients
-    mixed = c * pairs.inputs[:, 0, 0] + (1 - c) * pairs.partners[:, 0, 0]
-    torch.testing.assert_close(mixed, draw_inputs(vectors, settings).squeeze(1))
+    assert pairs.mix is not None
+    c = pairs.mix.shares
+    mixed = c * pairs.inputs[:, 0, 0] + (1 - c) * pairs.mix.partners[:, 0, 0]
+    torch.testing.assert_close(mixed, draw_arrays(vectors, settings).squeeze(1))
     assert len(set(c.tolist())) == (150 if mixup == "independent" else 2)
 
 

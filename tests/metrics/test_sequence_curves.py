@@ -8,7 +8,7 @@ import pytest
 import torch
 from curve_rows import compute
 from metric_oracles_curves import curve_coefficients
-from sequence_support import generator, sentence_pairs, sentences, token_loss, translator
+from sequence_support import PAIRS, generator, sentence_pairs, sentences, token_loss, translator
 from torch import Tensor, nn
 
 from phasegrid.declare import make_part
@@ -21,8 +21,11 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as simplex
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import Complex, data_gradient, train_last_connector
-from phasegrid.models.weights import FlatModule, evaluate, parameter_slices, parameters_vector
-from phasegrid.tasks.losses import num_scored
+from phasegrid.models.evaluation import evaluate
+from phasegrid.models.weights import FlatModule, parameter_slices, parameters_vector
+from phasegrid.tasks.translation import OPERATIONS
+
+num_scored = OPERATIONS.num_scored
 
 
 def vertices_of(*seeds: int) -> Tensor:
@@ -43,7 +46,7 @@ def test_ends_are_the_models_and_numbers_are_over_tokens() -> None:
             ("train", data.train_inputs, data.train_labels),
             ("test", data.test_inputs, data.test_labels),
         ):
-            found = evaluate(model, x, y)
+            found = evaluate(model, x, y, data.scoring)
             assert found.num == num_scored(y)
             assert row[f"{name}_loss"][end] == found.loss
             assert row[f"{name}_error_percent"][end] == found.error_percent
@@ -58,7 +61,9 @@ def test_a_step_is_that_of_autograd_on_the_mean_over_tokens(curve: Any) -> None:
     vertices = vertices_of(0, 1, 2)
     before = vertices.clone().requires_grad_()
     settings = ConnectivityArgs(curve=curve, epochs=1, lr=0.1, batch_size=8, weight_decay=0.03)
-    final = train_bends(FlatModule(translator()), vertices, inputs, labels, settings, generator())
+    final = train_bends(
+        FlatModule(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+    )
 
     rng = generator()
     torch.randperm(8, generator=rng)
@@ -100,7 +105,9 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
     settings = ConnectivityArgs(
         epochs=1, updates=updates, lr=1e-300, batch_size=3, weight_decay=0.0
     )
-    final = train_bends(FlatModule(translator()), vertices, inputs, labels, settings, generator())
+    final = train_bends(
+        FlatModule(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+    )
     seen = slice(0, updates)
     assert len(set(tokens)) > 1
     expected = sum(a * b for a, b in zip(losses[seen], tokens[seen], strict=True))
@@ -112,7 +119,7 @@ def test_simplex_gradient_is_that_of_autograd_on_the_mean_over_tokens() -> None:
     complex_ = Complex(vertices_of(0, 1, 2, 3), 2)
     coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), 2, 4, generator())
     flat = FlatModule(translator())
-    mean, grad = data_gradient(flat, complex_, coefficients, inputs, labels)
+    mean, grad = data_gradient(flat, complex_, coefficients, inputs, labels, scoring=PAIRS)
     vertices = complex_.vertices.clone().requires_grad_()
     expected = torch.stack([loss_at(a @ vertices, inputs, labels) for a in coefficients]).mean()
     (gradient,) = torch.autograd.grad(expected, vertices)
@@ -127,7 +134,14 @@ def test_connector_loss_is_weighted_by_tokens() -> None:
     complex_ = Complex(vertices_of(0, 0, 0), 2)
     settings = SimplexArgs(epochs=1, samples=1, batch_size=4, lr=1e-300, sampling="simplex")
     found = train_last_connector(
-        FlatModule(translator()), complex_, inputs, labels, 0.0, settings, generator()
+        FlatModule(translator()),
+        complex_,
+        inputs,
+        labels,
+        0.0,
+        settings,
+        generator(),
+        scoring=PAIRS,
     )
     assert found == pytest.approx(token_loss(translator(), inputs, labels).item(), rel=1e-12)
 
@@ -162,7 +176,7 @@ def test_a_curve_is_trained_for_exactly_so_many_updates(updates: int, batch_size
 
     flat.module.register_forward_hook(count)
     settings = ConnectivityArgs(updates=updates, batch_size=batch_size)
-    train_bends(flat, vertices_of(0, 1, 2), inputs, labels, settings, generator())
+    train_bends(flat, vertices_of(0, 1, 2), inputs, labels, settings, generator(), scoring=PAIRS)
     assert len(steps) == updates
 
 

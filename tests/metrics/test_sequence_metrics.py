@@ -11,6 +11,7 @@ import torch
 from oracles import expected_calibration_error
 from sequence_support import (
     END,
+    PAIRS,
     MixingTranslator,
     Translator,
     dense_token_hessian,
@@ -29,10 +30,12 @@ from phasegrid.metrics.accuracy.compute import compute as accuracy
 from phasegrid.metrics.hessian.compute import compute as hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
-from phasegrid.metrics.network import outputs
-from phasegrid.metrics.network.outputs import sentence_batches, sentence_lengths
-from phasegrid.models.weights import evaluate
-from phasegrid.tasks.losses import IGNORE, num_scored, scored
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks import translation
+from phasegrid.tasks.tokens import IGNORE
+from phasegrid.tasks.translation import length_batches, positions_used
+
+num_scored, scored = translation.OPERATIONS.num_scored, translation.OPERATIONS.scored
 
 QUICK: dict[str, dict[str, Any]] = {
     "accuracy": {},
@@ -100,7 +103,7 @@ def test_accuracy_is_that_of_weights_evaluate_over_scored_tokens() -> None:
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
     ):
-        found = evaluate(module, x, y)
+        found = evaluate(module, x, y, data.scoring)
         assert row[f"{name}_loss"] == pytest.approx(found.loss, rel=1e-13)
         assert row[f"{name}_loss"] == pytest.approx(token_loss(module, x, y).item(), rel=1e-13)
         assert row[f"{name}_accuracy_percent"] == found.accuracy_percent
@@ -111,7 +114,8 @@ def test_accuracy_is_that_of_weights_evaluate_over_scored_tokens() -> None:
 def test_calibration_is_that_of_the_loop_over_tokens_and_bins(bins: int) -> None:
     data, module = sentences(), translator()
     with torch.no_grad():
-        logits, labels = scored(module(data.train_inputs), data.train_labels)
+        outputs = module(data.train_inputs).unsqueeze(0)
+        logits, labels = (v[0] for v in scored(outputs, data.train_labels.unsqueeze(0)))
     expected = expected_calibration_error(logits.softmax(1).tolist(), labels.tolist(), bins)
     row = accuracy([module], data, generator(), ece_bins=bins)
     assert row["train_ece"] == pytest.approx(expected, abs=1e-14)
@@ -133,32 +137,36 @@ def test_a_model_that_always_says_end_is_right_once_a_sentence() -> None:
 def test_logits_are_never_larger_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     data, module = sentences(), translator()
     plain = accuracy([module], data, generator())
-    monkeypatch.setattr(outputs, "LOGIT_BYTES", 3 * 9 * 7 * 8)  # three of the longest pairs
+    monkeypatch.setattr(translation, "LOGIT_BYTES", 3 * 9 * 7 * 8)  # three of the longest pairs
     seen: list[int] = []
     module.register_forward_hook(lambda *call: seen.append(call[2].numel() * 8))
     assert accuracy([module], data, generator()) == pytest.approx(plain, rel=1e-13)
     assert len(seen) >= 7
-    assert max(seen) <= outputs.LOGIT_BYTES
+    assert max(seen) <= translation.LOGIT_BYTES
 
 
 def test_batches_of_sentences_are_a_partition_by_length() -> None:
     lengths = torch.tensor([4, 9, 1, 9, 2, 30])
-    bytes_of_nine = outputs.LOGIT_BYTES // 18  # two of nine positions fit, one of thirty does not
-    batches = [batch.tolist() for batch in sentence_batches(lengths, bytes_of_nine // 8, 8)]
+    bytes_of_nine = (
+        translation.LOGIT_BYTES // 18
+    )  # two of nine positions fit, one of thirty does not
+    batches = [batch.tolist() for batch in length_batches(lengths, bytes_of_nine // 8, 8)]
     assert batches == [[5], [1, 3], [0, 4, 2]]
 
 
 def test_length_is_that_of_the_longer_sentence() -> None:
     inputs = torch.tensor([[[3, 2, 0, 0], [1, 0, 0, 0]], [[2, 0, 0, 0], [1, 3, 3, 3]]])
-    assert sentence_lengths(inputs).tolist() == [2, 4]
+    assert positions_used(inputs).tolist() == [2, 4]
 
 
 @pytest.mark.parametrize(("most", "chunks"), [(7, 1), (3, 3), (1, 7)])
 def test_products_are_those_of_the_dense_hessian_whole_or_in_chunks(most: int, chunks: int) -> None:
     module, (inputs, labels) = translator(), sentence_pairs(7)
     H = dense_token_hessian(module, inputs, labels)
-    memory_bytes = most * HessianOperator(module, inputs, labels)._bytes_per_example()
-    operator = HessianOperator(module, inputs, labels, memory_bytes)
+    memory_bytes = (
+        most * HessianOperator(module, inputs, labels, scoring=PAIRS)._bytes_per_example()
+    )
+    operator = HessianOperator(module, inputs, labels, memory_bytes, scoring=PAIRS)
     assert len(operator._chunks) == chunks
     assert operator.loss == pytest.approx(token_loss(module, inputs, labels).item(), rel=1e-13)
     for seed in range(3):
@@ -173,8 +181,11 @@ def test_a_pair_counts_by_its_tokens() -> None:
     v = torch.randn(
         len(dense_token_hessian(module, inputs, labels)), generator=generator()
     ).double()
-    both = HessianOperator(module, inputs, labels)(v)
-    alone = [HessianOperator(module, inputs[i : i + 1], labels[i : i + 1])(v) for i in range(2)]
+    both = HessianOperator(module, inputs, labels, scoring=PAIRS)(v)
+    alone = [
+        HessianOperator(module, inputs[i : i + 1], labels[i : i + 1], scoring=PAIRS)(v)
+        for i in range(2)
+    ]
     expected = (counts[0] * alone[0] + counts[1] * alone[1]) / sum(counts)
     torch.testing.assert_close(both, expected, rtol=1e-11, atol=1e-14)
 
@@ -267,17 +278,14 @@ def test_outputs_that_are_not_a_word_a_position_are_an_error() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return super().forward(inputs)[:, -1]
 
-    message = (
-        r"8 sentence pairs of \d positions to outputs of shape \(8, 7\).*\(pairs, positions,"
-        r" words\)"
-    )
+    message = r"maps 8 examples with labels of shape \(8, \d\) to outputs of shape \(8, 7\)"
     with pytest.raises(MetricError, match=message):
         hessian([translator(make=Last)], sentences(), generator(), examples=16)
 
 
 def test_words_for_a_classifier_are_an_error() -> None:
     module, (inputs, _) = translator(), sentence_pairs(4)
-    message = r"4 examples to outputs of shape \(4, 9, 7\).*\(examples, classes\)"
+    message = r"4 examples with labels of shape \(4,\) to outputs of shape \(4, 9, 7\)"
     with pytest.raises(MetricError, match=message):
         HessianOperator(module, inputs, torch.full((4,), END))
 

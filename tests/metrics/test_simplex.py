@@ -15,7 +15,8 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute, connector_lambdas, expected_columns
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import Complex, data_gradient, grow, train_last_connector
-from phasegrid.models.weights import FlatModule, evaluate, parameters_vector
+from phasegrid.models.evaluation import evaluate
+from phasegrid.models.weights import FlatModule, parameters_vector
 
 NUM_TRAIN = 42
 

@@ -34,9 +34,9 @@ from phasegrid.metrics.slice.directions import (
 )
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples, measure_slice
 from phasegrid.models import resnet, transformer
+from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import (
     batch_norm_modules,
-    evaluate,
     parameter_slices,
     parameters_vector,
 )
@@ -165,8 +165,8 @@ def test_the_centre_is_the_saved_network(name: str) -> None:
     make, draw = NETWORKS[name]
     module, data = seeded(make), draw()
     row = measure(module, data, test=True)
-    train = evaluate(module, data.train_inputs, data.train_labels)
-    test = evaluate(module, data.test_inputs, data.test_labels)
+    train = evaluate(module, data.train_inputs, data.train_labels, data.scoring)
+    test = evaluate(module, data.test_inputs, data.test_labels, data.scoring)
     assert row["train_loss"][1][1] == pytest.approx(train.loss, rel=1e-12)
     assert row["train_error_percent"][1][1] == pytest.approx(train.error_percent, abs=1e-10)
     assert row["test_loss"][1][1] == pytest.approx(test.loss, rel=1e-12)
@@ -380,7 +380,7 @@ def test_the_same_examples_serve_every_trial() -> None:
 def test_batches_do_not_change_a_slice(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = seeded(Residual), image_data()
     whole = measure(module, data)
-    monkeypatch.setattr("phasegrid.metrics.slice.evaluation.evaluation_batch", lambda _: batch)
+    monkeypatch.setattr("phasegrid.tasks.classification.evaluation_batch", lambda _: batch)
     np.testing.assert_allclose(measure(module, data)["train_loss"], whole["train_loss"], rtol=1e-12)
 
 
@@ -412,11 +412,13 @@ def test_images_are_laid_out_channels_last_and_the_weights_return() -> None:
     turned = network.lay_out(data.train_inputs.float())
     assert turned.is_contiguous(memory_format=torch.channels_last)
     assert turned.dtype == torch.float64
-    examples = make_examples(network, data.train_inputs, data.train_labels, None)
+    examples = make_examples(network, data.train_inputs, data.train_labels, data.scoring)
     measure_slice(network, torch.ones(1, len(before), dtype=torch.float64), [-1.0, 1.0], [examples])
     assert torch.equal(network.flat.read(), before)
     at_centre = float(network.measure(examples)[0]) / 12
-    assert at_centre == pytest.approx(evaluate(module, data.train_inputs, data.train_labels).loss)
+    assert at_centre == pytest.approx(
+        evaluate(module, data.train_inputs, data.train_labels, data.scoring).loss
+    )
 
 
 def test_points_that_overflow_are_null() -> None:
@@ -447,7 +449,7 @@ def test_sentence_pairs_are_measured_over_their_tokens() -> None:
         parts = [point[s.start : s.stop].view(s.shape) for s in slices]
         wanted = float(token_loss(module, data.train_inputs, data.train_labels, *parts))
         assert row["train_loss"][j][i] == pytest.approx(wanted, rel=1e-10)
-    test = evaluate(module, data.test_inputs, data.test_labels)
+    test = evaluate(module, data.test_inputs, data.test_labels, data.scoring)
     assert row["test_loss"][1][1] == pytest.approx(test.loss, rel=1e-12)
     assert row["test_error_percent"][1][1] == pytest.approx(test.error_percent, abs=1e-10)
     assert row["num_examples"] == 16
@@ -455,13 +457,13 @@ def test_sentence_pairs_are_measured_over_their_tokens() -> None:
 
 def test_a_transformer_has_eigenvectors_to_go_along() -> None:
     data = sentences()
-    assert data.tokens is not None
-    tokens = data.tokens
+    assert data.form is not None
+    tokens = data.form
     module = translator(
         make=lambda: transformer.make(tokens, width=4, depth=1, heads=2, feed_forward=2)
     )
     row = measure(module, data, directions="hessian", dimensions=1)
-    saved = evaluate(module, data.train_inputs, data.train_labels)
+    saved = evaluate(module, data.train_inputs, data.train_labels, data.scoring)
     assert row["train_loss"][0][1] == pytest.approx(saved.loss, rel=1e-12)
 
 

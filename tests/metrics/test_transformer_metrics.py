@@ -9,6 +9,7 @@ import pytest
 import torch
 from oracles import biased_cka
 from sequence_support import (
+    PAIRS,
     dense_token_hessian,
     features_by_hand,
     generator,
@@ -23,7 +24,7 @@ from phasegrid.declare import Tokens, import_function
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.cka import CkaArgs
 from phasegrid.metrics.cka.compute import compute as cka
-from phasegrid.metrics.cka.inputs import draw_pairs
+from phasegrid.metrics.cka.inputs import draw_probe
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.hessian.compute import compute as hessian
@@ -47,8 +48,10 @@ def network(seed: int = 0, width: int = 16, feed_forward: int = 4) -> nn.Module:
 def test_products_are_those_of_the_dense_hessian(most: int, chunks: int) -> None:
     module, (inputs, labels) = network(width=4, feed_forward=1), sentence_pairs(5)
     H = dense_token_hessian(module, inputs, labels)
-    memory_bytes = most * HessianOperator(module, inputs, labels)._bytes_per_example()
-    operator = HessianOperator(module, inputs, labels, memory_bytes)
+    memory_bytes = (
+        most * HessianOperator(module, inputs, labels, scoring=PAIRS)._bytes_per_example()
+    )
+    operator = HessianOperator(module, inputs, labels, memory_bytes, scoring=PAIRS)
     assert len(operator._chunks) == chunks
     v = torch.randn(operator.size, generator=generator(), dtype=torch.float64)
     torch.testing.assert_close(operator(v), H @ v, rtol=1e-9, atol=1e-12)
@@ -83,7 +86,7 @@ def test_similarities_are_those_of_features_taken_pair_by_pair(changes: dict[str
     models, data = [network(0), network(1)], sentences()
     layers = ("softmax", "decoder_norm", "encoder.0.attention")
     settings = CkaArgs(examples=12, layers=layers, **changes)
-    pairs = draw_pairs(data, settings)
+    pairs = draw_probe(data, settings)
     for row in cka(models, data, generator(), **dataclasses.asdict(settings)):
         X, Y = (features_by_hand(model, pairs, row["layer"]) for model in models)
         assert row["cka"] == pytest.approx(biased_cka(X, Y), abs=1e-11)

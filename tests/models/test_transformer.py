@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phasegrid import load_sweep
 from phasegrid.datasets.translation.load import as_tensors
-from phasegrid.datasets.translation.vocabulary import END, PADDING, START
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError, Mistake, SweepError
 from phasegrid.jobs import Part, Workload
@@ -22,7 +21,9 @@ from phasegrid.models.build import build_model
 from phasegrid.models.counting import count_work
 from phasegrid.models.transformer import Transformer, make, positions
 from phasegrid.plan.plan import make_plan
-from phasegrid.tasks.losses import mean_loss, trimmed
+from phasegrid.tasks.scoring import Scoring
+from phasegrid.tasks.tokens import END, PADDING, START
+from phasegrid.tasks.translation import OPERATIONS
 
 SMALL = Tokens(9, 12, 11)
 ARGS: dict[str, Any] = {"width": 8, "depth": 2, "heads": 2, "feed_forward": 3}
@@ -32,12 +33,18 @@ def part(**changes: Any) -> Part:
     return Part("transformer", 1, {**ARGS, **changes})
 
 
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return Scoring("translation").mean(logits, labels, labels)
+
+
 def built(seed: int = 0, tokens: Tokens = SMALL, **changes: Any) -> Transformer:
     """Build a small network in float64, eval mode, whose norms and biases are not at their
     beginning.
     """
     shape = (2, tokens.length)
-    module = build_model(part(**changes), shape, tokens.target_vocabulary, seed, tokens).double()
+    module = build_model(
+        part(**changes), shape, tokens.target_vocabulary, seed, "translation", tokens
+    ).double()
     rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         if parameter.dim() == 1:
@@ -80,7 +87,7 @@ def test_counts_in_closed_form_are_those_of_the_built_network(depth: int, length
         module = make(tokens, width=12, depth=depth, heads=3, feed_forward=2).eval()
     with FlopCounterMode(display=False) as counter:
         module(torch.empty(1, 2, length, dtype=torch.int64, device="meta"))
-    facts = DatasetFacts(10, 10, (2, length), 60, tokens, float(length))
+    facts = DatasetFacts(10, 10, (2, length), 60, "translation", tokens, float(length))
     expected = sum(p.numel() for p in module.parameters()), counter.get_total_flops()
     counts = count_work(part(width=12, depth=depth, heads=3, feed_forward=2), facts)
     assert counts is not None
@@ -106,7 +113,9 @@ def test_layers_have_the_names_that_are_documented() -> None:
 
 
 def test_every_matrix_begins_uniform_with_the_variance_of_glorot() -> None:
-    module = build_model(part(width=64, heads=8), (2, 9), 400, 3, Tokens(9, 300, 400))
+    module = build_model(
+        part(width=64, heads=8), (2, 9), 400, 3, "translation", Tokens(9, 300, 400)
+    )
     matrices: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         parts = 2 if name.endswith("key_value.weight") else 1
@@ -121,7 +130,7 @@ def test_every_matrix_begins_uniform_with_the_variance_of_glorot() -> None:
 
 
 def test_norms_begin_at_the_identity_and_biases_as_in_pytorch() -> None:
-    module = build_model(part(), (2, 9), 11, 0, SMALL)
+    module = build_model(part(), (2, 9), 11, 0, "translation", SMALL)
     assert torch.equal(module.get_parameter("encoder_norm.weight"), torch.ones(8))
     assert torch.equal(module.get_parameter("decoder.0.norm2.bias"), torch.zeros(8))
     bias = module.get_parameter("decoder.0.feed_forward.linear1.bias")
@@ -208,7 +217,7 @@ def test_a_word_sees_no_later_word() -> None:
 def test_cutting_common_padding_changes_only_rounding() -> None:
     model = built()
     inputs, labels = pairs()
-    cut, cut_labels = trimmed(inputs, labels)
+    cut, cut_labels = OPERATIONS.trim(inputs, labels)
     used = cut.shape[2]
     assert used < 9
     torch.testing.assert_close(model(inputs)[:, :used], model(cut), rtol=1e-12, atol=1e-13)
@@ -223,7 +232,7 @@ def test_sentences_do_not_touch_each_other() -> None:
     alone = torch.cat([model(pair[None]) for pair in inputs])
     torch.testing.assert_close(model(inputs), alone, rtol=1e-12, atol=1e-13)
     for i in range(len(inputs)):
-        cut, _ = trimmed(inputs[i : i + 1], labels[i : i + 1])
+        cut, _ = OPERATIONS.trim(inputs[i : i + 1], labels[i : i + 1])
         whole = alone[i : i + 1, : cut.shape[2]]
         torch.testing.assert_close(model(cut), whole, rtol=1e-12, atol=1e-13)
 
@@ -374,19 +383,21 @@ def test_embeddings_are_mixed_by_each_pairs_own_coefficient() -> None:
 def test_a_width_that_heads_do_not_divide_is_refused_in_planning_and_in_building() -> None:
     message = "building model transformer: found width 10 with 4 heads; allowed: a width that"
     with pytest.raises(DataError, match=message):
-        build_model(part(width=10, heads=4), (2, 9), 11, 0, SMALL)
+        build_model(part(width=10, heads=4), (2, 9), 11, 0, "translation", SMALL)
     with pytest.raises(DataError, match=message):
-        count_work(part(width=10, heads=4), DatasetFacts(9, 9, (2, 9), 11, SMALL, 5.0))
+        count_work(
+            part(width=10, heads=4), DatasetFacts(9, 9, (2, 9), 11, "translation", SMALL, 5.0)
+        )
 
 
 def test_a_model_for_another_kind_of_data_is_refused_in_planning_and_in_building() -> None:
     images = Part("resnet18", 1, {"width": 2})
     takes_images = "model resnet18 takes images or vectors, but the data set holds sentence pairs"
-    takes_pairs = "model transformer takes sentence pairs, but the data set has none"
+    takes_pairs = "model transformer takes sentence pairs, but the data set holds images"
     with pytest.raises(DataError, match=takes_images):
-        build_model(images, (2, 9), 11, 0, SMALL)
+        build_model(images, (2, 9), 11, 0, "translation", SMALL)
     with pytest.raises(DataError, match=takes_images):
-        count_work(images, DatasetFacts(9, 9, (2, 9), 11, SMALL, 5.0))
+        count_work(images, DatasetFacts(9, 9, (2, 9), 11, "translation", SMALL, 5.0))
     with pytest.raises(DataError, match=takes_pairs):
         build_model(part(), (3, 32, 32), 10, 0)
     with pytest.raises(DataError, match=takes_pairs):
@@ -431,7 +442,7 @@ def test_a_sweep_of_the_wrong_model_is_told_where_its_name_stands(text_root: Pat
     assert "the data set holds sentence pairs" in found.message
     (found,) = mistakes(sweep(text_root, "transformer", "8, 16", "digits"))
     assert (found.line, found.column, found.path) == (4, 15, "model.name")
-    assert "takes sentence pairs, but the data set has none" in found.message
+    assert "takes sentence pairs, but the data set holds images" in found.message
 
 
 def test_every_width_that_heads_do_not_divide_is_told(text_root: Path) -> None:
@@ -456,7 +467,7 @@ def test_a_sweep_of_translations_is_planned_with_its_work(text_root: Path) -> No
     work = cells[0].work
     assert isinstance(work, Workload)
     assert work.num_train == work.num_test == 3
-    assert work.mean_tokens == pytest.approx((5 + 4 + 3) / 3)
+    assert work.labels_per_example == pytest.approx((5 + 4 + 3) / 3)
     tokens = Tokens(5, 8, 8)  # special words and four that occur twice
     args: Any = trial.model.args
     assert work.num_parameters == sum(p.numel() for p in make(tokens, **args).parameters())

@@ -23,8 +23,8 @@ import phasegrid.train.batches
 import phasegrid.train.loop
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
-from phasegrid.models.weights import evaluate
-from phasegrid.train.batches import batch_bounds
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.batches import epoch_bounds
 from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import Schedule, Stop
 
@@ -258,7 +258,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_batches_of_an_epoch(
     num: int, drop_last: bool, join_single: bool, sizes: list[int]
 ) -> None:
-    bounds = batch_bounds(num, 4, drop_last, join_single)
+    bounds = epoch_bounds(num, 4, drop_last, join_single)
     assert [b.stop - b.start for b in bounds] == sizes
     assert bounds[0].start == 0
     assert all(a.stop == b.start for a, b in itertools.pairwise(bounds))

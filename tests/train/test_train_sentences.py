@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ import phasegrid.train.loop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
 from phasegrid.jobs import Json, Part, Trial, stream_seed
-from phasegrid.models.weights import evaluate
-from phasegrid.tasks.losses import IGNORE, mean_loss, num_correct, scored, summed_loss, trimmed
-from phasegrid.train.batches import token_batches
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.batches import Batch
+from phasegrid.tasks.losses import cross_entropy as per_label
+from phasegrid.tasks.scoring import Scoring, training_losses
+from phasegrid.tasks.tokens import IGNORE
+from phasegrid.tasks.translation import OPERATIONS, token_batches
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import BestOfRun, EpochRecord, best_of_run
 from phasegrid.train.recipe import Recipe, Schedule
@@ -61,7 +65,7 @@ def make_sentences(num: int = 30, longest: int = 7, seed: int = 0) -> Dataset:
 
     one = torch.ones(1)
     tokens = Tokens(longest, WORDS, WORDS)
-    return Dataset("random", *part(num), *part(9), WORDS, one, one, tokens=tokens)
+    return Dataset("random", *part(num), *part(9), WORDS, one, one, task="translation", form=tokens)
 
 
 def make_trial(seed: int, **recipe: Any) -> Trial:
@@ -71,8 +75,8 @@ def make_trial(seed: int, **recipe: Any) -> Trial:
 
 @pytest.fixture(autouse=True)
 def copier(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(_part: Part, *_shape: object, seed: int, tokens: Tokens | None) -> nn.Module:
-        assert tokens == Tokens(7, WORDS, WORDS)
+    def build(_part: Part, *_shape: object, seed: int, task: str, form: Tokens | None) -> nn.Module:
+        assert (task, form) == ("translation", Tokens(7, WORDS, WORDS))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return Copier()
@@ -240,13 +244,13 @@ def test_the_lowest_test_loss_is_kept() -> None:
     assert result.kept_epoch == 1 + losses.index(min(loss for loss in losses if loss is not None))
     net = Copier()
     net.load_state_dict(result.weights)
-    kept = evaluate(net, data.test_inputs, data.test_labels)
+    kept = evaluate(net, data.test_inputs, data.test_labels, data.scoring)
     assert kept.loss == losses[result.kept_epoch - 1]
 
 
 def test_an_evaluation_is_the_mean_over_tokens_in_any_order_of_sentences() -> None:
     data, net = make_sentences(), fresh(0).double()
-    found = evaluate(net, data.train_inputs, data.train_labels, batch_size=7)
+    found = evaluate(net, data.train_inputs, data.train_labels, data.scoring, batch_size=7)
     there = data.train_labels != IGNORE
     logits = net(data.train_inputs)[there]
     labels = data.train_labels[there]
@@ -259,10 +263,19 @@ def test_losses_of_sentences_are_those_of_their_scored_tokens() -> None:
     data, net = make_sentences(), fresh(1).double()
     inputs, labels = data.train_inputs[:5], data.train_labels[:5]
     logits = net(inputs)
-    flat, target = scored(logits, labels)
-    assert torch.equal(summed_loss(logits, labels, 0.2), summed_loss(flat, target, 0.2))
-    assert torch.allclose(mean_loss(logits, labels), cross_entropy(flat, target))
-    assert int(num_correct(logits, labels)) == int((flat.argmax(1) == target).sum())
-    short, few = trimmed(inputs, labels)
+    there = labels != IGNORE
+    flat, target = OPERATIONS.scored(logits[None], labels[None])
+    assert torch.equal(flat[0], logits[there])
+    assert torch.equal(target[0], labels[there])
+    smooth = partial(per_label, label_smoothing=0.2)
+    losses = training_losses(
+        Scoring("translation", WORDS, smooth), logits[None], Batch(inputs[None], labels[None])
+    )
+    expected = cross_entropy(flat[0], target[0], label_smoothing=0.2, reduction="none")
+    assert torch.equal(losses.view(labels.shape)[there], expected)
+    assert not bool(losses.view(labels.shape)[~there].any())
+    mean = data.scoring.mean(logits, inputs, labels)
+    assert torch.allclose(mean, cross_entropy(flat[0], target[0]))
+    short, few = OPERATIONS.trim(inputs, labels)
     assert short.shape[2] == few.shape[1] == int((inputs != 0).sum(2).max())
-    assert torch.allclose(mean_loss(net(short), few), mean_loss(logits, labels))
+    assert torch.allclose(data.scoring.mean(net(short), short, few), mean)

@@ -1,6 +1,7 @@
 """Laws of the tools on weights."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from phasegrid import estimates
 from phasegrid.models import weights as tools
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.batches import cut
+from phasegrid.tasks.losses import cross_entropy as per_label
+from phasegrid.tasks.operations import MOST, evaluation_batch
+from phasegrid.tasks.scoring import Scoring
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -149,17 +155,15 @@ def test_refresh_without_batch_norm_does_nothing() -> None:
 
 
 def test_a_lone_last_example_joins_the_batch_before() -> None:
-    assert tools.batches(21, 10) == [slice(0, 10), slice(10, 21)]
-    assert tools.batches(20, 10) == [slice(0, 10), slice(10, 20)]
-    assert tools.batches(1, 10) == [slice(0, 1)]
+    assert cut(21, 10) == [slice(0, 10), slice(10, 21)]
+    assert cut(20, 10) == [slice(0, 10), slice(10, 20)]
+    assert cut(1, 10) == [slice(0, 1)]
 
 
 def test_evaluation_of_equal_logits_is_log_of_the_number_of_classes() -> None:
     net = nn.Linear(3, 4)
     tools.assign_vector(net, torch.zeros(16))
-    result = tools.evaluate(
-        net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3
-    )
+    result = evaluate(net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3)
     assert result.loss == pytest.approx(math.log(4), abs=1e-12)
     assert (result.accuracy_percent, result.error_percent, result.num) == (25.0, 75.0, 8)
 
@@ -168,7 +172,8 @@ def test_evaluation_does_not_depend_on_the_batches_and_restores_modes() -> None:
     net = bn_net().train()
     x = torch.randn(17, 1, 4, 4, generator=seeded(5), dtype=torch.float64)
     y = torch.randint(0, 4, (17,), generator=seeded(6))
-    whole, parts = (tools.evaluate(net, x, y, b, label_smoothing=0.1) for b in (100, 5))
+    scoring = Scoring(objective=partial(per_label, label_smoothing=0.1))
+    whole, parts = (evaluate(net, x, y, scoring, size) for size in (100, 5))
     assert whole.loss == pytest.approx(parts.loss, abs=1e-12)
     assert net.training
     oracle = cross_entropy(net.eval()(x), y, label_smoothing=0.1)
@@ -193,17 +198,17 @@ class Small(nn.Module):
 def test_batches_that_do_not_fit_are_halved() -> None:
     inputs, labels = torch.eye(9), torch.arange(9)
     small = Small(3)
-    found, whole = (tools.evaluate(net, inputs, labels) for net in (small, nn.Identity()))
+    found, whole = (evaluate(net, inputs, labels) for net in (small, nn.Identity()))
     assert found.num == whole.num == 9
     assert found.loss == pytest.approx(whole.loss, rel=1e-14)
     assert small.sizes == [9, 4, 2, 2, 2, 2, 1]
     with pytest.raises(torch.OutOfMemoryError):
-        tools.evaluate(Small(0), inputs, labels)
+        evaluate(Small(0), inputs, labels)
 
 
 def test_evaluating_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="empty set"):
-        tools.evaluate(nn.Linear(3, 2), torch.ones(0, 3), torch.ones(0, dtype=torch.int64))
+        evaluate(nn.Linear(3, 2), torch.ones(0, 3), torch.ones(0, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -213,8 +218,8 @@ def test_evaluating_nothing_is_refused() -> None:
 def test_a_cpu_evaluates_as_many_examples_at_a_time_as_its_cache_holds(
     shape: tuple[int, ...], batch: int
 ) -> None:
-    assert tools.evaluation_batch(torch.zeros(2, *shape)) == batch
+    assert evaluation_batch(torch.zeros(2, *shape)) == batch
 
 
 def test_planning_knows_the_largest_batch_of_an_evaluation() -> None:
-    assert estimates.EVALUATED == tools.MOST
+    assert estimates.EVALUATED == MOST

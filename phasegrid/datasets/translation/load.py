@@ -18,9 +18,6 @@ from phasegrid.datasets.translation.parallel_text import (
     read_parallel_text,
 )
 from phasegrid.datasets.translation.vocabulary import (
-    END,
-    PADDING,
-    START,
     TOKENIZER,
     TOKENIZER_VERSION,
     encode,
@@ -28,7 +25,7 @@ from phasegrid.datasets.translation.vocabulary import (
 )
 from phasegrid.errors import DataError
 from phasegrid.jobs import Json
-from phasegrid.tasks.losses import IGNORE
+from phasegrid.tasks.tokens import END, IGNORE, PADDING, START
 
 
 def load(**args: Json) -> Dataset:
@@ -60,7 +57,8 @@ def load(**args: Json) -> Dataset:
         num_classes=tokens.target_vocabulary,
         pixel=torch.ones(1),
         padding=torch.zeros(1),
-        tokens=tokens,
+        task="translation",
+        form=tokens,
         text=Text(words.source_words, words.target_words, words.test_references),
     )
 

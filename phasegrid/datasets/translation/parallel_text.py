@@ -131,6 +131,7 @@ def _facts(options: TranslationOptions) -> DatasetFacts:
         len(text.test_target),
         (2, tokens.length),
         tokens.target_vocabulary,
+        "translation",
         tokens,
         target_tokens / len(text.train_target),
     )

@@ -23,10 +23,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from phasegrid.tasks.tokens import END, START, UNKNOWN
+
 TOKENIZER = "words-and-marks"
 TOKENIZER_VERSION = 1
 
-PADDING, START, END, UNKNOWN = range(4)
 SPECIAL_WORDS = ("<pad>", "<s>", "</s>", "<unk>")
 """What ids 0 to 3 stand for in every vocabulary. The tokeniser cuts such text into pieces, so no
 word is one of them.

@@ -24,7 +24,7 @@ BLEU = Metric(
     compute="phasegrid.metrics.bleu.compute:compute",
     label="BLEU",
     memory=lambda job: evaluation_bytes(job.work),
-    takes="tokens",
+    takes="translation",
     columns=(
         Column(
             "bleu",

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset, Text
-from phasegrid.datasets.translation.vocabulary import END, PADDING, START, detokenize, words_of
+from phasegrid.datasets.translation.vocabulary import detokenize, words_of
 from phasegrid.errors import MetricError
 from phasegrid.metrics.bleu import BleuArgs
 from phasegrid.models.network_state import evaluating
-from phasegrid.models.weights import FEWEST, MOST
+from phasegrid.tasks.operations import FEWEST, MOST
+from phasegrid.tasks.tokens import END, PADDING, START
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -46,13 +47,13 @@ def compute(
     settings = BleuArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
         raise MetricError(f"bleu is that of one model, got {len(models)}")
-    if data.tokens is None or data.text is None:
+    if data.form is None or data.text is None:
         raise MetricError(
             f"bleu compares translations, but data set {data.name} holds no sentence pairs with"
             " their text; leave the metric out, or choose the data set translation"
         )
     scorer = _scorer(settings)
-    ids = translate(models[0], data.test_inputs[:, 0], data.tokens.length)
+    ids = translate(models[0], data.test_inputs[:, 0], data.form.length)
     score = scorer.corpus_score(texts_of(data.text, ids), [list(data.text.test_references)])
     return {
         "bleu": float(score.score),
@@ -108,17 +109,17 @@ def greedy_decode(module: nn.Module, source: Tensor, max_length: int) -> Tensor:
         MetricError: if a logit is not finite.
     """
     step = _start(module, source)
-    tokens = source.new_full((len(source),), START)
-    ended = torch.zeros_like(tokens, dtype=torch.bool)
+    words = source.new_full((len(source),), START)
+    ended = torch.zeros_like(words, dtype=torch.bool)
     found: list[Tensor] = []
     while len(found) < max_length and not bool(ended.all()):
-        logits = step(tokens)
+        logits = step(words)
         if not bool(torch.isfinite(logits[~ended]).all()):
             raise MetricError("bleu: the network's outputs are not finite")
         logits[:, [PADDING, START]] = -torch.inf
-        tokens = logits.argmax(dim=-1).masked_fill(ended, PADDING)
-        ended = ended | (tokens == END)
-        found.append(tokens)
+        words = logits.argmax(dim=-1).masked_fill(ended, PADDING)
+        ended = ended | (words == END)
+        found.append(words)
     return torch.stack(found, dim=1) if found else source.new_empty(len(source), 0)
 
 
@@ -128,13 +129,13 @@ def _start(module: nn.Module, source: Tensor) -> Step:
 
 
 def _on_whole_sentences(module: nn.Module, source: Tensor) -> Step:
-    """Return a function that takes the next tokens (N,) and runs the module on all tokens so
+    """Return a function that takes the next words (N,) and runs the module on all words so
     far.
     """
     given: list[Tensor] = []
 
-    def step(tokens: Tensor) -> Tensor:
-        given.append(tokens)
+    def step(words: Tensor) -> Tensor:
+        given.append(words)
         length = max(source.shape[1], len(given))
         inputs = source.new_full((len(source), 2, length), PADDING)
         inputs[:, 0, : source.shape[1]] = source

@@ -9,6 +9,7 @@ from pydantic import Field
 from phasegrid.declare import Column, DatasetFacts, Finding, Metric
 from phasegrid.estimates import evaluation_bytes, passes
 from phasegrid.metrics.ranges import Seed
+from phasegrid.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,14 @@ def _each_layer_once(args: Mapping[str, Any]) -> Finding | None:
     return None
 
 
-def _no_noise_on_words(
+def _noise_on_pixels_only(
     args: Mapping[str, Any], _recipe: Mapping[str, Any], facts: DatasetFacts
 ) -> Finding | None:
-    if args["pixel_noise"] is not None and facts.tokens is not None:
+    if args["pixel_noise"] is not None and not TASKS[facts.task].pixels:
         return (
             "pixel_noise",
-            f"found {args['pixel_noise']}, but the examples are sentence pairs and have no pixels;"
-            " allowed: null",
+            f"found {args['pixel_noise']}, but the examples are {TASKS[facts.task].examples} and have no"
+            " pixels; allowed: null",
         )
     return None
 
@@ -79,7 +80,7 @@ CKA = Metric(
     min_trials=2,
     label="CKA",
     rules=(_one_change_of_inputs, _each_layer_once),
-    fits=_no_noise_on_words,
+    fits=_noise_on_pixels_only,
     cost=lambda job: passes(job.work, int(job.args["examples"]), 500, 1),
     memory=lambda job: evaluation_bytes(job.work),
     columns=(

@@ -18,7 +18,7 @@ the number of pairs and no sentence counts more than another.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.cka import CkaArgs
-from phasegrid.metrics.cka.features import collect_at_positions, collect_features
-from phasegrid.metrics.cka.inputs import draw_inputs, draw_pairs
+from phasegrid.metrics.cka.features import collect_features
+from phasegrid.metrics.cka.inputs import draw_probe
 
 Row = dict[str, str | float | int | None]
 
@@ -87,12 +87,12 @@ def compute_many(
     for group in groups:
         if len(group) != 2:
             raise MetricError(f"CKA is between two models, got {len(group)}")
-    collect = _collector(data, settings)
+    probe = draw_probe(data, settings)
     used = sorted({i for group in groups for i in group})
     place = {i: k for k, i in enumerate(used)}
     layers: dict[str, list[Representation]] = {name: [] for name in settings.layers}
     for i in used:
-        for name, features in collect(models[i]).items():
+        for name, features in collect_features(models[i], probe, settings.layers).items():
             layers[name].append(represent(features))
     pairs = [(place[a], place[b]) for a, b in groups]
     aligned = {name: align(several, pairs) for name, several in layers.items()}
@@ -109,17 +109,6 @@ def compute_many(
         ]
         for a, b in groups
     ]
-
-
-def _collector(data: Dataset, settings: CkaArgs) -> Callable[[nn.Module], dict[str, Tensor]]:
-    """Draw what networks are compared on, and return how to get a network's features (m, d) there,
-    by layer.
-    """
-    if data.tokens is None:
-        inputs = draw_inputs(data, settings)
-        return lambda module: collect_features(module, inputs, settings.layers)
-    pairs, vocabulary = draw_pairs(data, settings), data.tokens.target_vocabulary
-    return lambda module: collect_at_positions(module, pairs, settings.layers, vocabulary)
 
 
 def represent(features: Tensor) -> Representation:

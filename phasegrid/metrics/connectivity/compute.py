@@ -42,11 +42,10 @@ from phasegrid.metrics.network.points import (
     live_network,
     make_evaluator,
 )
+from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import (
-    Evaluation,
     FlatModule,
-    evaluate,
     l2_distance,
     parameters_vector,
 )
@@ -67,8 +66,10 @@ def compute(
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
         curve = _begin(models, data, settings, rng)
-        sets = data.train_inputs, data.train_labels
-        loss = train_bends(curve.flat, curve.vertices, *sets, settings, rng, curve.rest)
+        train = data.train_inputs, data.train_labels
+        loss = train_bends(
+            curve.flat, curve.vertices, *train, settings, rng, curve.rest, data.scoring
+        )
         return _measured(curve, data, settings, loss)
 
 
@@ -109,6 +110,7 @@ def compute_many(
             data.train_labels,
             settings,
             [rngs[i] for i in members],
+            data.objective,
         )
         for i, curve, loss in zip(members, curves, losses, strict=True):
             found[i] = _measured(curve, data, settings, loss)
@@ -261,7 +263,8 @@ def _end_residual(
     """Return the largest change of an end's training error that refreshing BatchNorm has made."""
     if evaluator.refresh_inputs is None:
         return 0.0
-    saved = [evaluate(model, data.train_inputs, data.train_labels) for model in models]
+    train = data.train_inputs, data.train_labels
+    saved = [evaluate(model, *train, data.scoring) for model in models]
     return max(
         abs(end.train.error_percent - as_saved.error_percent)
         for end, as_saved in zip((measured[0], measured[-1]), saved, strict=True)

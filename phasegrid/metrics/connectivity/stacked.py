@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from phasegrid.datasets.dataset import Dataset
@@ -25,7 +24,10 @@ from phasegrid.metrics.connectivity.training import learning_rates
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.models.blocks import Blocks
 from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import ParameterSlice, batches, parameter_slices, parameters_vector
+from phasegrid.models.weights import ParameterSlice, parameter_slices, parameters_vector
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.batches import Batch, cut
+from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.train.fused import Blueprint, find_architecture, fuse
 from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.stack import Forward, choose_strategy
@@ -116,10 +118,10 @@ def choose_stacks(
     blueprint.
 
     Networks of one stack have one traced graph, one set of layers and one list of parameters. Left
-    out are sentence pairs, networks that have no stacked form or no partner, and those that keep
-    the device busy alone (`choose_strategy`).
+    out are data whose batches are of all shapes, networks that have no stacked form or no partner,
+    and those that keep the device busy alone (`choose_strategy`).
     """
-    if data.tokens is not None:
+    if not TASKS[data.task].one_shape:
         return []
     alike: dict[tuple[str, tuple[ParameterSlice, ...]], list[int]] = {}
     for index, module in enumerate(modules):
@@ -147,6 +149,7 @@ def train_bends_together(
     labels: Tensor,
     settings: ConnectivityArgs,
     rngs: Sequence[torch.Generator],
+    objective: Loss = cross_entropy,
 ) -> list[float | None]:
     """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` does one
     after another.
@@ -157,14 +160,16 @@ def train_bends_together(
     alone to rounding, which grows over many updates. A curve with a bend that became NaN or
     infinite leaves the stack at the end of that epoch: its loss is None, and the others go on.
     """
-    slices = batches(len(inputs), settings.batch_size)
+    slices = cut(len(inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     losses: list[float | None] = [None] * len(modules)
     stack = _begin(blueprint, modules, vertices)
     for epoch, rates_of_epoch in enumerate(rates, start=1):
         draws = _draw(stack, rngs, slices, settings, inputs)
         total, seen = torch.zeros(len(stack.places), dtype=torch.float64, device=inputs.device), 0
-        for num, loss in _updates(stack, draws, inputs, labels, rates_of_epoch, settings):
+        for num, loss in _updates(
+            stack, draws, inputs, labels, rates_of_epoch, settings, objective
+        ):
             if epoch == len(rates):
                 square = stack.points.square().sum(1)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
@@ -249,16 +254,17 @@ def _updates(
     labels: Tensor,
     rates: Sequence[float],
     settings: ConnectivityArgs,
+    objective: Loss,
 ) -> Iterator[tuple[int, Tensor]]:
     """Make an epoch's updates, as many as there are `rates`; after each, give its B and the
-    cross-entropies (M,).
+    mean losses (M,).
     """
     for step, lr in enumerate(rates):
         chosen = draws.orders[:, draws.slices[step]]
-        some, target = _gather(inputs, chosen), _gather(labels, chosen)
+        batch = Batch(_gather(inputs, chosen), _gather(labels, chosen))
         yield (
             chosen.shape[1],
-            _update(stack, draws.coefficients[step], some, target, lr, settings),
+            _update(stack, draws.coefficients[step], batch, objective, lr, settings),
         )
 
 
@@ -272,24 +278,23 @@ def _gather(values: Tensor, chosen: Tensor) -> Tensor:
 def _update(
     stack: _Stack,
     coefficients: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
+    batch: Batch,
+    objective: Loss,
     lr: float,
     settings: ConnectivityArgs,
 ) -> Tensor:
-    """Make one update of every bend and return the cross-entropies (M,) at the points it was made
+    """Make one update of every bend and return the mean losses (M,) at the points it was made
     from.
 
-    `coefficients` (M, V), `inputs` (M, B, *S), `labels` (M, B). A loss is the mean over its curve's
-    own batch, so what goes backward is their sum: 1/B for every example.
+    `coefficients` (M, V). A loss is the mean over its curve's own batch, so what goes backward is
+    their sum: 1/B for every example.
     """
-    live, (num, size) = stack.live, labels.shape
+    live, size = stack.live, batch.labels.shape[1]
     torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))
     live.assign(stack.points)
-    logits = live.forward(inputs)
-    losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    losses = objective(live.forward(batch.inputs), batch)
     grads = live.differentiate(losses, 1 / size)
     grads.add_(stack.points, alpha=settings.weight_decay)
     bends, shares = stack.vertices[:, 1:-1], coefficients[:, 1:-1]
     sgd_step_of_points(bends, shares, grads, stack.momenta, lr, settings.momentum)
-    return losses.detach().view(num, size).mean(1)
+    return losses.detach().mean(1)

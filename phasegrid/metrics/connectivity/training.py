@@ -16,8 +16,9 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
-from phasegrid.models.weights import FlatModule, batches
-from phasegrid.tasks.losses import mean_loss, num_scored, trimmed
+from phasegrid.models.weights import FlatModule
+from phasegrid.tasks.batches import cut
+from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
@@ -61,20 +62,21 @@ def train_bends(
     settings: ConnectivityArgs,
     rng: torch.Generator,
     rest: Rest = NOTHING,
+    scoring: Scoring = CLASSIFICATION,
 ) -> float | None:
     """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
     the last epoch.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
     epoch, without augmentation; a last batch of one example joins the one before it. The loss of a
-    batch is the mean over its scored labels (examples, or target tokens of sentence pairs, which
-    are trimmed to the longest of the batch), that of the last epoch, which `updates` may have cut,
+    batch is the mean over its scored labels, that of the last epoch, which `updates` may have cut,
     is weighted by them. What does not train lies where `rest` says. Stops at the end of an epoch in
     which a bend became NaN or infinite, and then returns None.
     """
     bends = vertices[1:-1]
     momenta = torch.zeros_like(bends)
-    slices = batches(len(inputs), settings.batch_size)
+    operations = scoring.operations
+    slices = cut(len(inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
     train_mode_without_draws(flat.module, inputs[:2])
@@ -87,13 +89,13 @@ def train_bends(
             flat.assign(point)
             rest.place(flat.module, points.coefficients[step])
             chosen = order[slices[step]]
-            some, target = trimmed(inputs[chosen], labels[chosen])
-            loss, grad = _differentiate(flat, some, target)
+            some, target = operations.trim(inputs[chosen], labels[chosen])
+            loss, grad = _differentiate(flat, some, target, scoring)
             grad.add_(point, alpha=settings.weight_decay)
             shares = points.coefficients[step, 1:-1]
             sgd_step_of_points(bends, shares, grad, momenta, lr, settings.momentum)
             if epoch == len(rates):
-                num, square = num_scored(target), point.dot(point)
+                num, square = operations.num_scored(target), point.dot(point)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
         if not bool(bends.isfinite().all()):
@@ -101,9 +103,11 @@ def train_bends(
     return finite_or_none(float(total) / seen)
 
 
-def _differentiate(flat: FlatModule, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy, detached, and its gradient (P,)."""
+def _differentiate(
+    flat: FlatModule, inputs: Tensor, labels: Tensor, scoring: Scoring
+) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of a batch, detached, and its gradient (P,)."""
     flat.zero_grad()
-    loss = mean_loss(flat(inputs), labels)
+    loss = scoring.mean(flat(inputs), inputs, labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     return loss.detach(), flat.gradient()

@@ -20,11 +20,11 @@ from phasegrid.metrics.accuracy.compute import calibration_error
 from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.outputs import predict, sentence_batches, sentence_lengths
 from phasegrid.metrics.network.points import Row, live_network, make_evaluator
-from phasegrid.models.weights import evaluation_batch, refresh_batch_norm
+from phasegrid.models.evaluation import predict
+from phasegrid.models.weights import refresh_batch_norm
 from phasegrid.seeding import nothing_drawn
-from phasegrid.tasks.losses import num_correct, scored, trimmed
+from phasegrid.tasks.scoring import Scoring
 
 
 def compute(
@@ -52,8 +52,8 @@ def compute(
             ("train", data.train_inputs, data.train_labels),
             ("test", data.test_inputs, data.test_labels),
         ):
-            batches = _batches(data, inputs, labels)
-            row |= _judged(name, networks, batches, settings.ece_bins)
+            batches = list(data.scoring.batches(inputs, labels, torch.float64.itemsize))
+            row |= _judged(name, networks, batches, data.scoring, settings.ece_bins)
     return row
 
 
@@ -79,18 +79,11 @@ def _on_curve(
     return networks
 
 
-def _batches(data: Dataset, inputs: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    if data.tokens is None:
-        size = evaluation_batch(inputs)
-        return list(zip(torch.split(inputs, size), torch.split(labels, size), strict=True))
-    chosen = sentence_batches(sentence_lengths(inputs), data.num_classes, torch.float64.itemsize)
-    return [trimmed(inputs[some], labels[some]) for some in chosen]
-
-
 def _judged(
     name: str,
     networks: Sequence[nn.Module],
     batches: Sequence[tuple[Tensor, Tensor]],
+    scoring: Scoring,
     ece_bins: int,
 ) -> Row:
     loss, own_loss, own_right, num = 0.0, 0.0, 0, 0
@@ -99,9 +92,9 @@ def _judged(
     for inputs, labels in batches:
         target = labels
         total: Tensor | None = None
-        for log_p, target in _outputs(networks, inputs, labels):
+        for log_p, target in _outputs(networks, inputs, labels, scoring):
             own_loss += float(nll_loss(log_p, target, reduction="sum"))
-            own_right += int(num_correct(log_p, target))
+            own_right += int((log_p.argmax(dim=1) == target).sum())
             total = log_p if total is None else torch.logaddexp(total, log_p)
         assert total is not None
         log_mean = total - math.log(len(networks))
@@ -123,9 +116,10 @@ def _judged(
 
 
 def _outputs(
-    networks: Sequence[nn.Module], inputs: Tensor, labels: Tensor
+    networks: Sequence[nn.Module], inputs: Tensor, labels: Tensor, scoring: Scoring
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the log-probabilities (N, C) of each network at the scored labels (N,)."""
     for network in networks:
-        logits, target = scored(predict(network, inputs, len(inputs)), labels)
-        yield logits.double().log_softmax(dim=1), target
+        outputs = predict(network, inputs, len(inputs))
+        logits, target = scoring.operations.scored(outputs.unsqueeze(0), labels.unsqueeze(0))
+        yield logits[0].double().log_softmax(dim=1), target[0]

@@ -52,7 +52,7 @@ measured (ResNet18 width 8).
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     examples = min(int(args["examples"]), work.num_train)
-    exact = args["trace"] == "auto" and work.mean_tokens == 1.0  # one half-product a class
+    exact = args["trace"] == "auto" and work.labels_per_example == 1.0  # one half-product a class
     trace = work.num_classes / 2 if exact else int(args["trace_probes"])
     products = int(args["steps"]) * int(args["density_probes"]) + trace
     return products * passes(work, examples, examples, 6)

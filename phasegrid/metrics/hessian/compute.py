@@ -1,7 +1,8 @@
-"""The Hessian of the mean cross-entropy at trained weights: extreme eigenvalues, trace, spectral
+"""The Hessian of the mean loss at trained weights: extreme eigenvalues, trace, spectral
 density.
 
-H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2 over the trainable parameters, BatchNorm affine and
+H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2, l the loss of the trial's objective (cross-entropy
+without label smoothing, unless the trial says otherwise), over the trainable parameters, BatchNorm affine and
 biases included, weight decay not (Yang et al. 2021, section 2 and appendix A.3, with the published
 code's choices). One Lanczos run gives lambda_max and lambda_min, as algebraic values with their
 residuals, and the density, in which the eigenvalues that it has found have their exact weight and
@@ -48,8 +49,8 @@ def compute(
     knows it.
 
     Raises:
-        MetricError: if there is not one model, its outputs are not (examples, classes) or for
-            sentence pairs (pairs, positions, words), or a number is not finite.
+        MetricError: if there is not one model, its outputs do not have the shape of the labels
+            and one more, of classes, or a number is not finite.
     """
     settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
@@ -57,9 +58,14 @@ def compute(
     module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
     inputs = _as_parameters(inputs, module)
-    examined = module if settings.trace == "auto" and data.tokens is None else None
+    examined = module if settings.trace == "auto" else None
     row = with_right_products(
-        module, inputs, labels, rng, lambda H: _measure(H, examined, inputs, settings, rng)
+        module,
+        inputs,
+        labels,
+        rng,
+        lambda H: _measure(H, examined, inputs, settings, rng),
+        data.scoring,
     )
     return {
         **row,

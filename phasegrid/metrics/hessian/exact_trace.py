@@ -5,6 +5,8 @@ The formula of `trace` needs two things, and a list of operations (`piecewise`) 
 both: code may hide where the list does not look. So both are tried on a pair of examples, with
 random directions of their own:
 
+It is written for one row of logits an example; networks with several have none. What it needs:
+
 - Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) =
   0. Tried on the first tensor (all that comes after its layer is in its second derivative) and on
   another, drawn.
@@ -32,7 +34,7 @@ def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
     """Return tr(H) of the mean cross-entropy over `inputs` (N, ...), or None where it is not known
     to be tr(GGN).
     """
-    if not is_piecewise_linear(module):
+    if not is_piecewise_linear(module) or _run(module, inputs[:1]).dim() != 2:
         return None
     rng = torch.Generator().manual_seed(0)  # of its own: nothing else is drawn differently
     try:
@@ -73,8 +75,7 @@ def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Gene
     it alone.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        columns = _draw(outputs_of(module, inputs), rng)
+    columns = _draw(_run(module, inputs), rng)
     by_layer = layer_norms(module, inputs, columns)
     with torch.enable_grad():
         gradients = torch.autograd.grad(
@@ -90,6 +91,11 @@ def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Gene
         abs(one - other) <= SAME * max(other, least)
         for one, other in zip(found, squares, strict=True)
     )
+
+
+def _run(module: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return outputs_of(module, inputs)
 
 
 def _direction(parameter: Tensor, rng: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Products with the Hessian of the mean cross-entropy, by differentiating the gradient (Pearlmutter
+"""Products with the Hessian of the mean loss, by differentiating the gradient (Pearlmutter
 1994).
 
 The gradient's graph is built once and kept for all products where it fits into a stated memory;
@@ -15,9 +15,8 @@ symmetric matrix, as the work itself must check (Lanczos does):
 - ``differences``: (g(w + h v) - g(w - h v)) / 2h of the gradient in float64, which asks for right
   first derivatives only.
 
-The mean is over scored labels: one per example, or the target tokens of sentence pairs, whose
-chunks are weighted by their tokens and so add up to the same Hessian. Letters: N examples, P
-trainable parameters, C classes.
+The loss is that of an objective, its mean over scored labels; chunks of examples are weighted by
+theirs and so add up to the same Hessian. Letters: N examples, P trainable parameters, C classes.
 """
 
 from collections.abc import Callable
@@ -34,11 +33,10 @@ from phasegrid.fallbacks import fall_back
 from phasegrid.metrics.hessian.kernels import plain_attention, reference_kernels
 from phasegrid.metrics.hessian.lanczos import AsymmetryError
 from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
-from phasegrid.metrics.network.outputs import longest_first, sentence_lengths
 from phasegrid.models.blocks import Blocks, Filled
 from phasegrid.models.image_layouts import working_layouts
 from phasegrid.models.network_state import copy_network, outputs_of
-from phasegrid.tasks.losses import num_scored, scored, summed_loss, trimmed
+from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
 SAMPLED = 8  # examples whose graph is measured
@@ -65,12 +63,11 @@ class _Graph:
 
 
 class HessianOperator:
-    """The Hessian of the mean cross-entropy of `module` over `inputs` (N, ...) and `labels`, as a
-    function v -> H v.
+    """The Hessian of the mean loss of `module` over `inputs` (N, ...) and `labels`, as a function
+    v -> H v.
 
-    `labels` are (N,) for outputs (N, C), or for sentence pairs (N, L) for outputs (N, L, C); the
-    mean is over scored labels. Sentence pairs are taken longest first and every chunk is trimmed to
-    its longest, which changes no result beyond rounding.
+    `scoring` says what the loss is. Examples of several lengths are taken longest first and every
+    chunk is trimmed to its longest, which changes no result beyond rounding.
 
     `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be
     changed) and must not change while the operator lives. Vectors (P,) have the order of
@@ -93,8 +90,9 @@ class HessianOperator:
         labels: Tensor,
         memory_bytes: int | None = None,
         method: Method = "double_backward",
+        scoring: Scoring = CLASSIFICATION,
     ) -> None:
-        self.method = method
+        self.method, self._scoring = method, scoring
         if method != "double_backward":
             module = copy_network(module).double()
             inputs = inputs.double() if inputs.is_floating_point() else inputs
@@ -106,12 +104,14 @@ class HessianOperator:
         # A convolution's second derivative runs on the pieces of a vector as kernels.
         self._pieces = Filled(blocks, self.parameters[0].detach())
         self.num_products = 0
-        inputs, labels = _sort_sentences(inputs, labels)
+        order = scoring.operations.by_length(inputs)
+        if order is not None:  # a chunk then holds examples of like length
+            inputs, labels = inputs[order], labels[order]
         self._inputs, self._labels, self._network = inputs, labels, module
         if method == "double_backward":
             self._inputs = _lay_out(module, inputs)
             self._network = _folded(module, self._inputs)
-        self._num_scored = num_scored(labels)
+        self._num_scored = scoring.operations.num_scored(labels)
         self._chunks = self._cut(module, memory_bytes)
         self.loss = self._check_loss()
         keep = len(self._chunks) == 1 and method != "differences"
@@ -132,13 +132,13 @@ class HessianOperator:
         return product
 
     def _loss(self, chunk: slice) -> Tensor:
-        inputs, labels = trimmed(self._inputs[chunk], self._labels[chunk])
+        scoring = self._scoring
+        inputs, labels = scoring.operations.trim(self._inputs[chunk], self._labels[chunk])
         with plain_attention() if self.method == "double_backward" else reference_kernels():
             logits = outputs_of(self._network, inputs)
-        if logits.shape[:-1] != labels.shape:
-            raise _wrong_shape(logits, labels)
-        logits, labels = scored(logits, labels)
-        return summed_loss(logits.double(), labels) / self._num_scored
+        if fault := scoring.fault(logits, labels):
+            raise MetricError(f"Hessian: {fault}")
+        return scoring.score(logits, inputs, labels).losses.sum() / self._num_scored
 
     def _check_loss(self) -> float:
         with torch.no_grad():
@@ -210,9 +210,7 @@ class HessianOperator:
         return [slice(start, min(num, start + size)) for start in range(0, num, size)]
 
     def _bytes_per_example(self) -> int:
-        """Measure what the graph of a gradient holds for one example, for sentence pairs the
-        longest ones.
-        """
+        """Measure what the graph of a gradient holds for one example, one of the longest."""
         sampled = min(SAMPLED, len(self._labels))
         own = {p.untyped_storage().data_ptr() for p in self.parameters}
         held: dict[int, int] = {}
@@ -234,6 +232,7 @@ def with_right_products(
     labels: Tensor,
     rng: torch.Generator,
     work: Callable[[HessianOperator], T],
+    scoring: Scoring = CLASSIFICATION,
 ) -> T:
     """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first method of
     `METHODS` that is right.
@@ -250,7 +249,7 @@ def with_right_products(
     for method in METHODS:
         rng.set_state(state)
         try:
-            return work(HessianOperator(module, inputs, labels, method=method))
+            return work(HessianOperator(module, inputs, labels, method=method, scoring=scoring))
         except (AsymmetryError, RuntimeError) as fault:  # or a kernel has no second derivative
             if not isinstance(fault, AsymmetryError) and _is_of_the_machine(fault):
                 raise
@@ -299,28 +298,6 @@ def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:
     network = fold_batch_norm(module)
     same = network is module or computes_the_same(network, module, inputs[:SAMPLED])
     return network if same else module
-
-
-def _sort_sentences(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Put sentence pairs longest first, so that a chunk holds pairs of like length; anything else
-    stays as it is.
-    """
-    if labels.dim() == 1:
-        return inputs, labels
-    order = longest_first(sentence_lengths(inputs))
-    return inputs[order], labels[order]
-
-
-def _wrong_shape(logits: Tensor, labels: Tensor) -> MetricError:
-    if labels.dim() == 1:
-        given, needed = f"{len(labels)} examples", "(examples, classes)"
-    else:
-        given = f"{len(labels)} sentence pairs of {labels.shape[1]} positions"
-        needed = "(pairs, positions, words)"
-    return MetricError(
-        f"Hessian: the network maps {given} to outputs of shape {tuple(logits.shape)}; "
-        f"the cross-entropy needs {needed}"
-    )
 
 
 def _uses_batch_statistics(module: nn.Module) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
-from phasegrid.metrics.network.outputs import predict
+from phasegrid.models.evaluation import predict
 from phasegrid.models.weights import batch_norm_modules
 from phasegrid.seeding import nothing_drawn
 

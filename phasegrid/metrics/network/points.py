@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.image_layouts import Layouts, working_layouts
 from phasegrid.models.network_state import drawing_layers
 from phasegrid.models.weights import (
-    Evaluation,
     FlatModule,
-    evaluate,
     has_batch_norm,
     refresh_batch_norm,
 )
@@ -51,8 +50,8 @@ class Evaluator:
             refresh_batch_norm(flat.module, self.refresh_inputs, self.batch_size)
         data = self.data
         return PointEvaluation(
-            evaluate(flat.module, data.train_inputs, data.train_labels),
-            evaluate(flat.module, data.test_inputs, data.test_labels),
+            evaluate(flat.module, data.train_inputs, data.train_labels, data.scoring),
+            evaluate(flat.module, data.test_inputs, data.test_labels, data.scoring),
         )
 
 

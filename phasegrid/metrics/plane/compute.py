@@ -29,7 +29,7 @@ from phasegrid.metrics.network.points import (
     make_evaluator,
 )
 from phasegrid.metrics.plane import PlaneArgs
-from phasegrid.models.weights import Evaluation
+from phasegrid.models.evaluation import Evaluation
 from phasegrid.seeding import nothing_drawn
 
 Surface = list[list[float | None]]

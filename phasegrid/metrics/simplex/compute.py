@@ -70,9 +70,10 @@ def _measure(
     for volume_lambda in lambdas:
         complex_ = grow(complex_, settings.jitter, rng)
         sets = data.train_inputs, data.train_labels
-        losses.append(
-            train_last_connector(flat, complex_, *sets, volume_lambda, settings, rng, rest)
+        loss = train_last_connector(
+            flat, complex_, *sets, volume_lambda, settings, rng, rest, data.scoring
         )
+        losses.append(loss)
     log_volumes = torch.tensor(
         [log_volume(complex_.simplex(i)) for i in range(len(models))], dtype=torch.float64
     )

@@ -26,8 +26,9 @@ from phasegrid.metrics.simplex.volume import (
     volume_shares,
 )
 from phasegrid.models.network_state import outputs_of
-from phasegrid.models.weights import FlatModule, batches
-from phasegrid.tasks.losses import mean_loss, num_scored, trimmed
+from phasegrid.models.weights import FlatModule
+from phasegrid.tasks.batches import cut
+from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step
 from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
@@ -86,19 +87,21 @@ def train_last_connector(
     settings: SimplexArgs,
     rng: torch.Generator,
     rest: Rest = NOTHING,
+    scoring: Scoring = CLASSIFICATION,
 ) -> float | None:
     """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
     e from 0. All H points of a batch see the same examples; its loss is the mean over its scored
-    labels (examples, or target tokens of sentence pairs), and the epoch's is weighted by them. What
+    labels, and the epoch's is weighted by them. What
     does not train lies where `rest` says. Stops at the end of an epoch in which the vertex became
     NaN or infinite, and then returns None.
     """
     theta = complex_.vertices[-1]
     momentum = torch.zeros_like(theta)
     faces = _faces_if_needed(complex_, volume_lambda, settings)
-    slices = batches(len(inputs), settings.batch_size)
+    operations = scoring.operations
+    slices = cut(len(inputs), settings.batch_size)
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
     train_mode_without_draws(flat.module, inputs[:2])
     for factor in factors_of(SCHEDULE, settings.epochs, 1):
@@ -106,11 +109,11 @@ def train_last_connector(
         total.zero_()
         for batch in slices:
             chosen = order[batch]
-            some, target = trimmed(inputs[chosen], labels[chosen])
+            some, target = operations.trim(inputs[chosen], labels[chosen])
             moving = None if faces is None else move_vertex(faces, theta)
             coefficients = _draw(complex_, moving, settings, rng)
-            loss, grad = data_gradient(flat, complex_, coefficients, some, target, rest)
-            total += num_scored(target) * loss
+            loss, grad = data_gradient(flat, complex_, coefficients, some, target, rest, scoring)
+            total += operations.num_scored(target) * loss
             if settings.weight_decay:
                 grad.add_(theta, alpha=settings.weight_decay)
             if moving is not None and volume_lambda:
@@ -118,7 +121,7 @@ def train_last_connector(
             sgd_step(theta, grad, momentum, settings.lr, factor, settings.momentum)
         if not bool(theta.isfinite().all()):
             return None
-    return finite_or_none(float(total) / num_scored(labels))
+    return finite_or_none(float(total) / operations.num_scored(labels))
 
 
 def data_gradient(
@@ -128,6 +131,7 @@ def data_gradient(
     inputs: Tensor,
     labels: Tensor,
     rest: Rest = NOTHING,
+    scoring: Scoring = CLASSIFICATION,
 ) -> tuple[Tensor, Tensor]:
     """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex;
     `coefficients` (H, M + J) place the phi_h.
@@ -140,7 +144,7 @@ def data_gradient(
     for point, row, scale in zip(points, coefficients, scales, strict=True):
         flat.assign(point)
         rest.place(flat.module, row)
-        loss = mean_loss(outputs_of(flat.module, inputs), labels)
+        loss = scoring.mean(outputs_of(flat.module, inputs), inputs, labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
     return mean, flat.gradient()

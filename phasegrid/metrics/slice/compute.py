@@ -1,7 +1,7 @@
 """The loss on a line or a plane through trained weights, along random directions or eigenvectors of
 the Hessian.
 
-f(a, b) = L(w + a d_1 + b d_2), L the mean cross-entropy (Li et al. 2018, section 3; Xu et al. 2024,
+f(a, b) = L(w + a d_1 + b d_2), L the mean loss of the trial's objective (Li et al. 2018, section 3; Xu et al. 2024,
 section 2.1). What one sees depends on how the directions are scaled, on what BatchNorm's statistics
 do away from w, and on the examples: all three are arguments, and what was used is in the row. With
 filter normalisation a slice is unchanged when a ReLU network's layers are rescaled so that it
@@ -30,6 +30,7 @@ from phasegrid.metrics.slice.directions import (
 from phasegrid.metrics.slice.evaluation import Examples, MovingNetwork, make_examples, measure_slice
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import has_batch_norm, num_parameters
+from phasegrid.tasks.scoring import Scoring
 
 Grid = list[list[float | None]]
 Row = dict[str, float | int | str | list[float] | Grid | None]
@@ -57,14 +58,13 @@ def compute(
         models[0], _refresh_inputs(models[0], data, settings), settings.precision
     )
     inputs, labels = _draw(data.train_inputs, data.train_labels, settings)
-    vocabulary = None if data.tokens is None else data.tokens.target_vocabulary
-    sets = [make_examples(network, inputs, labels, vocabulary)]
+    sets = [make_examples(network, inputs, labels, data.scoring)]
     if settings.test:
         drawn = _draw(data.test_inputs, data.test_labels, settings)
-        sets.append(make_examples(network, *drawn, vocabulary))
+        sets.append(make_examples(network, *drawn, data.scoring))
     network.settle()
     centre_loss = _centre_loss(network, sets[0])
-    found, directions, how = _find_directions(network, inputs, labels, settings, rng)
+    found, directions, how = _find_directions(network, inputs, labels, data.scoring, settings, rng)
     axis = symmetric_axis(settings.points, settings.radius)
     measured = measure_slice(network, directions, axis, sets)
     return {
@@ -108,6 +108,7 @@ def _find_directions(
     network: MovingNetwork,
     inputs: Tensor,
     labels: Tensor,
+    scoring: Scoring,
     settings: SliceArgs,
     rng: torch.Generator,
 ) -> tuple[Eigenvectors | None, Tensor, str]:
@@ -123,6 +124,7 @@ def _find_directions(
             labels,
             rng,
             lambda H: top_eigenvectors(H, settings.dimensions, rng),
+            scoring,
         )
         directions = found.vectors.to(weights)
     else:

@@ -2,15 +2,15 @@
 
 A point is one axpy into the live flat weights. BatchNorm is then folded into the convolutions, once
 a point and in place; images are laid out channels last and go through in batches that stay in a
-core's cache. Nothing is built again from point to point, and for images nothing waits for the
-device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in float32,
+core's cache. Nothing is built again from point to point, and where no label can be padding nothing
+waits for the device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in float32,
 BatchNorm as saved: 2.1 times as fast as a state dict loaded for every point and all images at once,
 1.2 times as fast where that too takes batches of 128; the convolution kernels, 85% of the time, are
 what bounds it (tests/benchmarks/bench_slices.py).
 
 Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place,
 centre, row, point, directions), the folded weights, and the activations of one batch:
-`weights.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once. Letters: P trainable
+`phasegrid.tasks.operations.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once. Letters: P trainable
 parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
@@ -23,20 +23,20 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
-from phasegrid.metrics.network.outputs import sentence_batches, sentence_lengths
 from phasegrid.models.image_layouts import working_layouts
 from phasegrid.models.network_state import kept_buffers, outputs_of
-from phasegrid.models.weights import FlatModule, evaluation_batch, refresh_batch_norm
-from phasegrid.tasks.losses import num_correct, num_scored, scored, summed_loss, trimmed
+from phasegrid.models.weights import FlatModule, refresh_batch_norm
+from phasegrid.tasks.scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """A set as it is run: batches of inputs and labels on the device, and how many labels are
-    scored.
+    """A set as it is run: batches of inputs and labels on the device, how they are scored, and how
+    many labels are.
     """
 
     batches: tuple[tuple[Tensor, Tensor], ...]
+    scoring: Scoring
     num_scored: int
 
 
@@ -87,21 +87,17 @@ class MovingNetwork:
         Logits are cast to float64 before the loss. Exact to rounding of the precision.
 
         Raises:
-            MetricError: if the outputs are not (N, C), or (N, L, C) for labels (N, L).
+            MetricError: if the outputs do not have the shape of the labels and one more.
         """
         total = torch.zeros(2, dtype=torch.float64, device=self.flat.device)
         for inputs, labels in examples.batches:
             with kept_buffers(self.flat.module), torch.inference_mode(), self._autocast():
                 logits = outputs_of(self._network, inputs)
-            if logits.shape[:-1] != labels.shape:
-                raise MetricError(
-                    f"slice: the network maps {len(labels)} examples with labels of shape"
-                    f" {tuple(labels.shape)} to outputs of shape {tuple(logits.shape)}; the"
-                    " cross-entropy needs that shape and one more, of classes"
-                )
-            logits, labels = scored(logits, labels)
-            total[0] += summed_loss(logits.double(), labels)
-            total[1] += num_correct(logits, labels)
+            if fault := examples.scoring.fault(logits, labels):
+                raise MetricError(f"slice: {fault}")
+            found = examples.scoring.score(logits, inputs, labels)
+            total[0] += found.losses.sum()
+            total[1] += found.correct.sum()
         return total
 
     def _autocast(self) -> torch.autocast:
@@ -109,23 +105,12 @@ class MovingNetwork:
 
 
 def make_examples(
-    network: MovingNetwork, inputs: Tensor, labels: Tensor, vocabulary: int | None
+    network: MovingNetwork, inputs: Tensor, labels: Tensor, scoring: Scoring
 ) -> Examples:
-    """Cut inputs (N, ...) and labels (N,), or (N, L) with a `vocabulary`, into batches laid out for
-    `network`.
-
-    Sentence pairs are batched by length and trimmed, so that the logits of a batch take at most
-    `outputs.LOGIT_BYTES`.
-    """
-    if vocabulary is None:
-        size = evaluation_batch(inputs)
-        turned = torch.split(network.lay_out(inputs), size)
-        pairs = zip(turned, torch.split(labels, size), strict=True)
-        return Examples(tuple(pairs), len(labels))
-    element = network.flat.dtype.itemsize
-    chosen = sentence_batches(sentence_lengths(inputs), vocabulary, element)
-    trimmed_pairs = tuple(trimmed(inputs[some], labels[some]) for some in chosen)
-    return Examples(trimmed_pairs, num_scored(labels))
+    """Cut inputs (N, ...) and their labels into batches laid out for `network`."""
+    inputs = network.lay_out(inputs)
+    batches = tuple(scoring.batches(inputs, labels, network.flat.dtype.itemsize))
+    return Examples(batches, scoring, scoring.operations.num_scored(labels))
 
 
 def measure_slice(

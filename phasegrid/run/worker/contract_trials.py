@@ -38,7 +38,8 @@ from phasegrid.run.worker.inputs import arguments_of
 from phasegrid.run.worker.write_checks import kept_settings
 from phasegrid.seeding import seeded_draws
 from phasegrid.store.schemas import metric_schema, to_table
-from phasegrid.train.batches import batch_bounds
+from phasegrid.tasks.batches import epoch_bounds
+from phasegrid.tasks.operations import operations_of
 from phasegrid.user_code import where, where_raised
 
 LIMIT_S = 10.0
@@ -158,7 +159,7 @@ def _check_network(part: Part, facts: DatasetFacts, batches: Sequence[tuple[int,
     declared = resolve_model(part.name)
     _check_parameters(_built(part, declared, facts), declared)
     faults = []
-    for inputs in _inputs(facts):  # a network may be made for numbers of one kind
+    for inputs, _ in _made_up(facts):  # a network may be made for numbers of one kind
         try:
             _check_passes(_built(part, declared, facts), declared, inputs, facts, batches)
         except _FaultError as fault:
@@ -172,7 +173,9 @@ def _built(part: Part, declared: Model, facts: DatasetFacts) -> nn.Module:
     """Build a network, with NaN in what it leaves uninitialised."""
     try:
         with _NothingInEmpty():
-            return build_model(part, facts.input_shape, facts.num_classes, 0, facts.tokens)
+            return build_model(
+                part, facts.input_shape, facts.num_classes, 0, facts.task, facts.form
+            )
     except PhasegridError as error:
         raise _FaultError(str(error), _place_of(declared)) from error
     except Exception as error:
@@ -210,7 +213,7 @@ def _check_passes(
     place = _place_of(declared, module)
     sizes = [NUM]
     for batch_size, drop_last in batches:
-        bounds = batch_bounds(facts.num_train, batch_size, drop_last, has_batch_norm(module))
+        bounds = epoch_bounds(facts.num_train, batch_size, drop_last, has_batch_norm(module))
         if any(bound.stop - bound.start == 1 for bound in bounds[-2:]):
             sizes = [NUM, 1]
     for mode, counts in (("eval", [NUM, 1]), ("train", sizes)):
@@ -238,12 +241,7 @@ def _forward(
         outputs: object = module(inputs.clone())
     except Exception as error:
         raise _told(f"its forward pass fails on {batch} in {mode} mode", error) from error
-    wanted = (
-        (num, facts.num_classes)
-        if facts.tokens is None
-        else (num, inputs.shape[2], facts.num_classes)
-    )
-    letters = "(B, classes)" if facts.tokens is None else "(B, L, target vocabulary)"
+    letters, wanted = operations_of(facts.task).output_shape(inputs, facts.num_classes)
     allowed = f"allowed: a float32 tensor {letters}, here {wanted}"
     if not isinstance(outputs, Tensor):
         raise _FaultError(f"forward returns a {type(outputs).__name__}; {allowed}", place)
@@ -260,12 +258,10 @@ def _forward(
     return outputs
 
 
-def _inputs(facts: DatasetFacts) -> list[Tensor]:
-    """Return two examples of noise, and two of zeros; of sentences two of one word."""
-    if facts.tokens is not None:
-        return [torch.ones((NUM, 2, min(facts.tokens.length, 4)), dtype=torch.int64)]
-    shape = (NUM, *facts.input_shape)
-    return [torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.zeros(shape)]
+def _made_up(facts: DatasetFacts) -> list[tuple[Tensor, Tensor]]:
+    """Return inputs and labels that stand in for `NUM` examples of a data set."""
+    made_up = operations_of(facts.task).made_up
+    return made_up(facts.input_shape, facts.num_classes, facts.form, NUM)
 
 
 def _place_of(declared: Model, module: nn.Module | None = None) -> str:
@@ -294,7 +290,8 @@ def _facts_of(data: Dataset) -> DatasetFacts:
         len(data.test_labels),
         data.input_shape,
         data.num_classes,
-        data.tokens,
+        data.task,
+        data.form,
     )
 
 
@@ -303,10 +300,8 @@ def _facts_of(data: Dataset) -> DatasetFacts:
 
 def _check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts) -> str | None:
     metric = resolve_metric(job.metric.name)
-    if facts.tokens is not None:
-        return "not tried: its data are sentence pairs"
     built = [
-        build_model(part, facts.input_shape, facts.num_classes, seed).eval()
+        build_model(part, facts.input_shape, facts.num_classes, seed, facts.task, facts.form).eval()
         for seed, part in enumerate(networks)
     ]
     compute = import_function(metric.compute)
@@ -316,7 +311,7 @@ def _check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts)
         arguments["sources"] = []
     rng = torch.Generator().manual_seed(0)
     try:
-        rows = compute(built, _made_up(facts), rng, **arguments)
+        rows = compute(built, _made_up_data(facts), rng, **arguments)
     except _MISTAKES as error:
         raise _told("measuring fails", error) from error
     except Exception as error:
@@ -371,9 +366,8 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 
-def _made_up(facts: DatasetFacts) -> Dataset:
-    inputs = _inputs(facts)[0]
-    labels = torch.arange(NUM) % facts.num_classes
+def _made_up_data(facts: DatasetFacts) -> Dataset:
+    inputs, labels = _made_up(facts)[0]
     unit = torch.full((1,) * len(facts.input_shape), 1 / 255)
     return Dataset(
         "made up",
@@ -384,6 +378,8 @@ def _made_up(facts: DatasetFacts) -> Dataset:
         facts.num_classes,
         unit,
         torch.zeros_like(unit),
+        task=facts.task,
+        form=facts.form,
     )
 
 

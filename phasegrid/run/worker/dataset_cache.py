@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset, Text
-from phasegrid.declare import Tokens
 from phasegrid.fallbacks import fall_back
 from phasegrid.run.worker.node_folder import enter, locked
+from phasegrid.tasks import TASKS
 
 ROOM = 4
 """A data set is shared if the file system of the folder has room for so many of it."""
@@ -92,7 +92,8 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "tensors": {name: _layout(getattr(dataset, name)) for name in _TENSORS},
         "num_classes": dataset.num_classes,
         "augment": dataset.augment,
-        "tokens": asdict(dataset.tokens) if dataset.tokens else None,
+        "task": dataset.task,
+        "form": asdict(dataset.form) if dataset.form else None,
         "text": asdict(dataset.text) if dataset.text else None,
     }
 
@@ -116,11 +117,12 @@ def _mapped(file: Path) -> Dataset | None:
     except (OSError, ValueError, RuntimeError) as error:  # the last where memory cannot be mapped
         fall_back(_NOT_SHARED, error)
         return None
-    text, tokens = facts.pop("text"), facts.pop("tokens")
+    text, form = facts.pop("text"), TASKS[facts["task"]].form
+    values = facts.pop("form")
     return Dataset(
         **tensors,
         **facts,
-        tokens=Tokens(**tokens) if tokens else None,
+        form=form(**values) if form and values else None,
         text=Text(**{name: tuple(words) for name, words in text.items()}) if text else None,
     )
 

@@ -339,7 +339,8 @@ def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
 def load_module(
     trial: Trial, weights: Mapping[str, torch.Tensor], data: Dataset, device: torch.device
 ) -> nn.Module:
-    model = build_model(trial.model, data.input_shape, data.num_classes, seed=0, tokens=data.tokens)
+    shape, classes = data.input_shape, data.num_classes
+    model = build_model(trial.model, shape, classes, seed=0, task=data.task, form=data.form)
     model.load_state_dict(dict(weights))
     return model.to(device).eval()
 

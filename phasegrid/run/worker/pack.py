@@ -19,14 +19,13 @@ from typing import Any
 import torch
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.translation.load import vocabulary_record
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError, SweepError
 from phasegrid.fallbacks import Fallback, collected, fall_back
 from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial, stream_seed
-from phasegrid.models.weights import evaluate
+from phasegrid.models.evaluation import evaluate
 from phasegrid.redaction import redact
-from phasegrid.registry import Kind, code_digests, resolve_metric
+from phasegrid.registry import Kind, code_digests, resolve_dataset, resolve_metric
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import broken_devices
@@ -57,6 +56,8 @@ from phasegrid.train.precision import deterministic_kernels, tensor_float_32
 
 ShouldStop = Callable[[], bool]
 OnEpoch = Callable[[int, int], None]
+
+_kind = cache(resolve_dataset)  # an entry point is looked for in all that is installed
 
 
 def do(
@@ -268,7 +269,7 @@ def _publish_trial(
         "stopped_epoch": result.stopped_epoch,
         "updates_run": result.updates_run,
         "num_parameters": result.num_parameters,
-        "task": "classification" if data.tokens is None else "translation",
+        "task": data.task,
         "num_classes": data.num_classes,
         **(numbers or {}),
         **_best_of_run(trial, result),
@@ -283,8 +284,9 @@ def _publish_trial(
         "strategy": result.strategy,
     }
     history = [{"key": trial.key, **_as_row(epoch)} for epoch in result.history]
-    if trial.dataset.name == "translation":  # a plug-in's words are its own affair
-        store.put_vocabulary(trial.dataset, vocabulary_record(data))
+    vocabulary = _kind(trial.dataset.name).vocabulary
+    if vocabulary is not None:
+        store.put_vocabulary(trial.dataset, import_function(vocabulary)(data))
     store.put_trial(record, history, result.weights, result.intermediate)
     return Outcome(
         trial.key, "diverged" if result.outcome == "diverged" else "done", result.seconds
@@ -304,7 +306,7 @@ def _final_numbers(
     model = load_module(trial, result.weights, data, device)
     seed = stream_seed(trial.seed, "evaluation")
     train, test = (
-        repeatable(seed, device, partial(evaluate, model, inputs, labels))
+        repeatable(seed, device, partial(evaluate, model, inputs, labels, data.scoring))
         for inputs, labels in (
             (data.train_inputs, data.train_labels),
             (data.test_inputs, data.test_labels),

@@ -1,26 +1,25 @@
-"""Check a data set of sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens`
-promises is there.
+"""Check sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens` promises is
+there.
 """
 
 import torch
 from torch import Tensor
 
-from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.translation.vocabulary import END, PADDING
 from phasegrid.declare import Tokens
-from phasegrid.tasks.losses import IGNORE
+from phasegrid.tasks.operations import Examples
+from phasegrid.tasks.tokens import END, IGNORE, PADDING
 
 
-def token_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
-    """Return everything that is wrong with a data set of sentence pairs."""
-    mistakes = []
+def pair_mistakes(dataset: Examples) -> list[str]:
+    """Return everything that is wrong with sentence pairs."""
+    mistakes, tokens = [], dataset.form
+    if not isinstance(tokens, Tokens):
+        return [f"form is {tokens}; sentence pairs need a phasegrid.declare.Tokens"]
     if dataset.num_classes != tokens.target_vocabulary:
         mistakes.append(
-            f"num_classes is {dataset.num_classes}, but tokens.target_vocabulary"
+            f"num_classes is {dataset.num_classes}, but form.target_vocabulary"
             f" {tokens.target_vocabulary}"
         )
-    if dataset.augment != "none":
-        mistakes.append(f"augment is {dataset.augment}, but sentence pairs are no images")
     for split, inputs, labels in (
         ("train", dataset.train_inputs, dataset.train_labels),
         ("test", dataset.test_inputs, dataset.test_labels),
@@ -28,7 +27,7 @@ def token_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
         mistakes += _type_mistakes(split, inputs, labels, tokens) or _content_mistakes(
             split, inputs, labels, tokens
         )
-    return mistakes + _text_mistakes(dataset, tokens)
+    return mistakes
 
 
 def _type_mistakes(split: str, inputs: Tensor, labels: Tensor, tokens: Tokens) -> list[str]:
@@ -79,17 +78,3 @@ def _has_gap(ids: Tensor) -> Tensor:
     """Say for each sentence (N, L) whether a token follows padding."""
     there = ids != PADDING
     return (there[:, 1:] & ~there[:, :-1]).any(dim=1)
-
-
-def _text_mistakes(dataset: Dataset, tokens: Tokens) -> list[str]:
-    text = dataset.text
-    if text is None:
-        return []
-    found = (len(text.source_words), len(text.target_words), len(text.test_references))
-    expected = (tokens.source_vocabulary, tokens.target_vocabulary, len(dataset.test_inputs))
-    if found == expected:
-        return []
-    return [
-        f"text has {found[0]} source words, {found[1]} target words and {found[2]} references;"
-        f" expected: {expected[0]}, {expected[1]} and {expected[2]}"
-    ]

@@ -1,0 +1,100 @@
+"""A network on a set: what it says, its loss and its accuracy, batch by batch, in eval mode.
+
+Letters: N examples, K scored labels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.fallbacks import fall_back
+from phasegrid.models.network_state import evaluating, outputs_of
+from phasegrid.tasks.operations import evaluation_batch
+from phasegrid.tasks.scoring import CLASSIFICATION, Scores, Scoring
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a network does on a set: mean loss, accuracy and error in percent, over `num` scored
+    labels (examples, or the target tokens of sentence pairs).
+    """
+
+    loss: float
+    accuracy_percent: float
+    error_percent: float
+    num: int
+
+
+def evaluate(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    scoring: Scoring = CLASSIFICATION,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """Return mean loss and accuracy of `module` in eval mode on `inputs` (N, ...) and their
+    `labels`, scored as the data say.
+
+    The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
+    to the first class. Modes and buffers are restored. Batches that do not fit into memory are
+    halved.
+
+    Raises:
+        ValueError: if there are no examples.
+        torch.OutOfMemoryError: if not even one example fits.
+    """
+    if len(inputs) == 0:
+        raise ValueError("cannot evaluate on an empty set")
+    while True:
+        try:
+            return _evaluate(module, inputs, labels, scoring, batch_size)
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise
+            fall_back("fewer examples at a time were evaluated, for want of memory", error)
+            batch_size = min(batch_size or evaluation_batch(inputs), len(inputs)) // 2 or 1
+
+
+def scores(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    scoring: Scoring = CLASSIFICATION,
+    batch_size: int | None = None,
+) -> Iterator[Scores]:
+    """Yield the scores of `module` in eval mode on a set, batch by batch; modes and buffers are
+    restored at the end.
+    """
+    with evaluating(module):
+        for some, target in scoring.batches(inputs, labels, itemsize_of(module), batch_size):
+            yield scoring.score(outputs_of(module, some), some, target)
+
+
+def itemsize_of(module: nn.Module) -> int:
+    """Return how many bytes a number of a network has: float32's where it has no parameters."""
+    return next(module.parameters(), torch.empty(0, dtype=torch.float32)).element_size()
+
+
+def predict(module: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
+    """Return the outputs (N, ...) of `module` in eval mode on `inputs` (N, ...); modes and buffers
+    are restored.
+    """
+    size = batch_size or evaluation_batch(inputs)
+    with evaluating(module):
+        return torch.cat([outputs_of(module, batch) for batch in torch.split(inputs, size)])
+
+
+def _evaluate(
+    module: nn.Module, inputs: Tensor, labels: Tensor, scoring: Scoring, batch_size: int | None
+) -> Evaluation:
+    loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    num = 0
+    for found in scores(module, inputs, labels, scoring, batch_size):
+        loss += found.losses.sum()
+        correct += found.correct.sum()
+        num += len(found.labels)
+    accuracy = 100 * int(correct) / num
+    return Evaluation(float(loss) / num, accuracy, 100 - accuracy, num)

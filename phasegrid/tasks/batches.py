@@ -1,0 +1,101 @@
+"""Batches: what one is, and how a set is cut into them.
+
+Letters: M members (networks that train together), N examples of a set, B examples of a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples that a loss is taken over: `inputs` (M, B, ...), `labels` (M, B), and by name what
+    else an objective asks for of each example, `extra` (M, B, ...).
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long examples are, where they are not all alike, on the CPU, (N,) int64: the positions
+    that one takes, and its scored labels.
+    """
+
+    positions: Tensor
+    scored: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an epoch is cut into batches: by `bounds`, or, where that is None, so that a batch has at
+    most `positions`.
+    """
+
+    bounds: list[slice] | None
+    positions: int = 0
+
+    def num_batches(self, lengths: Lengths | None) -> float:
+        """Return how many batches an epoch has; about, where that varies from epoch to epoch."""
+        if self.bounds is not None:
+            return len(self.bounds)
+        assert lengths is not None
+        return int(lengths.positions.sum()) / self.positions
+
+
+@dataclass(frozen=True, slots=True)
+class EpochOrder:
+    """An epoch of M members: which examples, in which order, (M, N) on the CPU, and the `bounds` of
+    its batches. Of each batch: its scored labels, `sizes`, and the positions that its longest
+    example takes, `widths` (None where all examples are alike).
+    """
+
+    order: Tensor
+    bounds: Sequence[slice]
+    sizes: Sequence[int]
+    widths: Sequence[int] | None = None
+
+
+def cut(
+    num: int, batch_size: int, *, drop_last: bool = False, join_single: bool = True
+) -> list[slice]:
+    """Cut `num` examples into batches of `batch_size`.
+
+    A last incomplete batch is left out with `drop_last`. With `join_single` a last batch of one
+    example joins the one before it: BatchNorm in train mode cannot take one value per channel.
+
+    >>> [(batch.start, batch.stop) for batch in cut(5, 2)]
+    [(0, 2), (2, 5)]
+    """
+    starts, end = list(range(0, num, batch_size)), num
+    if drop_last and num % batch_size:
+        end = starts.pop()
+    elif join_single and len(starts) > 1 and num - starts[-1] == 1:
+        starts.pop()
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], end], strict=True)]
+
+
+def epoch_bounds(num: int, batch_size: int, drop_last: bool, batch_norm: bool) -> list[slice]:
+    """Cut an epoch of training on `num` examples; a last single one joins others for a network with
+    BatchNorm only, and not where all batches are of one.
+
+    Raises:
+        ValueError: if a batch is larger than the data set.
+    """
+    if batch_size > num:
+        raise ValueError(
+            f"cannot draw batches of {batch_size} from {num} training examples; "
+            f"batch_size must be at most {num}"
+        )
+    join_single = batch_norm and batch_size > 1
+    return cut(num, batch_size, drop_last=drop_last, join_single=join_single)
+
+
+def draw_orders(num: int, orders: Sequence[torch.Generator]) -> Tensor:
+    """Draw a random order of `num` examples for each member, (M, N)."""
+    return torch.stack([torch.randperm(num, generator=order) for order in orders])

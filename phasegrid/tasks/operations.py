@@ -1,0 +1,146 @@
+"""What a task does with tensors. Every other file works through these and `Scoring`.
+
+Letters: N examples, K scored labels, C classes, M members, B examples of a batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.declare import Form, import_function
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.batches import Cut, EpochOrder, Lengths
+
+Chunk: TypeAlias = "slice | Tensor"
+"""Which examples of a set."""
+
+FEWEST, MOST = 128, 1000
+"""Examples evaluated at a time."""
+
+IN_CACHE = FEWEST * 3 * 32 * 32
+"""Numbers of a batch of inputs that a CPU evaluates at a time, so that its activations stay in a
+core's cache: ResNet18 of widths 4, 8, 16 on 1,000 images of 32x32 pixels takes 1.5, 1.15 and 1.65
+times as long all at once, a perceptron of width 16, 64, 256 on 1,297 images of 8x8 pixels 2.6, 2.0
+and 1.3 times as long in batches of 128 (medians, one thread).
+"""
+
+
+class Examples(Protocol):
+    """What of a data set in memory a task looks at; `phasegrid.datasets.dataset.Dataset` has it."""
+
+    @property
+    def train_inputs(self) -> Tensor:
+        """Inputs (N, ...) of the training set."""
+
+    @property
+    def train_labels(self) -> Tensor:
+        """Their labels (N, ...)."""
+
+    @property
+    def test_inputs(self) -> Tensor:
+        """Inputs of the test set."""
+
+    @property
+    def test_labels(self) -> Tensor:
+        """Their labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes a label may name."""
+
+    @property
+    def form(self) -> Form | None:
+        """What the task needs to know of examples beyond their shape."""
+
+
+class Probe(Protocol):
+    """Examples on which the features of networks are compared, a row (n, d) for each."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def chunks(self, itemsize: int, batch_size: int | None) -> list[Chunk]:
+        """Cut the rows into batches that fit into memory, for a network with numbers of so many
+        bytes; they may be in another order.
+        """
+
+    def run(self, module: nn.Module, chunk: Chunk) -> Tensor:
+        """Return what the network makes of some of the examples."""
+
+    def rows(self, name: str, output: Tensor, chunk: Chunk) -> Tensor:
+        """Return the rows (n, d) of a layer's output, copied: the next layer may work in place.
+
+        Raises:
+            MetricError: if the layer called `name` has none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How examples are mixed with others: `partners` (m, ...) are inputs, `shares` (m,) float64 the
+    part of the example itself.
+    """
+
+    partners: Tensor
+    shares: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The operations of one task.
+
+    - `mistakes(data)`: what is wrong with a data set.
+    - `made_up(input_shape, num_classes, form, num)`: inputs and labels that stand in for real ones,
+      the likeliest kind first.
+    - `output_shape(inputs, num_classes)` of a network, in letters and in numbers.
+    - `lengths(inputs, labels)`: see `Lengths`.
+    - `draw_epoch(num, lengths, cut, orders)`: the order and the batches of a training epoch, each
+      member's drawn from its own generator.
+    - `trim(inputs, labels)`: leave out what all examples of a batch (N, ...) do without; no result
+      changes.
+    - `cut(inputs, num_classes, itemsize, batch_size)`: cut a set into chunks whose evaluation fits
+      into memory, `batch_size` or fewer in each (None: chosen).
+    - `by_length(inputs)`: an order (N,) that puts like lengths together, the longest first; None
+      where all are alike.
+    - `scored(logits, labels)`: logits (M, K, C) and labels (M, K) of what is scored, for logits
+      (M, B, ..., C) and labels (M, B, ...); of one member only where labels can be padding.
+    - `num_scored(labels)`: K; waits for the device only where labels can be padding.
+    - `flat(logits, labels)`: the same without leaving anything out, so that nothing waits for the
+      device: logits (M, B', C), labels (M, B'), and which of them are scored (M, B'), None for all.
+    - `probe(inputs, labels, num_classes, seed, mix)`: see `Probe`.
+    """
+
+    mistakes: Callable[[Examples], list[str]]
+    made_up: Callable[[tuple[int, ...], int, Form | None, int], list[tuple[Tensor, Tensor]]]
+    output_shape: Callable[[Tensor, int], tuple[str, tuple[int, ...]]]
+    lengths: Callable[[Tensor, Tensor], Lengths | None]
+    draw_epoch: Callable[[int, Lengths | None, Cut, Sequence[torch.Generator]], EpochOrder]
+    trim: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    cut: Callable[[Tensor, int, int, int | None], list[Chunk]]
+    by_length: Callable[[Tensor], Tensor | None]
+    scored: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    num_scored: Callable[[Tensor], int]
+    flat: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+    probe: Callable[[Tensor, Tensor, int, int, Mix | None], Probe]
+
+
+@cache
+def operations_of(task: str) -> Operations:
+    """Return the operations of the task of this name."""
+    reference = TASKS[task].operations
+    operations: object = import_function(reference)
+    assert isinstance(operations, Operations)
+    return operations
+
+
+def evaluation_batch(inputs: Tensor) -> int:
+    """Return how many of `inputs` (N, ...) at a time go through a network that is only
+    evaluated.
+    """
+    if inputs.device.type != "cpu":
+        return MOST
+    return min(MOST, max(FEWEST, IN_CACHE // max(1, inputs[:1].numel())))

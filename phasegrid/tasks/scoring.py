@@ -1,0 +1,87 @@
+"""Loss and accuracy of outputs, label by label, for any task and objective.
+
+Letters: N examples, K scored labels, C classes, M members.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from phasegrid.tasks.batches import Batch
+from phasegrid.tasks.losses import Loss, cross_entropy
+from phasegrid.tasks.operations import Operations, operations_of
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What outputs are worth: the `losses` (K,) of scored labels, and whether each label is the
+    largest logit, `correct` (K,) (a tie goes to the first class). `logits` (K, C), `labels` (K,).
+    """
+
+    losses: Tensor
+    correct: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a network is scored: the task of the data, their classes, and the objective's loss."""
+
+    task: str = "classification"
+    num_classes: int = 0
+    objective: Loss = cross_entropy
+
+    @property
+    def operations(self) -> Operations:
+        """The operations of the task."""
+        return operations_of(self.task)
+
+    def batches(
+        self, inputs: Tensor, labels: Tensor, itemsize: int, batch_size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Cut a set into batches, of at most `batch_size`, that fit into memory, for a network with
+        numbers of so many bytes.
+        """
+        operations = self.operations
+        for chunk in operations.cut(inputs, self.num_classes, itemsize, batch_size):
+            yield operations.trim(inputs[chunk], labels[chunk])
+
+    def score(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Scores:
+        """Score the outputs of a network on a batch; losses are taken in float64."""
+        logits, labels = self.operations.scored(outputs.unsqueeze(0), labels.unsqueeze(0))
+        losses = self.objective(logits.double(), Batch(inputs.unsqueeze(0), labels))
+        correct = logits.argmax(dim=-1) == labels
+        return Scores(losses[0], correct[0], logits[0], labels[0])
+
+    def mean(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over scored labels, in the dtype of the outputs, to differentiate;
+        it never waits for the device where no label can be padding.
+        """
+        logits, flat, there = self.operations.flat(outputs.unsqueeze(0), labels.unsqueeze(0))
+        losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat))
+        return losses.mean() if there is None else losses.where(there, 0).sum() / there.sum()
+
+    def fault(self, outputs: Tensor, labels: Tensor) -> str | None:
+        """Say what is wrong with the shape of a network's outputs, None if it fits the labels."""
+        if outputs.shape[:-1] == labels.shape:
+            return None
+        return (
+            f"the network maps {len(labels)} examples with labels of shape {tuple(labels.shape)} to"
+            f" outputs of shape {tuple(outputs.shape)}; the loss needs the shape of the labels and"
+            " one more, of classes"
+        )
+
+
+CLASSIFICATION = Scoring()
+"""Cross-entropy of one label for each example."""
+
+
+def training_losses(scoring: Scoring, logits: Tensor, batch: Batch) -> Tensor:
+    """Return the losses (M, B') of a training batch with logits (M, B, ..., C); 0 where nothing is
+    scored.
+    """
+    flat, labels, there = scoring.operations.flat(logits, batch.labels)
+    losses = scoring.objective(flat, Batch(batch.inputs, labels, batch.extra))
+    return losses if there is None else losses.where(there, 0)

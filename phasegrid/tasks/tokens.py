@@ -1,0 +1,7 @@
+"""What the numbers in a sentence mean beside words. No torch here: reading text needs none."""
+
+PADDING, START, END, UNKNOWN = range(4)
+"""Ids that every vocabulary begins with."""
+
+IGNORE = -100
+"""The label of a position that is not scored; torch's own default."""
