@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,19 @@ import torch
 from rich.console import Console
 
 from phasegrid import load_sweep
+from phasegrid.cli.render import status_text
 from phasegrid.jobs import Artifact, Plan
+from phasegrid.metrics.connectivity import compute as connectivity
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.status import stored_jobs
+from phasegrid.run.verify import verify
 from phasegrid.run.worker import pack as worker
+from phasegrid.store import artifacts, row_files
+from phasegrid.store.gc import delete_garbage, find_garbage
+from phasegrid.store.repair import find_damage
 from phasegrid.store.store import Store
+from phasegrid.store.tables import read_shard, shard_name
 
 CHAIN = """\
 schema: 1
@@ -157,3 +169,149 @@ def test_a_chain_that_was_stopped_and_goes_on_has_the_same_rows(
     assert run(sweep, store) == 0
     for metric in MEASURED:
         assert rows(store, metric) == rows(whole, metric)
+
+
+def curve_of(store: Store, key: str) -> Path:
+    return Path(store.files.path(artifacts.file_names(Artifact(key, "curve"))[0]))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("harm", "deep"),
+    [(Path.unlink, False), (cut, False), (flip, True)],
+    ids=["gone", "cut", "flip"],
+)
+def test_a_lost_artifact_is_named_and_made_again(
+    chain: tuple[Plan, Store, Any], tmp_path: Path, harm: Callable[[Path], None], deep: bool
+) -> None:
+    _, whole, sweep = chain
+    shutil.copytree(whole.url, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    assert verify(store, deep=True) == []
+    key = rows(store, "connectivity")[0]["key"]
+    harm(curve_of(store, key))
+    (problem,) = verify(store, deep=deep)
+    assert f"{key}.curve.safetensors" in problem.where
+    assert "measured again" in problem.what
+    delete_garbage(store, find_damage(store, deep).garbage)
+    assert not store.has("metrics/connectivity", key)
+    assert run(sweep, store) == 0
+    assert verify(store, deep=True) == []
+    assert rows(store, "connectivity") == rows(whole, "connectivity")
+
+
+def test_a_measurement_of_a_lost_artifact_fails_and_says_what_to_do(
+    chain: tuple[Plan, Store, Any], tmp_path: Path
+) -> None:
+    _, whole, sweep = chain
+    shutil.copytree(whole.url, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    (row, *_) = rows(store, "ensemble")
+    ((key, _),) = json.loads(row["inputs"])
+    curve_of(store, key).unlink()
+    Path(store.files.path(shard_name("metrics/ensemble", row["key"]))).unlink()
+    assert run(sweep, store) == 1
+    (failure,) = store.read_table("failures").to_pylist()
+    assert failure["key"] == row["key"]
+    assert re.search(r"curve.safetensors does not exist; .*measured again", failure["exception"])
+
+
+def test_what_no_row_names_is_collected(chain: tuple[Plan, Store, Any], tmp_path: Path) -> None:
+    _, whole, _ = chain
+    shutil.copytree(whole.url, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    key = rows(store, "connectivity")[0]["key"]
+    Path(store.files.path(shard_name("metrics/connectivity", key))).unlink()
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (0, 0))
+    found = find_garbage(store).garbage
+    assert [(item.kind, Path(item.name).name) for item in found] == [
+        ("remains", f"{key}.curve.safetensors")
+    ]
+
+
+def test_artifacts_of_a_measurement_that_no_plan_names_go_after_its_rows(
+    chain: tuple[Plan, Store, Any], tmp_path: Path
+) -> None:
+    _, whole, _ = chain
+    shutil.copytree(whole.url, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    text = CHAIN.replace("  - ensemble: {of: bent, points: 3}\n", "")
+    text = text.replace("  - plane: {of: bent, points: 3, examples: 50}\n", "")
+    text = text.replace("  - connectivity: {id: bent, epochs: 1, points: 3}\n", "")
+    assert run(planned(tmp_path, text), store) == 0
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (0, 0))
+    names = [item.name for item in find_garbage(store, orphans_too=True).garbage]
+    curves = [f"artifacts/{k[:2]}/{k}.curve.safetensors" for k in keys_of(whole, "connectivity")]
+    assert set(curves) <= set(names)
+    for key, curve in zip(keys_of(whole, "connectivity"), curves, strict=True):
+        assert names.index(shard_name("metrics/connectivity", key)) < names.index(curve)
+
+
+def keys_of(store: Store, metric: str) -> list[str]:
+    return [row["key"] for row in rows(store, metric)]
+
+
+def test_curves_of_an_earlier_release_are_trained_again_only_where_they_are_wanted(
+    chain: tuple[Plan, Store, Any], tmp_path: Path
+) -> None:
+    """Rows of an earlier release do not say what was left; nothing was."""
+    _, whole, sweep = chain
+    shutil.copytree(whole.url, tmp_path / "store")
+    store = Store.open(str(tmp_path / "store"))
+    for key in keys_of(store, "connectivity"):
+        path = Path(store.files.path(shard_name("metrics/connectivity", key)))
+        table = read_shard(
+            store.files, "metrics/connectivity", shard_name("metrics/connectivity", key)
+        )
+        assert table is not None
+        path.write_bytes(row_files.encode(table.drop_columns(["artifacts", "inputs"])))
+        curve_of(store, key).unlink()
+    for metric in ("ensemble", "plane"):
+        shutil.rmtree(tmp_path / "store" / "metrics" / metric)
+    plain = "\n".join(line for line in CHAIN.splitlines() if "of: bent" not in line)
+    (tmp_path / "plain").mkdir()
+    alone = make_plan(planned(tmp_path / "plain", plain))
+    assert keys_of(store, "connectivity")[0] in stored_jobs(store, alone)
+    assert keys_of(store, "connectivity")[0] not in stored_jobs(store, make_plan(sweep))
+    assert run(sweep, store) == 0
+    assert verify(store, deep=True) == []
+    for metric in MEASURED:
+        assert rows(store, metric) == rows(whole, metric)
+
+
+def test_what_waits_for_a_measurement_that_failed_is_blocked_and_the_culprit_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, store = planned(tmp_path), Store.open(str(tmp_path / "store"), create=True)
+
+    def fail(*_args: Any, **_more: Any) -> None:
+        raise ValueError("no curve today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connectivity, "compute", fail)
+        where = RunTarget(serial=True, device="cpu")
+        result = run_sweep(sweep, store, where, SILENT, quiet=True, limit=None)
+    assert result.exit_code == 1
+    assert (result.counts.failed, result.counts.blocked) == (2, 4)
+    curves = {
+        job.key for c in make_plan(sweep).cells for job in c.metric_jobs if job.wanted == ("curve",)
+    }
+    blocked = {why for why in result.failures.values() if why.startswith("blocked")}
+    assert blocked == {f"blocked: connectivity {key} failed" for key in curves}
+    assert len(rows(store, "cka")) == 1
+    text = status_text(store, None, as_json=False)
+    for key in curves:
+        assert f"blocked: 2 waiting for connectivity {key}" in text
+    assert run(sweep, store) == 0
+    assert "blocked" not in status_text(store, None, as_json=False)

@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial
+from phasegrid.jobs import (
+    Artifact,
+    Layout,
+    MetricJob,
+    Outcome,
+    Pack,
+    Part,
+    Start,
+    Trial,
+    needs_of,
+)
 from phasegrid.run.executors.base import LostKind
 from phasegrid.run.scheduler import Scheduler
 
@@ -306,3 +316,63 @@ def test_no_pack_is_added_twice() -> None:
     scheduler = Scheduler([train("t", "a")], set())
     with pytest.raises(AssertionError, match="pack t is added twice"):
         scheduler.add([train("t", "a")])
+
+
+def reading(key: str, of: str, depth: int, *trials: str) -> MetricJob:
+    return MetricJob(key, PART, trials, reads=(Artifact(of, "curve"),), depth=depth)
+
+
+def pack_of(name: str, *jobs: MetricJob) -> Pack:
+    about = dict.fromkeys(key for job in jobs for key in job.trials)
+    return Pack(name, "measure", 0, tuple(map(trial, about)), jobs, needs_of(jobs))
+
+
+def test_a_measurement_of_what_another_leaves_waits_for_it() -> None:
+    first, last = measure("m", {"c": ("a",)}), pack_of("e", reading("e", "c", 1, "a"))
+    scheduler = Scheduler([last, train("t", "a"), first], set())
+    order = []
+    while (pack := scheduler.next_pack()) is not None:
+        assert scheduler.next_pack() is None
+        order.append(pack.key)
+        scheduler.finished(pack, done(pack))
+    assert order == ["t", "m", "e"]
+
+
+def test_blocking_goes_on_to_all_that_waits_and_names_the_job_that_failed() -> None:
+    packs = [
+        train("t", "a", "b"),
+        measure("m", {"c": ("a",)}),
+        measure("n", {"d": ("b",)}),
+        pack_of("e", reading("ec", "c", 1, "a"), reading("ed", "d", 1, "b")),
+        pack_of("p", reading("pc", "ec", 2, "a"), reading("pd", "ed", 2, "b")),
+    ]
+    scheduler = Scheduler(packs, set())
+    ended = []
+    while (pack := scheduler.next_pack()) is not None:
+        ended += pack.job_keys()
+        scheduler.finished(pack, failed(pack) if pack.key == "m" else done(pack))
+    assert sorted(ended) == ["a", "b", "c", "d", "ed", "pd"]
+    blocked = {"ec": "blocked: noop c failed", "pc": "blocked: noop c failed"}
+    assert scheduler.failures == {"c": "ValueError: no", **blocked}
+    assert (scheduler.counts.failed, scheduler.counts.blocked) == (1, 2)
+    assert scheduler.counts.open == 0
+
+
+def test_a_training_that_starts_from_another_waits_for_it_and_is_blocked_with_it() -> None:
+    def started(key: str, parent: str) -> Trial:
+        return replace(trial(key), start=Start(Artifact(parent, "weights@epoch-2")))
+
+    children = (started("b", "a"), started("d", "c"))
+    packs = [
+        Pack("t2", "train", 0, children, needs=("a", "c"), layout=Layout(trials=children)),
+        train("t1", "a"),
+        train("t0", "c"),
+        measure("m", {"h": ("b",), "g": ("d",)}),
+    ]
+    scheduler = Scheduler(packs, set())
+    trained = []
+    while (pack := scheduler.next_pack()) is not None:
+        trained += pack.job_keys()
+        scheduler.finished(pack, failed(pack) if pack.key == "t1" else done(pack))
+    assert trained[2:] == ["d", "g"]
+    assert scheduler.failures["b"] == scheduler.failures["h"] == "blocked: trial a failed"

@@ -20,7 +20,7 @@ from phasegrid.jobs import Plan
 from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span
 from phasegrid.run.planned import look_at
-from phasegrid.run.status import Tally, planned_jobs
+from phasegrid.run.status import Tally, blocked_jobs, planned_jobs
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
 from phasegrid.texts import duration
@@ -174,6 +174,7 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
             of = "" if planned is None else f"/{planned}"
             lines.append(f"  {name}: {count}{of} jobs stored")
         lines += [f"  last failure: {text}" for text in state["last_failures"]]
+        lines += [f"  blocked: {n} waiting for {who}" for who, n in state["blocked"].items()]
         lines += [f"  done another way, {n} x: {text}" for text, n in state["fallbacks"].items()]
     return "\n".join(lines)
 
@@ -200,6 +201,7 @@ def _state(
         "metrics_planned": {name: len(keys) for name, keys in sorted(jobs.items())},
         "failures": len(own),
         "failures_later_done": len(own) - len(still),
+        "blocked": Counter(blocked_jobs(store, sweep, done, {f["key"] for f in still}).values()),
         "last_failures": [f"{f['key']}: {f['exception']}" for f in still[-3:]],
         "fallbacks": Counter(f["exception"] for f in told if f["kind"] == FALLBACK),
     }

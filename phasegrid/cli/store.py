@@ -21,7 +21,7 @@ _MOST_NAMES = 5  # of a kind, without --json
 _KINDS = {
     "unfinished": "unfinished writes of processes that died",
     "snapshots": "snapshots of trials that are stored",
-    "remains": "weights and histories of attempts that died before their last step",
+    "remains": "weights, histories and artifacts of attempts that died before their last step",
     "copied": "files whose rows a compacted table holds",
     "orphans": "results that no stored plan names",
     "damaged": "damaged files, and what belongs to them: the next run does these jobs again",

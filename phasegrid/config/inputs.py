@@ -21,6 +21,7 @@ from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Metric
 from phasegrid.jobs import Over
+from phasegrid.metrics import METRICS
 from phasegrid.registry import suggest
 
 KEYS = ("id", "of", "over", "at", "where")
@@ -61,6 +62,34 @@ def keys_of(metric: Metric) -> tuple[str, ...]:
     }
     own = fields_of(metric.args)
     return tuple(key for key in KEYS if able[key] and key not in own)
+
+
+def take_keys(
+    args: Node, metric: Metric, path: str, diagnostics: Diagnostics
+) -> tuple[Node, dict[str, Node]]:
+    """Take out the keys that say what a request reads. An argument of the metric that has the name
+    of one stays.
+    """
+    if args.mapping is None:
+        return args, {}
+    own, able = fields_of(metric.args), keys_of(metric)
+    found = {key: args.mapping[key] for key in KEYS if key in args.mapping and key not in own}
+    for key in found.keys() - set(able):
+        diagnostics.add_key(found[key], f"{path}.{key}", f"{_why_not(key, metric)}; leave it out")
+    rest = {key: node for key, node in args.mapping.items() if key not in found}
+    taken = {key: node for key, node in found.items() if key in able}
+    return Node(rest, args.place, args.key_place), taken
+
+
+def _why_not(key: str, metric: Metric) -> str:
+    """Say why a request for a metric cannot have a key."""
+    if key == "of":
+        reading = [name for name, other in METRICS.items() if other.reads is not None]
+        return f"it reads nothing that another metric leaves; those that do: {', '.join(reading)}"
+    if metric.over == "artifact":
+        return f"it is over the {metric.reads} that it reads"
+    goes_with = {"at": "trajectory", "where": "across"}.get(key)
+    return f"it is over a {metric.over}, and cannot be over {goes_with or 'anything else'}"
 
 
 def allowed_over(metric: Metric) -> tuple[str, ...]:
@@ -106,7 +135,7 @@ def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tu
     if node is None:
         return ()
     epochs: list[int] = []
-    for item in node.items or [node]:
+    for item in [node] if node.items is None else node.items:
         value = item.value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             message = f"found {plain_text(item.plain())}; allowed: a list of epochs, each from 0"

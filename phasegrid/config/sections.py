@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import Draft, keys_of, link, read_at, read_id, read_over
+from phasegrid.config.inputs import Draft, link, read_at, read_id, read_over, take_keys
 from phasegrid.config.references import References
 from phasegrid.config.rules import metric_mistake, mistakes_of
 from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
@@ -232,7 +232,7 @@ def _metric(
         diagnostics.add(where or item.place, path, str(error))
         return None
     below = f"{path}.{name}"
-    args, keys = _take_keys(args, metric)
+    args, keys = take_keys(args, metric, below, diagnostics)
     over = read_over(metric, keys, below, diagnostics)
     args, pairs, modes = _take_out(args, metric, over, below, diagnostics)
     entries = args.mapping
@@ -265,15 +265,6 @@ def _metric(
     if over == "trajectory" and "at" not in keys:
         diagnostics.add(item, below, "over: trajectory needs at: a list of epochs")
     return Draft(request, metric, item, keys, below)
-
-
-def _take_keys(args: Node, metric: Metric) -> tuple[Node, dict[str, Node]]:
-    """Take out what says what a request reads: no argument of the metric has such a name."""
-    if args.mapping is None:
-        return args, {}
-    keys = {key: args.mapping[key] for key in keys_of(metric) if key in args.mapping}
-    rest = {key: node for key, node in args.mapping.items() if key not in keys}
-    return Node(rest, args.place, args.key_place), keys
 
 
 def _take_out(

@@ -12,7 +12,7 @@ from phasegrid.fallbacks import Fallback
 from phasegrid.jobs import Plan
 from phasegrid.redaction import redact
 from phasegrid.run.loop import Stop
-from phasegrid.run.scheduler import Counts, Scheduler
+from phasegrid.run.scheduler import BLOCKED, Counts, Scheduler
 from phasegrid.run.status import job_names, stored_jobs, tally
 from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.store import Store
@@ -100,8 +100,11 @@ def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) 
     notes += [f"{counts.failed} failed"] if counts.failed else []
     notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
     lines = [", ".join(notes)]
+    blocked = [why for why in scheduler.failures.values() if why.startswith(BLOCKED)]
+    for culprit, count in Counter(why.removeprefix(BLOCKED) for why in blocked).most_common(3):
+        lines.append(f"  {count} blocked: {culprit}")
     if counts.failed:
-        failed = (k for k, why in scheduler.failures.items() if not why.startswith("blocked:"))
+        failed = (k for k, why in scheduler.failures.items() if not why.startswith(BLOCKED))
         cell = _cell_of(next(failed), plan)
         lines += [
             f"tracebacks of a cell: phasegrid logs --cell {cell} --sweep {plan.sweep} --storage"

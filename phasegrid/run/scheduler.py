@@ -17,6 +17,9 @@ from phasegrid.config.types import Retries
 from phasegrid.jobs import MetricJob, Outcome, Pack, Trial, content_key, needs_of
 from phasegrid.run.executors.base import LostKind
 
+BLOCKED = "blocked: "
+"""How what is said of a job begins that waits for one that has failed."""
+
 CRASHES = 1
 """How often what has crashed its process is tried again as it was. A crash that is the work's own
 comes again, five tries cost five processes; one of chance (a fault of the memory) does not.
@@ -252,7 +255,7 @@ class Scheduler:
         if rest:
             self._admit(_part_of(_without(pack, missing), rest))
         for key in blocked:
-            self.failures[key] = f"blocked: {culprit}"
+            self.failures[key] = BLOCKED + culprit
             self._block_dependants(key, culprit)
 
 

@@ -10,6 +10,7 @@ from phasegrid.estimates import Guess
 from phasegrid.jobs import MetricJob, Plan, Trial
 from phasegrid.plan import cost
 from phasegrid.plan.plan import metric_names, trials_by_key
+from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.store import Store
 
 
@@ -49,9 +50,10 @@ def stored_jobs(store: Store, plan: Plan) -> set[str]:
         if job.wanted and job.key in keys:
             wanted.setdefault(job.metric.name, set()).add(job.key)
     for metric, jobs in wanted.items():
-        rows = store.read_table(f"metrics/{metric}", None, jobs).to_pylist()
+        columns = ["key", "outcome", "artifacts"]
+        rows = store.read_table(f"metrics/{metric}", columns, jobs).to_pylist()
         done = (row for row in rows if row["outcome"] == "done")
-        keys -= {row["key"] for row in done if row.get("artifacts") is None}
+        keys -= {row["key"] for row in done if row["artifacts"] is None}
     return keys
 
 
@@ -90,6 +92,32 @@ def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
     for row in store.read_table("plan_jobs", ["metric", "key"], [sweep]).to_pylist():
         keys.setdefault(row["metric"], set()).add(row["key"])
     return keys
+
+
+def blocked_jobs(
+    store: Store, sweep: str, done: Collection[str], failed: Collection[str]
+) -> dict[str, str]:
+    """Return the measurements of a stored sweep that wait for a job that has `failed`, each with
+    what is to blame: ``trial <key>``, ``connectivity <key>``.
+    """
+    rows = store.read_table("plan_jobs", ["metric", "key", "trials", "inputs"], [sweep]).to_pylist()
+    planned = {row["key"]: row for row in rows if row["key"] not in done}
+    found: dict[str, str | None] = {}
+
+    def culprit(key: str) -> str | None:
+        row = planned.get(key)
+        if key in failed:
+            return f"{row['metric'] if row else 'trial'} {key}"
+        return blame(key) if row else None
+
+    def blame(key: str) -> str | None:
+        if key not in found:
+            row = planned[key]
+            needs = [*row["trials"], *(artifact.job for artifact in inputs_of(row["inputs"]))]
+            found[key] = next((who for need in needs if (who := culprit(need))), None)
+        return found[key]
+
+    return {key: who for key in planned if key not in failed and (who := blame(key))}
 
 
 def tally(plan: Plan, stored: set[str]) -> list[Tally]:

@@ -18,7 +18,7 @@ from phasegrid.jobs import KEY_DIGITS
 from phasegrid.metrics import METRICS
 from phasegrid.run import code_changes
 from phasegrid.run.status import planned_jobs
-from phasegrid.store import checkpoints, meta, submissions
+from phasegrid.store import artifacts, checkpoints, meta, submissions
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import TEMPORARY, Files, each, is_temporary
@@ -66,6 +66,7 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
             problems += _check_table(files, table, None)
         problems += _check_copies(files, store.metrics())
         problems += _check_weights(files, keys, deep)
+        problems += _check_artifacts(files, store.metrics(), deep)
         problems += _check_code(store)
         problems += _check_snapshots(files)
         for name in store.sweeps() if sweep is None else [sweep]:
@@ -178,19 +179,22 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
     def check(name: str) -> Problem | None:
         key = name.rpartition("/")[2][:KEY_DIGITS]
         digest = digests[key] if name.endswith(f"{key}.safetensors") else None
-        return _check_checkpoint(files, name, digest, key not in diverged, deep)
+        return _check_tensors(files, name, digest, key not in diverged, deep, checkpoints.REPAIR)
 
     return problems + [found for found in each(files, names, check) if found is not None]
 
 
-def _check_checkpoint(
-    files: Files, name: str, digest: str | None, finite: bool, deep: bool
+def _check_tensors(
+    files: Files, name: str, digest: str | None, finite: bool, deep: bool, repair: str
 ) -> Problem | None:
-    where = files.path(name)
+    """Check a file of tensors: whole, and with `deep` what was written, with `finite` numbers
+    only.
+    """
+    where, deep_repair = files.path(name), repair.replace("--damaged", "--damaged --deep")
     try:
         checkpoints.read_header(files, name)
     except StoreError as error:
-        return Problem(where, f"{error}; {checkpoints.REPAIR}")
+        return Problem(where, f"{error}; {repair}")
     if not deep:
         return None
     data = files.read(name)
@@ -198,13 +202,37 @@ def _check_checkpoint(
         checkpoints.refuse_damage(data, where)
         bad = checkpoints.non_finite(data, where) if finite else []
     except StoreError as error:
-        return Problem(where, f"{error}; {checkpoints.DEEP_REPAIR}")
+        return Problem(where, f"{error}; {deep_repair}")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         return Problem(
             where,
-            f"is not what was written with its trial (SHA-256 differs); {checkpoints.DEEP_REPAIR}",
+            f"is not what was written with its row (SHA-256 differs); {deep_repair}",
         )
     return Problem(where, f"NaN or infinity in {', '.join(bad[:3])}") if bad else None
+
+
+def _check_artifacts(files: Files, metrics: Sequence[str], deep: bool) -> list[Problem]:
+    """Check that what the rows of measurements say was left is there and whole, and that nothing
+    else is.
+    """
+    problems = []
+    digests: dict[str, tuple[str, str]] = {}
+    for metric in metrics:
+        for artifact, digest in artifacts.named_in(files, metric):
+            digests[artifacts.file_names(artifact)[0]] = digest, f"{metric} {artifact.job}"
+    listing = [f"{artifacts.FOLDER}/{found}" for found in files.names(artifacts.FOLDER)]
+    for name in listing:
+        if artifacts.artifact_in(name.partition("/")[2]) is None:
+            problems.append(Problem(files.path(name), "is no artifact; move it out of there"))
+    for name in sorted(digests.keys() - set(listing)):
+        where = f"{files.path(name)}, which {digests[name][1]} has left"
+        problems.append(Problem(where, f"is missing; {artifacts.REPAIR}"))
+
+    def check(name: str) -> Problem | None:
+        return _check_tensors(files, name, digests[name][0], False, deep, artifacts.REPAIR)
+
+    there = sorted(digests.keys() & set(listing))
+    return problems + [found for found in each(files, there, check) if found is not None]
 
 
 def _check_snapshots(files: Files) -> Iterator[Problem]:
@@ -317,7 +345,15 @@ def _check_strays(files: Files) -> Iterator[Problem]:
     """Name links, and folders with a file's name: none is followed, and a run cannot write where
     they stand.
     """
-    for folder in (*TABLES, "metrics", shards.COMPACTED, "checkpoints", "snapshots", TEMPORARY):
+    for folder in (
+        *TABLES,
+        "metrics",
+        shards.COMPACTED,
+        "checkpoints",
+        artifacts.FOLDER,
+        "snapshots",
+        TEMPORARY,
+    ):
         for name, kind in sorted(files.strays(folder).items()):
             yield Problem(
                 files.path(f"{folder}/{name}"), f"is {kind}, which counts as nothing; move it away"

@@ -10,14 +10,14 @@ measurement names its artifacts with their SHA-256; that of an earlier release d
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, canonical_json
 from phasegrid.store import checkpoints
 from phasegrid.store.files.local import Files
-from phasegrid.store.tables import checked_key
+from phasegrid.store.tables import checked_key, read
 
 T = TypeVar("T")
 FOLDER = "artifacts"
@@ -73,6 +73,17 @@ def inputs_of(text: object) -> list[Artifact]:
     """Return the artifacts that a row says were read; none where these were final weights."""
     pairs: list[list[str]] = json.loads(text) if isinstance(text, str) else []
     return [Artifact(job, name) for job, name in pairs]
+
+
+def named_in(files: Files, metric: str) -> Iterator[tuple[Artifact, str]]:
+    """Yield what the rows of a metric say was left, with its SHA-256; rows that cannot be read are
+    passed over.
+    """
+    columns = ["key", "artifacts"]
+    rows = read(files, f"metrics/{metric}", columns, None, pass_over=lambda _error: None)
+    for row in rows.group_by(columns).aggregate([]).to_pylist():
+        for name, digest in (digests_of(row["artifacts"]) or {}).items():
+            yield Artifact(row["key"], name), digest
 
 
 def repair_of(artifact: Artifact) -> str:

@@ -7,7 +7,8 @@ age the file system does not tell is kept.
 
 ``unfinished``    what a process that died has left in ``_tmp``
 ``snapshots``     snapshots of trials that are stored, and those of an older layout, which nothing reads any more
-``remains``       weights and histories of a trial that has no row: an attempt that died before its last step
+``remains``       weights and histories of a trial, and artifacts of a measurement, that no row tells of: an attempt
+                  that died before its last step
 ``copied``        files whose rows the compacted table holds, compared one by one (asked for by `shards`)
 ``orphans``       trials and measurements that no stored plan names (asked for by `orphans`)
 
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid.errors import SweepError
-from phasegrid.store import checkpoints, row_files
+from phasegrid.store import artifacts, checkpoints, row_files
 from phasegrid.store import meta as notes
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported
@@ -85,10 +86,11 @@ def find_garbage(
             *_unfinished(files, before),
             *_snapshots(files, known, before),
             *_remains(files, known, before),
+            *_unnamed_artifacts(store, before),
         ]
         kept = [
             f"{files.path(f'{folder}/{name}')}: {kind}, which is not followed"
-            for folder in (TEMPORARY, "snapshots", "checkpoints", "histories")
+            for folder in (TEMPORARY, "snapshots", "checkpoints", artifacts.FOLDER, "histories")
             for name, kind in sorted(files.strays(folder).items())
         ]
         orphans: list[Garbage] = []
@@ -103,8 +105,8 @@ def find_garbage(
 def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
     """Delete what `find_garbage` found; interrupted, it can be found and deleted again.
 
-    The rows of trials are gone before anything else goes: a row whose history or weights are gone
-    would say that all is there.
+    Rows are gone before anything else goes, those of trials first: a row whose history, weights or
+    artifacts are gone would say that all is there.
 
     Raises:
         StoreError: if a file cannot be deleted.
@@ -113,8 +115,14 @@ def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
         collected = {_table_of(item.name) for item in garbage if item.kind == "copied"}
         if collected:  # said before it is done: verify must not advise to delete the only copy
             notes.put_collected(store.files, collected | notes.read_collected(store.files))
-        _delete(store.files, [item for item in garbage if _table_of(item.name) == "trials"])
-        _delete(store.files, [item for item in garbage if _table_of(item.name) != "trials"])
+        stages: list[list[Garbage]] = [[], [], []]
+        for item in garbage:
+            table = _table_of(item.name)
+            stages[0 if table == "trials" else 1 if table.startswith("metrics/") else 2].append(
+                item
+            )
+        for stage in stages:
+            _delete(store.files, stage)
 
 
 def _delete(files: Files, garbage: Sequence[Garbage]) -> None:
@@ -162,6 +170,17 @@ def _remains(files: Files, known: set[str], before: float) -> Iterator[Garbage]:
             match = _OF_TRIAL.fullmatch(entry.name)
             if match and match[2] not in known:
                 yield Garbage("remains", f"{folder}/{entry.name}", entry.num_bytes)
+
+
+def _unnamed_artifacts(store: Store, before: float) -> Iterator[Garbage]:
+    old = list(_old(store.files.entries(artifacts.FOLDER), before))
+    if not old:
+        return
+    named = {a for metric in store.metrics() for a, _ in artifacts.named_in(store.files, metric)}
+    for entry in old:
+        artifact = artifacts.artifact_in(entry.name)
+        if artifact is not None and artifact not in named:
+            yield Garbage("remains", f"{artifacts.FOLDER}/{entry.name}", entry.num_bytes)
 
 
 def _copied(store: Store, before: float, kept: list[str]) -> Iterator[Garbage]:
@@ -245,7 +264,13 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
             for row in rows
             if row["key"] not in planned and not untold.issuperset(row["trials"])
         }
-        found += _rows_of(store.files, table, unwanted, before)[0]
+        rows_of_metric, going = _rows_of(store.files, table, unwanted, before)
+        found += rows_of_metric
+        for entry in store.files.entries(artifacts.FOLDER) if going else ():
+            artifact = artifacts.artifact_in(entry.name)
+            if artifact is not None and artifact.job in going:
+                name = f"{artifacts.FOLDER}/{entry.name}"
+                found.append(Garbage("orphans", name, entry.num_bytes))
     rows_of_trials, gone = _rows_of(store.files, "trials", known - trials, before)
     found += rows_of_trials
     found += _rows_of(store.files, "histories", gone, float("inf"))[0]

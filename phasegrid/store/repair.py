@@ -3,18 +3,19 @@ those jobs again.
 
 A file appears whole or not at all, so a damaged one was damaged later (a disk, a copy that was cut
 short) and is never one that is being written: no age is asked. With the weights or the history of a
-trial go its row and the rest of it, for it is trained as a whole. Measurements of it stay: the same
+trial go its row and the rest of it, for it is trained as a whole; with an artifact of a measurement
+goes its row. Measurements of it stay: the same
 key is the same training. A file whose name is not one of ours is left alone.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import KEY_DIGITS
-from phasegrid.store import checkpoints, meta
+from phasegrid.store import artifacts, checkpoints, meta
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files, each
@@ -47,10 +48,17 @@ def find_damage(store: Store, deep: bool = False) -> GarbageReport:
             if table == "histories":
                 trials |= {_key(name) for name in names}
         found += _damaged_snapshots(files)
-        whole = dict.fromkeys([*found, *_files_of(files, trials)])
+        lost = {m: _measurements_without_artifacts(files, m, deep) for m in store.metrics()}
+        of_lost = (name for metric, keys in lost.items() for name in _left_by(files, metric, keys))
+        whole = dict.fromkeys([*found, *_files_of(files, trials), *of_lost])
         sizes = {name: _size(files, name) for name in whole}
         garbage = [
-            *_rows_in_copies(files, trials, copies),
+            *_rows_in_copies(files, ("trials", "histories"), trials, copies),
+            *(
+                g
+                for m, keys in lost.items()
+                for g in _rows_in_copies(files, (f"metrics/{m}",), keys, copies)
+            ),
             *(Garbage(_KIND, name, size) for name, size in sizes.items()),
         ]
         kept = tuple(_left_alone(files, only, tables))
@@ -184,13 +192,42 @@ def _files_of(files: Files, trials: set[str]) -> Iterator[str]:
         yield from (name for name in names if _key(name) in trials)
 
 
-def _rows_in_copies(files: Files, trials: set[str], damaged: list[str]) -> Iterator[Garbage]:
-    for table in ("trials", "histories"):
+def _measurements_without_artifacts(files: Files, metric: str, deep: bool) -> set[str]:
+    """Return the measurements of a metric whose rows name an artifact that is missing or
+    damaged.
+    """
+    named = {artifacts.file_names(a)[0]: (a, d) for a, d in artifacts.named_in(files, metric)}
+    there = {f"{artifacts.FOLDER}/{found}" for found in files.names(artifacts.FOLDER)}
+    names = sorted(named.keys() & there)
+    bad = each(
+        files,
+        names,
+        lambda n: _is_cut(files, n) or (deep and _is_other(files, n, named[n][1])),
+    )
+    damaged = {name for name, is_bad in zip(names, bad, strict=True) if is_bad}
+    return {named[name][0].job for name in damaged | (named.keys() - there)}
+
+
+def _left_by(files: Files, metric: str, keys: set[str]) -> Iterator[str]:
+    """Yield the rows and the artifacts of some measurements, the rows first."""
+    if keys:
+        names = _shards(files, f"metrics/{metric}")
+        yield from (name for name in names if _key(name) in keys)
+        for found in sorted(files.names(artifacts.FOLDER)):
+            artifact = artifacts.artifact_in(found)
+            if artifact is not None and artifact.job in keys:
+                yield f"{artifacts.FOLDER}/{found}"
+
+
+def _rows_in_copies(
+    files: Files, tables: Sequence[str], keys: set[str], damaged: list[str]
+) -> Iterator[Garbage]:
+    for table in tables:
         name = shards.compacted_name(table)
-        if not trials or name in damaged:
+        if not keys or name in damaged:
             continue
         rows = shards.read_shard(files, table, name, ["key"])
-        held = set() if rows is None else trials & set(rows["key"].to_pylist())
+        held = set() if rows is None else keys & set(rows["key"].to_pylist())
         if held:
             yield Garbage(_KIND, name, 0, tuple(sorted(held)))
 

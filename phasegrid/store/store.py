@@ -247,7 +247,7 @@ class Store:
         """
         name = shards.shard_name(table, key)
         with reported(f"reading {key} in table {table} of {self.url}"):
-            rows = shards.read_shard(self.files, table, name)
+            rows = shards.read_shard(self.files, table, name, ["artifacts"])
         if rows is None:
             return None
         return "artifacts" in rows.column_names and rows["artifacts"].null_count == 0

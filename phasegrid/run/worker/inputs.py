@@ -113,8 +113,8 @@ class JobInputs:
     def _why_not_left(self, artifact: Artifact) -> str:
         """Say which measurement has left no such artifact, as its row tells."""
         for metric in self.store.metrics():
-            rows = self.store.read_table(f"metrics/{metric}", None, [artifact.job]).to_pylist()
-            digests = digests_of(rows[0].get("artifacts")) if rows else None
+            table = self.store.read_table(f"metrics/{metric}", ["artifacts"], [artifact.job])
+            digests = digests_of(table["artifacts"][0].as_py()) if len(table) else None
             if digests is not None and artifact.name not in digests:
                 return f"{metric} {artifact.job} left no {artifact.name}"
         self.store.read_artifact(artifact)  # raises, with what to do

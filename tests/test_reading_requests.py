@@ -1,0 +1,184 @@
+"""What a request for a metric may read: every mistake in it, with its place and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from phasegrid import load_sweep
+from phasegrid.errors import SweepError
+
+HEAD = """\
+schema: 1
+name: s
+dataset: {name: digits}
+model: {name: mlp}
+train: {batch_size: 32, epochs: 4, keep_every: 2}
+load: {param: model.width, values: [2, 4]}
+seeds: 2
+metrics:
+"""
+CURVE = "  - connectivity: {epochs: 2, id: bent}\n"
+
+
+def mistakes(tmp_path: Path, *metrics: str, head: str = HEAD) -> list[str]:
+    path = tmp_path / "s.yaml"
+    path.write_text(head + "".join(f"  - {metric}\n" for metric in metrics))
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path)
+    return [f"{m.line}:{m.column}: {m.path}: {m.message}" for m in caught.value.mistakes]
+
+
+BAD = {
+    "unknown of": (
+        "ensemble: {of: bend}",
+        "10:20: metrics.1.ensemble.of: found 'bend'; ids of requests: bent; did you mean 'bent'?",
+    ),
+    "of what leaves nothing": (
+        "ensemble: {of: plain}",
+        "10:20: metrics.1.ensemble.of: found 'plain', which is accuracy and leaves nothing; "
+        "ensemble reads the curve of a metric",
+    ),
+    "of by a metric that reads nothing": (
+        "accuracy: {of: bent}",
+        "10:16: metrics.1.accuracy.of: it reads nothing that another metric leaves; those that do:"
+        " ensemble, plane; leave it out",
+    ),
+    "nothing to read": (
+        "plane",
+        "10:5: metrics.1.plane: reads the curve that another metric leaves; write of: with the id of"
+        " a request that leaves one (bent)",
+    ),
+    "over beside of": (
+        "ensemble: {of: bent, over: trial}",
+        "10:26: metrics.1.ensemble.over: found beside of: it is over what that request is over; leave"
+        " it out",
+    ),
+    "unknown over": (
+        "accuracy: {over: trajectry, at: [2]}",
+        "10:22: metrics.1.accuracy.over: found 'trajectry'; allowed: trial, trajectory; did you mean"
+        " 'trajectory'?",
+    ),
+    "at without trajectory": (
+        "accuracy: {at: [2]}",
+        "10:16: metrics.1.accuracy.at: goes with over: trajectory, found over: trial; write over:"
+        " trajectory or leave it out",
+    ),
+    "trajectory without at": (
+        "accuracy: {over: trajectory}",
+        "10:5: metrics.1.accuracy: over: trajectory needs at: a list of epochs",
+    ),
+    "an epoch that is no number": (
+        "accuracy: {over: trajectory, at: [2, last]}",
+        "10:42: metrics.1.accuracy.at: found 'last'; allowed: a list of epochs, each from 0",
+    ),
+    "an epoch twice": (
+        "accuracy: {over: trajectory, at: [2, 2]}",
+        "10:42: metrics.1.accuracy.at: found 2 twice; epochs are distinct",
+    ),
+    "no epoch": (
+        "accuracy: {over: trajectory, at: []}",
+        "10:38: metrics.1.accuracy.at: found no epoch; write at least one",
+    ),
+    "an epoch that is never reached": (
+        "accuracy: {over: trajectory, at: [6]}",
+        "10:39: metrics.1.accuracy.at: epoch 6 is never reached: train.epochs is 4",
+    ),
+    "an epoch that is never kept": (
+        "accuracy: {over: trajectory, at: [3]}",
+        "10:39: metrics.1.accuracy.at: after epoch 3 nothing is kept: train.keep_every is 2 (0, 2, 4,"
+        " ...)",
+    ),
+    "an unknown field": (
+        "cka: {over: across, where: {model.widht: [2]}}",
+        "10:33: metrics.1.cka.where.model.widht: unknown field; allowed: fields of the sweep's trials"
+        " and seed; did you mean 'model.width'?",
+    ),
+    "a value that nothing has": (
+        "cka: {over: across, where: {model.width: [2, 3]}}",
+        "10:50: metrics.1.cka.where.model.width: no trial has 3; there are 2, 4",
+    ),
+    "a seed that nothing has": (
+        "cka: {over: across, where: {seed: [0, 7]}}",
+        "10:43: metrics.1.cka.where.seed: no trial has 7; there are 0, 1",
+    ),
+    "one trial": (
+        "cka: {over: across, where: {model.width: 2, seed: 0}}",
+        "10:32: metrics.1.cka.where: chooses 1 trial; cka needs at least 2",
+    ),
+    "no mapping": (
+        "cka: {over: across, where: [2]}",
+        "10:32: metrics.1.cka.where: found [2]; allowed: a mapping from fields to values: model.width:"
+        " [8, 16]",
+    ),
+    "where without across": (
+        "cka: {where: {seed: 0}}",
+        "10:11: metrics.1.cka.where: goes with over: across, found over: pair; write over: across or"
+        " leave it out",
+    ),
+    "an id twice": (
+        "accuracy: {id: bent}",
+        "10:20: metrics.1.accuracy.id: found 'bent' twice, first in line 9; an id is one request's",
+    ),
+    "an id that is no text": (
+        "accuracy: {id: 3}",
+        "10:20: metrics.1.accuracy.id: found 3; allowed: text",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_in_what_a_request_reads_is_told_with_its_place(
+    tmp_path: Path, name: str
+) -> None:
+    metric, told = BAD[name]
+    first = "accuracy: {id: plain}" if "plain" in metric else "connectivity: {epochs: 2, id: bent}"
+    assert mistakes(tmp_path, first, metric) == [told]
+
+
+def test_values_that_only_other_cells_have_choose_nothing(tmp_path: Path) -> None:
+    head = HEAD.replace("seeds: 2\n", "seeds: 2\ninclude: [{model.width: 8, train.lr: 0.3}]\n")
+    head = head.replace("load:", "temperature: {param: train.lr, values: [0.1]}\nload:")
+    (told,) = mistakes(
+        tmp_path, "cka: {over: across, where: {model.width: 2, train.lr: 0.3}}", head=head
+    )
+    assert told.endswith("metrics.0.cka.where: matches no trial: no cell has all of these values")
+
+
+def test_checkpoints_that_no_trial_keeps_are_not_measured(tmp_path: Path) -> None:
+    head = HEAD.replace(", keep_every: 2", "")
+    (told,) = mistakes(tmp_path, "accuracy: {over: trajectory, at: [2]}", head=head)
+    assert told.endswith("no trial keeps checkpoints along it; write train.keep_every, in epochs")
+
+
+CIRCLE = """\
+from dataclasses import dataclass
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    scale: float = 1.0
+
+def compute(models, data, rng, sources=(), scale=1.0):
+    return {"value": scale}
+
+TURN = Metric(over="trial", args=Args, compute=compute, leaves=("curve",), reads="curve",
+              columns=(Column("value", "float64", "", "a number"),))
+"""
+
+
+def test_requests_that_read_each_other_in_a_circle_are_named(tmp_path: Path) -> None:
+    (tmp_path / "turn.py").write_text(CIRCLE)
+    told = mistakes(
+        tmp_path,
+        "turn.py:TURN: {id: a, of: c}",
+        "turn.py:TURN: {id: b, of: a, scale: 2}",
+        "turn.py:TURN: {id: c, of: b, scale: 3}",
+        "turn.py:TURN: {id: alone, of: alone}",
+    )
+    ends = "; no request of a circle can be first"
+    assert told == [
+        f"9:31: metrics.0.turn.py:TURN.of: reads itself in the end: a -> c -> b -> a{ends}",
+        f"10:31: metrics.1.turn.py:TURN.of: reads itself in the end: b -> a -> c -> b{ends}",
+        f"11:31: metrics.2.turn.py:TURN.of: reads itself in the end: c -> b -> a -> c{ends}",
+        f"12:35: metrics.3.turn.py:TURN.of: reads itself in the end: alone -> alone{ends}",
+    ]
