@@ -62,34 +62,40 @@ class Blocks:
         return [vector[start : start + size].view(shape) for start, size, shape in places]
 
 
-class Filled:
-    """A vector with gaps that is filled from, and read as, one without, in one operation each.
+class FlatVector:
+    """The tensors (M, *shape) of M networks in one vector, with gaps; filled from, and read as,
+    rows (M, P) without.
 
-    `vector` (length,) holds the tensors, `views` are they.
+    `vector` (length,) holds them, `views` are they. For a lone network either is one operation.
     """
 
     vector: Tensor
     views: list[Tensor]
 
-    def __init__(self, blocks: Blocks, like: Tensor) -> None:
-        self.vector = blocks.zeros(like)
-        self.views = blocks.views(self.vector)
-        self._sizes = blocks.sizes
+    def __init__(self, blocks: Blocks, vector: Tensor, num: int) -> None:
+        self.vector, self.views = vector, blocks.views(vector)
+        self._rows = [view.view(num, -1) for view in self.views]
+        self._sizes = [size // num for size in blocks.sizes]
         ends = (*blocks.starts[1:], blocks.length)
-        places = zip(blocks.starts, self._sizes, ends, strict=True)
-        self._gaps = [like.new_zeros(end - start - size) for start, size, end in places]
+        places = zip(blocks.starts, blocks.sizes, ends, strict=True)
+        self._gaps = [vector.new_zeros(end - start - size) for start, size, end in places]
 
-    def fill(self, flat: Tensor) -> None:
-        """Copy the tensors from `flat` (P,), where they lie one after another without gaps; it is
-        cast to their dtype.
+    def fill(self, rows: Tensor) -> None:
+        """Copy the tensors from `rows` (M, P), of a lone network also (P,); they are cast to their
+        dtype.
         """
-        pieces = torch.split(flat.to(self.vector), self._sizes)
+        rows = rows.to(self.vector)
+        if len(self._rows[0]) > 1:
+            for own, part in zip(self._rows, torch.split(rows, self._sizes, dim=1), strict=True):
+                own.copy_(part)
+            return
+        pieces = torch.split(rows.view(-1), self._sizes)
         laid = [part for pair in zip(pieces, self._gaps, strict=True) for part in pair]
         torch.cat(laid, out=self.vector)
 
     def read(self) -> Tensor:
-        """Return a copy (P,) without gaps."""
-        return torch.cat([view.view(-1) for view in self.views])
+        """Return a copy (M, P) without gaps."""
+        return torch.cat(self._rows, dim=1)
 
 
 def _padded(size: int) -> int:

@@ -19,16 +19,17 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Json, Trial, content_key, stream_seed
 from phasegrid.models.build import build_model
+from phasegrid.models.fused import find_architecture
+from phasegrid.models.strategies import Strategy, why_not_vmap
 from phasegrid.models.weights import parameters_vector
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.cuda_graphs import WARM_UP
 from phasegrid.train.epoch import run_update
-from phasegrid.train.fused import find_architecture
 from phasegrid.train.optimizers import new_slots
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.stack import MemberState, Stack, Strategy, why_not_vmap
+from phasegrid.train.stack import MemberState, Stack
 
 WORTH_S = 30.0
 """Predicted seconds of a pack from which a measurement is worth its time."""
@@ -175,15 +176,15 @@ def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:
 def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
     """Return the least time of a few updates of a stack, each on the same batch."""
     size = min(recipe.batch_size, len(data.train_inputs))
-    inputs = data.train_inputs[:size].expand(stack.size, size, *data.input_shape).clone()
-    labels = data.train_labels[:size].expand(stack.size, size).contiguous()
+    inputs = data.train_inputs[:size].expand(stack.network.size, size, *data.input_shape).clone()
+    labels = data.train_labels[:size].expand(stack.network.size, size).contiguous()
     times = []
     warm_up = 1 if stack.recorder is None else WARM_UP + 1  # a graph is recorded, then timed
     for _ in range(_REPEATS + warm_up):
-        _wait(stack.weights.device)
+        _wait(stack.network.weights.device)
         started = time.perf_counter()
         run_update(stack, Batch(inputs, labels), data.task, recipe)
-        _wait(stack.weights.device)
+        _wait(stack.network.weights.device)
         times.append(time.perf_counter() - started)
     return min(times[warm_up:])
 

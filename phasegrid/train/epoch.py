@@ -82,15 +82,16 @@ def run_epoch(
     `cut` says how an epoch is cut into batches. The epoch ends early where the recipe's `updates`
     are reached.
     """
-    lr = stack.per_element([feed.lr for feed in feeds])
-    weight_decay = stack.per_element([feed.weight_decay for feed in feeds])
+    network = stack.network
+    lr = network.per_element([feed.lr for feed in feeds])
+    weight_decay = network.per_element([feed.weight_decay for feed in feeds])
     most = None if recipe.updates is None else recipe.updates - done
     scoring = Scoring(feeds[0].data.task, feeds[0].data.num_classes, training_loss(recipe))
     batches_an_epoch = len(cut.bounds or ())
     total = recipe.updates or recipe.epochs * batches_an_epoch
     first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
-    autocast = autocast_of(recipe.precision, stack.weights.device)
+    autocast = autocast_of(recipe.precision, network.weights.device)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
         for chunk in feed_epoch(feeds, cut, most):
             outputs: list[Tensor] = []
@@ -99,7 +100,14 @@ def run_epoch(
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
                 outputs.append(_backward(stack, batch, size, scoring, recipe, autocast))
                 step(
-                    recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, factor, done
+                    recipe,
+                    network.weights,
+                    network.grads,
+                    stack.slots,
+                    lr,
+                    weight_decay,
+                    factor,
+                    done,
                 )
                 done += 1
             scores.append(_score(outputs, chunk, scoring, first))
@@ -113,12 +121,13 @@ def training_loss(recipe: Recipe) -> Loss:
 
 def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
     """Do one update of a stack on a batch of examples of a task, as a recipe's first."""
-    autocast = autocast_of(recipe.precision, stack.weights.device)
+    network = stack.network
+    autocast = autocast_of(recipe.precision, network.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
     with tensor_float_32(recipe.precision == "tf32"):
         scoring = Scoring(task, objective=training_loss(recipe))
         _backward(stack, batch, batch.labels.shape[1], scoring, recipe, autocast)
-        step(recipe, stack.weights, stack.grads, stack.slots, lr, weight_decay, 1.0, 0)
+        step(recipe, network.weights, network.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
 def _backward(
@@ -129,13 +138,15 @@ def _backward(
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
-    """Put every member's gradient of its mean loss over `size` labels into ``stack.grads``, by the
+    """Put every member's gradient of its mean loss over `size` labels into ``grads``, by the
     recipe's `sam` that at the worst point nearby, clipped to its `clip_norm`; return the logits (M,
     B, ..., C) at the weights.
     """
 
+    network = stack.network
+
     def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
-        stack.grads.zero_()
+        network.grads.zero_()
         with autocast():
             logits = stack.forward(inputs)
             losses = training_losses(scoring, logits, Batch(inputs, labels))
@@ -146,9 +157,15 @@ def _backward(
         logits = differentiate(inputs, labels)
         if recipe.sam is not None:
             again = partial(differentiate, inputs, labels)
-            sharpen(again, stack.weights, *stack.views(), stack.buffers, recipe.sam)
+            sharpen(
+                again,
+                network.weights,
+                *network.views(),
+                network.buffers,
+                recipe.sam,
+            )
         if recipe.clip_norm is not None:
-            clip(stack.views()[1], recipe.clip_norm)
+            clip(network.views()[1], recipe.clip_norm)
         return logits
 
     if stack.recorder is None or not TASKS[scoring.task].one_shape:
@@ -182,7 +199,7 @@ def _summarize(
     correct = torch.stack([score.correct for score in scores]).sum(0).tolist()
     bad_by_chunk = [score.bad_updates() for score in scores]
     numbers = []
-    for i, (feed, finite) in enumerate(zip(feeds, stack.finite(), strict=True)):
+    for i, (feed, finite) in enumerate(zip(feeds, stack.network.finite(), strict=True)):
         found = [bad[i] for bad in bad_by_chunk if bad[i] is not None]
         bad_update = found[0] if found else (None if finite else updates - 1)
         numbers.append(
@@ -197,6 +214,6 @@ def _member_noise(stack: Stack, feed: DataStream, epoch: int) -> AbstractContext
     """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked
     networks draw nothing.
     """
-    if stack.strategy != "loop":
+    if stack.network.strategy != "loop":
         return nullcontext()
-    return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.weights.device)
+    return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.network.weights.device)

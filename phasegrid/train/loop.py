@@ -25,7 +25,9 @@ from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import Evaluation, evaluate
+from phasegrid.models.fused import Blueprint
 from phasegrid.models.network_state import copy_network
+from phasegrid.models.strategies import Strategy, choose_strategy
 from phasegrid.models.weights import (
     has_batch_norm,
     num_parameters,
@@ -36,7 +38,6 @@ from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Cut, epoch_bounds
 from phasegrid.train.compat import pack_signature, recipe_of
 from phasegrid.train.epoch import EpochNumbers, run_epoch
-from phasegrid.train.fused import Blueprint
 from phasegrid.train.member import (
     EpochRecord,
     Trained,
@@ -50,7 +51,7 @@ from phasegrid.train.optimizers import new_slots
 from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.resume import Saver
 from phasegrid.train.snapshots import Snapshots
-from phasegrid.train.stack import MemberState, Stack, Strategy, choose_strategy
+from phasegrid.train.stack import MemberState, Stack
 
 __all__ = ["EpochRecord", "Trained", "train_pack"]
 
@@ -307,9 +308,9 @@ def _halved(group: _Group) -> list[_Group]:
 
 def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
     """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
-    member, device = group.members[index], stack.weights.device
+    member, device = group.members[index], stack.network.weights.device
     data, seed = member.data, stream_seed(member.trial.seed, f"test/{len(member.history)}")
-    if stack.strategy != "loop":  # a lone member's template is the member itself
+    if stack.network.strategy != "loop":  # a lone member's template is the member itself
         group.template.load_state_dict(stack.state(index))
     with tensor_float_32(False):
         return repeatable(

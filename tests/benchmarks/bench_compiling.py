@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
-from phasegrid.train.fused import read_architecture
+from phasegrid.models.fused import read_architecture
 from phasegrid.train.stack import MemberState, Stack
 
 CASES = [(4, (3, 8, 8), 16, 5), (8, (3, 32, 32), 64, 2)]
@@ -39,7 +39,7 @@ def _case(width: int, shape: tuple[int, ...], batch: int, members: int) -> str:
 
     def update(forward: Callable[[Tensor], Tensor]) -> float:
         started = time.process_time()
-        stack.grads.zero_()
+        stack.network.grads.zero_()
         cross_entropy(forward(inputs).flatten(0, 1), labels.flatten()).backward()
         return time.process_time() - started
 

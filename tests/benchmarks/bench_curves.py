@@ -26,7 +26,7 @@ from phasegrid.metrics.connectivity.stacked import train_bends_together
 from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.network.points import live_network
 from phasegrid.models.build import build_model
-from phasegrid.train.fused import read_architecture
+from phasegrid.models.fused import read_architecture
 from tests.metric_oracles_curves import CurveTwin, curve_coefficients
 
 WIDTH, BATCH, STEPS, ROUNDS = 4, 32, 4, 15

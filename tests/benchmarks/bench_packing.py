@@ -20,14 +20,15 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
+from phasegrid.models.fused import read_architecture
+from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import cpu_state, parameters_vector
 from phasegrid.tasks.batches import Cut, epoch_bounds
 from phasegrid.train.batches import DataStream
 from phasegrid.train.epoch import run_epoch
-from phasegrid.train.fused import read_architecture
 from phasegrid.train.optimizers import new_slots
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.stack import MemberState, Stack, Strategy
+from phasegrid.train.stack import MemberState, Stack
 
 CLASSES = 10
 

@@ -21,8 +21,8 @@ from phasegrid.metrics.connectivity.compute import compute_many as declared
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
 from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.network.points import Row, live_network
+from phasegrid.models import strategies
 from phasegrid.models.build import build_model
-from phasegrid.train import stack as stacking
 
 RING = [(0, 1), (1, 2), (2, 3), (0, 3)]
 NETWORKS = {
@@ -222,7 +222,7 @@ def test_a_large_stack_is_cut_into_equal_ones(monkeypatch: pytest.MonkeyPatch) -
 def test_where_one_network_keeps_a_core_busy_there_is_no_stack(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stacking, "MAX_FUSED_PRODUCTS", {"linear": 0, "convolution": 0})
+    monkeypatch.setattr(strategies, "MAX_FUSED_PRODUCTS", {"linear": 0, "convolution": 0})
     assert compute_many(networks("cnn"), RING, digits(), generators(), **ARGS) is None
 
 
@@ -270,7 +270,7 @@ def test_the_bends_are_those_that_each_curve_finds_alone() -> None:
     assert members == [0, 1, 2, 3]
     flats = [live_network(model) for model in models]
     # four curves from each network to itself, so that every bend moves by its own gradients only
-    begun = [flat.read().expand(4, -1).contiguous() for flat in flats]
+    begun = [flat.rows().expand(4, -1).contiguous() for flat in flats]
     packed, single = [v.clone() for v in begun], [v.clone() for v in begun]
     sets = data.train_inputs, data.train_labels
     modules = [flat.module for flat in flats]

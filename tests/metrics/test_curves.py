@@ -15,9 +15,10 @@ from phasegrid.metrics.connectivity.curves import (
     stack_vertices,
     vertex_weights,
 )
-from phasegrid.metrics.connectivity.training import lr_factor, train_bends
+from phasegrid.metrics.connectivity.training import learning_rates, train_bends
 from phasegrid.metrics.network.points import live_network
-from phasegrid.models.weights import FlatModule, parameters_vector
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.weights import parameters_vector
 
 CURVES = ["bezier", "polychain"]
 T = torch.linspace(0, 1, 23, dtype=torch.float64)
@@ -139,7 +140,8 @@ def test_models_of_two_architectures_cannot_be_joined() -> None:
     ("epoch", "factor"), [(1, 1.0), (25, 1.0), (35, 0.505), (45, 0.01), (50, 0.01)]
 )
 def test_lr_is_constant_for_one_half_then_falls_to_one_percent(epoch: int, factor: float) -> None:
-    assert lr_factor(epoch, 50) == pytest.approx(factor)
+    rates = learning_rates(ConnectivityArgs(lr=1.0), 1)
+    assert rates[epoch - 1] == pytest.approx([factor])
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -151,7 +153,7 @@ def test_first_step_follows_the_gradient_of_autograd(curve: str) -> None:
     )
     vertices = 0.5 * normal(4, len(parameters_vector(net)), seed=3)
     before = vertices.clone().requires_grad_()
-    train_bends(FlatModule(net), vertices, x, y, settings, torch.Generator().manual_seed(0))
+    train_bends(FlatNetwork.of(net), vertices, x, y, settings, torch.Generator().manual_seed(0))
 
     rng = torch.Generator().manual_seed(0)
     order = torch.randperm(8, generator=rng)
@@ -203,7 +205,7 @@ def test_last_batch_of_one_example_joins_the_one_before_it() -> None:
     vertices = 0.5 * normal(3, len(parameters_vector(net)), seed=3)
     settings = ConnectivityArgs(epochs=1, batch_size=4)
     rng = torch.Generator().manual_seed(0)
-    train_bends(FlatModule(net), vertices, x, y, settings, rng)
+    train_bends(FlatNetwork.of(net), vertices, x, y, settings, rng)
     drawn = torch.Generator().manual_seed(0)
     torch.randperm(9, generator=drawn)
     torch.rand(2, generator=drawn, dtype=torch.float64)
@@ -216,4 +218,4 @@ def test_diverged_bend_has_no_final_loss() -> None:
     vertices = normal(3, len(parameters_vector(net)), seed=3)
     settings = ConnectivityArgs(epochs=30, lr=1e200, batch_size=4)
     rng = torch.Generator().manual_seed(0)
-    assert train_bends(FlatModule(net), vertices, x, y, settings, rng) is None
+    assert train_bends(FlatNetwork.of(net), vertices, x, y, settings, rng) is None

@@ -16,13 +16,14 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
-from phasegrid.metrics.connectivity.training import learning_rates, lr_factor, train_bends
+from phasegrid.metrics.connectivity.training import learning_rates, train_bends
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as simplex
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import Complex, data_gradient, train_last_connector
 from phasegrid.models.evaluation import evaluate
-from phasegrid.models.weights import FlatModule, parameter_slices, parameters_vector
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.weights import parameter_slices, parameters_vector
 from phasegrid.tasks.translation import OPERATIONS
 
 num_scored = OPERATIONS.num_scored
@@ -36,6 +37,12 @@ def loss_at(w: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
     module = translator()
     slices = parameter_slices(module)
     return token_loss(module, inputs, labels, *(w[s.start : s.stop].view(s.shape) for s in slices))
+
+
+def lr_factor(epoch: int, epochs: int) -> float:
+    """The learning rate of the published code of Garipov et al. 2018, over the first."""
+    done = epoch / epochs
+    return 1.0 if done <= 0.5 else max(0.01, 1.0 - 0.99 * (done - 0.5) / 0.4)
 
 
 def test_ends_are_the_models_and_numbers_are_over_tokens() -> None:
@@ -62,7 +69,7 @@ def test_a_step_is_that_of_autograd_on_the_mean_over_tokens(curve: Any) -> None:
     before = vertices.clone().requires_grad_()
     settings = ConnectivityArgs(curve=curve, epochs=1, lr=0.1, batch_size=8, weight_decay=0.03)
     final = train_bends(
-        FlatModule(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+        FlatNetwork.of(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
     )
 
     rng = generator()
@@ -106,7 +113,7 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
         epochs=1, updates=updates, lr=1e-300, batch_size=3, weight_decay=0.0
     )
     final = train_bends(
-        FlatModule(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+        FlatNetwork.of(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
     )
     seen = slice(0, updates)
     assert len(set(tokens)) > 1
@@ -118,7 +125,7 @@ def test_simplex_gradient_is_that_of_autograd_on_the_mean_over_tokens() -> None:
     inputs, labels = sentence_pairs(6)
     complex_ = Complex(vertices_of(0, 1, 2, 3), 2)
     coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), 2, 4, generator())
-    flat = FlatModule(translator())
+    flat = FlatNetwork.of(translator())
     mean, grad = data_gradient(flat, complex_, coefficients, inputs, labels, scoring=PAIRS)
     vertices = complex_.vertices.clone().requires_grad_()
     expected = torch.stack([loss_at(a @ vertices, inputs, labels) for a in coefficients]).mean()
@@ -134,7 +141,7 @@ def test_connector_loss_is_weighted_by_tokens() -> None:
     complex_ = Complex(vertices_of(0, 0, 0), 2)
     settings = SimplexArgs(epochs=1, samples=1, batch_size=4, lr=1e-300, sampling="simplex")
     found = train_last_connector(
-        FlatModule(translator()),
+        FlatNetwork.of(translator()),
         complex_,
         inputs,
         labels,
@@ -168,7 +175,7 @@ def test_updates_replace_epochs_and_an_epoch_of_one_batch_is_one_update() -> Non
 def test_a_curve_is_trained_for_exactly_so_many_updates(updates: int, batch_size: int) -> None:
     inputs, labels = sentence_pairs(16)
     steps: list[int] = []
-    flat = FlatModule(translator())
+    flat = FlatNetwork.of(translator())
 
     def count(_module: Any, _inputs: Any, outputs: Tensor) -> None:
         if outputs.requires_grad:  # a look at what draws takes a pass without gradients

@@ -16,7 +16,8 @@ from phasegrid.metrics.simplex.compute import compute, connector_lambdas, expect
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import Complex, data_gradient, grow, train_last_connector
 from phasegrid.models.evaluation import evaluate
-from phasegrid.models.weights import FlatModule, parameters_vector
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.weights import parameters_vector
 
 NUM_TRAIN = 42
 
@@ -110,7 +111,7 @@ def test_data_gradient_is_that_of_autograd() -> None:
     complex_ = Complex(torch.cat([rows_of(networks(2)), rows_of([network(5), network(6)])]), 2)
     coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), 2, 4, seeded())
     x, y = data.train_inputs, data.train_labels
-    flat = FlatModule(net)
+    flat = FlatNetwork.of(net)
     mean, grad = data_gradient(flat, complex_, coefficients, x, y)
     vertices = complex_.vertices.clone().requires_grad_()
     expected = torch.stack([loss_at(net, a @ vertices, x, y) for a in coefficients]).mean()
@@ -179,7 +180,7 @@ def test_training_follows_equation_one_under_autograd(
     expected, expected_loss = spro_by_autograd(models[0], complex_, data, volume_lambda, settings)
     frozen = complex_.vertices[:-1].clone()
     loss = train_last_connector(
-        FlatModule(models[0]),
+        FlatNetwork.of(models[0]),
         complex_,
         data.train_inputs,
         data.train_labels,
@@ -226,7 +227,7 @@ def test_still_connector_of_two_modes_has_their_distance_as_volume() -> None:
 def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
     model, data = network(0), data_for()
     vertex = parameters_vector(model)
-    flat = FlatModule(network(1))
+    flat = FlatNetwork.of(network(1))
     evaluator = make_evaluator(model, data, None, 20, seeded())
     complex_ = Complex(vertex.expand(4, -1).clone(), 2)
     shares = torch.tensor([0.5, 0.5])
@@ -247,7 +248,7 @@ def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None
     complex_ = grow(Complex(rows_of(models), 3), 0.1, seeded())
     evaluator = make_evaluator(models[0], data, None, 20, seeded())
     shares = torch.full((3,), 1 / 3)
-    flat = FlatModule(models[0])
+    flat = FlatNetwork.of(models[0])
     row = expected_columns(flat, complex_, shares, 6, evaluator, seeded(4))
     points = sample_coefficients(shares, 1, 6, seeded(4)) @ complex_.vertices
     losses = torch.stack(

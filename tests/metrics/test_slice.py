@@ -408,13 +408,13 @@ def test_networks_that_view_their_images_flat_are_measured_as_they_are() -> None
 def test_images_are_laid_out_channels_last_and_the_weights_return() -> None:
     module, data = seeded(cnn), image_data()
     network = MovingNetwork(module)
-    before = network.flat.read()
+    before = network.flat.rows()
     turned = network.lay_out(data.train_inputs.float())
     assert turned.is_contiguous(memory_format=torch.channels_last)
     assert turned.dtype == torch.float64
     examples = make_examples(network, data.train_inputs, data.train_labels, data.scoring)
     measure_slice(network, torch.ones(1, len(before), dtype=torch.float64), [-1.0, 1.0], [examples])
-    assert torch.equal(network.flat.read(), before)
+    assert torch.equal(network.flat.rows(), before)
     at_centre = float(network.measure(examples)[0]) / 12
     assert at_centre == pytest.approx(
         evaluate(module, data.train_inputs, data.train_labels, data.scoring).loss

@@ -24,7 +24,7 @@ from phasegrid.metrics.network.points import train_mode_without_draws
 from phasegrid.metrics.simplex import compute as simplex
 from phasegrid.metrics.slice import compute as slices
 from phasegrid.models.evaluation import evaluate
-from phasegrid.train.stack import products
+from phasegrid.models.strategies import products
 
 CURVE: dict[str, Any] = {"epochs": 2, "points": 3, "batch_size": 16}
 SIMPLEX: dict[str, Any] = {

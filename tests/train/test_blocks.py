@@ -14,19 +14,20 @@ from train_support import CLASSES, make_data, make_trial
 
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import compute as connectivity
-from phasegrid.metrics.connectivity.stacked import LiveStack
 from phasegrid.metrics.hessian import compute as hessian
 from phasegrid.metrics.simplex import compute as simplex
 from phasegrid.metrics.slice import compute as slice_
 from phasegrid.models import blocks
-from phasegrid.models.blocks import ALIGNMENT, Blocks, Filled
+from phasegrid.models.blocks import ALIGNMENT, Blocks, FlatVector
 from phasegrid.models.build import build_model
-from phasegrid.models.weights import FlatModule, parameters_vector
-from phasegrid.train.fused import read_architecture
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.fused import read_architecture
+from phasegrid.models.strategies import Strategy
+from phasegrid.models.weights import parameters_vector
 from phasegrid.train.loop import train_pack
 from phasegrid.train.optimizers import new_slots, step
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.stack import MemberState, Stack, Strategy
+from phasegrid.train.stack import MemberState, Stack
 
 NETWORKS = [
     Part("small_cnn", 1, {"width": 3, "batch_norm": True}),
@@ -134,15 +135,15 @@ def test_gaps_stay_zero_whatever_an_optimizer_does(optimizer: Any) -> None:
         for net in nets
     ]
     stack = Stack(nets[0], states, "fused", read_architecture(nets[0]))
-    lr = stack.per_element([0.1, 0.2])
+    lr = stack.network.per_element([0.1, 0.2])
     data = make_data(16)
     inputs, labels = data.train_inputs.expand(2, 16, 1, 8, 8), data.train_labels.repeat(2)
     for update in range(3):
-        stack.grads.zero_()
+        stack.network.grads.zero_()
         cross_entropy(stack.forward(inputs).flatten(0, 1), labels).backward()
-        step(recipe, stack.weights, stack.grads, stack.slots, lr, 0.1, 1.0, update)
-    for vector in (stack.weights, stack.grads, *stack.slots.values()):
-        places = Blocks.of(p.shape for p in stack.parameters.values())
+        step(recipe, stack.network.weights, stack.network.grads, stack.slots, lr, 0.1, 1.0, update)
+    for vector in (stack.network.weights, stack.network.grads, *stack.slots.values()):
+        places = Blocks.of(p.shape for p in stack.network.parameters.values())
         for view in places.views(vector):
             assert view.count_nonzero() > 0
             view.zero_()
@@ -151,26 +152,27 @@ def test_gaps_stay_zero_whatever_an_optimizer_does(optimizer: Any) -> None:
 
 def test_what_leaves_a_flat_vector_has_no_gaps() -> None:
     net = network(NETWORKS[0])
-    flat, own = FlatModule(net), parameters_vector(net)
-    assert flat.read().shape == flat.gradient().shape == own.shape
+    flat, own = FlatNetwork.of(net), parameters_vector(net)
+    assert flat.rows().shape == flat.gradient().shape == (1, len(own))
     recipe = Recipe(optimizer="sgd")
     state = MemberState(dict(net.state_dict()), new_slots(recipe, own))
     assert Stack(net, [state], "loop").member(0).slots["momentum"].shape == own.shape
-    live = LiveStack(read_architecture(net), [net, net])
-    inputs = torch.ones(2, 4, 1, 8, 8)
-    assert live.differentiate(live.forward(inputs).sum((1, 2)), 1.0).shape == (2, len(own))
+    two = FlatNetwork(net, [net.state_dict()] * 2, "fused", read_architecture(net))
+    two.forward(torch.ones(2, 4, 1, 8, 8)).sum().backward()
+    assert two.gradient().shape == two.rows().shape == (2, len(own))
 
 
-def test_what_is_filled_from_a_vector_reads_as_it_and_keeps_its_gaps_zero() -> None:
-    places = Blocks.of([(3, 30), (), (2, 1)])
-    assert places.starts == (0, 128, 192)
-    filled = Filled(places, torch.zeros(1))
-    for vector in (torch.arange(93.0), torch.arange(93.0, dtype=torch.float64) - 5):
-        filled.fill(vector)
-        assert [tuple(view.shape) for view in filled.views] == [(3, 30), (), (2, 1)]
-        assert torch.equal(filled.read(), vector.float())
-        assert [view.storage_offset() for view in filled.views] == [0, 128, 192]
-        assert float(filled.vector.sum()) == float(vector.sum())
+def test_what_is_filled_from_rows_reads_as_them_and_keeps_its_gaps_zero() -> None:
+    for num in (1, 2):
+        places = Blocks.of([(num, 3, 30), (num,), (num, 2, 1)])
+        filled = FlatVector(places, torch.zeros(places.length), num)
+        for rows in (torch.arange(93.0 * num), torch.arange(93.0 * num, dtype=torch.float64) - 5):
+            rows = rows.view(num, 93)
+            filled.fill(rows)
+            assert [tuple(view.shape) for view in filled.views] == [*places.shapes]
+            assert torch.equal(filled.read(), rows.float())
+            assert [view.storage_offset() for view in filled.views] == [*places.starts]
+            assert float(filled.vector.sum()) == float(rows.sum())
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from train_support import CLASSES, MLP, SMALL_CNN, make_data, make_trial
 
 from phasegrid.jobs import Pack, Part, text_key
+from phasegrid.models.strategies import Strategy
 from phasegrid.run.worker import pack as work
 from phasegrid.run.worker.pack import PackOptions
 from phasegrid.store.store import Store
@@ -23,7 +24,6 @@ from phasegrid.train.autotune import (
     to_record,
 )
 from phasegrid.train.loop import train_pack
-from phasegrid.train.stack import Strategy
 
 
 def test_the_fastest_size_per_member_is_chosen() -> None:

@@ -125,7 +125,7 @@ def test_networks_that_view_their_images_flat_train_and_are_joined() -> None:
     assert working_layouts(net, images) == PLAIN
     stack = Stack(net, [MemberState(dict(net.state_dict()))], "loop")
     assert stack.forward(images[None]).shape == (1, 5, 2)
-    assert live_network(net)(images).shape == (5, 2)
+    assert live_network(net).module(images).shape == (5, 2)
 
 
 def test_trying_a_layout_draws_nothing_and_changes_nothing() -> None:

@@ -181,7 +181,7 @@ def test_cuda_graphs_give_what_launched_kernels_give(
     monkeypatch.setattr("phasegrid.train.cuda_graphs.record_graph", count)
     replayed = train_pack(trials, data, device="cuda", strategy=strategy)
     assert recorded
-    monkeypatch.setattr("phasegrid.train.stack._repeats", lambda _module: False)
+    monkeypatch.setattr("phasegrid.train.stack.find_architecture", lambda _module: None)
     launched = train_pack(trials, data, device="cuda", strategy=strategy)
     for a, b in zip(replayed, launched, strict=True):
         for name_of, value in b.weights.items():

@@ -11,19 +11,13 @@ from train_support import make_trial
 
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
+from phasegrid.models.fused import NotFusableError, fuse, read_architecture
+from phasegrid.models.strategies import MAX_FUSED_PRODUCTS, Strategy, choose_strategy, products
 from phasegrid.models.weights import cpu_state, parameters_vector
 from phasegrid.train.compat import pack_signature, packable
-from phasegrid.train.fused import NotFusableError, fuse, read_architecture
 from phasegrid.train.optimizers import new_slots, step
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.stack import (
-    MAX_FUSED_PRODUCTS,
-    MemberState,
-    Stack,
-    Strategy,
-    choose_strategy,
-    products,
-)
+from phasegrid.train.stack import MemberState, Stack
 
 NETWORKS = {
     "mlp": Part("mlp", 1, {"width": 5, "depth": 2, "activation": "gelu"}),
@@ -111,7 +105,7 @@ def test_a_stack_gives_each_member_its_own_logits_gradient_and_statistics(
     stack = stack_of(modules_of(name, 3), strategy)
     logits = stack.forward(x)
     cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum").backward()
-    grads = [stack.parameters[n].grad for n, _ in alone[0].named_parameters()]
+    grads = [stack.network.parameters[n].grad for n, _ in alone[0].named_parameters()]
     for i, module in enumerate(alone):
         expected = module.train()(x[i])
         cross_entropy(expected, y[i], reduction="sum").backward()
@@ -129,10 +123,19 @@ def test_rates_per_member_are_those_of_the_member_alone(optimizer: Any) -> None:
     grads = torch.randn(4, 2, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     linear = [nn.Linear(10, 1).double() for _ in range(2)]
     both = stack_of(linear, "vmap", recipe)
-    lr, weight_decay = both.per_element(rates), both.per_element(decays)
+    lr, weight_decay = both.network.per_element(rates), both.network.per_element(decays)
     for update in range(4):
-        both.grads.copy_(both._join(list(grads[update])))
-        step(recipe, both.weights, both.grads, both.slots, lr, weight_decay, 0.5, update)
+        both.network.grads.copy_(both.network.flat(list(grads[update])))
+        step(
+            recipe,
+            both.network.weights,
+            both.network.grads,
+            both.slots,
+            lr,
+            weight_decay,
+            0.5,
+            update,
+        )
     for i in range(2):
         weights = parameters_vector(linear[i])
         slots = new_slots(recipe, weights)
@@ -146,9 +149,9 @@ def test_rates_per_member_are_those_of_the_member_alone(optimizer: Any) -> None:
 
 def test_equal_rates_are_one_number() -> None:
     stack = stack_of([nn.Linear(2, 1), nn.Linear(2, 1)], "vmap")
-    assert stack.per_element([0.1, 0.1]) == 0.1
+    assert stack.network.per_element([0.1, 0.1]) == 0.1
     assert torch.equal(
-        stack.per_element([1.0, 2.0]),  # type: ignore[arg-type]
+        stack.network.per_element([1.0, 2.0]),  # type: ignore[arg-type]
         # weights of both, then biases of both, each from a multiple of 64 elements on
         torch.tensor([1.0, 1.0, 2.0, 2.0, *[0.0] * 60, 1.0, 2.0, *[0.0] * 62]),
     )
@@ -170,8 +173,8 @@ def test_members_survive_leaving_and_entering_a_stack() -> None:
 def test_a_member_that_is_not_finite_is_named() -> None:
     stack = stack_of([nn.Linear(2, 1) for _ in range(3)], "vmap")
     with torch.no_grad():
-        stack.parameters["bias"][1] = torch.nan
-    assert stack.finite() == [True, False, True]
+        stack.network.parameters["bias"][1] = torch.nan
+    assert stack.network.finite() == [True, False, True]
 
 
 @pytest.mark.parametrize("strategy", ["vmap", "fused"])
@@ -185,15 +188,15 @@ def test_frozen_and_tied_parameters_stay_what_they_are(strategy: Strategy) -> No
     modules = [seeded_module(make, seed) for seed in range(2)]
     stack = stack_of(modules, strategy)
     assert stack.state(1).keys() == modules[1].state_dict().keys()
-    assert "2.weight" in stack.constants
+    assert "2.weight" in stack.network.constants
     trained = ["0.weight", "0.bias", "1.bias", "2.bias"]
-    assert list(stack.parameters) == trained  # the tied weight once
+    assert list(stack.network.parameters) == trained  # the tied weight once
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(5))
     outputs = stack.forward(x)
     torch.testing.assert_close(outputs[1], modules[1](x[1]))
     outputs[1].square().sum().backward()
     modules[1](x[1]).square().sum().backward()
-    grad = stack.parameters["0.weight"].grad
+    grad = stack.network.parameters["0.weight"].grad
     assert grad is not None
     torch.testing.assert_close(grad[1], modules[1][0].weight.grad)  # of both of its uses
 

@@ -182,7 +182,7 @@ def test_halves_that_memory_made_go_on_as_halves(monkeypatch: pytest.MonkeyPatch
     run_epoch, full = train.run_epoch, [True]
 
     def only_pairs(stack, *args):  # type: ignore[no-untyped-def]
-        if full[0] and stack.size > 2:
+        if full[0] and stack.network.size > 2:
             raise torch.OutOfMemoryError
         return run_epoch(stack, *args)
 

@@ -215,9 +215,9 @@ def test_running_out_of_memory_halves_the_stack_and_changes_no_draw(
     run_epoch = phasegrid.train.loop.run_epoch
 
     def small_machine(stack: Any, *rest: Any) -> Any:
-        sizes.append(stack.size)
+        sizes.append(stack.network.size)
         numbers = run_epoch(stack, *rest)
-        if stack.size > 2:
+        if stack.network.size > 2:
             raise torch.OutOfMemoryError("no room")  # after the work: all of it must be undone
         return numbers
 

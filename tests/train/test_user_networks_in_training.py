@@ -17,11 +17,11 @@ from train_support import CLASSES, largest_difference, make_data, make_trial, wi
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
+from phasegrid.models.fused import NotFusableError, read_architecture
+from phasegrid.models.strategies import why_not_vmap
 from phasegrid.train import autotune
-from phasegrid.train.fused import NotFusableError, read_architecture
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
-from phasegrid.train.stack import why_not_vmap
 
 Make = Callable[[], nn.Module]
 EXAMPLE = torch.zeros(1, 1, 8, 8)

@@ -34,40 +34,6 @@ def bn_net(seed: int = 0) -> nn.Module:
         ).double()
 
 
-def test_flat_module_weights_are_the_parameters() -> None:
-    net = bn_net()
-    flat = tools.FlatModule(net)
-    own = tools.parameters_vector(net)
-    torch.testing.assert_close(flat.read(), own, rtol=0, atol=0)
-    flat.assign(2 * own)
-    torch.testing.assert_close(flat.read(), 2 * own, rtol=0, atol=0)
-    torch.testing.assert_close(tools.parameters_vector(flat.module), 2 * own, rtol=0, atol=0)
-    assert flat.slices[-1].stop == tools.num_parameters(net)
-
-
-def test_flat_gradient_accumulates_what_autograd_gives() -> None:
-    net = bn_net().eval()
-    flat = tools.FlatModule(net)
-    x = torch.randn(5, 1, 4, 4, generator=seeded(1), dtype=torch.float64)
-    y = torch.tensor([0, 1, 2, 3, 0])
-    for _ in range(2):
-        cross_entropy(flat(x), y).backward()
-    grads = torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
-    torch.testing.assert_close(flat.gradient(), 2 * torch.cat([g.reshape(-1) for g in grads]))
-    flat.zero_grad()
-    cross_entropy(flat(x), y).backward()
-    torch.testing.assert_close(flat.gradient(), torch.cat([g.reshape(-1) for g in grads]))
-
-
-def test_flat_module_takes_another_dtype_and_leaves_the_original() -> None:
-    net = nn.Linear(3, 2)
-    flat = tools.FlatModule(net, torch.float64)
-    assert flat.dtype == flat.read().dtype == flat.module.weight.dtype == torch.float64  # type: ignore[union-attr]
-    flat.assign(torch.zeros(8))
-    assert flat(torch.ones(1, 3, dtype=torch.float64)).abs().max() == 0
-    assert net.weight.abs().sum() > 0
-
-
 def test_frozen_parameters_are_not_in_the_vector() -> None:
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
@@ -76,34 +42,9 @@ def test_frozen_parameters_are_not_in_the_vector() -> None:
     assert [s.name for s in tools.parameter_slices(net)] == ["weight"]
 
 
-def test_assigning_the_own_vector_changes_nothing() -> None:
-    net = bn_net()
-    before = tools.cpu_state(net)
-    tools.assign_vector(net, tools.parameters_vector(net))
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
-
-
-def test_a_vector_of_the_wrong_length_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(7,\) cannot fill 8 trainable"):
-        tools.assign_vector(nn.Linear(3, 2), torch.zeros(7))
-
-
 def test_a_module_without_parameters_has_no_vector() -> None:
     with pytest.raises(ValueError, match="no trainable parameter"):
         tools.parameters_vector(nn.ReLU())
-
-
-def test_interpolation_meets_its_ends_and_its_middle() -> None:
-    a, b = tools.cpu_state(bn_net(0)), tools.cpu_state(bn_net(1))
-    assert all(torch.equal(tools.interpolate(a, b, 0.0)[k], a[k]) for k in a)
-    middle = tools.interpolate(a, b, 0.5)
-    torch.testing.assert_close(middle["5.weight"], (a["5.weight"] + b["5.weight"]) / 2)
-    assert middle["1.num_batches_tracked"].dtype == torch.int64
-
-
-def test_interpolation_refuses_other_shapes() -> None:
-    with pytest.raises(ValueError, match="differ in name or shape"):
-        tools.interpolate({"a": torch.zeros(1)}, {"a": torch.zeros(2)}, 0.5)
 
 
 def test_distance_of_the_three_four_five_triangle() -> None:
@@ -162,7 +103,7 @@ def test_a_lone_last_example_joins_the_batch_before() -> None:
 
 def test_evaluation_of_equal_logits_is_log_of_the_number_of_classes() -> None:
     net = nn.Linear(3, 4)
-    tools.assign_vector(net, torch.zeros(16))
+    nn.utils.vector_to_parameters(torch.zeros(16), net.parameters())
     result = evaluate(net, torch.ones(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]), batch_size=3)
     assert result.loss == pytest.approx(math.log(4), abs=1e-12)
     assert (result.accuracy_percent, result.error_percent, result.num) == (25.0, 75.0, 8)

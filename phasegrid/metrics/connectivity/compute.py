@@ -43,9 +43,9 @@ from phasegrid.metrics.network.points import (
     make_evaluator,
 )
 from phasegrid.models.evaluation import Evaluation, evaluate
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import (
-    FlatModule,
     l2_distance,
     parameters_vector,
 )
@@ -129,7 +129,7 @@ class _Curve:
     models: Sequence[nn.Module]
     vertices: Tensor
     rest: Rest
-    flat: FlatModule
+    flat: FlatNetwork
     evaluator: Evaluator
 
 
@@ -151,7 +151,7 @@ def place_vertices(
 
 
 def measure_curve(
-    flat: FlatModule,
+    flat: FlatNetwork,
     vertices: Tensor,
     t: Tensor,
     settings: ConnectivityArgs,

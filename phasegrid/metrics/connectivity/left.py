@@ -14,7 +14,7 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import stack_vertices, vertex_weights
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.joining import Rest, rest_of_curve
-from phasegrid.models.weights import FlatModule
+from phasegrid.models.flat import FlatNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LeftCurve:
         """Return the vertices' weights (T, V) at `t` (T,), in float64."""
         return vertex_weights(self.args["curve"], len(self.vertices) - 2, t)
 
-    def place(self, flat: FlatModule, coefficients: Tensor) -> None:
+    def place(self, flat: FlatNetwork, coefficients: Tensor) -> None:
         """Set a network to the mix of the vertices with `coefficients` (V,), which sum to 1: a
         vertex itself where one of them is 1.
         """

@@ -1,4 +1,4 @@
-"""Training the bends of several curves as one stack of networks (`phasegrid.train.fused`).
+"""Training the bends of several curves as one stack of networks (`phasegrid.models.flat`).
 
 The updates are those of `phasegrid.metrics.connectivity.training`, for M curves at once: the points
 gamma_m(t_m) are mixed into one matrix of live weights by a batched product, one grouped forward and
@@ -22,69 +22,20 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import vertex_weights
 from phasegrid.metrics.connectivity.training import learning_rates
 from phasegrid.metrics.network.points import finite_or_none
-from phasegrid.models.blocks import Blocks
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.fused import Blueprint, find_architecture
 from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import ParameterSlice, parameter_slices, parameters_vector
+from phasegrid.models.strategies import choose_strategy
+from phasegrid.models.weights import ParameterSlice, parameter_slices
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, cut
 from phasegrid.tasks.losses import Loss, cross_entropy
-from phasegrid.train.fused import Blueprint, find_architecture, fuse
 from phasegrid.train.optimizers import sgd_step_of_points
-from phasegrid.train.stack import Forward, choose_strategy
 
 MAX_CURVES = 16
 """The most curves of one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and
 memory grows with each.
 """
-
-
-class LiveStack:
-    """M networks of one architecture at weights that are set from outside.
-
-    What `assign` was given last is what `forward` runs on, inputs (M, B, *S) to logits (M, B, C).
-    BatchNorm takes the statistics of the batch and keeps none. Parameters that do not train are
-    each network's own.
-    """
-
-    forward: Forward
-
-    def __init__(self, blueprint: Blueprint, modules: Sequence[nn.Module]) -> None:
-        trainable = [p for p in modules[0].parameters() if p.requires_grad]
-        blocks = Blocks.of((len(modules), *p.shape) for p in trainable)
-        weights = blocks.zeros(trainable[0])
-        self._grads = blocks.zeros(trainable[0])
-        self._weight_rows, self._grad_rows = (
-            [view.view(len(modules), -1) for view in blocks.views(vector)]
-            for vector in (weights, self._grads)
-        )
-        self._sizes = [p.numel() for p in trainable]
-        stacked: dict[int, Tensor] = {}
-        for p, values, grads in zip(
-            trainable, blocks.views(weights), blocks.views(self._grads), strict=True
-        ):
-            leaf = stacked[id(p)] = values.detach().requires_grad_()
-            leaf.grad = grads
-        self.assign(torch.stack([parameters_vector(module) for module in modules]))
-        parameters: dict[str, Tensor] = {}
-        for name, own in modules[0].named_parameters(remove_duplicate=False):  # tied ones too
-            if id(own) not in stacked:
-                frozen = [module.get_parameter(name).detach() for module in modules]
-                stacked[id(own)] = torch.stack(frozen)
-            parameters[name] = stacked[id(own)]
-        self.forward = fuse(blueprint, parameters, {}, len(modules))
-
-    def assign(self, weights: Tensor) -> None:
-        """Set the weights to the rows of `weights` (M, P), each as in `FlatModule`."""
-        for rows, part in zip(
-            self._weight_rows, torch.split(weights, self._sizes, dim=1), strict=True
-        ):
-            rows.copy_(part)
-
-    def differentiate(self, losses: Tensor, weight: float) -> Tensor:
-        """Return the gradients (M, P) of ``weight * losses.sum()``."""
-        self._grads.zero_()
-        losses.backward(torch.full_like(losses, weight))  # type: ignore[no-untyped-call]
-        return torch.cat(self._grad_rows, dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +48,7 @@ class _Stack:
     vertices: Tensor
     momenta: Tensor
     points: Tensor
-    live: LiveStack
+    live: FlatNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +159,14 @@ def _begin(
     stacked = torch.stack(list(vertices))
     momenta = torch.zeros_like(stacked[:, 1:-1])
     points = torch.empty_like(stacked[:, 0])
-    live = LiveStack(blueprint, modules)
+    live = _live(blueprint, modules)
     return _Stack(list(range(len(modules))), stacked, momenta, points, live)
+
+
+def _live(blueprint: Blueprint, modules: Sequence[nn.Module]) -> FlatNetwork:
+    """Return networks to mix weights into; parameters that do not train are each one's own."""
+    states = [module.state_dict() for module in modules]
+    return FlatNetwork(modules[0], states, "fused", blueprint, keeps_statistics=False)
 
 
 def _kept(
@@ -218,7 +175,7 @@ def _kept(
     """Return a stack of the curves to `keep`, as far as they have come."""
     rows = [row for row, kept in enumerate(keep) if kept]
     places = [stack.places[row] for row in rows]
-    live = LiveStack(blueprint, [modules[place] for place in places])
+    live = _live(blueprint, [modules[place] for place in places])
     return _Stack(places, stack.vertices[rows], stack.momenta[rows], stack.points[rows], live)
 
 
@@ -293,7 +250,9 @@ def _update(
     torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))
     live.assign(stack.points)
     losses = objective(live.forward(batch.inputs), batch)
-    grads = live.differentiate(losses, 1 / size)
+    live.zero_grad()
+    losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
+    grads = live.gradient()
     grads.add_(stack.points, alpha=settings.weight_decay)
     bends, shares = stack.vertices[:, 1:-1], coefficients[:, 1:-1]
     sgd_step_of_points(bends, shares, grads, stack.momenta, lr, settings.momentum)

@@ -16,7 +16,7 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
-from phasegrid.models.weights import FlatModule
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step_of_points
@@ -55,7 +55,7 @@ def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[fl
 
 
 def train_bends(
-    flat: FlatModule,
+    flat: FlatNetwork,
     vertices: Tensor,
     inputs: Tensor,
     labels: Tensor,
@@ -104,10 +104,10 @@ def train_bends(
 
 
 def _differentiate(
-    flat: FlatModule, inputs: Tensor, labels: Tensor, scoring: Scoring
+    flat: FlatNetwork, inputs: Tensor, labels: Tensor, scoring: Scoring
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of a batch, detached, and its gradient (P,)."""
     flat.zero_grad()
-    loss = scoring.mean(flat(inputs), inputs, labels)
+    loss = scoring.mean(flat.module(inputs), inputs, labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    return loss.detach(), flat.gradient()
+    return loss.detach(), flat.gradient()[0]

@@ -33,7 +33,8 @@ from phasegrid.fallbacks import fall_back
 from phasegrid.metrics.hessian.kernels import plain_attention, reference_kernels
 from phasegrid.metrics.hessian.lanczos import AsymmetryError
 from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
-from phasegrid.models.blocks import Blocks, Filled
+from phasegrid.models.blocks import Blocks, FlatVector
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import working_layouts
 from phasegrid.models.network_state import copy_network, outputs_of
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
@@ -96,13 +97,16 @@ class HessianOperator:
         if method != "double_backward":
             module = copy_network(module).double()
             inputs = inputs.double() if inputs.is_floating_point() else inputs
+        self._flat: FlatNetwork | None = None
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise MetricError(f"Hessian: {type(module).__name__} has no trainable parameter")
-        blocks = Blocks.of(p.shape for p in self.parameters)
+        if method == "differences":
+            self._flat = FlatNetwork(module, [module.state_dict()])
+        blocks = Blocks.of((1, *p.shape) for p in self.parameters)
         self.size = sum(blocks.sizes)
         # A convolution's second derivative runs on the pieces of a vector as kernels.
-        self._pieces = Filled(blocks, self.parameters[0].detach())
+        self._pieces = FlatVector(blocks, blocks.zeros(self.parameters[0].detach()), 1)
         self.num_products = 0
         order = scoring.operations.by_length(inputs)
         if order is not None:  # a chunk then holds examples of like length
@@ -120,10 +124,10 @@ class HessianOperator:
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (P,)."""
         self.num_products += 1
+        if self._flat is not None:
+            return self._difference(self._flat, vector)
         self._pieces.fill(vector)
-        parts = self._pieces.views
-        if self.method == "differences":
-            return self._difference(vector, parts)
+        parts = [view[0] for view in self._pieces.views]
         if self._kept is not None:
             return self._multiply(self._kept, parts, keep=True)
         product = torch.zeros_like(vector)
@@ -174,21 +178,16 @@ class HessianOperator:
         )
         return torch.cat([part.reshape(-1) for part in filled])
 
-    def _difference(self, vector: Tensor, parts: list[Tensor]) -> Tensor:
+    def _difference(self, flat: FlatNetwork, vector: Tensor) -> Tensor:
         norm = float(torch.linalg.vector_norm(vector))
         if norm == 0:
             return torch.zeros_like(vector)
-        step = STEP / norm
-        centre = [p.detach().clone() for p in self.parameters]
+        step, centre = STEP / norm, flat.rows()[0]
         gradients = []
         for signed in (step, -step):
-            with torch.no_grad():
-                for p, there, part in zip(self.parameters, centre, parts, strict=True):
-                    p.copy_(there + signed * part)
+            flat.assign(centre + signed * vector.to(centre))
             gradients.append(self._gradient())
-        with torch.no_grad():
-            for p, there in zip(self.parameters, centre, strict=True):
-                p.copy_(there)
+        flat.assign(centre)
         return (gradients[0] - gradients[1]) / (2 * step)
 
     def _gradient(self) -> Tensor:

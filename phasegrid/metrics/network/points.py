@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.models.evaluation import Evaluation, evaluate
-from phasegrid.models.image_layouts import Layouts, working_layouts
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.image_layouts import layer_out
 from phasegrid.models.network_state import drawing_layers
 from phasegrid.models.weights import (
-    FlatModule,
     has_batch_norm,
     refresh_batch_norm,
 )
@@ -44,7 +44,7 @@ class Evaluator:
     refresh_inputs: Tensor | None
     batch_size: int
 
-    def measure(self, flat: FlatModule) -> PointEvaluation:
+    def measure(self, flat: FlatNetwork) -> PointEvaluation:
         """Measure the network at its present weights; BatchNorm statistics are overwritten."""
         if self.refresh_inputs is not None:
             refresh_batch_norm(flat.module, self.refresh_inputs, self.batch_size)
@@ -55,20 +55,13 @@ class Evaluator:
         )
 
 
-def live_network(model: nn.Module) -> FlatModule:
+def live_network(model: nn.Module) -> FlatNetwork:
     """Return a copy of `model` to mix weights into, which brings images into the layout that suits
     it.
     """
-    flat = FlatModule(model)
-    layouts: Layouts | None = None
-
-    def lay_out(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        nonlocal layouts
-        if layouts is None:
-            layouts = working_layouts(model, args[0])
-        return tuple(layouts.lay_out(value) for value in args)
-
-    flat.module.register_forward_pre_hook(lay_out)
+    flat = FlatNetwork.of(model)
+    lay_out = layer_out(model)
+    flat.module.register_forward_pre_hook(lambda _, args: tuple(map(lay_out, args)))
     return flat
 
 

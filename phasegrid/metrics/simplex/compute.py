@@ -34,7 +34,7 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
 from phasegrid.metrics.simplex.volume import log_volume, volume_shares
-from phasegrid.models.weights import FlatModule
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.seeding import nothing_drawn
 
 
@@ -109,7 +109,7 @@ def connector_lambdas(settings: SimplexArgs) -> list[float]:
 
 
 def expected_columns(
-    flat: FlatModule,
+    flat: FlatNetwork,
     complex_: Complex,
     shares: Tensor,
     num: int,

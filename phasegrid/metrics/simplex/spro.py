@@ -25,8 +25,8 @@ from phasegrid.metrics.simplex.volume import (
     move_vertex,
     volume_shares,
 )
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import outputs_of
-from phasegrid.models.weights import FlatModule
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step
@@ -79,7 +79,7 @@ def grow(complex_: Complex, jitter: float, rng: torch.Generator) -> Complex:
 
 
 def train_last_connector(
-    flat: FlatModule,
+    flat: FlatNetwork,
     complex_: Complex,
     inputs: Tensor,
     labels: Tensor,
@@ -125,7 +125,7 @@ def train_last_connector(
 
 
 def data_gradient(
-    flat: FlatModule,
+    flat: FlatNetwork,
     complex_: Complex,
     coefficients: Tensor,
     inputs: Tensor,
@@ -147,7 +147,7 @@ def data_gradient(
         loss = scoring.mean(outputs_of(flat.module, inputs), inputs, labels)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
-    return mean, flat.gradient()
+    return mean, flat.gradient()[0]
 
 
 def _faces_if_needed(

@@ -29,7 +29,7 @@ from phasegrid.metrics.slice.directions import (
 )
 from phasegrid.metrics.slice.evaluation import Examples, MovingNetwork, make_examples, measure_slice
 from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import has_batch_norm, num_parameters
+from phasegrid.models.weights import has_batch_norm, num_parameters, parameter_slices
 from phasegrid.tasks.scoring import Scoring
 
 Grid = list[list[float | None]]
@@ -70,7 +70,7 @@ def compute(
     return {
         **_grid_columns(axis, measured),
         "centre_loss": centre_loss,
-        **_direction_columns(directions, network.flat.read(), found),
+        **_direction_columns(directions, network.flat.rows()[0], found),
         "num_examples": len(labels),
         "num_test_examples": len(drawn[1]) if settings.test else None,
         "normalize": how,
@@ -115,7 +115,7 @@ def _find_directions(
     """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the
     normalisation used.
     """
-    flat, weights, found = network.flat, network.flat.read(), None
+    flat, weights, found = network.flat, network.flat.rows()[0], None
     if settings.directions == "hessian":
         centre = copy_network(flat.module)  # the operator may change its layout
         found = with_right_products(
@@ -132,7 +132,7 @@ def _find_directions(
     how = settings.normalize
     if how == "auto":
         how = "filter" if settings.directions == "random" else "none"
-    return found, normalise(directions, weights, flat.slices, how), how
+    return found, normalise(directions, weights, parameter_slices(flat.module), how), how
 
 
 def _centre_loss(network: MovingNetwork, examples: Examples) -> float:

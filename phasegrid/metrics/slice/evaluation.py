@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
-from phasegrid.models.image_layouts import working_layouts
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.image_layouts import layer_out
 from phasegrid.models.network_state import kept_buffers, outputs_of
-from phasegrid.models.weights import FlatModule, refresh_batch_norm
+from phasegrid.models.weights import refresh_batch_norm
 from phasegrid.tasks.scoring import Scoring
 
 
@@ -55,8 +56,9 @@ class MovingNetwork:
         refresh_inputs: Tensor | None = None,
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        self.flat = FlatModule(model)
+        self.flat = FlatNetwork.of(model)
         self.flat.module.eval()
+        self._layer_out = layer_out(self.flat.module)
         self._network = fold_batch_norm(self.flat.module)
         self._folds = _keep_folds(self._network)
         self._bf16 = precision == "bf16"
@@ -67,8 +69,8 @@ class MovingNetwork:
         suits the network.
         """
         if inputs.is_floating_point():
-            inputs = inputs.to(self.flat.dtype)
-        return working_layouts(self.flat.module, inputs).lay_out(inputs)
+            inputs = inputs.to(self.flat.weights.dtype)
+        return self._layer_out(inputs)
 
     def settle(self) -> None:
         """Make what depends on the weights follow them: BatchNorm statistics, if refreshed, and the
@@ -89,7 +91,7 @@ class MovingNetwork:
         Raises:
             MetricError: if the outputs do not have the shape of the labels and one more.
         """
-        total = torch.zeros(2, dtype=torch.float64, device=self.flat.device)
+        total = torch.zeros(2, dtype=torch.float64, device=self.flat.weights.device)
         for inputs, labels in examples.batches:
             with kept_buffers(self.flat.module), torch.inference_mode(), self._autocast():
                 logits = outputs_of(self._network, inputs)
@@ -101,7 +103,9 @@ class MovingNetwork:
         return total
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.flat.device.type, dtype=torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(
+            self.flat.weights.device.type, dtype=torch.bfloat16, enabled=self._bf16
+        )
 
 
 def make_examples(
@@ -109,7 +113,7 @@ def make_examples(
 ) -> Examples:
     """Cut inputs (N, ...) and their labels into batches laid out for `network`."""
     inputs = network.lay_out(inputs)
-    batches = tuple(scoring.batches(inputs, labels, network.flat.dtype.itemsize))
+    batches = tuple(scoring.batches(inputs, labels, network.flat.weights.dtype.itemsize))
     return Examples(batches, scoring, scoring.operations.num_scored(labels))
 
 
@@ -124,7 +128,7 @@ def measure_slice(
     again afterwards.
     """
     flat = network.flat
-    centre = flat.read()
+    centre = flat.rows()[0]
     other = axis if len(directions) == 2 else (0.0,)
     size = (len(sets), len(other), len(axis), 2)
     found = torch.empty(size, dtype=torch.float64, device=centre.device)
