@@ -216,12 +216,13 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What figures and tables must know of a metric: its columns, and the defaults of its
-    arguments, from which ways of measuring are named.
+    """What figures and tables must know of a metric: its columns, the defaults of its arguments,
+    from which ways of measuring are named, and what it is over.
     """
 
     columns: tuple[Column, ...]
     defaults: Mapping[str, Any]
+    over: str = "trial"
 
     @property
     def axes(self) -> Mapping[str, str | int | float | None]:

@@ -20,6 +20,7 @@ from phasegrid.analysis.draw.marks import collapsed_handle, mark_collapsed
 from phasegrid.analysis.draw.scales import Frame, GridAxis, thinned
 from phasegrid.analysis.draw.style import (
     DIVERGED,
+    FAILED,
     INAPPLICABLE,
     MISSING,
     NEGATIVE,
@@ -42,6 +43,7 @@ HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
 EMPTY = {
     MISSING: "not measured",
+    FAILED: "failed",
     DIVERGED: EVERY_DIVERGED,
     NEGATIVE: "negative: no logarithm",
     ZERO: "zero within rounding: no logarithm",
@@ -51,6 +53,7 @@ EMPTY = {
 }
 STATUS = {
     "missing": MISSING,
+    "failed": FAILED,
     "diverged": DIVERGED,
     "negative": NEGATIVE,
     "zero": ZERO,

@@ -43,7 +43,7 @@ def seven_panels(
     columns: int | None = None,
     known: Mapping[str, Quantity] = QUANTITIES,
 ) -> Figure:
-    """Draw the quantities `names` that were measured and, last, the phase map, two rows of four (or
+    """Draw the quantities `names` that were measured, or failed, and, last, the phase map, two rows of four (or
     so many `columns`).
 
     With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
@@ -54,7 +54,11 @@ def seven_panels(
     called = dict(
         zip(names, labels or [quantity(name, known).label for name in names], strict=True)
     )
-    drawn = [name for name in names if rows_of_quantity(table, name)["value"].notna().any()]
+    drawn = [
+        name
+        for name in names
+        if rows_of_quantity(table, name)["status"].isin(["done", "failed"]).any()
+    ]
     facets = [str(facet) for facet in phases.table["facet"].unique()]
     panels: list[str | None] = [*drawn, *([None] if with_phases else [])]
     rows, across = grid_shape(len(panels), len(facets), columns)

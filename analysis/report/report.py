@@ -212,7 +212,7 @@ def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figur
     """Return the quantities of the seven panels as lines against one axis, for up to five values of
     the other.
     """
-    names = [name for name in seven(found.grid.task) if name in set(_with_numbers(found))]
+    names = _in_cuts(found)
     others = spread(found.frame.temperature if along == "load" else found.frame.load)
     labels = found.labels(names)
     return cut_panels(
@@ -234,7 +234,7 @@ def save_figures(
 
 def _figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     makers: dict[str, Callable[[], Figure]] = {}
-    main = set(_with_numbers(found)) & set(seven(found.grid.task))
+    main = _in_cuts(found)
     if found.grid.load_path and found.grid.temperature_path:
         makers["diagram"] = lambda: diagram_figure(found)
         if _further(found):
@@ -248,12 +248,15 @@ def _figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     return makers
 
 
-def _with_numbers(found: Findings) -> list[str]:
-    return [str(name) for name in found.table["quantity"].unique()]
+def _in_cuts(found: Findings) -> list[str]:
+    """Return the quantities of the main figure that have a number."""
+    done = set(found.table.loc[found.table["status"] == "done", "quantity"])
+    return [name for name in seven(found.grid.task) if name in done]
 
 
 def _further(found: Findings) -> list[str]:
-    return [name for name in _with_numbers(found) if name not in seven(found.grid.task)]
+    names = [str(name) for name in found.table["quantity"].unique()]
+    return [name for name in names if name not in seven(found.grid.task)]
 
 
 def _other_sweeps(results: "Results") -> Callable[[str], SweepTables | None]:

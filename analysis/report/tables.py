@@ -25,6 +25,9 @@ LONG_COLUMNS = (
     "n_collapsed",
     "not_trained",
     "status",
+    "n_failed",
+    "n_blocked",
+    "error",
 )
 DASH = "–"
 DAGGER = "†"
@@ -43,7 +46,8 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     column per load.
 
     A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``,
-    ``diverged``, ``negative``, ``zero``) where there is no number.
+    ``diverged``, ``negative``, ``zero``, ``failed (2)`` with the number of jobs) where there is no
+    number.
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
@@ -53,7 +57,7 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
         text = (
             format_cell(float(cell["value"]), float(cell["stderr"]), int(cell["n"]))
             if cell["status"] == "done"
-            else str(cell["status"])
+            else _status(cell)
         )
         mark = f" {DAGGER}" if cell["not_trained"] else ""
         wide.loc[str(cell["temperature_label"]), str(cell["load_label"])] = text + mark
@@ -155,6 +159,12 @@ _TEX: Sequence[tuple[str, str]] = (
 
 def _tex(text: str) -> str:
     return "".join(dict(_TEX).get(letter, letter) for letter in text)
+
+
+def _status(cell: Mapping[Hashable, object]) -> str:
+    if cell["status"] != "failed":
+        return str(cell["status"])
+    return f"failed ({int(str(cell['n_failed'])) + int(str(cell['n_blocked']))})"
 
 
 def _niceness(cell: Mapping[Hashable, object]) -> str | None:

@@ -6,7 +6,8 @@ chance) are averaged, as published, and flagged.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,15 @@ ROUNDING = 2.0**-23
 """What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1.
 """
 
-WITHOUT_NUMBER = ("missing", "diverged", "not applicable", "undefined", "negative", "zero")
+WITHOUT_NUMBER = (
+    "missing",
+    "failed",
+    "diverged",
+    "not applicable",
+    "undefined",
+    "negative",
+    "zero",
+)
 """Statuses of a cell that has no number to draw."""
 
 PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
@@ -37,15 +46,17 @@ def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataF
     Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds
     (of a whole cell: those that its measurement is about) and ``n_pairs`` pairs averaged,
     ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``not_trained`` (see `not_trained`),
-    ``status``: ``done``, or why there is no number: ``missing`` (not measured), ``diverged`` (every
-    trial), ``not applicable`` (to what diverged in the cell), ``undefined`` (measured, but 0/0 or
-    not finite); where a logarithm is taken, ``negative`` or ``zero`` for a mean that has none.
+    ``n_failed`` and ``n_blocked`` jobs with the first line of an ``error``, ``status``: ``done``,
+    or why there is no number: ``missing`` (not measured), ``failed`` (a job raised, or was blocked
+    by one that did), ``diverged`` (every trial), ``not applicable`` (to what diverged in the cell),
+    ``undefined`` (measured, but 0/0 or not finite); where a logarithm is taken, ``negative`` or
+    ``zero`` for a mean that has none.
 
     The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs
     respects that pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null
     where one seed or one pair leaves no spread.
     """
-    chosen = measured(grid) if names is None else list(names)
+    chosen = _present(grid) if names is None else list(names)
     collapsed = collapsed_seeds(grid).sum(axis=1)
     common = {"n_collapsed": collapsed, "not_trained": not_trained(grid, collapsed)}
     if not chosen:  # every training diverged, say: no rows, but all columns
@@ -59,7 +70,15 @@ def measured(grid: SweepTables) -> list[str]:
     """Return the names of the quantities with at least one number, in declared order, variants
     after their base.
     """
-    present = set(grid.values.loc[grid.values["value"].notna(), "quantity"])
+    return _in_order(grid, set(grid.values.loc[grid.values["value"].notna(), "quantity"]))
+
+
+def _present(grid: SweepTables) -> list[str]:
+    """Return the quantities that have a number or a failure, in declared order."""
+    return _in_order(grid, {*measured(grid), *grid.failures["quantity"]})
+
+
+def _in_order(grid: SweepTables, present: Collection[str]) -> list[str]:
     order = {name: place for place, name in enumerate(grid.quantities)}
     return sorted(
         present, key=lambda name: (order.get(name.partition("[")[0], len(order)), _by_number(name))
@@ -85,7 +104,17 @@ def counts_in_words(table: pd.DataFrame) -> str:
         count = int(table[column].sum())
         if count:
             parts.append(f"{count} trial{'s' * (count != 1)} {what}")
+    if "error" in table and table["error"].notna().any():
+        parts.append(_failures_in_words(table))
     return "; ".join(parts)
+
+
+def _failures_in_words(table: pd.DataFrame) -> str:
+    failed, blocked = int(table["n_failed"].sum()), int(table["n_blocked"].sum())
+    counts = [f"{failed} job{'s' * (failed != 1)} failed"] if failed else []
+    counts += [f"{blocked} blocked"] if blocked else []
+    error = textwrap.shorten(table["error"].dropna().iloc[0], 80, placeholder="...")
+    return f"{', '.join(counts)}: {error}"
 
 
 def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
@@ -180,7 +209,9 @@ def _one(
         array = reader(grid.values, what.name, grid.cells)
         mean, stderr = jackknife(array)
         n, pairs = _counts(array)
-    status = np.where(~np.isnan(mean), "done", _why_none(grid, rows))
+    failures = grid.failures[grid.failures["quantity"] == what.name].set_index("cell")
+    failures = failures.reindex(grid.cells["cell"])
+    status = np.where(~np.isnan(mean), "done", _why_none(grid, rows, failures["error"].notna()))
     if what.transform == "log_mean":
         floor = vanishing(grid, what)
         status = np.where(
@@ -189,6 +220,9 @@ def _one(
         mean, stderr = _logarithm(np.where(mean > floor, mean, np.nan), stderr)
     table["value"], table["stderr"], table["n"], table["n_pairs"] = mean, stderr, n, pairs
     table["status"] = status
+    for column in ("n_failed", "n_blocked"):
+        table[column] = failures[column].fillna(0).to_numpy(dtype=int)
+    table["error"] = failures["error"].astype(object).where(failures["error"].notna(), None).array
     return table
 
 
@@ -225,15 +259,18 @@ def _whole_cells(
     return value, rows["stderr"].to_numpy(dtype=float), n, np.zeros(len(n), dtype=int)
 
 
-def _why_none(grid: SweepTables, rows: pd.DataFrame) -> npt.NDArray[np.str_]:
+def _why_none(
+    grid: SweepTables, rows: pd.DataFrame, failed: "pd.Series[bool]"
+) -> npt.NDArray[np.str_]:
     """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows
-    of the quantity say.
+    of the quantity say, or that a job `failed`.
     """
     outcomes = rows.groupby("cell")["outcome"].agg(set).reindex(grid.cells["cell"])
     found = [known if isinstance(known, set) else set() for known in outcomes]
     undefined = np.array(["done" in known for known in found])
     inapplicable = np.array(["not_applicable" in known for known in found])
-    status = np.where(undefined, "undefined", np.where(inapplicable, "not applicable", "missing"))
+    status = np.where(inapplicable, "not applicable", "missing")
+    status = np.where(undefined, "undefined", np.where(failed, "failed", status))
     return np.where(_all_diverged(grid), "diverged", status)
 
 

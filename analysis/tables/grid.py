@@ -40,6 +40,7 @@ VALUE_COLUMNS = (
     "outcome",
     "num_trials",
 )
+FAILURE_COLUMNS = ("quantity", "cell", "n_failed", "n_blocked", "error")
 CURVE_COLUMNS = ("cell", "seed_a", "seed_b", "t", "train_error_percent", "train_loss")
 
 Floats = npt.NDArray[np.float64]
@@ -56,6 +57,8 @@ class SweepTables:
       null for whole cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null
       `value` unless done. `stderr` is the measurement's own standard error, null where it has none.
       `num_trials` counts the trials it is about.
+    - `failures`: one row per quantity and cell in which jobs have failed (`FAILURE_COLUMNS`): how
+      many failed and how many were blocked by a failure, and the first line of an error.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
     - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
     - `plain`: for each metric, how the way of measuring that has the plain names here differs from
@@ -82,6 +85,9 @@ class SweepTables:
     subject: str = ""
     loss_floor: Mapping[int, float] = field(default_factory=dict)
     declared: Mapping[str, Shown] = field(default_factory=lambda: BUILT_IN)
+    failures: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    )
     quantities: Mapping[str, Quantity] = field(default_factory=lambda: QUANTITIES)
 
     def facets(self) -> list[str]:

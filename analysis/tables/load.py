@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from phasegrid.analysis.tables.failed import failed_jobs, failures_of, no_failures
 from phasegrid.analysis.tables.grid import (
     CELL_COLUMNS,
     CURVE_COLUMNS,
@@ -21,6 +22,7 @@ from phasegrid.analysis.tables.quantities import (
     known_quantities,
     plain_quantity,
     quantities_of,
+    seven,
 )
 from phasegrid.analysis.tables.subject import subject
 from phasegrid.analysis.tables.variants import Ways, axis_part, ways
@@ -65,7 +67,10 @@ def load_grid(results: "Results", sweep: str | None = None) -> SweepTables:
     name = _chosen(list(results.sweeps()), sweep)
     metrics = {metric: results.metric(metric, sweep=name) for metric in results.metrics()}
     declared = {**BUILT_IN, **results.declared()}
-    return build_grid(name, results.plan(name), results.trials(), metrics, declared)
+    plan = results.plan(name)
+    stored = {str(key) for rows in metrics.values() for key in rows["key"]}
+    failed = failed_jobs(plan, results.jobs(name), results.failures(), stored)
+    return build_grid(name, plan, results.trials(), metrics, declared, failed)
 
 
 def build_grid(
@@ -74,11 +79,13 @@ def build_grid(
     trials: pd.DataFrame,
     metrics: Mapping[str, pd.DataFrame],
     declared: Mapping[str, Shown] = BUILT_IN,
+    failed: pd.DataFrame | None = None,
 ) -> SweepTables:
     """Put the tables of a store together into the grid of one sweep.
 
     `plan` and `trials` are as `Results` gives them, `metrics` the rows of each metric in this
-    sweep, with their ``cell``; `declared` is what metrics declare of their columns.
+    sweep, with their ``cell``; `declared` is what metrics declare of their columns,
+    `failed` are the jobs without a result (`phasegrid.analysis.tables.failed`).
 
     A metric measured in several ways (different `args`) becomes variants of its quantities,
     ``cka[mixup_alpha=4]``; `phasegrid.analysis.tables.variants` says how they are named. Over some
@@ -90,16 +97,18 @@ def build_grid(
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
     metrics = {metric: _naming_modes(rows, cells) for metric, rows in metrics.items()}
+    failed = no_failures() if failed is None else _naming_modes_of_failed(failed, declared, cells)
     found = {
-        metric: ways(declared.get(metric), rows)
-        for metric, rows in metrics.items()
-        if not rows.empty
+        name: ways(declared.get(name), both)
+        for name in dict.fromkeys([*metrics, *failed["table"]])
+        if name != "trials" and not (both := _all_ways(name, metrics, failed)).empty
     }
     quantities = known_quantities(declared)
     parts = [_trial_values(stored, quantities.values())]
     parts += [
         _metric_values(_quantities_of(metric, metrics[metric], declared), metrics[metric], way)
         for metric, way in found.items()
+        if metric in metrics and not metrics[metric].empty
     ]
     values = pd.concat([part for part in parts if not part.empty] or parts[:1], ignore_index=True)
     place = cells.drop(columns=["num_classes", "n_planned", "n_done", "n_diverged"])
@@ -113,7 +122,7 @@ def build_grid(
         values,
         (
             _curves(metrics["connectivity"], found["connectivity"])
-            if "connectivity" in found
+            if "connectivity" in metrics and not metrics["connectivity"].empty
             else pd.DataFrame(columns=list(CURVE_COLUMNS))
         ),
         _task(stored),
@@ -122,6 +131,7 @@ def build_grid(
         _subject(stored, plan),
         _loss_floors(stored),
         declared,
+        failures_of(failed, quantities, found, set(values["quantity"]), seven(_task(stored))),
         quantities,
     )
 
@@ -226,6 +236,21 @@ def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         for text, count, some in zip(rows["args"], rows["num_trials"], of_some, strict=True)
     ]
     return rows.assign(args=args)
+
+
+def _naming_modes_of_failed(
+    failed: pd.DataFrame, declared: Mapping[str, Shown], cells: pd.DataFrame
+) -> pd.DataFrame:
+    over = [declared[table].over if table in declared else "" for table in failed["table"]]
+    return _naming_modes(failed.assign(over=over), cells)
+
+
+def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFrame) -> pd.DataFrame:
+    """Return arguments and cell of all that is stored of a metric, and of its jobs that failed."""
+    of_failed = failed.loc[(failed["table"] == name) & failed["args"].notna(), ["args", "cell"]]
+    if name not in metrics:
+        return of_failed
+    return pd.concat([metrics[name][["args", "cell"]], of_failed], ignore_index=True)
 
 
 def _check_once(sweep: str, values: pd.DataFrame) -> None:

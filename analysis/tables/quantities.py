@@ -78,7 +78,8 @@ TRIAL_COLUMNS = (
 """What a trial's own row shows."""
 
 BUILT_IN: Mapping[str, Shown] = {
-    name: Shown(metric.columns, asdict(metric.args())) for name, metric in METRICS.items()
+    name: Shown(metric.columns, asdict(metric.args()), metric.over)
+    for name, metric in METRICS.items()
 }
 
 SEVEN: tuple[str, ...] = (

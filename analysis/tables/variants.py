@@ -8,7 +8,7 @@ the others: ``log_volume[modes=2]``.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -92,6 +92,17 @@ def parts(name: str) -> Parts:
     inside = name.partition("[")[2].removesuffix("]")
     pairs = (part.partition("=") for part in inside.split(",") if part.strip())
     return {key.strip(): _read(value.strip()) for key, _, value in pairs}
+
+
+def way_of(name: str, axes: Collection[str]) -> str:
+    """Return how a quantity is measured, without what tells the rows of one job apart.
+
+    >>> way_of("cka[mixup_alpha=4, layer=conv1]", {"layer"})
+    'mixup_alpha=4'
+    """
+    inside = name.partition("[")[2].removesuffix("]")
+    pieces = [piece for piece in inside.split(", ") if piece.partition("=")[0] not in axes]
+    return ", ".join(pieces)
 
 
 def axis_part(axis: str, value: object) -> str:

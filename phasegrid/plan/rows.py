@@ -60,6 +60,9 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
     without a cell for each across cells.
     """
     placed = [(cell.index, job) for cell in plan.cells for job in cell.metric_jobs]
+    every = [*placed, *((None, job) for _, job in plan.across)]
+    parts = {id(job.metric): job.metric for _, job in every}  # one object a request
+    texts = {place: canonical_json(part.args) for place, part in parts.items()}
     return [
         {
             "cell": cell,
@@ -68,8 +71,9 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
             "trials": list(job.trials),
             "inputs": inputs_text(job),
             "request": job.request,
+            "args": texts[id(job.metric)],
         }
-        for cell, job in [*placed, *((None, job) for _, job in plan.across)]
+        for cell, job in every
     ]
 
 

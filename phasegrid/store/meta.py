@@ -80,7 +80,8 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
 def put_declared(files: Files, metric: str, declared: Shown) -> bool:
     """Write what a metric declares of its columns; say whether that changed anything."""
     plain = {"columns": [asdict(column) for column in declared.columns]}
-    text = json.dumps({**plain, "defaults": dict(declared.defaults)}, indent=2, ensure_ascii=False)
+    record = {**plain, "defaults": dict(declared.defaults), "over": declared.over}
+    text = json.dumps(record, indent=2, ensure_ascii=False)
     name, data = _columns_name(metric), f"{text}\n".encode()
     if _read_if_any(files, name) == data:
         return False
@@ -118,7 +119,7 @@ def _parse_declared(data: bytes) -> Shown:
         given = {name: value for name, value in column.items() if name in known}
         limits = given.get("limits")
         columns.append(Column(**{**given, "limits": limits and tuple(limits)}))
-    return Shown(tuple(columns), dict(record["defaults"]))
+    return Shown(tuple(columns), dict(record["defaults"]), str(record.get("over", "trial")))
 
 
 def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:

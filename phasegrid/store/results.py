@@ -138,6 +138,12 @@ class Results:
         """
         return self.store.read_declared()
 
+    def jobs(self, sweep: str) -> pd.DataFrame:
+        """Return one row a planned measurement of a sweep: cell, metric, key, the trials that it is
+        about, its arguments as JSON text; none where the store does not say (published results).
+        """
+        return _frame(self.store.read_table("plan_jobs", keys=[sweep]))
+
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for beside those that every sweep gets; none where
         it asks for none.

@@ -174,6 +174,7 @@ PLAN_JOBS = _schema(
     trials="list<string>",
     inputs="string",
     request="string",
+    args="string",
 )
 
 FAILURES = _schema(
