@@ -33,13 +33,18 @@ from phasegrid.analysis.report.tables import (
 from phasegrid.analysis.stats.correlations import rank_correlations
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
-from phasegrid.analysis.tables.quantities import seven
+from phasegrid.analysis.tables.quantities import base_of, seven
+from phasegrid.analysis.tables.variants import way_of
 from phasegrid.config.figures import with_defaults
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
     from phasegrid.store.results import Results
+
+MOST_PANELS = 12
+FEW_PANELS = 5
+"""So many panels of a quantity with more than `MOST_PANELS` rows a job."""
 
 FORMATS = ("png", "pdf", "svg")
 LABELS = {
@@ -185,12 +190,18 @@ def diagram_figure(found: Findings) -> Figure:
 
 
 def further_figure(found: Findings) -> Figure:
-    """Return a figure of the quantities that were measured beyond the seven."""
-    return _panels_figure(found, _further(found))
+    """Return a figure of the quantities that were measured beyond the seven: of one with more than
+    `MOST_PANELS` rows a job the first, the last and some between.
+    """
+    names = _further(found)
+    few = [name for family in _families(found, names) for name in _spread(family)]
+    left_out = len(names) - len(few)
+    note = f" ({left_out} panels left out; tables/ has their numbers)" if left_out else ""
+    return _panels_figure(found, few, note)
 
 
-def _panels_figure(found: Findings, names: Sequence[str]) -> Figure:
-    title = found.grid.heading(found.grid.sweep)
+def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Figure:
+    title = found.grid.heading(f"{found.grid.sweep}{note}")
     return seven_panels(
         found.table,
         found.phases,
@@ -252,6 +263,22 @@ def _in_cuts(found: Findings) -> list[str]:
     """Return the quantities of the main figure that have a number."""
     done = set(found.table.loc[found.table["status"] == "done", "quantity"])
     return [name for name in seven(found.grid.task) if name in done]
+
+
+def _families(found: Findings, names: Sequence[str]) -> list[list[str]]:
+    """Return the quantities that are one but for the row of the job, together."""
+    families: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        what = found.grid.quantity(name)
+        families.setdefault((base_of(what).name, way_of(name, what.axes)), []).append(name)
+    return list(families.values())
+
+
+def _spread(family: Sequence[str]) -> list[str]:
+    if len(family) <= MOST_PANELS:
+        return list(family)
+    places = np.linspace(0, len(family) - 1, FEW_PANELS)
+    return [family[round(float(place))] for place in places]
 
 
 def _further(found: Findings) -> list[str]:

@@ -6,12 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.findings import findings
+from phasegrid.analysis.report.report import further_figure
 from phasegrid.analysis.report.tables import long_table
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.gain import best_per_load
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import build_grid
-from phasegrid.analysis.tables.quantities import base_of
+from phasegrid.analysis.tables.quantities import BUILT_IN, base_of
 from phasegrid.declare import Column, Shown
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.registry import resolve
@@ -74,7 +77,7 @@ def grid_of(*rows: dict[str, object], declared: Shown = CLASSES) -> SweepTables:
         "num_trials": 1,
     }
     full = [{**common, "key": f"m{row['cell']}", **row} for row in rows]
-    return build_grid("s", plan, trials, {NAME: pd.DataFrame(full)}, {NAME: declared})
+    return build_grid("s", plan, trials, {NAME: pd.DataFrame(full)}, {**BUILT_IN, NAME: declared})
 
 
 def rows_of_two_classes() -> list[dict[str, object]]:
@@ -131,6 +134,23 @@ def test_rows_that_no_axis_tells_apart_are_left_out() -> None:
     columns = tuple(column for column in CLASSES.columns if column.role != "axis")
     grid = grid_of(*rows_of_two_classes(), declared=Shown(columns, {}))
     assert not any(name.startswith(NAME) for name in grid.values["quantity"])
+
+
+def test_of_a_quantity_with_many_rows_some_panels_are_drawn_and_all_tabulated() -> None:
+    rows = [
+        {"cell": cell, "class": label, "error": 1.0 + label, "spread": 0.5, "shift": None}
+        for cell in range(2)
+        for label in range(40)
+    ]
+    found = findings(grid_of(*rows), Rules())
+    figure = further_figure(found)
+    titles = [ax.get_title("left") for ax in figure.axes]
+    drawn = [int(title.rpartition("=")[2]) for title in titles if "class=" in title]
+    assert drawn == [10, 20, 29, 39]
+    assert "error of a class" in titles  # class 0, the usual one
+    texts = [text.get_text() for text in figure.texts] + [figure.get_suptitle()]
+    assert any("35 panels left out; tables/ has their numbers" in text for text in texts)
+    assert len(set(found.table["quantity"])) == 43
 
 
 def test_what_a_metric_declares_is_read_back_from_the_store(tmp_path: Path) -> None:

@@ -4,7 +4,13 @@ import matplotlib
 import pytest
 
 from phasegrid.analysis.draw.style import PHASE_COLOURS
-from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, quantity
+from phasegrid.analysis.tables.quantities import (
+    BUILT_IN,
+    QUANTITIES,
+    SEVEN,
+    quantities_of,
+    quantity,
+)
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
 from phasegrid.store.schemas import TRIALS
@@ -77,3 +83,8 @@ def test_the_error_bound_of_the_smallest_eigenvalue_is_drawn_beside_it() -> None
     bound, value = QUANTITIES["lambda_min_residual"], QUANTITIES["lambda_min"]
     assert (bound.table, bound.column) == (value.table, f"{value.column}_residual")
     assert (bound.scale, bound.better) == ("log", "lower")
+
+
+def test_no_two_declared_columns_are_one_quantity() -> None:
+    names = [what.name for table, own in BUILT_IN.items() for what in quantities_of(table, own)]
+    assert len(set(names)) == len(names) > 20
