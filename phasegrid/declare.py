@@ -82,7 +82,20 @@ class Tokens:
     target_vocabulary: int
 
 
-Form: TypeAlias = Tokens
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What is special about a data set of running text.
+
+    An example is an integer array (`length`,): a window of consecutive words. Its labels
+    (`length`,) are the words after each of them. Consecutive examples are consecutive text.
+    `vocabulary` is the number of words, and of classes.
+    """
+
+    length: int
+    vocabulary: int
+
+
+Form: TypeAlias = Tokens | Windows
 """What a task may need to know of examples beyond their shape."""
 
 
@@ -91,7 +104,8 @@ class DatasetFacts:
     """What planning must know of a data set before anything is loaded.
 
     `task` is a name of `phasegrid.tasks.TASKS`, `form` what that task needs to know of examples
-    beyond their shape: a `Tokens` for ``translation``, nothing for ``classification``.
+    beyond their shape: a `Tokens` for ``translation``, `Windows` for ``language``, nothing for
+    ``classification``.
     `labels_per_example` is the mean number of labels of a training example: work grows with it.
     """
 

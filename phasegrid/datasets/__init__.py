@@ -110,6 +110,29 @@ class TranslationOptions:
     sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """Running text in the folder `root`: the files `train` and `test`, words between white space,
+    one sentence a line, as those of the Penn Treebank (Mikolov et al. 2010).
+
+    - `steps` T: the text is read in windows of so many words; gradients reach back no further
+      (Zaremba et al. 2014: 20 or 35). An example is a window.
+    - `fraction` of the windows of the training text that is kept, the first ones; the vocabulary is
+      that of the whole text.
+    - `max_words` of the vocabulary, ``<unk>`` and ``<eos>`` among them, the most frequent; null for
+      all. All other words are unknown.
+    - `sha256` of the files is filled in and is their identity.
+    """
+
+    root: str = locator("data")
+    train: FileName = "ptb.train.txt"
+    test: FileName = "ptb.test.txt"
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 35
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_words: Annotated[int, Field(ge=3)] | None = None
+    sha256: str = ""
+
+
 def _fixed(num_train: int, num_test: int, shape: tuple[int, ...], classes: int) -> DatasetFacts:
     return DatasetFacts(num_train, num_test, shape, classes)
 
@@ -190,5 +213,11 @@ DATASETS: dict[str, DatasetKind] = {
         "phasegrid.datasets.translation.parallel_text:facts",
         fingerprint="phasegrid.datasets.translation.parallel_text:fingerprint",
         vocabulary="phasegrid.datasets.translation.load:vocabulary_record",
+    ),
+    "language": DatasetKind(
+        LanguageOptions,
+        "phasegrid.datasets.language.load:load",
+        "phasegrid.datasets.language.text:facts",
+        fingerprint="phasegrid.datasets.language.text:fingerprint",
     ),
 }

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phasegrid.declare import Form
+from phasegrid.declare import Form, Tokens
 from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.tasks.operations import Operations, operations_of
 from phasegrid.tasks.scoring import Scoring
@@ -28,7 +28,7 @@ class Text:
     def mistakes(self, form: Form | None, num_test: int) -> list[str]:
         """Return how this does not fit a data set of such sentence pairs."""
         found = (len(self.source_words), len(self.target_words), len(self.test_references))
-        if form is None:
+        if not isinstance(form, Tokens):
             return ["text is given, but the examples are no sentence pairs"]
         expected = (form.source_vocabulary, form.target_vocabulary, num_test)
         if found == expected:

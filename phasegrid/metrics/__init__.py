@@ -10,12 +10,14 @@ from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.distance import DISTANCE
 from phasegrid.metrics.ensemble import ENSEMBLE
 from phasegrid.metrics.hessian import HESSIAN
+from phasegrid.metrics.perplexity import PERPLEXITY
 from phasegrid.metrics.plane import PLANE
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 
 METRICS: dict[str, Metric] = {
     "bleu": BLEU,
+    "perplexity": PERPLEXITY,
     "accuracy": ACCURACY,
     "hessian": HESSIAN,
     "connectivity": CONNECTIVITY,

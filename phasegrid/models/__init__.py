@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Model
-from phasegrid.models.shapes import heads_divide_width
+from phasegrid.models.shapes import heads_divide_width, tied_sizes_agree
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -64,6 +64,25 @@ class TransformerArgs:
     feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
 
 
+@dataclass(frozen=True, slots=True)
+class LstmArgs:
+    """The language model of Zaremba et al. 2014: `depth` LSTM layers of `width` units over embedded
+    words of `embedding` numbers (null: as many as units).
+
+    `tied`: the output layer's weight is the embedding. `dropout` on the embedded words and on what
+    each layer gives, never from word to word. All weights and biases are drawn from U(-`init`,
+    `init`). Small, medium and large: `width` 200, 650, 1500; `dropout` 0, 0.5, 0.65; `init` 0.1,
+    0.05, 0.04.
+    """
+
+    width: Width = 200
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    embedding: Width | None = None
+    tied: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    init: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+
+
 _COUNTING = "phasegrid.models.counting"
 
 MODELS: dict[str, Model] = {
@@ -92,5 +111,12 @@ MODELS: dict[str, Model] = {
         takes="translation",
         count=f"{_COUNTING}:count_transformer",
         rules=(heads_divide_width,),
+    ),
+    "lstm": Model(
+        LstmArgs,
+        "phasegrid.models.lstm:make",
+        takes="language",
+        count=f"{_COUNTING}:count_lstm",
+        rules=(tied_sizes_agree,),
     ),
 }

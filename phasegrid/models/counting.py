@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from phasegrid.declare import DatasetFacts, import_function
+from phasegrid.declare import DatasetFacts, Tokens, import_function
 from phasegrid.errors import SweepError
 from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
@@ -61,7 +61,7 @@ def count_transformer(
     the mean.
     """
     form, length = facts.form, facts.labels_per_example
-    assert form is not None
+    assert isinstance(form, Tokens)
     attention = _total([_linear(width, width)] * 4)
     feed = _total([_linear(width, feed_forward * width), _linear(feed_forward * width, width)])
     layers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
@@ -77,6 +77,24 @@ def count_transformer(
     per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * form.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
     return ModelCounts(parameters, round(flops), round(kept))
+
+
+def count_lstm(
+    facts: DatasetFacts, *, width: int, depth: int, embedding: int | None, tied: bool, **_: Any
+) -> ModelCounts:
+    """Count a language model of LSTM layers; an example is a window of words.
+
+    The kernel of a layer keeps its gates, its cells and their tanh, and what it gives.
+    """
+    words, length = facts.num_classes, facts.labels_per_example
+    size = width if embedding is None else embedding
+    weights = [4 * width * (below + width) for below in (size, *[width] * (depth - 1))]
+    output = _linear(width, words)
+    embedded = 0 if tied else words * size
+    parameters = embedded + sum(weights) + 4 * width * depth + output.num_parameters
+    flops = 2 * sum(weights) + output.forward_flops
+    kept = size + 7 * depth * width + 2 * words
+    return ModelCounts(parameters, round(length * flops), round(length * kept))
 
 
 def count_mlp(facts: DatasetFacts, *, width: int, depth: int, **_: Any) -> ModelCounts:

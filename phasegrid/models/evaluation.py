@@ -5,12 +5,14 @@ Letters: N examples, K scored labels.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.fallbacks import fall_back
 from phasegrid.models.network_state import evaluating, outputs_of
+from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.operations import evaluation_batch
 from phasegrid.tasks.scoring import CLASSIFICATION, Scores, Scoring
 
@@ -67,9 +69,11 @@ def scores(
     """Yield the scores of `module` in eval mode on a set, batch by batch; modes and buffers are
     restored at the end.
     """
+    read = Reader(scoring.operations, module, partial(outputs_of, module))
     with evaluating(module):
         for some, target in scoring.batches(inputs, labels, itemsize_of(module), batch_size):
-            yield scoring.score(outputs_of(module, some), some, target)
+            yield scoring.score(read(some), some, target)
+            read.turn()
 
 
 def itemsize_of(module: nn.Module) -> int:

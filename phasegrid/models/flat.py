@@ -13,6 +13,7 @@ Networks never mix. Letters: M networks, P trainable parameters of one, B exampl
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,10 @@ from phasegrid.models.network_state import copy_network
 from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import Weights
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Any]
+"""From inputs (M, B, *S) to outputs (M, B, ...). A lone network may also be given a state (B, ...),
+and then returns the state at the end too (`phasegrid.tasks.carrying`).
+"""
 
 
 class FlatNetwork:
@@ -191,9 +195,9 @@ class FlatNetwork:
         _bind(module, self.parameters, self.constants)
         lay_out = layer_out(module)
 
-        def run(inputs: Tensor) -> Tensor:
-            outputs: Tensor = module(lay_out(inputs[0]))
-            return outputs.unsqueeze(0)
+        def run(inputs: Tensor, *state: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            outputs = module(lay_out(inputs[0]), *state)
+            return (outputs[0].unsqueeze(0), outputs[1]) if state else outputs.unsqueeze(0)
 
         return run
 

@@ -34,6 +34,18 @@ def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
     )
 
 
+def tied_sizes_agree(args: Mapping[str, Any]) -> Finding | None:
+    """Find a language model whose output layer cannot have the embedding as its weight."""
+    width, embedding = args["width"], args["embedding"]
+    if not args["tied"] or embedding in (None, width):
+        return None
+    return (
+        "embedding",
+        f"found embedding {embedding} with width {width} and tied: true; allowed: null, or an"
+        " embedding as wide as the layers, or tied: false",
+    )
+
+
 def require_sound(
     name: str, declared: Model, args: Mapping[str, Any], input_shape: tuple[int, ...]
 ) -> None:

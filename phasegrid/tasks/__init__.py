@@ -3,13 +3,13 @@
 A data set says its task by name; nothing outside this room asks what its examples are. Here is what
 is known without torch; what is done with tensors lies in `phasegrid.tasks.operations`. A task that
 carries something from batch to batch (a recurrent state) cuts its batches its own way in
-`Operations.draw_epoch` and `Operations.cut`, and puts what it carries into `Batch.extra`.
+`Operations.order` and `Operations.cut`, and `phasegrid.tasks.carrying` hands it on.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from phasegrid.declare import DatasetFacts, Finding, Form
+from phasegrid.declare import DatasetFacts, Finding, Tokens, Windows
 from phasegrid.tasks.task import Task, too_few_examples
 
 __all__ = ["TASKS", "Task", "mismatch"]
@@ -66,9 +66,20 @@ TASKS: dict[str, Task] = {
         model_arguments=lambda _input_shape, _num_classes, form: (form,),
         batch_mistake=_batches_of_pairs,
         operations="phasegrid.tasks.translation:OPERATIONS",
-        form=Form,
+        form=Tokens,
         one_shape=False,
         pixels=False,
         judged_by="loss",  # Yang et al. 2021, section 2
+    ),
+    "language": Task(
+        examples="windows of running text",
+        model_arguments=lambda _input_shape, _num_classes, form: (form,),
+        batch_mistake=_batches_of_examples,
+        operations="phasegrid.tasks.language:OPERATIONS",
+        form=Windows,
+        one_shape=False,
+        perplexity=True,
+        pixels=False,
+        judged_by="loss",
     ),
 }

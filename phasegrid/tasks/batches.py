@@ -96,6 +96,11 @@ def epoch_bounds(num: int, batch_size: int, drop_last: bool, batch_norm: bool) -
     return cut(num, batch_size, drop_last=drop_last, join_single=join_single)
 
 
+def draw_order(num: int, _bounds: Sequence[slice], rng: torch.Generator) -> Tensor:
+    """Draw a random order (N,) of `num` examples, on the device of `rng`."""
+    return torch.randperm(num, generator=rng, device=rng.device)
+
+
 def draw_orders(num: int, orders: Sequence[torch.Generator]) -> Tensor:
     """Draw a random order of `num` examples for each member, (M, N)."""
-    return torch.stack([torch.randperm(num, generator=order) for order in orders])
+    return torch.stack([draw_order(num, (), order) for order in orders])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.declare import Form
-from phasegrid.tasks.batches import Cut, EpochOrder, Lengths, draw_orders
+from phasegrid.tasks.batches import Cut, EpochOrder, Lengths, draw_order, draw_orders
 from phasegrid.tasks.operations import Chunk, Examples, Mix, Operations, evaluation_batch
 
 
@@ -119,6 +119,7 @@ OPERATIONS = Operations(
     made_up=_made_up,
     output_shape=_output_shape,
     lengths=lambda _inputs, _labels: None,
+    order=draw_order,
     draw_epoch=_draw_epoch,
     trim=lambda inputs, labels: (inputs, labels),
     cut=_cut,

@@ -98,6 +98,8 @@ class Operations:
       the likeliest kind first.
     - `output_shape(inputs, num_classes)` of a network, in letters and in numbers.
     - `lengths(inputs, labels)`: see `Lengths`.
+    - `order(num, bounds, rng)`: in which order an epoch with batches at these bounds goes through
+      `num` examples, (N,) on the device of the generator.
     - `draw_epoch(num, lengths, cut, orders)`: the order and the batches of a training epoch, each
       member's drawn from its own generator.
     - `trim(inputs, labels)`: leave out what all examples of a batch (N, ...) do without; no result
@@ -112,12 +114,15 @@ class Operations:
     - `flat(logits, labels)`: the same without leaving anything out, so that nothing waits for the
       device: logits (M, B', C), labels (M, B'), and which of them are scored (M, B'), None for all.
     - `probe(inputs, labels, num_classes, seed, mix)`: see `Probe`.
+    - `carries`: whether a network goes through a set with what it has read so far in mind
+      (`phasegrid.tasks.carrying`).
     """
 
     mistakes: Callable[[Examples], list[str]]
     made_up: Callable[[tuple[int, ...], int, Form | None, int], list[tuple[Tensor, Tensor]]]
     output_shape: Callable[[Tensor, int], tuple[str, tuple[int, ...]]]
     lengths: Callable[[Tensor, Tensor], Lengths | None]
+    order: Callable[[int, Sequence[slice], torch.Generator], Tensor]
     draw_epoch: Callable[[int, Lengths | None, Cut, Sequence[torch.Generator]], EpochOrder]
     trim: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     cut: Callable[[Tensor, int, int, int | None], list[Chunk]]
@@ -126,6 +131,7 @@ class Operations:
     num_scored: Callable[[Tensor], int]
     flat: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
     probe: Callable[[Tensor, Tensor, int, int, Mix | None], Probe]
+    carries: bool = False
 
 
 @cache

@@ -17,10 +17,11 @@ class Task:
     first, from the shape of an example, the number of classes and the data set's `form`. `form` is
     the type of that; None where examples need none. `batch_mistake` says what is wrong between a
     recipe's batches and a data set of this task. With `one_shape` all full batches of a recipe have
-    one shape, so members train as one stack and passes are recorded on a GPU. With `pixels` inputs
-    are numbers that noise can be added to. Whether networks fit and are connected is `judged_by`
-    their training error or their training loss. `operations` names
-    the `phasegrid.tasks.operations.Operations` on tensors.
+    one shape and depend on nothing before them, so members train as one stack and passes are
+    recorded on a GPU. With `pixels` inputs are numbers that noise can be added to. With
+    `perplexity` the exponential of the mean loss is told beside it. Whether networks fit and are
+    connected is `judged_by` their training error or their training loss. `operations` names the
+    `phasegrid.tasks.operations.Operations` on tensors.
     """
 
     examples: str
@@ -29,6 +30,7 @@ class Task:
     operations: str
     form: type | None = None
     one_shape: bool = True
+    perplexity: bool = False
     pixels: bool = True
     judged_by: Literal["error", "loss"] = "error"
 

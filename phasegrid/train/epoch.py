@@ -18,6 +18,7 @@ from phasegrid.jobs import stream_seed
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, Cut
+from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.tasks.scoring import Scoring, training_losses
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
@@ -92,13 +93,15 @@ def run_epoch(
     first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
     autocast = autocast_of(recipe.precision, network.weights.device)
+    read = Reader(scoring.operations, network.module, stack.forward)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
         for chunk in feed_epoch(feeds, cut, most):
             outputs: list[Tensor] = []
             first = done - first_of_epoch
             for batch, size in zip(chunk.batches, chunk.sizes, strict=True):
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
-                outputs.append(_backward(stack, batch, size, scoring, recipe, autocast))
+                outputs.append(_backward(stack, read, batch, size, scoring, recipe, autocast))
+                read.turn()
                 step(
                     recipe,
                     network.weights,
@@ -126,12 +129,14 @@ def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
     lr, weight_decay = recipe.lr, recipe.weight_decay
     with tensor_float_32(recipe.precision == "tf32"):
         scoring = Scoring(task, objective=training_loss(recipe))
-        _backward(stack, batch, batch.labels.shape[1], scoring, recipe, autocast)
+        read = Reader(scoring.operations, network.module, stack.forward)
+        _backward(stack, read, batch, batch.labels.shape[1], scoring, recipe, autocast)
         step(recipe, network.weights, network.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
 def _backward(
     stack: Stack,
+    read: Reader,
     batch: Batch,
     size: int,
     scoring: Scoring,
@@ -148,7 +153,7 @@ def _backward(
     def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
         network.grads.zero_()
         with autocast():
-            logits = stack.forward(inputs)
+            logits = read(inputs)
             losses = training_losses(scoring, logits, Batch(inputs, labels))
         losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
         return logits.detach()

@@ -206,8 +206,8 @@ def _choose(
         return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
     if strategy not in ("auto", "loop"):
         raise ValueError(
-            f"strategy {strategy} cannot train on {task.examples}, whose batches differ in length;"
-            " use auto or loop"
+            f"strategy {strategy} cannot train on {task.examples}, whose batches differ in length"
+            " or follow one another; use auto or loop"
         )
     return "loop", None
 

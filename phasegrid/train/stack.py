@@ -6,6 +6,7 @@ Members never mix: each has its own weights, statistics, optimizer memory and ba
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -59,11 +60,13 @@ class Stack:
         on_gpu = self.network.weights.is_cuda
         self.recorder = Recorder() if on_gpu and find_architecture(template) is not None else None
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits (M, B, ...) of inputs (M, B, *S)."""
+    def forward(self, inputs: Tensor, *state: Tensor) -> Any:
+        """Return what `phasegrid.models.flat.Forward` says: the logits (M, B, ...) of inputs (M, B,
+        *S), and the state at the end where one is given.
+        """
         if self._attributes is not None and self._example is None:
             self._example = inputs[0, :2].clone()
-        return self.network.forward(inputs)
+        return self.network.forward(inputs, *state)
 
     def member(self, index: int) -> MemberState:
         """Copy one member out: full state by name, optimizer memory as (P,)."""

@@ -11,9 +11,9 @@ from torch.func import functional_call
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
+from phasegrid.tasks.positions import PositionProbe
 from phasegrid.tasks.scoring import Scoring
 from phasegrid.tasks.tokens import IGNORE
-from phasegrid.tasks.translation import PairProbe
 
 LENGTH, SOURCE_WORDS, TARGET_WORDS = 9, 6, 7
 PAIRS = Scoring("translation", TARGET_WORDS)
@@ -136,7 +136,7 @@ def dense_token_hessian(module: nn.Module, inputs: Tensor, labels: Tensor) -> Te
     return hessian
 
 
-def features_by_hand(module: Any, pairs: PairProbe, layer: str) -> Tensor:
+def features_by_hand(module: Any, pairs: PositionProbe, layer: str) -> Tensor:
     """Run pair by pair, untrimmed, and take the layer at the pair's position."""
     caught: list[Tensor] = []
     hooks = []

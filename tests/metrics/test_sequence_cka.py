@@ -25,14 +25,14 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.cka import CkaArgs
 from phasegrid.metrics.cka.compute import compute, compute_many
 from phasegrid.metrics.cka.inputs import draw_probe
-from phasegrid.tasks import translation
+from phasegrid.tasks import positions
+from phasegrid.tasks.positions import PositionProbe, draw_positions
 from phasegrid.tasks.tokens import IGNORE
-from phasegrid.tasks.translation import PairProbe, draw_positions
 
 
-def draw_pairs(data: Dataset, settings: CkaArgs) -> PairProbe:
+def draw_pairs(data: Dataset, settings: CkaArgs) -> PositionProbe:
     probe = draw_probe(data, settings)
-    assert isinstance(probe, PairProbe)
+    assert isinstance(probe, PositionProbe)
     return probe
 
 
@@ -90,12 +90,12 @@ def test_batches_do_not_change_similarities_and_are_bounded(
 ) -> None:
     models, data = [translator(seed) for seed in range(2)], sentences()
     plain = compute(models, data, generator(), layers=("softmax", "hidden"))
-    monkeypatch.setattr(translation, "LOGIT_BYTES", 2 * LENGTH * 7 * 8)
+    monkeypatch.setattr(positions, "LOGIT_BYTES", 2 * LENGTH * 7 * 8)
     seen: list[int] = []
     for model in models:
         model.out.register_forward_hook(lambda *call: seen.append(call[2].numel() * 8))
     cut = compute(models, data, generator(), layers=("softmax", "hidden"))
-    assert max(seen) <= translation.LOGIT_BYTES
+    assert max(seen) <= positions.LOGIT_BYTES
     assert len(seen) > 10
     for row, other in zip(plain, cut, strict=True):
         assert row["cka"] == pytest.approx(other["cka"], rel=1e-12)

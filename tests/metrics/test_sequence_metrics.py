@@ -31,7 +31,7 @@ from phasegrid.metrics.hessian.compute import compute as hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
 from phasegrid.models.evaluation import evaluate
-from phasegrid.tasks import translation
+from phasegrid.tasks import positions, translation
 from phasegrid.tasks.tokens import IGNORE
 from phasegrid.tasks.translation import length_batches, positions_used
 
@@ -137,19 +137,17 @@ def test_a_model_that_always_says_end_is_right_once_a_sentence() -> None:
 def test_logits_are_never_larger_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     data, module = sentences(), translator()
     plain = accuracy([module], data, generator())
-    monkeypatch.setattr(translation, "LOGIT_BYTES", 3 * 9 * 7 * 8)  # three of the longest pairs
+    monkeypatch.setattr(positions, "LOGIT_BYTES", 3 * 9 * 7 * 8)  # three of the longest pairs
     seen: list[int] = []
     module.register_forward_hook(lambda *call: seen.append(call[2].numel() * 8))
     assert accuracy([module], data, generator()) == pytest.approx(plain, rel=1e-13)
     assert len(seen) >= 7
-    assert max(seen) <= translation.LOGIT_BYTES
+    assert max(seen) <= positions.LOGIT_BYTES
 
 
 def test_batches_of_sentences_are_a_partition_by_length() -> None:
     lengths = torch.tensor([4, 9, 1, 9, 2, 30])
-    bytes_of_nine = (
-        translation.LOGIT_BYTES // 18
-    )  # two of nine positions fit, one of thirty does not
+    bytes_of_nine = positions.LOGIT_BYTES // 18  # two of nine positions fit, one of thirty does not
     batches = [batch.tolist() for batch in length_batches(lengths, bytes_of_nine // 8, 8)]
     assert batches == [[5], [1, 3], [0, 4, 2]]
 

@@ -24,10 +24,11 @@ class ConnectivityArgs:
 
     SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant;
     momentum 0.9, batch 128; loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch.
-    `bends` free control points (a quadratic Bezier curve has one). `init`: bends start on the
-    segment (``linear``, Garipov et al.) or from a random network (``random``, what the published
-    code of Yang et al. does). Evaluated at `points` equally spaced t; BatchNorm statistics are
-    recomputed at every point from (at most `refresh_examples`) training examples.
+    `bends` free control points (a quadratic Bezier curve has one); without any the curve is the
+    segment between the two, and nothing trains. `init`: bends start on the segment (``linear``,
+    Garipov et al.) or from a random network (``random``, what the published code of Yang et al.
+    does). Evaluated at `points` equally spaced t; BatchNorm statistics are recomputed at every
+    point from (at most `refresh_examples`) training examples.
 
     `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in
     ceil(updates / batches an epoch) passes, the last one cut short, so that a curve on a tenth of
@@ -38,13 +39,15 @@ class ConnectivityArgs:
     For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size`
     pairs, losses of a set are means over its tokens, and errors are token errors in percent.
     `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the training error is
-    used for all experiments but machine translation).
+    used for all experiments but machine translation). Running text is read as parallel streams, of
+    which `batch_size` is the number, and what a recurrent network has read is carried from batch to
+    batch, in training the curve and at each of its points.
 
     It leaves its trained bends as the artifact ``curve``, for metrics that are ``of`` it.
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"
-    bends: Annotated[int, Field(ge=1, le=64)] = 1
+    bends: Annotated[int, Field(ge=0, le=64)] = 1
     epochs: Count = 50
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -60,6 +63,7 @@ def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     batch, updates = int(args["batch_size"]), args.get("updates")
     trained = work.num_train * int(args["epochs"]) if updates is None else updates * batch
+    trained *= bool(args["bends"])
     return passes(work, trained, batch, 3) + 2 * int(args["points"]) * evaluation(work)
 
 
@@ -119,6 +123,18 @@ CONNECTIVITY = Metric(
         Column("train_error_percent", "list<float64>", "%", "training error at each t"),
         Column("test_loss", "list<float64>", "nats", "cross-entropy at each t"),
         Column("test_error_percent", "list<float64>", "%", "test error at each t"),
+        Column(
+            "train_perplexity",
+            "list<float64>",
+            "",
+            "exp of the training loss at each t; null but for running text",
+        ),
+        Column(
+            "test_perplexity",
+            "list<float64>",
+            "",
+            "exp of the test loss at each t; null but for running text",
+        ),
         Column(
             "length",
             "float64",

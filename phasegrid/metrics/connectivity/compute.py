@@ -50,6 +50,8 @@ from phasegrid.models.weights import (
     parameters_vector,
 )
 from phasegrid.seeding import nothing_drawn
+from phasegrid.tasks import TASKS
+from phasegrid.tasks.language import perplexity
 
 
 def compute(
@@ -67,9 +69,11 @@ def compute(
     with nothing_drawn("mode connectivity", data.train_inputs.device):
         curve = _begin(models, data, settings, rng)
         train = data.train_inputs, data.train_labels
-        loss = train_bends(
-            curve.flat, curve.vertices, *train, settings, rng, curve.rest, data.scoring
-        )
+        loss = None
+        if settings.bends:
+            loss = train_bends(
+                curve.flat, curve.vertices, *train, settings, rng, curve.rest, data.scoring
+            )
         return _measured(curve, data, settings, loss)
 
 
@@ -96,7 +100,7 @@ def compute_many(
     plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
     firsts = [models[groups[i][0]] for i in plain]
     stacks = choose_stacks(firsts, data, settings.batch_size)
-    if not stacks:
+    if not stacks or not settings.bends:
         return None
     found: dict[int, Measured] = {}
     for blueprint, places in stacks:
@@ -201,7 +205,7 @@ def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: f
     length = curve_length(settings.curve, curve.vertices)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     return {
-        **_connectivity_columns(t.tolist(), measured),
+        **_connectivity_columns(t.tolist(), measured, TASKS[data.task].perplexity),
         "length": finite_or_none(length),
         "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
         "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
@@ -220,7 +224,9 @@ def _require_ends(curve: _Curve, data: Dataset) -> None:
         require_ends(curve.flat.module, model, data.train_inputs, f"the {which} point of the curve")
 
 
-def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:
+def _connectivity_columns(
+    t: list[float], measured: Sequence[PointEvaluation], with_perplexity: bool
+) -> Row:
     train_loss, train_error = _lists([point.train for point in measured])
     test_loss, test_error = _lists([point.test for point in measured])
     mc, index = _farthest_if_whole(train_error)
@@ -234,6 +240,8 @@ def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -
         "train_error_percent": train_error,
         "test_loss": test_loss,
         "test_error_percent": test_error,
+        "train_perplexity": _perplexities(train_loss) if with_perplexity else None,
+        "test_perplexity": _perplexities(test_loss) if with_perplexity else None,
     }
 
 
@@ -247,6 +255,10 @@ def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
         for loss, e in zip(losses, evaluations, strict=True)
     ]
     return losses, errors
+
+
+def _perplexities(losses: Numbers) -> Numbers:
+    return [None if loss is None else perplexity(loss) for loss in losses]
 
 
 def _farthest_if_whole(values: Numbers) -> tuple[float | None, int | None]:

@@ -18,6 +18,7 @@ from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.tasks.batches import cut
+from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.recipe import Schedule
@@ -68,10 +69,11 @@ def train_bends(
     the last epoch.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
-    epoch, without augmentation; a last batch of one example joins the one before it. The loss of a
-    batch is the mean over its scored labels, that of the last epoch, which `updates` may have cut,
-    is weighted by them. What does not train lies where `rest` says. Stops at the end of an epoch in
-    which a bend became NaN or infinite, and then returns None.
+    epoch (running text is read in order), without augmentation; a last batch of one example joins
+    the one before it. The loss of a batch is the mean over its scored labels, that of the last
+    epoch, which `updates` may have cut, is weighted by them. What does not train lies where `rest`
+    says. Stops at the end of an epoch in which a bend became NaN or infinite, and then returns
+    None.
     """
     bends = vertices[1:-1]
     momenta = torch.zeros_like(bends)
@@ -81,16 +83,18 @@ def train_bends(
     total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
     train_mode_without_draws(flat.module, inputs[:2])
     for epoch, rates_of_epoch in enumerate(rates, start=1):
-        order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
+        order = operations.order(len(inputs), slices, rng).to(inputs.device)
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         points = place_points(settings.curve, t.cpu(), vertices)
+        read = Reader(operations, flat.module, flat.module)
         for step, lr in enumerate(rates_of_epoch):
             point = points.at(step, vertices)
             flat.assign(point)
             rest.place(flat.module, points.coefficients[step])
             chosen = order[slices[step]]
             some, target = operations.trim(inputs[chosen], labels[chosen])
-            loss, grad = _differentiate(flat, some, target, scoring)
+            loss, grad = _differentiate(flat, read, some, target, scoring)
+            read.turn()
             grad.add_(point, alpha=settings.weight_decay)
             shares = points.coefficients[step, 1:-1]
             sgd_step_of_points(bends, shares, grad, momenta, lr, settings.momentum)
@@ -104,10 +108,10 @@ def train_bends(
 
 
 def _differentiate(
-    flat: FlatNetwork, inputs: Tensor, labels: Tensor, scoring: Scoring
+    flat: FlatNetwork, read: Reader, inputs: Tensor, labels: Tensor, scoring: Scoring
 ) -> tuple[Tensor, Tensor]:
     """Return the mean loss of a batch, detached, and its gradient (P,)."""
     flat.zero_grad()
-    loss = scoring.mean(flat.module(inputs), inputs, labels)
+    loss = scoring.mean(read(inputs), inputs, labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
     return loss.detach(), flat.gradient()[0]

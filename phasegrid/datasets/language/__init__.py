@@ -1,0 +1,1 @@
+"""Running text: one long sequence of words, read window by window."""

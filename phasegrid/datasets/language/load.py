@@ -1,0 +1,52 @@
+"""Running text for language models: a user's own text files, or those of the Penn Treebank.
+
+What is read is described in `phasegrid.datasets.language.text`, how it is laid out in tensors in
+`phasegrid.declare.Windows`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.language.text import fingerprint, options_of, read_running_text
+from phasegrid.declare import Windows
+from phasegrid.jobs import Json
+
+
+def load(**args: Json) -> Dataset:
+    """Load the text files in `root`. `args` are the fields of `LanguageOptions`.
+
+    Raises:
+        DataError: if the files are missing or malformed, or are not those that `sha256` names.
+    """
+    options = options_of(args)
+    if options.sha256:
+        fingerprint(args)
+    text = read_running_text(options)
+    train_inputs, train_labels = as_windows(text.train, options.steps, text.num_train)
+    test_inputs, test_labels = as_windows(text.test, options.steps, text.num_test)
+    return Dataset(
+        name="language",
+        train_inputs=train_inputs,
+        train_labels=train_labels,
+        test_inputs=test_inputs,
+        test_labels=test_labels,
+        num_classes=len(text.words),
+        pixel=torch.ones(1),
+        padding=torch.zeros(1),
+        task="language",
+        form=Windows(options.steps, len(text.words)),
+    )
+
+
+def as_windows(words: Sequence[int], steps: int, num: int) -> tuple[Tensor, Tensor]:
+    """Cut the first `num` windows of T = `steps` words out of a text: inputs (N, T) and labels
+    (N, T), int64, each label the word after its input.
+
+    >>> [part.tolist() for part in as_windows([5, 6, 7, 8, 9], 2, 2)]
+    [[[5, 6], [7, 8]], [[6, 7], [8, 9]]]
+    """
+    text = torch.tensor(words[: num * steps + 1])
+    return text[:-1].view(num, steps).clone(), text[1:].view(num, steps).clone()

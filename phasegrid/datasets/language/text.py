@@ -1,0 +1,200 @@
+"""Running text as a data set, without torch: which words, which windows, facts and fingerprint.
+
+A file is one long sequence of words. Words stand between white space, as in the Penn Treebank that
+Mikolov et al. (2010) prepared; every line ends with the word `END`, an empty one too. The
+vocabulary is that of the whole training file: `UNKNOWN`, `END`, then the others, the most frequent
+first (words seen equally often in the order of their code points). What is not in it is unknown.
+
+The sequence is cut into windows of T words, the next one each beginning where the last one ends;
+the label of a word is the word after it. So T words of a file's end at most are in no window.
+Consecutive windows are consecutive text, which is how a network can be told what came before
+(`phasegrid.tasks.language`).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from phasegrid.datasets import LanguageOptions, kept_count
+from phasegrid.declare import DatasetFacts, Windows
+from phasegrid.errors import DataError
+from phasegrid.jobs import Json
+
+UNKNOWN, END = "<unk>", "<eos>"
+SPECIAL_WORDS = (UNKNOWN, END)
+
+_LISTED = 12  # names of files that a message shows
+
+
+@dataclass(frozen=True, slots=True)
+class RunningText:
+    """What the files hold: the vocabulary, and both texts as the places of their words in it.
+
+    `num_train` and `num_test` windows are kept, the first ones.
+    """
+
+    words: tuple[str, ...]
+    train: Sequence[int]
+    test: Sequence[int]
+    num_train: int
+    num_test: int
+
+
+def facts(args: Mapping[str, Json]) -> DatasetFacts:
+    """Return the facts of the text that `args`, the fields of `LanguageOptions`, choose.
+
+    They are remembered by the contents of the files, so asking again is free.
+
+    Raises:
+        DataError: as `read_running_text`.
+    """
+    options = options_of(args)
+    return _facts(options if options.sha256 else replace(options, sha256=_digest(options)))
+
+
+def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return ``{"sha256": ...}`` of both files, training first: their identity.
+
+    Raises:
+        DataError: if a file is not there, or a ``sha256`` was given and the files have another.
+    """
+    options = options_of(args)
+    found = _digest(options)
+    if options.sha256 and options.sha256 != found:
+        raise DataError(
+            f"loading data set language: the files {options.train} and {options.test} in"
+            f" {options.root} have the SHA-256 {found}, but dataset.sha256 is {options.sha256}: a"
+            " file has changed. Put the old one back, or leave sha256 out and plan again"
+        )
+    return {"sha256": found}
+
+
+def read_running_text(options: LanguageOptions) -> RunningText:
+    """Read both files, number their words and count their windows, as the module says.
+
+    Raises:
+        DataError: if a file is missing, unreadable, not UTF-8, or has too few words for a window.
+    """
+    train, test = (split_words(_read_text(options, name)) for name in (options.train, options.test))
+    words = make_vocabulary(train, options.max_words)
+    place = {word: index for index, word in enumerate(words)}
+    available, num_test = (
+        _count_windows(options, name, len(text))
+        for name, text in ((options.train, train), (options.test, test))
+    )
+    return RunningText(
+        words,
+        [place.get(word, 0) for word in train],
+        [place.get(word, 0) for word in test],
+        kept_count(available, options.fraction),
+        num_test,
+    )
+
+
+def split_words(text: str) -> list[str]:
+    r"""Split a text into its words; every line ends with `END`.
+
+    >>> split_words(" a cat \n<unk> sat\n")
+    ['a', 'cat', '<eos>', '<unk>', 'sat', '<eos>']
+    """
+    lines = text.split(
+        "\n"
+    )  # not splitlines(): other characters at which it splits are white space
+    if lines[-1] == "":
+        lines.pop()
+    return [word for line in lines for word in (*line.split(), END)]
+
+
+def make_vocabulary(text: Sequence[str], max_words: int | None) -> tuple[str, ...]:
+    """List the words of a text, `SPECIAL_WORDS` first; at most `max_words` of them.
+
+    >>> make_vocabulary(["b", "a", "b", "<eos>"], 3)
+    ('<unk>', '<eos>', 'b')
+    """
+    counts = Counter(text)
+    others = sorted(counts.keys() - {*SPECIAL_WORDS}, key=lambda word: (-counts[word], word))
+    return (*SPECIAL_WORDS, *others)[:max_words]
+
+
+def options_of(args: Mapping[str, Json]) -> LanguageOptions:
+    """Return `args` as options, defaults written in."""
+    known = {spec.name for spec in fields(LanguageOptions)}
+    values: Mapping[str, Any] = {name: value for name, value in args.items() if name in known}
+    return LanguageOptions(**values)
+
+
+@lru_cache(maxsize=64)
+def _facts(options: LanguageOptions) -> DatasetFacts:
+    """Return the facts of files whose digest is in `options`: what is remembered cannot be out of
+    date.
+    """
+    text = read_running_text(options)
+    return DatasetFacts(
+        text.num_train,
+        text.num_test,
+        (options.steps,),
+        len(text.words),
+        "language",
+        Windows(options.steps, len(text.words)),
+        float(options.steps),
+    )
+
+
+def _count_windows(options: LanguageOptions, name: str, num_words: int) -> int:
+    windows = (num_words - 1) // options.steps
+    if windows < 1:
+        raise DataError(
+            f"loading data set language: {_path(options, name)} has {num_words} words, ends of"
+            f" lines counted; a window of dataset.steps {options.steps} needs {options.steps + 1}"
+        )
+    return windows
+
+
+def _digest(options: LanguageOptions) -> str:
+    files = [_read_bytes(options, name) for name in (options.train, options.test)]
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
+
+
+def _read_text(options: LanguageOptions, name: str) -> str:
+    data, path = _read_bytes(options, name), _path(options, name)
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"loading data set language: line {line} of {path} is not UTF-8 ({error.reason}, byte"
+            f" 0x{data[error.start]:02x}); convert the file to UTF-8"
+        ) from error
+    if not text.strip():
+        raise DataError(f"loading data set language: {path} holds no word")
+    return text
+
+
+def _read_bytes(options: LanguageOptions, name: str) -> bytes:
+    path = _path(options, name)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"loading data set language: cannot read {path.absolute()}"
+            f" ({error.strerror or error}).{_listing(path.parent)} Set dataset.root to the folder,"
+            " or dataset.train and dataset.test to the names of the files"
+        ) from error
+
+
+def _listing(folder: Path) -> str:
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return ""
+    listed = ", ".join(names[:_LISTED]) or "no file"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f" The folder holds {listed}{more}."
+
+
+def _path(options: LanguageOptions, name: str) -> Path:
+    return Path(options.root) / name

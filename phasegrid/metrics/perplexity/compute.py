@@ -1,0 +1,46 @@
+"""Perplexity of a language model: exp(-(1/K) sum_k log p(w_k | the words before)), K words.
+
+It is the number of words among which a model that is as uncertain would choose evenly: V for one
+that has learnt nothing of V words. The state of a recurrent network is carried along the text
+(`phasegrid.tasks.language`). Exact; nothing is drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.language import perplexity
+from phasegrid.tasks.losses import cross_entropy
+
+
+def compute(
+    models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **_args: object
+) -> dict[str, float | int]:
+    """Measure one model on both texts, whole.
+
+    Raises:
+        MetricError: if there is not one model, or a perplexity is not finite.
+    """
+    if len(models) != 1:
+        raise MetricError(f"perplexity is that of one model, got {len(models)}")
+    scoring = replace(data.scoring, objective=cross_entropy)
+    row: dict[str, float | int] = {}
+    for name, inputs, labels in (
+        ("train", data.train_inputs, data.train_labels),
+        ("test", data.test_inputs, data.test_labels),
+    ):
+        found = evaluate(models[0], inputs, labels, scoring)
+        value = perplexity(found.loss)
+        if value is None:
+            raise MetricError(
+                f"perplexity: the mean loss on the {name} text is {found.loss}, whose exponential"
+                " is no finite number"
+            )
+        row[f"{name}_perplexity"] = value
+        row[f"num_{name}"] = found.num
+    return row

@@ -1,0 +1,51 @@
+"""What a network carries from batch to batch: its state at the end of the one before.
+
+Letters: B examples of a batch, M members.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.tasks.operations import Operations
+
+Run: TypeAlias = Callable[..., Any]
+"""Calls a network on inputs, and on a state where there is one, as its ``forward`` does."""
+
+
+class Reader:
+    """Runs a network on the batches of a set one after another.
+
+    Where the task carries something and `module` has a method ``start(num)``, every batch begins
+    with the state at the end of the one before, detached: `turn` goes on from a batch to the next,
+    and until then a batch can be read again. Examples that a batch has more than the one before
+    begin at the start. For any other network this is `run` itself.
+    """
+
+    def __init__(self, operations: Operations, module: nn.Module, run: Run) -> None:
+        self._run = run
+        start = getattr(module, "start", None) if operations.carries else None
+        self._start: Callable[[int], Tensor] | None = start
+        self._state: Tensor | None = None
+        self._end: Tensor | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return what the network makes of a batch (B, ...), or of those of members (M, B, ...)."""
+        if self._start is None:
+            outputs: Tensor = self._run(inputs)
+            return outputs
+        outputs, end = self._run(inputs, self._begin(inputs.shape[-2], self._start))
+        self._end = end.detach()
+        return outputs
+
+    def turn(self) -> None:
+        """Go on to the next batch."""
+        self._state = self._end
+
+    def _begin(self, num: int, start: Callable[[int], Tensor]) -> Tensor:
+        if self._state is None:
+            return start(num)
+        state = self._state[:num]
+        return state if len(state) == num else torch.cat([state, start(num - len(state))])
