@@ -33,7 +33,8 @@ IN_FLIGHT = 2
 kernels' workspaces.
 """
 
-EVALUATED = 1000  # examples in a batch of an evaluation: `tasks.operations.MOST`, which would bring torch along
+EVALUATED = 1000
+"""Examples in a batch of an evaluation: `tasks.operations.MOST`, which would bring torch along."""
 
 
 class ModelCounts(NamedTuple):
@@ -69,8 +70,7 @@ class Guess:
         return self.overhead_s + self.arithmetic_s
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):  # made for every job of a plan: cheaper than a frozen dataclass
     """A job of a metric, as far as its cost depends on it: the work of its cell, its arguments, how
     many trials it is about, and how many jobs are computed `together` with it, itself included.
     """

@@ -76,7 +76,8 @@ class _Imported:
 
 _FILES: dict[Path, _Imported] = {}
 _MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
-_DECLARED: dict[tuple[Kind, str], Declaration] = {}  # by identity, as it was resolved last
+_METRICS: dict[str, Metric] = {}  # by identity, as it was resolved last
+_NETWORKS: dict[str, Model] = {}  # likewise
 _CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
 
 
@@ -107,7 +108,9 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
         raise SweepError(f"{kind} {name!r} declares args that are not a dataclass")
     if isinstance(found, Metric):
         _check_metric(name, found)
-    _DECLARED[kind, identity(name)] = found
+        _METRICS[identity(name)] = found
+    elif isinstance(found, Model):
+        _NETWORKS[identity(name)] = found
     return found
 
 
@@ -117,16 +120,12 @@ def declared_metric(identity: str) -> Metric:
     Raises:
         SweepError: as `resolve`, if it did not yet.
     """
-    found = _DECLARED.get(("metric", identity)) or resolve("metric", identity)
-    assert isinstance(found, Metric)
-    return found
+    return _METRICS.get(identity) or resolve_metric(identity)
 
 
 def declared_model(identity: str) -> Model:
     """Return the model family of this name; see `declared_metric`."""
-    found = _DECLARED.get(("model", identity)) or resolve("model", identity)
-    assert isinstance(found, Model)
-    return found
+    return _NETWORKS.get(identity) or resolve_model(identity)
 
 
 def resolve_model(name: str, folder: Path | None = None) -> Model:

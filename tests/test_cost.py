@@ -1,6 +1,7 @@
 """Cost predictions order jobs sensibly and learn from what was measured."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from phasegrid.plan.cost import (
     guess_cost,
     learn_corrections,
     predict_seconds,
+    predictor,
 )
 from phasegrid.registry import resolve
 from phasegrid.run.forecast import forecast
@@ -84,6 +86,19 @@ def test_a_users_metric_costs_what_it_declares(job_of: Callable[[str], MetricJob
     guess = guess_cost(cell(SMALL), job_of("THRICE"))
     assert guess.overhead_s == pytest.approx(3 * 4 * OVERHEAD_S)
     assert guess.arithmetic_s == pytest.approx(3 * 200 * 10_000 / RATE)
+
+
+def test_a_predictor_predicts_every_job_as_it_would_be_alone(
+    job_of: Callable[[str], MetricJob],
+) -> None:
+    learned = learn_corrections({"trial": [(Guess(1.0), 3.0)] * 5})
+    predict = predictor(learned)
+    pair = replace(job_of("THRICE"), trials=("a", "b"))
+    jobs = [trial(), trial(epochs=20), job_of("THRICE"), pair, job_of("QUIET"), trial()]
+    for _ in range(2):
+        for where in (cell(SMALL), cell(LARGE), cell(None)):
+            for job in jobs:
+                assert predict(where, job) == predict_seconds(where, job, learned)
 
 
 @pytest.mark.parametrize(

@@ -55,18 +55,16 @@ def forecast(
     """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was
     laid out already.
     """
+    seconds = cost.predictor(corrections)
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
     trials = ((cell, trial) for cell in plan.cells for trial in cell.trials)
     jobs: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, plan.metric_jobs())
     for cell, job in jobs:
         if job.key not in stored:
             kind = cost.kind_of(job)
-            kinds["trials" if kind == "trial" else kind] += _span(cell, job, corrections)
+            span = _span(seconds(cell, job), corrections.of(kind))
+            kinds["trials" if kind == "trial" else kind] += span
     work = sum(kinds.values(), Span())
-
-    def seconds(cell: Cell, job: Trial | MetricJob) -> float:
-        return cost.predict_seconds(cell, job, corrections)
-
     packs = make_packs(plan, stored, seconds, pack_size)
     if is_wanted(packs):
         shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
@@ -82,9 +80,7 @@ def forecast(
     )
 
 
-def _span(cell: Cell, job: Trial | MetricJob, corrections: cost.Corrections) -> Span:
-    expected = cost.predict_seconds(cell, job, corrections)
-    correction = corrections.of(cost.kind_of(job))
+def _span(expected: float, correction: cost.Correction) -> Span:
     return Span(expected, expected * correction.low, expected * correction.high)
 
 

@@ -183,7 +183,7 @@ def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, consol
 
 def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
     corrections = learn_costs(store, plan) if stored else cost.Corrections()
-    return lambda cell, job: cost.predict_seconds(cell, job, corrections)
+    return cost.predictor(corrections)
 
 
 def _kept_layout(
