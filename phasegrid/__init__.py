@@ -23,12 +23,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from phasegrid.version import __version__
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from phasegrid.analysis.report.report import Drawn
     from phasegrid.config.contracts import Trials
     from phasegrid.config.types import Sweep
     from phasegrid.run.planned import Planned
     from phasegrid.run.result import RunResult
     from phasegrid.store.results import Results
+    from phasegrid.store.store import Store
 
 __all__ = ["__version__", "load_sweep", "open", "plan", "plot", "run"]
 
@@ -59,7 +62,7 @@ def open(path: str) -> "Results":  # noqa: A001 - phasegrid.open reads well in a
     """
     from phasegrid.store.results import open_results
 
-    return open_results(path)
+    return open_results(path, _network)
 
 
 def plot(
@@ -174,6 +177,12 @@ def _loaded(sweep: SweepSource) -> "Sweep":
 
 def _storage(sweep: "Sweep", storage: str | Path | None) -> str:
     return str(storage or sweep.storage or "results")
+
+
+def _network(store: "Store", key: str, name: str) -> "nn.Module":
+    from phasegrid.run.networks import stored_network
+
+    return stored_network(store, key, name)
 
 
 def _trials() -> "Trials":

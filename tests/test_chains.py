@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch.nn import functional
 
+import phasegrid
 from phasegrid import load_sweep
-from phasegrid.cli.render import status_text
+from phasegrid.analysis.tables.load import load_grid
+from phasegrid.cli.render import plan_text, status_text
+from phasegrid.datasets.load import load_dataset
+from phasegrid.errors import StoreError
 from phasegrid.jobs import Artifact, Plan
 from phasegrid.metrics.connectivity import compute as connectivity
 from phasegrid.plan.plan import make_plan
@@ -25,6 +30,7 @@ from phasegrid.run.worker import pack as worker
 from phasegrid.store import artifacts, row_files
 from phasegrid.store.gc import delete_garbage, find_garbage
 from phasegrid.store.repair import find_damage
+from phasegrid.store.results import Results
 from phasegrid.store.store import Store
 from phasegrid.store.tables import read_shard, shard_name
 
@@ -315,3 +321,51 @@ def test_what_waits_for_a_measurement_that_failed_is_blocked_and_the_culprit_nam
         assert f"blocked: 2 waiting for connectivity {key}" in text
     assert run(sweep, store) == 0
     assert "blocked" not in status_text(store, None, as_json=False)
+
+
+def test_figures_tell_ways_of_reading_apart_and_leave_out_what_is_of_no_cell(
+    chain: tuple[Plan, Store, Any],
+) -> None:
+    _, store, _ = chain
+    tables = load_grid(phasegrid.open(store.url), "chain")
+    names = set(tables.values["quantity"])
+    assert {"ensemble_test_loss", "test_ece", "test_ece[at=2]"} <= names
+    assert not any(name.startswith("cka") for name in names)
+    assert len(phasegrid.open(store.url).metric("cka", "chain")) == 1
+
+
+def test_stored_networks_are_ready_to_be_used(chain: tuple[Plan, Store, Any]) -> None:
+    plan, store, _ = chain
+    results, trial = phasegrid.open(store.url), plan.cells[1].trials[0]
+    data = load_dataset(trial.dataset)
+    (row,) = store.read_table("trials", keys=[trial.key]).to_pylist()
+    network = results.model(trial.key)
+    assert not network.training
+    logits = network(data.test_inputs).detach().double()
+    loss = functional.cross_entropy(logits, data.test_labels)
+    assert float(loss) == pytest.approx(row["test_loss"], rel=1e-6)
+    first = results.model(trial.key, "weights@epoch-0").state_dict()
+    left = results.weights(trial.key, "weights@epoch-0")
+    assert all(torch.equal(first[name], value) for name, value in left.items())
+    name = next(iter(first))
+    assert not torch.equal(first[name], network.state_dict()[name])
+    with pytest.raises(StoreError, match=r"no weights of a network; allowed: weights, or"):
+        results.model(trial.key, "curve")
+    with pytest.raises(StoreError, match="there is no trial"):
+        results.model("0" * 32)
+    with pytest.raises(StoreError, match=r"open it with phasegrid\.open"):
+        Results(store).model(trial.key)
+
+
+def test_why_names_the_input_that_changed_and_what_changed_in_it(
+    chain: tuple[Plan, Store, Any], tmp_path: Path
+) -> None:
+    _, store, _ = chain
+    text = CHAIN.replace("{id: bent, epochs: 1", "{id: bent, epochs: 2")
+    said = plan_text(planned(tmp_path, text), store, why=True, slots=1, as_json=False)
+    assert "6 measurements take the place of stored ones of the same trials" in said
+    assert "  2 x connectivity: epochs: 1 -> 2" in said
+    assert "  2 x ensemble: its input curve, of connectivity: epochs: 1 -> 2" in said
+    assert "  2 x plane: its input curve, of connectivity: epochs: 1 -> 2" in said
+    whole = plan_text(planned(tmp_path), store, why=True, slots=1, as_json=False)
+    assert "nothing stored has become stale" in whole

@@ -16,7 +16,7 @@ from phasegrid.analysis.tables.quantities import (
 from phasegrid.analysis.tables.variants import Ways, way_of
 from phasegrid.store.failures import FALLBACK
 
-FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error")
+FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", "of", "at")
 
 
 def no_failures() -> pd.DataFrame:
@@ -29,7 +29,8 @@ def failed_jobs(
 ) -> pd.DataFrame:
     """Return one row a job that has no result and failed, or whose input did: its cell, its table
     (``trials``, or the metric), its arguments (JSON text, null where a store does not say), how
-    many trials it is about, whether it is blocked, and the first line of the error.
+    many trials it is about, whether it is blocked, the first line of the error, and what it reads
+    (`of` and `at`, as `Results.metric`).
 
     `plan` and `jobs` are the planned trials and measurements, `failures` the rows of `Results`,
     `stored` the keys of the measurements that are stored.
@@ -42,7 +43,7 @@ def failed_jobs(
     if not errors:
         return no_failures()
     rows = [
-        (cell, "trials", None, 1, False, errors[key])
+        (cell, "trials", None, 1, False, errors[key], None, None)
         for cell, key in zip(plan["cell"], plan["key"], strict=True)
         if key in errors
     ]
@@ -52,10 +53,8 @@ def failed_jobs(
         key = str(row["key"])
         error = errors.get(key) or blocked.get(key)
         if error is not None and not pd.isna(row["cell"]):
-            count = len(row["trials"])
-            rows.append(
-                (int(row["cell"]), row["metric"], row["args"], count, key in blocked, error)
-            )
+            what = int(row["cell"]), row["metric"], row["args"], len(row["trials"])
+            rows.append((*what, key in blocked, error, row.get("of"), row.get("at")))
     return pd.DataFrame(rows, columns=list(FAILED_COLUMNS))
 
 

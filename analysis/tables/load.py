@@ -1,9 +1,9 @@
 """From a store to a grid: the only room of the analysis that reads one."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -96,8 +96,8 @@ def build_grid(
     """
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
-    metrics = {metric: _naming_modes(rows, cells) for metric, rows in metrics.items()}
-    failed = no_failures() if failed is None else _naming_modes_of_failed(failed, declared, cells)
+    metrics = {metric: _naming_inputs(_in_cells(rows), cells) for metric, rows in metrics.items()}
+    failed = no_failures() if failed is None else _naming_inputs_of_failed(failed, declared, cells)
     found = {
         name: ways(declared.get(name), both)
         for name in dict.fromkeys([*metrics, *failed["table"]])
@@ -223,26 +223,42 @@ def _trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
-def _naming_modes(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Add to the arguments of a measurement over some of the trials of its cell how many they are,
-    as a sweep asks for them.
+def _in_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what was measured across cells: it is a number of none of them."""
+    if rows["cell"].notna().all():
+        return rows
+    return rows[rows["cell"].notna()].astype({"cell": int})
+
+
+def _naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Add to the arguments of a measurement what else tells it apart, as a sweep asks for it: how
+    many of the trials of its cell it is over where not all of them (``modes``), the request whose
+    artifacts it was measured from (``of``), the epoch along its trial (``at``).
     """
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
     of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
-    if not of_some.any():
+    modes = rows["num_trials"].where(of_some)
+    named = {"modes": modes, **{name: rows[name] for name in ("of", "at") if name in rows}}
+    more = pd.DataFrame(named, index=rows.index)
+    if more.isna().all(axis=None):
         return rows
+    found = more.to_dict("records")
     args = [
-        canonical_json({**json.loads(text), "modes": int(count)}) if some else text
-        for text, count, some in zip(rows["args"], rows["num_trials"], of_some, strict=True)
+        canonical_json({**json.loads(text), **_told(one)})
+        for text, one in zip(rows["args"], found, strict=True)
     ]
     return rows.assign(args=args)
 
 
-def _naming_modes_of_failed(
+def _told(named: Mapping[Hashable, Any]) -> dict[str, Any]:
+    return {str(k): int(v) if k == "modes" else v for k, v in named.items() if pd.notna(v)}
+
+
+def _naming_inputs_of_failed(
     failed: pd.DataFrame, declared: Mapping[str, Shown], cells: pd.DataFrame
 ) -> pd.DataFrame:
     over = [declared[table].over if table in declared else "" for table in failed["table"]]
-    return _naming_modes(failed.assign(over=over), cells)
+    return _naming_inputs(failed.assign(over=over), cells)
 
 
 def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFrame) -> pd.DataFrame:

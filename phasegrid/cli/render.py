@@ -41,13 +41,19 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
     plan, found, tallies = planned.plan, planned.forecast, planned.tallies
     stale, changes = planned.stale, planned.changes
     if as_json:
-        record = _plan_record(sweep, plan, tallies, found, stale)
+        record = _plan_record(sweep, plan, tallies, found, [*stale, *planned.measured_anew])
         return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
     lines = [_plan_table(sweep, plan, tallies, found)]
     if found.num_packs or not changes:
         lines.append(_forecast_line(found))
     if changes:
         lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
+    anew = planned.measured_anew
+    if anew:
+        lines.append(
+            f"{len(anew)} measurements take the place of stored ones of the same trials"
+            + ("" if why else " (--why names what changed)")
+        )
     if stale:
         lines.append(
             f"{len(stale)} trials stand where the last plan had another one"
@@ -57,7 +63,7 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
         own = ", ".join(request.name for request in sweep.figures)
         lines.append(f"figures of its own: {own}")
     if why:
-        lines += _why_lines(stale) if stale or not changes else []
+        lines += _why_lines(stale, anew) if stale or anew or not changes else []
         lines += [code_changes.THREE_WAYS] if changes else []
         lines += _unknown_code_lines(store, sweep) if store else []
     return "\n".join(lines)
@@ -259,11 +265,12 @@ def write_table(table: "pd.DataFrame", output: Path) -> None:
         raise StoreError(f"writing the result of a query: {output} must end in .csv or .parquet")
 
 
-def _why_lines(stale: Sequence[tuple[str, str]]) -> list[str]:
-    if not stale:
+def _why_lines(stale: Sequence[tuple[str, str]], anew: Sequence[tuple[str, str]]) -> list[str]:
+    if not stale and not anew:
         return ["nothing stored has become stale"]
-    counts = Counter(change for _, change in stale)
-    return [f"  {count} trials: {change}" for change, count in counts.most_common()]
+    trials, measured = (Counter(change for _, change in found) for found in (stale, anew))
+    lines = [f"  {count} trials: {change}" for change, count in trials.most_common()]
+    return lines + [f"  {count} x {change}" for change, count in measured.most_common()]
 
 
 def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:

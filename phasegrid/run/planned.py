@@ -11,7 +11,7 @@ from phasegrid.plan.pack_layout import from_records
 from phasegrid.plan.plan import PACK_SIZE, make_plan
 from phasegrid.run.code_changes import Change, find_changes
 from phasegrid.run.forecast import Forecast, forecast
-from phasegrid.run.staleness import why_stale
+from phasegrid.run.staleness import why_measured_anew, why_stale
 from phasegrid.run.status import Tally, learn_costs, stored_jobs, tally
 from phasegrid.store.store import Store
 from phasegrid.texts import duration
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, repr=False)
 class Planned:
     """The plan of a sweep, its jobs by kind, the forecast of a run, and what a run would meet:
-    `stale` trials (key, what changed) and plug-ins whose code has changed (`changes`).
+    `stale` trials (key, what changed), stored measurements that are `measured_anew` (likewise), and
+    plug-ins whose code has changed (`changes`).
     """
 
     plan: Plan
@@ -31,6 +32,7 @@ class Planned:
     forecast: Forecast
     stale: Sequence[tuple[str, str]]
     changes: Sequence[Change]
+    measured_anew: Sequence[tuple[str, str]] = ()
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -79,6 +81,7 @@ def look_at(sweep: Sweep, store: Store | None, slots: int) -> Planned:
         forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known),
         _stale(plan, store) if store else [],
         find_changes(store, sweep.code) if store else [],
+        _measured_anew(plan, store) if store else [],
     )
 
 
@@ -89,3 +92,14 @@ def _stale(plan: Plan, store: Store) -> list[tuple[str, str]]:
     keys = {row["key"] for row in old}
     rows = store.read_table("trials", keys=keys).to_pylist()
     return list(why_stale(plan, old, {row["key"]: row for row in rows if row["key"] in keys}))
+
+
+def _measured_anew(plan: Plan, store: Store) -> list[tuple[str, str]]:
+    old = store.read_table("plan_jobs", keys=[plan.sweep]).to_pylist()
+    keys = {row["key"] for row in old} - {job.key for _, job in plan.metric_jobs()}
+    stored = {}
+    for metric in sorted({row["metric"] for row in old if row["key"] in keys}):
+        wanted = {row["key"] for row in old if row["metric"] == metric and row["key"] in keys}
+        rows = store.read_table(f"metrics/{metric}", ["key", "args", "inputs"], wanted)
+        stored.update({row["key"]: row for row in rows.to_pylist()})
+    return list(why_measured_anew(plan, old, stored))

@@ -1,10 +1,12 @@
-"""Why a stored trial is not the planned one."""
+"""Why a stored trial, or a stored measurement, is not the planned one."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from phasegrid.jobs import Plan
+from phasegrid.jobs import MetricJob, Plan
 from phasegrid.plan.rows import plan_rows, same_value
+from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import LATER
 
@@ -27,6 +29,49 @@ def why_stale(
             continue
         trial = next(t for t in plan.cells[int(str(row["cell"]))].trials if t.key == key)
         yield key, ", ".join(_differences(stored[old], trial_columns(trial)))
+
+
+def why_measured_anew(
+    plan: Plan, old_jobs: Sequence[Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Name, for each planned measurement that takes the place of a stored one of the same trials,
+    what changed: an argument, or what it reads.
+
+    `old_jobs` are the measurements that the sweep last planned, `stored` the rows of measurements
+    by key. Yields (key, change), where change reads ``ensemble: points: 3 -> 5`` or ``ensemble: its
+    input curve, of connectivity: epochs: 1 -> 2``.
+    """
+    planned = {job.key: job for _, job in plan.metric_jobs()}
+    before: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for row in old_jobs:
+        if row["key"] not in planned and row["key"] in stored:
+            before.setdefault((row["metric"], tuple(row["trials"])), []).append(row["key"])
+    old_keys = {row["key"] for row in old_jobs}
+    causes: dict[str, str] = {}
+    for job in sorted(planned.values(), key=lambda job: job.depth):
+        waiting = before.get((job.metric.name, job.trials))
+        if job.key in old_keys or not waiting:
+            continue
+        causes[job.key] = _cause(job, stored[waiting.pop(0)], causes)
+        yield job.key, causes[job.key]
+
+
+def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) -> str:
+    """Say what of a measurement is not as in a stored row."""
+    args = json.loads(old["args"])
+    names = dict.fromkeys([*args, *job.metric.args])
+    changes = [
+        f"{name}: {_show(args.get(name))} -> {_show(job.metric.args.get(name))}"
+        for name in names
+        if not same_value(args.get(name), job.metric.args.get(name))
+    ]
+    read = {(a.job, a.name) for a in inputs_of(old["inputs"])}
+    for artifact in job.reads:
+        if (artifact.job, artifact.name) not in read:
+            changes.append(
+                f"its input {artifact.name}, of {causes.get(artifact.job, artifact.job)}"
+            )
+    return f"{job.metric.name}: {', '.join(changes) or 'its version'}"
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ measurement names its artifacts with their SHA-256; that of an earlier release d
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from phasegrid.errors import StoreError
@@ -73,6 +73,12 @@ def inputs_of(text: object) -> list[Artifact]:
     """Return the artifacts that a row says were read; none where these were final weights."""
     pairs: list[list[str]] = json.loads(text) if isinstance(text, str) else []
     return [Artifact(job, name) for job, name in pairs]
+
+
+def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
+    """Return the epochs of those inputs that are checkpoints along a trial, as text."""
+    matches = (_AT.fullmatch(artifact.name) for artifact in inputs)
+    return [match[1].partition("-")[2] for match in matches if match]
 
 
 def named_in(files: Files, metric: str) -> Iterator[tuple[Artifact, str]]:

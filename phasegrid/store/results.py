@@ -1,5 +1,5 @@
 """What a store holds, as tidy pandas DataFrames. Needs neither torch nor Ray (torch only for
-`Results.weights`).
+`Results.weights` and `Results.model`).
 
 Arguments, which the store keeps as JSON text, are spread into columns beside the text:
 ``dataset.label_noise``, ``model.width``, ``arg.examples`` (of a metric), ``facet.<path>``. A
@@ -9,8 +9,8 @@ missing), None elsewhere.
 
 import html
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 
 from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Json, Part
+from phasegrid.jobs import WEIGHTS, Artifact, Json, Part
+from phasegrid.store.artifacts import epochs_of, inputs_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.store import Store
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _PLACE = (
     "cell", "facet", "load_path", "load", "load_label",
@@ -32,20 +33,31 @@ _PLACE = (
 )  # fmt: skip
 
 
-def open_results(path: str) -> "Results":
-    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading.
+def open_results(
+    path: str, build: "Callable[[Store, str, str], nn.Module] | None" = None
+) -> "Results":
+    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; `build` makes networks.
 
     Raises:
         StoreError: if there is no store at `path`.
     """
-    return Results(Store.open(str(path)))
+    store = Store.open(str(path))
+    return Results(store) if build is None else Results(store, build)
+
+
+def _no_networks(store: Store, key: str, _name: str) -> "nn.Module":
+    raise StoreError(f"reading trial {key} of {store.url}: open it with phasegrid.open(...)")
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The tables of one store; every call reads what is there now, also while a sweep runs."""
+    """The tables of one store; every call reads what is there now, also while a sweep runs.
+
+    `build` makes the networks of `model`: a store knows of none.
+    """
 
     store: Store
+    build: "Callable[[Store, str, str], nn.Module]" = field(default=_no_networks, repr=False)
 
     def sweeps(self) -> list[str]:
         """List the sweeps whose plan is stored."""
@@ -104,7 +116,9 @@ class Results:
         be of the same cells. A measurement that two cells plan has its rows in both. Where the
         store does not tell (published results, stores of earlier releases), it is every row whose
         trials are all in a cell, of the highest version of the metric there. `num_trials` counts
-        the trials a row is about.
+        the trials a row is about. A measurement across cells is in none: its `cell`, load and
+        temperature are missing. `of` is the id of the request whose artifacts a row was measured
+        from, `at` the epochs of the checkpoints that it is of (``5``, ``0+5``).
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -117,10 +131,10 @@ class Results:
         if sweep is None:
             return self._rows(name, None)
         plan = self.plan(sweep)
-        jobs = _frame(self.store.read_table("plan_jobs", ["cell", "metric", "key"], [sweep]))
+        jobs = self.jobs(sweep)
         if jobs.empty:
             return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
-        wanted = jobs.loc[jobs["metric"] == name, ["cell", "key"]].drop_duplicates()
+        wanted = jobs.loc[jobs["metric"] == name, ["cell", "key", "of", "at"]].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
         if rows.empty:  # of the columns that the metric has, which are in its files
             rows = self._rows(name, None).iloc[:0]
@@ -140,9 +154,15 @@ class Results:
 
     def jobs(self, sweep: str) -> pd.DataFrame:
         """Return one row a planned measurement of a sweep: cell, metric, key, the trials that it is
-        about, its arguments as JSON text; none where the store does not say (published results).
+        about, its arguments as JSON text, `of` and `at` (as `metric`); none where the store does
+        not say (published results).
         """
-        return _frame(self.store.read_table("plan_jobs", keys=[sweep]))
+        jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
+        requests = dict(zip(jobs["key"], jobs["request"], strict=True))
+        inputs = jobs["inputs"].map(inputs_of)
+        jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
+        jobs["at"] = ["+".join(epochs_of(read)) or None for read in inputs]
+        return jobs
 
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for beside those that every sweep gets; none where
@@ -184,14 +204,26 @@ class Results:
         frame = _frame(table.filter(is_fallback(table)))
         return frame.sort_values("created_at", ignore_index=True)
 
-    def weights(self, key: str, epoch: int | None = None) -> "dict[str, Tensor]":
-        """Return the weights that a trial is known by, or those after `epoch` where the recipe kept
-        them.
+    def weights(self, key: str, name: str = WEIGHTS) -> "dict[str, Tensor]":
+        """Return what a job has left, as CPU tensors by their names.
+
+        `key` is a trial's: the weights that it is known by, or those along it, where the recipe
+        kept them (``weights@epoch-40``); or a measurement's, for what its metric leaves: the
+        ``curve`` of a mode connectivity.
 
         Raises:
-            StoreError: if they are not stored.
+            StoreError: if that is not stored.
         """
-        return self.store.read_checkpoint(key, epoch)
+        return self.store.read_artifact(Artifact(key, name))
+
+    def model(self, key: str, name: str = WEIGHTS) -> "nn.Module":
+        """Return the network of a trial, on the CPU in eval mode, with the weights that it is known
+        by or, by `name`, others that it left (``weights@epoch-40``).
+
+        Raises:
+            StoreError: if there is no such trial, or it left no such weights.
+        """
+        return self.build(self.store, key, name)
 
     def counts(self) -> pd.DataFrame:
         """Return for each sweep how many cells and trials it plans, and how many are stored, done
@@ -278,7 +310,7 @@ def _placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     """Give every row the place of its cell."""
     facets = [name for name in plan.columns if str(name).startswith("facet.")]
     places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
-    return frame.merge(places, on="cell", validate="many_to_one")
+    return frame.merge(places, on="cell", how="left", validate="many_to_one")
 
 
 def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

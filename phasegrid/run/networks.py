@@ -1,0 +1,61 @@
+"""A stored network as a module that is ready to be used."""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from phasegrid.datasets.load import load_dataset
+from phasegrid.declare import DatasetFacts, import_function
+from phasegrid.errors import StoreError
+from phasegrid.jobs import WEIGHTS, Artifact, Part
+from phasegrid.models.build import build_model
+from phasegrid.registry import resolve_dataset
+from phasegrid.store.store import Store
+
+
+def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
+    """Build the network of a trial with weights that it left, on the CPU, in eval mode.
+
+    `name` is ``weights``, or a checkpoint along it: ``weights@epoch-40``.
+
+    Raises:
+        StoreError: if there is no such trial, it left no such weights, or they are damaged.
+        SweepError, DataError: if its model or its data set cannot be found.
+    """
+    parts = [f"{part}{what}" for part in ("model", "dataset") for what in ("", "_version", "_args")]
+    rows = store.read_table("trials", ["key", *parts], [key]).to_pylist()
+    if not rows:
+        raise StoreError(f"reading {store.url}: there is no trial {key!r}")
+    if name.partition("@")[0] != WEIGHTS:
+        raise StoreError(
+            f"reading {store.url}: {name!r} of trial {key} is no weights of a network; allowed:"
+            f" {WEIGHTS}, or {WEIGHTS}@epoch-<n>"
+        )
+    model, dataset = (_part(rows[0], part) for part in ("model", "dataset"))
+    facts = _facts(dataset)
+    module = build_model(
+        model, facts.input_shape, facts.num_classes, 0, task=facts.task, form=facts.form
+    )
+    module.load_state_dict(store.read_artifact(Artifact(key, name)))
+    return module.eval()
+
+
+def _part(row: dict[str, Any], part: str) -> Part:
+    return Part(row[part], row[f"{part}_version"], json.loads(row[f"{part}_args"]))
+
+
+def _facts(dataset: Part) -> DatasetFacts:
+    """Return what a data set is like; it is loaded where it does not say."""
+    kind = resolve_dataset(dataset.name)
+    usual = kind.args()
+    args = {spec.name: getattr(usual, spec.name) for spec in fields(kind.args)}
+    found = import_function(kind.facts)({**args, **dataset.args})
+    if found is not None:
+        return found
+    data = load_dataset(dataset)
+    return DatasetFacts(
+        len(data.train_labels), len(data.test_labels), data.input_shape, data.num_classes,
+        task=data.task, form=data.form,
+    )  # fmt: skip
