@@ -83,7 +83,9 @@ def compute(
             measured = []
             for alpha in xs:
                 weights = torch.zeros(len(curve.vertices), dtype=torch.float64)
-                weights[[0, bend, -1]] = torch.tensor(frame.coefficients(alpha, beta)).double()
+                weights[[0, bend, -1]] = torch.tensor(
+                    frame.coefficients(alpha, beta), dtype=torch.float64
+                )
                 curve.place(flat, weights)
                 measured.append(evaluator.measure(flat))
             train.append([point.train for point in measured])
