@@ -1,4 +1,5 @@
-"""How a model, a data set, a metric or a schedule declares itself: facts as data, read without importing torch.
+"""How a model, a data set, a metric, a schedule or a figure declares itself: facts as data, read
+without importing torch.
 
 A declaration names its arguments as a frozen dataclass (types, defaults, bounds through
 ``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the
@@ -9,8 +10,10 @@ itself. The sweep reader validates against the dataclass, the planner reads `ove
 A version is bumped by hand when the numbers change.
 """
 
+import difflib
 import importlib
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -289,6 +292,60 @@ def later_defaults(args_type: type) -> dict[str, Json]:
 
 def _default(spec: Any) -> Any:
     return spec.default_factory() if spec.default is MISSING else spec.default
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a figure is made from: quantities by name, variants too, and metrics whose rows it
+    reads.
+    """
+
+    quantities: Sequence[str] = ()
+    rows: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a figure may be checked against before anything is measured: the labels of each axis
+    that there is, in order, and how many cells.
+    """
+
+    labels: Mapping[str, Sequence[str]]
+    num_cells: int
+
+    def unknown_labels(
+        self, argument: str, found: Sequence[str] | None, axis: str
+    ) -> Iterator[Finding]:
+        """Name each label that is not on an axis, as the item of an argument that it is."""
+        known = self.labels.get(axis, ())
+        there = textwrap.shorten(", ".join(known), 200, placeholder="...")
+        allowed = there or f"none (the sweep has no axis {axis})"
+        for index, label in enumerate(found or ()):
+            if label not in known:
+                close = difflib.get_close_matches(label, list(known), n=1, cutoff=0.6)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                message = f"found {label!r}, which is not on the axis {axis}; allowed: {allowed}"
+                yield f"{argument}.{index}", message + hint
+
+
+@dataclass(frozen=True, slots=True)
+class FigureKind:
+    """A kind of figure. ``draw(tables, args) -> matplotlib.figure.Figure``, where `args` is an
+    instance of the declared dataclass, which has a `name`, the stem of the file; and `tables` a
+    `phasegrid.analysis.report.requested.Tables`.
+
+    ``needs(args)`` says what is drawn: of the quantities `tables` has those that are measured, and
+    a figure of which nothing is measured yet is left out with a note. ``fits(args, grid)`` finds
+    what does not fit the grid of the sweep. Arguments called `at` hold labels of an axis, which a
+    sweep may write as numbers, `quantities` and `at` hold each item once, and one called `against`
+    names another sweep of the store.
+    """
+
+    args: type
+    draw: str | Callable[..., object]
+    needs: Callable[[Mapping[str, Any]], Needs] = lambda _args: Needs()
+    fits: Callable[[Mapping[str, Any], Grid], Iterable[Finding]] = lambda _args, _grid: ()
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

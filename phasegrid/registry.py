@@ -1,8 +1,9 @@
-"""Find a model, a data set, a metric or a schedule by the name that a sweep gives it.
+"""Find a model, a data set, a metric, a schedule or a kind of figure by the name that a sweep
+gives it.
 
 A name without a colon is looked up among the built-in ones, then among the entry points
-``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics`` and ``phasegrid.schedules`` of
-installed packages.
+``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics``, ``phasegrid.schedules`` and
+``phasegrid.figures`` of installed packages.
 ``path/to/file.py:NAME`` and ``package.module:NAME`` import code: only because the sweep names it,
 and nothing else does.
 
@@ -18,19 +19,19 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from phasegrid.declare import DatasetKind, Metric, Model, ScheduleKind
+from phasegrid.declare import DatasetKind, FigureKind, Metric, Model, ScheduleKind
 from phasegrid.errors import SweepError
 from phasegrid.jobs import text_key
 from phasegrid.user_code import Code, code_of_file, code_of_module
 
-Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule"]
-Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind
+Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "figure"]
+Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind | FigureKind
 
 FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
 
@@ -39,18 +40,21 @@ _GROUPS: dict[Kind, str] = {
     "dataset": "phasegrid.datasets",
     "metric": "phasegrid.metrics",
     "schedule": "phasegrid.schedules",
+    "figure": "phasegrid.figures",
 }
 _BUILT_IN: dict[Kind, str] = {
     "model": "phasegrid.models:MODELS",
     "dataset": "phasegrid.datasets:DATASETS",
     "metric": "phasegrid.metrics:METRICS",
     "schedule": "phasegrid.train.schedules:SCHEDULES",
+    "figure": "phasegrid.figures:FIGURES",
 }
 _TYPES: dict[Kind, type] = {
     "model": Model,
     "dataset": DatasetKind,
     "metric": Metric,
     "schedule": ScheduleKind,
+    "figure": FigureKind,
 }
 _FUNCTIONS = (
     "make",
@@ -61,6 +65,7 @@ _FUNCTIONS = (
     "compute",
     "compute_many",
     "factor",
+    "draw",
 )
 
 
@@ -111,6 +116,8 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
         _METRICS[identity(name)] = found
     elif isinstance(found, Model):
         _NETWORKS[identity(name)] = found
+    if kind == "figure" and "name" not in {spec.name for spec in fields(found.args)}:
+        raise SweepError(f"figure {name!r} declares args without a name, the stem of its file")
     return found
 
 
@@ -153,6 +160,13 @@ def resolve_schedule(name: str, folder: Path | None = None) -> ScheduleKind:
     """Return the schedule that `name` refers to; see `resolve`."""
     found = resolve("schedule", name, folder)
     assert isinstance(found, ScheduleKind)
+    return found
+
+
+def resolve_figure(name: str, folder: Path | None = None) -> FigureKind:
+    """Return the kind of figure that `name` refers to; see `resolve`."""
+    found = resolve("figure", name, folder)
+    assert isinstance(found, FigureKind)
     return found
 
 

@@ -1,5 +1,6 @@
 """Slices through loss landscapes: contours of planes, profiles of lines. Table in, Axes out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -7,13 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from phasegrid.analysis.draw.diagrams import write_title
-from phasegrid.analysis.draw.headings import write_heading
-from phasegrid.analysis.draw.panels import grid_shape
 from phasegrid.analysis.draw.style import MISSING
 
 SliceColumn = Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"]
@@ -34,12 +34,15 @@ EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
 }
 """How a colour bar says that values lie below or above its limits."""
 
+CONTOUR_COLOURS = "viridis_r"
 NUM_LEVELS = 20
+TICK_ROOM = 0.07
+"""Least distance of two ticks, as a share of the colour bar."""
+
 LOG_RATIO = 10.0
 """A loss that spans more than this factor is drawn on a logarithmic scale, as Li et al. 2018 do
 where it explodes.
 """
-PANEL = (3.3, 2.9)  # inches
 
 
 def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.DataFrame:
@@ -71,34 +74,67 @@ def contour(
     limits: tuple[float, float] | None = None,
     title: str = "",
     colour_bar: bool = True,
+    level_labels: bool = False,
 ) -> Axes:
     """Draw one plane, the points of one trial, as filled contours; the trained weights are the
     cross in the middle.
 
     Colours run over the finite values, or `limits` to share them; logarithmic where these span more
-    than a factor 10. Points where the network diverged, and what touches them, are hatched.
+    than a factor 10. White lines are at round levels, with their numbers if `level_labels`. Points
+    where the network diverged, and what touches them, are hatched.
     """
-    grid = points.pivot(index="b", columns="a", values=column).sort_index().sort_index(axis=1)
-    values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
     low, high = limits or slice_limits(points, column)
-    levels, norm = _levels(low, high)
-    ax.patch.set(hatch=MISSING.hatch, facecolor=MISSING.facecolor, edgecolor=MISSING.edgecolor)
-    a, b = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float)
-    if values.count():
-        extend = EXTEND[bool(values.min() < low), bool(values.max() > high)]
-        filled = ax.contourf(a, b, values, levels, norm=norm, cmap="viridis_r", extend=extend)
-        lines = levels[:: max(1, NUM_LEVELS // 5)]
-        ax.contour(a, b, values, lines, colors="white", linewidths=0.4, alpha=0.7)
-        if colour_bar:
-            assert ax.figure is not None
-            bar = ax.figure.colorbar(filled, ax=ax, label=COLUMNS[column])
-            _write_ticks(bar.ax, low, high, isinstance(norm, LogNorm))
-    ax.plot([0], [0], marker="+", color="#c0643a", markersize=7, markeredgewidth=1.2)
+    values = fill_plane(ax, points, column, (low, high), level_labels=level_labels)
+    if colour_bar and values.count():
+        figure = ax.get_figure()
+        assert figure is not None
+        _, norm = levels_between(low, high)
+        shades = ScalarMappable(norm, CONTOUR_COLOURS)
+        bar = figure.colorbar(shades, ax=ax, label=COLUMNS[column])
+        write_bar_ticks(bar, low, high)
+    mark_centre(ax)
     ax.set_aspect("equal")
     ax.set_xlabel("along direction 1")
     ax.set_ylabel("along direction 2")
     write_title(ax, title or COLUMNS[column], _caption(values))
     return ax
+
+
+def fill_plane(
+    ax: Axes,
+    points: pd.DataFrame,
+    column: SliceColumn,
+    limits: tuple[float, float],
+    *,
+    level_labels: bool = False,
+) -> "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]":
+    """Fill an axes with the contours of one plane, and return its values; hatch what is missing."""
+    grid = points.pivot(index="b", columns="a", values=column).sort_index().sort_index(axis=1)
+    values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
+    mark_missing(ax)
+    if not values.count():
+        return values
+    low, high = limits
+    levels, norm = levels_between(low, high)
+    a, b = grid.columns.to_numpy(dtype=float), grid.index.to_numpy(dtype=float)
+    extend = EXTEND[bool(values.min() < low), bool(values.max() > high)]
+    ax.contourf(a, b, values, levels, norm=norm, cmap=CONTOUR_COLOURS, extend=extend)
+    lines = ax.contour(
+        a, b, values, round_levels(low, high), colors="white", linewidths=0.5, alpha=0.8
+    )
+    if level_labels:
+        ax.clabel(lines, fontsize=6, fmt=lambda level: f"{level:g}")
+    return values
+
+
+def mark_missing(ax: Axes) -> None:
+    """Hatch the ground of an axes: it shows where there is no number."""
+    ax.patch.set(hatch=MISSING.hatch, facecolor=MISSING.facecolor, edgecolor=MISSING.edgecolor)
+
+
+def mark_centre(ax: Axes, size: float = 7) -> None:
+    """Mark the trained weights."""
+    ax.plot([0], [0], marker="+", color="#c0643a", markersize=size, markeredgewidth=1.2)
 
 
 def profile(
@@ -108,34 +144,36 @@ def profile(
     column: SliceColumn = "train_loss",
     labels: Mapping[int, str] | None = None,
     chance: float | None = None,
+    by_seed: bool = False,
     title: str = "",
 ) -> Axes:
     """Draw lines through the weights of one or several trials: the middle of a plane (b = 0), a
-    colour per cell.
+    colour per cell, or per seed of one cell (`by_seed`).
 
     `labels` name the cells. Dotted: `chance`, what a network that knows nothing has, ln C for C
     classes (Xu et al. 2024, Fig. 2). Points that diverged are gaps. Logarithmic where the values
     span more than a factor 10.
     """
     middle = points[points["b"] == 0]
-    cells = list(dict.fromkeys(middle["cell"]))
-    shades = colormaps["viridis"](np.linspace(0.1, 0.85, max(len(cells), 2)))
+    what = "seed" if by_seed else "cell"
+    groups = list(dict.fromkeys(middle[what]))
+    shades = colormaps["viridis"](np.linspace(0.1, 0.85, max(len(groups), 2)))
     for _, line in middle.groupby(["cell", "seed"], sort=False):
-        cell = int(line["cell"].iloc[0])
-        name = (labels or {}).get(cell, f"cell {cell}")
+        one = int(line[what].iloc[0])
+        name = (labels or {}).get(one, f"{what} {one}")
         line = line.sort_values("a")
-        shade = shades[cells.index(cell)]
+        shade = shades[groups.index(one)]
         ax.plot(line["a"], line[column], color=shade, linewidth=1.0, label=name)
     if chance is not None:
         ax.axhline(chance, color="0.2", linewidth=0.8, linestyle=":")
     ax.axvline(0, color="0.7", linewidth=0.6, zorder=0)
     low, high = slice_limits(middle, column)
-    if _is_log(low, high):
+    if is_logarithmic(low, high):
         ax.set_yscale("log")
     ax.set_xlabel("along direction 1")
     ax.set_ylabel(COLUMNS[column])
     ax.spines[["top", "right"]].set_visible(False)
-    if len(cells) > 1 or labels:
+    if len(groups) > 1 or labels:
         _name_cells(ax)
     num = middle.groupby(["cell", "seed"]).ngroups
     note = (
@@ -144,36 +182,6 @@ def profile(
     )
     write_title(ax, title or COLUMNS[column], note)
     return ax
-
-
-def slice_panels(
-    points: pd.DataFrame,
-    *,
-    column: SliceColumn = "train_loss",
-    labels: Mapping[int, str] | None = None,
-    title: str = "",
-) -> Figure:
-    """Draw the planes of several cells side by side on one colour scale, of each cell the first
-    seed; `labels` name them.
-    """
-    first = points.groupby("cell")["seed"].transform("min")
-    chosen = points[(points["seed"] == first) & (points["dimensions"] == 2)]
-    cells = list(dict.fromkeys(chosen["cell"]))
-    rows, across = grid_shape(max(len(cells), 1), 1)
-    figure = Figure(
-        figsize=(PANEL[0] * across, PANEL[1] * rows + 0.3 * bool(title)), layout="constrained"
-    )
-    axes = figure.subplots(rows, across, squeeze=False)
-    limits = slice_limits(chosen, column)
-    for ax, cell in zip(axes.flat, cells, strict=False):
-        name = (labels or {}).get(cell, f"cell {cell}")
-        plane = chosen[chosen["cell"] == cell]
-        last = cell == cells[-1]
-        contour(ax, plane, column=column, limits=limits, title=name, colour_bar=last)
-    for ax in axes.flat[len(cells) :]:
-        ax.remove()
-    write_heading(figure, title)
-    return figure
 
 
 def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, float]:
@@ -214,23 +222,46 @@ def _flat(grid: object, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64
     return np.asarray(flat, dtype=float)
 
 
-def _is_log(low: float, high: float) -> bool:
+def is_logarithmic(low: float, high: float) -> bool:
+    """Say whether values between these limits are drawn on a logarithmic scale."""
     return low > 0 and high > LOG_RATIO * low
 
 
-def _levels(
+def levels_between(
     low: float, high: float
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], Normalize]:
-    if _is_log(low, high):
+    """Return the levels at which colours change, and the scale of the colours."""
+    if is_logarithmic(low, high):
         return np.geomspace(low, high, NUM_LEVELS), LogNorm(low, high)
     return np.linspace(low, high, NUM_LEVELS), Normalize(low, high)
 
 
-def _write_ticks(bar: Axes, low: float, high: float, log: bool) -> None:
-    """Mark both limits and the geometric or arithmetic middle of a colour bar."""
-    middle = float(np.sqrt(low * high)) if log else (low + high) / 2
-    bar.set_yticks([low, middle, high], labels=[f"{tick:.3g}" for tick in (low, middle, high)])
-    bar.yaxis.set_minor_formatter(NullFormatter())
+def round_levels(low: float, high: float) -> list[float]:
+    """Return a few round numbers between two limits, of those that people read at a glance.
+
+    >>> round_levels(0.04, 3.0), round_levels(0.0, 90.0)
+    ([0.05, 0.1, 0.2, 0.5, 1.0, 2.0], [20.0, 40.0, 60.0, 80.0])
+    """
+    if is_logarithmic(low, high):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if len(powers) <= 5 else (1,)
+        found = [float(f"{step}e{power}") for power in powers for step in steps]
+    else:
+        found = [float(tick) for tick in MaxNLocator(5).tick_values(low, high)]
+    return [level for level in found if low < level < high]
+
+
+def write_bar_ticks(bar: Colorbar, low: float, high: float) -> None:
+    """Put ticks at both limits of a colour bar and at the round levels with room between them."""
+    _, norm = levels_between(low, high)
+    ticks = [low, high]
+    for level in round_levels(low, high):
+        if all(abs(float(norm(level)) - float(norm(tick))) > TICK_ROOM for tick in ticks):
+            ticks.append(level)
+    ticks.sort()
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.minorticks_off()
 
 
 def _name_cells(ax: Axes) -> None:

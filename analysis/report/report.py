@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,8 @@ from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity, seven_
 from phasegrid.analysis.draw.style import STYLE
 from phasegrid.analysis.phases.rules import FOUND, check_thresholds, rules_from
 from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings, findings
-from phasegrid.analysis.report.requested import Requested, curve_column, requested_figures
+from phasegrid.analysis.report.kinds import curve_column
+from phasegrid.analysis.report.requested import Requested, requested_figures
 from phasegrid.analysis.report.tables import (
     latex,
     long_table,
@@ -119,10 +120,14 @@ def draw_sweep(
     classes = float(grid.cells["num_classes"].max())
     floor = max(grid.loss_floor.values(), default=0.0)
     found = findings(grid, rules_from(given, grid.task, classes, floor))
-    asked = requested_figures(found, _asked_for(results, grid.sweep), _other_sweeps(results))
-    makers = {**_figures(found), **{name: one.figure for name, one in asked.drawings.items()}}
+    requests, absent = _asked_for(results, grid.sweep)
     with matplotlib.rc_context(STYLE):
-        figures = {name: make() for name, make in makers.items()}
+        asked = requested_figures(
+            found, requests, _other_sweeps(results), _rows_of(results, grid.sweep)
+        )
+        others = {k: make for k, make in _figures(found).items() if k not in asked.figures}
+        figures = {**{name: make() for name, make in others.items()}, **asked.figures}
+    asked = replace(asked, notes=[*asked.notes, *absent])
     files = [] if folder is None else _write(found, asked, figures, Path(folder), formats)
     return Drawn(figures, files, asked.notes)
 
@@ -166,7 +171,7 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:
     return found
 
 
-def _asked_for(results: "Results", sweep: str) -> list[FigureRequest]:
+def _asked_for(results: "Results", sweep: str) -> tuple[list[FigureRequest], list[tuple[str, str]]]:
     try:
         return with_defaults(results.figures(sweep))
     except ValueError as error:
@@ -286,6 +291,14 @@ def _further(found: Findings) -> list[str]:
     return [name for name in names if name not in seven(found.grid.task)]
 
 
+def _rows_of(results: "Results", sweep: str) -> Callable[[str], pd.DataFrame]:
+    def load(metric: str) -> pd.DataFrame:
+        known = metric in results.metrics()
+        return results.metric(metric, sweep=sweep) if known else pd.DataFrame()
+
+    return load
+
+
 def _other_sweeps(results: "Results") -> Callable[[str], SweepTables | None]:
     def load(name: str) -> SweepTables | None:
         return load_grid(results, name) if name in results.sweeps() else None
@@ -308,11 +321,10 @@ def _write_requested(asked: Requested, folder: Path) -> list[Path]:
     asked for.
     """
     paths = []
-    for name, drawing in asked.drawings.items():
-        if drawing.table is not None:
-            paths.append(folder / f"{name}.csv")
-            drawing.table.to_csv(paths[-1], index=False)
-    if asked.drawings or asked.notes:
+    for name, table in asked.tables.items():
+        paths.append(folder / f"{name}.csv")
+        table.to_csv(paths[-1], index=False)
+    if asked.figures or asked.notes:
         paths.append(folder / "not_drawn.csv")
         notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])
         notes.to_csv(paths[-1], index=False)

@@ -1,209 +1,148 @@
-"""The figures a sweep asks for by itself (its ``figures:`` section), from its findings."""
+"""The figures a sweep asks for by itself (its ``figures:`` section), from its findings and from
+rows of its metrics, as their kinds declare them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phasegrid.analysis.draw.gain import gain_figure
-from phasegrid.analysis.draw.lines import curve_panels, cut_panels
-from phasegrid.analysis.draw.panels import seven_panels
-from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.report.findings import Findings
-from phasegrid.analysis.stats.gain import best_per_load, gain_table
 from phasegrid.analysis.tables.grid import SweepTables
-from phasegrid.analysis.tables.variants import resolve
-from phasegrid.config.figure_types import (
-    FIGURE_KINDS,
-    CurvesArgs,
-    GainArgs,
-    LinesArgs,
-    PanelsArgs,
-)
-from phasegrid.declare import FigureRequest
+from phasegrid.analysis.tables.variants import parts, resolve, ways
+from phasegrid.declare import FigureRequest, Needs, import_function
 from phasegrid.errors import SweepError
-from phasegrid.tasks import TASKS
+from phasegrid.registry import identity, resolve_figure
 
 OtherSweep = Callable[[str], SweepTables | None]
 """Gives another sweep of the same store by its name; None if the store has none of that name."""
 
+RowsOf = Callable[[str], pd.DataFrame]
+"""Gives the rows of a metric in the sweep, by its identity; an empty table where there are none."""
+
+
+class NotYetError(Exception):
+    """A figure cannot be drawn from what is stored so far; the text says what is missing."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a kind of figure draws from.
+
+    `found` has the grid (`cells`; `values`, one row per number), the numbers of its cells with
+    their standard errors (`table`), the phases and the axes. `quantities` are the names in these
+    tables of the needed ones that are measured, `labels` what to call them. `rows` gives the needed
+    metrics' rows as they are stored, with the place of their cell and `variant`, the way of
+    measuring as names have it ("" for the plain one). `other` gives another sweep of the store.
+    """
+
+    found: Findings
+    quantities: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    rows: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    other: OtherSweep = lambda _name: None
+
+    def title(self, asked: str | None) -> str:
+        """Return the head of the figure: what is asked for, else the name of the sweep."""
+        return self.found.grid.heading(self.found.grid.sweep if asked is None else asked)
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure to be made, and the table it shows where that is not among the others."""
+    """A figure with the table it shows, where that is not among the others, and notes on what it
+    lacks; a kind's ``draw`` may return this in place of a figure.
+    """
 
-    figure: Callable[[], Figure]
-    table: pd.DataFrame | None = None
+    figure: Figure
+    table: pd.DataFrame
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Requested:
-    """Figures by name, and what of the requests cannot be drawn yet: (figure, reason)."""
+    """Figures by name, the tables that some show, and what of the requests cannot be drawn yet:
+    (figure, reason).
+    """
 
-    drawings: Mapping[str, Drawing]
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, pd.DataFrame]
     notes: Sequence[tuple[str, str]]
 
 
 def requested_figures(
-    found: Findings, requests: Sequence[FigureRequest], other: OtherSweep
+    found: Findings,
+    requests: Sequence[FigureRequest],
+    other: OtherSweep,
+    rows_of: RowsOf = lambda _metric: pd.DataFrame(),
 ) -> Requested:
-    """Return the figures of all requests; what is not measured yet is left out with a note, not
+    """Draw the figures of all requests; what is not measured yet is left out with a note, not
     refused.
 
     Raises:
         SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in
             what has no better. The message names the figure.
     """
-    drawings: dict[str, Drawing] = {}
+    figures: dict[str, Figure] = {}
+    tables: dict[str, pd.DataFrame] = {}
     notes: list[tuple[str, str]] = []
     for request in requests:
+        kind = resolve_figure(request.kind)
+        needs = kind.needs(request.args)
         try:
-            drawing, why = _drawing(found, request, other)
+            given, missing = _tables(found, needs, other, rows_of)
+            notes += [(request.name, reason) for reason in missing]
+            if missing and not given.quantities and not given.rows:
+                continue
+            args = {k: tuple(v) if isinstance(v, list) else v for k, v in request.args.items()}
+            drawn = import_function(kind.draw)(given, kind.args(**args))
+        except NotYetError as error:
+            notes.append((request.name, str(error)))
+            continue
         except SweepError as error:
             raise SweepError(
                 f"drawing {found.grid.sweep!r}, figure {request.name!r}: {error}"
             ) from error
-        notes += [(request.name, reason) for reason in why]
-        if drawing is not None:
-            drawings[request.name] = drawing
-    return Requested(drawings, notes)
+        if isinstance(drawn, Drawing):
+            tables[request.name] = drawn.table
+            notes += [(request.name, note) for note in drawn.notes]
+            drawn = drawn.figure
+        if not isinstance(drawn, Figure):
+            raise SweepError(
+                f"drawing {found.grid.sweep!r}, figure {request.name!r}: {request.kind} returned"
+                f" {type(drawn).__name__}; allowed: a matplotlib Figure, or a Drawing"
+            )
+        figures[request.name] = drawn
+    return Requested(figures, tables, notes)
 
 
-def _drawing(
-    found: Findings, request: FigureRequest, other: OtherSweep
-) -> tuple[Drawing | None, list[str]]:
-    args = FIGURE_KINDS[request.kind](**request.args)
-    if isinstance(args, PanelsArgs):
-        return _panels(found, args)
-    if isinstance(args, LinesArgs):
-        return _lines(found, args)
-    if isinstance(args, CurvesArgs):
-        return _curves(found, args)
-    assert isinstance(args, GainArgs)
-    return _gain(found, args, other)
+def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFrame:
+    """Return the rows that were measured in one way: the one that is `asked` for, as names have it,
+    or the only one.
 
-
-def _panels(found: Findings, args: PanelsArgs) -> tuple[Drawing | None, list[str]]:
-    names, labels, notes = _measured(found, args.quantities)
-    if not names:
-        return None, notes
-
-    def make() -> Figure:
-        return seven_panels(
-            found.table,
-            found.phases,
-            found.frame,
-            names,
-            title=_title(found, args.title),
-            labels=labels,
-            with_phases=args.phases,
-            columns=args.columns,
-            known=found.grid.quantities,
-        )
-
-    return Drawing(make), notes
-
-
-def _lines(found: Findings, args: LinesArgs) -> tuple[Drawing | None, list[str]]:
-    names, labels, notes = _measured(found, args.quantities)
-    path = found.grid.load_path if args.along == "load" else found.grid.temperature_path
-    if path is None:
-        return None, [*notes, f"the sweep has no {args.along}"]
-    others = found.frame.temperature if args.along == "load" else found.frame.load
-    unknown = [label for label in args.at or () if label not in others.labels]
-    if unknown:
-        raise SweepError(
-            f"at: no {others.name or 'value'} {unknown[0]!r}; there are: {', '.join(others.labels)}"
-        )
-    if not names:
-        return None, notes
-
-    def make() -> Figure:
-        return cut_panels(
-            found.table,
-            found.frame,
-            names,
-            args.along,
-            args.at,
-            labels=labels,
-            title=_title(found, args.title),
-            known=found.grid.quantities,
-        )
-
-    return Drawing(make), notes
-
-
-def _curves(found: Findings, args: CurvesArgs) -> tuple[Drawing | None, list[str]]:
-    column = curve_column(found.grid)
-    if found.grid.curves[column].notna().sum() == 0:
-        return None, ["no connecting curve is measured yet"]
-
-    def make() -> Figure:
-        title = _title(found, args.title)
-        return curve_panels(found.grid.curves, found.phases.table, found.frame, column, title=title)
-
-    return Drawing(make), []
-
-
-def _gain(found: Findings, args: GainArgs, other: OtherSweep) -> tuple[Drawing | None, list[str]]:
-    what = found.grid.quantity(args.quantity)
-    against = other(args.against)
-    if against is None:
-        return None, [f"the store has no sweep {args.against!r} yet"]
-    ours, theirs = (_resolved(grid, args.quantity) for grid in (found.grid, against))
-    this_label, other_label = args.labels or (found.grid.sweep, args.against)
-    if ours is None or theirs is None:
-        lacking = found.grid.sweep if ours is None else args.against
-        return None, [f"{args.quantity} is not measured yet in {lacking}"]
-    table = gain_table(
-        best_per_load(found.grid, ours),
-        best_per_load(against, theirs),
-        lower_is_better=what.better == "lower",
-    )
-
-    def make() -> Figure:
-        return gain_figure(
-            table,
-            what,
-            (this_label, other_label),
-            found.grid.load_path,
-            axis_name(found.grid.temperature_path, found.grid.axis_names),
-            names=found.grid.axis_names,
-            title=_title(found, args.title),
-        )
-
-    notes = (
-        [] if table["gain"].notna().any() else [f"no load is in both sweeps yet ({args.against})"]
-    )
-    return Drawing(make, table), notes
-
-
-def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss where the task is judged by it, as its mode
-    connectivity, else the error.
+    Raises:
+        SweepError: if there is no such way, or none is asked for and there are several.
     """
-    return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
+    there = list(dict.fromkeys(rows["variant"]))
+    named = ", ".join(repr(one) if one else "'' (the plain one)" for one in there)
+    if asked is None:
+        if len(there) > 1:
+            raise SweepError(
+                f"{metric} was measured in several ways; say which: variant: one of {named}"
+            )
+        return rows
+    wanted = parts(f"[{asked}]")
+    matching = [one for one in there if parts(f"[{one}]") == wanted]
+    if not matching:
+        raise SweepError(f"variant: found {asked!r}; there are: {named}")
+    chosen: pd.DataFrame = rows[rows["variant"] == matching[0]]
+    return chosen
 
 
-def _measured(found: Findings, quantities: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return the quantities that have a number here, what the request calls them, and a note on
-    each that has none.
+def resolved(grid: SweepTables, asked: str) -> str | None:
+    """Return the name in a grid's tables of a quantity that is asked for; None if it has no number
+    yet.
     """
-    names, labels, notes = [], [], []
-    for asked in quantities:
-        label = found.grid.quantity(asked).label
-        name = _resolved(found.grid, asked)
-        if name is None:
-            notes.append(f"{asked} is not measured yet")
-        elif name not in names:
-            names.append(name)
-            labels.append(label)
-    return names, labels, notes
-
-
-def _resolved(grid: SweepTables, asked: str) -> str | None:
     table = grid.quantity(asked).table
     present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
     return resolve(
@@ -211,5 +150,37 @@ def _resolved(grid: SweepTables, asked: str) -> str | None:
     )
 
 
-def _title(found: Findings, asked: str | None) -> str:
-    return found.grid.heading(found.grid.sweep if asked is None else asked)
+def _tables(
+    found: Findings, needs: Needs, other: OtherSweep, rows_of: RowsOf
+) -> tuple[Tables, list[str]]:
+    """Return what there is of what a figure needs, and a note on each thing that there is not."""
+    names, labels, missing = [], [], []
+    for asked in needs.quantities:
+        label = found.grid.quantity(asked).label
+        name = resolved(found.grid, asked)
+        if name is None:
+            missing.append(f"{asked} is not measured yet")
+        elif name not in names:
+            names.append(name)
+            labels.append(label)
+    rows: dict[str, pd.DataFrame] = {}
+    for asked in needs.rows:
+        table = _placed(found.grid, identity(asked), rows_of(identity(asked)))
+        if table.empty:
+            missing.append(f"{asked} is not measured yet")
+        else:
+            rows[asked] = table
+    return Tables(found, names, labels, rows, other), missing
+
+
+def _placed(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a metric that have a result, with the place of their cell and their
+    variant.
+    """
+    done = rows[rows["outcome"] == "done"] if len(rows) else rows
+    if done.empty:
+        return pd.DataFrame()
+    suffixes = ways(grid.declared.get(metric), rows).suffixes
+    place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
+    own = done.drop(columns=[name for name in place[1:] if name in done])
+    return own.assign(variant=own["args"].map(suffixes)).merge(grid.cells[place], on="cell")

@@ -1,24 +1,23 @@
 """The ``figures`` section: a list of figures beside those that every sweep gets, each one kind with
 its arguments.
 
-What a figure says of the grid is checked against the grid: the axis that lines run along and the
-values of the other that get a line, which may be written as numbers. The same checks read back what
-a store keeps of it.
+What a figure says of the grid is checked against the grid, as its kind declares it (`fits`). Labels
+of cells may be written as numbers. The same checks read back what a store keeps of it.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phasegrid.config.axes import Scale
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.figure_types import FIGURE_KINDS
+from phasegrid.config.references import References
 from phasegrid.config.types import GridPoint
-from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args, unknown_key
+from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args
 from phasegrid.config.yaml import Node, Place, plain_text
-from phasegrid.declare import FigureRequest
+from phasegrid.declare import FigureKind, FigureRequest, Grid
+from phasegrid.errors import SweepError
 from phasegrid.jobs import Json, as_label, canonical_json
-from phasegrid.registry import suggest
+from phasegrid.registry import identity, resolve_figure
 
 STANDARD_STEMS = (
     "diagram",
@@ -31,14 +30,13 @@ STANDARD_STEMS = (
 )
 """The files that every sweep gets; no figure may take the name of one."""
 
-Labels = Mapping[str, Sequence[str]]
-
 
 def read_figures(
     node: Node | None,
     sweep: str,
     points: Sequence[GridPoint],
     scales: Sequence[Scale],
+    references: References,
     diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
     """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a
@@ -50,18 +48,24 @@ def read_figures(
         message = f"found {plain_text(node.plain())}; allowed: a list of figures"
         diagnostics.add(node, "figures", message)
         return ()
-    labels = _labels(points, scales, diagnostics)
+    grid = _grid(points, scales, diagnostics)
     requests: list[FigureRequest] = []
     names: set[str] = set()
     for index, item in enumerate(node.items):
-        kind, args = name_and_args(item, f"figures.{index}", diagnostics)
-        if kind is None:
+        name, args = name_and_args(item, f"figures.{index}", diagnostics)
+        if name is None:
             continue
-        args = _with_text_labels(args, labels or {})
-        request = _figure(kind, args, item, f"figures.{index}", labels, diagnostics)
+        where = f"figures.{index}.{name}"
+        try:
+            kind = references.figure(name)
+        except SweepError as error:
+            entry = (item.mapping or {}).get(name, item)
+            diagnostics.add_key(entry, f"figures.{index}", str(error))
+            continue
+        args = _with_text_labels(args, grid.labels if grid else {})
+        request = _figure(name, kind, args, where, grid, diagnostics)
         if request is None:
             continue
-        where = f"figures.{index}.{kind}"
         _check_name(request, names, args, where, diagnostics)
         _check_against(request, sweep, args, where, diagnostics)
         names.add(request.name)
@@ -69,27 +73,36 @@ def read_figures(
     return tuple(requests)
 
 
-def with_defaults(requests: Sequence[FigureRequest]) -> list[FigureRequest]:
-    """Check figures as a store holds them; arguments that were added since get their defaults.
+def with_defaults(
+    requests: Sequence[FigureRequest],
+) -> tuple[list[FigureRequest], list[tuple[str, str]]]:
+    """Check figures as a store holds them; arguments that were added since get their defaults. Also
+    return those whose kind, a plug-in, is not here: (name, reason).
 
     Raises:
-        ValueError: if one is of no known kind, or has an argument that its kind has not; the
-        message says which.
+        ValueError: if one has an argument that its kind has not; the message says which.
     """
-    checked = []
+    checked, absent = [], []
     for index, found in enumerate(requests):
         diagnostics = Diagnostics()
         args = constant(dict(found.args), Place(""))
-        request = _figure(found.kind, args, args, str(index), None, diagnostics)
+        try:
+            kind = resolve_figure(found.kind)
+        except SweepError as error:
+            if ":" not in found.kind:
+                raise ValueError(f"item {index}: {error}") from error
+            absent.append((found.name, str(error)))
+            continue
+        request = _figure(found.kind, kind, args, str(index), None, diagnostics)
         if request is None or diagnostics.mistakes:
             raise ValueError(f"item {index}: {diagnostics.mistakes[0].message}")
         checked.append(request)
-    return checked
+    return checked, absent
 
 
-def _labels(
+def _grid(
     points: Sequence[GridPoint], scales: Sequence[Scale], diagnostics: Diagnostics
-) -> Labels | None:
+) -> Grid | None:
     """Return the labels of the cells on each axis there is, in order; None where the grid is not
     known.
     """
@@ -100,34 +113,58 @@ def _labels(
         "load": [point.load for point in points],
         "temperature": [point.temperature for point in points],
     }
-    return {
+    labels: dict[str, Sequence[str]] = {
         role: list(dict.fromkeys(str(as_label(value)) for value in values[role]))
         for role in ("load", "temperature")
         if role in roles
     }
+    return Grid(labels, len(points))
 
 
 def _figure(
-    kind: str, args: Node, item: Node, path: str, labels: Labels | None, diagnostics: Diagnostics
+    name: str,
+    kind: FigureKind,
+    args: Node,
+    where: str,
+    grid: Grid | None,
+    diagnostics: Diagnostics,
 ) -> FigureRequest | None:
-    """Resolve one figure; None if its kind is unknown or its arguments are no mapping."""
-    if kind not in FIGURE_KINDS:
-        entry = (item.mapping or {}).get(kind, item)
-        diagnostics.add_key(entry, path, unknown_key(kind, FIGURE_KINDS))
-        return None
-    owner, where = FIGURE_KINDS[kind], f"{path}.{kind}"
+    """Resolve one figure; None if its arguments are no mapping."""
     if args.mapping is None:
-        found, names = plain_text(args.plain()), ", ".join(fields_of(owner))
+        found, names = plain_text(args.plain()), ", ".join(fields_of(kind.args))
         message = f"found {found}; allowed: a mapping with the keys {names}"
         diagnostics.add(args, where, message)
         return None
-    resolved = resolve_args(owner, args, where, diagnostics)
+    resolved = resolve_args(kind.args, args, where, diagnostics)
+    sound = not any(
+        diagnostics.is_broken(f"{where}.{field}") for field in resolved if field != "name"
+    )
     for field in ("quantities", "at"):
         if not diagnostics.is_broken(f"{where}.{field}"):
             _refuse_twice(_node(args, field), f"{where}.{field}", diagnostics)
-    if kind == "lines" and labels is not None:
-        _check_lines(resolved, args, where, labels, diagnostics)
-    return FigureRequest(kind, resolved)
+    if grid is not None and sound:
+        _check_fits(kind, resolved, args, where, grid, diagnostics)
+    return FigureRequest(identity(name), resolved)
+
+
+def _check_fits(
+    kind: FigureKind,
+    resolved: Mapping[str, Json],
+    args: Node,
+    where: str,
+    grid: Grid,
+    diagnostics: Diagnostics,
+) -> None:
+    """Note what does not fit the grid, each at the argument or the item of one that it is about."""
+    broken = {field for field in resolved if diagnostics.is_broken(f"{where}.{field}")}
+    for argument, message in kind.fits(resolved, grid):
+        field, _, index = argument.partition(".")
+        if field in broken:
+            continue
+        node = _node(args, field)
+        if index and node.items is not None:
+            node = node.items[int(index)]
+        diagnostics.add(node, f"{where}.{argument}", message)
 
 
 def _check_name(
@@ -162,7 +199,7 @@ def _refuse_twice(node: Node, path: str, diagnostics: Diagnostics) -> None:
         seen.add(text)
 
 
-def _with_text_labels(args: Node, labels: Labels) -> Node:
+def _with_text_labels(args: Node, labels: Mapping[str, Sequence[str]]) -> Node:
     """Return the arguments with numbers of `at` written as the labels that stand for them."""
     entries = dict(args.mapping or {})
     at = entries.get("at")
@@ -189,32 +226,6 @@ def _is_number(label: str, value: float) -> bool:
         return float(label) == value
     except ValueError:
         return False
-
-
-def _check_lines(
-    resolved: Mapping[str, Json], args: Node, where: str, labels: Labels, diagnostics: Diagnostics
-) -> None:
-    """Check that the axis lines run along is there, and so are the values of the other that get a
-    line.
-    """
-    along = str(resolved["along"])
-    other = "temperature" if along == "load" else "load"
-    if along not in labels and not diagnostics.is_broken(f"{where}.along"):
-        there = ", ".join(labels) or "none"
-        message = f"found {along}, but the sweep has no such axis; allowed: {there}"
-        diagnostics.add(_node(args, "along"), f"{where}.along", message)
-        return
-    at = _node(args, "at").items
-    if at is None or diagnostics.is_broken(f"{where}.at", f"{where}.along"):
-        return
-    known = labels.get(other, ())
-    for index, item in enumerate(at):
-        if item.value not in known:
-            text = str(item.value)
-            there = textwrap.shorten(", ".join(known), 200, placeholder="...")
-            allowed = there or f"none (the sweep has no axis {other})"
-            message = f"found {text!r}, which is not on the axis {other}; allowed: {allowed}"
-            diagnostics.add(item, f"{where}.at.{index}", message + suggest(text, list(known)))
 
 
 def _node(args: Node, name: str) -> Node:

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 
 from phasegrid.config.axes import KEYS, MAX_VALUES, SCALES
 from phasegrid.config.couple import TABLE_KEYS
-from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.config.figures import STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
 from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import Metric
+from phasegrid.figures import FIGURES
 from phasegrid.jobs import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
@@ -172,8 +172,8 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
 
 def _figures(definitions: Schema) -> Schema:
     alternatives: list[Schema] = []
-    for kind, owner in FIGURE_KINDS.items():
-        arguments = _arguments(owner, definitions)
+    for kind, declared in FIGURES.items():
+        arguments = _arguments(declared.args, definitions)
         properties = dict(arguments["properties"])
         properties["name"] = {**properties["name"], "not": {"enum": list(STANDARD_STEMS)}}
         if "at" in properties:
@@ -188,6 +188,17 @@ def _figures(definitions: Schema) -> Schema:
                 "additionalProperties": False,
             }
         )
+    plugin = _plugin_name("figure", FIGURES)
+    arguments = {"type": "object", "required": ["name"]}
+    alternatives.append(
+        {
+            "type": "object",
+            "propertyNames": plugin,
+            "additionalProperties": arguments,
+            "minProperties": 1,
+            "maxProperties": 1,
+        }
+    )
     description = "Figures beside those that every sweep gets."
     return {
         "type": ["array", "null"],

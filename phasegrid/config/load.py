@@ -158,7 +158,7 @@ def _read(
         run=read_run(entries.get("run"), diagnostics),
         storage=read_text_field(entries.get("storage"), "storage", "results", diagnostics),
         points=points,
-        figures=read_figures(entries.get("figures"), name, points, usable, diagnostics),
+        figures=read_figures(entries.get("figures"), name, points, usable, references, diagnostics),
         code=references.code,
         tried=tried,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phasegrid import registry
 from phasegrid.config.types import UserCode
-from phasegrid.declare import DatasetKind, Metric, Model, ScheduleKind
+from phasegrid.declare import DatasetKind, FigureKind, Metric, Model, ScheduleKind
 from phasegrid.errors import SweepError
 
 
@@ -40,6 +40,12 @@ class References:
         """Return a metric, or raise `SweepError`."""
         found = self._resolve("metric", name)
         assert isinstance(found, Metric)
+        return found
+
+    def figure(self, name: str) -> FigureKind:
+        """Return a kind of figure, or raise `SweepError`."""
+        found = self._resolve("figure", name)
+        assert isinstance(found, FigureKind)
         return found
 
     def schedule(self, name: str) -> ScheduleKind:

@@ -131,7 +131,7 @@ class UserCode:
     sweep writes of its file or module, and its code.
     """
 
-    kind: Literal["model", "dataset", "metric", "schedule"]
+    kind: Literal["model", "dataset", "metric", "schedule", "figure"]
     name: str
     version: int
     shown: str

@@ -64,7 +64,8 @@ def find_changes(store: Store, code: Sequence[UserCode]) -> list[Change]:
         StoreError: if the store cannot be read.
     """
     with reported(f"reading the code of {store.url}"):
-        return [change for one in code if (change := _change(store, one)) is not None]
+        made = [one for one in code if one.kind != "figure"]  # which makes no row
+        return [change for one in made if (change := _change(store, one)) is not None]
 
 
 def refuse_changes(changes: Sequence[Change], store: Store) -> None:

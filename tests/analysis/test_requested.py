@@ -14,9 +14,9 @@ from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.report import draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
 from phasegrid.analysis.tables.grid import SweepTables
-from phasegrid.config.figure_types import FIGURE_KINDS
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
+from phasegrid.figures import FIGURES
 from phasegrid.run.published.taxonomy import import_taxonomy
 from phasegrid.store.store import Store
 
@@ -33,7 +33,7 @@ LINES = [
 
 
 def request(kind: str, **args: object) -> FigureRequest:
-    return FigureRequest(kind, asdict(FIGURE_KINDS[kind](**args)))  # type: ignore[arg-type]
+    return FigureRequest(kind, asdict(FIGURES[kind].args(**args)))  # type: ignore[arg-type]
 
 
 def asked(
@@ -47,7 +47,7 @@ def found_in(grid: SweepTables) -> Findings:
 
 
 def titles(wanted: Requested, name: str) -> list[str]:
-    figure = wanted.drawings[name].figure()
+    figure = wanted.figures[name]
     return [
         ax.get_title(loc="left").replace("\n", " ")
         for ax in figure.axes
@@ -72,7 +72,7 @@ def test_panels_show_the_quantities_asked_for_in_their_order(make_grid: MakeGrid
 
 def test_panels_without_phases_have_no_map_and_no_borders(make_grid: MakeGrid) -> None:
     wanted = asked(make_grid(), request("panels", name="p", quantities=("cka",), phases=False))
-    figure = wanted.drawings["p"].figure()
+    figure = wanted.figures["p"]
     assert titles(wanted, "p") == ["CKA"]
     assert not [text for ax in figure.axes for text in ax.texts if text.get_gid() == "phase-name"]
 
@@ -85,7 +85,7 @@ def test_what_is_not_measured_yet_is_noted_and_the_rest_drawn(make_grid: MakeGri
         request("lines", name="none", quantities=("cka[mixup_alpha=3]",)),
         request("gain", name="later", against="other"),
     )
-    assert list(wanted.drawings) == ["some"]
+    assert list(wanted.figures) == ["some"]
     assert list(wanted.notes) == [
         ("some", "bleu is not measured yet"),
         ("none", "cka[mixup_alpha=3] is not measured yet"),
@@ -113,7 +113,7 @@ def test_lines_run_along_the_temperature_one_for_each_load_asked_for(make_grid: 
     lines = request(
         "lines", name="f8e", quantities=("trace",), along="temperature", at=("4", "64"), title="8e"
     )
-    figure = asked(make_grid(), lines).drawings["f8e"].figure()
+    figure = asked(make_grid(), lines).figures["f8e"]
     (ax,) = figure.axes
     assert ax.get_xlabel() == "batch size  (temperature →)"
     assert [bars.get_label() for bars in ax.containers] == ["width 4", "width 64"]
@@ -135,7 +135,7 @@ def test_the_gain_brings_its_table(make_grid: MakeGrid) -> None:
     grid = make_grid()
     gain = request("gain", name="fig13", against="other", labels=("decay", "constant"))
     wanted = asked(grid, gain, others={"other": grid})
-    table = wanted.drawings["fig13"].table
+    table = wanted.tables["fig13"]
     assert table is not None
     assert list(table["gain"]) == [0.0] * 4
     assert titles(wanted, "fig13") == [
@@ -158,7 +158,7 @@ def test_a_gain_without_a_shared_load_is_drawn_with_a_note(make_grid: MakeGrid) 
     other = make_grid(loads=(5, 6, 7, 8))
     wanted = asked(make_grid(), gain, others={"other": other})
     assert list(wanted.notes) == [("g", "no load is in both sweeps yet (other)")]
-    assert len(wanted.drawings["g"].figure().axes) == 2
+    assert len(wanted.figures["g"].axes) == 2
 
 
 def test_a_sweep_without_temperature_has_its_panels_and_lines(make_grid: MakeGrid) -> None:
@@ -171,10 +171,10 @@ def test_a_sweep_without_temperature_has_its_panels_and_lines(make_grid: MakeGri
         request("gain", name="g", against="other"),
         others={"other": grid},
     )
-    assert sorted(wanted.drawings) == ["g", "l", "p"]
+    assert sorted(wanted.figures) == ["g", "l", "p"]
     assert list(wanted.notes) == [("t", "the sweep has no temperature")]
-    for drawing in wanted.drawings.values():
-        assert drawing.figure().axes
+    for drawing in wanted.figures.values():
+        assert drawing.axes
 
 
 def test_requests_in_the_store_are_drawn_with_the_rest(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet, QuadContourSet
 from matplotlib.figure import Figure
 
+from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
 from phasegrid.analysis.draw.slices import (
     COLUMNS,
     contour,
     profile,
     slice_limits,
-    slice_panels,
     slice_points,
 )
 from phasegrid.analysis.draw.style import MISSING
@@ -93,7 +94,9 @@ def test_the_colour_bar_shows_its_limits_and_its_unit() -> None:
     ax = contour(new_axes(), points_of(row()), limits=(1.0, 9.0))
     assert isinstance(ax.figure, Figure)
     bar = ax.figure.axes[1]
-    assert [label.get_text() for label in bar.get_yticklabels()] == ["1", "5", "9"]
+    ticks = [label.get_text() for label in bar.get_yticklabels()]
+    assert (ticks[0], ticks[-1]) == ("1", "9")
+    assert set(ticks[1:-1]) <= {"2", "3", "4", "5", "6", "7", "8"}
     assert bar.get_ylabel() == "training loss (nats)"
     bare = contour(new_axes(), points_of(row()), colour_bar=False)
     assert isinstance(bare.figure, Figure)
@@ -168,17 +171,57 @@ def test_a_profile_that_explodes_is_logarithmic_with_gaps() -> None:
     assert any("1 trial; 5 points, 2 diverged" in text.get_text() for text in ax.texts)
 
 
-def test_panels_share_their_colours_and_show_the_first_seed_of_each_cell() -> None:
-    points = points_of(
-        row(0, 1), row(0, 0, scale=2.0), row(1, 0, scale=0.5), row(2, 0, 1), cells=[1, 0, 2]
-    )
-    figure = slice_panels(points, labels={1: "wide"}, title="planes")
-    drawn = [ax for ax in figure.axes if contours(ax)]
-    assert [ax.get_title(loc="left") for ax in drawn] == ["wide", "cell 0"]
-    limits = {(contours(ax)[0].norm.vmin, contours(ax)[0].norm.vmax) for ax in drawn}
+CELLS = pd.DataFrame(
+    {
+        "cell": [0, 1, 2, 3],
+        "facet": "[]",
+        "load": [1.0, 2.0, 1.0, 2.0],
+        "load_label": ["1", "2", "1", "2"],
+        "temperature": [0.1, 0.1, 0.2, 0.2],
+        "temperature_label": ["0.1", "0.1", "0.2", "0.2"],
+    }
+)
+FRAME = make_frame(CELLS, "model.width", "train.lr")
+
+
+def test_small_planes_stand_as_the_cells_do_and_share_their_colours() -> None:
+    points = points_of(row(0, 1), row(0, 0, scale=2.0), row(1, 0, scale=0.5), row(2, 0))
+    figure = slice_grid(points, CELLS, FRAME, "train_loss", title="planes")
+    axes = figure.axes[:4]
+    assert [bool(contours(ax)) for ax in axes] == [True, False, True, True], "hot cells on top"
+    assert axes[1].patch.get_hatch() == MISSING.hatch
+    limits = {(contours(ax)[0].norm.vmin, contours(ax)[0].norm.vmax) for ax in axes if contours(ax)}
     assert len(limits) == 1
     (shared,) = limits
-    assert shared[1] == pytest.approx(1 + 2 * 11 + 1 / 4)
+    assert shared[1] == pytest.approx(1 + 2 * 11 + 1 / 4), "of the first seed of cell 0"
+    assert figure.axes[4].get_ylabel() == "training loss (nats)"
+    assert " ".join(figure.get_suptitle().split()) == (
+        "planes training loss (nats); 3 cells, one network each, 5 × 5 points"
+    )
+
+
+def test_small_profiles_have_a_line_for_every_seed_and_one_scale() -> None:
+    points = points_of(row(0, 0, 1), row(0, 1, 1), row(3, 0, 1, scale=4.0))
+    figure = slice_grid(points, CELLS, FRAME, "train_loss")
+    top_left, top_right, bottom_left, bottom_right = figure.axes
+    assert [len(ax.lines) for ax in (bottom_left, top_right)] == [3, 2]  # with that of w
+    assert top_right.get_ylim() == bottom_left.get_ylim()
+    for ax in (top_left, bottom_right):
+        assert ax.patch.get_hatch() == MISSING.hatch
+
+
+def test_a_large_plane_names_its_cell_and_its_levels() -> None:
+    figure = large_slice(points_of(row(1), row(1, 1)), CELLS, FRAME, "train_loss")
+    ax = figure.axes[0]
+    assert ax.get_title(loc="left").replace("\n", " ") == (
+        "cell 1: width 2, learning rate 0.1, seed 0"
+    )
+    written = {text.get_text() for text in ax.texts}
+    assert {"2", "5"} <= written
+    lines = large_slice(points_of(row(1, 0, 1), row(1, 1, 1)), CELLS, FRAME, "train_loss").axes[0]
+    legend = lines.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["seed 0", "seed 1"]
 
 
 def test_an_error_is_drawn_in_percent() -> None:

@@ -1,0 +1,168 @@
+"""Columns of a metric's rows against each other: profiles, spectra, layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.lines import spread
+from phasegrid.analysis.draw.panels import facet_title
+from phasegrid.analysis.draw.scales import Frame, GridAxis
+from phasegrid.declare import Column
+from phasegrid.errors import SweepError
+
+PANEL = (2.5, 2.1)  # inches
+SHARED = 0.99
+"""Measurements of a cell share their x if so large a part of all points has as many as there are
+measurements.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line shows: `y` over `x`; a line for each value of the axis `lines`, a panel for each
+    of the other, or only for those `at`; the scales of x and y.
+    """
+
+    x: str
+    y: Sequence[str]
+    lines: Literal["load", "temperature"]
+    at: Sequence[str] | None
+    scales: tuple[Literal["linear", "log"], Literal["linear", "log"]]
+
+
+def row_panels(
+    rows: pd.DataFrame,
+    frame: Frame,
+    line: Line,
+    columns: Mapping[str, Column],
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw columns of a metric (`rows`, with the place of their cell) as lines: a row of panels for
+    each y, a column of panels for each facet and value of the axis that has no lines.
+
+    Where the measurements of a cell share their x, a line is their mean, with a band of its
+    standard error; else each measurement has a thin line.
+
+    Raises:
+        SweepError: for labels that are on no cell, or columns that are not numbers.
+    """
+    lined, other = frame.load, frame.temperature
+    if line.lines == "temperature":
+        lined, other = other, lined
+    label = "temperature_label" if line.lines == "load" else "load_label"
+    at = list(line.at) if line.at is not None else spread(other)
+    unknown = [one for one in at if one not in other.labels]
+    if unknown:
+        raise SweepError(f"at: found {unknown[0]!r}; there are: {', '.join(other.labels)}")
+    places = [(facet, one) for facet in dict.fromkeys(rows["facet"]) for one in at]
+    figure = Figure(
+        figsize=(
+            max(3.4, PANEL[0] * len(places)),
+            PANEL[1] * len(line.y) + 0.6 + 0.3 * bool(title),
+        ),
+        layout="constrained",
+    )
+    axes = figure.subplots(len(line.y), len(places), squeeze=False, sharey="row", sharex=True)
+    for (i, j), ax in np.ndenumerate(axes):
+        facet, one = places[j]
+        own = rows[(rows["facet"] == facet) & (rows[label] == one)]
+        ax.set_xscale(line.scales[0])
+        ax.set_yscale(line.scales[1])
+        _panel(ax, own, line, line.y[i], lined)
+        ax.spines[["top", "right"]].set_visible(False)
+        if i == 0:
+            where = f"{other.name} {one}" if other.name else ""
+            head = ", ".join(text for text in (facet_title(str(facet)), where) if text)
+            ax.set_title(head, loc="left", fontsize=8, fontweight="bold")
+        if i == len(line.y) - 1:
+            ax.set_xlabel(_title(line.x, columns))
+        if j == 0:
+            ax.set_ylabel(_title(line.y[i], columns))
+    _name_lines(figure, lined)
+    counts = rows.groupby("cell")["key"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    each = f"{low} to {high}" if low < high else f"{high}"
+    note = f"{each} measurement{'s' * (high != 1)} a cell"
+    write_heading(figure, f"{title}\n{note}" if title else note)
+    return figure
+
+
+def points_of(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return x and y of each measurement (``cell``, ``key``), a row a point; lists are unrolled.
+
+    Raises:
+        SweepError: if lists of one row differ in length, or y is not of numbers.
+    """
+    table = rows[["cell", "key", "load_label", "temperature_label"]].assign(x=rows[x], y=rows[y])
+    try:
+        table = table.explode(["x", "y"], ignore_index=True).dropna(subset=["x", "y"])
+        return table.assign(y=table["y"].astype(float))
+    except (ValueError, TypeError) as error:
+        raise SweepError(f"{y} over {x} cannot be drawn: {error}") from error
+
+
+def _panel(ax: Axes, own: pd.DataFrame, line: Line, y: str, lined: GridAxis) -> None:
+    label = f"{line.lines}_label"
+    points = points_of(own, line.x, y)
+    names = points["x"].map(lambda value: isinstance(value, str)).any()
+    if names:  # layers, say: one after another, as they are stored
+        order = list(dict.fromkeys(points["x"]))
+        points = points.assign(x=points["x"].map({name: i for i, name in enumerate(order)}))
+    points = points.assign(x=points["x"].astype(float))
+    shades = colormaps["viridis"](np.linspace(0.05, 0.9, max(2, len(lined.labels))))
+    for value, shade in zip(lined.labels, shades, strict=False):
+        _draw_line(ax, points[points[label] == value], shade, value)
+    if names:
+        ax.set_xticks(range(len(order)), labels=order, rotation=45, ha="right")
+    if points.empty:
+        ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color="0.5")
+
+
+def _draw_line(ax: Axes, points: pd.DataFrame, shade: Any, value: str) -> None:
+    if points.empty:
+        return
+    num = points["key"].nunique()
+    sizes = points.groupby("x")["key"].transform("nunique")
+    if num == 1 or (sizes == num).mean() < SHARED:
+        for i, (_, one) in enumerate(points.groupby("key", sort=False)):
+            one = one.sort_values("x")
+            ax.plot(one["x"], one["y"], color=shade, linewidth=0.9, label=None if i else value)
+        return
+    by_x = points.groupby("x")["y"]
+    mean, stderr = by_x.mean(), by_x.sem()
+    ax.plot(mean.index, mean, color=shade, linewidth=1.1, label=value)
+    ax.fill_between(mean.index, mean - stderr, mean + stderr, color=shade, alpha=0.2, linewidth=0)
+
+
+def _title(name: str, columns: Mapping[str, Column]) -> str:
+    """Return the label and the unit of a column as an axis shows them."""
+    column = columns.get(name)
+    bare = name.removesuffix("_percent") if column and column.unit == "%" else name
+    label = (column.label if column else "") or bare.replace("_", " ")
+    return f"{label} ({column.unit})" if column and column.unit else label
+
+
+def _name_lines(figure: Figure, lined: GridAxis) -> None:
+    """Name the lines of all panels once, in the order of the axis."""
+    found: dict[str, Artist] = {}
+    for ax in figure.axes:
+        found |= {
+            text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+    texts = [label for label in lined.labels if label in found]
+    if len(texts) > 1 or lined.name:
+        figure.legend(
+            [found[text] for text in texts],
+            texts,
+            title=lined.name,
+            loc="outside right upper",
+        )

@@ -1,0 +1,156 @@
+"""How the built-in kinds of figures are drawn (`phasegrid.figures`): from tables to a figure."""
+
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from phasegrid.analysis.draw.gain import gain_figure
+from phasegrid.analysis.draw.lines import curve_panels, cut_panels
+from phasegrid.analysis.draw.panels import seven_panels
+from phasegrid.analysis.draw.rows import Line, row_panels
+from phasegrid.analysis.draw.scales import axis_name
+from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
+from phasegrid.analysis.draw.slices import slice_points
+from phasegrid.analysis.report.requested import (
+    Drawing,
+    NotYetError,
+    Tables,
+    of_variant,
+    resolved,
+)
+from phasegrid.analysis.stats.gain import best_per_load, gain_table
+from phasegrid.analysis.tables.grid import SweepTables
+from phasegrid.errors import SweepError
+from phasegrid.figures import (
+    CurvesArgs,
+    GainArgs,
+    LinesArgs,
+    PanelsArgs,
+    RowsArgs,
+    SlicesArgs,
+)
+from phasegrid.registry import identity
+
+
+def panels(tables: Tables, args: PanelsArgs) -> Figure:
+    """Draw diagrams of quantities."""
+    found = tables.found
+    return seven_panels(
+        found.table,
+        found.phases,
+        found.frame,
+        tables.quantities,
+        title=tables.title(args.title),
+        labels=tables.labels,
+        with_phases=args.phases,
+        columns=args.columns,
+        known=found.grid.quantities,
+    )
+
+
+def lines(tables: Tables, args: LinesArgs) -> Figure:
+    """Draw cuts through diagrams."""
+    found = tables.found
+    path = found.grid.load_path if args.along == "load" else found.grid.temperature_path
+    if path is None:
+        raise NotYetError(f"the sweep has no {args.along}")
+    others = found.frame.temperature if args.along == "load" else found.frame.load
+    unknown = [label for label in args.at or () if label not in others.labels]
+    if unknown:
+        raise SweepError(
+            f"at: no {others.name or 'value'} {unknown[0]!r}; there are: {', '.join(others.labels)}"
+        )
+    return cut_panels(
+        found.table,
+        found.frame,
+        tables.quantities,
+        args.along,
+        args.at,
+        labels=tables.labels,
+        title=tables.title(args.title),
+        known=found.grid.quantities,
+    )
+
+
+def curves(tables: Tables, args: CurvesArgs) -> Figure:
+    """Draw the connecting curve of every cell."""
+    grid = tables.found.grid
+    column = curve_column(grid)
+    if grid.curves[column].notna().sum() == 0:
+        raise NotYetError("no connecting curve is measured yet")
+    phases, frame = tables.found.phases.table, tables.found.frame
+    return curve_panels(grid.curves, phases, frame, column, title=tables.title(args.title))
+
+
+def gain(tables: Tables, args: GainArgs) -> Drawing:
+    """Draw the best of each load in two sweeps, and the gain."""
+    grid = tables.found.grid
+    what = grid.quantity(args.quantity)
+    against = tables.other(args.against)
+    if against is None:
+        raise NotYetError(f"the store has no sweep {args.against!r} yet")
+    ours, theirs = (resolved(one, args.quantity) for one in (grid, against))
+    if ours is None or theirs is None:
+        lacking = grid.sweep if ours is None else args.against
+        raise NotYetError(f"{args.quantity} is not measured yet in {lacking}")
+    table = gain_table(
+        best_per_load(grid, ours),
+        best_per_load(against, theirs),
+        lower_is_better=what.better == "lower",
+    )
+    this_label, other_label = args.labels or (grid.sweep, args.against)
+    figure = gain_figure(
+        table,
+        what,
+        (this_label, other_label),
+        grid.load_path,
+        axis_name(grid.temperature_path, grid.axis_names),
+        names=grid.axis_names,
+        title=tables.title(args.title),
+    )
+    shared = table["gain"].notna().any()
+    notes = () if shared else (f"no load is in both sweeps yet ({args.against})",)
+    return Drawing(figure, table, notes)
+
+
+def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
+    """Return what the curves of a sweep show: the loss for translation, as its mode connectivity,
+    else the error.
+    """
+    return "train_loss" if grid.task == "translation" else "train_error_percent"
+
+
+def rows(tables: Tables, args: RowsArgs) -> Figure:
+    """Draw columns of a metric against each other."""
+    measured = of_variant(tables.rows[args.metric], args.metric, args.variant)
+    for column in (args.x, *args.y):
+        if column not in measured:
+            raise SweepError(
+                f"{args.metric} has no column {column!r}; there are: {', '.join(measured.columns)}"
+            )
+    declared = tables.found.grid.declared.get(identity(args.metric))
+    known = {column.name: column for column in (declared.columns if declared else ())}
+    line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale))
+    return row_panels(measured, tables.found.frame, line, known, title=tables.title(args.title))
+
+
+def slices(tables: Tables, args: SlicesArgs) -> Figure:
+    """Draw the loss on planes or lines through trained weights."""
+    measured = tables.rows["slice"]
+    dimensions = measured["axis_2"].map(lambda b: 2 if isinstance(b, (list, np.ndarray)) else 1)
+    measured = measured[dimensions == args.dimensions]
+    if measured.empty:
+        raise NotYetError(f"no slice of {args.dimensions} dimension(s) is measured yet")
+    measured = of_variant(measured, "slice", args.variant)
+    points = slice_points(measured)
+    if args.seed is not None:
+        points = points[points["seed"] == args.seed]
+    if args.cell is not None:
+        points = points[points["cell"] == args.cell]
+    if points.empty or points[args.column].isna().all():
+        raise NotYetError(f"{args.column} of such slices is not measured yet")
+    found, title = tables.found, tables.title(args.title)
+    if args.cell is not None:
+        return large_slice(points, found.grid.cells, found.frame, args.column, title=title)
+    return slice_grid(points, found.grid.cells, found.frame, args.column, title=title)

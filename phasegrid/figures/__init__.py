@@ -1,0 +1,171 @@
+"""The kinds of figures that a sweep can ask for beside those that every sweep gets, declared: the
+``figures:`` section as data.
+
+``phasegrid plot`` draws a figure under its `name`. Nothing here is part of any key: figures can be
+added and changed after everything is measured. No matplotlib and no torch here.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import FigureKind, Finding, Grid, Needs
+
+Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class PanelsArgs:
+    """Diagrams of some quantities, one row each with the facets as columns (without facets: side by
+    side).
+
+    `quantities` are names as ``phasegrid.analysis`` has them, variants too: ``cka[mixup_alpha=4]``.
+    `phases`: with borders and, last, the map of phases. `columns`: how many panels side by side
+    where there are no facets (null: chosen).
+    """
+
+    name: Stem
+    quantities: Quantities
+    title: str | None = None
+    phases: bool = True
+    columns: Annotated[int, Field(ge=1, le=12)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinesArgs:
+    """Cuts through the diagrams: each quantity against one axis, a line with standard errors for
+    each value of the other.
+
+    `along` is the axis that runs to the right; `at` the labels of the other axis that get a line
+    (null: all). Facets are columns.
+    """
+
+    name: Stem
+    quantities: Quantities
+    along: Literal["load", "temperature"] = "load"
+    at: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvesArgs:
+    """The connecting curve of every cell in a grid of small plots (Yang et al. 2021, Fig. 12)."""
+
+    name: Stem
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GainArgs:
+    """The best of each load over all temperatures, in this sweep and in the sweep `against` of the
+    same store, and the gain (Yang et al. 2021, Fig. 13). `labels` name the two in the legend: this
+    one, the other.
+    """
+
+    name: Stem
+    against: str
+    quantity: str = "test_accuracy"
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsArgs:
+    """Any columns of a metric against each other: a panel for each value of one axis, a line for
+    each value of the other (`lines`), a row of panels for each of `y`.
+
+    `metric` is asked for as in ``metrics``; `x` and `y` are columns of its table: lists (points of
+    a curve), or one value a row (layers). Where the measurements of a cell share their x, the line
+    is their mean with its standard error; else each has a thin line of its own. `at`: labels of the
+    axis that gets panels (null: up to five). `variant` is the way of measuring, as in
+    ``cka[mixup_alpha=4]``, where there are several.
+    """
+
+    name: Stem
+    metric: str
+    x: str
+    y: Quantities
+    lines: Literal["load", "temperature"] = "load"
+    at: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    x_scale: Literal["linear", "log"] = "linear"
+    y_scale: Literal["linear", "log"] = "linear"
+    variant: str | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlicesArgs:
+    """The loss around trained weights (metric ``slice``): planes as contours or lines as profiles,
+    those of all cells in a grid of small plots, or large for the `cell` that is named.
+
+    `column` is what is drawn; of a cell the first seed's, or that of `seed`. Small planes share
+    their colours. `variant` is the way of measuring, as in ``slice[batch_norm=refreshed]``, where
+    there are several of these `dimensions`.
+    """
+
+    name: Stem
+    column: Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"] = (
+        "train_loss"
+    )
+    dimensions: Literal[1, 2] = 2
+    cell: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    variant: str | None = None
+    title: str | None = None
+
+
+def _other(axis: object) -> str:
+    return "temperature" if axis == "load" else "load"
+
+
+def _cuts_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    """Check that the axis lines run along is there, and so are the values of the other that get a
+    line.
+    """
+    if args["along"] not in grid.labels:
+        there = ", ".join(grid.labels) or "none"
+        yield "along", f"found {args['along']}, but the sweep has no such axis; allowed: {there}"
+        return
+    yield from grid.unknown_labels("at", args["at"], _other(args["along"]))
+
+
+def _rows_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    yield from grid.unknown_labels("at", args["at"], _other(args["lines"]))
+
+
+def _slices_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    cell = args["cell"]
+    if cell is not None and cell >= grid.num_cells:
+        yield "cell", f"found {cell}; allowed: 0 to {grid.num_cells - 1}, the cells of the sweep"
+
+
+_KINDS = "phasegrid.analysis.report.kinds"
+
+FIGURES: Mapping[str, FigureKind] = {
+    "panels": FigureKind(
+        PanelsArgs, f"{_KINDS}:panels", needs=lambda args: Needs(quantities=args["quantities"])
+    ),
+    "lines": FigureKind(
+        LinesArgs,
+        f"{_KINDS}:lines",
+        needs=lambda args: Needs(quantities=args["quantities"]),
+        fits=_cuts_fit,
+    ),
+    "curves": FigureKind(CurvesArgs, f"{_KINDS}:curves"),
+    "gain": FigureKind(GainArgs, f"{_KINDS}:gain"),
+    "rows": FigureKind(
+        RowsArgs,
+        f"{_KINDS}:rows",
+        needs=lambda args: Needs(rows=(args["metric"],)),
+        fits=_rows_fit,
+    ),
+    "slices": FigureKind(
+        SlicesArgs,
+        f"{_KINDS}:slices",
+        needs=lambda _args: Needs(rows=("slice",)),
+        fits=_slices_fit,
+    ),
+}

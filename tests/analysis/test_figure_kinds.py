@@ -1,0 +1,166 @@
+"""Kinds of figures: any metric's rows, and kinds of a user's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import phasegrid
+from phasegrid.analysis.draw.rows import Line, row_panels
+from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.declare import Column
+from phasegrid.errors import SweepError
+from tests.test_python import SMALL
+
+CELLS = pd.DataFrame(
+    {
+        "cell": [0, 1],
+        "facet": "[]",
+        "load": [1.0, 2.0],
+        "load_label": ["1", "2"],
+        "temperature": [0.1, 0.1],
+        "temperature_label": ["0.1", "0.1"],
+    }
+)
+FRAME = make_frame(CELLS, "model.width", "train.lr")
+T = np.array([0.0, 0.5, 1.0])
+
+
+def rows_of(**columns: object) -> pd.DataFrame:
+    """Two measurements of each of two cells."""
+    keys = pd.DataFrame({"cell": [0, 0, 1, 1], "key": list("abcd")})
+    return keys.merge(CELLS, on="cell").assign(**columns)
+
+
+def line(y: str, x: str = "t", at: tuple[str, ...] | None = None) -> Line:
+    return Line(x, (y,), "load", at, ("linear", "linear"))
+
+
+def test_measurements_that_share_their_x_are_a_mean_with_its_standard_error() -> None:
+    rows = rows_of(t=[T] * 4, loss=[T + k for k in (0.0, 2.0, 5.0, 5.0)])
+    figure = row_panels(
+        rows, FRAME, line("loss"), {"loss": Column("loss", "list<float64>", "nats", "")}
+    )
+    (ax,) = figure.axes
+    np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata(), float), T + 1)
+    low, high = (f(ax.collections[0].get_paths()[0].vertices[:, 1]) for f in (np.min, np.max))
+    assert (low, high) == pytest.approx((0.0, 3.0)), "mean 1 to 2, standard error 1"
+    assert ax.get_ylabel() == "loss (nats)"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
+    assert figure.get_suptitle() == "2 measurements a cell"
+
+
+def test_measurements_of_other_x_have_a_line_each() -> None:
+    grids = [T, T + 0.1, T, T + 0.2]
+    (ax,) = row_panels(rows_of(t=grids, loss=grids), FRAME, line("loss"), {}).axes
+    assert len(ax.lines) == 4
+    assert not ax.collections
+
+
+def test_names_stand_in_the_order_in_which_they_are_stored() -> None:
+    rows = pd.concat([rows_of(t=name, loss=i) for i, name in enumerate(["stem", "body", "head"])])
+    (ax,) = row_panels(rows, FRAME, line("loss"), {}).axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["stem", "body", "head"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "said"),
+    [
+        ({"t": [T] * 4, "loss": [T[:2]] * 4}, line("loss"), "loss over t cannot be drawn"),
+        ({"t": [T] * 4, "loss": ["a"] * 4}, line("loss"), "loss over t cannot be drawn"),
+        ({"t": [T] * 4, "loss": [T] * 4}, line("loss", at=("7",)), "at: found '7'; there are: 0.1"),
+    ],
+)
+def test_what_is_no_line_is_refused(columns: Mapping[str, Any], asked: Line, said: str) -> None:
+    with pytest.raises(SweepError, match=said):
+        row_panels(rows_of(**columns), FRAME, asked, {})
+
+
+PLUGIN = '''\
+"""A figure of one's own: the accuracy of each seed as a dot."""
+from dataclasses import dataclass
+from matplotlib.figure import Figure
+from phasegrid.declare import FigureKind, Needs
+
+@dataclass(frozen=True)
+class Args:
+    name: str
+    colour: str = "black"
+    broken: bool = False
+
+def draw(tables, args):
+    if args.broken:
+        return "no figure"
+    figure = Figure()
+    ax = figure.subplots()
+    rows = tables.rows["accuracy"]
+    ax.scatter(rows["load"], rows["test_accuracy_percent"], color=args.colour)
+    values = tables.found.grid.values
+    ax.set_title(f"{len(values[values['quantity'] == tables.quantities[0]])} {tables.labels[0]}")
+    return figure
+
+def fits(args, grid):
+    if args["colour"] == "load" and "load" not in grid.labels:
+        yield "colour", "found load; the sweep has none"
+
+DOTS = FigureKind(
+    Args, draw, needs=lambda args: Needs(quantities=("train_loss",), rows=("accuracy",)), fits=fits
+)
+NAMELESS = FigureKind(dataclass(frozen=True)(type("Bare", (), {})), draw)
+'''
+
+
+def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *figures: object) -> dict[str, Any]:
+    (tmp_path / "dots.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    return {**SMALL, "seeds": 1, "metrics": ["accuracy"], "figures": list(figures)}
+
+
+def test_a_kind_of_ones_own_is_drawn_and_left_out_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (
+        {"dots.py:DOTS": {"name": "mine", "colour": "red"}},
+        {"slices": {"name": "planes"}},
+        {"rows": {"name": "spectrum", "metric": "hessian", "x": "density_grid", "y": ["density"]}},
+    )
+    sweep = dots(tmp_path, monkeypatch, *asked)
+    result = phasegrid.run(sweep, tmp_path / "store", serial=True, quiet=True)
+    drawn = phasegrid.plot(result)
+    assert drawn["mine"].axes[0].get_title() == "4 training loss"
+    assert len(drawn["mine"].axes[0].collections[0].get_offsets()) == 4
+    assert dict(drawn.notes) == {
+        "planes": "slice is not measured yet",
+        "spectrum": "hessian is not measured yet",
+    }
+    (tmp_path / "dots.py").unlink()
+    monkeypatch.delenv("PHASEGRID_PLUGIN_PATH", raising=False)
+    ((name, why), *_rest) = [note for note in phasegrid.plot(result).notes if note[0] == "mine"]
+    assert (name, "there is no file dots.py" in why) == ("mine", True)
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        ({"dots.py:DOTS": {"name": "a", "color": "red"}}, "did you mean 'colour'"),
+        ({"dots.py:DOTS": {"name": "a", "colour": "load"}}, "found load; the sweep has none"),
+        ({"dots.py:DOT": {"name": "a"}}, "dots.py has no 'DOT'; did you mean 'DOTS'"),
+        ({"dots.py:NAMELESS": {}}, "declares args without a name"),
+        ({"slices": {"name": "a", "cell": 4}}, "slices.cell: found 4; allowed: 0 to 1, the cells"),
+        ({"rows": {"name": "a", "metric": "cka", "x": "t", "y": []}}, "rows.y"),
+        (
+            {"dots": {"name": "a"}},
+            "found figure 'dots'; allowed: panels, lines, curves, gain, rows",
+        ),
+    ],
+)
+def test_mistakes_of_figures_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: Mapping[str, Any], said: str
+) -> None:
+    sweep = {**dots(tmp_path, monkeypatch, figure), "load": None}
+    with pytest.raises(SweepError) as found:
+        phasegrid.load_sweep(sweep)
+    assert said in str(found.value)
