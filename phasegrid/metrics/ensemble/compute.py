@@ -70,7 +70,9 @@ def _on_curve(
         models[0], data, settings.refresh_examples, int(curve.args["batch_size"]), rng
     )
     networks = []
-    for coefficients in curve.coefficients(torch.linspace(0, 1, settings.points).double()):
+    for coefficients in curve.coefficients(
+        torch.linspace(0, 1, settings.points, dtype=torch.float64)
+    ):
         flat = live_network(models[0])
         curve.place(flat, coefficients)
         if evaluator.refresh_inputs is not None:
