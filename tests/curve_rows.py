@@ -1,4 +1,6 @@
-"""Curves for tests that look at rows alone: what a curve leaves beside them has tests of its own."""
+"""Curves for tests that look at rows alone: what a curve leaves beside them has tests of its
+own.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""What a declaration's rules find is a mistake of the sweep: of a user's own as of what is built in."""
+"""What a declaration's rules find is a mistake of the sweep: of a user's own as of what is built
+in.
+"""
 
 from pathlib import Path
 

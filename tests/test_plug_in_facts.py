@@ -1,5 +1,5 @@
-"""A metric, a model and a data set of a user's own, one file each, have all that built-in ones have:
-planned at their cost, given their share of a GPU, drawn with their label, unit and direction.
+"""A metric, a model and a data set of a user's own, one file each, have all that built-in ones
+have: planned at their cost, given their share of a GPU, drawn with their label, unit and direction.
 """
 
 from pathlib import Path

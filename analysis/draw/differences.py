@@ -30,7 +30,8 @@ def difference_panels(
     """Draw the differences of every quantity of `compare_grids`, in rows of four; with facets, a
     column each.
 
-    `labels` name the two sweeps, a and b; `known` are the declared quantities. One colour scale per quantity, symmetric about zero.
+    `labels` name the two sweeps, a and b; `known` are the declared quantities. One colour scale per
+    quantity, symmetric about zero.
     """
     names = [str(name) for name in comparison["quantity"].unique()]
     facets = [str(facet) for facet in comparison["facet"].unique()]

@@ -43,8 +43,8 @@ def seven_panels(
     columns: int | None = None,
     known: Mapping[str, Quantity] = QUANTITIES,
 ) -> Figure:
-    """Draw the quantities `names` that were measured, or failed, and, last, the phase map, two rows of four (or
-    so many `columns`).
+    """Draw the quantities `names` that were measured, or failed, and, last, the phase map, two rows
+    of four (or so many `columns`).
 
     With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
     al. 2021, Fig. 6). `table` is the table of `aggregate`; `labels` call the quantities something

@@ -1,7 +1,7 @@
 """Drive a plan's packs through an executor until everything is stored or cannot be.
 
-The loop only moves packs: the policy is `Scheduler`, the work is the executor's, the results are the
-store's.
+The loop only moves packs: the policy is `Scheduler`, the work is the executor's, the results are
+the store's.
 """
 
 from collections import Counter

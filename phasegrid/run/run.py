@@ -310,8 +310,8 @@ def _on_ray(
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
-    """Return how much of a GPU each pack gets, by its declared share or estimated memory; all of it where the cluster
-    has none to ask.
+    """Return how much of a GPU each pack gets, by its declared share or estimated memory; all of it
+    where the cluster has none to ask.
     """
     if gpu_bytes is None:
         return lambda _pack: 1.0

@@ -7,8 +7,9 @@
     metrics/<name>/ab/<key>.parquet   the rows of one measurement
     failures/<id>.parquet             one row per failed attempt
     tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
-    checkpoints/ab/<key>.safetensors  weights; those along the training are <key>@epoch-<n>.safetensors
-    artifacts/ab/<key>.<name>.safetensors  what a measurement has left for others (see `artifacts`)
+    checkpoints/ab/<key>.safetensors  weights; those along the training are
+    <key>@epoch-<n>.safetensors artifacts/ab/<key>.<name>.safetensors  what a measurement has left
+    for others (see `artifacts`)
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
     meta/columns/<metric>.json        what a metric of a user's own declares (replaced when that changes)
     meta/vocabularies/<key>.json      how words became numbers in a data set of sentences

@@ -128,8 +128,8 @@ class Recipe:
     those of ``adam`` and ``adamw``, which differ in what `weight_decay` does: it is added to the
     gradient, or shrinks the weights beside it (decoupled). `sam` takes every gradient at the worst
     point nearby, whatever the optimizer. `clip_norm`: the gradient of the loss is scaled to this
-    norm where its own is larger, before the optimizer has it. `precision`: ``fp32``, ``tf32`` (float32 with TF32 matrix
-    products on a GPU), ``bf16`` (autocast; float32 weights).
+    norm where its own is larger, before the optimizer has it. `precision`: ``fp32``, ``tf32``
+    (float32 with TF32 matrix products on a GPU), ``bf16`` (autocast; float32 weights).
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"

@@ -1,6 +1,7 @@
 """Sharpness-aware minimization: the gradient at the worst point near the weights.
 
-SAM (Foret et al. 2021, eq. 2 and algorithm 1) minimises max_{|e| <= rho} L(w + e), to first order at
+SAM (Foret et al. 2021, eq. 2 and algorithm 1) minimises max_{|e| <= rho} L(w + e), to first order
+at
 
     e(w) = rho g / |g|,   g = grad L(w),
 
@@ -45,8 +46,8 @@ def sharpen(
     """Replace the gradients at the weights by those at the worst point near them.
 
     `parameters` and `grads` (M, *shape) are views, without a graph, of `weights` and of the
-    gradients of M networks; `gradient_pass` overwrites the latter. `buffers` says which tensors the pass must leave as they
-    are.
+    gradients of M networks; `gradient_pass` overwrites the latter. `buffers` says which tensors the
+    pass must leave as they are.
     """
     kept, state = weights.clone(), [buffer.clone() for buffer in buffers()]
     for parameter, step in zip(parameters, _ascent(parameters, grads, settings), strict=True):

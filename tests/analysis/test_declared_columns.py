@@ -1,4 +1,6 @@
-"""What a metric declares of its columns is what figures and tables show, a user's own metric too."""
+"""What a metric declares of its columns is what figures and tables show, a user's own metric
+too.
+"""
 
 import json
 from pathlib import Path

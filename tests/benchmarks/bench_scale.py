@@ -1,9 +1,9 @@
 """Scale: 1,000, 10,000 and 100,000 no-op jobs through a real Ray: time of each, and what the
 driver's memory grows by.
 
-The driver is the real one (`run_packs` with `Scheduler`, `RayExecutor`, a store in a folder, the bar
-of a terminal), in a process of its own for each figure. Jobs come packed as `phasegrid run` packs
-them, and one a pack: as many Ray tasks as jobs, as where every job is long. ``python -m
+The driver is the real one (`run_packs` with `Scheduler`, `RayExecutor`, a store in a folder, the
+bar of a terminal), in a process of its own for each figure. Jobs come packed as `phasegrid run`
+packs them, and one a pack: as many Ray tasks as jobs, as where every job is long. ``python -m
 tests.benchmarks scale``, or ``python -m tests.benchmarks.bench_scale 1000 10000``. Linux only.
 """
 

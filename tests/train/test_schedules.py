@@ -104,7 +104,8 @@ def test_cycles_begin_after_the_warmup(name: str) -> None:
 
 
 def test_published_models_of_fge_are_as_many_as_the_paper_has() -> None:
-    # Garipov et al. 2018: 22 epochs give 11 models at c = 2 and 6 at c = 4, 5 epochs at c = 2 give 3
+    # Garipov et al. 2018: 22 epochs give 11 models at c = 2 and 6 at c = 4, 5 epochs at c = 2 give
+    # 3
     batches = 10
     for epochs, cycle, num in ((22, 2, 11), (22, 4, 6), (5, 2, 3)):
         schedule = Schedule("cyclic", cycle_epochs=cycle, low=0.05)

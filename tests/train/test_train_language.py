@@ -57,7 +57,9 @@ def trial(model: Part = LSTM, **recipe: Any) -> Trial:
 def by_hand(
     text: Dataset, recipe: Recipe, carry: bool = True
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """Train as Zaremba et al. 2014 do: streams of 6, 6, 6 and 5 windows, one window of each a batch."""
+    """Train as Zaremba et al. 2014 do: streams of 6, 6, 6 and 5 windows, one window of each a
+    batch.
+    """
     module = build_model(
         LSTM, (STEPS,), WORDS, stream_seed(3, "init"), "language", text.form
     ).train()

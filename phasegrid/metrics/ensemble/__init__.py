@@ -12,8 +12,8 @@ from phasegrid.metrics.ranges import Count
 
 @dataclass(frozen=True, slots=True)
 class EnsembleArgs:
-    """The mean of the softmax outputs of several networks (Lakshminarayanan et al. 2017): its error,
-    its negative log-likelihood and its expected calibration error.
+    """The mean of the softmax outputs of several networks (Lakshminarayanan et al. 2017): its
+    error, its negative log-likelihood and its expected calibration error.
 
     Of the trials of a cell (a deep ensemble), as they were saved; or, ``of`` a mode connectivity,
     of `points` networks equally spaced in t on its curve, ends included (Garipov et al. 2018,

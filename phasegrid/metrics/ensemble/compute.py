@@ -1,8 +1,9 @@
 """The mean of the softmax outputs of several networks.
 
-p(y | x) = (1/M) sum_m softmax(z_m(x))_y; loss = -mean log p(label | x); error = share of labels that
-are not argmax p; calibration as `phasegrid.metrics.accuracy`. By Jensen's inequality the loss is at
-most the mean of the networks' own. Everything is in float64, from logits in the networks' dtype.
+p(y | x) = (1/M) sum_m softmax(z_m(x))_y; loss = -mean log p(label | x); error = share of labels
+that are not argmax p; calibration as `phasegrid.metrics.accuracy`. By Jensen's inequality the loss
+is at most the mean of the networks' own. Everything is in float64, from logits in the networks'
+dtype.
 
 Letters: M networks, N scored labels of a batch, C classes.
 """

@@ -2,11 +2,11 @@
 density.
 
 H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2, l the loss of the trial's objective (cross-entropy
-without label smoothing, unless the trial says otherwise), over the trainable parameters, BatchNorm affine and
-biases included, weight decay not (Yang et al. 2021, section 2 and appendix A.3, with the published
-code's choices). One Lanczos run gives lambda_max and lambda_min, as algebraic values with their
-residuals, and the density, in which the eigenvalues that it has found have their exact weight and
-only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to hold and an
+without label smoothing, unless the trial says otherwise), over the trainable parameters, BatchNorm
+affine and biases included, weight decay not (Yang et al. 2021, section 2 and appendix A.3, with the
+published code's choices). One Lanczos run gives lambda_max and lambda_min, as algebraic values with
+their residuals, and the density, in which the eigenvalues that it has found have their exact weight
+and only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to hold and an
 estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of
 largest magnitude instead and estimates the trace without an error; what BatchNorm does changes the
 numbers many-fold and is part of the arguments.

@@ -1,9 +1,11 @@
 """The loss on the plane through the two ends and a bend of a curve (Garipov et al. 2018, figure 1).
 
-With d = w_2 - w_0, e = w_1 - w_0 and c = <e, d> / <d, d>, the axes are u = d / |d| and v = (e - c d) /
+With d = w_2 - w_0, e = w_1 - w_0 and c = <e, d> / <d, d>, the axes are u = d / |d| and v = (e - c
+d) /
 |e - c d|, and the point at (x, y) = (alpha |d|, beta |e - c d|) is
 
-    w_0 + alpha d + beta (e - c d) = (1 - alpha - beta + beta c) w_0 + beta w_1 + (alpha - beta c) w_2,
+    w_0 + alpha d + beta (e - c d) = (1 - alpha - beta + beta c) w_0 + beta w_1 + (alpha - beta c)
+    w_2,
 
 so every point is a mix of the three vertices with weights that sum to 1, and the vertices
 themselves are exact. What does not train is mixed by the same weights.

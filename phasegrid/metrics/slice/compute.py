@@ -1,12 +1,12 @@
 """The loss on a line or a plane through trained weights, along random directions or eigenvectors of
 the Hessian.
 
-f(a, b) = L(w + a d_1 + b d_2), L the mean loss of the trial's objective (Li et al. 2018, section 3; Xu et al. 2024,
-section 2.1). What one sees depends on how the directions are scaled, on what BatchNorm's statistics
-do away from w, and on the examples: all three are arguments, and what was used is in the row. With
-filter normalisation a slice is unchanged when a ReLU network's layers are rescaled so that it
-computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice can show that a
-barrier or a sharp direction is there, never that none is.
+f(a, b) = L(w + a d_1 + b d_2), L the mean loss of the trial's objective (Li et al. 2018, section 3;
+Xu et al. 2024, section 2.1). What one sees depends on how the directions are scaled, on what
+BatchNorm's statistics do away from w, and on the examples: all three are arguments, and what was
+used is in the row. With filter normalisation a slice is unchanged when a ReLU network's layers are
+rescaled so that it computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice
+can show that a barrier or a sharp direction is there, never that none is.
 """
 
 from collections.abc import Sequence

@@ -3,15 +3,15 @@
 A point is one axpy into the live flat weights. BatchNorm is then folded into the convolutions, once
 a point and in place; images are laid out channels last and go through in batches that stay in a
 core's cache. Nothing is built again from point to point, and where no label can be padding nothing
-waits for the device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in float32,
-BatchNorm as saved: 2.1 times as fast as a state dict loaded for every point and all images at once,
-1.2 times as fast where that too takes batches of 128; the convolution kernels, 85% of the time, are
-what bounds it (tests/benchmarks/bench_slices.py).
+waits for the device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of
+32x32 in float32, BatchNorm as saved: 2.1 times as fast as a state dict loaded for every point and
+all images at once, 1.2 times as fast where that too takes batches of 128; the convolution kernels,
+85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
 
 Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place,
 centre, row, point, directions), the folded weights, and the activations of one batch:
-`phasegrid.tasks.operations.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once. Letters: P trainable
-parameters, D directions (1 or 2), A and B points on the axes, S sets.
+`phasegrid.tasks.operations.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once.
+Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
 from collections.abc import Sequence
