@@ -92,6 +92,9 @@ class Part:
 WEIGHTS = "weights"
 """The name of the artifact that every training leaves: the weights that the trial is known by."""
 
+OPTIMIZER = "optimizer"
+"""The name of the artifact that holds what a trial's optimizer remembered at its weights."""
+
 
 Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
 """What a measurement is over: a trial, a pair of trials or all of a cell, the checkpoints along a
@@ -142,6 +145,17 @@ class Trial:
     recipe: Mapping[str, Json]
     seed: int
     start: Start | None = None
+
+    @property
+    def stream(self) -> int:
+        """Return the seed that its streams of random numbers derive from: its own, or, where it
+        starts from another training, one of its own seed and that start, so that it does not see
+        the order of that training again.
+        """
+        if self.start is None:
+            return self.seed
+        artifact = self.start.artifact
+        return stream_seed(self.seed, f"from/{artifact.job}/{artifact.name}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -217,6 +231,7 @@ class Workload:
 class Cell:
     """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
 
+    Where the sweep has several `stages`, it has the trials of each, one stage after the other.
     `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such
     axis; `work` is None where the model or the data set is a plug-in that does not say.
     """
@@ -228,6 +243,21 @@ class Cell:
     trials: tuple[Trial, ...]
     metric_jobs: tuple[MetricJob, ...]
     work: Workload | None = None
+    stages: tuple[str, ...] = ()
+
+    def trials_of(self, stage: str | None = None) -> tuple[Trial, ...]:
+        """Return the trials of a stage, in the order of the seeds; None: of the last."""
+        if not self.stages:
+            return self.trials
+        num = len(self.trials) // len(self.stages)
+        place = len(self.stages) - 1 if stage is None else self.stages.index(stage)
+        return self.trials[num * place : num * (place + 1)]
+
+    def staged(self) -> Iterator[tuple[str | None, Trial]]:
+        """Yield every trial with its stage; None where the sweep has but one."""
+        for stage in self.stages or (None,):
+            for trial in self.trials_of(stage):
+                yield stage, trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load, save
-from store_support import bare, full, make_store, put, rows_without_checksum
+from store_support import bare, full, leave, make_store, put, rows_without_checksum
 
 from phasegrid.cli import render
 from phasegrid.errors import StoreError
@@ -60,7 +60,8 @@ def _store(folder: Path) -> Store:
     store = make_store(folder)
     weights = {"w": torch.arange(12.0).reshape(3, 4), "n": torch.tensor(3)}
     row = {**full("trials", "a"), "checkpoint_sha256": None}
-    store.put_trial(row, [{"epoch": 0, "train_loss": 1.5}], weights, {1: weights})
+    left = leave(store, "a", "epoch-1", weights)
+    store.put_trial(row, [{"epoch": 0, "train_loss": 1.5}], weights, left)
     put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
     put(store, "failures", full("failures", "f"))
     jobs = [{"cell": 0, "metric": "sharpness", "key": M, "trials": [A]}]

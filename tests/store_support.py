@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phasegrid.declare import Column
-from phasegrid.jobs import text_key
+from phasegrid.jobs import Artifact, text_key
 from phasegrid.store.schemas import FAILURES, HISTORIES, PLAN_JOBS, PLANS, TRIALS, metric_schema
 from phasegrid.store.store import Store
 
@@ -73,6 +73,12 @@ def make_store(folder: Path) -> Store:
 def bare(table: str, name: str) -> dict[str, Any]:
     """A row of `table` with nothing but what must not be missing; `name` becomes its key or id."""
     return {("id" if table == "failures" else "key"): text_key(name), **BARE[table]}
+
+
+def leave(store: Store, name: str, at: str, tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Publish the weights of a trial at a checkpoint; return what its row is to say of them."""
+    artifact = Artifact(text_key(name), f"weights@{at}")
+    return {artifact.name: store.publish(artifact, tensors)}
 
 
 def full(table: str, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ OTHERS: dict[str, Json] = {
     "rmsprop": {"alpha": 0.9, "momentum": 0.0, "eps": 1e-8, "centered": False},
     "sam": {"rho": 0.1, "adaptive": True},
     "clip_norm": 5.0,
+    "checkpoints": {"every_epochs": 5},
 }
 OF_SCHEDULE: dict[str, Json] = {
     "low": 0.1,

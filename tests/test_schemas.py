@@ -32,14 +32,15 @@ GOLDEN = {
         " stop_min_delta:double stop_patience:int64 keep:string keep_every:int64 precision:string"
         " updates:int64 batch_unit:string test_every:int64 rmsprop_alpha:double"
         " rmsprop_momentum:double rmsprop_eps:double rmsprop_centered:bool sam_rho:double"
-        " sam_adaptive:bool clip_norm:double seed:int64 outcome:string"
+        " sam_adaptive:bool clip_norm:double checkpoints:string seed:int64 outcome:string"
         " diverged_epoch:int64 diverged_update:int64 epochs_run:int64 kept_epoch:int64"
         " stopped_epoch:int64 num_parameters:int64 train_loss:double train_accuracy_percent:double"
         " test_loss:double test_accuracy_percent:double updates_run:int64 best_test_loss:double"
         " best_test_loss_epoch:int64 best_test_accuracy_percent:double"
         " best_test_accuracy_epoch:int64 task:string num_classes:int64 pack_size:int64"
         " strategy:string checkpoint_sha256:string dataset_code_digest:string"
-        " model_code_digest:string schedule_code_digest:string created_at:timestamp[us, tz=UTC] seconds:double device:string"
+        " model_code_digest:string schedule_code_digest:string start_job:string start_artifact:string"
+        " start_optimizer:string artifacts:string created_at:timestamp[us, tz=UTC] seconds:double device:string"
         " host:string phasegrid_version:string git_commit:string git_dirty:bool"
         " torch_version:string user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
@@ -51,10 +52,11 @@ GOLDEN = {
         "schema_version:int32 sweep:string plan_hash:string cell:int64 facet:string "
         "load_path:string load:double load_label:string temperature_path:string "
         "temperature:double temperature_label:string axis_names:string seed:int64 key:string"
+        " stage:string"
     ),
     "plan_jobs": (
         "schema_version:int32 sweep:string cell:int64 metric:string key:string "
-        "trials:list<element: string> inputs:string request:string"
+        "trials:list<element: string> inputs:string request:string args:string"
     ),
     "failures": (
         "schema_version:int32 id:string key:string pack:string kind:string exception:string "

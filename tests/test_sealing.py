@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from store_support import SCHEMAS, bare, full, make_store, put, rows_without_checksum
+from store_support import SCHEMAS, bare, full, leave, make_store, put, rows_without_checksum
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
@@ -91,7 +91,7 @@ def store(tmp_path: Path) -> Store:
         full("trials", "a") | {"checkpoint_sha256": None},
         [{"epoch": 0}],
         {"w": torch.ones(4)},
-        {1: {"w": torch.ones(4)}},
+        leave(store, "a", "epoch-1", {"w": torch.ones(4)}),
     )
     put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
     put(store, "failures", full("failures", "f"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from store_support import COLUMNS, bare, full, make_store, put, rows_without_checksum
+from store_support import COLUMNS, bare, full, leave, make_store, put, rows_without_checksum
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
@@ -29,7 +29,8 @@ def store(tmp_path: Path) -> Store:
     store = make_store(tmp_path)
     for name in ("a", "b"):
         weights = {"w": torch.ones(4), "n": torch.tensor(1), "h": torch.ones(2).bfloat16()}
-        store.put_trial(bare("trials", name), [{"epoch": 0}], weights, {1: weights})
+        left = leave(store, name, "epoch-1", weights)
+        store.put_trial(bare("trials", name), [{"epoch": 0}], weights, left)
     put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
     put(store, "failures", full("failures", "f"))
     jobs = [{"cell": 0, "metric": "sharpness", "key": M, "trials": [A]}]

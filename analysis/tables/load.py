@@ -89,14 +89,20 @@ def build_grid(
 
     A metric measured in several ways (different `args`) becomes variants of its quantities,
     ``cka[mixup_alpha=4]``; `phasegrid.analysis.tables.variants` says how they are named. Over some
-    of the trials of a cell it is one too: ``log_volume[modes=2]``.
+    of the trials of a cell it is one too: ``log_volume[modes=2]``; so it is of a stage that is not
+    the last: ``top_eigenvalue[stage=train]``. What trials say of themselves is of the last stage.
 
     Raises:
         SweepError: if two rows give one quantity of the same trials.
     """
+    stages = _stages(plan)
+    plan = _of_last_stage(plan)
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
-    metrics = {metric: _naming_inputs(_in_cells(rows), cells) for metric, rows in metrics.items()}
+    metrics = {
+        metric: _naming_stages(_naming_inputs(_in_cells(rows), cells), stages)
+        for metric, rows in metrics.items()
+    }
     failed = no_failures() if failed is None else _naming_inputs_of_failed(failed, declared, cells)
     found = {
         name: ways(declared.get(name), both)
@@ -267,6 +273,34 @@ def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFra
     if name not in metrics:
         return of_failed
     return pd.concat([metrics[name][["args", "cell"]], of_failed], ignore_index=True)
+
+
+def _stages(plan: pd.DataFrame) -> dict[str, str]:
+    """Return the stage of each trial that is not of the last one; none where there is but one."""
+    if "stage" not in plan or plan["stage"].isna().all():
+        return {}
+    earlier = plan[plan["stage"] != plan["stage"].iloc[-1]]
+    return dict(zip(earlier["key"], earlier["stage"], strict=True))
+
+
+def _of_last_stage(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last training of each cell; a plan lists stage after stage."""
+    if "stage" not in plan or plan["stage"].isna().all():
+        return plan
+    last: pd.DataFrame = plan[plan["stage"] == plan["stage"].iloc[-1]]
+    return last.reset_index(drop=True)
+
+
+def _naming_stages(rows: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
+    """Add to the arguments of a measurement of an earlier stage which one that is."""
+    if rows.empty or not stages:
+        return rows
+    of = rows["trial_a"].map(stages)
+    args = [
+        text if pd.isna(stage) else canonical_json({**json.loads(text), "stage": stage})
+        for text, stage in zip(rows["args"], of, strict=True)
+    ]
+    return rows.assign(args=args)
 
 
 def _check_once(sweep: str, values: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.types import GridPoint
@@ -55,21 +56,28 @@ def choose_across(
     return tuple((cell, place) for cell in chosen for place in places)
 
 
-def epoch_mistake(epoch: object, points: Sequence[GridPoint]) -> str | None:
-    """Say why no checkpoint of the trials is kept after an epoch; None where each keeps one."""
+def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say why no checkpoint of trials by these `recipes`, of a `section`, is kept after an epoch;
+    None where each keeps one.
+    """
     if isinstance(epoch, bool) or not isinstance(epoch, int):
         return None  # told already
-    for recipe in {id(point.recipe): point.recipe for point in points}.values():
-        every, epochs = recipe["keep_every"], recipe["epochs"]
-        assert isinstance(every, int)
-        assert isinstance(epochs, int)
-        if not every:
-            return "no trial keeps checkpoints along it; write train.keep_every, in epochs"
-        if recipe.get("updates") is None and epoch > epochs:
-            return f"epoch {epoch} is never reached: train.epochs is {epochs}"
-        if epoch % every:
-            kept = ", ".join(str(n) for n in range(0, 3 * every, every))
-            return f"after epoch {epoch} nothing is kept: train.keep_every is {every} ({kept}, ...)"
+    for recipe in {id(recipe): recipe for recipe in recipes}.values():
+        wish = recipe["checkpoints"] or {}
+        steps = [n for n in (recipe["keep_every"], wish.get("every_epochs")) if n]
+        listed = wish.get("epochs", [])
+        if not steps and not listed:
+            return (
+                "no trial keeps checkpoints along it; write"
+                f" {section}.checkpoints: {{every_epochs: ...}}"
+            )
+        if recipe["updates"] is None and epoch > recipe["epochs"]:
+            return f"epoch {epoch} is never reached: {section}.epochs is {recipe['epochs']}"
+        if epoch not in listed and all(epoch % step for step in steps):
+            kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
+            more = ", ..." if steps else ""
+            shown = ", ".join(map(str, kept))
+            return f"after epoch {epoch} nothing is kept by {section}, which keeps {shown}{more}"
     return None
 
 

@@ -21,9 +21,10 @@ from phasegrid.config.rules import (
     fit_mistake,
     mistakes_of,
 )
-from phasegrid.config.template import SECTIONS, TrialTemplate
+from phasegrid.config.stages import stage_mistake, with_starts
+from phasegrid.config.template import SECTIONS, TrialTemplate, split_path
 from phasegrid.config.ties import Tied, Ties
-from phasegrid.config.types import GridPoint
+from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.yaml import Place, plain_text
 from phasegrid.declare import DatasetFacts, Finding, Model, make_part
 from phasegrid.errors import DataError
@@ -31,6 +32,7 @@ from phasegrid.jobs import Json, Part, canonical_json
 from phasegrid.registry import identity
 
 SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str, ...]]
+StageKey: TypeAlias = tuple[int, str, tuple[int, ...], tuple[int | float | str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +71,25 @@ class CellBuilder:
         self._checks_schedule = not diagnostics.is_broken("train.schedule")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
+        self._stages_built: dict[StageKey, Built] = {}
+        self._sections = template.sections
         self._checked: set[tuple[int, int]] = set()
         self._blamed: set[tuple[Place, str, str]] = set()
         self._on_axis = {scale.axis.path: index for index, scale in enumerate(scales)}
+        on_axes = [path for path in self._on_axis if path not in ("dataset.name", "model.name")]
         self._axes_of = {
-            section: [
-                index
-                for path, index in self._on_axis.items()
-                if path.startswith(f"{section}.") and path not in ("dataset.name", "model.name")
-            ]
-            for section in SECTIONS
+            section: [self._on_axis[path] for path in on_axes if split_path(path)[0] == section]
+            for section in self._sections
         }
         self._tied_of = {
-            section: [path for path in tied if path.startswith(f"{section}.")]
-            for section in SECTIONS
+            section: [path for path in tied if split_path(path)[0] == section]
+            for section in self._sections
         }
         self._ties = Ties(tied, scales, template, diagnostics, self._blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
         """Build one cell; None, and mistakes noted, if something in it is wrong."""
-        names = {section: self._name(section, point) for section in SECTIONS}
+        names = {section: self._name(section, point) for section in self._sections}
         tied = self._ties.values(names, point)
         if tied is None:
             return None
@@ -99,7 +100,10 @@ class CellBuilder:
             return None
         assert dataset.part is not None
         assert model.part is not None
-        self._check_data(train, dataset, point)
+        stages = self._stages(train, dataset, point, tied)
+        if stages is None:
+            return None
+        self._check_data(train, dataset, FIRST_STAGE, point)
         self._check_fit(names["model"], dataset, point)
         values = {
             scale.axis.role: scale.value(i) for scale, i in zip(self._scales, point, strict=True)
@@ -116,6 +120,7 @@ class CellBuilder:
             model=model.part,
             recipe=train.args,
             facts=dataset.facts,
+            stage_recipes=tuple(stage.args for stage in stages),
         )
 
     def check_tables(self) -> None:
@@ -123,7 +128,7 @@ class CellBuilder:
         self._ties.check_tables()
 
     def _name(self, section: str, point: Point) -> str:
-        index = self._on_axis.get(f"{section}.name") if section != "train" else None
+        index = self._on_axis.get(f"{section}.name") if section in ("dataset", "model") else None
         if index is None:
             return next(iter(self._template.choices[section]))
         return str(self._scales[index].value(point[index]))
@@ -142,16 +147,11 @@ class CellBuilder:
         self, section: str, name: str, point: Point, tied: Mapping[str, Json]
     ) -> Built | None:
         choice = self._template.choices[section][name]
-        args = choice.args
-        for index in self._axes_of[section]:
-            scale = self._scales[index]
-            parts = scale.axis.path.split(".")[1:]
-            args = _with(args, parts, scale.values[point[index]][name])
-        for path in self._tied_of[section]:
-            args = _with(args, path.split(".")[1:], tied[path])
-        if section == "train":
-            args = self._with_schedule(args, point)
-            self._check_recipe(args, point)
+        args = self._varied(choice.args, section, name, point, tied)
+        if section == FIRST_STAGE:
+            args = self._with_schedule(args, section, point)
+            args = with_starts(args, FIRST_STAGE, self._template.stages)
+            self._check_recipe(args, section, point)
             return Built(None, args)
         facts: DatasetFacts | None = None
         declared = choice.declared
@@ -169,26 +169,97 @@ class CellBuilder:
                 self._report((f"{section}.{field}".rstrip("."), message), point, (section,))
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
 
-    def _with_schedule(self, recipe: Mapping[str, Json], point: Point) -> Mapping[str, Json]:
+    def _with_schedule(
+        self, recipe: Mapping[str, Json], section: str, point: Point
+    ) -> Mapping[str, Json]:
         """Resolve a plug-in schedule; its mistakes stand where its arguments do."""
         if not self._checks_schedule or has_built_in(recipe):
             return recipe
         found = Diagnostics()
         recipe = with_own_arguments(recipe, self._references, found)
         for mistake in found.mistakes:
-            self._blame(mistake.path, mistake.message, point, ("train.schedule",))
+            path = of_section(mistake.path, section)
+            self._blame(path, mistake.message, point, (of_section("train.schedule", section),))
         return recipe
 
-    def _check_recipe(self, args: Mapping[str, Json], point: Point) -> None:
-        for rule in self._rules:
-            self._report(rule.check(args), point, rule.reads)
+    def _varied(
+        self,
+        args: Mapping[str, Json],
+        section: str,
+        name: str,
+        point: Point,
+        tied: Mapping[str, Json],
+    ) -> Mapping[str, Json]:
+        """Return the arguments of a section as the axes and ties of a cell have them."""
+        for index in self._axes_of[section]:
+            scale = self._scales[index]
+            value = scale.values[point[index]][name]
+            args = _with(args, split_path(scale.axis.path)[1], value)
+        for path in self._tied_of[section]:
+            args = _with(args, split_path(path)[1], tied[path])
+        return args
 
-    def _check_data(self, train: Built, dataset: Built, point: Point) -> None:
+    def _stages(
+        self, train: Built, dataset: Built, point: Point, tied: Mapping[str, Json]
+    ) -> list[Built] | None:
+        """Build the recipes of the stages of a cell; None, and mistakes noted, if one cannot be."""
+        recipes = {FIRST_STAGE: train.args}
+        built: list[Built] = []
+        for stage in self._template.stages:
+            made = self._stage(stage, train, point, tied)
+            source = recipes[stage.source]
+            if not self._diagnostics.is_broken(stage.section):
+                mistake = stage_mistake(stage, made.args, source, dataset.facts)
+                if mistake is not None:
+                    self._blame(f"{stage.section}.from", mistake, point, ("train", "stages"))
+                    return None
+                self._check_data(made, dataset, stage.section, point)
+            recipes[stage.name] = made.args
+            built.append(made)
+        return built
+
+    def _stage(self, stage: Stage, train: Built, point: Point, tied: Mapping[str, Json]) -> Built:
+        """Build the recipe of a stage: that of ``train`` in this cell, but for its own fields."""
+        section = stage.section
+        positions = tuple([point[index] for index in self._axes_of[section]])
+        values = tuple([_token(tied[path]) for path in self._tied_of[section]])
+        key = (id(train), section, positions, values)
+        if key not in self._stages_built:
+            own = self._template.choices[section][""].args
+            args: Mapping[str, Json] = {**train.args, **{name: own[name] for name in stage.own}}
+            args = self._varied(args, section, "", point, tied)
+            if args["schedule"] is not train.args["schedule"]:
+                args = self._with_schedule(args, section, point)
+            args = with_starts(args, stage.name, self._template.stages)
+            self._check_recipe(args, section, point)
+            self._stages_built[key] = Built(None, args)
+        return self._stages_built[key]
+
+    def _check_recipe(self, args: Mapping[str, Json], section: str, point: Point) -> None:
+        """Check the recipe of a training; its mistakes are those of its own section."""
+        for rule in self._rules:
+            reads = (*rule.reads, *(of_section(read, section) for read in rule.reads))
+            if section == FIRST_STAGE or self._is_own(section, reads):
+                self._report(_finding_of(rule.check(args), section), point, reads)
+
+    def _check_data(self, train: Built, dataset: Built, section: str, point: Point) -> None:
         pair = (id(train), id(dataset))
         if dataset.facts is not None and self._checks_data and pair not in self._checked:
             self._checked.add(pair)
-            finding = data_mistake(train.args, dataset.facts)
-            self._report(finding, point, ("dataset", *DATA_READS))
+            reads = (*DATA_READS, *(of_section(read, section) for read in DATA_READS))
+            if section == FIRST_STAGE or self._is_own(section, reads):
+                finding = _finding_of(data_mistake(train.args, dataset.facts), section)
+                self._report(finding, point, ("dataset", *reads))
+
+    def _is_own(self, section: str, reads: Sequence[str]) -> bool:
+        """Say whether a stage has a field of these that is its own, and none is broken; what it has
+        of the first training is told there.
+        """
+        stage = next(stage for stage in self._template.stages if stage.section == section)
+        own = [f"{section}.{name}" for name in stage.own]
+        own += [path for path in (*self._on_axis, *self._tied) if split_path(path)[0] == section]
+        is_own = any(overlap(read, path) for read in reads for path in own)
+        return is_own and not self._diagnostics.is_broken(*reads)
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
         """Check that a model is for the kind of data; a mistake stands where the model's name
@@ -253,7 +324,9 @@ def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequ
 
 def place_of(template: TrialTemplate, path: str) -> Place:
     """Return where the value of a field stands, or else the nearest mapping around it."""
-    section, *parts = path.split(".")
+    if path in template.nodes:
+        return template.nodes[path].place
+    section, parts = split_path(path)
     node = template.nodes[section]
     for part in parts:
         if node.mapping is None or part not in node.mapping:
@@ -285,6 +358,15 @@ def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[s
     else:
         changed[parts[0]] = _with(changed[parts[0]] or {}, parts[1:], value)
     return changed
+
+
+def of_section(path: str, section: str) -> str:
+    """Return the path of a field of ``train`` in the recipe of another training."""
+    return path.replace(FIRST_STAGE, section, 1) if path.startswith(FIRST_STAGE) else path
+
+
+def _finding_of(finding: Finding | None, section: str) -> Finding | None:
+    return None if finding is None else (of_section(finding[0], section), finding[1])
 
 
 def _token(value: Json) -> int | float | str:

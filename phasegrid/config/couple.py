@@ -19,7 +19,7 @@ from phasegrid.config.expressions import (
     order_by_reference,
     parse_expression,
 )
-from phasegrid.config.template import TrialTemplate
+from phasegrid.config.template import TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, Field, check_keys, resolve_field
 from phasegrid.config.yaml import Node, Place, plain_text, resolve_scalar
 from phasegrid.jobs import Json, canonical_json
@@ -200,7 +200,7 @@ def _rows(
     diagnostics: Diagnostics,
 ) -> dict[str, dict[str, int]]:
     """Return the row of each value of `by`, in each choice of its section."""
-    choices = list(template.choices[by.partition(".")[0]])
+    choices = list(template.choices[split_path(by)[0]])
     rows: dict[str, dict[str, int]] = {choice: {} for choice in choices}
     for index, (key, node) in enumerate(listed.items()):
         found, message = _key_in_choices(by, key, choices, template)

@@ -5,6 +5,7 @@
       - ensemble: {of: curve, points: 5}                     reads the curves; one job for each
       - accuracy: {over: trajectory, at: [0, 5, 10]}         the checkpoints along each trial
       - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
+      - hessian: {stage: train}                              the trials of a stage, not of the last
 
 ``over`` may be left out: it is what the metric is over by itself. A metric that takes any number of
 networks may be over a trial, a pair or a cell too.
@@ -16,15 +17,15 @@ from typing import cast
 
 from phasegrid.config.across import choose_across, epoch_mistake
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.types import GridPoint, MetricRequest
+from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Metric
-from phasegrid.jobs import Over
+from phasegrid.jobs import Json, Over
 from phasegrid.metrics import METRICS
 from phasegrid.registry import suggest
 
-KEYS = ("id", "of", "over", "at", "where")
+KEYS = ("id", "of", "over", "at", "where", "stage")
 OVER: Mapping[str, tuple[str, ...]] = {
     "trial": ("trial", "trajectory"),
     "pair": ("pair", "trajectory", "across"),
@@ -59,6 +60,7 @@ def keys_of(metric: Metric) -> tuple[str, ...]:
         "over": len(allowed_over(metric)) > 1,
         "at": "trajectory" in OVER[metric.over],
         "where": "across" in OVER[metric.over],
+        "stage": True,
     }
     own = fields_of(metric.args)
     return tuple(key for key in KEYS if able[key] and key not in own)
@@ -108,7 +110,7 @@ def read_over(
     allowed = allowed_over(metric)
     over: Over = "cell" if metric.over == "artifact" else metric.over
     if "of" in keys:
-        for key in ("over", "at", "where"):
+        for key in ("over", "at", "where", "stage"):
             if key in keys:
                 message = "found beside of: it is over what that request is over; leave it out"
                 diagnostics.add_key(keys[key], f"{path}.{key}", message)
@@ -158,6 +160,22 @@ def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> st
         diagnostics.add(node, f"{path}.id", f"found {plain_text(node.plain())}; allowed: text")
         return None
     return node.value
+
+
+def read_stage(
+    keys: Mapping[str, Node], stages: Sequence[str], path: str, diagnostics: Diagnostics
+) -> str | None:
+    """Return the stage that a request is about; None: the last, or the only one."""
+    node = keys.get("stage")
+    if node is None or "of" in keys:
+        return None
+    name = node.value
+    if isinstance(name, str) and name in stages:
+        return name if len(stages) > 1 else None
+    found = plain_text(node.plain())
+    hint = suggest(name, stages) if isinstance(name, str) else ""
+    diagnostics.add(node, f"{path}.stage", f"found {found}; allowed: {', '.join(stages)}{hint}")
+    return None
 
 
 def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
@@ -238,6 +256,7 @@ def resolve_places(
     drafts: Sequence[Draft],
     points: Sequence[GridPoint],
     seeds: Sequence[int],
+    stages: Sequence[Stage],
     diagnostics: Diagnostics,
 ) -> tuple[MetricRequest, ...]:
     """Choose the trials across cells and check the epochs of trajectories, now that cells are
@@ -247,8 +266,9 @@ def resolve_places(
     for draft in drafts:
         request = draft.request
         if request.over == "trajectory" and "at" in draft.keys and points:
+            section, recipes = _recipes_of(request, points, stages)
             for item in draft.keys["at"].items or [draft.keys["at"]]:
-                mistake = epoch_mistake(item.value, points)
+                mistake = epoch_mistake(item.value, section, recipes)
                 if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
                     diagnostics.add(item, f"{draft.path}.at", mistake)
         elif request.over == "across" and request.of is None and points:
@@ -262,3 +282,13 @@ def resolve_places(
                 diagnostics.add(draft.node("where"), f"{draft.path}.where", message)
         found.append(request)
     return tuple(found)
+
+
+def _recipes_of(
+    request: MetricRequest, points: Sequence[GridPoint], stages: Sequence[Stage]
+) -> tuple[str, list[Mapping[str, Json]]]:
+    """Return the section and the recipes of the trainings that a request is about."""
+    names = [FIRST_STAGE, *(stage.name for stage in stages)]
+    place = len(stages) if request.stage is None else names.index(request.stage)
+    recipes = [(point.recipe, *point.stage_recipes)[place] for point in points]
+    return (FIRST_STAGE if place == 0 else stages[place - 1].section), recipes

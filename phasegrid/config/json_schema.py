@@ -16,6 +16,8 @@ from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figures import STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
+from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
+from phasegrid.config.stages import NAME_PATTERN as STAGE_NAME
 from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import Metric
@@ -29,7 +31,7 @@ from phasegrid.train.schedules import SCHEDULES
 
 Schema = dict[str, Any]
 
-_FIELD = "^(dataset|model|train)(\\.[A-Za-z0-9_]+)+$"
+_FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
 
 
 def json_schema() -> dict[str, Json]:
@@ -46,6 +48,7 @@ def json_schema() -> dict[str, Json]:
         ),
         "model": _part("model", {name: kind.args for name, kind in MODELS.items()}, definitions),
         "train": _nullable(_recipe(definitions)),
+        "stages": {"type": ["array", "null"], "maxItems": MAX_STAGES, "items": _stage()},
         "load": _nullable(_axis()),
         "temperature": _nullable(_axis()),
         "facets": {"type": ["array", "null"], "items": _axis()},
@@ -165,6 +168,7 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
         "over": {"enum": list(allowed_over(metric)), "default": metric.over},
         "at": {"anyOf": [_list({"type": "integer", "minimum": 0}), {"type": "integer"}]},
         "where": {"type": "object", "minProperties": 1},
+        "stage": {"type": "string", "description": "The training that it is about, not the last."},
     }
     properties |= {key: keys[key] for key in keys_of(metric)}
     return {**arguments, "properties": properties}
@@ -204,6 +208,27 @@ def _figures(definitions: Schema) -> Schema:
         "type": ["array", "null"],
         "description": description,
         "items": {"anyOf": alternatives},
+    }
+
+
+def _stage() -> Schema:
+    whole = {"type": "integer", "minimum": 0}
+    start = {
+        "type": "object",
+        "properties": {"stage": {"type": "string"}, "epoch": whole, "update": whole},
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "description": "A further training of every cell, from what another has left.",
+        "properties": {
+            "name": {"type": "string", "pattern": f"^{STAGE_NAME}$"},
+            "from": {"anyOf": [{"type": ["string", "null"]}, start]},
+            "optimizer": {"enum": list(OPTIMIZERS)},
+            "train": {"$ref": "#/properties/train"},
+        },
+        "required": ["name"],
+        "additionalProperties": False,
     }
 
 

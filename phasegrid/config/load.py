@@ -30,9 +30,11 @@ from phasegrid.config.sections import (
     read_seeds,
     read_text_field,
 )
+from phasegrid.config.stages import read_stages
 from phasegrid.config.template import TrialTemplate, read_space
 from phasegrid.config.ties import Tied
 from phasegrid.config.types import (
+    FIRST_STAGE,
     Axis,
     GridPoint,
     MetricRequest,
@@ -71,6 +73,7 @@ KEYS = (
     "dataset",
     "model",
     "train",
+    "stages",
     "load",
     "temperature",
     "facets",
@@ -129,6 +132,7 @@ def _read(
     read_schema(entries.get("schema"), root, diagnostics)
     drafts = draft_axes(entries, diagnostics)
     template = read_space(entries, root, names_on_axes(drafts), references, diagnostics)
+    template = read_stages(entries.get("stages"), template, diagnostics)
     scales = [read_scale(draft, template, diagnostics) for draft in drafts]
     usable = [scale for scale in scales if scale is not None]
     for draft, scale in zip(drafts, scales, strict=True):
@@ -136,10 +140,11 @@ def _read(
             diagnostics.mark_broken(draft.path)
     tied = read_couple(entries.get("couple"), usable, template, diagnostics)
     seeds = read_seeds(entries.get("seeds"), root, diagnostics)
-    asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics)
+    stages = (FIRST_STAGE, *(stage.name for stage in template.stages))
+    asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics, stages)
     name = read_name(entries.get("name"), root, diagnostics)
     points = _read_points(entries, root, usable, template, tied, references, diagnostics)
-    metrics = resolve_places(asked, points, seeds, diagnostics)
+    metrics = resolve_places(asked, points, seeds, template.stages, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
     trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)
     asked_for = entries.get("metrics")
@@ -160,6 +165,7 @@ def _read(
         points=points,
         figures=read_figures(entries.get("figures"), name, points, usable, references, diagnostics),
         code=references.code,
+        stages=template.stages,
         tried=tried,
     )
 

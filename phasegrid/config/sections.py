@@ -5,10 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import Draft, link, read_at, read_id, read_over, take_keys
+from phasegrid.config.inputs import Draft, link, read_at, read_id, read_over, read_stage, take_keys
 from phasegrid.config.references import References
 from phasegrid.config.rules import metric_mistake, mistakes_of
-from phasegrid.config.types import GridPoint, MetricRequest, Need, Resources, Retries, RunOptions
+from phasegrid.config.types import (
+    FIRST_STAGE,
+    GridPoint,
+    MetricRequest,
+    Need,
+    Resources,
+    Retries,
+    RunOptions,
+)
 from phasegrid.config.validate import (
     INVALID,
     check_keys,
@@ -103,9 +111,15 @@ def read_seeds(node: Node | None, root: Node, diagnostics: Diagnostics) -> tuple
 
 
 def read_metrics(
-    node: Node | None, num_seeds: int, references: References, diagnostics: Diagnostics
+    node: Node | None,
+    num_seeds: int,
+    references: References,
+    diagnostics: Diagnostics,
+    stages: Sequence[str] = (FIRST_STAGE,),
 ) -> list[Draft]:
-    """Resolve the list of metrics, and which of them reads which."""
+    """Resolve the list of metrics, and which of them reads which. `stages` are the trainings of a
+    cell, in order.
+    """
     if node is None or node.value is None:
         return []
     if node.items is None:
@@ -115,7 +129,7 @@ def read_metrics(
     drafts: list[Draft] = []
     seen: set[str] = set()
     for index, item in enumerate(node.items):
-        draft = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics)
+        draft = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics, stages)
         if draft is None:
             continue
         request = draft.request
@@ -219,7 +233,12 @@ def read_run(node: Node | None, diagnostics: Diagnostics) -> RunOptions:
 
 
 def _metric(
-    item: Node, path: str, num_seeds: int, references: References, diagnostics: Diagnostics
+    item: Node,
+    path: str,
+    num_seeds: int,
+    references: References,
+    diagnostics: Diagnostics,
+    stages: Sequence[str],
 ) -> Draft | None:
     name, args = name_and_args(item, path, diagnostics)
     if name is None:
@@ -261,6 +280,7 @@ def _metric(
         declared_over=metric.over,
         id=read_id(keys, below, diagnostics),
         at=read_at(keys, below, diagnostics),
+        stage=read_stage(keys, stages, below, diagnostics),
     )
     if over == "trajectory" and "at" not in keys:
         diagnostics.add(item, below, "over: trajectory needs at: a list of epochs")

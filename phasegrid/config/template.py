@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
+from phasegrid.config.types import Stage
 from phasegrid.config.validate import (
     INVALID,
     Field,
@@ -30,6 +31,17 @@ from phasegrid.train.recipe import Recipe
 SECTIONS = ("dataset", "model", "train")
 
 
+def split_path(path: str) -> tuple[str, list[str]]:
+    """Return the section of a path and the rest of it; each of ``stages`` is a section.
+
+    >>> split_path("train.schedule.name"), split_path("stages.tune.lr")
+    (('train', ['schedule', 'name']), ('stages.tune', ['lr']))
+    """
+    parts = path.split(".")
+    size = 2 if parts[0] == "stages" else 1
+    return ".".join(parts[:size]), parts[size:]
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved
@@ -45,27 +57,33 @@ class Option:
 @dataclass(frozen=True, slots=True)
 class TrialTemplate:
     """The choices of each section by name, and the node of each section. A section whose name is
-    wrong has no choice.
+    wrong has no choice. Each of `stages` is a section too, ``stages.NAME``.
     """
 
     choices: Mapping[str, Mapping[str, Option]]
     nodes: Mapping[str, Node]
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections, the trainings in the order in which they are done."""
+        return (*SECTIONS, *(stage.section for stage in self.stages))
 
     @property
     def complete(self) -> bool:
         """Whether every section has a choice, so that cells can be built."""
-        return all(self.choices[section] for section in SECTIONS)
+        return all(self.choices[section] for section in self.sections)
 
     def fields(self, path: str) -> Mapping[str, Field] | str:
         """Return the field that a path means in each choice of its section; a text says why it
         leads nowhere.
         """
-        section, *parts = path.split(".")
-        if section not in SECTIONS or not parts:
-            known = self.paths()
-            return (
-                f"found {path!r}; allowed: a field of dataset, model or train{suggest(path, known)}"
-            )
+        section, parts = split_path(path)
+        if section not in self.sections or not parts:
+            owners = "dataset, model or train"
+            if self.stages:
+                owners = f"dataset, model, train or {' or '.join(s.section for s in self.stages)}"
+            return f"found {path!r}; allowed: a field of {owners}{suggest(path, self.paths())}"
         found: dict[str, Field] = {}
         for name, choice in self.choices[section].items():
             field = find_field(choice.owner, parts)
@@ -91,7 +109,7 @@ class TrialTemplate:
     def paths(self) -> list[str]:
         """Return every path that can be an axis."""
         paths = ["dataset.name", "model.name"]
-        for section in SECTIONS:
+        for section in self.sections:
             for choice in self.choices[section].values():
                 paths += leaf_paths(choice.owner, section)
         return list(dict.fromkeys(paths))
@@ -115,7 +133,7 @@ def read_space(
             section, entries.get(section), root, names, references, diagnostics
         )
     train = entries.get("train")
-    args = default_args(Recipe) if train is None else _read_recipe(train, diagnostics)
+    args = default_args(Recipe) if train is None else read_recipe(train, "train", diagnostics)
     choices["train"] = {"": Option("", None, Recipe, args)}
     return TrialTemplate(choices, nodes)
 
@@ -174,29 +192,32 @@ def _choices(
     return choices
 
 
-def _read_recipe(node: Node, diagnostics: Diagnostics) -> dict[str, Json]:
+def read_recipe(node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Json]:
+    """Resolve the recipe that is written at a path; what is not written is at its default."""
     if node.mapping is None:
         if node.value is not None:
-            check_keys(node, tuple(fields_of(Recipe)), "train", diagnostics)
+            check_keys(node, tuple(fields_of(Recipe)), path, diagnostics)
         return default_args(Recipe)
     entries = dict(node.mapping)
     keep = entries.get("keep")
     if keep is not None and keep.mapping is not None:
-        short = check_keys(keep, ("every", "final"), "train.keep", diagnostics)
+        short = check_keys(keep, ("every", "final"), f"{path}.keep", diagnostics)
         if "every" not in short:
             diagnostics.add(
-                keep, "train.keep", "found no every; allowed: {every: epochs, final: ...}"
+                keep, f"{path}.keep", "found no every; allowed: {every: epochs, final: ...}"
             )
         elif "keep_every" in entries:
-            diagnostics.add(keep, "train.keep", "found every beside train.keep_every; write one")
+            diagnostics.add(
+                keep, f"{path}.keep", f"found every beside {path}.keep_every; write one"
+            )
         else:
             entries["keep_every"] = short["every"]
         entries["keep"] = short.get("final", replace(keep, value="last"))
-    _refuse_two_lengths(entries, diagnostics)
-    return resolve_args(Recipe, replace(node, value=entries), "train", diagnostics)
+    _refuse_two_lengths(entries, path, diagnostics)
+    return resolve_args(Recipe, replace(node, value=entries), path, diagnostics)
 
 
-def _refuse_two_lengths(entries: Mapping[str, Node], diagnostics: Diagnostics) -> None:
+def _refuse_two_lengths(entries: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> None:
     """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep
     may be.
     """
@@ -204,8 +225,8 @@ def _refuse_two_lengths(entries: Mapping[str, Node], diagnostics: Diagnostics) -
     if epochs is None or updates is None or updates.value is None:
         return
     if epochs.place.file == updates.place.file:
-        message = "found epochs beside train.updates, which says how long to train; write one"
-        diagnostics.add_key(epochs, "train.epochs", message)
+        message = f"found epochs beside {path}.updates, which says how long to train; write one"
+        diagnostics.add_key(epochs, f"{path}.epochs", message)
 
 
 def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from phasegrid.config.axes import Scale
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.expressions import Expression, Table, Tie, is_part_of, nearest_integer, tidy
 from phasegrid.config.points import Point
-from phasegrid.config.template import TrialTemplate
+from phasegrid.config.template import TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, constant, resolve_field
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.jobs import Json
@@ -87,7 +87,7 @@ class Ties:
         except ValueError as error:
             self._blame(path, f"{expression.text!r}: {error}", point, "")
             return INVALID
-        name = names[path.partition(".")[0]]
+        name = names[split_path(path)[0]]
         key = (path, name, value)
         if key not in self._resolved:
             self._resolved[key] = self._resolve(path, name, value, expression, node, point)
@@ -130,11 +130,11 @@ class Ties:
         tied: Mapping[str, Json],
     ) -> Json:
         value = self._look_up(table.by, names, point, tied)
-        row = table.row(names[table.by.partition(".")[0]], value)
+        row = table.row(names[split_path(table.by)[0]], value)
         self._looked_up[path][value if isinstance(value, str) else plain_text(value)] = row
         chosen = table.otherwise if row is None else table.values[row]
         if chosen is not None:
-            return chosen[names[path.partition(".")[0]]]
+            return chosen[names[split_path(path)[0]]]
         if path in self._tables:
             message = (
                 f"{table.by} is {plain_text(value)}, for which the table has no value; "
@@ -158,7 +158,7 @@ class Ties:
     def _look_up(
         self, path: str, names: Mapping[str, str], point: Point, tied: Mapping[str, Json]
     ) -> Json:
-        section, *parts = path.split(".")
+        section, parts = split_path(path)
         if path in ("dataset.name", "model.name"):
             return names[section]
         value: Json = self._template.choices[section][names[section]].args

@@ -33,6 +33,7 @@ class MetricRequest:
     the epochs of a trajectory, `chosen` the trials across cells, each by its cell and its place
     among the seeds. `of` is the place of the request whose artifacts, called `reads`, it reads;
     `wanted` names the artifacts of its own that others read; `id` is what the sweep calls it.
+    `stage` is the training whose trials it is about, None: the last.
     """
 
     name: str
@@ -51,14 +52,39 @@ class MetricRequest:
     wanted: tuple[str, ...] = ()
     at: tuple[int, ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()
+    stage: str | None = None
+
+
+FIRST_STAGE = "train"
+"""The name of the first training of a cell, that of the section ``train``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A further training of every cell. It starts from what the stage `source` leaves: its final
+    weights, or those `at` a checkpoint (``epoch-40``, ``update-900``), with a fresh optimizer or
+    with that of `source`, as it was then. Its recipe is that of ``train`` but for the fields that
+    are its `own`, and those of its section on an axis or tied.
+    """
+
+    name: str
+    source: str
+    at: str | None
+    optimizer: Literal["fresh", "kept"]
+    own: tuple[str, ...]
+
+    @property
+    def section(self) -> str:
+        """Its section of the sweep, with which the paths of its fields begin."""
+        return f"stages.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class GridPoint:
     """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature`
-    are None where there is no such axis. `recipe` has every field of `Recipe`. Equal parts and
-    recipes are one object. `facts` is None where the data set is a plug-in that cannot say before
-    loading.
+    are None where there is no such axis. `recipe` has every field of `Recipe`, so has each of
+    `stage_recipes`, one for each stage of the sweep. Equal parts and recipes are one object.
+    `facts` is None where the data set is a plug-in that cannot say before loading.
     """
 
     facet: tuple[tuple[str, Json], ...]
@@ -68,6 +94,7 @@ class GridPoint:
     model: Part
     recipe: Mapping[str, Json]
     facts: DatasetFacts | None
+    stage_recipes: tuple[Mapping[str, Json], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +179,8 @@ class Tried:
 class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the
     file it was read from. `figures` are those beside the ones that every sweep gets; no key depends
-    on them. `code` are the plug-ins that it names, `tried` says what trying them showed.
+    on them. `code` are the plug-ins that it names, `stages` the trainings after the first, in
+    order; `tried` says what trying the plug-ins showed.
     """
 
     name: str
@@ -169,4 +197,5 @@ class Sweep:
     storage: str | None
     figures: tuple[FigureRequest, ...] = ()
     code: tuple[UserCode, ...] = ()
+    stages: tuple[Stage, ...] = ()
     tried: Tried = field(default_factory=Tried)

@@ -68,11 +68,17 @@ class Measurements:
     def __post_init__(self) -> None:
         self._order = in_order_of_need(self.requests)
 
-    def of_cell(self, trials: Sequence[Trial], seeds: tuple[int, ...]) -> list[MetricJob]:
-        """Return the jobs of a cell with these trials, in the order of the requests."""
+    def of_cell(
+        self, of_stage: Mapping[str, Sequence[Trial]], seeds: tuple[int, ...]
+    ) -> list[MetricJob]:
+        """Return the jobs of a cell with the trials of these stages, in the order of the requests;
+        one that names no stage is about the last.
+        """
         made: dict[int, list[MetricJob]] = {}
+        *_, last = of_stage
         for index in self._order:
             request = self.requests[index]
+            trials = of_stage[request.stage or last]
             if request.of is not None:
                 made[index] = [self._reading(request, job) for job in made[request.of]]
             elif request.over == "trajectory":

@@ -10,7 +10,10 @@ from dataclasses import replace
 from itertools import groupby
 
 from phasegrid.config.load import Axis, GridPoint, MetricRequest, Sweep
+from phasegrid.config.types import FIRST_STAGE
 from phasegrid.jobs import (
+    WEIGHTS,
+    Artifact,
     Cell,
     Json,
     Layout,
@@ -18,6 +21,7 @@ from phasegrid.jobs import (
     Pack,
     Part,
     Plan,
+    Start,
     Trial,
     Workload,
     canonical_json,
@@ -294,23 +298,37 @@ def _measure_packs(
 def _cell(
     index: int, point: GridPoint, sweep: Sweep, texts: "_Texts", measurements: Measurements
 ) -> Cell:
-    trials = texts.trials(point, sweep.seeds)
+    of_stage = _trials(point, sweep, texts)
+    stages = tuple(of_stage) if sweep.stages else ()
     return Cell(
         index=index,
         facet=point.facet,
         load=point.load,
         temperature=point.temperature,
-        trials=trials,
-        metric_jobs=tuple(measurements.of_cell(trials, sweep.seeds)),
+        trials=tuple(trial for trials in of_stage.values() for trial in trials),
+        metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds)),
         work=texts.work(point),
+        stages=stages,
     )
+
+
+def _trials(point: GridPoint, sweep: Sweep, texts: "_Texts") -> dict[str, tuple[Trial, ...]]:
+    """Return the trials of a cell by stage, each stage after the one that it starts from."""
+    found = {FIRST_STAGE: texts.trials(point, point.recipe, sweep.seeds)}
+    for stage, recipe in zip(sweep.stages, point.stage_recipes, strict=True):
+        name = WEIGHTS if stage.at is None else f"{WEIGHTS}@{stage.at}"
+        starts = [
+            Start(Artifact(trial.key, name), stage.optimizer) for trial in found[stage.source]
+        ]
+        found[stage.name] = texts.trials(point, recipe, sweep.seeds, starts)
+    return found
 
 
 def _across(cells: Sequence[Cell], measurements: Measurements) -> tuple[tuple[int, MetricJob], ...]:
     """Return the measurements across cells, each with the first cell that has its first trial."""
 
     def chosen(request: MetricRequest) -> list[Trial]:
-        return [cells[cell].trials[place] for cell, place in request.chosen]
+        return [cells[cell].trials_of(request.stage)[place] for cell, place in request.chosen]
 
     jobs = measurements.across(chosen)
     firsts = {job.trials[0] for job in jobs}
@@ -350,14 +368,27 @@ class _Texts:
         known = self._texts.get(id(part))
         return known[1] if known else self.text(part, part.spec())
 
-    def trials(self, point: GridPoint, seeds: Sequence[int]) -> tuple[Trial, ...]:
+    def trials(
+        self,
+        point: GridPoint,
+        recipe: Mapping[str, Json],
+        seeds: Sequence[int],
+        starts: Sequence[Start] = (),
+    ) -> tuple[Trial, ...]:
+        """Return the trials of a cell by one recipe, each from its start if there are any."""
+        dataset, model = point.dataset, point.model
         head = (
-            f'["trial",{RECIPE_VERSION},{{"dataset":{self.part(point.dataset)},'
-            f'"model":{self.part(point.model)},"recipe":{self.recipe(point.recipe)},"seed":'
+            f'["trial",{RECIPE_VERSION},{{"dataset":{self.part(dataset)},'
+            f'"model":{self.part(model)},"recipe":{self.recipe(recipe)},"seed":'
         )
+        if not starts:
+            return tuple(
+                Trial(text_key(f"{head}{seed}}}]"), dataset, model, recipe, seed) for seed in seeds
+            )
+        tails = [f',"start":{canonical_json(start.spec())}}}]' for start in starts]
         return tuple(
-            Trial(text_key(f"{head}{seed}}}]"), point.dataset, point.model, point.recipe, seed)
-            for seed in seeds
+            Trial(text_key(f"{head}{seed}{tail}"), dataset, model, recipe, seed, start)
+            for seed, tail, start in zip(seeds, tails, starts, strict=True)
         )
 
     def work(self, point: GridPoint) -> Workload | None:

@@ -32,7 +32,7 @@ def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> d
 
 
 def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
-    """Return the rows of a plan's table: one a trial of each cell."""
+    """Return the rows of a plan's table: one a trial of each cell, stage after stage."""
     axis_names = canonical_json(dict(plan.axis_names))
     return [
         {
@@ -49,9 +49,10 @@ def plan_rows(plan: Plan, plan_hash: str) -> list[dict[str, Json]]:
             "axis_names": axis_names,
             "seed": trial.seed,
             "key": trial.key,
+            "stage": stage,
         }
         for cell in plan.cells
-        for trial in cell.trials
+        for stage, trial in cell.staged()
     ]
 
 

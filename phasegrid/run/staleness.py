@@ -76,7 +76,7 @@ def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) ->
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
     names = ("facet", "load_path", "load_label", "temperature_path", "temperature_label", "seed")
-    return tuple(row[name] for name in names)
+    return (*(row[name] for name in names), row.get("stage"))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,9 @@ def job_names(plan: Plan) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for cell in plan.cells:
-        seeds = {trial.key: str(trial.seed) for trial in cell.trials}
+        seeds = {}
+        for stage, trial in cell.staged():
+            seeds[trial.key] = str(trial.seed) if stage is None else f"{trial.seed} of {stage}"
         for key, seed in seeds.items():
             names.setdefault(key, f"training, cell {cell.index}, seed {seed}")
         for job in cell.metric_jobs:

@@ -258,7 +258,7 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
         rows = store.read_plan(sweep).to_pylist()
     except StoreError:
         return  # reported as a damaged file
-    places = [(row["cell"], row["seed"]) for row in rows]
+    places = [(row["cell"], row["seed"], row.get("stage")) for row in rows]
     if len(set(places)) != len(places):
         yield Problem(f"sweep {sweep}", "a seed of a cell is planned twice; run it again")
     planned = {row["key"] for row in rows}

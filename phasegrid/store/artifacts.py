@@ -2,10 +2,11 @@
 
     checkpoints/ab/<trial>.safetensors              the weights that a trial is known by
     checkpoints/ab/<trial>@epoch-40.safetensors     a checkpoint along it (also @update-900)
-    artifacts/ab/<measurement>.<name>.safetensors   what a measurement has left: a curve, directions
+    artifacts/ab/<job>.<name>.safetensors           what a measurement has left: a curve, directions;
+                                                    of a trial: optimizer, optimizer@epoch-40
 
-Earlier releases wrote ``<trial>.epoch-40.safetensors``, which is still read. The row of a
-measurement names its artifacts with their SHA-256; that of an earlier release does not say (null).
+Earlier releases wrote ``<trial>.epoch-40.safetensors``, which is still read. The row of a job names
+its artifacts with their SHA-256; that of an earlier release does not say (null).
 """
 
 import json
@@ -23,7 +24,8 @@ T = TypeVar("T")
 FOLDER = "artifacts"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _AT = re.compile(rf"{WEIGHTS}@((?:epoch|update)-(?:0|[1-9][0-9]*))")
-_FILE = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({NAME.pattern})\.safetensors")
+_NAME_AT = re.compile(rf"{NAME.pattern}(@(epoch|update)-(0|[1-9][0-9]*))?")
+_FILE = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({_NAME_AT.pattern})\.safetensors")
 REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` have it measured again"
 
 
@@ -40,11 +42,12 @@ def file_names(artifact: Artifact) -> list[str]:
     if place := _AT.fullmatch(name):
         earlier = [f"{folder}/{key}.{place[1]}.safetensors"] if "epoch" in name else []
         return [f"{folder}/{key}@{place[1]}.safetensors", *earlier]
-    if NAME.fullmatch(name):
+    if _NAME_AT.fullmatch(name):
         return [f"{FOLDER}/{key[:2]}/{key}.{name}.safetensors"]
     raise StoreError(
         f"{name!r} is not the name of an artifact: {WEIGHTS}, {WEIGHTS}@epoch-<n>,"
-        f" {WEIGHTS}@update-<n>, or a name of a-z, 0-9 and _ are expected"
+        f" {WEIGHTS}@update-<n>, or a name of a-z, 0-9 and _, with or without such a moment, are"
+        " expected"
     )
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Json, Trial, canonical_json
+from phasegrid.jobs import Json, Start, Trial, as_label, canonical_json
 
 SCHEMA_VERSION = 4
 
@@ -100,6 +100,7 @@ _RECIPE = {
     "sam_rho": "float64",
     "sam_adaptive": "bool",
     "clip_norm": "float64",
+    "checkpoints": "string",
 }
 
 TRIALS = _schema(
@@ -136,6 +137,10 @@ TRIALS = _schema(
     dataset_code_digest="string",
     model_code_digest="string",
     schedule_code_digest="string",
+    start_job="string",
+    start_artifact="string",
+    start_optimizer="string",
+    artifacts="string",
     **_PROVENANCE,
 )
 
@@ -164,6 +169,7 @@ PLANS = _schema(
     axis_names="string",
     seed="int64",
     key="string",
+    stage="string",
 )
 
 PLAN_JOBS = _schema(
@@ -304,6 +310,17 @@ def trial_columns(trial: Trial) -> dict[str, object]:
         "model_args": canonical_json(trial.model.args),
         **recipe_columns(trial.recipe),
         "seed": trial.seed,
+        **_start_columns(trial.start),
+    }
+
+
+def _start_columns(start: Start | None) -> dict[str, object]:
+    if start is None:
+        return {}
+    return {
+        "start_job": start.artifact.job,
+        "start_artifact": start.artifact.name,
+        "start_optimizer": start.optimizer,
     }
 
 
@@ -313,7 +330,9 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """
     columns: dict[str, Json] = {}
     for name, value in recipe.items():
-        if isinstance(value, Mapping):
+        if name == "checkpoints":
+            columns[name] = as_label(value)
+        elif isinstance(value, Mapping):
             for inner, inner_value in value.items():
                 plain = canonical_json(inner_value) if inner == "args" else inner_value
                 columns[name if inner == "name" else f"{name}_{inner}"] = plain

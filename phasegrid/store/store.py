@@ -163,16 +163,16 @@ class Store:
         record: Mapping[str, object],
         history: Sequence[Mapping[str, object]],
         weights: Mapping[str, "Tensor"],
-        intermediate: "Mapping[int, Mapping[str, Tensor]] | None" = None,
+        published: Mapping[str, str] | None = None,
     ) -> bool:
-        """Store a finished trial: checkpoint, intermediate checkpoints, history, and last the row
-        that makes it visible.
+        """Store a finished trial: weights, history, and last the row that makes it visible.
 
         `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is
         filled in, so are `created_at` where absent and `checkpoint_sha256`). A diverged trial may
-        have no `weights`. Returns False, with nothing changed, if the trial is stored already. What
-        an attempt that died before the last step has left is replaced, so weights and numbers are
-        of one training.
+        have no `weights`. `published` are the artifacts that it has left on the way, by name, with
+        their SHA-256 (see `publish`): the row names them. Returns False, with nothing changed, if
+        the trial is stored already. What an attempt that died before the last step has left is
+        replaced, so weights and numbers are of one training.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -182,18 +182,32 @@ class Store:
         data = checkpoints.encode(weights) if weights else None
         digest = None if data is None else hashlib.sha256(data).hexdigest()
         full = {"created_at": datetime.now(UTC), **record, "checkpoint_sha256": digest}
+        full["artifacts"] = artifacts.digests_text(published or {})
         row = schemas.to_table("trials", schemas.TRIALS, [full], where)
         epochs = [{**epoch, "key": key} for epoch in history]
         if epochs:
             table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
         with reported(f"writing {where} to {self.url}"):
             parts = {_checkpoint_name(key, None): data} if data is not None else {}
-            for epoch, tensors in (intermediate or {}).items():
-                parts[_checkpoint_name(key, epoch)] = checkpoints.encode(tensors)
             if epochs:
                 parts[shards.shard_name("histories", key)] = row_files.encode(table)
             row_name = shards.shard_name("trials", key)
             return commit(self.files, parts, row_name, row_files.encode(row))
+
+    def publish(self, artifact: Artifact, tensors: Mapping[str, "Tensor"]) -> str:
+        """Store what a training leaves while it goes on, in place of an earlier attempt's; return
+        its SHA-256. Once the trial is stored, nothing is replaced.
+
+        Raises:
+            StoreError: when writing fails.
+        """
+        data = checkpoints.encode(tensors)
+        row = shards.shard_name("trials", artifact.job)
+        with reported(f"writing {artifact.name} of trial {artifact.job} to {self.url}"):
+            self.files.replace(
+                artifacts.file_names(artifact)[0], lambda file: file.write(data), unless=row
+            )
+        return hashlib.sha256(data).hexdigest()
 
     def put_metric(
         self,

@@ -4,7 +4,7 @@ Letters: M members, B examples of a batch, K scored labels, C classes.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,9 +75,14 @@ def run_epoch(
     cut: Cut,
     epoch: int,
     done: int,
+    before: int = 0,
+    watch: Callable[[int], None] | None = None,
 ) -> list[EpochNumbers]:
     """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every
     member's numbers.
+
+    The optimizer has made `before` more updates, in an earlier training. `watch` is told the number
+    of updates done after each.
 
     `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds.
     `cut` says how an epoch is cut into batches. The epoch ends early where the recipe's `updates`
@@ -102,6 +107,7 @@ def run_epoch(
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
                 outputs.append(_backward(stack, read, batch, size, scoring, recipe, autocast))
                 read.turn()
+                update = before + done
                 step(
                     recipe,
                     network.weights,
@@ -110,9 +116,11 @@ def run_epoch(
                     lr,
                     weight_decay,
                     factor,
-                    done,
+                    update,
                 )
                 done += 1
+                if watch is not None:
+                    watch(done)
             scores.append(_score(outputs, chunk, scoring, first))
     return _summarize(stack, feeds, scores, factor)
 

@@ -13,7 +13,7 @@ stand in a stack, as stand-ins, until nobody else is left.
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -29,6 +29,7 @@ from phasegrid.models.fused import Blueprint
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.strategies import Strategy, choose_strategy
 from phasegrid.models.weights import (
+    Weights,
     has_batch_norm,
     num_parameters,
     parameters_vector,
@@ -47,23 +48,40 @@ from phasegrid.train.member import (
     record_epoch,
     result_of,
 )
-from phasegrid.train.optimizers import new_slots
+from phasegrid.train.moments import Moments, checkpoint_moments
+from phasegrid.train.optimizers import Slots, new_slots
 from phasegrid.train.precision import tensor_float_32
+from phasegrid.train.publishing import Publisher, leave, leave_of_stack, leave_optimizer
+from phasegrid.train.recipe import Recipe
 from phasegrid.train.resume import Saver
 from phasegrid.train.snapshots import Snapshots
 from phasegrid.train.stack import MemberState, Stack
 
-__all__ = ["EpochRecord", "Trained", "train_pack"]
+__all__ = ["Beginning", "EpochRecord", "Trained", "train_pack"]
 
 
 @dataclass(slots=True)
 class _Group:
-    """Members that train as one stack. `stack` is None until the next epoch builds it."""
+    """Members that train as one stack and publish their weights at the same `moments`. `stack` is
+    None until the next epoch builds it.
+    """
 
     members: list[TrialState]
     template: nn.Module
     cut: Cut
+    moments: Moments
     stack: Stack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a training starts from: the weights of another network of its model and, where they are
+    kept, what an optimizer remembered after `updates` updates.
+    """
+
+    weights: Weights
+    slots: Slots = field(default_factory=dict)
+    updates: int = 0
 
 
 def train_pack(
@@ -73,7 +91,9 @@ def train_pack(
     device: torch.device | str,
     strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
     stack_size: int | None = None,
+    starts: Sequence[Beginning | None] | None = None,
     wanted: Collection[int] | None = None,
+    publisher: Publisher | None = None,
     snapshots: Snapshots | None = None,
     same_stacks: bool = False,
     snapshot_every_s: float = 60.0,
@@ -84,7 +104,9 @@ def train_pack(
     """Train every trial on its data set (one per trial; they may be the same object) and return
     them in order.
 
-    `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one
+    `starts` says of each trial what it starts from; None, or an initialisation where that is None,
+    stands for its own seed's. What recipes have trials leave on the way goes to `publisher` at once
+    (None: is not kept). `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one
     (None: all that can); both change how numbers are rounded. `wanted` are the places of those
     whose results are asked for (None: all); of the others those that stand in a stack with one of
     them train along, and what is returned of them is as far as they came. When a wanted trial is
@@ -105,9 +127,13 @@ def train_pack(
     moved = {
         id(d): d.to(place) for d in data
     }  # one copy on the device, however many trials share it
-    members, modules = _begin(trials, [moved[id(d)] for d in data], place)
+    beginnings = starts or [None] * len(trials)
+    members, modules = _begin(trials, [moved[id(d)] for d in data], beginnings, place)
     chosen = set(range(len(trials))) if wanted is None else set(wanted)
-    saver = Saver(snapshots, strategy, same_stacks)
+    if publisher is not None:
+        for i in chosen:
+            members[i].publish = partial(publisher.publish, trials[i].key)
+    saver = Saver(snapshots, strategy, same_stacks, publisher)
     groups = [
         _group([members[i] for i in part], modules[part[0]])
         for alike in _grouped(members, modules, strategy, stack_size)
@@ -115,6 +141,8 @@ def train_pack(
         for part in saver.resume(members, alike, chosen, place)
     ]
     del modules  # only the one that a group keeps is needed on
+    for group in groups:
+        _leave_beginnings(group)
     last_saved, total = clock(), max((_expected_epochs(group) for group in groups), default=0)
     place_of = {id(member): i for i, member in enumerate(members)}
     while groups:
@@ -124,6 +152,7 @@ def train_pack(
         going_on = {id(member) for group in groups for member in group.members}
         for member in [m for group in before for m in group.members if id(m) not in going_on]:
             i = place_of[id(member)]
+            leave_optimizer(member)
             if i in chosen and (on_trained is None or on_trained(i, result_of(member))):
                 saver.forget(member)
         groups = [g for g in groups if any(place_of[id(m)] in chosen for m in g.members)]
@@ -140,15 +169,20 @@ def train_pack(
 
 
 def _begin(
-    trials: Sequence[Trial], data: Sequence[Dataset], device: torch.device
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    starts: Sequence[Beginning | None],
+    device: torch.device,
 ) -> tuple[list[TrialState], list[nn.Module]]:
-    """Build every trial's network from its own stream and put its beginning into a member."""
+    """Build every trial's network from its own stream, or as its start has it, and put its
+    beginning into a member.
+    """
     members, modules = [], []
     lengths = {
         id(d): d.operations.lengths(d.train_inputs, d.train_labels)
         for d in {id(d): d for d in data}.values()
     }
-    for trial, dataset in zip(trials, data, strict=True):
+    for trial, dataset, start in zip(trials, data, starts, strict=True):
         seed = stream_seed(trial.seed, "init")
         module = build_model(
             trial.model,
@@ -158,12 +192,18 @@ def _begin(
             task=dataset.task,
             form=dataset.form,
         )
+        if start is not None:
+            module.load_state_dict(start.weights)
         module = module.to(device).train()
         tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
         slots = new_slots(recipe_of(trial), parameters_vector(module))
-        state = MemberState(tensors, slots)
+        before = 0
+        if start is not None:
+            slots |= {n: start.slots[n].to(device) for n in slots if n in start.slots}
+            before = start.updates
         size = num_parameters(module)
-        members.append(new_member(trial, dataset, state, size, lengths[id(dataset)]))
+        state = MemberState(tensors, slots)
+        members.append(new_member(trial, dataset, state, size, lengths[id(dataset)], before))
         modules.append(module)
     return members, modules
 
@@ -179,7 +219,8 @@ def _grouped(
     for i, member in enumerate(members):
         data = member.data
         shapes = (data.train_inputs.shape, data.num_classes, data.augment)
-        by_kind.setdefault((pack_signature(member.trial), shapes), []).append(i)
+        kind = (pack_signature(member.trial), shapes, member.before)
+        by_kind.setdefault(kind, []).append(i)
     layout = []
     for alike in by_kind.values():
         most = min(stack_size or len(alike), len(alike))
@@ -215,9 +256,13 @@ def _choose(
 def _group(members: list[TrialState], template: nn.Module) -> _Group:
     recipe, num = members[0].recipe, len(members[0].data.train_inputs)
     if recipe.batch_unit != "examples":
-        return _Group(members, template, Cut(None, recipe.batch_size))
-    bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(template))
-    return _Group(members, template, Cut(bounds))
+        cut, per_epoch = Cut(None, recipe.batch_size), 1
+    else:
+        join_single = has_batch_norm(template)
+        bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
+        cut, per_epoch = Cut(bounds), len(bounds)
+    total = recipe.updates or recipe.epochs * per_epoch
+    return _Group(members, template, cut, checkpoint_moments(recipe, total, per_epoch))
 
 
 def _expected_epochs(group: _Group) -> int:
@@ -247,8 +292,29 @@ def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_
     ]
     share = (clock() - started) / len(members)
     for i, (member, number, test) in enumerate(zip(members, numbers, tests, strict=True)):
-        record_epoch(member, number, test, partial(stack.state, i), share)
+        record_epoch(member, number, test, partial(_copy_of, stack, i, member.recipe), share)
+    for at in group.moments.after_epoch(len(members[0].history)):
+        leave_of_stack(stack, members, at)
     return _without_finished(group)
+
+
+def _copy_of(stack: Stack, index: int, recipe: Recipe) -> MemberState:
+    """Copy what is kept of a member: its weights and, where the recipe asks for it, the rest."""
+    return stack.member(index) if recipe.keeps_optimizer else MemberState(stack.state(index))
+
+
+def _leave_beginnings(group: _Group) -> None:
+    """Publish what the members of a group begin with, if they have not begun before."""
+    for at in (*group.moments.after_epoch(0), *group.moments.after_update(0)):
+        for member in group.members:
+            if not member.history:
+                leave(member, at, member.state)
+
+
+def _watch_updates(group: _Group, done: int) -> None:
+    assert group.stack is not None
+    for at in group.moments.after_update(done):
+        leave_of_stack(group.stack, group.members, at)
 
 
 def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
@@ -263,8 +329,11 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
     try:
         if group.stack is None:
             group.stack = _stacked(group, strategy)
-        feeds = [m.feed for m in members]
-        return run_epoch(group.stack, feeds, recipe, group.cut, epoch, members[0].updates)
+        feeds, first = [m.feed for m in members], members[0]
+        watch = partial(_watch_updates, group) if group.moments.within_epochs else None
+        return run_epoch(
+            group.stack, feeds, recipe, group.cut, epoch, first.updates, first.before, watch
+        )
     except torch.OutOfMemoryError as error:
         if len(members) == 1:
             raise
@@ -295,21 +364,26 @@ def _without_finished(group: _Group) -> list[_Group]:
     if not active:
         return []
     _unstack(group)
-    return [_Group(active, group.template, group.cut)]
+    return [replace(group, members=active, stack=None)]
 
 
 def _halved(group: _Group) -> list[_Group]:
     middle = len(group.members) // 2
     return [
-        _Group(group.members[:middle], group.template, group.cut),
-        _Group(group.members[middle:], copy_network(group.template), group.cut),
+        replace(group, members=group.members[:middle], stack=None),
+        replace(
+            group,
+            members=group.members[middle:],
+            template=copy_network(group.template),
+            stack=None,
+        ),
     ]
 
 
 def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
     """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
     member, device = group.members[index], stack.network.weights.device
-    data, seed = member.data, stream_seed(member.trial.seed, f"test/{len(member.history)}")
+    data, seed = member.data, stream_seed(member.trial.stream, f"test/{len(member.history)}")
     if stack.network.strategy != "loop":  # a lone member's template is the member itself
         group.template.load_state_dict(stack.state(index))
     with tensor_float_32(False):

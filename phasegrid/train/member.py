@@ -18,6 +18,7 @@ from phasegrid.tasks.batches import Lengths
 from phasegrid.train.batches import DataStream
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.epoch import EpochNumbers
+from phasegrid.train.optimizers import Slots
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.snapshots import under_prefix, with_prefix
 from phasegrid.train.stack import MemberState
@@ -50,7 +51,7 @@ class Trained:
 
     `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the
     initialisation. If the training diverged, it is what had been kept before: never weights that
-    are not finite. `intermediate` maps epochs to states (``keep_every``; epoch 0 included).
+    are not finite. `published` are the artifacts left on the way, by name, with their SHA-256.
     `history` holds the finite epochs, `epochs_run` of them, which took `updates_run` updates.
     `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did.
     `diverged_epoch` and `diverged_update` count from 1, the update over the whole training: the
@@ -58,7 +59,7 @@ class Trained:
     """
 
     weights: Weights
-    intermediate: dict[int, Weights]
+    published: dict[str, str]
     history: list[EpochRecord]
     outcome: Literal["done", "diverged"]
     diverged_epoch: int | None
@@ -107,7 +108,9 @@ def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | N
 @dataclass(slots=True)
 class TrialState:
     """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are
-    newer.
+    newer. `publish` keeps an artifact of it, None: nobody asks for them. Its optimizer had made
+    `before` updates when it began. `kept_slots` is what the optimizer remembered after `kept_epoch`
+    and `kept_updates`, where the recipe asks for that.
     """
 
     trial: Trial
@@ -117,7 +120,11 @@ class TrialState:
     num_parameters: int
     state: MemberState
     kept: Weights
-    intermediate: dict[int, Weights]
+    publish: Callable[[str, Mapping[str, Tensor]], str] | None = None
+    before: int = 0
+    kept_slots: Slots = field(default_factory=dict)
+    kept_updates: int = 0
+    published: dict[str, str] = field(default_factory=dict)
     strategy: str = "loop"
     history: list[EpochRecord] = field(default_factory=list)
     kept_epoch: int = 0
@@ -135,16 +142,27 @@ def new_member(
     state: MemberState,
     num_parameters: int,
     lengths: Lengths | None = None,
+    before: int = 0,
 ) -> TrialState:
     """Return a trial before its first epoch, with fresh streams of random numbers."""
     recipe = recipe_of(trial)
     order, augment = (
-        torch.Generator().manual_seed(stream_seed(trial.seed, name))
+        torch.Generator().manual_seed(stream_seed(trial.stream, name))
         for name in ("order", "augment")
     )
-    feed = DataStream(data, trial.seed, order, augment, recipe.lr, recipe.weight_decay, lengths)
-    intermediate = {0: _on_cpu(state.tensors)} if recipe.keep_every else {}
-    return TrialState(trial, recipe, data, feed, num_parameters, state, state.tensors, intermediate)
+    feed = DataStream(data, trial.stream, order, augment, recipe.lr, recipe.weight_decay, lengths)
+    return TrialState(
+        trial,
+        recipe,
+        data,
+        feed,
+        num_parameters,
+        state,
+        state.tensors,
+        before=before,
+        kept_slots=state.slots if recipe.keeps_optimizer else {},
+        kept_updates=before,
+    )
 
 
 def needs_test(member: TrialState, numbers: EpochNumbers) -> bool:
@@ -164,12 +182,12 @@ def record_epoch(
     member: TrialState,
     numbers: EpochNumbers,
     test: Evaluation | None,
-    copy_weights: Callable[[], Weights],
+    copy_state: Callable[[], MemberState],
     seconds: float,
 ) -> None:
     """Write an epoch into a member: history, what is kept, whether it is finished.
 
-    `copy_weights` copies its full state at the end of the epoch.
+    `copy_state` copies its state at the end of the epoch.
     """
     epoch = len(member.history) + 1
     member.seconds += seconds
@@ -201,9 +219,10 @@ def record_epoch(
     if verdict.held and member.held_epoch is None:
         member.held_epoch = epoch
     if verdict.keep:
-        member.kept, member.kept_epoch = copy_weights(), epoch
-    if member.recipe.keep_every and epoch % member.recipe.keep_every == 0:
-        member.intermediate[epoch] = _on_cpu(copy_weights())
+        state = copy_state()
+        member.kept, member.kept_epoch = state.tensors, epoch
+        if member.recipe.keeps_optimizer:
+            member.kept_slots, member.kept_updates = state.slots, member.before + member.updates
     member.finished = verdict.stop or last
 
 
@@ -218,7 +237,7 @@ def result_of(member: TrialState) -> Trained:
     """Return what a finished member has come to."""
     return Trained(
         weights=_on_cpu(member.kept),
-        intermediate=member.intermediate,
+        published=member.published,
         history=member.history,
         outcome="done" if member.diverged_epoch is None else "diverged",
         diverged_epoch=member.diverged_epoch,
@@ -236,6 +255,7 @@ def result_of(member: TrialState) -> Trained:
 _FACTS = (
     "strategy",
     "kept_epoch",
+    "kept_updates",
     "held_epoch",
     "diverged_epoch",
     "diverged_update",
@@ -252,16 +272,15 @@ def write_member(member: TrialState) -> tuple[dict[str, Tensor], dict[str, Any]]
         **with_prefix("state", member.state.tensors),
         **with_prefix("slot", member.state.slots),
         **with_prefix("kept", member.kept),
+        **with_prefix("kept_slot", member.kept_slots),
         "random/order": member.feed.order.get_state(),
         "random/augment": member.feed.augment.get_state(),
     }
-    for epoch, weights in member.intermediate.items():
-        tensors |= with_prefix(f"intermediate/{epoch}", weights)
     facts = {name: getattr(member, name) for name in _FACTS}
     return tensors, {
         **facts,
         "history": [asdict(record) for record in member.history],
-        "intermediate": list(member.intermediate),
+        "published": member.published,
     }
 
 
@@ -279,8 +298,8 @@ def read_member(
         _on(device, under_prefix("state", tensors)), _on(device, under_prefix("slot", tensors))
     )
     member.kept = _on(device, under_prefix("kept", tensors))
-    epochs: Sequence[int] = facts["intermediate"]
-    member.intermediate = {e: under_prefix(f"intermediate/{e}", tensors) for e in epochs}
+    member.kept_slots = _on(device, under_prefix("kept_slot", tensors))
+    member.published = dict(facts["published"])
     member.feed.order.set_state(tensors["random/order"])
     member.feed.augment.set_state(tensors["random/augment"])
 

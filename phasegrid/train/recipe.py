@@ -110,6 +110,29 @@ class SAM:
     adaptive: bool = False
 
 
+MOMENT = r"^(end|(epoch|update)-(0|[1-9][0-9]*))$"
+END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Which weights along a training are published, as soon as they are there.
+
+    After every so many epochs or updates (0 is the initialisation, published by both), after those
+    that are listed, and, with ``at: lowest_rate``, whenever the learning rate has been at its
+    lowest (`phasegrid.train.schedules.lowest_updates`). `optimizer` lists those checkpoints beside
+    which what the optimizer remembers is published too: ``end``, ``epoch-40``, ``update-900``; a
+    stage that keeps the optimizer adds its own. A training that stops early has fewer of them.
+    """
+
+    every_epochs: Annotated[int, Field(ge=1)] | None = None
+    every_updates: Annotated[int, Field(ge=1)] | None = None
+    epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    updates: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    at: Literal["lowest_rate"] | None = None
+    optimizer: tuple[Annotated[str, Field(pattern=MOMENT)], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a trial is trained. Rates are per update, `batch_size` counts examples, `epochs` passes
@@ -157,6 +180,16 @@ class Recipe:
     rmsprop: RMSprop = later(RMSprop())
     sam: SAM | None = later(None)
     clip_norm: Positive | None = later(None)
+    checkpoints: Checkpoints | None = later(None)
+
+    @property
+    def keeps_optimizer(self) -> bool:
+        """Whether what the optimizer remembered is published beside the final weights."""
+        return self.checkpoints is not None and END in self.checkpoints.optimizer
+
+
+LEAVES = ("keep_every", "checkpoints")
+"""The fields that say what a training leaves beside its weights."""
 
 
 def _later(owner: type) -> dict[str, Any]:
@@ -195,3 +228,25 @@ def examples_per_batch(recipe: Mapping[str, Any], labels_per_example: float) -> 
     """
     size = float(recipe["batch_size"])
     return size if recipe.get("batch_unit", "examples") == "examples" else size / labels_per_example
+
+
+def with_checkpoint(
+    recipe: Mapping[str, Json], at: str | None, optimizer: bool
+) -> Mapping[str, Json]:
+    """Return a resolved recipe that publishes a checkpoint too (``epoch-40``, ``update-900``; None:
+    none), with what the `optimizer` remembers where that is asked for.
+    """
+    if at is None and not optimizer:
+        return recipe
+    usual = TypeAdapter(Checkpoints).dump_python(Checkpoints(), mode="json")
+    found: dict[str, Any] = {**usual, **(_mapping(recipe["checkpoints"]))}
+    if at is not None:
+        unit, _, number = at.partition("-")
+        found[f"{unit}s"] = sorted({*found[f"{unit}s"], int(number)})
+    if optimizer:
+        found["optimizer"] = sorted({*found["optimizer"], at or END})
+    return {**recipe, "checkpoints": found}
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from phasegrid.train.member import TrialState, read_member, write_member
+from phasegrid.train.publishing import Publisher
 from phasegrid.train.snapshots import SNAPSHOT_VERSION, Snapshots, epochs_to_resume
 
 Found = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -30,13 +31,15 @@ class Saver:
 
     Only snapshots written under the same `strategy` are gone on from: another one rounds
     differently. With `same_stacks` a trial goes on only with all who were in its stack then, of the
-    company that it has now. `_saved` are the epochs of which each trial has snapshots, `_company`
+    company that it has now. With a `publisher` a snapshot counts only while all is there that its
+    trial had published by then. `_saved` are the epochs of which each trial has snapshots, `_company`
     is that of each trial.
     """
 
     snapshots: Snapshots | None
     strategy: str
     same_stacks: bool = False
+    publisher: Publisher | None = None
     _saved: dict[str, set[int]] = field(default_factory=dict)
     _company: dict[str, _Company] = field(default_factory=dict)
 
@@ -172,4 +175,9 @@ class Saver:
         facts: Any = meta
         if not isinstance(facts, dict) or facts.get("version") != SNAPSHOT_VERSION:
             return None
-        return (tensors, facts) if facts.get("strategy") == self.strategy else None
+        if facts.get("strategy") != self.strategy:
+            return None
+        lost = self.publisher is not None and not all(
+            self.publisher.has(key, name) for name in facts["member"]["published"]
+        )
+        return None if lost else (tensors, facts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from phasegrid.jobs import Json
 from phasegrid.models.weights import own_copy
 
-SNAPSHOT_VERSION = 3  # bump when what is saved, or the meaning of it, changes
+SNAPSHOT_VERSION = 4  # bump when what is saved, or the meaning of it, changes
 
 
 class Snapshots(Protocol):

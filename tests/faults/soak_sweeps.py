@@ -83,7 +83,7 @@ def store_trials(storage: Path, sweep: SoakSweep) -> None:
     }  # fmt: skip
     for cell in make_plan(load_sweep(sweep.path)).cells:
         for trial in cell.trials:
-            store.put_trial({**trial_columns(trial), **about}, [], {}, {})
+            store.put_trial({**trial_columns(trial), **about}, [], {})
 
 
 def _written(path: Path, text: str) -> SoakSweep:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from store_support import bare, full, make_store, put, rows_without_checksum
+from store_support import bare, full, leave, make_store, put, rows_without_checksum
 from typer.testing import CliRunner
 
 from phasegrid.cli import store as cli_store
@@ -36,7 +36,8 @@ def sound(tmp_path: Path) -> Store:
     store = make_store(tmp_path)
     weights = {"w": torch.ones(9)}
     for name in ("a", "b"):
-        store.put_trial(bare("trials", name), [{"epoch": 0}], weights, {1: weights})
+        left = leave(store, name, "epoch-1", weights)
+        store.put_trial(bare("trials", name), [{"epoch": 0}], weights, left)
     put(store, "metrics/sharpness", full("metrics/sharpness", "m"))
     store.put_plan("toy", [{"cell": 0, "seed": 0, "key": A}])
     store.snapshots().save(text_key("s"), 3, weights, None)

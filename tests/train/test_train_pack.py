@@ -13,6 +13,7 @@ from train_support import (
     MLP,
     PLAIN_CNN,
     SMALL_CNN,
+    Kept,
     largest_difference,
     make_data,
     make_trial,
@@ -74,23 +75,24 @@ def test_tf32_is_allowed_for_its_own_pack_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_kept_weights_are_those_of_the_lowest_training_loss() -> None:
-    trial = make_trial(0, epochs=6, lr=0.9, keep_every=1)
-    result = train_pack([trial], [make_data()], device="cpu")[0]
+    trial, on_the_way = make_trial(0, epochs=6, lr=0.9, keep_every=1), Kept()
+    result = train_pack([trial], [make_data()], device="cpu", publisher=on_the_way)[0]
     losses = [record.train_loss for record in result.history]
     assert result.kept_epoch == 1 + losses.index(min(losses))
-    kept = result.intermediate[result.kept_epoch]
+    kept = on_the_way.at(trial, f"epoch-{result.kept_epoch}")
     assert all(torch.equal(result.weights[name], kept[name]) for name in kept)
-    assert list(result.intermediate) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(result.published) == [f"weights@epoch-{epoch}" for epoch in range(7)]
 
 
 def test_best_test_evaluates_every_epoch_and_the_others_the_last_one() -> None:
-    data = make_data()
-    best = train_pack([make_trial(0, keep="best_test", keep_every=1)], [data], device="cpu")[0]
+    data, on_the_way = make_data(), Kept()
+    trial = make_trial(0, keep="best_test", keep_every=1)
+    best = train_pack([trial], [data], device="cpu", publisher=on_the_way)[0]
     accuracies = [record.test_accuracy_percent or 0.0 for record in best.history]
     assert best.kept_epoch == 1 + accuracies.index(max(accuracies))
     net = build_model(MLP, (1, 8, 8), CLASSES, seed=0)
     for record in best.history:
-        net.load_state_dict(best.intermediate[record.epoch])
+        net.load_state_dict(on_the_way.at(trial, f"epoch-{record.epoch}"))
         found = evaluate(net, data.test_inputs, data.test_labels)
         assert (record.test_loss, record.test_accuracy_percent) == (
             found.loss,
@@ -138,13 +140,16 @@ def test_the_published_codes_rule_trains_on_but_keeps_the_settled_epoch() -> Non
 def test_divergence_is_a_result_with_its_epoch_and_update(strategy: Any) -> None:
     data = [make_data()] * 3
     trials = [make_trial(i, lr=lr, keep_every=1) for i, lr in enumerate((0.05, 1e30, 0.05))]
-    results = train_pack(trials, data, device="cpu", strategy=strategy)
+    on_the_way = Kept()
+    results = train_pack(trials, data, device="cpu", strategy=strategy, publisher=on_the_way)
     assert [r.outcome for r in results] == ["done", "diverged", "done"]
     bad = results[1]
     assert (bad.diverged_epoch, bad.epochs_run, bad.kept_epoch) == (1, 0, 0)
     assert bad.diverged_update in (2, 3)
     assert bad.history == []
-    assert all(torch.equal(bad.weights[n], w) for n, w in bad.intermediate[0].items())
+    assert list(bad.published) == ["weights@epoch-0"]
+    first = on_the_way.at(trials[1], "epoch-0")
+    assert all(torch.equal(bad.weights[n], w) for n, w in first.items())
     alone = train_pack([trials[2]], [data[2]], device="cpu")[0]
     assert largest_difference(results[2], alone) < 1e-4
 

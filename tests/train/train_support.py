@@ -1,9 +1,12 @@
 """Small trials and data sets for the tests of training."""
 
-from dataclasses import asdict, replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part, Trial
@@ -14,6 +17,23 @@ MLP = Part("mlp", 1, {"width": 8, "depth": 2, "activation": "relu"})
 SMALL_CNN = Part("small_cnn", 1, {"width": 2, "batch_norm": True})
 PLAIN_CNN = Part("small_cnn", 1, {"width": 2, "batch_norm": False})
 CLASSES = 4
+
+
+@dataclass
+class Kept:
+    """What trainings leave on the way, in memory."""
+
+    tensors: dict[tuple[str, str], dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def publish(self, trial: str, name: str, tensors: Mapping[str, torch.Tensor]) -> str:
+        self.tensors[trial, name] = {key: value.clone() for key, value in tensors.items()}
+        return hashlib.sha256(save(self.tensors[trial, name])).hexdigest()
+
+    def has(self, trial: str, name: str) -> bool:
+        return (trial, name) in self.tensors
+
+    def at(self, trial: Trial, at: str) -> dict[str, torch.Tensor]:
+        return self.tensors[trial.key, f"weights@{at}"]
 
 
 def make_data(num: int = 37, seed: int = 0, augment: str = "none") -> Dataset:
@@ -40,7 +60,7 @@ def without_seconds(trained: Trained) -> dict[str, Any]:
     history = [replace(record, seconds=0.0) for record in trained.history]
     facts = {name: getattr(trained, name) for name in Trained.__slots__}  # type: ignore[attr-defined]
     return {
-        **{k: v for k, v in facts.items() if k not in ("weights", "intermediate", "seconds")},
+        **{k: v for k, v in facts.items() if k not in ("weights", "seconds")},
         "history": history,
     }
 

@@ -36,6 +36,7 @@ from phasegrid.run.worker.inputs import (
     generator_of,
     load_module,
 )
+from phasegrid.run.worker.starts import StoredPublisher, beginning_of, void_results
 from phasegrid.seeding import kept_draws, repeatable
 from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.provenance import provenance
@@ -178,6 +179,14 @@ def _train(
     size = 1 if place.reproducible else len(laid_out if pack.layout else trials)
     try:
         data += [dataset_of(trial.dataset, device, place.shared_data) for trial in trials]
+        void = void_results(store, trials)
+        for i, trial in enumerate(trials):
+            if trial.key in void and trial.key in missing:
+                publish(i, void[trial.key])
+        data = [each for each, trial in zip(data, trials, strict=True) if trial.key not in void]
+        trials = [trial for trial in trials if trial.key not in void]
+        if missing.isdisjoint(trial.key for trial in trials):
+            return outcomes
         choice = _choice(pack, store, place, trials, data, device)
         train_pack(
             trials,
@@ -185,6 +194,8 @@ def _train(
             device=device,
             strategy=choice.strategy if choice else place.strategy,
             stack_size=choice.stack_size if choice else None,
+            starts=[beginning_of(store, trial) for trial in trials],
+            publisher=StoredPublisher(store),
             wanted=[i for i, trial in enumerate(trials) if trial.key in missing],
             snapshots=store.snapshots(),
             same_stacks=pack.layout is not None,
@@ -287,7 +298,7 @@ def _publish_trial(
     vocabulary = _kind(trial.dataset.name).vocabulary
     if vocabulary is not None:
         store.put_vocabulary(trial.dataset, import_function(vocabulary)(data))
-    store.put_trial(record, history, result.weights, result.intermediate)
+    store.put_trial(record, history, result.weights, result.published)
     return Outcome(
         trial.key, "diverged" if result.outcome == "diverged" else "done", result.seconds
     )
@@ -304,7 +315,7 @@ def _final_numbers(
     if result.outcome == "diverged":
         return None
     model = load_module(trial, result.weights, data, device)
-    seed = stream_seed(trial.seed, "evaluation")
+    seed = stream_seed(trial.stream, "evaluation")
     train, test = (
         repeatable(seed, device, partial(evaluate, model, inputs, labels, data.scoring))
         for inputs, labels in (

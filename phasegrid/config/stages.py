@@ -1,0 +1,227 @@
+"""The ``stages`` section: trainings of every cell after the first.
+
+    stages:
+      - name: cycle
+        from: {stage: train, epoch: 16}   # or {update: 900}; without: the end of the one before
+        optimizer: fresh                  # or kept: the momentum of the training it starts from
+        train: {epochs: 12, lr: 0.05, schedule: {name: cyclic, cycle_epochs: 4, low: 0.01}}
+
+A stage starts from ``train`` or from a stage that stands before it, so there is no circle. Fields
+of its ``train`` stand in place of those of the sweep's ``train``, each as a whole; all others are
+the same, but for what a training leaves beside its weights: each says that for itself.
+``stages.NAME.field`` is a path as any other: for axes, facets and ``couple``. A training from which
+a stage starts publishes the checkpoint that is asked for; it must not stop before.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.template import Option, TrialTemplate, read_recipe
+from phasegrid.config.types import FIRST_STAGE, Stage
+from phasegrid.config.validate import check_keys
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.declare import DatasetFacts
+from phasegrid.jobs import Json
+from phasegrid.registry import suggest
+from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
+
+KEYS = ("name", "from", "optimizer", "train")
+FROM_KEYS = ("stage", "epoch", "update")
+OPTIMIZERS: tuple[Literal["fresh", "kept"], ...] = ("fresh", "kept")
+NAME_PATTERN = r"[a-z][a-z0-9_]{0,31}"
+MAX_STAGES = 32
+
+
+def read_stages(
+    node: Node | None, template: TrialTemplate, diagnostics: Diagnostics
+) -> TrialTemplate:
+    """Return a template that has the stages of a sweep too."""
+    if node is None or node.value is None:
+        return template
+    if node.items is None or not 1 <= len(node.items) <= MAX_STAGES:
+        found = plain_text(node.plain()) if node.items is None else f"{len(node.items)} stages"
+        message = f"found {found}; allowed: a list of 1 to {MAX_STAGES} stages, each with a name"
+        diagnostics.add(node, "stages", message)
+        return template
+    stages: list[Stage] = []
+    choices, nodes = dict(template.choices), dict(template.nodes)
+    for index, item in enumerate(node.items):
+        where = f"stages.{index}"
+        entries = check_keys(item, KEYS, where, diagnostics)
+        if item.mapping is None:
+            continue
+        later = _names(node.items[index + 1 :])
+        stage, recipe = _read_stage(item, entries, where, stages, later, template, diagnostics)
+        nodes[stage.section] = entries.get("train", item)
+        nodes[f"{stage.section}.from"] = entries.get("from", item)
+        choices[stage.section] = {"": Option("", None, Recipe, recipe)}
+        stages.append(stage)
+    return TrialTemplate(choices, nodes, tuple(stages))
+
+
+def stage_mistake(
+    stage: Stage, own: Mapping[str, Any], source: Mapping[str, Any], facts: DatasetFacts | None
+) -> str | None:
+    """Say why a stage of the recipe `own` cannot go on from a training by the recipe `source`: its
+    optimizer is another's, or it may never come to where the stage starts; None if it does unless
+    it diverges.
+    """
+    if stage.optimizer == "kept" and own["optimizer"] != source["optimizer"]:
+        return (
+            f"found optimizer: kept, but {stage.source} has {source['optimizer']} and this stage"
+            f" {own['optimizer']}; allowed: one optimizer in both, or fresh"
+        )
+    if stage.at is None:
+        return None
+    unit, _, number = stage.at.partition("-")
+    if source["stop"] is not None and source["stop"]["rule"] == "plateau":
+        return (
+            f"found {unit} {number} of {stage.source}, whose stop rule may end it before; allowed:"
+            f" stop: null in {stage.source}, or from its end"
+        )
+    most = _most(unit, source, facts)
+    if most is not None and int(number) > most:
+        return f"found {unit} {number}, which {stage.source} never reaches; allowed: at most {most}"
+    return None
+
+
+def with_starts(
+    recipe: Mapping[str, Json], name: str, stages: Sequence[Stage]
+) -> Mapping[str, Json]:
+    """Return the recipe of the training `name` with the checkpoints that stages start from."""
+    for stage in stages:
+        if stage.source == name:
+            recipe = with_checkpoint(recipe, stage.at, stage.optimizer == "kept")
+    return recipe
+
+
+def _most(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) -> int | None:
+    """Return how many epochs or updates a training has at most; None where that is not known."""
+    if unit == "update" and recipe["updates"] is not None:
+        return int(recipe["updates"])
+    if unit == "epoch" and recipe["updates"] is None:
+        return int(recipe["epochs"])
+    if facts is None or recipe["batch_unit"] != "examples":
+        return None
+    whole, rest = divmod(facts.num_train, int(recipe["batch_size"]))
+    batches = max(1, whole + (rest > 0 and not recipe["drop_last"]))
+    if unit == "update":
+        return int(recipe["epochs"]) * batches
+    return -(-int(recipe["updates"]) // batches)
+
+
+def _read_stage(
+    item: Node,
+    entries: Mapping[str, Node],
+    where: str,
+    before: Sequence[Stage],
+    later: Sequence[str],
+    template: TrialTemplate,
+    diagnostics: Diagnostics,
+) -> tuple[Stage, dict[str, Json]]:
+    known = [FIRST_STAGE, *(stage.name for stage in before)]
+    name = _read_name(entries.get("name"), item, where, known, diagnostics)
+    source, at = _read_from(entries.get("from"), where, known, [name, *later], diagnostics)
+    optimizer = _read_optimizer(entries.get("optimizer"), where, diagnostics)
+    train = entries.get("train", Node({}, item.place))
+    read = read_recipe(train, f"stages.{name}", diagnostics)
+    written = set(train.mapping or {})
+    written |= {"updates"} if "epochs" in written else set()
+    own = tuple(field for field in read if field in written or field in LEAVES)
+    base = template.choices[FIRST_STAGE][""].args
+    recipe = {**base, **{field: read[field] for field in own}}
+    return Stage(name, source, at, optimizer, own), recipe
+
+
+def _read_name(
+    node: Node | None, item: Node, where: str, known: Sequence[str], diagnostics: Diagnostics
+) -> str:
+    place = where.replace("stages.", "stage")  # a name that no other has, to go on with
+    if node is None:
+        diagnostics.add(item, f"{where}.name", "found nothing; it is required, as in name: tune")
+        return place
+    name = node.value
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        allowed = "1 to 32 of a-z, 0-9 and '_', starting with a letter"
+        diagnostics.add(
+            node, f"{where}.name", f"found {plain_text(node.plain())}; allowed: {allowed}"
+        )
+        return place
+    if name in known:
+        taken = "the first training" if name == FIRST_STAGE else "another stage"
+        diagnostics.add(
+            node, f"{where}.name", f"found {name!r}, which is the name of {taken}; write another"
+        )
+        return place
+    return name
+
+
+def _read_from(
+    node: Node | None,
+    where: str,
+    known: Sequence[str],
+    later: Sequence[str],
+    diagnostics: Diagnostics,
+) -> tuple[str, str | None]:
+    """Return the stage that another starts from, and at which checkpoint (None: its end)."""
+    if node is None or node.value is None:
+        return known[-1], None
+    if isinstance(node.value, str):
+        return _source(node, f"{where}.from", known, later, diagnostics), None
+    entries = check_keys(node, FROM_KEYS, f"{where}.from", diagnostics)
+    source = known[-1]
+    if "stage" in entries:
+        source = _source(entries["stage"], f"{where}.from.stage", known, later, diagnostics)
+    if "epoch" in entries and "update" in entries:
+        message = "found update beside epoch; write one"
+        diagnostics.add_key(entries["update"], f"{where}.from.update", message)
+    for unit in ("epoch", "update"):
+        if unit in entries:
+            value = entries[unit].value
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                return source, f"{unit}-{value}"
+            found = plain_text(entries[unit].plain())
+            message = f"found {found}; allowed: an integer, at least 0 (0: the initialisation)"
+            diagnostics.add(entries[unit], f"{where}.from.{unit}", message)
+    return source, None
+
+
+def _source(
+    node: Node, where: str, known: Sequence[str], later: Sequence[str], diagnostics: Diagnostics
+) -> str:
+    if isinstance(node.value, str) and node.value in known:
+        return node.value
+    found = plain_text(node.plain())
+    allowed = ", ".join(known)
+    if node.value in later:
+        message = (
+            f"found {found}, which does not stand before this stage; stages cannot start from each"
+            f" other; allowed: {allowed}"
+        )
+    else:
+        hint = suggest(node.value, known) if isinstance(node.value, str) else ""
+        message = f"found {found}; allowed: a stage before this one: {allowed}{hint}"
+    diagnostics.add(node, where, message)
+    return known[-1]
+
+
+def _read_optimizer(
+    node: Node | None, where: str, diagnostics: Diagnostics
+) -> Literal["fresh", "kept"]:
+    for name in OPTIMIZERS:
+        if node is None or node.value == name:
+            return name
+    assert node is not None
+    found = plain_text(node.plain())
+    hint = suggest(node.value, OPTIMIZERS) if isinstance(node.value, str) else ""
+    message = f"found {found}; allowed: {', '.join(OPTIMIZERS)}{hint}"
+    diagnostics.add(node, f"{where}.optimizer", message)
+    return "fresh"
+
+
+def _names(items: Sequence[Node]) -> list[str]:
+    """Return the names of stages as they are written."""
+    nodes = [item.mapping["name"] for item in items if item.mapping and "name" in item.mapping]
+    return [node.value for node in nodes if isinstance(node.value, str)]

@@ -1,0 +1,54 @@
+"""Moments of a training at which something is done: a checkpoint published, weights collected. No
+torch here.
+
+Epochs and updates are counted from 1; 0 is the beginning. What is published is named by its moment:
+``weights@epoch-40``, ``weights@update-900``.
+"""
+
+from dataclasses import dataclass
+
+from phasegrid.train.recipe import Recipe
+from phasegrid.train.schedules import lowest_updates
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """After which epochs and which updates: those that are listed, and every so many (0: none)."""
+
+    every_epochs: int = 0
+    every_updates: int = 0
+    epochs: frozenset[int] = frozenset()
+    updates: frozenset[int] = frozenset()
+
+    @property
+    def within_epochs(self) -> bool:
+        """Whether there are updates among them."""
+        return bool(self.every_updates or self.updates)
+
+    def after_epoch(self, epoch: int) -> list[str]:
+        """Return the name of the end of an epoch if it is one of them, ``epoch-40``."""
+        every = self.every_epochs
+        due = epoch in self.epochs or bool(every and epoch % every == 0)
+        return [f"epoch-{epoch}"] if due else []
+
+    def after_update(self, update: int) -> list[str]:
+        """Return the name of the end of an update if it is one of them, ``update-900``."""
+        every = self.every_updates
+        due = update in self.updates or bool(every and update % every == 0)
+        return [f"update-{update}"] if due else []
+
+
+def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
+    """Return when a training of `total` updates, `per_epoch` of them in an epoch, publishes its
+    weights.
+    """
+    wish = recipe.checkpoints
+    if wish is None:
+        return Moments(recipe.keep_every)
+    epochs, updates = set(wish.epochs), set(wish.updates)
+    if recipe.keep_every:
+        epochs |= set(range(0, -(-total // per_epoch) + 1, recipe.keep_every))
+    if wish.at == "lowest_rate":
+        updates |= set(lowest_updates(recipe.schedule, total, per_epoch))
+    every = wish.every_epochs or 0, wish.every_updates or 0
+    return Moments(*every, frozenset(epochs), frozenset(updates))
