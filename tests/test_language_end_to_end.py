@@ -67,6 +67,13 @@ def test_every_trial_is_a_language_model_of_the_vocabulary(results: Results) -> 
     assert set(trials["strategy"]) == {"loop"}
 
 
+def test_the_vocabulary_is_stored_with_the_version_of_the_data_set(results: Results) -> None:
+    record = results.vocabulary(str(results.trials()["key"].iloc[0]))
+    assert isinstance(record, dict)
+    assert record["words"][:2] == ["<unk>", "<eos>"]
+    assert set(record["words"][2:]) == set(WORDS)
+
+
 @pytest.mark.parametrize(
     ("metric", "column", "count"),
     [

@@ -219,5 +219,6 @@ DATASETS: dict[str, DatasetKind] = {
         "phasegrid.datasets.language.load:load",
         "phasegrid.datasets.language.text:facts",
         fingerprint="phasegrid.datasets.language.text:fingerprint",
+        vocabulary="phasegrid.datasets.language.load:vocabulary_record",
     ),
 }

@@ -51,8 +51,10 @@ class Dataset:
 
     That is so for the task ``classification``. Sentence pairs, of ``translation``, have a `form`
     (and `text`): inputs are (N, 2, L) int64 and labels (N, L) int64, laid out as
-    `phasegrid.declare.Tokens` says; `pixel` and `padding` mean nothing. `objective` is the loss
-    that the networks at hand are scored by: that of their trial where a metric gets the data.
+    `phasegrid.declare.Tokens` says; `pixel` and `padding` mean nothing. Running text, of
+    ``language``, is laid out as `phasegrid.declare.Windows` says; `words` are what its numbers
+    stand for, where that is known. `objective` is the loss that the networks at hand are scored by:
+    that of their trial where a metric gets the data.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Dataset:
     task: str = "classification"
     form: Form | None = None
     text: Text | None = None
+    words: tuple[str, ...] = ()
     objective: Loss = cross_entropy
 
     @property

@@ -159,3 +159,15 @@ def test_all_weights_are_drawn_anew_within_their_bounds() -> None:
     assert float(before.abs().max()) <= 0.25 >= float(after.abs().max())
     assert float(before.abs().max()) > 0.2
     assert not bool((before == after).any())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_both_forms_agree_and_there_are_second_derivatives() -> None:
+    module, inputs = built(width=16, embedding=None).cuda(), words(4, 9).cuda()
+    written = module(inputs)
+    torch.testing.assert_close(module.train()(inputs), written, rtol=0, atol=1e-12)
+    parameters = [*module.eval().parameters()]
+    gradient = torch.autograd.grad(written.square().mean(), parameters, create_graph=True)
+    product = torch.autograd.grad(sum(g.square().sum() for g in gradient), parameters)
+    assert all(bool(part.isfinite().all()) for part in product)
+    assert any(bool((part != 0).any()) for part in product)

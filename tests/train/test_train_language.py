@@ -150,3 +150,12 @@ def test_other_tasks_and_networks_without_a_state_are_run_as_they_are() -> None:
 def test_stacks_are_refused_for_what_must_be_read_in_order() -> None:
     with pytest.raises(ValueError, match="strategy vmap cannot train on windows of running text"):
         train_pack([trial()], [data()], device="cpu", strategy="vmap")
+
+
+def test_mixed_precision_trains_to_nearly_the_same_losses() -> None:
+    losses = [
+        [h.train_loss for h in train_pack([trial(precision=p)], [data()], device="cpu")[0].history]
+        for p in ("fp32", "bf16")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # bf16 has 8 bits
+    assert losses[0] != losses[1]

@@ -38,7 +38,13 @@ def load(**args: Json) -> Dataset:
         padding=torch.zeros(1),
         task="language",
         form=Windows(options.steps, len(text.words)),
+        words=text.words,
     )
+
+
+def vocabulary_record(data: Dataset) -> Json:
+    """Return how words became numbers in a data set of this module: the vocabulary, in order."""
+    return {"words": list(data.words)}
 
 
 def as_windows(words: Sequence[int], steps: int, num: int) -> tuple[Tensor, Tensor]:

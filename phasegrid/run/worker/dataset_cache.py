@@ -95,6 +95,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "task": dataset.task,
         "form": asdict(dataset.form) if dataset.form else None,
         "text": asdict(dataset.text) if dataset.text else None,
+        "words": dataset.words,
     }
 
 
@@ -118,10 +119,11 @@ def _mapped(file: Path) -> Dataset | None:
         fall_back(_NOT_SHARED, error)
         return None
     text, form = facts.pop("text"), TASKS[facts["task"]].form
-    values = facts.pop("form")
+    values, vocabulary = facts.pop("form"), tuple(facts.pop("words"))
     return Dataset(
         **tensors,
         **facts,
+        words=vocabulary,
         form=form(**values) if form and values else None,
         text=Text(**{name: tuple(words) for name, words in text.items()}) if text else None,
     )
