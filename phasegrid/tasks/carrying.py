@@ -49,3 +49,15 @@ class Reader:
             return start(num)
         state = self._state[:num]
         return state if len(state) == num else torch.cat([state, start(num - len(state))])
+
+
+def draw_some(operations: Operations, num: int, count: int, rng: torch.Generator) -> Tensor:
+    """Draw `count` of `num` examples (all, if there are fewer), in the order of the set: those
+    that follow one another, where a network goes through a set with what it has read in mind.
+    """
+    if not operations.carries:
+        order = torch.randperm(num, generator=rng, device=rng.device)[:count]
+        return order.sort().values
+    highest = max(0, num - count)
+    start = torch.randint(highest + 1, (), generator=rng, device=rng.device)
+    return start + torch.arange(min(num, count), device=rng.device)

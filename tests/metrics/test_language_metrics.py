@@ -1,7 +1,7 @@
 """Every metric on running text: against known values, long passes and derivatives by hand."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,16 +14,22 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from phasegrid.errors import MetricError
 from phasegrid.metrics.accuracy.compute import compute as accuracy
 from phasegrid.metrics.cka.compute import compute as cka
+from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import compute as connectivity
 from phasegrid.metrics.distance.compute import compute as distance
+from phasegrid.metrics.ensemble.compute import compute as ensemble
 from phasegrid.metrics.hessian.compute import compute as hessian
 from phasegrid.metrics.hessian.compute import draw_examples
+from phasegrid.metrics.measured import Source
 from phasegrid.metrics.perplexity.compute import compute as perplexity
+from phasegrid.metrics.plane.compute import compute as plane
 from phasegrid.metrics.simplex.compute import compute as simplex
 from phasegrid.metrics.slice.compute import compute as loss_slice
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.lstm import Lstm
+from phasegrid.tasks.carrying import draw_some
 from phasegrid.tasks.language import STREAMS, side_by_side
+from phasegrid.tasks.operations import operations_of
 
 
 def rng() -> torch.Generator:
@@ -192,6 +198,39 @@ def test_distance_slice_and_simplex_take_running_text() -> None:
     assert line["train_loss"][1][1] == pytest.approx(line["centre_loss"], rel=1e-12)
     found: Any = simplex(ends, data, rng(), connectors=1, samples=2, epochs=1, batch_size=10)
     assert found
+
+
+def test_an_ensemble_of_one_network_reads_the_text_as_that_network_does() -> None:
+    data, module = windows(), built()
+    row: Any = ensemble([module], data, rng())
+    expected: Any = perplexity([module], data, rng())
+    for split in ("train", "test"):
+        assert math.exp(row[f"{split}_loss"]) == pytest.approx(
+            expected[f"{split}_perplexity"], rel=1e-12
+        )
+
+
+def test_a_plane_has_the_losses_of_its_curve_at_the_ends() -> None:
+    data, ends, args = windows(), [built(0), built(1)], {"epochs": 2, "lr": 0.1, "batch_size": 5}
+    found: Any = connectivity(ends, data, rng(), points=3, **args)
+    curve = Source(found.artifacts["curve"], "connectivity", {**asdict(ConnectivityArgs()), **args})
+    row: Any = plane(ends, data, rng(), [curve], points=3, margin=0.0)
+    losses = [loss for line in row["train_loss"] for loss in line]
+    for end in (0, -1):
+        assert min(abs(loss - found.rows["train_loss"][end]) for loss in losses) < 1e-9
+
+
+def test_some_windows_are_drawn_as_they_follow_one_another() -> None:
+    language, pictures = (operations_of(task) for task in ("language", "classification"))
+    drawn = draw_some(language, 50, 8, rng())
+    assert drawn.tolist() == list(range(int(drawn[0]), int(drawn[0]) + 8))
+    assert draw_some(language, 5, 8, rng()).tolist() == list(range(5))
+    others = draw_some(pictures, 50, 8, rng())
+    assert others.tolist() == torch.randperm(50, generator=rng())[:8].sort().values.tolist()
+    starts = {
+        int(draw_some(language, 50, 48, torch.Generator().manual_seed(s))[0]) for s in range(40)
+    }
+    assert starts == {0, 1, 2}
 
 
 def test_windows_out_of_order_are_refused_as_data() -> None:

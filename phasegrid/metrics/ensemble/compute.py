@@ -10,6 +10,7 @@ Letters: M networks, N scored labels of a batch, C classes.
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,10 @@ from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.points import Row, live_network, make_evaluator
-from phasegrid.models.evaluation import predict
+from phasegrid.models.network_state import evaluating, outputs_of
 from phasegrid.models.weights import refresh_batch_norm
 from phasegrid.seeding import nothing_drawn
+from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.scoring import Scoring
 
 
@@ -90,12 +92,13 @@ def _judged(
     ece_bins: int,
 ) -> Row:
     loss, own_loss, own_right, num = 0.0, 0.0, 0, 0
+    readers = [Reader(scoring.operations, each, partial(outputs_of, each)) for each in networks]
     confidence: list[Tensor] = []
     right: list[Tensor] = []
     for inputs, labels in batches:
         target = labels
         total: Tensor | None = None
-        for log_p, target in _outputs(networks, inputs, labels, scoring):
+        for log_p, target in _outputs(networks, readers, inputs, labels, scoring):
             own_loss += float(nll_loss(log_p, target, reduction="sum"))
             own_right += int((log_p.argmax(dim=1) == target).sum())
             total = log_p if total is None else torch.logaddexp(total, log_p)
@@ -119,10 +122,16 @@ def _judged(
 
 
 def _outputs(
-    networks: Sequence[nn.Module], inputs: Tensor, labels: Tensor, scoring: Scoring
+    networks: Sequence[nn.Module],
+    readers: Sequence[Reader],
+    inputs: Tensor,
+    labels: Tensor,
+    scoring: Scoring,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the log-probabilities (N, C) of each network at the scored labels (N,)."""
-    for network in networks:
-        outputs = predict(network, inputs, len(inputs))
+    for network, read in zip(networks, readers, strict=True):
+        with evaluating(network):
+            outputs = read(inputs)
+            read.turn()
         logits, target = scoring.operations.scored(outputs.unsqueeze(0), labels.unsqueeze(0))
         yield logits[0].double().log_softmax(dim=1), target[0]

@@ -33,6 +33,7 @@ from phasegrid.metrics.network.points import (
 from phasegrid.metrics.plane import PlaneArgs
 from phasegrid.models.evaluation import Evaluation
 from phasegrid.seeding import nothing_drawn
+from phasegrid.tasks.carrying import draw_some
 
 Surface = list[list[float | None]]
 
@@ -140,8 +141,7 @@ def _some(data: Dataset, examples: int | None, rng: torch.Generator) -> Dataset:
         return data
 
     def draw(values: Tensor) -> Tensor:
-        order = torch.randperm(len(values), generator=rng, device=rng.device)[:examples]
-        return order.sort().values.to(values.device)
+        return draw_some(data.operations, len(values), examples, rng).to(values.device)
 
     train, test = draw(data.train_inputs), draw(data.test_inputs)
     return replace(
