@@ -169,6 +169,26 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """A loss of each label, which networks train with and are scored by.
+
+    ``loss(logits, batch, **args)`` maps logits (M, B, C) of M networks and a
+    `phasegrid.tasks.batches.Batch` to losses (M, B), differentiably and label by label: what one
+    label loses depends on no other. It is given float64 where networks are scored. Arguments in
+    `training_only` are at their defaults there. ``curvature(logits, **args)`` returns its Hessian
+    in logits (N, C) as sizes (N, K) and columns (N, K, C), sum_k sizes_k columns_k columns_k^T,
+    from which exact traces follow. `tasks` are those it is for; none: all of them.
+    """
+
+    args: type
+    loss: str | Callable[..., Any]
+    version: int = 1
+    training_only: tuple[str, ...] = ()
+    curvature: str | Callable[..., Any] | None = None
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleKind:
     """A learning rate over time. ``factor(moment, args) -> float`` is the factor of a recipe's `lr`
     at a `phasegrid.train.schedules.Moment`; `args` is an instance of the declared dataclass.

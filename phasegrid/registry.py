@@ -1,9 +1,9 @@
-"""Find a model, a data set, a metric, a schedule or a kind of figure by the name that a sweep
-gives it.
+"""Find a model, a data set, a metric, a schedule, an objective or a kind of figure by the name that
+a sweep gives it.
 
 A name without a colon is looked up among the built-in ones, then among the entry points
-``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics``, ``phasegrid.schedules`` and
-``phasegrid.figures`` of installed packages.
+``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics``, ``phasegrid.schedules``,
+``phasegrid.objectives`` and ``phasegrid.figures`` of installed packages.
 ``path/to/file.py:NAME`` and ``package.module:NAME`` import code: only because the sweep names it,
 and nothing else does.
 
@@ -25,13 +25,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from phasegrid.declare import DatasetKind, FigureKind, Metric, Model, ScheduleKind
+from phasegrid.declare import (
+    DatasetKind,
+    FigureKind,
+    Metric,
+    Model,
+    Objective,
+    ScheduleKind,
+)
 from phasegrid.errors import SweepError
 from phasegrid.jobs import text_key
 from phasegrid.user_code import Code, code_of_file, code_of_module
 
-Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "figure"]
-Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind | FigureKind
+Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "objective", "figure"]
+Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind | Objective | FigureKind
 
 FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
 
@@ -40,6 +47,7 @@ _GROUPS: dict[Kind, str] = {
     "dataset": "phasegrid.datasets",
     "metric": "phasegrid.metrics",
     "schedule": "phasegrid.schedules",
+    "objective": "phasegrid.objectives",
     "figure": "phasegrid.figures",
 }
 _BUILT_IN: dict[Kind, str] = {
@@ -47,6 +55,7 @@ _BUILT_IN: dict[Kind, str] = {
     "dataset": "phasegrid.datasets:DATASETS",
     "metric": "phasegrid.metrics:METRICS",
     "schedule": "phasegrid.train.schedules:SCHEDULES",
+    "objective": "phasegrid.tasks.objectives:OBJECTIVES",
     "figure": "phasegrid.figures:FIGURES",
 }
 _TYPES: dict[Kind, type] = {
@@ -54,6 +63,7 @@ _TYPES: dict[Kind, type] = {
     "dataset": DatasetKind,
     "metric": Metric,
     "schedule": ScheduleKind,
+    "objective": Objective,
     "figure": FigureKind,
 }
 _FUNCTIONS = (
@@ -65,6 +75,8 @@ _FUNCTIONS = (
     "compute",
     "compute_many",
     "factor",
+    "loss",
+    "curvature",
     "draw",
 )
 
@@ -83,6 +95,7 @@ _FILES: dict[Path, _Imported] = {}
 _MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
 _METRICS: dict[str, Metric] = {}  # by identity, as it was resolved last
 _NETWORKS: dict[str, Model] = {}  # likewise
+_OBJECTIVES: dict[str, Objective] = {}  # likewise
 _CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
 
 
@@ -116,6 +129,8 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
         _METRICS[identity(name)] = found
     elif isinstance(found, Model):
         _NETWORKS[identity(name)] = found
+    elif isinstance(found, Objective):
+        _OBJECTIVES[identity(name)] = found
     if kind == "figure" and "name" not in {spec.name for spec in fields(found.args)}:
         raise SweepError(f"figure {name!r} declares args without a name, the stem of its file")
     return found
@@ -128,6 +143,11 @@ def declared_metric(identity: str) -> Metric:
         SweepError: as `resolve`, if it did not yet.
     """
     return _METRICS.get(identity) or resolve_metric(identity)
+
+
+def declared_objective(identity: str) -> Objective:
+    """Return the objective of this name; see `declared_metric`."""
+    return _OBJECTIVES.get(identity) or resolve_objective(identity)
 
 
 def declared_model(identity: str) -> Model:
@@ -153,6 +173,13 @@ def resolve_metric(name: str, folder: Path | None = None) -> Metric:
     """Return the metric that `name` refers to; see `resolve`."""
     found = resolve("metric", name, folder)
     assert isinstance(found, Metric)
+    return found
+
+
+def resolve_objective(name: str, folder: Path | None = None) -> Objective:
+    """Return the objective that `name` refers to; see `resolve`."""
+    found = resolve("objective", name, folder)
+    assert isinstance(found, Objective)
     return found
 
 

@@ -22,6 +22,7 @@ OTHERS: dict[str, Json] = {
     "sam": {"rho": 0.1, "adaptive": True},
     "clip_norm": 5.0,
     "checkpoints": {"every_epochs": 5},
+    "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
 }
 OF_SCHEDULE: dict[str, Json] = {
     "low": 0.1,

@@ -31,6 +31,7 @@ from phasegrid.figures import (
     SlicesArgs,
 )
 from phasegrid.registry import identity
+from phasegrid.tasks import TASKS
 
 
 def panels(tables: Tables, args: PanelsArgs) -> Figure:
@@ -115,10 +116,10 @@ def gain(tables: Tables, args: GainArgs) -> Drawing:
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss for translation, as its mode connectivity,
+    """Return what the curves of a sweep show: the loss where the task is judged by it, as its mode connectivity,
     else the error.
     """
-    return "train_loss" if grid.task == "translation" else "train_error_percent"
+    return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
 
 
 def rows(tables: Tables, args: RowsArgs) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from phasegrid.config.axes import Scale, overlap
 from phasegrid.config.data_facts import DataFacts
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.objectives import PATH, with_objective
 from phasegrid.config.plugin_schedules import has_built_in, with_own_arguments
 from phasegrid.config.points import Point
 from phasegrid.config.references import References
@@ -27,7 +28,7 @@ from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.yaml import Place, plain_text
 from phasegrid.declare import DatasetFacts, Finding, Model, make_part
-from phasegrid.errors import DataError
+from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Json, Part, canonical_json
 from phasegrid.registry import identity
 
@@ -149,7 +150,7 @@ class CellBuilder:
         choice = self._template.choices[section][name]
         args = self._varied(choice.args, section, name, point, tied)
         if section == FIRST_STAGE:
-            args = self._with_schedule(args, section, point)
+            args = self._with_objective(self._with_schedule(args, section, point), section, point)
             args = with_starts(args, FIRST_STAGE, self._template.stages)
             self._check_recipe(args, section, point)
             return Built(None, args)
@@ -181,6 +182,17 @@ class CellBuilder:
             path = of_section(mistake.path, section)
             self._blame(path, mistake.message, point, (of_section("train.schedule", section),))
         return recipe
+
+    def _with_objective(
+        self, recipe: Mapping[str, Json], section: str, point: Point
+    ) -> Mapping[str, Json]:
+        """Resolve the objective; an axis may name an argument that it does not have."""
+        try:
+            return with_objective(recipe, self._references)
+        except SweepError as error:
+            path = of_section(PATH, section)
+            self._blame(path, str(error), point, (path,))
+            return {**recipe, "objective": None}
 
     def _varied(
         self,
@@ -230,6 +242,8 @@ class CellBuilder:
             args = self._varied(args, section, "", point, tied)
             if args["schedule"] is not train.args["schedule"]:
                 args = self._with_schedule(args, section, point)
+            if args["objective"] is not train.args["objective"]:
+                args = self._with_objective(args, section, point)
             args = with_starts(args, stage.name, self._template.stages)
             self._check_recipe(args, section, point)
             self._stages_built[key] = Built(None, args)

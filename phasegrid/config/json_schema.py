@@ -26,6 +26,7 @@ from phasegrid.jobs import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
 from phasegrid.registry import Kind, known_names
+from phasegrid.tasks.objectives import OBJECTIVES
 from phasegrid.train.recipe import Recipe, Schedule
 from phasegrid.train.schedules import SCHEDULES
 
@@ -121,6 +122,7 @@ def _recipe(definitions: Schema) -> Schema:
         "default": Schedule().name,
     }
     properties["schedule"] = {"anyOf": [own["name"], {"$ref": "#/$defs/Schedule"}]}
+    properties["objective"] = _objective(definitions)
     keep = properties["keep"]
     every = {
         "type": "object",
@@ -130,6 +132,12 @@ def _recipe(definitions: Schema) -> Schema:
     }
     properties["keep"] = {"anyOf": [keep, every]}
     return {**recipe, "properties": properties}
+
+
+def _objective(definitions: Schema) -> Schema:
+    owners = {name: declared.args for name, declared in OBJECTIVES.items()}
+    names = {"anyOf": [{"enum": list(OBJECTIVES)}, _plugin_name("objective", OBJECTIVES)]}
+    return _nullable({"anyOf": [names, *_part("objective", owners, definitions)["anyOf"]]})
 
 
 def _metrics(definitions: Schema) -> Schema:

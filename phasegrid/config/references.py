@@ -4,7 +4,14 @@ from pathlib import Path
 
 from phasegrid import registry
 from phasegrid.config.types import UserCode
-from phasegrid.declare import DatasetKind, FigureKind, Metric, Model, ScheduleKind
+from phasegrid.declare import (
+    DatasetKind,
+    FigureKind,
+    Metric,
+    Model,
+    Objective,
+    ScheduleKind,
+)
 from phasegrid.errors import SweepError
 
 
@@ -52,6 +59,12 @@ class References:
         """Return a schedule, or raise `SweepError`."""
         found = self._resolve("schedule", name)
         assert isinstance(found, ScheduleKind)
+        return found
+
+    def objective(self, name: str) -> Objective:
+        """Return an objective, or raise `SweepError`."""
+        found = self._resolve("objective", name)
+        assert isinstance(found, Objective)
         return found
 
     def _resolve(self, kind: registry.Kind, name: str) -> registry.Declaration:

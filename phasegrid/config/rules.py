@@ -12,6 +12,7 @@ from typing import Any
 from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule
 from phasegrid.jobs import Json
 from phasegrid.models.shapes import image_mistake
+from phasegrid.registry import declared_objective
 from phasegrid.tasks import TASKS, mismatch
 
 
@@ -23,7 +24,7 @@ class RecipeRule:
     check: Callable[[Mapping[str, Any]], Finding | None]
 
 
-DATA_READS = ("train.batch_size", "train.batch_unit")
+DATA_READS = ("train.batch_size", "train.batch_unit", "train.objective")
 """The fields of a recipe that `data_mistake` looks at."""
 
 
@@ -48,7 +49,20 @@ def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | No
 
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return what is wrong between a recipe and the data it is for."""
-    return TASKS[facts.task].batch_mistake(recipe, facts)
+    return TASKS[facts.task].batch_mistake(recipe, facts) or _objective_mistake(recipe, facts)
+
+
+def _objective_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    chosen = recipe["objective"]
+    tasks = () if chosen is None else declared_objective(chosen["name"]).tasks
+    if not tasks or facts.task in tasks:
+        return None
+    return (
+        "train.objective",
+        f"found {chosen['name']}, which is for {' or '.join(TASKS[task].examples for task in tasks)}"
+        f" (task {', '.join(tasks)}), but the data set holds {TASKS[facts.task].examples}; allowed"
+        " there: cross_entropy, or an objective of your own that declares it",
+    )
 
 
 def _nesterov(recipe: Mapping[str, Any]) -> Finding | None:
@@ -59,6 +73,17 @@ def _nesterov(recipe: Mapping[str, Any]) -> Finding | None:
     if recipe["momentum"] == 0:
         return "train.nesterov", "found true with momentum 0; it needs momentum > 0"
     return None
+
+
+def _smoothing(recipe: Mapping[str, Any]) -> Finding | None:
+    chosen, smoothing = recipe["objective"], recipe["label_smoothing"]
+    if chosen is None or smoothing == 0:
+        return None
+    name = chosen["name"]
+    return (
+        "train.label_smoothing",
+        f"found {smoothing} with objective {name}; it is cross_entropy's",
+    )
 
 
 def _step(recipe: Mapping[str, Any]) -> Finding | None:
@@ -128,6 +153,7 @@ def _varying_batches(recipe: Mapping[str, Any]) -> Finding | None:
 RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.nesterov", "train.optimizer", "train.momentum"), _nesterov),
     RecipeRule(("train.schedule",), _step),
+    RecipeRule(("train.objective", "train.label_smoothing"), _smoothing),
     RecipeRule(("train.schedule", "train.batch_unit"), _cycles),
     RecipeRule(("train.schedule",), _pieces),
     RecipeRule(("train.batch_unit", "train.updates"), _varying_batches),

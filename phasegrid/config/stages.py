@@ -58,7 +58,7 @@ def read_stages(
         nodes[f"{stage.section}.from"] = entries.get("from", item)
         choices[stage.section] = {"": Option("", None, Recipe, recipe)}
         stages.append(stage)
-    return TrialTemplate(choices, nodes, tuple(stages))
+    return TrialTemplate(choices, nodes, template.references, tuple(stages))
 
 
 def stage_mistake(
@@ -126,9 +126,12 @@ def _read_stage(
     source, at = _read_from(entries.get("from"), where, known, [name, *later], diagnostics)
     optimizer = _read_optimizer(entries.get("optimizer"), where, diagnostics)
     train = entries.get("train", Node({}, item.place))
-    read = read_recipe(train, f"stages.{name}", diagnostics)
+    read = read_recipe(train, f"stages.{name}", template.references, diagnostics)
     written = set(train.mapping or {})
     written |= {"updates"} if "epochs" in written else set()
+    objective = (train.mapping or {}).get("objective")
+    if objective is not None and "label_smoothing" in (objective.mapping or {}):
+        written.add("label_smoothing")
     own = tuple(field for field in read if field in written or field in LEAVES)
     base = template.choices[FIRST_STAGE][""].args
     recipe = {**base, **{field: read[field] for field in own}}

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.objectives import (
+    DEFAULT,
+    field_of_objective,
+    objective_field,
+    read_objective,
+)
 from phasegrid.config.references import References
 from phasegrid.config.types import Stage
 from phasegrid.config.validate import (
@@ -62,6 +68,7 @@ class TrialTemplate:
 
     choices: Mapping[str, Mapping[str, Option]]
     nodes: Mapping[str, Node]
+    references: References
     stages: tuple[Stage, ...] = ()
 
     @property
@@ -86,7 +93,7 @@ class TrialTemplate:
             return f"found {path!r}; allowed: a field of {owners}{suggest(path, self.paths())}"
         found: dict[str, Field] = {}
         for name, choice in self.choices[section].items():
-            field = find_field(choice.owner, parts)
+            field = self._field(choice, parts)
             if isinstance(field, str):
                 whose = f" of {section} {name!r}" if name else ""
                 return f"{path!r} is no field{whose}: {field}"
@@ -94,6 +101,13 @@ class TrialTemplate:
                 return f"{path!r} is part of {'.'.join([section, *parts[:-1]])}, which is null"
             found[name] = field
         return found
+
+    def _field(self, choice: Option, parts: list[str]) -> Field | str:
+        if choice.owner is not Recipe or parts[0] != "objective":
+            return find_field(choice.owner, parts)
+        if len(parts) == 1:
+            return objective_field(self.references)
+        return field_of_objective(choice.args["objective"], parts[1:], self.references)
 
     def resolve(self, path: str, node: Node, diagnostics: Diagnostics) -> dict[str, Json] | None:
         """Resolve a value for a path in each choice of its section; None if it is not allowed in
@@ -133,9 +147,11 @@ def read_space(
             section, entries.get(section), root, names, references, diagnostics
         )
     train = entries.get("train")
-    args = default_args(Recipe) if train is None else read_recipe(train, "train", diagnostics)
+    args = _default_recipe()
+    if train is not None:
+        args = read_recipe(train, "train", references, diagnostics)
     choices["train"] = {"": Option("", None, Recipe, args)}
-    return TrialTemplate(choices, nodes)
+    return TrialTemplate(choices, nodes, references)
 
 
 def _read_part(
@@ -192,12 +208,18 @@ def _choices(
     return choices
 
 
-def read_recipe(node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Json]:
+def _default_recipe() -> dict[str, Json]:
+    return {**default_args(Recipe), "objective": DEFAULT}
+
+
+def read_recipe(
+    node: Node, path: str, references: References, diagnostics: Diagnostics
+) -> dict[str, Json]:
     """Resolve the recipe that is written at a path; what is not written is at its default."""
     if node.mapping is None:
         if node.value is not None:
             check_keys(node, tuple(fields_of(Recipe)), path, diagnostics)
-        return default_args(Recipe)
+        return _default_recipe()
     entries = dict(node.mapping)
     keep = entries.get("keep")
     if keep is not None and keep.mapping is not None:
@@ -214,7 +236,31 @@ def read_recipe(node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Js
             entries["keep_every"] = short["every"]
         entries["keep"] = short.get("final", replace(keep, value="last"))
     _refuse_two_lengths(entries, path, diagnostics)
-    return resolve_args(Recipe, replace(node, value=entries), path, diagnostics)
+    objective = entries.pop("objective", None)
+    args = resolve_args(Recipe, replace(node, value=entries), path, diagnostics)
+    return {**args, **_read_loss(objective, entries, path, references, diagnostics)}
+
+
+def _read_loss(
+    node: Node | None,
+    entries: Mapping[str, Node],
+    path: str,
+    references: References,
+    diagnostics: Diagnostics,
+) -> dict[str, Json]:
+    """Read the objective; label smoothing, written there, is a field of the recipe."""
+    if node is None:
+        return {"objective": DEFAULT}
+    found = read_objective(node, f"{path}.objective", references, diagnostics)
+    if found is INVALID:
+        return {"objective": DEFAULT}
+    assert isinstance(found, Mapping)
+    if found["name"] != DEFAULT["name"] or "label_smoothing" not in found:
+        return {"objective": found}
+    if "label_smoothing" in entries:
+        message = f"found label_smoothing beside {path}.label_smoothing; write one"
+        diagnostics.add(node, f"{path}.objective.label_smoothing", message)
+    return {"objective": DEFAULT, "label_smoothing": found["label_smoothing"]}
 
 
 def _refuse_two_lengths(entries: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> None:

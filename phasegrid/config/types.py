@@ -158,7 +158,7 @@ class UserCode:
     sweep writes of its file or module, and its code.
     """
 
-    kind: Literal["model", "dataset", "metric", "schedule", "figure"]
+    kind: Literal["model", "dataset", "metric", "schedule", "objective", "figure"]
     name: str
     version: int
     shown: str

@@ -10,7 +10,7 @@ stands for ``{name: text}``. Results are plain JSON values.
 import dataclasses
 import json
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -30,7 +30,7 @@ class Field:
     """One field of a declared dataclass.
 
     `nested` is its dataclass if it is one; `kinds` are the plain types it accepts, None among them
-    if it may be null.
+    if it may be null. `resolve`, where it is given, reads its values in place of the adapter.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Field:
     required: bool
     default: Json
     adapter: "TypeAdapter[Any] | None"
+    resolve: "Callable[[Node, str, Diagnostics], Json] | None" = None
 
     @property
     def nullable(self) -> bool:
@@ -102,6 +103,8 @@ INVALID: Json = cast("Json", _Invalid())
 
 def resolve_field(field: Field, node: Node, path: str, diagnostics: Diagnostics) -> Json:
     """Resolve one value, or note its mistakes and return `INVALID`."""
+    if field.resolve is not None:
+        return field.resolve(node, path, diagnostics)
     if field.nested is None:
         return _resolve_plain(field, node, path, diagnostics)
     if node.value is None and field.nullable:

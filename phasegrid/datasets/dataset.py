@@ -6,37 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phasegrid.declare import Form, Tokens
-from phasegrid.tasks.losses import Loss, cross_entropy
+from phasegrid.declare import Form
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion
 from phasegrid.tasks.operations import Operations, operations_of
 from phasegrid.tasks.scoring import Scoring
+from phasegrid.tasks.text import Text
 
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The words behind a data set of sentence pairs: what token ids stand for, and the test set's
-    target sentences.
-
-    `source_words[i]` and `target_words[i]` are the text of token i, special tokens included;
-    `test_references` are the untokenised target sentences of the test set, in its order.
-    """
-
-    source_words: tuple[str, ...]
-    target_words: tuple[str, ...]
-    test_references: tuple[str, ...]
-
-    def mistakes(self, form: Form | None, num_test: int) -> list[str]:
-        """Return how this does not fit a data set of such sentence pairs."""
-        found = (len(self.source_words), len(self.target_words), len(self.test_references))
-        if not isinstance(form, Tokens):
-            return ["text is given, but the examples are no sentence pairs"]
-        expected = (form.source_vocabulary, form.target_vocabulary, num_test)
-        if found == expected:
-            return []
-        return [
-            f"text has {found[0]} source words, {found[1]} target words and {found[2]} references;"
-            f" expected: {expected[0]}, {expected[1]} and {expected[2]}"
-        ]
+__all__ = ["Dataset", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +46,7 @@ class Dataset:
     form: Form | None = None
     text: Text | None = None
     words: tuple[str, ...] = ()
-    objective: Loss = cross_entropy
+    objective: Criterion = CROSS_ENTROPY
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -289,7 +289,7 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
 
 def _check_code(store: Store) -> Iterator[Problem]:
     """Check that one name and version of a plug-in is one code."""
-    parts = ("model", "dataset", "schedule")
+    parts = ("model", "dataset", "schedule", "objective")
     of_trial = [(part, f"{part}_version", f"{part}_code_digest") for part in parts]
     trials = _read_what_can_be(
         store.files, "trials", [name for names in of_trial for name in names]

@@ -101,6 +101,9 @@ _RECIPE = {
     "sam_adaptive": "bool",
     "clip_norm": "float64",
     "checkpoints": "string",
+    "objective": "string",
+    "objective_args": "string",
+    "objective_version": "int64",
 }
 
 TRIALS = _schema(
@@ -137,6 +140,7 @@ TRIALS = _schema(
     dataset_code_digest="string",
     model_code_digest="string",
     schedule_code_digest="string",
+    objective_code_digest="string",
     start_job="string",
     start_artifact="string",
     start_optimizer="string",
@@ -336,7 +340,7 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
             for inner, inner_value in value.items():
                 plain = canonical_json(inner_value) if inner == "args" else inner_value
                 columns[name if inner == "name" else f"{name}_{inner}"] = plain
-        elif not (name in ("stop", "sam") and value is None):
+        elif not (name in ("stop", "sam", "objective") and value is None):
             columns[name] = value
     return columns
 

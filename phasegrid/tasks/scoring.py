@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from phasegrid.tasks.batches import Batch
-from phasegrid.tasks.losses import Loss, cross_entropy
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion, Loss
 from phasegrid.tasks.operations import Operations, operations_of
 
 
@@ -31,7 +31,7 @@ class Scoring:
 
     task: str = "classification"
     num_classes: int = 0
-    objective: Loss = cross_entropy
+    objective: Criterion = CROSS_ENTROPY
 
     @property
     def operations(self) -> Operations:
@@ -78,10 +78,10 @@ CLASSIFICATION = Scoring()
 """Cross-entropy of one label for each example."""
 
 
-def training_losses(scoring: Scoring, logits: Tensor, batch: Batch) -> Tensor:
+def training_losses(task: str, loss: Loss, logits: Tensor, batch: Batch) -> Tensor:
     """Return the losses (M, B') of a training batch with logits (M, B, ..., C); 0 where nothing is
     scored.
     """
-    flat, labels, there = scoring.operations.flat(logits, batch.labels)
-    losses = scoring.objective(flat, Batch(batch.inputs, labels, batch.extra))
+    flat, labels, there = operations_of(task).flat(logits, batch.labels)
+    losses = loss(flat, Batch(batch.inputs, labels, batch.extra))
     return losses if there is None else losses.where(there, 0)

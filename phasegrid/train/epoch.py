@@ -19,9 +19,11 @@ from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, Cut
 from phasegrid.tasks.carrying import Reader
-from phasegrid.tasks.losses import Loss, cross_entropy
-from phasegrid.tasks.scoring import Scoring, training_losses
+from phasegrid.tasks.losses import Loss
+from phasegrid.tasks.operations import operations_of
+from phasegrid.tasks.scoring import training_losses
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
+from phasegrid.train.objectives import training_loss
 from phasegrid.train.optimizers import clip, step
 from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
@@ -92,20 +94,22 @@ def run_epoch(
     lr = network.per_element([feed.lr for feed in feeds])
     weight_decay = network.per_element([feed.weight_decay for feed in feeds])
     most = None if recipe.updates is None else recipe.updates - done
-    scoring = Scoring(feeds[0].data.task, feeds[0].data.num_classes, training_loss(recipe))
+    task, objective = feeds[0].data.task, training_loss(recipe)
     batches_an_epoch = len(cut.bounds or ())
     total = recipe.updates or recipe.epochs * batches_an_epoch
     first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
     autocast = autocast_of(recipe.precision, network.weights.device)
-    read = Reader(scoring.operations, network.module, stack.forward)
+    read = Reader(operations_of(task), network.module, stack.forward)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
         for chunk in feed_epoch(feeds, cut, most):
             outputs: list[Tensor] = []
             first = done - first_of_epoch
             for batch, size in zip(chunk.batches, chunk.sizes, strict=True):
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
-                outputs.append(_backward(stack, read, batch, size, scoring, recipe, autocast))
+                outputs.append(
+                    _backward(stack, read, batch, size, task, objective, recipe, autocast)
+                )
                 read.turn()
                 update = before + done
                 step(
@@ -121,13 +125,8 @@ def run_epoch(
                 done += 1
                 if watch is not None:
                     watch(done)
-            scores.append(_score(outputs, chunk, scoring, first))
+            scores.append(_score(outputs, chunk, task, objective, first))
     return _summarize(stack, feeds, scores, factor)
-
-
-def training_loss(recipe: Recipe) -> Loss:
-    """Return the loss that a recipe trains with."""
-    return partial(cross_entropy, label_smoothing=recipe.label_smoothing)
 
 
 def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
@@ -136,9 +135,9 @@ def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
     autocast = autocast_of(recipe.precision, network.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
     with tensor_float_32(recipe.precision == "tf32"):
-        scoring = Scoring(task, objective=training_loss(recipe))
-        read = Reader(scoring.operations, network.module, stack.forward)
-        _backward(stack, read, batch, batch.labels.shape[1], scoring, recipe, autocast)
+        size = batch.labels.shape[1]
+        read = Reader(operations_of(task), network.module, stack.forward)
+        _backward(stack, read, batch, size, task, training_loss(recipe), recipe, autocast)
         step(recipe, network.weights, network.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
@@ -147,7 +146,8 @@ def _backward(
     read: Reader,
     batch: Batch,
     size: int,
-    scoring: Scoring,
+    task: str,
+    objective: Loss,
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
@@ -162,7 +162,7 @@ def _backward(
         network.grads.zero_()
         with autocast():
             logits = read(inputs)
-            losses = training_losses(scoring, logits, Batch(inputs, labels))
+            losses = training_losses(task, objective, logits, Batch(inputs, labels))
         losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
         return logits.detach()
 
@@ -181,7 +181,7 @@ def _backward(
             clip(network.views()[1], recipe.clip_norm)
         return logits
 
-    if stack.recorder is None or not TASKS[scoring.task].one_shape:
+    if stack.recorder is None or not TASKS[task].one_shape:
         return gradient_pass(batch.inputs, batch.labels)
     return stack.recorder.run(gradient_pass, batch.inputs, batch.labels)
 
@@ -189,14 +189,15 @@ def _backward(
 def _score(
     outputs: list[Tensor],
     chunk: Chunk,
-    scoring: Scoring,
+    task: str,
+    objective: Loss,
     first_update: int,
 ) -> Scores:
     """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for
     the device.
     """
-    logits, labels = scoring.operations.scored(torch.cat(outputs, dim=1), chunk.whole.labels)
-    losses = scoring.objective(logits.double(), replace(chunk.whole, labels=labels))
+    logits, labels = operations_of(task).scored(torch.cat(outputs, dim=1), chunk.whole.labels)
+    losses = objective(logits.double(), replace(chunk.whole, labels=labels))
     bad = ~torch.isfinite(losses)
     bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(chunk.sizes))
     right = (logits.argmax(dim=2) == labels).sum(1)

@@ -49,6 +49,7 @@ from phasegrid.train.member import (
     result_of,
 )
 from phasegrid.train.moments import Moments, checkpoint_moments
+from phasegrid.train.objectives import criterion_of
 from phasegrid.train.optimizers import Slots, new_slots
 from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.publishing import Publisher, leave, leave_of_stack, leave_optimizer
@@ -383,14 +384,15 @@ def _halved(group: _Group) -> list[_Group]:
 def _test(group: _Group, stack: Stack, index: int) -> Evaluation:
     """Evaluate a member's present weights on its test set, without TF32 whatever it trains with."""
     member, device = group.members[index], stack.network.weights.device
-    data, seed = member.data, stream_seed(member.trial.stream, f"test/{len(member.history)}")
+    data = replace(member.data, objective=criterion_of(member.recipe))
+    scoring, seed = data.scoring, stream_seed(member.trial.stream, f"test/{len(member.history)}")
     if stack.network.strategy != "loop":  # a lone member's template is the member itself
         group.template.load_state_dict(stack.state(index))
     with tensor_float_32(False):
         return repeatable(
             seed,
             device,
-            lambda: evaluate(group.template, data.test_inputs, data.test_labels, data.scoring),
+            lambda: evaluate(group.template, data.test_inputs, data.test_labels, scoring),
         )
 
 

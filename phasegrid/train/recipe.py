@@ -18,6 +18,9 @@ from phasegrid.declare import later
 from phasegrid.jobs import Json
 from phasegrid.registry import is_known, known_names
 
+CROSS_ENTROPY_NAME = "cross_entropy"
+"""The objective of a recipe that names none."""
+
 RECIPE_VERSION = 1  # bump when the same recipe gives other numbers
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -151,7 +154,9 @@ class Recipe:
     those of ``adam`` and ``adamw``, which differ in what `weight_decay` does: it is added to the
     gradient, or shrinks the weights beside it (decoupled). `sam` takes every gradient at the worst
     point nearby, whatever the optimizer. `clip_norm`: the gradient of the loss is scaled to this
-    norm where its own is larger, before the optimizer has it. `precision`: ``fp32``, ``tf32``
+    norm where its own is larger, before the optimizer has it. `objective`: the loss that is trained
+    with and scored by, a name of `phasegrid.tasks.objectives` or one of your own, with its
+    arguments; null is cross-entropy with `label_smoothing`. `precision`: ``fp32``, ``tf32``
     (float32 with TF32 matrix products on a GPU), ``bf16`` (autocast; float32 weights).
     """
 
@@ -181,6 +186,7 @@ class Recipe:
     sam: SAM | None = later(None)
     clip_norm: Positive | None = later(None)
     checkpoints: Checkpoints | None = later(None)
+    objective: dict[str, JsonValue] | None = later(None)
 
     @property
     def keeps_optimizer(self) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
@@ -18,9 +17,11 @@ from phasegrid.jobs import Trial, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import Weights, cpu_state, has_batch_norm
-from phasegrid.tasks.batches import epoch_bounds
+from phasegrid.tasks.batches import Batch, epoch_bounds
+from phasegrid.tasks.scoring import Scoring
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.member import EpochRecord
+from phasegrid.train.objectives import criterion_of, training_loss
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.schedules import Moment, factor_of
 from phasegrid.train.sharpness import ETA
@@ -36,7 +37,7 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
     init, order, augment = (stream_seed(seed, name) for name in ("init", "order", "augment"))
     net = build_model(trial.model, data.input_shape, data.num_classes, seed=init).train()
     orders, crops = torch.Generator().manual_seed(order), torch.Generator().manual_seed(augment)
-    num = len(data.train_inputs)
+    num, scoring = len(data.train_inputs), Scoring(objective=criterion_of(recipe))
     bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(net))
     total = recipe.updates or recipe.epochs * len(bounds)
     factor, update = factor_of(recipe.schedule), 0
@@ -55,14 +56,10 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
             update += 1
             for w, g, memory in zip(net.parameters(), gradient, memories, strict=True):
                 descend(w.data, g, memory, recipe, lr, update)
-            loss += float(
-                cross_entropy(
-                    logits, labels[part], reduction="sum", label_smoothing=recipe.label_smoothing
-                )
-            )
+            loss += float(loss_of(logits, labels[part], recipe).sum())
             right += int((logits.argmax(dim=1) == labels[part]).sum())
             seen += len(logits)
-        test = evaluate(net, data.test_inputs, data.test_labels)
+        test = evaluate(net, data.test_inputs, data.test_labels, scoring)
         numbers = (loss / seen, 100 * right / seen, test.loss, test.accuracy_percent)
         history.append(EpochRecord(len(history) + 1, lr, *numbers, seconds=0.0))
         verdict = judge(
@@ -79,6 +76,11 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
     return kept, history
 
 
+def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """Return the loss of each label (B,)."""
+    return training_loss(recipe)(logits[None], Batch(logits[None], labels[None]))[0]
+
+
 def differentiate(
     net: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe
 ) -> tuple[Tensor, Sequence[Tensor]]:
@@ -88,7 +90,7 @@ def differentiate(
     """
     weights = list(net.parameters())
     logits: Tensor = net(inputs)
-    loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    loss = loss_of(logits, labels, recipe).mean()
     gradient = torch.autograd.grad(loss, weights)
     if recipe.sam is not None:
         kept = [(tensor, tensor.detach().clone()) for tensor in [*weights, *net.buffers()]]
@@ -97,7 +99,7 @@ def differentiate(
         norm = torch.cat([each.flatten() for each in Tg]).norm()
         for w, t, each in zip(weights, T, Tg, strict=True):
             w.data += recipe.sam.rho * t * each / norm
-        loss = cross_entropy(net(inputs), labels, label_smoothing=recipe.label_smoothing)
+        loss = loss_of(net(inputs), labels, recipe).mean()
         gradient = torch.autograd.grad(loss, weights)
         for tensor, before in kept:
             tensor.data.copy_(before)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
-from phasegrid.metrics.hessian.trace import deflated_hutchinson, ggn_trace, softmax_columns
+from phasegrid.metrics.hessian.trace import deflated_hutchinson, ggn_trace
+from phasegrid.tasks.losses import softmax_columns
 
 CPU = torch.device("cpu")
 

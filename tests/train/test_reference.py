@@ -51,6 +51,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "sam": {"sam": SAM(rho=0.1), "keep": "best_test"},
     "adaptive sam, adam": {"sam": SAM(rho=0.5, adaptive=True), "optimizer": "adam"},
+    "squared loss": {
+        "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
+    },
     "early stopping": {"stop": Stop(min_delta=0.1, patience=1), "epochs": 6, "keep": "last"},
 }
 WITH_IMAGES = (

@@ -18,7 +18,7 @@ from phasegrid.jobs import Json, Part, Trial, stream_seed
 from phasegrid.models.evaluation import evaluate
 from phasegrid.tasks.batches import Batch
 from phasegrid.tasks.losses import cross_entropy as per_label
-from phasegrid.tasks.scoring import Scoring, training_losses
+from phasegrid.tasks.scoring import training_losses
 from phasegrid.tasks.tokens import IGNORE
 from phasegrid.tasks.translation import OPERATIONS, token_batches
 from phasegrid.train.loop import train_pack
@@ -268,9 +268,7 @@ def test_losses_of_sentences_are_those_of_their_scored_tokens() -> None:
     assert torch.equal(flat[0], logits[there])
     assert torch.equal(target[0], labels[there])
     smooth = partial(per_label, label_smoothing=0.2)
-    losses = training_losses(
-        Scoring("translation", WORDS, smooth), logits[None], Batch(inputs[None], labels[None])
-    )
+    losses = training_losses("translation", smooth, logits[None], Batch(inputs[None], labels[None]))
     expected = cross_entropy(flat[0], target[0], label_smoothing=0.2, reduction="none")
     assert torch.equal(losses.view(labels.shape)[there], expected)
     assert not bool(losses.view(labels.shape)[~there].any())

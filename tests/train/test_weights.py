@@ -12,6 +12,7 @@ from phasegrid import estimates
 from phasegrid.models import weights as tools
 from phasegrid.models.evaluation import evaluate
 from phasegrid.tasks.batches import cut
+from phasegrid.tasks.losses import Criterion
 from phasegrid.tasks.losses import cross_entropy as per_label
 from phasegrid.tasks.operations import MOST, evaluation_batch
 from phasegrid.tasks.scoring import Scoring
@@ -113,7 +114,7 @@ def test_evaluation_does_not_depend_on_the_batches_and_restores_modes() -> None:
     net = bn_net().train()
     x = torch.randn(17, 1, 4, 4, generator=seeded(5), dtype=torch.float64)
     y = torch.randint(0, 4, (17,), generator=seeded(6))
-    scoring = Scoring(objective=partial(per_label, label_smoothing=0.1))
+    scoring = Scoring(objective=Criterion(partial(per_label, label_smoothing=0.1)))
     whole, parts = (evaluate(net, x, y, scoring, size) for size in (100, 5))
     assert whole.loss == pytest.approx(parts.loss, abs=1e-12)
     assert net.training

@@ -12,7 +12,8 @@ from phasegrid.metrics.ranges import Count, Seed
 
 @dataclass(frozen=True, slots=True)
 class HessianArgs:
-    """The Hessian of the mean cross-entropy at the trained weights.
+    """The Hessian of the mean loss at the trained weights, the loss that of the trial's objective:
+    cross-entropy, unless ``train.objective`` says otherwise, without label smoothing.
 
     - `examples` drawn without replacement from the training set with `example_seed`, the same for
       every trial (Yang et al. 2021 use 200); fewer if the set is smaller.

@@ -16,7 +16,8 @@ tokens, T their number. Networks with attention or LayerNorm are not piecewise l
 trace is the estimate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ from phasegrid.metrics.hessian.density import deflated_density, probe_rest
 from phasegrid.metrics.hessian.exact_trace import exact_trace
 from phasegrid.metrics.hessian.lanczos import LONGEST, LanczosRun, Spectrum, rademacher
 from phasegrid.metrics.hessian.operator import HessianOperator, with_right_products
-from phasegrid.metrics.hessian.trace import deflated_hutchinson
+from phasegrid.metrics.hessian.trace import TraceEstimate, deflated_hutchinson
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
 
@@ -58,13 +59,15 @@ def compute(
     module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
     inputs = _as_parameters(inputs, module)
-    examined = module if settings.trace == "auto" else None
+    curvature, exact = data.objective.curvature, None
+    if settings.trace == "auto" and curvature is not None:
+        exact = partial(exact_trace, module, inputs, curvature)
     row = with_right_products(
         module,
         inputs,
         labels,
         rng,
-        lambda H: _measure(H, examined, inputs, settings, rng),
+        lambda H: _measure(H, exact, settings, rng),
         data.scoring,
     )
     return {
@@ -76,21 +79,19 @@ def compute(
 
 def _measure(
     H: HessianOperator,
-    examined: nn.Module | None,
-    inputs: Tensor,
+    exact: Callable[[], TraceEstimate | None] | None,
     settings: HessianArgs,
     rng: torch.Generator,
 ) -> Row:
-    """Return the columns that H gives; the trace without an error where the network `examined` has
-    it over `inputs`.
+    """Return the columns that H gives; its trace is what `exact` returns where that is known.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.
     """
     spectra, run = measure_spectrum(H, settings, rng)
     top = max(spectra, key=lambda s: float(s.ritz_values[-1]))
-    exact = None if examined is None else exact_trace(examined, inputs)
-    trace = exact or deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
+    found = None if exact is None else exact()
+    trace = found or deflated_hutchinson(H, spectra[0], settings.trace_probes, rng)
     density = deflated_density(spectra[0], spectra[1:], H.size)
     longer = run.advance(
         0, LONGEST * settings.steps, lambda s: s.knows_smallest(settings.tolerance)

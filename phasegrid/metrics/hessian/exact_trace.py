@@ -22,6 +22,7 @@ from torch.func import functional_call
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
 from phasegrid.metrics.hessian.trace import RowsError, TraceEstimate, ggn_trace, layer_norms
 from phasegrid.models.network_state import outputs_of
+from phasegrid.tasks.losses import Curvature, softmax_columns
 
 EXAMPLES = 2
 SAME = 1e-3
@@ -30,8 +31,10 @@ are mostly 0 to the last bit.
 """
 
 
-def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
-    """Return tr(H) of the mean cross-entropy over `inputs` (N, ...), or None where it is not known
+def exact_trace(
+    module: nn.Module, inputs: Tensor, curvature: Curvature = softmax_columns
+) -> TraceEstimate | None:
+    """Return tr(H) of the mean loss with this `curvature` over `inputs` (N, ...), or None where it is not known
     to be tr(GGN).
     """
     if not is_piecewise_linear(module) or _run(module, inputs[:1]).dim() != 2:
@@ -43,7 +46,7 @@ def exact_trace(module: nn.Module, inputs: Tensor) -> TraceEstimate | None:
             and layers_give_the_gradients(module, inputs[:EXAMPLES], rng)
         ):
             return None
-        parts = ggn_trace(module, inputs)
+        parts = ggn_trace(module, inputs, curvature)
     except RowsError:
         return None
     return TraceEstimate(sum(parts.values()), 0.0, "exact_ggn")

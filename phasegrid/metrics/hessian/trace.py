@@ -1,10 +1,10 @@
 """The trace of the Hessian: exact where it is that of the Gauss-Newton matrix, otherwise estimated
 with its error.
 
-Exact: tr(GGN) = (1/N) sum_n sum_k |J_n^T s_nk|^2 where diag(p_n) - p_n p_n^T = sum_k s_nk s_nk^T is
-the Hessian of the cross-entropy in the logits and J_n the Jacobian of the logits of example n. The
-columns are those of its triangular factor, C - 1 of them, in which nothing cancels: with tails q_k
-= p_{k+1} + ... + p_C,
+Exact: tr(GGN) = (1/N) sum_n sum_k |J_n^T s_nk|^2 where sum_k s_nk s_nk^T is the Hessian of the loss
+in the logits (`phasegrid.tasks.losses`) and J_n the Jacobian of the logits of example n. For the
+cross-entropy it is diag(p_n) - p_n p_n^T, and the columns are those of its triangular factor, C - 1
+of them, in which nothing cancels: with tails q_k = p_{k+1} + ... + p_C,
 
     s_k = sqrt(p_k q_k / q_{k-1}) (e_k - sum_{j>k} (p_j / q_k) e_j).
 
@@ -29,6 +29,7 @@ from torch.nn import functional
 from phasegrid.metrics.hessian.lanczos import MatVec, Spectrum, project_out, rademacher
 from phasegrid.metrics.hessian.operator import graph_memory
 from phasegrid.models.network_state import copy_network, outputs_of
+from phasegrid.tasks.losses import Curvature, softmax_columns
 
 SHARE_OF_GRAPH_MEMORY = (
     8  # the exact trace works on chunks of examples that take this part of a kept graph's memory
@@ -44,13 +45,15 @@ class TraceEstimate:
     method: str
 
 
-def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """Return tr(GGN) of the mean cross-entropy over `inputs` (N, ...), parameter tensor by
+def ggn_trace(
+    module: nn.Module, inputs: Tensor, curvature: Curvature = softmax_columns
+) -> dict[str, float]:
+    """Return tr(GGN) of the mean loss with this `curvature` over `inputs` (N, ...), parameter tensor by
     parameter tensor.
 
     `module` must be piecewise linear in the sense of `phasegrid.metrics.hessian.piecewise`; it is
     not changed. Frozen parameters are left out. Exact to rounding: 1e-5 relative in float32, sums
-    in float64. Costs C - 1 backward passes. Where a linear layer has several rows an example they
+    in float64. Costs K backward passes. Where a linear layer has several rows an example they
     must follow one another.
 
     Raises:
@@ -62,7 +65,7 @@ def ggn_trace(module: nn.Module, inputs: Tensor) -> dict[str, float]:
     with torch.enable_grad():
         chunk = _chunk_size(network, records, inputs)
         for part in torch.split(inputs, chunk):
-            for name, value in _chunk_trace(network, records, part).items():
+            for name, value in _chunk_trace(network, records, part, curvature).items():
                 if name in trainable:
                     totals[name] += value / len(inputs)
     return totals
@@ -79,22 +82,6 @@ def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str,
     with torch.enable_grad():
         logits = _forward(network, records, inputs)
         return _norms(records, logits, columns, keep=False)
-
-
-def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor the Hessian of the cross-entropy in the logits (N, C): sizes (N, C-1), columns (N,
-    C-1, C), both float64.
-
-    diag(p) - p p^T = sum_k sizes_k columns_k columns_k^T, every column of length between 1 and
-    sqrt(2).
-    """
-    p = logits.double().softmax(dim=1)
-    tails = p.flip(1).cumsum(1).flip(1)  # tails[:, k] = p_k + ... + p_C, no subtraction
-    q = tails[:, 1:]
-    sizes = p[:, :-1] * q / tails[:, :-1].clamp(min=torch.finfo(p.dtype).tiny)
-    shares = p.unsqueeze(1) / q.clamp(min=torch.finfo(p.dtype).tiny).unsqueeze(2)
-    columns = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)[:-1] - shares.triu(1)
-    return sizes, columns
 
 
 def deflated_hutchinson(
@@ -253,9 +240,11 @@ def _norms(records: _Records, logits: Tensor, columns: Tensor, keep: bool) -> di
     return found
 
 
-def _chunk_trace(network: nn.Module, records: _Records, inputs: Tensor) -> dict[str, float]:
+def _chunk_trace(
+    network: nn.Module, records: _Records, inputs: Tensor, curvature: Curvature
+) -> dict[str, float]:
     logits = _forward(network, records, inputs)
-    sizes, columns = softmax_columns(logits.detach())
+    sizes, columns = curvature(logits.detach())
     totals: dict[str, float] = {}
     for k in range(columns.shape[1]):
         for name, squares in _norms(records, logits, columns[:, k], keep=True).items():

@@ -15,7 +15,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.models.evaluation import evaluate
 from phasegrid.tasks.language import perplexity
-from phasegrid.tasks.losses import cross_entropy
+from phasegrid.tasks.losses import CROSS_ENTROPY
 
 
 def compute(
@@ -28,7 +28,7 @@ def compute(
     """
     if len(models) != 1:
         raise MetricError(f"perplexity is that of one model, got {len(models)}")
-    scoring = replace(data.scoring, objective=cross_entropy)
+    scoring = replace(data.scoring, objective=CROSS_ENTROPY)
     row: dict[str, float | int] = {}
     for name, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -17,7 +17,16 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
-from phasegrid.jobs import Artifact, MetricJob, Outcome, Part, Trial, content_key, stream_seed
+from phasegrid.jobs import (
+    Artifact,
+    MetricJob,
+    Outcome,
+    Part,
+    Trial,
+    canonical_json,
+    content_key,
+    stream_seed,
+)
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_model
@@ -38,6 +47,8 @@ from phasegrid.seeding import nothing_drawn, seed_draws
 from phasegrid.store.artifacts import digests_of
 from phasegrid.store.provenance import provenance
 from phasegrid.store.store import Store
+from phasegrid.train.compat import recipe_of
+from phasegrid.train.objectives import criterion_of
 
 Compute = Callable[["Models", Dataset], object]
 
@@ -130,6 +141,11 @@ class JobInputs:
         data_key = self._data_keys[id(part)]
         return _loaded(part, data_key, self.device, self.place.shared_data)
 
+    def data_and_objective(self, job: MetricJob) -> tuple[int, str]:
+        """Return what is equal for measurements that are given the same data and score alike."""
+        trial = self.trials[job.trials[0]]
+        return id(trial.dataset), canonical_json(trial.recipe.get("objective"))
+
     def model(self, network: Artifact) -> nn.Module:
         if network not in self._models:
             self._models[network] = self._load(network)
@@ -182,7 +198,8 @@ class JobInputs:
         name = job.metric.name
         foreign = name not in METRICS
         loaded = self._loaded_data(networks[0].job)
-        handed = hand_out(loaded.dataset) if foreign else loaded.dataset
+        data = scored_as(loaded.dataset, self.trials[networks[0].job])
+        handed = hand_out(data) if foreign else data
         if foreign and loaded.sums is None:
             loaded.sums = checksums(loaded.dataset)
         self._looked_at.clear()
@@ -334,6 +351,13 @@ def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
     if shared_data is None:
         return load_dataset(part)
     return shared(shared_data, key, lambda: load_dataset(part))
+
+
+def scored_as(data: Dataset, trial: Trial) -> Dataset:
+    """Return the data with the objective that the networks of a trial are scored by."""
+    if trial.recipe.get("objective") is None:
+        return data
+    return replace(data, objective=criterion_of(recipe_of(trial)))
 
 
 def load_module(

@@ -35,6 +35,7 @@ from phasegrid.run.worker.inputs import (
     dataset_of,
     generator_of,
     load_module,
+    scored_as,
 )
 from phasegrid.run.worker.starts import StoredPublisher, beginning_of, void_results
 from phasegrid.seeding import kept_draws, repeatable
@@ -54,6 +55,7 @@ from phasegrid.train.compat import recipe_of
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import EpochRecord, Trained, best_of_run
 from phasegrid.train.precision import deterministic_kernels, tensor_float_32
+from phasegrid.train.recipe import CROSS_ENTROPY_NAME
 
 ShouldStop = Callable[[], bool]
 OnEpoch = Callable[[int, int], None]
@@ -133,6 +135,7 @@ def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
     for trial in pack.trials:
         names |= {("model", trial.model.name), ("dataset", trial.dataset.name)}
         names.add(("schedule", recipe_of(trial).schedule.name))
+        names.add(("objective", _objective(trial)))
     found = code_digests(names)
     for (kind, name), digest in found.items():
         if place.code.get((kind, name), digest) != digest:
@@ -286,6 +289,7 @@ def _publish_trial(
         **_best_of_run(trial, result),
         "dataset_code_digest": place.code.get(("dataset", trial.dataset.name)),
         "model_code_digest": place.code.get(("model", trial.model.name)),
+        "objective_code_digest": place.code.get(("objective", _objective(trial))),
         "schedule_code_digest": place.code.get(("schedule", recipe_of(trial).schedule.name)),
         **provenance(device.type, place.user),
         "created_at": datetime.now(UTC),
@@ -304,6 +308,11 @@ def _publish_trial(
     )
 
 
+def _objective(trial: Trial) -> str:
+    chosen = recipe_of(trial).objective
+    return CROSS_ENTROPY_NAME if chosen is None else str(chosen["name"])
+
+
 def _final_numbers(
     trial: Trial, result: Trained, data: Dataset, device: torch.device
 ) -> dict[str, Any] | None:
@@ -315,9 +324,10 @@ def _final_numbers(
     if result.outcome == "diverged":
         return None
     model = load_module(trial, result.weights, data, device)
+    scoring = scored_as(data, trial).scoring
     seed = stream_seed(trial.stream, "evaluation")
     train, test = (
-        repeatable(seed, device, partial(evaluate, model, inputs, labels, data.scoring))
+        repeatable(seed, device, partial(evaluate, model, inputs, labels, scoring))
         for inputs, labels in (
             (data.train_inputs, data.train_labels),
             (data.test_inputs, data.test_labels),
@@ -419,12 +429,11 @@ def _measure_group(
         and left
         and not any(job.sources for job in sound)
         and not inputs.place.reproducible
+        and len({inputs.data_and_objective(job) for job in sound}) == 1
     ):
-        same_data = {id(inputs.trials[job.trials[0]].dataset) for job in sound}
-        if len(same_data) == 1:
-            together = _measure_many(pack, store, inputs, metric, sound, missing)
-            if together is not None:
-                return outcomes + together
+        together = _measure_many(pack, store, inputs, metric, sound, missing)
+        if together is not None:
+            return outcomes + together
     for job in left:
         if should_stop():
             raise Stopped

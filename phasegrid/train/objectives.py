@@ -1,0 +1,43 @@
+"""The objective of a recipe as functions: the loss that it trains with, and the one that its
+networks are scored and differentiated by.
+
+They are one function; where networks are scored, the arguments that an objective declares as
+`training_only` (label smoothing) are at their defaults.
+"""
+
+from functools import partial
+from typing import Any
+
+from phasegrid.declare import Objective, import_function, later_defaults
+from phasegrid.registry import declared_objective
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion, Loss
+from phasegrid.train.recipe import CROSS_ENTROPY_NAME, Recipe
+
+
+def training_loss(recipe: Recipe) -> Loss:
+    """Return the loss that a recipe trains with."""
+    declared, args = _chosen(recipe)
+    return partial(import_function(declared.loss), **args)
+
+
+def criterion_of(recipe: Recipe) -> Criterion:
+    """Return what networks that were trained by a recipe are scored by."""
+    if recipe.objective is None:
+        return CROSS_ENTROPY
+    declared, args = _chosen(recipe)
+    scored = {name: value for name, value in args.items() if name not in declared.training_only}
+    loss = partial(import_function(declared.loss), **scored)
+    if declared.curvature is None:
+        return Criterion(loss)
+    return Criterion(loss, partial(import_function(declared.curvature), **scored))
+
+
+def _chosen(recipe: Recipe) -> tuple[Objective, dict[str, Any]]:
+    """Return the declaration of a recipe's objective, and its arguments."""
+    if recipe.objective is None:
+        smoothing = {"label_smoothing": recipe.label_smoothing}
+        return declared_objective(CROSS_ENTROPY_NAME), smoothing
+    declared = declared_objective(str(recipe.objective["name"]))
+    given = recipe.objective["args"]
+    assert isinstance(given, dict)
+    return declared, {**later_defaults(declared.args), **given}
