@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from store_support import COLUMNS, bare, make_store, rows_without_checksum
+from store_support import COLUMNS, bare, leave, make_store, rows_without_checksum
 from typer.testing import CliRunner
 
 from phasegrid.cli.main import app
@@ -33,7 +33,8 @@ def _trial(store: Store, name: str) -> None:
     import torch
 
     weights = {"w": torch.ones(4)}
-    store.put_trial(bare("trials", name), [{"epoch": 0}, {"epoch": 1}], weights, {1: weights})
+    left = leave(store, name, "epoch-1", weights)
+    store.put_trial(bare("trials", name), [{"epoch": 0}, {"epoch": 1}], weights, left)
 
 
 def _metric(store: Store, name: str, *trials: str) -> None:

@@ -23,6 +23,7 @@ OTHERS: dict[str, Json] = {
     "clip_norm": 5.0,
     "checkpoints": {"every_epochs": 5},
     "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
+    "prune": {"density": 0.2, "scope": "layer"},
 }
 OF_SCHEDULE: dict[str, Json] = {
     "low": 0.1,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ from phasegrid.jobs import Artifact, Plan
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.run.verify import verify
+from phasegrid.store.gc import find_garbage
+from phasegrid.store.repair import find_damage
 from phasegrid.store.store import Store
 
 CYCLES = """\
@@ -110,6 +113,27 @@ def test_rows_name_the_checkpoints_with_their_digests(cycles: tuple[Plan, Store,
         data = store.files.read(name)
         assert digests["weights@update-11"] == hashlib.sha256(data).hexdigest()
     assert verify(store, deep=True) == []
+
+
+def test_what_a_training_left_is_looked_after(
+    cycles: tuple[Plan, Store, Any], tmp_path: Path
+) -> None:
+    """Old files that a row names, or that a snapshot will be gone on from, are no garbage; one that
+    is missing is told and repaired.
+    """
+    plan, store, _ = cycles
+    shutil.copytree(store.url, tmp_path / "store")
+    copy = Store.open(str(tmp_path / "store"))
+    for path in (tmp_path / "store").rglob("*.safetensors"):
+        os.utime(path, (0, 0))
+    assert find_garbage(copy).garbage == ()
+    key = plan.cells[0].trials_of("cycle")[0].key
+    copy.files.delete(f"artifacts/{key[:2]}/{key}.optimizer.safetensors")
+    assert [key in problem.where for problem in verify(copy)] == [True]
+    assert f"trials/{key[:2]}/{key}.parquet" in {g.name for g in find_damage(copy).garbage}
+    copy.files.delete(f"trials/{key[:2]}/{key}.parquet")
+    copy.snapshots().save(key, 1, {"w": torch.ones(1)}, None)
+    assert key not in " ".join(item.name for item in find_garbage(copy).garbage)
 
 
 def test_a_stage_begins_where_the_other_training_was(cycles: tuple[Plan, Store, Any]) -> None:
@@ -247,6 +271,9 @@ CASES = [
         "train.checkpoints.every_epoch",
         "did you mean 'every_epochs'",
     ),
+    ({"train": "{prune: {density: 0}}"}, "train.prune.density", "found 0; allowed: greater than 0"),
+    ({"train": "{prune: {density: 1.5}}"}, "train.prune.density", "found 1.5; allowed: at most 1"),
+    ({"train": "{prune: {scope: all}}"}, "train.prune.scope", "found 'all'; allowed"),
     ({"train": "{checkpoints: {at: high}}"}, "train.checkpoints.at", "found 'high'; allowed"),
 ]
 
@@ -272,3 +299,28 @@ def test_a_field_of_a_stage_is_an_axis_and_can_be_tied(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path, **sections))
     rates = {tuple(r["lr"] for r in point.stage_recipes) for point in sweep.points}
     assert rates == {(0.1, 0.01), (0.2, 0.02)}
+
+
+PRUNED = """\
+schema: 1
+name: pruned
+dataset: {name: digits}
+model: {name: mlp, width: 8}
+train: {epochs: 2, stop: null, keep: last}
+stages:
+  - {name: sparse, train: {prune: {density: 0.5}}}
+load: {param: stages.sparse.prune.density, values: [0.1, 0.5, 1.0]}
+seeds: 1
+"""
+
+
+def test_density_is_a_load_and_stands_in_the_row(tmp_path: Path) -> None:
+    sweep = loaded(tmp_path, PRUNED)
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep, store) == 0
+    for cell in make_plan(sweep).cells:
+        (first,), (second,) = cell.trials_of("train"), cell.trials_of("sparse")
+        assert row_of(store, first.key)["density"] is None
+        row = row_of(store, second.key)
+        assert row["prune_density"] == cell.load
+        assert row["density"] == pytest.approx(cell.load, abs=0.005)

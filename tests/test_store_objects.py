@@ -9,7 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from store_support import COLUMNS, SCHEMAS, bare, full, put
+from store_support import COLUMNS, SCHEMAS, bare, full, leave, put
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import text_key
@@ -43,7 +43,8 @@ def _round_trip(url: str) -> None:
     assert store.stored("trials") == set()
     assert store.metrics() == []
     weights = {"w": torch.arange(3.0)}
-    assert store.put_trial(bare("trials", "a"), [{"epoch": 0}], weights, {1: weights})
+    left = leave(store, "a", "epoch-1", weights)
+    assert store.put_trial(bare("trials", "a"), [{"epoch": 0}], weights, left)
     assert not store.put_trial(bare("trials", "a"), [{"epoch": 1}], weights)
     for table in SCHEMAS:
         if table != "histories":

@@ -66,7 +66,9 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
             problems += _check_table(files, table, None)
         problems += _check_copies(files, store.metrics())
         problems += _check_weights(files, keys, deep)
-        problems += _check_artifacts(files, store.metrics(), deep)
+        told = {problem.where for problem in problems}
+        left = _check_artifacts(files, store.metrics(), deep)
+        problems += [problem for problem in left if problem.where not in told]
         problems += _check_code(store)
         problems += _check_snapshots(files)
         for name in store.sweeps() if sweep is None else [sweep]:
@@ -212,24 +214,30 @@ def _check_tensors(
 
 
 def _check_artifacts(files: Files, metrics: Sequence[str], deep: bool) -> list[Problem]:
-    """Check that what the rows of measurements say was left is there and whole, and that nothing
-    else is.
-    """
+    """Check that what rows say was left is there and whole, and that nothing else is."""
     problems = []
     digests: dict[str, tuple[str, str]] = {}
-    for metric in metrics:
-        for artifact, digest in artifacts.named_in(files, metric):
-            digests[artifacts.file_names(artifact)[0]] = digest, f"{metric} {artifact.job}"
-    listing = [f"{artifacts.FOLDER}/{found}" for found in files.names(artifacts.FOLDER)]
+    repairs: dict[str, str] = {}
+    for table in ("trials", *(f"metrics/{metric}" for metric in metrics)):
+        what = "trial" if table == "trials" else table.removeprefix("metrics/")
+        for artifact, digest in artifacts.named_in(files, table):
+            name = artifacts.file_names(artifact)[0]
+            digests[name] = digest, f"{what} {artifact.job}"
+            repairs[name] = checkpoints.REPAIR if table == "trials" else artifacts.REPAIR
+    folders = ("checkpoints", artifacts.FOLDER)
+    listing = [f"{folder}/{found}" for folder in folders for found in files.names(folder)]
     for name in listing:
-        if artifacts.artifact_in(name.partition("/")[2]) is None:
+        if (
+            name.startswith(artifacts.FOLDER)
+            and artifacts.artifact_in(name.partition("/")[2]) is None
+        ):
             problems.append(Problem(files.path(name), "is no artifact; move it out of there"))
     for name in sorted(digests.keys() - set(listing)):
         where = f"{files.path(name)}, which {digests[name][1]} has left"
-        problems.append(Problem(where, f"is missing; {artifacts.REPAIR}"))
+        problems.append(Problem(where, f"is missing; {repairs[name]}"))
 
     def check(name: str) -> Problem | None:
-        return _check_tensors(files, name, digests[name][0], False, deep, artifacts.REPAIR)
+        return _check_tensors(files, name, digests[name][0], False, deep, repairs[name])
 
     there = sorted(digests.keys() & set(listing))
     return problems + [found for found in each(files, there, check) if found is not None]

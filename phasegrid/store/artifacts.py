@@ -84,12 +84,14 @@ def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
     return [match[1].partition("-")[2] for match in matches if match]
 
 
-def named_in(files: Files, metric: str) -> Iterator[tuple[Artifact, str]]:
-    """Yield what the rows of a metric say was left, with its SHA-256; rows that cannot be read are
-    passed over.
+def named_in(files: Files, table: str) -> Iterator[tuple[Artifact, str]]:
+    """Yield what the rows of a table (``trials``, ``metrics/<name>``) say was left, with its
+    SHA-256; rows that cannot be read, or do not say, are passed over.
     """
     columns = ["key", "artifacts"]
-    rows = read(files, f"metrics/{metric}", columns, None, pass_over=lambda _error: None)
+    rows = read(files, table, columns, None, pass_over=lambda _error: None)
+    if not set(columns) <= set(rows.column_names):
+        return
     for row in rows.group_by(columns).aggregate([]).to_pylist():
         for name, digest in (digests_of(row["artifacts"]) or {}).items():
             yield Artifact(row["key"], name), digest

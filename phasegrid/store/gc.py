@@ -85,8 +85,8 @@ def find_garbage(
         found = [
             *_unfinished(files, before),
             *_snapshots(files, known, before),
-            *_remains(files, known, before),
-            *_unnamed_artifacts(store, before),
+            *_remains(files, known | _under_way(files), before),
+            *_unnamed_artifacts(store, known, before),
         ]
         kept = [
             f"{files.path(f'{folder}/{name}')}: {kind}, which is not followed"
@@ -172,14 +172,24 @@ def _remains(files: Files, known: set[str], before: float) -> Iterator[Garbage]:
                 yield Garbage("remains", f"{folder}/{entry.name}", entry.num_bytes)
 
 
-def _unnamed_artifacts(store: Store, before: float) -> Iterator[Garbage]:
+def _under_way(files: Files) -> set[str]:
+    """Return the trials that have a snapshot, and will go on from it: what they have published by
+    then belongs to them.
+    """
+    matches = (checkpoints.SNAPSHOT.fullmatch(name) for name in files.names("snapshots"))
+    return {match[2] for match in matches if match}
+
+
+def _unnamed_artifacts(store: Store, known: set[str], before: float) -> Iterator[Garbage]:
     old = list(_old(store.files.entries(artifacts.FOLDER), before))
     if not old:
         return
-    named = {a for metric in store.metrics() for a, _ in artifacts.named_in(store.files, metric)}
+    tables = ["trials", *(f"metrics/{metric}" for metric in store.metrics())]
+    named = {a for table in tables for a, _ in artifacts.named_in(store.files, table)}
+    under_way = _under_way(store.files) - known
     for entry in old:
         artifact = artifacts.artifact_in(entry.name)
-        if artifact is not None and artifact not in named:
+        if artifact is not None and artifact not in named and artifact.job not in under_way:
             yield Garbage("remains", f"{artifacts.FOLDER}/{entry.name}", entry.num_bytes)
 
 
@@ -266,11 +276,7 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
         }
         rows_of_metric, going = _rows_of(store.files, table, unwanted, before)
         found += rows_of_metric
-        for entry in store.files.entries(artifacts.FOLDER) if going else ():
-            artifact = artifacts.artifact_in(entry.name)
-            if artifact is not None and artifact.job in going:
-                name = f"{artifacts.FOLDER}/{entry.name}"
-                found.append(Garbage("orphans", name, entry.num_bytes))
+        found += _artifacts_of(store.files, going)
     rows_of_trials, gone = _rows_of(store.files, "trials", known - trials, before)
     found += rows_of_trials
     found += _rows_of(store.files, "histories", gone, float("inf"))[0]
@@ -278,11 +284,19 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
         match = _OF_TRIAL.fullmatch(entry.name)
         if match and match[2] in gone:
             found.append(Garbage("orphans", f"checkpoints/{entry.name}", entry.num_bytes))
+    found += _artifacts_of(store.files, gone)
     for entry in _old(store.files.entries("snapshots"), before):
         match = checkpoints.SNAPSHOT.fullmatch(entry.name)
         if match and match[2] not in trials | known:
             found.append(Garbage("orphans", f"snapshots/{entry.name}", entry.num_bytes))
     return found
+
+
+def _artifacts_of(files: Files, jobs: set[str]) -> Iterator[Garbage]:
+    for entry in files.entries(artifacts.FOLDER) if jobs else ():
+        artifact = artifacts.artifact_in(entry.name)
+        if artifact is not None and artifact.job in jobs:
+            yield Garbage("orphans", f"{artifacts.FOLDER}/{entry.name}", entry.num_bytes)
 
 
 def _rows_of(

@@ -41,6 +41,7 @@ def find_damage(store: Store, deep: bool = False) -> GarbageReport:
         found = [name for name in copies if shards.table_of_copy(name) not in collected]
         only = [name for name in copies if name not in found]
         trials = _trials_without_weights(files, copies, deep)
+        trials |= _without_artifacts(files, "trials", deep)
         tables = ["trials", "histories", "failures", *(f"metrics/{m}" for m in store.metrics())]
         for table in tables:
             names = _damaged_shards(files, table)
@@ -48,7 +49,7 @@ def find_damage(store: Store, deep: bool = False) -> GarbageReport:
             if table == "histories":
                 trials |= {_key(name) for name in names}
         found += _damaged_snapshots(files)
-        lost = {m: _measurements_without_artifacts(files, m, deep) for m in store.metrics()}
+        lost = {m: _without_artifacts(files, f"metrics/{m}", deep) for m in store.metrics()}
         of_lost = (name for metric, keys in lost.items() for name in _left_by(files, metric, keys))
         whole = dict.fromkeys([*found, *_files_of(files, trials), *of_lost])
         sizes = {name: _size(files, name) for name in whole}
@@ -192,12 +193,11 @@ def _files_of(files: Files, trials: set[str]) -> Iterator[str]:
         yield from (name for name in names if _key(name) in trials)
 
 
-def _measurements_without_artifacts(files: Files, metric: str, deep: bool) -> set[str]:
-    """Return the measurements of a metric whose rows name an artifact that is missing or
-    damaged.
-    """
-    named = {artifacts.file_names(a)[0]: (a, d) for a, d in artifacts.named_in(files, metric)}
-    there = {f"{artifacts.FOLDER}/{found}" for found in files.names(artifacts.FOLDER)}
+def _without_artifacts(files: Files, table: str, deep: bool) -> set[str]:
+    """Return the jobs of a table whose rows name an artifact that is missing or damaged."""
+    named = {artifacts.file_names(a)[0]: (a, d) for a, d in artifacts.named_in(files, table)}
+    folders = ("checkpoints", artifacts.FOLDER)
+    there = {f"{folder}/{found}" for folder in folders for found in files.names(folder)}
     names = sorted(named.keys() & there)
     bad = each(
         files,

@@ -104,6 +104,8 @@ _RECIPE = {
     "objective": "string",
     "objective_args": "string",
     "objective_version": "int64",
+    "prune_density": "float64",
+    "prune_scope": "string",
 }
 
 TRIALS = _schema(
@@ -145,6 +147,7 @@ TRIALS = _schema(
     start_artifact="string",
     start_optimizer="string",
     artifacts="string",
+    density="float64",
     **_PROVENANCE,
 )
 
@@ -340,7 +343,7 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
             for inner, inner_value in value.items():
                 plain = canonical_json(inner_value) if inner == "args" else inner_value
                 columns[name if inner == "name" else f"{name}_{inner}"] = plain
-        elif not (name in ("stop", "sam", "objective") and value is None):
+        elif not (name in ("stop", "sam", "prune", "objective") and value is None):
             columns[name] = value
     return columns
 

@@ -122,6 +122,8 @@ def run_epoch(
                     factor,
                     update,
                 )
+                if stack.mask is not None:
+                    network.weights.mul_(stack.mask)
                 done += 1
                 if watch is not None:
                     watch(done)
@@ -164,6 +166,8 @@ def _backward(
             logits = read(inputs)
             losses = training_losses(task, objective, logits, Batch(inputs, labels))
         losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
+        if stack.mask is not None:  # neither SAM's steps nor momentum leave the pruned network
+            network.grads.mul_(stack.mask)
         return logits.detach()
 
     def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:

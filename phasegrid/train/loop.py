@@ -52,6 +52,7 @@ from phasegrid.train.moments import Moments, checkpoint_moments
 from phasegrid.train.objectives import criterion_of
 from phasegrid.train.optimizers import Slots, new_slots
 from phasegrid.train.precision import tensor_float_32
+from phasegrid.train.pruning import mask_row, masks, prunable
 from phasegrid.train.publishing import Publisher, leave, leave_of_stack, leave_optimizer
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.resume import Saver
@@ -204,7 +205,13 @@ def _begin(
             before = start.updates
         size = num_parameters(module)
         state = MemberState(tensors, slots)
-        members.append(new_member(trial, dataset, state, size, lengths[id(dataset)], before))
+        member = new_member(trial, dataset, state, size, lengths[id(dataset)], before)
+        if member.recipe.prune is not None:
+            member.prunable = prunable(module)
+            found = masks(tensors, member.prunable, member.recipe.prune)
+            tensors.update({name: tensors[name] * mask for name, mask in found.items()})
+            member.mask = mask_row(module, found)
+        members.append(member)
         modules.append(module)
     return members, modules
 
@@ -348,7 +355,8 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
 
 def _stacked(group: _Group, strategy: str) -> Stack:
     way, blueprint = _choose(strategy, group.members[0], group.template, len(group.members))
-    return Stack(group.template, [m.state for m in group.members], way, blueprint)
+    found = [m.mask for m in group.members if m.mask is not None]
+    return Stack(group.template, [m.state for m in group.members], way, blueprint, found)
 
 
 def _unstack(group: _Group) -> None:

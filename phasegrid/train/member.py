@@ -19,6 +19,7 @@ from phasegrid.train.batches import DataStream
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.epoch import EpochNumbers
 from phasegrid.train.optimizers import Slots
+from phasegrid.train.pruning import density_of
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.snapshots import under_prefix, with_prefix
 from phasegrid.train.stack import MemberState
@@ -55,7 +56,8 @@ class Trained:
     `history` holds the finite epochs, `epochs_run` of them, which took `updates_run` updates.
     `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did.
     `diverged_epoch` and `diverged_update` count from 1, the update over the whole training: the
-    first whose loss, or result, is not finite.
+    first whose loss, or result, is not finite. `density` is the share of the prunable weights that
+    are not zero, where the recipe prunes.
     """
 
     weights: Weights
@@ -71,6 +73,7 @@ class Trained:
     strategy: str
     num_parameters: int
     seconds: float
+    density: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class TrialState:
     """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are
     newer. `publish` keeps an artifact of it, None: nobody asks for them. Its optimizer had made
     `before` updates when it began. `kept_slots` is what the optimizer remembered after `kept_epoch`
-    and `kept_updates`, where the recipe asks for that.
+    and `kept_updates`, where the recipe asks for that. Of a pruned one `prunable` are the weights
+    that could be, `mask` (P,) is 0 where they are.
     """
 
     trial: Trial
@@ -125,6 +129,8 @@ class TrialState:
     kept_slots: Slots = field(default_factory=dict)
     kept_updates: int = 0
     published: dict[str, str] = field(default_factory=dict)
+    prunable: Sequence[str] = ()
+    mask: Tensor | None = None
     strategy: str = "loop"
     history: list[EpochRecord] = field(default_factory=list)
     kept_epoch: int = 0
@@ -249,6 +255,7 @@ def result_of(member: TrialState) -> Trained:
         strategy=member.strategy,
         num_parameters=member.num_parameters,
         seconds=member.seconds,
+        density=density_of(member.kept, member.prunable),
     )
 
 

@@ -137,6 +137,17 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Keep the share `density` of the weights of linear layers and convolutions, the largest in
+    magnitude when the training begins, of the whole network or of each layer; the others are zero
+    from then on (`phasegrid.train.pruning`).
+    """
+
+    density: Annotated[float, Field(gt=0, le=1)]
+    scope: Literal["global", "layer"] = "global"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """How a trial is trained. Rates are per update, `batch_size` counts examples, `epochs` passes
     over the data.
@@ -187,6 +198,7 @@ class Recipe:
     clip_norm: Positive | None = later(None)
     checkpoints: Checkpoints | None = later(None)
     objective: dict[str, JsonValue] | None = later(None)
+    prune: Prune | None = later(None)
 
     @property
     def keeps_optimizer(self) -> bool:

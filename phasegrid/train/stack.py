@@ -35,12 +35,13 @@ class Stack:
 
     `template` is used up: a lone member is that module. `recorder` turns gradient passes into CUDA
     graphs; None where there is no GPU, or where a layer is unknown and might not repeat itself
-    exactly.
+    exactly. `mask` is 0 where weights are pruned, of one vector (P,) a member; None: nowhere.
     """
 
     network: FlatNetwork
     slots: Slots
     recorder: Recorder | None
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Stack:
         members: Sequence[MemberState],
         strategy: Strategy,
         blueprint: Blueprint | None = None,
+        masks: Sequence[Tensor] = (),
     ) -> None:
         self._example: Tensor | None = None
         states = [member.tensors for member in members]
@@ -57,6 +59,7 @@ class Stack:
             name: self.network.flat([member.slots[name] for member in members])
             for name in members[0].slots
         }
+        self.mask = self.network.flat(masks) if masks else None
         on_gpu = self.network.weights.is_cuda
         self.recorder = Recorder() if on_gpu and find_architecture(template) is not None else None
 

@@ -283,6 +283,7 @@ def _publish_trial(
         "stopped_epoch": result.stopped_epoch,
         "updates_run": result.updates_run,
         "num_parameters": result.num_parameters,
+        "density": result.density,
         "task": data.task,
         "num_classes": data.num_classes,
         **(numbers or {}),

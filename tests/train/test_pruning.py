@@ -1,0 +1,71 @@
+"""Laws of magnitude pruning: how many weights stay, which, and that the others stay zero."""
+
+from typing import Any
+
+import pytest
+import torch
+from train_support import SMALL_CNN, Kept, make_data, make_trial
+
+from phasegrid.models.build import build_model
+from phasegrid.train.loop import Beginning, train_pack
+from phasegrid.train.pruning import density_of, masks, prunable
+from phasegrid.train.recipe import SAM, Prune
+
+
+def networks() -> tuple[dict[str, torch.Tensor], list[str]]:
+    module = build_model(SMALL_CNN, (1, 8, 8), 4, seed=0)
+    return module.state_dict(), prunable(module)
+
+
+def test_neither_biases_nor_batch_norm_are_pruned() -> None:
+    weights, names = networks()
+    assert names
+    assert all(weights[name].dim() in (2, 4) for name in names)
+    assert all(weights[name].dim() not in (2, 4) for name in weights if name not in names)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_the_largest_of_the_whole_network_stay(density: float) -> None:
+    weights, names = networks()
+    found = masks(weights, names, Prune(density))
+    sizes = torch.cat([weights[name].abs().flatten() for name in names])
+    stays = torch.cat([found[name].flatten() for name in names]).bool()
+    assert int(stays.sum()) == round(density * len(sizes))
+    assert density == 1 or sizes[stays].min() >= sizes[~stays].max()
+
+
+def test_by_layer_every_layer_has_its_share() -> None:
+    weights, names = networks()
+    for name, mask in masks(weights, names, Prune(0.25, "layer")).items():
+        assert int(mask.sum()) == max(1, round(0.25 * weights[name].numel()))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam"}, {"sam": SAM(0.1)}])
+def test_pruned_weights_stay_zero_and_the_others_train(strategy: Any, recipe: Any) -> None:
+    kept = Kept()
+    trials = [make_trial(i, SMALL_CNN, prune=Prune(0.3), keep_every=1, **recipe) for i in (0, 1)]
+    results = train_pack(trials, [make_data()] * 2, device="cpu", strategy=strategy, publisher=kept)
+    _, names = networks()
+    for trial, result in zip(trials, results, strict=True):
+        begun = kept.at(trial, "epoch-0")
+        total = sum(begun[name].numel() for name in names)
+        assert result.density == pytest.approx(round(0.3 * total) / total)
+        for name in names:
+            assert torch.equal(begun[name] == 0, result.weights[name] == 0)
+        assert any(not torch.equal(begun[name], result.weights[name]) for name in names)
+
+
+def test_a_trained_network_is_pruned_and_trained_on() -> None:
+    dense = train_pack([make_trial(0, SMALL_CNN)], [make_data()], device="cpu")[0]
+    trial, kept = make_trial(1, SMALL_CNN, prune=Prune(0.2), keep_every=1), Kept()
+    (sparse,) = train_pack(
+        [trial], [make_data()], device="cpu", starts=[Beginning(dense.weights)], publisher=kept
+    )
+    assert dense.density is None
+    _, names = networks()
+    begun = kept.at(trial, "epoch-0")
+    for name in names:
+        stays = begun[name] != 0
+        assert torch.equal(begun[name][stays], dense.weights[name][stays])
+    assert sparse.density == density_of(begun, names) == pytest.approx(0.2, abs=0.01)
