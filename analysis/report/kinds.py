@@ -116,7 +116,7 @@ def gain(tables: Tables, args: GainArgs) -> Drawing:
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss where the task is judged by it, as its mode connectivity,
+    """Return what the curves of a sweep show: the loss where its mode connectivity is judged by it,
     else the error.
     """
     return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
