@@ -29,6 +29,7 @@ from phasegrid.models.evaluation import evaluate
 from phasegrid.models.lstm import Lstm
 from phasegrid.tasks.carrying import draw_some
 from phasegrid.tasks.language import STREAMS, side_by_side
+from phasegrid.tasks.losses import Criterion, mse
 from phasegrid.tasks.operations import operations_of
 
 
@@ -125,6 +126,13 @@ def test_a_curve_without_bends_is_the_segment_with_the_state_carried_at_each_poi
     vector_to_parameters(0.75 * a + 0.25 * b, middle.parameters())
     expected = loss_in_one_pass(middle, data.train_inputs, data.train_labels)
     assert row["train_loss"][1] == pytest.approx(expected, rel=1e-12)
+
+
+def test_losses_that_are_no_cross_entropy_have_no_perplexity() -> None:
+    data, ends = replace(windows(), objective=Criterion(mse)), [built(0), built(1)]
+    row: Any = connectivity(ends, data, rng(), bends=0, points=3).rows
+    assert row["train_perplexity"] is row["test_perplexity"] is None
+    assert None not in row["train_loss"]
 
 
 def test_bends_train_on_streams_with_the_state_carried() -> None:

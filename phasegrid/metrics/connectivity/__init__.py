@@ -127,13 +127,13 @@ CONNECTIVITY = Metric(
             "train_perplexity",
             "list<float64>",
             "",
-            "exp of the training loss at each t; null but for running text",
+            "exp of the training cross-entropy at each t; null but for running text",
         ),
         Column(
             "test_perplexity",
             "list<float64>",
             "",
-            "exp of the test loss at each t; null but for running text",
+            "exp of the test cross-entropy at each t; null but for running text",
         ),
         Column(
             "length",

@@ -52,6 +52,7 @@ from phasegrid.models.weights import (
 from phasegrid.seeding import nothing_drawn
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.language import perplexity
+from phasegrid.tasks.losses import CROSS_ENTROPY
 
 
 def compute(
@@ -204,8 +205,9 @@ def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: f
     _require_ends(curve, data)
     length = curve_length(settings.curve, curve.vertices)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
+    with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
     return {
-        **_connectivity_columns(t.tolist(), measured, TASKS[data.task].perplexity),
+        **_connectivity_columns(t.tolist(), measured, with_perplexity),
         "length": finite_or_none(length),
         "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
         "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
