@@ -18,7 +18,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from phasegrid.estimates import Guess, Measurement, ModelCounts
-from phasegrid.jobs import Json, Part
+from phasegrid.jobs import Part
+from phasegrid.keys import Json
 
 T = TypeVar("T")
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from phasegrid.jobs import Workload
-
 OVERHEAD_S = (
     5e-5  # one pass of a small network over a batch on one core: kernels launched, not arithmetic
 )
@@ -35,6 +33,23 @@ kernels' workspaces.
 
 EVALUATED = 1000
 """Examples in a batch of an evaluation: `tasks.operations.MOST`, which would bring torch along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
+    forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
+    keeps, numbers that one consists of, labels of one.
+    """
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    num_parameters: int
+    forward_flops: int
+    activations: int = 0
+    input_size: int = 0
+    labels_per_example: float = 1.0
 
 
 class ModelCounts(NamedTuple):

@@ -1,74 +1,19 @@
-"""What a job is and what it is called.
+"""What a job is.
 
 A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a
 seed, fully resolved. A *metric job* measures what other jobs have left: their *artifacts*. A trial
-leaves its weights; a measurement may leave more (a curve, directions). A *pack* is a list of jobs
-that one process does together; it is how work is scheduled and never part of a job's identity.
+leaves its weights; a measurement may leave more (a curve, directions).
 
-A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved
-specification]`` as canonical JSON. What cannot change the answer (device, workers, pack, retries,
-storage, the sweep's name, the place in the grid) is not in it. Standard library only.
+A job is called by its key (`phasegrid.keys`). What cannot change the answer (device, workers, pack,
+retries, storage, the sweep's name, the place in the grid) is not in it. Standard library only.
 """
 
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-
-KEY_DIGITS = 32
-
-
-def canonical_json(value: Json) -> str:
-    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, shortest
-    floats.
-
-    An integral float is written as a float (``1.0``), so a value must be coerced to its declared
-    type first.
-
-    Raises:
-        ValueError: for NaN or an infinity, which JSON does not have.
-        TypeError: for anything that is not JSON.
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    )
-
-
-def as_label(value: Json) -> str | None:
-    """Return a value of an axis as text: text itself, null as None, anything else as canonical
-    JSON.
-    """
-    if value is None or isinstance(value, str):
-        return value
-    return canonical_json(value)
-
-
-def text_key(text: str) -> str:
-    """Return the key of a specification that is already canonical JSON text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def content_key(kind: str, version: int, spec: Json) -> str:
-    """Return the key of a job: 32 hexadecimal digits of SHA-256 over canonical JSON.
-
-    >>> content_key("trial", 1, {"seed": 0}) == content_key("trial", 1, {"seed": 1})
-    False
-    """
-    return text_key(canonical_json([kind, version, spec]))
-
-
-def stream_seed(seed: int | str, stream: str) -> int:
-    """Derive the 63-bit seed of a named random stream from a trial's seed or a job's key.
-
-    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of
-    every other trial's, whatever ran before them.
-    """
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from phasegrid.estimates import Workload
+from phasegrid.keys import Json, stream_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,23 +156,6 @@ class MetricJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
-    forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
-    keeps, numbers that one consists of, labels of one.
-    """
-
-    num_train: int
-    num_test: int
-    num_classes: int
-    num_parameters: int
-    forward_flops: int
-    activations: int = 0
-    input_size: int = 0
-    labels_per_example: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class Cell:
     """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
 
@@ -285,76 +213,3 @@ class Plan:
                 yield cell, job
         for index, job in self.across:
             yield self.cells[index], job
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a pack was laid out to do, some of which may be stored by now.
-
-    Shapes of what is computed together follow from this and not from what is missing, so that a run
-    that goes on rounds as one that was never interrupted. `trials` are those of a training pack, in
-    order; `groups` are measurements that one computation does; `cost_s` is what all of it was
-    predicted to take.
-    """
-
-    trials: tuple[Trial, ...] = ()
-    groups: tuple[tuple[MetricJob, ...], ...] = ()
-    cost_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """Jobs that one process does together.
-
-    `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived
-    from the keys of its jobs. `needs` are the keys of the jobs that must be stored before it can
-    start. `trials` are the trials to train (``train``) or those the metric jobs, and those of their
-    groups, are about (``measure``). `layout` None: these jobs are all, torn from what they were
-    laid out with.
-    """
-
-    key: str
-    kind: Literal["train", "measure"]
-    cell: int
-    trials: tuple[Trial, ...]
-    metric_jobs: tuple[MetricJob, ...] = ()
-    needs: tuple[str, ...] = ()
-    cost_s: float = 0.0
-    layout: Layout | None = None
-
-    @property
-    def jobs(self) -> "tuple[Trial, ...] | tuple[MetricJob, ...]":
-        """Return the jobs this pack does."""
-        return self.trials if self.kind == "train" else self.metric_jobs
-
-    def job_keys(self) -> tuple[str, ...]:
-        """Return the keys of the jobs this pack does."""
-        return tuple(job.key for job in self.jobs)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one job of a pack ended; small enough to travel through any executor.
-
-    `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged
-    trial; a result), ``already`` (it was stored before) or ``failed``. `error` holds exception and
-    traceback of a failure. The first outcome of a pack says what of the pack was done another way
-    because the first way failed (`fallbacks`).
-    """
-
-    key: str
-    status: Literal["done", "diverged", "not_applicable", "already", "failed"]
-    seconds: float = 0.0
-    error: str | None = None
-    kind: Literal["app", "infra", "oom"] | None = None
-    fallbacks: tuple[str, ...] = ()
-
-
-def needs_of(jobs: "Iterable[Trial | MetricJob]") -> tuple[str, ...]:
-    """Return the keys of the jobs that must be stored before these can be done."""
-    return tuple(dict.fromkeys(key for job in jobs for key in job.needs))
-
-
-def is_finite_number(value: object) -> bool:
-    """Say whether `value` is a number (not a bool) that is neither NaN nor infinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -34,7 +34,7 @@ from phasegrid.declare import (
     ScheduleKind,
 )
 from phasegrid.errors import SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.user_code import Code, code_of_file, code_of_module
 
 Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "objective", "figure"]

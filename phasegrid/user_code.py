@@ -25,7 +25,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TypeAlias
 
-from phasegrid.jobs import canonical_json, text_key
+from phasegrid.keys import canonical_json, text_key
 
 USER_COMMIT_FILE = "user_commit.json"
 """What goes with the files of a sweep that are sent elsewhere: at their root, with the commit they

@@ -20,7 +20,7 @@ from store_support import bare, full, leave, make_store, put, rows_without_check
 
 from phasegrid.cli import render
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store.repair import find_damage
 from phasegrid.store.store import Store

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phasegrid.declare import Column
-from phasegrid.jobs import Artifact, text_key
+from phasegrid.jobs import Artifact
+from phasegrid.keys import text_key
 from phasegrid.store.schemas import FAILURES, HISTORIES, PLAN_JOBS, PLANS, TRIALS, metric_schema
 from phasegrid.store.store import Store
 

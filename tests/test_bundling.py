@@ -158,7 +158,7 @@ def test_code_is_the_tracked_files_as_they_are_now(tmp_path: Path) -> None:
 def test_bundled_code_knows_the_commit_that_it_was_of(tmp_path: Path, dirty: bool) -> None:
     sweep, checkout = write_small(tmp_path / "here"), tmp_path / "checkout"
     (checkout / "phasegrid/store").mkdir(parents=True)
-    files = "__init__.py jobs.py version.py user_code.py store/__init__.py store/provenance.py"
+    files = "__init__.py keys.py version.py user_code.py store/__init__.py store/provenance.py"
     for name in files.split():
         shutil.copy(Path(phasegrid.__file__).parent / name, checkout / "phasegrid" / name)
     git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]

@@ -20,7 +20,7 @@ import phasegrid
 from phasegrid import load_sweep, registry
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Outcome
+from phasegrid.packs import Outcome
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run import code_changes
 from phasegrid.run.executors.base import PackOptions

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import meta as notes
 from phasegrid.store.compact import compact

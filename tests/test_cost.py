@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from phasegrid.errors import SweepError
-from phasegrid.estimates import OVERHEAD_S, RATE, Guess
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial, Workload
+from phasegrid.estimates import OVERHEAD_S, RATE, Guess, Workload
+from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial
 from phasegrid.plan.cost import (
     UNKNOWN_S,
     UNTRIED,

@@ -10,7 +10,7 @@ from phasegrid.config.expressions import (
     order_by_reference,
     parse_expression,
 )
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 def value(text: str, **fields: float) -> int | float:

@@ -8,7 +8,8 @@ import pytest
 
 from phasegrid.config.types import Retries, RunOptions
 from phasegrid.errors import ClusterError
-from phasegrid.jobs import MetricJob, Outcome, Pack, Part, Trial
+from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.packs import Outcome, Pack
 from phasegrid.run.executors.base import PackResult, Serial
 from phasegrid.run.loop import Situation, Stop, Stopped, run_packs
 from phasegrid.run.scheduler import Scheduler

@@ -9,7 +9,9 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
+from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.keys import Json
+from phasegrid.packs import Pack
 from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
 from phasegrid.plan.plan import all_keys, make_packs, make_plan
 from phasegrid.run.run import _kept_layout

@@ -9,9 +9,10 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
-from phasegrid.estimates import COPIES
-from phasegrid.jobs import MetricJob, Pack, Part, Trial, Workload
+from phasegrid.estimates import COPIES, Workload
+from phasegrid.jobs import MetricJob, Part, Trial
 from phasegrid.metrics import METRICS
+from phasegrid.packs import Pack
 from phasegrid.plan.gpu_memory import (
     MARGIN,
     PROCESS_BYTES,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from phasegrid.cli import render
 from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import submissions
 from phasegrid.store.gc import delete_garbage

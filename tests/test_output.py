@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from phasegrid.cli import output
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.redaction import clean, known_secrets, redact, refuse_secrets, visible
 from phasegrid.store.store import Store
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Cell, MetricJob, Pack, Trial
+from phasegrid.jobs import Cell, MetricJob, Trial
+from phasegrid.packs import Pack
 from phasegrid.plan.cost import Corrections, predict_seconds
 from phasegrid.plan.packs import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
 from phasegrid.plan.plan import PACK_SIZE, make_packs, make_plan

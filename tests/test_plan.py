@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Cell, MetricJob, Trial, canonical_json, content_key
+from phasegrid.jobs import Cell, MetricJob, Trial
+from phasegrid.keys import canonical_json, content_key
 from phasegrid.plan.measurements import choose_pairs
 from phasegrid.plan.plan import (
     all_keys,

@@ -7,7 +7,7 @@ import pytest
 from store_support import COLUMNS, SCHEMAS, bare, full, make_store, put
 
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.store.sql import query
 from phasegrid.store.store import Store
 

@@ -12,7 +12,8 @@ ray = pytest.importorskip("ray")
 
 from phasegrid.config.types import Resources  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
-from phasegrid.jobs import Pack, Part, Trial  # noqa: E402
+from phasegrid.jobs import Part, Trial  # noqa: E402
+from phasegrid.packs import Pack  # noqa: E402
 from phasegrid.run.executors.base import PackOptions, PackResult  # noqa: E402
 from phasegrid.run.executors.ray.executor import RayExecutor  # noqa: E402
 from phasegrid.run.executors.ray.head import HeadWatch  # noqa: E402

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.plan.plan import make_plan, plan_hash
 from phasegrid.plan.rows import plan_rows, short_label
 from phasegrid.run.staleness import why_stale

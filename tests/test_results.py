@@ -10,7 +10,7 @@ from store_support import COLUMNS, bare, make_store
 
 import phasegrid
 from phasegrid.errors import StoreError
-from phasegrid.jobs import canonical_json, text_key
+from phasegrid.keys import canonical_json, text_key
 from phasegrid.store.results import Results, open_results
 from phasegrid.store.store import Store
 

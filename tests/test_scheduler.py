@@ -6,17 +6,8 @@ from dataclasses import replace
 import pytest
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import (
-    Artifact,
-    Layout,
-    MetricJob,
-    Outcome,
-    Pack,
-    Part,
-    Start,
-    Trial,
-    needs_of,
-)
+from phasegrid.jobs import Artifact, MetricJob, Part, Start, Trial
+from phasegrid.packs import Layout, Outcome, Pack, needs_of
 from phasegrid.run.executors.base import LostKind
 from phasegrid.run.scheduler import Scheduler
 

@@ -11,7 +11,8 @@ from store_support import COLUMNS, METRIC, SCHEMAS, WHEN, bare, full
 
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Part, Trial, text_key
+from phasegrid.jobs import Part, Trial
+from phasegrid.keys import text_key
 from phasegrid.metrics import METRICS
 from phasegrid.store.schemas import TABLES, TRIALS, metric_schema, to_table, trial_columns
 from phasegrid.train.recipe import Recipe

@@ -13,7 +13,7 @@ import pytest
 from store_support import SCHEMAS, bare, full, leave, make_store, put, rows_without_checksum
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import checkpoints, row_files, schemas, sealing
 from phasegrid.store.compact import compact

@@ -13,7 +13,7 @@ from store_support import COLUMNS, bare, full, leave, make_store, put, rows_with
 
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.store import tables
 from phasegrid.store.compact import compact
 from phasegrid.store.files import local

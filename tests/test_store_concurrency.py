@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from store_support import COLUMNS, bare, make_store
 
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.store.compact import compact
 from phasegrid.store.store import Store
 

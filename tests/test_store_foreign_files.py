@@ -9,7 +9,7 @@ import pytest
 from store_support import COLUMNS, bare, make_store, put
 
 from phasegrid.cli import render
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import submissions, tables
 from phasegrid.store.compact import compact

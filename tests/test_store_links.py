@@ -11,7 +11,7 @@ import pytest
 from store_support import COLUMNS, bare, make_store
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import committing
 from phasegrid.store.compact import compact

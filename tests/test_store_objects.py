@@ -12,7 +12,7 @@ import pytest
 from store_support import COLUMNS, SCHEMAS, bare, full, leave, put
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store.compact import compact
 from phasegrid.store.files.local import open_files

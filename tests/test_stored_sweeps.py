@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from phasegrid.cli.main import app
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import submissions
 from phasegrid.store.compact import compact

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from phasegrid.cli.main import app
 from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError, DataError, StoreError, SweepError, exit_code
-from phasegrid.jobs import Pack
+from phasegrid.packs import Pack
 from phasegrid.redaction import redact, refuse_secrets
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.loop import Stop, run_packs

@@ -14,7 +14,7 @@ import pytest
 from phasegrid import load_sweep
 from phasegrid.config.load import GridPoint, MetricRequest, Need, Retries, RunOptions, Sweep
 from phasegrid.datasets import kept_count
-from phasegrid.jobs import Json, canonical_json
+from phasegrid.keys import Json, canonical_json
 from phasegrid.train.recipe import LATER, Recipe
 
 BASE = """\

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
-from phasegrid.jobs import canonical_json
+from phasegrid.keys import canonical_json
 
 GOOD = """\
 schema: 1

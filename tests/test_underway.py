@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from phasegrid.jobs import Outcome, Pack, Part, Trial
+from phasegrid.jobs import Part, Trial
+from phasegrid.packs import Outcome, Pack
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.scheduler import Scheduler

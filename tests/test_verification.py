@@ -8,7 +8,7 @@ import pytest
 from store_support import COLUMNS, bare, full, leave, make_store, put, rows_without_checksum
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import STALE_S, verify
 from phasegrid.store import checkpoints
 from phasegrid.store.compact import compact

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Pack, Plan
+from phasegrid.jobs import Plan
 from phasegrid.metrics.connectivity import compute
 from phasegrid.models.evaluation import Evaluation
+from phasegrid.packs import Pack
 from phasegrid.plan.plan import make_packs, make_plan
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import pack as work

@@ -29,7 +29,7 @@ from phasegrid.analysis.tables.variants import Ways, axis_part, ways
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.declare import Shown
 from phasegrid.errors import SweepError
-from phasegrid.jobs import canonical_json
+from phasegrid.keys import canonical_json
 from phasegrid.store.results import open_results
 from phasegrid.tasks import TASKS
 

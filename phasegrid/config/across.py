@@ -8,7 +8,8 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import later_defaults
-from phasegrid.jobs import Json, Part, canonical_json
+from phasegrid.jobs import Part
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import resolve_dataset, resolve_model, suggest
 
 SEED = ("seed", "train.seed")

@@ -15,7 +15,7 @@ from phasegrid.config.template import TrialTemplate
 from phasegrid.config.types import Axis
 from phasegrid.config.validate import check_keys, constant
 from phasegrid.config.yaml import Node, Place, plain_text
-from phasegrid.jobs import Json, canonical_json, is_finite_number
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import suggest
 
 MAX_VALUES = 10_000
@@ -305,3 +305,8 @@ def _label(draft: DraftAxis, diagnostics: Diagnostics) -> str | None:
         diagnostics.add(node, f"{draft.where}.label", message)
         return None
     return node.value
+
+
+def is_finite_number(value: object) -> bool:
+    """Say whether `value` is a number (not a bool) that is neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -29,7 +29,8 @@ from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.yaml import Place, plain_text
 from phasegrid.declare import DatasetFacts, Finding, Model, make_part
 from phasegrid.errors import DataError, SweepError
-from phasegrid.jobs import Json, Part, canonical_json
+from phasegrid.jobs import Part
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity
 
 SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str, ...]]

@@ -6,7 +6,7 @@ from dataclasses import fields
 from phasegrid.datasets import Options
 from phasegrid.declare import DatasetFacts, DatasetKind, import_function
 from phasegrid.errors import DataError, PhasegridError
-from phasegrid.jobs import Json, canonical_json
+from phasegrid.keys import Json, canonical_json
 from phasegrid.redaction import redact
 from phasegrid.tasks import TASKS
 from phasegrid.user_code import where_raised

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from phasegrid.config.yaml import Place
-from phasegrid.jobs import Json, canonical_json
+from phasegrid.keys import Json, canonical_json
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])"

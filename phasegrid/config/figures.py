@@ -16,7 +16,7 @@ from phasegrid.config.validate import constant, fields_of, name_and_args, resolv
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import FigureKind, FigureRequest, Grid
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json, as_label, canonical_json
+from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.registry import identity, resolve_figure
 
 STANDARD_STEMS = (

@@ -21,7 +21,8 @@ from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Metric
-from phasegrid.jobs import Json, Over
+from phasegrid.jobs import Over
+from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.registry import suggest
 

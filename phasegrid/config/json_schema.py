@@ -22,7 +22,7 @@ from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import Metric
 from phasegrid.figures import FIGURES
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
 from phasegrid.registry import Kind, known_names

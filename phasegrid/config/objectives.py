@@ -20,7 +20,7 @@ from phasegrid.config.validate import (
 )
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import declared_objective, identity
 from phasegrid.train.recipe import CROSS_ENTROPY_NAME
 

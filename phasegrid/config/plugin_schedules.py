@@ -8,7 +8,7 @@ from phasegrid.config.references import References
 from phasegrid.config.validate import constant, resolve_args
 from phasegrid.config.yaml import Place
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import identity
 from phasegrid.train.schedules import SCHEDULES
 

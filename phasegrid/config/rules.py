@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.models.shapes import image_mistake
 from phasegrid.registry import declared_objective
 from phasegrid.tasks import TASKS, mismatch

@@ -28,7 +28,8 @@ from phasegrid.config.validate import (
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json, Over, as_label, canonical_json
+from phasegrid.jobs import Over
+from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.registry import declared_metric, identity, suggest
 from phasegrid.tasks import mismatch
 

@@ -23,7 +23,7 @@ from phasegrid.config.types import FIRST_STAGE, Stage
 from phasegrid.config.validate import check_keys
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetFacts
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import suggest
 from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
 

@@ -30,7 +30,7 @@ from phasegrid.config.validate import (
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetKind, Model
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import suggest
 from phasegrid.train.recipe import Recipe
 

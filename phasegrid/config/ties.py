@@ -14,7 +14,7 @@ from phasegrid.config.points import Point
 from phasegrid.config.template import TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, constant, resolve_field
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import suggest
 
 Tied: TypeAlias = Mapping[str, tuple[Tie, Node]]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import DatasetFacts, FigureRequest
-from phasegrid.jobs import Json, Over, Part
+from phasegrid.jobs import Over, Part
+from phasegrid.keys import Json
 from phasegrid.user_code import Code
 
 

@@ -21,7 +21,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.wording import explain
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.errors import SweepError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import suggest
 
 

@@ -28,7 +28,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from phasegrid.errors import Mistake
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000  # after expanding aliases

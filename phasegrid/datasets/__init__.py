@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import DatasetFacts, DatasetKind, locator
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 FileName = Annotated[str, Field(min_length=1)]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from phasegrid.datasets import Options
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.preparing import Raw, prepare, read_options
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 NUM_TEST = 500
 SPLIT_SEED = 1797

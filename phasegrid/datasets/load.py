@@ -10,7 +10,8 @@ from phasegrid.datasets import DATASETS
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import DatasetKind, import_function, later_defaults
 from phasegrid.errors import DataError, PhasegridError
-from phasegrid.jobs import Part, content_key, stream_seed
+from phasegrid.jobs import Part
+from phasegrid.keys import content_key, stream_seed
 from phasegrid.registry import resolve_dataset
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS

@@ -6,7 +6,7 @@ from phasegrid.datasets import NpzOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.npz_file import fingerprint, read_arrays
 from phasegrid.datasets.preparing import Raw, prepare, read_options
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 def load(**args: Json) -> Dataset:

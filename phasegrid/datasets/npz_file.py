@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from phasegrid.datasets import kept_count
 from phasegrid.declare import DatasetFacts
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 MAX_CLASSES = 65_536  # a larger label is a mistake, not a class
 

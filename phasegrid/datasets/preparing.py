@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from phasegrid.datasets import Options, kept_count
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json, stream_seed
+from phasegrid.keys import Json, stream_seed
 
 Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from phasegrid.datasets import SpiralOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.preparing import Raw, prepare, read_options
-from phasegrid.jobs import Json, stream_seed
+from phasegrid.keys import Json, stream_seed
 
 TURN = 600 * 2 * math.pi / 360
 GROWTH = 1.5

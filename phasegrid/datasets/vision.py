@@ -16,7 +16,7 @@ from phasegrid.datasets import FIXED_FACTS, FileOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.preparing import Array, Raw, prepare, read_options
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 def load_mnist(**args: Json) -> Dataset:

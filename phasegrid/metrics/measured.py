@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any, TypeVar
 
 from phasegrid.errors import SweepError
-from phasegrid.estimates import Guess, Measurement, evaluation, passes
-from phasegrid.jobs import Cell, MetricJob, Trial, Workload
+from phasegrid.estimates import Guess, Measurement, Workload, evaluation, passes
+from phasegrid.jobs import Cell, MetricJob, Trial
 from phasegrid.registry import declared_metric
 from phasegrid.train.recipe import examples_per_batch
 

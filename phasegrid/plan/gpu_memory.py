@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, training_bytes
-from phasegrid.jobs import MetricJob, Pack, Workload
+from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, Workload, training_bytes
+from phasegrid.jobs import MetricJob
+from phasegrid.packs import Pack
 from phasegrid.plan.cost import estimated
 from phasegrid.registry import declared_metric
 from phasegrid.train.recipe import examples_per_batch

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from phasegrid.config.types import MetricRequest
-from phasegrid.jobs import Artifact, Json, MetricJob, Trial, canonical_json, text_key
+from phasegrid.jobs import Artifact, MetricJob, Trial
+from phasegrid.keys import Json, canonical_json, text_key
 
 Text = Callable[[Mapping[str, Json]], str]
 """Gives the canonical JSON of arguments, written once for each object."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Cell, Json, MetricJob, Pack, Plan, Trial
+from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.keys import Json
+from phasegrid.packs import Pack
 from phasegrid.plan.packs import shape_packs
 from phasegrid.plan.plan import (
     CostOf,

@@ -15,7 +15,9 @@ from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 
-from phasegrid.jobs import Layout, MetricJob, Pack, Trial, content_key, needs_of
+from phasegrid.jobs import MetricJob, Trial
+from phasegrid.keys import content_key
+from phasegrid.packs import Layout, Pack, needs_of
 from phasegrid.train.compat import pack_signature
 
 NONE_BEFORE: Mapping[str, int] = MappingProxyType({})

@@ -11,25 +11,11 @@ from itertools import groupby
 
 from phasegrid.config.load import Axis, GridPoint, MetricRequest, Sweep
 from phasegrid.config.types import FIRST_STAGE
-from phasegrid.jobs import (
-    WEIGHTS,
-    Artifact,
-    Cell,
-    Json,
-    Layout,
-    MetricJob,
-    Pack,
-    Part,
-    Plan,
-    Start,
-    Trial,
-    Workload,
-    canonical_json,
-    content_key,
-    needs_of,
-    text_key,
-)
+from phasegrid.estimates import Workload
+from phasegrid.jobs import WEIGHTS, Artifact, Cell, MetricJob, Part, Plan, Start, Trial
+from phasegrid.keys import Json, canonical_json, content_key, text_key
 from phasegrid.models.counting import count_work
+from phasegrid.packs import Layout, Pack, needs_of
 from phasegrid.plan.measurements import Measurements
 from phasegrid.train.recipe import RECIPE_VERSION, hashed_recipe
 

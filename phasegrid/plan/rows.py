@@ -5,7 +5,8 @@ from typing import Any
 
 from phasegrid.config.validate import Field, find_field
 from phasegrid.declare import Metric
-from phasegrid.jobs import Json, MetricJob, Plan, as_label, canonical_json
+from phasegrid.jobs import MetricJob, Plan
+from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.train.recipe import Recipe
 
 

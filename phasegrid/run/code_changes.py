@@ -20,7 +20,7 @@ from phasegrid.config.validate import default_args
 from phasegrid.declare import Shown
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.fallbacks import fall_back
-from phasegrid.jobs import content_key
+from phasegrid.keys import content_key
 from phasegrid.registry import declared_metric
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from phasegrid.jobs import Cell, MetricJob, Pack, Plan, Trial
+from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.packs import Pack
 from phasegrid.plan import cost
 from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
 from phasegrid.plan.plan import make_packs, metric_names

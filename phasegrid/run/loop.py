@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError
-from phasegrid.jobs import Outcome, Pack
+from phasegrid.packs import Outcome, Pack
 from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
 

@@ -5,7 +5,7 @@ seconds.
 import heapq
 from collections.abc import Collection, Sequence
 
-from phasegrid.jobs import Outcome, Pack
+from phasegrid.packs import Outcome, Pack
 from phasegrid.run.scheduler import Scheduler
 
 

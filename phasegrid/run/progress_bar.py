@@ -11,7 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from phasegrid.jobs import Pack
+from phasegrid.packs import Pack
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.underway import Underway, epochs_text

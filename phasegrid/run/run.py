@@ -22,7 +22,9 @@ from rich.console import Console
 from phasegrid.config.load import Sweep, user_files
 from phasegrid.errors import ClusterError, DataError, DeviceError, StoreError, SweepError
 from phasegrid.fallbacks import Fallback, collected, fall_back
-from phasegrid.jobs import Outcome, Pack, Part, Plan, canonical_json
+from phasegrid.jobs import Part, Plan
+from phasegrid.keys import canonical_json
+from phasegrid.packs import Outcome, Pack
 from phasegrid.plan import cost, gpu_memory, pack_layout
 from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, plan_hash
 from phasegrid.plan.rows import job_rows, plan_rows

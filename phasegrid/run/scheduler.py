@@ -14,7 +14,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import MetricJob, Outcome, Pack, Trial, content_key, needs_of
+from phasegrid.jobs import MetricJob, Trial
+from phasegrid.keys import content_key
+from phasegrid.packs import Outcome, Pack, needs_of
 from phasegrid.run.executors.base import LostKind
 
 BLOCKED = "blocked: "

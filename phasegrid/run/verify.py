@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import KEY_DIGITS
+from phasegrid.keys import KEY_DIGITS
 from phasegrid.metrics import METRICS
 from phasegrid.run import code_changes
 from phasegrid.run.status import planned_jobs

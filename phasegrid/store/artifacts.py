@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, canonical_json
+from phasegrid.jobs import WEIGHTS, Artifact
+from phasegrid.keys import canonical_json
 from phasegrid.store import checkpoints
 from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key, read

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.store import sealing
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files

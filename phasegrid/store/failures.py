@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from phasegrid.fallbacks import Fallback
-from phasegrid.jobs import Pack
+from phasegrid.packs import Pack
 from phasegrid.store.provenance import provenance
 from phasegrid.store.store import Store
 from phasegrid.store.tables import PassOver

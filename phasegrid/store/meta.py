@@ -17,7 +17,8 @@ from urllib.parse import unquote
 from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.fallbacks import fall_back
-from phasegrid.jobs import Json, Part, content_key
+from phasegrid.jobs import Part
+from phasegrid.keys import Json, content_key
 from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key, metric_table, table_folder
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import KEY_DIGITS
+from phasegrid.keys import KEY_DIGITS
 from phasegrid.store import artifacts, checkpoints, meta
 from phasegrid.store import tables as shards
 from phasegrid.store.files.errors import reported

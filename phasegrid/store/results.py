@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, Json, Part
+from phasegrid.jobs import WEIGHTS, Artifact, Part
+from phasegrid.keys import Json
 from phasegrid.store.artifacts import epochs_of, inputs_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.store import Store

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Json, Start, Trial, as_label, canonical_json
+from phasegrid.jobs import Start, Trial
+from phasegrid.keys import Json, as_label, canonical_json
 
 SCHEMA_VERSION = 4
 

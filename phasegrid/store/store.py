@@ -39,7 +39,8 @@ import pyarrow as pa
 
 from phasegrid.declare import Column, FigureRequest, Shown
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, Json, Part
+from phasegrid.jobs import WEIGHTS, Artifact, Part
+from phasegrid.keys import Json
 from phasegrid.redaction import clean, refuse_secrets
 from phasegrid.store import artifacts, checkpoints, row_files, schemas
 from phasegrid.store import meta as notes

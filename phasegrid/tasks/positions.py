@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.tasks.operations import Chunk, Mix
 from phasegrid.tasks.tokens import IGNORE
 

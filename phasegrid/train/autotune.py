@@ -17,7 +17,8 @@ from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import fall_back
-from phasegrid.jobs import Json, Trial, content_key, stream_seed
+from phasegrid.jobs import Trial
+from phasegrid.keys import Json, content_key, stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.fused import find_architecture
 from phasegrid.models.strategies import Strategy, why_not_vmap

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import TypeAdapter
 
-from phasegrid.jobs import Json, Trial, canonical_json
+from phasegrid.jobs import Trial
+from phasegrid.keys import Json, canonical_json
 from phasegrid.train.recipe import Recipe
 
 FREE_RECIPE_FIELDS = frozenset({"lr", "weight_decay"})

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, Cut

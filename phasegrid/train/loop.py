@@ -22,7 +22,8 @@ from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import fall_back
-from phasegrid.jobs import Trial, stream_seed
+from phasegrid.jobs import Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.fused import Blueprint

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.jobs import Trial, stream_seed
+from phasegrid.jobs import Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.evaluation import Evaluation
 from phasegrid.models.weights import Weights, own_copy
 from phasegrid.tasks.batches import Lengths

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from phasegrid.declare import later
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.registry import is_known, known_names
 
 CROSS_ENTROPY_NAME = "cross_entropy"

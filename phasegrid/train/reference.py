@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.jobs import Trial, stream_seed
+from phasegrid.jobs import Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import Weights, cpu_state, has_batch_norm

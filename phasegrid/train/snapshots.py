@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.models.weights import own_copy
 
 SNAPSHOT_VERSION = 4  # bump when what is saved, or the meaning of it, changes

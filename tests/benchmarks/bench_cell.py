@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Pack
 from phasegrid.metrics.hessian.compute import draw_examples
+from phasegrid.packs import Pack
 from phasegrid.plan.plan import make_packs, make_plan, metric_names
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.status import stored_keys

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from phasegrid.jobs import Part, Trial, content_key
+from phasegrid.jobs import Part, Trial
+from phasegrid.keys import content_key
 from phasegrid.train.autotune import measure_choice
 from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import Recipe

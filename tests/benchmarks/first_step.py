@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phasegrid.declare import DatasetFacts, DatasetKind, Model
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 @dataclass(frozen=True, slots=True)

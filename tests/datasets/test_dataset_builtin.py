@@ -21,7 +21,7 @@ from phasegrid.datasets.two_spirals import draw_spirals
 from phasegrid.datasets.two_spirals import load as load_spirals
 from phasegrid.declare import DatasetFacts, DatasetKind, import_function, make_part
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 def facts_of(name: str, args: Mapping[str, Json]) -> DatasetFacts:

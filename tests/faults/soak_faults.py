@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from tests.faults.commands import workers_at_work
 from tests.faults.soak_drivers import Driver, SoakError, TwoNodes, kill, wait_for
 from tests.faults.soak_hook import flag_of, hits_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from store_support import bare, full, make_store, put
 
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.store.compact import compact
 from phasegrid.store.store import Store
 from tests.faults.commands import REPOSITORY, environment

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from phasegrid.cli import store as cli_store
 from phasegrid.cli.main import app
 from phasegrid.errors import StoreError
-from phasegrid.jobs import text_key
+from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import meta
 from phasegrid.store.compact import compact

@@ -219,7 +219,7 @@ def test_storage_that_fails_for_the_driver_too_ends_the_run(
 def _ending_of(error: StoreError, url: str) -> Any:
     import ray
 
-    from phasegrid.jobs import Pack
+    from phasegrid.packs import Pack
     from phasegrid.run.executors.ray.executor import _ending_of_error
 
     pack: Any = Pack.__new__(Pack)

@@ -21,7 +21,8 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
-from phasegrid.jobs import Cell, MetricJob, Part, Workload
+from phasegrid.estimates import Workload
+from phasegrid.jobs import Cell, MetricJob, Part
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.slice import SLICE, SliceArgs

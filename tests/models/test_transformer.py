@@ -16,7 +16,8 @@ from phasegrid import load_sweep
 from phasegrid.datasets.translation.load import as_tensors
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError, Mistake, SweepError
-from phasegrid.jobs import Part, Workload
+from phasegrid.estimates import Workload
+from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.counting import count_work
 from phasegrid.models.transformer import Transformer, make, positions

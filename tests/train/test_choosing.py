@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from train_support import CLASSES, MLP, SMALL_CNN, make_data, make_trial
 
-from phasegrid.jobs import Pack, Part, text_key
+from phasegrid.jobs import Part
+from phasegrid.keys import text_key
 from phasegrid.models.strategies import Strategy
+from phasegrid.packs import Pack
 from phasegrid.run.worker import pack as work
 from phasegrid.run.worker.pack import PackOptions
 from phasegrid.store.store import Store

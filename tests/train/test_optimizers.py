@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from train_support import MLP, make_data, make_trial
 
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import parameters_vector
 from phasegrid.train.loop import train_pack

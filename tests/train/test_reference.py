@@ -13,7 +13,8 @@ from train_support import CLASSES, MLP, PLAIN_CNN, SMALL_CNN, make_data, make_tr
 import phasegrid.train.loop
 import phasegrid.train.reference
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.jobs import Trial, stream_seed
+from phasegrid.jobs import Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import Weights
 from phasegrid.train.loop import train_pack

@@ -16,7 +16,8 @@ from train_support import (
     without_seconds,
 )
 
-from phasegrid.jobs import Json, Trial
+from phasegrid.jobs import Trial
+from phasegrid.keys import Json
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
 from phasegrid.train.snapshots import SNAPSHOT_VERSION, under_prefix, with_prefix

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.language.load import as_windows
 from phasegrid.declare import Windows
-from phasegrid.jobs import Part, Trial, stream_seed
+from phasegrid.jobs import Part, Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.operations import operations_of

@@ -14,7 +14,8 @@ from train_support import MLP, largest_difference, without_seconds
 import phasegrid.train.loop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
-from phasegrid.jobs import Json, Part, Trial, stream_seed
+from phasegrid.jobs import Part, Trial
+from phasegrid.keys import Json, stream_seed
 from phasegrid.models.evaluation import evaluate
 from phasegrid.tasks.batches import Batch
 from phasegrid.tasks.losses import cross_entropy as per_label

@@ -12,7 +12,7 @@ from torch import Tensor
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.language.text import fingerprint, options_of, read_running_text
 from phasegrid.declare import Windows
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 
 def load(**args: Json) -> Dataset:

@@ -22,7 +22,7 @@ from typing import Any
 from phasegrid.datasets import LanguageOptions, kept_count
 from phasegrid.declare import DatasetFacts, Windows
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 
 UNKNOWN, END = "<unk>", "<eos>"
 SPECIAL_WORDS = (UNKNOWN, END)

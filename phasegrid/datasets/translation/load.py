@@ -24,7 +24,7 @@ from phasegrid.datasets.translation.vocabulary import (
     numbering,
 )
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json
+from phasegrid.keys import Json
 from phasegrid.tasks.tokens import END, IGNORE, PADDING, START
 
 

@@ -28,7 +28,7 @@ from phasegrid.datasets.translation.files import PairOfFiles, digest_of, find_pa
 from phasegrid.datasets.translation.vocabulary import make_vocabulary, tokenize
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError
-from phasegrid.jobs import Json, stream_seed
+from phasegrid.keys import Json, stream_seed
 
 Sentences: TypeAlias = Sequence[Sequence[str]]
 

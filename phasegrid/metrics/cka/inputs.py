@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.metrics.cka import CkaArgs
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.operations import Mix, Probe

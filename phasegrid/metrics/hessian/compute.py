@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.metrics.hessian import HessianArgs
 from phasegrid.metrics.hessian.density import deflated_density, probe_rest
 from phasegrid.metrics.hessian.exact_trace import exact_trace

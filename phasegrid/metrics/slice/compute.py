@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.jobs import stream_seed
+from phasegrid.keys import stream_seed
 from phasegrid.metrics.hessian.operator import with_right_products
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.metrics.slice import SliceArgs

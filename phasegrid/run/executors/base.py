@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from phasegrid.jobs import Outcome, Pack
+from phasegrid.packs import Outcome, Pack
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
 LostKind = Literal["infra", "oom", "timeout", "app", "crash"]

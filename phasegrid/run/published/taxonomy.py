@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from phasegrid.datasets import DATASETS, FIXED_FACTS
 from phasegrid.declare import make_part
-from phasegrid.jobs import Cell, Json, MetricJob, Part, Plan, Trial, content_key
+from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial
+from phasegrid.keys import Json, content_key
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.accuracy import AccuracyArgs
 from phasegrid.metrics.cka import CkaArgs

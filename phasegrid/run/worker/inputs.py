@@ -17,20 +17,13 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
-from phasegrid.jobs import (
-    Artifact,
-    MetricJob,
-    Outcome,
-    Part,
-    Trial,
-    canonical_json,
-    content_key,
-    stream_seed,
-)
+from phasegrid.jobs import Artifact, MetricJob, Part, Trial
+from phasegrid.keys import canonical_json, content_key, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_model
 from phasegrid.models.network_state import outputs_of
+from phasegrid.packs import Outcome
 from phasegrid.plan.rows import metric_fields
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.dataset_cache import shared

@@ -22,8 +22,10 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, StoreError, SweepError
 from phasegrid.fallbacks import Fallback, collected, fall_back
-from phasegrid.jobs import Layout, MetricJob, Outcome, Pack, Part, Trial, stream_seed
+from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.keys import stream_seed
 from phasegrid.models.evaluation import evaluate
+from phasegrid.packs import Layout, Outcome, Pack
 from phasegrid.redaction import redact
 from phasegrid.registry import Kind, code_digests, resolve_dataset, resolve_metric
 from phasegrid.run.executors.base import PackOptions

@@ -27,7 +27,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from phasegrid.config.types import Need, Resources
 from phasegrid.errors import ClusterError, DeviceError, PhasegridError, StoreError
 from phasegrid.fallbacks import fall_back
-from phasegrid.jobs import Outcome, Pack, Part
+from phasegrid.jobs import Part
+from phasegrid.packs import Outcome, Pack
 from phasegrid.redaction import redact
 from phasegrid.run import crashes, underway, watchdog
 from phasegrid.run.executors.base import PackOptions, PackResult

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasegrid.jobs import canonical_json, content_key, is_finite_number, stream_seed
+from phasegrid.config.axes import is_finite_number
+from phasegrid.keys import canonical_json, content_key, stream_seed
 
 JSON = st.recursive(
     st.none()
@@ -67,9 +68,9 @@ def test_booleans_are_not_numbers(value: object, finite: bool) -> None:
     assert is_finite_number(value) is finite
 
 
-def test_jobs_is_a_leaf_of_the_standard_library() -> None:
+def test_jobs_and_packs_need_the_standard_library_alone() -> None:
     code = (
-        "import sys, phasegrid.jobs; print([m for m in ('torch', 'ray', 'pydantic', 'pandas') if m"
+        "import sys, phasegrid.packs; print([m for m in ('torch', 'ray', 'pydantic', 'pandas') if m"
         " in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
