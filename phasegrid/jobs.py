@@ -37,6 +37,10 @@ class Part:
 WEIGHTS = "weights"
 """The name of the artifact that every training leaves: the weights that the trial is known by."""
 
+AVERAGED = "averaged"
+MOMENTS = "moments"
+"""The names of what a trial's collector leaves: a network, and the moments of its weights."""
+
 OPTIMIZER = "optimizer"
 """The name of the artifact that holds what a trial's optimizer remembered at its weights."""
 

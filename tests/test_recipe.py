@@ -24,6 +24,7 @@ OTHERS: dict[str, Json] = {
     "checkpoints": {"every_epochs": 5},
     "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
     "prune": {"density": 0.2, "scope": "layer"},
+    "collect": {"name": "swag"},
 }
 OF_SCHEDULE: dict[str, Json] = {
     "low": 0.1,

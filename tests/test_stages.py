@@ -37,6 +37,7 @@ stages:
       epochs: 4
       schedule: {name: cyclic, cycle_epochs: 2, low: 0.01}
       checkpoints: {at: lowest_rate}
+      collect: {name: swag, at: lowest_rate}
   - {name: tune, optimizer: kept, train: {epochs: 1, lr: 0.01}}
 load: {param: model.width, values: [2, 4]}
 temperature: {param: stages.cycle.lr, values: [0.05, 0.1]}
@@ -108,11 +109,21 @@ def test_rows_name_the_checkpoints_with_their_digests(cycles: tuple[Plan, Store,
     for trial in plan.cells[0].trials_of("cycle"):
         digests = json.loads(row_of(store, trial.key)["artifacts"])
         # 11 updates an epoch: cycles of 22, lowest in their middle
-        assert sorted(digests) == ["optimizer", "weights@update-11", "weights@update-33"]
+        collected, at = ["averaged", "moments"], ["weights@update-11", "weights@update-33"]
+        assert sorted(digests) == [*collected, "optimizer", *at]
         name = f"checkpoints/{trial.key[:2]}/{trial.key}@update-11.safetensors"
         data = store.files.read(name)
         assert digests["weights@update-11"] == hashlib.sha256(data).hexdigest()
     assert verify(store, deep=True) == []
+
+
+def test_an_averaged_network_is_opened_ready_to_be_used(cycles: tuple[Plan, Store, Any]) -> None:
+    plan, store, _ = cycles
+    key = plan.cells[0].trials_of("cycle")[0].key
+    results = phasegrid.open(store.url)
+    points = [results.weights(key, f"weights@update-{update}") for update in (11, 33)]
+    for name, value in results.model(key, "averaged").named_parameters():
+        assert torch.allclose(value, (points[0][name] + points[1][name]) / 2, atol=1e-6)
 
 
 def test_what_a_training_left_is_looked_after(
@@ -274,6 +285,7 @@ CASES = [
     ({"train": "{prune: {density: 0}}"}, "train.prune.density", "found 0; allowed: greater than 0"),
     ({"train": "{prune: {density: 1.5}}"}, "train.prune.density", "found 1.5; allowed: at most 1"),
     ({"train": "{prune: {scope: all}}"}, "train.prune.scope", "found 'all'; allowed"),
+    ({"train": "{collect: {name: swagger}}"}, "train.collect.name", "did you mean 'swag'"),
     ({"train": "{checkpoints: {at: high}}"}, "train.checkpoints.at", "found 'high'; allowed"),
 ]
 

@@ -9,7 +9,7 @@ from torch import nn
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import DatasetFacts, import_function
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, Part
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, Part
 from phasegrid.models.build import build_model
 from phasegrid.registry import resolve_dataset
 from phasegrid.store.store import Store
@@ -18,7 +18,8 @@ from phasegrid.store.store import Store
 def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
     """Build the network of a trial with weights that it left, on the CPU, in eval mode.
 
-    `name` is ``weights``, or a checkpoint along it: ``weights@epoch-40``.
+    `name` is ``weights``, a checkpoint along it (``weights@epoch-40``), or the ``averaged`` network
+    of a collector.
 
     Raises:
         StoreError: if there is no such trial, it left no such weights, or they are damaged.
@@ -28,10 +29,10 @@ def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
     rows = store.read_table("trials", ["key", *parts], [key]).to_pylist()
     if not rows:
         raise StoreError(f"reading {store.url}: there is no trial {key!r}")
-    if name.partition("@")[0] != WEIGHTS:
+    if name.partition("@")[0] != WEIGHTS and name != AVERAGED:
         raise StoreError(
             f"reading {store.url}: {name!r} of trial {key} is no weights of a network; allowed:"
-            f" {WEIGHTS}, or {WEIGHTS}@epoch-<n>"
+            f" {WEIGHTS}, {WEIGHTS}@epoch-<n>, or {AVERAGED}"
         )
     model, dataset = (_part(rows[0], part) for part in ("model", "dataset"))
     facts = _facts(dataset)

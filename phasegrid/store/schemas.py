@@ -107,6 +107,7 @@ _RECIPE = {
     "objective_version": "int64",
     "prune_density": "float64",
     "prune_scope": "string",
+    "collect": "string",
 }
 
 TRIALS = _schema(
@@ -338,7 +339,7 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
     """
     columns: dict[str, Json] = {}
     for name, value in recipe.items():
-        if name == "checkpoints":
+        if name in ("checkpoints", "collect"):
             columns[name] = as_label(value)
         elif isinstance(value, Mapping):
             for inner, inner_value in value.items():

@@ -49,12 +49,19 @@ from phasegrid.train.member import (
     record_epoch,
     result_of,
 )
-from phasegrid.train.moments import Moments, checkpoint_moments
+from phasegrid.train.moments import Moments, checkpoint_moments, collecting_moments
 from phasegrid.train.objectives import criterion_of
 from phasegrid.train.optimizers import Slots, new_slots
 from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.pruning import mask_row, masks, prunable
-from phasegrid.train.publishing import Publisher, leave, leave_of_stack, leave_optimizer
+from phasegrid.train.publishing import (
+    Publisher,
+    collect_of_stack,
+    leave,
+    leave_collected,
+    leave_of_stack,
+    leave_optimizer,
+)
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.resume import Saver
 from phasegrid.train.snapshots import Snapshots
@@ -65,14 +72,15 @@ __all__ = ["Beginning", "EpochRecord", "Trained", "train_pack"]
 
 @dataclass(slots=True)
 class _Group:
-    """Members that train as one stack and publish their weights at the same `moments`. `stack` is
-    None until the next epoch builds it.
+    """Members that train as one stack, publish their weights at the same `moments` and have them
+    collected at those of `collecting`. `stack` is None until the next epoch builds it.
     """
 
     members: list[TrialState]
     template: nn.Module
     cut: Cut
     moments: Moments
+    collecting: Moments
     stack: Stack | None = None
 
 
@@ -153,9 +161,10 @@ def train_pack(
         for group in before:
             groups += _advance(group, strategy, clock)
         going_on = {id(member) for group in groups for member in group.members}
-        for member in [m for group in before for m in group.members if id(m) not in going_on]:
+        for group, member in [(g, m) for g in before for m in g.members if id(m) not in going_on]:
             i = place_of[id(member)]
             leave_optimizer(member)
+            leave_collected(member, group.template)
             if i in chosen and (on_trained is None or on_trained(i, result_of(member))):
                 saver.forget(member)
         groups = [g for g in groups if any(place_of[id(m)] in chosen for m in g.members)]
@@ -271,7 +280,10 @@ def _group(members: list[TrialState], template: nn.Module) -> _Group:
         bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, join_single)
         cut, per_epoch = Cut(bounds), len(bounds)
     total = recipe.updates or recipe.epochs * per_epoch
-    return _Group(members, template, cut, checkpoint_moments(recipe, total, per_epoch))
+    moments, collecting = (
+        when(recipe, total, per_epoch) for when in (checkpoint_moments, collecting_moments)
+    )
+    return _Group(members, template, cut, moments, collecting)
 
 
 def _expected_epochs(group: _Group) -> int:
@@ -304,6 +316,8 @@ def _advance(group: _Group, strategy: str, clock: Callable[[], float]) -> list[_
         record_epoch(member, number, test, partial(_copy_of, stack, i, member.recipe), share)
     for at in group.moments.after_epoch(len(members[0].history)):
         leave_of_stack(stack, members, at)
+    if group.collecting.after_epoch(len(members[0].history)):
+        collect_of_stack(stack, members)
     return _without_finished(group)
 
 
@@ -324,6 +338,8 @@ def _watch_updates(group: _Group, done: int) -> None:
     assert group.stack is not None
     for at in group.moments.after_update(done):
         leave_of_stack(group.stack, group.members, at)
+    if group.collecting.after_update(done):
+        collect_of_stack(group.stack, group.members)
 
 
 def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
@@ -335,11 +351,13 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
     if len(members) > 1:
         _unstack(group)
     streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
+    collected = [m.collected for m in members]
     try:
         if group.stack is None:
             group.stack = _stacked(group, strategy)
         feeds, first = [m.feed for m in members], members[0]
-        watch = partial(_watch_updates, group) if group.moments.within_epochs else None
+        watched = group.moments.within_epochs or group.collecting.within_epochs
+        watch = partial(_watch_updates, group) if watched else None
         return run_epoch(
             group.stack, feeds, recipe, group.cut, epoch, first.updates, first.before, watch
         )
@@ -351,6 +369,8 @@ def _run_or_run_out(group: _Group, strategy: str) -> list[EpochNumbers] | None:
     for member, (order, augment) in zip(members, streams, strict=True):
         member.feed.order.set_state(order)
         member.feed.augment.set_state(augment)
+    for member, state in zip(members, collected, strict=True):
+        member.collected = state
     return None
 
 

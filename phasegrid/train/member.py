@@ -115,7 +115,7 @@ class TrialState:
     newer. `publish` keeps an artifact of it, None: nobody asks for them. Its optimizer had made
     `before` updates when it began. `kept_slots` is what the optimizer remembered after `kept_epoch`
     and `kept_updates`, where the recipe asks for that. Of a pruned one `prunable` are the weights
-    that could be, `mask` (P,) is 0 where they are.
+    that could be, `mask` (P,) is 0 where they are. `collected` is the state of its collector.
     """
 
     trial: Trial
@@ -132,6 +132,7 @@ class TrialState:
     published: dict[str, str] = field(default_factory=dict)
     prunable: Sequence[str] = ()
     mask: Tensor | None = None
+    collected: dict[str, Tensor] = field(default_factory=dict)
     strategy: str = "loop"
     history: list[EpochRecord] = field(default_factory=list)
     kept_epoch: int = 0
@@ -281,6 +282,7 @@ def write_member(member: TrialState) -> tuple[dict[str, Tensor], dict[str, Any]]
         **with_prefix("slot", member.state.slots),
         **with_prefix("kept", member.kept),
         **with_prefix("kept_slot", member.kept_slots),
+        **with_prefix("collected", member.collected),
         "random/order": member.feed.order.get_state(),
         "random/augment": member.feed.augment.get_state(),
     }
@@ -307,6 +309,7 @@ def read_member(
     )
     member.kept = _on(device, under_prefix("kept", tensors))
     member.kept_slots = _on(device, under_prefix("kept_slot", tensors))
+    member.collected = _on(device, under_prefix("collected", tensors))
     member.published = dict(facts["published"])
     member.feed.order.set_state(tensors["random/order"])
     member.feed.augment.set_state(tensors["random/augment"])

@@ -13,12 +13,16 @@ from phasegrid.train.schedules import lowest_updates
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """After which epochs and which updates: those that are listed, and every so many (0: none)."""
+    """After which epochs and which updates: those that are listed, and every so many (0: none), but
+    none before `first_epoch` and `first_update`.
+    """
 
     every_epochs: int = 0
     every_updates: int = 0
     epochs: frozenset[int] = frozenset()
     updates: frozenset[int] = frozenset()
+    first_epoch: int = 0
+    first_update: int = 0
 
     @property
     def within_epochs(self) -> bool:
@@ -29,13 +33,13 @@ class Moments:
         """Return the name of the end of an epoch if it is one of them, ``epoch-40``."""
         every = self.every_epochs
         due = epoch in self.epochs or bool(every and epoch % every == 0)
-        return [f"epoch-{epoch}"] if due else []
+        return [f"epoch-{epoch}"] if due and epoch >= self.first_epoch else []
 
     def after_update(self, update: int) -> list[str]:
         """Return the name of the end of an update if it is one of them, ``update-900``."""
         every = self.every_updates
         due = update in self.updates or bool(every and update % every == 0)
-        return [f"update-{update}"] if due else []
+        return [f"update-{update}"] if due and update >= self.first_update else []
 
 
 def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
@@ -52,3 +56,19 @@ def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
         updates |= set(lowest_updates(recipe.schedule, total, per_epoch))
     every = wish.every_epochs or 0, wish.every_updates or 0
     return Moments(*every, frozenset(epochs), frozenset(updates))
+
+
+def collecting_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
+    """Return when the collector of a training takes in its weights."""
+    wish = recipe.collect
+    if wish is None:
+        return Moments()
+    low = lowest_updates(recipe.schedule, total, per_epoch) if wish.at else ()
+    usual = 0 if wish.every_updates or wish.at else 1
+    return Moments(
+        wish.every_epochs or usual,
+        wish.every_updates or 0,
+        updates=frozenset(low),
+        first_epoch=wish.from_epoch + 1,
+        first_update=wish.from_epoch * per_epoch + 1,
+    )

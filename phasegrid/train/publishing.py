@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from phasegrid.jobs import OPTIMIZER, WEIGHTS
+from phasegrid.jobs import AVERAGED, MOMENTS, OPTIMIZER, WEIGHTS
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.network_state import copy_network
+from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.train.collectors import COLLECTORS
 from phasegrid.train.member import TrialState
 from phasegrid.train.optimizers import Slots
+from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.stack import MemberState, Stack
 
 UPDATES = "updates"
@@ -57,6 +62,38 @@ def leave_optimizer(member: TrialState) -> None:
     """
     if member.recipe.keeps_optimizer and member.diverged_epoch is None:
         _publish(member, OPTIMIZER, _optimizer(member.kept_slots, member.kept_updates))
+
+
+def collect_of_stack(stack: Stack, members: Sequence[TrialState]) -> None:
+    """Have the collectors of a stack take in the weights that are finite."""
+    network = stack.network
+    for i, (member, finite) in enumerate(zip(members, network.finite(), strict=True)):
+        wish = member.recipe.collect
+        if wish is None or not finite or member.diverged_epoch is not None:
+            continue
+        take = COLLECTORS[wish.name].take
+        member.collected = take(member.collected, network.row(network.weights, i), wish.rank)
+
+
+def leave_collected(member: TrialState, template: nn.Module) -> None:
+    """Publish what the collector of a finished trial has come to, if it has taken in anything: the
+    ``averaged`` network, with BatchNorm statistics estimated anew over the training set (Izmailov
+    et al. 2018, section 3.2), and, of some, the ``moments``.
+    """
+    wish = member.recipe.collect
+    if wish is None or not member.collected or member.diverged_epoch is not None:
+        return
+    if member.publish is None:
+        return
+    if COLLECTORS[wish.name].leaves_moments:
+        _publish(member, MOMENTS, member.collected)
+    module = copy_network(template)
+    module.load_state_dict(member.kept)
+    network = FlatNetwork.of(module)
+    network.assign(member.collected["mean"])
+    with tensor_float_32(False):
+        refresh_batch_norm(network.module, member.data.train_inputs)
+    _publish(member, AVERAGED, network.state())
 
 
 def _publish(member: TrialState, name: str, tensors: Mapping[str, Tensor]) -> None:

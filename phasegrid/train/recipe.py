@@ -137,6 +137,22 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Collect:
+    """What a collector takes in of a training (`phasegrid.train.collectors`): the weights after
+    every epoch, every so many epochs or updates, or whenever the learning rate has been at its
+    lowest, all of them after `from_epoch` epochs. `rank` is the number of deviations that ``swag``
+    keeps.
+    """
+
+    name: Literal["swa", "swag"]
+    from_epoch: Annotated[int, Field(ge=0)] = 0
+    every_epochs: Annotated[int, Field(ge=1)] | None = None
+    every_updates: Annotated[int, Field(ge=1)] | None = None
+    at: Literal["lowest_rate"] | None = None
+    rank: Annotated[int, Field(ge=1)] = 20
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """Keep the share `density` of the weights of linear layers and convolutions, the largest in
     magnitude when the training begins, of the whole network or of each layer; the others are zero
@@ -199,6 +215,7 @@ class Recipe:
     checkpoints: Checkpoints | None = later(None)
     objective: dict[str, JsonValue] | None = later(None)
     prune: Prune | None = later(None)
+    collect: Collect | None = later(None)
 
     @property
     def keeps_optimizer(self) -> bool:
@@ -206,7 +223,7 @@ class Recipe:
         return self.checkpoints is not None and END in self.checkpoints.optimizer
 
 
-LEAVES = ("keep_every", "checkpoints")
+LEAVES = ("keep_every", "checkpoints", "collect")
 """The fields that say what a training leaves beside its weights."""
 
 
