@@ -21,7 +21,8 @@ from phasegrid import load_sweep, registry
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 from phasegrid.packs import Outcome
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.run import code_changes
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.pack import do

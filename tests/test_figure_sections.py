@@ -16,7 +16,8 @@ from phasegrid.config.load import Sweep
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError
 from phasegrid.figures import FIGURES as KINDS
-from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.verify import verify
 from phasegrid.store.compact import compact
 from phasegrid.store.meta import figures_text, parse_figures

@@ -12,8 +12,10 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import Cell, MetricJob, Plan, Trial
 from phasegrid.keys import Json
 from phasegrid.packs import Pack
+from phasegrid.plan.contents import all_keys
 from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
-from phasegrid.plan.plan import all_keys, make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import _kept_layout
 from phasegrid.run.verify import verify
 from phasegrid.store.store import Store

@@ -21,7 +21,8 @@ from phasegrid.plan.gpu_memory import (
     pack_bytes,
     pack_share,
 )
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.registry import resolve
 from phasegrid.run.executors.ray.gpus import device_of
 

@@ -8,8 +8,9 @@ from phasegrid import load_sweep
 from phasegrid.jobs import Cell, MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan.cost import Corrections, predict_seconds
-from phasegrid.plan.packs import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
-from phasegrid.plan.plan import PACK_SIZE, make_packs, make_plan
+from phasegrid.plan.packing import PACK_SIZE, make_packs
+from phasegrid.plan.plan import make_plan
+from phasegrid.plan.shaping import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
 from phasegrid.run.makespan import simulate_makespan
 from phasegrid.train.compat import pack_signature
 

@@ -8,14 +8,10 @@ import pytest
 from phasegrid import load_sweep
 from phasegrid.jobs import Cell, MetricJob, Trial
 from phasegrid.keys import canonical_json, content_key
+from phasegrid.plan.contents import all_keys, plan_hash
 from phasegrid.plan.measurements import choose_pairs
-from phasegrid.plan.plan import (
-    all_keys,
-    is_laid_out,
-    make_packs,
-    make_plan,
-    plan_hash,
-)
+from phasegrid.plan.packing import is_laid_out, make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.makespan import simulate_makespan
 from phasegrid.train.recipe import RECIPE_VERSION, hashed_recipe
 

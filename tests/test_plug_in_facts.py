@@ -18,7 +18,8 @@ from phasegrid.cli.main import app
 from phasegrid.estimates import passes
 from phasegrid.plan.cost import guess_cost
 from phasegrid.plan.gpu_memory import PROCESS_BYTES, pack_bytes, pack_share
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 
 FILES = {
     "blobs.py": '''\

@@ -7,7 +7,8 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.keys import Json
-from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import plan_rows, short_label
 from phasegrid.run.staleness import why_stale
 from phasegrid.store.schemas import recipe_columns, trial_columns

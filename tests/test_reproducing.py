@@ -10,7 +10,8 @@ from rich.console import Console
 
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
-from phasegrid.plan.plan import make_plan, plan_hash
+from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.store.store import Store
 from phasegrid.train.precision import deterministic_kernels

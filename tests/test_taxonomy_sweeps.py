@@ -19,7 +19,8 @@ from phasegrid.analysis.tables.variants import parts
 from phasegrid.config.load import Sweep
 from phasegrid.jobs import MetricJob, Plan
 from phasegrid.metrics import METRICS
-from phasegrid.plan.plan import make_plan, trials_by_key
+from phasegrid.plan.contents import trials_by_key
+from phasegrid.plan.plan import make_plan
 
 FOLDER = Path(__file__).resolve().parent.parent / "sweeps" / "taxonomy"
 

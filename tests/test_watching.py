@@ -14,7 +14,8 @@ from phasegrid.declare import Model
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS, MlpArgs
 from phasegrid.models.build import build_model
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.registry import remember_folder
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker import inputs as bench

@@ -11,7 +11,8 @@ from phasegrid.jobs import Plan
 from phasegrid.metrics.connectivity import compute
 from phasegrid.models.evaluation import Evaluation
 from phasegrid.packs import Pack
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.loop import Stopped
 from phasegrid.run.worker import pack as work
 from phasegrid.run.worker.pack import PackOptions, do

@@ -15,8 +15,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import Cell, MetricJob, Plan, Trial
 from phasegrid.keys import Json
 from phasegrid.packs import Pack
-from phasegrid.plan.packs import shape_packs
-from phasegrid.plan.plan import (
+from phasegrid.plan.packing import (
     CostOf,
     is_laid_out,
     make_packs,
@@ -25,6 +24,7 @@ from phasegrid.plan.plan import (
     training_packs,
     trains_several,
 )
+from phasegrid.plan.shaping import shape_packs
 
 VERSION = 1
 

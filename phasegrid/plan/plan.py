@@ -1,304 +1,50 @@
-"""Sweep -> Plan -> packs. Pure: no torch, no disk, no clock.
+"""From a sweep to its plan: every cell with its trials and metric jobs and their keys.
 
-A plan lists every cell with its trials and metric jobs and their keys. Packing groups the jobs that
-are not stored yet into lists that one process does together.
+Pure: no torch, no disk, no clock. `phasegrid.plan.packing` groups what is not stored yet into packs.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Sequence
 
-from phasegrid.config.load import Axis, GridPoint, MetricRequest, Sweep
-from phasegrid.config.types import FIRST_STAGE
-from phasegrid.estimates import Workload
-from phasegrid.jobs import WEIGHTS, Artifact, Cell, MetricJob, Part, Plan, Start, Trial
-from phasegrid.keys import Json, canonical_json, content_key, text_key
-from phasegrid.models.counting import count_work
-from phasegrid.packs import Layout, Pack, needs_of
+from phasegrid.config.load import Sweep
+from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest
+from phasegrid.jobs import WEIGHTS, Artifact, Cell, MetricJob, Plan, Start, Trial
+from phasegrid.plan.keys import Texts
 from phasegrid.plan.measurements import Measurements
-from phasegrid.train.recipe import RECIPE_VERSION, hashed_recipe
-
-PACK_SIZE = 32
-"""The most trainings in one pack, unless a sweep says otherwise."""
-
-CostOf = Callable[[Cell, "Trial | MetricJob"], float]
+from phasegrid.plan.workloads import Workloads
 
 
 def make_plan(sweep: Sweep) -> Plan:
     """Lay out every cell, trial and metric job of a sweep, in the order facets, load,
     temperature.
     """
-    texts = _Texts()
+    texts, works = Texts(), Workloads()
     measurements = Measurements(sweep.metrics, texts.args)
-    cells = tuple(
-        _cell(index, point, sweep, texts, measurements) for index, point in enumerate(sweep.points)
-    )
+    cells = []
+    for index, point in enumerate(sweep.points):
+        of_stage = _trials(point, sweep, texts)
+        cell = Cell(
+            index=index,
+            facet=point.facet,
+            load=point.load,
+            temperature=point.temperature,
+            trials=tuple(trial for trials in of_stage.values() for trial in trials),
+            metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds)),
+            work=works.of(point),
+            stages=tuple(of_stage) if sweep.stages else (),
+        )
+        cells.append(cell)
+    axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis is not None]
     return Plan(
         sweep=sweep.name,
         load_path=sweep.load.path if sweep.load else None,
         temperature_path=sweep.temperature.path if sweep.temperature else None,
-        cells=cells,
-        axis_names=tuple((axis.path, axis.label) for axis in _axes(sweep) if axis.label),
+        cells=tuple(cells),
+        axis_names=tuple((axis.path, axis.label) for axis in axes if axis.label),
         across=_across(cells, measurements),
     )
 
 
-def _axes(sweep: Sweep) -> list[Axis]:
-    return [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis is not None]
-
-
-def plan_hash(plan: Plan) -> str:
-    """Return the key of a plan: it changes exactly when one of its jobs does."""
-    keys = sorted(all_keys(plan))
-    return content_key("plan", 1, keys)
-
-
-def all_keys(plan: Plan) -> set[str]:
-    """Return the keys of every trial and metric job of a plan."""
-    keys = {trial.key for cell in plan.cells for trial in cell.trials}
-    keys.update(job.key for _, job in plan.metric_jobs())
-    return keys
-
-
-def trials_by_key(plan: Plan) -> dict[str, Trial]:
-    """Return every distinct trial of a plan."""
-    return {trial.key: trial for cell in plan.cells for trial in cell.trials}
-
-
-def metric_names(plan: Plan) -> list[str]:
-    """Return the names of the metrics of a plan, sorted."""
-    return sorted({job.metric.name for _, job in plan.metric_jobs()})
-
-
-def make_packs(
-    plan: Plan,
-    stored: Collection[str],
-    cost: CostOf,
-    pack_size: int = PACK_SIZE,
-    measure_s: float = 2.0,
-) -> list[Pack]:
-    """Group the jobs that are not stored into packs.
-
-    The trials of a cell train together, at most `pack_size` at a time. Its light metric jobs are
-    one pack, so are the heavy jobs of one metric that can do several together, and any other heavy
-    job is a pack of its own. Small packs of neighbouring cells whose trials are all stored already
-    are joined up to `measure_s` predicted seconds, but for those that are laid out by cell
-    (`is_laid_out`). A key that two cells share is packed once. What is stored is left out of packs,
-    not out of their layouts. No job shares a pack with one that it needs, nor, for packs must not
-    wait for each other, with one that has another number of jobs before it.
-    """
-    seen: set[str] = set()
-    packs: list[Pack] = []
-    small: list[Pack] = []
-    depths = start_depths(plan)
-
-    def measure(cell: Cell, jobs: Sequence[MetricJob], trials: Mapping[str, Trial] | None) -> None:
-        for pack in _measure_packs(cell, jobs, stored, cost, trials):
-            ready = all(key in stored for key in pack.needs)
-            joins = ready and pack.cost_s < measure_s and not is_laid_out(pack)
-            (small if joins else packs).append(pack)
-
-    for cell in plan.cells:
-        trials = [t for t in cell.trials if t.key not in seen]
-        seen.update(t.key for t in trials)
-        for alike in _of_one_depth(trials, depths):
-            for start in range(0, len(alike), pack_size):
-                members = [(cell, trial) for trial in alike[start : start + pack_size]]
-                packs += training_packs(members, stored, cost)
-        jobs = [j for j in cell.metric_jobs if j.key not in seen]
-        seen.update(j.key for j in jobs)
-        measure(cell, jobs, None)
-    everywhere = trials_by_key(plan) if plan.across else {}
-    for index, group in groupby(plan.across, key=lambda placed: placed[0]):
-        jobs = [job for _, job in group if job.key not in seen]
-        seen.update(job.key for job in jobs)
-        measure(plan.cells[index], jobs, everywhere)
-    return packs + _join(small, measure_s)
-
-
-def start_depths(plan: Plan) -> dict[str, int]:
-    """Return how many trainings of a plan come before a trial that starts from another, by its key;
-    one that starts anew is not in it.
-    """
-    starting = {t.key: t for cell in plan.cells for t in cell.trials if t.start is not None}
-    depths: dict[str, int] = {}
-
-    def depth(key: str) -> int:
-        if key not in starting:
-            return 0
-        if key not in depths:
-            depths[key] = 1 + max(depth(parent) for parent in starting[key].needs)
-        return depths[key]
-
-    for key in starting:
-        depth(key)
-    return depths
-
-
-def _of_one_depth(trials: Sequence[Trial], depths: Mapping[str, int]) -> list[list[Trial]]:
-    parts: dict[int, list[Trial]] = {}
-    for trial in trials:
-        parts.setdefault(depths.get(trial.key, 0), []).append(trial)
-    return list(parts.values())
-
-
-def training_packs(
-    members: Sequence[tuple[Cell, Trial]],
-    stored: Collection[str],
-    cost: CostOf,
-    laid_out_s: float | None = None,
-) -> list[Pack]:
-    """Return the pack of those trials that are not stored, laid out as all of them; none where all
-    are.
-
-    `laid_out_s` is what all of them were predicted to take when that was decided, now where it is
-    None.
-    """
-    missing = [(cell, trial) for cell, trial in members if trial.key not in stored]
-    if not missing:
-        return []
-    if laid_out_s is None:
-        laid_out_s = sum(cost(cell, trial) for cell, trial in members)
-    return [
-        Pack(
-            key=content_key("pack", 1, [trial.key for _, trial in missing]),
-            kind="train",
-            cell=missing[0][0].index,
-            trials=tuple(trial for _, trial in missing),
-            needs=needs_of(trial for _, trial in missing),
-            cost_s=sum(cost(cell, trial) for cell, trial in missing),
-            layout=Layout(trials=tuple(trial for _, trial in members), cost_s=laid_out_s),
-        )
-    ]
-
-
-def measuring_packs(
-    cell: Cell,
-    jobs: Sequence[MetricJob],
-    stored: Collection[str],
-    cost: CostOf,
-    trials: Mapping[str, Trial] | None = None,
-) -> list[Pack]:
-    """Return the pack of those metric jobs of a cell that are not stored, laid out as all of them;
-    none where all are. They are about its trials, or about some of `trials` by key.
-    """
-    missing = [job for job in jobs if job.key not in stored]
-    if not missing:
-        return []
-    groups = _groups(jobs, stored)
-    involved = [*missing, *(job for group in groups for job in group)]
-    by_key = {trial.key: trial for trial in cell.trials} if trials is None else trials
-    about = dict.fromkeys(key for job in involved for key in job.trials)
-    return [
-        Pack(
-            key=content_key("pack", 1, [job.key for job in missing]),
-            kind="measure",
-            cell=cell.index,
-            trials=tuple(by_key[key] for key in about),
-            metric_jobs=tuple(missing),
-            needs=needs_of(involved),
-            cost_s=sum(cost(cell, job) for job in missing),
-            layout=Layout(groups=groups),
-        )
-    ]
-
-
-def trains_several(job: MetricJob) -> bool:
-    """Say whether a measurement is one that is laid out with the others of its metric and cell, as
-    trainings are.
-    """
-    return job.heavy and job.together
-
-
-def is_laid_out(pack: Pack) -> bool:
-    """Say whether the jobs of a pack keep the company that they were laid out with: trainings, and
-    measurements that train.
-    """
-    return pack.kind == "train" or any(trains_several(job) for job in pack.metric_jobs)
-
-
-def _groups(
-    jobs: Sequence[MetricJob], stored: Collection[str]
-) -> tuple[tuple[MetricJob, ...], ...]:
-    """Return which jobs are computed together, of those computations that have a job to do."""
-    groups: dict[int, list[MetricJob]] = {}
-    for job in jobs:
-        if job.together:
-            # a part is one object for all jobs of a request: the same metric with the same
-            # arguments
-            groups.setdefault(id(job.metric), []).append(job)
-    return tuple(
-        tuple(group) for group in groups.values() if any(job.key not in stored for job in group)
-    )
-
-
-def _join(packs: Iterable[Pack], measure_s: float, limit: int = 256) -> list[Pack]:
-    """Join small measure packs, in order, up to a cost and a number of jobs."""
-    joined: list[Pack] = []
-    group: list[Pack] = []
-    for pack in packs:
-        jobs = sum(len(p.metric_jobs) for p in group) + len(pack.metric_jobs)
-        if group and (sum(p.cost_s for p in group) + pack.cost_s > measure_s or jobs > limit):
-            joined.append(_merged(group))
-            group = []
-        group.append(pack)
-    return joined + ([_merged(group)] if group else [])
-
-
-def _merged(group: Sequence[Pack]) -> Pack:
-    if len(group) == 1:
-        return group[0]
-    jobs = tuple(job for pack in group for job in pack.metric_jobs)
-    groups = tuple(several for pack in group if pack.layout for several in pack.layout.groups)
-    trials = {trial.key: trial for pack in group for trial in pack.trials}
-    return replace(
-        group[0],
-        key=content_key("pack", 1, [job.key for job in jobs]),
-        metric_jobs=jobs,
-        trials=tuple(trials.values()),
-        needs=tuple(dict.fromkeys(key for pack in group for key in pack.needs)),
-        cost_s=sum(pack.cost_s for pack in group),
-        layout=Layout(groups=groups),
-    )
-
-
-def _measure_packs(
-    cell: Cell,
-    jobs: Sequence[MetricJob],
-    stored: Collection[str],
-    cost: CostOf,
-    trials: Mapping[str, Trial] | None,
-) -> list[Pack]:
-    parts: dict[tuple[str | int, int], list[MetricJob]] = {}
-    for job in jobs:
-        apart = id(job.metric) if trains_several(job) else job.key
-        parts.setdefault((apart if job.heavy else "light", job.depth), []).append(job)
-    return [
-        pack
-        for part in parts.values()
-        for pack in measuring_packs(cell, part, stored, cost, trials)
-    ]
-
-
-def _cell(
-    index: int, point: GridPoint, sweep: Sweep, texts: "_Texts", measurements: Measurements
-) -> Cell:
-    of_stage = _trials(point, sweep, texts)
-    stages = tuple(of_stage) if sweep.stages else ()
-    return Cell(
-        index=index,
-        facet=point.facet,
-        load=point.load,
-        temperature=point.temperature,
-        trials=tuple(trial for trials in of_stage.values() for trial in trials),
-        metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds)),
-        work=texts.work(point),
-        stages=stages,
-    )
-
-
-def _trials(point: GridPoint, sweep: Sweep, texts: "_Texts") -> dict[str, tuple[Trial, ...]]:
+def _trials(point: GridPoint, sweep: Sweep, texts: Texts) -> dict[str, tuple[Trial, ...]]:
     """Return the trials of a cell by stage, each stage after the one that it starts from."""
     found = {FIRST_STAGE: texts.trials(point, point.recipe, sweep.seeds)}
     for stage, recipe in zip(sweep.stages, point.stage_recipes, strict=True):
@@ -324,73 +70,3 @@ def _across(cells: Sequence[Cell], measurements: Measurements) -> tuple[tuple[in
             if trial.key in firsts:
                 homes.setdefault(trial.key, cell.index)
     return tuple((homes[job.trials[0]], job) for job in jobs)
-
-
-class _Texts:
-    """Canonical JSON of shared parts, written once: keys of 100,000 trials in seconds.
-
-    Objects are remembered by identity and kept alive here, so an id is never reused.
-    """
-
-    def __init__(self) -> None:
-        self._texts: dict[int, tuple[object, str]] = {}
-        self._work: dict[tuple[int, int], Workload | None] = {}
-
-    def text(self, owner: object, spec: Json) -> str:
-        known = self._texts.get(id(owner))
-        if known is None:
-            known = (owner, canonical_json(spec))
-            self._texts[id(owner)] = known
-        return known[1]
-
-    def args(self, args: Mapping[str, Json]) -> str:
-        return self.text(args, args)
-
-    def recipe(self, recipe: Mapping[str, Json]) -> str:
-        known = self._texts.get(id(recipe))
-        return known[1] if known else self.text(recipe, hashed_recipe(recipe))
-
-    def part(self, part: Part) -> str:
-        known = self._texts.get(id(part))
-        return known[1] if known else self.text(part, part.spec())
-
-    def trials(
-        self,
-        point: GridPoint,
-        recipe: Mapping[str, Json],
-        seeds: Sequence[int],
-        starts: Sequence[Start] = (),
-    ) -> tuple[Trial, ...]:
-        """Return the trials of a cell by one recipe, each from its start if there are any."""
-        dataset, model = point.dataset, point.model
-        head = (
-            f'["trial",{RECIPE_VERSION},{{"dataset":{self.part(dataset)},'
-            f'"model":{self.part(model)},"recipe":{self.recipe(recipe)},"seed":'
-        )
-        if not starts:
-            return tuple(
-                Trial(text_key(f"{head}{seed}}}]"), dataset, model, recipe, seed) for seed in seeds
-            )
-        tails = [f',"start":{canonical_json(start.spec())}}}]' for start in starts]
-        return tuple(
-            Trial(text_key(f"{head}{seed}{tail}"), dataset, model, recipe, seed, start)
-            for seed, tail, start in zip(seeds, tails, starts, strict=True)
-        )
-
-    def work(self, point: GridPoint) -> Workload | None:
-        place = (id(point.dataset), id(point.model))
-        if place not in self._work:
-            self._work[place] = _work(point)
-        return self._work[place]
-
-
-def _work(point: GridPoint) -> Workload | None:
-    facts = point.facts
-    if facts is None:
-        return None
-    args: Mapping[str, Json] = point.model.args
-    counts = count_work(Part(point.model.name, point.model.version, args), facts)
-    if counts is None:
-        return None
-    size, labels = math.prod(facts.input_shape), facts.labels_per_example
-    return Workload(facts.num_train, facts.num_test, facts.num_classes, *counts, size, labels)

@@ -8,7 +8,8 @@ from phasegrid.config.load import Sweep
 from phasegrid.jobs import Plan
 from phasegrid.plan import cost
 from phasegrid.plan.pack_layout import from_records
-from phasegrid.plan.plan import PACK_SIZE, make_plan
+from phasegrid.plan.packing import PACK_SIZE
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.code_changes import Change, find_changes
 from phasegrid.run.forecast import Forecast, forecast
 from phasegrid.run.staleness import why_measured_anew, why_stale

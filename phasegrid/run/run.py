@@ -26,7 +26,9 @@ from phasegrid.jobs import Part, Plan
 from phasegrid.keys import canonical_json
 from phasegrid.packs import Outcome, Pack
 from phasegrid.plan import cost, gpu_memory, pack_layout
-from phasegrid.plan.plan import PACK_SIZE, CostOf, make_packs, make_plan, plan_hash
+from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.packing import PACK_SIZE, CostOf, make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows
 from phasegrid.run import code_changes, crashes
 from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial

@@ -28,7 +28,8 @@ from phasegrid.analysis.tables.load import build_grid, load_grid
 from phasegrid.cli.main import main
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.plan.plan import make_packs, make_plan
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import plan_rows
 from phasegrid.run.published.taxonomy import import_taxonomy, read_published
 from phasegrid.run.worker.pack import PackOptions, do

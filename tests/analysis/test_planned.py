@@ -14,7 +14,9 @@ from phasegrid import load_sweep
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.load import load_grid
 from phasegrid.metrics import METRICS
-from phasegrid.plan.plan import make_packs, make_plan, plan_hash
+from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows
 from phasegrid.run.worker.pack import PackOptions, do
 from phasegrid.store.results import open_results

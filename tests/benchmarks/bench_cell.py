@@ -21,7 +21,9 @@ from torch import nn
 from phasegrid import load_sweep
 from phasegrid.metrics.hessian.compute import draw_examples
 from phasegrid.packs import Pack
-from phasegrid.plan.plan import make_packs, make_plan, metric_names
+from phasegrid.plan.contents import metric_names
+from phasegrid.plan.packing import make_packs
+from phasegrid.plan.plan import make_plan
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.status import stored_keys
 from phasegrid.run.worker.inputs import dataset_of, load_module

@@ -48,9 +48,10 @@ def planning() -> list[str]:
     """
     code = (
         "import json, resource, sys, time\nstarted = time.perf_counter()\nfrom phasegrid import"
-        " load_sweep\nfrom phasegrid.plan.plan import make_plan, make_packs, all_keys\nplan ="
-        " make_plan(load_sweep(sys.argv[1]))\nplanned = time.perf_counter() - started\npacks ="
-        " make_packs(plan, set(), lambda cell, job: 1.0)\nprint(json.dumps([planned,"
+        " load_sweep\nfrom phasegrid.plan.contents import all_keys\n"
+        "from phasegrid.plan.packing import make_packs\n"
+        "from phasegrid.plan.plan import make_plan\nplan = make_plan(load_sweep(sys.argv[1]))\n"
+        "planned = time.perf_counter() - started\npacks = make_packs(plan, set(), lambda cell, job: 1.0)\nprint(json.dumps([planned,"
         " time.perf_counter() - started, len(all_keys(plan)), len(packs),"
         " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))\n"
     )
@@ -133,7 +134,7 @@ def _metric_name(plan: Any) -> str:
 
 def _warm(executor: Any, plan: Any, store: Any) -> None:
     """Start the workers and their imports: a run of hours pays this once."""
-    from phasegrid.plan.plan import make_packs
+    from phasegrid.plan.packing import make_packs
 
     stored = store.stored("trials")
     for pack in make_packs(plan, stored, lambda _cell, _job: 3.0)[:2]:
@@ -145,7 +146,8 @@ def _warm(executor: Any, plan: Any, store: Any) -> None:
 
 def _run(plan: Any, store: Any, executor: Any) -> None:
     from phasegrid.config.types import RunOptions
-    from phasegrid.plan.plan import make_packs, metric_names
+    from phasegrid.plan.contents import metric_names
+    from phasegrid.plan.packing import make_packs
     from phasegrid.run.loop import Stop, run_packs
     from phasegrid.run.scheduler import Scheduler
     from phasegrid.run.status import stored_keys

@@ -73,7 +73,9 @@ def drive(folder: Path, size: int, way: str) -> Figures:
 
     from phasegrid import load_sweep
     from phasegrid.config.types import RunOptions
-    from phasegrid.plan.plan import make_packs, make_plan, metric_names
+    from phasegrid.plan.contents import metric_names
+    from phasegrid.plan.packing import make_packs
+    from phasegrid.plan.plan import make_plan
     from phasegrid.run.executors.base import PackOptions
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
     from phasegrid.run.loop import Stop, run_packs
@@ -161,7 +163,8 @@ def _store_trials(folder: Path, size: int) -> None:
 
 def _warm(executor: "RayExecutor", folder: Path) -> None:
     from phasegrid import load_sweep
-    from phasegrid.plan.plan import make_packs, make_plan
+    from phasegrid.plan.packing import make_packs
+    from phasegrid.plan.plan import make_plan
     from phasegrid.run.status import stored_keys
     from phasegrid.store.store import Store
 

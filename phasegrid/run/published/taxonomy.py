@@ -81,7 +81,7 @@ def import_taxonomy(
         DataError: if the file is missing or malformed; the message names the line. Nothing has been
         written then. StoreError: if the store cannot be written.
     """
-    from phasegrid.plan.plan import plan_hash
+    from phasegrid.plan.contents import plan_hash
 
     published = read_published(csv_path, sweep)
     seeds = {str(record["key"]): int(str(record["seed"])) for record in published.trials}
