@@ -28,8 +28,16 @@ Layout = Literal["members", "channels"]
 Step = tuple[Callable[..., Tensor], tuple[int, ...]]
 
 ELEMENTWISE = (
-    nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Identity,
-)  # fmt: skip
+    nn.ReLU,
+    nn.Tanh,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Softplus,
+    nn.Identity,
+)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ELEMENTWISE_FUNCTIONS = frozenset(
     {

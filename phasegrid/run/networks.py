@@ -57,6 +57,10 @@ def _facts(dataset: Part) -> DatasetFacts:
         return found
     data = load_dataset(dataset)
     return DatasetFacts(
-        len(data.train_labels), len(data.test_labels), data.input_shape, data.num_classes,
-        task=data.task, form=data.form,
-    )  # fmt: skip
+        len(data.train_labels),
+        len(data.test_labels),
+        data.input_shape,
+        data.num_classes,
+        task=data.task,
+        form=data.form,
+    )

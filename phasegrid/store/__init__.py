@@ -1,1 +1,1 @@
-"""What a sweep leaves behind, in a folder or an object store: written once, read by anybody."""
+"""Keep what a sweep leaves behind in a folder or an object store. Each file is written once."""

@@ -1,8 +1,8 @@
-"""Which file holds which artifact, and what a row says of those that its job has left.
+"""Name the file of every artifact, and read and write what a row says about artifacts.
 
-    checkpoints/ab/<trial>.safetensors              the weights that a trial is known by
+    checkpoints/ab/<trial>.safetensors              the final weights of a trial
     checkpoints/ab/<trial>@epoch-40.safetensors     a checkpoint along it (also @update-900)
-    artifacts/ab/<job>.<name>.safetensors           what a measurement has left: a curve, directions;
+    artifacts/ab/<job>.<name>.safetensors           of a measurement: a curve, directions;
                                                     of a trial: optimizer, optimizer@epoch-40
 
 Earlier releases wrote ``<trial>.epoch-40.safetensors``, which is still read. The row of a job names
@@ -27,14 +27,14 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _AT = re.compile(rf"{WEIGHTS}@((?:epoch|update)-(?:0|[1-9][0-9]*))")
 _NAME_AT = re.compile(rf"{NAME.pattern}(@(epoch|update)-(0|[1-9][0-9]*))?")
 _FILE = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({_NAME_AT.pattern})\.safetensors")
-REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` have it measured again"
+REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` measure it again"
 
 
 def file_names(artifact: Artifact) -> list[str]:
-    """Return the files that may hold an artifact, the one that is written first.
+    """Return the files that may hold an artifact; the first is the one that new releases write.
 
     Raises:
-        StoreError: if its job is not a key, or its name is not one of an artifact.
+        StoreError: if its job is not a key, or its name is not the name of an artifact.
     """
     key, name = checked_key(artifact.job), artifact.name
     folder = f"checkpoints/{key[:2]}"
@@ -53,15 +53,15 @@ def file_names(artifact: Artifact) -> list[str]:
 
 
 def artifact_in(found: str) -> Artifact | None:
-    """Return what a file of the folder of artifacts holds, by its name in there; None if the file
-    is not the store's.
+    """Return the artifact that a file holds, from its name within the folder of artifacts; None if
+    the file does not belong to the store.
     """
     match = _FILE.fullmatch(found)
     return Artifact(match[2], match[3]) if match else None
 
 
 def digests_text(digests: Mapping[str, str]) -> str:
-    """Return what the row of a measurement says of its artifacts: SHA-256 by name, as JSON."""
+    """Return the JSON text by which a measurement's row names its artifacts: SHA-256 by name."""
     return canonical_json(digests)
 
 
@@ -74,20 +74,22 @@ def digests_of(text: object) -> dict[str, str] | None:
 
 
 def inputs_of(text: object) -> list[Artifact]:
-    """Return the artifacts that a row says were read; none where these were final weights."""
+    """Return the artifacts that a measurement read, from its row; none if it read only final
+    weights.
+    """
     pairs: list[list[str]] = json.loads(text) if isinstance(text, str) else []
     return [Artifact(job, name) for job, name in pairs]
 
 
 def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
-    """Return the epochs of those inputs that are checkpoints along a trial, as text."""
+    """Return, as text, the epochs of the inputs that are checkpoints along a trial."""
     matches = (_AT.fullmatch(artifact.name) for artifact in inputs)
     return [match[1].partition("-")[2] for match in matches if match]
 
 
 def named_in(files: Files, table: str) -> Iterator[tuple[Artifact, str]]:
-    """Yield what the rows of a table (``trials``, ``metrics/<name>``) say was left, with its
-    SHA-256; rows that cannot be read, or do not say, are passed over.
+    """Yield the artifacts that the rows of a table (``trials``, ``metrics/<name>``) name, with their
+    SHA-256; skip rows that are unreadable or name none.
     """
     columns = ["key", "artifacts"]
     rows = read(files, table, columns, None, pass_over=lambda _error: None)
@@ -104,7 +106,7 @@ def repair_of(artifact: Artifact) -> str:
 
 
 def first_found(files: Files, artifact: Artifact, read: Callable[[str], T]) -> tuple[str, T]:
-    """Return the file that holds an artifact, and what `read` makes of it.
+    """Return the file that holds an artifact, and the result of `read` on that file.
 
     Raises:
         StoreError: if there is none.

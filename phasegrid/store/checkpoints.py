@@ -1,10 +1,10 @@
-"""Weights as safetensors bytes, and the snapshots from which a long training goes on. Nothing is
-ever unpickled.
+"""Write and read weights as safetensors bytes, and the snapshots that a long training resumes from.
+Nothing is ever unpickled.
 
 A safetensors file is 8 bytes (little-endian length of the header), a JSON header (name -> dtype,
 shape, offsets), and the raw numbers. Headers are read here without torch; torch is imported only
-where tensors are made. Every file holds a checksum (`sealing`), which is looked at before the rest
-of it.
+where tensors are made. Every file holds a checksum (`sealing`), which is checked before the rest of
+the file.
 """
 
 import json
@@ -30,15 +30,17 @@ SNAPSHOT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.epoch-[0-9]+\.safetensor
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own reader
 _META = "phasegrid"
-REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` have it trained again"
-DEEP_REPAIR = REPAIR.replace("--damaged", "--damaged --deep")  # where its numbers have changed
+REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` train it again"
+DEEP_REPAIR = REPAIR.replace(
+    "--damaged", "--damaged --deep"
+)  # used where only its numbers have changed
 
 
 def encode(tensors: Mapping[str, "Tensor"], meta: Json = None) -> bytes:
     """Write named tensors (any device) and one JSON value as safetensors bytes.
 
-    Tensors are copied first: safetensors refuses the views of one flat vector, which is what
-    trained weights are.
+    Tensors are copied first: trained weights are views of one flat vector, and safetensors refuses
+    such views.
     """
     from safetensors.torch import save
 
@@ -54,14 +56,15 @@ def decode(data: bytes, where: str) -> dict[str, "Tensor"]:
     """Read safetensors bytes into CPU tensors.
 
     Raises:
-        StoreError: if the bytes are not a whole safetensors file, or not what was written.
+        StoreError: if the bytes are not a whole safetensors file, or have changed since they were
+        written.
     """
     from safetensors.torch import load
 
     refuse_damage(data, where)
     try:
         return load(data)
-    except Exception as error:  # the format's own, and Python's of text, sizes and memory
+    except Exception as error:  # the format's own error, and Python's for text, sizes and memory
         raise StoreError(
             f"reading {where}: not a whole safetensors file ({type(error).__name__}: {error})",
             damaged=True,
@@ -69,7 +72,7 @@ def decode(data: bytes, where: str) -> dict[str, "Tensor"]:
 
 
 def refuse_damage(data: bytes, where: str) -> None:
-    """Check the checksum of a file that has one.
+    """Check the checksum of a file, if the file has one.
 
     Raises:
         StoreError: if it does not fit.
@@ -102,7 +105,7 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(text)
         tensors = {key: value for key, value in header.items() if key != "__metadata__"}
         end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
-    except Exception as error:  # what JSON of any content can lead to
+    except Exception as error:  # JSON of any content can cause any error
         found = f"{type(error).__name__}: {error}"
         raise StoreError(
             f"reading {where}: damaged safetensors header ({found})", damaged=True
@@ -117,7 +120,7 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
 
 
 def facts_in(header: Mapping[str, Any], where: str) -> Json:
-    """Return the JSON value that a header holds beside the tensors."""
+    """Return the JSON value that a header holds in addition to the tensors."""
     try:
         value: Json = json.loads(header.get("__metadata__", {}).get(_META, "null"))
     except ValueError as error:
@@ -149,7 +152,7 @@ def non_finite(data: bytes, where: str) -> list[str]:
             bits = np.frombuffer(body[start:end], dtype=np.dtype(f"<u{width}"))
             if bool(((bits & bits.dtype.type(mask)) == mask).any()):
                 bad.append(name)
-    except Exception as error:  # what JSON of any content can lead to
+    except Exception as error:  # JSON of any content can cause any error
         found = f"{type(error).__name__}: {error}"
         raise StoreError(
             f"reading {where}: damaged safetensors header ({found})", damaged=True
@@ -159,10 +162,10 @@ def non_finite(data: bytes, where: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshots:
-    """The snapshots of trainings in progress: ``snapshots/ab/<trial>.epoch-<n>.safetensors``, each
-    written in one step.
+    """The snapshots of running trainings: ``snapshots/ab/<trial>.epoch-<n>.safetensors``. Each
+    appears in one step.
 
-    `note(trial, what)` is told of a damaged one.
+    `note(trial, what)` is called for a damaged one.
     """
 
     files: Files
@@ -179,9 +182,9 @@ class StoredSnapshots:
         return {int(number) for number in numbers if number.isdecimal()}
 
     def load(self, trial: str, epoch: int) -> "tuple[dict[str, Tensor], Json] | None":
-        """Return the snapshot of a trial after an epoch; None if there is none that is whole.
+        """Return the snapshot of a trial after an epoch; None if it is missing or damaged.
 
-        A damaged one is deleted and noted: it costs the epochs that it held, and no result.
+        A damaged snapshot is deleted and noted. Its epochs are trained again; no result is lost.
         """
         name = _snapshot_name(trial, epoch)
         with reported(f"reading snapshot {self.files.path(name)}"):
@@ -199,21 +202,21 @@ class StoredSnapshots:
             return None
 
     def save(self, trial: str, epoch: int, tensors: Mapping[str, "Tensor"], meta: Json) -> None:
-        """Write a snapshot, in place of one of the same epoch."""
+        """Write a snapshot; replace an existing one of the same epoch."""
         data = encode(tensors, meta)
         with reported(f"writing a snapshot of {trial}"):
             self.files.replace(_snapshot_name(trial, epoch), lambda file: file.write(data))
 
     def delete(self, trial: str, epochs: Collection[int]) -> None:
-        """Delete snapshots of a trial; those that are not there are no matter."""
+        """Delete snapshots of a trial; ignore those that do not exist."""
         with reported(f"deleting snapshots of {trial}"):
             for epoch in epochs:
                 self.files.delete(_snapshot_name(trial, epoch))
 
 
 def _with_facts_in_order(data: bytes) -> bytes:
-    """Return a file whose facts stand in one order: the format's writer takes any, and equal
-    contents are to have equal checksums.
+    """Return the same file with its tensors in a fixed order, so that equal contents have equal
+    checksums: the format's own writer does not fix the order.
     """
     header = _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

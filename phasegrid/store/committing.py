@@ -1,7 +1,7 @@
-"""Several files that become visible together: the last one says that the others are there.
+"""Commit several files together: the last file to appear says that the others are complete.
 
-Two processes may commit the same thing at once, with contents that differ by rounding (a trial that
-two drivers trained in different packs). One wins, and what it wrote must stay together.
+Two processes may commit the same thing at once, with contents that differ by rounding (two drivers
+trained one trial in different packs). One of them wins, and all files must then be the winner's.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ from phasegrid.store.files.local import Files
 
 
 def commit(files: Files, parts: Mapping[str, bytes], last: str, data: bytes) -> bool:
-    """Write `parts` by name, then the file `last`; say whether this call wrote that. Nothing
-    changes if `last` is there.
+    """Write `parts` by name, then the file `last`; return whether this call wrote `last`. If `last`
+    exists already, nothing changes.
 
-    Parts of an attempt that died are replaced. A part is left alone once `last` is there, which is
-    asked just before each step; the winner then reads its parts, and writes again what another has
-    replaced between its own steps. What is left: a loser that stands still between asking and its
-    next system call, or request, and a winner that dies before it has looked. ``verify --deep``
-    finds the weights of either by their checksum.
+    Parts of an attempt that died are replaced. Before each step, the call checks for `last`; once
+    `last` exists, it replaces no part. The winner then reads its parts back, and rewrites any part
+    that another process replaced between the winner's steps. Two gaps remain: a loser that pauses
+    between its check and its next system call or request, and a winner that dies before it reads
+    its parts back. ``verify --deep`` finds the weights of both cases by their checksum.
     """
     if files.exists(last):
         return False

@@ -1,8 +1,8 @@
 """Copy the many small files of each table into one, so that reading is fast. Nothing is deleted.
 
-A copy holds the rows of the copy before it and of the files that were not in that one; deleting
-``tables/`` and compacting again makes it anew, unless the files were deleted since (`collecting`).
-Plans are few and change, so they are not copied.
+A copy holds the rows of the previous copy and of the files that appeared since. To rebuild all
+copies, delete ``tables/`` and compact again, unless the files were deleted since (`gc`). Plans are
+few and change, so they are not copied.
 """
 
 import time
@@ -21,7 +21,9 @@ from phasegrid.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What became of one table: files newly copied, rows of the copy, and how long it took."""
+    """What `compact` did with one table: number of new files, rows of the copy, and seconds
+    taken.
+    """
 
     table: str
     num_new_files: int
@@ -53,10 +55,10 @@ class Compaction:
 def compact(store: Store) -> Compaction:
     """Write ``tables/<table>.parquet`` for every table that has files its copy does not hold.
 
-    May run beside writers: a file that appears meanwhile is read as a file until the next time.
+    Writers may run at the same time: a file that appears meanwhile joins the next copy.
 
     Raises:
-        StoreError: naming the file, if one is damaged; the copy before stays.
+        StoreError: naming the file, if one is damaged; the previous copy stays.
     """
     tables = ["trials", "histories", "failures", *(f"metrics/{name}" for name in store.metrics())]
     done = []
@@ -81,11 +83,11 @@ def _compact_table(files: Files, table: str) -> Compacted | None:
 
 
 def _write_copy(files: Files, table: str, new: list[str]) -> int:
-    """Write the copy; the whole of a metric's table at once, whose columns may differ between
-    versions.
+    """Write the copy. A metric's table is written in one piece, because its columns may differ
+    between versions.
     """
     num_rows = 0
-    # Read before, for a try that lost only its answer has put the new copy in its place.
+    # Read before writing: a try whose answer was lost may have written the new copy already.
     old = shards.read_shard(files, table, shards.compacted_name(table))
     parts = chain([] if old is None else [old], shards.read_shards(files, table, new))
     if table.startswith("metrics/"):

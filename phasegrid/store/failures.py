@@ -1,5 +1,5 @@
-"""The rows of the table of failures: of attempts that failed, with what has become of their jobs
-since, and of what was done another way because the first way failed.
+"""Make and read the rows of the table of failures: failed attempts (and whether their jobs have a
+result by now), and fallbacks (the job was done in another way because the first way failed).
 """
 
 import uuid
@@ -16,15 +16,15 @@ from phasegrid.store.tables import PassOver
 
 LATER_DONE = "later_done"
 FALLBACK = "fallback"
-"""The `kind` of a row that tells of no failure: the job was done, in another way."""
+"""The `kind` of a row that reports a fallback: the job did not fail, it was done in another way."""
 
 
 def failure_of_pack(
     pack: Pack, kind: str, exception: str, traceback: str | None, attempt: int
 ) -> dict[str, object]:
-    """Return the record of an attempt at a pack that ended as a whole.
+    """Return the record of an attempt whose whole pack failed.
 
-    It names the job only where the pack has no other: which of several is to blame is not known.
+    It names the job only if the pack has no other job: with several, the cause is unknown.
     """
     keys = pack.job_keys()
     others = "" if len(keys) == 1 else f" (one of the {len(keys)} jobs of its pack, or none)"
@@ -42,9 +42,9 @@ def failure_of_pack(
 
 
 def fallback_of_pack(pack: Pack | None, fallback: Fallback) -> dict[str, object]:
-    """Return the record of what was done another way, in a pack or (None) by the driver of a run.
+    """Return the record of a fallback in a pack, or (None) in the driver of a run.
 
-    It names the first job of the pack, by which its sweep and its cell are found.
+    It names the first job of the pack, so that readers can find its sweep and its cell.
     """
     return {
         "key": pack.job_keys()[0] if pack else None,
@@ -58,7 +58,7 @@ def fallback_of_pack(pack: Pack | None, fallback: Fallback) -> dict[str, object]
 
 
 def is_fallback(table: pa.Table) -> pa.Array:
-    """Say of each row whether it tells of something done another way, and of no failure."""
+    """Return for each row whether it reports a fallback and not a failure."""
     return pc.equal(table["kind"], FALLBACK)
 
 
@@ -66,9 +66,9 @@ def read_failures(store: Store, pass_over: PassOver | None = None) -> pa.Table:
     """Read the table of failures, fallbacks included, with a column `LATER_DONE`: whether the job
     has a result by now.
 
-    It is worked out when it is read, since rows never change; null where a row names no job, as of
-    a pack that was lost as a whole. Damaged files are left out if `pass_over` is given, which is
-    told of each.
+    The column is computed at every read, since rows never change. It is null where a row names no
+    job (its whole pack was lost). If `pass_over` is given, damaged files are left out, and
+    `pass_over` is called for each.
     """
     table = store.read_table("failures", pass_over=pass_over)
     keys = table["key"].to_pylist()

@@ -1,16 +1,16 @@
-"""Find and delete what a store no longer needs. Finding deletes nothing; what is found is shown
-before it goes.
+"""Find and delete what a store no longer needs. Finding deletes nothing, so that users see the list
+first.
 
-Only what has not changed for `keep_days` is ever found: whatever a running driver or worker is
-writing is younger. Ages are told by the store's own clock where that is behind ours. A file whose
-age the file system does not tell is kept.
+Only files that have not changed for `keep_days` are found: the files of a running driver or worker
+are younger. If the store's clock is behind ours, ages are measured by the store's clock. A file of
+unknown age is kept.
 
-``unfinished``    what a process that died has left in ``_tmp``
-``snapshots``     snapshots of trials that are stored, and those of an older layout, which nothing reads any more
-``remains``       weights and histories of a trial, and artifacts of a measurement, that no row tells of: an attempt
-                  that died before its last step
-``copied``        files whose rows the compacted table holds, compared one by one (asked for by `shards`)
-``orphans``       trials and measurements that no stored plan names (asked for by `orphans`)
+``unfinished``    what a dead process left in ``_tmp``
+``snapshots``     snapshots of stored trials, and those of an older layout, which nothing reads
+``remains``       weights and histories of trials, and artifacts of measurements, that no row names:
+                  their attempt died before its last step
+``copied``        files whose rows the compacted table holds, compared row by row (with `shards`)
+``orphans``       trials and measurements that no stored plan names (with `orphans`)
 
 After ``copied`` files are deleted, the compacted table is the only copy of those rows:
 ``meta/collected.json`` says so.
@@ -35,20 +35,27 @@ from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import TEMPORARY, Entry, Files, each, is_temporary
 from phasegrid.store.store import Store
 
-KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between two of them
+KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between two writes
 _DAY_S = 86_400.0
 _OLDER_SNAPSHOT = re.compile(r"[0-9a-f]{32}\.safetensors")
 _OF_TRIAL = re.compile(
     r"([0-9a-f]{2})/(\1[0-9a-f]{30})([.@]epoch-[0-9]+|@update-[0-9]+)?\.(safetensors|parquet)"
 )  # weights or history
 _WRITTEN_BY_RUNS = (
-    "plans", "trials", "histories", "metrics", "failures", "snapshots", "meta/submissions", "logs",
-)  # fmt: skip
+    "plans",
+    "trials",
+    "histories",
+    "metrics",
+    "failures",
+    "snapshots",
+    "meta/submissions",
+    "logs",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """One thing that can go: a whole file, or the rows of `keys` of a compacted table."""
+    """One thing that can be deleted: a whole file, or the rows of `keys` of a compacted table."""
 
     kind: str
     name: str
@@ -58,7 +65,7 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class GarbageReport:
-    """What can go, in the order in which it goes, and what was left alone and why."""
+    """What can be deleted, in the order of deletion, and what is kept and why."""
 
     garbage: tuple[Garbage, ...]
     kept: tuple[str, ...] = ()
@@ -70,11 +77,11 @@ def find_garbage(
     shards_too: bool = False,
     orphans_too: bool = False,
 ) -> GarbageReport:
-    """Find what can be deleted from a store; deletes nothing (but a probe of the store's clock).
+    """Find what can be deleted from a store; delete nothing (except the file that reads its clock).
 
     Raises:
-        SweepError: for a `keep_days` below 1, which a running driver might be younger than.
-        StoreError: if the store cannot be read; a damaged table is one that must be repaired first.
+        SweepError: for a `keep_days` below 1: files of a running driver may be that old.
+        StoreError: if the store cannot be read; a damaged table must be repaired first.
     """
     if not keep_days >= 1:
         raise SweepError(f"collecting garbage: keep_days is {keep_days:g}; at least 1 is allowed")
@@ -103,17 +110,19 @@ def find_garbage(
 
 
 def delete_garbage(store: Store, garbage: Sequence[Garbage]) -> None:
-    """Delete what `find_garbage` found; interrupted, it can be found and deleted again.
+    """Delete what `find_garbage` found. After an interruption, find and delete again.
 
-    Rows are gone before anything else goes, those of trials first: a row whose history, weights or
-    artifacts are gone would say that all is there.
+    Rows are deleted first, those of trials before all others: a row says that its history, weights
+    and artifacts exist.
 
     Raises:
         StoreError: if a file cannot be deleted.
     """
     with reported(f"deleting garbage of {store.url}"):
         collected = {_table_of(item.name) for item in garbage if item.kind == "copied"}
-        if collected:  # said before it is done: verify must not advise to delete the only copy
+        if (
+            collected
+        ):  # recorded before the deletion: verify must not advise to delete the only copy
             notes.put_collected(store.files, collected | notes.read_collected(store.files))
         stages: list[list[Garbage]] = [[], [], []]
         for item in garbage:
@@ -135,8 +144,8 @@ def _delete(files: Files, garbage: Sequence[Garbage]) -> None:
 
 
 def _clock(files: Files) -> float:
-    """Return the time by the clock of the store, from a file that is written for it; ours if it
-    does not tell.
+    """Return the time of the store's clock, from a file written for this purpose; our time if the
+    file system tells none.
     """
     name = f"{TEMPORARY}/clock.{uuid.uuid4().hex}"
     files.create(name, b"")
@@ -194,10 +203,9 @@ def _unnamed_artifacts(store: Store, known: set[str], before: float) -> Iterator
 
 
 def _copied(store: Store, before: float, kept: list[str]) -> Iterator[Garbage]:
-    """Find files whose rows a compacted table holds, in a store to which nothing was written
-    lately.
+    """Find files whose rows a compacted table holds, if nothing was written to the store lately.
 
-    A run looks a job up by its file and not in the copy; so this waits until no run can be under
+    A run looks for a job's file and not in the copy, so nothing is found while a run may be under
     way.
     """
     files = store.files
@@ -252,8 +260,8 @@ def _same_rows(rows: pa.Table, copied: pa.Table, table: str) -> bool:
 
 
 def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> list[Garbage]:
-    """Find results that no plan names; rows first, so that a trial is gone before its weights
-    are.
+    """Find results that no plan names; list rows first, so that a trial's row goes before its
+    weights.
     """
     plans = store.read_table("plans", ["sweep", "key"]).to_pylist()
     if not plans and not notes.read_deleted(store.files):
@@ -263,8 +271,7 @@ def _orphans(store: Store, known: set[str], before: float, kept: list[str]) -> l
     telling = {row["sweep"] for row in jobs}
     trials = {row["key"] for row in plans}
     planned = {row["key"] for row in jobs}
-    # A plan without measurements may be one of before they were stored: what is over its trials
-    # stays.
+    # A plan without measurements may be older than their storage: measurements of its trials stay.
     untold = {row["key"] for row in plans if row["sweep"] not in telling}
     found: list[Garbage] = []
     for table in (f"metrics/{metric}" for metric in store.metrics()):
@@ -303,7 +310,7 @@ def _rows_of(
     files: Files, table: str, keys: set[str], before: float
 ) -> tuple[list[Garbage], set[str]]:
     """Find the rows of `keys` in the compacted copy and in files; return them and the keys that are
-    old enough.
+    old enough to delete.
     """
     folder, copy = shards.table_folder(table), shards.compacted_name(table)
     by_name = {f"{folder}/{entry.name}": entry for entry in files.entries(folder)}
@@ -330,7 +337,7 @@ def _rows_of(
 
 
 def _take_out(files: Files, item: Garbage) -> None:
-    """Write a compacted table anew without the rows of some keys."""
+    """Rewrite a compacted table without the rows of some keys."""
     table = _table_of(item.name)
     copy = shards.read_shard(files, table, item.name)
     if copy is None:

@@ -1,12 +1,14 @@
-"""What a store keeps in ``meta/`` beside its tables: the figures that sweeps ask for, the
-vocabularies of sentences, measured timings, the layouts of packs. JSON text.
+"""Read and write the JSON files of ``meta/``: figures, vocabularies, timings, layouts of packs.
 
-meta/layouts/<sweep>/<n>.json     which jobs share a pack: each file has those that the ones before it have not; never changed
+meta/layouts/<sweep>/<n>.json     which jobs share a pack; each file adds to the earlier ones and
+                                  never changes
 meta/figures/<sweep>.json         replaced when the sweep's figures change
-meta/columns/<metric>.json        what a metric of a user's own declares of its columns, replaced when that changes
-meta/vocabularies/<key>.json      one for each version of a data set of sentences, never changed
+meta/columns/<metric>.json        what a user's metric declares about its columns; replaced when
+                                  the declaration changes
+meta/vocabularies/<key>.json      one per version of a data set of sentences; never changes
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
-meta/deleted.json                 the sweeps that were deleted: results of theirs that no other sweep plans are unwanted
+meta/deleted.json                 the deleted sweeps: their results are unwanted, unless another
+                                  sweep plans them
 """
 
 import json
@@ -28,7 +30,7 @@ _DELETED = "meta/deleted.json"
 
 
 def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
-    """Write the figures that a sweep asks for; say whether that changed anything."""
+    """Write the figures that a sweep asks for; return whether that changed anything."""
     name, data = figures_name(sweep), figures_text(figures).encode()
     before = _read_if_any(files, name)
     if before == data or (before is None and not figures):
@@ -38,7 +40,7 @@ def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> b
 
 
 def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
-    """Return the figures that a sweep asks for; none where none were written.
+    """Return the figures that a sweep asks for; empty if none were written.
 
     Raises:
         StoreError: naming the file, if it is damaged.
@@ -65,7 +67,7 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
     figures say.
 
     Raises:
-        ValueError: if it is no such list; the message says what.
+        ValueError: if the text is not such a list; the message says why.
     """
     listed = json.loads(data)
     if not isinstance(listed, list):
@@ -79,7 +81,7 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
 
 
 def put_declared(files: Files, metric: str, declared: Shown) -> bool:
-    """Write what a metric declares of its columns; say whether that changed anything."""
+    """Write what a metric declares about its columns; return whether that changed anything."""
     plain = {"columns": [asdict(column) for column in declared.columns]}
     record = {**plain, "defaults": dict(declared.defaults), "over": declared.over}
     text = json.dumps(record, indent=2, ensure_ascii=False)
@@ -91,8 +93,7 @@ def put_declared(files: Files, metric: str, declared: Shown) -> bool:
 
 
 def read_declared(files: Files) -> dict[str, Shown]:
-    """Return what metrics of users' own declare of their columns; what a newer phasegrid says
-    beyond that is left out.
+    """Return what users' metrics declare about their columns; ignore fields of newer releases.
 
     Raises:
         StoreError: naming the file, if one is damaged.
@@ -101,7 +102,7 @@ def read_declared(files: Files) -> dict[str, Shown]:
     for entry in files.names(_COLUMNS):
         metric, name = unquote(entry.removesuffix(".json")), f"{_COLUMNS}/{entry}"
         if _columns_name(metric) != name:
-            continue  # not the store's: a copy that a synchroniser made, say
+            continue  # not the store's file: a copy that a synchroniser made, say
         try:
             found[metric] = _parse_declared(files.read(name))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -124,7 +125,7 @@ def _parse_declared(data: bytes) -> Shown:
 
 
 def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:
-    """Write how words became numbers in a version of a data set, unless it is there."""
+    """Write the vocabulary of one version of a data set, unless it exists."""
     name = _vocabulary_name(dataset)
     if not files.exists(name):
         files.create(name, json.dumps(record, ensure_ascii=False).encode())
@@ -153,12 +154,14 @@ def read_vocabulary(files: Files, dataset: Part) -> Json:
 
 
 def put_timing(files: Files, key: str, record: Json) -> None:
-    """Write a measurement, unless one is there."""
+    """Write a measured timing, unless one exists."""
     files.create(_timing_name(key), json.dumps(record).encode())
 
 
 def read_timing(files: Files, key: str) -> Json:
-    """Return a measurement; None where there is none that can be read: it will be taken again."""
+    """Return a measured timing; None if it is missing or unreadable, so that it is measured
+    again.
+    """
     data = _read_if_any(files, _timing_name(key))
     try:
         record: Json = None if data is None else json.loads(data)
@@ -169,7 +172,9 @@ def read_timing(files: Files, key: str) -> Json:
 
 
 def put_layout(files: Files, sweep: str, part: int, record: Json) -> bool:
-    """Write a part of a sweep's layout of packs, unless it is there; say whether it was not."""
+    """Write a part of a sweep's layout of packs, unless it exists; return whether it was
+    written.
+    """
     return files.create(_layout_name(sweep, part), json.dumps(record).encode())
 
 
@@ -193,7 +198,7 @@ def read_layout(files: Files, sweep: str) -> list[Json]:
 
 
 def layout_names(files: Files, sweep: str) -> list[str]:
-    """Return the files that hold a sweep's layout of packs, in order; one that is damaged too."""
+    """Return the files that hold a sweep's layout of packs, in order, damaged ones included."""
     names: list[str] = []
     while files.exists(name := _layout_name(sweep, len(names))):
         names.append(name)
@@ -201,8 +206,8 @@ def layout_names(files: Files, sweep: str) -> list[str]:
 
 
 def rename_layout(files: Files, old: str, new: str) -> None:
-    """Copy a sweep's layout of packs to another name, byte for byte, in place of one that a deleted
-    sweep has left.
+    """Copy a sweep's layout of packs to another name, byte for byte; replace the one of a deleted
+    sweep.
     """
     for name in layout_names(files, new):
         files.delete(name)
@@ -211,13 +216,13 @@ def rename_layout(files: Files, old: str, new: str) -> None:
 
 
 def put_collected(files: Files, tables: Collection[str]) -> None:
-    """Write which tables have rows that only their compacted copy holds."""
+    """Write the names of the tables whose compacted copy is the only copy of some rows."""
     data = json.dumps(sorted(tables)).encode()
     files.replace(_COLLECTED, lambda file: file.write(data))
 
 
 def read_collected(files: Files) -> set[str]:
-    """Return the tables that have rows that only their compacted copy holds.
+    """Return the tables whose compacted copy is the only copy of some rows.
 
     Raises:
         StoreError: naming the file, if it is damaged.
@@ -241,14 +246,14 @@ def _read_if_any(files: Files, name: str) -> bytes | None:
 
 
 def put_deleted(files: Files, sweeps: Collection[str]) -> None:
-    """Write which sweeps were deleted."""
+    """Write the names of the deleted sweeps."""
     data = json.dumps(sorted(sweeps)).encode()
     files.replace(_DELETED, lambda file: file.write(data))
 
 
 def read_deleted(files: Files) -> set[str]:
-    """Return the sweeps that were deleted; none where that cannot be read: then nothing is known to
-    be unwanted.
+    """Return the deleted sweeps; empty if the file is unreadable, so that no result counts as
+    unwanted.
     """
     data = _read_if_any(files, _DELETED)
     try:

@@ -1,5 +1,5 @@
-"""What produced a row: host, device, versions, the commits of phasegrid and of its user. No user
-names, paths or environment.
+"""Record what produced a row: host, device, versions, the commits of phasegrid and of the user's
+code. No user names, paths or environment variables.
 """
 
 import json
@@ -14,18 +14,20 @@ from phasegrid.user_code import USER_COMMIT_FILE
 from phasegrid.version import __version__
 
 OWN_CHECKOUT = Path(__file__).resolve().parents[2]
-COMMIT_FILE = "phasegrid/commit.json"  # of a checkout that was sent elsewhere without its .git
+COMMIT_FILE = (
+    "phasegrid/commit.json"  # the commit of a checkout that was sent elsewhere without its .git
+)
 
 
 def provenance(
     device: str, user: tuple[str | None, bool | None] = (None, None)
 ) -> dict[str, str | bool | None]:
-    """Return the columns that every row of a result carries, for work done on `device` in this
-    process; `user` is what `user_commit` said where the run began.
+    """Return the columns that every row of a result carries, for work that this process does on
+    `device`; `user` is the answer of `user_commit` on the machine where the run began.
 
-    `git_commit` and `git_dirty` (tracked files changed) are those of phasegrid's own checkout, or
-    of the one whose files were sent here (`commit_record`), None where it is installed without one.
-    They are looked up once per process: an edit after that is not seen, nor imported.
+    `git_commit` and `git_dirty` (tracked files changed) describe phasegrid's own checkout, or the
+    checkout that was sent here (`commit_record`); they are None if phasegrid is installed without a
+    checkout. They are read once per process: this process does not import later edits either.
     """
     commit, dirty = _checkout(OWN_CHECKOUT)
     return {
@@ -41,14 +43,14 @@ def provenance(
 
 
 def commit_record(checkout: Path) -> bytes:
-    """Return what goes along, as `COMMIT_FILE`, with the tracked files of a checkout."""
+    """Return the text of `COMMIT_FILE`, which is sent with the tracked files of a checkout."""
     return _record(*_checkout(checkout))
 
 
 def user_commit(files: Sequence[Path]) -> tuple[str | None, bool | None]:
-    """Return the commit of the repository that the first of a user's files is in, and whether a
-    tracked file of it, or one of `files`, is not as committed; None of each where there is no
-    repository, or no git.
+    """Return the commit of the repository of the user's first file, and whether one of its tracked
+    files, or one of `files`, differs from that commit; both are None without a repository or
+    without git.
     """
     if not files:
         return None, None
@@ -64,7 +66,7 @@ def user_commit(files: Sequence[Path]) -> tuple[str | None, bool | None]:
 
 
 def user_commit_record(files: Sequence[Path]) -> bytes:
-    """Return what goes along, as `USER_COMMIT_FILE`, with the files of a sweep."""
+    """Return the text of `USER_COMMIT_FILE`, which is sent with the files of a sweep."""
     return _record(*user_commit(files))
 
 
@@ -78,8 +80,8 @@ def _torch_version() -> str | None:
 
 @cache
 def _checkout(folder: Path) -> tuple[str | None, bool | None]:
-    """Return commit and dirtiness of the checkout whose root is `folder`; never those of one
-    further up.
+    """Return the commit and the dirtiness of the checkout whose root is `folder`, never of a parent
+    folder.
     """
     if not (folder / ".git").exists():
         return _sent(folder / COMMIT_FILE)
@@ -99,7 +101,9 @@ def _record(commit: str | None, dirty: bool | None) -> bytes:
 
 
 def _sent(record: Path) -> tuple[str | None, bool | None]:
-    """Return what a record of a commit says, None of each where there is none that can be read."""
+    """Return the commit and the dirtiness from a record; both are None if it is missing or
+    unreadable.
+    """
     try:
         known = json.loads(record.read_bytes())
         return known["git_commit"], known["git_dirty"]

@@ -1,11 +1,12 @@
-"""Find the damaged files of a store and what must go with them, so that the next run does just
-those jobs again.
+"""Find the damaged files of a store and what must be deleted with them, so that the next run
+repeats exactly those jobs.
 
-A file appears whole or not at all, so a damaged one was damaged later (a disk, a copy that was cut
-short) and is never one that is being written: no age is asked. With the weights or the history of a
-trial go its row and the rest of it, for it is trained as a whole; with an artifact of a measurement
-goes its row. Measurements of it stay: the same
-key is the same training. A file whose name is not one of ours is left alone.
+A file appears whole or not at all. So a damaged file was damaged later (by a disk, or by an
+interrupted copy); it is not being written now, and its age does not matter. If the weights or the
+history of a trial are damaged, its row and its other files are deleted too, because a trial is
+trained as a whole. If an artifact of a measurement is damaged, the measurement's row is deleted
+too. Measurements of a damaged trial stay: the same key means the same training. Files with unknown
+names are left alone.
 """
 
 import hashlib
@@ -26,10 +27,10 @@ _KIND = "damaged"
 
 
 def find_damage(store: Store, deep: bool = False) -> GarbageReport:
-    """Find what to delete so that damaged jobs are done again; deletes nothing. See
-    `collecting.delete_garbage`.
+    """Find what to delete so that damaged jobs are repeated; delete nothing (see
+    `gc.delete_garbage`).
 
-    `deep` reads every checkpoint too: its SHA-256 must be the one in its trial's row.
+    `deep` also reads every checkpoint and compares its SHA-256 with the one in its trial's row.
 
     Raises:
         StoreError: if the store cannot be read.
@@ -67,7 +68,7 @@ def find_damage(store: Store, deep: bool = False) -> GarbageReport:
 
 
 def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[str]:
-    """Say what was left alone, and what to do about it."""
+    """Say which files were left alone, and what to do about them."""
     for name in copies:
         yield (
             f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a"
@@ -110,7 +111,9 @@ def _weights(files: Files) -> list[str]:
 
 
 def _is_damaged(files: Files, table: str, name: str) -> bool:
-    """Say whether a file is not what was written; one of another schema is whole."""
+    """Say whether a file differs from what was written; a whole file with another schema does
+    not.
+    """
     try:
         shards.read_shard(files, table, name)
     except StoreError as error:
@@ -119,7 +122,7 @@ def _is_damaged(files: Files, table: str, name: str) -> bool:
 
 
 def _trials_without_weights(files: Files, damaged_copies: list[str], deep: bool) -> set[str]:
-    """Return the trials that say that they have weights, and whose weights are missing or damaged.
+    """Return the trials whose row names weights that are missing or damaged.
 
     The rows are read first: a trial that a running sweep commits meanwhile has its weights before
     its row.
@@ -151,7 +154,7 @@ def _trial_rows(files: Files, damaged_copies: list[str]) -> Iterator[pa.Table]:
         try:
             rows = shards.read_shard(files, "trials", name, columns)
         except StoreError:
-            continue  # found as damaged by itself
+            continue  # this file is found as damaged by itself
         if rows is not None:
             yield rows
 
@@ -167,13 +170,13 @@ def _is_cut(files: Files, name: str) -> bool:
         checkpoints.read_header(files, name)
     except StoreError:
         return True
-    except FileNotFoundError:  # a running sweep is done with it
+    except FileNotFoundError:  # a running sweep has just finished it
         return False
     return False
 
 
 def _is_other(files: Files, name: str, digest: str | None) -> bool:
-    """Say whether a file does not have its own checksum, or the SHA-256 that is expected of it."""
+    """Say whether a file differs from its own checksum, or from its expected SHA-256."""
     try:
         data = files.read(name)
         checkpoints.refuse_damage(data, name)
@@ -194,7 +197,7 @@ def _files_of(files: Files, trials: set[str]) -> Iterator[str]:
 
 
 def _without_artifacts(files: Files, table: str, deep: bool) -> set[str]:
-    """Return the jobs of a table whose rows name an artifact that is missing or damaged."""
+    """Return the jobs of a table whose rows name a missing or damaged artifact."""
     named = {artifacts.file_names(a)[0]: (a, d) for a, d in artifacts.named_in(files, table)}
     folders = ("checkpoints", artifacts.FOLDER)
     there = {f"{folder}/{found}" for folder in folders for found in files.names(folder)}

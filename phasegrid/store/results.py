@@ -1,10 +1,10 @@
-"""What a store holds, as tidy pandas DataFrames. Needs neither torch nor Ray (torch only for
-`Results.weights` and `Results.model`).
+"""Read what a store holds as tidy pandas DataFrames. Ray is not needed; torch is needed only for
+`Results.weights` and `Results.model`.
 
 Arguments, which the store keeps as JSON text, are spread into columns beside the text:
 ``dataset.label_noise``, ``model.width``, ``arg.examples`` (of a metric), ``facet.<path>``. A
-missing value is what pandas makes of null: NaN in numbers (whole numbers become floats where one is
-missing), None elsewhere.
+missing value follows pandas: NaN in columns of numbers (a column of whole numbers with a missing
+value becomes float), None elsewhere.
 """
 
 import html
@@ -29,15 +29,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _PLACE = (
-    "cell", "facet", "load_path", "load", "load_label",
-    "temperature_path", "temperature", "temperature_label",
-)  # fmt: skip
+    "cell",
+    "facet",
+    "load_path",
+    "load",
+    "load_label",
+    "temperature_path",
+    "temperature",
+    "temperature_label",
+)
 
 
 def open_results(
     path: str, build: "Callable[[Store, str, str], nn.Module] | None" = None
 ) -> "Results":
-    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; `build` makes networks.
+    """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; `build` makes networks
+    from specs.
 
     Raises:
         StoreError: if there is no store at `path`.
@@ -52,16 +59,16 @@ def _no_networks(store: Store, key: str, _name: str) -> "nn.Module":
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The tables of one store; every call reads what is there now, also while a sweep runs.
+    """The tables of one store. Every call reads the current files, also while a sweep runs.
 
-    `build` makes the networks of `model`: a store knows of none.
+    `build` makes the networks that `model` returns; the store itself cannot build networks.
     """
 
     store: Store
     build: "Callable[[Store, str, str], nn.Module]" = field(default=_no_networks, repr=False)
 
     def sweeps(self) -> list[str]:
-        """List the sweeps whose plan is stored."""
+        """List the sweeps that have a stored plan."""
         return self.store.sweeps()
 
     def metrics(self) -> list[str]:
@@ -69,7 +76,9 @@ class Results:
         return self.store.metrics()
 
     def trials(self) -> pd.DataFrame:
-        """Return one row a trial: what was trained and how, outcome, final numbers, provenance."""
+        """Return one row per trial: what was trained and how, outcome, final numbers,
+        provenance.
+        """
         return self._trials(None)
 
     def _trials(self, keys: Collection[str] | None) -> pd.DataFrame:
@@ -77,13 +86,13 @@ class Results:
         return _spread(_spread(frame, "dataset_args", "dataset."), "model_args", "model.")
 
     def histories(self, sweep: str | None = None) -> pd.DataFrame:
-        """Return one row a trial and epoch; of one sweep's trials, or of all."""
+        """Return one row per trial and epoch, for the trials of one sweep or for all trials."""
         keys = None if sweep is None else set(self.plan(sweep)["key"])
         frame = _frame(self.store.read_table("histories", keys=keys))
         return frame.sort_values(["key", "epoch"], ignore_index=True)
 
     def plan(self, sweep: str) -> pd.DataFrame:
-        """Return the grid of a sweep: one row a planned trial, with load, temperature, facet and
+        """Return the grid of a sweep: one row per planned trial, with load, temperature, facet and
         seed.
 
         Raises:
@@ -100,8 +109,8 @@ class Results:
         return _with_columns(frame, frame["facet"].map(lambda text: facets[text]), "facet.")
 
     def cells(self, sweep: str) -> pd.DataFrame:
-        """Return the grid of a sweep with what is stored of each trial; `stored` is False where
-        there is nothing yet.
+        """Return the grid of a sweep with the stored columns of each trial; `stored` is False for a
+        trial that is not stored yet.
         """
         plan = self.plan(sweep)
         trials = self._trials(set(plan["key"])).drop(columns=["schema_version", "seed"])
@@ -109,17 +118,17 @@ class Results:
         return joined.assign(stored=joined["outcome"].notna())
 
     def metric(self, name: str, sweep: str | None = None) -> pd.DataFrame:
-        """Return the rows of a metric; with `sweep`, those of its planned measurements, each with
-        cell, load, temperature, facet.
+        """Return the rows of a metric; with `sweep`, only the rows of that sweep's planned
+        measurements, each with its cell, load, temperature and facet.
 
-        What a sweep plans is what its file asked for when it last ran: measurements with other
-        arguments, of another version of the metric or of other trials are not among it, though they
-        be of the same cells. A measurement that two cells plan has its rows in both. Where the
-        store does not tell (published results, stores of earlier releases), it is every row whose
-        trials are all in a cell, of the highest version of the metric there. `num_trials` counts
-        the trials a row is about. A measurement across cells is in none: its `cell`, load and
-        temperature are missing. `of` is the id of the request whose artifacts a row was measured
-        from, `at` the epochs of the checkpoints that it is of (``5``, ``0+5``).
+        A sweep plans the measurements that its file asked for when it last ran. Measurements of the
+        same cells with other arguments, another version of the metric or other trials are left out.
+        If two cells plan a measurement, its rows appear in both. If the store has no planned
+        measurements (published results, stores of earlier releases), the result is every row whose
+        trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
+        the trials of a row. A measurement across cells belongs to no cell: its `cell`, load and
+        temperature are missing. `of` is the id of the request whose artifacts were measured; `at`
+        names the epochs of the measured checkpoints (``5``, ``0+5``).
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -137,7 +146,7 @@ class Results:
             return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
         wanted = jobs.loc[jobs["metric"] == name, ["cell", "key", "of", "at"]].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
-        if rows.empty:  # of the columns that the metric has, which are in its files
+        if rows.empty:  # a metric's columns are read from its files
             rows = self._rows(name, None).iloc[:0]
         return _placed(rows.merge(wanted, on="key"), plan)
 
@@ -146,17 +155,17 @@ class Results:
         return _spread(frame, "args", "arg.").assign(num_trials=frame["trials"].map(len))
 
     def declared(self) -> dict[str, Shown]:
-        """Return what metrics of users' own declare of their columns and arguments, by name.
+        """Return what users' metrics declare about their columns and arguments, by name.
 
         Raises:
-            StoreError: if what is stored of them is damaged.
+            StoreError: if their stored form is damaged.
         """
         return self.store.read_declared()
 
     def jobs(self, sweep: str) -> pd.DataFrame:
-        """Return one row a planned measurement of a sweep: cell, metric, key, the trials that it is
-        about, its arguments as JSON text, `of` and `at` (as `metric`); none where the store does
-        not say (published results).
+        """Return one row per planned measurement of a sweep: cell, metric, key, the measured
+        trials, the arguments as JSON text, and `of` and `at` as in `metric`. It is empty if the
+        store has no planned measurements (published results).
         """
         jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
         requests = dict(zip(jobs["key"], jobs["request"], strict=True))
@@ -166,17 +175,16 @@ class Results:
         return jobs
 
     def figures(self, sweep: str) -> list[FigureRequest]:
-        """Return the figures that a sweep asks for beside those that every sweep gets; none where
-        it asks for none.
+        """Return the figures that a sweep asks for, without those that every sweep gets.
 
         Raises:
-            StoreError: if what is stored of them is damaged.
+            StoreError: if their stored form is damaged.
         """
         return self.store.read_figures(sweep)
 
     def vocabulary(self, trial: str) -> Json:
-        """Return how words became numbers in the data set of a trial: tokeniser and both
-        vocabularies, in id order.
+        """Return the vocabulary of a trial's data set: the tokeniser and both lists of words, in id
+        order.
 
         Raises:
             StoreError: if the trial is not stored, or its data set has no words.
@@ -190,26 +198,26 @@ class Results:
         return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
 
     def failures(self) -> pd.DataFrame:
-        """Return one row a failed attempt, oldest first; `later_done` says whether its job has a
-        result by now (None: it names no job).
+        """Return one row per failed attempt, oldest first; `later_done` says whether its job has a
+        result by now (None: the row names no job).
         """
         table = read_failures(self.store)
         frame = _frame(table.filter(pc.invert(is_fallback(table))))
         return frame.sort_values("created_at", ignore_index=True)
 
     def fallbacks(self) -> pd.DataFrame:
-        """Return one row for each thing that was done another way because the first way failed,
-        oldest first; ``key`` is the first job of the pack (None: it was the driver of a run).
+        """Return one row per fallback (work done in another way because the first way failed),
+        oldest first; ``key`` is the first job of the pack (None: the driver of a run did it).
         """
         table = read_failures(self.store)
         frame = _frame(table.filter(is_fallback(table)))
         return frame.sort_values("created_at", ignore_index=True)
 
     def weights(self, key: str, name: str = WEIGHTS) -> "dict[str, Tensor]":
-        """Return what a job has left, as CPU tensors by their names.
+        """Return an artifact of a job, as CPU tensors by their names.
 
-        `key` is a trial's: the weights that it is known by, or those along it, where the recipe
-        kept them (``weights@epoch-40``); or a measurement's, for what its metric leaves: the
+        With the key of a trial, `name` is its final weights, or a checkpoint that the recipe kept
+        (``weights@epoch-40``). With the key of a measurement, it is an artifact of its metric: the
         ``curve`` of a mode connectivity.
 
         Raises:
@@ -218,11 +226,11 @@ class Results:
         return self.store.read_artifact(Artifact(key, name))
 
     def model(self, key: str, name: str = WEIGHTS) -> "nn.Module":
-        """Return the network of a trial, on the CPU in eval mode, with the weights that it is known
-        by or, by `name`, others that it left (``weights@epoch-40``).
+        """Return the network of a trial, on the CPU in eval mode, with its final weights or with a
+        checkpoint of that `name` (``weights@epoch-40``).
 
         Raises:
-            StoreError: if there is no such trial, or it left no such weights.
+            StoreError: if there is no such trial, or it has no such weights.
         """
         return self.build(self.store, key, name)
 
@@ -274,8 +282,8 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _spread(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:
-    """Spread a column of JSON objects into columns; a nested object into dotted ones, a list into a
-    tuple.
+    """Spread a column of JSON objects into columns; a nested object becomes columns with dotted
+    names, a list becomes a tuple.
     """
     texts = [text for text in frame[column].unique() if isinstance(text, str)]
     leaves: dict[str, dict[str, Any]] = {text: _leaves(json.loads(text)) for text in texts}
@@ -308,14 +316,14 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Give every row the place of its cell."""
+    """Add to every row the load, temperature and facet of its cell."""
     facets = [name for name in plan.columns if str(name).startswith("facet.")]
     places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
     return frame.merge(places, on="cell", how="left", validate="many_to_one")
 
 
 def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Give every row the cells that hold all its trials; drop those that no cell holds."""
+    """Add to every row the cells that hold all its trials; drop rows that no cell holds."""
     cells = plan[["key", "cell"]].rename(columns={"key": "trial_a"})
     joined = frame.merge(cells, on="trial_a", how="inner")
     held = {cell: set(keys) for cell, keys in plan.groupby("cell")["key"]}
@@ -327,6 +335,6 @@ def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def _newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep one version of a metric, for numbers of two are no numbers of one thing."""
+    """Keep one version of a metric: numbers of different versions are not comparable."""
     newest: pd.DataFrame = frame[frame["version"] == frame["version"].max()]
     return newest

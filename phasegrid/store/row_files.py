@@ -1,9 +1,9 @@
-"""The bytes of one file of rows: Parquet with a checksum over all of it. The one place where
-Parquet of a store is parsed.
+"""Write and read one file of rows: Parquet with a checksum over the whole file. Only this module
+parses the Parquet files of a store.
 
-The checksum is looked at before pyarrow sees a byte, so damage is found wherever it is, and no
-damaged file is parsed. A file of an earlier release has none: its texts, times and columns are
-looked at instead, and what pyarrow raises is taken for damage.
+The checksum is verified before pyarrow reads anything. So damage is found wherever it is, and no
+damaged file is parsed. Files of earlier releases have no checksum: their texts, times and columns
+are checked instead, and any error of pyarrow counts as damage.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -30,8 +30,8 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def encode(table: pa.Table) -> bytes:
-    """Write a table as Parquet bytes; one row is small without statistics and dictionaries, and
-    fast uncompressed.
+    """Write a table as Parquet bytes. One row is small without statistics and dictionaries, and
+    fast without compression.
     """
     compression = "zstd" if table.nbytes > _WORTH_COMPRESSING else "none"
     return _write(table.schema, [table], compression, is_copy=False)
@@ -50,13 +50,14 @@ def decode(
     columns: Sequence[str] | None = None,
     known: Collection[str] | None = None,
 ) -> pa.Table:
-    """Read Parquet bytes, or those of `columns` that are there; `where` names them in messages.
+    """Read Parquet bytes, all columns or the existing ones of `columns`; `where` names the file in
+    messages.
 
-    Where all columns that there can be are `known`, a file without a checksum has no others: a name
-    was changed.
+    If `known` lists every possible column, an unknown column in a file without a checksum means
+    that a name was damaged.
 
     Raises:
-        StoreError: `damaged` where they are not what was written.
+        StoreError: with `damaged` set, if the bytes have changed since they were written.
     """
     sealed = sealing.is_sealed(data)
     if sealed and not sealing.is_intact(data):
@@ -72,7 +73,7 @@ def decode(
             _refuse_impossible_times(rows)
     except (
         Exception
-    ) as error:  # pyarrow raises its own, the system's, Python's, those of text and of memory
+    ) as error:  # pyarrow raises its own errors, and those of the system, Python, text and memory
         found = f"{type(error).__name__}: {error}"
         if sealed:
             raise StoreError(
@@ -109,18 +110,18 @@ def _parse(data: bytes, columns: Sequence[str] | None, known: Collection[str] | 
             raise ValueError(f"no column {unknown[0]!r} is known")
         wanted = None if columns is None else [column for column in columns if column in has]
         rows = file.read(columns=wanted, use_threads=False)
-    return rows.replace_schema_metadata(None)  # the checksum is the file's, not the rows'
+    return rows.replace_schema_metadata(None)  # the checksum belongs to the file, not to the rows
 
 
 def _is_newer(file: pq.ParquetFile) -> bool:
-    """Say whether a file says that it is of a later release, whose columns are its own."""
+    """Say whether a file comes from a later release, which may have other columns."""
     newest = pc.max(file.read(["schema_version"], use_threads=False)["schema_version"]).as_py()
     return newest is not None and newest > SCHEMA_VERSION
 
 
 def _refuse_impossible_times(rows: pa.Table) -> None:
-    """Refuse times that no calendar of Python's holds: they would be met much later, in other
-    words.
+    """Refuse times that Python's calendar cannot hold: otherwise they would fail much later, with
+    an unclear message.
     """
     for column in rows.columns:
         if pa.types.is_timestamp(column.type) and len(column) > column.null_count:

@@ -1,12 +1,12 @@
 """The Arrow schema of every table in a store, and the one way to turn records into a table.
 
-Every column's type is fixed here, so that a directory of single-row files reads as one table in
-pandas, DuckDB and Polars whatever is null in which file. A missing value is null; NaN is refused,
-because no reader could tell it from a missing value, while an infinity is a value. Times are
-microseconds in UTC. `SCHEMA_VERSION` is bumped when a column is added; readers fill columns that an
-older file does not have with nulls.
+Every column's type is fixed here, so that pandas, DuckDB and Polars read a directory of single-row
+files as one table, whichever values are null. A missing value is null. NaN is refused, because
+readers could not distinguish it from a missing value; an infinity is a value. Times are
+microseconds in UTC. `SCHEMA_VERSION` is bumped when a column is added; readers fill the missing
+columns of older files with nulls.
 
-What every trial has is a typed column. The arguments of a model, a data set or a metric are
+Values that every trial has are typed columns. The arguments of a model, a data set or a metric are
 canonical JSON in one text column.
 """
 
@@ -234,7 +234,7 @@ NAMING_COLUMN = {
     "plans": "sweep",
     "plan_jobs": "sweep",
     "failures": "id",
-}  # what names a file; "key" in every other table
+}  # the column that names a file; "key" in every other table
 
 _REQUIRED = {
     "trials": ("key", "dataset", "model", "seed", "outcome"),
@@ -247,10 +247,11 @@ _REQUIRED_METRIC = ("key", "metric", "version", "over", "trials", "outcome")
 
 
 def metric_schema(name: str, columns: Sequence[Column]) -> pa.Schema:
-    """Return the schema of metric `name`: what every metric has, its own `columns`, provenance.
+    """Return the schema of metric `name`: the columns of every metric, its own `columns`,
+    provenance.
 
     Raises:
-        StoreError: if a declared column has the name of another one or an unknown type.
+        StoreError: if a declared column has an unknown type or the name of another column.
     """
     typed = dict(_METRIC)
     for column in columns:
@@ -274,8 +275,8 @@ def to_table(
     """Turn records into a table of exactly `schema`; absent columns are null, `schema_version` is
     filled in.
 
-    `name` is the table's (it decides which columns must not be null), `where` names the records in
-    messages.
+    `name` is the name of the table, which decides which columns must not be null; `where` names the
+    records in messages.
 
     Raises:
         StoreError: for no rows, an unknown column, a wrong type, a NaN, or a required value that is
@@ -306,8 +307,8 @@ def to_table(
 
 
 def trial_columns(trial: Trial) -> dict[str, object]:
-    """Return the columns of a trial that are known before it is trained: what, how, and the
-    seed.
+    """Return the columns of a trial that are known before its training: what is trained, how, and
+    the seed.
     """
     return {
         "key": trial.key,
@@ -360,7 +361,7 @@ def _array(field: pa.Field, values: list[object], where: str) -> pa.Array:
 
 
 def _coerce(value: object, kind: pa.DataType) -> object:
-    """Check one value against an Arrow type; pyarrow itself would cut 1.5 to 1 and take True for
+    """Check one value against an Arrow type; pyarrow itself would turn 1.5 into 1 and True into
     1.0.
     """
     if value is None:
@@ -384,7 +385,7 @@ def _coerce(value: object, kind: pa.DataType) -> object:
 
 
 def _is_bool(value: object) -> bool:
-    return type(value).__name__ in ("bool", "bool_")  # numpy's is not Python's
+    return type(value).__name__ in ("bool", "bool_")  # numpy's bool is not Python's bool
 
 
 def _accepted(kind: pa.DataType) -> type:

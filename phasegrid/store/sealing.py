@@ -1,23 +1,24 @@
-"""A checksum inside a file, over the whole file: what a disk, a copy or a bad memory has changed is
-found before it is parsed.
+"""Put a checksum of the whole file into the file, so that damage by a disk, a copy or bad memory is
+found before the file is parsed.
 
-Parquet's key-value metadata and safetensors' ``__metadata__`` hold one text each, a mark and 64
-hexadecimal digits: the SHA-256 of all bytes of the file as they are while the digits are zeros.
-Other readers pass it over. Files of earlier releases have none, and are read without this check.
+Parquet's key-value metadata and safetensors' ``__metadata__`` each hold one text: a mark and 64
+hexadecimal digits. The digits are the SHA-256 of the file as it was while these digits were zeros.
+Other readers ignore the text. Files of earlier releases have no checksum, and are read without this
+check.
 """
 
 import hashlib
 
 KEY = "phasegrid.checksum"
 BLANK = "phasegrid-sha256:" + "0" * 64
-"""What a writer puts under `KEY`, for `seal` to fill in."""
+"""The placeholder that a writer puts under `KEY`; `seal` fills it in."""
 _MARK = BLANK[:-64].encode()
 _ZEROS = b"0" * 64
 
 
 def seal(data: bytes, end: int | None = None) -> bytes:
-    """Fill the checksum into a finished file that holds `BLANK` once, under `KEY`; `end` is where
-    the text around it ends.
+    """Fill the checksum into a finished file that holds `BLANK` once, under `KEY`; `end` is the
+    offset where the text around it ends.
     """
     place = data.rfind(_MARK + _ZEROS, 0, end)
     assert place >= 0, "the file was written without the place for its checksum"
@@ -26,18 +27,18 @@ def seal(data: bytes, end: int | None = None) -> bytes:
 
 
 def is_sealed(data: bytes, end: int | None = None) -> bool:
-    """Say whether a file has, or had before it was damaged, a checksum."""
+    """Say whether a file has a checksum, or had one before it was damaged."""
     return data.rfind(_MARK, 0, end) >= 0 or data.rfind(KEY.encode(), 0, end) >= 0
 
 
 def is_intact(data: bytes, end: int | None = None) -> bool:
-    """Say whether a file that `is_sealed` is what its writer wrote."""
+    """Say whether a sealed file is unchanged since it was written."""
     place = data.rfind(_MARK, 0, end) + len(_MARK)
     return place >= len(_MARK) and data[place : place + 64] == _digest(data, place)
 
 
 def _digest(data: bytes, place: int) -> bytes:
-    """Return the digits of a file whose digits begin at `place`."""
+    """Return the checksum that a file should have, whose digits begin at `place`."""
     whole = memoryview(data)
     found = hashlib.sha256(whole[:place])
     found.update(_ZEROS)

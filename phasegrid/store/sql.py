@@ -2,8 +2,8 @@
 
 Views: ``trials``, ``histories``, ``plans``, ``plan_jobs``, ``failures`` (with the column
 ``later_done``: whether the job has a result by now), and one for each metric, by its name. The
-connection is in memory and, once the views are made, shut off from files, the network and the
-variables of this process.
+connection is in memory. Once the views exist, it cannot reach files, the network or the variables
+of this process.
 """
 
 import re
@@ -48,7 +48,7 @@ def query(store: Store, sql: str) -> pd.DataFrame:
         ):
             connection.execute(f"SET {setting}")
         answer = connection.sql(sql)
-        if answer is None:  # a statement without an answer
+        if answer is None:  # a statement that returns no table
             return pd.DataFrame()
         answered: Any = answer.to_arrow_table()
         frame: pd.DataFrame = answered.to_pandas()

@@ -1,27 +1,29 @@
-"""The store: everything a sweep leaves behind, in a folder or an object store.
+"""Read and write a store: everything that a sweep leaves in a folder or an object store.
 
     plans/<sweep>.parquet             the grid (replaced when the sweep changes)
-    plan_jobs/<sweep>.parquet         its measurements: what is planned beside the trials
-    trials/ab/<key>.parquet           one row per finished trial; its presence says that the trial is complete
+    plan_jobs/<sweep>.parquet         the measurements that the sweep plans
+    trials/ab/<key>.parquet           one row per finished trial, written last
     histories/ab/<key>.parquet        one row per epoch
     metrics/<name>/ab/<key>.parquet   the rows of one measurement
     failures/<id>.parquet             one row per failed attempt
-    tables/<name>.parquet             compacted copies, rebuildable unless `gc --shards` deleted what they were made from
-    checkpoints/ab/<key>.safetensors  weights; those along the training are
-    <key>@epoch-<n>.safetensors artifacts/ab/<key>.<name>.safetensors  what a measurement has left
-    for others (see `artifacts`)
+    tables/<name>.parquet             compacted copies; they can be rebuilt, unless `gc --shards`
+                                      deleted the files
+    checkpoints/ab/<key>.safetensors  final weights, and <key>@epoch-<n>.safetensors
+    artifacts/ab/<key>.<name>.safetensors   what a measurement leaves for others (`artifacts`)
     meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
-    meta/columns/<metric>.json        what a metric of a user's own declares (replaced when that changes)
-    meta/vocabularies/<key>.json      how words became numbers in a data set of sentences
-    meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `layouts`)
+    meta/columns/<metric>.json        what a user's metric declares (replaced when that changes)
+    meta/vocabularies/<key>.json      the vocabularies of a data set of sentences
+    meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `meta`)
     meta/timings/<key>.json           how trainings of one kind run fastest on a device
     meta/code/<key>/<digest>.json     the source files of a plug-in (see `code_changes`)
-    meta/submissions/<id>.json        what was submitted to a cluster, and how it went (see `submissions`)
-    snapshots/ logs/ meta/ _tmp/      where a training goes on from, texts, what this store is, unfinished writes
+    meta/submissions/<id>.json        runs on a cluster, and how they went (see `submissions`)
+    meta/store.json                   what this store is
+    snapshots/ logs/ _tmp/            where trainings resume from, logs, unfinished writes
 
 One immutable file per finished job, named by its key, visible in one step, written by the worker.
-No database, no locks; what remains to do is derived: planned keys minus `Store.stored`. Every path
-of the store is made here and in `shards`.
+There is no database and there are no locks. The work that remains is derived: planned keys minus
+`Store.stored`. Every path of the store is made in this module and in `tables`, `meta`, `artifacts`,
+`checkpoints` and `submissions`.
 """
 
 import hashlib
@@ -55,18 +57,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STORE_FORMAT = 1
-PROBE_BYTES = 2**22  # 4 MiB: smaller rooms hold no run
+PROBE_BYTES = 2**22  # 4 MiB: a run does not fit into less room
 _MARKER = "meta/store.json"
-_RAISED = ("exception", "traceback", "reason")  # columns that hold what others wrote
+_RAISED = ("exception", "traceback", "reason")  # columns with texts that others wrote
 _FOLDERS = {
-    "plans/", "plan_jobs/", "trials/", "histories/", "metrics/", "failures/", "tables/", "checkpoints/",
-    "artifacts/", "snapshots/", "logs/", "meta/", f"{TEMPORARY}/",
-}  # fmt: skip
+    "plans/",
+    "plan_jobs/",
+    "trials/",
+    "histories/",
+    "metrics/",
+    "failures/",
+    "tables/",
+    "checkpoints/",
+    "artifacts/",
+    "snapshots/",
+    "logs/",
+    "meta/",
+    f"{TEMPORARY}/",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open store; may be pickled and opened again on another machine that sees the same `url`.
+    """An open store. It can be pickled and opened again on another machine that sees the same
+    `url`.
 
     `id` was drawn when the store was made: two machines that see different ids do not share their
     storage.
@@ -78,12 +92,12 @@ class Store:
 
     @staticmethod
     def open(url: str, create: bool = False) -> "Store":
-        """Open the store at a folder's path or an fsspec URL; with `create`, make it if need be and
-        check that it can be written.
+        """Open the store at a folder's path or an fsspec URL; with `create`, make it if it does not
+        exist, and check that it can be written.
 
         Raises:
-            StoreError: if there is no store, it cannot be reached or written, it is of a newer
-                format, or `create` meets a folder that holds other things. SweepError: if the URL
+            StoreError: if there is no store, it cannot be reached or written, it has a newer
+            format, or `create` is given a folder with other content. SweepError: if the URL
                 holds credentials.
         """
         refuse_secrets(url, "the storage")
@@ -105,11 +119,11 @@ class Store:
 
     @staticmethod
     def find(url: str) -> "Store | None":
-        """Open the store at a path or URL; None only where nothing of a store is.
+        """Open the store at a path or URL; None only if no part of a store is there.
 
         Raises:
-            StoreError, SweepError: as `open`, and where tables are there, but not what says that
-            they are a store's.
+            StoreError, SweepError: as `open`, and if there are tables without the file that marks a
+            store.
         """
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
@@ -129,7 +143,7 @@ class Store:
         """Write a file of a few MiB, as large as small weights, read it back and delete it.
 
         Raises:
-            StoreError: if any of this fails, as it does where there is no room.
+            StoreError: if any of this fails, for example without room.
         """
         name, data = f"{TEMPORARY}/probe.{uuid.uuid4().hex}", os.urandom(PROBE_BYTES)
         with reported(f"writing to store {self.url}"):
@@ -137,7 +151,7 @@ class Store:
                 self.files.create(name, data)
                 found = self.files.read(name)
             finally:
-                with suppress(Exception):  # what went wrong before says more
+                with suppress(Exception):  # the earlier error says more
                     self.files.delete(name)
         if found != data:
             raise StoreError(f"writing to store {self.url}: what was written is not what is read")
@@ -153,8 +167,8 @@ class Store:
         return keys if copy is None else keys.union(copy[column].to_pylist())
 
     def has(self, table: str, key: str) -> bool:
-        """Say whether a table has a file of `key`, from one look-up; a compacted copy is not
-        asked.
+        """Say whether a table has a file of `key`, with one look-up; the compacted copy is not
+        read.
         """
         with reported(f"looking up {key} in table {table} of {self.url}"):
             return self.files.exists(shards.shard_name(table, key))
@@ -166,14 +180,14 @@ class Store:
         weights: Mapping[str, "Tensor"],
         published: Mapping[str, str] | None = None,
     ) -> bool:
-        """Store a finished trial: weights, history, and last the row that makes it visible.
+        """Store a finished trial: its weights, its history, and last the row that makes it visible.
 
-        `record` has columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES` (`key` is
-        filled in, so are `created_at` where absent and `checkpoint_sha256`). A diverged trial may
-        have no `weights`. `published` are the artifacts that it has left on the way, by name, with
-        their SHA-256 (see `publish`): the row names them. Returns False, with nothing changed, if
-        the trial is stored already. What an attempt that died before the last step has left is
-        replaced, so weights and numbers are of one training.
+        `record` has the columns of `schemas.TRIALS`, `history` has those of `schemas.HISTORIES`.
+        This call fills in `key`, `checkpoint_sha256` and, if absent, `created_at`. A diverged trial
+        may have no `weights`. `published` are the artifacts that the training stored earlier (see
+        `publish`), by name, with their SHA-256: the row names them. If the trial is stored already,
+        nothing changes and the call returns False. Files of an attempt that died before the last
+        step are replaced, so weights and numbers come from one training.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -196,8 +210,8 @@ class Store:
             return commit(self.files, parts, row_name, row_files.encode(row))
 
     def publish(self, artifact: Artifact, tensors: Mapping[str, "Tensor"]) -> str:
-        """Store what a training leaves while it goes on, in place of an earlier attempt's; return
-        its SHA-256. Once the trial is stored, nothing is replaced.
+        """Store an artifact of a running training and return its SHA-256. It replaces that of an
+        earlier attempt, unless the trial is stored already.
 
         Raises:
             StoreError: when writing fails.
@@ -218,16 +232,17 @@ class Store:
         rows: Sequence[Mapping[str, object]],
         left: "Mapping[str, Mapping[str, Tensor]] | None" = None,
     ) -> bool:
-        """Store one measurement: the artifacts that it has `left`, by name, and then every row of
-        `rows` with the columns of `common` (key, trials, outcome, provenance).
+        """Store one measurement: first the artifacts in `left`, by name, then every row of `rows`
+        with the columns of `common` (key, trials, outcome, provenance).
 
-        No rows, for a measurement that is not applicable, makes one row whose measured columns are
-        null. Returns False, with nothing changed, if it is stored already; but rows of an earlier
-        release, which do not say what was left, are replaced where something is left now. What an
-        attempt that died before the last step has left is replaced.
+        A measurement that is not applicable has no rows: it is stored as one row with null in the
+        measured columns. If the measurement is stored already, nothing changes and the call returns
+        False, with one exception: rows of an earlier release name no artifacts, so they are
+        replaced if there are artifacts now. Files of an attempt that died before the last step are
+        replaced.
 
         Raises:
-            StoreError: for an unknown column, a wrong type, a NaN, no rows of a metric that is
+            StoreError: for an unknown column, a wrong type, a NaN, no rows although the outcome is
             done, or when writing fails.
         """
         key = shards.checked_key(str(common.get("key")))
@@ -258,8 +273,8 @@ class Store:
             return commit(self.files, files, row_name, data)
 
     def tells_of_artifacts(self, table: str, key: str) -> bool | None:
-        """Say whether the rows of a measurement tell what it has left, as those of earlier releases
-        do not; None if there are none.
+        """Say whether the rows of a measurement name its artifacts (those of earlier releases do
+        not); None if there are no rows.
         """
         name = shards.shard_name(table, key)
         with reported(f"reading {key} in table {table} of {self.url}"):
@@ -269,8 +284,8 @@ class Store:
         return "artifacts" in rows.column_names and rows["artifacts"].null_count == 0
 
     def put_failure(self, record: Mapping[str, object]) -> str:
-        """Store one failed attempt; return its `id`, which is drawn, as is `created_at`, where
-        absent. Secrets are left out.
+        """Store one failed attempt and return its `id`. If absent, `id` and `created_at` are filled
+        in. Secrets are left out.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -289,8 +304,7 @@ class Store:
         rows: Sequence[Mapping[str, object]],
         jobs: Sequence[Mapping[str, object]] = (),
     ) -> None:
-        """Store the grid of a sweep and the measurements that it plans, in place of earlier ones of
-        the same name.
+        """Store the grid and the planned measurements of a sweep; replace those of the same name.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -303,8 +317,8 @@ class Store:
             self._replace(name, row_files.encode(table))
 
     def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
-        """Store the figures that a sweep asks for, in place of those of before; say whether that
-        changed anything.
+        """Store the figures that a sweep asks for, in place of the earlier ones; return whether
+        that changed anything.
 
         Raises:
             StoreError: when reading or writing fails.
@@ -313,7 +327,7 @@ class Store:
             return notes.put_figures(self.files, shards.checked_name(sweep, "sweep"), figures)
 
     def read_figures(self, sweep: str) -> list[FigureRequest]:
-        """Return the figures that a sweep asks for; none where none were stored.
+        """Return the figures that a sweep asks for; empty if none were stored.
 
         Raises:
             StoreError: naming the file, if it is damaged or cannot be read.
@@ -322,8 +336,8 @@ class Store:
             return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
 
     def put_declared(self, metric: str, declared: Shown) -> bool:
-        """Store what a metric declares of its columns, in place of what it did before; say whether
-        that changed anything.
+        """Store what a metric declares about its columns, in place of the earlier declaration;
+        return whether that changed anything.
 
         Raises:
             StoreError: when reading or writing fails.
@@ -332,7 +346,7 @@ class Store:
             return notes.put_declared(self.files, metric, declared)
 
     def read_declared(self) -> dict[str, Shown]:
-        """Return what metrics of users' own declare of their columns, by name.
+        """Return what users' metrics declare about their columns, by name.
 
         Raises:
             StoreError: naming the file, if one is damaged or cannot be read.
@@ -341,8 +355,7 @@ class Store:
             return notes.read_declared(self.files)
 
     def put_vocabulary(self, dataset: Part, record: Json) -> None:
-        """Store how words became numbers in a version of a data set; what is there already is the
-        same and stays.
+        """Store the vocabulary of one version of a data set; an existing one is the same and stays.
 
         Raises:
             StoreError: when writing fails.
@@ -351,7 +364,7 @@ class Store:
             notes.put_vocabulary(self.files, dataset, record)
 
     def read_vocabulary(self, dataset: Part) -> Json:
-        """Return what `put_vocabulary` stored of a version of a data set.
+        """Return the vocabulary of one version of a data set, as `put_vocabulary` stored it.
 
         Raises:
             StoreError: if there is none, or it is damaged.
@@ -360,7 +373,7 @@ class Store:
             return notes.read_vocabulary(self.files, dataset)
 
     def put_timing(self, key: str, record: Json) -> None:
-        """Store how trainings of one kind run fastest; what is there stays.
+        """Store how trainings of one kind run fastest; an existing answer stays.
 
         Raises:
             StoreError: when writing fails.
@@ -369,7 +382,7 @@ class Store:
             notes.put_timing(self.files, key, record)
 
     def read_timing(self, key: str) -> Json:
-        """Return what `put_timing` stored; None where there is nothing that can be read.
+        """Return what `put_timing` stored; None if it is missing or unreadable.
 
         Raises:
             StoreError: when reading fails.
@@ -378,8 +391,8 @@ class Store:
             return notes.read_timing(self.files, key)
 
     def put_layout(self, sweep: str, part: int, record: Json) -> bool:
-        """Store a part of how the jobs of a sweep are laid out in packs; what is there stays. Say
-        whether nothing was.
+        """Store a part of a sweep's layout of packs, unless it exists; return whether it was
+        written.
 
         Raises:
             StoreError: when writing fails.
@@ -388,7 +401,7 @@ class Store:
             return notes.put_layout(self.files, shards.checked_name(sweep, "sweep"), part, record)
 
     def read_layout(self, sweep: str) -> list[Json]:
-        """Return the parts of how the jobs of a sweep are laid out in packs.
+        """Return the parts of a sweep's layout of packs.
 
         Raises:
             StoreError: naming the file, if one is damaged, or when reading fails.
@@ -407,12 +420,12 @@ class Store:
         ``metrics/<metric>``), also while a sweep runs.
 
         `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it.
-        A table that does not exist yet is empty. The order of the rows of one key is kept, that of
-        the keys is not promised. Files that are damaged are left out if `pass_over` is given, which
-        is told of each.
+        A table that does not exist yet is empty. The rows of one key keep their order; the order of
+        the keys is not promised. If `pass_over` is given, damaged files are left out, and
+        `pass_over` is called for each.
 
         Raises:
-            StoreError: naming the file, if one is damaged or has other types than it should.
+            StoreError: naming the file, if one is damaged or has wrong types.
         """
         with reported(f"reading table {name} of {self.url}"):
             return shards.read(self.files, name, columns, keys, pass_over)
@@ -428,11 +441,11 @@ class Store:
             return sorted(shards.metric_names(self.files))
 
     def read_plan(self, sweep: str) -> pa.Table:
-        """Read the grid of one sweep; empty if there is none of that name."""
+        """Read the grid of one sweep; empty if there is no such sweep."""
         return self.read_table("plans", keys=[sweep])
 
     def read_checkpoint(self, key: str, epoch: int | None = None) -> dict[str, "Tensor"]:
-        """Return the weights that a trial is known by, or those after `epoch`, as CPU tensors.
+        """Return the final weights of a trial, or those after `epoch`, as CPU tensors.
 
         Raises:
             StoreError: if they are not stored or damaged.
@@ -440,7 +453,7 @@ class Store:
         return self.read_artifact(_at_epoch(key, epoch))
 
     def read_artifact(self, artifact: Artifact) -> dict[str, "Tensor"]:
-        """Return what a job has left, as CPU tensors: a trial's weights, a measurement's curve.
+        """Return an artifact as CPU tensors: a trial's weights, a measurement's curve.
 
         Raises:
             StoreError: if that is not stored, or damaged.
@@ -454,15 +467,15 @@ class Store:
             raise StoreError(f"{error}; {deep}", damaged=True) from error
 
     def has_artifact(self, artifact: Artifact) -> bool:
-        """Say whether an artifact is stored, from one look-up."""
+        """Say whether an artifact is stored, with one look-up."""
         with reported(f"looking up {artifact.name} of {artifact.job} in {self.url}"):
             return any(self.files.exists(name) for name in artifacts.file_names(artifact))
 
     def artifact_facts(self, artifact: Artifact) -> tuple[str, Json]:
-        """Return which metric has left an artifact, and its arguments.
+        """Return the metric that made an artifact, and the metric's arguments.
 
         Raises:
-            StoreError: if it is not stored, or damaged, or no measurement has left it.
+            StoreError: if it is not stored, or damaged, or no measurement made it.
         """
         with reported(f"reading {artifact.name} of {artifact.job} of {self.url}"):
             name, header = artifacts.first_found(
@@ -478,7 +491,7 @@ class Store:
         return self.files.path(_checkpoint_name(key, epoch))
 
     def snapshots(self) -> checkpoints.StoredSnapshots:
-        """Return the snapshots of trainings in progress, from which they go on after a crash."""
+        """Return the snapshots of running trainings, from which they resume after a crash."""
         return checkpoints.StoredSnapshots(self.files, self._note_damage)
 
     def log_path(self, name: str) -> str:
@@ -486,15 +499,13 @@ class Store:
         return self.files.path(_log_name(name))
 
     def write_log(self, name: str, text: str) -> str:
-        """Write a log, in place of an earlier one of that name; return where it is."""
+        """Write a log, in place of an earlier one of that name; return its path."""
         with reported(f"writing log {name} to {self.url}"):
             self._replace(_log_name(name), clean(text).encode())
         return self.log_path(name)
 
     def _note_damage(self, key: str, what: str) -> None:
-        """Say that something of a trial was damaged and did no harm: here, and in the table of
-        failures.
-        """
+        """Report harmless damage to a trial's files, in the log and in the table of failures."""
         logging.getLogger("phasegrid").warning("%s", what)
         self.put_failure({"key": key, "kind": "infra", "exception": what})
 
@@ -513,7 +524,7 @@ class Store:
 
 
 def _cleaned(record: Mapping[str, object]) -> dict[str, object]:
-    """Return a record whose texts by others hold no secrets and no control characters."""
+    """Return a record without secrets or control characters in the texts that others wrote."""
     raised = {name: clean(text) for name in _RAISED if isinstance(text := record.get(name), str)}
     return {**record, **raised}
 
@@ -552,7 +563,7 @@ def _read_marker(files: Files, url: str) -> dict[str, object] | None:
 
 
 def _make(files: Files, url: str) -> dict[str, object] | None:
-    """Make the marker of a new store; whoever is first draws its id."""
+    """Make the marker of a new store; the first process to do so draws the store's id."""
     foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
     if foreign:
         raise StoreError(

@@ -1,12 +1,13 @@
-"""Runs that were submitted to a cluster, as the store knows them; no cluster is asked, none need be
-left.
+"""Record in the store the runs that were submitted to a cluster. This module asks no cluster, so it
+also works when the cluster is gone.
 
-meta/submissions/<id>.json        what was submitted where, when its driver started, was last seen and ended, and how
-meta/submissions/<id>.now         a request that the driver end without waiting for running packs
-logs/<id>.txt                     what the driver said
+meta/submissions/<id>.json        what was submitted where; when its driver started, was last seen
+                                  and ended, and how
+meta/submissions/<id>.now         asks the driver to end without waiting for running packs
+logs/<id>.txt                     what the driver printed
 
-Whoever submits writes the record if it can reach the store; then only the driver does. Ids are
-never used again.
+The submitting process writes the record first, if it can reach the store; later only the driver
+writes it. An id is never reused.
 """
 
 import json
@@ -27,9 +28,9 @@ from phasegrid.texts import duration
 from phasegrid.version import __version__
 
 FOLDER = "meta/submissions"
-VARIABLE = "PHASEGRID_SUBMISSION_ID"  # tells a driver its id
+VARIABLE = "PHASEGRID_SUBMISSION_ID"  # the environment variable that tells a driver its id
 SILENT_AFTER_S = (
-    50.0  # a driver is heard of every 15 s (driver.EVERY_S); three that are missed are no hiccup
+    50.0  # a driver reports every 15 s (driver.EVERY_S); three missing reports are not an accident
 )
 MEANINGS = {
     0: "everything planned is stored",
@@ -47,8 +48,8 @@ State: TypeAlias = Literal["pending", "running", "silent", "lost", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One submission. Times are ISO 8601 in UTC; None where something has not happened, or is not
-    known.
+    """One submission. Times are ISO 8601 in UTC; None for events that have not happened or are
+    unknown.
     """
 
     id: str
@@ -67,8 +68,8 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a cluster says of a submission; `status` as Ray Jobs spells it, None where the cluster
-    does not know it.
+    """What a cluster says about a submission; `status` as Ray Jobs spells it, None if the cluster
+    does not know the submission.
     """
 
     id: str
@@ -79,12 +80,12 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Say whether it will never run again."""
+        """Say whether the submission will never run again."""
         return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def draw_id(name: str, now: datetime) -> str:
-    """Return a new id: name, time (UTC) and 32 random bits, so that no two are the same.
+    """Return a new unique id: name, time (UTC) and 32 random bits.
 
     >>> draw_id("my sweep", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))[:-8]
     'pg-my-sweep-20260102T030405-'
@@ -94,20 +95,20 @@ def draw_id(name: str, now: datetime) -> str:
 
 
 def now_text() -> str:
-    """Return the time as records hold it."""
+    """Return the current time in the format of the records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def create(store: Store, submission: Submission) -> bool:
-    """Write the record of a new submission, unless its driver was quicker; say whether this call
-    wrote it.
+    """Write the record of a new submission, unless its driver has written it already; return
+    whether this call wrote it.
     """
     with reported(f"recording submission {submission.id} in {store.url}"):
         return store.files.create(_name(submission.id), _encode(submission))
 
 
 def replace_record(store: Store, submission: Submission) -> None:
-    """Write a record in place of the one before."""
+    """Replace a record."""
     data = _encode(submission)
     with reported(f"recording submission {submission.id} in {store.url}"):
         store.files.replace(_name(submission.id), lambda file: file.write(data))
@@ -141,8 +142,8 @@ def path(store: Store, submission_id: str) -> str:
 
 
 def read_all(store: Store, sweep: str | None = None) -> list[Submission]:
-    """Return the records of every submission, or of one sweep's, oldest first; a damaged one is
-    named in the log and left out.
+    """Return the records of all submissions, or of one sweep's, oldest first; log and leave out
+    damaged ones.
     """
     found = [_read_if_whole(store, submission_id) for submission_id in ids(store)]
     wanted = [s for s in found if s is not None and sweep in (None, s.sweep)]
@@ -160,7 +161,7 @@ def _read_if_whole(store: Store, submission_id: str) -> Submission | None:
 
 
 def ask_to_hurry(store: Store, submission_id: str) -> None:
-    """Ask the driver, once it is told to stop, not to wait for running packs."""
+    """Ask the driver not to wait for running packs when it is told to stop."""
     with reported(f"asking submission {submission_id} to end at once"):
         store.files.create(_hurry_name(submission_id), b"now\n")
 
@@ -177,7 +178,7 @@ def log_name(submission_id: str) -> str:
 
 
 def read_log(store: Store, submission_id: str) -> str | None:
-    """Return what a driver had said when it last wrote its log; None if it never did."""
+    """Return the text of a driver's log; None if the driver never wrote one."""
     with reported(f"reading the log of {submission_id} of {store.url}"):
         try:
             return store.files.read(f"logs/{log_name(submission_id)}").decode(errors="replace")
@@ -186,11 +187,11 @@ def read_log(store: Store, submission_id: str) -> str | None:
 
 
 def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[State, str]:
-    """Say in what state a submission is, and the same in words.
+    """Return the state of a submission, and a description of that state.
 
-    The store's word on how it ended is final. Otherwise what a cluster says of the `job` decides.
-    Where none was asked or none answered (None) it is when the driver was last seen, which needs
-    clocks that agree to about half a minute.
+    If the store says how the submission ended, that is final. Otherwise the cluster's answer about
+    the `job` decides. Without an answer (None), the time when the driver was last seen decides; for
+    that, the clocks must agree to about half a minute.
     """
     if submission.ended_at is not None:
         return "ended", f"ended {_ago(submission.ended_at, now)}, {exit_text(submission.exit_code)}"
@@ -214,9 +215,7 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
 
 
 def on_cluster(job: Job) -> tuple[State, str]:
-    """Say in what state a submission is by what a cluster says, where no store has a word on how it
-    ended.
-    """
+    """Return the state of a submission from the cluster's answer, if no store says how it ended."""
     if job.status is None:
         return "lost", f"the cluster does not know it; {_AGAIN}"
     if job.over:
@@ -234,7 +233,7 @@ def on_cluster(job: Job) -> tuple[State, str]:
 
 
 def exit_text(code: int | None) -> str:
-    """Write an exit code with its meaning."""
+    """Return an exit code with its meaning, as text."""
     if code is None:
         return "exit code unknown"
     return f"exit code {code} ({MEANINGS.get(code, 'see the log')})"
@@ -243,8 +242,8 @@ def exit_text(code: int | None) -> str:
 def current(
     submissions: Sequence[tuple[Submission, tuple[State, str]]],
 ) -> list[tuple[Submission, tuple[State, str]]]:
-    """Leave those, of all given oldest first, that may still be running, and the last of each
-    sweep, however it went.
+    """Keep the submissions that may still be running, and the last one of each sweep; `submissions`
+    are in order, oldest first.
     """
     last = {submission.sweep: submission.id for submission, _ in submissions}
     return [
@@ -260,7 +259,7 @@ def as_record(submission: Submission, state: tuple[State, str]) -> dict[str, obj
 
 
 def lines(submissions: Sequence[tuple[Submission, tuple[State, str]]]) -> list[str]:
-    """Write submissions, oldest first, a line each: id and state in words."""
+    """Describe submissions in text, one line each, oldest first: id and state."""
     advised = {submission.id for submission, _ in current(submissions)}
     return [
         f"{s.id}: {says if s.id in advised else says.replace(_AGAIN, 'a later submission went on')}"
@@ -271,7 +270,7 @@ def lines(submissions: Sequence[tuple[Submission, tuple[State, str]]]) -> list[s
 def new(
     submission_id: str, sweep: str, address: str | None = None, settings: Sequence[str] = ()
 ) -> Submission:
-    """Return the record of a submission that is made now, by the phasegrid of this process."""
+    """Return the record of a new submission, made now with the phasegrid of this process."""
     made_by = provenance("cpu")
     commit, dirty = made_by["git_commit"], made_by["git_dirty"]
     return Submission(

@@ -1,9 +1,8 @@
-"""Delete and rename the sweeps of a store: their plans, and no result. What no sweep uses any more
-is `collecting`'s.
+"""Delete and rename the sweeps of a store. Results stay; `gc` deletes results that no sweep uses.
 
-A sweep is its plan, the measurements that it plans, how its jobs share packs, and the figures that
-it asks for. The plan is written last and deleted last, so that a sweep is whole or, after a crash,
-can be deleted or renamed again.
+A sweep consists of its plan, its planned measurements, its layout of packs, and its figures. The
+plan is written last and deleted last. So a sweep is whole, or, after a crash, the deletion or
+renaming can be repeated.
 """
 
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ from phasegrid.store import meta, submissions, tables
 from phasegrid.store.files.errors import reported
 from phasegrid.store.store import Store
 
-_TABLES = ("plan_jobs", "plans")  # in the order in which they go
+_TABLES = ("plan_jobs", "plans")  # in the order of deletion
 
 
 @dataclass(frozen=True, slots=True)
 class SweepUse:
-    """What goes with a sweep: its files, how many results no other sweep uses, and the sweeps whose
-    figures name it.
+    """What a deletion of a sweep affects: its files, the number of results that no other sweep
+    uses, and the sweeps whose figures name it.
     """
 
     sweep: str
@@ -32,12 +31,12 @@ class SweepUse:
 
 
 def find_use(store: Store, sweep: str) -> SweepUse:
-    """Return what goes with a sweep; a damaged plan goes like any, and uses nothing that can be
-    told.
+    """Return what a deletion of a sweep affects. A damaged plan can be deleted too; its results are
+    unknown.
 
     Raises:
-        SweepError: if there is no such sweep, or a run of it is under way as far as its submission
-        tells. StoreError: if the store cannot be read.
+        SweepError: if there is no such sweep, or its submission says that a run of it is under way.
+        StoreError: if the store cannot be read.
     """
     _refuse_unknown(store, sweep)
     _refuse_running(store, sweep)
@@ -52,25 +51,24 @@ def find_use(store: Store, sweep: str) -> SweepUse:
 
 
 def delete_sweep(store: Store, use: SweepUse) -> None:
-    """Delete the plan of a sweep and what goes with it; its results stay.
+    """Delete the plan of a sweep and its other files; its results stay.
 
     Raises:
         StoreError: if a file cannot be deleted.
     """
     with reported(f"deleting sweep {use.sweep} of {store.url}"):
-        # Said before it is done: a store without plans is otherwise one of which nothing is known
-        # to be unwanted.
+        # Recorded before the deletion: without it, a store without plans has no unwanted results.
         meta.put_deleted(store.files, meta.read_deleted(store.files) | {use.sweep})
         for name in use.files:
             store.files.delete(name)
 
 
 def check_rename(store: Store, old: str, new: str) -> SweepUse:
-    """Return what is named by a sweep that is to get another name.
+    """Check that a sweep can be renamed; return what names it.
 
     Raises:
         SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under
-        way. StoreError: for a name that cannot be a sweep's, or when reading fails.
+        way. StoreError: for a name that no sweep can have, or when reading fails.
     """
     tables.checked_name(new, "sweep")
     use = find_use(store, old)
@@ -109,14 +107,14 @@ def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
 
 
 def _only_of(store: Store, table: str, sweep: str) -> set[str]:
-    """Return the keys that no other sweep plans; those of damaged plans cannot be told."""
+    """Return the keys that no other sweep plans; the keys of damaged plans are unknown."""
     rows = store.read_table(table, ["sweep", "key"], pass_over=_pass_over).to_pylist()
     others = {row["key"] for row in rows if row["sweep"] != sweep}
     return {row["key"] for row in rows if row["sweep"] == sweep} - others
 
 
 def _pass_over(_error: StoreError) -> None:
-    """Leave a damaged plan alone: it may be the one that is to go."""
+    """Skip a damaged plan: it may be the one that the user deletes."""
 
 
 def _refuse_unknown(store: Store, sweep: str) -> None:
@@ -139,7 +137,7 @@ def _refuse_running(store: Store, sweep: str) -> None:
 
 
 def _named_by(store: Store, sweep: str) -> list[str]:
-    """Return the sweeps that have a figure against this one."""
+    """Return the sweeps that have a figure that compares with this one."""
     found = []
     for name in store.sweeps():
         try:
@@ -147,7 +145,7 @@ def _named_by(store: Store, sweep: str) -> list[str]:
         except StoreError as error:
             if error.fault is not None:
                 raise
-            continue  # damaged, which `verify` names
+            continue  # damaged; `verify` names it
         if any(request.args.get("against") == sweep for request in figures):
             found.append(name)
     return found

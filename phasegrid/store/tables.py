@@ -1,8 +1,8 @@
-"""Tables of a store: many small Parquet files, named by what they hold, read as one Arrow table.
+"""Read the tables of a store: many small Parquet files, named by their content, as one Arrow table.
 
-A table is the union of its compacted copy ``tables/<name>.parquet``, where there is one, and of the
-files that the copy does not hold yet. Files of a fixed table must have its schema; those of a
-metric may differ by columns that a later version of the metric added, which older rows lack (null).
+A table is the union of its compacted copy ``tables/<name>.parquet``, if there is one, and of the
+files that the copy does not hold yet. Files of a fixed table must have its schema. The files of a
+metric may differ: if a later version of the metric added a column, it is null in older rows.
 """
 
 import re
@@ -19,11 +19,11 @@ from phasegrid.store import row_files
 from phasegrid.store.files.local import Files, each
 from phasegrid.store.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_schema
 
-PassOver: TypeAlias = Callable[[StoreError], object]  # is told of a damaged file
+PassOver: TypeAlias = Callable[[StoreError], object]  # is called for a damaged file
 
 SUFFIX = ".parquet"
 COMPACTED = "tables"
-PLANNED = ("plans", "plan_jobs")  # one file a sweep, replaced when it changes: never copied
+PLANNED = ("plans", "plan_jobs")  # one file per sweep, replaced when it changes: never copied
 _METRICS = "metrics/"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"(?!.*\.sync-conflict-)[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -31,12 +31,12 @@ _OF_JOB = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.parquet")
 _OF_FAILURE = re.compile(r"()([0-9a-f]{32})\.parquet")
 _OF_SWEEP = re.compile(rf"()({_NAME.pattern})\.parquet")
 _MAX_FOLDER = 200  # of the 255 bytes that file systems allow
-_FEW = 64  # keys that are looked up one by one rather than in the copy of the whole table
-_BATCH = 4096  # files read before their rows are joined
+_FEW = 64  # up to so many keys are looked up one by one, not in the copy of the whole table
+_BATCH = 4096  # so many files are read before their rows are joined
 
 
 def checked_key(key: str) -> str:
-    """Return `key` if it is 32 hexadecimal digits, and refuse anything else, a path above all."""
+    """Return `key` if it is 32 hexadecimal digits; refuse anything else, paths above all."""
     if not _KEY.fullmatch(key):
         raise StoreError(f"{key!r} is not a key: 32 lower-case hexadecimal digits are expected")
     return key
@@ -48,8 +48,8 @@ def is_name(name: str) -> bool:
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return `name` if it can be one file's name anywhere, and refuse anything else, a path above
-    all.
+    """Return `name` if every system accepts it as the name of a file; refuse anything else, paths
+    above all.
     """
     if not is_name(name):
         raise StoreError(
@@ -63,8 +63,8 @@ def table_folder(table: str) -> str:
     """Return the folder of a table: ``trials``, ``histories``, ``plans``, ``plan_jobs``,
     ``failures`` or ``metrics/<metric>``.
 
-    A metric from a file (``my_lab/sharpness.py:SHARPNESS``) gets one folder too, its name
-    percent-encoded.
+    A metric from a file (``my_lab/sharpness.py:SHARPNESS``) also gets one folder, with a
+    percent-encoded name.
     """
     if table in TABLES:
         return table
@@ -89,12 +89,11 @@ def shard_name(table: str, name: str) -> str:
 
 
 def key_in(table: str, found: str) -> str | None:
-    """Return what a file of a table's folder is about, by its name relative to that; None if the
-    file is not the store's.
+    """Return the key that a file of a table holds, from its name within the table's folder; None if
+    the file does not belong to the store.
 
-    This is the rule that decides what belongs to a table: names that `shard_name` gives. Hidden
-    files, copies that file synchronisers make of both sides of a conflict, folders of notebooks and
-    all else are passed over.
+    This rule decides which files belong to a table: those with a name that `shard_name` gives. All
+    others are ignored: hidden files, conflict copies of file synchronisers, folders of notebooks.
     """
     pattern = _OF_SWEEP if table in PLANNED else _OF_FAILURE if table == "failures" else _OF_JOB
     match = pattern.fullmatch(found)
@@ -107,13 +106,15 @@ def compacted_name(table: str) -> str:
 
 
 def table_of_copy(name: str) -> str:
-    """Return the table of which a file is the compacted copy: the inverse of `compacted_name`."""
+    """Return the table whose compacted copy a file is: the inverse of `compacted_name`."""
     kind, dot, metric = name.removeprefix(f"{COMPACTED}/").removesuffix(SUFFIX).partition(".")
     return metric_table(metric) if dot else kind
 
 
 def is_copy_name(name: str) -> bool:
-    """Say whether a file has a name that `compacted_name` gives; others are not ours."""
+    """Say whether a file has a name that `compacted_name` gives; others do not belong to the
+    store.
+    """
     try:
         return compacted_name(table_of_copy(name)) == name
     except StoreError:
@@ -121,12 +122,12 @@ def is_copy_name(name: str) -> bool:
 
 
 def metric_table(folder: str) -> str:
-    """Return the table of a metric by the name of its folder, which is percent-encoded."""
+    """Return the table of a metric from the percent-encoded name of its folder."""
     return _METRICS + unquote(folder)
 
 
 def naming_column(table: str) -> str:
-    """Return the column whose value is the name of a row's file."""
+    """Return the column that names a row's file."""
     return NAMING_COLUMN.get(table, "key")
 
 
@@ -150,7 +151,9 @@ def metric_names(files: Files) -> list[str]:
 
 
 def is_metric_folder(folder: str) -> bool:
-    """Say whether a folder of ``metrics/`` is a metric's; others are not the store's."""
+    """Say whether a folder of ``metrics/`` belongs to a metric; others do not belong to the
+    store.
+    """
     try:
         return table_folder(metric_table(folder)) == _METRICS + folder
     except StoreError:
@@ -166,7 +169,7 @@ def read(
 ) -> pa.Table:
     """Read a table: its compacted copy and the files that are not in it.
 
-    With `pass_over`, it is told of each file that is damaged, and the rows of the others are
+    If `pass_over` is given, it is called for each damaged file, and the rows of the others are
     returned.
     """
     naming = naming_column(table)
@@ -201,11 +204,11 @@ def read_shards(
     columns: Sequence[str] | None = None,
     pass_over: PassOver | None = None,
 ) -> Iterator[pa.Table]:
-    """Read files of a table in batches; one that is not there (any more) is left out, one that is
-    damaged if `pass_over` is told.
+    """Read files of a table in batches. Missing files are left out; damaged files only if
+    `pass_over` is given.
 
     Raises:
-        StoreError: naming the file that is damaged or does not have the table's schema.
+        StoreError: naming a file that is damaged or does not have the table's schema.
     """
 
     def read_one(name: str) -> pa.Table | None:
@@ -227,7 +230,7 @@ def read_shards(
 def read_shard(
     files: Files, table: str, name: str, columns: Sequence[str] | None = None
 ) -> pa.Table | None:
-    """Read one file and bring it to the table's schema; None if there is no such file."""
+    """Read one file and convert it to the table's schema; None if there is no such file."""
     try:
         data = files.read(name)
     except FileNotFoundError:
@@ -272,8 +275,8 @@ def _read_copy(
 
 
 def _own_rows(rows: pa.Table | None, table: str, name: str) -> pa.Table | None:
-    """Leave out what a plan's file says of another sweep: a synchroniser may give a copy a name
-    that a sweep could have.
+    """Leave out rows of another sweep from a plan's file: a synchroniser may give a copy the name
+    of another sweep.
     """
     if rows is None or table not in PLANNED:
         return rows

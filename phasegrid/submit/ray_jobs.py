@@ -315,9 +315,19 @@ def run_command(
     """Return the command that a submitted job runs, in the folder of its bundle."""
     given = [part for setting in settings for part in ("--set", setting)]
     return (
-        python, "-m", "phasegrid", "run", sweep, "--address", "auto", "--storage", storage, "--no-plot",
-        *options, *given,
-    )  # fmt: skip
+        python,
+        "-m",
+        "phasegrid",
+        "run",
+        sweep,
+        "--address",
+        "auto",
+        "--storage",
+        storage,
+        "--no-plot",
+        *options,
+        *given,
+    )
 
 
 def _await_answer(address: str) -> None:

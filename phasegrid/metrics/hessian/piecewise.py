@@ -22,15 +22,43 @@ from phasegrid.metrics.network.folding import is_plain, read_graph
 
 WEIGHTED = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 WEIGHTLESS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.Hardtanh,
+    nn.Identity,
+    nn.Flatten,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
-)  # fmt: skip
-FUNCTIONS = frozenset({
-    operator.add, operator.iadd, operator.sub, operator.neg, operator.getitem, getattr, torch.add, torch.sub,
-    torch.relu, functional.relu, functional.leaky_relu, torch.flatten, torch.cat, torch.mean,
-    functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d,
-})  # fmt: skip
+)
+FUNCTIONS = frozenset(
+    {
+        operator.add,
+        operator.iadd,
+        operator.sub,
+        operator.neg,
+        operator.getitem,
+        getattr,
+        torch.add,
+        torch.sub,
+        torch.relu,
+        functional.relu,
+        functional.leaky_relu,
+        torch.flatten,
+        torch.cat,
+        torch.mean,
+        functional.max_pool2d,
+        functional.avg_pool2d,
+        functional.adaptive_avg_pool2d,
+    }
+)
 METHODS = frozenset(
     {"add", "sub", "relu", "flatten", "reshape", "view", "size", "mean", "contiguous"}
 )

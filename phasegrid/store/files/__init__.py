@@ -1,1 +1,1 @@
-"""Files of a store as bytes under relative names, on a disk or in an object store."""
+"""Read and write the files of a store by relative names, on a disk or in an object store."""

@@ -1,4 +1,4 @@
-"""What a file system raises, in words for people."""
+"""Turn the errors of file systems into messages for people."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,10 @@ from phasegrid.store.files.retry import is_full
 
 @contextmanager
 def reported(doing: str) -> Iterator[None]:
-    """Turn whatever a file system raises (object stores have errors of their own) into a
-    StoreError.
+    """Turn any error of a file system into a StoreError; object stores have their own error types.
 
-    Its `fault` is ``full`` where the storage can take no more, ``fails`` where it does not do what
-    it should, and None where the storage is well and one thing in it is not (a file that is missing
-    or damaged).
+    Its `fault` is ``full`` if the storage has no room, ``fails`` if the storage does not work, and
+    None if the storage works but one file in it is missing or damaged.
     """
     try:
         yield
@@ -36,7 +34,7 @@ def reported(doing: str) -> Iterator[None]:
 
 
 def _advice(error: Exception) -> str:
-    """Return what to do about an error of an object store whose own words do not say it."""
+    """Return advice for an error of an object store whose own message gives none."""
     if isinstance(error, FileNotFoundError) and "bucket" in str(error).lower():
         return "; make the bucket first: phasegrid makes none"
     if type(error).__name__ == "NoCredentialsError":
@@ -50,8 +48,8 @@ def _advice(error: Exception) -> str:
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Say whether an error is about the storage at large: one of the system, or of a storage's
-    client (botocore's are no OSErrors).
+    """Say whether an error concerns the whole storage: it comes from the system, or from the client
+    of a storage (botocore's errors are not OSErrors).
     """
     if isinstance(error, OSError):
         return not isinstance(error, (FileNotFoundError, FileExistsError, IsADirectoryError))

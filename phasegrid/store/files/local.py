@@ -1,14 +1,14 @@
-"""Files of a store as bytes under relative names: a local folder, or any fsspec file system
-(``s3://``, ``memory://``).
+"""Read and write the files of a store by relative names, in a local folder or any fsspec file
+system (``s3://``, ``memory://``).
 
 A file appears whole or not at all. `create` never changes a file that exists (the first writer
 wins); `replace` does. Local: a temporary file in ``_tmp`` of the same file system, fsync, then a
 hard link to the final name, which fails if the name is taken (file systems without links: a check
 and a rename). Object stores: `phasegrid.store.files.objects`.
 
-Below the root no symbolic link is followed, to read, to list or to delete: what lies at its end is
-not the store's. The root may be one. A link, or a folder, that has a file's name stands in its way
-and is refused by name; listings leave it out, and `strays` lists it.
+Below the root, no symbolic link is followed (to read, to list or to delete), because its target
+does not belong to the store. The root itself may be a link. If a link or a folder has the name of a
+file, an error names it; listings leave it out, and `strays` lists it.
 """
 
 import errno
@@ -31,7 +31,7 @@ T = TypeVar("T")
 TEMPORARY = "_tmp"
 _UNFINISHED = re.compile(r"[^/]+\.[0-9a-f]{32}")
 _FILES_A_TURN = 16
-_ENDINGS = (".parquet", ".safetensors")  # of files; no folder of a store is named so
+_ENDINGS = (".parquet", ".safetensors")  # of files; no folder of a store has this name
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR}
 
@@ -48,18 +48,16 @@ class Entry:
 
 
 class Files(Protocol):
-    """Named immutable bytes. Names are relative, with forward slashes. Reading what is not there:
-    FileNotFoundError.
+    """Immutable bytes by name. Names are relative, with forward slashes. Reading a missing name
+    raises FileNotFoundError.
     """
 
     @property
     def num_readers(self) -> int:
-        """How many reads at a time are worth it."""
+        """How many reads at a time are faster than one after another."""
 
     def names(self, folder: str) -> list[str]:
-        """List every file below `folder`, by its name relative to it; nothing if there is no such
-        folder.
-        """
+        """List the names, relative to `folder`, of all files below it; empty without a folder."""
 
     def entries(self, folder: str) -> list[Entry]:
         """List every file below `folder` as `names` does, with sizes and times, from one
@@ -70,8 +68,8 @@ class Files(Protocol):
         """List what lies directly in `folder`: subfolders end in a slash."""
 
     def strays(self, folder: str) -> dict[str, str]:
-        """Name what lies below `folder` and is in no other listing (links, folders with a file's
-        name), and say what each is.
+        """Name everything below `folder` that the other listings leave out (links, folders with a
+        file's name), and say what each is.
         """
         ...
 
@@ -79,18 +77,18 @@ class Files(Protocol):
         """Say whether the file exists.
 
         Raises:
-            StoreError: if what has the name is no file, or a link.
+            StoreError: if the name belongs to a link or to something else that is not a file.
         """
         ...
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of a file, or those from `start` to `end`."""
+        """Return the bytes of a file, or its bytes from `start` to `end`."""
 
     def size(self, name: str) -> int:
         """Return the size in bytes."""
 
     def modified(self, name: str) -> float | None:
-        """Return when the file was last changed, in seconds since 1970, where that is known."""
+        """Return when the file was last changed, in seconds since 1970; None if unknown."""
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; say whether this call wrote it."""
@@ -98,10 +96,9 @@ class Files(Protocol):
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
     ) -> bool:
-        """Write a file, in place of the old one if there is one, in one visible step; say whether
-        that was done.
+        """Write or replace a file in one visible step; return whether it was written.
 
-        It is not if the file `unless` is there when all but that step is.
+        It is not written if the file `unless` exists just before that step.
         """
         ...
 
@@ -116,8 +113,8 @@ def open_files(url: str) -> Files:
     """Return the files under a folder's path or a URL. Nothing is created or checked.
 
     Raises:
-        SweepError: if the URL is not one of a place for stores (`storage_urls`).
-        StoreError: if the package for its kind of storage is not installed.
+        SweepError: if no store can be at the URL (`urls`). StoreError: if the package for its kind
+        of storage is not installed.
     """
     folder = local_path(url)
     if folder is not None:
@@ -139,18 +136,17 @@ def open_files(url: str) -> Files:
 
 
 def is_temporary(name: str) -> bool:
-    """Say whether a file of `TEMPORARY` is one of a write that was not finished; others are not the
-    store's.
+    """Say whether a file of `TEMPORARY` comes from an unfinished write; others do not belong to the
+    store.
     """
     return _UNFINISHED.fullmatch(name) is not None
 
 
 def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
-    """Do the same with many files, as many at a time as is worth it there; answers come in the
+    """Do the same with many files, several at a time where that is faster; answers come in the
     order of `names`.
 
-    A thread takes several files at once: for a local file, handing it over costs as much as reading
-    it.
+    Each thread takes several files: giving one local file to a thread costs as much as reading it.
     """
     size = min(_FILES_A_TURN, len(names) // files.num_readers + 1)
     turns = [names[start : start + size] for start in range(0, len(names), size)]
@@ -163,8 +159,8 @@ def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterat
 class LocalFiles:
     """Files in a local (or network-mounted) folder.
 
-    `_read_from` are folders found to be no links: reading many files looks at each folder once, all
-    else every time.
+    `_read_from` holds the folders that are known not to be links: reads check each folder once, all
+    other operations check it every time.
     """
 
     root: str
@@ -176,9 +172,7 @@ class LocalFiles:
         return [name for name, entry in self._below(folder) if _is_file(entry)]
 
     def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` with size and time; one that is gone by then is left
-        out.
-        """
+        """List every file below `folder` with size and time; skip files that vanish meanwhile."""
         found = []
         for name, entry in self._below(folder):
             with suppress(FileNotFoundError):
@@ -188,7 +182,7 @@ class LocalFiles:
         return found
 
     def folders(self, folder: str) -> list[str]:
-        """List what lies directly in `folder`; a link to a folder is no folder."""
+        """List what lies directly in `folder`; a link to a folder does not count as a folder."""
         self._status(folder, a_folder=True)
         try:
             with os.scandir(self.path(folder)) as entries:
@@ -210,7 +204,7 @@ class LocalFiles:
         return self._status(name) is not None
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of a file; what has its name and is no file counts as nothing there."""
+        """Return the bytes of a file; anything else with that name counts as missing."""
         path = self.path(name)
         folder = name.rpartition("/")[0]
         if folder not in self._read_from:
@@ -258,7 +252,7 @@ class LocalFiles:
         return os.path.join(self.root, name) if name else self.root
 
     def _below(self, folder: str) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-        """Yield everything below a folder but ordinary folders, without following links."""
+        """Yield everything below a folder except ordinary folders; follow no links."""
         self._status(folder, a_folder=True)
         return _walk(self.path(folder), "")
 
@@ -269,11 +263,11 @@ class LocalFiles:
         return found
 
     def _status(self, name: str, a_folder: bool = False) -> os.stat_result | None:
-        """Return what the system says of a file or a folder, None if it is not there; nothing on
-        the way may be a link.
+        """Return the system's facts about a file or a folder, None if it does not exist; no part of
+        its path may be a link.
 
         Raises:
-            StoreError: saying what stands where a file or a folder of the store should be.
+            StoreError: naming what is in the place of a file or a folder of the store.
         """
         path, found = self.root, None
         parts = name.split("/") if name else []
@@ -294,11 +288,11 @@ class LocalFiles:
         try:
             os.link(temporary, final)
         except FileExistsError:
-            # A network file system may repeat a request whose answer was lost: two names mean that
-            # ours is there.
+            # A network file system may repeat a request whose answer was lost: if the file has two
+            # names, our link was made.
             if os.stat(temporary).st_nlink > 1:
                 return True
-            self._status(name)  # refuses what is no file
+            self._status(name)  # raises if the name belongs to something that is not a file
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -310,7 +304,7 @@ class LocalFiles:
 
     @contextmanager
     def _temporary(self, name: str, write: Callable[[BinaryIO], object]) -> Iterator[str]:
-        """Write a flushed temporary file and give its path; afterwards make the final name
+        """Write a flushed temporary file and yield its path; afterwards make the final name
         durable.
         """
         temporary = self.path(f"{TEMPORARY}/{os.path.basename(name)}.{uuid.uuid4().hex}")

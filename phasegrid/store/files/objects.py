@@ -1,7 +1,7 @@
-"""Files of an object store, through fsspec: one PUT of bytes built in memory, conditional where the
-server knows that.
+"""Read and write the files of an object store through fsspec. A write is one PUT of bytes built in
+memory; it is conditional if the server supports that.
 
-A stream that is cut short would leave a cut-short object.
+Writes are never streamed, because an interrupted stream would leave part of an object.
 """
 
 import errno
@@ -125,23 +125,24 @@ class ObjectFiles:
 
 
 def _is_unsupported(error: Exception) -> bool:
-    """Say whether a server knows no conditional writes (s3fs has ENOSYS for its answer 501)."""
+    """Say whether a server does not support conditional writes (s3fs turns its answer 501 into
+    ENOSYS).
+    """
     return isinstance(error, NotImplementedError) or getattr(error, "errno", 0) == errno.ENOSYS
 
 
 def _is_taken(error: Exception) -> bool:
     """Say whether a server refused a conditional write because the name is taken.
 
-    s3fs makes that a FileExistsError only where the answer names the condition, which servers other
-    than Amazon's leave out.
+    s3fs raises FileExistsError only if the answer names the condition; only Amazon's servers do.
     """
     answer = getattr(error.__cause__, "response", None) or {}
     return answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
 def _time_of(info: Mapping[str, Any]) -> float | None:
-    """Return when an object was last changed from what its file system says of it; each says it in
-    its own words.
+    """Return when an object was last changed, from the facts of its file system; each file system
+    names that fact differently.
     """
     for word in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
         value = info.get(word)

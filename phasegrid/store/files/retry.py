@@ -1,12 +1,12 @@
-"""Try again what a storage refuses for a moment: a network file system that stalls, a server that
+"""Repeat requests that a storage refuses only for a moment: a network file system stalls, a server
 is busy.
 
-Every request of a store goes through `PatientFiles`: this is the one place where storage is tried
-again. Object stores have retries of their own within each of ours. What will not pass by itself (a
-full disk, a missing right, a wrong name) is not tried again. A write that is tried again starts
-from the beginning, in a new temporary file: after a failed fsync the system may have forgotten what
-it could not write. Every wait is drawn around its length: workers that were refused together do not
-come back together.
+Every request of a store goes through `PatientFiles`: requests are repeated nowhere else. Clients of
+object stores also retry within each of our tries. An error that does not pass by itself (a full
+disk, a missing right, a wrong name) is not retried. A write that is tried again starts from the
+beginning, in a new temporary file: after a failed fsync the system may have forgotten what it could
+not write. Every wait has a random factor, so that workers that were refused together do not retry
+together.
 """
 
 import errno
@@ -22,31 +22,44 @@ from phasegrid.store.files.local import Entry, Files
 T = TypeVar("T")
 
 WAITS_S = (0.5, 2.0, 8.0)
-"""Seconds before the second, third and last try, on average: they outlast a server's restart of
-some seconds.
+"""Mean seconds before the second, third and last try: together they outlast the restart of a
+server, which takes some seconds.
 """
 _SPREAD = 0.5  # a wait is within this fraction of its length
 _SYSTEM = (
     random.SystemRandom()
-)  # no seed: a plug-in that seeds Python's generator would have all workers wait alike
+)  # never seeded: if a plug-in seeds Python's generator, all workers would wait equally long
 
 
 def _known(*names: str) -> set[int]:
-    """Return the numbers of those errors that this system has."""
+    """Return the numbers of the named errors that this system knows."""
     return {getattr(errno, name) for name in names if hasattr(errno, name)}
 
 
 _PASSING = _known(
-    "EIO", "ESTALE", "ETIMEDOUT", "EBUSY", "EAGAIN", "EREMOTEIO", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EPIPE",
-    "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET",
-)  # fmt: skip
+    "EIO",
+    "ESTALE",
+    "ETIMEDOUT",
+    "EBUSY",
+    "EAGAIN",
+    "EREMOTEIO",
+    "ECONNRESET",
+    "ECONNABORTED",
+    "ECONNREFUSED",
+    "EPIPE",
+    "EHOSTDOWN",
+    "EHOSTUNREACH",
+    "ENETDOWN",
+    "ENETUNREACH",
+    "ENETRESET",
+)
 _FOR_GOOD = _known("ENOSPC", "EDQUOT", "EFBIG")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Say whether what a file system raised may be gone in a moment.
+    """Say whether an error of a file system may pass in a moment.
 
-    >>> may_pass(OSError(errno.ESTALE, "Stale file handle")), may_pass(OSError(errno.ENOSPC, "full"))
+    >>> may_pass(OSError(errno.ESTALE, "Stale")), may_pass(OSError(errno.ENOSPC, "full"))
     (True, False)
     """
     if not isinstance(error, OSError):
@@ -55,7 +68,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Say whether a file system can take no more: no space, no quota, a file too large."""
+    """Say whether a file system has no room: no space, no quota, a file too large."""
     return isinstance(error, OSError) and error.errno in _FOR_GOOD
 
 
@@ -66,10 +79,9 @@ def draw() -> float:
 
 @dataclass(frozen=True, slots=True)
 class PatientFiles:
-    """Files whose every request is made again, up to ``len(waits_s)`` times, while its error is one
-    that may pass.
+    """Files that repeat each request up to ``len(waits_s)`` times while its error may pass.
 
-    A wait is its length times a factor that `draw`, uniform in [0, 1), puts between 0.5 and 1.5.
+    A wait is its length times a factor between 0.5 and 1.5, from `draw`, uniform in [0, 1).
     """
 
     inner: Files
@@ -117,8 +129,8 @@ class PatientFiles:
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists.
 
-        An earlier try may have written the file and lost the answer: then the name is taken by our
-        own bytes, and we wrote it.
+        An earlier try may have written the file and lost the answer: if the file holds our bytes,
+        we wrote it.
         """
         tries = 0
 
@@ -132,7 +144,7 @@ class PatientFiles:
     def replace(
         self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
     ) -> bool:
-        """Write a file in place of the old one; `write` is called once a try."""
+        """Write a file in place of the old one; every try calls `write` once."""
         return self._patiently(lambda: self.inner.replace(name, write, unless))
 
     def delete(self, name: str) -> None:
@@ -151,7 +163,7 @@ class PatientFiles:
                 if not may_pass(error):
                     raise
                 wait_s = length_s * (1 + _SPREAD * (2 * self.draw() - 1))
-                if place > 0:  # the first time is no news
+                if place > 0:  # the first retry is not worth a warning
                     text = "the storage does not answer (%s): trying again in %.2g s"
                     logging.getLogger("phasegrid").warning(text, error, wait_s)
             self.sleep(wait_s)

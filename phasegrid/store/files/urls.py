@@ -1,9 +1,9 @@
-"""Where a store is: what a path or a URL that a user gives means, and which are refused. Nothing is
-opened here.
+"""Read the path or URL of a store that a user gives, and refuse those where no store can be.
+Nothing is opened here.
 
 A store needs files that appear whole: a local (or mounted) folder, or an object store, where one
-request writes an object. Through archives, web servers and file-transfer protocols a reader would
-meet halves of files.
+request writes an object. Through archives, web servers and file-transfer protocols, a reader would
+find incomplete files.
 """
 
 import os
@@ -12,9 +12,7 @@ from urllib.parse import unquote
 
 from phasegrid.errors import SweepError
 
-OBJECT_STORES = (
-    "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory",
-)  # fmt: skip
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
 _ALLOWED = (
     "a folder, file:///absolute/path, s3://bucket/prefix, gs://bucket/prefix or"
     " az://container/prefix"
@@ -23,17 +21,17 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 
 
 def local_path(url: str) -> str | None:
-    """Return the absolute path of a folder that is given as such or as a ``file:`` URL, None for an
-    object store's URL.
+    """Return the absolute path of a folder, given as a path or as a ``file:`` URL; None for the URL
+    of an object store.
 
-    A ``file:`` URL is percent-decoded (RFC 8089), as `pathlib.Path.as_uri` makes it; a path is
-    taken as it is.
+    A ``file:`` URL is percent-decoded (RFC 8089), since `pathlib.Path.as_uri` encodes it; a path is
+    used unchanged.
 
     >>> local_path("file:///srv/my%20results"), local_path("s3://bucket/results")
     ('/srv/my results', None)
 
     Raises:
-        SweepError: for a URL that no store can be at, with what is allowed.
+        SweepError: for a URL where no store can be; the message lists the allowed URLs.
     """
     match = _SCHEME.fullmatch(url)
     scheme, rest = (match[1].lower(), match[2]) if match else ("", url)

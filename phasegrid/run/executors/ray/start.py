@@ -239,8 +239,13 @@ def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
     ends = time.monotonic() + START_S
     notice = _Notice(doing, say)
     init = partial(
-        _init, say, address="local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES
-    )  # fmt: skip
+        _init,
+        say,
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+    )
     for last in (False, True):
         before = leftovers.dead_children(_PARTS)
         try:
