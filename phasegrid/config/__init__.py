@@ -1,3 +1,3 @@
-"""From YAML or a mapping to a `Sweep`: everything resolved, every mistake found at once and told
-with its place.
+"""Turn YAML or a mapping into a resolved `Sweep`, or report every mistake at once, with its
+place.
 """

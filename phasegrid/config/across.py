@@ -1,4 +1,4 @@
-"""Which trials of a sweep a measurement across cells, or along trials, is of."""
+"""Choose the trials of a sweep that a measurement across cells, or along trials, reads."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import resolve_dataset, resolve_model, suggest
 
 SEED = ("seed", "train.seed")
-"""How ``where`` names the seeds: as a field of the trial, or as one of its training."""
+"""The names of the seed in ``where``: as a field of the trial, or as a field of its training."""
 
 _MOST_SHOWN = 8
 
@@ -25,8 +25,8 @@ def choose_across(
     seeds: Sequence[int],
     diagnostics: Diagnostics,
 ) -> tuple[tuple[int, int], ...]:
-    """Return the trials that ``where`` chooses, each as its cell and the place of its seed: those
-    that have one of the values of every field; all where there is no ``where``.
+    """Return the trials that ``where`` chooses, each as (cell, index of its seed). A trial is
+    chosen if, for every field, it has one of the listed values. Without ``where``, all are chosen.
     """
     cells = range(len(points))
     places: Sequence[int] = range(len(seeds))
@@ -58,11 +58,11 @@ def choose_across(
 
 
 def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say why no checkpoint of trials by these `recipes`, of a `section`, is kept after an epoch;
-    None where each keeps one.
+    """Say why trials with these `recipes`, of a `section`, keep no checkpoint after an epoch; None
+    if all keep one.
     """
     if isinstance(epoch, bool) or not isinstance(epoch, int):
-        return None  # told already
+        return None  # reported already
     for recipe in {id(recipe): recipe for recipe in recipes}.values():
         wish = recipe["checkpoints"] or {}
         steps = [n for n in (recipe["keep_every"], wish.get("every_epochs")) if n]
@@ -83,7 +83,7 @@ def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, An
 
 
 def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnostics) -> set[str]:
-    """Return the values that are asked for, as texts; one that nothing has is a mistake."""
+    """Return the requested values as texts; note a mistake for a value that no trial has."""
     known = {_text(value): value for value in there}
     wanted = set()
     for item in node.items if node.items is not None else [node]:
@@ -98,7 +98,7 @@ def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnosti
 
 
 def _text(value: Json) -> str:
-    """Return what two values share that are equal; 8 and 8.0 are."""
+    """Return a text that equal values share; 8 and 8.0 are equal."""
     if isinstance(value, int) and not isinstance(value, bool):
         return canonical_json(float(value))
     return canonical_json(value)

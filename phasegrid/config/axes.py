@@ -1,8 +1,8 @@
-"""The axes of a sweep: ``load``, ``temperature`` and ``facets``, each a path and its values.
+"""Read the axes of a sweep: ``load``, ``temperature`` and ``facets``, each a path and its values.
 
 Values are listed, or given by `start`, `stop`, `num` and `scale`: equally spaced (``linear``) or in
 equal ratios (``log``, ``log2``; the same points, exact at powers of 10 and of 2). Computed values
-are rounded to 12 significant digits, and to the nearest integer where the field is one.
+are rounded to 12 significant digits, and to the nearest integer if the field is an integer.
 """
 
 import math
@@ -28,7 +28,9 @@ Role: TypeAlias = Literal["load", "temperature", "facet"]
 
 @dataclass(frozen=True, slots=True)
 class DraftAxis:
-    """An axis as it is written: `where` it stands in the file, and the path it varies."""
+    """An axis as the file writes it: `where` is its place, and its path names the field that it
+    varies.
+    """
 
     role: Role
     where: str
@@ -39,8 +41,8 @@ class DraftAxis:
 
 @dataclass(slots=True)
 class Scale:
-    """An axis with its values in each choice of the section (see `TrialTemplate`); points may be
-    included beyond the first `num_planned`, so it grows.
+    """An axis with its values in each choice of the section (see `TrialTemplate`). ``include`` may
+    add values after the first `num_planned`, so the axis grows.
     """
 
     axis: Axis
@@ -51,7 +53,7 @@ class Scale:
     num_planned: int = 0
 
     def value(self, position: int) -> Json:
-        """Return a value as the first choice has it."""
+        """Return a value as the first choice of the section resolves it."""
         return next(iter(self.values[position].values()))
 
     def append(self, resolved: Mapping[str, Json], node: Node) -> int:
@@ -63,12 +65,12 @@ class Scale:
 
 
 def text_of(resolved: Mapping[str, Json]) -> str:
-    """Return the text by which resolved values are the same or not."""
+    """Return a text that is the same for equal resolved values."""
     return canonical_json(next(iter(resolved.values())))
 
 
 def draft_axes(entries: Mapping[str, Node], diagnostics: Diagnostics) -> list[DraftAxis]:
-    """Return the axes that are written, in the order facets, load, temperature."""
+    """Return the axes of the file, in the order facets, load, temperature."""
     drafts: list[DraftAxis | None] = []
     facets = entries.get("facets")
     if facets is not None and facets.items is None and facets.value is not None:
@@ -96,7 +98,7 @@ def names_on_axes(drafts: Sequence[DraftAxis]) -> dict[str, Sequence[Node]]:
 
 
 def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnostics) -> Scale | None:
-    """Resolve an axis and its values; None if nothing of it can be used."""
+    """Resolve an axis and its values; None if the axis cannot be used."""
     names_part = draft.path in ("dataset.name", "model.name")
     if not names_part:
         fields = template.fields(draft.path)
@@ -104,7 +106,7 @@ def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnosti
             diagnostics.add(draft.entries["param"], f"{draft.where}.param", fields)
             return None
         if not fields:
-            return None  # its section has no choice: said already
+            return None  # its section has no choice: reported already
     nodes = _values(draft, template, diagnostics)
     scale = Scale(Axis(draft.path, (), draft.role), _short_name(draft))
     for index, node in enumerate(nodes):
@@ -114,7 +116,7 @@ def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnosti
         if text_of(resolved) in scale.positions:
             diagnostics.add(*_twice(draft, index, node, resolved))
             if "values" not in draft.entries:
-                break  # one cause, told once
+                break  # one cause, reported once
         else:
             scale.append(resolved, node)
     if not scale.values:
@@ -129,7 +131,7 @@ def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnosti
 def resolve_value(
     scale: Scale, where: str, node: Node, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Mapping[str, Json] | None:
-    """Resolve a value of an axis that stands elsewhere, in ``include`` or ``exclude``."""
+    """Resolve a value of an axis that is written in ``include`` or ``exclude``."""
     draft = DraftAxis(scale.axis.role, where, scale.axis.path, {}, node)
     return _resolve(draft, where, node, template, diagnostics)
 
@@ -146,7 +148,7 @@ def _resolve(
         names = list(template.choices[section])
         if node.value in names:
             return {"": node.value if isinstance(node.value, str) else ""}
-        if not draft.entries:  # a name on the axis itself is reported where it is looked up
+        if not draft.entries:  # a wrong name on the axis itself is reported by the look-up
             found = node.value if isinstance(node.value, str) else ""
             message = f"found {plain_text(node.plain())}; allowed: {', '.join(names)}"
             diagnostics.add(node, where, message + suggest(found, names))

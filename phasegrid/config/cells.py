@@ -1,7 +1,7 @@
 """Build the cells of a grid: each point's data set, model and recipe, resolved and checked.
 
-Every distinct value of an axis was checked once before; here values are only put in their places,
-and what is equal between cells is built, checked and shared once.
+Every distinct value of an axis was checked before. Here the values are put into their places; parts
+that are equal in several cells are built and checked once, and shared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +39,8 @@ StageKey: TypeAlias = tuple[int, str, tuple[int, ...], tuple[int | float | str, 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A section of some cells: its arguments as hashed and located, with the facts of a data
-    set.
+    """A section of some cells: its arguments in the form that is hashed and with paths resolved,
+    and the facts of a data set.
     """
 
     part: Part | None
@@ -50,7 +50,7 @@ class Built:
 
 class CellBuilder:
     """Builds cells and remembers what it built. `tied` holds the expressions and tables of
-    ``couple``, each after those it needs.
+    ``couple``, each after those that it needs.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CellBuilder:
         self._ties = Ties(tied, scales, template, diagnostics, self._blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
-        """Build one cell; None, and mistakes noted, if something in it is wrong."""
+        """Build one cell; if something in it is wrong, note the mistakes and return None."""
         names = {section: self._name(section, point) for section in self._sections}
         tied = self._ties.values(names, point)
         if tied is None:
@@ -126,7 +126,7 @@ class CellBuilder:
         )
 
     def check_tables(self) -> None:
-        """Note, once every cell is built, what is in a table of ``couple`` for no cell."""
+        """After every cell is built, note the entries of ``couple`` tables that no cell uses."""
         self._ties.check_tables()
 
     def _name(self, section: str, point: Point) -> str:
@@ -160,7 +160,7 @@ class CellBuilder:
         assert declared is not None
         if section == "dataset" and not isinstance(declared, Model):
             if self._data_is_broken:
-                return None  # its arguments are not what was meant
+                return None  # its arguments are known to be wrong
             try:
                 args, facts = self._facts.look_up(name, declared, args)
             except DataError as error:
@@ -174,7 +174,7 @@ class CellBuilder:
     def _with_schedule(
         self, recipe: Mapping[str, Json], section: str, point: Point
     ) -> Mapping[str, Json]:
-        """Resolve a plug-in schedule; its mistakes stand where its arguments do."""
+        """Resolve a plug-in schedule; its mistakes are reported at its arguments."""
         if not self._checks_schedule or has_built_in(recipe):
             return recipe
         found = Diagnostics()
@@ -203,7 +203,7 @@ class CellBuilder:
         point: Point,
         tied: Mapping[str, Json],
     ) -> Mapping[str, Json]:
-        """Return the arguments of a section as the axes and ties of a cell have them."""
+        """Return the arguments of a section with the values of a cell's axes and ties."""
         for index in self._axes_of[section]:
             scale = self._scales[index]
             value = scale.values[point[index]][name]
@@ -215,7 +215,9 @@ class CellBuilder:
     def _stages(
         self, train: Built, dataset: Built, point: Point, tied: Mapping[str, Json]
     ) -> list[Built] | None:
-        """Build the recipes of the stages of a cell; None, and mistakes noted, if one cannot be."""
+        """Build the recipes of the stages of a cell; if one is wrong, note the mistakes and return
+        None.
+        """
         recipes = {FIRST_STAGE: train.args}
         built: list[Built] = []
         for stage in self._template.stages:
@@ -232,7 +234,9 @@ class CellBuilder:
         return built
 
     def _stage(self, stage: Stage, train: Built, point: Point, tied: Mapping[str, Json]) -> Built:
-        """Build the recipe of a stage: that of ``train`` in this cell, but for its own fields."""
+        """Build the recipe of a stage: the recipe of ``train`` in this cell, with the stage's own
+        fields.
+        """
         section = stage.section
         positions = tuple([point[index] for index in self._axes_of[section]])
         values = tuple([_token(tied[path]) for path in self._tied_of[section]])
@@ -251,7 +255,7 @@ class CellBuilder:
         return self._stages_built[key]
 
     def _check_recipe(self, args: Mapping[str, Json], section: str, point: Point) -> None:
-        """Check the recipe of a training; its mistakes are those of its own section."""
+        """Check the recipe of a training; its mistakes are reported in its own section."""
         for rule in self._rules:
             reads = (*rule.reads, *(of_section(read, section) for read in rule.reads))
             if section == FIRST_STAGE or self._is_own(section, reads):
@@ -277,9 +281,7 @@ class CellBuilder:
         return is_own and not self._diagnostics.is_broken(*reads)
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
-        """Check that a model is for the kind of data; a mistake stands where the model's name
-        does.
-        """
+        """Check that a model fits the kind of data; a mistake is reported at the model's name."""
         declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
             finding = fit_mistake(name, declared, dataset.facts)
@@ -292,8 +294,8 @@ class CellBuilder:
     def _blame(
         self, path: str, message: str, point: Point, reads: Sequence[str], what: str = ""
     ) -> None:
-        """Note a mistake of a cell once for each place and `what`, with the first cell that has it
-        if a field it `reads` varies.
+        """Note a mistake of a cell once for each place and `what`; name the first cell with the
+        mistake if a field that it `reads` varies.
         """
         place = self._place(path, point)
         if (place, path, what) in self._blamed:
@@ -314,8 +316,8 @@ class CellBuilder:
         return f" (in the cell {', '.join(named)})" if named else ""
 
     def _place(self, path: str, point: Point) -> Place:
-        """Return where the value of a field stands: on an axis, in ``couple``, in its section, or
-        nowhere: its section.
+        """Return the place of a field's value: on an axis, in ``couple`` or in its section; for a
+        default, the place of its section.
         """
         for candidate, index in self._on_axis.items():
             if path == candidate or path.startswith(f"{candidate}."):
@@ -326,7 +328,7 @@ class CellBuilder:
 
 
 def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:
-    """Check the recipe by itself, where no cell can be built: the rules that read no varied
+    """Check the recipe alone, if no cell can be built: apply the rules that read no varied
     field.
     """
     args = template.choices["train"][""].args
@@ -338,7 +340,7 @@ def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequ
 
 
 def place_of(template: TrialTemplate, path: str) -> Place:
-    """Return where the value of a field stands, or else the nearest mapping around it."""
+    """Return the place of a field's value, or of the nearest mapping around it."""
     if path in template.nodes:
         return template.nodes[path].place
     section, parts = split_path(path)
@@ -358,7 +360,7 @@ def build_cells(
     references: References,
     diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
-    """Build every cell, in order; those with a mistake are left out."""
+    """Build every cell, in order; leave out cells with a mistake."""
     grid = CellBuilder(scales, template, tied, references, diagnostics)
     cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
     grid.check_tables()
@@ -385,12 +387,12 @@ def _finding_of(finding: Finding | None, section: str) -> Finding | None:
 
 
 def _token(value: Json) -> int | float | str:
-    """Return what stands for a value of one field among its values, and can be a key."""
+    """Return a hashable form of a value of one field."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     return canonical_json(value)
 
 
 def _data_path(args: Mapping[str, Json]) -> str:
-    """Return the field that says where the files of a data set are."""
+    """Return the field that names the folder or file of a data set."""
     return next((f"dataset.{name}" for name in ("path", "root") if name in args), "dataset")

@@ -1,9 +1,8 @@
-"""Have every plug-in of a sweep tried once before anything is planned on it; the faults are
-mistakes of the sweep.
+"""Try every plug-in of a sweep once before planning; faults of plug-ins are mistakes of the sweep.
 
-What is tried is chosen here, without torch. How it is tried is handed in as `Trials`, which is
-asked for only where there is a plug-in. Of each plug-in the first cell that names it is tried, with
-the arguments of that cell.
+This module chooses what to try, without torch. The caller passes in how to try it, as `Trials`,
+which is made only if there is a plug-in. Each plug-in is tried with the arguments of the first cell
+that names it.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -20,13 +19,13 @@ from phasegrid.jobs import MetricJob, Part
 from phasegrid.registry import identity
 
 Thing = TypeVar("Thing")
-_MOST_NETWORKS = 3  # of a cell: enough to see what a metric makes of several
+_MOST_NETWORKS = 3  # networks of a cell: enough to try a metric over several
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What trying a plug-in showed: a `fault`, for which it is refused, or a `note`; neither where
-    all is well.
+    """The result of trying a plug-in: a `fault`, for which it is refused, or a `note`; both are
+    None if all is well.
     """
 
     fault: str | None = None
@@ -34,7 +33,7 @@ class Verdict:
 
 
 class Trials(Protocol):
-    """How plug-ins are tried on two examples."""
+    """The ways to try plug-ins on two examples."""
 
     def try_network(
         self, part: Part, facts: DatasetFacts, batches: Sequence[tuple[int, bool]], /
@@ -52,7 +51,7 @@ class Trials(Protocol):
 
 @dataclass(slots=True)
 class Trier:
-    """Tries the plug-ins among `code`; mistakes go to the `diagnostics`, at the place where the
+    """Tries the plug-ins among `code`; notes mistakes in `diagnostics`, at the place where the
     sweep names the plug-in.
     """
 
@@ -97,7 +96,9 @@ class Trier:
 
     def _try_dataset(self, point: GridPoint) -> DatasetFacts | None:
         part = point.dataset
-        if point.facts is not None and part.locators:  # files, elsewhere or large: loaded by a run
+        if (
+            point.facts is not None and part.locators
+        ):  # its files are elsewhere or large: a run loads them
             return point.facts
         verdict, found = self._how().try_dataset(part)
         self._keep("dataset", part.name, verdict, "loaded")

@@ -1,10 +1,10 @@
-"""The ``couple`` section: which fields of a trial are tied to others, and by what.
+"""Read the ``couple`` section: it ties fields of a trial to other fields.
 
-A field is tied by an expression, a number being meant, or by a table, whatever the field is: text,
-a number, null, or several fields together such as ``train.schedule``. A table's keys are values of
-the field it goes by, written as in that field: 16, "16" and 0x10 are one integer, 0.1 and 1e-1 one
-number. What a table goes by is a single value, an axis or not, tied itself or not, or
-``model.name`` or ``dataset.name`` where that is an axis.
+An expression ties a number. A table ties a field of any kind: text, a number, null, or several
+fields together such as ``train.schedule``. The keys of a table are values of its field `by`,
+written as in that field: 16, "16" and 0x10 are one integer, 0.1 and 1e-1 one number. The field `by`
+has a single value; it may be on an axis, and it may be tied itself. It may also be ``model.name``
+or ``dataset.name`` if that is an axis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _SINGLE = {bool, int, float, str, NoneType}
 def read_couple(
     node: Node | None, scales: Sequence[Scale], template: TrialTemplate, diagnostics: Diagnostics
 ) -> dict[str, tuple[Tie, Node]]:
-    """Return what ties each field of ``couple``, by path, each after those it refers to."""
+    """Return the expression or table of each tied field, by path, each after those it refers to."""
     if node is None or node.value is None:
         return {}
     if node.mapping is None:
@@ -47,7 +47,7 @@ def read_couple(
     for path, entry in node.mapping.items():
         tie = _read_tie(path, entry, scales, tied, template, diagnostics)
         if tie is None:
-            diagnostics.mark_broken(path)  # what follows from its value is not told
+            diagnostics.mark_broken(path)  # mistakes that follow from its value are not reported
         else:
             tied[path] = (tie, entry)
     try:
@@ -121,7 +121,7 @@ def _are_numbers(fields: Mapping[str, Field]) -> bool:
 def _read_table(
     path: str, entry: Node, where: str, template: TrialTemplate, diagnostics: Diagnostics
 ) -> Table | None:
-    """Resolve a table; None, and every mistake in it noted, if it cannot be used."""
+    """Resolve a table; if it cannot be used, note every mistake in it and return None."""
     scratch = Diagnostics()
     parts = check_keys(entry, TABLE_KEYS, where, scratch)
     by = _read_by(parts.get("by"), entry, f"{where}.by", template, scratch)
@@ -217,8 +217,8 @@ def _rows(
 def _key_in_choices(
     by: str, key: str, choices: Sequence[str], template: TrialTemplate
 ) -> tuple[dict[str, str], str]:
-    """Return the value that a key means as canonical JSON, in each choice that allows it, and why
-    one does not.
+    """Return the value of a key as canonical JSON, in each choice that allows it, and why a choice
+    does not.
     """
     if by in NAMES:
         message = f"found {key!r}; allowed: {', '.join(choices)}{suggest(key, choices)}"
@@ -237,13 +237,13 @@ def _key_in_choices(
 
 
 def _as_value(field: Field, key: str, path: str) -> tuple[Json, str]:
-    """Resolve a key as a value of a field: as YAML would read it, or else as text; or say why it is
-    none.
+    """Resolve a key as a value of a field: as YAML reads it, or else as text; or say why it is not
+    a value of that field.
     """
     place = Place("")
     try:
         readings: list[Json] = [resolve_scalar(key), key]
-    except ValueError:  # not a number, or too large a one
+    except ValueError:  # not a number, or too large a number
         readings = [key]
     why = ""
     for reading in readings:

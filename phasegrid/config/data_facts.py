@@ -1,4 +1,4 @@
-"""Facts and fingerprints of data sets, looked up once for each file and fraction of a sweep."""
+"""Look up the facts and fingerprints of data sets, once for each file and fraction of a sweep."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,11 +11,11 @@ from phasegrid.redaction import redact
 from phasegrid.tasks import TASKS
 from phasegrid.user_code import where_raised
 
-_COMMON = {spec.name for spec in fields(Options)}  # how data is treated, not which
+_COMMON = {spec.name for spec in fields(Options)}  # how data is treated, not which data
 
 
 class DataFacts:
-    """Looks data sets up and remembers the answers for as long as one sweep is read."""
+    """Looks up data sets and remembers the answers while one sweep is read."""
 
     def __init__(self) -> None:
         self._fingerprints: dict[str, Mapping[str, Json]] = {}
@@ -27,7 +27,7 @@ class DataFacts:
         """Return the arguments with the fingerprint of the contents, and the facts.
 
         Raises:
-            DataError: if the data is not there or does not fit.
+            DataError: if the data is missing or does not fit.
         """
         own = _COMMON if issubclass(kind.args, Options) else set()
         which = {key: value for key, value in args.items() if key not in own}
@@ -42,7 +42,7 @@ class DataFacts:
                 self._facts[size] = _checked(name, import_function(kind.facts)(args))
         except PhasegridError as error:
             raise error if isinstance(error, DataError) else DataError(str(error)) from error
-        except Exception as error:  # whatever a plug-in raises, its user must read where
+        except Exception as error:  # whatever a plug-in raises, the message must say where
             place = where_raised(error)
             told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
             raise DataError(redact(f"data set {name!r}: {told}")) from error
@@ -50,7 +50,7 @@ class DataFacts:
 
 
 def _checked(name: str, facts: object) -> DatasetFacts | None:
-    """Refuse what a plug-in's facts are not; numbers of another type would fail far from here."""
+    """Refuse wrong facts of a plug-in; numbers of a wrong type would fail far from here."""
     if facts is None:
         return None
     if not isinstance(facts, DatasetFacts):

@@ -1,6 +1,4 @@
-"""A diagnostics of mistakes: everything that is wrong with a sweep, gathered before anything is
-said.
-"""
+"""Gather all mistakes of a sweep, so that they are reported together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,10 +9,10 @@ MAX_SHOWN = 100
 
 
 class Diagnostics:
-    """Gathers mistakes and the paths of fields that have one, so that one mistake is not told as
-    two.
+    """Gathers mistakes and the paths of their fields, so that one mistake is not reported twice.
 
-    A later mistake at a place where the YAML itself was wrong is a consequence and is left out.
+    If the YAML itself was wrong at a place, later mistakes at that place are consequences and are
+    left out.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,7 @@
-"""The ``figures`` section: a list of figures beside those that every sweep gets, each one kind with
-its arguments.
+"""Read the ``figures`` section: a list of additional figures, each a kind with its arguments.
 
-What a figure says of the grid is checked against the grid, as its kind declares it (`fits`). Labels
-of cells may be written as numbers. The same checks read back what a store keeps of it.
+Arguments that refer to the grid are checked against the grid, as the kind declares (`fits`). Labels
+of cells may be written as numbers. Figures from a store go through the same checks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ STANDARD_STEMS = (
     "phases",
     "thresholds",
 )
-"""The files that every sweep gets; no figure may take the name of one."""
+"""The files that every sweep gets; no figure may have one of these names."""
 
 
 def read_figures(
@@ -39,7 +38,7 @@ def read_figures(
     references: References,
     diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
-    """Resolve the list of figures of a sweep with these axes and points (none, where its grid has a
+    """Resolve the list of figures of a sweep with these axes and points (None if its grid has a
     mistake).
     """
     if node is None or node.value is None:
@@ -76,11 +75,11 @@ def read_figures(
 def with_defaults(
     requests: Sequence[FigureRequest],
 ) -> tuple[list[FigureRequest], list[tuple[str, str]]]:
-    """Check figures as a store holds them; arguments that were added since get their defaults. Also
-    return those whose kind, a plug-in, is not here: (name, reason).
+    """Check figures from a store; arguments of newer releases get their defaults. Also return the
+    figures whose kind is a plug-in that is not here, as (name, reason).
 
     Raises:
-        ValueError: if one has an argument that its kind has not; the message says which.
+        ValueError: if a figure has an argument that its kind does not have; the message says which.
     """
     checked, absent = [], []
     for index, found in enumerate(requests):
@@ -103,7 +102,7 @@ def with_defaults(
 def _grid(
     points: Sequence[GridPoint], scales: Sequence[Scale], diagnostics: Diagnostics
 ) -> Grid | None:
-    """Return the labels of the cells on each axis there is, in order; None where the grid is not
+    """Return the labels of the cells on each existing axis, in order; None if the grid is not
     known.
     """
     if not points or diagnostics.is_broken("load", "temperature", "facets", "include", "exclude"):
@@ -129,7 +128,7 @@ def _figure(
     grid: Grid | None,
     diagnostics: Diagnostics,
 ) -> FigureRequest | None:
-    """Resolve one figure; None if its arguments are no mapping."""
+    """Resolve one figure; None if its arguments are not a mapping."""
     if args.mapping is None:
         found, names = plain_text(args.plain()), ", ".join(fields_of(kind.args))
         message = f"found {found}; allowed: a mapping with the keys {names}"
@@ -155,7 +154,9 @@ def _check_fits(
     grid: Grid,
     diagnostics: Diagnostics,
 ) -> None:
-    """Note what does not fit the grid, each at the argument or the item of one that it is about."""
+    """Note what does not fit the grid, each mistake at its argument or at the item of its
+    argument.
+    """
     broken = {field for field in resolved if diagnostics.is_broken(f"{where}.{field}")}
     for argument, message in kind.fits(resolved, grid):
         field, _, index = argument.partition(".")
@@ -200,7 +201,7 @@ def _refuse_twice(node: Node, path: str, diagnostics: Diagnostics) -> None:
 
 
 def _with_text_labels(args: Node, labels: Mapping[str, Sequence[str]]) -> Node:
-    """Return the arguments with numbers of `at` written as the labels that stand for them."""
+    """Return the arguments with the numbers of `at` replaced by the labels of cells."""
     entries = dict(args.mapping or {})
     at = entries.get("at")
     if at is None or at.items is None:
@@ -212,8 +213,8 @@ def _with_text_labels(args: Node, labels: Mapping[str, Sequence[str]]) -> Node:
 
 
 def _label(item: Node, labels: Sequence[str]) -> Any:
-    """Return the label of a number or truth: 1 and 1.0 are the same; anything else is returned as
-    it is.
+    """Return the label of a number or boolean (1 and 1.0 have the same); return anything else
+    unchanged.
     """
     value = item.value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -229,5 +230,5 @@ def _is_number(label: str, value: float) -> bool:
 
 
 def _node(args: Node, name: str) -> Node:
-    """Return the node of an argument, or where it is not written the one of the arguments."""
+    """Return the node of an argument, or, if it is not written, the node of all arguments."""
     return (args.mapping or {}).get(name, args)

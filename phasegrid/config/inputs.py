@@ -1,4 +1,4 @@
-"""What a request for a metric reads: ``id``, ``of``, ``over``, ``at`` and ``where``.
+"""Resolve what a request for a metric reads: ``id``, ``of``, ``over``, ``at`` and ``where``.
 
     metrics:
       - connectivity: {id: curve, epochs: 20}
@@ -7,8 +7,8 @@
       - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
       - hessian: {stage: train}                              the trials of a stage, not of the last
 
-``over`` may be left out: it is what the metric is over by itself. A metric that takes any number of
-networks may be over a trial, a pair or a cell too.
+``over`` may be left out; its default is the metric's own. A metric that takes any number of
+networks may also be over a trial, a pair or a cell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ OVER: Mapping[str, tuple[str, ...]] = {
     "cell": ("cell", "pair", "trial", "trajectory", "across"),
     "artifact": (),
 }
-"""What a metric may be over, by what it is over by itself."""
+"""The allowed values of ``over``, by the metric's own default."""
 
 _FEWEST = {"trial": 1, "pair": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request as far as it can be read by itself: its metric, and where its keys stand."""
+    """A request, read without the other requests: its metric, and the places of its keys."""
 
     request: MetricRequest
     metric: Metric
@@ -49,12 +49,14 @@ class Draft:
     path: str
 
     def node(self, key: str) -> Node:
-        """Return where a key stands, or else the request."""
+        """Return the place of a key, or else the place of the request."""
         return self.keys.get(key, self.item)
 
 
 def keys_of(metric: Metric) -> tuple[str, ...]:
-    """Return the keys that a request for a metric may have beside the metric's arguments."""
+    """Return the keys that a request for a metric may have in addition to the metric's
+    arguments.
+    """
     able = {
         "id": True,
         "of": metric.reads is not None,
@@ -70,8 +72,8 @@ def keys_of(metric: Metric) -> tuple[str, ...]:
 def take_keys(
     args: Node, metric: Metric, path: str, diagnostics: Diagnostics
 ) -> tuple[Node, dict[str, Node]]:
-    """Take out the keys that say what a request reads. An argument of the metric that has the name
-    of one stays.
+    """Remove and return the keys that say what a request reads. If an argument of the metric has
+    the same name, it stays.
     """
     if args.mapping is None:
         return args, {}
@@ -96,7 +98,7 @@ def _why_not(key: str, metric: Metric) -> str:
 
 
 def allowed_over(metric: Metric) -> tuple[str, ...]:
-    """Return what a metric may be over."""
+    """Return the allowed values of ``over`` for a metric."""
     return tuple(
         o for o in OVER[metric.over] if _FEWEST.get(o, metric.min_trials) >= metric.min_trials
     )
@@ -105,8 +107,8 @@ def allowed_over(metric: Metric) -> tuple[str, ...]:
 def read_over(
     metric: Metric, keys: Mapping[str, Node], path: str, diagnostics: Diagnostics
 ) -> Over:
-    """Return what a request is over: what it says, or what its metric is over by itself; of one
-    that reads artifacts this does not count.
+    """Return the ``over`` of a request, as written or by the metric's default; a request that reads
+    artifacts ignores it.
     """
     allowed = allowed_over(metric)
     over: Over = "cell" if metric.over == "artifact" else metric.over
@@ -153,7 +155,7 @@ def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tu
 
 
 def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> str | None:
-    """Return what the sweep calls a request."""
+    """Return the ``id`` of a request."""
     node = keys.get("id")
     if node is None:
         return None
@@ -166,7 +168,7 @@ def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> st
 def read_stage(
     keys: Mapping[str, Node], stages: Sequence[str], path: str, diagnostics: Diagnostics
 ) -> str | None:
-    """Return the stage that a request is about; None: the last, or the only one."""
+    """Return the stage that a request measures; None means the last, or the only one."""
     node = keys.get("stage")
     if node is None or "of" in keys:
         return None
@@ -180,7 +182,7 @@ def read_stage(
 
 
 def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
-    """Resolve which request reads which; every mistake in that is noted."""
+    """Resolve which request reads which other, and note every mistake."""
     named: dict[str, int] = {}
     for index, draft in enumerate(drafts):
         name = draft.request.id
@@ -214,7 +216,7 @@ def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
 def _linked(
     draft: Draft, drafts: Sequence[Draft], named: Mapping[str, int], diagnostics: Diagnostics
 ) -> Draft:
-    """Return a draft with the place of the request that it reads."""
+    """Return a draft with the index of the request that it reads."""
     node, metric = draft.keys.get("of"), draft.metric
     if node is None:
         if metric.over == "artifact":
@@ -244,7 +246,7 @@ def _linked(
 
 
 def _cycle(start: int, drafts: Sequence[Draft]) -> list[int]:
-    """Return the requests on the way from one back to itself; none where there is no such way."""
+    """Return the requests on the way from one back to itself; empty if there is no such circle."""
     way = [start]
     of = drafts[start].request.of
     while of is not None and of not in way:
@@ -260,8 +262,8 @@ def resolve_places(
     stages: Sequence[Stage],
     diagnostics: Diagnostics,
 ) -> tuple[MetricRequest, ...]:
-    """Choose the trials across cells and check the epochs of trajectories, now that cells are
-    known.
+    """Choose the trials across cells and check the epochs of trajectories, after the cells are
+    built.
     """
     found = []
     for draft in drafts:
@@ -288,7 +290,7 @@ def resolve_places(
 def _recipes_of(
     request: MetricRequest, points: Sequence[GridPoint], stages: Sequence[Stage]
 ) -> tuple[str, list[Mapping[str, Json]]]:
-    """Return the section and the recipes of the trainings that a request is about."""
+    """Return the section and the recipes of the trainings that a request measures."""
     names = [FIRST_STAGE, *(stage.name for stage in stages)]
     place = len(stages) if request.stage is None else names.index(request.stage)
     recipes = [(point.recipe, *point.stage_recipes)[place] for point in points]

@@ -1,8 +1,8 @@
-"""JSON Schema of sweep files (draft 2020-12, plain keywords), so that an editor completes and
-checks while one types.
+"""Build the JSON Schema of sweep files (draft 2020-12, plain keywords), so that an editor completes
+and checks while one types.
 
-It accepts every sweep that `load_sweep` accepts and finds most mistakes within one value; what ties
-fields together, grids and plug-ins only `load_sweep` can check.
+The schema accepts every sweep that `load_sweep` accepts, and finds most mistakes within one value.
+Only `load_sweep` can check grids, plug-ins and rules between fields.
 """
 
 import inspect
@@ -36,7 +36,7 @@ _FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
 
 
 def json_schema() -> dict[str, Json]:
-    """Return the JSON Schema of a sweep file, with the arguments of everything built in."""
+    """Return the JSON Schema of a sweep file, with the arguments of all built-in parts."""
     definitions: Schema = {}
     metrics = _metrics(definitions)
     properties: Schema = {
@@ -78,7 +78,7 @@ def json_schema() -> dict[str, Json]:
 
 
 def _arguments(owner: type, definitions: Schema) -> Schema:
-    """Return the schema of a declared dataclass; those nested in it go to `definitions`."""
+    """Return the schema of a declared dataclass; nested dataclasses go to `definitions`."""
     schema: Schema = TypeAdapter(owner).json_schema()
     for name, nested in schema.pop("$defs", {}).items():
         definitions[name] = {**nested, "additionalProperties": False}

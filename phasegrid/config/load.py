@@ -1,9 +1,9 @@
-"""YAML -> Sweep: strict, every mistake at once, each with its line and column.
+"""Load a sweep from YAML: strictly, with every mistake reported at once, each with line and column.
 
 A sweep file is read as data (`yaml`) and merged with what it extends and overrides (`merge`). Its
-sections are resolved (`template`, `axes`, `couple`, `sections`, `figures`), its points chosen
-(`points`) and its cells built (`cells`). Neither torch nor Ray is imported. Code outside phasegrid
-runs only if the sweep names it; how it is tried is handed in (`contracts`).
+sections are resolved (`template`, `axes`, `couple`, `sections`, `figures`), its points are chosen
+(`points`) and its cells are built (`cells`). Neither torch nor Ray is imported. Code outside
+phasegrid runs only if the sweep names it; the caller says how to try it (`contracts`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,14 +94,14 @@ def load_sweep(
     overrides: Sequence[str] = (),
     trials: Callable[[], Trials] | None = None,
 ) -> Sweep:
-    """Read a sweep file, or a mapping as such a file would give it, with overrides ``path=value``
-    (value as YAML), and resolve everything in it.
+    """Read a sweep file, or the mapping that such a file holds, with overrides ``path=value`` (the
+    value is YAML), and resolve everything in it.
 
-    Files are named relative to the sweep file, and in a mapping relative to the current folder. Its
-    plug-ins are tried by `trials`, where that is given.
+    Files are named relative to the sweep file, and in a mapping relative to the current folder. If
+    `trials` is given, it tries the sweep's plug-ins.
 
     Raises:
-        SweepError: if there is any mistake. The message lists every one, a line each, as
+        SweepError: if there is any mistake. The message lists every mistake on a line, as
             ``file:line:column: path: what was found, what is allowed, did you mean`` (of a mapping
             ``<mapping>: path: ...``); `mistakes` holds them as data.
     """
@@ -116,9 +116,7 @@ def load_sweep(
 
 
 def user_files(sweep: Sweep) -> list[Path]:
-    """Return the files of a sweep that are its user's: plug-ins, if they are not installed, and the
-    sweep file.
-    """
+    """Return the user's files of a sweep: the sweep file, and plug-ins that are not installed."""
     code = [path for one in sweep.code for path in one.code.paths.values()]
     own = [] if sweep.source is None else [Path(sweep.source)]
     return [path for path in code if not is_installed(path)] + own
@@ -179,7 +177,9 @@ def _read_points(
     references: References,
     diagnostics: Diagnostics,
 ) -> tuple[GridPoint, ...]:
-    """Build the cells as far as mistakes made before allow, to find those that only cells show."""
+    """Build the cells as far as earlier mistakes allow, to find the mistakes that only cells
+    show.
+    """
     if not template.complete:
         check_recipe(template, diagnostics, [*(scale.axis.path for scale in scales), *tied])
         return ()

@@ -1,7 +1,7 @@
-"""A sweep as a mapping, as YAML would give it: from plain Python values to nodes.
+"""Read a sweep from a mapping of plain Python values, which becomes nodes like those of YAML.
 
-Every node stands in ``<mapping>``, which has no lines; a mistake is named by its path. Tuples count
-as lists, and numbers of NumPy as numbers.
+The source of every node is called ``<mapping>``; it has no lines, so mistakes are named by path.
+Tuples count as lists, and NumPy numbers count as numbers.
 """
 
 import math
@@ -16,7 +16,7 @@ _PLACE = Place(NAME)
 
 
 def from_mapping(source: Mapping[str, object]) -> tuple[Node, list[Mistake]]:
-    """Return a mapping as a node, and the mistakes that did not keep the rest from being read."""
+    """Return a mapping as a node, and the mistakes in it; the parts without mistakes are read."""
     mistakes: list[Mistake] = []
     return _node(source, "", 1, mistakes), mistakes
 

@@ -1,10 +1,10 @@
-"""From files to one tree of nodes: ``extends``, then ``--set``. Every node keeps the place where it
-stands.
+"""Merge files into one tree of nodes: first ``extends``, then ``--set``. Every node keeps its
+place.
 
 A sweep that extends others is merged over them, mapping by mapping; lists and tables of ``couple``
-are replaced. Where the child names another data set or model (`name`) or another `param` of an
-axis, it replaces that section; ``values`` of an axis replace a parent's ``start``, ``stop``,
-``num``, ``scale``, and the other way round.
+are replaced. If the child names another data set or model (`name`) or another `param` of an axis,
+it replaces that section; ``values`` of an axis replace a parent's ``start``, ``stop``, ``num``,
+``scale``, and the other way round.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ _REPLACING_KEY = {"dataset": "name", "model": "name", "load": "param", "temperat
 def read_sweep(
     source: Path | Mapping[str, object], overrides: Sequence[str], diagnostics: Diagnostics
 ) -> Node | None:
-    """Read a sweep file, or a mapping as such a file would give it; what it extends; and overrides
-    ``path=value``. None if there is nothing to go on with.
+    """Read a sweep file (or the mapping that such a file holds), the files that it extends, and
+    overrides ``path=value``. Return None if nothing can be read.
     """
     if isinstance(source, Path):
         root = _read_with_parents(source, str(source), [], diagnostics)
@@ -42,7 +42,7 @@ def read_sweep(
 
 
 def merge(parent: Node, child: Node, section: str = "") -> Node:
-    """Merge a child over a parent: mappings key by key, anything else is the child's."""
+    """Merge a child over a parent: mappings key by key; otherwise the child replaces the parent."""
     if parent.mapping is None or child.mapping is None or section.startswith("couple."):
         return child
     replacing = _REPLACING_KEY.get(section)
@@ -116,7 +116,7 @@ def _read_parent(
     try:
         resolved = target.resolve()
         exists = resolved.is_file()
-    except (OSError, ValueError):  # a name no file can have
+    except (OSError, ValueError):  # a name that no file can have
         resolved, exists = target, False
     if not exists:
         diagnostics.add(
@@ -166,9 +166,7 @@ class _PathError(Exception):
 
 
 def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str = "") -> Node:
-    """Return `node` with the value at a path replaced; mappings on the way are made where there are
-    none.
-    """
+    """Return `node` with the value at a path replaced; add missing mappings on the way."""
     if not parts:
         return new
     head, rest = parts[0], parts[1:]
@@ -192,8 +190,8 @@ def _set(node: Node, parts: Sequence[str], new: Node, place: Place, section: str
 
 
 def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Sequence[str]]:
-    """Return a metric or figure as a mapping from its name, and the path below it, whether or not
-    that says the name again.
+    """Return a metric or figure as a mapping from its name, and the path below it; the path may
+    repeat the name.
     """
     if isinstance(item.value, str):
         item = Node({item.value: Node({}, place, place)}, item.place)
@@ -204,8 +202,8 @@ def _below_name(item: Node, rest: Sequence[str], place: Place) -> tuple[Node, Se
 
 
 def _index(items: Sequence[Node], head: str) -> int:
-    """Return the position that an override means in a list: a number, or the name of a metric, or
-    the kind of a figure, that stands there once.
+    """Return the index that an override means in a list: a number, or the name of a metric or kind
+    of a figure that occurs there once.
     """
     if head.isdecimal() and len(head) < 10:
         if int(head) < len(items):

@@ -1,4 +1,4 @@
-"""A schedule of the user's in a recipe: its arguments, resolved and checked as a model's are."""
+"""Resolve a user's schedule in a recipe: its arguments are checked like those of a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ ARGS = "train.schedule.args"
 
 
 def has_built_in(recipe: Mapping[str, Any]) -> bool:
-    """Say whether there is nothing to resolve in a recipe's schedule."""
+    """Say whether a recipe's schedule needs no resolving."""
     schedule = recipe["schedule"]
     return schedule["name"] in SCHEDULES and not schedule["args"]
 
@@ -27,7 +27,7 @@ def with_own_arguments(
     """Return a recipe whose schedule, if it is a plug-in, has its identity, version and resolved
     arguments.
 
-    Mistakes are noted by their path, at no place.
+    Mistakes have a path but no place in a file.
     """
     schedule = recipe["schedule"]
     assert isinstance(schedule, Mapping)

@@ -1,4 +1,4 @@
-"""Which points of the grid there are: the product of the axes, less ``exclude``, with ``include``.
+"""List the points of the grid: the product of the axes, without ``exclude``, plus ``include``.
 
 A point is a tuple of positions on the axes, in the order facets, load, temperature.
 """
@@ -27,7 +27,7 @@ def choose_points(
     template: TrialTemplate,
     diagnostics: Diagnostics,
 ) -> list[Point]:
-    """Return the points of the grid in order; included values come after those of the axis."""
+    """Return the points of the grid in order; included values follow the values of the axis."""
     count = math.prod(len(scale.values) for scale in scales)
     if count > MAX_CELLS:
         diagnostics.add(
@@ -122,7 +122,9 @@ def _matched(
     template: TrialTemplate,
     diagnostics: Diagnostics,
 ) -> set[Point] | None:
-    """Return every point that a pattern matches; an axis it does not name matches anywhere."""
+    """Return every point that a pattern matches; a pattern matches any value on an axis that it
+    omits.
+    """
     entries = _by_scale(scales, path, node, diagnostics)
     if entries is None:
         return None

@@ -1,4 +1,4 @@
-"""The names of one sweep and what they refer to, looked up once."""
+"""Look up what the names in one sweep refer to, each once."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from phasegrid.errors import SweepError
 
 
 class References:
-    """Looks names up relative to the sweep's folder, and refuses two plug-in files that keys could
-    not tell apart.
+    """Looks up names relative to the sweep's folder, and refuses two plug-in files with one file
+    name, because keys could not distinguish them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class References:
 
     @property
     def code(self) -> tuple[UserCode, ...]:
-        """The plug-ins among what was found, with their code."""
+        """The plug-ins that were looked up, with their code."""
         return tuple(self._code)
 
     def model(self, name: str) -> Model:

@@ -1,8 +1,8 @@
-"""Rules between fields: those of a recipe, those of a recipe and its data, and those that models,
-data sets and metrics declare.
+"""Check rules between fields: of a recipe, of a recipe and its data, and those that models, data
+sets and metrics declare.
 
-A rule returns the field to blame and what to say, or None. `reads` are the fields it looks at: it
-is not asked where one of them already has a mistake.
+A rule returns the wrong field and the message, or None. `reads` are the fields that a rule reads:
+if one of them already has a mistake, the rule is skipped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,26 +29,26 @@ DATA_READS = ("train.batch_size", "train.batch_unit", "train.objective")
 
 
 def mistakes_of(rules: Sequence[Rule], args: Mapping[str, Json]) -> list[Finding]:
-    """Return what the rules of a declaration find wrong between its arguments."""
+    """Return the mistakes that the rules of a declaration find between its arguments."""
     return [finding for rule in rules if (finding := _asked(rule, args)) is not None]
 
 
 def metric_mistake(
     metric: Metric, args: Mapping[str, Json], recipe: Mapping[str, Json], facts: DatasetFacts
 ) -> Finding | None:
-    """Return why a metric with these arguments is not for the recipe and the data of a cell."""
+    """Return why a metric with these arguments does not fit the recipe and the data of a cell."""
     return None if metric.fits is None else _asked(metric.fits, args, recipe, facts)
 
 
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
-    """Return why a model is not for the data it is given."""
+    """Return why a model does not fit its data."""
     mistake = mismatch(f"model {name}", declared.takes, facts.task)
     mistake = mistake or image_mistake(name, declared, facts.input_shape)
     return ("model.name", mistake) if mistake else None
 
 
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
-    """Return what is wrong between a recipe and the data it is for."""
+    """Return the mistake between a recipe and its data, or None."""
     return TASKS[facts.task].batch_mistake(recipe, facts) or _objective_mistake(recipe, facts)
 
 
@@ -163,5 +163,5 @@ RECIPE_RULES: tuple[RecipeRule, ...] = (
 def _asked(rule: Callable[..., Finding | None], *about: object) -> Finding | None:
     try:
         return rule(*about)
-    except Exception as error:  # whatever code of a user raises
+    except Exception as error:  # a user's code can raise anything
         return "", f"its rule {rule.__name__} raises {type(error).__name__}: {error}"

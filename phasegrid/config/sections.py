@@ -1,4 +1,4 @@
-"""The sections of a sweep that are no grid: name, seeds, metrics, resources, run."""
+"""Read the sections of a sweep outside the grid: name, seeds, metrics, resources, run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ _BYTES = {
 
 
 def read_schema(node: Node | None, root: Node, diagnostics: Diagnostics) -> None:
-    """Check the version of the sweep's form."""
+    """Check the version of the form of the sweep."""
     if node is None:
         diagnostics.add(root, "schema", "found nothing; write schema: 1")
     elif node.value != 1 or isinstance(node.value, bool):
@@ -75,7 +75,7 @@ def read_name(node: Node | None, root: Node, diagnostics: Diagnostics) -> str:
 def read_text_field(
     node: Node | None, path: str, default: str | None, diagnostics: Diagnostics
 ) -> str | None:
-    """Check a field that is text, or absent."""
+    """Check an optional field of text."""
     if node is None or node.value is None:
         return default
     if not isinstance(node.value, str) or not node.value.strip():
@@ -85,7 +85,7 @@ def read_text_field(
 
 
 def read_seeds(node: Node | None, root: Node, diagnostics: Diagnostics) -> tuple[int, ...]:
-    """Return the seeds: 0 to n - 1 for a count n, or those of a list."""
+    """Return the seeds: 0 to n - 1 for a count n, or the items of a list."""
     if node is None:
         diagnostics.add(root, "seeds", "found nothing; write a count, or a list of seeds")
         return (0,)
@@ -118,7 +118,7 @@ def read_metrics(
     diagnostics: Diagnostics,
     stages: Sequence[str] = (FIRST_STAGE,),
 ) -> list[Draft]:
-    """Resolve the list of metrics, and which of them reads which. `stages` are the trainings of a
+    """Resolve the list of metrics, and which metric reads which. `stages` are the trainings of a
     cell, in order.
     """
     if node is None or node.value is None:
@@ -150,7 +150,7 @@ def check_data_of_metrics(
     points: Sequence[GridPoint],
     diagnostics: Diagnostics,
 ) -> None:
-    """Note the metrics that are not for the data or the recipes of the cells."""
+    """Note the metrics that do not fit the data or the recipes of the cells."""
     tasks = {point.facts.task: point.dataset.name for point in points if point.facts}
     if node is None or node.items is None or diagnostics.is_broken("metrics"):
         return
@@ -166,7 +166,9 @@ def check_data_of_metrics(
 
 
 def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | None:
-    """Return why a metric is not for one of the `tasks` (with a data set of each), or None."""
+    """Return why a metric does not fit one of the `tasks` (each with one of its data sets), or
+    None.
+    """
     if request.takes == "any":
         return None
     name = f"metric {request.name}"
@@ -177,7 +179,7 @@ def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | 
 def _first_unfit(
     request: MetricRequest, points: Sequence[GridPoint]
 ) -> tuple[Finding, GridPoint] | None:
-    """Return the first cell that a metric is not for, and why."""
+    """Return the first cell that a metric does not fit, and why."""
     metric = declared_metric(request.name)
     if metric.fits is None:
         return None
@@ -201,7 +203,9 @@ def _in_cell(point: GridPoint) -> str:
 def read_resources(
     node: Node | None, metrics: tuple[MetricRequest, ...], diagnostics: Diagnostics
 ) -> Resources:
-    """Resolve what packs need; a metric's own needs start from the default ones."""
+    """Resolve the resources that packs need; a metric's own resources default to those of all
+    packs.
+    """
     if node is None or node.value is None:
         return Resources()
     names = tuple(fields_of(Need))
@@ -223,7 +227,7 @@ def read_resources(
 
 
 def read_run(node: Node | None, diagnostics: Diagnostics) -> RunOptions:
-    """Resolve how a run behaves."""
+    """Resolve the section ``run``."""
     if node is None or node.value is None:
         return RunOptions()
     if node.mapping is None:
@@ -291,7 +295,7 @@ def _metric(
 def _take_out(
     args: Node, metric: Metric, over: Over, path: str, diagnostics: Diagnostics
 ) -> tuple[Node, Literal["first", "ring", "all"] | None, int | None]:
-    """Take out the arguments that are the planner's: `pairs` and `modes`."""
+    """Remove and return the arguments that the planner uses: `pairs` and `modes`."""
     of_pairs = "pair" in (over, metric.over)
     pairs = metric.pairs if over == metric.over == "pair" else None
     modes: int | None = None

@@ -1,4 +1,4 @@
-"""The ``stages`` section: trainings of every cell after the first.
+"""Read the ``stages`` section: further trainings of every cell after the first.
 
     stages:
       - name: cycle
@@ -6,11 +6,11 @@
         optimizer: fresh                  # or kept: the momentum of the training it starts from
         train: {epochs: 12, lr: 0.05, schedule: {name: cyclic, cycle_epochs: 4, low: 0.01}}
 
-A stage starts from ``train`` or from a stage that stands before it, so there is no circle. Fields
-of its ``train`` stand in place of those of the sweep's ``train``, each as a whole; all others are
-the same, but for what a training leaves beside its weights: each says that for itself.
-``stages.NAME.field`` is a path as any other: for axes, facets and ``couple``. A training from which
-a stage starts publishes the checkpoint that is asked for; it must not stop before.
+A stage starts from ``train`` or from an earlier stage, so there is no circle. Each field of its
+``train`` replaces the same field of the sweep's ``train`` as a whole; it inherits the others,
+except those that say what a training stores in addition to its weights. ``stages.NAME.field`` is a
+path like any other, for axes, facets and ``couple``. If a stage starts from a checkpoint, the
+earlier training publishes it and must not stop before it.
 """
 
 import re
@@ -37,7 +37,7 @@ MAX_STAGES = 32
 def read_stages(
     node: Node | None, template: TrialTemplate, diagnostics: Diagnostics
 ) -> TrialTemplate:
-    """Return a template that has the stages of a sweep too."""
+    """Return a template with the stages of a sweep."""
     if node is None or node.value is None:
         return template
     if node.items is None or not 1 <= len(node.items) <= MAX_STAGES:
@@ -64,9 +64,9 @@ def read_stages(
 def stage_mistake(
     stage: Stage, own: Mapping[str, Any], source: Mapping[str, Any], facts: DatasetFacts | None
 ) -> str | None:
-    """Say why a stage of the recipe `own` cannot go on from a training by the recipe `source`: its
-    optimizer is another's, or it may never come to where the stage starts; None if it does unless
-    it diverges.
+    """Say why a stage with the recipe `own` cannot start from a training with the recipe `source`:
+    the optimizers differ, or that training may never reach the start of the stage. None if it can;
+    divergence is not considered.
     """
     if stage.optimizer == "kept" and own["optimizer"] != source["optimizer"]:
         return (
@@ -90,7 +90,7 @@ def stage_mistake(
 def with_starts(
     recipe: Mapping[str, Json], name: str, stages: Sequence[Stage]
 ) -> Mapping[str, Json]:
-    """Return the recipe of the training `name` with the checkpoints that stages start from."""
+    """Return the recipe of the training `name` with the checkpoints from which stages start."""
     for stage in stages:
         if stage.source == name:
             recipe = with_checkpoint(recipe, stage.at, stage.optimizer == "kept")
@@ -98,7 +98,7 @@ def with_starts(
 
 
 def _most(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) -> int | None:
-    """Return how many epochs or updates a training has at most; None where that is not known."""
+    """Return the largest number of epochs or updates of a training; None if unknown."""
     if unit == "update" and recipe["updates"] is not None:
         return int(recipe["updates"])
     if unit == "epoch" and recipe["updates"] is None:
@@ -141,7 +141,7 @@ def _read_stage(
 def _read_name(
     node: Node | None, item: Node, where: str, known: Sequence[str], diagnostics: Diagnostics
 ) -> str:
-    place = where.replace("stages.", "stage")  # a name that no other has, to go on with
+    place = where.replace("stages.", "stage")  # a unique name, to read the rest
     if node is None:
         diagnostics.add(item, f"{where}.name", "found nothing; it is required, as in name: tune")
         return place
@@ -168,7 +168,7 @@ def _read_from(
     later: Sequence[str],
     diagnostics: Diagnostics,
 ) -> tuple[str, str | None]:
-    """Return the stage that another starts from, and at which checkpoint (None: its end)."""
+    """Return the stage from which another starts, and the checkpoint (None: its end)."""
     if node is None or node.value is None:
         return known[-1], None
     if isinstance(node.value, str):
@@ -225,6 +225,6 @@ def _read_optimizer(
 
 
 def _names(items: Sequence[Node]) -> list[str]:
-    """Return the names of stages as they are written."""
+    """Return the written names of the stages."""
     nodes = [item.mapping["name"] for item in items if item.mapping and "name" in item.mapping]
     return [node.value for node in nodes if isinstance(node.value, str)]

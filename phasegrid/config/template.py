@@ -1,7 +1,7 @@
-"""What a cell can be: the data sets, models and recipe of a sweep, resolved without its axes.
+"""Resolve the data sets, models and recipe of a sweep, before its axes vary them.
 
-Usually there is one data set and one model; where ``model.name`` or ``dataset.name`` is an axis
-there is one *choice* for each of its values, and every path and value is checked against each.
+Usually there is one data set and one model. If ``model.name`` or ``dataset.name`` is an axis, there
+is one *choice* for each of its values, and every path and value is checked in each choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ SECTIONS = ("dataset", "model", "train")
 
 
 def split_path(path: str) -> tuple[str, list[str]]:
-    """Return the section of a path and the rest of it; each of ``stages`` is a section.
+    """Return the section of a path and the rest of the path; each of ``stages`` is a section.
 
     >>> split_path("train.schedule.name"), split_path("stages.tune.lr")
     (('train', ['schedule', 'name']), ('stages.tune', ['lr']))
@@ -62,8 +62,8 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class TrialTemplate:
-    """The choices of each section by name, and the node of each section. A section whose name is
-    wrong has no choice. Each of `stages` is a section too, ``stages.NAME``.
+    """The choices of each section by name, and the node of each section. A section with an unknown
+    name has no choice. Each of `stages` is a section too, ``stages.NAME``.
     """
 
     choices: Mapping[str, Mapping[str, Option]]
@@ -73,7 +73,7 @@ class TrialTemplate:
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """The sections, the trainings in the order in which they are done."""
+        """The sections; trainings are in the order of their execution."""
         return (*SECTIONS, *(stage.section for stage in self.stages))
 
     @property
@@ -82,8 +82,8 @@ class TrialTemplate:
         return all(self.choices[section] for section in self.sections)
 
     def fields(self, path: str) -> Mapping[str, Field] | str:
-        """Return the field that a path means in each choice of its section; a text says why it
-        leads nowhere.
+        """Return the field of a path in each choice of its section, or a text that says why there
+        is none.
         """
         section, parts = split_path(path)
         if section not in self.sections or not parts:
@@ -110,8 +110,8 @@ class TrialTemplate:
         return field_of_objective(choice.args["objective"], parts[1:], self.references)
 
     def resolve(self, path: str, node: Node, diagnostics: Diagnostics) -> dict[str, Json] | None:
-        """Resolve a value for a path in each choice of its section; None if it is not allowed in
-        one.
+        """Resolve a value for a path in each choice of its section; None if one choice forbids
+        it.
         """
         fields = self.fields(path)
         assert not isinstance(fields, str)
@@ -137,7 +137,7 @@ def read_space(
     diagnostics: Diagnostics,
 ) -> TrialTemplate:
     """Resolve the sections ``dataset``, ``model`` and ``train``; `names_on_axes` are the values of
-    axes over a name.
+    axes that vary a name.
     """
     nodes = {section: entries.get(section, root) for section in SECTIONS}
     choices: dict[str, Mapping[str, Option]] = {}
@@ -215,7 +215,7 @@ def _default_recipe() -> dict[str, Json]:
 def read_recipe(
     node: Node, path: str, references: References, diagnostics: Diagnostics
 ) -> dict[str, Json]:
-    """Resolve the recipe that is written at a path; what is not written is at its default."""
+    """Resolve the recipe at a path; fields that are not written have their defaults."""
     if node.mapping is None:
         if node.value is not None:
             check_keys(node, tuple(fields_of(Recipe)), path, diagnostics)
@@ -264,8 +264,8 @@ def _read_loss(
 
 
 def _refuse_two_lengths(entries: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> None:
-    """Note `epochs` written beside `updates` in one file; those of an extended or overridden sweep
-    may be.
+    """Note a mistake if one file has both `epochs` and `updates`; extended files and overrides may
+    add the other.
     """
     epochs, updates = entries.get("epochs"), entries.get("updates")
     if epochs is None or updates is None or updates.value is None:

@@ -1,6 +1,4 @@
-"""The values of tied fields, cell by cell: ``couple`` worked out, each field after those it refers
-to.
-"""
+"""Compute the values of tied fields, cell by cell, each field after those it refers to."""
 
 import math
 import textwrap
@@ -22,11 +20,11 @@ Blame: TypeAlias = Callable[[str, str, Point, str], None]
 
 
 class Ties:
-    """Works tied fields out and remembers what it resolved and looked up.
+    """Computes tied fields and remembers what it resolved and looked up.
 
     `tied` holds the expressions and tables, each after those it needs. `blame(path, message, point,
     what)` notes a mistake of a cell, once for each path and `what`. Tables are checked against the
-    values that cells have, unless mistakes noted before hide some of these.
+    values of the cells, unless earlier mistakes hide some values.
     """
 
     def __init__(
@@ -53,8 +51,8 @@ class Ties:
         self._not_looked_up: set[str] = set()
 
     def values(self, names: Mapping[str, str], point: Point) -> dict[str, Json] | None:
-        """Return the values of tied fields by path; None, and mistakes noted, if one cannot be
-        had.
+        """Return the values of tied fields by path; if one cannot be computed, note why and return
+        None.
         """
         tied: dict[str, Json] = {}
         failed: list[str] = []
@@ -102,8 +100,8 @@ class Ties:
         node: Node,
         point: Point,
     ) -> Json:
-        """Resolve the result of an expression; one between two integers is rounded where the field
-        is an integer and neither of the two is out of its bounds.
+        """Resolve the result of an expression. If the field is an integer, a result between two
+        integers is rounded, unless one of the two is out of bounds.
         """
         fields = self._template.fields(path)
         assert not isinstance(fields, str)
@@ -144,7 +142,7 @@ class Ties:
         return INVALID
 
     def check_tables(self) -> None:
-        """Note, once every cell is built, the keys of tables that no cell has."""
+        """After every cell is built, note the keys of tables that no cell has."""
         for path, table in self._tables.items():
             looked_up = self._looked_up[path]
             if not looked_up or path in self._not_looked_up:
@@ -175,7 +173,7 @@ class Ties:
 
 
 def _below(path: str, above: str) -> list[str]:
-    """Return the parts of a path below another that it is part of."""
+    """Return the parts of a path below one of its parents."""
     return path[len(above) + 1 :].split(".") if path != above else []
 
 

@@ -1,4 +1,4 @@
-"""What a sweep is once it is read: everything resolved, nothing left to look up."""
+"""Define a resolved sweep: everything is looked up, and every default is filled in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from phasegrid.user_code import Code
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of the grid: the dotted path it varies, and its values, resolved, in the order
-    given.
+    """One axis of the grid: the dotted path of the field that it varies, and its resolved values in
+    the given order.
     """
 
     path: str
@@ -26,15 +26,15 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """One metric to compute. `pairs` is set for metrics of pairs; `modes` (the first so many trials
-    of a cell, None: all) is for metrics of cells. `together`: several jobs of a cell can be done by
-    one call. `takes`: the data it is for.
+    """One metric to compute. `pairs` is set for metrics of pairs. `modes` is for metrics of cells:
+    they use the first `modes` trials (None: all). `together` says that one call can do several jobs
+    of a cell. `takes` names the data that it accepts.
 
-    `over` is what the sweep asks for, `declared_over` what the metric is over by itself. `at` are
-    the epochs of a trajectory, `chosen` the trials across cells, each by its cell and its place
-    among the seeds. `of` is the place of the request whose artifacts, called `reads`, it reads;
-    `wanted` names the artifacts of its own that others read; `id` is what the sweep calls it.
-    `stage` is the training whose trials it is about, None: the last.
+    `over` is the value of the sweep, `declared_over` the metric's default. `at` holds the epochs of
+    a trajectory. `chosen` holds the trials across cells, each as (cell, index of its seed). `of` is
+    the index of the request whose artifacts, named `reads`, are measured. `wanted` names the
+    artifacts that other requests read. `id` is the request's name in the sweep. `stage` is the
+    training whose trials are measured (None: the last).
     """
 
     name: str
@@ -63,9 +63,9 @@ FIRST_STAGE = "train"
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A further training of every cell. It starts from what the stage `source` leaves: its final
-    weights, or those `at` a checkpoint (``epoch-40``, ``update-900``), with a fresh optimizer or
-    with that of `source`, as it was then. Its recipe is that of ``train`` but for the fields that
-    are its `own`, and those of its section on an axis or tied.
+    weights, or the weights `at` a checkpoint (``epoch-40``, ``update-900``). Its optimizer is
+    fresh, or has the state that it had there. Its recipe is the recipe of ``train``, with the
+    fields of `own`, and with those of its section that are on an axis or tied.
     """
 
     name: str
@@ -76,16 +76,16 @@ class Stage:
 
     @property
     def section(self) -> str:
-        """Its section of the sweep, with which the paths of its fields begin."""
+        """Its section of the sweep: the paths of its fields begin with it."""
         return f"stages.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class GridPoint:
     """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature`
-    are None where there is no such axis. `recipe` has every field of `Recipe`, so has each of
-    `stage_recipes`, one for each stage of the sweep. Equal parts and recipes are one object.
-    `facts` is None where the data set is a plug-in that cannot say before loading.
+    are None if there is no such axis. `recipe` has every field of `Recipe`, and so has each of
+    `stage_recipes`, one per stage of the sweep. Equal parts and recipes are the same object.
+    `facts` is None if the data set is a plug-in that knows them only after loading.
     """
 
     facet: tuple[tuple[str, Json], ...]
@@ -100,7 +100,7 @@ class GridPoint:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one pack needs, in Ray's words; `memory` in bytes, None: what Ray gives."""
+    """The resources of one pack, in Ray's terms; `memory` in bytes (None: Ray's default)."""
 
     num_cpus: Annotated[float, Field(gt=0)] = 1.0
     num_gpus: Annotated[float, Field(ge=0)] | None = None
@@ -109,7 +109,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a pack needs, and what packs of single metrics need instead."""
+    """The resources of a pack, and those of packs of single metrics that differ."""
 
     num_cpus: float = 1.0
     num_gpus: float | None = None
@@ -117,15 +117,15 @@ class Resources:
     metrics: Mapping[str, Need] = field(default_factory=dict)
 
     def of(self, metric: str | None = None) -> Need:
-        """Return the need of a training pack, or of a pack of one metric."""
+        """Return the resources of a training pack, or of a pack of one metric."""
         default = Need(self.num_cpus, self.num_gpus, self.memory)
         return default if metric is None else self.metrics.get(metric, default)
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a job is tried again: after an exception of its own (`app`), after its process or
-    node was lost (`infra`).
+    """How often a job is retried: after its own exception (`app`), or after its process or node was
+    lost (`infra`).
     """
 
     app: Annotated[int, Field(ge=0)] = 0
@@ -134,14 +134,14 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run behaves; nothing here is part of any key.
+    """The behaviour of a run; no key depends on it.
 
     At most `max_in_flight` packs at a time (null: as many as fit); `on_error` goes on or stops;
     `max_failures` failed jobs stop the run (null: any number); `pack_size` trainings in one pack
     (null: chosen); `timeout_s` seconds without a finished epoch or measurement end the process of a
-    pack as hung (null: never; on Ray only). `reproducible`: nothing is computed together with
-    anything else, and a GPU uses deterministic kernels only, so that no number depends on what else
-    the sweep or the store holds; slower.
+    pack as hung (null: never; on Ray only). `reproducible`: each job is computed alone, and a GPU
+    uses only deterministic kernels, so that no number depends on the rest of the sweep or on the
+    store; this is slower.
     """
 
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -155,8 +155,8 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class UserCode:
-    """A plug-in that a sweep names: what keys and tables call it, its declared version, what the
-    sweep writes of its file or module, and its code.
+    """A plug-in that a sweep names: its name in keys and tables, its declared version, its file or
+    module as the sweep writes it, and its code.
     """
 
     kind: Literal["model", "dataset", "metric", "schedule", "objective", "figure"]
@@ -168,8 +168,8 @@ class UserCode:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Which plug-ins were tried, and how; what there is to say of those that were not, or not to
-    the end. A line each.
+    """The plug-ins that were tried, and how; and why others were not tried, or only in part. One
+    line each.
     """
 
     lines: tuple[str, ...] = ()
@@ -179,9 +179,9 @@ class Tried:
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the
-    file it was read from. `figures` are those beside the ones that every sweep gets; no key depends
-    on them. `code` are the plug-ins that it names, `stages` the trainings after the first, in
-    order; `tried` says what trying the plug-ins showed.
+    file of the sweep. `figures` are the additional figures; no key depends on them. `code` are the
+    plug-ins that the sweep names. `stages` are the trainings after the first, in order. `tried`
+    holds the results of trying the plug-ins.
     """
 
     name: str

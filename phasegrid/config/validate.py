@@ -1,5 +1,5 @@
-"""Resolve the arguments of a declared dataclass from YAML nodes: types checked strictly, defaults
-written in.
+"""Resolve the arguments of a declared dataclass from YAML nodes: check types strictly and fill in
+defaults.
 
 Each field is checked by itself against its annotation, with pydantic in strict JSON mode: text is
 not a number, a bool is not an integer, 128.0 is not an integer, an integer is a number and becomes
@@ -29,8 +29,9 @@ from phasegrid.registry import suggest
 class Field:
     """One field of a declared dataclass.
 
-    `nested` is its dataclass if it is one; `kinds` are the plain types it accepts, None among them
-    if it may be null. `resolve`, where it is given, reads its values in place of the adapter.
+    `nested` is its dataclass if the field is one; `kinds` are the plain types that it accepts, with
+    NoneType if it may be null. `resolve`, where it is given, reads its values in place of the
+    adapter.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Field:
 
     @property
     def whole(self) -> bool:
-        """Whether the only numbers it takes are integers."""
+        """Whether it accepts integers and no other numbers."""
         return int in self.kinds and float not in self.kinds
 
 
@@ -66,17 +67,17 @@ def fields_of(owner: type) -> Mapping[str, Field]:
             for spec in dataclasses.fields(owner)
             if spec.init
         }
-    except Exception as error:  # whatever the annotations of a plug-in raise
+    except Exception as error:  # annotations of a plug-in can raise anything
         raise SweepError(f"the arguments of {owner.__name__} cannot be read: {error}") from error
 
 
 def default_args(owner: type) -> dict[str, Json]:
-    """Return every field at its default; null where it has none."""
+    """Return every field at its default; null for a field without a default."""
     return {name: field.default for name, field in fields_of(owner).items()}
 
 
 def resolve_args(owner: type, node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Json]:
-    """Resolve a mapping of arguments; a field with a mistake is noted and left at its default."""
+    """Resolve a mapping of arguments; note mistakes and leave their fields at the default."""
     resolved = default_args(owner)
     known = fields_of(owner)
     entries = node.mapping
@@ -95,7 +96,7 @@ def resolve_args(owner: type, node: Node, path: str, diagnostics: Diagnostics) -
 
 
 class _Invalid:
-    """What a field with a mistake resolves to."""
+    """The value of a field with a mistake."""
 
 
 INVALID: Json = cast("Json", _Invalid())
@@ -124,7 +125,9 @@ def resolve_field(field: Field, node: Node, path: str, diagnostics: Diagnostics)
 
 
 def find_field(owner: type, parts: Sequence[str]) -> Field | str:
-    """Follow a dotted path into a declared dataclass; a text says why it leads nowhere."""
+    """Follow a dotted path into a declared dataclass; return a text if it does not lead to a
+    field.
+    """
     names = fields_of(owner)
     for depth, part in enumerate(parts):
         if part not in names:
@@ -162,7 +165,7 @@ def leaf_paths(owner: type, prefix: str) -> list[str]:
 
 
 def unknown_key(found: str, allowed: Mapping[str, object] | Sequence[str]) -> str:
-    """Say that a key is unknown, which ones are known, and which one may have been meant."""
+    """Say that a key is unknown, which keys are known, and which key may have been meant."""
     names = list(allowed)
     known = ", ".join(names) if names else "none"
     return f"found the key {found!r}; allowed: {known}{suggest(found, names)}"
@@ -171,7 +174,7 @@ def unknown_key(found: str, allowed: Mapping[str, object] | Sequence[str]) -> st
 def check_keys(
     node: Node, allowed: Sequence[str], path: str, diagnostics: Diagnostics
 ) -> dict[str, Node]:
-    """Return the entries of a mapping with known keys; note the unknown ones, or that it is no
+    """Return the entries of a mapping with known keys; note unknown keys, or that it is not a
     mapping.
     """
     entries = node.mapping
@@ -187,11 +190,10 @@ def check_keys(
 
 
 def name_and_args(item: Node, path: str, diagnostics: Diagnostics) -> tuple[str | None, Node]:
-    """Return the name that an item of a list gives, and its arguments: ``name``, or ``name:
-    {...}``.
+    """Return the name and the arguments of an item of a list: ``name``, or ``name: {...}``.
 
-    No arguments, or null, are an empty mapping. The name is None, and a mistake noted, if the item
-    is anything else.
+    Missing arguments, or null, become an empty mapping. For any other item, a mistake is noted and
+    the name is None.
     """
     empty = Node({}, item.place)
     if isinstance(item.value, str):
@@ -206,7 +208,7 @@ def name_and_args(item: Node, path: str, diagnostics: Diagnostics) -> tuple[str 
 
 
 def constant(value: Json, place: Place) -> Node:
-    """Make a node of a plain value that was computed, not read."""
+    """Make a node from a computed plain value."""
     if isinstance(value, Mapping):
         return Node({key: constant(item, place) for key, item in value.items()}, place)
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -246,7 +248,7 @@ def _field(spec: "dataclasses.Field[Any]", hint: Any) -> Field:
 
 
 def _default(value: Any, adapter: "TypeAdapter[Any] | None") -> Json:
-    """Write a default as JSON, coerced to its declared type as a given value would be."""
+    """Return a default as JSON, coerced to its declared type like a written value."""
     if dataclasses.is_dataclass(value):
         owner: type = type(value)
         known = fields_of(owner)
@@ -265,7 +267,7 @@ def _default(value: Any, adapter: "TypeAdapter[Any] | None") -> Json:
 
 
 def _union(hint: Any) -> list[Any]:
-    """Return the members of a union, annotations taken off."""
+    """Return the members of a union, without annotations."""
     if get_origin(hint) is Annotated:
         return _union(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""Say what pydantic found in the words of a sweep: what was found, what is allowed, did you
+"""Turn pydantic's errors into messages about a sweep: what was found, what is allowed, did you
 mean.
 """
 
@@ -35,10 +35,10 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
 
 
 def explain(error: ValidationError, node: Node) -> list[tuple[list[str], Place, str]]:
-    """Return for each mistake the path below `node`, its place, and what to say.
+    """Return for each mistake its path below `node`, its place, and its message.
 
-    What the members of a union say about one value is joined with "or"; mistakes inside a list
-    count more than that it is a list.
+    Messages of a union's members about one value are joined with "or". Mistakes inside a list take
+    precedence over the mistake that the value is a list.
     """
     grouped: dict[tuple[str, ...], list[Any]] = {}
     places: dict[tuple[str, ...], Node] = {}
@@ -55,7 +55,7 @@ def explain(error: ValidationError, node: Node) -> list[tuple[list[str], Place, 
 
 
 def _follow(node: Node, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], Node]:
-    """Follow a location as far as nodes go; names of union members are skipped."""
+    """Follow a location as far as there are nodes; skip names of union members."""
     path: list[str] = []
     for part in loc:
         if isinstance(part, int) and node.items is not None and part < len(node.items):
@@ -70,7 +70,7 @@ def _follow(node: Node, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], No
 
 def _message(details: list[Any], node: Node) -> str:
     bounded = [d for d in details if d["type"] in _BOUNDS]
-    chosen = bounded or details  # the right type, out of bounds, says more than a wrong type
+    chosen = bounded or details  # "out of bounds" for the right type says more than "wrong type"
     allowed = list(dict.fromkeys(_allowed(detail) for detail in chosen))
     message = f"found {plain_text(node.plain())}; allowed: {' or '.join(allowed)}"
     if isinstance(node.value, str):

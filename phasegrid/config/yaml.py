@@ -3,8 +3,8 @@
 Only ruamel's event parser is used: scalars are resolved here by the core schema of YAML 1.2
 (section 10.3.2), so ``1e-4`` is a number, ``on`` is text, ``017`` is seventeen, and no Python
 object can be constructed. Tags are refused. Aliases of finished anchors share one node; expanded
-size and depth are limited, so a small file cannot grow. Keys are text; below a field of ``couple``,
-where those of a table are values of a field, any scalar is taken as its text.
+size and depth are limited, so a small file cannot grow. Keys are text. In a table of ``couple``,
+the keys are values of a field, so any scalar is allowed there and kept as its text.
 """
 
 import math
@@ -43,13 +43,13 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL = re.compile(r"0o[0-7]+")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SCALAR_KEYS = re.compile(r"couple\..+")  # where keys stand for values of a field
+_SCALAR_KEYS = re.compile(r"couple\..+")  # here, keys are values of a field
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands; line and column from 1, both 0 where the source has none."""
+    """A place in a source: line and column count from 1; both are 0 if the source has no lines."""
 
     file: str
     line: int = 0
@@ -58,10 +58,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and where it stands: a scalar, a list of nodes, or a mapping from text to nodes.
+    """A value and its place: a scalar, a list of nodes, or a mapping from text to nodes.
 
-    `key_place` is where its key stands in the mapping that holds it. `size` counts the nodes below
-    and with it, aliases expanded; `depth` is 1 for a scalar.
+    `key_place` is the place of its key in the mapping around it. `size` counts this node and all
+    nodes below it, with aliases expanded; `depth` is 1 for a scalar.
     """
 
     value: "Scalar | list[Node] | dict[str, Node]"
@@ -90,7 +90,7 @@ class Node:
 
 
 class YamlError(Exception):
-    """Text that cannot be read as one YAML document; carries what is wrong with it."""
+    """Raised for text that is not one YAML document; carries the mistake."""
 
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(str(mistake))
@@ -100,8 +100,8 @@ class YamlError(Exception):
 def read_file(path: Path, name: str) -> tuple[Node, list[Mistake]]:
     """Read a YAML file of at most `MAX_BYTES`; `name` stands for it in positions.
 
-    Returns the document and mistakes that did not keep the rest from being read (duplicate keys,
-    tags, bad numbers).
+    Returns the document and the mistakes after which reading could go on (duplicate keys, tags, bad
+    numbers).
 
     Raises:
         YamlError: if the file cannot be read or is not one YAML document.
@@ -131,10 +131,10 @@ def read_file(path: Path, name: str) -> tuple[Node, list[Mistake]]:
 def read_text(
     text: str, name: str, *, with_lines: bool = True, above: str = ""
 ) -> tuple[Node, list[Mistake]]:
-    """Read YAML text as one document; see `read_file`. Without `with_lines`, every place is just
+    """Read YAML text as one document; see `read_file`. Without `with_lines`, places hold only
     `name`.
 
-    `above` is the dotted path at which the text will stand.
+    `above` is the dotted path where the text will be inserted.
 
     Raises:
         YamlError: if the text is not one YAML document.
@@ -144,7 +144,7 @@ def read_text(
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping that is being read; `key` is the key that waits for its value."""
+    """An unfinished list or mapping; `key` is the key whose value comes next."""
 
     place: Place
     anchor: str | None
@@ -206,7 +206,7 @@ class _Composer:
             place = self._place(mark.line, mark.column) if mark else Place(self.name)
             raise _wrong(place, self._explain(error)) from error
         except (YAMLError, ArithmeticError, ValueError, TypeError, LookupError) as error:
-            # ruamel's scanner lets some of these through, as for an escape beyond Unicode
+            # ruamel's scanner does not catch some of these, such as an escape beyond Unicode
             raise _wrong(self._here(), f"this is not valid YAML ({error})") from error
 
     def _explain(self, error: MarkedYAMLError) -> str:
@@ -357,7 +357,7 @@ def resolve_scalar(text: str) -> Scalar:
 
 
 def plain_text(value: Json, limit: int = 60) -> str:
-    """Write a value for a message as YAML's flow style would, cut to `limit` characters.
+    """Return a value as text for a message, in YAML's flow style, cut to `limit` characters.
 
     >>> plain_text([1, "a", None, True])
     "[1, 'a', null, true]"
