@@ -10,9 +10,11 @@ from phasegrid.config.types import Retries, RunOptions
 from phasegrid.errors import ClusterError
 from phasegrid.jobs import MetricJob, Part, Trial
 from phasegrid.packs import Outcome, Pack
+from phasegrid.run.asking import Situation
 from phasegrid.run.executors.base import PackResult, Serial
-from phasegrid.run.loop import Situation, Stop, Stopped, run_packs
+from phasegrid.run.loop import run_packs
 from phasegrid.run.scheduler import Scheduler
+from phasegrid.run.stopping import Stop, Stopped
 
 PART = Part("noop", 1, {})
 

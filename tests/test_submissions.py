@@ -18,8 +18,9 @@ from phasegrid.errors import ClusterError, DataError, StoreError, SweepError, ex
 from phasegrid.packs import Pack
 from phasegrid.redaction import redact, refuse_secrets
 from phasegrid.run.executors.base import PackResult
-from phasegrid.run.loop import Stop, run_packs
+from phasegrid.run.loop import run_packs
 from phasegrid.run.scheduler import Scheduler
+from phasegrid.run.stopping import Stop
 from phasegrid.store import submissions
 from phasegrid.store.store import Store
 from phasegrid.store.submissions import Job, Submission, state_of

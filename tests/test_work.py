@@ -13,7 +13,7 @@ from phasegrid.models.evaluation import Evaluation
 from phasegrid.packs import Pack
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.loop import Stopped
+from phasegrid.run.stopping import Stopped
 from phasegrid.run.worker import pack as work
 from phasegrid.run.worker.pack import PackOptions, do
 from phasegrid.store.store import Store

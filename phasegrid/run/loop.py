@@ -5,76 +5,19 @@ the store's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 from phasegrid.config.types import RunOptions
 from phasegrid.errors import ClusterError
 from phasegrid.packs import Outcome, Pack
+from phasegrid.run.asking import Ask, Situation, nothing_more
 from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
+from phasegrid.run.stopping import Stop, Stopped
 
 Event = Literal["submitted", "finished", "lost", "tick"]
 Observe = Callable[[Event, Scheduler, Pack | None, PackResult | None], None]
-
-
-GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(slots=True)
-class Stop:
-    """A request to stop, set by a signal or a budget. `why` is None until then.
-
-    Running packs may go on for `grace_s` after that, unless `hurry` says that they may not.
-    """
-
-    why: str | None = None
-    signum: int | None = None
-    grace_s: float = GRACE_S
-    hurry: Callable[[], bool] = _never
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a run tells whoever decides what else it is to do.
-
-    `ended` are the outcomes since it was asked last, of jobs that are not tried again; what needs a
-    failed one is blocked and not among them. `num_ready` packs could start now, `in_flight` are
-    underway, and the executor holds `slots` at once.
-    """
-
-    ended: tuple[Outcome, ...]
-    num_ready: int
-    in_flight: int
-    slots: int
-
-
-class Ask(Protocol):
-    """Decides while a run goes on what else it is to do, as where a grid is refined.
-
-    It is asked at the beginning, whenever jobs have ended, and before the run would end for want of
-    work; an answer without packs lets it end. It depends on what it is told, and on nothing else.
-    """
-
-    def __call__(self, situation: Situation) -> Sequence[Pack]:
-        """Return packs of new jobs to be done in this run."""
-        ...
-
-
-def nothing_more(situation: Situation) -> Sequence[Pack]:  # noqa: ARG001 - the protocol's argument
-    """Add nothing: the run is what its plan says."""
-    return ()
-
-
-class Stopped(BaseException):
-    """Raised inside work done in this process when a stop was asked for; everything stored stays
-    stored.
-    """
 
 
 def run_packs(
@@ -137,14 +80,6 @@ def run_packs(
             raise  # else it was stopped with us, as where a whole process group is
 
 
-def _check_failures(scheduler: Scheduler, stop: Stop, options: RunOptions) -> None:
-    failed = scheduler.counts.failed
-    if failed and options.on_error == "stop":
-        stop.why = f"a job failed and on_error is stop ({failed} failed)"
-    elif options.max_failures is not None and failed > options.max_failures:
-        stop.why = f"{failed} jobs failed, more than max_failures: {options.max_failures}"
-
-
 def _drain(
     scheduler: Scheduler,
     executor: Executor,
@@ -157,3 +92,11 @@ def _drain(
         take(executor.wait(0.5))
         if not scheduler.in_flight or stop.hurry():
             return
+
+
+def _check_failures(scheduler: Scheduler, stop: Stop, options: RunOptions) -> None:
+    failed = scheduler.counts.failed
+    if failed and options.on_error == "stop":
+        stop.why = f"a job failed and on_error is stop ({failed} failed)"
+    elif options.max_failures is not None and failed > options.max_failures:
+        stop.why = f"{failed} jobs failed, more than max_failures: {options.max_failures}"

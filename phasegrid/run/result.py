@@ -11,9 +11,10 @@ from rich.console import Console
 from phasegrid.fallbacks import Fallback
 from phasegrid.jobs import Plan
 from phasegrid.redaction import redact
-from phasegrid.run.loop import Stop
-from phasegrid.run.scheduler import BLOCKED, Counts, Scheduler
+from phasegrid.run.counts import Counts
+from phasegrid.run.scheduler import BLOCKED, Scheduler
 from phasegrid.run.status import job_names, stored_jobs, tally
+from phasegrid.run.stopping import Stop
 from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.store import Store
 

@@ -32,11 +32,12 @@ from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows
 from phasegrid.run import code_changes, crashes
 from phasegrid.run.executors.base import Executor, PackOptions, PackResult, Serial
-from phasegrid.run.loop import Stop, run_packs
+from phasegrid.run.loop import run_packs
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.result import RunResult, conclude, store_fallbacks, tell, tell_fallbacks
 from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.status import job_names, learn_costs, stored_jobs, stored_keys, tally
+from phasegrid.run.stopping import Stop
 from phasegrid.run.underway import Underway
 from phasegrid.run.worker import node_folder
 from phasegrid.store.failures import failure_of_pack

@@ -20,7 +20,7 @@ from typing import TextIO
 
 from phasegrid.errors import PhasegridError, StoreError, exit_code
 from phasegrid.redaction import clean, redact
-from phasegrid.run.loop import Stop
+from phasegrid.run.stopping import Stop
 from phasegrid.store import submissions
 from phasegrid.store.store import Store
 

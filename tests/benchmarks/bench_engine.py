@@ -148,9 +148,10 @@ def _run(plan: Any, store: Any, executor: Any) -> None:
     from phasegrid.config.types import RunOptions
     from phasegrid.plan.contents import metric_names
     from phasegrid.plan.packing import make_packs
-    from phasegrid.run.loop import Stop, run_packs
+    from phasegrid.run.loop import run_packs
     from phasegrid.run.scheduler import Scheduler
     from phasegrid.run.status import stored_keys
+    from phasegrid.run.stopping import Stop
 
     stored = stored_keys(store, metric_names(plan))
     packs = make_packs(plan, stored, lambda _cell, _job: 0.001)

@@ -78,10 +78,11 @@ def drive(folder: Path, size: int, way: str) -> Figures:
     from phasegrid.plan.plan import make_plan
     from phasegrid.run.executors.base import PackOptions
     from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
-    from phasegrid.run.loop import Stop, run_packs
+    from phasegrid.run.loop import run_packs
     from phasegrid.run.progress_bar import Watch
     from phasegrid.run.scheduler import Scheduler
     from phasegrid.run.status import stored_keys
+    from phasegrid.run.stopping import Stop
     from phasegrid.store.store import Store
 
     store = Store.open(str(folder / "store"))

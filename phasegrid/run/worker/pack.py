@@ -29,7 +29,7 @@ from phasegrid.packs import Layout, Outcome, Pack
 from phasegrid.redaction import redact
 from phasegrid.registry import Kind, code_digests, resolve_dataset, resolve_metric
 from phasegrid.run.executors.base import PackOptions
-from phasegrid.run.loop import Stopped
+from phasegrid.run.stopping import Stopped
 from phasegrid.run.worker import broken_devices
 from phasegrid.run.worker.inputs import (
     JobInputs,

@@ -1,0 +1,26 @@
+"""How many jobs of a run came to what."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counts:
+    """Jobs by what became of them. `already` were stored before they were tried."""
+
+    total: int = 0
+    done: int = 0
+    diverged: int = 0
+    not_applicable: int = 0
+    already: int = 0
+    failed: int = 0
+    blocked: int = 0
+
+    @property
+    def stored(self) -> int:
+        """Jobs of this run whose result is in the store."""
+        return self.done + self.diverged + self.not_applicable + self.already
+
+    @property
+    def open(self) -> int:
+        """Jobs that have neither a result nor a failure."""
+        return self.total - self.stored - self.failed - self.blocked
