@@ -111,6 +111,7 @@ class DatasetFacts:
     beyond their shape: a `Tokens` for ``translation``, `Windows` for ``language``, nothing for
     ``classification``.
     `labels_per_example` is the mean number of labels of a training example: work grows with it.
+    `num_aside` are the examples set aside, which `num_train` does not count.
     """
 
     num_train: int
@@ -120,6 +121,7 @@ class DatasetFacts:
     task: str = "classification"
     form: Form | None = None
     labels_per_example: float = 1.0
+    num_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)

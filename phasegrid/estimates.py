@@ -39,7 +39,8 @@ EVALUATED = 1000
 class Workload:
     """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
     forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
-    keeps, numbers that one consists of, labels of one.
+    keeps, numbers that one consists of, labels of one. `num_aside` are the examples that are set
+    aside of the training set.
     """
 
     num_train: int
@@ -50,6 +51,7 @@ class Workload:
     activations: int = 0
     input_size: int = 0
     labels_per_example: float = 1.0
+    num_aside: int = 0
 
 
 class ModelCounts(NamedTuple):

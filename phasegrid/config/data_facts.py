@@ -37,7 +37,7 @@ class DataFacts:
                 if place not in self._fingerprints:
                     self._fingerprints[place] = import_function(kind.fingerprint)(args)
                 args = {**args, **self._fingerprints[place]}
-            size = canonical_json([name, which, args.get("fraction")])
+            size = canonical_json([name, which, args.get("fraction"), args.get("aside")])
             if size not in self._facts:
                 self._facts[size] = _checked(name, import_function(kind.facts)(args))
         except PhasegridError as error:

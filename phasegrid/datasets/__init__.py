@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import DatasetFacts, DatasetKind, locator
+from phasegrid.declare import DatasetFacts, DatasetKind, later, locator
 from phasegrid.keys import Json
 
 FileName = Annotated[str, Field(min_length=1)]
@@ -18,12 +18,16 @@ FileName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What can be asked of any data set; the order of operations is fraction, label noise, image
-    noise, normalise.
+    """What can be asked of any data set; the order of operations is fraction, set aside, label
+    noise, image noise, normalise.
 
     - `fraction` of the training set kept: the `first` N examples in file order (published code of
       Yang et al. 2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size +
       1/2), at least 1.
+    - `aside`: the share of the kept training examples that is taken out of the training set and set
+      aside, floor(aside * N + 1/2) of the N kept, drawn with `corruption_seed`: no network is
+      trained on them or scored on them, but by an objective that takes a part of every batch from
+      there (``poisoned``). They get no noise, and are normalised as the training set is.
     - `label_noise` p: floor(p N + 1/2) of the N training labels are replaced, always by a
       *different* class (Yang et al. 2021, text) or by `any` class, the true one included (its
       published code). Test labels stay clean.
@@ -45,6 +49,7 @@ class Options:
     normalize: bool = True
     augment: Literal["none", "flip_crop"] = "none"
     corruption_seed: Annotated[int, Field(ge=0)] = 0
+    aside: Annotated[float, Field(ge=0, lt=1)] = later(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,27 +158,39 @@ def kept_count(size: int, fraction: float) -> int:
     return max(1, int(fraction * size + 0.5))
 
 
-def fixed_facts(name: str, args: Mapping[str, Json]) -> DatasetFacts:
-    """Return the facts of a data set of known size, after its `fraction`."""
-    facts = FIXED_FACTS[name]
-    fraction = args["fraction"]
+def aside_count(kept: int, aside: float) -> int:
+    """Return how many of the `kept` training examples are set aside: floor(aside * kept + 1/2), and
+    at least one is not.
+    """
+    return min(kept - 1, int(aside * kept + 0.5))
+
+
+def facts_of_options(
+    size: int, num_test: int, shape: tuple[int, ...], classes: int, args: Mapping[str, Json]
+) -> DatasetFacts:
+    """Return the facts of a data set of `size` training examples, after `fraction` and `aside`."""
+    fraction, aside = args["fraction"], args["aside"]
     assert isinstance(fraction, float)
-    return DatasetFacts(
-        kept_count(facts.num_train, fraction), facts.num_test, facts.input_shape, facts.num_classes
+    assert isinstance(aside, float)
+    kept = kept_count(size, fraction)
+    num_aside = aside_count(kept, aside)
+    return DatasetFacts(kept - num_aside, num_test, shape, classes, num_aside=num_aside)
+
+
+def fixed_facts(name: str, args: Mapping[str, Json]) -> DatasetFacts:
+    """Return the facts of a data set of known size."""
+    facts = FIXED_FACTS[name]
+    return facts_of_options(
+        facts.num_train, facts.num_test, facts.input_shape, facts.num_classes, args
     )
 
 
 def spiral_facts(args: Mapping[str, Json]) -> DatasetFacts:
     """Return the facts of two spirals of the size asked for."""
-    per_class, test_per_class, fraction = (
-        args["per_class"],
-        args["test_per_class"],
-        args["fraction"],
-    )
+    per_class, test_per_class = args["per_class"], args["test_per_class"]
     assert isinstance(per_class, int)
     assert isinstance(test_per_class, int)
-    assert isinstance(fraction, float)
-    return DatasetFacts(kept_count(2 * per_class, fraction), 2 * test_per_class, (2,), 2)
+    return facts_of_options(2 * per_class, 2 * test_per_class, (2,), 2, args)
 
 
 DATASETS: dict[str, DatasetKind] = {

@@ -1,6 +1,6 @@
 """A data set in memory: tensors, and the facts a metric needs to treat them right."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -12,7 +12,19 @@ from phasegrid.tasks.operations import Operations, operations_of
 from phasegrid.tasks.scoring import Scoring
 from phasegrid.tasks.text import Text
 
-__all__ = ["Dataset", "Text"]
+__all__ = ["TENSORS", "Dataset", "Text"]
+
+TENSORS = (
+    "train_inputs",
+    "train_labels",
+    "test_inputs",
+    "test_labels",
+    "pixel",
+    "padding",
+    "aside_inputs",
+    "aside_labels",
+)
+"""The fields of a `Dataset` that are tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,9 @@ class Dataset:
     `input_shape`. `pixel` is what one pixel unit (1/255 of the full range of an image) measures in
     the normalised inputs, per channel, shape (C, 1, 1) for images and broadcastable to S for
     others: image noise of u pixel units is ``u * pixel * U[0, 1]``. `padding` is what a pixel of
-    value zero is after normalisation, same shape as `pixel`: flip_crop pads with it.
+    value zero is after normalisation, same shape as `pixel`: flip_crop pads with it. `aside_*`,
+    like `train_*`, are examples that no network is trained on or scored by, but by an objective
+    that takes a part of every batch from there; most data sets set none aside.
 
     That is so for the task ``classification``. Sentence pairs, of ``translation``, have a `form`
     (and `text`): inputs are (N, 2, L) int64 and labels (N, L) int64, laid out as
@@ -47,6 +61,8 @@ class Dataset:
     text: Text | None = None
     words: tuple[str, ...] = ()
     objective: Criterion = CROSS_ENTROPY
+    aside_inputs: Tensor = field(default_factory=lambda: torch.empty(0))
+    aside_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -65,15 +81,4 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same data set on `device`."""
-        moved = {
-            name: getattr(self, name).to(device)
-            for name in (
-                "train_inputs",
-                "train_labels",
-                "test_inputs",
-                "test_labels",
-                "pixel",
-                "padding",
-            )
-        }
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})

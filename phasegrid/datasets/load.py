@@ -64,6 +64,7 @@ def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
         "num_classes": dataset.num_classes,
         "task": dataset.task,
         "form": dataset.form,
+        "num_aside": len(dataset.aside_labels),
     }
     wrong = [
         f"its facts say {name} {getattr(facts, name)}, what is loaded has {value}"

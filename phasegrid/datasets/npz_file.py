@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phasegrid.datasets import kept_count
+from phasegrid.datasets import facts_of_options
 from phasegrid.declare import DatasetFacts
 from phasegrid.errors import DataError
 from phasegrid.keys import Json
@@ -59,23 +59,18 @@ class Arrays:
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
-    """Return the facts of the file at ``args["path"]``, after ``fraction``: reads headers and
+    """Return the facts of the file at ``args["path"]``, after ``fraction`` and ``aside``: reads headers and
     labels, not the inputs.
 
     Raises:
         DataError: if the file is not there, is no npz, or does not hold what a data set must hold.
     """
-    path, fraction = _path(args), args["fraction"]
-    assert isinstance(fraction, float)
+    path = _path(args)
     headers = _read_headers(path)
     train_inputs, train_labels, test_inputs, test_labels = _check_headers(path, headers)
     classes = _count_classes(path, [_read(path, train_labels), _read(path, test_labels)])
-    return DatasetFacts(
-        kept_count(train_inputs.shape[0], fraction),
-        test_inputs.shape[0],
-        _layout(train_inputs)[1:],
-        classes,
-    )
+    shape = _layout(train_inputs)[1:]
+    return facts_of_options(train_inputs.shape[0], test_inputs.shape[0], shape, classes, args)
 
 
 def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:

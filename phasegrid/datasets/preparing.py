@@ -1,13 +1,15 @@
-"""From raw arrays to a `Dataset`: fraction, label noise, image noise, normalisation, in this order.
+"""From raw arrays to a `Dataset`: fraction, set aside, label noise, image noise, normalisation, in
+this order.
 
 Letters: N examples, S the shape of one example, C channels (the first axis of S), D the size of a
 vector.
 
 Each random choice has a named stream of its own, derived from `corruption_seed`: ``fraction``,
-``label_noise``, ``image_noise``. Within one stream the draws do not depend on how much is asked
-for, so choices are nested: a smaller `fraction` keeps a subset of what a larger one keeps; a
-smaller `label_noise` corrupts a subset of the labels that a larger one corrupts, with the same
-wrong labels; a larger `image_noise` is the same noise, scaled.
+``aside``, ``label_noise``, ``image_noise``. Within one stream the draws do not depend on how much
+is asked for, so choices are nested: a smaller `fraction` keeps a subset of what a larger one keeps;
+a smaller `aside` takes a subset, the first, of what a larger one takes; a smaller `label_noise`
+corrupts a subset of the labels that a larger one corrupts, with the same wrong labels; a larger
+`image_noise` is the same noise, scaled.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from phasegrid.datasets import Options, kept_count
+from phasegrid.datasets import Options, aside_count, kept_count
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import DataError
 from phasegrid.keys import Json, stream_seed
@@ -59,14 +61,14 @@ def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
 def prepare(raw: Raw, options: Options) -> Dataset:
     """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
 
-    Noise and fraction touch the training set only; the test set is normalised with the training
+    Noise, fraction and what is set aside touch the training set only; the test set is normalised with the training
     set's statistics.
 
     Raises:
         DataError: if ``flip_crop`` is asked of inputs that are no images (C, H, W).
     """
     _check_augment(raw, options)
-    kept = kept_indices(len(raw.train_labels), options)
+    kept, aside = set_aside(kept_indices(len(raw.train_labels), options), options)
     labels = corrupt_labels(raw.train_labels[kept], raw.num_classes, options)
     inputs = _floating(raw.train_inputs[kept])
     add_image_noise(inputs, options.image_noise * raw.pixel_unit, options.corruption_seed)
@@ -83,6 +85,8 @@ def prepare(raw: Raw, options: Options) -> Dataset:
         pixel=torch.from_numpy((raw.pixel_unit / std).astype(np.float32)),
         padding=torch.from_numpy((-mean / std).astype(np.float32)),
         augment=options.augment,
+        aside_inputs=_standardize(_floating(raw.train_inputs[aside]), mean, std),
+        aside_labels=torch.from_numpy(raw.train_labels[aside].astype(np.int64)),
     )
 
 
@@ -95,6 +99,19 @@ def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
         return np.arange(count)
     drawn = _stream(options.corruption_seed, "fraction").permutation(size)[:count]
     return np.sort(drawn)
+
+
+def set_aside(
+    kept: NDArray[np.int64], options: Options
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the examples that are kept into those to train on, in their order, and those set aside,
+    in the order in which they are drawn.
+    """
+    count = aside_count(len(kept), options.aside)
+    if count == 0:
+        return kept, kept[:0]
+    order = _stream(options.corruption_seed, "aside").permutation(len(kept))
+    return kept[np.sort(order[count:])], kept[order[:count]]
 
 
 def corrupt_labels(labels: Array, num_classes: int, options: Options) -> NDArray[np.int64]:

@@ -82,7 +82,7 @@ def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
 
 
 def _data(work: Workload) -> int:
-    return FLOAT * work.input_size * (work.num_train + work.num_test)
+    return FLOAT * work.input_size * (work.num_train + work.num_aside + work.num_test)
 
 
 def _training(work: Workload, recipe: Mapping[str, Any]) -> int:

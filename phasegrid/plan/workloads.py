@@ -36,4 +36,5 @@ def _count(point: GridPoint) -> Workload | None:
     if counts is None:
         return None
     size, labels = math.prod(facts.input_shape), facts.labels_per_example
-    return Workload(facts.num_train, facts.num_test, facts.num_classes, *counts, size, labels)
+    sets = facts.num_train, facts.num_test, facts.num_classes
+    return Workload(*sets, *counts, size, labels, facts.num_aside)

@@ -23,6 +23,14 @@ def array_mistakes(data: Examples) -> list[str]:
         mistakes.append(f"form is {data.form}, but images and vectors have none")
     mistakes += _split_mistakes("train", data.train_inputs, data.train_labels, data.num_classes)
     mistakes += _split_mistakes("test", data.test_inputs, data.test_labels, data.num_classes)
+    if len(data.aside_labels):
+        aside = data.aside_inputs, data.aside_labels
+        mistakes += _split_mistakes("aside", *aside, data.num_classes)
+        if aside[0].shape[1:] != data.train_inputs.shape[1:]:
+            mistakes.append(
+                f"one training input has the shape {tuple(data.train_inputs.shape[1:])}, one that is"
+                f" set aside {tuple(aside[0].shape[1:])}"
+            )
     shape, tested = (tuple(x.shape[1:]) for x in (data.train_inputs, data.test_inputs))
     if tested != shape:
         mistakes.append(f"one training input has the shape {shape}, one test input {tested}")

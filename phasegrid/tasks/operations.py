@@ -49,6 +49,14 @@ class Examples(Protocol):
         """Their labels."""
 
     @property
+    def aside_inputs(self) -> Tensor:
+        """Inputs of the examples set aside; none, of any shape, where there are none."""
+
+    @property
+    def aside_labels(self) -> Tensor:
+        """Their labels."""
+
+    @property
     def num_classes(self) -> int:
         """How many classes a label may name."""
 

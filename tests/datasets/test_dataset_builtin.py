@@ -31,15 +31,17 @@ def facts_of(name: str, args: Mapping[str, Json]) -> DatasetFacts:
 
 
 def seen_facts(data: Dataset) -> DatasetFacts:
-    return DatasetFacts(
-        len(data.train_labels), len(data.test_labels), data.input_shape, data.num_classes
-    )
+    sizes = len(data.train_labels), len(data.test_labels)
+    aside = len(data.aside_labels)
+    return DatasetFacts(*sizes, data.input_shape, data.num_classes, num_aside=aside)
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.1])
+@pytest.mark.parametrize(("fraction", "aside"), [(1.0, 0.0), (0.1, 0.0), (0.1, 0.33), (1.0, 0.99)])
 @pytest.mark.parametrize("name", ["digits", "two_spirals"])
-def test_facts_known_before_loading_are_true_after(name: str, fraction: float) -> None:
-    options = DATASETS[name].args(fraction=fraction)
+def test_facts_known_before_loading_are_true_after(
+    name: str, fraction: float, aside: float
+) -> None:
+    options = DATASETS[name].args(fraction=fraction, aside=aside)
     data = load_dataset(make_part(name, 1, type(options), asdict(options)))
     assert seen_facts(data) == facts_of(name, asdict(options))
 
@@ -123,7 +125,7 @@ def test_a_loader_gets_its_arguments_and_locators(monkeypatch: pytest.MonkeyPatc
         return load_spirals()
 
     data = load_replaced(monkeypatch, load)
-    assert seen == asdict(Options())
+    assert {**seen, "aside": 0.0} == asdict(Options())  # left out at its default
     assert data.train_inputs.device.type == "cpu"
 
 

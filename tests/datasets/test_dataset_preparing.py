@@ -15,6 +15,7 @@ from phasegrid.datasets.preparing import (
     corrupt_labels,
     kept_indices,
     prepare,
+    set_aside,
 )
 from phasegrid.errors import DataError
 
@@ -129,6 +130,39 @@ def test_another_corruption_seed_samples_others() -> None:
         for seed in (0, 1)
     )
     assert one.tolist() != two.tolist()
+
+
+def test_what_is_set_aside_is_taken_out_of_the_training_set() -> None:
+    raw = raw_images(num=40)
+    whole, split = prepare(raw, Options(normalize=False)), Options(normalize=False, aside=0.3)
+    data = prepare(raw, split)
+    assert (len(data.train_labels), len(data.aside_labels)) == (28, 12)
+    parts = [data.train_inputs, data.aside_inputs]
+    found = sorted(map(tuple, torch.cat(parts).flatten(1).tolist()))
+    assert found == sorted(map(tuple, whole.train_inputs.flatten(1).tolist()))
+    kept, aside = set_aside(np.arange(40), split)
+    assert torch.equal(data.train_labels, whole.train_labels[kept])
+    assert torch.equal(data.aside_labels, whole.train_labels[aside])
+
+
+def test_a_smaller_part_set_aside_is_the_first_of_a_larger_one() -> None:
+    small, large = (set_aside(np.arange(40), Options(aside=share))[1] for share in (0.2, 0.5))
+    assert small.tolist() == large[:8].tolist()
+    other = set_aside(np.arange(40), Options(aside=0.2, corruption_seed=1))[1]
+    assert small.tolist() != other.tolist()
+
+
+def test_what_is_set_aside_gets_no_noise_and_the_statistics_of_the_training_set() -> None:
+    raw = raw_images()
+    clean, noisy = (
+        prepare(raw, Options(aside=0.5, label_noise=noise, image_noise=0.0)) for noise in (0.0, 0.9)
+    )
+    assert not torch.equal(noisy.train_labels, clean.train_labels)
+    assert torch.equal(noisy.aside_labels, clean.aside_labels)
+    _, aside = set_aside(np.arange(60), Options(aside=0.5))
+    mean, std = channel_statistics(raw.train_inputs[np.setdiff1d(np.arange(60), aside)])
+    expected = (raw.train_inputs[aside] - mean) / std
+    np.testing.assert_allclose(clean.aside_inputs.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.125, 0.5, 1.0])

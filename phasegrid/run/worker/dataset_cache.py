@@ -20,15 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phasegrid.datasets.dataset import Dataset, Text
+from phasegrid.datasets.dataset import TENSORS, Dataset, Text
 from phasegrid.fallbacks import fall_back
 from phasegrid.run.worker.node_folder import enter, locked
 from phasegrid.tasks import TASKS
 
 ROOM = 4
 """A data set is shared if the file system of the folder has room for so many of it."""
-
-_TENSORS = ("train_inputs", "train_labels", "test_inputs", "test_labels", "pixel", "padding")
 
 
 _NOT_SHARED = "a data set is held by each process, not by the processes of a node together"
@@ -63,7 +61,7 @@ def _publish(file: Path, dataset: Dataset) -> bool:
     """Write a data set, last the file that makes it visible; say False where there is no room for
     it.
     """
-    tensors = {name: getattr(dataset, name).contiguous() for name in _TENSORS}
+    tensors = {name: getattr(dataset, name).contiguous() for name in TENSORS}
     partial = file.with_suffix(".part")
     try:
         if shutil.disk_usage(file.parent).free < ROOM * sum(t.nbytes for t in tensors.values()):
@@ -75,7 +73,7 @@ def _publish(file: Path, dataset: Dataset) -> bool:
         os.replace(partial, file)
     except OSError as error:
         fall_back(_NOT_SHARED, error)
-        for name in _TENSORS:
+        for name in TENSORS:
             _raw(file, name).unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
         return False
@@ -89,7 +87,7 @@ def _raw(file: Path, name: str) -> Path:
 def _facts(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
-        "tensors": {name: _layout(getattr(dataset, name)) for name in _TENSORS},
+        "tensors": {name: _layout(getattr(dataset, name)) for name in TENSORS},
         "num_classes": dataset.num_classes,
         "augment": dataset.augment,
         "task": dataset.task,
@@ -110,9 +108,7 @@ def _mapped(file: Path) -> Dataset | None:
     try:
         facts = json.loads(file.read_text())
         layouts = facts.pop("tensors")
-        tensors: dict[str, Any] = {
-            name: _map(_raw(file, name), *layouts[name]) for name in _TENSORS
-        }
+        tensors: dict[str, Any] = {name: _map(_raw(file, name), *layouts[name]) for name in TENSORS}
     except FileNotFoundError:  # nobody has put it there yet
         return None
     except (OSError, ValueError, RuntimeError) as error:  # the last where memory cannot be mapped

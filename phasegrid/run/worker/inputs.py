@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.dataset import TENSORS, Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
@@ -28,7 +28,6 @@ from phasegrid.plan.rows import metric_fields
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.dataset_cache import shared
 from phasegrid.run.worker.write_checks import (
-    TENSORS,
     Seal,
     checksums,
     hand_out,
