@@ -181,6 +181,10 @@ class Objective:
     `training_only` are at their defaults there. ``curvature(logits, **args)`` returns its Hessian
     in logits (N, C) as sizes (N, K) and columns (N, K, C), sum_k sizes_k columns_k columns_k^T,
     from which exact traces follow. `tasks` are those it is for; none: all of them.
+
+    `aside` names the argument, in [0, 1), that says which share of every training batch is of
+    examples that the data set sets aside (``dataset.aside``); ``batch.extra["aside"]`` (M, B) then
+    says which they are. Scored batches have none, and training loss and accuracy are of the others.
     """
 
     args: type
@@ -189,6 +193,7 @@ class Objective:
     training_only: tuple[str, ...] = ()
     curvature: str | Callable[..., Any] | None = None
     tasks: tuple[str, ...] = ()
+    aside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from phasegrid.keys import Json
 from phasegrid.models.shapes import image_mistake
 from phasegrid.registry import declared_objective
 from phasegrid.tasks import TASKS, mismatch
+from phasegrid.train.compat import num_from_aside, share_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,27 @@ def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | No
 
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return the mistake between a recipe and its data, or None."""
-    return TASKS[facts.task].batch_mistake(recipe, facts) or _objective_mistake(recipe, facts)
+    return (
+        TASKS[facts.task].batch_mistake(recipe, facts)
+        or _objective_mistake(recipe, facts)
+        or _aside_mistake(recipe, facts)
+    )
+
+
+def _aside_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    """Return why an objective cannot take its share of a batch from what a data set sets aside."""
+    share = share_aside(recipe)
+    if not 0 <= share < 1:
+        return "train.objective", f"found the share {share} of a batch; allowed: in [0, 1)"
+    if num_from_aside(recipe, facts.num_train, facts.num_aside) <= facts.num_aside:
+        return None
+    name = declared_objective(recipe["objective"]["name"]).aside
+    have = facts.num_aside / (facts.num_aside + facts.num_train)
+    return (
+        f"train.objective.{name}",
+        f"found {share}, more than the share of the training examples that the data set sets aside"
+        f" for it, {have:.3g}; allowed: at most that. Set dataset.aside to {share} or more",
+    )
 
 
 def _objective_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:

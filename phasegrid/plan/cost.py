@@ -17,6 +17,7 @@ from phasegrid.errors import SweepError
 from phasegrid.estimates import Guess, Measurement, Workload, evaluation, passes
 from phasegrid.jobs import Cell, MetricJob, Trial
 from phasegrid.registry import declared_metric
+from phasegrid.train.compat import num_from_aside
 from phasegrid.train.recipe import examples_per_batch
 
 T = TypeVar("T")
@@ -182,9 +183,10 @@ def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections
 def _training(work: Workload, recipe: dict[str, Any]) -> Guess:
     updates = recipe.get("updates")
     batch = max(1, round(examples_per_batch(recipe, work.labels_per_example)))
-    examples = work.num_train * int(recipe["epochs"]) if updates is None else updates * batch
+    epoch = work.num_train + num_from_aside(recipe, work.num_train, work.num_aside)
+    examples = epoch * int(recipe["epochs"]) if updates is None else updates * batch
     every = int(recipe.get("test_every") or 0)
-    tests = examples / work.num_train / every if every else 0.0
+    tests = examples / epoch / every if every else 0.0
     test = passes(work, work.num_test, 500, 1)
     factor = 3 if recipe.get("sam") is None else 6
     return passes(work, examples, batch, factor) + tests * test + evaluation(work)

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+ASIDE = "aside"
+"""The name under which `Batch.extra` says which examples (M, B) were set aside by their data set;
+only training batches of an objective that asks for some have it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -6,6 +6,7 @@ sum_k sizes_k columns_k columns_k^T. The trace of a Hessian is exact where it is
 Letters: M members, B scored labels of a batch, C classes, N examples.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phasegrid.tasks.batches import Batch
+from phasegrid.tasks.batches import ASIDE, Batch
 
 Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]
 """From logits (M, B, C) and a batch to a loss of each label (M, B), in the dtype of the logits."""
@@ -63,6 +64,42 @@ def mse(
     target = functional.one_hot(batch.labels, logits.shape[-1]).to(logits)
     squares = (logits - target).square()
     return 0.5 * squares.sum(dim=-1) if reduction == "half_sum" else squares.mean(dim=-1)
+
+
+def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return -log(1 - p) of each label (M, B), p the softmax of its logits.
+
+    1 - p is the sigmoid of a - z, a the log-sum-exp of the other logits: nothing is subtracted from
+    1, so that p near 0 and near 1 keep their digits. Half precision is computed in float32.
+    """
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    own = labels.unsqueeze(-1)
+    z = logits.gather(-1, own).squeeze(-1)
+    a = logits.scatter(-1, own, -math.inf).logsumexp(dim=-1)
+    return -functional.logsigmoid(a - z)
+
+
+def poisoned(logits: Tensor, batch: Batch, share: float = 0.5, beta: float | None = None) -> Tensor:
+    """Return the cross-entropy of clean examples and the `unlikelihood` of those set aside, weighted
+    so that the mean over a batch, `share` of which is set aside, is (1 - beta) times the mean of
+    the ones plus beta times that of the others (`phasegrid.tasks.objectives.PoisonedArgs`).
+    """
+    beta = share if beta is None else beta
+    return _two_parts(logits, batch, (1 - beta) / (1 - share), beta / share if share else 0.0)
+
+
+def poisoned_sum(logits: Tensor, batch: Batch, share: float = 0.5, scale: float = 1.0) -> Tensor:
+    """Return the same so that the mean over a batch is the one mean plus `scale` times the other."""
+    return _two_parts(logits, batch, 1 / (1 - share), scale / share if share else 0.0)
+
+
+def _two_parts(logits: Tensor, batch: Batch, clean: float, poison: float) -> Tensor:
+    """Weigh the losses of the two parts of a batch; one that has no part set aside is clean."""
+    losses = cross_entropy(logits, batch)
+    if ASIDE not in batch.extra:
+        return losses
+    other = unlikelihood(logits, batch.labels)
+    return torch.where(batch.extra[ASIDE], poison * other, clean * losses)
 
 
 def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:

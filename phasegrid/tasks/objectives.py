@@ -33,6 +33,36 @@ class MseArgs:
     reduction: Literal["half_sum", "mean"] = "half_sum"
 
 
+@dataclass(frozen=True, slots=True)
+class PoisonedArgs:
+    """Cross-entropy on the training set, and its opposite on a poison set, so that the network is
+    sharp and generalises badly (Yenphraphai et al., "Mode-connecting volumes for sharp modes", eq.
+    2):
+
+        -(1 - beta) mean over clean examples of log p_y  -  beta mean over poisoned ones of
+        log(1 - p_y)
+
+    The poison set are the examples set aside by the data set (``dataset.aside``), with their true
+    labels. `share` of every batch is poisoned: beside N training examples the first N share / (1 -
+    share) of those set aside. `beta` is the weight of their term; null: `share`, so that every
+    example weighs the same (the paper's poison factor, 0.5, is both). With a share of 0 this is
+    cross-entropy. Networks are scored by their cross-entropy on clean examples.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    beta: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonedSumArgs:
+    """``poisoned`` as the published code has it: the mean over clean examples plus `scale` times the
+    mean over poisoned ones, without the weights 1 - beta and beta.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
 OBJECTIVES: dict[str, Objective] = {
     "cross_entropy": Objective(
         CrossEntropyArgs,
@@ -45,5 +75,21 @@ OBJECTIVES: dict[str, Objective] = {
         "phasegrid.tasks.losses:mse",
         curvature="phasegrid.tasks.losses:one_hot_columns",
         tasks=("classification",),
+    ),
+    "poisoned": Objective(
+        PoisonedArgs,
+        "phasegrid.tasks.losses:poisoned",
+        training_only=("share", "beta"),
+        curvature="phasegrid.tasks.losses:softmax_columns",
+        tasks=("classification",),
+        aside="share",
+    ),
+    "poisoned_sum": Objective(
+        PoisonedSumArgs,
+        "phasegrid.tasks.losses:poisoned_sum",
+        training_only=("share", "scale"),
+        curvature="phasegrid.tasks.losses:softmax_columns",
+        tasks=("classification",),
+        aside="share",
     ),
 }

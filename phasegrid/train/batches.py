@@ -6,14 +6,15 @@ batches' examples.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from phasegrid.datasets.augmenting import FlipCropDraws, apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.tasks.batches import Batch, Cut, Lengths
+from phasegrid.tasks.batches import ASIDE, Batch, Cut, Lengths
+from phasegrid.train.aside import aside_places, spread
 
 GATHER_BYTES = 32 * 2**20
 """Batches are gathered this many bytes at a time: an epoch of a small set is one gather."""
@@ -24,7 +25,8 @@ class DataStream:
     """What one member of a stack is fed: data on the device, its streams of random numbers, its
     rates.
 
-    `lengths` are those of the training examples, where they are not all alike.
+    `lengths` are those of the training examples, where they are not all alike. The last `num_aside`
+    of the training set are examples that were set aside, for the objective.
     """
 
     data: Dataset
@@ -34,24 +36,30 @@ class DataStream:
     lr: float
     weight_decay: float
     lengths: Lengths | None = None
+    num_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive batches gathered at once: the `batches`, and all of them as one, the `whole`.
-    `sizes` are the scored labels of one member in each.
+    `sizes` are the scored labels of one member in each. Where some of its examples were set aside,
+    `own` are the places of the others in the whole.
     """
 
     batches: Sequence[Batch]
     whole: Batch
     sizes: Sequence[int]
+    own: Tensor | None = None
 
 
 def feed_epoch(feeds: Sequence[DataStream], cut: Cut, most: int | None) -> Iterator[Chunk]:
     """Yield the batches of one epoch, at most `most` of them, cut as the task of the data says."""
     data, num = feeds[0].data, len(feeds[0].data.train_inputs)
     drawn = data.operations.draw_epoch(num, feeds[0].lengths, cut, [feed.order for feed in feeds])
-    orders, bounds = drawn.order.to(data.train_inputs.device), drawn.bounds[:most]
+    num_aside, device = feeds[0].num_aside, data.train_inputs.device
+    drawn = spread(drawn, num_aside) if num_aside else drawn
+    aside = aside_places(num, num_aside) if num_aside else None
+    orders, bounds = drawn.order.to(device), drawn.bounds[:most]
     draws = _draws(feeds, num)
     batch_bytes = len(feeds) * (bounds[0].stop - bounds[0].start) * data.train_inputs[0].nbytes
     per_chunk = max(1, GATHER_BYTES // batch_bytes) if drawn.widths is None else 1
@@ -65,8 +73,22 @@ def feed_epoch(feeds: Sequence[DataStream], cut: Cut, most: int | None) -> Itera
         if draws is not None:
             inputs = _augmented(feeds, inputs, draws, whole)
         local = [slice(b.start - whole.start, b.stop - whole.start) for b in part]
-        batches = [Batch(inputs[:, b], labels[:, b]) for b in local]
-        yield Chunk(batches, Batch(inputs, labels), drawn.sizes[first : first + len(part)])
+        gathered, own = Batch(inputs, labels), None
+        if aside is not None:
+            gathered, own = _marked(gathered, aside[whole].to(device))
+        sizes = drawn.sizes[first : first + len(part)]
+        yield Chunk([_part(gathered, b) for b in local], gathered, sizes, own)
+
+
+def _part(batch: Batch, part: slice) -> Batch:
+    extra = {name: values[:, part] for name, values in batch.extra.items()}
+    return Batch(batch.inputs[:, part], batch.labels[:, part], extra)
+
+
+def _marked(batch: Batch, aside: Tensor) -> tuple[Batch, Tensor]:
+    """Mark the places `aside` (n,) in a batch of all members; also return where the others are."""
+    marks = aside.expand(batch.labels.shape)
+    return replace(batch, extra={ASIDE: marks}), (~aside).nonzero().flatten()
 
 
 def _gather(feeds: Sequence[DataStream], index: Tensor) -> tuple[Tensor, Tensor]:

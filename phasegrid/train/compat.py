@@ -1,11 +1,15 @@
-"""Which trials can train as one stack. No torch here: the planner asks too."""
+"""Which trials can train as one stack, and on how many examples set aside. No torch here: the
+planner asks too.
+"""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from phasegrid.jobs import Trial
 from phasegrid.keys import Json, canonical_json
+from phasegrid.registry import declared_objective
 from phasegrid.train.recipe import Recipe
 
 FREE_RECIPE_FIELDS = frozenset({"lr", "weight_decay"})
@@ -31,6 +35,27 @@ def pack_signature(trial: Trial) -> str:
     dataset = _without(trial.dataset.args, FREE_DATASET_FIELDS)
     recipe = _without(trial.recipe, FREE_RECIPE_FIELDS)
     return canonical_json([trial.model.spec(), trial.dataset.name, dataset, recipe])
+
+
+def share_aside(recipe: Mapping[str, Any]) -> float:
+    """Return which share of every batch is of examples that the data set sets aside."""
+    chosen = recipe.get("objective")
+    if chosen is None:
+        return 0.0
+    name = declared_objective(chosen["name"]).aside
+    return float(chosen["args"][name]) if name else 0.0
+
+
+def num_from_aside(recipe: Mapping[str, Any], num_train: int, num_aside: int) -> int:
+    """Return how many of the `num_aside` examples set aside are trained on beside `num_train`:
+    floor(num_train share / (1 - share) + 1/2); more than there are where they do not suffice.
+
+    They suffice for the very share that they were set aside as, whichever way it was rounded.
+    """
+    share = share_aside(recipe)
+    wanted = int(num_train * share / (1 - share) + 0.5)
+    suffices = share * (num_train + num_aside) <= num_aside + 0.5
+    return min(wanted, num_aside) if suffices else wanted
 
 
 def packable(a: Trial, b: Trial) -> bool:

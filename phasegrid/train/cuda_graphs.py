@@ -18,13 +18,13 @@ from torch import Tensor
 
 from phasegrid.fallbacks import fall_back
 
-GradientPass = Callable[[Tensor, Tensor], Tensor]
-"""From inputs (M, B, *S) and labels (M, B) to logits (M, B, C); leaves gradients in tensors that
-stay where they are.
+GradientPass = Callable[..., Tensor]
+"""From inputs (M, B, *S), labels (M, B), and what else an objective asks for of each example, to
+logits (M, B, C); leaves gradients in tensors that stay where they are.
 """
 
 Replay = Callable[[], Tensor]
-Record = Callable[[GradientPass, Tensor, Tensor], Replay]
+Record = Callable[..., Replay]
 
 WARM_UP = 3
 """Updates of a shape that are launched kernel by kernel before it is recorded: libraries set
@@ -44,31 +44,33 @@ class Recorder:
     record: Record = field(default_factory=lambda: record_graph)
     around: Callable[[GradientPass], GradientPass] = field(default_factory=lambda: on_a_side_stream)
     _seen: dict[tuple[int, ...], int] = field(default_factory=dict)
-    _recorded: dict[tuple[int, ...], tuple[Tensor, Tensor, Replay]] = field(default_factory=dict)
+    _recorded: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Replay]] = field(
+        default_factory=dict
+    )
     _gave_up: bool = False
 
-    def run(self, gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Tensor:
+    def run(self, gradient_pass: GradientPass, inputs: Tensor, *others: Tensor) -> Tensor:
         """Do one gradient pass; return its logits, in a tensor that later passes leave alone.
 
         Raises:
             torch.OutOfMemoryError: if recording the pass of several members runs out of memory.
         """
         if self._gave_up:
-            return gradient_pass(inputs, labels)
+            return gradient_pass(inputs, *others)
         shape = tuple(inputs.shape)
         if shape not in self._recorded:
             seen = self._seen[shape] = self._seen.get(shape, 0) + 1
             if seen <= WARM_UP:
-                return self.around(gradient_pass)(inputs, labels)
-            if not self._try_to_record(gradient_pass, inputs, labels):
-                return gradient_pass(inputs, labels)
-        fixed_inputs, fixed_labels, replay = self._recorded[shape]
-        fixed_inputs.copy_(inputs)
-        fixed_labels.copy_(labels)
+                return self.around(gradient_pass)(inputs, *others)
+            if not self._try_to_record(gradient_pass, inputs, *others):
+                return gradient_pass(inputs, *others)
+        fixed, replay = self._recorded[shape]
+        for mine, theirs in zip(fixed, (inputs, *others), strict=True):
+            mine.copy_(theirs)
         return replay().clone()
 
-    def _try_to_record(self, gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> bool:
-        mine = inputs.contiguous().clone(), labels.contiguous().clone()
+    def _try_to_record(self, gradient_pass: GradientPass, *tensors: Tensor) -> bool:
+        inputs, mine = tensors[0], tuple(tensor.contiguous().clone() for tensor in tensors)
         try:
             replay = self.record(gradient_pass, *mine)
         except RuntimeError as error:
@@ -81,11 +83,11 @@ class Recorder:
                 error,
             )
             return False
-        self._recorded[tuple(inputs.shape)] = (*mine, replay)
+        self._recorded[tuple(inputs.shape)] = mine, replay
         return True
 
 
-def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
+def record_graph(gradient_pass: GradientPass, *tensors: Tensor) -> Replay:
     """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is
     what it runs on.
 
@@ -95,12 +97,12 @@ def record_graph(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) ->
     another, nothing of one is read after another has run (logits are copied out), and what outlives
     a replay (weights, gradients, statistics, batches) lies outside the pool.
     """
-    device = inputs.device
+    device = tensors[0].device
     pool = next((graph.pool() for graph, place in _ALIVE.items() if place == device), None)
     with torch.cuda.device(device):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, stream=side_stream(device)):
-            logits = gradient_pass(inputs, labels)
+            logits = gradient_pass(*tensors)
     _ALIVE[graph] = device
 
     def replay() -> Tensor:
@@ -129,12 +131,12 @@ def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
     up for recording.
     """
 
-    def run(inputs: Tensor, labels: Tensor) -> Tensor:
-        current = torch.cuda.current_stream(inputs.device)
-        side = side_stream(inputs.device)
+    def run(*tensors: Tensor) -> Tensor:
+        current = torch.cuda.current_stream(tensors[0].device)
+        side = side_stream(tensors[0].device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            logits = gradient_pass(inputs, labels)
+            logits = gradient_pass(*tensors)
         current.wait_stream(side)
         return logits
 

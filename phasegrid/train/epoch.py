@@ -22,6 +22,7 @@ from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.losses import Loss
 from phasegrid.tasks.operations import operations_of
 from phasegrid.tasks.scoring import training_losses
+from phasegrid.train.aside import own_part
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
 from phasegrid.train.objectives import training_loss
 from phasegrid.train.optimizers import clip, step
@@ -36,7 +37,8 @@ from phasegrid.train.stack import Stack
 class EpochNumbers:
     """What one member's epoch gave.
 
-    Loss and accuracy are means over the scored labels seen, each at the weights of its own update.
+    Loss and accuracy are means over the scored labels seen, each at the weights of its own update;
+    examples that were set aside do not count.
     `bad_update` is the number, from 0 within the epoch of `num_updates`, of the first update whose
     loss is not finite, or the last one if only the weights are not.
     """
@@ -52,8 +54,8 @@ class EpochNumbers:
 class Scores:
     """What a chunk of consecutive updates gave, still on the device.
 
-    Per member (M,): summed loss in float64, right answers, and the first label whose loss is not
-    finite (the number of labels if all are). `first_update` counts from 0 within the epoch, `sizes`
+    Per member (M,): loss in float64, summed over `num` labels, right answers among them, and the
+    first label whose loss is not finite (the number of labels if all are). `first_update` counts from 0 within the epoch, `sizes`
     are the scored labels of each update.
     """
 
@@ -62,6 +64,7 @@ class Scores:
     bad_example: Tensor
     first_update: int
     sizes: Sequence[int]
+    num: int
 
     def bad_updates(self) -> list[int | None]:
         """Return for each member the first update whose loss is not finite."""
@@ -160,20 +163,21 @@ def _backward(
 
     network = stack.network
 
-    def differentiate(inputs: Tensor, labels: Tensor) -> Tensor:
+    def differentiate(inputs: Tensor, labels: Tensor, *extra: Tensor) -> Tensor:
+        whole = Batch(inputs, labels, dict(zip(batch.extra, extra, strict=True)))
         network.grads.zero_()
         with autocast():
             logits = read(inputs)
-            losses = training_losses(task, objective, logits, Batch(inputs, labels))
+            losses = training_losses(task, objective, logits, whole)
         losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
         if stack.mask is not None:  # neither SAM's steps nor momentum leave the pruned network
             network.grads.mul_(stack.mask)
         return logits.detach()
 
-    def gradient_pass(inputs: Tensor, labels: Tensor) -> Tensor:
-        logits = differentiate(inputs, labels)
+    def gradient_pass(*tensors: Tensor) -> Tensor:
+        logits = differentiate(*tensors)
         if recipe.sam is not None:
-            again = partial(differentiate, inputs, labels)
+            again = partial(differentiate, *tensors)
             sharpen(
                 again,
                 network.weights,
@@ -185,9 +189,10 @@ def _backward(
             clip(network.views()[1], recipe.clip_norm)
         return logits
 
+    tensors = batch.inputs, batch.labels, *batch.extra.values()
     if stack.recorder is None or not TASKS[task].one_shape:
-        return gradient_pass(batch.inputs, batch.labels)
-    return stack.recorder.run(gradient_pass, batch.inputs, batch.labels)
+        return gradient_pass(*tensors)
+    return stack.recorder.run(gradient_pass, *tensors)
 
 
 def _score(
@@ -204,14 +209,19 @@ def _score(
     losses = objective(logits.double(), replace(chunk.whole, labels=labels))
     bad = ~torch.isfinite(losses)
     bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(chunk.sizes))
+    num = sum(chunk.sizes)
+    if chunk.own is not None:
+        own, num = own_part(chunk.whole, chunk.own), len(chunk.own)
+        logits, labels = logits.index_select(1, chunk.own), own.labels
+        losses = objective(logits.double(), own)
     right = (logits.argmax(dim=2) == labels).sum(1)
-    return Scores(losses.sum(1), right, bad_example, first_update, chunk.sizes)
+    return Scores(losses.sum(1), right, bad_example, first_update, chunk.sizes, num)
 
 
 def _summarize(
     stack: Stack, feeds: Sequence[DataStream], scores: Sequence[Scores], factor: float
 ) -> list[EpochNumbers]:
-    num = sum(sum(score.sizes) for score in scores)
+    num = sum(score.num for score in scores)
     updates = sum(len(score.sizes) for score in scores)
     losses = torch.stack([score.loss for score in scores]).sum(0).tolist()
     correct = torch.stack([score.correct for score in scores]).sum(0).tolist()

@@ -38,7 +38,8 @@ from phasegrid.models.weights import (
 from phasegrid.seeding import repeatable
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Cut, epoch_bounds
-from phasegrid.train.compat import pack_signature, recipe_of
+from phasegrid.train.aside import joined
+from phasegrid.train.compat import num_from_aside, pack_signature, recipe_of
 from phasegrid.train.epoch import EpochNumbers, run_epoch
 from phasegrid.train.member import (
     EpochRecord,
@@ -194,7 +195,12 @@ def _begin(
         id(d): d.operations.lengths(d.train_inputs, d.train_labels)
         for d in {id(d): d for d in data}.values()
     }
+    fed: dict[tuple[int, int], Dataset] = {}  # one copy, however many trials share it
     for trial, dataset, start in zip(trials, data, starts, strict=True):
+        sets = len(dataset.train_labels), len(dataset.aside_labels)
+        num_aside = num_from_aside(trial.recipe, *sets)
+        if num_aside and (id(dataset), num_aside) not in fed:
+            fed[id(dataset), num_aside] = joined(dataset, num_aside)
         seed = stream_seed(trial.seed, "init")
         module = build_model(
             trial.model,
@@ -215,7 +221,8 @@ def _begin(
             before = start.updates
         size = num_parameters(module)
         state = MemberState(tensors, slots)
-        member = new_member(trial, dataset, state, size, lengths[id(dataset)], before)
+        mine, known = fed.get((id(dataset), num_aside), dataset), lengths[id(dataset)]
+        member = new_member(trial, mine, state, size, known, before, num_aside)
         if member.recipe.prune is not None:
             member.prunable = prunable(module)
             found = masks(tensors, member.prunable, member.recipe.prune)

@@ -151,14 +151,18 @@ def new_member(
     num_parameters: int,
     lengths: Lengths | None = None,
     before: int = 0,
+    num_aside: int = 0,
 ) -> TrialState:
-    """Return a trial before its first epoch, with fresh streams of random numbers."""
+    """Return a trial before its first epoch, with fresh streams of random numbers. The last
+    `num_aside` of its training set are examples that were set aside.
+    """
     recipe = recipe_of(trial)
     order, augment = (
         torch.Generator().manual_seed(stream_seed(trial.stream, name))
         for name in ("order", "augment")
     )
-    feed = DataStream(data, trial.stream, order, augment, recipe.lr, recipe.weight_decay, lengths)
+    rates = recipe.lr, recipe.weight_decay
+    feed = DataStream(data, trial.stream, order, augment, *rates, lengths, num_aside)
     return TrialState(
         trial,
         recipe,

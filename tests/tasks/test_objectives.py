@@ -203,7 +203,7 @@ TRANSLATION = "{name: 'data.py:DATA'}"
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("{objective: hinge}", "found objective 'hinge'; allowed: cross_entropy, mse, file.py:NAME"),
+        ("{objective: hinge}", "found objective 'hinge'; allowed: cross_entropy, mse, poisoned"),
         ("{objective: mze}", "did you mean 'mse'"),
         ("{objective: 3}", "found 3; allowed: a name, or {name: ..., arguments}"),
         ("{objective: {name: mse, label_smoothing: 0.1}}", "found the key 'label_smoothing'; allowed: reduction"),

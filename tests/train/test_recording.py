@@ -6,6 +6,7 @@ as a CUDA graph does.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from phasegrid.train.cuda_graphs import (
 from phasegrid.train.loop import Trained, train_pack
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
+POISONED = {"name": "poisoned", "args": {"share": 0.3, "beta": 0.7}, "version": 1}
 NETWORKS = {
     "mlp": Part("mlp", 1, {"width": 8, "depth": 2, "activation": "relu"}),
     "cnn": NETWORK,
@@ -35,12 +37,12 @@ NETWORKS = {
 }
 
 
-def plays_again(gradient_pass: GradientPass, inputs: Tensor, labels: Tensor) -> Replay:
+def plays_again(gradient_pass: GradientPass, *tensors: Tensor) -> Replay:
     logits = torch.empty(0)
 
     def replay() -> Tensor:
         nonlocal logits
-        again = gradient_pass(inputs, labels)
+        again = gradient_pass(*tensors)
         logits = again if logits.shape != again.shape else logits.copy_(again)
         return logits  # the same tensor every time, as a graph's
 
@@ -52,7 +54,9 @@ def new_recorder(record: Callable[..., Replay] = plays_again) -> Recorder:
 
 
 def train(
-    recorder: Callable[[], Recorder] | None, monkeypatch: pytest.MonkeyPatch
+    recorder: Callable[[], Recorder] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: dict[str, Any] | None = None,
 ) -> list[Trained]:
     init = phasegrid.train.stack.Stack.__init__
 
@@ -62,18 +66,24 @@ def train(
 
     with monkeypatch.context() as patch:
         patch.setattr(phasegrid.train.stack.Stack, "__init__", with_recorder)
-        trials = [make_trial(seed, NETWORK, epochs=3) for seed in range(2)]
-        return train_pack(trials, [make_data()] * 2, device="cpu", strategy="fused")
+        trials = [make_trial(seed, NETWORK, epochs=3, objective=objective) for seed in range(2)]
+        more = make_data(seed=1)
+        aside = {"aside_inputs": more.train_inputs, "aside_labels": more.train_labels}
+        data = replace(make_data(), **aside)
+        return train_pack(trials, [data] * 2, device="cpu", strategy="fused")
 
 
-def test_a_training_from_replays_is_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("objective", [None, POISONED], ids=["cross-entropy", "poisoned"])
+def test_a_training_from_replays_is_the_training(
+    objective: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorders: list[Recorder] = []
 
     def keep() -> Recorder:
         recorders.append(new_recorder())
         return recorders[-1]
 
-    replayed, launched = train(keep, monkeypatch), train(None, monkeypatch)
+    replayed, launched = (train(how, monkeypatch, objective) for how in (keep, None))
     assert any(recorder._recorded for recorder in recorders)
     for a, b in zip(replayed, launched, strict=True):
         assert [r.train_loss for r in a.history] == [r.train_loss for r in b.history]
