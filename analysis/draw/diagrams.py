@@ -294,7 +294,7 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
         color="0.35",
         va="bottom",
     )
-    note.set_in_layout(False)  # the title's padding makes the room; width is had by wrapping
+    note.set_in_layout(False)  # the title's padding makes room above; wrapping limits the width
 
 
 def wrapped(title: str, letters: float) -> str:

@@ -1,1 +1,1 @@
-"""The command line: commands and the texts that they print."""
+"""Define the commands of the command line and the texts that they print."""

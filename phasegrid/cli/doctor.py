@@ -1,7 +1,6 @@
-"""Check that this machine, a store and a cluster are fit for a sweep, and say how to repair what is
-not.
+"""Check that this machine, a store and a cluster can run a sweep, and say how to repair faults.
 
-Nothing is changed: what is written to a store to try it is deleted again, and no store is made.
+Nothing is changed: test files in a store are deleted again, and no store is made.
 """
 
 import json
@@ -30,9 +29,7 @@ _TIMEOUT_S = 5.0
 
 
 def examine(storage: str | None = None, address: str | None = None) -> list[Check]:
-    """Check this machine, and the store at `storage` and the cluster at `address` where they are
-    given.
-    """
+    """Check this machine, and, if given, the store at `storage` and the cluster at `address`."""
     found = list(check_machine())
     if storage is not None:
         found += check_storage(storage)
@@ -42,13 +39,13 @@ def examine(storage: str | None = None, address: str | None = None) -> list[Chec
 
 
 def exit_code(checks: list[Check]) -> int:
-    """Return 4 where the storage or the cluster failed, else 0."""
+    """Return 4 if the storage or the cluster failed, else 0."""
     return 4 if any(c.state == "bad" and c.place != "machine" for c in checks) else 0
 
 
 def check_storage(url: str) -> list[Check]:
-    """Check that a store, or the place of a future one, can be reached and written, creates files
-    atomically, and keeps our time.
+    """Check that a store, or the place of a future one, can be reached and written, that it creates
+    files atomically, and that its clock agrees with ours.
     """
     try:
         files = open_files(url)
@@ -142,8 +139,8 @@ def _skew(seconds: float | None) -> Check:
 
 
 def check_cluster(address: str, storage: str | None = None) -> list[Check]:
-    """Check a cluster: by HTTP for ``http://head:8265``, else join it, and have every node try the
-    storage if one is given.
+    """Check a cluster: by HTTP for ``http://head:8265``, else by joining it. If a storage is given,
+    every node tries it.
     """
     try:
         if address.startswith(("http://", "https://")):
@@ -162,7 +159,7 @@ def check_cluster(address: str, storage: str | None = None) -> list[Check]:
 def _jobs_server(address: str) -> Check:
     request = Request(f"{address}/api/version")
     if os.environ.get("RAY_AUTH_MODE") == "token" and (token := cluster_token()):
-        # Not to wherever the server might send us on; and never shown.
+        # The token is not sent to where the server may redirect us, and never shown.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     repair = (
         "open a tunnel (ssh -L 8265:127.0.0.1:8265 head, or ray dashboard cluster.yaml) and try"
@@ -188,7 +185,9 @@ def _jobs_server(address: str) -> Check:
 
 
 def _connect(address: str) -> None:
-    """Fail within seconds where nothing listens: joining a cluster would try for half a minute."""
+    """Fail within seconds if nothing listens there: joining a cluster would try for half a
+    minute.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or "://" in address or not port.isdecimal():
         return

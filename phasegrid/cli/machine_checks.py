@@ -33,7 +33,7 @@ _NEEDED_BY = {"query": "phasegrid query", "text": "metric bleu", "s3": "s3://", 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found; `repair` says what to do where it is not ``ok``. `place` decides the
+    """The result of one check; `repair` says what to do if it is not ``ok``. `place` decides the
     exit code.
     """
 
@@ -63,7 +63,9 @@ def check_machine() -> Iterator[Check]:
 
 
 def requires_or_none() -> list[str] | None:
-    """Return what the installed phasegrid requires; None where it runs without being installed."""
+    """Return the requirements of the installed phasegrid; None if it runs without being
+    installed.
+    """
     try:
         return requires("phasegrid") or []
     except PackageNotFoundError:
@@ -118,7 +120,7 @@ def _convolutions() -> Iterator[Check]:
     try:
         import torch
     except ImportError:
-        return  # said already
+        return  # reported already
     kind = torch.backends.cpu.get_cpu_capability()
     if platform.machine().lower() not in ("x86_64", "amd64") or kind.startswith("AVX512"):
         yield Check("convolutions on the CPU", "ok", f"{kind}: all kinds work")

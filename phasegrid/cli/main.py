@@ -1,5 +1,5 @@
-"""The command line. Data goes to stdout, talk to stderr; heavy imports wait until a command needs
-them.
+"""Define the command line. Data goes to stdout, messages go to stderr; heavy imports wait until a
+command needs them.
 
 Exit codes: 0 all planned work is stored; 1 some jobs failed; 2 a usage or sweep error; 3 stopped
 before the end; 4 storage or cluster; 130 Ctrl-C; 143 SIGTERM.
@@ -47,7 +47,7 @@ FIGURES = (".png", ".pdf", ".svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; users' mistakes end in one message and an exit code, not a
+    """Run the command line. A user's mistake ends with one message and an exit code, not with a
     traceback.
     """
     clean_logs()
@@ -331,7 +331,7 @@ def _version(
 
 
 def _origin(context: typer.Context, name: str) -> str:
-    """Return where a command has the value of an option from, as its user would name it."""
+    """Return the source of an option's value, in the words of a user."""
     source = context.get_parameter_source(name)
     by_variable = source is not None and source.name == "ENVIRONMENT"
     return "RAY_ADDRESS" if by_variable else f"--{name}"
@@ -360,14 +360,14 @@ def _draw(
 
 
 def _any_training(url: str, sweep: str) -> bool:
-    """Say whether a store holds a training of a sweep, if only one that diverged."""
+    """Say whether a store holds a training of a sweep; a diverged one counts."""
     from phasegrid.store.results import open_results
 
     return bool(open_results(url).cells(sweep)["outcome"].notna().any())
 
 
 def _name(paths: list[Path]) -> None:
-    """Name the figures on stdout, the other files in a word."""
+    """Print the names of the figures on stdout, and only the number of the other files."""
     figures = [path for path in paths if path.suffix in FIGURES]
     others = sorted({str(path.parent) for path in paths if path.suffix not in FIGURES})
     if others:

@@ -1,6 +1,4 @@
-"""What the commands share: options that mean the same everywhere, and how a sweep or a store is
-opened.
-"""
+"""Define the options that several commands share, and open sweeps and stores for them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,5 +48,5 @@ def open_store(url: str, create: bool = False) -> "Store":
 
 
 def say(text: str) -> None:
-    """Tell the user something, on stderr, as it is."""
+    """Print an unformatted message for the user on stderr."""
     talk.print(text, soft_wrap=True)

@@ -1,9 +1,9 @@
-"""The one way out of a command: what is printed, to stdout (data) and stderr (talk), as any
-terminal can take it.
+"""Print the output of commands, data to stdout and messages to stderr, so that any terminal can
+show it. Commands print only through this module.
 
-What a store holds was written by others: an exception's text, the answer to a query. Secrets are
-taken out of it, control characters are shown and not obeyed, nothing in it is taken for markup or
-the code of an emoji, and characters that the stream's encoding does not have are replaced.
+A store holds texts that others wrote: the text of an exception, the answer to a query. Secrets are
+removed from them, control characters are made visible and harmless, markup and emoji codes are not
+interpreted, and characters that the stream's encoding lacks are replaced.
 """
 
 import logging
@@ -30,9 +30,7 @@ _PLAIN = str.maketrans(
         "’": "'",
     }
 )
-"""What stands for a character that a terminal does not have: the rules of tables, and a few that
-texts use.
-"""
+"""Replacements for characters that a terminal may lack: the lines of tables, and a few in texts."""
 
 
 def echo(text: str, end: str = "\n") -> None:
@@ -41,8 +39,7 @@ def echo(text: str, end: str = "\n") -> None:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return `text` if it can be written in an encoding, else with plain characters, or escapes,
-    for what cannot.
+    """Return `text`; replace characters that an encoding lacks with plain characters or escapes.
 
     >>> encodable("a ─ ü ψ", "latin-1")
     'a - ü \\\\u03c8'
@@ -56,8 +53,8 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def talking_console() -> Console:
-    """Return a console on stderr that prints texts as they are: no markup, no emoji codes, nothing
-    that a terminal obeys.
+    """Return a console on stderr that prints texts literally: no markup, no emoji codes, no control
+    characters.
     """
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     console.push_render_hook(cast(RenderHook, _Cleaning()))
@@ -65,7 +62,7 @@ def talking_console() -> Console:
 
 
 def clean_logs() -> None:
-    """Have what phasegrid logs in this process go through the same sieve."""
+    """Send the log messages of phasegrid in this process through the same cleaning."""
     logger = logging.getLogger("phasegrid")
     if _clean_record not in logger.filters:
         logger.addFilter(_clean_record)
@@ -77,10 +74,10 @@ def _clean_record(record: logging.LogRecord) -> bool:
 
 
 class _Cleaning:
-    """Cleans every text that a console is given, whoever prints it."""
+    """Cleans every text that goes to a console."""
 
     def process_renderables(self, renderables: Sequence[Any]) -> list[ConsoleRenderable]:
-        """Return what is to be shown instead of `renderables`."""
+        """Return the cleaned forms of `renderables`."""
         return [_cleaned(shown) if isinstance(shown, Text) else shown for shown in renderables]
 
 

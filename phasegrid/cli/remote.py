@@ -1,7 +1,7 @@
-"""The commands for runs elsewhere: submit, status, logs, stop, list.
+"""Define the commands for runs on a cluster: submit, status, logs, stop, list.
 
-What the store says comes first and needs no cluster; a cluster is asked only at an address that is
-given (a store is no authority on where a token may be sent).
+The store is read first, without a cluster. A cluster is asked only if the user gives its address: a
+store must not decide where a token is sent.
 """
 
 import json
@@ -150,7 +150,9 @@ def status(
     shown = [one] if one else submissions.read_all(store, sweep)
     known = _states(shown, jobs)
     text, names = "[]" if as_json else "", store.sweeps()
-    if name in names or not known or (name is None and names):  # else no driver has come that far
+    if (
+        name in names or not known or (name is None and names)
+    ):  # otherwise no driver has recorded it yet
         text = render.status_text(store, name, as_json)
     if as_json:
         echo(json.dumps(_with_submissions(json.loads(text), known), indent=2))
@@ -257,13 +259,13 @@ def list_submissions(
 
 
 def _given(options: dict[str, int | str | None]) -> list[str]:
-    """Return the options that were given, as they stand on a command line."""
+    """Return the given options in the form of a command line."""
     pairs = [(name, str(value)) for name, value in options.items() if value is not None]
     return [text for pair in pairs for text in pair]
 
 
 def _refuse_changed_code(loaded: "Sweep", url: str) -> None:
-    """Refuse here what the run would refuse, if the store is seen from here."""
+    """Refuse what the run would refuse, if this machine can reach the store."""
     from phasegrid.run.code_changes import find_changes, refuse_changes
 
     if not loaded.code:
@@ -288,15 +290,15 @@ def _bundle(path: Path, loaded: "Sweep", settings: list[str], with_code: bool) -
 
 
 def _record(submission_id: str, sweep: str, url: str, address: str, settings: list[str]) -> None:
-    """Record a submission in its store, which is made if need be; where that is not to be had from
-    here, its driver will.
+    """Record a submission in its store, which is made if it does not exist. If this machine cannot
+    reach the store, the driver will record it.
     """
     from phasegrid.store import submissions
 
     record = submissions.new(submission_id, sweep, address, settings)
     try:
-        # A path is taken for the cluster's where the folder that it is to lie in is there: a mount,
-        # not a folder of this machine's own.
+        # A path counts as the cluster's only if its parent folder exists: then it is a mount, and
+        # not a new folder of this machine.
         store = open_store(url, create="://" in url or Path(url).parent.is_dir())
         submissions.create(store, record)
     except StoreError as error:
@@ -328,7 +330,7 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
         raise
     try:
         record = submissions.read(open_store(storage), submission_id)
-    except StoreError as error:  # the folder of the cluster need not be here
+    except StoreError as error:  # the cluster's folder may not exist here
         say(f"how it ended is not to be read here ({error})")
         record = None
     advice = ray_jobs.hint(job)
@@ -352,7 +354,7 @@ def _cluster_log(address: str, submission_id: str, follow: bool) -> None:
 
 
 def _ask(address: str | None) -> "dict[str, Job] | None":
-    """Ask a cluster for its jobs; None, said, if there is no address or no answer."""
+    """Ask a cluster for its jobs; None if there is no address, or no answer, which is reported."""
     if address is None:
         return None
     from phasegrid.submit import ray_jobs
@@ -367,8 +369,8 @@ def _ask(address: str | None) -> "dict[str, Job] | None":
 def _with_submissions(
     sweeps: list[dict[str, object]], known: "list[tuple[Submission, tuple[State, str]]]"
 ) -> list[dict[str, object]]:
-    """Give the states of sweeps their submissions; one that has only been submitted so far gets a
-    state of its own.
+    """Add submissions to the states of sweeps; a sweep that is only submitted so far gets a new
+    state.
     """
     from phasegrid.store.submissions import as_record
 

@@ -1,1 +1,1 @@
-"""Runs on a cluster from elsewhere, through Ray Jobs."""
+"""Start, follow and stop runs on a cluster from another machine, through Ray Jobs."""

@@ -1,10 +1,10 @@
-"""What a submitted run needs from this machine, as one small zip: the sweep, what it extends,
-plug-in files it names with the local modules that they import, and the commit that these are of.
+"""Put everything that a submitted run needs from this machine into one small zip: the sweep, the
+sweeps that it extends, its plug-in files with the local modules that they import, and their commit.
 
-phasegrid itself and the data are expected on the cluster; with `with_code` the tracked files of
-phasegrid's own checkout go along, with the name of its commit, and are imported instead. Files keep
-their places relative to each other, below ``sweep/``, so that every relative reference means the
-same there. Nothing is followed but references, so no data, results or secrets are caught up.
+phasegrid itself and the data must be on the cluster. With `with_code`, the bundle also holds the
+tracked files of phasegrid's own checkout and the name of its commit, and the cluster imports those.
+Files keep their places relative to each other, below ``sweep/``, so that every relative reference
+means the same there. Only references are followed, so no data, results or secrets enter the bundle.
 """
 
 import io
@@ -29,13 +29,13 @@ MAX_BYTES = 100_000_000  # a bundle is for code and settings; Ray keeps it in th
 FOLDER = "sweep"
 _PLUGIN = re.compile(r"(?P<file>.+\.py):\w+")
 _NUM_NAMED = 10
-_FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # the same files are the same zip, which Ray then stores once
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # equal files give an equal zip, which Ray then stores once
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle: where the sweep is in it, the zip's bytes, what it holds, and what its user should
-    know.
+    """A bundle: the path of the sweep in it, the bytes of the zip, its files, and notes for the
+    user.
     """
 
     sweep: str
@@ -45,7 +45,7 @@ class Bundle:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Say how many files and bytes it has, in and out of the zip."""
+        """Return how many files the bundle has, and their bytes with and without compression."""
         size, zipped = _megabytes(self.num_bytes), _megabytes(len(self.data))
         files = "1 file" if len(self.names) == 1 else f"{len(self.names)} files"
         return f"bundle: {files}, {size} ({zipped} zipped)"
@@ -68,7 +68,9 @@ def make_bundle(
     _add_plugins(own, overrides, sources)
     root = Path(os.path.commonpath([file.parent for file in sources.files]))
     files = {f"{FOLDER}/{_relative(file, root)}": real for file, real in sources.files.items()}
-    for real in sources.plugins:  # where workers look, whose copy of the bundle may be elsewhere
+    for (
+        real
+    ) in sources.plugins:  # workers look here; their copy of the bundle may be in another folder
         files.setdefault(real.name, real)
     _add_modules(sweep, files)
     made = {USER_COMMIT_FILE: user_commit_record(user_files(sweep))}
@@ -88,8 +90,8 @@ def make_bundle(
 
 
 def tracked_files(checkout: Path) -> list[str]:
-    """List the files that git tracks in a checkout and that are there, as they are now, committed
-    or not.
+    """List the files that git tracks in a checkout and that exist, in their present state,
+    committed or not.
 
     Raises:
         SweepError: if `checkout` is not the root of a git checkout.
@@ -104,8 +106,8 @@ def tracked_files(checkout: Path) -> list[str]:
 
 @dataclass(slots=True)
 class _Sources:
-    """Files by the place that a sweep's references give them, which may be a link's; what is really
-    there.
+    """The real files, by the place that a sweep's references give them, which may be the place of a
+    link.
     """
 
     files: dict[Path, Path] = field(default_factory=dict)
@@ -122,7 +124,9 @@ class _Sources:
 
 
 def _add_sweep(real: Path, place: Path, sources: _Sources) -> None:
-    """Add a sweep file and those that it extends; the file was read before, so it is right."""
+    """Add a sweep file and those that it extends; the file was read before, so it has no
+    mistakes.
+    """
     if place in sources.files and sources.files[place] == real:
         return
     sources.add(place, real)
@@ -138,8 +142,8 @@ def _add_sweep(real: Path, place: Path, sources: _Sources) -> None:
 
 
 def _add_plugins(own: Path, overrides: Sequence[str], sources: _Sources) -> None:
-    """Add the plug-in files that the sweep files and overrides name, where the sweep's folder is
-    asked for them.
+    """Add the plug-in files that the sweep files and overrides name, found from the sweep's
+    folder.
     """
     for override in overrides:
         value, _ = read_text(
@@ -158,12 +162,12 @@ def _add_plugins(own: Path, overrides: Sequence[str], sources: _Sources) -> None
 
 
 def _add_modules(sweep: Sweep, files: dict[str, Path]) -> None:
-    """Add the local modules that plug-in files import, where a run in a bundle imports from: its
-    root.
+    """Add the local modules that plug-in files import, at the root of the bundle, from which a run
+    imports.
     """
     for one in sweep.code:
         if not _PLUGIN.fullmatch(one.name):
-            continue  # a package, which is to be installed there
+            continue  # a package, which must be installed there
         for name, real in one.code.paths.items():
             if files.setdefault(name, real) != real:
                 raise SweepError(
@@ -215,7 +219,7 @@ def _check_size(path: Path, files: Mapping[str, Path]) -> int:
 
 
 def _contents(path: Path, files: Mapping[str, Path]) -> dict[str, bytes]:
-    """Read the files, none of which may hold the token of a cluster."""
+    """Read the files; refuse a file that holds the token of a cluster."""
     tokens = [token.encode() for token in known_secrets()]
     contents: dict[str, bytes] = {}
     for name, real in files.items():
@@ -240,8 +244,8 @@ def _zip(contents: Mapping[str, bytes]) -> bytes:
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:
-    """Say what is not in the bundle and must be on the cluster: relative data folders, modules of
-    packages.
+    """Return notes on what the cluster must have because the bundle does not: relative data
+    folders, modules of packages.
     """
     parts: dict[int, Part] = {id(p.dataset): p.dataset for p in sweep.points}
     roots = {

@@ -1,8 +1,7 @@
-"""A run inside a submitted job: it writes into the store what it says, that it is alive, and how it
-ended.
+"""Record a run inside a submitted job: write its log, its signs of life and its end to the store.
 
-The cluster that could tell is often gone by the time somebody asks. Ray Jobs also knows no exit
-code of a job that was stopped.
+The cluster also knows this, but is often gone when somebody asks. And Ray Jobs has no exit code for
+a stopped job.
 """
 
 import os
@@ -25,14 +24,14 @@ from phasegrid.store import submissions
 from phasegrid.store.store import Store
 
 EVERY_S = 15.0
-EARLY_S = (2.0, 5.0, 10.0)  # sooner at first: whoever has just submitted looks
+EARLY_S = (2.0, 5.0, 10.0)  # sooner at first: users look right after submitting
 GRACE_S = 30.0  # for running packs once a stop is asked for; Ray is told to wait longer (remote.STOP_WAIT_S)
 
 
 @dataclass(slots=True)
 class Driver:
-    """What a run tells about itself: the name of its `sweep` once it is read, the exit `code` once
-    there is one. `stop` is how it may be asked to end.
+    """What a run reports about itself: the name of its `sweep` once it is read, and the exit `code`
+    once there is one. `stop` asks the run to end.
     """
 
     stop: Stop = field(default_factory=Stop)
@@ -42,12 +41,12 @@ class Driver:
 
 @contextmanager
 def driver_of(path: Path, url: str, submission_id: str | None) -> Iterator[Driver]:
-    """Give the run of a sweep file its `Driver`. One with a submission's id has everything recorded
-    in the store at `url`.
+    """Yield the `Driver` of a run of a sweep file. If this process has the id of a submission,
+    everything is recorded in the store at `url`.
 
     Raises:
-        StoreError: if the store cannot be opened. What goes wrong with recording later is said, and
-        ends nothing.
+        StoreError: if the store cannot be opened. Later failures to record are reported and do not
+        end the run.
     """
     if not submission_id:
         with _ending_on_sigterm():
@@ -70,13 +69,13 @@ def driver_of(path: Path, url: str, submission_id: str | None) -> Iterator[Drive
 
 
 def submission_id() -> str | None:
-    """Return the id under which this process was submitted, None if it was not."""
+    """Return the id of the submission of this process, None if it was not submitted."""
     return os.environ.get(submissions.VARIABLE) or None
 
 
 class _Recorder:
-    """Keeps what is said and writes it, with a sign of life, every `EVERY_S` seconds (sooner at
-    first) from a thread of its own.
+    """Keeps the log and writes it, with a sign of life, every `EVERY_S` seconds (sooner at first),
+    from its own thread.
     """
 
     def __init__(self, store: Store, record: submissions.Submission) -> None:
@@ -90,7 +89,7 @@ class _Recorder:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep what is written to stdout and stderr, which still goes where it went."""
+        """Keep a copy of everything that is written to stdout and stderr."""
         out, err = sys.stdout, sys.stderr
         self.write()
         self._thread.start()
@@ -105,8 +104,8 @@ class _Recorder:
         self._said.append(text)
 
     def must_hurry(self) -> bool:
-        """Say whether running packs are not to be waited for; a store that does not answer has not
-        asked.
+        """Say whether the driver should not wait for running packs; False if the store does not
+        answer.
         """
         try:
             return submissions.must_hurry(self._store, self._record.id)
@@ -127,7 +126,7 @@ class _Recorder:
         self.write()
 
     def write(self) -> None:
-        """Write the record, and the log if there is more of it."""
+        """Write the record, and the log if it has grown."""
         self._record = replace(self._record, seen_at=submissions.now_text())
         count = len(self._said)
         try:
@@ -152,7 +151,7 @@ class _Recorder:
 
 
 class _Tee:
-    """A text stream whose text is also kept, both without tokens."""
+    """A text stream that also keeps a copy of its text; tokens are removed from both."""
 
     def __init__(self, stream: TextIO, recorder: _Recorder) -> None:
         self._stream = stream
@@ -169,9 +168,7 @@ class _Tee:
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Make a SIGTERM that comes before or after the run's own handling of it an ordinary end, which
-    is recorded.
-    """
+    """Turn a SIGTERM before or after the run's own handling into an ordinary, recorded end."""
 
     def end(signum: int, _frame: FrameType | None) -> None:
         sys.exit(128 + signum)
@@ -195,8 +192,8 @@ def _code_of(error: BaseException) -> int:
 
 
 def _said(error: BaseException) -> str:
-    """Return what the log should hold of an error: a user's mistake is its message, ours has a
-    traceback.
+    """Return the text of an error for the log: the message of a user's mistake, or the traceback of
+    ours.
     """
     if isinstance(error, (PhasegridError, KeyboardInterrupt, SystemExit)):
         return f"{str(error) or type(error).__name__}\n"

@@ -1,4 +1,4 @@
-"""What runs said and why jobs failed, from the store alone."""
+"""Read from the store what runs printed and why jobs failed."""
 
 import time
 from collections.abc import Iterator
@@ -13,12 +13,11 @@ from phasegrid.store.store import Store
 def from_store(
     store: Store, submission_id: str, follow: bool, poll_s: float = 5.0
 ) -> Iterator[str]:
-    """Yield what a driver had said when it last wrote its log; with `follow`, more as it comes,
-    until the run has ended.
+    """Yield the stored log of a driver; with `follow`, also yield new text until the run has ended.
 
     Raises:
-        StoreError: if the store knows no such submission, or has no log of it yet and is not to
-        `follow` it.
+        StoreError: if the store knows no such submission, or has no log of it yet and `follow` is
+        false.
     """
     record = submissions.read(store, submission_id)
     if record is None:
@@ -44,8 +43,8 @@ def from_store(
 
 
 def failures_text(store: Store, sweep: str | None, cell: int) -> str:
-    """Return the tracebacks of every failed attempt at a job of one cell, trainings and
-    measurements, oldest first; after them what was done another way.
+    """Return the tracebacks of all failed attempts at jobs of one cell (trainings and
+    measurements), oldest first, and then its fallbacks.
 
     Raises:
         SweepError: if there is no such sweep or cell.

@@ -1,9 +1,9 @@
-"""Runs on a cluster from elsewhere, through Ray Jobs (the HTTP address of the head's dashboard,
-port 8265).
+"""Control runs on a cluster from another machine through Ray Jobs (the HTTP address of the head's
+dashboard, port 8265).
 
-Ray's own client submits, stops, lists and reads logs; nothing else talks to the cluster. Whatever
-it raises becomes a `ClusterError` that says what to do. Ray reads the token of a cluster itself;
-here it is only kept out of messages.
+Ray's own client submits, stops, lists and reads logs; nothing else talks to the cluster. Every
+error of the client becomes a `ClusterError` that says what to do. Ray itself reads the token of a
+cluster; this module only keeps it out of messages.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ from phasegrid.submit.bundle import Bundle
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
 STOP_WAIT_S = 60  # between Ray's SIGTERM and its SIGKILL: more than driver.GRACE_S, the rest is for the last words
 ANSWER_S = 20.0  # for a cluster's first answer; Ray's client would wait for minutes, or for ever
-READY_S = 90.0  # for a head that answers to be ready: its agent, which starts jobs, comes up last
-GONE_AFTER_S = 30.0  # of silence: more than a busy head takes, or a network that fails for a moment
+READY_S = 90.0  # until a head that answers is ready: its agent, which starts jobs, comes up last
+GONE_AFTER_S = 30.0  # of silence: longer than a busy head or a short failure of the network
 _T = TypeVar("_T")
 _GONE = (
     OSError,
     RuntimeError,
     ValueError,
-)  # what Ray's client raises; those of requests are OSErrors
+)  # errors of Ray's client; errors of requests are OSErrors
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run: an id, the command and the bundle; `metadata` is shown in Ray's own
-    lists.
+    """A request to run something: an id, the command and the bundle; Ray's own lists show
+    `metadata`.
     """
 
     id: str
@@ -62,15 +62,17 @@ class Cluster:
     client: Any
 
     def submit(self, request: Request) -> None:
-        """Send the bundle and start the command in it, under the request's id.
+        """Send the bundle and start the command in it, with the request's id.
 
         Raises:
-            ClusterError: if the cluster does not take it.
+            ClusterError: if the cluster refuses it.
         """
         try:
             self._submit(request)
         except ClusterError:
-            if not self._knows(request.id):  # what breaks off after it was taken is no failure
+            if not self._knows(
+                request.id
+            ):  # an error after the cluster accepted the job is not a failure
                 raise
 
     def _knows(self, submission_id: str) -> bool:
@@ -100,7 +102,7 @@ class Cluster:
             )
 
     def job(self, submission_id: str) -> Job:
-        """Return what the cluster knows of a submission, also that it knows nothing.
+        """Return what the cluster knows about a submission, which may be nothing.
 
         Raises:
             ClusterError: if it does not answer.
@@ -109,7 +111,7 @@ class Cluster:
         return found[0] if found else Job(submission_id, None)
 
     def jobs(self) -> list[Job]:
-        """List what was submitted to the cluster through Ray Jobs.
+        """List the jobs that were submitted to the cluster through Ray Jobs.
 
         Raises:
             ClusterError: if it does not answer.
@@ -119,8 +121,8 @@ class Cluster:
             return [_as_job(info) for info in self.client.list_jobs() if info.submission_id]
 
     def stop(self, submission_id: str) -> bool:
-        """Have a job's driver sent SIGTERM, and SIGKILL after `STOP_WAIT_S`; say whether it was
-        running.
+        """Make the cluster send SIGTERM to a job's driver, and SIGKILL after `STOP_WAIT_S`; return
+        whether it was running.
 
         Raises:
             ClusterError: if the cluster does not know it or does not answer.
@@ -129,7 +131,7 @@ class Cluster:
             return bool(self.client.stop_job(submission_id))
 
     def log(self, submission_id: str) -> str:
-        """Return what a job's driver has said so far.
+        """Return the log of a job's driver so far.
 
         Raises:
             ClusterError: if the cluster does not have it or does not answer.
@@ -138,7 +140,7 @@ class Cluster:
             return redact(str(self.client.get_job_logs(submission_id)))
 
     def follow(self, submission_id: str, say: Callable[[str], None]) -> None:
-        """Hand what a job's driver says to `say`, from its first words until it ends.
+        """Pass the log of a job's driver to `say`, from its beginning until the job ends.
 
         Raises:
             ClusterError: if the cluster does not have it or stops answering.
@@ -152,7 +154,7 @@ class Cluster:
         poll_s: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> Job:
-        """Wait until a job has ended; return what the cluster then says of it.
+        """Wait until a job has ended; return what the cluster then says about it.
 
         Raises:
             ClusterError: if the cluster no longer knows it, or has not answered for `GONE_AFTER_S`.
@@ -196,7 +198,7 @@ def connect(address: str) -> Cluster:
         raise ClusterError(
             f"reaching the cluster at {address}: {error}; pip install 'phasegrid[cluster]'"
         ) from error
-    for name in ("dashboard_sdk", "job.sdk"):  # they tell of every upload and closed connection
+    for name in ("dashboard_sdk", "job.sdk"):  # they log every upload and closed connection
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     with _reported(f"reaching the cluster at {address}"), _environment(ADDRESS_VARIABLE, address):
         return Cluster(address, JobSubmissionClient(address))
@@ -208,11 +210,11 @@ def when_ready(
     pause_s: float = 3.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> _T:
-    """Return what `attempt` at a cluster returns, and try again, up to `READY_S`, where the cluster
-    answers that it cannot yet.
+    """Return the result of `attempt`; while the cluster answers that it is not ready, try again for
+    up to `READY_S` seconds.
 
     Raises:
-        ClusterError: of the last attempt, or of one that failed for another reason.
+        ClusterError: from the last attempt, or from an attempt that failed for another reason.
     """
     ends = clock() + READY_S
     while True:
@@ -226,7 +228,7 @@ def when_ready(
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that Ray Jobs cannot be reached at.
+    """Refuse an address where Ray Jobs cannot be.
 
     Raises:
         SweepError: saying why, and what to write.
@@ -255,14 +257,14 @@ def check_address(address: str) -> None:
 
 
 def checked_storage(storage: str, shared: bool) -> str:
-    """Return the storage as the cluster is to be told it: a URL, or an absolute path.
+    """Return the storage in the form that the cluster needs: a URL, or an absolute path.
 
-    A relative path means another folder on every machine; if it is said to be `shared`, it is taken
-    to be at the same absolute path there as here.
+    A relative path means another folder on every machine. With `shared`, the folder has the same
+    absolute path there as here.
 
     Raises:
-        SweepError: for a relative path that is not said to be shared, a store in memory, or
-        credentials in a URL.
+        SweepError: for a relative path without `shared`, a store in memory, or credentials in a
+        URL.
     """
     refuse_secrets(storage, "--storage")
     if storage.startswith("memory://"):
@@ -281,11 +283,10 @@ def checked_storage(storage: str, shared: bool) -> str:
 
 
 def exit_code_of(job: Job, stored: int | None) -> int:
-    """Return the exit code of an ended job's driver: as the cluster has it, else as the driver
-    stored it.
+    """Return the exit code of an ended job's driver, from the cluster, or else from the store.
 
-    Ray has none for a job that was stopped (then 143) or that never ran (then 4, a fault of the
-    cluster).
+    Ray has no code for a stopped job (then it is 143) or for a job that never ran (then it is 4, a
+    fault of the cluster).
     """
     if job.exit_code is not None:
         return job.exit_code
@@ -331,8 +332,8 @@ def run_command(
 
 
 def _await_answer(address: str) -> None:
-    """Ask for the version, with a time limit and without a token; anything but silence is for Ray's
-    client to meet and to tell.
+    """Ask for the version, with a time limit and without a token, only to detect silence; Ray's
+    client reports every other error.
     """
     try:
         with urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_S):
@@ -348,8 +349,8 @@ def _await_answer(address: str) -> None:
 
 
 async def _tail(cluster: Cluster, submission_id: str, say: Callable[[str], None]) -> None:
-    """Follow a log; where nothing comes for a while, ask the head how it goes: of a machine that is
-    lost nothing is heard.
+    """Follow a log. If nothing arrives for a while, ask the head for the state of the job, because
+    a lost machine sends no error.
     """
     texts = cluster.client.tail_job_logs(submission_id)
     while True:
@@ -364,8 +365,8 @@ async def _tail(cluster: Cluster, submission_id: str, say: Callable[[str], None]
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Say whether a cluster answered that it cannot do something yet: with a fault of its own, and
-    not of the request.
+    """Say whether a cluster answered that it is not ready yet: the fault is in the cluster, not in
+    the request.
     """
     found = re.search(r"status code 5\d\d", str(error)) if isinstance(error, RuntimeError) else None
     return found is not None and not re.search(r"^(Value|Type)Error: ", str(error), re.MULTILINE)
@@ -403,7 +404,7 @@ def _reported(doing: str) -> Iterator[None]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Return what Ray's client raises; following a log needs aiohttp, which comes with
+    """Return the error types of Ray's client; following a log needs aiohttp, which comes with
     ``ray[default]``.
     """
     try:
@@ -423,8 +424,8 @@ def _short(error: Exception) -> str:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for a moment: Ray's client takes its address from the environment rather than
-    its argument.
+    """Set a variable for a moment: Ray's client prefers the address in the environment to its
+    argument.
     """
     before = os.environ.get(name)
     os.environ[name] = value
