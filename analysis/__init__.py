@@ -1,3 +1,3 @@
-"""Figures, tables and phases of what a store holds. Needs neither torch nor ray: a laptop draws
-everything.
+"""Make figures, tables and phases from the content of a store. Needs neither torch nor ray: a
+laptop draws everything.
 """

@@ -30,14 +30,14 @@ _PARAMETER = re.compile(
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
-"""All but newline and tab that moves, colours or reorders what a terminal shows, and halves of
-characters, which none can write.
+"""Characters that move, colour or reorder the text of a terminal (except newline and tab), and lone
+surrogates, which no encoding can write.
 """
 
 
 def how_to_set() -> str:
-    """Say how Ray is given the token of a cluster: one in the file of its user needs but be
-    sent.
+    """Return advice on how to give Ray the token of a cluster. If the token is in the user's file,
+    Ray only has to be told to send it.
     """
     if _own_file().is_file():
         return (
@@ -51,17 +51,15 @@ def how_to_set() -> str:
 
 
 def cluster_token() -> str | None:
-    """Return the token of a cluster that this process could find, in the same places as Ray, in use
-    or not.
-    """
+    """Return the token of a cluster from the places where Ray looks, whether or not Ray uses it."""
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
     return next((text.strip() for text in found if len(text.strip()) >= _SHORTEST), None)
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return what must not be seen: the tokens of clusters, and the values of variables whose names
-    look secret.
+    """Return all texts to hide: the tokens of clusters, and the values of variables with
+    secret-looking names.
     """
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [
@@ -73,8 +71,8 @@ def known_secrets() -> tuple[str, ...]:
 
 
 def redact(text: str) -> str:
-    """Return `text` with every known secret, as it is or percent-encoded, replaced by ``[token]``,
-    and credentials in URLs.
+    """Return `text` with ``[token]`` in place of every known secret (plain or percent-encoded) and
+    of credentials in URLs.
     """
     for secret in sorted(known_secrets(), key=len, reverse=True):
         for form in (secret, quote(secret, safe="")):
@@ -87,7 +85,7 @@ def redact(text: str) -> str:
 
 def visible(text: str) -> str:
     """Return `text` with control characters as escapes, so that a terminal shows them and does not
-    obey.
+    execute them.
 
     >>> visible("red: \x1b[31m" + chr(0x202E))
     'red: \\\\x1b[31m\\\\u202e'

@@ -1,1 +1,1 @@
-"""From tables to Axes: every figure. Nothing is computed here but where ink goes."""
+"""Draw every figure from tables onto Axes. Only positions of ink are computed here."""

@@ -1,4 +1,4 @@
-"""From numbers to colours: limits, what lies beyond them, and the ticks of a colour bar."""
+"""Map numbers to colours: limits, marks for values beyond them, and the ticks of a colour bar."""
 
 from dataclasses import dataclass
 from typing import Literal

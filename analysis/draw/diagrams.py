@@ -1,4 +1,6 @@
-"""Phase diagrams: one table of cells onto one Axes. Nothing is computed here but where ink goes."""
+"""Draw a phase diagram: one table of cells onto one Axes. Only positions of ink are computed
+here.
+"""
 
 import textwrap
 from collections.abc import Sequence

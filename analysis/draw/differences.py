@@ -1,4 +1,4 @@
-"""Diagrams of the differences between two sweeps. Table in, ink out."""
+"""Draw diagrams of the differences between two sweeps, from a table."""
 
 from collections.abc import Mapping, Sequence
 

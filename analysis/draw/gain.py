@@ -1,4 +1,4 @@
-"""The figure of the gain (Yang et al. 2021, Fig. 13). Table in, figure out."""
+"""Draw the figure of the gain (Yang et al. 2021, Fig. 13) from a table."""
 
 from collections.abc import Mapping
 

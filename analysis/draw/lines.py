@@ -108,7 +108,9 @@ def spread(axis: GridAxis) -> list[str]:
 
 
 def _add_legend(figure: Figure, ax: Axes) -> None:
-    """Name the lines of one panel, which are those of all, in as many columns as fit."""
+    """Add a legend for the lines of one panel (all panels have the same), in as many columns as
+    fit.
+    """
     handles, texts = ax.get_legend_handles_labels()
     if texts:
         letters = max(len(text) for text in texts) + 6

@@ -125,7 +125,9 @@ def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[in
 
 
 def panel_figure(rows: int, columns: int, facets: int) -> Figure:
-    """Return an empty figure for so many panels, smaller ones where facets stand side by side."""
+    """Return an empty figure for a number of panels; panels are smaller if facets are side by
+    side.
+    """
     wide, high = PANEL if facets == 1 else FACET_PANEL
     return Figure(figsize=(wide * columns + 0.5, high * rows + 0.45), layout="constrained")
 

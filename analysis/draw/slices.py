@@ -1,4 +1,4 @@
-"""Slices through loss landscapes: contours of planes, profiles of lines. Table in, Axes out."""
+"""Draw slices through loss landscapes from a table: contours of planes, profiles of lines."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ def fill_plane(
     *,
     level_labels: bool = False,
 ) -> "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]":
-    """Fill an axes with the contours of one plane, and return its values; hatch what is missing."""
+    """Draw the contours of one plane on an axes, and return its values; hatch missing values."""
     grid = points.pivot(index="b", columns="a", values=column).sort_index().sort_index(axis=1)
     values = np.ma.masked_invalid(grid.to_numpy(dtype=float))
     mark_missing(ax)
@@ -237,7 +237,7 @@ def levels_between(
 
 
 def round_levels(low: float, high: float) -> list[float]:
-    """Return a few round numbers between two limits, of those that people read at a glance.
+    """Return a few round numbers between two limits.
 
     >>> round_levels(0.04, 3.0), round_levels(0.0, 90.0)
     ([0.05, 0.1, 0.2, 0.5, 1.0, 2.0], [20.0, 40.0, 60.0, 80.0])

@@ -1,1 +1,1 @@
-"""From tables to phases of learning: rules, labels and how sure they are. Pure."""
+"""Label the cells of tables with phases of learning: rules, labels and their confidence. Pure."""

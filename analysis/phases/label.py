@@ -75,7 +75,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PhaseMap:
-    """Labels of all cells and what they rest on.
+    """The labels of all cells, and the thresholds and numbers behind them.
 
     `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest``
     (the label whatever its confidence; null where nothing can be said), ``confidence``, ``reason``,

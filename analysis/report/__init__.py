@@ -1,1 +1,1 @@
-"""Everything that is drawn and written of one sweep, or of two compared."""
+"""Draw and write all figures and tables of one sweep, or of a comparison of two."""

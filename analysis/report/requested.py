@@ -23,7 +23,7 @@ RowsOf = Callable[[str], pd.DataFrame]
 
 
 class NotYetError(Exception):
-    """A figure cannot be drawn from what is stored so far; the text says what is missing."""
+    """Raised if a figure needs results that are not stored yet; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def requested_figures(
     other: OtherSweep,
     rows_of: RowsOf = lambda _metric: pd.DataFrame(),
 ) -> Requested:
-    """Draw the figures of all requests; what is not measured yet is left out with a note, not
-    refused.
+    """Draw the figures of all requests; leave out figures that are not measured yet, with a note,
+    not refused.
 
     Raises:
         SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in

@@ -1,1 +1,1 @@
-"""From seeds to cells: means, errors, intervals, comparisons. Pure: tables in, tables out."""
+"""Aggregate seeds to cells: means, errors, intervals, comparisons. Pure: tables in, tables out."""

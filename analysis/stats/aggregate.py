@@ -86,7 +86,7 @@ def _in_order(grid: SweepTables, present: Collection[str]) -> list[str]:
 
 
 def counts_in_words(table: pd.DataFrame) -> str:
-    """Say in one line what the cells of a table rest on.
+    """Return one line on the numbers of trials behind the cells of a table.
 
     >>> counts_in_words(pd.DataFrame({"n": [5, 4, 0], "n_pairs": 0, "n_diverged": [0, 1, 0], "n_collapsed": 0,
     ...                               "status": ["done", "done", "missing"]}))

@@ -174,7 +174,7 @@ def _spreads(a: SweepTables, b: SweepTables, joined: pd.DataFrame) -> list[Sprea
 
 
 def _own(stderr_a: float, stderr_b: float) -> Spread:
-    """Return the spread of a difference of measurements that bring their own standard errors."""
+    """Return the spread of a difference of measurements that have their own standard errors."""
     stderr = float(np.hypot(stderr_a, stderr_b))
     if np.isnan(stderr):
         return UNKNOWN

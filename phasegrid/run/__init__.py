@@ -1,1 +1,1 @@
-"""From a plan to stored results: scheduler, loop, executors and worker."""
+"""Turn a plan into stored results: scheduler, loop, executors and worker."""

@@ -38,7 +38,9 @@ THREE_WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A plug-in whose code is not that of some stored rows of the same name and version."""
+    """A plug-in whose code differs from the code that made stored rows of the same name and
+    version.
+    """
 
     code: UserCode
     digests: frozenset[str]
@@ -69,7 +71,8 @@ def find_changes(store: Store, code: Sequence[UserCode]) -> list[Change]:
 
 
 def refuse_changes(changes: Sequence[Change], store: Store) -> None:
-    """Refuse to do or to reuse anything under a name that stands for two codes.
+    """Refuse to run or to reuse results under a name and version that stand for two different
+    codes.
 
     Raises:
         SweepError: naming each, and the three ways out.
@@ -106,7 +109,7 @@ def keep_code(store: Store, code: Sequence[UserCode]) -> None:
 
 
 def num_unknown(store: Store, code: UserCode) -> int:
-    """Return how many stored rows of a plug-in do not say by which code they were made."""
+    """Return how many stored rows of a plug-in do not name the code that made them."""
     return len(set(_keys_by_digest(store, code).get(None, ())))
 
 
@@ -158,7 +161,7 @@ def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
 
 
 def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[str, ...]:
-    """Name the source files that are not those of the stored rows."""
+    """Name the source files that differ from those of the stored rows."""
     names: set[str] = set()
     for digest in digests:
         name = _name(one, digest)
@@ -181,7 +184,7 @@ def _pass_over(_error: StoreError) -> None:
 
 
 def _keys_by_digest(store: Store, one: UserCode) -> dict[str | None, list[str]]:
-    """Return the keys of the rows of a name and version by the digest of their code."""
+    """Return the keys of the rows of a name and version, grouped by the digest of their code."""
     if one.kind == "metric":
         table = f"metrics/{one.name}"
         rows = store.read_table(table, ["key", "version", "code_digest"], pass_over=_pass_over)

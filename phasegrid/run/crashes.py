@@ -28,7 +28,7 @@ _pads: dict[Path, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """How a process ended, in a few words, and the stack, or whatever it has left."""
+    """How a process ended, in a few words, and its stack or other remains."""
 
     why: str
     text: str
@@ -57,7 +57,7 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
 
 
 def leave_word(folder: Path | None, text: str) -> None:
-    """Leave a text for whoever finds this process gone, as if it had crashed of that."""
+    """Leave a text as the cause of this process's end, in the form of a crash report."""
     if folder in _pads:
         os.write(_pads[folder], text.encode())
 
@@ -76,7 +76,7 @@ def find_crash(folder: Path, attempt: str) -> Crash | None:
 
 
 def few(names: Sequence[str]) -> str:
-    """List the names of jobs, the first ones if there are many."""
+    """List the names of jobs, only the first ones if there are many."""
     rest = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return "; ".join([*names[:_NAMED], *rest])
 

@@ -1,5 +1,5 @@
-"""How long what is missing of a plan will take, from the store's own timings, with its uncertainty.
-No torch, no ray.
+"""Forecast how long the missing jobs of a plan will take, from the store's timings, with an
+uncertainty. No torch, no ray.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -26,7 +26,7 @@ class Span:
     high: float = 0.0
 
     def __add__(self, other: "Span") -> "Span":
-        """Return both one after the other."""
+        """Return the forecast of both, one after the other."""
         return Span(self.expected + other.expected, self.low + other.low, self.high + other.high)
 
 
@@ -87,7 +87,7 @@ def _span(expected: float, correction: cost.Correction) -> Span:
 
 
 def _makespan(packs: Sequence[Pack], stored: Collection[str], slots: int, work: Span) -> Span:
-    """Simulate once; faster or slower jobs of every kind change the whole in proportion."""
+    """Simulate once; a factor on the times of all jobs scales the whole in proportion."""
     expected = simulate_makespan(packs, stored, slots)
     share = expected / work.expected if work.expected else 0.0
     return Span(expected, share * work.low, share * work.high)

@@ -17,7 +17,7 @@ _LOOK_EVERY_S = 0.05
 
 
 def marked(run: str) -> set[int]:
-    """Return the processes of this user that `run` has started, zombies left out."""
+    """Return the processes of this user that `run` has started, without zombies."""
     mark = f"{MARK}={run}".encode()
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
@@ -28,7 +28,7 @@ def marked(run: str) -> set[int]:
 
 
 def end(run: str, grace_s: float = 0.0) -> None:
-    """Kill what `run` has started and what has not ended by itself within `grace_s`."""
+    """Kill the processes that `run` has started and that have not ended within `grace_s`."""
     ends = time.monotonic() + grace_s
     while found := marked(run):
         if time.monotonic() >= ends:

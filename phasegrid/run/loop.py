@@ -1,4 +1,4 @@
-"""Drive a plan's packs through an executor until everything is stored or cannot be.
+"""Drive a plan's packs through an executor until every job is stored or cannot be done.
 
 The loop only moves packs: the policy is `Scheduler`, the work is the executor's, the results are
 the store's.

@@ -1,4 +1,4 @@
-"""How long a run will take: the real policy, played against workers that take the predicted
+"""Predict how long a run will take: simulate the real policy with workers that take the predicted
 seconds.
 """
 

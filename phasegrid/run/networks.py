@@ -1,4 +1,4 @@
-"""A stored network as a module that is ready to be used."""
+"""Build a module from a stored network."""
 
 import json
 from dataclasses import fields
@@ -48,7 +48,7 @@ def _part(row: dict[str, Any], part: str) -> Part:
 
 
 def _facts(dataset: Part) -> DatasetFacts:
-    """Return what a data set is like; it is loaded where it does not say."""
+    """Return the facts of a data set; load it if it cannot tell them before."""
     kind = resolve_dataset(dataset.name)
     usual = kind.args()
     args = {spec.name: getattr(usual, spec.name) for spec in fields(kind.args)}

@@ -1,4 +1,4 @@
-"""A sweep's plan against a store: what is stored, what is missing, how long that will take."""
+"""Compare a sweep's plan with a store: what is stored, what is missing, how long that will take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

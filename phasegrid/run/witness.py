@@ -30,8 +30,8 @@ def cause(text: str) -> str:
 
 
 def tell(lines: Iterable[str]) -> str | None:
-    """Return what is to be told once the lines of a run have come to their end; None if it has
-    ended as it should.
+    """Return the message to print after the last line of a run; None if it has ended as it
+    should.
     """
     doing = ""
     left: list[str] = []

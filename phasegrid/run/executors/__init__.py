@@ -1,1 +1,1 @@
-"""Where packs are done: here, or on Ray."""
+"""Execute packs in this process or on Ray."""

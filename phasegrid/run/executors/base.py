@@ -53,11 +53,11 @@ class PackResult:
 
 
 class Executor(Protocol):
-    """The seam between the policy and the place where work is done."""
+    """The interface between the scheduling policy and the place where packs run."""
 
     @property
     def parallel(self) -> int:
-        """How many packs run at once, now."""
+        """How many packs can run at once now."""
 
     @property
     def slots(self) -> int:
@@ -69,17 +69,17 @@ class Executor(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> list[PackResult]:
-        """Return the packs that have ended, waiting at most `timeout_s` for the first."""
+        """Return the packs that have ended; wait at most `timeout_s` for the first."""
         ...
 
     def close(self) -> None:
-        """End whatever is still running and give everything back."""
+        """End all running packs and release all resources."""
         ...
 
 
 @dataclass(slots=True)
 class Serial:
-    """Do each pack in this process, when it is submitted."""
+    """Runs each pack in this process, when it is submitted."""
 
     do: DoPack
     slots: int = 1
@@ -91,7 +91,7 @@ class Serial:
         self._endings.append(PackResult(pack, self.do(pack)))
 
     def wait(self, timeout_s: float) -> list[PackResult]:  # noqa: ARG002 - the protocol's argument
-        """Return what has been done since the last call."""
+        """Return the packs that ended since the last call."""
         endings, self._endings = self._endings, []
         return endings
 

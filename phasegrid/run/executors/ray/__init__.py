@@ -1,1 +1,1 @@
-"""Packs as Ray Core tasks."""
+"""Execute packs as Ray Core tasks."""

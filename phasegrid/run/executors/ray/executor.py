@@ -77,7 +77,7 @@ def probe_storage(url: str, store_id: str) -> list[str]:
 def _reports(
     question: probe.Question, nodes: dict[Any, str], asked_at: float
 ) -> Iterator[probe.Report]:
-    """Take the nodes' answers as they come; one that gives none in time has a problem."""
+    """Collect the answers of the nodes; a node that does not answer in time has a problem."""
     waiting, ends = list(nodes), time.monotonic() + PROBE_TIMEOUT_S
     while waiting:
         left = max(0.0, ends - time.monotonic())
@@ -157,7 +157,7 @@ def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
 
 @contextmanager
 def _ray_works() -> Iterator[None]:
-    """Turn what Ray itself raises, whatever it is, into a `ClusterError`."""
+    """Turn any error of Ray itself into a `ClusterError`."""
     try:
         yield
     except (PhasegridError, ray.exceptions.RayTaskError):
@@ -287,7 +287,7 @@ class RayExecutor:
         return not elsewhere and bool(self._all_resources().get("GPU"))
 
     def wait(self, timeout_s: float) -> list[PackResult]:
-        """Return the packs that have ended, waiting at most `timeout_s` for the first.
+        """Return the packs that have ended; wait at most `timeout_s` for the first.
 
         Raises:
             ClusterError: if the head of the cluster has not answered for half a minute, or Ray on
@@ -304,7 +304,7 @@ class RayExecutor:
         return [self._ending(reference) for reference in ready]
 
     def close(self) -> None:
-        """Cancel what still runs; its snapshots and stored jobs stay."""
+        """Cancel running packs; their snapshots and stored jobs stay."""
         with suppress(Exception):  # a cluster that is gone has nothing to cancel
             for reference in self._running:
                 ray.cancel(reference, force=True)

@@ -1,4 +1,4 @@
-"""Which GPU a worker's pack runs on, and how much of it.
+"""Choose the GPU of a worker's pack, and limit the pack's share of its memory.
 
 Workers stay warm, so one process may be given first one GPU of its node and then another. A process
 cannot change what ``CUDA_VISIBLE_DEVICES`` meant when it first used a GPU: Ray is therefore told to
@@ -44,7 +44,7 @@ def take(device: str, share: float) -> None:
 
 
 def total_bytes() -> int | None:
-    """Return the memory of the smallest GPU that this process sees; None where it sees none."""
+    """Return the memory of the smallest GPU that this process sees; None without a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -54,7 +54,7 @@ def total_bytes() -> int | None:
 
 
 def give_back() -> None:
-    """Hand the GPU memory that torch keeps for later to the other processes on it."""
+    """Release the GPU memory that torch caches, for the other processes on that GPU."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

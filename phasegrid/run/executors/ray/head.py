@@ -1,4 +1,5 @@
-"""Whether the head of a cluster still answers, and the parts of Ray on this machine still live.
+"""Check whether the head of a cluster still answers, and whether Ray's processes on this machine
+live.
 
 Asked by a plain connection: Ray's own questions to a head that is gone wait for it, and after a
 minute Ray ends the process that asks, with no word about what it was doing. Without the raylet of
@@ -25,7 +26,7 @@ Greeting = Literal["speaks", "other", "silent", "refused"]
 
 
 def can_connect(address: str) -> bool:
-    """Say whether something takes connections at ``host:port``."""
+    """Say whether something accepts connections at ``host:port``."""
     try:
         with socket.create_connection(_split(address), CONNECT_TIMEOUT_S):
             return True

@@ -1,5 +1,5 @@
-"""Have every node of a cluster try the storage before the first job, and judge what each found.
-Knows no Ray.
+"""Make every node of a cluster try the storage before the first job, and judge the results. Knows
+no Ray.
 
 The driver writes a question into the store; a node opens the store, reads the question, writes an
 answer of a few MiB and tells its clock; the driver reads the answer. A node passes if both saw what
@@ -50,7 +50,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a node saw: a problem, or the name of its answer; and the time by its clock."""
+    """The result of one node: a problem, or the name of its answer; and the time of its clock."""
 
     problem: str | None = None
     answer: str = ""
@@ -152,7 +152,7 @@ def forget(question: Question) -> None:
 
 
 def judge(url: str, reports: Sequence[Report]) -> list[str]:
-    """Return warnings, one a node at most.
+    """Return warnings, at most one per node.
 
     Raises:
         StoreError: naming every node that cannot be used and why.
@@ -203,7 +203,7 @@ def _outside(time_s: float, start: float, end: float) -> float:
 def _read_soon(
     files: Files, name: str, sleep: Callable[[float], object], num_bytes: int | None = None
 ) -> bytes | None:
-    """Read a file that somebody else has just written; None if it does not appear."""
+    """Read a file that another process has just written; None if it does not appear."""
     for wait_s in (*_WAITS_S, None):
         try:
             return files.read(name, 0, num_bytes)

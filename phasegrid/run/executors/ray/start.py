@@ -1,4 +1,5 @@
-"""Join a Ray, or start one on this machine, within a stated time, and leave nothing of it behind.
+"""Join a Ray cluster, or start Ray on this machine, within a time limit, and leave no process
+behind.
 
 Ray's own waits last minutes, some of them in C++, where no signal ends them. So an address is first
 tried by a plain connection, and Ray is started and left in a thread of its own, which can be given
@@ -160,7 +161,7 @@ class _Ray:
             atexit.unregister(ray.shutdown)  # it could wait for that thread for ever
 
     def leave(self) -> None:
-        """Leave Ray, then end what it has left behind."""
+        """Leave Ray, then end its remaining processes."""
         if not self._last.done():  # it is being started
             self.clear()
         elif ray.is_initialized():
@@ -264,7 +265,9 @@ def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
 
 
 def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
-    """Say what is waited for; a start whose raylet has died would go on waiting for it."""
+    """Report what the start waits for; end a start whose raylet has died, which would wait for
+    ever.
+    """
     notice.look()
     died = {pid: name for pid, name in leftovers.dead_children(_PARTS).items() if pid not in before}
     if died:
@@ -275,7 +278,7 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
 
 
 def _init(say: Say, **options: Any) -> None:
-    """Start or join Ray, and have it print nothing itself.
+    """Start or join Ray, and keep it from printing.
 
     It prints what befalls its parts, with pages of their logs; what that means for a run is told by
     whoever loses something. What waits for want of a core or a GPU is told by Ray alone.
@@ -291,7 +294,7 @@ def _init(say: Say, **options: Any) -> None:
 
 
 class _Notice:
-    """Says every `SAY_EVERY_S` seconds what is still waited for."""
+    """Reports every `SAY_EVERY_S` seconds what the start still waits for."""
 
     def __init__(self, doing: str, say: Say) -> None:
         self._doing = doing
@@ -299,14 +302,14 @@ class _Notice:
         self._due = time.monotonic() + SAY_EVERY_S
 
     def look(self, why: str = "") -> None:
-        """Say it, and why, if it is time."""
+        """Report the wait and its reason, if the interval has passed."""
         if time.monotonic() >= self._due:
             self._due += 2 * SAY_EVERY_S
             self._say(f"still {self._doing}" + (f": {why}" if why else "") + " ...")
 
 
 def _refuse_address(address: str, doing: str) -> None:
-    """Refuse what is no address of a head.
+    """Refuse a text that is not the address of a head.
 
     Raises:
         ClusterError: saying what to write.
@@ -348,7 +351,7 @@ def _resolved(address: str) -> str:
 
 @contextmanager
 def _reported(doing: str) -> Iterator[None]:
-    """Turn whatever is raised into a `ClusterError` that says what was being done."""
+    """Turn any error into a `ClusterError` that says what was being done."""
     try:
         yield
     except Exception as error:
