@@ -131,8 +131,8 @@ class DatasetKind:
 
     `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for
     the contents (a SHA-256) and become part of the identity; it raises `DataError` when the files
-    are not there. `vocabulary(dataset)` returns how words became numbers, as JSON, to be stored once
-    beside the trials. `rules` are between its arguments.
+    are not there. `vocabulary(dataset)` returns how words became numbers, as JSON, to be stored
+    once beside the trials. `rules` are between its arguments.
     """
 
     args: type

@@ -236,8 +236,10 @@ def code_digests(names: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], str
 def identity(name: str) -> str:
     """Return the name under which a part is known in keys and tables.
 
-    >>> identity("my_lab/sharpness.py:SHARPNESS"), identity("my_lab.sharpness:SHARPNESS"), identity("mlp")
-    ('sharpness.py:SHARPNESS', 'my_lab.sharpness:SHARPNESS', 'mlp')
+    >>> identity("my_lab/sharpness.py:SHARPNESS"), identity("mlp")
+    ('sharpness.py:SHARPNESS', 'mlp')
+    >>> identity("my_lab.sharpness:SHARPNESS")
+    'my_lab.sharpness:SHARPNESS'
     """
     source, colon, attribute = name.rpartition(":")
     return f"{Path(source).name}{colon}{attribute}" if _is_file(source) else name

@@ -54,7 +54,11 @@ def curve_grid(
         x0, y0 = _corner(frame, str(row["load_label"]), str(row["temperature_label"]))
         ax.plot([x0 + BOX / 2], [y0 + BOX / 2], marker="x", color="0.5", markersize=4)
     _index_axis(ax, frame)
-    scale = f"error from 0 to {top:g} %" if column == "train_error_percent" else f"loss from 0 to {top:g} nats"  # fmt: skip
+    scale = (
+        f"error from 0 to {top:g} %"
+        if column == "train_error_percent"
+        else f"loss from 0 to {top:g} nats"
+    )
     caption = f"each box: t from 0 to 1, {scale}; dashed: mean of the ends"
     write_title(
         ax, title, caption + (f"; {_cells(len(without))} without a curve" if len(without) else "")

@@ -39,7 +39,9 @@ def cut_panels(
     """
     called = labels or [quantity(name, known).label for name in names]
     facets = [str(facet) for facet in table["facet"].unique()]
-    panels = [(name, label, facet) for name, label in zip(names, called, strict=True) for facet in facets]  # fmt: skip
+    panels = [
+        (name, label, facet) for name, label in zip(names, called, strict=True) for facet in facets
+    ]
     rows, across = grid_shape(len(names), len(facets))
     figure = Figure(
         figsize=(PANEL[0] * across, PANEL[1] * rows + 0.3 + 0.3 * bool(title)), layout="constrained"

@@ -22,34 +22,43 @@ BARRIER = (
 RULES: dict[str, tuple[str, str]] = {
     "not converged": (
         CONVERGENCE,
-        "training diverged, learned nothing or did not converge: lower the temperature or train longer (appendix D.4)",
+        "training diverged, learned nothing or did not converge: lower the temperature or train"
+        " longer (appendix D.4)",
     ),
     "barrier, noise is the load": (
         DATA,
-        "barrier (mode connectivity below -tolerance) on corrupted labels: better data connects (section 3.3, Fig. 8; section 5)",
+        "barrier (mode connectivity below -tolerance) on corrupted labels: better data connects"
+        " (section 3.3, Fig. 8; section 5)",
     ),
     "barrier": (MODEL, BARRIER),
     "ends above the curve": (
         TEMPERATURE,
-        "mode connectivity above the tolerance: training did not reach the bottom of a minimum; lower the temperature "
+        "mode connectivity above the tolerance: training did not reach the bottom of a minimum;"
+        " lower the temperature "
         "(sections 2 and 5)",
     ),
     "sharp, loss high": (
         TEMPERATURE,
-        "no barrier, but training loss and Hessian are large: a lower temperature crosses into phase IV (section 3.1)",
+        "no barrier, but training loss and Hessian are large: a lower temperature crosses into"
+        " phase IV (section 3.1)",
     ),
     "sharp, loss low": (
         CONVERGENCE,
-        "no barrier and a small training loss, but a large Hessian: not at the bottom of a minimum (section 5); very large "
+        "no barrier and a small training loss, but a large Hessian: not at the bottom of a"
+        " minimum (section 5); very large "
         "batches sharpen too (appendix D.7.1)",
     ),
     "dissimilar": (
         DATA,
-        "flat and connected, but small CKA: the data lack signal; more or better data make models similar, and in phase IV a "
+        "flat and connected, but small CKA: the data lack signal; more or better data make"
+        " models similar, and in phase IV a "
         "wider model or a higher temperature does too (sections 3.3 and 5)",
     ),
-    "nice": (NOTHING, "flat, connected and similar: where the best accuracy is found (sections 3.1 and 5)"),
-}  # fmt: skip
+    "nice": (
+        NOTHING,
+        "flat, connected and similar: where the best accuracy is found (sections 3.1 and 5)",
+    ),
+}
 
 
 def limits(
@@ -63,37 +72,22 @@ def limits(
     without CKA.
 
     `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the
-    same cells above its floor. The first rule that holds:
+    same cells above its floor. The first rule that holds decides; sections are those of
+    Yang et al. 2021:
 
-    ==  =====================================================  ===================
-    =================================
-    #   cell                                                   limited by           Yang et al. 2021
-    ==  =====================================================  ===================
-    =================================
-    1   NC, or not trained                                    lack of convergence  D.4 (hot and large: hard to
-                                                                                    converge)
-    2   I or III, and label noise (above 0) is the load        data                 3.3, Fig. 8c; 5: "better data
-                                                                                    quality improves
-                                                                                    connectivity"
-    3   I or III (mc < -tolerance)                             model size           3.3: "larger models can increase
-                                                                                    connectivity";
-                                                                                    5; D.3
-    4   II, mc > tolerance                                     temperature          2, after eq. 4; 5: "a large positive
-                                                                                    mode
-                                                                                    connectivity ..
-                                                                                    fails to
-                                                                                    converge"
-    5   II, training loss above its threshold                  temperature          3.1: loss falls tenfold from the
-                                                                                    hot side to the
-                                                                                    cold
-    6   II by the Hessian alone                                lack of convergence  5: "a large Hessian .. fails to
-                                                                                    converge to the
-                                                                                    bottom"; D.7.1
-    7   IV-A (small CKA)                                       data                 3.3: "increasing data boosts signal";
-                                                                                    5: "lack of
-                                                                                    signal"
-    8   IV-B                                                   none of these        3.1
-    ==  =====================================================  ===================
+    1. NC, or not trained: lack of convergence (D.4: hot and large networks are hard to converge).
+    2. I or III, and label noise (above 0) is the load: data (3.3, Fig. 8c; 5: "better data quality
+       improves connectivity").
+    3. I or III (mc < -tolerance): model size (3.3: "larger models can increase connectivity"; 5;
+       D.3).
+    4. II, mc > tolerance: temperature (2, after eq. 4; 5: "a large positive mode connectivity ..
+       fails to converge").
+    5. II, training loss above its threshold: temperature (3.1: the loss falls tenfold from the hot
+       side to the cold side).
+    6. II by the Hessian alone: lack of convergence (5: "a large Hessian .. fails to converge to the
+       bottom"; D.7.1).
+    7. IV-A (small CKA): data (3.3: "increasing data boosts signal"; 5: "lack of signal").
+    8. IV-B: none of these (3.1).
     =================================
 
     In 5 the paper writes that a "large" CKA indicates lack of signal; its sections 3.3 and 5 ("more

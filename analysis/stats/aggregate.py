@@ -88,8 +88,8 @@ def _in_order(grid: SweepTables, present: Collection[str]) -> list[str]:
 def counts_in_words(table: pd.DataFrame) -> str:
     """Return one line on the numbers of trials behind the cells of a table.
 
-    >>> counts_in_words(pd.DataFrame({"n": [5, 4, 0], "n_pairs": 0, "n_diverged": [0, 1, 0], "n_collapsed": 0,
-    ...                               "status": ["done", "done", "missing"]}))
+    >>> counts = {"n": [5, 4, 0], "n_pairs": 0, "n_diverged": [0, 1, 0], "n_collapsed": 0}
+    >>> counts_in_words(pd.DataFrame({**counts, "status": ["done", "done", "missing"]}))
     'n = 4–5 seeds; 1 cell missing; 1 trial diverged'
     """
     done = table[table["status"] == "done"]

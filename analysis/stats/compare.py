@@ -19,9 +19,24 @@ OWN = "standard error of the measurement, normal"
 ROUNDING = 1e-12
 
 COMPARISON_COLUMNS = (
-    "quantity", "unit", "facet", "load", "load_label", "temperature", "temperature_label",
-    "value_a", "value_b", "difference", "stderr", "low", "high", "n_a", "n_b", "differs", "interval",
-)  # fmt: skip
+    "quantity",
+    "unit",
+    "facet",
+    "load",
+    "load_label",
+    "temperature",
+    "temperature_label",
+    "value_a",
+    "value_b",
+    "difference",
+    "stderr",
+    "low",
+    "high",
+    "n_a",
+    "n_b",
+    "differs",
+    "interval",
+)
 
 
 def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:

@@ -44,9 +44,7 @@ NOT_MEASURED = frozenset(
 """
 
 
-_MEASURED = [
-    "quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials",
-]  # fmt: skip
+_MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials"]
 
 
 def open_store(path: str | Path) -> "Results":

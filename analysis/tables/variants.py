@@ -75,8 +75,10 @@ def full_name(name: str, plain: str, present: Iterable[str]) -> str:
     """Return what a reader calls a quantity: with the arguments of its plain way (`Ways.plain`)
     where there are other ways beside it from which it must be told apart.
 
-    >>> full_name("cka", "pixel_noise=5", ["cka", "cka[pixel_noise=10]"]), full_name("cka", "pixel_noise=5", ["cka"])
-    ('cka[pixel_noise=5]', 'cka')
+    >>> full_name("cka", "pixel_noise=5", ["cka", "cka[pixel_noise=10]"])
+    'cka[pixel_noise=5]'
+    >>> full_name("cka", "pixel_noise=5", ["cka"])
+    'cka'
     """
     if not plain or "[" in name or not any(one.startswith(f"{name}[") for one in present):
         return name

@@ -80,7 +80,8 @@ def _objective_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Findin
         return None
     return (
         "train.objective",
-        f"found {chosen['name']}, which is for {' or '.join(TASKS[task].examples for task in tasks)}"
+        f"found {chosen['name']}, which is for"
+        f" {' or '.join(TASKS[task].examples for task in tasks)}"
         f" (task {', '.join(tasks)}), but the data set holds {TASKS[facts.task].examples}; allowed"
         " there: cross_entropy, or an objective of your own that declares it",
     )
@@ -164,7 +165,8 @@ def _varying_batches(recipe: Mapping[str, Any]) -> Finding | None:
         return (
             "train.updates",
             (
-                f"found null with batch_unit {recipe['batch_unit']}, where the number of batches varies"
+                f"found null with batch_unit {recipe['batch_unit']}, where the number of batches"
+                " varies"
                 " from pass to pass; allowed: a number of updates, as in updates: 100000"
             ),
         )

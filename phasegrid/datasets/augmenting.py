@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MAX_SHIFT = 4  # pixels; crops of images padded by 4, the standard CIFAR recipe (He et al. 2016, section 4.2)
+MAX_SHIFT = 4  # pixels: the standard CIFAR recipe pads by 4 (He et al. 2016, section 4.2)
 
 
 class FlipCropDraws(NamedTuple):
@@ -59,7 +59,8 @@ def flip_crop(batch: Tensor, generator: torch.Generator, padding: Tensor) -> Ten
     """Draw and apply flip_crop to one batch (N, C, H, W).
 
     >>> import torch
-    >>> flip_crop(torch.ones(2, 3, 8, 8), torch.Generator().manual_seed(0), torch.zeros(3, 1, 1)).shape
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> flip_crop(torch.ones(2, 3, 8, 8), generator, torch.zeros(3, 1, 1)).shape
     torch.Size([2, 3, 8, 8])
     """
     return apply_flip_crop(batch, draw_flip_crop(len(batch), generator), padding)

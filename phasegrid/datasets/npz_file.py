@@ -59,8 +59,8 @@ class Arrays:
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
-    """Return the facts of the file at ``args["path"]``, after ``fraction`` and ``aside``: reads headers and
-    labels, not the inputs.
+    """Return the facts of the file at ``args["path"]``, after ``fraction`` and ``aside``: reads
+    headers and labels, not the inputs.
 
     Raises:
         DataError: if the file is not there, is no npz, or does not hold what a data set must hold.

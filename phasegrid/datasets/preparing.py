@@ -61,8 +61,8 @@ def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
 def prepare(raw: Raw, options: Options) -> Dataset:
     """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
 
-    Noise, fraction and what is set aside touch the training set only; the test set is normalised with the training
-    set's statistics.
+    Noise, fraction and what is set aside touch the training set only; the test set is normalised
+    with the training set's statistics.
 
     Raises:
         DataError: if ``flip_crop`` is asked of inputs that are no images (C, H, W).

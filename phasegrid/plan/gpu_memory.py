@@ -32,8 +32,8 @@ MARGIN = 1.5
 def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
     """Return the part of a GPU for a pack that needs so much memory; the whole if that is unknown.
 
-    >>> gpu_share(2 * 2**30, 80 * 2**30), gpu_share(30 * 2**30, 80 * 2**30), gpu_share(None, 80 * 2**30)
-    (0.125, 1.0, 1.0)
+    >>> [gpu_share(needed, 80 * 2**30) for needed in (2 * 2**30, 30 * 2**30, None)]
+    [0.125, 1.0, 1.0]
     """
     if needed_bytes is None:
         return 1.0

@@ -1,4 +1,5 @@
-"""Group the jobs of a plan that are not stored yet into packs: lists that one process does together.
+"""Group the jobs of a plan that are not stored yet into packs: lists that one process does
+together.
 
 Pure: no torch, no disk, no clock.
 """

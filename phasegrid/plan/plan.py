@@ -1,6 +1,7 @@
 """From a sweep to its plan: every cell with its trials and metric jobs and their keys.
 
-Pure: no torch, no disk, no clock. `phasegrid.plan.packing` groups what is not stored yet into packs.
+Pure: no torch, no disk, no clock. `phasegrid.plan.packing` groups what is not stored yet into
+packs.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Whether a store holds results of other code under the same name and version, and what may be done
 about it.
 
-meta/code/<key>/<digest>.json      the source files of a plug-in, and the digest of each; <key> is that of kind, name, version
+meta/code/<key>/<digest>.json      the source files of a plug-in, with digests; <key> is the key
+                                   of its kind, name and version
 meta/code/<key>/accepted.json      the digests that a user has called the same
 
 Rows hold the digest; one without is of a release that did not know it, and is left alone.

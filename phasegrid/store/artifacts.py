@@ -88,8 +88,8 @@ def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
 
 
 def named_in(files: Files, table: str) -> Iterator[tuple[Artifact, str]]:
-    """Yield the artifacts that the rows of a table (``trials``, ``metrics/<name>``) name, with their
-    SHA-256; skip rows that are unreadable or name none.
+    """Yield the artifacts that the rows of a table (``trials``, ``metrics/<name>``) name, with
+    their SHA-256; skip rows that are unreadable or name none.
     """
     columns = ["key", "artifacts"]
     rows = read(files, table, columns, None, pass_over=lambda _error: None)

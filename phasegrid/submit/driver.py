@@ -25,7 +25,7 @@ from phasegrid.store.store import Store
 
 EVERY_S = 15.0
 EARLY_S = (2.0, 5.0, 10.0)  # sooner at first: users look right after submitting
-GRACE_S = 30.0  # for running packs once a stop is asked for; Ray is told to wait longer (remote.STOP_WAIT_S)
+GRACE_S = 30.0  # for running packs after a stop; Ray waits longer (ray_jobs.STOP_WAIT_S)
 
 
 @dataclass(slots=True)

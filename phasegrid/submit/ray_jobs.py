@@ -30,7 +30,7 @@ from phasegrid.store.submissions import VARIABLE, Job
 from phasegrid.submit.bundle import Bundle
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
-STOP_WAIT_S = 60  # between Ray's SIGTERM and its SIGKILL: more than driver.GRACE_S, the rest is for the last words
+STOP_WAIT_S = 60  # between Ray's SIGTERM and SIGKILL: driver.GRACE_S, and time for a last record
 ANSWER_S = 20.0  # for a cluster's first answer; Ray's client would wait for minutes, or for ever
 READY_S = 90.0  # until a head that answers is ready: its agent, which starts jobs, comes up last
 GONE_AFTER_S = 30.0  # of silence: longer than a busy head or a short failure of the network

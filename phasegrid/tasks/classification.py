@@ -28,7 +28,8 @@ def array_mistakes(data: Examples) -> list[str]:
         mistakes += _split_mistakes("aside", *aside, data.num_classes)
         if aside[0].shape[1:] != data.train_inputs.shape[1:]:
             mistakes.append(
-                f"one training input has the shape {tuple(data.train_inputs.shape[1:])}, one that is"
+                f"one training input has the shape {tuple(data.train_inputs.shape[1:])}, one"
+                " that is"
                 f" set aside {tuple(aside[0].shape[1:])}"
             )
     shape, tested = (tuple(x.shape[1:]) for x in (data.train_inputs, data.test_inputs))

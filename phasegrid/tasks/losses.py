@@ -80,16 +80,18 @@ def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def poisoned(logits: Tensor, batch: Batch, share: float = 0.5, beta: float | None = None) -> Tensor:
-    """Return the cross-entropy of clean examples and the `unlikelihood` of those set aside, weighted
-    so that the mean over a batch, `share` of which is set aside, is (1 - beta) times the mean of
-    the ones plus beta times that of the others (`phasegrid.tasks.objectives.PoisonedArgs`).
+    """Return the cross-entropy of clean examples and the `unlikelihood` of those set aside,
+    weighted so that the mean over a batch, `share` of which is set aside, is (1 - beta) times the
+    mean of the ones plus beta times that of the others (`phasegrid.tasks.objectives.PoisonedArgs`).
     """
     beta = share if beta is None else beta
     return _two_parts(logits, batch, (1 - beta) / (1 - share), beta / share if share else 0.0)
 
 
 def poisoned_sum(logits: Tensor, batch: Batch, share: float = 0.5, scale: float = 1.0) -> Tensor:
-    """Return the same so that the mean over a batch is the one mean plus `scale` times the other."""
+    """Return the same so that the mean over a batch is the one mean plus `scale` times the
+    other.
+    """
     return _two_parts(logits, batch, 1 / (1 - share), scale / share if share else 0.0)
 
 

@@ -55,8 +55,8 @@ class PoisonedArgs:
 
 @dataclass(frozen=True, slots=True)
 class PoisonedSumArgs:
-    """``poisoned`` as the published code has it: the mean over clean examples plus `scale` times the
-    mean over poisoned ones, without the weights 1 - beta and beta.
+    """``poisoned`` as the published code has it: the mean over clean examples plus `scale` times
+    the mean over poisoned ones, without the weights 1 - beta and beta.
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -1,4 +1,5 @@
-"""A part of every batch from the examples that a data set sets aside, for objectives that ask for it.
+"""A part of every batch from the examples that a data set sets aside, for objectives that ask for
+it.
 
 An epoch then goes through the training set and the first examples set aside, N + P in all. Their
 places are spread evenly over the epoch, so that each batch of B has its share of them, P B / (N +

@@ -55,8 +55,8 @@ class Scores:
     """What a chunk of consecutive updates gave, still on the device.
 
     Per member (M,): loss in float64, summed over `num` labels, right answers among them, and the
-    first label whose loss is not finite (the number of labels if all are). `first_update` counts from 0 within the epoch, `sizes`
-    are the scored labels of each update.
+    first label whose loss is not finite (the number of labels if all are). `first_update` counts
+    from 0 within the epoch, `sizes` are the scored labels of each update.
     """
 
     loss: Tensor

@@ -118,18 +118,18 @@ def train_pack(
 
     `starts` says of each trial what it starts from; None, or an initialisation where that is None,
     stands for its own seed's. What recipes have trials leave on the way goes to `publisher` at once
-    (None: is not kept). `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size` the most members of one
-    (None: all that can); both change how numbers are rounded. `wanted` are the places of those
-    whose results are asked for (None: all); of the others those that stand in a stack with one of
-    them train along, and what is returned of them is as far as they came. When a wanted trial is
-    finished ``on_trained(its place, what it came to)`` is called, while others go on; the snapshots
-    of a stack are deleted with its last one, unless that says False of one (the result could not be
-    kept). After each epoch snapshots are saved of those that go on, if `snapshot_every_s` have
-    passed, then ``on_epoch(epochs done, most epochs)`` is called; if that raises, snapshots are
-    saved first and the exception goes on. A trial with a snapshot goes on from it, in whatever
-    pack; with `same_stacks` only where its whole stack goes on, bit for bit on a CPU. When a stack
-    of several members runs out of memory it is halved and the epoch begun again. Nothing is
-    evaluated but what `keep` and the histories need.
+    (None: is not kept). `strategy` is how stacks run (see `phasegrid.train.stack`), `stack_size`
+    the most members of one (None: all that can); both change how numbers are rounded. `wanted` are
+    the places of those whose results are asked for (None: all); of the others those that stand in a
+    stack with one of them train along, and what is returned of them is as far as they came. When a
+    wanted trial is finished ``on_trained(its place, what it came to)`` is called, while others go
+    on; the snapshots of a stack are deleted with its last one, unless that says False of one (the
+    result could not be kept). After each epoch snapshots are saved of those that go on, if
+    `snapshot_every_s` have passed, then ``on_epoch(epochs done, most epochs)`` is called; if that
+    raises, snapshots are saved first and the exception goes on. A trial with a snapshot goes on
+    from it, in whatever pack; with `same_stacks` only where its whole stack goes on, bit for bit on
+    a CPU. When a stack of several members runs out of memory it is halved and the epoch begun
+    again. Nothing is evaluated but what `keep` and the histories need.
 
     Raises:
         ValueError: if a batch is larger than its training set, or the network cannot run by the

@@ -21,7 +21,9 @@ from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.stack import MemberState, Stack
 
 UPDATES = "updates"
-"""Among the tensors of an optimizer, the number of its updates; the others are flat vectors (P,)."""
+"""Among the tensors of an optimizer, the number of its updates; the others are flat vectors
+(P,).
+"""
 
 
 class Publisher(Protocol):
@@ -47,7 +49,9 @@ def leave_of_stack(stack: Stack, members: Sequence[TrialState], at: str) -> None
 
 
 def leave(member: TrialState, at: str, state: MemberState) -> None:
-    """Publish a checkpoint of a member, and what its optimizer remembers where that is asked for."""
+    """Publish a checkpoint of a member, and what its optimizer remembers where that is asked
+    for.
+    """
     _publish(member, f"{WEIGHTS}@{at}", state.tensors)
     wish = member.recipe.checkpoints
     if wish is not None and at in wish.optimizer:

@@ -32,8 +32,8 @@ class Saver:
     Only snapshots written under the same `strategy` are gone on from: another one rounds
     differently. With `same_stacks` a trial goes on only with all who were in its stack then, of the
     company that it has now. With a `publisher` a snapshot counts only while all is there that its
-    trial had published by then. `_saved` are the epochs of which each trial has snapshots, `_company`
-    is that of each trial.
+    trial had published by then. `_saved` are the epochs of which each trial has snapshots,
+    `_company` is that of each trial.
     """
 
     snapshots: Snapshots | None

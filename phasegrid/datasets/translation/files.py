@@ -5,7 +5,8 @@ Three layouts, tried in this order; S is a stem (``train``), X a language, A-B t
 either order):
 
     plain   S.X               one sentence a line
-    tags    S.tags.A-B.X      IWSLT's training text: as plain, but lines that begin with ``<`` are information and dropped
+    tags    S.tags.A-B.X      IWSLT's training text: as plain, without the lines that begin
+                              with ``<``, which hold information
     xml     *.S.A-B.X.xml     IWSLT's other sets: the texts of ``<seg id="1"> ... </seg>``, in order
 
 Lines end with ``\\n`` alone, a ``\\r`` before it is dropped: other characters at which Python would

@@ -66,7 +66,8 @@ def _noise_on_pixels_only(
     if args["pixel_noise"] is not None and not TASKS[facts.task].pixels:
         return (
             "pixel_noise",
-            f"found {args['pixel_noise']}, but the examples are {TASKS[facts.task].examples} and have no"
+            f"found {args['pixel_noise']}, but the examples are {TASKS[facts.task].examples} and"
+            " have no"
             " pixels; allowed: null",
         )
     return None

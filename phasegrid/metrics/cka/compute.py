@@ -2,7 +2,8 @@
 
 With column-centred features X, Y (m, d) and Gram matrices K = X X^T, L = Y Y^T,
 
-    CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),    HSIC(K, L) proportional to <K, L>_F = |X^T Y|_F^2
+    CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),
+    HSIC(K, L) proportional to <K, L>_F = |X^T Y|_F^2
 
 (Kornblith et al. 2019, section 3; Yang et al. 2021, equation 2). This is biased: for m examples of
 many independent features it tends to 1. The unbiased HSIC (Song et al. 2012, equation 5), for

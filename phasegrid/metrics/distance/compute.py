@@ -1,8 +1,9 @@
 """How far apart two trained networks are in weight space.
 
-|theta - theta'|_2 and the cosine of the angle between theta and theta', over the trainable parameters: BatchNorm affine
-included, running statistics not, as in the published code of Yang et al. 2021. Hidden units are not
-matched: two networks that differ by a permutation of units are far apart.
+|theta - theta'|_2 and the cosine of the angle between theta and theta', over the trainable
+parameters: BatchNorm affine included, running statistics not, as in the published code of Yang et
+al. 2021. Hidden units are not matched: two networks that differ by a permutation of units are far
+apart.
 """
 
 import math

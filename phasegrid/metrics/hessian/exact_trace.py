@@ -34,8 +34,8 @@ are mostly 0 to the last bit.
 def exact_trace(
     module: nn.Module, inputs: Tensor, curvature: Curvature = softmax_columns
 ) -> TraceEstimate | None:
-    """Return tr(H) of the mean loss with this `curvature` over `inputs` (N, ...), or None where it is not known
-    to be tr(GGN).
+    """Return tr(H) of the mean loss with this `curvature` over `inputs` (N, ...), or None where it
+    is not known to be tr(GGN).
     """
     if not is_piecewise_linear(module) or _run(module, inputs[:1]).dim() != 2:
         return None

@@ -48,8 +48,8 @@ class TraceEstimate:
 def ggn_trace(
     module: nn.Module, inputs: Tensor, curvature: Curvature = softmax_columns
 ) -> dict[str, float]:
-    """Return tr(GGN) of the mean loss with this `curvature` over `inputs` (N, ...), parameter tensor by
-    parameter tensor.
+    """Return tr(GGN) of the mean loss with this `curvature` over `inputs` (N, ...), parameter
+    tensor by parameter tensor.
 
     `module` must be piecewise linear in the sense of `phasegrid.metrics.hessian.piecewise`; it is
     not changed. Frozen parameters are left out. Exact to rounding: 1e-5 relative in float32, sums
@@ -169,8 +169,8 @@ def _record(
 def _convolution(layer: nn.Conv2d, a: Tensor) -> tuple[Callable[[Tensor], dict[str, Tensor]], int]:
     """Prepare a convolution's input (n, ...) for the norms of per-example gradients.
 
-    |sum_l g_l a_l^T|^2 is taken from the (Cout, D) sums, or where the map is smaller than D from the products of places,
-    sum_lm (g_l . g_m) (a_l . a_m).
+    |sum_l g_l a_l^T|^2 is taken from the (Cout, D) sums, or where the map is smaller than D from
+    the products of places, sum_lm (g_l . g_m) (a_l . a_m).
     """
     assert not isinstance(layer.padding, str)
     kernel = (layer.kernel_size[0], layer.kernel_size[1])

@@ -20,7 +20,8 @@ PATIENCE_S = (
 ASK_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_SETTINGS = 4  # the type, in the fourth byte, of the frame with which every HTTP/2 server begins (RFC 9113, section 3.4)
+# The type (fourth byte) of the first frame of every HTTP/2 server (RFC 9113, section 3.4).
+_SETTINGS = 4
 
 Greeting = Literal["speaks", "other", "silent", "refused"]
 
