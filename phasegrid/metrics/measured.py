@@ -1,4 +1,4 @@
-"""What a measurement returns beside rows, and what it gets of other measurements."""
+"""The artifacts that a measurement returns with its rows, and those that it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

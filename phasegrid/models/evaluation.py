@@ -1,4 +1,4 @@
-"""A network on a set: what it says, its loss and its accuracy, batch by batch, in eval mode.
+"""Evaluate a network on a set: outputs, loss and accuracy, batch by batch, in eval mode.
 
 Letters: N examples, K scored labels.
 """

@@ -1,4 +1,4 @@
-"""All that makes a network what it is: run it, copy it, and keep what running it must not change.
+"""Run and copy a network with all of its state, and restore the state that a run must not change.
 
 A network is its user's code. It may write into its inputs, assign to its buffers, keep tensors that
 it computes from its parameters (weight norm, spectral norm and pruning in their old form do), or

@@ -1,4 +1,4 @@
-"""By which strategy several networks of one architecture run as one `phasegrid.models.flat`."""
+"""Choose how several networks of one architecture run as one `phasegrid.models.flat`."""
 
 from typing import Literal
 

@@ -1,1 +1,1 @@
-"""From a sweep to jobs, packs and predicted costs. Pure: no disk, no clock, no torch."""
+"""Turn a sweep into jobs, packs and predicted costs. Pure: no disk, no clock, no torch."""

@@ -1,4 +1,4 @@
-"""What a plan holds: its keys, trials and metrics, and the key of all of it."""
+"""List the content of a plan: its keys, trials and metrics, and the key of the whole plan."""
 
 from phasegrid.jobs import Plan, Trial
 from phasegrid.keys import content_key

@@ -1,4 +1,4 @@
-"""What a job will cost: order of execution, ETA, and the predictions of ``phasegrid plan``.
+"""Predict the cost of a job, for the order of execution, the ETA and ``phasegrid plan``.
 
 A first guess is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
 metric. The store's own timings correct both of its parts, by kind of job: small networks spend

@@ -1,4 +1,4 @@
-"""What a pack takes of a GPU's memory, about, and so how many packs may share one. Pure, no torch.
+"""Estimate the GPU memory of a pack, and so how many packs may share a GPU. Pure, no torch.
 
 The estimate is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
 metric. Where it fails, a pack that runs out is halved, and one that is tried again gets a GPU for

@@ -1,4 +1,4 @@
-"""The keys of a plan's trials, quickly: what many trials share is written as JSON once."""
+"""Compute the keys of a plan's trials quickly: parts that trials share become JSON only once."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep share a pack: laid out once, for the whole plan, and kept in the store.
+"""Decide which jobs of a sweep share a pack, once for the whole plan, and keep that in the store.
 
 What is computed together is rounded together, and training amplifies rounding. So trainings, and
 measurements that train something, keep the company that they were laid out with, whatever is stored

@@ -1,4 +1,4 @@
-"""From a sweep to its plan: every cell with its trials and metric jobs and their keys.
+"""Turn a sweep into its plan: every cell with its trials and metric jobs and their keys.
 
 Pure: no torch, no disk, no clock. `phasegrid.plan.packing` groups what is not stored yet into
 packs.

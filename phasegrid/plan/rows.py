@@ -1,4 +1,4 @@
-"""What a plan and a metric job write about themselves."""
+"""Make the rows that describe a plan and a metric job in the store."""
 
 from collections.abc import Mapping
 from typing import Any

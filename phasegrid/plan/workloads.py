@@ -1,4 +1,4 @@
-"""What the jobs of a cell are made of, counted once for each model and data set."""
+"""Count the work in the jobs of a cell, once for each model and data set."""
 
 import math
 from collections.abc import Mapping

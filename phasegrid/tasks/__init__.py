@@ -1,4 +1,4 @@
-"""What an example, a batch, a forward pass, a loss and an evaluation are, task by task.
+"""Define for each task its examples, batches, forward pass, loss and evaluation.
 
 A data set says its task by name; nothing outside this room asks what its examples are. Here is what
 is known without torch; what is done with tensors lies in `phasegrid.tasks.operations`. A task that

@@ -1,4 +1,4 @@
-"""Batches: what one is, and how a set is cut into them.
+"""Define a batch, and cut sets into batches.
 
 Letters: M members (networks that train together), N examples of a set, B examples of a batch.
 """

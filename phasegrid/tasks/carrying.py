@@ -1,4 +1,4 @@
-"""What a network carries from batch to batch: its state at the end of the one before.
+"""Carry the state of a network from one batch to the next.
 
 Letters: B examples of a batch, M members.
 """

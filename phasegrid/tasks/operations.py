@@ -1,4 +1,4 @@
-"""What a task does with tensors. Every other file works through these and `Scoring`.
+"""Define the operations of a task on tensors. All other files use these and `Scoring`.
 
 Letters: N examples, K scored labels, C classes, M members, B examples of a batch.
 """

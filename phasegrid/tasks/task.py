@@ -1,4 +1,6 @@
-"""What is true of a task before anything is loaded. No torch here: sweeps are read with it."""
+"""Declare the facts of a task that are known before loading. No torch here: reading a sweep needs
+this module.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""What the numbers in a sentence mean beside words. No torch here: reading text needs none."""
+"""Define the special numbers in a sentence that do not stand for words. No torch here: reading text
+needs none.
+"""
 
 PADDING, START, END, UNKNOWN = range(4)
 """Ids that every vocabulary begins with."""

@@ -1,1 +1,1 @@
-"""From a pack of trials to weights and histories."""
+"""Train packs of trials: weights and histories are the result."""

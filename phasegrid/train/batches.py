@@ -1,4 +1,5 @@
-"""What a stack is fed in one epoch: every member's own order, batches and augmentation.
+"""Make the batches of a stack for one epoch: every member has its own order, batches and
+augmentation.
 
 A member's draws come from its own generators on the CPU, so they are the same alone and in a pack,
 on any device. Letters: M members, N training examples, B examples of a batch, n consecutive

@@ -388,7 +388,7 @@ def _stacked(group: _Group, strategy: str) -> Stack:
 
 
 def _unstack(group: _Group) -> None:
-    """Copy what a stack has come to into its members."""
+    """Copy the current state of a stack into its members."""
     if group.stack is not None:
         for i, member in enumerate(group.members):
             member.state = group.stack.member(i)

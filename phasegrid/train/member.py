@@ -246,7 +246,7 @@ def _is_last(member: TrialState, numbers: EpochNumbers) -> bool:
 
 
 def result_of(member: TrialState) -> Trained:
-    """Return what a finished member has come to."""
+    """Return the result of a finished member."""
     return Trained(
         weights=_on_cpu(member.kept),
         published=member.published,

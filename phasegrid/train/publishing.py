@@ -1,4 +1,4 @@
-"""What a training leaves while it goes on: artifacts, written at once and never held until its end.
+"""Write the artifacts of a running training at once, instead of holding them until its end.
 
 Where they are kept is not decided here: whoever trains hands in an object that has the methods of
 `Publisher`.

@@ -1,4 +1,4 @@
-"""Training, as plainly as it can be written: what every faster way is tested against.
+"""Train one network in the plainest way, as the reference for tests of every faster way.
 
 One trial, one network, one update after another, each formula as in its paper. A pack of trials
 (`phasegrid.train.loop`) trains many at once, stops and resumes, and gives the same numbers to

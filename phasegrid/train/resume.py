@@ -1,4 +1,4 @@
-"""Members of a pack to their snapshots and back."""
+"""Write the members of a pack to snapshots, and restore them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

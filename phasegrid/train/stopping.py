@@ -1,4 +1,5 @@
-"""When training stops and whose weights are kept, decided from the history alone. No torch here.
+"""Decide from the history alone when training stops and which epoch's weights are kept. No torch
+here.
 
 Yang et al. 2021 stop once the training loss has settled and keep the epoch of the lowest training
 loss; their published code never stops, but from epoch 30 on keeps the weights of the first epoch at

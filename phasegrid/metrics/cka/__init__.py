@@ -1,4 +1,4 @@
-"""Similarity of what two trained networks compute: linear centred kernel alignment."""
+"""Similarity of the outputs of two trained networks: linear centred kernel alignment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -180,7 +180,7 @@ def _kept(
 
 
 def _hand_back(stack: _Stack, vertices: Sequence[Tensor]) -> None:
-    """Write what the curves of a stack have come to into the vertices that were given."""
+    """Copy the trained curves of a stack into the given vertices."""
     for place, trained in zip(stack.places, stack.vertices, strict=True):
         vertices[place].copy_(trained)
 

@@ -1,4 +1,4 @@
-"""How good networks are together: the mean of what they predict."""
+"""Loss and accuracy of an ensemble: the mean of the networks' predictions."""
 
 from dataclasses import dataclass
 from typing import Annotated

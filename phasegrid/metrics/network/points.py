@@ -1,4 +1,4 @@
-"""How a network does at a point of weight space that was never trained as such.
+"""Evaluate a network at a point of weight space that no training has visited.
 
 BatchNorm statistics saved with a checkpoint do not belong to another point, so they are estimated
 anew there (Garipov et al. 2018, published code). Both ends of a curve are treated alike.

@@ -1,4 +1,4 @@
-"""Packs as Ray Core tasks; with `ray_start` and `remote` the only room that imports ray.
+"""Execute packs as Ray Core tasks.
 
 Tasks return small outcomes and never weights: Ray runs a finished task again when its returned
 object is lost. Ray's own retries are off, so that a lost process is counted and written down by the
@@ -50,7 +50,7 @@ LOOK_EVERY_S = (
 
 
 def probe_storage(url: str, store_id: str) -> list[str]:
-    """Have every node of the cluster try the store (see `probing`); return warnings.
+    """Make every node of the cluster try the store (see `probe`); return warnings.
 
     Raises:
         StoreError: naming the nodes that do not share it with this process, cannot write it, or
