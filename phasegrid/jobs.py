@@ -1,18 +1,17 @@
 """What a job is.
 
-A *cell* is one (load, temperature) point of one facet. A *trial* is one training: a cell and a
-seed, fully resolved. A *metric job* measures what other jobs have left: their *artifacts*. A trial
-leaves its weights; a measurement may leave more (a curve, directions).
+A *trial* is one training: a cell and a seed, fully resolved. A *metric job* measures what other
+jobs have left: their *artifacts*. A trial leaves its weights; a measurement may leave more (a
+curve, directions).
 
 A job is called by its key (`phasegrid.keys`). What cannot change the answer (device, workers, pack,
 retries, storage, the sweep's name, the place in the grid) is not in it. Standard library only.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from phasegrid.estimates import Workload
 from phasegrid.keys import Json, stream_seed
 
 
@@ -157,63 +156,3 @@ class MetricJob:
         if self.depth == 0:
             return self.trials
         return tuple(dict.fromkeys([*self.trials, *(artifact.job for artifact in self.reads)]))
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
-
-    Where the sweep has several `stages`, it has the trials of each, one stage after the other.
-    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such
-    axis; `work` is None where the model or the data set is a plug-in that does not say.
-    """
-
-    index: int
-    facet: tuple[tuple[str, Json], ...]
-    load: Json
-    temperature: Json
-    trials: tuple[Trial, ...]
-    metric_jobs: tuple[MetricJob, ...]
-    work: Workload | None = None
-    stages: tuple[str, ...] = ()
-
-    def trials_of(self, stage: str | None = None) -> tuple[Trial, ...]:
-        """Return the trials of a stage, in the order of the seeds; None: of the last."""
-        if not self.stages:
-            return self.trials
-        num = len(self.trials) // len(self.stages)
-        place = len(self.stages) - 1 if stage is None else self.stages.index(stage)
-        return self.trials[num * place : num * (place + 1)]
-
-    def staged(self) -> Iterator[tuple[str | None, Trial]]:
-        """Yield every trial with its stage; None where the sweep has but one."""
-        for stage in self.stages or (None,):
-            for trial in self.trials_of(stage):
-                yield stage, trial
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path,
-    label).
-
-    `across` are the measurements over trials of several cells. They belong to the sweep and to no
-    cell; each stands with the index of the cell of its first trial, where it is scheduled.
-    """
-
-    sweep: str
-    load_path: str | None
-    temperature_path: str | None
-    cells: tuple[Cell, ...]
-    axis_names: tuple[tuple[str, str], ...] = ()
-    across: tuple[tuple[int, MetricJob], ...] = ()
-
-    def metric_jobs(self) -> Iterator[tuple[Cell, MetricJob]]:
-        """Yield every measurement with the cell that it is scheduled with: those of the cells, then
-        those across cells.
-        """
-        for cell in self.cells:
-            for job in cell.metric_jobs:
-                yield cell, job
-        for index, job in self.across:
-            yield self.cells[index], job

@@ -20,8 +20,9 @@ from phasegrid.analysis.tables.load import load_grid
 from phasegrid.cli.render import plan_text, status_text
 from phasegrid.datasets.load import load_dataset
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Artifact, Plan
+from phasegrid.jobs import Artifact
 from phasegrid.metrics.connectivity import compute as connectivity
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.run.status import stored_jobs

@@ -8,7 +8,8 @@ import pytest
 
 from phasegrid.errors import SweepError
 from phasegrid.estimates import OVERHEAD_S, RATE, Guess, Workload
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial
+from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.cost import (
     UNKNOWN_S,
     UNTRIED,

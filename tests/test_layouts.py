@@ -9,10 +9,10 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import Json
 from phasegrid.packs import Pack
-from phasegrid.plan.contents import all_keys
+from phasegrid.plan.contents import Cell, Plan, all_keys
 from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Cell, MetricJob, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
+from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import Corrections, predict_seconds
 from phasegrid.plan.packing import PACK_SIZE, make_packs
 from phasegrid.plan.plan import make_plan

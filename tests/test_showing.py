@@ -10,9 +10,10 @@ from store_support import COLUMNS, bare, make_store
 
 from phasegrid.cli.render import status_text
 from phasegrid.config.types import Retries
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial
+from phasegrid.jobs import MetricJob, Part, Trial
 from phasegrid.keys import text_key
 from phasegrid.packs import Outcome, Pack
+from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.rows import job_rows
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.progress_bar import Watch

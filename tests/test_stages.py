@@ -16,7 +16,8 @@ from test_sweep_mistakes import mistakes, write
 import phasegrid
 from phasegrid import load_sweep
 from phasegrid.analysis.tables.load import load_grid
-from phasegrid.jobs import Artifact, Plan
+from phasegrid.jobs import Artifact
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
 from phasegrid.run.verify import verify

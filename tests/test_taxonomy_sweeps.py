@@ -17,9 +17,9 @@ from phasegrid import load_sweep
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import parts
 from phasegrid.config.load import Sweep
-from phasegrid.jobs import MetricJob, Plan
+from phasegrid.jobs import MetricJob
 from phasegrid.metrics import METRICS
-from phasegrid.plan.contents import trials_by_key
+from phasegrid.plan.contents import Plan, trials_by_key
 from phasegrid.plan.plan import make_plan
 
 FOLDER = Path(__file__).resolve().parent.parent / "sweeps" / "taxonomy"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from phasegrid import load_sweep
-from phasegrid.jobs import Plan
 from phasegrid.metrics.connectivity import compute
 from phasegrid.models.evaluation import Evaluation
 from phasegrid.packs import Pack
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.stopping import Stopped

@@ -35,7 +35,8 @@ from phasegrid.analysis.draw.style import (
     ZERO,
     Hatch,
 )
-from phasegrid.analysis.phases.label import EVERY_DIVERGED, NO_LOGARITHM, PHASES, UNDETERMINED
+from phasegrid.analysis.phases.label import PHASES
+from phasegrid.analysis.phases.phase_map import EVERY_DIVERGED, NO_LOGARITHM, UNDETERMINED
 from phasegrid.analysis.phases.regions import borders, centres, label_array
 from phasegrid.analysis.stats.aggregate import counts_in_words
 from phasegrid.analysis.tables.quantities import Quantity, base_of

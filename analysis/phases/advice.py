@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
-from phasegrid.analysis.phases.label import PhaseMap
+from phasegrid.analysis.phases.phase_map import PhaseMap
 
 CONVERGENCE = "lack of convergence"
 TEMPERATURE = "temperature"

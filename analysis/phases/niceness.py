@@ -5,7 +5,7 @@ in, tables out.
 import numpy as np
 import pandas as pd
 
-from phasegrid.analysis.phases.label import PhaseMap
+from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 

@@ -7,8 +7,9 @@ import pandas as pd
 
 from phasegrid.analysis.draw.scales import Frame, make_frame
 from phasegrid.analysis.phases.advice import limits
-from phasegrid.analysis.phases.label import PhaseMap, label_phases
+from phasegrid.analysis.phases.label import label_phases
 from phasegrid.analysis.phases.niceness import niceness
+from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables, loss_floors

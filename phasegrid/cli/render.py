@@ -16,7 +16,7 @@ from rich.table import Table
 
 from phasegrid.config.load import Sweep
 from phasegrid.errors import StoreError, SweepError
-from phasegrid.jobs import Plan
+from phasegrid.plan.contents import Plan
 from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span
 from phasegrid.run.planned import look_at

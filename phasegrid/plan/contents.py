@@ -1,7 +1,74 @@
-"""List the content of a plan: its keys, trials and metrics, and the key of the whole plan."""
+"""Say what a plan holds: cells with their trials and measurements, and their keys.
 
-from phasegrid.jobs import Plan, Trial
-from phasegrid.keys import content_key
+A *cell* is one (load, temperature) point of one facet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from phasegrid.estimates import Workload
+from phasegrid.jobs import MetricJob, Trial
+from phasegrid.keys import Json, content_key
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
+
+    Where the sweep has several `stages`, it has the trials of each, one stage after the other.
+    `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such
+    axis; `work` is None where the model or the data set is a plug-in that does not say.
+    """
+
+    index: int
+    facet: tuple[tuple[str, Json], ...]
+    load: Json
+    temperature: Json
+    trials: tuple[Trial, ...]
+    metric_jobs: tuple[MetricJob, ...]
+    work: Workload | None = None
+    stages: tuple[str, ...] = ()
+
+    def trials_of(self, stage: str | None = None) -> tuple[Trial, ...]:
+        """Return the trials of a stage, in the order of the seeds; None: of the last."""
+        if not self.stages:
+            return self.trials
+        num = len(self.trials) // len(self.stages)
+        place = len(self.stages) - 1 if stage is None else self.stages.index(stage)
+        return self.trials[num * place : num * (place + 1)]
+
+    def staged(self) -> Iterator[tuple[str | None, Trial]]:
+        """Yield every trial with its stage; None where the sweep has but one."""
+        for stage in self.stages or (None,):
+            for trial in self.trials_of(stage):
+                yield stage, trial
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path,
+    label).
+
+    `across` are the measurements over trials of several cells. They belong to the sweep and to no
+    cell; each stands with the index of the cell of its first trial, where it is scheduled.
+    """
+
+    sweep: str
+    load_path: str | None
+    temperature_path: str | None
+    cells: tuple[Cell, ...]
+    axis_names: tuple[tuple[str, str], ...] = ()
+    across: tuple[tuple[int, MetricJob], ...] = ()
+
+    def metric_jobs(self) -> Iterator[tuple[Cell, MetricJob]]:
+        """Yield every measurement with the cell that it is scheduled with: those of the cells, then
+        those across cells.
+        """
+        for cell in self.cells:
+            for job in cell.metric_jobs:
+                yield cell, job
+        for index, job in self.across:
+            yield self.cells[index], job
 
 
 def plan_hash(plan: Plan) -> str:

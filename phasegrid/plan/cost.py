@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from phasegrid.errors import SweepError
 from phasegrid.estimates import Guess, Measurement, Workload, evaluation, passes
-from phasegrid.jobs import Cell, MetricJob, Trial
+from phasegrid.jobs import MetricJob, Trial
+from phasegrid.plan.contents import Cell
 from phasegrid.registry import declared_metric
 from phasegrid.train.compat import num_from_aside
 from phasegrid.train.recipe import examples_per_batch

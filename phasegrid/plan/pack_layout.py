@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import Json
 from phasegrid.packs import Pack
+from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.packing import (
     CostOf,
     is_laid_out,

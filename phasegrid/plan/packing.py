@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import content_key
 from phasegrid.packs import Layout, Pack, needs_of
-from phasegrid.plan.contents import trials_by_key
+from phasegrid.plan.contents import Cell, Plan, trials_by_key
 
 PACK_SIZE = 32
 """The most trainings in one pack, unless a sweep says otherwise."""

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 
 from phasegrid.config.load import Sweep
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest
-from phasegrid.jobs import WEIGHTS, Artifact, Cell, MetricJob, Plan, Start, Trial
+from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Start, Trial
+from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.keys import Texts
 from phasegrid.plan.measurements import Measurements
 from phasegrid.plan.workloads import Workloads
 
 
 def make_plan(sweep: Sweep) -> Plan:
-    """Lay out every cell, trial and metric job of a sweep, in the order facets, load,
-    temperature.
-    """
+    """Lay out all cells, trials and metric jobs of a sweep, by facets, load, temperature."""
     texts, works = Texts(), Workloads()
     measurements = Measurements(sweep.metrics, texts.args)
     cells = []

@@ -5,8 +5,9 @@ from typing import Any
 
 from phasegrid.config.validate import Field, find_field
 from phasegrid.declare import Metric
-from phasegrid.jobs import MetricJob, Plan
+from phasegrid.jobs import MetricJob
 from phasegrid.keys import Json, as_label, canonical_json
+from phasegrid.plan.contents import Plan
 from phasegrid.train.recipe import Recipe
 
 

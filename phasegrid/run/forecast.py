@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from phasegrid.jobs import Cell, MetricJob, Plan, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan import cost
-from phasegrid.plan.contents import metric_names
+from phasegrid.plan.contents import Cell, Plan, metric_names
 from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
 from phasegrid.plan.packing import make_packs
 from phasegrid.run.makespan import simulate_makespan

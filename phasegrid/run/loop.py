@@ -14,7 +14,7 @@ from phasegrid.packs import Outcome, Pack
 from phasegrid.run.asking import Ask, Situation, nothing_more
 from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
-from phasegrid.run.stopping import Stop, Stopped
+from phasegrid.run.stopping import Stop, Stopped, drain, why_stop
 
 Event = Literal["submitted", "finished", "lost", "tick"]
 Observe = Callable[[Event, Scheduler, Pack | None, PackResult | None], None]
@@ -68,35 +68,13 @@ def run_packs(
                 executor.submit(pack)
             take(executor.wait(poll_s))
             observe("tick", scheduler, None, None)
-            _check_failures(scheduler, stop, options)
+            stop.why = why_stop(scheduler.counts, options) or stop.why
             if stop.why is None and (ended or scheduler.over):
                 add_what_is_asked_for()
         if scheduler.in_flight:
-            _drain(scheduler, executor, stop, take)
+            drain(scheduler, executor, stop, take)
     except Stopped:
         stop.why = stop.why or "stopped"
     except ClusterError:
         if stop.why is None:
             raise  # else it was stopped with us, as where a whole process group is
-
-
-def _drain(
-    scheduler: Scheduler,
-    executor: Executor,
-    stop: Stop,
-    take: Callable[[list[PackResult]], None],
-) -> None:
-    """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
-    tries = max(1, int(stop.grace_s / 0.5))
-    for _ in range(tries):
-        take(executor.wait(0.5))
-        if not scheduler.in_flight or stop.hurry():
-            return
-
-
-def _check_failures(scheduler: Scheduler, stop: Stop, options: RunOptions) -> None:
-    failed = scheduler.counts.failed
-    if failed and options.on_error == "stop":
-        stop.why = f"a job failed and on_error is stop ({failed} failed)"
-    elif options.max_failures is not None and failed > options.max_failures:
-        stop.why = f"{failed} jobs failed, more than max_failures: {options.max_failures}"

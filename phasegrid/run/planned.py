@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phasegrid.config.load import Sweep
-from phasegrid.jobs import Plan
 from phasegrid.plan import cost
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.pack_layout import from_records
 from phasegrid.plan.packing import PACK_SIZE
 from phasegrid.plan.plan import make_plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from phasegrid.fallbacks import Fallback
-from phasegrid.jobs import Plan
+from phasegrid.plan.contents import Plan
 from phasegrid.redaction import redact
 from phasegrid.run.counts import Counts
 from phasegrid.run.scheduler import BLOCKED, Scheduler

@@ -22,11 +22,11 @@ from rich.console import Console
 from phasegrid.config.load import Sweep, user_files
 from phasegrid.errors import ClusterError, DataError, DeviceError, StoreError, SweepError
 from phasegrid.fallbacks import Fallback, collected, fall_back
-from phasegrid.jobs import Part, Plan
+from phasegrid.jobs import Part
 from phasegrid.keys import canonical_json
 from phasegrid.packs import Outcome, Pack
 from phasegrid.plan import cost, gpu_memory, pack_layout
-from phasegrid.plan.contents import plan_hash
+from phasegrid.plan.contents import Plan, plan_hash
 from phasegrid.plan.packing import PACK_SIZE, CostOf, make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows

@@ -14,8 +14,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Outcome, Pack
+from phasegrid.plan.cost import kind_of
 from phasegrid.run.counts import Counts
 from phasegrid.run.executors.base import LostKind
 from phasegrid.run.parts import is_alone, part_of, torn_out, without
@@ -65,14 +65,12 @@ class Scheduler:
         for pack in packs:
             assert self._names.keys().isdisjoint(pack.job_keys()), f"pack {pack.key} is added twice"
             self.counts.total += len(pack.jobs)
-            self._names.update((job.key, _name_of(job)) for job in pack.jobs)
+            self._names.update((job.key, kind_of(job)) for job in pack.jobs)
             self._admit(pack)
         for key in dict.fromkeys(key for pack in packs for key in pack.needs):
-            if key not in self._waiting:
-                continue
-            if key in self._culprits:
+            if key in self._waiting and key in self._culprits:
                 self._block_dependants(key, self._culprits[key])
-            elif key not in self._names:
+            elif key in self._waiting and key not in self._names:
                 about = any(key in job.trials for p in packs for job in p.metric_jobs)
                 name = "trial" if about else "job"
                 self._block_dependants(key, f"{name} {key} is neither stored nor planned")
@@ -86,9 +84,7 @@ class Scheduler:
         return pack
 
     def finished(self, pack: Pack, outcomes: Sequence[Outcome]) -> None:
-        """Take the outcomes of a pack: unlock what waited for them, retry or give up what
-        failed.
-        """
+        """Take the outcomes of a pack: unlock what waited for them, retry or give up the failed."""
         del self._in_flight[pack.key]
         self.done_cost_s += pack.cost_s
         again = []
@@ -202,8 +198,3 @@ class Scheduler:
             for name in blocked:
                 self.failures[name] = BLOCKED + culprit
                 self._block_dependants(name, culprit)
-
-
-def _name_of(job: Trial | MetricJob) -> str:
-    """Return what a person calls the kind of a job."""
-    return "trial" if isinstance(job, Trial) else job.metric.name

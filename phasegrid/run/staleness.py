@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from phasegrid.jobs import MetricJob, Plan
+from phasegrid.jobs import MetricJob
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.rows import plan_rows, same_value
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.schemas import recipe_columns, trial_columns

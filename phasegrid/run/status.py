@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from phasegrid.estimates import Guess
-from phasegrid.jobs import MetricJob, Plan, Trial
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan import cost
-from phasegrid.plan.contents import metric_names, trials_by_key
+from phasegrid.plan.contents import Plan, metric_names, trials_by_key
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.store import Store
 

@@ -1,7 +1,12 @@
-"""Requests to stop a run before all is done."""
+"""Requests to stop a run before all is done, and what a run does then."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from phasegrid.config.types import RunOptions
+from phasegrid.run.counts import Counts
+from phasegrid.run.executors.base import Executor, PackResult
+from phasegrid.run.scheduler import Scheduler
 
 GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
 
@@ -27,3 +32,26 @@ class Stopped(BaseException):
     """Raised inside work done in this process when a stop was asked for; everything stored stays
     stored.
     """
+
+
+def why_stop(counts: Counts, options: RunOptions) -> str | None:
+    """Say why a run stops where too much has failed for its options; None where it goes on."""
+    if counts.failed and options.on_error == "stop":
+        return f"a job failed and on_error is stop ({counts.failed} failed)"
+    if options.max_failures is not None and counts.failed > options.max_failures:
+        return f"{counts.failed} jobs failed, more than max_failures: {options.max_failures}"
+    return None
+
+
+def drain(
+    scheduler: Scheduler,
+    executor: Executor,
+    stop: Stop,
+    take: Callable[[list[PackResult]], None],
+) -> None:
+    """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
+    tries = max(1, int(stop.grace_s / 0.5))
+    for _ in range(tries):
+        take(executor.wait(0.5))
+        if not scheduler.in_flight or stop.hurry():
+            return

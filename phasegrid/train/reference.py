@@ -1,15 +1,13 @@
 """Train one network in the plainest way, as the reference for tests of every faster way.
 
-One trial, one network, one update after another, each formula as in its paper. A pack of trials
+One trial, one network, one update after another, each by the formulas of
+`phasegrid.train.formulas`. A pack of trials
 (`phasegrid.train.loop`) trains many at once, stops and resumes, and gives the same numbers to
 rounding; start here to learn what they are. Sentence pairs, other precisions than float32 and
 divergence are left to it.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
 
 from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
@@ -18,18 +16,14 @@ from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import Weights, cpu_state, has_batch_norm
-from phasegrid.tasks.batches import Batch, epoch_bounds
+from phasegrid.tasks.batches import epoch_bounds
 from phasegrid.tasks.scoring import Scoring
 from phasegrid.train.compat import recipe_of
+from phasegrid.train.formulas import Memory, descend, differentiate, loss_of
 from phasegrid.train.member import EpochRecord
-from phasegrid.train.objectives import criterion_of, training_loss
-from phasegrid.train.recipe import Recipe
+from phasegrid.train.objectives import criterion_of
 from phasegrid.train.schedules import Moment, factor_of
-from phasegrid.train.sharpness import ETA
 from phasegrid.train.stopping import judge
-
-Memory = dict[str, Tensor]
-"""What an optimizer remembers of one parameter, by the symbol of its formula."""
 
 
 def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]]:
@@ -75,60 +69,3 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
         if verdict.stop:
             break
     return kept, history
-
-
-def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """Return the loss of each label (B,)."""
-    return training_loss(recipe)(logits[None], Batch(logits[None], labels[None]))[0]
-
-
-def differentiate(
-    net: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe
-) -> tuple[Tensor, Sequence[Tensor]]:
-    """Return the logits of a batch, in float64, and the gradient of its mean loss.
-
-    With SAM that is the gradient at w + e, e = rho T^2 g / |T g| (`phasegrid.train.sharpness`).
-    """
-    weights = list(net.parameters())
-    logits: Tensor = net(inputs)
-    loss = loss_of(logits, labels, recipe).mean()
-    gradient = torch.autograd.grad(loss, weights)
-    if recipe.sam is not None:
-        kept = [(tensor, tensor.detach().clone()) for tensor in [*weights, *net.buffers()]]
-        T = [w.abs() + ETA if recipe.sam.adaptive else torch.ones_like(w) for w in weights]
-        Tg = [t * g for t, g in zip(T, gradient, strict=True)]
-        norm = torch.cat([each.flatten() for each in Tg]).norm()
-        for w, t, each in zip(weights, T, Tg, strict=True):
-            w.data += recipe.sam.rho * t * each / norm
-        loss = loss_of(net(inputs), labels, recipe).mean()
-        gradient = torch.autograd.grad(loss, weights)
-        for tensor, before in kept:
-            tensor.data.copy_(before)
-    return logits.detach().double(), gradient
-
-
-def descend(w: Tensor, g: Tensor, memory: Memory, recipe: Recipe, lr: float, n: int) -> None:
-    """Make update n, counted from 1, of one parameter; `phasegrid.train.optimizers` names the
-    papers.
-    """
-    zero = torch.zeros_like(w)
-    if recipe.optimizer == "adamw":
-        w *= 1 - lr * recipe.weight_decay
-    else:
-        g = g + recipe.weight_decay * w
-    if recipe.optimizer == "sgd":
-        b = memory["b"] = recipe.momentum * memory.get("b", zero) + g
-        step = g + recipe.momentum * b if recipe.nesterov else b
-    elif recipe.optimizer == "rmsprop":
-        alpha = recipe.rmsprop.alpha
-        v = memory["v"] = alpha * memory.get("v", zero) + (1 - alpha) * g**2
-        m = memory["m"] = alpha * memory.get("m", zero) + (1 - alpha) * g
-        v = v - m**2 if recipe.rmsprop.centered else v
-        scaled = g / (v.sqrt() + recipe.rmsprop.eps)
-        step = memory["b"] = recipe.rmsprop.momentum * memory.get("b", zero) + scaled
-    else:
-        beta1, beta2 = recipe.betas
-        m = memory["m"] = beta1 * memory.get("m", zero) + (1 - beta1) * g
-        v = memory["v"] = beta2 * memory.get("v", zero) + (1 - beta2) * g**2
-        step = m / (1 - beta1**n) / ((v / (1 - beta2**n)).sqrt() + recipe.adam_eps)
-    w -= lr * step

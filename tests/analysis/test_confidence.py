@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from phasegrid.analysis.phases.label import UNDETERMINED, label_phases
+from phasegrid.analysis.phases.label import label_phases
+from phasegrid.analysis.phases.phase_map import UNDETERMINED
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.confidence import probabilities
 from phasegrid.analysis.stats.spread import Estimate, of_pairs, of_trials, pooled

@@ -36,7 +36,8 @@ from phasegrid.analysis.draw.style import (
     ZERO,
     Hatch,
 )
-from phasegrid.analysis.phases.label import PHASES, PhaseMap, label_phases
+from phasegrid.analysis.phases.label import PHASES, label_phases
+from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules, rules_from
 from phasegrid.analysis.stats.aggregate import aggregate, counts_in_words
 from phasegrid.analysis.tables.grid import SweepTables

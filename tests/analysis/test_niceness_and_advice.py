@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from phasegrid.analysis.phases.advice import CONVERGENCE, DATA, MODEL, NOTHING, TEMPERATURE, limits
-from phasegrid.analysis.phases.label import PhaseMap, label_phases
+from phasegrid.analysis.phases.label import label_phases
 from phasegrid.analysis.phases.niceness import niceness
+from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules, rules_from
 from phasegrid.analysis.report.findings import findings
 from phasegrid.analysis.tables.grid import SweepTables, by_pair

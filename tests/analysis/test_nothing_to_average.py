@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phasegrid.analysis.draw.panels import seven_panels
-from phasegrid.analysis.phases.label import EVERY_DIVERGED, UNDETERMINED
+from phasegrid.analysis.phases.phase_map import EVERY_DIVERGED, UNDETERMINED
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import findings
 from phasegrid.analysis.stats.gain import best_per_load, gain_table

@@ -8,14 +8,8 @@ import pandas as pd
 import pytest
 
 from phasegrid.analysis.draw.scales import make_frame
-from phasegrid.analysis.phases.label import (
-    EVERY_DIVERGED,
-    NO_SPREAD,
-    PHASES,
-    UNDETERMINED,
-    PhaseMap,
-    label_phases,
-)
+from phasegrid.analysis.phases.label import PHASES, label_phases
+from phasegrid.analysis.phases.phase_map import EVERY_DIVERGED, NO_SPREAD, UNDETERMINED, PhaseMap
 from phasegrid.analysis.phases.regions import borders, centres, label_array
 from phasegrid.analysis.phases.rules import Rules, otsu, rules_from
 from phasegrid.analysis.tables.grid import SweepTables

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from phasegrid import load_sweep
-from phasegrid.metrics.hessian.compute import draw_examples
+from phasegrid.metrics.hessian.preparing import draw_examples
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import metric_names
 from phasegrid.plan.packing import make_packs

@@ -10,8 +10,13 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
 from phasegrid.metrics.hessian import HessianArgs
-from phasegrid.metrics.hessian.compute import measure_spectrum
-from phasegrid.metrics.hessian.density import Density, converged, deflated_density, probe_rest
+from phasegrid.metrics.hessian.density import (
+    Density,
+    converged,
+    deflated_density,
+    measure_spectrum,
+    probe_rest,
+)
 from phasegrid.metrics.hessian.lanczos import Spectrum, lanczos, rademacher
 from phasegrid.metrics.hessian.operator import HessianOperator
 

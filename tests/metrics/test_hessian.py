@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.hessian import HESSIAN, HessianArgs
-from phasegrid.metrics.hessian.compute import compute, draw_examples, prepare
+from phasegrid.metrics.hessian.compute import compute
 from phasegrid.metrics.hessian.lanczos import Spectrum
 from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.hessian.preparing import draw_examples, prepare
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
 
 

@@ -19,7 +19,7 @@ from phasegrid.metrics.connectivity.compute import compute as connectivity
 from phasegrid.metrics.distance.compute import compute as distance
 from phasegrid.metrics.ensemble.compute import compute as ensemble
 from phasegrid.metrics.hessian.compute import compute as hessian
-from phasegrid.metrics.hessian.compute import draw_examples
+from phasegrid.metrics.hessian.preparing import draw_examples
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.perplexity.compute import compute as perplexity
 from phasegrid.metrics.plane.compute import compute as plane

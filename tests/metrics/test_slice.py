@@ -22,7 +22,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.estimates import Workload
-from phasegrid.jobs import Cell, MetricJob, Part
+from phasegrid.jobs import MetricJob, Part
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.slice import SLICE, SliceArgs
@@ -41,6 +41,7 @@ from phasegrid.models.weights import (
     parameter_slices,
     parameters_vector,
 )
+from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import guess_cost
 from phasegrid.store.schemas import metric_schema, to_table
 

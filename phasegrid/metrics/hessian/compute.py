@@ -10,30 +10,24 @@ and only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is know
 estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of
 largest magnitude instead and estimates the trace without an error; what BatchNorm does changes the
 numbers many-fold and is part of the arguments.
-
-For sentence pairs the mean is over the scored target tokens of the pairs drawn: H = (1/T) sum over
-tokens, T their number. Networks with attention or LayerNorm are not piecewise linear, so their
-trace is the estimate.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.keys import stream_seed
 from phasegrid.metrics.hessian import HessianArgs
-from phasegrid.metrics.hessian.density import deflated_density, probe_rest
+from phasegrid.metrics.hessian.density import deflated_density, measure_spectrum
 from phasegrid.metrics.hessian.exact_trace import exact_trace
-from phasegrid.metrics.hessian.lanczos import LONGEST, LanczosRun, Spectrum, rademacher
+from phasegrid.metrics.hessian.lanczos import LONGEST
 from phasegrid.metrics.hessian.operator import HessianOperator, with_right_products
+from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, prepare
 from phasegrid.metrics.hessian.trace import TraceEstimate, deflated_hutchinson
-from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
+from phasegrid.models.weights import has_batch_norm
 
 Row = dict[str, float | int | str | list[float] | None]
 
@@ -58,7 +52,7 @@ def compute(
         raise MetricError(f"the Hessian is that of one model, got {len(models)}")
     module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
-    inputs = _as_parameters(inputs, module)
+    inputs = as_parameters(inputs, module)
     curvature, exact = data.objective.curvature, None
     if settings.trace == "auto" and curvature is not None:
         exact = partial(exact_trace, module, inputs, curvature)
@@ -113,61 +107,3 @@ def _measure(
         "loss": H.loss,
         "num_parameters": H.size,
     }
-
-
-def prepare(
-    model: nn.Module,
-    batch_norm: Literal["as_saved", "refreshed", "train"],
-    train_inputs: Tensor,
-    rng: torch.Generator,
-) -> nn.Module:
-    """Copy `model` into eval mode under a BatchNorm policy.
-
-    ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from
-    `rng`. ``train``: statistics of the batch itself; all else, dropout too, stays in eval mode.
-    """
-    module = copy_network(model).eval()
-    if batch_norm == "refreshed" and has_batch_norm(module):
-        order = torch.randperm(len(train_inputs), generator=rng, device=rng.device)
-        shuffled = train_inputs[order.to(train_inputs.device)]
-        refresh_batch_norm(module, _as_parameters(shuffled, module))
-    if batch_norm == "train":
-        for layer in batch_norm_modules(module):
-            layer.train()
-            layer.track_running_stats = False  # uses the batch's statistics, keeps no others
-    return module
-
-
-def draw_examples(data: Dataset, num: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `num` training examples without replacement (all, if there are fewer): the same ones for
-    the same `seed`.
-    """
-    rng = torch.Generator().manual_seed(stream_seed(seed, "examples"))
-    chosen = torch.randperm(len(data.train_labels), generator=rng)[:num]
-    chosen = chosen.to(data.train_labels.device)
-    return data.train_inputs[chosen], data.train_labels[chosen]
-
-
-def measure_spectrum(
-    H: HessianOperator, settings: HessianArgs, rng: torch.Generator
-) -> tuple[list[Spectrum], LanczosRun]:
-    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1
-    times on the rest of the spectrum.
-
-    The first run keeps its basis, the others have none. A complete run needs no others. Returned
-    with the first run, to go on with.
-    """
-    like, steps = H.parameters[0], settings.steps
-    start = rademacher(H.size, rng, like.dtype, like.device)
-    run = LanczosRun(H, start, steps, rng)
-    first = run.advance(
-        steps, LONGEST * steps, lambda spectrum: spectrum.knows_largest(settings.tolerance)
-    )
-    others = 0 if first.complete else settings.density_probes - 1
-    return [first, *(probe_rest(H, first, steps, rng) for _ in range(others))], run
-
-
-def _as_parameters(inputs: Tensor, module: nn.Module) -> Tensor:
-    """Cast floating `inputs` to the dtype of the parameters."""
-    dtype = next(module.parameters()).dtype
-    return inputs.to(dtype) if inputs.is_floating_point() else inputs

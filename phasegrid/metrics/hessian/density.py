@@ -19,10 +19,38 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from phasegrid.metrics.hessian.lanczos import MatVec, Spectrum, rademacher, short_lanczos
+from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.lanczos import (
+    LONGEST,
+    LanczosRun,
+    MatVec,
+    Spectrum,
+    rademacher,
+    short_lanczos,
+)
+from phasegrid.metrics.hessian.operator import HessianOperator
 
 MAX_RESIDUAL = 0.1  # in gaps: the sine of the angle to an eigenvector
 MAX_WEIGHT = 10.8  # in 1/P: (v^T z)^2 of one eigenvector is above it once in a thousand runs
+
+
+def measure_spectrum(
+    H: HessianOperator, settings: HessianArgs, rng: torch.Generator
+) -> tuple[list[Spectrum], LanczosRun]:
+    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1
+    times on the rest of the spectrum.
+
+    The first run keeps its basis, the others have none. A complete run needs no others. Returned
+    with the first run, to go on with.
+    """
+    like, steps = H.parameters[0], settings.steps
+    start = rademacher(H.size, rng, like.dtype, like.device)
+    run = LanczosRun(H, start, steps, rng)
+    first = run.advance(
+        steps, LONGEST * steps, lambda spectrum: spectrum.knows_largest(settings.tolerance)
+    )
+    others = 0 if first.complete else settings.density_probes - 1
+    return [first, *(probe_rest(H, first, steps, rng) for _ in range(others))], run
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from phasegrid.datasets import DATASETS, FIXED_FACTS
 from phasegrid.declare import make_part
-from phasegrid.jobs import Cell, MetricJob, Part, Plan, Trial
+from phasegrid.jobs import MetricJob, Part, Trial
 from phasegrid.keys import Json, content_key
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.accuracy import AccuracyArgs
@@ -26,6 +26,7 @@ from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.distance import DistanceArgs
 from phasegrid.metrics.hessian import HessianArgs
 from phasegrid.models import MODELS
+from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.rows import metric_fields, plan_rows
 from phasegrid.run.published.csv import CURVE_POINTS, Numbers, Place, read_places
 from phasegrid.store.schemas import trial_columns
