@@ -4,7 +4,7 @@ Letters: N examples, K scored labels, C classes, M members.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -55,10 +55,20 @@ class Scoring:
         correct = logits.argmax(dim=-1) == labels
         return Scores(losses[0], correct[0], logits[0], labels[0])
 
+    def total(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of the losses of scored labels, in float64, to differentiate."""
+        summed = self.objective.summed
+        if summed is not None and labels.dim() == 1:
+            return summed(outputs.double(), labels)
+        return self.score(outputs, inputs, labels).losses.sum()
+
     def mean(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss over scored labels, in the dtype of the outputs, to differentiate;
         it never waits for the device where no label can be padding.
         """
+        summed = self.objective.summed
+        if summed is not None and labels.dim() == 1:  # one label for each example, none is padding
+            return summed(outputs, labels) / len(labels)
         logits, flat, there = self.operations.flat(outputs.unsqueeze(0), labels.unsqueeze(0))
         losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat))
         return losses.mean() if there is None else losses.where(there, 0).sum() / there.sum()
@@ -83,5 +93,6 @@ def training_losses(task: str, loss: Loss, logits: Tensor, batch: Batch) -> Tens
     scored.
     """
     flat, labels, there = operations_of(task).flat(logits, batch.labels)
-    losses = loss(flat, Batch(batch.inputs, labels, batch.extra))
+    scored = batch if labels is batch.labels else replace(batch, labels=labels)
+    losses = loss(flat, scored)
     return losses if there is None else losses.where(there, 0)

@@ -142,7 +142,7 @@ class HessianOperator:
             logits = outputs_of(self._network, inputs)
         if fault := scoring.fault(logits, labels):
             raise MetricError(f"Hessian: {fault}")
-        return scoring.score(logits, inputs, labels).losses.sum() / self._num_scored
+        return scoring.total(logits, inputs, labels) / self._num_scored
 
     def _check_loss(self) -> float:
         with torch.no_grad():
