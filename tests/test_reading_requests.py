@@ -85,8 +85,8 @@ BAD = {
     ),
     "an epoch that is never kept": (
         "accuracy: {over: trajectory, at: [3]}",
-        "10:39: metrics.1.accuracy.at: after epoch 3 nothing is kept: train.keep_every is 2 (0, 2, 4,"
-        " ...)",
+        "10:39: metrics.1.accuracy.at: after epoch 3 nothing is kept by train, which keeps 0, 2, 4,"
+        " ...",
     ),
     "an unknown field": (
         "cka: {over: across, where: {model.widht: [2]}}",
@@ -147,7 +147,9 @@ def test_values_that_only_other_cells_have_choose_nothing(tmp_path: Path) -> Non
 def test_checkpoints_that_no_trial_keeps_are_not_measured(tmp_path: Path) -> None:
     head = HEAD.replace(", keep_every: 2", "")
     (told,) = mistakes(tmp_path, "accuracy: {over: trajectory, at: [2]}", head=head)
-    assert told.endswith("no trial keeps checkpoints along it; write train.keep_every, in epochs")
+    assert told.endswith(
+        "no trial keeps checkpoints along it; write train.checkpoints: {every_epochs: ...}"
+    )
 
 
 CIRCLE = """\

@@ -50,7 +50,8 @@ MODELS = {"accuracy": 1, "hessian": 1, "simplex": 3}
 
 def measure(name: str, models: list[nn.Module], more_padding: int = 0) -> Any:
     compute: Any = import_function(METRICS[name].compute)
-    return compute(models, sentences(more_padding=more_padding), generator(5), **QUICK[name])
+    found = compute(models, sentences(more_padding=more_padding), generator(5), **QUICK[name])
+    return getattr(found, "rows", found)  # of a metric that leaves artifacts too
 
 
 def models_for(name: str, **args: Any) -> list[nn.Module]:
@@ -71,7 +72,8 @@ def test_rows_have_the_declared_columns_and_no_null(name: str) -> None:
     found = measure(name, models_for(name))
     for row in found if isinstance(found, list) else [found]:
         assert set(row) == {column.name for column in METRICS[name].columns}
-        assert [key for key, value in row.items() if value is None] in ([], ["batch_norm"])
+        nulls = {key for key, value in row.items() if value is None}
+        assert nulls <= {"batch_norm", "train_perplexity", "test_perplexity"}
 
 
 @pytest.mark.parametrize("name", QUICK)
