@@ -6,6 +6,7 @@ Standard library only.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from phasegrid.jobs import MetricJob, Trial
@@ -76,4 +77,4 @@ class Outcome:
 
 def needs_of(jobs: Iterable[Trial | MetricJob]) -> tuple[str, ...]:
     """Return the keys of the jobs that must be stored before these can be done."""
-    return tuple(dict.fromkeys(key for job in jobs for key in job.needs))
+    return tuple(dict.fromkeys(chain.from_iterable(job.needs for job in jobs)))
