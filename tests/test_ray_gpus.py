@@ -21,7 +21,8 @@ import json, os, sys
 import ray
 from phasegrid.run.executors.ray import gpus
 from phasegrid.run.executors.base import PackOptions
-from phasegrid.jobs import Pack, Part, Trial
+from phasegrid.jobs import Part, Trial
+from phasegrid.packs import Pack
 from phasegrid.run.executors.ray.executor import RayExecutor, gpu_bytes
 from phasegrid.store.store import Store
 from phasegrid.config.types import Resources
