@@ -87,11 +87,17 @@ class CellBuilder:
             section: [path for path in tied if split_path(path)[0] == section]
             for section in self._sections
         }
+        self._names_are_fixed = {"dataset.name", "model.name"}.isdisjoint(self._on_axis)
+        self._names = (
+            {section: next(iter(template.choices[section])) for section in self._sections}
+            if self._names_are_fixed
+            else {}
+        )
         self._ties = Ties(tied, scales, template, diagnostics, self._blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
         """Build one cell; if something in it is wrong, note the mistakes and return None."""
-        names = {section: self._name(section, point) for section in self._sections}
+        names = self._names if self._names_are_fixed else self._names_at(point)
         tied = self._ties.values(names, point)
         if tied is None:
             return None
@@ -128,6 +134,9 @@ class CellBuilder:
     def check_tables(self) -> None:
         """After every cell is built, note the entries of ``couple`` tables that no cell uses."""
         self._ties.check_tables()
+
+    def _names_at(self, point: Point) -> dict[str, str]:
+        return {section: self._name(section, point) for section in self._sections}
 
     def _name(self, section: str, point: Point) -> str:
         index = self._on_axis.get(f"{section}.name") if section in ("dataset", "model") else None
@@ -257,18 +266,31 @@ class CellBuilder:
     def _check_recipe(self, args: Mapping[str, Json], section: str, point: Point) -> None:
         """Check the recipe of a training; its mistakes are reported in its own section."""
         for rule in self._rules:
-            reads = (*rule.reads, *(of_section(read, section) for read in rule.reads))
-            if section == FIRST_STAGE or self._is_own(section, reads):
-                self._report(_finding_of(rule.check(args), section), point, reads)
+            finding = rule.check(args)
+            if finding is not None:
+                self._report_of(section, rule.reads, finding, point)
 
     def _check_data(self, train: Built, dataset: Built, section: str, point: Point) -> None:
         pair = (id(train), id(dataset))
         if dataset.facts is not None and self._checks_data and pair not in self._checked:
             self._checked.add(pair)
-            reads = (*DATA_READS, *(of_section(read, section) for read in DATA_READS))
-            if section == FIRST_STAGE or self._is_own(section, reads):
-                finding = _finding_of(data_mistake(train.args, dataset.facts), section)
-                self._report(finding, point, ("dataset", *reads))
+            finding = data_mistake(train.args, dataset.facts)
+            if finding is not None:
+                self._report_of(section, DATA_READS, finding, point, ("dataset",))
+
+    def _report_of(
+        self,
+        section: str,
+        read_in_train: Sequence[str],
+        finding: Finding,
+        point: Point,
+        also: Sequence[str] = (),
+    ) -> None:
+        """Report a mistake of a training at its own section, if the training has a say in it."""
+        reads = (*read_in_train, *(of_section(read, section) for read in read_in_train))
+        if section == FIRST_STAGE or self._is_own(section, reads):
+            place, message = of_section(finding[0], section), finding[1]
+            self._report((place, message), point, (*also, *reads))
 
     def _is_own(self, section: str, reads: Sequence[str]) -> bool:
         """Say whether a stage has a field of these that is its own, and none is broken; what it has
@@ -380,10 +402,6 @@ def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[s
 def of_section(path: str, section: str) -> str:
     """Return the path of a field of ``train`` in the recipe of another training."""
     return path.replace(FIRST_STAGE, section, 1) if path.startswith(FIRST_STAGE) else path
-
-
-def _finding_of(finding: Finding | None, section: str) -> Finding | None:
-    return None if finding is None else (of_section(finding[0], section), finding[1])
 
 
 def _token(value: Json) -> int | float | str:

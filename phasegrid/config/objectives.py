@@ -5,7 +5,7 @@ In a cell it is resolved: null for cross-entropy, whose label smoothing is a fie
 else name, version and all arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
@@ -38,7 +38,7 @@ def objective_field(references: References) -> Field:
     return Field("objective", None, kinds, False, DEFAULT, None, resolve)
 
 
-def field_of_objective(chosen: Json, parts: list[str], references: References) -> Field | str:
+def field_of_objective(chosen: Json, parts: Sequence[str], references: References) -> Field | str:
     """Return the field that a path below ``train.objective`` means for the objective `chosen`; a
     text says why it leads nowhere.
     """
@@ -89,7 +89,9 @@ def with_objective(recipe: Mapping[str, Json], references: References) -> Mappin
         SweepError: if it has an argument, by an axis, that this objective does not know.
     """
     chosen = recipe["objective"]
-    if chosen is None or chosen == DEFAULT:
+    if chosen is None:
+        return recipe
+    if chosen == DEFAULT:
         return {**recipe, "objective": None}
     assert isinstance(chosen, Mapping)
     name = str(chosen.get("name", CROSS_ENTROPY_NAME))

@@ -6,6 +6,7 @@ is one *choice* for each of its values, and every path and value is checked in e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.objectives import (
@@ -37,15 +38,16 @@ from phasegrid.train.recipe import Recipe
 SECTIONS = ("dataset", "model", "train")
 
 
-def split_path(path: str) -> tuple[str, list[str]]:
+@lru_cache(maxsize=1024)
+def split_path(path: str) -> tuple[str, tuple[str, ...]]:
     """Return the section of a path and the rest of the path; each of ``stages`` is a section.
 
     >>> split_path("train.schedule.name"), split_path("stages.tune.lr")
-    (('train', ['schedule', 'name']), ('stages.tune', ['lr']))
+    (('train', ('schedule', 'name')), ('stages.tune', ('lr',)))
     """
     parts = path.split(".")
     size = 2 if parts[0] == "stages" else 1
-    return ".".join(parts[:size]), parts[size:]
+    return ".".join(parts[:size]), tuple(parts[size:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class TrialTemplate:
             found[name] = field
         return found
 
-    def _field(self, choice: Option, parts: list[str]) -> Field | str:
+    def _field(self, choice: Option, parts: Sequence[str]) -> Field | str:
         if choice.owner is not Recipe or parts[0] != "objective":
             return find_field(choice.owner, parts)
         if len(parts) == 1:

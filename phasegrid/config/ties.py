@@ -172,9 +172,9 @@ class Ties:
         return value
 
 
-def _below(path: str, above: str) -> list[str]:
+def _below(path: str, above: str) -> tuple[str, ...]:
     """Return the parts of a path below one of its parents."""
-    return path[len(above) + 1 :].split(".") if path != above else []
+    return tuple(path[len(above) + 1 :].split(".")) if path != above else ()
 
 
 def _listed(texts: Iterable[str]) -> str:

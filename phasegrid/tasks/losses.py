@@ -28,7 +28,7 @@ Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Criterion:
     """What networks are scored and differentiated by: a loss, its curvature if that is known, and,
     if there is one, a function for its sum, `summed`: logits (K, C) and labels (K,) to a number.
-    One operation in place of seven: it makes a step of a small curve a tenth faster.
+    One operation stands in place of seven.
     """
 
     loss: Loss
