@@ -350,7 +350,9 @@ def test_stored_networks_are_ready_to_be_used(chain: tuple[Plan, Store, Any]) ->
     assert all(torch.equal(first[name], value) for name, value in left.items())
     name = next(iter(first))
     assert not torch.equal(first[name], network.state_dict()[name])
-    with pytest.raises(StoreError, match=r"no weights of a network; allowed: weights, weights@epoch"):
+    with pytest.raises(
+        StoreError, match=r"no weights of a network; allowed: weights, weights@epoch"
+    ):
         results.model(trial.key, "curve")
     with pytest.raises(StoreError, match="there is no trial"):
         results.model("0" * 32)
