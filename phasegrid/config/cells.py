@@ -160,8 +160,12 @@ class CellBuilder:
         choice = self._template.choices[section][name]
         args = self._varied(choice.args, section, name, point, tied)
         if section == FIRST_STAGE:
-            args = self._with_objective(self._with_schedule(args, section, point), section, point)
-            args = with_starts(args, FIRST_STAGE, self._template.stages)
+            if self._checks_schedule:
+                args = self._with_schedule(args, section, point)
+            if args["objective"] is not None:
+                args = self._with_objective(args, section, point)
+            if self._template.stages:
+                args = with_starts(args, FIRST_STAGE, self._template.stages)
             self._check_recipe(args, section, point)
             return Built(None, args)
         facts: DatasetFacts | None = None

@@ -59,6 +59,8 @@ def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | No
 
 def _aside_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return why an objective cannot take its share of a batch from what a data set sets aside."""
+    if recipe["objective"] is None:
+        return None
     share = share_aside(recipe)
     if not 0 <= share < 1:
         return "train.objective", f"found the share {share} of a batch; allowed: in [0, 1)"

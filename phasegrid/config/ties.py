@@ -10,7 +10,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.expressions import Expression, Table, Tie, is_part_of, nearest_integer, tidy
 from phasegrid.config.points import Point
 from phasegrid.config.template import TrialTemplate, split_path
-from phasegrid.config.validate import INVALID, constant, resolve_field
+from phasegrid.config.validate import INVALID, Field, constant, resolve_field
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.keys import Json
 from phasegrid.registry import suggest
@@ -37,6 +37,7 @@ class Ties:
     ) -> None:
         self._tied = tied
         self._scales = scales
+        self._fields: dict[str, Mapping[str, Field]] = {}
         self._template = template
         self._diagnostics = diagnostics
         self._blame = blame
@@ -103,8 +104,11 @@ class Ties:
         """Resolve the result of an expression. If the field is an integer, a result between two
         integers is rounded, unless one of the two is out of bounds.
         """
-        fields = self._template.fields(path)
-        assert not isinstance(fields, str)
+        fields = self._fields.get(path)
+        if fields is None:
+            found = self._template.fields(path)
+            assert not isinstance(found, str)
+            fields = self._fields[path] = found
         tried: list[int | float] = [value]
         if fields[name].whole and isinstance(value, float):
             tried = [math.floor(tidy(value)), nearest_integer(value)]

@@ -302,7 +302,7 @@ def test_the_command_lists_and_with_delete_repairs(
 def test_the_command_repairs_what_a_deep_verify_names(sound: Store) -> None:
     _flip(Path(sound.checkpoint_path(A)))
     (problem,) = [p.what for p in verify(sound, deep=True)]
-    assert "`phasegrid gc --damaged --deep --delete` and `phasegrid run` have it" in problem
+    assert "`phasegrid gc --damaged --deep --delete` and `phasegrid run` train it" in problem
     options = ["gc", "--storage", sound.url, "--damaged", "--deep", "--delete"]
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
