@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from phasegrid.declare import (
     DatasetKind,
@@ -39,6 +39,8 @@ from phasegrid.user_code import Code, code_of_file, code_of_module
 
 Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "objective", "figure"]
 Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind | Objective | FigureKind
+
+D = TypeVar("D")
 
 FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
 
@@ -157,43 +159,37 @@ def declared_model(identity: str) -> Model:
 
 def resolve_model(name: str, folder: Path | None = None) -> Model:
     """Return the model family that `name` refers to; see `resolve`."""
-    found = resolve("model", name, folder)
-    assert isinstance(found, Model)
-    return found
+    return _resolved("model", Model, name, folder)
 
 
 def resolve_dataset(name: str, folder: Path | None = None) -> DatasetKind:
     """Return the data set that `name` refers to; see `resolve`."""
-    found = resolve("dataset", name, folder)
-    assert isinstance(found, DatasetKind)
-    return found
+    return _resolved("dataset", DatasetKind, name, folder)
 
 
 def resolve_metric(name: str, folder: Path | None = None) -> Metric:
     """Return the metric that `name` refers to; see `resolve`."""
-    found = resolve("metric", name, folder)
-    assert isinstance(found, Metric)
-    return found
+    return _resolved("metric", Metric, name, folder)
 
 
 def resolve_objective(name: str, folder: Path | None = None) -> Objective:
     """Return the objective that `name` refers to; see `resolve`."""
-    found = resolve("objective", name, folder)
-    assert isinstance(found, Objective)
-    return found
+    return _resolved("objective", Objective, name, folder)
 
 
 def resolve_schedule(name: str, folder: Path | None = None) -> ScheduleKind:
     """Return the schedule that `name` refers to; see `resolve`."""
-    found = resolve("schedule", name, folder)
-    assert isinstance(found, ScheduleKind)
-    return found
+    return _resolved("schedule", ScheduleKind, name, folder)
 
 
 def resolve_figure(name: str, folder: Path | None = None) -> FigureKind:
     """Return the kind of figure that `name` refers to; see `resolve`."""
-    found = resolve("figure", name, folder)
-    assert isinstance(found, FigureKind)
+    return _resolved("figure", FigureKind, name, folder)
+
+
+def _resolved(kind: Kind, of: type[D], name: str, folder: Path | None) -> D:
+    found = resolve(kind, name, folder)
+    assert isinstance(found, of)
     return found
 
 
