@@ -73,6 +73,13 @@ def cycles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, Any]:
     return make_plan(sweep), store, sweep
 
 
+@pytest.fixture
+def own_copy(cycles: tuple[Plan, Store, Any], tmp_path: Path) -> Store:
+    """A copy of the store of ``cycles``, for a test that changes it."""
+    shutil.copytree(cycles[1].url, tmp_path / "store")
+    return Store.open(str(tmp_path / "store"))
+
+
 def row_of(store: Store, key: str) -> dict[str, Any]:
     (row,) = store.read_table("trials", keys=[key]).to_pylist()
     return row  # type: ignore[no-any-return]
@@ -128,14 +135,12 @@ def test_an_averaged_network_is_opened_ready_to_be_used(cycles: tuple[Plan, Stor
 
 
 def test_what_a_training_left_is_looked_after(
-    cycles: tuple[Plan, Store, Any], tmp_path: Path
+    cycles: tuple[Plan, Store, Any], own_copy: Store, tmp_path: Path
 ) -> None:
     """Old files that a row names, or that a snapshot will be gone on from, are no garbage; one that
     is missing is told and repaired.
     """
-    plan, store, _ = cycles
-    shutil.copytree(store.url, tmp_path / "store")
-    copy = Store.open(str(tmp_path / "store"))
+    plan, copy = cycles[0], own_copy
     for path in (tmp_path / "store").rglob("*.safetensors"):
         os.utime(path, (0, 0))
     assert find_garbage(copy).garbage == ()
@@ -148,25 +153,25 @@ def test_what_a_training_left_is_looked_after(
     assert key not in " ".join(item.name for item in find_garbage(copy).garbage)
 
 
-def test_a_stage_begins_where_the_other_training_was(cycles: tuple[Plan, Store, Any]) -> None:
+def test_a_stage_begins_where_the_other_training_was(
+    cycles: tuple[Plan, Store, Any], own_copy: Store, tmp_path: Path
+) -> None:
     """A rate of nearly nothing leaves the weights as they were at the start."""
-    plan, store, sweep = cycles
-    text = CYCLES.replace("lr: 0.01}}", "lr: 1e-30, weight_decay: 0}}")
-    still = make_plan(loaded(Path(sweep.source).parent, text))
-    assert run(loaded(Path(sweep.source).parent, text), store) == 0
-    cell = still.cells[0]
+    plan = cycles[0]
+    sweep = loaded(tmp_path, CYCLES.replace("lr: 0.01}}", "lr: 1e-30, weight_decay: 0}}"))
+    assert run(sweep, own_copy) == 0
+    cell = make_plan(sweep).cells[0]
     for before, after in zip(cell.trials_of("cycle"), cell.trials_of("tune"), strict=True):
-        a, b = (store.read_checkpoint(trial.key) for trial in (before, after))
+        a, b = (own_copy.read_checkpoint(trial.key) for trial in (before, after))
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert plan.cells[0].trials_of("cycle") == cell.trials_of("cycle")
 
 
 def test_a_run_that_lost_results_does_them_again_to_the_bit(
-    cycles: tuple[Plan, Store, Any], tmp_path: Path
+    cycles: tuple[Plan, Store, Any], own_copy: Store
 ) -> None:
     plan, store, sweep = cycles
-    shutil.copytree(store.url, tmp_path / "store")
-    copy = Store.open(str(tmp_path / "store"))
+    copy = own_copy
     lost = [t.key for cell in plan.cells for s in ("cycle", "tune") for t in cell.trials_of(s)]
     for key in lost:
         copy.files.delete(f"trials/{key[:2]}/{key}.parquet")
