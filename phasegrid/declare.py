@@ -1,13 +1,13 @@
-"""How a model, a data set, a metric, a schedule or a figure declares itself: facts as data, read
-without importing torch.
+"""Declarations of models, data sets, metrics, objectives, schedules and figures: facts as data,
+read without importing torch.
 
-A declaration names its arguments as a frozen dataclass (types, defaults, bounds through
-``typing.Annotated[..., pydantic.Field(...)]``), its version, and where the function that does the
-work lives, either as ``"package.module:name"`` (imported when first needed) or as the function
-itself. The sweep reader validates against the dataclass, the planner reads `over`, the store reads
-`columns`, the analysis draws any column.
+A declaration holds three things: its arguments, as a frozen dataclass (types, defaults, and bounds
+as ``typing.Annotated[..., pydantic.Field(...)]``); its version; and a reference to the function
+that does the work, either the function itself or ``"package.module:name"``, which is imported when
+first used. The sweep reader validates arguments against the dataclass, the planner reads `over`,
+the store reads `columns`, and the analysis draws any column.
 
-A version is bumped by hand when the numbers change.
+Raise `version` by hand when the numbers change.
 """
 
 import difflib
@@ -24,32 +24,36 @@ from phasegrid.keys import Json
 T = TypeVar("T")
 
 Finding: TypeAlias = tuple[str, str]
-"""A mistake: the argument to blame, and what to say of it."""
+"""A mistake: the name of the argument, and the message."""
 
 Rule: TypeAlias = Callable[[Mapping[str, Any]], Finding | None]
-"""Says what is wrong between resolved arguments, if anything is."""
+"""Checks resolved arguments against each other; returns the first mistake, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a metric's table: what is stored, and how figures and tables show it.
 
-    `type` is an Arrow type by its short name; null is always allowed. `role` says what a column is
-    for:
+    `type` is the short name of an Arrow type; null is always allowed. `role` is the column's
+    purpose:
 
-    - ``value``: a number that figures and tables show, if it is a ``float64``. One per job, or one
-      per value of the metric's axes.
-    - ``axis``: tells the rows of one job apart (a layer, a class, a point of a curve). Each of its
-      values has numbers of its own, ``accuracy[class=3]``; those of the value `usual` have the
-      plain name.
-    - ``detail``: kept in the store, shown nowhere.
+    - ``value``: a number. Figures and tables show it if its type is ``float64``.
+    - ``axis``: a label that tells the rows of one job apart (a layer, a class, a point of a curve).
+      Every label has a quantity of its own, such as ``accuracy[class=3]``; the label `usual` has
+      the plain name.
+    - ``detail``: stored, but not shown.
 
-    A shown number has a `label` (default: the name in words), says what is `better`, and has
-    colours: `scale`, the `centre` where a diverging colour map is neutral, `limits` where they are
-    fixed, and the colour map of matplotlib called `colours` (default: chosen after `better` and
-    `centre`). `stderr` names the column that holds its standard error. `transform` ``log_mean``
-    shows the natural logarithm of the mean over seeds; a mean within rounding of the quantity
-    `hidden_by` then counts as zero. `quantity` is what figures call it, if not `name`.
+    The other fields describe how a number is shown:
+
+    - `label`: the name in figures (default: `name` in words).
+    - `better`: which direction is better; None if neither.
+    - `scale`, `centre`, `limits`: the colour scale, the neutral value of a diverging colour map,
+      and fixed colour limits.
+    - `colours`: a matplotlib colour map (default: chosen by `better` and `centre`).
+    - `stderr`: the column with the standard error of this one.
+    - `transform`: ``log_mean`` shows the natural logarithm of the mean over seeds. A mean that is
+      smaller than the rounding error of the quantity `hidden_by` then counts as zero.
+    - `quantity`: the name of the number in figures and tables (default: `name`).
     """
 
     name: str
@@ -72,13 +76,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What is special about a data set of sentence pairs.
+    """The form of a data set of sentence pairs.
 
-    An example is an integer array (2, L): the source sentence, and what the decoder is given (the
-    target sentence after a start token), both padded with 0 to `length` = L. Its labels (L,) are
-    the target sentence with an end token, `IGNORE` of `phasegrid.tasks.tokens` where it is padded.
-    The vocabularies are sizes, special tokens included; `target_vocabulary` is the number of
-    classes.
+    An example is an integer array (2, L) with two rows: the source sentence, and the input of the
+    decoder (the target sentence after a start token). Both are padded with 0 to `length` = L. Its
+    labels (L,) are the target sentence with an end token, padded with `IGNORE` of
+    `phasegrid.tasks.tokens`. Both vocabulary sizes include the special tokens; `target_vocabulary`
+    is the number of classes.
     """
 
     length: int
@@ -88,11 +92,11 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What is special about a data set of running text.
+    """The form of a data set of running text.
 
     An example is an integer array (`length`,): a window of consecutive words. Its labels
-    (`length`,) are the words after each of them. Consecutive examples are consecutive text.
-    `vocabulary` is the number of words, and of classes.
+    (`length`,) are the next word after each of them. Consecutive examples are consecutive text.
+    `vocabulary` is the number of words, which is also the number of classes.
     """
 
     length: int
@@ -100,18 +104,17 @@ class Windows:
 
 
 Form: TypeAlias = Tokens | Windows
-"""What a task may need to know of examples beyond their shape."""
+"""What a task needs to know about examples beyond their shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What planning must know of a data set before anything is loaded.
+    """What planning needs to know about a data set before anything is loaded.
 
-    `task` is a name of `phasegrid.tasks.TASKS`, `form` what that task needs to know of examples
-    beyond their shape: a `Tokens` for ``translation``, `Windows` for ``language``, nothing for
-    ``classification``.
-    `labels_per_example` is the mean number of labels of a training example: work grows with it.
-    `num_aside` are the examples set aside, which `num_train` does not count.
+    `task` is a key of `phasegrid.tasks.TASKS`. `form` is a `Tokens` for ``translation``, a
+    `Windows` for ``language`` and None for ``classification``. `labels_per_example` is the mean
+    number of labels per training example; the cost grows with it. `num_aside` is the number of
+    training examples set aside; `num_train` does not count them.
     """
 
     num_train: int
@@ -126,13 +129,15 @@ class DatasetFacts:
 
 @dataclass(frozen=True, slots=True)
 class DatasetKind:
-    """A data set. ``load(root, **args) -> Dataset``; ``facts(args)`` without torch, None if not
-    known before loading.
+    """A data set.
 
-    `fingerprint(args)`, for sets that are the user's own files, returns arguments that stand for
-    the contents (a SHA-256) and become part of the identity; it raises `DataError` when the files
-    are not there. `vocabulary(dataset)` returns how words became numbers, as JSON, to be stored
-    once beside the trials. `rules` are between its arguments.
+    ``load(root, **args)`` returns a `phasegrid.datasets.dataset.Dataset`. ``facts(args)`` returns
+    its `DatasetFacts` without importing torch, or None if they are not known before loading.
+
+    For data sets made of the user's own files, ``fingerprint(args)`` returns arguments that
+    identify their contents (a SHA-256); they become part of the key. It raises `DataError` if the
+    files are missing. ``vocabulary(dataset)`` returns the map from words to numbers as JSON, which
+    is stored once per data set. `rules` check the arguments against each other.
     """
 
     args: type
@@ -146,20 +151,21 @@ class DatasetKind:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A family of networks. ``make(input_shape, num_classes, **args) -> torch.nn.Module``.
+    """A family of networks: ``make(input_shape, num_classes, **args) -> torch.nn.Module``.
 
-    The network gets copies of inputs and may write into them; what it draws without being given a
-    generator is seeded by its trial. All that it keeps must be in its ``state_dict()``; in eval
-    mode it draws nothing.
+    The module may write into its inputs: they are copies. Draws from global generators are seeded
+    by the trial. All of its state must be in ``state_dict()``, and in eval mode it must draw
+    nothing.
 
-    It `takes` examples of one task (`phasegrid.tasks.TASKS`). One that takes ``translation`` is
-    for data sets of sentence pairs: ``make(form, **args)`` with their `Tokens`; it maps (N, 2, L)
-    to logits (N, L, target vocabulary) for any L, and must not look at padding or ahead.
+    `takes` is the task whose examples it reads (a key of `phasegrid.tasks.TASKS`). A model for
+    ``translation`` or ``language`` is made by ``make(form, **args)`` with the data set's `Tokens`
+    or `Windows`. A translation model maps (N, 2, L) to logits (N, L, target vocabulary) for every
+    L, and must ignore padding and later target words.
 
-    ``count(facts, **args) -> ModelCounts`` says what a network for a data set of these facts has
-    and does, for planning: without it jobs are planned at 10 s and a GPU each. One with a
-    `smallest_image` takes images (channels, height, width) of at least so many pixels in height and
-    width. `rules` are between its arguments.
+    ``count(facts, **args)`` returns the `ModelCounts` of a network for a data set with these facts.
+    Without it, every job is planned at 10 s and with a whole GPU. `smallest_image` is the smallest
+    height and width of an image (channels, height, width) that the model accepts. `rules` check the
+    arguments against each other.
     """
 
     args: type
@@ -173,18 +179,20 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A loss of each label, which networks train with and are scored by.
+    """A loss per label: networks are trained with it and scored by it.
 
-    ``loss(logits, batch, **args)`` maps logits (M, B, C) of M networks and a
-    `phasegrid.tasks.batches.Batch` to losses (M, B), differentiably and label by label: what one
-    label loses depends on no other. It is given float64 where networks are scored. Arguments in
-    `training_only` are at their defaults there. ``curvature(logits, **args)`` returns its Hessian
-    in logits (N, C) as sizes (N, K) and columns (N, K, C), sum_k sizes_k columns_k columns_k^T,
-    from which exact traces follow. `tasks` are those it is for; none: all of them.
+    ``loss(logits, batch, **args)`` maps the logits (M, B, C) of M networks and a
+    `phasegrid.tasks.batches.Batch` to differentiable losses (M, B). The loss of one label must not
+    depend on another label. Scoring passes float64 logits and sets the arguments in `training_only`
+    to their defaults.
 
-    `aside` names the argument, in [0, 1), that says which share of every training batch is of
-    examples that the data set sets aside (``dataset.aside``); ``batch.extra["aside"]`` (M, B) then
-    says which they are. Scored batches have none, and training loss and accuracy are of the others.
+    ``curvature(logits, **args)`` returns the Hessian of the loss in the logits (N, C) as sizes (N,
+    K) and columns (N, K, C), with H = sum_k sizes_k columns_k columns_k^T; exact traces are
+    computed from it. `tasks` are the tasks that it works for (empty: all).
+
+    `aside` names the argument, in [0, 1), that sets the share of every training batch that is taken
+    from the examples set aside (``dataset.aside``). ``batch.extra["aside"]`` (M, B) marks these
+    examples. Scoring uses none of them, and training loss and accuracy do not count them.
     """
 
     args: type
@@ -198,8 +206,11 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleKind:
-    """A learning rate over time. ``factor(moment, args) -> float`` is the factor of a recipe's `lr`
-    at a `phasegrid.train.schedules.Moment`; `args` is an instance of the declared dataclass.
+    """A learning-rate schedule: ``factor(moment, args) -> float`` is multiplied by the recipe's
+    `lr`.
+
+    `moment` is a `phasegrid.train.schedules.Moment`, and `args` an instance of the dataclass
+    `args`.
     """
 
     args: type
@@ -209,32 +220,36 @@ class ScheduleKind:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A measurement over one trial, a pair of trials or the trials of a cell.
+    """A measurement over one trial, a pair of trials, the trials of a cell, or another metric's
+    artifact.
 
-    ``compute(models, data, rng, **args) -> row | list[row]`` gets the trained modules (eval mode,
-    in the order of the job's trials), the data set, and a generator seeded from the job's key; a
-    row maps column names to values. Others use the same modules and data: it changes neither, or
-    works on copies. `compute_many(models, groups, data, rngs, **args) -> list[row | list[row]] |
-    None`, where a metric has it, does several jobs at once (all pairs from one product): `groups`
-    are tuples of indices into `models`. It returns None where nothing is gained, and each job is
-    then computed, and stored, by itself. `pairs` is the default choice of pairs. `heavy` metrics
-    train something and get a pack of their own, or one for all of a cell that `compute_many` can
-    do. `takes` names the task (`phasegrid.tasks.TASKS`) that its data must be of.
+    ``compute(models, data, rng, **args)`` returns one row or a list of rows; a row maps column
+    names to values. `models` are the trained modules in eval mode, in the order of the job's
+    trials; `data` is the data set; `rng` is a generator seeded with the job's key. Other metrics
+    use the same modules and data, so ``compute`` must not change them.
 
-    `cost` and `memory` are for planning, in the terms of `phasegrid.estimates`, whose `Measurement`
-    they are given: the time of a job on one CPU core, and the bytes that it takes of a GPU beside
-    data set and networks. `gpu_share` in (0, 1] is the part of a GPU that a job gets whatever its
-    memory. Without `cost` a job is planned at 10 s; without `memory` and `gpu_share` it gets a GPU
-    for itself.
+    ``compute_many(models, groups, data, rngs, **args)`` is optional. It computes several jobs at
+    once and returns one result per group; a group is a tuple of indices into `models`. If it
+    returns None, each job is computed by itself.
 
-    `rules` are between its arguments; ``fits(args, recipe, facts)`` says what is wrong between
-    these, the recipe of a cell and its data set. What they find is a mistake of the sweep.
-
-    `leaves` names the artifacts that it may leave for other metrics: then ``compute`` returns a
-    `phasegrid.metrics.measured.Measured`. `reads` names the artifact of another metric that it can
-    read: then ``compute`` also gets ``sources``, a list of `phasegrid.metrics.measured.Source`,
-    empty where a sweep does not say ``of``, and `models` are the networks that the other
-    measurement was about. One that is over ``artifact`` is never measured without.
+    - `over`: what one job measures. `min_trials`: the fewest trials that it needs. `pairs`: the
+      default choice of pairs.
+    - `takes`: the task that its data must have (a key of `phasegrid.tasks.TASKS`, or ``any``).
+    - `heavy`: it trains something. Each job gets its own pack; where ``compute_many`` can compute
+      them together, all jobs of a cell share one.
+    - `cost`: seconds of a job on one CPU core, as a `phasegrid.estimates.Guess` (default: 10 s).
+    - `memory`: bytes of GPU memory of a job, without the data set and the networks. `gpu_share`: a
+      fixed share of a GPU, in (0, 1], used instead of `memory`. Without both, a job gets a whole
+      GPU.
+    - `rules`: check the arguments against each other. ``fits(args, recipe, facts)`` checks them
+      against the recipe of a cell and its data set. What they find is reported as a mistake of the
+      sweep.
+    - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
+      `phasegrid.metrics.measured.Measured`.
+    - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
+      ``sources``, a list of `phasegrid.metrics.measured.Source`, and `models` are the networks of
+      the other measurement. The list is empty if the sweep does not say ``of``; a metric over
+      ``artifact`` always needs ``of``.
     """
 
     over: Literal["trial", "pair", "cell", "artifact"]
@@ -261,8 +276,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What figures and tables must know of a metric: its columns, the defaults of its arguments,
-    from which ways of measuring are named, and what it is over.
+    """What figures and tables need to know about a metric: its columns, the defaults of its
+    arguments (variants are named by the arguments that differ), and what it is over.
     """
 
     columns: tuple[Column, ...]
@@ -271,26 +286,24 @@ class Shown:
 
     @property
     def axes(self) -> Mapping[str, str | int | float | None]:
-        """The columns that tell the rows of one job apart, with the value that is not named."""
+        """The axis columns, each with its `usual` label."""
         return {column.name: column.usual for column in self.columns if column.role == "axis"}
 
 
 def locator(default: T) -> T:
-    """Declare an argument that says where to find a thing and is not part of its identity."""
+    """Declare an argument that says where to find something; it is not part of the key."""
     value: T = field(default=default, metadata={"locator": True})
     return value
 
 
 def later(default: T) -> T:
-    """Declare an argument added after release 1 of its owner: at its default it is left out of the
-    key.
-    """
+    """Declare an argument added after version 1; at its default it is left out of the key."""
     value: T = field(default=default, metadata={"later": True})
     return value
 
 
 def make_part(name: str, version: int, args_type: type, args: Mapping[str, Json]) -> Part:
-    """Split resolved arguments into what is hashed and what only locates."""
+    """Split resolved arguments into those that are hashed and those that only locate data."""
     hashed: dict[str, Json] = {}
     locators: dict[str, Json] = {}
     for spec in fields(args_type):
@@ -303,7 +316,7 @@ def make_part(name: str, version: int, args_type: type, args: Mapping[str, Json]
 
 
 def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
-    """Return the function that a declaration refers to."""
+    """Return the function that a declaration refers to; import it if necessary."""
     if not isinstance(reference, str):
         return reference
     module, _, name = reference.partition(":")
@@ -312,9 +325,7 @@ def import_function(reference: str | Callable[..., T]) -> Callable[..., T]:
 
 
 def later_defaults(args_type: type) -> dict[str, Json]:
-    """Return the arguments that `make_part` leaves out of a part's args at their default, at that
-    default.
-    """
+    """Return the arguments declared by `later` with their defaults; `make_part` leaves them out."""
     return {spec.name: _default(spec) for spec in fields(args_type) if spec.metadata.get("later")}
 
 
@@ -324,9 +335,7 @@ def _default(spec: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a figure is made from: quantities by name, variants too, and metrics whose rows it
-    reads.
-    """
+    """What a figure reads: quantities by name, variants included, and rows of metrics."""
 
     quantities: Sequence[str] = ()
     rows: Sequence[str] = ()
@@ -334,8 +343,8 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a figure may be checked against before anything is measured: the labels of each axis
-    that there is, in order, and how many cells.
+    """What a figure can be checked against before anything is measured: the labels of each axis, in
+    order, and the number of cells.
     """
 
     labels: Mapping[str, Sequence[str]]
@@ -344,7 +353,7 @@ class Grid:
     def unknown_labels(
         self, argument: str, found: Sequence[str] | None, axis: str
     ) -> Iterator[Finding]:
-        """Name each label that is not on an axis, as the item of an argument that it is."""
+        """Report each label in `found` that is not on `axis`, as an item of `argument`."""
         known = self.labels.get(axis, ())
         there = textwrap.shorten(", ".join(known), 200, placeholder="...")
         allowed = there or f"none (the sweep has no axis {axis})"
@@ -358,15 +367,18 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class FigureKind:
-    """A kind of figure. ``draw(tables, args) -> matplotlib.figure.Figure``, where `args` is an
-    instance of the declared dataclass, which has a `name`, the stem of the file; and `tables` a
-    `phasegrid.analysis.report.requested.Tables`.
+    """A kind of figure: ``draw(tables, args) -> matplotlib.figure.Figure``.
 
-    ``needs(args)`` says what is drawn: of the quantities `tables` has those that are measured, and
-    a figure of which nothing is measured yet is left out with a note. ``fits(args, grid)`` finds
-    what does not fit the grid of the sweep. Arguments called `at` hold labels of an axis, which a
-    sweep may write as numbers, `quantities` and `at` hold each item once, and one called `against`
-    names another sweep of the store.
+    `args` is an instance of the dataclass `args`, whose field `name` is the stem of the file;
+    `tables` is a `phasegrid.analysis.report.requested.Tables`.
+
+    ``needs(args)`` says what the figure reads; `tables` holds those quantities that have been
+    measured. A figure with nothing measured yet is left out, with a note. ``fits(args, grid)``
+    reports arguments that do not fit the grid of the sweep.
+
+    Three argument names have a meaning: `at` holds labels of an axis (a sweep may write them as
+    numbers), `quantities` and `at` must not repeat an item, and `against` names another sweep of
+    the store.
     """
 
     args: type
@@ -378,14 +390,12 @@ class FigureKind:
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure that a sweep asks for: its kind, and the arguments of that kind as they are
-    written.
-    """
+    """A figure that a sweep requests: its kind, and its arguments as written."""
 
     kind: str
     args: Mapping[str, Json]
 
     @property
     def name(self) -> str:
-        """The stem of the file it becomes."""
+        """The stem of the file that the figure is written to."""
         return str(self.args["name"])

@@ -19,9 +19,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One mistake of a sweep: where it stands (line and column from 1; 0 where the source has none,
-    as ``--set #1``), the dotted path of the field, and what was found, what is allowed, did you
-    mean.
+    """One mistake in a sweep: its place (line and column from 1, or 0 if the source has none, such
+    as ``--set #1``), the dotted path of the field, and a message with what was found and what is
+    allowed.
     """
 
     file: str
@@ -40,8 +40,8 @@ class PhasegridError(Exception):
 
 
 class SweepError(PhasegridError, ValueError):
-    """A sweep file or setting is wrong; the message lists every mistake, `mistakes` holds them
-    where they have a place.
+    """A sweep file or setting is wrong. The message lists every mistake; `mistakes` holds those
+    with a place.
     """
 
     def __init__(self, message: str, mistakes: Sequence[Mistake] = ()) -> None:
@@ -50,15 +50,14 @@ class SweepError(PhasegridError, ValueError):
 
 
 class DataError(PhasegridError, ValueError):
-    """A data set is missing, malformed, or does not fit what was asked of it."""
+    """A data set is missing, malformed, or unsuitable."""
 
 
 class StoreError(PhasegridError, OSError):
-    """A store cannot be reached, read or written, or holds something damaged.
+    """A store cannot be reached, read or written, or contains something damaged.
 
-    `fault` tells them apart: ``full`` and ``fails`` are the storage's, and nothing else can be
-    stored either; None is one thing in a storage that is well. A file that is not what was written
-    is `damaged`.
+    `fault` is ``full`` or ``fails`` if the storage itself cannot store anything more, and None if
+    only one thing in it is affected. `damaged` means that a file does not hold what was written.
     """
 
     def __init__(
@@ -77,8 +76,8 @@ class ClusterError(PhasegridError, RuntimeError):
 
 
 class DeviceError(ClusterError):
-    """The GPU refuses all further work of this process, as after a misaligned address; a fresh
-    process can use it.
+    """The GPU refuses further work from this process, as after a misaligned address. A new process
+    can use it.
     """
 
 

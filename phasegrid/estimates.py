@@ -1,10 +1,10 @@
-"""What work costs in time and in a GPU's memory, about: the terms in which a metric declares its
-own cost and memory, and in which planning counts trainings.
+"""Cost and memory estimates: the terms in which metrics declare theirs and planning counts
+trainings.
 
-Time is ``passes * overhead + FLOPs / rate`` for one CPU core. Memory counts what is certain to lie
-on a GPU (weights, gradients, optimizer memory, activations) and allows for the rest. Both are
-guesses: the store's own timings correct the one, a pack that runs out of memory is halved.
-Standard library only.
+Time is ``passes * overhead + FLOPs / rate`` on one CPU core. Memory counts what certainly lies on a
+GPU (weights, gradients, optimizer state, activations) plus an allowance. Both are rough: the
+store's own timings correct the time, and a pack that runs out of memory is halved. Standard library
+only.
 """
 
 from collections.abc import Mapping
@@ -18,29 +18,28 @@ RATE = 2e10  # FLOP/s of one core on small convolutions and products
 
 FLOAT = 4  # bytes
 COPIES = 10
-"""Vectors as long as the parameters that a training holds: weights, gradients, up to three of the
-optimizer, the best weights so far, at the end of an epoch a copy of the weights and the
-optimizer's, and two of scratch.
+"""Vectors of parameter length that training holds: weights, gradients, up to three of the
+optimizer, the best weights so far, copies of the weights and the optimizer's at the end of an
+epoch, and two of scratch space.
 """
 
 OF_SAM = 3
-"""More of them with SAM: a copy of the weights, and the way to the worst point with its scale."""
+"""Further such vectors with SAM: a copy of the weights, the perturbation and its scale."""
 
 IN_FLIGHT = 2
-"""Activations and, during the backward pass, at most as much again of their gradients and of
-kernels' workspaces.
-"""
+"""Activations, and during the backward pass at most as much again for gradients and workspaces."""
 
 EVALUATED = 1000
-"""Examples in a batch of an evaluation: `tasks.operations.MOST`, which would bring torch along."""
+"""Examples per evaluation batch. A copy of `tasks.operations.MOST`, which would import torch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a cell's jobs are made of, for predicting their cost: examples, classes, parameters,
-    forward FLOPs of one example (a multiply-add counts 2), numbers of one that a backward pass
-    keeps, numbers that one consists of, labels of one. `num_aside` are the examples that are set
-    aside of the training set.
+    """The size of a cell's jobs, for predicting their cost.
+
+    `forward_flops` (a multiply-add counts 2), `activations` (numbers kept for the backward pass),
+    `input_size` (numbers in an example) and `labels_per_example` are per example. `num_aside` is
+    the number of training examples set aside.
     """
 
     num_train: int
@@ -55,8 +54,8 @@ class Workload:
 
 
 class ModelCounts(NamedTuple):
-    """Trainable parameters, FLOPs of one forward pass over one example (a multiply-add counts 2),
-    and the numbers of it that a backward pass keeps.
+    """Trainable parameters; and, per example, the FLOPs of a forward pass (a multiply-add counts 2)
+    and the numbers kept for the backward pass.
     """
 
     num_parameters: int
@@ -66,30 +65,28 @@ class ModelCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Seconds on one core before any correction: what grows with the number of kernels, and with
-    the arithmetic in them.
-    """
+    """Uncorrected seconds on one core: kernel launches (overhead) and arithmetic."""
 
     overhead_s: float
     arithmetic_s: float = 0.0
 
     def __add__(self, other: "Guess") -> "Guess":
-        """Return the cost of both."""
+        """Return the sum of two costs."""
         return Guess(self.overhead_s + other.overhead_s, self.arithmetic_s + other.arithmetic_s)
 
     def __rmul__(self, count: float) -> "Guess":
-        """Return the cost of `count` of them."""
+        """Return `count` times the cost."""
         return Guess(count * self.overhead_s, count * self.arithmetic_s)
 
     @property
     def seconds(self) -> float:
-        """The whole."""
+        """Overhead plus arithmetic."""
         return self.overhead_s + self.arithmetic_s
 
 
 class Measurement(NamedTuple):  # made for every job of a plan: cheaper than a frozen dataclass
-    """A job of a metric, as far as its cost depends on it: the work of its cell, its arguments, how
-    many trials it is about, and how many jobs are computed `together` with it, itself included.
+    """What the cost of a metric's job depends on: the workload of its cell, its arguments, its
+    number of trials, and the number of jobs computed `together` (itself included).
     """
 
     work: Workload
@@ -116,16 +113,16 @@ def evaluation(work: Workload) -> Guess:
 
 
 def training_bytes(work: Workload, batch: float, copies: int = COPIES) -> int:
-    """Return what training one network takes: its vectors and the activations of its batch."""
+    """Return the bytes for training one network: its vectors and the activations of a batch."""
     values = copies * work.num_parameters + IN_FLIGHT * batch * per_example(work)
     return int(FLOAT * values)
 
 
 def evaluation_bytes(work: Workload) -> int:
-    """Return what an evaluation takes beside data and weights."""
+    """Return the bytes that an evaluation needs besides the data and the weights."""
     return FLOAT * min(EVALUATED, work.num_train) * per_example(work)
 
 
 def per_example(work: Workload) -> int:
-    """Return how many numbers an example has, its activations included."""
+    """Return how many numbers an example takes: its input and its activations."""
     return work.activations + work.input_size

@@ -1,8 +1,7 @@
-"""What was done another way because the first way failed, so that nothing is passed over in
-silence.
+"""Fallbacks: work that was done another way because the first way failed. None is silent.
 
-Whoever falls back says so (`fall_back`); whoever is responsible for the work collects what is said
-(`collected`) and stores it. Where nobody collects, it is logged as a warning.
+Code that falls back calls `fall_back`; the code responsible for the work collects the reports with
+`collected` and stores them. Reports that nobody collects are logged as warnings.
 """
 
 import logging
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """`what` was done instead, and the `error` (its type and message) that made it necessary."""
+    """`what` was done instead, and the `error` (type and message) that was the cause."""
 
     what: str
     error: str
@@ -29,7 +28,7 @@ _collecting: ContextVar[dict[str, Fallback] | None] = ContextVar("fallbacks", de
 
 
 def fall_back(what: str, error: BaseException) -> None:
-    """Say that something is done another way because `error` was raised."""
+    """Report that something is done another way because `error` was raised."""
     kind, message = type(error).__name__, str(error).strip()
     brief = f"{kind}: {message.splitlines()[0][:300]}" if message else kind
     said = Fallback(what, brief, "".join(traceback.format_exception(error)))
@@ -42,9 +41,7 @@ def fall_back(what: str, error: BaseException) -> None:
 
 @contextmanager
 def collected() -> Iterator[dict[str, Fallback]]:
-    """Collect by `what` was done everything that is said in this context; of several alike the
-    first.
-    """
+    """Collect all reports made within this context, by `what`; of equal ones, keep the first."""
     found: dict[str, Fallback] = {}
     before = _collecting.set(found)
     try:

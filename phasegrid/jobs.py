@@ -1,11 +1,12 @@
-"""What a job is.
+"""Jobs: what can be trained and measured.
 
-A *trial* is one training: a cell and a seed, fully resolved. A *metric job* measures what other
-jobs have left: their *artifacts*. A trial leaves its weights; a measurement may leave more (a
-curve, directions).
+A *trial* is one training: a cell and a seed, fully resolved. A *metric job* is one measurement.
+Both leave *artifacts*, named tensors that later jobs read: a trial leaves its weights; a
+measurement may leave a curve or directions.
 
-A job is called by its key (`phasegrid.keys`). What cannot change the answer (device, workers, pack,
-retries, storage, the sweep's name, the place in the grid) is not in it. Standard library only.
+A job is identified by its key (`phasegrid.keys`). What cannot change the result (device, workers,
+pack, retries, storage, the sweep's name, the place in the grid) is not part of the key. Standard
+library only.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from phasegrid.keys import Json, stream_seed
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A named thing of a trial or a metric job, every argument resolved.
+    """A named part of a job (a model, a data set or a metric), with all arguments resolved.
 
-    `args` is hashed. `locators` (a data folder, whether to download) say where to find the thing
-    and are not.
+    `args` are hashed. `locators` (a data folder, whether to download) only say where to find the
+    part, and are not hashed.
     """
 
     name: str
@@ -34,19 +35,21 @@ class Part:
 
 
 WEIGHTS = "weights"
-"""The name of the artifact that every training leaves: the weights that the trial is known by."""
+"""The artifact that every training leaves: its final weights."""
 
 AVERAGED = "averaged"
 MOMENTS = "moments"
-"""The names of what a trial's collector leaves: a network, and the moments of its weights."""
+"""The artifacts that a trial's collector leaves: an averaged network, and the moments of its
+weights.
+"""
 
 OPTIMIZER = "optimizer"
-"""The name of the artifact that holds what a trial's optimizer remembered at its weights."""
+"""The artifact with the state of a trial's optimizer when its weights were saved."""
 
 
 Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
-"""What a measurement is over: a trial, a pair of trials or all of a cell, the checkpoints along a
-trial, or trials of several cells.
+"""What a metric can be over: a trial, a pair of trials, all trials of a cell, the checkpoints along
+a trial, or trials of several cells.
 """
 
 
@@ -54,8 +57,8 @@ trial, or trials of several cells.
 class Artifact:
     """Named tensors that a job leaves in the store.
 
-    A trial leaves ``weights``, and checkpoints along it ``weights@epoch-40`` or
-    ``weights@update-900``. What a measurement leaves its metric declares (``curve``,
+    A trial leaves ``weights``, and checkpoints such as ``weights@epoch-40`` or
+    ``weights@update-900``. A measurement leaves what its metric declares (``curve``,
     ``directions``).
     """
 
@@ -69,8 +72,8 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a training starts from: weights that another job left, and a fresh optimizer, or the
-    other training's, kept as it was.
+    """What a training starts from: the weights that another job left, with either a fresh optimizer
+    or the saved state of the other training's optimizer.
     """
 
     artifact: Artifact
@@ -83,8 +86,8 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training: what to train on, what to train, how, the seed, and what it starts from (None:
-    a network initialised from the seed).
+    """One training: data set, model, recipe, seed, and what it starts from (None: a network
+    initialised from the seed).
     """
 
     key: str
@@ -96,9 +99,8 @@ class Trial:
 
     @property
     def stream(self) -> int:
-        """Return the seed that its streams of random numbers derive from: its own, or, where it
-        starts from another training, one of its own seed and that start, so that it does not see
-        the order of that training again.
+        """Return the seed of its random streams. A trial with a start mixes the start into its own
+        seed, so that it does not repeat the data order of the training that it continues.
         """
         if self.start is None:
             return self.seed
@@ -115,13 +117,16 @@ class Trial:
 class MetricJob:
     """One measurement: a metric with its arguments, over trials named by their keys.
 
-    `reads` are the artifacts that it reads; none stands for the final weights of its trials. Where
-    it reads what other measurements left, `trials` are those that these were about, and `depth`
-    counts the measurements on the longest way to a trial. `wanted` names those artifacts of its own
-    that another job of the plan reads. `over` says what it is over where that is not what its
-    metric is over by itself, `request` what the sweep calls the request that it is of. A `heavy`
-    one trains something: it gets a pack of its own, or, where a metric can do them `together`, one
-    with the others of its cell. Of all this only metric and inputs are in the key.
+    - `reads`: the artifacts that it reads; empty for the final weights of its trials. If it reads
+      artifacts of other measurements, `trials` are the trials of those measurements.
+    - `depth`: the number of measurements on the longest path from it to a trial.
+    - `wanted`: its own artifacts that another job of the plan reads.
+    - `over`: what it is over, if that differs from the metric's `over`.
+    - `request`: the name of its request in the sweep.
+    - `heavy`: it trains something and gets its own pack; or, with `together`, one pack for all such
+      jobs of its cell.
+
+    Only the metric and the inputs are in the key.
     """
 
     key: str
@@ -142,7 +147,7 @@ class MetricJob:
 
     @property
     def networks(self) -> tuple[Artifact, ...]:
-        """Return the weights of the networks that it is about, in order."""
+        """Return the weights of the networks that it measures, in order."""
         return self.reads if self.depth == 0 and self.reads else tuple(map(Artifact, self.trials))
 
     @property

@@ -1,4 +1,4 @@
-"""How values become text, and texts become keys and seeds.
+"""Canonical JSON, and the keys and seeds that are derived from it.
 
 A job's key is the first 32 hexadecimal digits of the SHA-256 of ``[kind, version, resolved
 specification]`` as canonical JSON. Standard library only.
@@ -15,15 +15,14 @@ KEY_DIGITS = 32
 
 
 def canonical_json(value: Json) -> str:
-    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, shortest
-    floats.
+    """Write `value` as canonical JSON: sorted keys, no spaces, shortest floats.
 
-    An integral float is written as a float (``1.0``), so a value must be coerced to its declared
-    type first.
+    An integral float is written as a float (``1.0``), so values must be converted to their declared
+    types first.
 
     Raises:
         ValueError: for NaN or an infinity, which JSON does not have.
-        TypeError: for anything that is not JSON.
+        TypeError: for a value that JSON does not have.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
@@ -31,7 +30,7 @@ def canonical_json(value: Json) -> str:
 
 
 def as_label(value: Json) -> str | None:
-    """Return a value of an axis as text: text itself, null as None, anything else as canonical
+    """Return the label of an axis value: text as it is, null as None, anything else as canonical
     JSON.
     """
     if value is None or isinstance(value, str):
@@ -40,7 +39,7 @@ def as_label(value: Json) -> str | None:
 
 
 def text_key(text: str) -> str:
-    """Return the key of a specification that is already canonical JSON text."""
+    """Return the key of a specification that is given as canonical JSON text."""
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
@@ -56,8 +55,8 @@ def content_key(kind: str, version: int, spec: Json) -> str:
 def stream_seed(seed: int | str, stream: str) -> int:
     """Derive the 63-bit seed of a named random stream from a trial's seed or a job's key.
 
-    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of
-    every other trial's, whatever ran before them.
+    Streams of one trial (``init``, ``order``, ``augment``) are independent of each other and of the
+    streams of other trials.
     """
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

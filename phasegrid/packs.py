@@ -1,7 +1,6 @@
-"""What one process does together, and how that ended.
+"""Packs: jobs that one process does together, and their outcomes.
 
-A *pack* is a list of jobs. It is how work is scheduled and never part of a job's identity.
-Standard library only.
+A pack is how work is scheduled, and never part of a job's identity. Standard library only.
 """
 
 from collections.abc import Iterable
@@ -14,12 +13,12 @@ from phasegrid.jobs import MetricJob, Trial
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a pack was laid out to do, some of which may be stored by now.
+    """The jobs that a pack was planned with, including those that are already stored.
 
-    Shapes of what is computed together follow from this and not from what is missing, so that a run
-    that goes on rounds as one that was never interrupted. `trials` are those of a training pack, in
-    order; `groups` are measurements that one computation does; `cost_s` is what all of it was
-    predicted to take.
+    The shapes of a joint computation follow from this and not from what is missing, so that a
+    resumed run rounds like an uninterrupted one. `trials` are the trials of a training pack, in
+    order; `groups` are the measurements that are computed together; `cost_s` is the predicted time
+    for all of them.
     """
 
     trials: tuple[Trial, ...] = ()
@@ -31,11 +30,11 @@ class Layout:
 class Pack:
     """Jobs that one process does together.
 
-    `kind` is ``train`` or ``measure``. `key` names the pack for logs and snapshots; it is derived
+    `kind` is ``train`` or ``measure``. `key` names the pack in logs and snapshots; it is derived
     from the keys of its jobs. `needs` are the keys of the jobs that must be stored before it can
-    start. `trials` are the trials to train (``train``) or those the metric jobs, and those of their
-    groups, are about (``measure``). `layout` None: these jobs are all, torn from what they were
-    laid out with.
+    start. `trials` are the trials to train (``train``), or the trials that the metric jobs and
+    their groups are about (``measure``). `layout` is None if the pack holds all jobs of a joint
+    computation, separated from those that it was planned with.
     """
 
     key: str
@@ -59,12 +58,12 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one job of a pack ended; small enough to travel through any executor.
+    """How one job of a pack ended; small enough to be sent by any executor.
 
     `status` is ``done``, ``diverged`` (a result), ``not_applicable`` (a metric over a diverged
-    trial; a result), ``already`` (it was stored before) or ``failed``. `error` holds exception and
-    traceback of a failure. The first outcome of a pack says what of the pack was done another way
-    because the first way failed (`fallbacks`).
+    trial; a result), ``already`` (stored before) or ``failed``. `error` holds the exception and
+    traceback of a failure. `fallbacks`, on the first outcome of a pack, tells what was done another
+    way because the first way failed.
     """
 
     key: str
@@ -76,5 +75,5 @@ class Outcome:
 
 
 def needs_of(jobs: Iterable[Trial | MetricJob]) -> tuple[str, ...]:
-    """Return the keys of the jobs that must be stored before these can be done."""
+    """Return the keys of the other jobs that must be stored before these can be done."""
     return tuple(dict.fromkeys(chain.from_iterable(job.needs for job in jobs)))

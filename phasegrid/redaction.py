@@ -1,11 +1,13 @@
-"""Keep secrets out of everything that is written, sent or shown, and control characters out of
+"""Keep secrets out of everything that is stored, sent or shown, and control characters out of
 texts.
 
-Ray itself reads the token of a cluster: from ``RAY_AUTH_TOKEN``, else the file
-``RAY_AUTH_TOKEN_PATH`` names, else ``~/.ray/auth_token``, where ``RAY_AUTH_MODE=token``. (A head on
-which that is unset asks for a token if its user has one.) Here it is only looked for, to be left
-out: an exception of a plug-in may hold anything. So are the values of all variables of the
-environment whose names look secret, and what stands in a URL where a password would.
+Secrets are the token of a Ray cluster, the values of environment variables with secret-looking
+names, and passwords and keys in URLs. An exception from a plug-in may contain any of them.
+
+Ray reads the token from ``RAY_AUTH_TOKEN``, else from the file named by ``RAY_AUTH_TOKEN_PATH``,
+else from ``~/.ray/auth_token``, if ``RAY_AUTH_MODE=token`` is set. (A head started without that
+setting still asks for a token if its user has one.) This module only looks the token up in order to
+remove it.
 """
 
 import os
@@ -36,30 +38,28 @@ surrogates, which no encoding can write.
 
 
 def how_to_set() -> str:
-    """Return advice on how to give Ray the token of a cluster. If the token is in the user's file,
-    Ray only has to be told to send it.
-    """
+    """Return advice on how to give Ray the token of a cluster; shorter if the token file exists."""
     if _own_file().is_file():
         return (
-            "set RAY_AUTH_MODE=token, which sends the token in ~/.ray/auth_token, and if the"
-            " cluster's is another, that in RAY_AUTH_TOKEN"
+            "set RAY_AUTH_MODE=token, which makes Ray send the token in ~/.ray/auth_token; if the"
+            " cluster has another token, put that one in RAY_AUTH_TOKEN"
         )
     return (
-        "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, in a file that"
-        " RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+        "set RAY_AUTH_MODE=token, and put the cluster's token in RAY_AUTH_TOKEN, in"
+        " ~/.ray/auth_token, or in a file named by RAY_AUTH_TOKEN_PATH"
     )
 
 
 def cluster_token() -> str | None:
-    """Return the token of a cluster from the places where Ray looks, whether or not Ray uses it."""
+    """Return the cluster token from the places where Ray looks, whether or not Ray uses it."""
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [os.environ.get("RAY_AUTH_TOKEN", ""), *(_read(path) for path in paths if path)]
     return next((text.strip() for text in found if len(text.strip()) >= _SHORTEST), None)
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return all texts to hide: the tokens of clusters, and the values of variables with
-    secret-looking names.
+    """Return all texts to hide: cluster tokens and the values of variables with secret-looking
+    names.
     """
     paths = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), str(_own_file())]
     found = [
@@ -94,33 +94,33 @@ def visible(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return `text` as it may be stored and shown: without secrets, with control characters as
-    escapes.
+    """Return `text` without secrets and with escaped control characters, ready to be stored or
+    shown.
     """
     return visible(redact(text))
 
 
 def refuse_secrets(url: str, what: str) -> None:
-    """Refuse a URL that holds a user name, a password or a key: it would be seen in lists, logs and
-    rows.
+    """Refuse a URL that contains a user name, a password or a key: lists, logs and rows would show
+    it.
 
-    A password may hold a slash, as keys of object stores often do: then what looks like the machine
-    ends in it.
+    A password may contain a slash, as keys of object stores often do. Then `authority` ends inside
+    the password, before the @.
 
     Raises:
-        SweepError: saying so, without the URL.
+        SweepError: with a message that does not contain the URL.
     """
     rest = url.partition("://")[2]
     authority = rest.partition("/")[0]
     if "@" in authority or ("@" in rest and ":" in authority):
         raise SweepError(
-            f"{what}: the URL holds credentials, which lists and logs would show; leave out what"
-            " stands before @ and give them in the environment"
+            f"{what}: the URL holds credentials, which lists and logs would show; remove them"
+            " (everything before @) and set them in the environment"
         )
     if rest and _PARAMETER.search(url):
         raise SweepError(
-            f"{what}: the URL holds credentials, which lists and logs would show; leave out what"
-            " stands after ? and give them in the environment"
+            f"{what}: the URL holds credentials, which lists and logs would show; remove them"
+            " (everything after ?) and set them in the environment"
         )
 
 

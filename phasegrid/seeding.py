@@ -1,9 +1,8 @@
-"""The random numbers of user code: whatever generator of the process it draws from, it gets numbers
-of a seed of ours.
+"""Seed the global random generators that user code may draw from.
 
-Our own code draws from generators that are passed in. A network, a data set or a metric of a user
-may draw from those that are there for all: torch's (dropout does), Python's and NumPy's. Seeded
-here, the same job gives the same numbers whatever ran before it.
+phasegrid itself draws only from generators that are passed in. A user's network, data set or metric
+may draw from the global generators of torch (dropout does), Python and NumPy. They are seeded here,
+so that a job gives the same numbers whatever ran before it.
 """
 
 import random
@@ -23,9 +22,7 @@ CPU = torch.device("cpu")
 
 
 def seed_draws(seed: int, device: torch.device = CPU) -> None:
-    """Seed every generator that code on `device` can draw from without being given one: torch's,
-    Python's, NumPy's.
-    """
+    """Seed the global generators that code on `device` may use: torch's, Python's and NumPy's."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs too
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -36,7 +33,7 @@ def seed_draws(seed: int, device: torch.device = CPU) -> None:
 
 @contextmanager
 def kept_draws(device: torch.device = CPU) -> Iterator[None]:
-    """Leave those generators as they were, whatever is seeded or drawn while the context lasts."""
+    """Restore the global generators when the context ends, whatever it seeded or drew."""
     python, numpy = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
@@ -48,20 +45,20 @@ def kept_draws(device: torch.device = CPU) -> Iterator[None]:
 
 @contextmanager
 def seeded_draws(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed those generators for a while and leave them as they were."""
+    """Seed the global generators within the context, and restore them afterwards."""
     with kept_draws(device):
         seed_draws(seed, device)
         yield
 
 
 def draw_state(device: torch.device = CPU) -> list[Tensor]:
-    """Return where torch's generators stand."""
+    """Return the state of torch's generators."""
     state = [torch.default_generator.get_state()]
     return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state
 
 
 def all_draws(device: torch.device = CPU) -> list[Tensor]:
-    """Return where torch's generators, Python's and NumPy's stand; ten times the cost of
+    """Return the states of torch's, Python's and NumPy's generators; ten times slower than
     `draw_state`.
     """
     state: Any = np.random.get_state()  # noqa: NPY002
@@ -70,14 +67,14 @@ def all_draws(device: torch.device = CPU) -> list[Tensor]:
 
 
 def have_changed(before: list[Tensor], now: list[Tensor]) -> bool:
-    """Say whether anything was drawn between two states of the same generators."""
+    """Say whether anything was drawn between two states."""
     return not all(map(torch.equal, before, now))
 
 
 def repeatable(seed: int, device: torch.device, run: Callable[[], T]) -> T:
-    """Return what `run` returns; where it draws from torch's generators, run it again, from `seed`.
+    """Return ``run()``; if it drew from torch's generators, seed them with `seed` and run it again.
 
-    For what should draw nothing, as an evaluation: seeding beforehand would cost more.
+    Meant for code that should draw nothing, such as an evaluation: seeding every time costs more.
     """
     before = draw_state(device)
     result = run()
@@ -92,16 +89,16 @@ def repeatable(seed: int, device: torch.device, run: Callable[[], T]) -> T:
 
 @contextmanager
 def nothing_drawn(what: str, device: torch.device = CPU) -> Iterator[None]:
-    """Refuse networks that draw in eval mode, whose numbers would be others each time.
+    """Refuse networks that draw random numbers in eval mode: their results would not be repeatable.
 
     Raises:
-        MetricError: on leaving, if anything was drawn from torch's generators.
+        MetricError: at the end of the context, if anything was drawn from torch's generators.
     """
     before = draw_state(device)
     yield
     if have_changed(before, draw_state(device)):
         raise MetricError(
-            f"{what}: the network draws random numbers in eval mode too, so that the same"
+            f"{what}: the network draws random numbers in eval mode, so the same"
             " measurement would give other numbers each time. Let it draw only where self.training"
             " is true: F.dropout(x, p, self.training)"
         )

@@ -1,4 +1,4 @@
-"""Values in words for people."""
+"""Texts of values for people."""
 
 
 def duration(seconds: float) -> str:

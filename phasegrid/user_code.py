@@ -1,15 +1,14 @@
-"""What code a plug-in is: its file and the local modules that it imports, and the digest that
-stands for them.
+"""The code of a plug-in: its file, the local modules that it imports, and a digest of both.
 
-*Local* to a plug-in file are modules in its folder or its project (the nearest folder above with a
-``.git``, a ``pyproject.toml`` or a ``setup.py``), local to ``package.module:NAME`` those of the
-same package; never the standard library, phasegrid itself, or, for a file, what is installed.
-Imports are read from the source, so nothing is run to find them, and what is imported by a computed
-name is not seen.
+For a plug-in file, modules are *local* if they are in its folder or its project (the nearest folder
+above with a ``.git``, a ``pyproject.toml`` or a ``setup.py``) and are not installed. For
+``package.module:NAME``, the modules of the same package are local. The standard library and
+phasegrid itself are never local. Imports are found by reading the source, so nothing is executed;
+modules imported under a computed name are not found.
 
-The digest is over what Python makes of a source (its syntax tree) without comments, layout and
-docstrings, and over names relative to the folder that is imported from: it is the same in another
-folder, on another machine, in another Python.
+The digest covers the syntax tree of each source, without comments, layout and docstrings, and file
+names relative to the folder that is imported from. It does not depend on the folder, the machine or
+the version of Python.
 """
 
 import ast
@@ -28,13 +27,11 @@ from typing import TypeAlias
 from phasegrid.keys import canonical_json, text_key
 
 USER_COMMIT_FILE = "user_commit.json"
-"""What goes with the files of a sweep that are sent elsewhere: at their root, with the commit they
-are of.
-"""
+"""A file at the root of a sweep's files that are sent elsewhere. It holds their git commit."""
 
 MAX_MODULES = 64
-"""A package of which more modules are reached is a library: only the module that a sweep names
-counts.
+"""A package with more modules than this counts as a library: only the module that the sweep names
+is included in the digest.
 """
 
 _MARKS = (".git", "pyproject.toml", "setup.py", USER_COMMIT_FILE)
@@ -50,10 +47,10 @@ IsLocal: TypeAlias = Callable[[str, Path], bool]
 class Code:
     """The source files of a plug-in.
 
-    `digest` stands for all. `files` maps the name of each, relative to where it is imported from,
-    to the digest of its source; `paths` says where they are here; `modules` maps the dotted names
-    of those that are imported, the plug-in's own file not among them, to what changes with every
-    byte of the file. `contents` changes with every byte of any.
+    `digest` stands for all of them. `files` maps each name, relative to the folder that it is
+    imported from, to the digest of its source; `paths` gives the files on this machine. `modules`
+    maps the dotted names of the imported modules, without the plug-in's own file, to a hash of the
+    file's bytes. `contents` is a hash of the bytes of all files.
     """
 
     digest: str
@@ -70,8 +67,8 @@ class _Source:
 
 
 def code_of_file(path: Path, also: Iterable[str] = ()) -> Code:
-    """Return the code of a plug-in file and of the local modules that it imports; `also` are
-    modules that it names as text.
+    """Return the code of a plug-in file and the local modules that it imports; `also` names further
+    modules that it refers to as text.
     """
     folders = {path.parent, _project(path.parent)}
 
@@ -82,8 +79,8 @@ def code_of_file(path: Path, also: Iterable[str] = ()) -> Code:
 
 
 def code_of_module(name: str, also: Iterable[str] = ()) -> Code | None:
-    """Return the code of a module of a package and of those of the same package that it imports;
-    None if it is phasegrid's own, or its source is not there.
+    """Return the code of a module and of the modules of its package that it imports. Return None if
+    the module is phasegrid's own or its source is missing.
     """
     top = name.partition(".")[0]
 
@@ -97,8 +94,8 @@ def code_of_module(name: str, also: Iterable[str] = ()) -> Code | None:
 
 
 def source_digest(source: bytes) -> str:
-    """Return the digest of a Python source without comments, layout and docstrings; of its bytes if
-    it is none.
+    """Return the digest of a Python source without comments, layout and docstrings. If it does not
+    parse, return the digest of its bytes.
 
     >>> source_digest(b"a = 1  # one") == source_digest(b"'Doc.'; a=1")
     True
@@ -109,7 +106,7 @@ def source_digest(source: bytes) -> str:
 
 
 def is_installed(file: Path) -> bool:
-    """Say whether a file is one of an installed package."""
+    """Say whether a file belongs to an installed package."""
     return any(part in file.parts for part in _INSTALLED)
 
 
@@ -137,8 +134,8 @@ def _file_name(name: str, file: Path) -> str:
 
 
 def _project(folder: Path) -> Path:
-    """Return the root of the project that a folder is in; the folder itself where nothing says
-    so.
+    """Return the root of the project that contains `folder`; `folder` itself if there is no
+    project.
     """
     above = [folder, *folder.parents]
     return next((f for f in above if any((f / mark).exists() for mark in _MARKS)), folder)
@@ -151,8 +148,8 @@ def _is_ours(file: Path) -> bool:
 def _reached(
     start: Sequence[tuple[str, Path]], is_local: IsLocal, also: Iterable[str]
 ) -> dict[str, Path]:
-    """Return the local modules that files import, directly or not, by dotted name; none of a
-    package of which there are too many.
+    """Return, by dotted name, the local modules that files import directly or indirectly; without
+    the modules of packages that have more than `MAX_MODULES`.
     """
     found = {pair[0]: pair[1] for name in also for pair in _on_the_way(name, is_local)}
     todo = [*start, *found.items()]
@@ -170,9 +167,7 @@ def _reached(
 
 
 def _imported_by(name: str, file: Path, is_local: IsLocal) -> Iterator[tuple[str, Path]]:
-    """Name the local modules that a file imports; those of a package run with each of its
-    modules.
-    """
+    """Yield the local modules that a file imports, each after the packages that contain it."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for level, module, names in _read(file.read_bytes()).imports:
         parts = package.split(".") if level else []
@@ -185,7 +180,9 @@ def _imported_by(name: str, file: Path, is_local: IsLocal) -> Iterator[tuple[str
 
 
 def _on_the_way(name: str, is_local: IsLocal) -> Iterator[tuple[str, Path]]:
-    """Name the local files that importing a module runs: its packages, from the top, and itself."""
+    """Yield the local files that importing a module runs: its packages from the top, then the
+    module.
+    """
     parts = name.split(".")
     if parts[0] in sys.stdlib_module_names:
         return
@@ -205,7 +202,7 @@ def _on_the_way(name: str, is_local: IsLocal) -> Iterator[tuple[str, Path]]:
 
 
 def _top(name: str) -> ModuleSpec | None:
-    """Find a top-level module as a first import would, whatever was imported before."""
+    """Find a top-level module as a first import would, ignoring what is already imported."""
     found = (finder.find_spec(name, None) for finder in sys.meta_path)
     return next((spec for spec in found if spec is not None), None)
 
@@ -229,8 +226,8 @@ def _read(source: bytes) -> _Source:
 
 
 def _say(node: object, said: list[str], in_text: bool = False) -> None:
-    """Write a syntax tree as text that no version of Python writes otherwise: empty fields, which
-    differ, are left out.
+    """Write a syntax tree as text that is the same for every version of Python: empty fields, which
+    differ between versions, are left out.
     """
     if isinstance(node, ast.AST):
         said.append(f"{type(node).__name__}(")
@@ -251,7 +248,7 @@ def _say(node: object, said: list[str], in_text: bool = False) -> None:
 
 
 def _is_bare_text(node: object) -> bool:
-    """Say whether a statement is a docstring, or another text that nothing uses."""
+    """Say whether a statement is a docstring or another unused text."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -274,8 +271,8 @@ def _constant(value: object) -> str:
 
 
 def where_raised(error: BaseException) -> str:
-    """Return where in a user's code an error comes from, as ``file:line``: the innermost frame;
-    empty if it is not from there.
+    """Return the innermost place in user code where an error was raised, as ``file:line``; empty if
+    there is none.
     """
     while error.__cause__ is not None:
         error = error.__cause__
@@ -286,7 +283,7 @@ def where_raised(error: BaseException) -> str:
 
 
 def where(file: str, line: int) -> str:
-    """Return a place in a user's code as ``file:line``, empty for one in anything else."""
+    """Return a place in user code as ``file:line``; empty for a place in other code."""
     path = Path(file)
     if not path.is_absolute() or _is_ours(path) or is_installed(path) or _STDLIB in path.parents:
         return ""

@@ -297,7 +297,7 @@ def test_networks_that_draw_in_eval_mode_are_refused_by_name() -> None:
     ]
     for compute, args in ((connectivity.compute, CURVE), (simplex.compute, SIMPLEX)):
         with pytest.raises(
-            MetricError, match=r"draws random numbers in eval mode too.*self\.training"
+            MetricError, match=r"draws random numbers in eval mode, so.*self\.training"
         ):
             compute(models, vectors(), generator(0), **args)
 
