@@ -1,1 +1,1 @@
-"""Train packs of trials: weights and histories are the result."""
+"""Train packs of trials; the results are weights and histories."""

@@ -1,10 +1,9 @@
-"""A part of every batch from the examples that a data set sets aside, for objectives that ask for
-it.
+"""Put examples that a data set sets aside into every batch, for objectives that need them.
 
-An epoch then goes through the training set and the first examples set aside, N + P in all. Their
-places are spread evenly over the epoch, so that each batch of B has its share of them, P B / (N +
-P), rounded up or down; which example comes when is drawn. Letters: M members, N training examples,
-P examples from those set aside.
+An epoch then passes over the training set and the first P examples set aside, N + P in all. The
+places of the latter are spread evenly over the epoch, so that each batch of B examples holds P B /
+(N + P) of them, rounded up or down. The order of the examples within each kind is random. Letters:
+M members, N training examples, P examples set aside.
 """
 
 from dataclasses import replace
@@ -18,16 +17,17 @@ from phasegrid.tasks.batches import Batch, EpochOrder
 
 
 def joined(data: Dataset, num_aside: int) -> Dataset:
-    """Return the data set with its first `num_aside` examples set aside behind its training set.
+    """Return the data set with its first `num_aside` examples set aside appended to its training
+    set.
 
     Raises:
-        DataError: if it has not so many.
+        DataError: if it sets fewer examples aside.
     """
     if len(data.aside_labels) < num_aside:
         raise DataError(
-            f"training on data set {data.name}: the objective takes {num_aside} examples that are"
-            f" set aside, and it sets {len(data.aside_labels)} aside; set dataset.aside to at least"
-            " the share of a batch that the objective takes from there"
+            f"training on data set {data.name}: the objective needs {num_aside} examples set aside,"
+            f" but the data set has {len(data.aside_labels)}; set dataset.aside to at least the"
+            " share of a batch that the objective takes from them"
         )
     return replace(
         data,
@@ -37,7 +37,7 @@ def joined(data: Dataset, num_aside: int) -> Dataset:
 
 
 def aside_places(num: int, num_aside: int) -> Tensor:
-    """Return which places of an epoch of `num` examples are for the `num_aside` set aside, (num,).
+    """Return which places in an epoch of `num` examples hold the `num_aside` set aside, (num,).
 
     >>> aside_places(6, 2).int().tolist()
     [0, 0, 1, 0, 0, 1]
@@ -47,8 +47,8 @@ def aside_places(num: int, num_aside: int) -> Tensor:
 
 
 def spread(drawn: EpochOrder, num_aside: int) -> EpochOrder:
-    """Return the epoch with the last `num_aside` examples at their places. The examples of each
-    kind stay in the order (M, N + P) in which they are drawn.
+    """Return the epoch with its last `num_aside` examples moved to their places. The examples of
+    each kind stay in the order (M, N + P) in which they were drawn.
     """
     members, num = drawn.order.shape
     places = aside_places(num, num_aside)
@@ -60,7 +60,7 @@ def spread(drawn: EpochOrder, num_aside: int) -> EpochOrder:
 
 
 def own_part(batch: Batch, own: Tensor) -> Batch:
-    """Return the examples of a batch at the places `own`, as a batch of their own, without what an
-    objective asked for of the others.
+    """Return the examples at the places `own` as a batch, without the objective's data about the
+    others.
     """
     return Batch(batch.inputs.index_select(1, own), batch.labels.index_select(1, own))

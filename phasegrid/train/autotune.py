@@ -1,10 +1,10 @@
-"""How many members train as one stack, and how: chosen by a short measurement where it pays.
+"""Choose how many members train as one stack, and with which strategy, by a short measurement.
 
-A stack of M members is timed for a few updates, for M = 2, 4, 8, ... and alone, and the M with the
-least time per member and update wins. Stacking pays most for small networks, where launching
-kernels costs more than arithmetic, and turns into a loss where one network fills the device: where
-that is depends on the network, the batch and the device, so it is measured. The choice changes how
-numbers are rounded, so it is made once and kept with the store.
+A stack of M members is timed for a few updates, alone and for M = 2, 4, 8, ...; the M with the
+least time per member and update wins. Stacking helps most for small networks, where launching
+kernels costs more than arithmetic, and hurts where one network fills the device. The crossover
+depends on the network, the batch and the device, so it is measured. The choice changes how numbers
+are rounded, so it is made once and stored.
 """
 
 import time
@@ -33,28 +33,26 @@ from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import MemberState, Stack
 
 WORTH_S = 30.0
-"""Predicted seconds of a pack from which a measurement is worth its time."""
+"""Measure only packs that are predicted to take at least this many seconds."""
 
 BUDGET_S = 3.0
-"""Seconds that the timed updates of one measurement may take, about."""
+"""Approximate seconds for the timed updates of one measurement."""
 
 GAIN = 0.95
-"""A larger stack must take at most this share of the time of a smaller one to be chosen: timings
-are noisy.
+"""A larger stack is chosen only if it takes at most this share of the time of a smaller one,
+because timings are noisy.
 """
 
 LARGEST = 32
-"""The largest stack that is timed; whatever the pack at hand, so that the choice does not depend on
-it.
-"""
+"""The largest stack that is timed, for any pack, so that the choice does not depend on the pack."""
 
 _REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """What to do with members that could train as one stack: `strategy`, at most `stack_size` of
-    them in one.
+    """How to train members that could form one stack: the `strategy`, and at most `stack_size`
+    members per stack.
     """
 
     strategy: Strategy
@@ -71,7 +69,7 @@ class Timing:
 
 
 def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
-    """Return the key under which the choice for such trials on such a device is kept."""
+    """Return the key under which the choice for such trials on this device is stored."""
     recipe = recipe_of(trial)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     spec: Json = {
@@ -92,10 +90,10 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
 def measure_choice(
     trial: Trial, data: Dataset, device: torch.device
 ) -> tuple[StackPlan, list[Timing]]:
-    """Choose for trials like this one, by timing; also return what was timed.
+    """Choose for trials like this one by timing; return the choice and the timings.
 
-    Networks of layers that have no grouped kernels are timed under vmap. Networks that cannot be
-    stacked at all, and those whose batches are of all shapes, loop without a measurement.
+    Networks with layers that have no grouped kernels are timed under vmap. Networks that cannot be
+    stacked, and those whose batches vary in shape, use ``loop`` without a measurement.
     """
     alone = StackPlan("loop", 1)
     if not TASKS[data.task].one_shape:
@@ -125,11 +123,12 @@ def measure_choice(
 def search(
     seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
 ) -> tuple[StackPlan, list[Timing]]:
-    """Choose from timings between ``loop`` and the `stacked` strategy: `seconds(strategy, size)`
-    takes a measurement, per member and update.
+    """Choose from timings between ``loop`` and the `stacked` strategy; ``seconds(strategy, size)``
+    measures the seconds per member and update.
 
-    A network that runs alone but fails in a stack loops. Sizes are doubled, up to `LARGEST`, until
-    a stack is slower than the best so far, memory ends, or the time for measuring does.
+    A network that runs alone but fails in a stack uses ``loop``. Sizes are doubled, up to
+    `LARGEST`, until a stack is slower than the best so far, memory runs out, or `BUDGET_S` is
+    spent.
     """
     timings = [Timing("loop", 1, seconds("loop", 1))]
     best, size = timings[0], 2
@@ -155,13 +154,13 @@ def search(
 
 
 def to_record(choice: StackPlan, timings: list[Timing]) -> Json:
-    """Return a choice and what it rests on as JSON, to be kept."""
+    """Return a choice and its timings as JSON."""
     record: Mapping[str, Any] = {"choice": asdict(choice), "timings": [asdict(t) for t in timings]}
     return record
 
 
 def from_record(record: Json) -> StackPlan | None:
-    """Return the choice of a record of `to_record`; None if it is anything else."""
+    """Return the choice in a record of `to_record`; None if the record is something else."""
     choice = record.get("choice") if isinstance(record, dict) else None
     if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
         return None

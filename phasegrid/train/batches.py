@@ -23,11 +23,10 @@ GATHER_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class DataStream:
-    """What one member of a stack is fed: data on the device, its streams of random numbers, its
-    rates.
+    """What one member of a stack is fed: data on the device, its random streams, and its rates.
 
-    `lengths` are those of the training examples, where they are not all alike. The last `num_aside`
-    of the training set are examples that were set aside, for the objective.
+    `lengths` are the lengths of the training examples if they differ. The last `num_aside` training
+    examples are examples set aside for the objective.
     """
 
     data: Dataset
@@ -42,9 +41,10 @@ class DataStream:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive batches gathered at once: the `batches`, and all of them as one, the `whole`.
-    `sizes` are the scored labels of one member in each. Where some of its examples were set aside,
-    `own` are the places of the others in the whole.
+    """Consecutive batches that are gathered at once: `batches`, and `whole`, all of them as one.
+
+    `sizes` are the numbers of scored labels of one member in each batch. If the batches hold
+    examples set aside, `own` are the places of the other examples in `whole`.
     """
 
     batches: Sequence[Batch]
@@ -54,7 +54,9 @@ class Chunk:
 
 
 def feed_epoch(feeds: Sequence[DataStream], cut: Cut, most: int | None) -> Iterator[Chunk]:
-    """Yield the batches of one epoch, at most `most` of them, cut as the task of the data says."""
+    """Yield the batches of one epoch, at most `most` of them, cut by the rule of the data's
+    task.
+    """
     data, num = feeds[0].data, len(feeds[0].data.train_inputs)
     drawn = data.operations.draw_epoch(num, feeds[0].lengths, cut, [feed.order for feed in feeds])
     num_aside, device = feeds[0].num_aside, data.train_inputs.device

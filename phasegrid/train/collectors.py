@@ -1,14 +1,12 @@
-"""Collectors watch a training: they take in its weights at certain moments and leave what they have
-come to.
+"""Collectors accumulate statistics of the weights during a training.
 
 ``swa``: the running mean of the weights (Izmailov et al. 2018, algorithm 1). ``swag``: also the
-mean of their squares and the last K deviations from the mean as it was then (Maddox et al. 2019,
-algorithm 1), from which a Gaussian over weights is made: mean, diag(square - mean^2) and the
-deviations' outer product over K - 1, each of the two halved.
+running mean of their squares and the last K deviations from the running mean (Maddox et al. 2019,
+algorithm 1). SWAG's Gaussian over weights has the mean as its mean and, as its covariance, half of
+diag(square - mean^2) plus half of the deviations' outer product over K - 1.
 
 A collector takes the weights as a vector (P,) of the trainable parameters and returns a new state:
-tensors by name, so that snapshots hold it as it is. Means are in float64. A collector of one's own
-is another entry of `COLLECTORS`.
+tensors by name, which snapshots save as they are. Means are in float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,13 +16,14 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
-"""``mean`` (P,), ``count`` () and what else a collector needs; empty before the first weights."""
+"""``mean`` (P,), ``count`` () and the collector's other tensors; empty before the first weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """How weights are taken in, ``take(state, weights, rank) -> state``, and whether the state is
-    left as ``moments`` beside the ``averaged`` network.
+    """A collector: ``take(state, weights, rank) -> state`` adds weights to the state. The
+    ``averaged`` network is always left as an artifact; `moments` says whether the state is left as
+    well.
     """
 
     take: Callable[[State, Tensor, int], State]
@@ -32,7 +31,7 @@ class Collector:
 
 
 def take_mean(state: State, weights: Tensor, _rank: int) -> State:
-    """Take weights into a running mean: m + (w - m) / n for the n-th."""
+    """Add weights to the running mean: m + (w - m) / n for the n-th."""
     w = weights.double()
     if not state:
         return {"mean": w, "count": torch.tensor(1)}
@@ -41,8 +40,8 @@ def take_mean(state: State, weights: Tensor, _rank: int) -> State:
 
 
 def take_moments(state: State, weights: Tensor, rank: int) -> State:
-    """Take weights into both running moments, and their deviation from the new mean, in float32,
-    into the last `rank` of these, (K, P).
+    """Add weights to both running moments, and append their deviation from the new mean, in
+    float32, to the last `rank` deviations (K, P).
     """
     w = weights.double()
     new = take_mean(state, weights, rank)

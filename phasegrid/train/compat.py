@@ -13,10 +13,12 @@ from phasegrid.registry import declared_objective
 from phasegrid.train.recipe import Recipe
 
 FREE_RECIPE_FIELDS = frozenset({"lr", "weight_decay"})
-"""Fields of a recipe that members of one stack may differ in: they become one number per member."""
+"""Recipe fields in which the members of one stack may differ: each becomes one number per
+member.
+"""
 
 FREE_DATASET_FIELDS = frozenset({"label_noise", "label_noise_to", "image_noise", "corruption_seed"})
-"""Options of a data set that change its numbers but not its shapes."""
+"""Data set arguments that change its values but not its shapes."""
 
 _RECIPE = TypeAdapter(Recipe)
 
@@ -38,7 +40,7 @@ def pack_signature(trial: Trial) -> str:
 
 
 def share_aside(recipe: Mapping[str, Any]) -> float:
-    """Return which share of every batch is of examples that the data set sets aside."""
+    """Return the share of every batch that is taken from the examples set aside."""
     chosen = recipe.get("objective")
     if chosen is None:
         return 0.0
@@ -47,10 +49,10 @@ def share_aside(recipe: Mapping[str, Any]) -> float:
 
 
 def num_from_aside(recipe: Mapping[str, Any], num_train: int, num_aside: int) -> int:
-    """Return how many of the `num_aside` examples set aside are trained on beside `num_train`:
-    floor(num_train share / (1 - share) + 1/2); more than there are where they do not suffice.
+    """Return how many of the examples set aside are used beside `num_train`: floor(num_train share
+    / (1 - share) + 1/2). If the result is greater than `num_aside`, too few are set aside.
 
-    They suffice for the very share that they were set aside as, whichever way it was rounded.
+    A data set that sets aside this same share has enough, whichever way that was rounded.
     """
     share = share_aside(recipe)
     wanted = int(num_train * share / (1 - share) + 0.5)

@@ -27,18 +27,18 @@ Replay = Callable[[], Tensor]
 Record = Callable[..., Replay]
 
 WARM_UP = 3
-"""Updates of a shape that are launched kernel by kernel before it is recorded: libraries set
-themselves up in the first ones. Torch's notes on CUDA graphs take three.
+"""Launch updates of a shape this many times before recording it: libraries initialise themselves in
+the first ones. Torch's notes on CUDA graphs use three.
 """
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Runs the gradient passes of one stack, recording those that come again.
+    """Runs the gradient passes of one stack, and records those whose shapes come again.
 
-    A pass must do the same whenever it is called with the same shapes. Where it cannot be recorded
-    it goes on being launched, with a warning; so does that of a lone member where memory does not
-    suffice for recording it. `record` is `record_graph` but in tests.
+    A pass must do the same each time it is called with the same shapes. A pass that cannot be
+    recorded is launched normally, with a warning; so is the pass of a lone member if there is not
+    enough memory to record it. `record` is `record_graph` except in tests.
     """
 
     record: Record = field(default_factory=lambda: record_graph)
@@ -50,7 +50,7 @@ class Recorder:
     _gave_up: bool = False
 
     def run(self, gradient_pass: GradientPass, inputs: Tensor, *others: Tensor) -> Tensor:
-        """Do one gradient pass; return its logits, in a tensor that later passes leave alone.
+        """Run one gradient pass; return a copy of its logits.
 
         Raises:
             torch.OutOfMemoryError: if recording the pass of several members runs out of memory.
@@ -78,7 +78,7 @@ class Recorder:
                 raise torch.OutOfMemoryError(f"recording a CUDA graph: {error}") from error
             self._gave_up = True
             fall_back(
-                "gradient passes that no CUDA graph could be recorded of were launched kernel by"
+                "gradient passes that could not be recorded as CUDA graphs were launched kernel by"
                 " kernel",
                 error,
             )
@@ -88,14 +88,13 @@ class Recorder:
 
 
 def record_graph(gradient_pass: GradientPass, *tensors: Tensor) -> Replay:
-    """Record a pass over these very tensors as a CUDA graph; what they hold when it is replayed is
-    what it runs on.
+    """Record a pass over these tensors as a CUDA graph. A replay reads what they hold at that time.
 
-    On a stream of their own device: torch would record on one of the first device that this process
-    recorded on. All graphs of a device that are alive share one pool of memory: a pool each would
-    keep what every one of them needs at its peak. That is safe because they are replayed one after
-    another, nothing of one is read after another has run (logits are copied out), and what outlives
-    a replay (weights, gradients, statistics, batches) lies outside the pool.
+    Record on a stream of the tensors' device: torch would use the first device that this process
+    recorded on. All live graphs of a device share one memory pool; separate pools would each keep
+    the peak memory of their graph. Sharing is safe because graphs are replayed one after another,
+    their logits are copied out before the next replay, and everything that outlives a replay
+    (weights, gradients, statistics, batches) lies outside the pool.
     """
     device = tensors[0].device
     pool = next((graph.pool() for graph, place in _ALIVE.items() if place == device), None)
@@ -117,19 +116,17 @@ _ALIVE: "WeakKeyDictionary[torch.cuda.CUDAGraph, torch.device]" = WeakKeyDiction
 
 @cache
 def side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the one stream on which all passes of a device are warmed up and recorded.
+    """Return the stream on which all passes of a device are warmed up and recorded.
 
-    One, because cuBLAS keeps a workspace for every stream it was ever used on; and the one of the
-    warm-up, because a workspace that is made during a recording lies in the pool of the graphs and
-    goes with them.
+    There is only one, because cuBLAS keeps a workspace for every stream that it was used on. It
+    must be the stream of the warm-up, because a workspace created while recording lies in the
+    graphs' pool and is freed with them.
     """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
-    """Return the pass launched on another stream, in order with the current one: how work is warmed
-    up for recording.
-    """
+    """Return the pass launched on another stream, ordered after the current one, for warming up."""
 
     def run(*tensors: Tensor) -> Tensor:
         current = torch.cuda.current_stream(tensors[0].device)
@@ -144,8 +141,8 @@ def on_a_side_stream(gradient_pass: GradientPass) -> GradientPass:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Say whether memory ran out: ending a recording that failed hides the first error behind
-    another.
+    """Say whether memory ran out. When a failed recording ends, its own error hides the first
+    one.
     """
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):

@@ -35,12 +35,12 @@ from phasegrid.train.stack import Stack
 
 @dataclass(frozen=True, slots=True)
 class EpochNumbers:
-    """What one member's epoch gave.
+    """The results of one member's epoch.
 
     Loss and accuracy are means over the scored labels seen, each at the weights of its own update;
-    examples that were set aside do not count.
-    `bad_update` is the number, from 0 within the epoch of `num_updates`, of the first update whose
-    loss is not finite, or the last one if only the weights are not.
+    examples set aside do not count. `bad_update` counts from 0 within the epoch's `num_updates`:
+    the first update with a loss that is not finite, or the last update if only the weights are not
+    finite.
     """
 
     lr: float
@@ -52,11 +52,12 @@ class EpochNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a chunk of consecutive updates gave, still on the device.
+    """The results of a chunk of consecutive updates, still on the device.
 
-    Per member (M,): loss in float64, summed over `num` labels, right answers among them, and the
-    first label whose loss is not finite (the number of labels if all are). `first_update` counts
-    from 0 within the epoch, `sizes` are the scored labels of each update.
+    Per member (M,): the loss in float64, summed over `num` labels; the number of right answers; and
+    the first label whose loss is not finite (the number of labels if all are finite).
+    `first_update` counts from 0 within the epoch; `sizes` are the numbers of scored labels of each
+    update.
     """
 
     loss: Tensor
@@ -83,15 +84,13 @@ def run_epoch(
     before: int = 0,
     watch: Callable[[int], None] | None = None,
 ) -> list[EpochNumbers]:
-    """Train a stack for one epoch, `epoch` counted from 0, after `done` updates, and return every
-    member's numbers.
+    """Train a stack for one epoch and return every member's results.
 
-    The optimizer has made `before` more updates, in an earlier training. `watch` is told the number
-    of updates done after each.
-
-    `recipe` holds what the members share; their `lr` and `weight_decay` are those of the feeds.
-    `cut` says how an epoch is cut into batches. The epoch ends early where the recipe's `updates`
-    are reached.
+    `epoch` counts from 0, and `done` updates have been made before it; the optimizer has made
+    `before` more in an earlier training. `watch` is called after each update with the number of
+    updates done. `recipe` holds the fields that the members share; `lr` and `weight_decay` are
+    taken from the feeds. `cut` cuts the epoch into batches. The epoch ends early when the recipe's
+    `updates` are reached.
     """
     network = stack.network
     lr = network.per_element([feed.lr for feed in feeds])
@@ -135,7 +134,9 @@ def run_epoch(
 
 
 def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
-    """Do one update of a stack on a batch of examples of a task, as a recipe's first."""
+    """Make one update of a stack on a batch of examples of a task, as if it were the recipe's
+    first.
+    """
     network = stack.network
     autocast = autocast_of(recipe.precision, network.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
@@ -156,9 +157,9 @@ def _backward(
     recipe: Recipe,
     autocast: Autocast,
 ) -> Tensor:
-    """Put every member's gradient of its mean loss over `size` labels into ``grads``, by the
-    recipe's `sam` that at the worst point nearby, clipped to its `clip_norm`; return the logits (M,
-    B, ..., C) at the weights.
+    """Write every member's gradient of its mean loss over `size` labels into ``grads``, and return
+    the logits (M, B, ..., C) at the weights. With `sam` the gradient is taken at the worst point
+    nearby; with `clip_norm` it is then clipped.
     """
 
     network = stack.network
@@ -202,8 +203,8 @@ def _score(
     objective: Loss,
     first_update: int,
 ) -> Scores:
-    """Score a chunk of logits at once, in float64; cheaper than per update, and nothing waits for
-    the device.
+    """Score a chunk of logits at once in float64. This is cheaper than per update, and does not
+    wait for the device.
     """
     logits, labels = operations_of(task).scored(torch.cat(outputs, dim=1), chunk.whole.labels)
     losses = objective(logits.double(), replace(chunk.whole, labels=labels))
@@ -239,7 +240,7 @@ def _summarize(
 
 
 def _member_noise(stack: Stack, feed: DataStream, epoch: int) -> AbstractContextManager[Any]:
-    """Give what a lone member draws (dropout, say) its own seed, whatever ran before; stacked
+    """Seed what a lone member draws (dropout, say) by its own seed, whatever ran before. Stacked
     networks draw nothing.
     """
     if stack.network.strategy != "loop":

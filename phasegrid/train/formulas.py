@@ -1,4 +1,4 @@
-"""Make one update of one network by the formulas as their papers write them."""
+"""One update of one network, by the formulas as written in their papers."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from phasegrid.train.recipe import Recipe
 from phasegrid.train.sharpness import ETA
 
 Memory = dict[str, Tensor]
-"""What an optimizer remembers of one parameter, by the symbol of its formula."""
+"""The optimizer state of one parameter, by the symbols of its formula."""
 
 
 def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:

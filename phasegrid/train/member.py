@@ -1,6 +1,4 @@
-"""One trial while it trains: its history, what it keeps, how it ended, and how all that is written
-down.
-"""
+"""One trial while it trains: its history, its kept weights, how it ended, and its snapshots."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +29,11 @@ from phasegrid.train.stopping import judge
 class EpochRecord:
     """One epoch, counted from 1.
 
-    `lr` is that of the last update. Training loss and accuracy are means over the examples as the
-    weights moved (train mode). The test numbers are of the weights at the end of the epoch in eval
-    mode; None where not evaluated: they are at the last epoch, at every epoch under ``keep:
-    best_test`` or ``best_test_loss``, and every `test_every` epochs. `seconds` is the member's
-    share of its stack's time.
+    `lr` is that of the last update. Training loss and accuracy are means over the examples in train
+    mode, while the weights change. Test loss and accuracy are of the weights at the end of the
+    epoch in eval mode, and None if not evaluated. They are evaluated after the last epoch, every
+    `test_every` epochs, and after every epoch under ``keep: best_test`` or ``best_test_loss``.
+    `seconds` is the member's share of its stack's time.
     """
 
     epoch: int
@@ -49,16 +47,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trial's training, finished.
+    """The result of a trial's training.
 
-    `weights` is the full state (parameters and buffers, on the CPU) of `kept_epoch`; epoch 0 is the
-    initialisation. If the training diverged, it is what had been kept before: never weights that
-    are not finite. `published` are the artifacts left on the way, by name, with their SHA-256.
-    `history` holds the finite epochs, `epochs_run` of them, which took `updates_run` updates.
-    `stopped_epoch` is the first epoch at which the stop rule's test held, None if it never did.
-    `diverged_epoch` and `diverged_update` count from 1, the update over the whole training: the
-    first whose loss, or result, is not finite. `density` is the share of the prunable weights that
-    are not zero, where the recipe prunes.
+    `weights` is the full state (parameters and buffers, on the CPU) after `kept_epoch`; epoch 0 is
+    the initialisation. If the training diverged, it is the last kept state, which is always finite.
+    `published` maps the artifacts published during the training to their SHA-256. `history` holds
+    the finite epochs; `epochs_run` and `updates_run` count them and their updates. `stopped_epoch`
+    is the first epoch at which the stop rule's test held, None if none. `diverged_epoch` and
+    `diverged_update` count from 1 over the whole training: the first whose loss or weights are not
+    finite. `density` is the share of prunable weights that are not zero, if the recipe prunes.
     """
 
     weights: Weights
@@ -79,9 +76,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class BestOfRun:
-    """The lowest test loss and the highest test accuracy of a run and the epochs they are of (the
-    first, of equal ones).
-    """
+    """The lowest test loss and the highest test accuracy of a run, each with its (first) epoch."""
 
     test_loss: float
     test_loss_epoch: int
@@ -90,10 +85,10 @@ class BestOfRun:
 
 
 def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | None:
-    """Return what *optimal early stopping* (Yang et al. 2021, appendix D.4) would have given.
+    """Return the result of *optimal early stopping* (Yang et al. 2021, appendix D.4).
 
-    None where the test set was not evaluated again and again over the run: by ``keep: best_test``,
-    ``best_test_loss`` or `test_every`.
+    None if the test set was not evaluated repeatedly, which ``keep: best_test``, ``best_test_loss``
+    and `test_every` do.
     """
     if not (recipe.test_every or recipe.keep in ("best_test", "best_test_loss")):
         return None
@@ -111,11 +106,15 @@ def best_of_run(recipe: Recipe, history: Sequence[EpochRecord]) -> BestOfRun | N
 
 @dataclass(slots=True)
 class TrialState:
-    """A trial in training. `state` is where it stands outside a stack; a stack's own tensors are
-    newer. `publish` keeps an artifact of it, None: nobody asks for them. Its optimizer had made
-    `before` updates when it began. `kept_slots` is what the optimizer remembered after `kept_epoch`
-    and `kept_updates`, where the recipe asks for that. Of a pruned one `prunable` are the weights
-    that could be, `mask` (P,) is 0 where they are. `collected` is the state of its collector.
+    """A trial in training.
+
+    - `state`: its network and optimizer outside a stack; inside one, the stack's tensors are newer.
+    - `publish`: publishes an artifact of the trial; None if nothing is to be published.
+    - `before`: updates that its optimizer had made when training began.
+    - `kept_slots`: the optimizer state after `kept_epoch` and `kept_updates`, if the recipe
+      publishes it.
+    - `prunable`: the names of the weights that may be pruned; `mask` (P,) is 0 where they are.
+    - `collected`: the state of its collector.
     """
 
     trial: Trial
@@ -153,8 +152,8 @@ def new_member(
     before: int = 0,
     num_aside: int = 0,
 ) -> TrialState:
-    """Return a trial before its first epoch, with fresh streams of random numbers. The last
-    `num_aside` of its training set are examples that were set aside.
+    """Return a trial before its first epoch, with fresh random streams. The last `num_aside`
+    examples of its training set are examples set aside.
     """
     recipe = recipe_of(trial)
     order, augment = (
@@ -178,7 +177,7 @@ def new_member(
 
 
 def needs_test(member: TrialState, numbers: EpochNumbers) -> bool:
-    """Say whether the weights at the end of this epoch are to be evaluated on the test set."""
+    """Say whether to evaluate the weights at the end of this epoch on the test set."""
     recipe, epoch = member.recipe, len(member.history) + 1
     if numbers.bad_update is not None:
         return False
@@ -197,9 +196,9 @@ def record_epoch(
     copy_state: Callable[[], MemberState],
     seconds: float,
 ) -> None:
-    """Write an epoch into a member: history, what is kept, whether it is finished.
+    """Record an epoch in a member: its history, its kept weights, and whether it is finished.
 
-    `copy_state` copies its state at the end of the epoch.
+    `copy_state` copies the member's state at the end of the epoch.
     """
     epoch = len(member.history) + 1
     member.seconds += seconds
@@ -239,7 +238,7 @@ def record_epoch(
 
 
 def _is_last(member: TrialState, numbers: EpochNumbers) -> bool:
-    """Say whether an epoch, not recorded yet, is the last that the recipe asks for."""
+    """Say whether an epoch that is not yet recorded is the last one of the recipe."""
     if member.recipe.updates is not None:
         return member.updates + numbers.num_updates >= member.recipe.updates
     return len(member.history) + 1 == member.recipe.epochs
@@ -278,8 +277,8 @@ _FACTS = (
 
 
 def write_member(member: TrialState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return all of an unfinished member that must survive a kill, as tensors on the CPU and JSON
-    facts.
+    """Return everything that an unfinished member needs to resume, as tensors on the CPU and
+    JSON.
     """
     tensors = {
         **with_prefix("state", member.state.tensors),
@@ -304,7 +303,7 @@ def read_member(
     facts: Mapping[str, Any],
     device: torch.device,
 ) -> None:
-    """Bring a fresh member to where `write_member` left it, bit for bit."""
+    """Restore a fresh member to the state saved by `write_member`, bit for bit."""
     for name in _FACTS:
         setattr(member, name, facts[name])
     member.history = [EpochRecord(**record) for record in facts["history"]]

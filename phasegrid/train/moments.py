@@ -1,8 +1,7 @@
-"""Moments of a training at which something is done: a checkpoint published, weights collected. No
-torch here.
+"""The moments of a training at which weights are published or collected. No torch here.
 
-Epochs and updates are counted from 1; 0 is the beginning. What is published is named by its moment:
-``weights@epoch-40``, ``weights@update-900``.
+Epochs and updates are counted from 1; 0 is the initialisation. Artifacts are named after their
+moment: ``weights@epoch-40``, ``weights@update-900``.
 """
 
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from phasegrid.train.schedules import lowest_updates
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """After which epochs and which updates: those that are listed, and every so many (0: none), but
-    none before `first_epoch` and `first_update`.
+    """After which epochs and updates to act: the listed ones, and every so many (0: none), starting
+    at `first_epoch` and `first_update`.
     """
 
     every_epochs: int = 0
@@ -26,24 +25,24 @@ class Moments:
 
     @property
     def within_epochs(self) -> bool:
-        """Whether there are updates among them."""
+        """Whether any of them are updates."""
         return bool(self.every_updates or self.updates)
 
     def after_epoch(self, epoch: int) -> list[str]:
-        """Return the name of the end of an epoch if it is one of them, ``epoch-40``."""
+        """Return the name of the end of an epoch, ``epoch-40``, if it is one of them."""
         every = self.every_epochs
         due = epoch in self.epochs or bool(every and epoch % every == 0)
         return [f"epoch-{epoch}"] if due and epoch >= self.first_epoch else []
 
     def after_update(self, update: int) -> list[str]:
-        """Return the name of the end of an update if it is one of them, ``update-900``."""
+        """Return the name of the end of an update, ``update-900``, if it is one of them."""
         every = self.every_updates
         due = update in self.updates or bool(every and update % every == 0)
         return [f"update-{update}"] if due and update >= self.first_update else []
 
 
 def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
-    """Return when a training of `total` updates, `per_epoch` of them in an epoch, publishes its
+    """Return when a training of `total` updates, with `per_epoch` updates per epoch, publishes
     weights.
     """
     wish = recipe.checkpoints
@@ -59,7 +58,7 @@ def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
 
 
 def collecting_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
-    """Return when the collector of a training takes in its weights."""
+    """Return when the collector of a training takes the weights."""
     wish = recipe.collect
     if wish is None:
         return Moments()

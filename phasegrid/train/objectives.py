@@ -1,8 +1,8 @@
-"""The objective of a recipe as functions: the loss that it trains with, and the one that its
-networks are scored and differentiated by.
+"""The objective of a recipe as functions: the training loss, and the criterion for scoring and for
+derivatives.
 
-They are one function; where networks are scored, the arguments that an objective declares as
-`training_only` (label smoothing) are at their defaults.
+Both are the same function, but scoring sets the arguments that an objective declares as
+`training_only` (label smoothing) to their defaults.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ def training_loss(recipe: Recipe) -> Loss:
 
 
 def criterion_of(recipe: Recipe) -> Criterion:
-    """Return what networks that were trained by a recipe are scored by."""
+    """Return the criterion that networks trained by this recipe are scored by."""
     if recipe.objective is None:
         return CROSS_ENTROPY
     declared, args = _chosen(recipe)

@@ -15,13 +15,13 @@ from torch import Tensor, zeros_like
 from phasegrid.train.recipe import Recipe, RMSprop
 
 Slots = dict[str, Tensor]
-"""What an optimizer remembers, by name, each like the weights."""
+"""The optimizer's state: tensors by name, each shaped like the weights."""
 
 Rate = float | Tensor
 
 
 def new_slots(recipe: Recipe, weights: Tensor) -> Slots:
-    """Return the optimizer's memory before the first update: zeros.
+    """Return the optimizer's state before the first update: zeros.
 
     Zero is right for SGD's momentum too: its first buffer becomes the gradient itself, as in torch.
     """
@@ -62,8 +62,9 @@ def step(
 
 
 def clip(grads: Sequence[Tensor], most: float) -> None:
-    """Scale the gradients of each of M networks, views (M, *shape), to the norm `most` where theirs
-    is larger (Pascanu et al. 2013, algorithm 1). A gradient that is not finite stays so.
+    """Scale the gradients of each of M networks, views (M, *shape), to the norm `most` if their
+    norm is larger (Pascanu et al. 2013, algorithm 1). A gradient that is not finite stays not
+    finite.
     """
     norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads])
     shares = most / torch.linalg.vector_norm(norms, dim=0).clamp(min=most)  # (M,)
@@ -94,11 +95,11 @@ def sgd_step(
 def sgd_step_of_points(
     points: Tensor, shares: Tensor, grads: Tensor, buffer: Tensor, lr: float, momentum: float
 ) -> None:
-    """Do `sgd_step` on points whose mixture a network was at: the gradient of a point is its share
-    of the network's.
+    """Apply `sgd_step` to several points whose weighted mean is the network.
 
-    `points` and `buffer` (..., n, P), `shares` (..., n), `grads` (..., P). The outer product is
-    added to the buffer as it is computed.
+    The gradient of a point is its weight (`shares`) times the network's gradient. `points` and
+    `buffer` are (..., n, P), `shares` (..., n) and `grads` (..., P). The outer product is added to
+    the buffer directly, without storing it.
     """
     if points.dim() == 2:
         buffer.addr_(shares, grads, beta=momentum)

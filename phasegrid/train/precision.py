@@ -1,5 +1,5 @@
-"""The arithmetic of a recipe's ``precision``: TF32 allowed or not, autocast to bfloat16 or not; and
-kernels that repeat it.
+"""The arithmetic of a recipe's ``precision`` (TF32, bfloat16 autocast), and deterministic
+kernels.
 """
 
 import os
@@ -14,9 +14,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 @contextmanager
 def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 products and convolutions; torch's own default allows them in
-    convolutions.
-    """
+    """Allow or forbid TF32 in products and convolutions; torch itself allows it in convolutions."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = allowed
@@ -28,12 +26,11 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
-    """Have a GPU compute with kernels that give the same bits every time; one that has none raises
-    a RuntimeError by name.
+    """Make a GPU compute with deterministic kernels; an operation without one raises a RuntimeError
+    that names it.
 
-    1.75 to 2 times slower where it was read (ResNet18 of width 8, an H200). A CPU repeats itself as
-    it is, on the same number of threads. cuBLAS reads its part from the environment, where it
-    stays.
+    1.75 to 2 times slower (ResNet18 of width 8 on an H200). A CPU is deterministic already, for a
+    fixed number of threads. cuBLAS reads its setting from the environment, where it stays.
     """
     if not wanted or device.type != "cuda":
         yield

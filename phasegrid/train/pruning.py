@@ -1,11 +1,12 @@
-"""Magnitude pruning: the smallest weights are set to zero at the beginning and stay zero.
+"""Magnitude pruning: set the smallest weights to zero before training, and keep them zero.
 
-Han et al. 2015 prune a trained network by magnitude and train the rest on; Frankle and Carbin 2019
-keep the mask and begin anew. Here the mask is drawn from what a training begins with: an
-initialisation, or what another training has left (a stage), so that either can be written. Masked
-are the weights of linear layers and convolutions; biases, BatchNorm and every other kind of layer
-are not. Of n weights the round(density n) largest in magnitude stay, in the whole network
-(``global``) or in each layer (``layer``, at least one); of equal ones the first.
+Han et al. 2015 prune a trained network by magnitude and continue its training; Frankle and Carbin
+2019 keep the mask and train again from the initialisation. Here the mask is computed from the
+weights that a training starts with, which are an initialisation or another training's weights (a
+stage), so both methods can be expressed. Only the weights of linear layers and convolutions are
+pruned; biases, BatchNorm and all other layers are not. Of n weights the round(density n) largest in
+magnitude stay, counted over the whole network (``global``) or in each layer (``layer``, at least
+one); of equal ones the first.
 """
 
 from collections.abc import Mapping, Sequence

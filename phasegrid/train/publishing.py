@@ -1,7 +1,6 @@
-"""Write the artifacts of a running training at once, instead of holding them until its end.
+"""Write the artifacts of a running training at once, instead of holding them until it ends.
 
-Where they are kept is not decided here: whoever trains hands in an object that has the methods of
-`Publisher`.
+The caller of the training provides the storage, as an object with the methods of `Publisher`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,27 +20,29 @@ from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.stack import MemberState, Stack
 
 UPDATES = "updates"
-"""Among the tensors of an optimizer, the number of its updates; the others are flat vectors
+"""The name of the number of updates among an optimizer's tensors; the others are flat vectors
 (P,).
 """
 
 
 class Publisher(Protocol):
-    """Artifacts of trainings in progress, by trial and name. A write is visible in one step."""
+    """Stores artifacts of unfinished trainings, by trial and name. Each write becomes visible at
+    once.
+    """
 
     def publish(self, trial: str, name: str, tensors: Mapping[str, Tensor]) -> str:
-        """Keep an artifact, in place of an earlier one of that name; return its SHA-256."""
+        """Store an artifact, replacing an earlier one of that name; return its SHA-256."""
         ...
 
     def has(self, trial: str, name: str) -> bool:
-        """Say whether an artifact is there."""
+        """Say whether an artifact is stored."""
         ...
 
 
 def leave_of_stack(stack: Stack, members: Sequence[TrialState], at: str) -> None:
-    """Publish the checkpoints of a stack, but for members whose weights are not finite.
+    """Publish the checkpoints of those members of a stack whose weights are finite.
 
-    `at` says when: ``epoch-40``, ``update-900``; the latter is also how many updates there were.
+    `at` is the moment: ``epoch-40``, ``update-900``; the latter also gives the number of updates.
     """
     for i, (member, finite) in enumerate(zip(members, stack.network.finite(), strict=True)):
         if finite and member.publish is not None and member.diverged_epoch is None:
@@ -49,9 +50,7 @@ def leave_of_stack(stack: Stack, members: Sequence[TrialState], at: str) -> None
 
 
 def leave(member: TrialState, at: str, state: MemberState) -> None:
-    """Publish a checkpoint of a member, and what its optimizer remembers where that is asked
-    for.
-    """
+    """Publish a checkpoint of a member, and its optimizer's state if the recipe asks for it."""
     _publish(member, f"{WEIGHTS}@{at}", state.tensors)
     wish = member.recipe.checkpoints
     if wish is not None and at in wish.optimizer:
@@ -61,15 +60,15 @@ def leave(member: TrialState, at: str, state: MemberState) -> None:
 
 
 def leave_optimizer(member: TrialState) -> None:
-    """Publish what the optimizer remembered when the weights were reached that a finished trial is
-    known by, where that is asked for.
+    """Publish the optimizer's state at the final weights of a finished trial, if the recipe asks
+    for it.
     """
     if member.recipe.keeps_optimizer and member.diverged_epoch is None:
         _publish(member, OPTIMIZER, _optimizer(member.kept_slots, member.kept_updates))
 
 
 def collect_of_stack(stack: Stack, members: Sequence[TrialState]) -> None:
-    """Have the collectors of a stack take in the weights that are finite."""
+    """Add the weights of a stack to its members' collectors, if they are finite."""
     network = stack.network
     for i, (member, finite) in enumerate(zip(members, network.finite(), strict=True)):
         wish = member.recipe.collect
@@ -80,9 +79,10 @@ def collect_of_stack(stack: Stack, members: Sequence[TrialState]) -> None:
 
 
 def leave_collected(member: TrialState, template: nn.Module) -> None:
-    """Publish what the collector of a finished trial has come to, if it has taken in anything: the
-    ``averaged`` network, with BatchNorm statistics estimated anew over the training set (Izmailov
-    et al. 2018, section 3.2), and, of some, the ``moments``.
+    """Publish the result of a finished trial's collector, if it has taken any weights.
+
+    This is the ``averaged`` network, with BatchNorm statistics re-estimated on the training set
+    (Izmailov et al. 2018, section 3.2), and for some collectors also the ``moments``.
     """
     wish = member.recipe.collect
     if wish is None or not member.collected or member.diverged_epoch is not None:

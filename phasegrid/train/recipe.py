@@ -41,24 +41,25 @@ def _known_schedule(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The learning rate as a factor of `lr`, after an optional linear warm-up of `warmup_updates`
-    updates.
+    updates. U is the number of updates after the warm-up, u those already made.
 
     - ``constant``: 1.
     - ``step``: multiplied by `factor` at each epoch in `at_epochs` (counted from 0: 75 means before
       the 76th epoch).
-    - ``cosine``: (1 + cos(pi u/U)) / 2, from 1 to `final`, over all updates U after the warm-up.
-    - ``linear``: from 1 to `final` over all updates after the warm-up.
-    - ``inverse_sqrt``: sqrt(w/u) with w = max(warmup_updates, 1), the schedule of Vaswani et al.
-      2017.
-    - ``pieces``: straight lines between the points [share of the updates done, factor] of `pieces`.
-    - ``cyclic``: down to `low` and up to 1 again in every cycle, by equal amounts (Garipov et al.
-      2018, section 4).
-    - ``cosine_restarts``: the half wave from 1 to `low` in every cycle, then 1 again (Loshchilov
-      and Hutter 2017); each cycle is `growth` times as long as the one before.
+    - ``cosine``: f + (1 - f) (1 + cos(pi u/U)) / 2, from 1 to f = `final`.
+    - ``linear``: 1 - (1 - f) u/U, from 1 to f = `final`.
+    - ``inverse_sqrt``: sqrt(w/n) with n the update counted from 1 and w = max(warmup_updates, 1),
+      the schedule of Vaswani et al. 2017.
+    - ``pieces``: linear interpolation between the points [share of updates done, factor] of
+      `pieces`.
+    - ``cyclic``: linear from 1 down to `low` and back to 1 in every cycle (Garipov et al. 2018,
+      section 4).
+    - ``cosine_restarts``: half a cosine wave from 1 to `low` in every cycle (Loshchilov and Hutter
+      2017); each cycle is `growth` times as long as the one before.
 
-    The length of a cycle is said by one of `cycle_epochs`, `cycle_updates`, or `cycles`, their
-    number: a cycle then has ceil(U / cycles) updates. A schedule of your own, ``file.py:NAME``, has
-    its arguments in `args`.
+    Give the cycle length by one of `cycle_epochs`, `cycle_updates` or `cycles`; with `cycles`, the
+    number of cycles, a cycle has ceil(U / cycles) updates. The arguments of your own schedule,
+    ``file.py:NAME``, are in `args`.
     """
 
     name: Annotated[str, AfterValidator(_known_schedule)] = "constant"
@@ -92,7 +93,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class RMSprop:
-    """What ``optimizer: rmsprop`` needs, with the names and defaults of torch.optim.RMSprop."""
+    """The arguments of ``optimizer: rmsprop``, with the names and defaults of
+    torch.optim.RMSprop.
+    """
 
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -102,11 +105,11 @@ class RMSprop:
 
 @dataclass(frozen=True, slots=True)
 class SAM:
-    """Sharpness-aware minimization: every gradient is taken at the worst point within `rho`.
+    """Sharpness-aware minimization: take every gradient at the worst point within `rho`.
 
-    Plain (Foret et al. 2021; 0.05 is their usual choice), or `adaptive` to the size of each weight
-    (Kwon et al. 2021, who use 0.5 to 2). Equations: `phasegrid.train.sharpness`. A `rho` of 0 is
-    the optimizer alone, at twice its cost.
+    Plain SAM (Foret et al. 2021, whose usual `rho` is 0.05), or `adaptive` to the size of each
+    weight (Kwon et al. 2021, who use 0.5 to 2). Equations: `phasegrid.train.sharpness`. With a
+    `rho` of 0 the result is that of the optimizer alone, at twice its cost.
     """
 
     rho: NonNegative = 0.05
@@ -119,13 +122,14 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Which weights along a training are published, as soon as they are there.
+    """Which weights are published as checkpoints during a training.
 
-    After every so many epochs or updates (0 is the initialisation, published by both), after those
-    that are listed, and, with ``at: lowest_rate``, whenever the learning rate has been at its
-    lowest (`phasegrid.train.schedules.lowest_updates`). `optimizer` lists those checkpoints beside
-    which what the optimizer remembers is published too: ``end``, ``epoch-40``, ``update-900``; a
-    stage that keeps the optimizer adds its own. A training that stops early has fewer of them.
+    Checkpoints are published every so many epochs or updates (both start with 0, the
+    initialisation), at listed epochs and updates, and, with ``at: lowest_rate``, whenever the
+    learning rate is at a minimum (`phasegrid.train.schedules.lowest_updates`). `optimizer` lists
+    checkpoints for which the state of the optimizer is published as well: ``end``, ``epoch-40``,
+    ``update-900``; a later stage that keeps the optimizer adds its own. A training that stops early
+    leaves fewer checkpoints.
     """
 
     every_epochs: Annotated[int, Field(ge=1)] | None = None
@@ -138,10 +142,9 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """What a collector takes in of a training (`phasegrid.train.collectors`): the weights after
-    every epoch, every so many epochs or updates, or whenever the learning rate has been at its
-    lowest, all of them after `from_epoch` epochs. `rank` is the number of deviations that ``swag``
-    keeps.
+    """When a collector (`phasegrid.train.collectors`) takes the weights: after every epoch, every
+    so many epochs or updates, or whenever the learning rate is at a minimum; always after the first
+    `from_epoch` epochs. `rank` is the number of deviations that ``swag`` keeps.
     """
 
     name: Literal["swa", "swag"]
@@ -154,9 +157,9 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Keep the share `density` of the weights of linear layers and convolutions, the largest in
-    magnitude when the training begins, of the whole network or of each layer; the others are zero
-    from then on (`phasegrid.train.pruning`).
+    """Keep the share `density` of the weights of linear layers and convolutions: those that are
+    largest in magnitude when training starts, in the whole network or in each layer. The others
+    stay zero (`phasegrid.train.pruning`).
     """
 
     density: Annotated[float, Field(gt=0, le=1)]
@@ -165,26 +168,32 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a trial is trained. Rates are per update, `batch_size` counts examples, `epochs` passes
-    over the data.
+    """How a trial is trained.
 
-    `keep` names the weights that the trial is known by: those of the epoch with the lowest training
-    loss (``best_train_loss``, the paper's), the ``last``, or those with the highest test accuracy
-    (``best_test``) or the lowest test loss (``best_test_loss``). `keep_every` stores intermediate
-    weights too, every so many epochs (0: none). `updates` trains for so many updates instead of
-    `epochs` passes; the last pass ends where they do. `batch_unit` ``tokens``: a batch holds
-    sentence pairs of like length, as many as fit into `batch_size` tokens of source and as many of
-    target, padding counted (needs `updates`: the number of batches varies from pass to pass).
-    `test_every`: the test set is evaluated every so many epochs too (0: only where something asks
-    for it), so that the best of the run, *optimal early stopping* (Yang et al. 2021, appendix D.4),
-    is stored beside the final numbers. `momentum` and `nesterov` are SGD's, `betas` and `adam_eps`
-    those of ``adam`` and ``adamw``, which differ in what `weight_decay` does: it is added to the
-    gradient, or shrinks the weights beside it (decoupled). `sam` takes every gradient at the worst
-    point nearby, whatever the optimizer. `clip_norm`: the gradient of the loss is scaled to this
-    norm where its own is larger, before the optimizer has it. `objective`: the loss that is trained
-    with and scored by, a name of `phasegrid.tasks.objectives` or one of your own, with its
-    arguments; null is cross-entropy with `label_smoothing`. `precision`: ``fp32``, ``tf32``
-    (float32 with TF32 matrix products on a GPU), ``bf16`` (autocast; float32 weights).
+    - `lr`, `weight_decay`: per update. `batch_size`: in examples, unless `batch_unit` says
+      otherwise. `epochs`: passes over the data.
+    - `optimizer`: ``sgd`` (with `momentum` and `nesterov`), ``adam`` (`betas`, `adam_eps`; weight
+      decay is added to the gradient), ``adamw`` (the same, but weight decay shrinks the weights
+      directly) or ``rmsprop``.
+    - `keep`: the weights that the trial is known by: the epoch of lowest training loss
+      (``best_train_loss``, as in the paper), the ``last``, or the epoch of highest test accuracy
+      (``best_test``) or lowest test loss (``best_test_loss``).
+    - `keep_every`: also store the weights every so many epochs (0: never).
+    - `updates`: train for this many updates instead of `epochs` passes; the last pass may be
+      incomplete.
+    - `batch_unit`: ``tokens`` fills a batch with sentence pairs of similar length, up to
+      `batch_size` tokens of source and of target each, padding included. It needs `updates`,
+      because the number of batches varies between passes.
+    - `test_every`: evaluate the test set every so many epochs (0: only when needed), so that the
+      best value of the run (*optimal early stopping*: Yang et al. 2021, appendix D.4) is stored
+      beside the final one.
+    - `sam`: take every gradient at the worst point nearby, with any optimizer.
+    - `clip_norm`: scale a gradient of the loss with a larger norm to this norm, before the
+      optimizer's step.
+    - `objective`: the loss for training and scoring, a name of `phasegrid.tasks.objectives` or your
+      own, with its arguments; null is cross-entropy with `label_smoothing`.
+    - `precision`: ``fp32``, ``tf32`` (float32 with TF32 products on a GPU) or ``bf16`` (autocast
+      with float32 weights).
     """
 
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
@@ -219,12 +228,12 @@ class Recipe:
 
     @property
     def keeps_optimizer(self) -> bool:
-        """Whether what the optimizer remembered is published beside the final weights."""
+        """Whether the optimizer's state is published beside the final weights."""
         return self.checkpoints is not None and END in self.checkpoints.optimizer
 
 
 LEAVES = ("keep_every", "checkpoints", "collect")
-"""The fields that say what a training leaves beside its weights."""
+"""The fields that say what a training publishes besides its final weights."""
 
 
 def _later(owner: type) -> dict[str, Any]:
@@ -234,14 +243,14 @@ def _later(owner: type) -> dict[str, Any]:
 
 
 LATER: Mapping[str, Any] = {**_later(Recipe), "schedule": _later(Schedule)}
-"""The fields that were added later, at their defaults; a trial that was stored before does not have
-them. Of ``schedule`` some fields are later than the others.
+"""The fields that were added later, at their defaults. Trials stored before that lack them; some
+fields of ``schedule`` are later than others.
 """
 
 
 def hashed_recipe(recipe: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what of a resolved recipe is in a trial's key: a field added later is left out at its
-    default.
+    """Return the part of a resolved recipe that is in a trial's key: a field added later is left
+    out at its default.
     """
     schedule = recipe["schedule"]
     assert isinstance(schedule, Mapping)
@@ -258,8 +267,8 @@ def _listed(value: Json) -> Json:
 
 
 def examples_per_batch(recipe: Mapping[str, Any], labels_per_example: float) -> float:
-    """Return how many examples a batch of a resolved recipe has, on average, for examples of so
-    many labels.
+    """Return the mean number of examples in a batch of a resolved recipe, given the labels per
+    example.
     """
     size = float(recipe["batch_size"])
     return size if recipe.get("batch_unit", "examples") == "examples" else size / labels_per_example
@@ -268,8 +277,8 @@ def examples_per_batch(recipe: Mapping[str, Any], labels_per_example: float) -> 
 def with_checkpoint(
     recipe: Mapping[str, Json], at: str | None, optimizer: bool
 ) -> Mapping[str, Json]:
-    """Return a resolved recipe that publishes a checkpoint too (``epoch-40``, ``update-900``; None:
-    none), with what the `optimizer` remembers where that is asked for.
+    """Return a resolved recipe that also publishes this checkpoint (``epoch-40``, ``update-900``;
+    None: none), and the state of the `optimizer` with it if asked for.
     """
     if at is None and not optimizer:
         return recipe

@@ -12,13 +12,13 @@ from phasegrid.train.publishing import Publisher
 from phasegrid.train.snapshots import SNAPSHOT_VERSION, Snapshots, epochs_to_resume
 
 Found = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""The tensors and the facts of a snapshot."""
+"""The tensors and the JSON facts of a snapshot."""
 
 
 @dataclass(slots=True)
 class _Company:
-    """Trials that began as one stack, by key, in order; `waiting` are those whose result is asked
-    for and not kept yet.
+    """Trials that began as one stack: their keys in order. `waiting` are those whose result is
+    wanted and not stored yet.
     """
 
     keys: tuple[str, ...]
@@ -27,13 +27,13 @@ class _Company:
 
 @dataclass(slots=True)
 class Saver:
-    """Saves members that are not finished and brings them back. `snapshots` None: does nothing.
+    """Saves unfinished members and restores them. With `snapshots` None it does nothing.
 
-    Only snapshots written under the same `strategy` are gone on from: another one rounds
-    differently. With `same_stacks` a trial goes on only with all who were in its stack then, of the
-    company that it has now. With a `publisher` a snapshot counts only while all is there that its
-    trial had published by then. `_saved` are the epochs of which each trial has snapshots,
-    `_company` is that of each trial.
+    Only snapshots of the same `strategy` are used: another one rounds differently. With
+    `same_stacks` a trial resumes only together with all members that its stack had at the time of
+    the snapshot. With a `publisher`, a snapshot counts only if everything that its trial had
+    published by then is still there. `_saved` holds the epochs of each trial's snapshots,
+    `_company` its company.
     """
 
     snapshots: Snapshots | None
@@ -45,7 +45,7 @@ class Saver:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a place for snapshots."""
+        """Whether snapshots can be stored at all."""
         return self.snapshots is not None
 
     def resume(
@@ -55,11 +55,10 @@ class Saver:
         wanted: Collection[int],
         device: torch.device,
     ) -> list[list[int]]:
-        """Bring those of `members` that would train as one stack to where their snapshots left
-        them.
+        """Restore those of `members` that would train as one stack from their snapshots.
 
-        Returns them as stacks of equal epoch, each in the order of `alike`; without those whose
-        result is not `wanted` and that had left their stack.
+        Returns them as stacks of equal epoch, each in the order of `alike`. Members whose result is
+        not `wanted` and that had left their stack are not returned.
         """
         if self.snapshots is None:
             return [list(alike)]
@@ -79,8 +78,8 @@ class Saver:
         return list(stacks.values())
 
     def save(self, stacks: Sequence[Sequence[TrialState]]) -> None:
-        """Save all members of some stacks, then delete older snapshots of their company: at any
-        moment they have one epoch in common.
+        """Save all members of some stacks, then delete older snapshots of their company. At any
+        moment, all of them have a common epoch.
         """
         if self.snapshots is None:
             return
@@ -103,8 +102,8 @@ class Saver:
                     self._keep_only(key, now.get(key, set()))
 
     def forget(self, member: TrialState) -> None:
-        """Take note that the result of a member is kept; delete the snapshots of its company if it
-        was the last.
+        """Mark the result of a member as stored; if it was the last one, delete its company's
+        snapshots.
         """
         if self.snapshots is None:
             return
@@ -122,7 +121,7 @@ class Saver:
     def _resume_stacks(
         self, members: Sequence[TrialState], places: Mapping[str, int], device: torch.device
     ) -> list[list[int]]:
-        """Go on from the latest epoch of which all stacks are there that have a wanted trial, or
+        """Resume from the latest epoch for which every stack with a wanted trial is complete, or
         from the beginning.
         """
         waiting = [key for key in places if key in self._company[key].waiting]
@@ -137,8 +136,8 @@ class Saver:
         return [list(places.values())]
 
     def _stacks_at(self, epoch: int, waiting: Sequence[str]) -> list[dict[str, Found]] | None:
-        """Return whole stacks, of the company of now, that hold these trials after an epoch; None
-        if any part of them is missing.
+        """Return the whole stacks of the present company that hold these trials after an epoch;
+        None if a part is missing.
         """
         stacks: list[dict[str, Found]] = []
         left = list(waiting)
@@ -166,7 +165,7 @@ class Saver:
         return found
 
     def _load(self, key: str, epoch: int) -> Found | None:
-        """Return a snapshot of ours, if there is one."""
+        """Return a snapshot that this version can read, if there is one."""
         assert self.snapshots is not None
         found = self.snapshots.load(key, epoch) if epoch else None
         if found is None:

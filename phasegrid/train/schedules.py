@@ -1,6 +1,6 @@
 """The learning rate over time, as a factor of the recipe's `lr`. No torch here.
 
-Letters: u updates made after the warm-up, U of them in all, w those of the warm-up.
+Letters: w warm-up updates, U updates after the warm-up, u of these already made.
 """
 
 import math
@@ -22,9 +22,9 @@ Factor = Callable[["Moment"], float]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When an update is made: the `update` of `total` and the `epoch`, counted from 0.
+    """The time of an update: its number `update` out of `total`, and its `epoch`, both from 0.
 
-    An epoch has `per_epoch` updates; the first `warmup` of all updates are the warm-up.
+    An epoch has `per_epoch` updates; the first `warmup` updates are the warm-up.
     """
 
     update: int
@@ -35,7 +35,7 @@ class Moment:
 
     @property
     def done(self) -> int:
-        """The updates made since the warm-up, u; 0 during it."""
+        """The updates made since the warm-up, u; 0 during the warm-up."""
         return max(self.update - self.warmup, 0)
 
     @property
@@ -76,12 +76,12 @@ def factors_of(schedule: Schedule, total: int, per_epoch: int) -> list[float]:
 
 
 def lowest_updates(schedule: Schedule, total: int, per_epoch: int) -> tuple[int, ...]:
-    """Return after which updates, counted from 1, the learning rate has been at its lowest.
+    """Return the updates, counted from 1, after which the learning rate has reached a minimum.
 
-    These are the local minima of the rate, the last update of each where several are equal: the
-    middle of every cycle of ``cyclic``, the end of every cycle of ``cosine_restarts``. The end of
-    the training counts where the rate is no higher there than at any other minimum. A schedule
-    without cycles has one: its end.
+    These are its local minima; of several equal updates, the last. They are the middle of every
+    cycle of ``cyclic`` and the end of every cycle of ``cosine_restarts``. The end of the training
+    counts if the rate there is no higher than at any other minimum. A schedule without cycles has
+    one minimum, its end.
 
     >>> lowest_updates(Schedule("cyclic", cycle_updates=4, low=0.1), total=10, per_epoch=5)
     (2, 6, 10)
@@ -100,7 +100,7 @@ def lowest_updates(schedule: Schedule, total: int, per_epoch: int) -> tuple[int,
 
 
 def _runs_of_equals(factors: list[float]) -> list[tuple[float, int]]:
-    """Return each run of equal factors, to rounding: its value and the index of its last."""
+    """Return each run of equal factors, up to rounding: its value and its last index."""
     rounded = [(float(f"{factor:.9e}"), index) for index, factor in enumerate(factors)]
     groups = groupby(rounded, key=itemgetter(0))
     return [(value, list(group)[-1][1]) for value, group in groups]
@@ -137,9 +137,7 @@ def inverse_sqrt(moment: Moment, _args: Schedule) -> float:
 
 
 def pieces(moment: Moment, args: Schedule) -> float:
-    """Return the straight line between the two of `pieces` around (u + 1)/U; before the first and
-    after the last the factor is theirs.
-    """
+    """Return the linear interpolation of `pieces` at (u + 1)/U; constant outside them."""
     share, points = (moment.done + 1) / moment.length, args.pieces
     place = bisect_left(points, share, key=itemgetter(0))
     if place in (0, len(points)):
@@ -149,10 +147,11 @@ def pieces(moment: Moment, args: Schedule) -> float:
 
 
 def cyclic(moment: Moment, args: Schedule) -> float:
-    """Return the triangular wave of Garipov et al. 2018 (section 4), over the rate alpha_1.
+    """Return the triangular wave of Garipov et al. 2018 (section 4), divided by the rate alpha_1.
 
-    With t(i) = (mod(i - 1, c) + 1) / c, update i counted from 1, c updates a cycle, `low` = alpha_2
-    / alpha_1: alpha(i)/alpha_1 is (1 - 2t) + 2t low for t <= 1/2, (2 - 2t) low + (2t - 1) after.
+    With t(i) = (mod(i - 1, c) + 1) / c for update i, counted from 1, c updates per cycle and `low`
+    = alpha_2 / alpha_1: alpha(i)/alpha_1 is (1 - 2t) + 2t low for t <= 1/2, and (2 - 2t) low + (2t
+    - 1) after.
     """
     length = _cycle(moment, args)
     t = (moment.done % length + 1) / length
@@ -163,10 +162,10 @@ def cyclic(moment: Moment, args: Schedule) -> float:
 
 def cosine_restarts(moment: Moment, args: Schedule) -> float:
     """Return l + (1 - l) (1 + cos(pi T/L)) / 2 with l = `low`, T the updates since the last restart
-    and L those of the cycle (Loshchilov and Hutter 2017, eq. 5).
+    and L the length of the cycle (Loshchilov and Hutter 2017, eq. 5).
 
-    With `cycles` it is the rate of Snapshot Ensembles (Huang et al. 2017, eq. 2). L is rounded to
-    whole updates.
+    With `cycles` this is the schedule of Snapshot Ensembles (Huang et al. 2017, eq. 2). L is
+    rounded to whole updates.
     """
     length, since = _cycle(moment, args), moment.done
     grown = float(length)

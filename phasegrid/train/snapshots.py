@@ -1,7 +1,7 @@
-"""Snapshots: the state of a training in progress, so that a killed one goes on where it was.
+"""Snapshots: the saved state of an unfinished training, from which a killed one continues.
 
-Every trial has its own, so that it can go on in another pack, or alone. Where they are kept is not
-decided here: whoever trains hands in an object that has the methods of `Snapshots`.
+Every trial has its own snapshots, so it can continue in another pack, or alone. The caller of the
+training provides the storage, as an object with the methods of `Snapshots`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,35 +16,35 @@ SNAPSHOT_VERSION = 4  # bump when what is saved, or the meaning of it, changes
 
 
 class Snapshots(Protocol):
-    """Snapshots of trainings in progress, by trial and epoch. A save is visible in one step;
-    several epochs may be kept.
+    """Stores snapshots of unfinished trainings, by trial and epoch; several epochs may be kept.
+    Each save becomes visible at once.
     """
 
     def epochs(self, trial: str) -> Collection[int]:
-        """Return the epochs after which a trial has a snapshot."""
+        """Return the epochs for which a trial has a snapshot."""
         ...
 
     def load(self, trial: str, epoch: int) -> tuple[dict[str, Tensor], Json] | None:
-        """Return the tensors and the facts saved of a trial after an epoch, or None."""
+        """Return the saved tensors and JSON facts of a trial after an epoch, or None."""
         ...
 
     def save(self, trial: str, epoch: int, tensors: dict[str, Tensor], meta: Json) -> None:
-        """Keep tensors (on the CPU, contiguous, no shared memory) and JSON facts."""
+        """Store tensors (on the CPU, contiguous, without shared memory) and JSON facts."""
         ...
 
     def delete(self, trial: str, epochs: Collection[int]) -> None:
-        """Forget these snapshots of a trial; those that are not there are no matter."""
+        """Delete these snapshots of a trial; missing ones are ignored."""
         ...
 
 
 def epochs_to_resume(
     trials: Sequence[str], available: Mapping[str, Collection[int]]
 ) -> dict[str, int]:
-    """Choose the epoch from which each trial goes on; 0, the beginning, where it has no snapshot.
+    """Choose the epoch from which each trial resumes; 0, the beginning, if it has no snapshot.
 
-    Trials that were one stack went on together, and all snapshots of an epoch are written before
-    those of an earlier one are deleted: the latest epoch that all of them have, if there is one,
-    brings back the whole stack. Otherwise each takes its own latest.
+    Trials that were one stack advanced together, and all snapshots of an epoch are written before
+    older ones are deleted. So the latest epoch that all of them have, if any, restores the whole
+    stack. Otherwise each trial takes its own latest.
 
     >>> epochs_to_resume(["a", "b"], {"a": [10, 20], "b": [10]})
     {'a': 10, 'b': 10}
@@ -62,7 +62,9 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `with_prefix`: the tensors whose name begins with ``prefix/``, under the rest of it."""
+    """Undo `with_prefix`: return the tensors whose names begin with ``prefix/``, without the
+    prefix.
+    """
     start = f"{prefix}/"
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)

@@ -1,7 +1,6 @@
-"""Trials that train together: several networks of one architecture, and what their optimizer
-remembers.
+"""Stacks: several networks of one architecture that train together, with their optimizers' state.
 
-Members never mix: each has its own weights, statistics, optimizer memory and batches.
+Members never mix: each has its own weights, statistics, optimizer state and batches.
 """
 
 from collections.abc import Sequence
@@ -22,8 +21,8 @@ from phasegrid.train.optimizers import Slots
 
 @dataclass(frozen=True, slots=True)
 class MemberState:
-    """One member outside a stack: its full state by name, and its optimizer's memory as flat
-    vectors (P,).
+    """One member outside a stack: its full state by name, and its optimizer's state as flat vectors
+    (P,).
     """
 
     tensors: Weights
@@ -31,11 +30,12 @@ class MemberState:
 
 
 class Stack:
-    """M members as one `network`, with their optimizer's memory in flat vectors like its weights.
+    """M members as one `network`, with their optimizer's state in flat vectors like its weights.
 
-    `template` is used up: a lone member is that module. `recorder` turns gradient passes into CUDA
-    graphs; None where there is no GPU, or where a layer is unknown and might not repeat itself
-    exactly. `mask` is 0 where weights are pruned, of one vector (P,) a member; None: nowhere.
+    `template` must not be used afterwards: a lone member is that module. `recorder` records
+    gradient passes as CUDA graphs; None without a GPU, or if an unknown layer might not repeat
+    itself exactly. `mask`, one vector (P,) per member, is 0 where weights are pruned; None if
+    nothing is pruned.
     """
 
     network: FlatNetwork
@@ -64,15 +64,15 @@ class Stack:
         self.recorder = Recorder() if on_gpu and find_architecture(template) is not None else None
 
     def forward(self, inputs: Tensor, *state: Tensor) -> Any:
-        """Return what `phasegrid.models.flat.Forward` says: the logits (M, B, ...) of inputs (M, B,
-        *S), and the state at the end where one is given.
+        """Return the logits (M, B, ...) of inputs (M, B, *S), and the final state if one is given,
+        as `phasegrid.models.flat.Forward`.
         """
         if self._attributes is not None and self._example is None:
             self._example = inputs[0, :2].clone()
         return self.network.forward(inputs, *state)
 
     def member(self, index: int) -> MemberState:
-        """Copy one member out: full state by name, optimizer memory as (P,)."""
+        """Copy one member out: its full state by name, and its optimizer's state as (P,)."""
         return MemberState(
             self.state(index),
             {name: self.network.row(slot, index) for name, slot in self.slots.items()},
@@ -82,8 +82,8 @@ class Stack:
         """Copy the full state of one member.
 
         Raises:
-            SweepError: if the forward of a lone member has done what what is stored cannot hold:
-            other names, parameters replaced, attributes that matter.
+            SweepError: if a lone member's forward pass changed something that cannot be stored: the
+                names in its state, a replaced parameter, or an attribute that affects its outputs.
         """
         state = self.network.state(index)
         if self._attributes is None:
@@ -93,21 +93,22 @@ class Stack:
         for name, leaf in self.network.parameters.items():
             if name not in own or own[name].data_ptr() != leaf.data_ptr():
                 raise SweepError(
-                    f"training {kind}: its forward replaces its parameter {name!r}, which then does"
-                    " not train; let it write into it: with torch.no_grad(): parameter.copy_(...)"
+                    f"training {kind}: its forward replaces its parameter {name!r}, which then is"
+                    " not trained; change its values instead: with torch.no_grad():"
+                    " parameter.copy_(...)"
                 )
         if state.keys() != self.network.names:
             names = sorted(state.keys() ^ self.network.names)
             raise SweepError(
-                f"training {kind}: its forward adds {names[0]!r} to state_dict(), or takes it away;"
-                " register every buffer when the network is made"
+                f"training {kind}: its forward adds {names[0]!r} to state_dict() or removes it;"
+                " register every buffer in its constructor"
             )
         if self._example is not None:
             lost = lost_attribute(module, self._attributes, self._example)
             if lost is not None:
                 raise SweepError(
                     f"training {kind}: its outputs depend on its attribute {lost!r}, which its"
-                    " forward changes and which is not in state_dict(), so that what is stored is"
-                    " another network: keep it by register_buffer(name, tensor)"
+                    " forward changes but state_dict() does not contain, so the stored network"
+                    " would be another one; register it: register_buffer(name, tensor)"
                 )
         return state

@@ -18,8 +18,8 @@ PUBLISHED_CODE_FIRST_EPOCH = 30
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do after an epoch: `keep` its weights, `stop`; `held` says that the stop rule's test
-    holds now.
+    """What to do after an epoch: `keep` its weights, `stop`. `held` says whether the stop rule's
+    test holds now.
     """
 
     keep: bool
@@ -28,10 +28,10 @@ class Verdict:
 
 
 def settled(losses: Sequence[float], stop: Stop) -> bool:
-    """Say whether each of the last `patience` changes of the epoch losses is below `min_delta` in
-    absolute value.
+    """Say whether each of the last `patience` changes of the epoch losses is smaller than
+    `min_delta` in absolute value.
 
-    ``plateau`` asks for less than `min_delta`; ``published_code`` for at most that, and for 30
+    ``plateau`` requires less than `min_delta`; ``published_code`` allows equality, and requires 30
     epochs of history.
     """
     if len(losses) <= stop.patience:
@@ -50,12 +50,12 @@ def judge(
     test_losses: Sequence[float],
     held_before: bool,
 ) -> Verdict:
-    """Judge the epoch just finished, the last of `losses` (training loss, the mean over the epoch
-    as it trained).
+    """Judge the epoch just finished, the last one in `losses` (training loss, averaged over the
+    epoch).
 
-    `accuracies` (test, percent) are read by ``keep: best_test`` only, `test_losses` by
-    ``best_test_loss``. `held_before` says that the test of the stop rule held at an earlier epoch.
-    Of equal epochs the first is kept.
+    `accuracies` (test, percent) are used only by ``keep: best_test``, `test_losses` only by
+    ``best_test_loss``. `held_before` says whether the stop rule's test held at an earlier epoch. Of
+    equal epochs the first is kept.
     """
     held = recipe.stop is not None and settled(losses, recipe.stop)
     if recipe.stop is not None and recipe.stop.rule == "published_code" and (held or held_before):
