@@ -242,7 +242,7 @@ def test_a_share_of_nothing_is_training_by_cross_entropy() -> None:
 
 
 def test_more_than_is_set_aside_is_refused_before_training() -> None:
-    with pytest.raises(DataError, match=r"takes 24 examples that are set aside, and it sets 12"):
+    with pytest.raises(DataError, match=r"needs 24 examples set aside, but the data set has 12"):
         train_pack([make_trial(0, {"share": 0.5})], [make_data()], device="cpu")
     assert len(joined(make_data(), 5).train_labels) == 29
 
