@@ -73,6 +73,16 @@ class Column:
     usual: str | int | float | None = None
     quantity: str = ""
 
+    def title(self) -> str:
+        """Return label and unit as an axis or a colour bar shows them.
+
+        >>> Column("train_error_percent", "float64", "%", "of all examples").title()
+        'train error (%)'
+        """
+        bare = self.name.removesuffix("_percent") if self.unit == "%" else self.name
+        label = self.label or bare.replace("_", " ")
+        return f"{label} ({self.unit})" if self.unit else label
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -379,12 +389,16 @@ class FigureKind:
     Three argument names have a meaning: `at` holds labels of an axis (a sweep may write them as
     numbers), `quantities` and `at` must not repeat an item, and `against` names another sweep of
     the store.
+
+    A built-in kind with arguments `unasked` is drawn with these wherever all that it needs is
+    measured.
     """
 
     args: type
     draw: str | Callable[..., object]
     needs: Callable[[Mapping[str, Any]], Needs] = lambda _args: Needs()
     fits: Callable[[Mapping[str, Any], Grid], Iterable[Finding]] = lambda _args, _grid: ()
+    unasked: Mapping[str, Json] | None = None
     version: int = 1
 
 

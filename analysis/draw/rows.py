@@ -145,10 +145,7 @@ def _draw_line(ax: Axes, points: pd.DataFrame, shade: Any, value: str) -> None:
 
 def _title(name: str, columns: Mapping[str, Column]) -> str:
     """Return the label and the unit of a column as an axis shows them."""
-    column = columns.get(name)
-    bare = name.removesuffix("_percent") if column and column.unit == "%" else name
-    label = (column.label if column else "") or bare.replace("_", " ")
-    return f"{label} ({column.unit})" if column and column.unit else label
+    return columns[name].title() if name in columns else name.replace("_", " ")
 
 
 def _name_lines(figure: Figure, lined: GridAxis) -> None:

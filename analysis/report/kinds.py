@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.gain import gain_figure
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
+from phasegrid.analysis.draw.planes import plane_maps
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
@@ -27,11 +28,17 @@ from phasegrid.figures import (
     GainArgs,
     LinesArgs,
     PanelsArgs,
+    PlanesArgs,
     RowsArgs,
     SlicesArgs,
 )
 from phasegrid.registry import identity
 from phasegrid.tasks import TASKS
+
+PLANE_CAPS = (5.0, 40.0)
+"""The highest level of a plane's loss and of its error in percent, as Garipov et al. 2018 draw
+these (their published code).
+"""
 
 
 def panels(tables: Tables, args: PanelsArgs) -> Figure:
@@ -155,3 +162,22 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
     if args.cell is not None:
         return large_slice(points, found.grid.cells, found.frame, args.column, title=title)
     return slice_grid(points, found.grid.cells, found.frame, args.column, title=title)
+
+
+def planes(tables: Tables, args: PlanesArgs) -> Figure:
+    """Draw the loss on planes through points in weight space."""
+    measured = tables.rows["plane"]
+    if args.variant is not None:
+        measured = of_variant(measured, "plane", args.variant)
+    grid = tables.found.grid
+    columns = {column.name: column for column in grid.declared["plane"].columns}
+    cap = args.cap or (PLANE_CAPS[0] if args.column.endswith("_loss") else PLANE_CAPS[1])
+    return plane_maps(
+        measured,
+        tables.found.frame,
+        args.column,
+        columns[args.column].title(),
+        cap=cap,
+        most=args.most,
+        title=tables.title(args.title),
+    )

@@ -22,7 +22,7 @@ from phasegrid.analysis.draw.style import STYLE
 from phasegrid.analysis.phases.rules import FOUND, check_thresholds, rules_from
 from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings, findings
 from phasegrid.analysis.report.kinds import curve_column
-from phasegrid.analysis.report.requested import Requested, requested_figures
+from phasegrid.analysis.report.requested import Requested, requested_figures, unasked_figures
 from phasegrid.analysis.report.tables import (
     latex,
     long_table,
@@ -66,9 +66,10 @@ def draw(
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
     ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``,
-    ``cuts_*.*``, the figures that the sweep asks for under the names it gives them (in place of one
-    of these, if it has that name), ``phases.csv``, ``thresholds.csv``, ``not_drawn.csv`` (what it
-    asks for and is not measured yet) and ``tables/``. Files of the same name are replaced.
+    ``planes.*``, ``cuts_*.*``, the figures that the sweep asks for under the names it gives them
+    (in place of one of these, if it has that name), ``phases.csv``, ``thresholds.csv``,
+    ``not_drawn.csv`` (what it asks for and is not measured yet) and ``tables/``. Files of the same
+    name are replaced.
     `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are
     found from the data.
 
@@ -122,11 +123,11 @@ def draw_sweep(
     found = findings(grid, rules_from(given, grid.task, classes, floor))
     requests, absent = _asked_for(results, grid.sweep)
     with matplotlib.rc_context(STYLE):
-        asked = requested_figures(
-            found, requests, _other_sweeps(results), _rows_of(results, grid.sweep)
-        )
+        rows_of = _rows_of(results, grid.sweep)
+        asked = requested_figures(found, requests, _other_sweeps(results), rows_of)
         others = {k: make for k, make in _figures(found).items() if k not in asked.figures}
-        figures = {**{name: make() for name, make in others.items()}, **asked.figures}
+        unasked = unasked_figures(found, requests, rows_of)
+        figures = {**{name: make() for name, make in others.items()}, **unasked, **asked.figures}
     asked = replace(asked, notes=[*asked.notes, *absent])
     files = [] if folder is None else _write(found, asked, figures, Path(folder), formats)
     return Drawn(figures, files, asked.notes)

@@ -3,7 +3,7 @@ rows of its metrics, as their kinds declare them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,6 +13,7 @@ from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.variants import parts, resolve, ways
 from phasegrid.declare import FigureRequest, Needs, import_function
 from phasegrid.errors import SweepError
+from phasegrid.figures import FIGURES
 from phasegrid.registry import identity, resolve_figure
 
 OtherSweep = Callable[[str], SweepTables | None]
@@ -114,6 +115,21 @@ def requested_figures(
             )
         figures[request.name] = drawn
     return Requested(figures, tables, notes)
+
+
+def unasked_figures(
+    found: Findings, requests: Sequence[FigureRequest], rows_of: RowsOf
+) -> Mapping[str, Figure]:
+    """Draw what is drawn unasked (`FigureKind.unasked`), as far as it is measured, of kinds and
+    under names that no request has.
+    """
+    kinds, names = {one.kind for one in requests}, {one.name for one in requests}
+    unasked = [
+        FigureRequest(name, asdict(kind.args(**kind.unasked)))
+        for name, kind in FIGURES.items()
+        if kind.unasked is not None and name not in kinds and kind.unasked["name"] not in names
+    ]
+    return requested_figures(found, unasked, lambda _name: None, rows_of).figures
 
 
 def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFrame:

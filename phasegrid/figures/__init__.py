@@ -117,6 +117,27 @@ class SlicesArgs:
     title: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PlanesArgs:
+    """The loss on planes through points in weight space (metric ``plane``), with these points
+    marked: a map for each cell, that of its first seeds, all on shared levels.
+
+    `column` is what is drawn. Levels are close together near the lowest value and end at `cap`;
+    null: at 5 for a loss, 40 for an error (both as the published code of Garipov et al. 2018), or
+    at the largest value where that is less. Of more than `most` maps some are drawn, evenly spread.
+    A cell has a map for each way of measuring, or only that of `variant`.
+    """
+
+    name: Stem
+    column: Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"] = (
+        "train_loss"
+    )
+    cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    most: Annotated[int, Field(ge=1, le=48)] = 12
+    variant: str | None = None
+    title: str | None = None
+
+
 def _other(axis: object) -> str:
     return "temperature" if axis == "load" else "load"
 
@@ -167,5 +188,11 @@ FIGURES: Mapping[str, FigureKind] = {
         f"{_KINDS}:slices",
         needs=lambda _args: Needs(rows=("slice",)),
         fits=_slices_fit,
+    ),
+    "planes": FigureKind(
+        PlanesArgs,
+        f"{_KINDS}:planes",
+        needs=lambda _args: Needs(rows=("plane",)),
+        unasked={"name": "planes"},
     ),
 }

@@ -1,7 +1,7 @@
 """The loss on the plane through the two ends and a bend of a curve."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,16 @@ class PlaneArgs:
 _GRID = "entry [j][i] at origin + axis[i] u + axis_2[j] v; null where it is not finite"
 
 
+def _surfaces(part: str, called: str) -> tuple[Column, Column]:
+    grid: Literal["list<list<float64>>"] = "list<list<float64>>"
+    loss = f"mean loss on the {called} set, {_GRID}"
+    error = f"{called} error, likewise"
+    return (
+        Column(f"{part}_loss", grid, "nats", loss, label=f"{called} loss"),
+        Column(f"{part}_error_percent", grid, "%", error, label=f"{called} error"),
+    )
+
+
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     asked = args["examples"]
@@ -63,10 +73,8 @@ PLANE = Metric(
     columns=(
         Column("axis", "list<float64>", "", "coordinates along u, in weight space, ascending"),
         Column("axis_2", "list<float64>", "", "those along v"),
-        Column("train_loss", "list<list<float64>>", "nats", f"mean cross-entropy, {_GRID}"),
-        Column("train_error_percent", "list<list<float64>>", "%", "training error, likewise"),
-        Column("test_loss", "list<list<float64>>", "nats", "on the test set, likewise"),
-        Column("test_error_percent", "list<list<float64>>", "%", "test error, likewise"),
+        *_surfaces("train", "training"),
+        *_surfaces("test", "test"),
         Column("points_u", "list<float64>", "", "u of the first end, the bend and the second end"),
         Column("points_v", "list<float64>", "", "v of the three, likewise"),
     ),
