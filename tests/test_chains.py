@@ -351,7 +351,7 @@ def test_stored_networks_are_ready_to_be_used(chain: tuple[Plan, Store, Any]) ->
     name = next(iter(first))
     assert not torch.equal(first[name], network.state_dict()[name])
     with pytest.raises(
-        StoreError, match=r"no weights of a network; allowed: weights, weights@epoch"
+        StoreError, match=r"is not the weights of a network; allowed: weights, weights@epoch"
     ):
         results.model(trial.key, "curve")
     with pytest.raises(StoreError, match="there is no trial"):
@@ -371,4 +371,4 @@ def test_why_names_the_input_that_changed_and_what_changed_in_it(
     assert "  2 x ensemble: its input curve, of connectivity: epochs: 1 -> 2" in said
     assert "  2 x plane: its input curve, of connectivity: epochs: 1 -> 2" in said
     whole = plan_text(planned(tmp_path), store, why=True, slots=1, as_json=False)
-    assert "nothing stored has become stale" in whole
+    assert "nothing in the store is stale" in whole

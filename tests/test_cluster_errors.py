@@ -113,7 +113,7 @@ def test_storage_is_told_as_every_node_understands_it(
         ("results", "another folder on every node.*add --shared-storage"),
         ("~/results", "another folder on every node"),
         ("file://results", "names a machine, 'results'"),
-        ("memory://results", "memory is of one process"),
+        ("memory://results", "memory belongs to one process"),
         ("s3://key:secret@bucket", "holds credentials"),
     ],
 )
@@ -423,7 +423,7 @@ def test_the_first_submission_to_a_new_path_records_itself(
     assert f"{record.id}: submitted" in invoke("status", "--storage", str(tmp_path / "new"))[1]
     code, said = invoke(*submit, str(tmp_path / "no" / "such" / "mount"))
     assert code == 0, said
-    assert "not recorded from here" in said
+    assert "could not be recorded from here" in said
     assert not (tmp_path / "no").exists()
 
 
@@ -482,7 +482,7 @@ def test_logs_come_from_the_cluster_and_from_the_store_where_it_is_gone(
     assert code == 0
     assert said.endswith("kept\n")
     assert "nothing answers there\nwhat the store holds:" in said
-    assert "not heard of since 2026-01-02 03:03:23 UTC" in invoke("status", ID, *given[2:])[1]
+    assert "no record since 2026-01-02 03:03:23 UTC" in invoke("status", ID, *given[2:])[1]
 
 
 def test_stopping_now_leaves_word_for_the_driver(cluster: Client, tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_waiting_goes_on_without_a_log_that_breaks_off(
     assert cli_remote._wait(Cluster("http://head", client), ID, store.url) == 143
     said = capsys.readouterr().err
     assert "so far" in said
-    assert "its log broke off; asking http://head how it goes" in said
+    assert "its log was interrupted; asking http://head for its state" in said
     assert "closed" not in said
     assert "exit code 143 (stopped)" in said
 
@@ -526,7 +526,7 @@ def test_a_driver_that_left_no_word_is_said_to_have(
     cluster = Cluster("http://head", Client([info("FAILED", 1, message)]))
     assert cli_remote._wait(cluster, ID, store.url) == 1
     said = capsys.readouterr().err
-    assert "left no word" in said
+    assert "did not record in the store how it ended" in said
     assert "install it on every node" in said
     assert cli_remote._wait(cluster, ID, str(tmp_path / "elsewhere")) == 1
-    assert "not to be read here" in capsys.readouterr().err
+    assert "cannot read how it ended" in capsys.readouterr().err

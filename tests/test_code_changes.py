@@ -147,7 +147,7 @@ def test_other_code_of_the_same_name_and_version_is_refused(tmp_path: Path, how:
     assert "a run would be refused" in said
     assert "lab.py has changed since 2 stored trials (model lab.py:NET; differs: lab.py; version still 1)" in said  # fmt: skip
     assert "lab.py has changed since 2 stored measurements (metric lab.py:KNOBS" in said
-    assert "nothing stored has become stale" not in said
+    assert "nothing in the store is stale" not in said
     code, said = run(sweep)
     assert code == 2
     assert "lab.py has changed since 2 stored trials (dataset lab.py:DATA" in said
@@ -209,7 +209,7 @@ def test_verify_names_mixed_code_that_nobody_accepted(tmp_path: Path) -> None:
     code, said = verify(tmp_path)
     assert code == 1
     for which in ("dataset lab.py:DATA", "model lab.py:NET", "metric lab.py:KNOBS"):
-        assert f"{which} version 1: its rows are of 2 different codes" in said
+        assert f"{which} version 1: its rows come from 2 different versions of its code" in said
     assert said.endswith("3 problems\n")
 
 
@@ -252,7 +252,7 @@ def test_a_store_of_an_earlier_release_is_read_and_reused(tmp_path: Path, which:
         f"{count} of {name}" for name in ("lab.py:DATA", "lab.py:NET", "lab.py:KNOBS")
     )
     assert f"stored rows that do not say by which code they were made: {of_each} (" in said
-    assert "has changed since" not in said.replace("whether it has changed since", "")
+    assert "has changed since" not in said.replace("whether the code has changed since", "")
     assert run(sweep)[0] == 0
     assert verify(tmp_path)[0] == 0
     results = phasegrid.open(str(tmp_path / "store"))

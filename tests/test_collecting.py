@@ -231,7 +231,7 @@ def test_verify_tells_of_a_copy_that_is_the_only_one(store: Store) -> None:
     copy = _path(store, "tables/histories.parquet")
     copy.write_bytes(b"")
     (problem,) = verify(store)
-    assert "bring it back from a backup" in str(problem)
+    assert "restore it from a backup" in str(problem)
     copy.unlink()
     (problem,) = verify(store)
     assert str(problem).startswith(f"{copy}: is missing, and its files were deleted")

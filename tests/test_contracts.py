@@ -307,7 +307,7 @@ def test_what_takes_long_is_noted(folder: Path, monkeypatch: pytest.MonkeyPatch)
     handler = signal.getsignal(signal.SIGALRM)
     for notes in (load(folder, "SLOW").tried.notes, load(folder, metrics='["lab.py:SLEEPS"]').tried.notes):  # fmt: skip
         assert [note.partition(": ")[2] for note in notes] == [
-            "takes longer than 1 s on 2 examples; not tried to its end"
+            "takes longer than 1 s on 2 examples; the check was stopped"
         ]
     assert signal.getsignal(signal.SIGALRM) == handler
 

@@ -96,7 +96,7 @@ def mistake(folder: Path, **sections: str) -> str:
         ),
         (
             {"metrics": "[cka: {pixel_noise: 4}]"},
-            "7:30: metrics.0.cka.pixel_noise: found 4.0; it needs mixup_alpha: null beside it",
+            "7:30: metrics.0.cka.pixel_noise: found 4.0; pixel_noise needs mixup_alpha: null",
         ),
         (
             {"metrics": "[simplex: {volume_lambda: [1, 2]}]"},

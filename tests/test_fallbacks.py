@@ -59,7 +59,7 @@ def test_jobs_that_fail_together_and_succeed_alone_are_no_failure(tmp_path: Path
     text = SWEEP.replace("[accuracy, distance]", '["size.py:SIZE"]')
     code, said = run(tmp_path, text)
     assert code == 0
-    notes = [line for line in said.splitlines() if line.startswith("note: 4 times")]
+    notes = [line for line in said.splitlines() if "done another way 4 times" in line]
     assert len(notes) == 1, said
     assert "failed together were each done alone (RuntimeError: not together" in notes[0]
     store = str(tmp_path / "store")
@@ -104,7 +104,7 @@ def test_a_damaged_plan_that_is_written_anew_is_told(tmp_path: Path) -> None:
     (tmp_path / "store/plans/small.parquet").write_bytes(b"damaged")
     code, said = run(tmp_path)
     assert code == 0
-    assert "note: 1 time something failed and was done another way; the stored plan" in said
+    assert "note: work failed and was done another way 1 time; the stored plan" in said
     rows = Store.open(str(tmp_path / "store")).read_table("failures").to_pylist()
     assert [(row["kind"], row["key"], row["pack"]) for row in rows] == [("fallback", None, None)]
 
@@ -138,4 +138,6 @@ def test_a_network_that_takes_no_images_channels_last_is_said() -> None:
     with collected() as said:
         assert working_layouts(Viewing(), torch.zeros(2, 3, 8, 8)) == PLAIN
     (fallback,) = said.values()
-    assert "images of Viewing do not lie channels last (RuntimeError: view size" in str(fallback)
+    assert "images for Viewing are not stored channels last (RuntimeError: view size" in str(
+        fallback
+    )

@@ -223,10 +223,10 @@ BAD = [
     ("", "Expecting value"),
     ("\xff", "Expecting value"),
     ("{}", "it is not a list of figures"),
-    ("[3]", "item 0 is not a kind with its args"),
-    ('[{"kind": "curves"}]', "item 0 is not a kind with its args"),
+    ("[3]", "item 0 is not a figure kind with its args"),
+    ('[{"kind": "curves"}]', "item 0 is not a figure kind with its args"),
     ('[{"kind": "new", "args": {"name": "a"}}]', "item 0: found figure 'new'; allowed: panels"),
-    ('[{"kind": "curves", "args": 3}]', "item 0: its args are no mapping with a name"),
+    ('[{"kind": "curves", "args": 3}]', "item 0: its args are not a mapping with a name"),
     ('[{"kind": "curves", "args": {"name": "a", "b": 1}}]', "item 0: found the key 'b'"),
     ('[{"kind": "lines", "args": {"name": "a", "quantities": ["b"], "at": [1]}}]', "item 0: fou"),
 ]

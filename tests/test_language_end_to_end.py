@@ -123,7 +123,7 @@ def test_jobs_are_planned_at_a_cost_and_a_memory(path: Path) -> None:
         ("model={name: mlp}", "model mlp takes images or vectors, but .* windows of running text"),
         ("dataset={name: digits}", "model lstm takes windows of running text, but .* images or"),
         ("train.batch_size=1000", "found 1000, more than the .* training examples"),
-        ("train.batch_unit=tokens", "found tokens, but the data set is none of sentence pairs"),
+        ("train.batch_unit=tokens", "found tokens, but the data set has no sentence pairs"),
         ("train.clip_norm=0", "train.clip_norm: .*found 0"),
         ("model.tied=true", "tied: true; allowed"),
         ("dataset.train=none.txt", "cannot read .*none.txt"),

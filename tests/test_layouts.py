@@ -127,7 +127,7 @@ def test_of_two_records_that_have_a_job_the_first_counts() -> None:
 
 @pytest.mark.parametrize("record", [None, [], {}, {"version": 2, "packs": []}, {"version": 1, "packs": [{}]}])  # fmt: skip
 def test_a_record_that_cannot_be_read_is_an_error(record: Json) -> None:
-    with pytest.raises(StoreError, match="damaged, or of a newer phasegrid"):
+    with pytest.raises(StoreError, match="damaged, or was written by a newer phasegrid"):
         from_records([record])
 
 

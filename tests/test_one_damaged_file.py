@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named_by_verify_and_repaired(store: Store, kind: str)
     assert verify(store, "two") == [p for p in verify(store, "two") if p.where == str(path)]
     found = find_damage(store)
     if kind in ("plans", "plan_jobs"):
-        assert f"{path}: damaged; `phasegrid run` of its sweep writes it anew" in found.kept[0]
+        assert f"{path}: damaged; `phasegrid run` of its sweep writes it again" in found.kept[0]
     elif kind != "submission":
         delete_garbage(store, found.garbage)
         assert str(path) not in str(verify(store))

@@ -40,7 +40,7 @@ BAD = {
     ),
     "of by a metric that reads nothing": (
         "accuracy: {of: bent}",
-        "10:16: metrics.1.accuracy.of: it reads nothing that another metric leaves; those that do:"
+        "10:16: metrics.1.accuracy.of: this metric does not read another metric's artifacts; metrics that do:"
         " ensemble, plane; leave it out",
     ),
     "nothing to read": (
@@ -85,7 +85,7 @@ BAD = {
     ),
     "an epoch that is never kept": (
         "accuracy: {over: trajectory, at: [3]}",
-        "10:39: metrics.1.accuracy.at: after epoch 3 nothing is kept by train, which keeps 0, 2, 4,"
+        "10:39: metrics.1.accuracy.at: train publishes no checkpoint after epoch 3; it publishes 0, 2, 4,"
         " ...",
     ),
     "an unknown field": (
@@ -148,7 +148,7 @@ def test_checkpoints_that_no_trial_keeps_are_not_measured(tmp_path: Path) -> Non
     head = HEAD.replace(", keep_every: 2", "")
     (told,) = mistakes(tmp_path, "accuracy: {over: trajectory, at: [2]}", head=head)
     assert told.endswith(
-        "no trial keeps checkpoints along it; write train.checkpoints: {every_epochs: ...}"
+        "the trials publish no checkpoints; add train.checkpoints: {every_epochs: ...}"
     )
 
 

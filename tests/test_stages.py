@@ -259,7 +259,7 @@ CASES = [
     (
         {"train": "{epochs: 9}", "stages": "[{name: a, from: {epoch: 3}}]"},
         "stages.a.from",
-        "whose stop rule may end it before; allowed: stop: null in train, or from its end",
+        "whose stop rule may end it earlier; allowed: stop: null in train, or starting from its end",
     ),
     ({"stages": "[{name: a, train: {lr: 0}}]"}, "stages.a.lr", "found 0; allowed: greater than 0"),
     (

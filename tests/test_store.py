@@ -51,7 +51,7 @@ def test_another_folder_is_another_store(tmp_path: Path) -> None:
 def test_a_folder_with_other_things_does_not_become_a_store(tmp_path: Path) -> None:
     (tmp_path / ".hidden").touch()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(StoreError, match=r"holds other things \(thesis.tex\)"):
+    with pytest.raises(StoreError, match=r"contains other files \(thesis.tex\)"):
         Store.open(str(tmp_path), create=True)
 
 
@@ -130,7 +130,7 @@ def test_a_storage_that_loses_what_is_written_is_found(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local.LocalFiles, "read", lambda *_: b"something else")
-    with pytest.raises(StoreError, match="what was written is not what is read"):
+    with pytest.raises(StoreError, match="reading back gave other bytes than were written"):
         store.probe()
 
 
@@ -199,7 +199,7 @@ def test_a_measurement_that_does_not_apply_is_one_row_of_nulls(store: Store) -> 
 
 
 def test_a_finished_measurement_without_rows_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match="it is done, but there are no rows"):
+    with pytest.raises(StoreError, match="its status is done, but it has no rows"):
         store.put_metric("sharpness", COLUMNS, bare("metrics/sharpness", "a"), [])
 
 

@@ -115,7 +115,7 @@ def test_a_folder_that_is_no_metrics_is_no_metric(store: Store, folder: str) -> 
     (path / "x.parquet").write_bytes(b"theirs")
     assert store.metrics() == ["sharpness"]
     assert query(store, "select count(*) as n from sharpness")["n"].tolist() == [1]
-    assert f"metrics/{folder}/: is no folder of a metric" in "\n".join(map(str, verify(store)))
+    assert f"metrics/{folder}/: is not the folder of a metric" in "\n".join(map(str, verify(store)))
 
 
 def test_records_of_submissions_that_others_have_copied_are_passed_over(store: Store) -> None:

@@ -68,7 +68,7 @@ def test_ids_name_the_sweep_and_are_never_the_same() -> None:
     [
         (SUBMITTED, None, "pending", "submitted 10 min 00 s ago, its driver has not started"),
         (RUNNING, None, "running", "running when last seen, 42 s ago"),
-        (replace(RUNNING, seen_at=ago(59)), None, "silent", r"not heard of since 2026-01-02 03:03:06 UTC \(59 s ago\)"),
+        (replace(RUNNING, seen_at=ago(59)), None, "silent", r"no record since 2026-01-02 03:03:06 UTC \(59 s ago\)"),
         (RUNNING, Job(ID, "RUNNING"), "running", "running on the cluster"),
         (SUBMITTED, Job(ID, "PENDING"), "pending", "waiting on the cluster"),
         (RUNNING, Job(ID, None), "lost", "the cluster does not know it; submit the sweep again"),

@@ -160,7 +160,7 @@ CASES = [
     (
         {"train": "{batch_unit: tokens, updates: 9}", "temperature": None},
         "train.batch_unit",
-        "found tokens, but the data set is none of sentence pairs; allowed: examples$",
+        "found tokens, but the data set has no sentence pairs; allowed: examples$",
     ),
     ({"train": "{keep: lst}"}, "train.keep", "did you mean 'last'"),
     ({"train": "{keep: {}}"}, "train.keep", "found no every"),
@@ -284,7 +284,11 @@ CASES = [
         "couple",
         "in a circle: train.lr -> train.weight_decay -> train.lr",
     ),
-    ({"couple": "{train.lr: 1 / train.keep_every}"}, "train.lr", "train.keep_every is 0 here"),
+    (
+        {"couple": "{train.lr: 1 / train.keep_every}"},
+        "train.lr",
+        "division by train.keep_every, which is 0 here",
+    ),
     (
         {"couple": "{train.epochs: train.batch_size / 8}"},
         "train.epochs",

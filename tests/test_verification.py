@@ -98,7 +98,7 @@ def test_a_file_under_another_name_is_found(store: Store) -> None:
 def test_a_foreign_file_is_found(store: Store, name: str) -> None:
     _path(store, name).parent.mkdir(exist_ok=True)
     _path(store, name).write_text("x")
-    assert f"{_path(store, name)}: does not belong into table" in _found(store)
+    assert f"{_path(store, name)}: does not belong in table" in _found(store)
 
 
 def test_rows_that_are_there_twice_are_found(store: Store) -> None:
@@ -109,8 +109,8 @@ def test_rows_that_are_there_twice_are_found(store: Store) -> None:
         pq.write_table(pa.concat_tables([table, table]), _path(store, name))
     found = _found(store)
     assert "2 rows found, one is expected" in found
-    assert "an epoch is there twice" in found
-    assert "2 trials are there twice" in found
+    assert "an epoch occurs twice" in found
+    assert "2 trials occur twice" in found
 
 
 def test_a_wrong_schema_is_found(store: Store) -> None:
@@ -130,7 +130,7 @@ def test_measurements_that_disagree_on_a_type_are_found(store: Store) -> None:
 
 def test_a_copy_of_nothing_is_found(store: Store) -> None:
     _path(store, "tables/trails.parquet").write_bytes(b"")
-    assert "tables/trails.parquet: is a copy of no table" in _found(store)
+    assert "tables/trails.parquet: is not a copy of any table" in _found(store)
 
 
 def test_planned_trials_that_are_not_stored_are_counted(store: Store) -> None:
@@ -150,12 +150,12 @@ def test_planned_measurements_that_are_not_stored_are_counted(store: Store) -> N
     first = min(text_key("x"), text_key("y"))
     assert _found(store).splitlines() == [
         (
-            f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run it"
+            f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run the"
             " again"
         ),
         (
             f"sweep toy: 1 of 1 planned jobs of flatness are not stored (first: {text_key('z')});"
-            " run it again"
+            " run the sweep again"
         ),
     ]
 

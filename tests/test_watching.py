@@ -192,7 +192,7 @@ def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(
     refused = [
         str(o.error)
         for o in outcomes
-        if "loading data set npz again: it is not what it was" in str(o.error)
+        if "loading data set npz again: its contents differ from those first loaded" in str(o.error)
     ]
     assert len(refused) == 3  # the second measurement of that metric, and both of ours
 

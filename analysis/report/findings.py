@@ -54,7 +54,9 @@ def findings(grid: SweepTables, rules: Rules) -> Findings:
     """
     table = aggregate(grid)
     if table.empty and not (grid.cells[["n_done", "n_diverged"]] > 0).any(axis=None):
-        raise SweepError(f"drawing {grid.sweep!r}: the store holds no finished trial of it yet")
+        raise SweepError(
+            f"drawing {grid.sweep!r}: the store has no finished trial of this sweep yet"
+        )
     phases = label_phases(grid, rules)
     frame = make_frame(grid.cells, grid.load_path, grid.temperature_path, grid.axis_names)
     return Findings(grid, table, assessed(grid, phases), frame)

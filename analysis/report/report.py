@@ -177,8 +177,8 @@ def _asked_for(results: "Results", sweep: str) -> tuple[list[FigureRequest], lis
         return with_defaults(results.figures(sweep))
     except ValueError as error:
         raise StoreError(
-            f"reading the figures of {sweep}: {error}; they are of a newer phasegrid, or damaged;"
-            " `phasegrid run` writes them anew"
+            f"reading the figures of {sweep}: {error}; they are damaged, or were written by a"
+            f" newer phasegrid; `phasegrid run` writes them again"
         ) from error
 
 

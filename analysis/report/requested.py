@@ -144,7 +144,8 @@ def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFra
     if asked is None:
         if len(there) > 1:
             raise SweepError(
-                f"{metric} was measured in several ways; say which: variant: one of {named}"
+                f"{metric} was measured with several settings; choose one with variant: one of"
+                f" {named}"
             )
         return rows
     wanted = parts(f"[{asked}]")

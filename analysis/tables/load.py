@@ -315,9 +315,9 @@ def _check_once(sweep: str, values: pd.DataFrame) -> None:
     count = int((twice[place].fillna(-1) == first[place].fillna(-1)).all(axis=1).sum())
     raise SweepError(
         f"reading sweep {sweep!r}, cell {first['cell']} (load {first['load_label']!r}, temperature"
-        f" {first['temperature_label']!r}): {count} values of {first['quantity']} of {whose}, of"
-        f" which only one could be shown; phasegrid.open(...).metric(..., sweep={sweep!r}) has"
-        " their rows"
+        f" {first['temperature_label']!r}): {count} values of {first['quantity']} of {whose},"
+        f" but a figure can show only one; read all rows with phasegrid.open(...).metric(...,"
+        f" sweep={sweep!r})"
     )
 
 

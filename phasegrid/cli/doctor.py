@@ -130,7 +130,7 @@ def _race(files: Files, name: str) -> list[bytes]:
 
 def _skew(seconds: float | None) -> Check:
     if seconds is None:
-        return Check("clock", "skipped", "the storage does not tell when a file was written")
+        return Check("clock", "skipped", "the storage does not report when a file was written")
     found = f"the storage's is {seconds:+.1f} s from ours"
     if abs(seconds) > MAX_SKEW_S:
         repair = "set the clock (NTP): ages of files decide what gc deletes and verify reports"

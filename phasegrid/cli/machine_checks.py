@@ -76,7 +76,9 @@ def _versions(requirements: list[str] | None) -> Iterator[Check]:
     yield Check("python", "ok", platform.python_version())
     if requirements is None:
         repair = "pip install -e . in the checkout, and bounds of versions are checked too"
-        yield Check("packages", "note", "phasegrid runs without being installed", repair)
+        yield Check(
+            "packages", "note", "phasegrid runs from a checkout and is not installed", repair
+        )
         return
     bounds = {r.name: r for r in map(Requirement, requirements) if r.marker is None}
     for name in _MAIN:
@@ -106,7 +108,7 @@ def _gpu() -> Check:
             repair = (
                 "install a torch built for CUDA, matching the driver; unset CUDA_VISIBLE_DEVICES"
             )
-            return Check("gpu", "note", "this machine has one that torch does not see", repair)
+            return Check("gpu", "note", "this machine has a GPU that torch does not see", repair)
         return Check("gpu", "ok", "none: work is done on the CPU")
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = ", ".join(f"{p.name} ({p.total_memory / GIB:.0f} GiB)" for p in names)
@@ -185,7 +187,7 @@ def available_memory(
 
 def _memory(available: int | None) -> Check:
     if available is None:
-        return Check("free memory", "skipped", "this system does not tell")
+        return Check("free memory", "skipped", "this system does not say")
     found = f"{available / GIB:.1f} GiB"
     if available < MIN_FREE_MEMORY:
         return Check(

@@ -113,8 +113,8 @@ def submit(
     echo(submission_id)
     _record(submission_id, loaded.name, url, address, settings or [])
     say(
-        f"submitted; phasegrid status {submission_id} --storage {url} tells how it goes, then "
-        f"phasegrid plot {loaded.name} --storage {url} draws it"
+        f"submitted; phasegrid status {submission_id} --storage {url} shows its progress;"
+        f" phasegrid plot {loaded.name} --storage {url} draws the results"
     )
     if wait:
         raise typer.Exit(_wait(cluster, submission_id, url))
@@ -302,7 +302,7 @@ def _record(submission_id: str, sweep: str, url: str, address: str, settings: li
         store = open_store(url, create="://" in url or Path(url).parent.is_dir())
         submissions.create(store, record)
     except StoreError as error:
-        say(f"not recorded from here; the run will do that when it starts ({error})")
+        say(f"could not be recorded from here; the run will record itself when it starts ({error})")
 
 
 def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
@@ -317,13 +317,13 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
         try:
             cluster.follow(submission_id, show)
         except ClusterError:
-            say(f"its log broke off; asking {cluster.address} how it goes ...")
+            say(f"its log was interrupted; asking {cluster.address} for its state ...")
         job = cluster.wait(submission_id)
     except ClusterError as error:
         raise ClusterError(
             f"{error}. What is finished is stored: `phasegrid status {submission_id} --storage"
-            f" {storage}` tells whether it still goes on; if not, submit the sweep again, and only"
-            " what is missing is done"
+            f" {storage}` tells whether it is still running; if not, submit the sweep again:"
+            f" only what is missing is done"
         ) from error
     except KeyboardInterrupt:
         say(f"not waiting any more; the run goes on (phasegrid stop {submission_id} ends it)")
@@ -331,14 +331,14 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
     try:
         record = submissions.read(open_store(storage), submission_id)
     except StoreError as error:  # the cluster's folder may not exist here
-        say(f"how it ended is not to be read here ({error})")
+        say(f"cannot read how it ended ({error})")
         record = None
     advice = ray_jobs.hint(job)
     if advice:
         say(advice)
     code = ray_jobs.exit_code_of(job, record.exit_code if record else None)
     if record is not None and record.ended_at is None:
-        say("its driver left no word in the store on how it ended: its log tells")
+        say("its driver did not record in the store how it ended: see its log")
     say(f"{submission_id}: {submissions.exit_text(code)}")
     return code
 

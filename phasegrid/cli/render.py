@@ -267,7 +267,7 @@ def write_table(table: "pd.DataFrame", output: Path) -> None:
 
 def _why_lines(stale: Sequence[tuple[str, str]], anew: Sequence[tuple[str, str]]) -> list[str]:
     if not stale and not anew:
-        return ["nothing stored has become stale"]
+        return ["nothing in the store is stale"]
     trials, measured = (Counter(change for _, change in found) for found in (stale, anew))
     lines = [f"  {count} trials: {change}" for change, count in trials.most_common()]
     return lines + [f"  {count} x {change}" for change, count in measured.most_common()]
@@ -280,8 +280,8 @@ def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
     if not known:
         return []
     return [
-        f"stored rows that do not say by which code they were made: {known} (of an earlier"
-        " phasegrid; whether it has changed since is not known)"
+        f"stored rows that do not say by which code they were made: {known} (written by an"
+        f" earlier phasegrid; whether the code has changed since is unknown)"
     ]
 
 

@@ -130,7 +130,7 @@ def rename(
     for other in use.named_by:
         echo(f"  the figures of sweep {other} that are against {old}")
     echo(f"sweep {old}: {'nothing was renamed (--dry-run)' if dry_run else f'renamed to {new}'}")
-    say(f"change name: {old} in its sweep file, or the next run of it makes a sweep {old} again")
+    say(f"change name: {old} in its sweep file, or its next run creates sweep {old} again")
 
 
 def doctor(

@@ -69,8 +69,8 @@ def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, An
         listed = wish.get("epochs", [])
         if not steps and not listed:
             return (
-                "no trial keeps checkpoints along it; write"
-                f" {section}.checkpoints: {{every_epochs: ...}}"
+                f"the trials publish no checkpoints; add {section}.checkpoints:"
+                " {every_epochs: ...}"
             )
         if recipe["updates"] is None and epoch > recipe["epochs"]:
             return f"epoch {epoch} is never reached: {section}.epochs is {recipe['epochs']}"
@@ -78,7 +78,9 @@ def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, An
             kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
             more = ", ..." if steps else ""
             shown = ", ".join(map(str, kept))
-            return f"after epoch {epoch} nothing is kept by {section}, which keeps {shown}{more}"
+            return (
+                f"{section} publishes no checkpoint after epoch {epoch}; it publishes {shown}{more}"
+            )
     return None
 
 

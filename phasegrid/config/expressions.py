@@ -191,7 +191,7 @@ def _value(match: "re.Match[str]") -> float | int | str:
 
 def _combine(result: int | float, value: int | float, factor: Factor) -> int | float:
     if factor.divides and value == 0:
-        raise ValueError(f"{factor.value} is 0 here, and is divided by")
+        raise ValueError(f"division by {factor.value}, which is 0 here")
     try:
         combined = result / value if factor.divides else result * value
     except OverflowError as error:

@@ -90,11 +90,14 @@ def _why_not(key: str, metric: Metric) -> str:
     """Say why a request for a metric cannot have a key."""
     if key == "of":
         reading = [name for name, other in METRICS.items() if other.reads is not None]
-        return f"it reads nothing that another metric leaves; those that do: {', '.join(reading)}"
+        return (
+            "this metric does not read another metric's artifacts; metrics that do:"
+            f" {', '.join(reading)}"
+        )
     if metric.over == "artifact":
-        return f"it is over the {metric.reads} that it reads"
+        return f"this metric is over the {metric.reads} that it reads"
     goes_with = {"at": "trajectory", "where": "across"}.get(key)
-    return f"it is over a {metric.over}, and cannot be over {goes_with or 'anything else'}"
+    return f"this metric is over {metric.over}; it cannot be over {goes_with or 'anything else'}"
 
 
 def allowed_over(metric: Metric) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class References:
         other = self._files.setdefault(file.name, file)
         if other != file:
             raise SweepError(
-                f"found two files called {file.name} ({other} and {file}); rename one: keys hold"
-                " the name only"
+                f"found two files called {file.name} ({other} and {file}); rename one: keys"
+                f" contain only the name"
             )
         registry.remember_folder(file.parent)

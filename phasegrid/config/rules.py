@@ -70,8 +70,8 @@ def _aside_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | 
     have = facts.num_aside / (facts.num_aside + facts.num_train)
     return (
         f"train.objective.{name}",
-        f"found {share}, more than the share of the training examples that the data set sets aside"
-        f" for it, {have:.3g}; allowed: at most that. Set dataset.aside to {share} or more",
+        f"found {share}, but the data set sets aside only {have:.3g} of its training examples;"
+        f" allowed: at most that. Set dataset.aside to {share} or more",
     )
 
 

@@ -78,8 +78,8 @@ def stage_mistake(
     unit, _, number = stage.at.partition("-")
     if source["stop"] is not None and source["stop"]["rule"] == "plateau":
         return (
-            f"found {unit} {number} of {stage.source}, whose stop rule may end it before; allowed:"
-            f" stop: null in {stage.source}, or from its end"
+            f"found {unit} {number} of {stage.source}, whose stop rule may end it earlier;"
+            f" allowed: stop: null in {stage.source}, or starting from its end"
         )
     most = _most(unit, source, facts)
     if most is not None and int(number) > most:

@@ -70,8 +70,8 @@ def _refuse_unknown(part: Part, module: nn.Module) -> None:
         if name not in known:
             raise SweepError(
                 f"building model {part.name}: {name!r} in state_dict() is a {type(value).__name__}"
-                " that is neither a parameter nor a buffer; nothing else of a network is stored:"
-                " keep it by register_buffer(name, tensor)"
+                " that is neither a parameter nor a buffer; nothing else is stored; register"
+                " it: register_buffer(name, tensor)"
             )
 
 
@@ -98,9 +98,9 @@ def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tens
     if drawn:
         raise SweepError(
             f"building model {part.name}: {drawn[0]!r} is drawn at random, but is not in"
-            " state_dict(); what is stored of a trial would lack it, and networks that train"
-            " together would share the first one's: keep it by register_buffer(name, tensor),"
-            " persistent as by default"
+            f" state_dict(); the stored trial would lack it, and networks that train together"
+            f" would all use the first one's. Register it: register_buffer(name, tensor),"
+            f" persistent (the default)"
         )
 
 

@@ -55,7 +55,7 @@ def evaluate(
         except torch.OutOfMemoryError as error:
             if batch_size == 1:
                 raise
-            fall_back("fewer examples at a time were evaluated, for want of memory", error)
+            fall_back("smaller batches were evaluated, because memory ran out", error)
             batch_size = min(batch_size or evaluation_batch(inputs), len(inputs)) // 2 or 1
 
 

@@ -97,7 +97,9 @@ def find_architecture(module: nn.Module) -> Blueprint | None:
     except NotFusableError as error:
         if error.__cause__ is not None:  # not a layer of another kind: code that fails
             name = type(module).__name__
-            fall_back(f"networks {name} are not stacked, for want of a trace", error.__cause__)
+            fall_back(
+                f"networks {name} are not stacked, because they cannot be traced", error.__cause__
+            )
         return None
 
 
@@ -154,7 +156,7 @@ class _Builder:
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             if self.index:
-                raise NotFusableError("a network of several inputs has no stacked form")
+                raise NotFusableError("a network with several inputs has no stacked form")
             self.index[node] = 0
         elif node.op == "output":
             self.output = self._source(node, 0, "members")
@@ -326,8 +328,8 @@ def _refuse_hidden_parts(module: nn.Module) -> None:
             )
         if "forward" in vars(layer):
             raise NotFusableError(
-                f"{name or type(layer).__name__} has a forward of its own beside its class, which"
-                " has no stacked form"
+                f"{name or type(layer).__name__} has a forward that replaces that of its class,"
+                f" which has no stacked form"
             )
         if not isinstance(layer, LAYERS):
             continue

@@ -78,7 +78,7 @@ def working_layouts(network: nn.Module, inputs: Tensor) -> Layouts:
         with torch.no_grad(), kept_draws(inputs.device):
             outputs_of(copy_network(network).eval(), layouts.lay_out(inputs[:PROBED]))
     except Exception as error:  # of any kind; what is not the layout's fault fails again
-        fall_back(f"images of {type(network).__name__} do not lie channels last", error)
+        fall_back(f"images for {type(network).__name__} are not stored channels last", error)
         return PLAIN
     return layouts
 

@@ -29,8 +29,8 @@ def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
         return None
     return (
         "width",
-        f"found width {width} with {heads} heads; allowed: a width that the number of heads"
-        " divides",
+        f"found width {width} with {heads} heads; allowed: a width divisible by the number of"
+        f" heads",
     )
 
 

@@ -126,9 +126,9 @@ def _packs_of(record: Json) -> list[tuple[list[str], float]]:
     except (KeyError, TypeError, ValueError):
         pass
     raise StoreError(
-        "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or of a newer"
-        " phasegrid; upgrade, or delete it, and what is missing is laid out anew: it may round"
-        " otherwise"
+        "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or was"
+        " written by a newer phasegrid. Upgrade, or delete it: the next run then groups the"
+        " missing jobs into new packs, whose results may differ by rounding"
     )
 
 

@@ -30,10 +30,10 @@ from phasegrid.store.store import Store
 _ACCEPTED = "accepted"
 _RECORD = re.compile(r"([0-9a-f]{32})\.json")
 THREE_WAYS = (
-    "One name and version stands for one code. Do one of these, then run again:\n  - raise"
-    " `version` in its declaration, if numbers may change: what is stored stays, and what is new is"
-    " done beside it\n  - give the file another name, if it is another thing\n  - run with"
-    " --accept-changed-code, if no number changes: the store keeps that you said so"
+    "One name and version must stand for one code. Do one of these, then run again:\n  - raise"
+    " `version` in its declaration, if numbers may change: stored results stay, and new ones are"
+    " added\n  - give the file another name, if it defines something else\n  - run with"
+    " --accept-changed-code, if no number changes: the store records that you accepted it"
 )
 
 
@@ -81,7 +81,9 @@ def refuse_changes(changes: Sequence[Change], store: Store) -> None:
     if changes:
         lines = [f"  {change}" for change in changes]
         raise SweepError(
-            "\n".join([f"{store.url} holds results of other code:", *lines, THREE_WAYS])
+            "\n".join(
+                [f"{store.url} holds results of code that has changed since:", *lines, THREE_WAYS]
+            )
         )
 
 
@@ -171,7 +173,7 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
         except FileNotFoundError:  # of a phasegrid that did not keep it
             continue
         except (ValueError, KeyError, TypeError) as error:
-            fall_back(f"{name} cannot be read; the files that differ from it are not named", error)
+            fall_back(f"{name} cannot be read; the changed files cannot be named", error)
             continue
         now = one.code.files
         names |= {n for n in {*stored, *now} if stored.get(n) != now.get(n)}
@@ -214,7 +216,7 @@ def _accepted_of(files: Files, folder: str) -> set[str]:
     except FileNotFoundError:
         return set()
     except (ValueError, KeyError, TypeError) as error:
-        fall_back(f"{name} cannot be read; no other code counts as accepted", error)
+        fall_back(f"{name} cannot be read; no changed code counts as accepted", error)
         return set()
 
 

@@ -48,7 +48,7 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
             path = folder / f"{_PREFIX}{os.getpid()}"
             pad = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         except OSError as error:  # a full disk, say
-            fall_back("a process that crashes leaves no stack", error)
+            fall_back("a process that crashes cannot leave its stack", error)
             return
         _pads[folder] = pad
         faulthandler.enable(pad, all_threads=False)
@@ -93,7 +93,7 @@ def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
     try:
         watching = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     except OSError as error:
-        fall_back("should this process crash, no other will tell of what", error)
+        fall_back("if this process crashes, no other process can report the cause", error)
         yield lambda _names: None
         return
     assert watching.stdin is not None

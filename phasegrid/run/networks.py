@@ -31,7 +31,8 @@ def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
         raise StoreError(f"reading {store.url}: there is no trial {key!r}")
     if name.partition("@")[0] != WEIGHTS and name != AVERAGED:
         raise StoreError(
-            f"reading {store.url}: {name!r} of trial {key} is no weights of a network; allowed:"
+            f"reading {store.url}: {name!r} of trial {key} is not the weights of a network;"
+            f" allowed:"
             f" {WEIGHTS}, {WEIGHTS}@epoch-<n>, or {AVERAGED}"
         )
     model, dataset = (_part(rows[0], part) for part in ("model", "dataset"))

@@ -130,7 +130,7 @@ def tell_fallbacks(result: RunResult) -> list[str]:
     share = "" if every == times else f"{times} times: "
     where = _query(result.storage, "kind = 'fallback'", "one")
     return [
-        f"note: {every} time{'s' * (every != 1)} something failed and was done another way;"
+        f"note: work failed and was done another way {every} time{'s' * (every != 1)};"
         f" {share}{most}. {where}"
     ]
 

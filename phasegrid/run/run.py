@@ -166,7 +166,7 @@ def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
     except StoreError as error:
         if error.fault is not None:  # the storage itself
             raise
-        fall_back(f"the stored plan of {sweep.name} is damaged and written anew", error)
+        fall_back(f"the stored plan of {sweep.name} is damaged; writing it again", error)
         before = []
     store.put_plan(sweep.name, plan_rows(plan, of_jobs), job_rows(plan))
     new_columns = code_changes.keep_columns(store, sweep.code)
@@ -260,7 +260,9 @@ def _executor(
         tried = [check_dataset(part) for part in _data_files(packs)]
         _refuse_bad_data([problem for problem in tried if problem])
         if sweep.run.timeout_s is not None:
-            console.print("note: run.timeout_s needs Ray; --serial ends nothing that stands still")
+            console.print(
+                "note: run.timeout_s needs Ray; with --serial a job that hangs is not ended"
+            )
         with crashes.witnessed() as begin:
             yield _serial(sweep, store, where, stop, begin, _name_in(plan), underway)
         return
@@ -340,8 +342,8 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
 def _refuse_stacking(sweep: Sweep, where: RunTarget) -> None:
     if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
         raise SweepError(
-            f"running {sweep.name}: strategy {where.strategy} trains several networks as one, which"
-            " run.reproducible forbids; leave out one of the two"
+            f"running {sweep.name}: strategy {where.strategy} trains several networks as one,"
+            f" which run.reproducible forbids; remove one of the two"
         )
 
 

@@ -84,7 +84,7 @@ def _check_table(files: Files, table: str, keys: set[str] | None) -> list[Proble
     folder = shards.table_folder(table)
     expected = list(shards.listed(files, table).values())
     problems = [
-        Problem(files.path(name), f"does not belong into table {table}; move it out of there")
+        Problem(files.path(name), f"does not belong in table {table}; move it out of there")
         for name in shards.foreign(files, table)
     ]
     if keys is not None:
@@ -109,14 +109,14 @@ def _check_shard(files: Files, table: str, name: str) -> Problem | pa.Schema:
     except StoreError as error:
         return Problem(where, str(error))
     if rows is None:
-        return Problem(where, "was listed but is gone")
+        return Problem(where, "was listed but no longer exists")
     said = set(rows[shards.naming_column(table)].to_pylist())
     if said != {_key(name)}:
         return Problem(where, f"its rows are about {sorted(map(str, said))}; delete it")
     if table == "trials" and len(rows) != 1:
         return Problem(where, f"{len(rows)} rows found, one is expected; delete it")
     if table == "histories" and len(set(rows["epoch"].to_pylist())) != len(rows):
-        return Problem(where, "an epoch is there twice; delete it and its trial")
+        return Problem(where, "an epoch occurs twice; delete it and its trial")
     schema: pa.Schema = rows.schema
     return schema
 
@@ -130,19 +130,18 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
         if shards.compacted_name(table).removeprefix(f"{shards.COMPACTED}/") not in there:
             yield Problem(
                 files.path(shards.compacted_name(table)),
-                "is missing, and its files were deleted after compaction: bring it back from a"
-                " backup",
+                "is missing, and its files were deleted after compaction: restore it from a backup",
             )
     for found in there:
         name = f"{shards.COMPACTED}/{found}"
         if name not in known:
-            yield Problem(files.path(name), "is a copy of no table; delete it")
+            yield Problem(files.path(name), "is not a copy of any table; delete it")
             continue
         try:
             copy = shards.read_shard(files, known[name], name)
         except StoreError as error:
             repair = (
-                "its files were deleted after compaction: bring it back from a backup"
+                "its files were deleted after compaction: restore it from a backup"
                 if known[name] in collected
                 else "a copy: delete it and compact again"
             )
@@ -151,7 +150,7 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
         if known[name] == "trials" and copy is not None:
             twice = len(copy) - pc.count_distinct(copy["key"]).as_py()
             if twice:
-                yield Problem(files.path(name), f"{twice} trials are there twice; delete it")
+                yield Problem(files.path(name), f"{twice} trials occur twice; delete it")
 
 
 def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Problem]:
@@ -231,7 +230,7 @@ def _check_artifacts(files: Files, metrics: Sequence[str], deep: bool) -> list[P
             name.startswith(artifacts.FOLDER)
             and artifacts.artifact_in(name.partition("/")[2]) is None
         ):
-            problems.append(Problem(files.path(name), "is no artifact; move it out of there"))
+            problems.append(Problem(files.path(name), "is not an artifact; move it out of there"))
     for name in sorted(digests.keys() - set(listing)):
         where = f"{files.path(name)}, which {digests[name][1]} has left"
         problems.append(Problem(where, f"is missing; {repairs[name]}"))
@@ -255,8 +254,8 @@ def _check_snapshots(files: Files) -> Iterator[Problem]:
         except StoreError as error:
             yield Problem(
                 files.path(name),
-                f"{error}; its training will begin anew, `phasegrid gc --damaged --delete`"
-                " deletes it",
+                f"{error}; its training will start again from the beginning; `phasegrid gc"
+                f" --damaged --delete` deletes it",
             )
 
 
@@ -268,14 +267,14 @@ def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
         return  # reported as a damaged file
     places = [(row["cell"], row["seed"], row.get("stage")) for row in rows]
     if len(set(places)) != len(places):
-        yield Problem(f"sweep {sweep}", "a seed of a cell is planned twice; run it again")
+        yield Problem(f"sweep {sweep}", "a seed of a cell is planned twice; run the sweep again")
     planned = {row["key"] for row in rows}
     missing = sorted(planned - _stored_keys(store, "trials"))
     if missing:
         yield Problem(
             f"sweep {sweep}",
             f"{len(missing)} of {len(planned)} planned trials are not stored (first: {missing[0]});"
-            f" run it again, or if it is given up, `phasegrid delete {sweep}`",
+            f" run the sweep again, or to give it up, `phasegrid delete {sweep}`",
         )
 
 
@@ -291,7 +290,7 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
             yield Problem(
                 f"sweep {sweep}",
                 f"{len(missing)} of {len(keys)} planned jobs of {metric} are not stored (first:"
-                f" {missing[0]}); run it again",
+                f" {missing[0]}); run the sweep again",
             )
 
 
@@ -312,9 +311,9 @@ def _check_code(store: Store) -> Iterator[Problem]:
         for which, count in code_changes.mixed_code(store.files, kind, rows):
             yield Problem(
                 which,
-                f"its rows are of {count} different codes; figures would mix them. Run with"
-                " --accept-changed-code if their numbers are the same, else raise `version` and"
-                " run again",
+                f"its rows come from {count} different versions of its code, which figures"
+                f" would mix. Run with --accept-changed-code if their numbers are the same;"
+                f" otherwise raise `version` and run again",
             )
 
 
@@ -364,11 +363,13 @@ def _check_strays(files: Files) -> Iterator[Problem]:
     ):
         for name, kind in sorted(files.strays(folder).items()):
             yield Problem(
-                files.path(f"{folder}/{name}"), f"is {kind}, which counts as nothing; move it away"
+                files.path(f"{folder}/{name}"), f"is {kind}, which is ignored; move it away"
             )
     for entry in files.folders("metrics"):
         if not (entry.endswith("/") and shards.is_metric_folder(entry[:-1])):
-            yield Problem(files.path(f"metrics/{entry}"), "is no folder of a metric; move it away")
+            yield Problem(
+                files.path(f"metrics/{entry}"), "is not the folder of a metric; move it away"
+            )
 
 
 def _planned(files: Files, sweep: str) -> set[str]:

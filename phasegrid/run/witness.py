@@ -53,12 +53,12 @@ def tell(lines: Iterable[str]) -> str | None:
     told += [f"The jobs it was doing: {doing}." if doing else "It was doing no job."]
     told += [
         (
-            "What is finished is stored. Run the same command without --serial: jobs then have"
-            " processes of their own, one that ends its"
+            "Finished jobs are stored. Run the same command without --serial: each job then has"
+            " its own process, a job that crashes its"
         ),
         (
-            "process is found by name, and the others are done. `phasegrid doctor` tells of known"
-            " troubles of this machine."
+            "process is named, and the others are done. `phasegrid doctor` reports known"
+            " problems of this machine."
         ),
     ]
     return "\n".join(told)

@@ -112,8 +112,7 @@ def read_header(files: Files, name: str) -> dict[str, Any]:
         ) from error
     if size != _LENGTH_BYTES + length + end:
         raise StoreError(
-            f"reading {where}: {size} bytes found, its header tells of"
-            f" {_LENGTH_BYTES + length + end}",
+            f"reading {where}: found {size} bytes; its header says {_LENGTH_BYTES + length + end}",
             damaged=True,
         )
     return header

@@ -51,8 +51,8 @@ def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
         return [] if data is None else parse_figures(data)
     except ValueError as error:
         raise StoreError(
-            f"reading the figures of {sweep}: {files.path(name)} is damaged, or of a newer"
-            f" phasegrid ({error}); `phasegrid run` writes it anew"
+            f"reading the figures of {sweep}: {files.path(name)} is damaged, or was written by"
+            f" a newer phasegrid ({error}); `phasegrid run` writes it again"
         ) from error
 
 
@@ -74,9 +74,9 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
         raise ValueError("it is not a list of figures")
     for index, found in enumerate(listed):
         if not isinstance(found, dict) or set(found) != {"kind", "args"}:
-            raise ValueError(f"item {index} is not a kind with its args")
+            raise ValueError(f"item {index} is not a figure kind with its args")
         if not isinstance(found["args"], dict) or "name" not in found["args"]:
-            raise ValueError(f"item {index}: its args are no mapping with a name")
+            raise ValueError(f"item {index}: its args are not a mapping with a name")
     return [FigureRequest(str(found["kind"]), found["args"]) for found in listed]
 
 
@@ -107,8 +107,8 @@ def read_declared(files: Files) -> dict[str, Shown]:
             found[metric] = _parse_declared(files.read(name))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StoreError(
-                f"reading what metric {metric} declares: {files.path(name)} is damaged ({error});"
-                " `phasegrid run` writes it anew"
+                f"reading what metric {metric} declares: {files.path(name)} is damaged"
+                f" ({error}); `phasegrid run` writes it again"
             ) from error
     return found
 
@@ -191,8 +191,9 @@ def read_layout(files: Files, sweep: str) -> list[Json]:
         except ValueError as error:
             raise StoreError(
                 f"reading how the jobs of {sweep} were laid out:"
-                f" {files.path(_layout_name(sweep, len(parts)))} is damaged ({error}); delete it,"
-                " and what is missing is laid out anew: it may round otherwise"
+                f" {files.path(_layout_name(sweep, len(parts)))} is damaged ({error}); delete"
+                f" it: the next run then groups the missing jobs into new packs, whose results"
+                f" may differ by rounding"
             ) from error
     return parts
 
@@ -232,9 +233,11 @@ def read_collected(files: Files) -> set[str]:
         return set() if data is None else {str(table) for table in json.loads(data)}
     except (ValueError, TypeError) as error:
         raise StoreError(
-            f"reading which tables were collected: {files.path(_COLLECTED)} is damaged ({error});"
-            " write a JSON list of the tables whose files were deleted after compaction, as"
-            ' ["trials"], in its place'
+            f"reading which tables had their files deleted: {files.path(_COLLECTED)} is damaged"
+            f" ({error});"
+            " replace it by a JSON list of the tables whose files were deleted"
+            " after compaction, for"
+            ' example ["trials"]'
         ) from error
 
 

@@ -71,19 +71,19 @@ def _left_alone(files: Files, copies: list[str], tables: list[str]) -> Iterator[
     """Say which files were left alone, and what to do about them."""
     for name in copies:
         yield (
-            f"{files.path(name)}: damaged, and the only copy of some rows: bring it back from a"
-            " backup, or delete it by hand and run the sweeps again"
+            f"{files.path(name)}: damaged, and the only copy of some rows: restore it from a"
+            f" backup, or delete it by hand and run the sweeps again"
         )
     for table in shards.PLANNED:
         for name in _damaged_shards(files, table):
-            yield f"{files.path(name)}: damaged; `phasegrid run` of its sweep writes it anew"
+            yield f"{files.path(name)}: damaged; `phasegrid run` of its sweep writes it again"
     for table in (*tables, *shards.PLANNED):
         for name in shards.foreign(files, table):
-            yield f"{files.path(name)}: does not belong into table {table}; move it out of there"
+            yield f"{files.path(name)}: does not belong in table {table}; move it out of there"
         folder = shards.table_folder(table)
         for name, kind in sorted(files.strays(folder).items()):
             where = files.path(f"{folder}/{name}")
-            yield f"{where}: {kind}, which counts as nothing stored; move it away, then run again"
+            yield f"{where}: {kind}, which is ignored; move it away, then run again"
 
 
 def _damaged_copies(files: Files) -> list[str]:

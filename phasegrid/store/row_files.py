@@ -77,8 +77,8 @@ def decode(
         found = f"{type(error).__name__}: {error}"
         if sealed:
             raise StoreError(
-                f"reading {where}: it is as it was written, and pyarrow {pa.__version__} does not"
-                f" read it ({found})"
+                f"reading {where}: the file is as it was written, but pyarrow {pa.__version__}"
+                f" cannot read it ({found})"
             ) from error
         raise StoreError(
             f"reading {where}: not a whole Parquet file ({found}); {REPAIR}", damaged=True

@@ -134,8 +134,8 @@ class Store:
         if parts:
             raise StoreError(
                 f"opening store {url}: {', '.join(sorted(parts))} is there, but"
-                f" {files.path(_MARKER)} is missing: bring it back from a backup, or have"
-                " `phasegrid run` make a new one"
+                f" {files.path(_MARKER)} is missing: restore it from a backup, or let"
+                f" `phasegrid run` write a new one"
             )
         return None
 
@@ -154,7 +154,9 @@ class Store:
                 with suppress(Exception):  # the earlier error says more
                     self.files.delete(name)
         if found != data:
-            raise StoreError(f"writing to store {self.url}: what was written is not what is read")
+            raise StoreError(
+                f"writing to store {self.url}: reading back gave other bytes than were written"
+            )
 
     def stored(self, table: str) -> set[str]:
         """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and
@@ -248,7 +250,7 @@ class Store:
         key = shards.checked_key(str(common.get("key")))
         where = f"metric {name} {key}"
         if not rows and common.get("outcome") == "done":
-            raise StoreError(f"writing {where}: it is done, but there are no rows")
+            raise StoreError(f"writing {where}: its status is done, but it has no rows")
         if common.get("metric", name) != name:
             raise StoreError(f"writing {where}: its record says metric {common['metric']!r}")
         facts: Json = {"metric": name, "args": str(common.get("args"))}
@@ -483,7 +485,9 @@ class Store:
             )
         facts = checkpoints.facts_in(header, self.files.path(name))
         if not isinstance(facts, Mapping):
-            raise StoreError(f"reading {self.files.path(name)}: it does not say what has left it")
+            raise StoreError(
+                f"reading {self.files.path(name)}: it does not name the job that left it"
+            )
         return str(facts["metric"]), json.loads(str(facts["args"]))
 
     def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
@@ -567,8 +571,8 @@ def _make(files: Files, url: str) -> dict[str, object] | None:
     foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
     if foreign:
         raise StoreError(
-            f"making a store at {url}: it holds other things ({', '.join(foreign[:3])}); name a new"
-            " or empty folder"
+            f"making a store at {url}: it contains other files ({', '.join(foreign[:3])});"
+            f" choose a new or empty folder"
         )
     marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
     files.create(_MARKER, json.dumps(marker).encode())

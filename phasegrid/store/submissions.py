@@ -207,8 +207,8 @@ def state_of(submission: Submission, now: datetime, job: Job | None) -> tuple[St
         return (
             "silent",
             (
-                f"not heard of since {_at(submission.seen_at)} ({seen}): its head or its driver is"
-                f" gone, or cannot reach the storage; {_AGAIN}"
+                f"no record since {_at(submission.seen_at)} ({seen}): its head or its driver"
+                f" has ended, or cannot reach the storage; {_AGAIN}"
             ),
         )
     return "running", f"running when last seen, {seen}"
@@ -223,8 +223,8 @@ def on_cluster(job: Job) -> tuple[State, str]:
         return (
             "lost",
             (
-                f"ended without a word in the store; the cluster says {job.status}{how}, its log"
-                f" tells why; {_AGAIN}"
+                f"ended without a record in the store; the cluster says {job.status}{how}, see"
+                f" its log; {_AGAIN}"
             ),
         )
     if job.status == "PENDING":

@@ -118,8 +118,8 @@ class _Sources:
         other = self.files.setdefault(place, real)
         if other != real:
             raise SweepError(
-                f"bundling {place}: references lead to {other} and to {real} by the same relative"
-                " path; links make that differ here, a bundle has none: use one file"
+                f"bundling {place}: references lead to {other} and to {real} by the same"
+                f" relative path, through links; a bundle has no links: use one file"
             )
 
 
@@ -191,8 +191,8 @@ def _texts(node: Node) -> Iterator[str]:
 def _refuse_absolute(place: Path, text: str) -> None:
     if os.path.isabs(text):
         raise SweepError(
-            f"bundling {place}: it names {text}, which is not there on the cluster; write the path"
-            " relative to the sweep's folder"
+            f"bundling {place}: it names {text}, which does not exist on the cluster; write the"
+            f" path relative to the sweep's folder"
         )
 
 
@@ -212,7 +212,7 @@ def _check_size(path: Path, files: Mapping[str, Path]) -> int:
         named = ", ".join(f"{name} ({_megabytes(sizes[name])})" for name in largest)
         raise SweepError(
             f"bundling {path}: {len(files)} files have {_megabytes(total)}, allowed:"
-            f" {_megabytes(MAX_BYTES)}; data belong into a place that every node reads. The"
+            f" {_megabytes(MAX_BYTES)}; put data in a place that every node can read. The"
             f" largest: {named}"
         )
     return total
@@ -271,7 +271,7 @@ def _untracked_notes(checkout: Path) -> Iterator[str]:
     if names:
         yield (
             f"{len(names)} Python files of {checkout} are not tracked and so not in the bundle: "
-            f"{', '.join(names[:_NUM_NAMED])}; git add those that are needed"
+            f"{', '.join(names[:_NUM_NAMED])}; run git add for those that are needed"
         )
 
 

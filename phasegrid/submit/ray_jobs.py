@@ -268,7 +268,7 @@ def checked_storage(storage: str, shared: bool) -> str:
     """
     refuse_secrets(storage, "--storage")
     if storage.startswith("memory://"):
-        raise SweepError(f"--storage {storage}: memory is of one process, and lost with it")
+        raise SweepError(f"--storage {storage}: memory belongs to one process and is lost with it")
     full = local_path(storage)
     if full is None:
         return storage

@@ -27,7 +27,7 @@ def mismatch(taker: str, takes: str, task: str, data: str = "the data set") -> s
         return f"the data set declares the task {task!r}; allowed: {', '.join(TASKS)}"
     return (
         f"{taker} takes {TASKS[takes].examples}, but {data} holds {TASKS[task].examples};"
-        " choose one that takes those, or another data set"
+        " choose another one, or another data set"
     )
 
 
@@ -36,8 +36,7 @@ def _batches_of_examples(recipe: Mapping[str, Any], facts: DatasetFacts) -> Find
         return too_few_examples(recipe, facts)
     return (
         "train.batch_unit",
-        f"found {recipe['batch_unit']}, but the data set is none of sentence pairs; allowed:"
-        " examples",
+        f"found {recipe['batch_unit']}, but the data set has no sentence pairs; allowed: examples",
     )
 
 

@@ -63,7 +63,7 @@ def perplexity(loss: float) -> float | None:
 def text_mistakes(data: Examples) -> list[str]:
     """Return what is wrong with windows (N, T) int64 and the words after them, labels (N, T)."""
     if not isinstance(data.form, Windows):
-        return [f"form is {data.form}, not the Windows of a running text"]
+        return [f"form is {data.form}, but running text needs a phasegrid.declare.Windows"]
     mistakes = []
     if data.num_classes != data.form.vocabulary:
         mistakes.append(

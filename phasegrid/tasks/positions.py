@@ -113,7 +113,7 @@ class PositionProbe:
         if output.dim() != 3 or output.shape[:2] != (n, used):
             raise MetricError(
                 f"CKA: layer {name!r} gives outputs of shape {tuple(output.shape)} for {n}"
-                f" {self.what} of {used} positions; one to compare by gives (examples, positions,"
-                " features)"
+                f" {self.what} of {used} positions; a compared layer must give (examples,"
+                f" positions, features)"
             )
         return output[torch.arange(n, device=output.device), self.positions[chunk]]

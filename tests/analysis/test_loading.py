@@ -408,7 +408,7 @@ def test_a_sweep_with_nothing_stored_is_refused(tmp_path: Path) -> None:
         "\n".join(["width,batch_size,metric,seed_a,seed_b,value", *LINES]), encoding="utf-8"
     )
     store.put_plan("toy", plan_rows(read_published(csv, "toy").plan, "hash"))
-    with pytest.raises(SweepError, match="holds no finished trial"):
+    with pytest.raises(SweepError, match="has no finished trial"):
         draw(tmp_path / "store", "toy", tmp_path / "out")
 
 

@@ -117,7 +117,7 @@ def test_all_cells_are_hatched_where_every_trial_diverged(make_grid: MakeGrid) -
 
 
 def test_a_sweep_that_has_not_begun_is_still_refused(make_grid: MakeGrid) -> None:
-    with pytest.raises(SweepError, match="holds no finished trial"):
+    with pytest.raises(SweepError, match="has no finished trial"):
         findings(make_grid([[None] * 4] * 4), Rules())
 
 

@@ -208,7 +208,7 @@ def test_a_file_that_does_not_belong_into_a_table_is_named(sound: Store) -> None
     assert set(sound.read_table("trials")["key"].to_pylist()) == {A, B}
     found = find_damage(sound)
     assert found.garbage == ()
-    assert found.kept == (f"{path}: does not belong into table trials; move it out of there",)
+    assert found.kept == (f"{path}: does not belong in table trials; move it out of there",)
 
 
 def test_rows_in_a_copy_go_with_the_weights(sound: Store) -> None:
@@ -324,7 +324,7 @@ def test_a_snapshot_that_is_cut_short_is_found_by_verify(sound: Store) -> None:
     _cut(path)
     (problem,) = verify(sound)
     assert problem.where == str(path)
-    assert "its training will begin anew" in problem.what
+    assert "its training will start again" in problem.what
     assert _named(sound) == {str(path.relative_to(sound.files.path("")))}
 
 

@@ -96,7 +96,7 @@ def test_an_answer_that_the_driver_does_not_see_is_a_problem(
     sight = look(question, NO_SLEEP)
     here.files.delete(sight.answer)
     report = _answered(question, sight)
-    with pytest.raises(StoreError, match=r"node n1: what it wrote is not seen by the driver"):
+    with pytest.raises(StoreError, match=r"node n1: the driver does not see what it wrote"):
         judge(question.url, [report])
 
 
@@ -175,7 +175,7 @@ def test_a_clock_that_is_a_minute_off_is_a_warning_that_names_the_node(sign: int
 
 
 def test_a_clock_that_is_half_a_day_off_is_an_error() -> None:
-    with pytest.raises(StoreError, match=r"node n1: its clock is 43201 s behind .*gc. goes by"):
+    with pytest.raises(StoreError, match=r"node n1: its clock is 43201 s behind .*gc. depends on"):
         judge("url", [_report(100.0 - MAX_SKEW_S - 1)])
 
 

@@ -132,7 +132,7 @@ def test_one_model_cannot_be_joined() -> None:
 
 
 def test_models_of_two_architectures_cannot_be_joined() -> None:
-    with pytest.raises(MetricError, match="model 1 has other parameters than model 0"):
+    with pytest.raises(MetricError, match="the parameters of model 1 differ from those of model 0"):
         stack_vertices([nn.Linear(2, 2), nn.Linear(2, 3)])
 
 

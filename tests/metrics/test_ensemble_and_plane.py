@@ -112,7 +112,9 @@ def test_what_is_no_curve_between_the_networks_is_refused(metric: object) -> Non
     models, data = [seeded(mlp, seed) for seed in (0, 1)], vectors()
     other: dict[str, Tensor] = {"bends": torch.zeros(1, 7)}
     source = Source(other, "mine", {"curve": "bezier", "batch_size": 16})
-    with pytest.raises(MetricError, match="what mine left is not the bends of a curve"):
+    with pytest.raises(
+        MetricError, match="the artifact of mine does not hold the bends of a curve"
+    ):
         metric(models, data, generator(0), [source])  # type: ignore[operator]
     with pytest.raises(MetricError, match="reads one curve between two models"):
         metric(models[:1], data, generator(0), [source])  # type: ignore[operator]
@@ -121,7 +123,7 @@ def test_what_is_no_curve_between_the_networks_is_refused(metric: object) -> Non
 def test_a_bend_that_the_curve_does_not_have_is_refused() -> None:
     models, data = [seeded(mlp, seed) for seed in (0, 1)], vectors()
     source, _ = bent(models, data)
-    with pytest.raises(MetricError, match="bend 2 is asked for, but the curve has 1"):
+    with pytest.raises(MetricError, match="found bend 2, but the curve has 1"):
         plane(models, data, generator(0), [source], points=2, bend=2)
 
 

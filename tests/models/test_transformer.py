@@ -382,7 +382,7 @@ def test_embeddings_are_mixed_by_each_pairs_own_coefficient() -> None:
 
 
 def test_a_width_that_heads_do_not_divide_is_refused_in_planning_and_in_building() -> None:
-    message = "building model transformer: found width 10 with 4 heads; allowed: a width that"
+    message = "building model transformer: found width 10 with 4 heads; allowed: a width divisible"
     with pytest.raises(DataError, match=message):
         build_model(part(width=10, heads=4), (2, 9), 11, 0, "translation", SMALL)
     with pytest.raises(DataError, match=message):

@@ -327,5 +327,5 @@ def test_a_sum_into_a_value_that_is_used_again_is_not_stacked() -> None:
 def test_a_forward_that_was_put_into_the_instance_is_not_stacked() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
     network[1].forward = lambda x: torch.zeros(len(x), CLASSES)
-    with pytest.raises(NotFusableError, match="1 has a forward of its own"):
+    with pytest.raises(NotFusableError, match="1 has a forward that replaces that of its class"):
         read_architecture(network)

@@ -86,7 +86,7 @@ def vocabulary_record(data: Dataset) -> Json:
         DataError: if the data set has no words.
     """
     if data.text is None:
-        raise DataError(f"data set {data.name} has no vocabulary: it is no data set of sentences")
+        raise DataError(f"data set {data.name} has no vocabulary: it does not consist of sentences")
     return {
         "tokenizer": TOKENIZER,
         "tokenizer_version": TOKENIZER_VERSION,

@@ -44,7 +44,7 @@ def compute(
     """
     settings = AccuracyArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
-        raise MetricError(f"accuracy is that of one model, got {len(models)}")
+        raise MetricError(f"accuracy is measured on one model, got {len(models)}")
     row: dict[str, float | int] = {}
     for name, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),

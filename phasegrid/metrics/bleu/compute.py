@@ -46,7 +46,7 @@ def compute(
     """
     settings = BleuArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
-        raise MetricError(f"bleu is that of one model, got {len(models)}")
+        raise MetricError(f"bleu is measured on one model, got {len(models)}")
     if data.form is None or data.text is None:
         raise MetricError(
             f"bleu compares translations, but data set {data.name} holds no sentence pairs with"

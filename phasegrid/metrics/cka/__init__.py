@@ -49,7 +49,7 @@ class CkaArgs:
 
 def _one_change_of_inputs(args: Mapping[str, Any]) -> Finding | None:
     if args["pixel_noise"] is not None and args["mixup_alpha"] is not None:
-        return "pixel_noise", f"found {args['pixel_noise']}; it needs mixup_alpha: null beside it"
+        return "pixel_noise", f"found {args['pixel_noise']}; pixel_noise needs mixup_alpha: null"
     return None
 
 

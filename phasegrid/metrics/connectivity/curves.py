@@ -110,7 +110,7 @@ def stack_vertices(models: Sequence[nn.Module]) -> Tensor:
     for number, model in enumerate(models[1:], start=1):
         if parameter_slices(model) != first:
             raise MetricError(
-                f"joining models in weight space: model {number} has other parameters than model 0;"
-                " all must be of one architecture"
+                f"joining models in weight space: the parameters of model {number} differ from"
+                f" those of model 0 in name or shape; all models must have the same architecture"
             )
     return torch.stack([parameters_vector(model) for model in models])

@@ -55,8 +55,8 @@ def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: s
     ends = stack_vertices(models)
     if bends is None or bends.shape[1:] != ends.shape[1:]:
         raise MetricError(
-            f"{metric}: what {sources[0].metric} left is not the bends of a curve between networks"
-            f" of {ends.shape[1]:,} parameters"
+            f"{metric}: the artifact of {sources[0].metric} does not hold the bends of a curve"
+            f" between networks with {ends.shape[1]:,} parameters"
         )
     vertices = torch.cat([ends[:1], bends.to(ends), ends[1:]])
     return LeftCurve(vertices, rest_of_curve(models, len(bends)), sources[0].args)

@@ -50,13 +50,15 @@ def compute_many(
 def _compare(a: Tensor, b: Tensor) -> Row:
     if a.shape != b.shape:
         raise MetricError(
-            f"distance: the models have {len(a)} and {len(b)} trainable parameters; only networks "
-            "of one architecture can be compared in weight space"
+            f"distance: the models have {len(a)} and {len(b)} trainable parameters; only"
+            f" networks of the same architecture can be compared in weight space"
         )
     a, b = a.double(), b.double()
     distance = float(torch.linalg.vector_norm(a - b))
     if not math.isfinite(distance):
-        raise MetricError(f"distance: it is {distance}; a model has weights that are not finite")
+        raise MetricError(
+            f"distance: the result is {distance}; a model has weights that are not finite"
+        )
     return {
         "l2_distance": distance,
         "cosine_similarity": _cosine(a, b),

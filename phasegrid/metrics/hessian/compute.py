@@ -49,7 +49,7 @@ def compute(
     """
     settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
-        raise MetricError(f"the Hessian is that of one model, got {len(models)}")
+        raise MetricError(f"the Hessian is measured on one model, got {len(models)}")
     module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
     inputs = as_parameters(inputs, module)

@@ -149,8 +149,8 @@ class HessianOperator:
             loss = sum(float(self._loss(chunk)) for chunk in self._chunks)
         if loss - loss != 0:
             raise MetricError(
-                f"Hessian: the loss is {loss} on {len(self._labels)} examples; the weights are not "
-                "those of a network that trains. Was its training recorded as diverged?"
+                f"Hessian: the loss is {loss} on {len(self._labels)} examples; these are not"
+                f" the weights of a successful training. Was it recorded as diverged?"
             )
         return loss
 
@@ -260,8 +260,8 @@ def with_right_products(
     raise MetricError(
         f"Hessian: no method gives {type(module).__name__} a symmetric matrix of second derivatives"
         f" ({tried}). Its backward pass does not give the gradient of its loss (a straight-through"
-        " estimator, a detached term, random numbers in forward); leave the metric out for this"
-        " network, or mend that layer"
+        " estimator, a detached term, random numbers in forward); remove the metric for this"
+        " network, or correct that layer"
     ) from faults[0]
 
 

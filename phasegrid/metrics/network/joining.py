@@ -109,16 +109,16 @@ def rest_of(models: Sequence[nn.Module]) -> Rest:
         others = [state.get(name) for state in states[1:]]
         if any(other is None or other.shape != first.shape for other in others):
             raise MetricError(
-                f"joining models in weight space: {name!r} is not in all of them in one shape; all"
-                " must be of one architecture"
+                f"joining models in weight space: {name!r} is missing in one of them or differs"
+                f" in shape; all must have the same architecture"
             )
         if all(torch.equal(first, other) for other in others if other is not None):
             continue
         if not first.is_floating_point():
             raise MetricError(
-                f"joining models in weight space: {name!r} ({first.dtype}) differs between them,"
-                " and nothing lies between integers; leave the metric out, or keep it equal for"
-                " all seeds"
+                f"joining models in weight space: {name!r} ({first.dtype}) differs between"
+                f" them, and integers cannot be interpolated; remove the metric, or keep this"
+                f" tensor equal for all seeds"
             )
         names.append(name)
     if not names:
@@ -155,7 +155,7 @@ def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str
     apart, largest = (found - expected).abs().amax(), expected.abs().amax()
     if bool(apart > ROUNDING * largest):
         raise MetricError(
-            f"joining models in weight space: {which} is not the network that it should be: its"
-            f" outputs differ by up to {float(apart):.3g} of {float(largest):.3g}. Something of the"
-            " network is neither among its parameters nor its buffers"
+            f"joining models in weight space: {which}, rebuilt from its parameters and buffers,"
+            f" gives outputs that differ by up to {float(apart):.3g} of {float(largest):.3g}."
+            f" The network keeps state that is neither a parameter nor a buffer"
         )

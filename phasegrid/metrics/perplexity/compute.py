@@ -27,7 +27,7 @@ def compute(
         MetricError: if there is not one model, or a perplexity is not finite.
     """
     if len(models) != 1:
-        raise MetricError(f"perplexity is that of one model, got {len(models)}")
+        raise MetricError(f"perplexity is measured on one model, got {len(models)}")
     scoring = replace(data.scoring, objective=CROSS_ENTROPY)
     row: dict[str, float | int] = {}
     for name, inputs, labels in (
@@ -38,8 +38,8 @@ def compute(
         value = perplexity(found.loss)
         if value is None:
             raise MetricError(
-                f"perplexity: the mean loss on the {name} text is {found.loss}, whose exponential"
-                " is no finite number"
+                f"perplexity: the mean loss on the {name} text is {found.loss}, whose"
+                f" exponential is not finite"
             )
         row[f"{name}_perplexity"] = value
         row[f"num_{name}"] = found.num

@@ -110,7 +110,7 @@ def _bend(curve: LeftCurve, settings: PlaneArgs) -> int:
     num = len(curve.vertices) - 2
     bend = (num + 1) // 2 if settings.bend is None else settings.bend
     if not 1 <= bend <= num:
-        raise MetricError(f"plane: bend {bend} is asked for, but the curve has {num}")
+        raise MetricError(f"plane: found bend {bend}, but the curve has {num}")
     return bend
 
 
@@ -122,8 +122,8 @@ def _frame(three: Tensor) -> Frame:
     square = float(gram[0, 0]) - shear * float(gram[0, 1])
     if width == 0 or square <= 1e-12 * float(gram[0, 0]):
         raise MetricError(
-            "plane: the ends and the bend lie on a line, so that no plane is theirs alone; a curve"
-            " that was not trained does"
+            "plane: the ends and the bend lie on a line and do not define a plane; this is so"
+            " for a curve that was not trained"
         )
     return Frame(width, math.sqrt(square), shear)
 

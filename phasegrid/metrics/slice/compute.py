@@ -139,8 +139,8 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
     loss = float(network.measure(examples)[0]) / examples.num_scored
     if finite_or_none(loss) is None:
         raise MetricError(
-            f"slice: the loss at the trained weights is {loss}; they are not those of a network"
-            " that trains. Was its training recorded as diverged?"
+            f"slice: the loss at the trained weights is {loss}; these are not the weights of a"
+            f" successful training. Was it recorded as diverged?"
         )
     return loss
 

@@ -99,7 +99,7 @@ def normalise(
                 scaled[:, part.start : part.stop] = _to_norm(drawn, wanted).flatten(1)
     if not bool((scaled != 0).any(dim=1).all()):
         raise MetricError(
-            f"slice: normalize: {how} leaves nothing of a direction; the weights are all zero, or"
+            f"slice: normalize: {how} makes a direction zero; the weights are all zero, or"
             " no parameter has two dimensions (try normalize: none)"
         )
     return scaled

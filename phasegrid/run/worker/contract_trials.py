@@ -115,7 +115,7 @@ def _tried(work: Callable[[], str | None]) -> Verdict:
         return Verdict(note=None if note is None else redact(note))
     except _TooSlowError:
         return Verdict(
-            note=f"takes longer than {LIMIT_S:.0f} s on {NUM} examples; not tried to its end"
+            note=f"takes longer than {LIMIT_S:.0f} s on {NUM} examples; the check was stopped"
         )
     except (_FaultError, PhasegridError) as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, PhasegridError):
@@ -355,7 +355,7 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
     if len(places) < len(several):
         return (
             f"returned {len(several)} rows, but no column tells them apart, so figures and tables"
-            ' leave them out; give the one that does role="axis", as in Column("class", "int64",'
+            ' leave them out; set role="axis" on the column that does, as in Column("class", "int64",'
             ' "", "the class", role="axis")'
         )
     return None

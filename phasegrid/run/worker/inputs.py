@@ -208,7 +208,8 @@ class JobInputs:
             more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
             raise MetricError(
                 f"metric {name!r} changed {faults[0]}{more}, which other measurements use too;"
-                " nothing is stored of this one. Let it work on copies: copy.deepcopy(model),"
+                " the result of this metric is not stored. Let it work on copies:"
+                " copy.deepcopy(model),"
                 " data.train_inputs.clone()"
             )
         return result
@@ -238,8 +239,8 @@ class JobInputs:
         if undeclared:
             declared = ", ".join(metric.leaves) or "none"
             raise MetricError(
-                f"metric {job.metric.name!r} left {undeclared[0]!r}, which it does not declare;"
-                f" declared in leaves: {declared}"
+                f"metric {job.metric.name!r} returned the artifact {undeclared[0]!r}, which it"
+                f" does not declare; declared in leaves: {declared}"
             )
         rows = measured.rows if isinstance(measured.rows, list) else [measured.rows]
         self._put(metric, job, "done", None, seconds, rows, measured.artifacts)
@@ -308,9 +309,10 @@ def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None)
         dataset = _load(part, name[0], shared_data).to(device)
         if name in _SPOILED and checksums(dataset) != _SPOILED[name]:
             raise DataError(
-                f"loading data set {part.name} again: it is not what it was when it was first"
-                " loaded. A metric has changed it, and its load function returns the same arrays"
-                " each time, or draws new ones: let it return copies"
+                f"loading data set {part.name} again: its contents differ from those first"
+                f" loaded. Either a metric has changed them and the load function returns the"
+                f" same arrays each time, or the load function draws new ones: let it return"
+                f" copies of fixed arrays"
             )
         _DATASETS[name] = _Loaded(name, dataset, writes_to(dataset))
     return _DATASETS[name]

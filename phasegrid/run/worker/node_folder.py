@@ -62,7 +62,7 @@ def drive(run: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.replace(new, folder / _DRIVER)  # it appears locked
     except OSError as error:
-        fall_back(f"what this run leaves in {folder} is not swept away should it die", error)
+        fall_back(f"if this run dies, its files in {folder} are not removed", error)
         return
     _driven[run] = descriptor
 

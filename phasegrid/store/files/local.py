@@ -352,8 +352,8 @@ def _in_the_way(path: str, kind: str, is_folder: bool) -> str:
             " followed: put the folder itself there, or link or mount the whole store elsewhere"
         )
     return (
-        f"{path} is {kind} where a file of the store should be; it counts as nothing stored and is"
-        " never followed: move it away, then run again"
+        f"{path} is {kind} where a file of the store should be; it is ignored: move it away,"
+        f" then run again"
     )
 
 

@@ -65,7 +65,7 @@ def greet(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[Greeting,
         return "refused", (error.strerror or str(error)).lower()
     if len(answer) > 3 and answer[3] == _SETTINGS:
         return "speaks", ""
-    return "other", "what listens there is not the head of a Ray cluster"
+    return "other", "the process that listens there is not the head of a Ray cluster"
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -139,6 +139,6 @@ def dead(part: str) -> ClusterError:
     without it.
     """
     return ClusterError(
-        f"running on Ray: its {part} on this machine has died: killed (for want of memory?) or"
-        " crashed"
+        f"running on Ray: its {part} on this machine has died: it crashed or was killed (out of"
+        f" memory?)"
     )

@@ -165,7 +165,7 @@ def judge(url: str, reports: Sequence[Report]) -> list[str]:
             + "; nothing was started"
         )
     return [
-        f"node {r.node}: {_off(skew)}: times in the store mislead; set it (NTP)"
+        f"node {r.node}: {_off(skew)}: times in the store will be wrong; synchronise it (NTP)"
         for r in reports
         if abs(skew := skew_s(r)) > WARN_SKEW_S
     ]
@@ -185,10 +185,10 @@ def _problem(report: Report) -> str | None:
     if report.sight.problem is not None:
         return report.sight.problem
     if not report.seen:
-        return "what it wrote is not seen by the driver: the storage is not shared"
+        return "the driver does not see what it wrote: the storage is not shared"
     skew = skew_s(report)
     if abs(skew) > MAX_SKEW_S:
-        return f"{_off(skew)}: `phasegrid gc` goes by the age of files; set it (NTP)"
+        return f"{_off(skew)}: `phasegrid gc` depends on the age of files; synchronise it (NTP)"
     return None
 
 
