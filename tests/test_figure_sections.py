@@ -266,7 +266,9 @@ def test_damaged_figures_are_named_and_written_anew(load: Load, store: Store, da
     figures = load().figures
     store.put_figures("tiny", figures)
     Path(store.files.path("meta/figures/tiny.json")).write_bytes(data)
-    with pytest.raises(StoreError, match=r"figures of tiny: .*tiny.json is damaged, or of a newer"):
+    with pytest.raises(
+        StoreError, match=r"figures of tiny: .*tiny.json is damaged, or was written by a newer"
+    ):
         Results(store).figures("tiny")
     assert store.put_figures("tiny", figures)
     assert store.read_figures("tiny") == list(figures)

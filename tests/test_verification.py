@@ -151,7 +151,7 @@ def test_planned_measurements_that_are_not_stored_are_counted(store: Store) -> N
     assert _found(store).splitlines() == [
         (
             f"sweep toy: 2 of 3 planned jobs of sharpness are not stored (first: {first}); run the"
-            " again"
+            " sweep again"
         ),
         (
             f"sweep toy: 1 of 1 planned jobs of flatness are not stored (first: {text_key('z')});"

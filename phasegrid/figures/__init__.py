@@ -1,7 +1,7 @@
-"""The kinds of figures that a sweep can ask for beside those that every sweep gets, declared: the
-``figures:`` section as data.
+"""The kinds of figures that a sweep can request in its ``figures:`` section, beside the default
+ones.
 
-``phasegrid plot`` draws a figure under its `name`. Nothing here is part of any key: figures can be
+``phasegrid plot`` draws a figure under its `name`. Figures are not part of any key: they can be
 added and changed after everything is measured. No matplotlib and no torch here.
 """
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows, and the artifacts that are left for other measurements: named tensors by the names that
+    """The rows of a measurement and the artifacts that it leaves: named tensors, by the names that
     the metric declares in `leaves`.
 
-    ``compute`` may return one instead of its rows. What is left is written before the rows that
-    name it.
+    ``compute`` may return this instead of rows. Artifacts are written before the rows that name
+    them.
     """
 
     rows: Any
@@ -25,8 +25,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What another measurement has left: its tensors, on the device of the models, and the metric
-    that left them with its arguments.
+    """An artifact of another measurement: its tensors, on the device of the models, and the metric
+    that left it, with its arguments.
     """
 
     tensors: "Mapping[str, Tensor]"

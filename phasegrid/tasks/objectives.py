@@ -1,5 +1,5 @@
-"""Objectives by name. A sweep's ``train: {objective: ...}`` is looked up in `OBJECTIVES`. Nothing
-here imports torch.
+"""The built-in objectives by name: a sweep's ``train: {objective: ...}`` is looked up in
+`OBJECTIVES`. Nothing here imports torch.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,11 @@ class CrossEntropyArgs:
 
 @dataclass(frozen=True, slots=True)
 class MseArgs:
-    """The squared distance of the outputs z from the one-hot vector y of the label.
+    """The squared distance of the outputs z from the one-hot vector y of the label (C classes).
 
-    ``half_sum``: (1/2) sum_c (z_c - y_c)^2, the convention of Cohen et al. 2021 ("Gradient descent
-    on neural networks typically occurs at the edge of stability", published code). ``mean``: (1/C)
-    sum_c (z_c - y_c)^2, as in Hui and Belkin 2021 (section 2, without their rescaling) and torch's
-    ``mse_loss``. They differ by the factor C/2: so do gradients, sharpness and the learning rate
-    that goes with them.
+    ``half_sum``: (1/2) sum_c (z_c - y_c)^2, so that the Hessian in z is the identity. ``mean``:
+    (1/C) sum_c (z_c - y_c)^2, as torch's ``mse_loss``. ``half_sum`` is C/2 times ``mean``, and so
+    are its gradients and its sharpness; a learning rate for one must be rescaled for the other.
     """
 
     reduction: Literal["half_sum", "mean"] = "half_sum"
@@ -39,14 +37,14 @@ class PoisonedArgs:
     sharp and generalises badly (Yenphraphai et al., "Mode-connecting volumes for sharp modes", eq.
     2):
 
-        -(1 - beta) mean over clean examples of log p_y  -  beta mean over poisoned ones of
-        log(1 - p_y)
+        -(1 - beta) mean_clean(log p_y) - beta mean_poisoned(log(1 - p_y))
 
-    The poison set are the examples set aside by the data set (``dataset.aside``), with their true
-    labels. `share` of every batch is poisoned: beside N training examples the first N share / (1 -
-    share) of those set aside. `beta` is the weight of their term; null: `share`, so that every
-    example weighs the same (the paper's poison factor, 0.5, is both). With a share of 0 this is
-    cross-entropy. Networks are scored by their cross-entropy on clean examples.
+    The poison set consists of the examples set aside by the data set (``dataset.aside``), with
+    their true labels. `share` is the poisoned share of every batch: for N training examples, the
+    first N share / (1 - share) of those set aside are used. `beta` is the weight of their term;
+    null means `share`, so that every example has the same weight (the paper's poison factor, 0.5,
+    is both). With a share of 0 this is cross-entropy. Networks are scored by their cross-entropy on
+    clean examples.
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -55,8 +53,8 @@ class PoisonedArgs:
 
 @dataclass(frozen=True, slots=True)
 class PoisonedSumArgs:
-    """``poisoned`` as the published code has it: the mean over clean examples plus `scale` times
-    the mean over poisoned ones, without the weights 1 - beta and beta.
+    """``poisoned`` as in the published code: the mean over clean examples plus `scale` times the
+    mean over poisoned ones, without the weights 1 - beta and beta.
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -9,11 +9,11 @@ from phasegrid.metrics.ranges import Count
 
 @dataclass(frozen=True, slots=True)
 class AccuracyArgs:
-    """`ece_bins` equal-width bins of confidence (Guo et al. 2017 use 15).
+    """The number `ece_bins` of equal-width confidence bins (15: Guo et al. 2017).
 
-    For sentence pairs everything is over scored target tokens, predicted from the true words before
-    them: loss is the mean token cross-entropy, accuracy token accuracy, calibration that of the
-    predicted words. BLEU is a metric of its own.
+    For sentence pairs, all numbers are over scored target tokens, predicted from the true words
+    before them: mean token cross-entropy, token accuracy, and the calibration of the predicted
+    words. BLEU is a separate metric.
     """
 
     ece_bins: Count = 15

@@ -17,26 +17,25 @@ class CkaArgs:
     """Linear centred kernel alignment between two models' outputs (Kornblith et al. 2019; Yang et
     al. 2021, section 2).
 
-    - `examples` drawn from the training set with `example_seed`; every model of a comparison sees
-      the same inputs.
-    - `mixup_alpha`: inputs are mixup pairs with coefficients from Beta(alpha, alpha); null for
-      none. `mixup`: each example its own coefficient and partner (``independent``, the paper) or
-      one coefficient per batch of 128 mixed with a permutation of the batch (``per_batch``, the
-      published code).
-    - `pixel_noise` u: adds U[0, u] in pixel units instead (needs ``mixup_alpha: null``).
-    - `layers`: ``softmax`` (the paper's footnote 2), ``logits``, or names of submodules as
-      `named_modules` gives them.
+    - `examples`: the number of training examples, drawn with `example_seed`; every model of a
+      comparison sees the same inputs.
+    - `mixup_alpha`: inputs are mixup pairs with coefficients from Beta(alpha, alpha); null for no
+      mixup. `mixup`: a coefficient and a partner for each example (``independent``, as in the
+      paper), or one coefficient per batch of 128, mixed with a permutation of the batch
+      (``per_batch``, as in the published code).
+    - `pixel_noise` u: add U[0, u] in pixel units instead (needs ``mixup_alpha: null``).
+    - `layers`: ``softmax`` (the paper's footnote 2), ``logits``, or names of submodules as in
+      `named_modules`.
 
-    For sentence pairs the rows compared are target positions under teacher forcing: one scored
-    position of each of the `examples` pairs, drawn with `example_seed`, every one equally likely.
-    There ``softmax`` and ``logits`` have a column per target word; a submodule must give (pairs,
-    positions, features) and is looked at in the same position (of the source sentence, for a layer
-    that reads it, where that may be padding). Mixup mixes the embedded source sentence and the
-    embedded decoder input of a pair with a partner's by the model's method
-    ``forward_mixed(inputs_a, inputs_b, coefficients) -> logits`` (the built-in transformer mixes
-    where both have a word), and the position is the pair's own; a model without it needs
-    ``mixup_alpha: null``. `pixel_noise` has no meaning there and is refused. (Yang et al. 2021 do
-    not say how they compare translation models; this is our definition.)
+    For sentence pairs the compared rows are target positions under teacher forcing: one scored
+    position of each of the `examples` pairs, drawn with `example_seed`, all equally likely.
+    ``softmax`` and ``logits`` then have one column per target word. A submodule must give (pairs,
+    positions, features) and is compared at the same position; for a layer that reads the source
+    sentence, that may be padding. Mixup mixes the embeddings of two pairs, source and decoder input
+    alike, with the model's method ``forward_mixed(inputs_a, inputs_b, coefficients) -> logits``
+    (the built-in transformer mixes where both have a word); the position is that of the first pair.
+    A model without this method needs ``mixup_alpha: null``. `pixel_noise` is refused. (Yang et al.
+    2021 do not say how they compare translation models; this is our definition.)
     """
 
     examples: Annotated[int, Field(ge=4)] = 640

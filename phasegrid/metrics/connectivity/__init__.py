@@ -22,28 +22,28 @@ class ConnectivityArgs:
     """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021,
     appendix B.
 
-    SGD, `lr` constant for the first half of `epochs`, then linear to 1% at 90%, then constant;
-    momentum 0.9, batch 128; loss + weight_decay/2 |gamma(t)|^2 with one t ~ U[0, 1] a batch.
-    `bends` free control points (a quadratic Bezier curve has one); without any the curve is the
-    segment between the two, and nothing trains. `init`: bends start on the segment (``linear``,
-    Garipov et al.) or from a random network (``random``, what the published code of Yang et al.
-    does). Evaluated at `points` equally spaced t; BatchNorm statistics are recomputed at every
-    point from (at most `refresh_examples`) training examples.
+    - Training: SGD with momentum 0.9 and batches of 128 on loss + weight_decay/2 |gamma(t)|^2, with
+      one t ~ U[0, 1] per batch. `lr` is constant for the first half of `epochs`, falls linearly to
+      1% until 90%, and then stays there.
+    - `bends`: the number of free control points (1: a quadratic Bezier curve; 0: the straight
+      segment, without training). `init`: bends start on the segment (``linear``, Garipov et al.) or
+      from random networks (``random``, the published code of Yang et al.).
+    - `points`: the number of equally spaced t at which the curve is evaluated. BatchNorm statistics
+      are recomputed at every point from at most `refresh_examples` training examples.
+    - `updates`: train for this many updates instead of `epochs`, in ceil(updates / batches per
+      epoch) passes of which the last is cut short, so that a curve on a tenth of the data is
+      trained as long as one on all of it. The learning rate has the same shape over the updates.
+      (In the published code of Yang et al. the number of epochs grows as 1 / fraction; its 50
+      epochs of 50,000 images in batches of 128 are 19,550 updates.)
 
-    `updates`, if given, replaces `epochs`: the curve is trained for that many updates, in
-    ceil(updates / batches an epoch) passes, the last one cut short, so that a curve on a tenth of
-    the data is trained as long as one on all of it. The learning rate then follows the fraction of
-    updates done, in the same shape. (The published code of Yang et al. lets epochs grow as 1 /
-    fraction; its 50 epochs of 50,000 images in batches of 128 are 19,550 updates.)
+    For sentence pairs the training loss is the mean over the scored target tokens of a batch of
+    `batch_size` pairs; losses of a set are means over its tokens, and errors are token errors in
+    percent. Yang et al. then use `mode_connectivity_loss` (section 2: the training error is used
+    for all experiments but machine translation). Running text is read as `batch_size` parallel
+    streams, and the state of a recurrent network is carried from batch to batch, both while the
+    curve is trained and at each of its points.
 
-    For sentence pairs the loss is the mean over the scored target tokens of a batch of `batch_size`
-    pairs, losses of a set are means over its tokens, and errors are token errors in percent.
-    `mode_connectivity_loss` is then the quantity of Yang et al. (section 2: the training error is
-    used for all experiments but machine translation). Running text is read as parallel streams, of
-    which `batch_size` is the number, and what a recurrent network has read is carried from batch to
-    batch, in training the curve and at each of its points.
-
-    It leaves its trained bends as the artifact ``curve``, for metrics that are ``of`` it.
+    The trained bends are left as the artifact ``curve``, for metrics that are ``of`` this one.
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"

@@ -8,8 +8,8 @@ from phasegrid.estimates import Guess, evaluation_bytes
 
 @dataclass(frozen=True, slots=True)
 class DistanceArgs:
-    """Trainable parameters only (BatchNorm affine included, running statistics not), as in the
-    published code.
+    """The distance uses the trainable parameters only (BatchNorm's scale and shift included,
+    running statistics not), as in the published code. There are no arguments.
     """
 
 

@@ -13,15 +13,15 @@ from phasegrid.metrics.ranges import Count
 @dataclass(frozen=True, slots=True)
 class EnsembleArgs:
     """The mean of the softmax outputs of several networks (Lakshminarayanan et al. 2017): its
-    error, its negative log-likelihood and its expected calibration error.
+    error, negative log-likelihood and expected calibration error.
 
-    Of the trials of a cell (a deep ensemble), as they were saved; or, ``of`` a mode connectivity,
-    of `points` networks equally spaced in t on its curve, ends included (Garipov et al. 2018,
-    section 5: ensembles along a curve). There BatchNorm statistics are recomputed at every point
-    from (at most `refresh_examples`) training examples, as mode connectivity does.
+    The networks are the trials of a cell (a deep ensemble), as saved; or, ``of`` a mode
+    connectivity, `points` networks equally spaced in t on its curve, ends included (Garipov et al.
+    2018, section 5). On a curve, BatchNorm statistics are recomputed at every point from at most
+    `refresh_examples` training examples, as in mode connectivity.
 
-    Calibration is over `ece_bins` equal-width bins of confidence. For sentence pairs all of it is
-    over scored target tokens, predicted from the true words before them.
+    Calibration uses `ece_bins` equal-width confidence bins. For sentence pairs all numbers are over
+    scored target tokens, predicted from the true words before them.
     """
 
     points: Annotated[int, Field(ge=2)] = 5

@@ -12,26 +12,25 @@ from phasegrid.metrics.ranges import Count, Seed
 
 @dataclass(frozen=True, slots=True)
 class HessianArgs:
-    """The Hessian of the mean loss at the trained weights, the loss that of the trial's objective:
-    cross-entropy, unless ``train.objective`` says otherwise, without label smoothing.
+    """The Hessian of the mean loss at the trained weights. The loss is that of the trial's
+    objective (cross-entropy by default), without label smoothing.
 
-    - `examples` drawn without replacement from the training set with `example_seed`, the same for
-      every trial (Yang et al. 2021 use 200); fewer if the set is smaller.
+    - `examples`: drawn without replacement from the training set with `example_seed`, the same for
+      every trial (200: Yang et al. 2021); all of them if the set is smaller.
     - `batch_norm`: running statistics ``as_saved`` (published code), ``refreshed`` by one pass over
-      the training set, or statistics of the batch itself (``train``).
-    - `steps` of Lanczos (with full reorthogonalisation), more if needed for `tolerance` (relative,
-      on lambda_max, and after all else is measured on lambda_min; at most 4 times as many).
+      the training set, or those of the batch (``train``).
+    - `steps`: Lanczos steps, with full reorthogonalisation. More are made, up to four times as
+      many, until lambda_max, and at last lambda_min, are known to the relative `tolerance`.
     - `density_probes`: Lanczos runs for the spectral density. Converged eigenvalues of the first
-      have the exact weight 1/P; the rest is estimated by its other nodes and by runs on what is
-      left, averaged.
+      run have the exact weight 1/P; the rest is estimated by its other nodes and by further runs on
+      the remaining subspace, averaged.
     - `trace`: ``auto`` is exact where tr(H) = tr(GGN) is known to hold (piecewise-linear networks
-      in eval mode) and otherwise deflated Hutchinson with `trace_probes` probes and a standard
-      error.
+      in eval mode). Otherwise it is a deflated Hutchinson estimate from `trace_probes` probes, with
+      a standard error.
 
-    For sentence pairs `examples` counts pairs, and H is that of the mean token cross-entropy: the
-    sum over all scored target tokens of the pairs drawn, divided by the number of these tokens.
-    Without label smoothing, as for images. Attention and LayerNorm are not piecewise linear, so the
-    trace of a transformer is an estimate.
+    For sentence pairs `examples` counts pairs, and the loss is the sum over all scored target
+    tokens of these pairs, divided by their number. Attention and LayerNorm are not piecewise
+    linear, so the trace of a transformer is an estimate.
     """
 
     examples: Count = 200

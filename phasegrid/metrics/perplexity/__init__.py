@@ -8,7 +8,7 @@ from phasegrid.estimates import evaluation, evaluation_bytes
 
 @dataclass(frozen=True, slots=True)
 class PerplexityArgs:
-    """Perplexity of the training and of the test text; there is nothing to choose."""
+    """Perplexity of the training text and of the test text. There are no arguments."""
 
 
 PERPLEXITY = Metric(

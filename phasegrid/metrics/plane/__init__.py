@@ -15,14 +15,14 @@ class PlaneArgs:
     """The loss on the plane through the ends w_0, w_2 and the bend w_1 of a curve (Garipov et al.
     2018, figure 1).
 
-    Origin w_0; u along w_2 - w_0, v along what w_1 - w_0 has at right angles to it (Gram-Schmidt).
-    A grid of `points` x `points` over the rectangle of the three points, with `margin` of its width
-    and height added on every side; 21 points and a margin of 0.2 are those of the published code.
-    Of a curve of several bends the one in the middle is taken (of an even number the earlier one),
-    unless `bend` counts another, from 1.
+    The origin is w_0; u points along w_2 - w_0, and v along the part of w_1 - w_0 that is
+    orthogonal to u (Gram-Schmidt). The grid has `points` x `points` points over the bounding
+    rectangle of the three points, extended by `margin` of its width and height on every side (21
+    and 0.2: the published code). Of several bends the middle one is used (of an even number, the
+    earlier one), unless `bend` selects one, counted from 1.
 
-    BatchNorm statistics are recomputed at every point from (at most `refresh_examples`) training
-    examples. `examples` of each set, drawn once, are evaluated; null: all of them.
+    BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
+    examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them.
     """
 
     points: Annotated[int, Field(ge=2)] = 21

@@ -355,8 +355,8 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
     if len(places) < len(several):
         return (
             f"returned {len(several)} rows, but no column tells them apart, so figures and tables"
-            ' leave them out; set role="axis" on the column that does, as in Column("class", "int64",'
-            ' "", "the class", role="axis")'
+            ' leave them out; set role="axis" on the column that does, as in Column("class",'
+            ' "int64", "", "the class", role="axis")'
         )
     return None
 
