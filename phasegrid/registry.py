@@ -79,6 +79,7 @@ _FUNCTIONS = (
     "factor",
     "loss",
     "curvature",
+    "reduced",
     "draw",
 )
 

@@ -20,6 +20,11 @@ from phasegrid.tasks.batches import ASIDE, Batch
 Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]
 """From logits (M, B, C) and a batch to a loss of each label (M, B), in the dtype of the logits."""
 
+Reduction: TypeAlias = Literal["sum", "mean"]
+
+Reduced: TypeAlias = Callable[[Tensor, Tensor, Reduction], Tensor]
+"""From logits (K, C) and labels (K,) to the sum or the mean of their losses."""
+
 Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From logits (N, C) to sizes (N, K) and columns (N, K, C), both float64."""
 
@@ -27,13 +32,12 @@ Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """What networks are scored and differentiated by: a loss, its curvature if that is known, and,
-    if there is one, a function for its sum, `summed`: logits (K, C) and labels (K,) to a number.
-    One operation stands in place of seven.
+    if there is one, a function for its sum or mean, `reduced`: one operation in place of seven.
     """
 
     loss: Loss
     curvature: Curvature | None = None
-    summed: Callable[[Tensor, Tensor], Tensor] | None = None
+    reduced: Reduced | None = None
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each label (M, B)."""
@@ -52,6 +56,15 @@ def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) ->
         reduction="none",
         label_smoothing=label_smoothing,
     ).view(batch.labels.shape)
+
+
+def reduced_cross_entropy(
+    logits: Tensor, labels: Tensor, reduction: Reduction, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the sum or the mean of the same, for logits (K, C) and labels (K,)."""
+    return functional.cross_entropy(
+        logits, labels, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def mse(
@@ -131,9 +144,5 @@ def one_hot_columns(
     return sizes, columns.expand(n, classes, classes)
 
 
-def _summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, labels, reduction="sum")
-
-
-CROSS_ENTROPY = Criterion(cross_entropy, softmax_columns, _summed_cross_entropy)
+CROSS_ENTROPY = Criterion(cross_entropy, softmax_columns, reduced_cross_entropy)
 """What networks are scored by unless their recipe says otherwise."""

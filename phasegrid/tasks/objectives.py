@@ -67,6 +67,7 @@ OBJECTIVES: dict[str, Objective] = {
         "phasegrid.tasks.losses:cross_entropy",
         training_only=("label_smoothing",),
         curvature="phasegrid.tasks.losses:softmax_columns",
+        reduced="phasegrid.tasks.losses:reduced_cross_entropy",
     ),
     "mse": Objective(
         MseArgs,

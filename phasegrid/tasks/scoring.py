@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from phasegrid.tasks.batches import Batch
-from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion, Loss
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion
 from phasegrid.tasks.operations import Operations, operations_of
 
 
@@ -57,18 +57,18 @@ class Scoring:
 
     def total(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the losses of scored labels, in float64, to differentiate."""
-        summed = self.objective.summed
-        if summed is not None and labels.dim() == 1:
-            return summed(outputs.double(), labels)
+        reduced = self.objective.reduced
+        if reduced is not None and labels.dim() == 1:
+            return reduced(outputs.double(), labels, "sum")
         return self.score(outputs, inputs, labels).losses.sum()
 
     def mean(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss over scored labels, in the dtype of the outputs, to differentiate;
         it never waits for the device where no label can be padding.
         """
-        summed = self.objective.summed
-        if summed is not None and labels.dim() == 1:  # one label for each example, none is padding
-            return summed(outputs, labels) / len(labels)
+        reduced = self.objective.reduced
+        if reduced is not None and labels.dim() == 1:  # one label for each example, none is padding
+            return reduced(outputs, labels, "mean")
         logits, flat, there = self.operations.flat(outputs.unsqueeze(0), labels.unsqueeze(0))
         losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat))
         return losses.mean() if there is None else losses.where(there, 0).sum() / there.sum()
@@ -88,11 +88,15 @@ CLASSIFICATION = Scoring()
 """Cross-entropy of one label for each example."""
 
 
-def training_losses(task: str, loss: Loss, logits: Tensor, batch: Batch) -> Tensor:
-    """Return the losses (M, B') of a training batch with logits (M, B, ..., C); 0 where nothing is
-    scored.
+def training_losses(
+    operations: Operations, objective: Criterion, logits: Tensor, batch: Batch
+) -> Tensor:
+    """Return what a training batch with logits (M, B, ..., C) loses, to be added up: the losses
+    (M, B') of its labels, 0 where nothing is scored, or their sum where that is one operation.
     """
-    flat, labels, there = operations_of(task).flat(logits, batch.labels)
+    flat, labels, there = operations.flat(logits, batch.labels)
+    if there is None and objective.reduced is not None:
+        return objective.reduced(flat.flatten(0, 1), labels.flatten(), "sum")
     scored = batch if labels is batch.labels else replace(batch, labels=labels)
-    losses = loss(flat, scored)
+    losses = objective(flat, scored)
     return losses if there is None else losses.where(there, 0)

@@ -19,14 +19,14 @@ from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, Cut
 from phasegrid.tasks.carrying import Reader
-from phasegrid.tasks.losses import Loss
+from phasegrid.tasks.losses import Criterion
 from phasegrid.tasks.operations import operations_of
 from phasegrid.tasks.scoring import training_losses
 from phasegrid.train.aside import own_part
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
-from phasegrid.train.objectives import training_loss
+from phasegrid.train.objectives import training_criterion
 from phasegrid.train.optimizers import clip, step
-from phasegrid.train.precision import Autocast, autocast_of, tensor_float_32
+from phasegrid.train.precision import autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.schedules import Moment, factor_of
 from phasegrid.train.sharpness import sharpen
@@ -96,22 +96,21 @@ def run_epoch(
     lr = network.per_element([feed.lr for feed in feeds])
     weight_decay = network.per_element([feed.weight_decay for feed in feeds])
     most = None if recipe.updates is None else recipe.updates - done
-    task, objective = feeds[0].data.task, training_loss(recipe)
+    task, objective = feeds[0].data.task, training_criterion(recipe)
     batches_an_epoch = len(cut.bounds or ())
     total = recipe.updates or recipe.epochs * batches_an_epoch
     first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
     scores: list[Scores] = []
-    autocast = autocast_of(recipe.precision, network.weights.device)
-    read = Reader(operations_of(task), network.module, stack.forward)
+    read = Reader(operations_of(task), network.module, network.forward)
+    gradient_pass = _make_pass(stack, read, task, objective, recipe)
     with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
         for chunk in feed_epoch(feeds, cut, most):
+            stack.keep_example(chunk.whole.inputs)
             outputs: list[Tensor] = []
             first = done - first_of_epoch
             for batch, size in zip(chunk.batches, chunk.sizes, strict=True):
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
-                outputs.append(
-                    _backward(stack, read, batch, size, task, objective, recipe, autocast)
-                )
+                outputs.append(gradient_pass(batch, size))
                 read.turn()
                 update = before + done
                 step(
@@ -138,69 +137,62 @@ def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
     first.
     """
     network = stack.network
-    autocast = autocast_of(recipe.precision, network.weights.device)
     lr, weight_decay = recipe.lr, recipe.weight_decay
+    read = Reader(operations_of(task), network.module, network.forward)
+    gradient_pass = _make_pass(stack, read, task, training_criterion(recipe), recipe)
     with tensor_float_32(recipe.precision == "tf32"):
-        size = batch.labels.shape[1]
-        read = Reader(operations_of(task), network.module, stack.forward)
-        _backward(stack, read, batch, size, task, training_loss(recipe), recipe, autocast)
+        gradient_pass(batch, batch.labels.shape[1])
         step(recipe, network.weights, network.grads, stack.slots, lr, weight_decay, 1.0, 0)
 
 
-def _backward(
-    stack: Stack,
-    read: Reader,
-    batch: Batch,
-    size: int,
-    task: str,
-    objective: Loss,
-    recipe: Recipe,
-    autocast: Autocast,
-) -> Tensor:
-    """Write every member's gradient of its mean loss over `size` labels into ``grads``, and return
-    the logits (M, B, ..., C) at the weights. With `sam` the gradient is taken at the worst point
-    nearby; with `clip_norm` it is then clipped.
+def _make_pass(
+    stack: Stack, read: Reader, task: str, objective: Criterion, recipe: Recipe
+) -> Callable[[Batch, int], Tensor]:
+    """Return a function of a batch and the number of its scored labels. It writes every member's
+    gradient of its mean loss over these labels into ``grads``, and returns the logits (M, B, ...,
+    C) at the weights. With `sam` the gradient is taken at the worst point nearby; with `clip_norm`
+    it is then clipped.
     """
+    network, operations, recorder = stack.network, operations_of(task), stack.recorder
+    autocast = autocast_of(recipe.precision, network.weights.device)
 
-    network = stack.network
-
-    def differentiate(inputs: Tensor, labels: Tensor, *extra: Tensor) -> Tensor:
-        whole = Batch(inputs, labels, dict(zip(batch.extra, extra, strict=True)))
+    def differentiate(batch: Batch, size: int) -> Tensor:
         network.grads.zero_()
         with autocast():
-            logits = read(inputs)
-            losses = training_losses(task, objective, logits, whole)
+            logits = read(batch.inputs)
+            losses = training_losses(operations, objective, logits, batch)
         losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
         if stack.mask is not None:  # neither SAM's steps nor momentum leave the pruned network
             network.grads.mul_(stack.mask)
         return logits.detach()
 
-    def gradient_pass(*tensors: Tensor) -> Tensor:
-        logits = differentiate(*tensors)
+    def gradient_pass(batch: Batch, size: int) -> Tensor:
+        logits = differentiate(batch, size)
         if recipe.sam is not None:
-            again = partial(differentiate, *tensors)
-            sharpen(
-                again,
-                network.weights,
-                *network.views(),
-                network.buffers,
-                recipe.sam,
-            )
+            again = partial(differentiate, batch, size)
+            sharpen(again, network.weights, *network.views(), network.buffers, recipe.sam)
         if recipe.clip_norm is not None:
             clip(network.views()[1], recipe.clip_norm)
         return logits
 
-    tensors = batch.inputs, batch.labels, *batch.extra.values()
-    if stack.recorder is None or not TASKS[task].one_shape:
-        return gradient_pass(*tensors)
-    return stack.recorder.run(gradient_pass, *tensors)
+    if recorder is None or not TASKS[task].one_shape:
+        return gradient_pass
+
+    def recorded(batch: Batch, size: int) -> Tensor:
+        def on_tensors(inputs: Tensor, labels: Tensor, *extra: Tensor) -> Tensor:
+            named = dict(zip(batch.extra, extra, strict=True))
+            return gradient_pass(Batch(inputs, labels, named), size)
+
+        return recorder.run(on_tensors, batch.inputs, batch.labels, *batch.extra.values())
+
+    return recorded
 
 
 def _score(
     outputs: list[Tensor],
     chunk: Chunk,
     task: str,
-    objective: Loss,
+    objective: Criterion,
     first_update: int,
 ) -> Scores:
     """Score a chunk of logits at once in float64. This is cheaper than per update, and does not

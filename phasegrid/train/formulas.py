@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.tasks.batches import Batch
-from phasegrid.train.objectives import training_loss
+from phasegrid.train.objectives import training_criterion
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.sharpness import ETA
 
@@ -16,7 +16,7 @@ Memory = dict[str, Tensor]
 
 def loss_of(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """Return the loss of each label (B,)."""
-    return training_loss(recipe)(logits[None], Batch(logits[None], labels[None]))[0]
+    return training_criterion(recipe)(logits[None], Batch(logits[None], labels[None]))[0]
 
 
 def differentiate(

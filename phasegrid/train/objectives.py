@@ -5,19 +5,19 @@ Both are the same function, but scoring sets the arguments that an objective dec
 `training_only` (label smoothing) to their defaults.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from phasegrid.declare import Objective, import_function, later_defaults
 from phasegrid.registry import declared_objective
-from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion, Loss
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion
 from phasegrid.train.recipe import CROSS_ENTROPY_NAME, Recipe
 
 
-def training_loss(recipe: Recipe) -> Loss:
-    """Return the loss that a recipe trains with."""
-    declared, args = _chosen(recipe)
-    return partial(import_function(declared.loss), **args)
+def training_criterion(recipe: Recipe) -> Criterion:
+    """Return what a recipe trains with."""
+    return _criterion(*_chosen(recipe))
 
 
 def criterion_of(recipe: Recipe) -> Criterion:
@@ -26,10 +26,14 @@ def criterion_of(recipe: Recipe) -> Criterion:
         return CROSS_ENTROPY
     declared, args = _chosen(recipe)
     scored = {name: value for name, value in args.items() if name not in declared.training_only}
-    loss = partial(import_function(declared.loss), **scored)
-    if declared.curvature is None:
-        return Criterion(loss)
-    return Criterion(loss, partial(import_function(declared.curvature), **scored))
+    return _criterion(declared, scored)
+
+
+def _criterion(declared: Objective, args: Mapping[str, Any]) -> Criterion:
+    def with_args(function: str | Callable[..., Any] | None) -> Any:
+        return None if function is None else partial(import_function(function), **args)
+
+    return Criterion(*map(with_args, (declared.loss, declared.curvature, declared.reduced)))
 
 
 def _chosen(recipe: Recipe) -> tuple[Objective, dict[str, Any]]:

@@ -5,7 +5,6 @@ Members never mix: each has its own weights, statistics, optimizer state and bat
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,13 +62,12 @@ class Stack:
         on_gpu = self.network.weights.is_cuda
         self.recorder = Recorder() if on_gpu and find_architecture(template) is not None else None
 
-    def forward(self, inputs: Tensor, *state: Tensor) -> Any:
-        """Return the logits (M, B, ...) of inputs (M, B, *S), and the final state if one is given,
-        as `phasegrid.models.flat.Forward`.
+    def keep_example(self, inputs: Tensor) -> None:
+        """Keep two examples of the first inputs (M, B, *S) that a lone member is given; `state`
+        runs the network on them.
         """
         if self._attributes is not None and self._example is None:
             self._example = inputs[0, :2].clone()
-        return self.network.forward(inputs, *state)
 
     def member(self, index: int) -> MemberState:
         """Copy one member out: its full state by name, and its optimizer's state as (P,)."""

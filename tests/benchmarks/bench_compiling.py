@@ -35,7 +35,7 @@ def _case(width: int, shape: tuple[int, ...], batch: int, members: int) -> str:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(members, batch, *shape, generator=generator)
     labels = torch.randint(0, CLASSES, (members, batch), generator=generator)
-    compiled = torch.compile(lambda x: stack.forward(x))
+    compiled = torch.compile(lambda x: stack.network.forward(x))
 
     def update(forward: Callable[[Tensor], Tensor]) -> float:
         started = time.process_time()
@@ -46,8 +46,8 @@ def _case(width: int, shape: tuple[int, ...], batch: int, members: int) -> str:
     started = time.perf_counter()
     update(compiled)
     compiling_s = time.perf_counter() - started
-    update(compiled), update(stack.forward)
-    turns = [(update(stack.forward), update(compiled)) for _ in range(ROUNDS)]
+    update(compiled), update(stack.network.forward)
+    turns = [(update(stack.network.forward), update(compiled)) for _ in range(ROUNDS)]
     plain, fast = (1e3 * statistics.median(times) for times in zip(*turns, strict=True))
     what = f"{members} seeds of ResNet18 w{width}, {shape[1]}x{shape[2]}, batch {batch}"
     return (

@@ -305,3 +305,17 @@ def test_a_stage_has_an_objective_of_its_own_or_that_of_the_training_before(
     assert ({"reduction": "mean"}, 0.0) in found
     assert ({"reduction": "half_sum"}, 0.0) in found
     assert (None, 0.2) in found
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_what_reduces_losses_agrees_with_the_loss_of_each_label(reduction: str) -> None:
+    rng = torch.Generator().manual_seed(5)
+    logits = torch.randn(1, LABELS, CLASSES, generator=rng, dtype=torch.float64)
+    labels = torch.randint(0, CLASSES, (1, LABELS), generator=rng)
+    declared = {name: o.reduced for name, o in OBJECTIVES.items() if o.reduced is not None}
+    assert "cross_entropy" in declared
+    for name, reference in declared.items():
+        args = {"label_smoothing": 0.2} if name == "cross_entropy" else {}
+        each = loss_of(name, args)(logits, Batch(logits, labels))
+        found = import_function(reference)(logits[0], labels[0], reduction, **args)
+        torch.testing.assert_close(found, getattr(each, reduction)(), rtol=1e-12, atol=0)

@@ -140,7 +140,7 @@ def test_gaps_stay_zero_whatever_an_optimizer_does(optimizer: Any) -> None:
     inputs, labels = data.train_inputs.expand(2, 16, 1, 8, 8), data.train_labels.repeat(2)
     for update in range(3):
         stack.network.grads.zero_()
-        cross_entropy(stack.forward(inputs).flatten(0, 1), labels).backward()
+        cross_entropy(stack.network.forward(inputs).flatten(0, 1), labels).backward()
         step(recipe, stack.network.weights, stack.network.grads, stack.slots, lr, 0.1, 1.0, update)
     for vector in (stack.network.weights, stack.network.grads, *stack.slots.values()):
         places = Blocks.of(p.shape for p in stack.network.parameters.values())

@@ -124,7 +124,7 @@ def test_networks_that_view_their_images_flat_train_and_are_joined() -> None:
     assert layouts_of(net).of(CPU) == torch.channels_last
     assert working_layouts(net, images) == PLAIN
     stack = Stack(net, [MemberState(dict(net.state_dict()))], "loop")
-    assert stack.forward(images[None]).shape == (1, 5, 2)
+    assert stack.network.forward(images[None]).shape == (1, 5, 2)
     assert live_network(net).module(images).shape == (5, 2)
 
 

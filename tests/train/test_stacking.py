@@ -103,7 +103,7 @@ def test_a_stack_gives_each_member_its_own_logits_gradient_and_statistics(
     y = torch.randint(0, 3, (3, 6), generator=generator)
     alone = modules_of(name, 3)
     stack = stack_of(modules_of(name, 3), strategy)
-    logits = stack.forward(x)
+    logits = stack.network.forward(x)
     cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum").backward()
     grads = [stack.network.parameters[n].grad for n, _ in alone[0].named_parameters()]
     for i, module in enumerate(alone):
@@ -192,7 +192,7 @@ def test_frozen_and_tied_parameters_stay_what_they_are(strategy: Strategy) -> No
     trained = ["0.weight", "0.bias", "1.bias", "2.bias"]
     assert list(stack.network.parameters) == trained  # the tied weight once
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(5))
-    outputs = stack.forward(x)
+    outputs = stack.network.forward(x)
     torch.testing.assert_close(outputs[1], modules[1](x[1]))
     outputs[1].square().sum().backward()
     modules[1](x[1]).square().sum().backward()
@@ -271,7 +271,7 @@ def test_linear_layers_over_rows_of_an_example_are_fused() -> None:
     stack = stack_of(modules, "fused")
     x = torch.randn(2, 5, 2, 6, 3, generator=torch.Generator().manual_seed(1))
     expected = torch.stack([module(rows) for module, rows in zip(modules, x, strict=True)])
-    torch.testing.assert_close(stack.forward(x), expected)
+    torch.testing.assert_close(stack.network.forward(x), expected)
 
 
 class Lambda(nn.Module):

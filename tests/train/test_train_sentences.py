@@ -18,6 +18,7 @@ from phasegrid.jobs import Part, Trial
 from phasegrid.keys import Json, stream_seed
 from phasegrid.models.evaluation import evaluate
 from phasegrid.tasks.batches import Batch
+from phasegrid.tasks.losses import Criterion
 from phasegrid.tasks.losses import cross_entropy as per_label
 from phasegrid.tasks.scoring import training_losses
 from phasegrid.tasks.tokens import IGNORE
@@ -268,8 +269,8 @@ def test_losses_of_sentences_are_those_of_their_scored_tokens() -> None:
     flat, target = OPERATIONS.scored(logits[None], labels[None])
     assert torch.equal(flat[0], logits[there])
     assert torch.equal(target[0], labels[there])
-    smooth = partial(per_label, label_smoothing=0.2)
-    losses = training_losses("translation", smooth, logits[None], Batch(inputs[None], labels[None]))
+    smooth = Criterion(partial(per_label, label_smoothing=0.2))
+    losses = training_losses(OPERATIONS, smooth, logits[None], Batch(inputs[None], labels[None]))
     expected = cross_entropy(flat[0], target[0], label_smoothing=0.2, reduction="none")
     assert torch.equal(losses.view(labels.shape)[there], expected)
     assert not bool(losses.view(labels.shape)[~there].any())
