@@ -1,7 +1,6 @@
 """Sweeps from Python: a notebook or a script does all that the command line does."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,4 +210,3 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_call_goes_on(tmp_path: Path) 
     assert stopped.startswith("stopped: small: stopped by Ctrl-C (")
     assert then.startswith("small: all planned work is stored (")
     assert len(phasegrid.open(str(tmp_path / "store")).trials()) == 8
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -91,7 +91,8 @@ def cuts(
     chosen = [label for label in lines.labels if at is None or label in at]
     if lines.inverted:
         chosen = chosen[::-1]
-    shades = colormaps["viridis_r"](np.linspace(0.12, 0.95, max(len(chosen), 2)))
+    palest = 0.12 if len(chosen) > 1 else 0.95
+    shades = colormaps["viridis_r"](np.linspace(palest, 0.95, len(chosen)))
     table = table[table[other].isin(chosen)]
     for shade, at_label in zip(shades, chosen, strict=False):
         rows = table[table[other] == at_label].set_index(f"{along}_label")

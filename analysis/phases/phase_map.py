@@ -11,6 +11,8 @@ from phasegrid.analysis.stats.aggregate import PLACE_COLUMNS
 from phasegrid.analysis.tables.grid import Floats, SweepTables
 
 UNDETERMINED = "undetermined"
+NOT_MEASURED = "not measured"
+"""The reason of a cell that lacks a quantity which tells phases begins so."""
 EVERY_DIVERGED = "every trial diverged"
 NO_LOGARITHM = ("trace negative", "trace zero", "lambda_max negative", "lambda_max zero")
 """Reasons of cells that have no phase because the Hessian quantity has no logarithm."""
@@ -65,6 +67,16 @@ def as_table(
     )
 
 
+def shows_something(phases: PhaseMap) -> bool:
+    """Return whether a map has more to show than cells that are not trained, as every panel does,
+    and that nothing which tells phases is measured.
+    """
+    table = phases.table
+    known = table["nearest"].notna() & (table["nearest"] != "not trained")
+    unmeasured = table["nearest"].isna() & table["reason"].str.startswith(NOT_MEASURED)
+    return bool(known.any() or not unmeasured.any())
+
+
 def _reason(
     grid: SweepTables, measured: Measured, rules: Rules, i: int, labelled: bool, confidence: float
 ) -> str:
@@ -81,7 +93,7 @@ def _reason(
     }
     missing = [name for name, array in arrays.items() if bool(np.isnan(array[i]).all())]
     if missing:
-        return f"not measured: {', '.join(missing)}"
+        return f"{NOT_MEASURED}: {', '.join(missing)}"
     mean, floor = float(np.nanmean(measured.hessian[i])), measured.vanishing[i]
     if mean <= floor:
         return f"{rules.hessian_quantity} {'negative' if mean < -floor else 'zero'}"

@@ -19,6 +19,7 @@ from phasegrid.analysis.draw.diagrams import rows_of
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels, spread
 from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity, seven_panels
 from phasegrid.analysis.draw.style import STYLE
+from phasegrid.analysis.phases.phase_map import shows_something
 from phasegrid.analysis.phases.rules import FOUND, check_thresholds, rules_from
 from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings, findings
 from phasegrid.analysis.report.kinds import curve_column
@@ -215,6 +216,7 @@ def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Fig
         names,
         title=title,
         labels=found.labels(names),
+        with_phases=shows_something(found.phases),
         known=found.grid.quantities,
     )
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
 from phasegrid.analysis.draw.curves import curve_grid, cuts
-from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map
+from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map, tick_room
 from phasegrid.analysis.draw.differences import difference_diagram
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
@@ -178,6 +179,15 @@ def test_crowded_ticks_lose_labels_but_not_ends() -> None:
     assert (
         min(np.diff(places)) > 0.09
     )  # the last label may take the place of its neighbour, never touch it
+
+
+def test_seven_short_labels_have_room_on_an_axis_of_two_inches() -> None:
+    """Densities, evenly spread on the logarithmic axis of one panel of four."""
+    values = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    axis = make_axis("density", values, [str(value) for value in values])
+    with matplotlib.rc_context(STYLE):
+        ax = Figure(figsize=(12.4, 2.8)).subplots(1, 4)[0]
+        assert thinned(axis, tick_room(ax, axis)) == list(range(7))
 
 
 def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid) -> None:
@@ -411,6 +421,15 @@ def test_cuts_draw_rows_with_error_bars_against_load(make_grid: MakeGrid) -> Non
     row = table[table["temperature_label"] == "1024"]
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), row["value"])
     assert ax.get_xlabel() == "width  (load →)"
+
+
+def test_a_line_alone_is_dark(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    table = aggregate(grid, ["test_accuracy"])
+    for at in (["16"], ["16", "1024"]):
+        quantity, frame = QUANTITIES["test_accuracy"], prepared(grid)[1]
+        ax = cuts(new_axes(), table, quantity, frame, along="load", at=at)
+        assert np.mean(to_rgb(ax.containers[-1].lines[0].get_color())) < 0.3
 
 
 def test_cuts_against_temperature_run_from_cold_to_hot(make_grid: MakeGrid) -> None:

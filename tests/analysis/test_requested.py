@@ -11,7 +11,7 @@ import pytest
 
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import Findings, findings
-from phasegrid.analysis.report.report import draw
+from phasegrid.analysis.report.report import diagram_figure, draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import FigureRequest
@@ -75,6 +75,18 @@ def test_panels_without_phases_have_no_map_and_no_borders(make_grid: MakeGrid) -
     figure = wanted.figures["p"]
     assert titles(wanted, "p") == ["CKA"]
     assert not [text for ax in figure.axes for text in ax.texts if text.get_gid() == "phase-name"]
+
+
+def test_the_figure_of_a_sweep_that_measures_nothing_of_phases_has_no_map(
+    make_grid: MakeGrid,
+) -> None:
+    whole = make_grid()
+    values = whole.values[whole.values["quantity"].isin(["test_accuracy", "train_loss"])]
+    for grid, shown in ((whole, True), (replace(whole, values=values), False)):
+        figure = diagram_figure(found_in(grid))
+        found = [ax.get_title(loc="left") for ax in figure.axes]
+        assert ("phases" in found) == shown
+        assert "test accuracy" in found
 
 
 def test_what_is_not_measured_yet_is_noted_and_the_rest_drawn(make_grid: MakeGrid) -> None:

@@ -42,14 +42,14 @@ def _memory(job: Measurement) -> int:
     return networks + evaluation_bytes(job.work)
 
 
-def _columns(name: str, where: str) -> tuple[Column, ...]:
+def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
     return (
         Column(
             f"{name}_loss",
             "float64",
             "nats",
             f"mean -log of the mean probability of the label, {where}",
-            label=f"{name} loss of the ensemble",
+            label=f"{called} loss of the ensemble",
             quantity=f"ensemble_{name}_loss",
             better="lower",
         ),
@@ -58,7 +58,7 @@ def _columns(name: str, where: str) -> tuple[Column, ...]:
             "float64",
             "%",
             f"error of the mean, {where}",
-            label=f"{name} error of the ensemble",
+            label=f"{called} error of the ensemble",
             quantity=f"ensemble_{name}_error_percent",
             better="lower",
         ),
@@ -67,7 +67,7 @@ def _columns(name: str, where: str) -> tuple[Column, ...]:
             "float64",
             "",
             f"expected calibration error of the mean, {where}, in [0, 1]",
-            label=f"{name} calibration error of the ensemble",
+            label=f"{called} calibration error of the ensemble",
             quantity=f"ensemble_{name}_ece",
             better="lower",
         ),
@@ -97,8 +97,8 @@ ENSEMBLE = Metric(
     cost=_cost,
     memory=_memory,
     columns=(
-        *_columns("train", "training set"),
-        *_columns("test", "test set"),
+        *_columns("train", "training", "training set"),
+        *_columns("test", "test", "test set"),
         Column("num_networks", "int64", "", "networks whose outputs were averaged", role="detail"),
     ),
 )
