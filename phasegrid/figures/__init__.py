@@ -19,12 +19,12 @@ Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class PanelsArgs:
-    """Diagrams of some quantities, one row each with the facets as columns (without facets: side by
-    side).
+    """Diagrams of several quantities: one row each, with the facets as columns (side by side
+    without facets).
 
-    `quantities` are names as ``phasegrid.analysis`` has them, variants too: ``cka[mixup_alpha=4]``.
-    `phases`: with borders and, last, the map of phases. `columns`: how many panels side by side
-    where there are no facets (null: chosen).
+    `quantities` are names as in ``phasegrid.analysis``, variants included: ``cka[mixup_alpha=4]``.
+    `phases` adds phase borders and a final map of phases. `columns` is the number of panels side by
+    side without facets (null: automatic).
     """
 
     name: Stem
@@ -36,11 +36,11 @@ class PanelsArgs:
 
 @dataclass(frozen=True, slots=True)
 class LinesArgs:
-    """Cuts through the diagrams: each quantity against one axis, a line with standard errors for
-    each value of the other.
+    """Cuts through the diagrams: each quantity against one axis, with a line and standard errors
+    for each value of the other axis.
 
-    `along` is the axis that runs to the right; `at` the labels of the other axis that get a line
-    (null: all). Facets are columns.
+    `along` is the horizontal axis; `at` lists the labels of the other axis to draw (null: all).
+    Facets are columns.
     """
 
     name: Stem
@@ -52,7 +52,7 @@ class LinesArgs:
 
 @dataclass(frozen=True, slots=True)
 class CurvesArgs:
-    """The connecting curve of every cell in a grid of small plots (Yang et al. 2021, Fig. 12)."""
+    """The connecting curve of every cell, in a grid of small plots (Yang et al. 2021, Fig. 12)."""
 
     name: Stem
     title: str | None = None
@@ -60,9 +60,9 @@ class CurvesArgs:
 
 @dataclass(frozen=True, slots=True)
 class GainArgs:
-    """The best of each load over all temperatures, in this sweep and in the sweep `against` of the
-    same store, and the gain (Yang et al. 2021, Fig. 13). `labels` name the two in the legend: this
-    one, the other.
+    """The best value of each load over all temperatures, for this sweep and for the sweep `against`
+    of the same store, and the gain (Yang et al. 2021, Fig. 13). `labels` are their names in the
+    legend: this sweep, then the other.
     """
 
     name: Stem
@@ -74,14 +74,14 @@ class GainArgs:
 
 @dataclass(frozen=True, slots=True)
 class RowsArgs:
-    """Any columns of a metric against each other: a panel for each value of one axis, a line for
-    each value of the other (`lines`), a row of panels for each of `y`.
+    """Any columns of a metric against each other: one panel for each value of one axis, one line
+    for each value of the other (`lines`), and one row of panels for each of `y`.
 
-    `metric` is asked for as in ``metrics``; `x` and `y` are columns of its table: lists (points of
-    a curve), or one value a row (layers). Where the measurements of a cell share their x, the line
-    is their mean with its standard error; else each has a thin line of its own. `at`: labels of the
-    axis that gets panels (null: up to five). `variant` is the way of measuring, as in
-    ``cka[mixup_alpha=4]``, where there are several.
+    `metric` is written as in ``metrics``. `x` and `y` are columns of its table: lists (points of a
+    curve) or one value per row (layers). If the measurements of a cell share their x, the line is
+    their mean with its standard error; otherwise each has its own thin line. `at`: labels of the
+    panel axis (null: up to five). `variant` selects the settings of the measurement, as in
+    ``cka[mixup_alpha=4]``, if there are several.
     """
 
     name: Stem
@@ -99,11 +99,11 @@ class RowsArgs:
 @dataclass(frozen=True, slots=True)
 class SlicesArgs:
     """The loss around trained weights (metric ``slice``): planes as contours or lines as profiles,
-    those of all cells in a grid of small plots, or large for the `cell` that is named.
+    for all cells in a grid of small plots, or large for one `cell`.
 
-    `column` is what is drawn; of a cell the first seed's, or that of `seed`. Small planes share
-    their colours. `variant` is the way of measuring, as in ``slice[batch_norm=refreshed]``, where
-    there are several of these `dimensions`.
+    `column` is the drawn column; each cell shows its first seed, or `seed`. Small planes share one
+    colour scale. `variant` selects the settings of the measurement, as in
+    ``slice[batch_norm=refreshed]``, if there are several with these `dimensions`.
     """
 
     name: Stem

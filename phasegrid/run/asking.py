@@ -1,4 +1,4 @@
-"""What a run asks while it goes on: what else is to be done?"""
+"""Let a caller add jobs to a run while it goes on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from phasegrid.packs import Outcome, Pack
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a run tells whoever decides what else it is to do.
+    """What a run reports to the caller that decides what else to do.
 
-    `ended` are the outcomes since it was asked last, of jobs that are not tried again; what needs a
-    failed one is blocked and not among them. `num_ready` packs could start now, `in_flight` are
-    underway, and the executor holds `slots` at once.
+    `ended` are the final outcomes since the last call; jobs that are blocked by a failed one are
+    not among them. `num_ready` packs could start now, `in_flight` are underway, and the executor
+    holds `slots` at once.
     """
 
     ended: tuple[Outcome, ...]
@@ -23,17 +23,17 @@ class Situation:
 
 
 class Ask(Protocol):
-    """Decides while a run goes on what else it is to do, as where a grid is refined.
+    """Decides during a run which jobs to add, for example to refine a grid.
 
-    It is asked at the beginning, whenever jobs have ended, and before the run would end for want of
-    work; an answer without packs lets it end. It depends on what it is told, and on nothing else.
+    It is called at the beginning, whenever jobs have ended, and before the run would end; if it
+    then returns no packs, the run ends. Its answer depends only on its argument.
     """
 
     def __call__(self, situation: Situation) -> Sequence[Pack]:
-        """Return packs of new jobs to be done in this run."""
+        """Return packs of new jobs for this run."""
         ...
 
 
 def nothing_more(situation: Situation) -> Sequence[Pack]:  # noqa: ARG001 - the protocol's argument
-    """Add nothing: the run is what its plan says."""
+    """Add nothing: the run consists of its plan."""
     return ()

@@ -1,11 +1,11 @@
-"""Whether a store holds results of other code under the same name and version, and what may be done
-about it.
+"""Find results that other code stored under the same name and version, and accept or refuse them.
 
-meta/code/<key>/<digest>.json      the source files of a plug-in, with digests; <key> is the key
-                                   of its kind, name and version
-meta/code/<key>/accepted.json      the digests that a user has called the same
+    meta/code/<key>/<digest>.json      the source files of a plug-in with their digests; <key> is
+                                       the key of its kind, name and version
+    meta/code/<key>/accepted.json      the digests that a user has accepted as equivalent
 
-Rows hold the digest; one without is of a release that did not know it, and is left alone.
+Rows hold the digest. Rows without one are from a release that did not record it; they are ignored
+here.
 """
 
 import json
@@ -60,8 +60,8 @@ class Change:
 
 
 def find_changes(store: Store, code: Sequence[UserCode]) -> list[Change]:
-    """Return the plug-ins of a sweep that are other code than what stored rows were made by, and
-    was not accepted.
+    """Return the plug-ins of a sweep whose code differs from that of stored rows and was not
+    accepted.
 
     Raises:
         StoreError: if the store cannot be read.
@@ -72,8 +72,7 @@ def find_changes(store: Store, code: Sequence[UserCode]) -> list[Change]:
 
 
 def refuse_changes(changes: Sequence[Change], store: Store) -> None:
-    """Refuse to run or to reuse results under a name and version that stand for two different
-    codes.
+    """Refuse to run when one name and version stands for two different codes.
 
     Raises:
         SweepError: naming each, and the three ways out.
@@ -88,7 +87,7 @@ def refuse_changes(changes: Sequence[Change], store: Store) -> None:
 
 
 def accept_changes(store: Store, changes: Sequence[Change]) -> None:
-    """Keep that the user calls the code of today and that of the stored rows the same."""
+    """Record that the user accepts the present code as equivalent to that of the stored rows."""
     with reported(f"writing the accepted code of {store.url}"):
         for change in changes:
             one = change.code
@@ -98,8 +97,8 @@ def accept_changes(store: Store, changes: Sequence[Change]) -> None:
 
 
 def keep_code(store: Store, code: Sequence[UserCode]) -> None:
-    """Write which files the plug-ins of a sweep are, where the store does not know it: before the
-    first row that names them.
+    """Record the files of a sweep's plug-ins that the store does not know yet, before the first row
+    that names them.
     """
     with reported(f"writing the code of {store.url}"):
         for one in code:
@@ -152,8 +151,8 @@ def _change(store: Store, one: UserCode) -> Change | None:
 
 
 def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
-    """Write what the metrics among the plug-ins of a sweep declare of their columns, so that their
-    numbers can be drawn without their code; say whether that changed anything.
+    """Store the column declarations of a sweep's plug-in metrics, so that their numbers can be
+    drawn without their code; say whether that changed anything.
     """
     metrics = {one.name: declared_metric(one.name) for one in code if one.kind == "metric"}
     changed = [
@@ -181,9 +180,7 @@ def _differing(files: Files, one: UserCode, digests: frozenset[str]) -> tuple[st
 
 
 def _pass_over(_error: StoreError) -> None:
-    """Leave a damaged row alone: it tells nothing of its code, and those who need it will name
-    it.
-    """
+    """Ignore a damaged row: it cannot name its code, and code that needs the row reports it."""
 
 
 def _keys_by_digest(store: Store, one: UserCode) -> dict[str | None, list[str]]:

@@ -1,11 +1,11 @@
-"""How many jobs of a run came to what."""
+"""Counts of the jobs of a run by outcome."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Counts:
-    """Jobs by what became of them. `already` were stored before they were tried."""
+    """Numbers of jobs by outcome. `already` were stored before they were tried."""
 
     total: int = 0
     done: int = 0

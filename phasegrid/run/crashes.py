@@ -1,10 +1,9 @@
-"""What a process that dies without an exception leaves behind: of which signal, where its code was,
-what it was doing.
+"""Find out how a process crashed: its signal, its Python stack, and the jobs that it was doing.
 
 A crash in a library (a write past a buffer, a broken GPU) ends the process at once. Python's
-`faulthandler` still writes down the signal and the Python stack: a worker has it write into a file
-of its node, whose first line is the attempt that it is at, so that the driver knows which death was
-whose; a serial run has it write into a pipe to a small process that outlives it and tells.
+`faulthandler` can still write the signal and the Python stack. A worker lets it write to a file on
+its node whose first line names the current attempt, so the driver can match the crash to a job. A
+serial run lets it write to a pipe; a small process at the other end outlives the run and reports.
 """
 
 import faulthandler
@@ -35,10 +34,10 @@ class Crash:
 
 
 def note_attempt(folder: Path | None, attempt: str) -> None:
-    """Have a crash of this process written into `folder` under the name of an `attempt`, until the
-    next; costs a few microseconds.
+    """Write a crash of this process into `folder` under the name of this `attempt`, until the next
+    call; costs a few microseconds.
 
-    Nothing is noted where there is no folder.
+    Does nothing without a folder.
     """
     if folder is None:
         return
@@ -57,14 +56,14 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
 
 
 def leave_word(folder: Path | None, text: str) -> None:
-    """Leave a text as the cause of this process's end, in the form of a crash report."""
+    """Write a text as the cause of this process's end, as a crash report."""
     if folder in _pads:
         os.write(_pads[folder], text.encode())
 
 
 def find_crash(folder: Path, attempt: str) -> Crash | None:
-    """Return how the process of an attempt on this node crashed; None if it was not that, or left
-    nothing.
+    """Return how the process of an attempt on this node crashed; None if it did not, or left no
+    report.
     """
     for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
@@ -83,11 +82,11 @@ def few(names: Sequence[str]) -> str:
 
 @contextmanager
 def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
-    """Let another process watch this one: should it die, that tells on stderr of what, and which
-    jobs it was doing.
+    """Let another process watch this one. If this one dies, the other reports on stderr the cause
+    and the jobs that it was doing.
 
-    Gives a function that is to be told the names of the jobs that are begun. It goes without where
-    no process can be started.
+    Yields a function to call with the names of the jobs that begin. If no process can be started,
+    nothing is watched.
     """
     command = [sys.executable, "-I", "-S", witness.__file__]
     try:

@@ -17,8 +17,8 @@ from phasegrid.run.makespan import simulate_makespan
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Seconds: expected, and from `low` to `high` if every job of a kind were as far off as one in
-    ten of those timed was.
+    """Seconds: expected, and a range from `low` to `high`, in which every job of a kind deviates as
+    much as the worst tenth of the timed jobs.
     """
 
     expected: float = 0.0
@@ -32,9 +32,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is to be done, on `device` (``cpu``: of one core; ``cuda``: of one GPU): seconds of each
-    kind of job, ``trials`` and metrics by name; all of them; and the time until the last ends on
-    `slots` workers, as the real policy would share them out.
+    """The work of a run on `device` (``cpu``: per core; ``cuda``: per GPU): seconds of each kind of
+    job (``trials``, and metrics by name), their sum, and the time until the last job ends on
+    `slots` workers under the real policy.
     """
 
     device: str
@@ -54,8 +54,8 @@ def forecast(
     pack_size: int,
     known: Sequence[Shape] = (),
 ) -> Forecast:
-    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` is what was
-    laid out already.
+    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` are the
+    packs that are already laid out.
     """
     seconds = cost.predictor(corrections)
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}

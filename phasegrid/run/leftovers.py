@@ -1,9 +1,8 @@
-"""Processes that a run starts and that may outlive it: Ray's own. They are known by a mark in their
-environment.
+"""Find and end processes that a run started and that outlive it: Ray's own.
 
-Every process that a run starts inherits the mark, whoever its parent is by then; the run itself
-does not have it (Linux shows the environment that a process was started with). Where there is no
-``/proc`` none is found.
+Every process that a run starts inherits a mark in its environment, whoever its parent is later; the
+run itself does not have the mark (Linux shows the environment that a process started with). Without
+``/proc`` no process is found.
 """
 
 import os
@@ -41,8 +40,8 @@ def end(run: str, grace_s: float = 0.0) -> None:
 
 
 def dead_children(names: frozenset[str]) -> dict[int, str]:
-    """Return which of these programs were started by this process and have ended without its having
-    looked.
+    """Return which of these programs this process started and that have ended unnoticed
+    (zombies).
     """
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):

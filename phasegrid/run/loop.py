@@ -30,7 +30,8 @@ def run_packs(
     poll_s: float = 0.5,
     ask: Ask = nothing_more,
 ) -> None:
-    """Run until nothing is left and `ask` adds nothing, a stop is asked for, or too much failed.
+    """Run until nothing is left and `ask` adds nothing, a stop is requested, or too much has
+    failed.
 
     `record_lost(ending, attempt)` is called for each pack that was lost: it writes the failure to
     the store.

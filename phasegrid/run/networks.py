@@ -16,7 +16,7 @@ from phasegrid.store.store import Store
 
 
 def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
-    """Build the network of a trial with weights that it left, on the CPU, in eval mode.
+    """Build the network of a trial with stored weights, on the CPU, in eval mode.
 
     `name` is ``weights``, a checkpoint along it (``weights@epoch-40``), or the ``averaged`` network
     of a collector.

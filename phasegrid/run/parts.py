@@ -1,4 +1,4 @@
-"""Parts of packs: what is left to do of one when some of its jobs have ended."""
+"""Split packs: select what is left of a pack when some of its jobs have ended."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -8,9 +8,7 @@ from phasegrid.packs import Pack, needs_of
 
 
 def is_alone(pack: Pack) -> bool:
-    """Say whether a pack computes one job and nothing else, that it may be blamed for what becomes
-    of its process.
-    """
+    """Say whether a pack computes a single job, which can then be blamed for a lost process."""
     if len(pack.job_keys()) > 1:
         return False
     layout = pack.layout
@@ -18,7 +16,7 @@ def is_alone(pack: Pack) -> bool:
 
 
 def torn_out(pack: Pack, keys: Collection[str]) -> Pack:
-    """Return the pack that does only these jobs of a pack, away from what they were laid out
+    """Return a pack with only these jobs, computed apart from those that they were laid out
     with.
     """
     return replace(part_of(pack, keys), layout=None)
@@ -34,9 +32,7 @@ def without(pack: Pack, failed: str) -> Pack:
 
 
 def part_of(pack: Pack, keys: Collection[str]) -> Pack:
-    """Return the pack that does only these jobs of a pack, in the shape that they were laid out
-    in.
-    """
+    """Return a pack with only these jobs, computed in the shape of the original layout."""
     wanted = set(keys)
     share = pack.cost_s * len(wanted) / max(1, len(pack.job_keys()))
     key = content_key("pack", 1, [k for k in pack.job_keys() if k in wanted])

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Planned:
-    """The plan of a sweep, its jobs by kind, the forecast of a run, and what a run would meet:
-    `stale` trials (key, what changed), stored measurements that are `measured_anew` (likewise), and
+    """The plan of a sweep, its jobs by kind, the forecast of a run, and changes since the last one:
+    `stale` trials (key, what changed), measurements that are `measured_anew` (likewise), and
     plug-ins whose code has changed (`changes`).
     """
 
@@ -37,8 +37,8 @@ class Planned:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """One row a kind of job: how many are planned, stored and missing, and the seconds on one
-        core or GPU that the missing ones are predicted to take.
+        """One row per kind of job: how many are planned, stored and missing, and the predicted
+        seconds of the missing ones on one core or GPU.
         """
         import pandas as pd
 

@@ -1,6 +1,4 @@
-"""What a person sees while a sweep runs: one live line on a terminal, plain lines elsewhere. Talk
-goes to stderr.
-"""
+"""Show the progress of a run on stderr: one live line on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -26,8 +24,8 @@ class Watch:
     """Show a run: a bar with an ETA on a terminal, a line every `every_s` seconds elsewhere,
     failures as they happen.
 
-    `name_of` says what a person calls the job of a key; `underway` how far the trainings are that
-    have no result yet.
+    `name_of` names the job of a key for people; `underway` tells the progress of unfinished
+    trainings.
     """
 
     console: Console
@@ -93,7 +91,7 @@ class Watch:
         self._show(scheduler)
 
     def _look_again(self) -> None:
-        """Show what is underway in this process, which has no other events meanwhile."""
+        """Show the progress of this process, which has no other events meanwhile."""
         if self._last is not None and self.clock() >= self._looked + _LOOK_EVERY_S:
             self._show(self._last)
 

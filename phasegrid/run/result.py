@@ -1,4 +1,4 @@
-"""What a run came to: an exit code, counts, failures, and what to do next, in words."""
+"""The result of a run: exit code, counts, failures, and advice, in words."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What one run of a sweep came to.
+    """The result of one run of a sweep.
 
     `exit_code` is that of the command (`MEANINGS`). `counts` are the jobs that were missing when it
     began. `failures` says by the name of a job why it has no result (``blocked: ...`` where a job
@@ -79,7 +79,9 @@ def conclude(
     is_news: bool,
     fallbacks: Mapping[str, Fallback],
 ) -> RunResult:
-    """Say what a run came to; a pilot may leave work. `fallbacks` are those of its driver."""
+    """Return the result of a run; a pilot may leave work undone. `fallbacks` are those of its
+    driver.
+    """
     names = job_names(plan) if scheduler.failures else {}
     return RunResult(
         plan.sweep,
@@ -94,7 +96,7 @@ def conclude(
 
 
 def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) -> None:
-    """Tell a person what a run came to, and where to read more."""
+    """Print the result of a run, and where to read more."""
     counts = result.counts
     notes = [f"{counts.stored} of {counts.total} jobs stored"]
     notes += [f"{counts.diverged} trainings diverged"] if counts.diverged else []
@@ -122,7 +124,7 @@ def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) 
 
 
 def tell_fallbacks(result: RunResult) -> list[str]:
-    """Say in one line how often something was done another way, and what most often."""
+    """Say in one line how often work was done another way, and what most often."""
     if not result.fallbacks:
         return []
     most, times = Counter(result.fallbacks).most_common(1)[0]
@@ -136,7 +138,7 @@ def tell_fallbacks(result: RunResult) -> list[str]:
 
 
 def store_fallbacks(found: Mapping[str, Fallback], store: Store) -> dict[str, int]:
-    """Store and count what the driver of a run did another way."""
+    """Store and count the fallbacks of a run's driver."""
     for fallback in found.values():
         store.put_failure(fallback_of_pack(None, fallback))
     return dict.fromkeys((redact(str(fallback)) for fallback in found.values()), 1)

@@ -23,17 +23,17 @@ from phasegrid.run.tries import Tries
 from phasegrid.run.waiting import Waiting
 
 BLOCKED = "blocked: "
-"""How what is said of a job begins that waits for one that has failed."""
+"""The beginning of the message about a job that waits for a failed one."""
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """The state of one run over its packs, those of the beginning and those that are added.
+    """The state of one run over its packs, both the initial and the added ones.
 
-    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is blamed for it (a
-    poison job) and given up; a job that raises or stands still is tried again `retries.app` times.
-    `stored` are keys whose results were there before the run. Every pack handed out by `next_pack`
-    must come back through `finished` or `lost`.
+    A pack whose process dies `retries.infra` + 1 times, or crashes twice, is given up as the cause
+    (a poison job); a job that raises or hangs is tried again `retries.app` times. `stored` are keys
+    whose results were there before the run. Every pack handed out by `next_pack` must come back
+    through `finished` or `lost`.
     """
 
     packs: Sequence[Pack]
@@ -57,10 +57,11 @@ class Scheduler:
         self.add(self.packs)
 
     def add(self, packs: Sequence[Pack]) -> None:
-        """Take packs into the run, which may have begun: none holds a job that the run has.
+        """Add packs to the run, which may already have begun. They must not hold a job that the run
+        has.
 
-        What they need may be stored, of the beginning, or among the packs that are added. A job
-        that needs anything else, or a job that has failed, is blocked.
+        What they need may be stored, planned before, or among the added packs. A job that needs
+        anything else, or a job that has failed, is blocked.
         """
         for pack in packs:
             assert self._names.keys().isdisjoint(pack.job_keys()), f"pack {pack.key} is added twice"
@@ -105,10 +106,9 @@ class Scheduler:
     def lost(self, pack: Pack, why: str, kind: LostKind = "infra") -> bool:
         """Take note that a pack was lost; return whether anything of it will be tried again.
 
-        A pack of several jobs that was too large for the memory is halved. One that stood still, or
-        has used up its tries, has each of its jobs tried alone, so that a poison job is found by
-        name and takes no other down with it. Only then are jobs torn from what they were laid out
-        with.
+        A pack of several jobs that ran out of memory is halved. If it hung, or has used up its
+        tries, each of its jobs is tried alone, so that a poison job is identified and no other job
+        fails with it. Only then are jobs separated from those that they were laid out with.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()

@@ -1,4 +1,4 @@
-"""Why a stored trial, or a stored measurement, is not the planned one."""
+"""Explain why a stored trial or measurement is not the planned one."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

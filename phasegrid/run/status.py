@@ -1,4 +1,4 @@
-"""What a store holds of a plan: the basis of ``plan``, ``status`` and of every run. No torch, no
+"""Compare a store with a plan: the basis of ``plan``, ``status`` and every run. No torch, no
 ray.
 """
 
@@ -58,8 +58,8 @@ def stored_jobs(store: Store, plan: Plan) -> set[str]:
 
 
 def job_names(plan: Plan) -> dict[str, str]:
-    """Return for each key of a plan what a person calls the job: ``training, cell 3, seed 0``,
-    ``hessian, cell 3, seed 0``.
+    """Return the name of each job of a plan for people: ``training, cell 3, seed 0``, ``hessian,
+    cell 3, seed 0``.
 
     A job that several cells share is named after the first.
     """
@@ -81,7 +81,7 @@ def job_names(plan: Plan) -> dict[str, str]:
 
 
 def _at(job: MetricJob) -> str:
-    """Return the places along a trial that a measurement is of: ``, epoch-40``."""
+    """Return the checkpoints of a trial that a measurement reads: ``, epoch-40``."""
     ats = [at for _, _, at in (network.name.partition("@") for network in job.networks) if at]
     return f", {' and '.join(ats)}" if ats else ""
 
@@ -100,7 +100,7 @@ def blocked_jobs(
     store: Store, sweep: str, done: Collection[str], failed: Collection[str]
 ) -> dict[str, str]:
     """Return the measurements of a stored sweep that wait for a job that has `failed`, each with
-    what is to blame: ``trial <key>``, ``connectivity <key>``.
+    the name of that job: ``trial <key>``, ``connectivity <key>``.
     """
     rows = store.read_table("plan_jobs", ["metric", "key", "trials", "inputs"], [sweep]).to_pylist()
     planned = {row["key"]: row for row in rows if row["key"] not in done}
@@ -158,7 +158,7 @@ def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
 
 
 def _timings(store: Store, table: str, keys: Collection[str]) -> list[tuple[str, str, float]]:
-    """Return key, device and seconds of those of some jobs that a table holds and tells them of."""
+    """Return key, device and seconds of those jobs for which a table has them."""
     columns = ["key", "device", "seconds"]
     rows = store.read_table(table, columns, keys)
     if not set(columns) <= set(rows.column_names):

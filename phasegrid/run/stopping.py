@@ -1,4 +1,4 @@
-"""Requests to stop a run before all is done, and what a run does then."""
+"""Requests to stop a run early, and how a run obeys them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def _never() -> bool:
 class Stop:
     """A request to stop, set by a signal or a budget. `why` is None until then.
 
-    Running packs may go on for `grace_s` after that, unless `hurry` says that they may not.
+    Running packs may continue for `grace_s` after that, unless `hurry` forbids it.
     """
 
     why: str | None = None
@@ -49,7 +49,9 @@ def drain(
     stop: Stop,
     take: Callable[[list[PackResult]], None],
 ) -> None:
-    """Give running packs a moment: what ends in time is counted, the rest is snapshot and store."""
+    """Wait a moment for running packs: what ends in time is counted; the rest continues from its
+    snapshot in the next run.
+    """
     tries = max(1, int(stop.grace_s / 0.5))
     for _ in range(tries):
         take(executor.wait(0.5))

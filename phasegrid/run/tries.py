@@ -1,4 +1,4 @@
-"""How often what failed is tried again."""
+"""Count failed attempts, and decide whether to try again."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from phasegrid.config.types import Retries
 
 CRASHES = 1
-"""How often what has crashed its process is tried again as it was. A crash that is the work's own
-comes again, five tries cost five processes; one of chance (a fault of the memory) does not.
+"""How often a job that crashed its process is tried again unchanged. A crash that the job causes
+comes again, and five tries would cost five processes; an accidental one (a memory fault) does not.
 """
 
 
@@ -24,11 +24,11 @@ class Tries:
         return self._used[key, kind] <= self._limit(kind)
 
     def made(self, key: str, kind: str) -> int:
-        """Return how often something has failed so."""
+        """Return how often something has failed in this way."""
         return self._used[key, kind]
 
     def leave_one(self, key: str, kind: str) -> None:
-        """Let something fail so no more: it has one try left."""
+        """Allow one more try: another failure of this kind is final."""
         self._used[key, kind] = self._limit(kind)
 
     def _limit(self, kind: str) -> int:

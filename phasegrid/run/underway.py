@@ -1,7 +1,7 @@
-"""How far the trainings have come that are under way: nothing else tells before the first result.
+"""Track the progress of unfinished trainings, which have no results to show yet.
 
-In the process of the run they are noted directly. A worker on the run's machine writes them into
-the folder of its node, where the run reads them; of other nodes nothing is known.
+In the process of the run, progress is noted in memory. A worker on the run's machine writes it to
+the node's folder, where the run reads it. The progress of other nodes is unknown.
 """
 
 import time

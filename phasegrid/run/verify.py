@@ -1,8 +1,8 @@
-"""Check a store: every file readable, of the declared schema and about what its name says; plans,
-rows and weights agree.
+"""Check a store: every file is readable, has the declared schema and matches its name; plans, rows
+and weights agree.
 
-Nothing is repaired. Files that are being written are not visible, so a running sweep is no problem;
-trials that it has not done yet are reported as missing.
+Nothing is repaired. Files that are being written are not visible, so a running sweep does no harm;
+its unfinished trials are reported as missing.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Problem:
 
 
 def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[Problem]:
-    """Return what is wrong with a store; an empty list if nothing is.
+    """Return the problems of a store; an empty list if there are none.
 
     `sweep` narrows the check of plans, trials, histories and checkpoints to one sweep (measurements
     are all checked). `deep` reads every checkpoint too: its numbers must be finite and its SHA-256
@@ -154,7 +154,7 @@ def _check_copies(files: Files, metrics: Sequence[str]) -> Iterator[Problem]:
 
 
 def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Problem]:
-    """Check that every trial that says so has weights, that they are whole, and that they are of a
+    """Check that every trial with weights has them, that they are whole, and that they belong to a
     trial.
     """
     columns = ["key", "outcome", "checkpoint_sha256"]
@@ -213,7 +213,7 @@ def _check_tensors(
 
 
 def _check_artifacts(files: Files, metrics: Sequence[str], deep: bool) -> list[Problem]:
-    """Check that what rows say was left is there and whole, and that nothing else is."""
+    """Check that the artifacts named by rows exist and are whole, and that there are no others."""
     problems = []
     digests: dict[str, tuple[str, str]] = {}
     repairs: dict[str, str] = {}
@@ -260,7 +260,7 @@ def _check_snapshots(files: Files) -> Iterator[Problem]:
 
 
 def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
-    """Check that what a sweep plans is stored, and that its plan holds no place twice."""
+    """Check that the trials that a sweep plans are stored, and that its plan has no place twice."""
     try:
         rows = store.read_plan(sweep).to_pylist()
     except StoreError:
@@ -349,8 +349,8 @@ def _check_notes(store: Store) -> Iterator[Problem]:
 
 
 def _check_strays(files: Files) -> Iterator[Problem]:
-    """Name links, and folders with a file's name: none is followed, and a run cannot write where
-    they stand.
+    """Report links, and folders with a file's name: they are not followed, and a run cannot write
+    in their place.
     """
     for folder in (
         *TABLES,
@@ -381,7 +381,7 @@ def _planned(files: Files, sweep: str) -> set[str]:
 
 
 def _read_what_can_be(files: Files, table: str, columns: Sequence[str]) -> pa.Table:
-    """Read a table, and if a file of it is damaged what is not; the rest is reported elsewhere."""
+    """Read the undamaged files of a table; damaged ones are reported elsewhere."""
     return shards.read(files, table, columns, None, pass_over=lambda _error: None)
 
 

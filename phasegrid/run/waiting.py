@@ -1,4 +1,4 @@
-"""Packs that wait for jobs which are not stored yet."""
+"""Packs that wait for jobs that are not stored yet."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator

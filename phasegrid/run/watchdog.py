@@ -1,7 +1,7 @@
-"""End a worker process whose pack stands still.
+"""End a worker process whose pack hangs.
 
-How long a pack may take nobody knows; that it finishes an epoch or a measurement now and then can
-be asked of it. Only the process itself knows when it began, and where it stands still.
+Nobody knows how long a pack may take, but it must finish an epoch or a measurement now and then.
+Only the process itself knows when it started, and where it hangs.
 """
 
 import faulthandler
@@ -21,7 +21,7 @@ BACKUP_S = 60.0  # for code that lets no other thread run, not even ours
 def watched(
     timeout_s: float | None, give_up: Callable[[str], object]
 ) -> Iterator[Callable[[], None]]:
-    """Give a function to be called at every sign of life; None for `timeout_s` watches nothing.
+    """Yield a function to call at every sign of life; with `timeout_s` None nothing is watched.
 
     Where it is not called for `timeout_s`, `give_up` gets the stack of the calling thread as text,
     and the process is ended. Code that lets no other thread run is ended `BACKUP_S` later, without

@@ -1,9 +1,9 @@
-"""The process that watches a serial run; started by `phasegrid.run.crashes`, as a program of its
-own that imports nothing of ours.
+"""The process that watches a serial run; `phasegrid.run.crashes` starts it as a separate program
+that imports nothing from phasegrid.
 
-It reads what the run says (a line that begins with a mark), and after its death what Python's
-`faulthandler` has written. The pipe ends with the run, however that ends; unless the run has said
-before that it is at its end, this tells.
+It reads what the run says (lines that begin with a mark) and, after the run's death, what Python's
+`faulthandler` wrote. The pipe closes when the run ends, however it ends. Unless the run has
+announced its end, the witness then reports a crash.
 """
 
 import sys
@@ -17,13 +17,13 @@ SIGNALS = {
     "Illegal instruction": "SIGILL",
     "Floating-point exception": "SIGFPE",
 }
-"""What faulthandler calls the signals that it is there for."""
+"""The names that faulthandler gives to the signals that it handles."""
 
 _FRAMES = 6
 
 
 def cause(text: str) -> str:
-    """Say in a few words of what a process has died that left `text`."""
+    """Say in a few words why a process that left `text` has died."""
     first = text.strip().split("\n", 1)[0]
     name = first.removeprefix("Fatal Python error: ")
     return f"its process died of {SIGNALS[name]}" if name in SIGNALS else first

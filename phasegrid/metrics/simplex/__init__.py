@@ -23,18 +23,20 @@ class SimplexArgs:
     """A simplicial complex of low loss through the trials of a cell (SPRO; Benton et al. 2021,
     section 4, eq. 1).
 
-    `connectors` points theta_j are trained one after another, earlier ones frozen, by (1/samples)
-    sum_h L(phi_h) - lambda_j log V(K), phi_h uniform in a simplex of the complex K = {(w_i,
-    theta_0..theta_j)} chosen with probability proportional to its volume (``sampling: volume``,
-    uniform on the complex: the paper) or uniformly (``sampling: simplex``, the published code).
-    `volume_lambda`: one number, or one per connector (a schedule). H = `samples` = 5 in paper and
-    code. In a sweep, `modes` says how many of the cell's trials, in order of seed, are joined
-    (null: all). A new connector starts at the mean of the vertices plus `jitter` times the rms edge
-    in a random direction (V = 0 at the mean). The learning rate of each connector falls from `lr`
-    along a cosine over its `epochs` (published code); `weight_decay` acts on the connector itself
-    (published code). Expected losses are means over `eval_samples` points of the complex, with
-    standard errors; BatchNorm statistics are recomputed at each from (at most `refresh_examples`)
-    training examples.
+    - `connectors`: the number of points theta_j. They are trained one after another, with earlier
+      ones fixed, on (1/samples) sum_h L(phi_h) - lambda_j log V(K), with phi_h uniform in a simplex
+      of the complex K = {(w_i, theta_0..theta_j)}.
+    - `sampling`: the simplex is chosen with probability proportional to its volume (``volume``:
+      uniform on the complex, as in the paper) or uniformly (``simplex``: the published code).
+    - `volume_lambda`: one number, or one per connector. `samples`: 5 in the paper and its code.
+    - `modes`: how many of the cell's trials are joined, in order of seed (null: all).
+    - `jitter`: a new connector starts at the mean of the vertices plus `jitter` times the rms edge
+      in a random direction (at the mean itself V = 0).
+    - `lr` falls along a cosine over the `epochs` of each connector, and `weight_decay` acts on the
+      connector itself (both as in the published code).
+    - `eval_samples`: expected losses are means over this many points of the complex, with standard
+      errors. BatchNorm statistics are recomputed at each point from at most `refresh_examples`
+      training examples.
 
     For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of
     `batch_size` pairs (or of the set), and accuracy is token accuracy.

@@ -12,31 +12,31 @@ from phasegrid.metrics.ranges import Count, Positive, Seed
 
 @dataclass(frozen=True, slots=True)
 class SliceArgs:
-    """The loss at w + a d_1 (+ b d_2) around the trained weights w, a and b from -`radius` to
+    """The loss at w + a d_1 (+ b d_2) around the trained weights w, with a and b from -`radius` to
     `radius` (Li et al. 2018, section 3).
 
-    - `directions`: ``random``, Gaussian; or ``hessian``, eigenvectors of the largest eigenvalues of
-      the Hessian of the loss on the same `examples`, as 40 Lanczos steps or more find them (Xu et
-      al. 2024, section 2.4; the sign of one means nothing).
-    - `normalize`: ``filter`` scales every filter of a direction to the norm of the filter it is
-      added to and leaves biases and BatchNorm parameters, all that has one dimension, out of it (Li
-      et al. 2018, section 4, and their published code with ``ignore=biasbn``); ``none`` scales the
-      direction as a whole to the norm of w (Xu et al. 2024, section 2.1). ``auto``: ``filter`` for
-      random directions, ``none`` for eigenvectors, which filter normalisation turns into other
+    - `directions`: ``random`` (Gaussian), or ``hessian``: eigenvectors of the largest eigenvalues
+      of the Hessian on the same `examples`, from at least 40 Lanczos steps (Xu et al. 2024, section
+      2.4). The sign of an eigenvector has no meaning.
+    - `normalize`: ``filter`` scales every filter of a direction to the norm of the network's
+      filter, and sets biases and BatchNorm parameters (all that has one dimension) to zero (Li et
+      al. 2018, section 4, and their published code with ``ignore=biasbn``). ``none`` scales the
+      whole direction to the norm of w (Xu et al. 2024, section 2.1). ``auto``: ``filter`` for
+      random directions, ``none`` for eigenvectors, which filter normalisation would turn into other
       directions.
-    - `dimensions` 1, a line, or 2, a plane; `points` on each axis: 41 is Xu et al. 2024, section
-      2.2, for a line (their code is not published; Li et al. publish commands with 51). An odd
-      number has w itself on the grid. `radius` 1 is that of both.
+    - `dimensions`: 1, a line, or 2, a plane. `points` on each axis: 41 as in Xu et al. 2024,
+      section 2.2, for a line (their code is not published; Li et al. publish commands with 51).
+      With an odd number, w itself is on the grid. Both papers use `radius` 1.
     - `batch_norm`: running statistics ``as_saved`` (the published code of Li et al.), or
-      ``refreshed`` at every point (Xu et al. 2024, their default) by one pass over
-      `refresh_examples` training examples, the same at every point and for every trial. A refreshed
-      slice shows how the network does there once its statistics fit, a saved one also what misfit
-      costs.
-    - `examples` of the training set for the loss, drawn with `example_seed`, the same for every
-      trial; null for all of them. (Li et al. use all; Xu et al. do not say. 1,000 is our choice.)
-      ``test: true`` measures as many of the test set too.
-    - `precision`: ``fp32``, or ``bf16`` for convolutions and products in bfloat16 (autocast; the
-      weights are mixed in float32 and the loss is summed in float64 all the same).
+      ``refreshed`` at every point by one pass over `refresh_examples` training examples, the same
+      at every point and for every trial (the default of Xu et al. 2024). A refreshed slice shows
+      the loss with statistics that fit the weights; a saved one includes the cost of statistics
+      that do not.
+    - `examples`: training examples for the loss, drawn with `example_seed`, the same for every
+      trial; null for all. (Li et al. use all; Xu et al. do not say; 1,000 is our choice.) ``test:
+      true`` also measures as many examples of the test set.
+    - `precision`: ``fp32``, or ``bf16`` for convolutions and products in bfloat16 (autocast;
+      weights are still mixed in float32 and the loss is summed in float64).
 
     For sentence pairs the loss is the mean token cross-entropy, the error is the token error, and a
     "filter" of an embedding is the vector of one word.

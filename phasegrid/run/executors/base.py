@@ -1,5 +1,5 @@
-"""Where packs are done. `Serial` does them here and now: for tests, the debugger, and a lone
-GPU.
+"""The interface of executors, which run packs, and `Serial`, which runs them in this process: for
+tests, debugging and a single GPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +14,15 @@ LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """Where and how a pack is done; nothing here can change an answer but by rounding, which
-    training amplifies.
+    """Where and how a pack runs. This can change results only by rounding, which training
+    amplifies.
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the
     part of a GPU's memory that the pack may take. `shared_data` names the folder of each node where
     processes share data sets (see `node_folder`). `timeout_s` and `reproducible` are those of
     `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the run began,
-    `user` the commit of its repository. Declared here, where no torch is: a process that only hands
-    out packs need not import it.
+    `user` the commit of its repository. Declared here, without torch: a process that only submits
+    packs need not import it.
     """
 
     device: str | None = None
@@ -39,10 +39,10 @@ class PackOptions:
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """How a submitted pack ended: with outcomes, or `lost` with the reason: its process died, or
-    raised where no job is to blame (`kind` ``app``, with its `traceback`). A process that was ended
-    for its ``timeout`` has written that down itself; one that ended by a ``crash`` (a signal, a
-    lost GPU) has left its stack as `traceback`.
+    """How a submitted pack ended: with outcomes, or `lost` with the reason. Either its process
+    died, or it raised an error that no job caused (`kind` ``app``, with its `traceback`). A process
+    ended for ``timeout`` has stored that failure itself; after a ``crash`` (a signal, a lost GPU)
+    `traceback` is the stack that it left.
     """
 
     pack: Pack
@@ -53,7 +53,7 @@ class PackResult:
 
 
 class Executor(Protocol):
-    """The interface between the scheduling policy and the place where packs run."""
+    """The interface between the scheduling policy and the processes that run packs."""
 
     @property
     def parallel(self) -> int:

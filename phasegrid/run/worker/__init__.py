@@ -1,1 +1,1 @@
-"""What happens where a pack is done: inputs, training, measuring, storing."""
+"""Do the jobs of a pack: read inputs, train, measure, store."""

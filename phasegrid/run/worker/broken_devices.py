@@ -1,5 +1,5 @@
-"""Errors after which a GPU refuses all further work of a process: the process is lost, and no other
-job is to blame.
+"""Recognise errors after which a GPU refuses all further work from a process. The process is lost,
+but later jobs are not to blame.
 """
 
 import re
@@ -22,11 +22,9 @@ _OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED")
 
 
 def raise_if_broken(error: Exception) -> None:
-    """Raise a `DeviceError` from an error that says, or after which it shows, that this process has
-    lost its GPU.
+    """Raise a `DeviceError` if this error means that the process has lost its GPU.
 
-    Errors that are known to stay are taken at their word. After any other of CUDA's the device is
-    asked.
+    Errors known to be permanent are trusted. After any other CUDA error the device is tried.
     """
     for cause in _chain(error):
         text = str(cause)
@@ -41,7 +39,7 @@ def raise_if_broken(error: Exception) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from."""
+    """Yield an error and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -50,7 +48,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _works() -> bool:
-    """Say whether the GPU, if this process uses one, still does what it is told."""
+    """Say whether the GPU still works, if this process uses one."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return True
     try:

@@ -1,5 +1,5 @@
-"""Try a plug-in once, on two examples, before anything is planned on it: what breaks its contract
-is told in our words.
+"""Try a plug-in on two examples before anything is planned with it, and report what breaks its
+contract.
 
 A network is built, run forward and backward in train mode, and in eval mode on two examples and on
 one; a data set is loaded and compared with its facts; a metric measures untrained networks on two
@@ -43,19 +43,20 @@ from phasegrid.tasks.operations import operations_of
 from phasegrid.user_code import where, where_raised
 
 LIMIT_S = 10.0
-"""How long a plug-in is tried: one that takes longer may be sound, and is let through with a note.
-"""
+"""Seconds to try a plug-in. One that takes longer may be correct, and is accepted with a note."""
 
 NUM = 2
 _EMPTY = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
 _MISTAKES = (TypeError, NameError, AttributeError, ImportError)
-"""What a metric raises whatever it measures; other errors may come of there being only two
-examples, and untrained networks.
+"""Errors that a metric would raise on any input; others may be due to the two examples and
+untrained networks.
 """
 
 
 class _TooSlowError(BaseException):
-    """Trying took longer than `LIMIT_S`; no user's code catches it by accident."""
+    """Trying took longer than `LIMIT_S`. Not an `Exception`, so that user code does not catch
+    it.
+    """
 
 
 class _FaultError(Exception):
@@ -66,15 +67,15 @@ class _FaultError(Exception):
 
 
 def try_network(part: Part, facts: DatasetFacts, batches: Sequence[tuple[int, bool]]) -> Verdict:
-    """Try a network on made-up data of the shape of a data set; `batches` are the batch sizes, with
-    drop_last, that it is to be trained with.
+    """Try a network on made-up data of the shape of a data set; `batches` are its batch sizes, with
+    drop_last.
     """
     return _tried(lambda: _check_network(part, facts, batches))
 
 
 def try_dataset(part: Part) -> tuple[Verdict, DatasetFacts | None]:
-    """Load a data set, and return what it is like. Files that are not here may be where the jobs
-    are done.
+    """Load a data set and return its properties. Files that are missing here may exist where the
+    jobs run.
     """
     loaded: list[Dataset] = []
     verdict = _tried(lambda: loaded.append(load_dataset(part)))
@@ -89,9 +90,7 @@ def try_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts) ->
 
 
 class _NothingInEmpty(TorchFunctionMode):
-    """Fills tensors that are made uninitialised with NaN, which an initialisation would write
-    over.
-    """
+    """Fills uninitialised tensors with NaN, which an initialisation overwrites."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -101,7 +100,7 @@ class _NothingInEmpty(TorchFunctionMode):
 
 
 def _tried(work: Callable[[], str | None]) -> Verdict:
-    """Run what is to be tried within `LIMIT_S`, with draws of its own."""
+    """Run a trial within `LIMIT_S`, with its own random draws."""
     try:
         with (
             _time_limit(),
@@ -125,9 +124,7 @@ def _tried(work: Callable[[], str | None]) -> Verdict:
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    """Raise `_TooSlowError` after `LIMIT_S`; without a limit where there are no such signals, or in
-    a thread.
-    """
+    """Raise `_TooSlowError` after `LIMIT_S`; no limit without alarm signals, or in a thread."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(
         signal, "setitimer"
     ):
@@ -265,8 +262,8 @@ def _made_up(facts: DatasetFacts) -> list[tuple[Tensor, Tensor]]:
 
 
 def _place_of(declared: Model, module: nn.Module | None = None) -> str:
-    """Return where the forward pass of a network stands, if that is the user's; else where its make
-    function does.
+    """Return the place of a network's forward method if it is the user's, else that of its make
+    function.
     """
     places = [type(module).forward] if module is not None else []
     for function in [*places, import_function(declared.make)]:
@@ -362,7 +359,7 @@ def _check_rows(job: MetricJob, metric: Metric, rows: object, place: str) -> str
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is not a number: of two examples that means nothing."""
+    """Leave out values that are not finite: on two examples they mean nothing."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
 

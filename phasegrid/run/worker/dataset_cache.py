@@ -1,11 +1,11 @@
-"""Data sets in the folder that a run's processes share on a node: loaded by one process, mapped
-into memory by the others.
+"""Share data sets between a run's processes on a node: one process loads them, the others map them
+into memory.
 
-Eight processes with CIFAR-10 in float32 of their own would hold 5.9 GB and read its files eight
-times; mapped from files, its pages are there once. A data set is a raw file for each tensor, so
-that each begins on a page (where a tensor begins can change the last digit of a sum over it), and a
-JSON file, written last, that says what they are: nothing is unpickled. Where there is no such
-folder, or no room in it, data sets are loaded as if this were not here.
+Eight processes with their own CIFAR-10 in float32 would hold 5.9 GB and read its files eight times;
+mapped from files, its pages are in memory once. A data set is a raw file for each tensor, so that
+each begins on a page (where a tensor begins can change the last digit of a sum over it), and a JSON
+file, written last, that says what they are: nothing is unpickled. Without such a folder, or room in
+it, each process loads its data sets itself.
 """
 
 import json
@@ -26,17 +26,17 @@ from phasegrid.run.worker.node_folder import enter, locked
 from phasegrid.tasks import TASKS
 
 ROOM = 4
-"""A data set is shared if the file system of the folder has room for so many of it."""
+"""A data set is shared if the folder's file system has room for this many copies of it."""
 
 
 _NOT_SHARED = "a data set is held by each process, not by the processes of a node together"
 
 
 def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
-    """Return the data set of `key` on the CPU: mapped from the folder of `run`, where this process
-    puts it if it is the first.
+    """Return the data set of `key` on the CPU, mapped from the folder of `run`; the first process
+    loads it and writes it there.
 
-    Of several that come at once, one loads and the others wait. `run` and `key` are hexadecimal.
+    Of several processes at once, one loads and the others wait. `run` and `key` are hexadecimal.
     """
     folder = enter(run)
     if folder is None:
@@ -58,8 +58,8 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
 
 
 def _publish(file: Path, dataset: Dataset) -> bool:
-    """Write a data set, last the file that makes it visible; say False where there is no room for
-    it.
+    """Write a data set, and last the file that makes it visible; return False if there is no room
+    for it.
     """
     tensors = {name: getattr(dataset, name).contiguous() for name in TENSORS}
     partial = file.with_suffix(".part")
@@ -102,8 +102,8 @@ def _layout(tensor: Tensor) -> tuple[str, list[int]]:
 
 
 def _mapped(file: Path) -> Dataset | None:
-    """Return the data set of a file, its tensors mapped into memory, not copied; None if it is not
-    there, or not whole.
+    """Return the data set of a file with its tensors mapped into memory, not copied; None if it is
+    missing or incomplete.
     """
     try:
         facts = json.loads(file.read_text())
@@ -126,7 +126,7 @@ def _mapped(file: Path) -> Dataset | None:
 
 
 def _map(raw: Path, dtype_name: str, shape: list[int]) -> Tensor:
-    """Map a raw file as a tensor; changes of it are this process's own.
+    """Map a raw file as a tensor; changes to it stay in this process.
 
     Raises:
         ValueError: if the file has another size.

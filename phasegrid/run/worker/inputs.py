@@ -1,5 +1,5 @@
-"""What measuring needs of trained models: their rows, data and weights, loaded once, and the way a
-measurement is stored.
+"""The inputs of measurements (rows, data and weights of trained models, each loaded once), and the
+storing of results.
 """
 
 import copy
@@ -46,7 +46,7 @@ Compute = Callable[["Models", Dataset], object]
 
 
 class Models(Sequence[nn.Module]):
-    """Some networks, each read from the store when it is first looked at."""
+    """Networks that are read from the store when first used."""
 
     def __init__(self, inputs: "JobInputs", networks: Sequence[Artifact]) -> None:
         self._inputs, self._networks = inputs, networks
@@ -65,8 +65,8 @@ class Models(Sequence[nn.Module]):
 
 
 class JobInputs:
-    """The trials of a pack, loaded once: rows, data, models. What a metric changes of them is
-    thrown away and loaded again.
+    """The trials of a pack, loaded once: rows, data, models. Whatever a metric changes is discarded
+    and loaded again.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class JobInputs:
         return self._endings[key]
 
     def _why_not_left(self, artifact: Artifact) -> str:
-        """Say which measurement has left no such artifact, as its row tells."""
+        """Say which measurement left no such artifact, according to its row."""
         for metric in self.store.metrics():
             table = self.store.read_table(f"metrics/{metric}", ["artifacts"], [artifact.job])
             digests = digests_of(table["artifacts"][0].as_py()) if len(table) else None
@@ -134,7 +134,7 @@ class JobInputs:
         return _loaded(part, data_key, self.device, self.place.shared_data)
 
     def data_and_objective(self, job: MetricJob) -> tuple[int, str]:
-        """Return what is equal for measurements that are given the same data and score alike."""
+        """Return a value that is equal for measurements with the same data and the same scoring."""
         trial = self.trials[job.trials[0]]
         return id(trial.dataset), canonical_json(trial.recipe.get("objective"))
 
@@ -155,7 +155,7 @@ class JobInputs:
         return {name: value.to(self.device) for name, value in read.items()}
 
     def sources(self, job: MetricJob) -> list[Source]:
-        """Return what other measurements have left for a job."""
+        """Return the artifacts of other measurements that a job reads."""
         found = []
         for artifact in job.sources:
             metric, args = self.store.artifact_facts(artifact)
@@ -177,15 +177,14 @@ class JobInputs:
         return self.publish(metric, job, rows, time.perf_counter() - started)
 
     def watched(self, job: MetricJob, networks: Sequence[Artifact], compute: Compute) -> object:
-        """Run the metric of `job` on some networks and the data of the first, and see that it
-        leaves both as they were.
+        """Run the metric of `job` on some networks and the data of the first, and check that it
+        changed neither.
 
-        What it draws without being given a generator comes from the key of `job`; ours draw nothing
-        so.
+        Global random generators are seeded with the key of `job`; built-in metrics do not use them.
 
         Raises:
-            MetricError: if one of other hands than ours has written into them; what it changed has
-                been thrown away. If one of ours meets a network that draws in eval mode.
+            MetricError: if a plug-in metric changed them (the changes are discarded), or a built-in
+            metric meets a network that draws in eval mode.
         """
         name = job.metric.name
         foreign = name not in METRICS
@@ -215,8 +214,8 @@ class JobInputs:
         return result
 
     def _restore_model(self, network: Artifact) -> list[str]:
-        """Forget a network that is not as it was loaded; return what of its stored values a metric
-        has changed.
+        """Discard a network that differs from the one loaded; return which of its stored values a
+        metric has changed.
         """
         module, was = self._models[network]
         changed = was.changed(module)
@@ -275,8 +274,8 @@ class JobInputs:
 
 @dataclass(slots=True)
 class _Loaded:
-    """A data set of this process: how often it was written into when it was loaded, and its
-    checksums once they are wanted.
+    """A data set of this process, with its write counters at loading, and its checksums once
+    computed.
     """
 
     name: tuple[str, str]
@@ -291,8 +290,8 @@ _MAX_DATASETS = 4
 
 
 def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
-    """Load a data set once a process, or, with `shared_data`, once a node; the few most recent are
-    kept on the device.
+    """Load a data set once per process, or once per node with `shared_data`; the most recent ones
+    are kept on the device.
     """
     return _loaded(part, _data_key(part), device, shared_data).dataset
 
@@ -319,8 +318,8 @@ def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None)
 
 
 def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
-    """Forget a data set that is not as it was loaded, by torch's counters and the checksums of the
-    tensors that were `looked_at`.
+    """Discard a data set that differs from the one loaded, by torch's write counters and the
+    checksums of the tensors that were `looked_at`.
 
     Return what has changed.
     """

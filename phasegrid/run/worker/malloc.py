@@ -1,4 +1,4 @@
-"""How freed memory is kept for the next update instead of being handed to the system and fetched
+"""Keep freed memory for the next update, instead of returning it to the system and fetching it
 again.
 
 An update of a convolutional network frees and asks for the same hundreds of megabytes of
@@ -28,8 +28,8 @@ _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLE
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let this process keep up to `KEEP_BYTES` of freed memory; return whether its allocator could
-    be told so.
+    """Let this process keep up to `KEEP_BYTES` of freed memory; return whether its allocator
+    supports this.
     """
     library = _library()
     if library is None or any(os.environ.get(name) for name in _VARIABLES):
@@ -42,8 +42,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back() -> None:
-    """Hand the freed memory that was kept to the system: between packs it is of no use (0.01 ms
-    where there is none).
+    """Return the kept memory to the system: between packs it is not needed (0.01 ms if there is
+    none).
     """
     library = _library()
     if library is not None:

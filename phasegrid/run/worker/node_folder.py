@@ -1,12 +1,12 @@
-"""A folder of a node that the processes of one run share, without torch: who made it, who is in it,
-when it may go.
+"""The folder on a node that the processes of one run share: its creation, locks and deletion. No
+torch here.
 
-The folder is a run's own, so that what it holds cannot be of other files than the run's. It belongs
-to this user alone (mode 0700, checked) and lies in the system's temporary folder (``TMPDIR``). The
-process that drives a run deletes its folder; what other nodes are left with is deleted by the next
-run there, once no process has it locked. A driver that was killed leaves a file whose lock nobody
-holds: the next run there ends what that one had started, and deletes its folder. Where any of this
-cannot be had (Windows, a folder that is somebody else's) there is none.
+Each run has its own folder, so its contents cannot come from another run's files. It belongs to
+this user alone (mode 0700, checked) and lies in the system's temporary folder (``TMPDIR``). The
+driver of a run deletes its folder; folders on other nodes are deleted by the next run there, once
+no process has them locked. A killed driver leaves a file whose lock nobody holds: the next run
+there ends the processes that it had started, and deletes its folder. If any of this is impossible
+(Windows, a folder of another user), there is no folder.
 """
 
 import os
@@ -28,14 +28,14 @@ except ImportError:  # Windows
 _TRIES = 3
 _DRIVER = "driver"
 _held: dict[str, int] = {}
-"""Runs whose folder this process is in, with the descriptor that locks it."""
+"""Runs whose folder this process uses, with the descriptor that locks it."""
 _driven: dict[str, int] = {}
-"""Runs that this process drives, with the descriptor that says so."""
+"""Runs that this process drives, with the descriptor of the driver's lock."""
 
 
 def enter(run: str) -> Path | None:
-    """Make the folder of a run if need be, and lock it for as long as this process lives; None if
-    it is not to be trusted.
+    """Make the folder of a run if necessary, and lock it while this process lives; None if the
+    folder cannot be trusted.
     """
     if fcntl is None:
         return None
@@ -50,8 +50,8 @@ def enter(run: str) -> Path | None:
 
 
 def drive(run: str) -> None:
-    """Enter the folder of a run as its driver: whoever finds it later can tell whether this process
-    still lives.
+    """Enter the folder of a run as its driver, with a lock that shows later runs whether this
+    process still lives.
     """
     folder = enter(run)
     if folder is None or run in _driven:
@@ -69,7 +69,7 @@ def drive(run: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only process to hold a lock; it ends with its process, however that ends."""
+    """Take an exclusive lock; it ends with this process, however that ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -79,8 +79,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def forget(run: str) -> None:
-    """Delete the folder of a run on this node; processes that mapped its files keep what they
-    have.
+    """Delete the folder of a run on this node; processes that mapped its files keep their
+    mappings.
     """
     if fcntl is None:
         return
@@ -101,8 +101,8 @@ def _prefix() -> str:
 
 
 def _hold(folder: Path) -> int | None:
-    """Make a folder and return the descriptor that locks it; None if that cannot be done, or it is
-    not ours alone.
+    """Make a folder and return the descriptor that locks it; None if that fails, or another user
+    can write to it.
     """
     try:
         for _ in range(_TRIES):
@@ -122,8 +122,8 @@ def _hold(folder: Path) -> int | None:
 
 
 def _sweep(mine: Path) -> None:
-    """Delete the folders of runs that no process of this node is busy with any more, and end what
-    dead drivers have started.
+    """Delete the folders of runs that no process of this node uses, and end the processes of dead
+    drivers.
     """
     for other in mine.parent.glob(f"{_prefix()}*"):
         if other == mine or not _is_mine(other):
@@ -149,7 +149,7 @@ def _is_mine(folder: Path) -> bool:
 
 @contextmanager
 def _if_free(path: Path) -> Iterator[bool]:
-    """Lock a file or folder for a moment; say False where that cannot be had, as while a process
+    """Lock a file or folder briefly; yield False if that is impossible, for example while a process
     has it locked.
     """
     try:

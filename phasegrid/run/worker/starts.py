@@ -1,4 +1,4 @@
-"""What trainings start from, and what they leave while they go on: artifacts of the store."""
+"""Read what trainings start from, and store the artifacts that they publish."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from phasegrid.train.publishing import UPDATES
 
 @dataclass(frozen=True, slots=True)
 class StoredPublisher:
-    """Has a store keep what trainings leave (`phasegrid.train.publishing.Publisher`)."""
+    """Stores the artifacts of trainings (`phasegrid.train.publishing.Publisher`)."""
 
     store: Store
 
     def publish(self, trial: str, name: str, tensors: Mapping[str, Tensor]) -> str:
-        """Keep an artifact, in place of an earlier one of that name; return its SHA-256."""
+        """Store an artifact, replacing an earlier one of that name; return its SHA-256."""
         return self.store.publish(Artifact(trial, name), tensors)
 
     def has(self, trial: str, name: str) -> bool:
-        """Say whether an artifact is there."""
+        """Say whether an artifact is stored."""
         return self.store.has_artifact(Artifact(trial, name))
 
 
 def void_results(store: Store, trials: Sequence[Trial]) -> dict[str, Trained]:
-    """Return the results, by key, of those trials that cannot begin: what they start from has
-    diverged before it came to that. They count as diverged at epoch 0.
+    """Return the results, by key, of the trials that cannot start because their parent diverged
+    before the artifact that they start from. They count as diverged at epoch 0.
 
     Raises:
-        StoreError: if the training that one starts from is not stored.
+        StoreError: if a parent training is not stored.
     """
     parents = {t.start.artifact.job for t in trials if t.start is not None}
     if not parents:
@@ -57,7 +57,7 @@ def void_results(store: Store, trials: Sequence[Trial]) -> dict[str, Trained]:
 
 
 def beginning_of(store: Store, trial: Trial) -> Beginning | None:
-    """Read what a trial starts from; None: its own initialisation.
+    """Read what a trial starts from; None for its own initialisation.
 
     Raises:
         StoreError: if it is not stored, or damaged.

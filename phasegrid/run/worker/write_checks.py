@@ -1,11 +1,10 @@
-"""Did a metric write into what it was given? A metric may be anybody's code, and the next one is
-given the same networks and data.
+"""Detect a metric that changes its inputs. Metrics may be plug-ins, and the next one gets the same
+networks and data.
 
-Networks are handed copies of data (`phasegrid.models.network_state`), so only metrics are watched.
-After each measurement the networks that it looked at are compared, value by value, with what was
-loaded. Data are compared by torch's counters of writes, and those tensors that code which is not
-ours looked at by a checksum, which sees what no counter does (``.data``, NumPy views) and reads
-them once.
+Networks get copies of the data (`phasegrid.models.network_state`), so only metrics are checked.
+After each measurement the networks that it used are compared with the loaded values. Data are
+compared by torch's write counters. Tensors that a plug-in used are also compared by a checksum,
+which detects writes that no counter records (``.data``, NumPy views) and reads them once.
 """
 
 import operator
@@ -24,10 +23,10 @@ CHUNK = 2**17
 
 
 class HandedData(Dataset):
-    """A data set as a foreign metric gets it: it knows which of its tensors were looked at.
+    """The data set for a plug-in metric: it records which of its tensors were used.
 
-    A subclass, because the metric must find a `Dataset`. Without it every measurement would be
-    charged for a checksum.
+    A subclass, because the metric expects a `Dataset`. Without the record, every measurement would
+    need a checksum.
     """
 
     __slots__ = ("looked_at",)
@@ -41,14 +40,14 @@ class HandedData(Dataset):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, for which nobody looks at the tensors."""
+        """The shape of one example; reading it does not count as using the tensors."""
         inputs = super().__getattribute__("train_inputs")
         assert isinstance(inputs, Tensor)
         return tuple(inputs.shape[1:])
 
 
 def hand_out(data: Dataset) -> HandedData:
-    """Return the same data set, not looked at yet."""
+    """Return the same data set with an empty record."""
     fields = {name: getattr(data, name) for name in Dataset.__dataclass_fields__}
     handed = HandedData(**fields)
     object.__setattr__(handed, "looked_at", set())
@@ -56,15 +55,13 @@ def hand_out(data: Dataset) -> HandedData:
 
 
 def writes_to(data: Dataset) -> tuple[tuple[int, int], ...]:
-    """Return for each tensor how often torch has written into it, and where it lies."""
+    """Return for each tensor torch's write counter and its address."""
     tensors = [getattr(data, name) for name in TENSORS]
     return tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
 
 
 def checksums(data: Dataset, names: Collection[str] = TENSORS) -> dict[str, int]:
-    """Return a number for each of some tensors that changes with any entry of it, and with their
-    order.
-    """
+    """Return a checksum of each tensor, which depends on its entries and their order."""
     return {name: _checksum(getattr(data, name)) for name in names}
 
 
@@ -108,14 +105,14 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What a network was when it was loaded: its stored values, and what each layer held."""
+    """A network as it was loaded: its stored values, and the attributes of each layer."""
 
     values: Mapping[str, Tensor]
     hidden: Mapping[str, Tensor]
     layers: tuple[tuple[nn.Module, _Held], ...]
 
     def changed(self, module: nn.Module) -> list[str]:
-        """Name the stored tensors that have other values now, came, or went."""
+        """Name the stored tensors that have changed, appeared or disappeared."""
         now = module.state_dict()
         return [
             *(name for name in self.values if not _same(self.values[name], now.get(name))),
@@ -123,7 +120,7 @@ class Seal:
         ]
 
     def is_whole(self, module: nn.Module) -> bool:
-        """Say whether all else is as it was: layers, modes, hooks, gradients, attributes."""
+        """Say whether everything else is unchanged: layers, modes, hooks, gradients, attributes."""
         layers = tuple(module.modules())
         if len(layers) != len(self.layers):
             return False
@@ -138,7 +135,7 @@ class Seal:
 
 
 def seal(module: nn.Module, values: Mapping[str, Tensor]) -> Seal:
-    """Keep what `module` is; `values` is its ``state_dict()`` in tensors of its own."""
+    """Record the state of `module`; `values` is a copy of its ``state_dict()``."""
     hidden = {name: value.detach().clone() for name, value in hidden_tensors(module).items()}
     return Seal(values, hidden, tuple((layer, _held_by(layer)) for layer in module.modules()))
 
@@ -170,8 +167,8 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore torch's settings of this process, which user code may set for itself and forget: all
-    that follows would change.
+    """Restore torch's global settings at the end: user code may change them, and later results
+    would differ.
     """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     gradients = torch.is_grad_enabled()
