@@ -202,6 +202,11 @@ class Objective:
     the losses for logits (K, C) and labels (K,); networks train faster with it. `tasks` are the
     tasks that it works for (empty: all).
 
+    `predicts` says what the outputs of a network mean. ``probabilities``: their softmax is the
+    probability of each class. The mean of several networks is the mean of these, scored by the loss
+    at its logarithm; calibration, perplexity and the CKA of the softmax exist. ``values``: the mean
+    of several networks is the mean of their outputs, scored by the loss; those numbers are null.
+
     `aside` names the argument, in [0, 1), that sets the share of every training batch that is taken
     from the examples set aside (``dataset.aside``). ``batch.extra["aside"]`` (M, B) marks these
     examples. Scoring uses none of them, and training loss and accuracy do not count them.
@@ -215,6 +220,7 @@ class Objective:
     reduced: str | Callable[..., Any] | None = None
     tasks: tuple[str, ...] = ()
     aside: str = ""
+    predicts: Literal["probabilities", "values"] = "values"
 
 
 @dataclass(frozen=True, slots=True)

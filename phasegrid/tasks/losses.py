@@ -33,15 +33,32 @@ Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Criterion:
     """What networks are scored and differentiated by: a loss, its curvature if that is known, and,
     if there is one, a function for its sum or mean, `reduced`: one operation in place of seven.
+    `probabilities`: whether the softmax of the logits is a probability of each class.
     """
 
     loss: Loss
     curvature: Curvature | None = None
     reduced: Reduced | None = None
+    probabilities: bool = False
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each label (M, B)."""
         return self.loss(logits, batch)
+
+    def add_prediction(self, total: Tensor | None, logits: Tensor) -> Tensor:
+        """Add what the logits (K, C) of a network predict to the sum over other networks, in
+        float64: probabilities (kept as their logarithm), or the logits themselves.
+        """
+        z = logits.double().log_softmax(dim=-1) if self.probabilities else logits.double()
+        if total is None:
+            return z
+        return torch.logaddexp(total, z) if self.probabilities else total + z
+
+    def mean_prediction(self, total: Tensor, num_networks: int) -> Tensor:
+        """Return the logits (K, C) of the mean prediction, from the sum over the networks."""
+        if self.probabilities:
+            return total - math.log(num_networks)
+        return total / num_networks
 
 
 def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -144,5 +161,5 @@ def one_hot_columns(
     return sizes, columns.expand(n, classes, classes)
 
 
-CROSS_ENTROPY = Criterion(cross_entropy, softmax_columns, reduced_cross_entropy)
+CROSS_ENTROPY = Criterion(cross_entropy, softmax_columns, reduced_cross_entropy, True)
 """What networks are scored by unless their recipe says otherwise."""

@@ -68,10 +68,12 @@ OBJECTIVES: dict[str, Objective] = {
         training_only=("label_smoothing",),
         curvature="phasegrid.tasks.losses:softmax_columns",
         reduced="phasegrid.tasks.losses:reduced_cross_entropy",
+        predicts="probabilities",
     ),
     "mse": Objective(
         MseArgs,
         "phasegrid.tasks.losses:mse",
+        version=2,  # ensembles average the outputs
         curvature="phasegrid.tasks.losses:one_hot_columns",
         tasks=("classification",),
     ),
@@ -80,6 +82,7 @@ OBJECTIVES: dict[str, Objective] = {
         "phasegrid.tasks.losses:poisoned",
         training_only=("share", "beta"),
         curvature="phasegrid.tasks.losses:softmax_columns",
+        predicts="probabilities",
         tasks=("classification",),
         aside="share",
     ),
@@ -88,6 +91,7 @@ OBJECTIVES: dict[str, Objective] = {
         "phasegrid.tasks.losses:poisoned_sum",
         training_only=("share", "scale"),
         curvature="phasegrid.tasks.losses:softmax_columns",
+        predicts="probabilities",
         tasks=("classification",),
         aside="share",
     ),

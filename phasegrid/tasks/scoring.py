@@ -51,9 +51,13 @@ class Scoring:
     def score(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Scores:
         """Score the outputs of a network on a batch; losses are taken in float64."""
         logits, labels = self.operations.scored(outputs.unsqueeze(0), labels.unsqueeze(0))
-        losses = self.objective(logits.double(), Batch(inputs.unsqueeze(0), labels))
-        correct = logits.argmax(dim=-1) == labels
-        return Scores(losses[0], correct[0], logits[0], labels[0])
+        return self.score_logits(logits[0], inputs, labels[0])
+
+    def score_logits(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Scores:
+        """Score the logits (K, C) of scored `labels` (K,); losses are taken in float64."""
+        batch = Batch(inputs.unsqueeze(0), labels.unsqueeze(0))
+        losses = self.objective(logits.double().unsqueeze(0), batch)[0]
+        return Scores(losses, logits.argmax(dim=-1) == labels, logits, labels)
 
     def total(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the losses of scored labels, in float64, to differentiate."""

@@ -33,7 +33,8 @@ def _criterion(declared: Objective, args: Mapping[str, Any]) -> Criterion:
     def with_args(function: str | Callable[..., Any] | None) -> Any:
         return None if function is None else partial(import_function(function), **args)
 
-    return Criterion(*map(with_args, (declared.loss, declared.curvature, declared.reduced)))
+    functions = map(with_args, (declared.loss, declared.curvature, declared.reduced))
+    return Criterion(*functions, declared.predicts == "probabilities")
 
 
 def _chosen(recipe: Recipe) -> tuple[Objective, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Loss, accuracy and calibration against loops and known values."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.accuracy import ACCURACY
 from phasegrid.metrics.accuracy.compute import Quality, calibration_error, compute, judge
 from phasegrid.models.evaluation import evaluate
+from phasegrid.tasks.losses import Criterion, mse
 from phasegrid.tasks.scoring import Scoring
 
 
@@ -34,6 +36,14 @@ def test_the_row_is_that_of_weights_evaluate() -> None:
     assert row["test_accuracy_percent"] == test.accuracy_percent
     assert (row["num_train"], row["num_test"]) == (21, 10)
     assert module.training
+
+
+def test_outputs_that_are_no_probabilities_have_no_calibration_error() -> None:
+    rng = generator(0)
+    data = dataset(torch.randn(21, 4, generator=rng), torch.randint(0, 3, (21,), generator=rng))
+    row = compute([seeded(mlp).float()], replace(data, objective=Criterion(mse)), generator(0))
+    assert row["train_ece"] is row["test_ece"] is None
+    assert row["test_loss"] is not None
 
 
 @pytest.mark.parametrize("bins", [1, 7, 15])

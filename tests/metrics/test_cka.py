@@ -21,6 +21,7 @@ from phasegrid.metrics.cka.compute import (
 )
 from phasegrid.metrics.cka.features import collect_features
 from phasegrid.metrics.cka.inputs import draw_probe
+from phasegrid.tasks.losses import Criterion, mse
 
 
 def draw_arrays(data: Any, settings: CkaArgs) -> Tensor:
@@ -193,6 +194,15 @@ def test_a_collapsed_network_gives_null() -> None:
     (row,) = compute([seeded(network), dead], data, generator(0), **args(examples=20))
     assert row["cka"] is None
     assert row["cka_unbiased"] is None
+
+
+def test_outputs_that_are_no_probabilities_have_no_similarity_of_their_softmax() -> None:
+    data = dataclasses.replace(dataset(*images(30)), objective=Criterion(mse))
+    models = [seeded(network, seed) for seed in (0, 1)]
+    settings = args(examples=20, layers=("softmax", "logits"))
+    softmax, logits = compute(models, data, generator(0), **settings)
+    assert softmax["cka"] is softmax["cka_unbiased"] is None
+    assert None not in logits.values()
 
 
 def test_batches_do_not_change_features() -> None:

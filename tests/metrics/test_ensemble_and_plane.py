@@ -1,6 +1,7 @@
 """Ensembles and planes against plain formulas, in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from phasegrid.metrics.measured import Source
 from phasegrid.metrics.plane.compute import compute as plane
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import parameters_vector
+from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion, mse
 
 
 def convolutional() -> nn.Module:
@@ -53,11 +55,31 @@ def test_an_ensemble_is_the_mean_of_what_its_networks_predict() -> None:
     assert row["mean_test_loss"] == pytest.approx(sum(own) / 3, rel=1e-12)
 
 
-def test_an_ensemble_of_one_network_is_that_network() -> None:
-    model, data = seeded(convolutional), pictures()
+def test_an_ensemble_without_probabilities_averages_outputs_and_is_scored_by_the_objective() -> (
+    None
+):
+    models, data = [seeded(mlp, seed) for seed in range(3)], vectors()
+    row = ensemble(models, replace(data, objective=Criterion(mse)), generator(0))
+    with torch.no_grad():
+        mean = torch.stack([model(data.test_inputs) for model in models]).mean(0)
+    target = torch.nn.functional.one_hot(data.test_labels, 3).double()
+    assert row["test_loss"] == pytest.approx(
+        float((mean - target).square().sum(1).mean() / 2), rel=1e-12
+    )
+    wrong = (mean.argmax(1) != data.test_labels).double().mean()
+    assert row["test_error_percent"] == pytest.approx(100 * float(wrong))
+    assert row["test_loss"] <= row["mean_test_loss"]  # type: ignore[operator]  # it is convex
+    assert row["test_ece"] is row["train_ece"] is None
+
+
+@pytest.mark.parametrize("objective", [CROSS_ENTROPY, Criterion(mse)])
+def test_an_ensemble_of_one_network_is_that_network_by_any_objective(
+    objective: Criterion,
+) -> None:
+    model, data = seeded(convolutional), replace(pictures(), objective=objective)
     row = ensemble([model], data, generator(0))
     assert row["test_loss"] == pytest.approx(
-        evaluate(model, data.test_inputs, data.test_labels).loss
+        evaluate(model, data.test_inputs, data.test_labels, data.scoring).loss
     )
     assert row["mean_train_loss"] == pytest.approx(row["train_loss"])
 

@@ -135,6 +135,8 @@ def test_losses_that_are_no_cross_entropy_have_no_perplexity() -> None:
     row: Any = connectivity(ends, data, rng(), bends=0, points=3).rows
     assert row["train_perplexity"] is row["test_perplexity"] is None
     assert None not in row["train_loss"]
+    alone: Any = perplexity([built(0)], data, rng())
+    assert alone["train_perplexity"] is alone["test_perplexity"] is None
 
 
 def test_bends_train_on_streams_with_the_state_carried() -> None:

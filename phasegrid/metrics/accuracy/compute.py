@@ -6,7 +6,8 @@ mean confidence_b|.
 
 Every scored label is such an example: one for each image, or the target words of sentence pairs,
 each predicted from the source sentence and the true words before it (teacher forcing), so that a
-long sentence weighs more than a short one. The loss is that of the trial's objective.
+long sentence weighs more than a short one. The loss is that of the trial's objective; if its
+outputs are no probabilities, there is no calibration error.
 """
 
 import math
@@ -25,17 +26,19 @@ from phasegrid.tasks.scoring import Scores, Scoring
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Mean loss, accuracy in percent, and expected calibration error in [0, 1], of `num` labels."""
+    """Mean loss, accuracy in percent, and expected calibration error in [0, 1] (None if the
+    objective knows no probabilities), of `num` labels.
+    """
 
     loss: float
     accuracy_percent: float
-    ece: float
+    ece: float | None
     num: int
 
 
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **args: object
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Measure one model on both sets, whole; `args` are the fields of `AccuracyArgs`. Exact;
     nothing is drawn.
 
@@ -45,7 +48,7 @@ def compute(
     settings = AccuracyArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
         raise MetricError(f"accuracy is measured on one model, got {len(models)}")
-    row: dict[str, float | int] = {}
+    row: dict[str, float | int | None] = {}
     for name, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
@@ -70,17 +73,19 @@ def judge(
 
     Logits are never whole: three numbers a label are kept.
     """
-    found = [_kept(some) for some in scores(module, inputs, labels, scoring)]
+    found = [kept_of(some) for some in scores(module, inputs, labels, scoring)]
     losses, correct, confidence = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Quality(
         loss=float(losses.mean()),
         accuracy_percent=100 * int(correct.sum()) / len(correct),
-        ece=calibration_error(confidence, correct, ece_bins),
+        ece=calibration_error(confidence, correct, ece_bins)
+        if scoring.objective.probabilities
+        else None,
         num=len(correct),
     )
 
 
-def _kept(found: Scores) -> tuple[Tensor, Tensor, Tensor]:
+def kept_of(found: Scores) -> tuple[Tensor, Tensor, Tensor]:
     """Return losses, right answers and confidences of a batch."""
     confidence = found.logits.double().softmax(dim=1).amax(dim=1)
     return found.losses, found.correct, confidence

@@ -24,8 +24,8 @@ class CkaArgs:
       paper), or one coefficient per batch of 128, mixed with a permutation of the batch
       (``per_batch``, as in the published code).
     - `pixel_noise` u: add U[0, u] in pixel units instead (needs ``mixup_alpha: null``).
-    - `layers`: ``softmax`` (the paper's footnote 2), ``logits``, or names of submodules as in
-      `named_modules`.
+    - `layers`: ``softmax`` (the paper's footnote 2; null for networks whose objective has no
+      probabilities), ``logits``, or names of submodules as in `named_modules`.
 
     For sentence pairs the compared rows are target positions under teacher forcing: one scored
     position of each of the `examples` pairs, drawn with `example_seed`, all equally likely.

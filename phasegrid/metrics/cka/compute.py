@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.cka import CkaArgs
-from phasegrid.metrics.cka.features import collect_features
+from phasegrid.metrics.cka.features import SOFTMAX, collect_features
 from phasegrid.metrics.cka.inputs import draw_probe
 
 Row = dict[str, str | float | int | None]
@@ -95,14 +95,15 @@ def compute_many(
     for i in used:
         for name, features in collect_features(models[i], probe, settings.layers).items():
             layers[name].append(represent(features))
+    defined = set(settings.layers) - ({SOFTMAX} if not data.objective.probabilities else set())
     pairs = [(place[a], place[b]) for a, b in groups]
     aligned = {name: align(several, pairs) for name, several in layers.items()}
     return [
         [
             {
                 "layer": name,
-                "cka": _number(alignment.biased[place[a], place[b]]),
-                "cka_unbiased": _number(alignment.unbiased[place[a], place[b]]),
+                "cka": _number(alignment.biased[place[a], place[b]], name in defined),
+                "cka_unbiased": _number(alignment.unbiased[place[a], place[b]], name in defined),
                 "num_examples": min(settings.examples, len(data.train_inputs)),
                 "num_features": layers[name][place[a]].width,
             }
@@ -191,6 +192,6 @@ def _gram(X: Tensor) -> Representation:
     return Representation(X @ X.t(), True, X.shape[1])
 
 
-def _number(value: Tensor) -> float | None:
-    """Return `value`, or None for NaN: a missing number is null."""
-    return None if bool(value.isnan()) else float(value)
+def _number(value: Tensor, defined: bool) -> float | None:
+    """Return `value`, or None if it is NaN or not `defined`: a missing number is null."""
+    return None if bool(value.isnan()) or not defined else float(value)

@@ -16,7 +16,8 @@ from phasegrid.models.evaluation import itemsize_of
 from phasegrid.models.network_state import evaluating
 from phasegrid.tasks.operations import Chunk, Probe
 
-OUTPUTS = ("softmax", "logits")  # layers that are not names of submodules
+SOFTMAX = "softmax"
+OUTPUTS = (SOFTMAX, "logits")  # layers that are not names of submodules
 
 
 def collect_features(
@@ -42,7 +43,7 @@ def collect_features(
     order = _order_of(chunks)
     features = {name: _join(kept, name, len(probe)) for name, kept in caught.items()}
     features["logits"] = torch.cat(logits)
-    features["softmax"] = _softmax(features["logits"])
+    features[SOFTMAX] = _softmax(features["logits"])
     return {name: features[name] if order is None else features[name][order] for name in layers}
 
 

@@ -12,8 +12,10 @@ from phasegrid.metrics.ranges import Count
 
 @dataclass(frozen=True, slots=True)
 class EnsembleArgs:
-    """The mean of the softmax outputs of several networks (Lakshminarayanan et al. 2017): its
-    error, negative log-likelihood and expected calibration error.
+    """The mean prediction of several networks (Lakshminarayanan et al. 2017): its error, loss and
+    expected calibration error. Softmax outputs are averaged and scored by the negative
+    log-likelihood. If their objective has no probabilities (``mse``), the outputs themselves are
+    averaged and scored by the objective; the calibration error is then null.
 
     The networks are the trials of a cell (a deep ensemble), as saved; or, ``of`` a mode
     connectivity, `points` networks equally spaced in t on its curve, ends included (Garipov et al.
@@ -48,7 +50,7 @@ def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
             f"{name}_loss",
             "float64",
             "nats",
-            f"mean -log of the mean probability of the label, {where}",
+            f"loss of the mean prediction, {where}: -log of the mean probability of the label",
             label=f"{called} loss of the ensemble",
             quantity=f"ensemble_{name}_loss",
             better="lower",

@@ -1,24 +1,25 @@
-"""The mean of the softmax outputs of several networks.
+"""The mean prediction of several networks, scored by their objective.
 
-p(y | x) = (1/M) sum_m softmax(z_m(x))_y; loss = -mean log p(label | x); error = share of labels
-that are not argmax p; calibration as `phasegrid.metrics.accuracy`. By Jensen's inequality the loss
-is at most the mean of the networks' own. Everything is in float64, from logits in the networks'
-dtype.
+If the outputs z_m are probabilities (cross-entropy), p(y | x) = (1/M) sum_m softmax(z_m(x))_y and
+loss = mean loss at log p, so -mean log p(label | x); calibration is as `phasegrid.metrics.accuracy`
+has it. Otherwise (squared distance) loss = mean loss at (1/M) sum_m z_m(x), and there is no
+calibration error. Error = share of labels that are not the argmax. By Jensen's inequality the loss
+is at most the mean of the networks' own if it is convex. Everything is in float64, from logits in
+the networks' dtype.
 
-Letters: M networks, N scored labels of a batch, C classes.
+Letters: M networks, N examples.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import nll_loss
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.accuracy.compute import calibration_error
+from phasegrid.metrics.accuracy.compute import calibration_error, kept_of
 from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.measured import Source
@@ -91,47 +92,34 @@ def _judged(
     scoring: Scoring,
     ece_bins: int,
 ) -> Row:
-    loss, own_loss, own_right, num = 0.0, 0.0, 0, 0
+    """Score each network, and their mean, on a set."""
+    objective, num = scoring.objective, len(networks)
     readers = [Reader(scoring.operations, each, partial(outputs_of, each)) for each in networks]
-    confidence: list[Tensor] = []
-    right: list[Tensor] = []
+    own_losses, own_correct, means = [], [], []
     for inputs, labels in batches:
-        target = labels
-        total: Tensor | None = None
-        for log_p, target in _outputs(networks, readers, inputs, labels, scoring):
-            own_loss += float(nll_loss(log_p, target, reduction="sum"))
-            own_right += int((log_p.argmax(dim=1) == target).sum())
-            total = log_p if total is None else torch.logaddexp(total, log_p)
+        target, total = labels, None
+        for network, read in zip(networks, readers, strict=True):
+            with evaluating(network):
+                found = scoring.score(read(inputs), inputs, labels)
+                read.turn()
+            own_losses.append(found.losses)
+            own_correct.append(found.correct)
+            target, total = found.labels, objective.add_prediction(total, found.logits)
         assert total is not None
-        log_mean = total - math.log(len(networks))
-        loss += float(nll_loss(log_mean, target, reduction="sum"))
-        confidence.append(log_mean.amax(dim=1).exp())
-        right.append(log_mean.argmax(dim=1) == target)
-        num += len(target)
-    if not math.isfinite(own_loss):
+        mean = scoring.score_logits(objective.mean_prediction(total, num), inputs, target)
+        means.append(kept_of(mean))
+    if not math.isfinite(own := float(torch.cat(own_losses).mean())):
         raise MetricError(f"ensemble: the outputs of a network on the {name} set are not finite")
-    correct = torch.cat(right)
-    own = num * len(networks)
+    losses, correct, confidence = (torch.cat(parts) for parts in zip(*means, strict=True))
+    ece = calibration_error(confidence, correct, ece_bins) if objective.probabilities else None
     return {
-        f"{name}_loss": loss / num,
-        f"{name}_error_percent": 100 - 100 * int(correct.sum()) / num,
-        f"{name}_ece": calibration_error(torch.cat(confidence), correct, ece_bins),
-        f"mean_{name}_loss": own_loss / own,
-        f"mean_{name}_error_percent": 100 - 100 * own_right / own,
+        f"{name}_loss": float(losses.mean()),
+        f"{name}_error_percent": _error_percent(correct),
+        f"{name}_ece": ece,
+        f"mean_{name}_loss": own,
+        f"mean_{name}_error_percent": _error_percent(torch.cat(own_correct)),
     }
 
 
-def _outputs(
-    networks: Sequence[nn.Module],
-    readers: Sequence[Reader],
-    inputs: Tensor,
-    labels: Tensor,
-    scoring: Scoring,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the log-probabilities (N, C) of each network at the scored labels (N,)."""
-    for network, read in zip(networks, readers, strict=True):
-        with evaluating(network):
-            outputs = read(inputs)
-            read.turn()
-        logits, target = scoring.operations.scored(outputs.unsqueeze(0), labels.unsqueeze(0))
-        yield logits[0].double().log_softmax(dim=1), target[0]
+def _error_percent(correct: Tensor) -> float:
+    return 100 - 100 * int(correct.sum()) / len(correct)

@@ -1,8 +1,9 @@
 """Perplexity of a language model: exp(-(1/K) sum_k log p(w_k | the words before)), K words.
 
 It is the number of words among which a model that is as uncertain would choose evenly: V for one
-that has learnt nothing of V words. The state of a recurrent network is carried along the text
-(`phasegrid.tasks.language`). Exact; nothing is drawn.
+that has learnt nothing of V words. A model whose objective knows no probabilities has none: null.
+The state of a recurrent network is carried along the text (`phasegrid.tasks.language`). Exact;
+nothing is drawn.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from phasegrid.tasks.losses import CROSS_ENTROPY
 
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **_args: object
-) -> dict[str, float | int]:
+) -> dict[str, float | int | None]:
     """Measure one model on both texts, whole.
 
     Raises:
@@ -29,14 +30,14 @@ def compute(
     if len(models) != 1:
         raise MetricError(f"perplexity is measured on one model, got {len(models)}")
     scoring = replace(data.scoring, objective=CROSS_ENTROPY)
-    row: dict[str, float | int] = {}
+    row: dict[str, float | int | None] = {}
     for name, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
     ):
         found = evaluate(models[0], inputs, labels, scoring)
-        value = perplexity(found.loss)
-        if value is None:
+        value = perplexity(found.loss) if data.objective.probabilities else None
+        if value is None and data.objective.probabilities:
             raise MetricError(
                 f"perplexity: the mean loss on the {name} text is {found.loss}, whose"
                 f" exponential is not finite"
