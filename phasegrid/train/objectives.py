@@ -33,8 +33,8 @@ def _criterion(declared: Objective, args: Mapping[str, Any]) -> Criterion:
     def with_args(function: str | Callable[..., Any] | None) -> Any:
         return None if function is None else partial(import_function(function), **args)
 
-    functions = map(with_args, (declared.loss, declared.curvature, declared.reduced))
-    return Criterion(*functions, declared.predicts == "probabilities")
+    loss, curvature, reduced = map(with_args, (declared.loss, declared.curvature, declared.reduced))
+    return Criterion(loss, curvature, reduced, declared.predicts == "probabilities")
 
 
 def _chosen(recipe: Recipe) -> tuple[Objective, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Perplexity of a language model: exp(-(1/K) sum_k log p(w_k | the words before)), K words.
 
 It is the number of words among which a model that is as uncertain would choose evenly: V for one
-that has learnt nothing of V words. A model whose objective knows no probabilities has none: null.
+that has learnt nothing of V words. A model whose objective has no probabilities has none: null.
 The state of a recurrent network is carried along the text (`phasegrid.tasks.language`). Exact;
 nothing is drawn.
 """
