@@ -12,8 +12,8 @@ from phasegrid.analysis.tables.quantities import Quantity
 
 ROBUST = (2.0, 98.0)
 FEW = 25
-"""Up to so many cells the limits are the extremes: a percentile of few numbers is one of them
-anyway.
+"""With at most this many cells the limits are the extremes: a percentile of few numbers is one of
+them anyway.
 """
 
 
@@ -36,7 +36,7 @@ class ColourScale:
 
 
 def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
-    """Return the colours for all the values of a table, to be shared by its panels.
+    """Return the colour scale for all the values of a table, shared by its panels.
 
     Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25
     cells), symmetric about `centre`. Cells that are not trained have no colour, and no part in the

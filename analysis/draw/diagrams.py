@@ -80,8 +80,7 @@ def phase_diagram(
     colour_bar: bool = True,
     legend: bool = True,
 ) -> Axes:
-    """Draw one quantity of one facet, a rectangle per cell, hatched where a cell has no number to
-    draw.
+    """Draw one quantity of one facet: a rectangle per cell, hatched if the cell has no number.
 
     `table` has the rows of `aggregate` for this quantity and facet; `phases` those of
     `label_phases`, to draw borders and names; `colours` the scale to share between panels (by
@@ -146,7 +145,7 @@ def phase_map(
 def value_mesh(
     ax: Axes, table: pd.DataFrame, column: str, frame: Frame, colours: str, norm: Normalize
 ) -> QuadMesh:
-    """Colour the cells of one facet by a column of numbers; a cell without one stays clear.
+    """Colour the cells of one facet by a column of numbers; cells without a number stay clear.
 
     On a logarithmic scale a loss of exactly 0 has the colour of what lies below the limits.
     """
@@ -208,9 +207,7 @@ def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> No
 
 
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
-    """Hatch the cells without a number to draw, by why there is none, and those that are not
-    trained.
-    """
+    """Hatch the cells without a number, by the reason, and the cells that are not trained."""
     for row in table.to_dict("records"):
         style = NOT_TRAINED if row["not_trained"] else STATUS.get(str(row["status"]))
         if style is not None:
@@ -283,9 +280,7 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
 
 
 def write_title(ax: Axes, title: str, caption: str) -> None:
-    """Write the title above the axes and, small and grey between the two, what the cells rest
-    on.
-    """
+    """Write the title above the axes, and the caption below it, small and grey."""
     size = 6.3
     width = ax.get_position().width * _inches(ax)[0] * 72
     lines = textwrap.wrap(caption, max(20, int(width / (0.54 * size))))
@@ -306,8 +301,8 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
 
 
 def wrapped(title: str, letters: float) -> str:
-    """Break the lines of a title that are longer than so many letters, at spaces, the better at
-    commas.
+    """Break the lines of a title that are longer than this many letters, at spaces, preferably
+    after commas.
 
     >>> wrapped("mode connectivity, epochs=150, lr=0.003", 24)
     'mode connectivity,\\nepochs=150, lr=0.003'

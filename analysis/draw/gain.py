@@ -112,8 +112,8 @@ def _points(
     label: str | None,
     aside: float = 0.0,
 ) -> None:
-    """Draw a line through the values there are, bars from low to high (`columns`), `aside` by so
-    many points.
+    """Draw a line through the finite values, with bars from low to high (`columns`), shifted
+    `aside` by this many points.
     """
     value, low, high = columns
     there = rows.dropna(subset=[value])

@@ -20,7 +20,7 @@ from phasegrid.errors import SweepError
 
 PANEL = (2.5, 2.1)  # inches
 SHARED = 0.99
-"""Measurements of a cell share their x if so large a part of all points has as many as there are
+"""Measurements of a cell share their x if this part of all points has as many as there are
 measurements.
 """
 

@@ -204,7 +204,7 @@ def _short(label: str) -> str:
 
 
 def _counts(points: pd.DataFrame, column: SliceColumn, is_plane: bool) -> str:
-    """Say what is shown: of how many networks, on how many points, how many of which diverged."""
+    """Say what is shown: the numbers of networks, of points, and of points that diverged."""
     networks = points.groupby(["cell", "seed"]).ngroups
     side = points["a"].nunique()
     each = f"{side} × {side} points" if is_plane else f"{side} points"

@@ -24,7 +24,7 @@ COLUMNS: dict[SliceColumn, str] = {
     "test_loss": "test loss (nats)",
     "test_error_percent": "test error (%)",
 }
-"""What can be drawn of a slice, and how its axis or colour bar is called."""
+"""The columns of a slice that can be drawn, and the names of their axis or colour bar."""
 
 EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
     (False, False): "neither",
@@ -32,7 +32,7 @@ EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
     (False, True): "max",
     (True, True): "both",
 }
-"""How a colour bar says that values lie below or above its limits."""
+"""How a colour bar marks values below or above its limits."""
 
 CONTOUR_COLOURS = "viridis_r"
 NUM_LEVELS = 20
@@ -128,7 +128,7 @@ def fill_plane(
 
 
 def mark_missing(ax: Axes) -> None:
-    """Hatch the ground of an axes: it shows where there is no number."""
+    """Hatch the background of an axes: it shows where numbers are missing."""
     ax.patch.set(hatch=MISSING.hatch, facecolor=MISSING.facecolor, edgecolor=MISSING.edgecolor)
 
 
@@ -185,8 +185,8 @@ def profile(
 
 
 def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, float]:
-    """Return the smallest and the largest finite value of some slices; (0, 1) where there is none,
-    a little room for one.
+    """Return the smallest and the largest finite value of some slices; (0, 1) if there is none, and
+    widened a little if there is only one.
     """
     values = points[column].to_numpy(dtype=float)
     values = values[np.isfinite(values)]

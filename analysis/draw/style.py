@@ -1,5 +1,5 @@
-"""How figures look: one dictionary of settings, the colours of the phases, the hatches of what is
-not there.
+"""The style of figures: matplotlib settings, the colours of the phases, and the hatches of missing
+cells.
 """
 
 from dataclasses import dataclass

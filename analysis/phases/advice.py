@@ -1,5 +1,5 @@
-"""What limits a cell, and so what to change: the guidance of Yang et al. 2021 as a table of rules.
-Pure.
+"""Say what limits a cell, and so what to change: the guidance of Yang et al. 2021 as a table of
+rules. Pure.
 """
 
 from collections.abc import Hashable, Mapping

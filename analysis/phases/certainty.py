@@ -1,4 +1,4 @@
-"""How sure the labels of cells are."""
+"""The confidence of the labels of cells."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ from phasegrid.analysis.stats.spread import Estimate, of_pairs, of_trials, poole
 from phasegrid.analysis.tables.grid import Floats, SweepTables, places
 
 LEAST_SPREAD = 0.02
-"""Share of a threshold or tolerance that is the smallest standard deviation believed of one number.
+"""The smallest standard deviation assumed for one number, as a share of its threshold or
+tolerance.
 """
 
 

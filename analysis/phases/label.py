@@ -1,5 +1,5 @@
-"""Phases of learning: I, II, III, IV-A, IV-B, NC or not trained for every cell, with how sure that
-is. Pure: tables in, tables out.
+"""Phases of learning: I, II, III, IV-A, IV-B, NC or not trained for every cell, with its
+confidence. Pure: tables in, tables out.
 
 After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no
 thresholds; the rules here are ours, and `docs/phases.md` says what each rests on:
@@ -35,7 +35,7 @@ PHASES: tuple[str, ...] = ("I", "II", "III", "IV-A", "IV-B", "IV", "NC", "not tr
 
 
 def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
-    """Label every cell and say with what probability its true means have that label.
+    """Label every cell, with the probability that its true means have that label.
 
     The means of a cell have standard errors that are pooled over the diagram
     (`phasegrid.analysis.stats.spread`), and its true values are likely to be like those of other
@@ -54,7 +54,7 @@ def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
 
 
 def _label(means: Means, sides: Sides) -> Names:
-    """Return the label of every cell (C,), or None. The first of these that is so decides."""
+    """Return the label of every cell (C,), or None. The first rule that holds decides."""
     sharp = (sides.sharpness > 0) | (means.mc > sides.tolerance)
     barrier = means.mc < -sides.tolerance
     unknown = np.isnan(means.mc) | np.isnan(sides.tolerance) | np.isnan(sides.sharpness)

@@ -1,4 +1,6 @@
-"""What the phase of a cell rests on: the values of its trials and pairs, and their means."""
+"""The numbers that decide the phase of a cell: the values of its trials and pairs, and their
+means.
+"""
 
 from dataclasses import dataclass
 
@@ -38,7 +40,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the labels rest on: (C, S) of trials, (C, S, S) of pairs, (C,) of cells.
+    """The numbers behind the labels: (C, S) per trial, (C, S, S) per pair, (C,) per cell.
 
     A mean of `hessian` up to `vanishing` is zero; `floor` is what label smoothing leaves of the
     loss.

@@ -1,4 +1,6 @@
-"""The labels of all cells as a table, with what they rest on and why some have none."""
+"""The labels of all cells as a table, with the numbers behind them and the reasons for missing
+labels.
+"""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,4 @@
-"""Where the lines between phases are drawn: thresholds given, chosen by the task, or found from the
-data.
-"""
+"""The thresholds between phases: given, chosen by the task, or found from the data."""
 
 import math
 from collections.abc import Mapping
@@ -75,7 +73,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold in use, and where it is from: the rules, or the data."""
+    """A threshold in use, and its origin: the rules, or the data."""
 
     name: str
     value: float

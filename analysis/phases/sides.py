@@ -1,4 +1,4 @@
-"""On which side of the thresholds the means of cells lie, and where thresholds come from."""
+"""Compare the means of cells with the thresholds, and find thresholds from the data."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
 
 
 def not_converged(means: Means, rules: Rules) -> Flags:
-    """Say which cells (C,) have not converged by these rules; none where the rules lack the
+    """Say which cells (C,) have not converged by these rules; none if the rules do not use that
     label.
     """
     if rules.not_converged is None:

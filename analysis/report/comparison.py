@@ -1,4 +1,6 @@
-"""Compare two sweeps of one store or two: tables and figures of what differs, into one folder."""
+"""Compare two sweeps of one or two stores: write tables and figures of the differences into one
+folder.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A grid with everything derived from it: what figures and tables are made from. Pure."""
+"""A grid with everything derived from it: the input of figures and tables. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class Findings:
     frame: Frame
 
     def called(self, name: str) -> str:
-        """Return what a reader calls a quantity of the table
+        """Return the name of a quantity of the table for readers
         (`phasegrid.analysis.tables.variants.full_name`).
         """
         plain = self.grid.plain.get(self.grid.quantity(name).table, "")
@@ -46,7 +46,7 @@ class Findings:
 
 
 def findings(grid: SweepTables, rules: Rules) -> Findings:
-    """Aggregate and label a grid. One of which every training diverged has no numbers, but it has
+    """Aggregate and label a grid. If every training diverged there are no numbers, but still
     findings.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How the built-in kinds of figures are drawn (`phasegrid.figures`): from tables to a figure."""
+"""Draw the built-in kinds of figures (`phasegrid.figures`) from tables."""
 
 from typing import Literal
 
@@ -123,8 +123,8 @@ def gain(tables: Tables, args: GainArgs) -> Drawing:
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return what the curves of a sweep show: the loss where its mode connectivity is judged by it,
-    else the error.
+    """Return the column that the curves of a sweep show: the loss if its mode connectivity is
+    judged by it, otherwise the error.
     """
     return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
 

@@ -1,5 +1,5 @@
-"""The figures a sweep asks for by itself (its ``figures:`` section), from its findings and from
-rows of its metrics, as their kinds declare them.
+"""Draw the figures that a sweep requests in its ``figures:`` section, from its findings and the
+rows of its metrics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from phasegrid.figures import FIGURES
 from phasegrid.registry import identity, resolve_figure
 
 OtherSweep = Callable[[str], SweepTables | None]
-"""Gives another sweep of the same store by its name; None if the store has none of that name."""
+"""Returns another sweep of the same store by its name; None if the store has no such sweep."""
 
 RowsOf = Callable[[str], pd.DataFrame]
 """Gives the rows of a metric in the sweep, by its identity; an empty table where there are none."""

@@ -18,8 +18,8 @@ FileName = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What can be asked of any data set; the order of operations is fraction, set aside, label
-    noise, image noise, normalise.
+    """The options of every data set of arrays. Operations are applied in this order: fraction, set
+    aside, label noise, image noise, normalise.
 
     - `fraction` of the training set kept: the `first` N examples in file order (published code of
       Yang et al. 2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size +

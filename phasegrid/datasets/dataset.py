@@ -1,4 +1,4 @@
-"""A data set in memory: tensors, and the facts a metric needs to treat them right."""
+"""A data set in memory: tensors, and the facts that metrics need to interpret them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -71,12 +71,12 @@ class Dataset:
 
     @property
     def operations(self) -> Operations:
-        """What its task does with tensors."""
+        """The operations of its task on tensors."""
         return operations_of(self.task)
 
     @property
     def scoring(self) -> Scoring:
-        """How networks are scored on it."""
+        """The scoring of networks on it."""
         return Scoring(self.task, self.num_classes, self.objective)
 
     def to(self, device: torch.device | str) -> "Dataset":

@@ -1,5 +1,5 @@
-"""Load the data set that a trial names, built in or a plug-in, and check it before anything is
-trained on it.
+"""Load the data set of a trial, built in or a plug-in, and check it before anything is trained on
+it.
 """
 
 import copy
@@ -51,8 +51,8 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
 
 
 def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
-    """Refuse a plug-in whose data are not what its facts say: sweeps are planned and checked by
-    these.
+    """Refuse a plug-in whose data contradict its facts: sweeps are planned and checked by the
+    facts.
     """
     facts = import_function(kind.facts)({**later_defaults(kind.args), **part.args, **part.locators})
     if facts is None:

@@ -1,4 +1,4 @@
-"""Where several tensors lie in one flat vector, so that one kernel serves them all.
+"""Place several tensors in one flat vector, so that one kernel handles them all.
 
 Kernels of a GPU want addresses that are multiples of 16 bytes, and some end the process's CUDA
 context where they are not. So every tensor begins at a multiple of `ALIGNMENT` elements. The gaps

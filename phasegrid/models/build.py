@@ -26,8 +26,8 @@ def build_model(
 ) -> nn.Module:
     """Build the model `part` names, on the CPU, with its own initialisation drawn from `seed`.
 
-    `task` and `form` are those of its data set; they say what a model is made for (an input shape
-    and a number of classes, or the form of sentence pairs).
+    `task` and `form` are those of its data set; they determine the arguments of `make` (an input
+    shape and a number of classes, or the form of tokens).
 
     The same seed gives the same weights; the global random state is as before afterwards, on every
     device.
@@ -76,7 +76,7 @@ def _refuse_unknown(part: Part, module: nn.Module) -> None:
 
 
 def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tensor) -> None:
-    """Refuse a network with tensors that are drawn and not stored, given one of another seed.
+    """Refuse a network with random tensors that are not stored; `other` has another seed.
 
     What differs may yet be computed from what is stored (weight norm, spectral norm and pruning in
     their old form keep such tensors): then the other network has it too once it is given that and

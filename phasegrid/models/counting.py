@@ -22,8 +22,8 @@ from phasegrid.registry import declared_model
 
 
 def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
-    """Count what the model `part` names has and does on one example of a data set; None where its
-    family does not say.
+    """Count the parameters, FLOPs and activations of the model `part` for one example of a data
+    set; None if its family does not declare them.
 
     Raises:
         DataError: if the model cannot take such examples. SweepError: if its own count fails.

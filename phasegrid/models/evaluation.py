@@ -19,8 +19,8 @@ from phasegrid.tasks.scoring import CLASSIFICATION, Scores, Scoring
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a network does on a set: mean loss, accuracy and error in percent, over `num` scored
-    labels (examples, or the target tokens of sentence pairs).
+    """The mean loss, accuracy and error (in percent) of a network over `num` scored labels
+    (examples, or the target tokens of sentence pairs).
     """
 
     loss: float
@@ -77,7 +77,7 @@ def scores(
 
 
 def itemsize_of(module: nn.Module) -> int:
-    """Return how many bytes a number of a network has: float32's where it has no parameters."""
+    """Return the bytes per number of a network; those of float32 if it has no parameters."""
     return next(module.parameters(), torch.empty(0, dtype=torch.float32)).element_size()
 
 

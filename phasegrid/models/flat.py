@@ -39,8 +39,8 @@ class FlatNetwork:
     parameters; `rows` and `gradient` are the same without gaps, (M, P), each in the order of
     ``module.named_parameters()`` (tied ones once). `parameters` are leaves with views of them as
     data and gradient, `constants` everything else. Gradients add up until `zero_grad`; clear them
-    with that one, the module's own would drop the views. `module` is used up: by ``loop`` it
-    becomes the network, else it lends its code.
+    with that one, the module's own would drop the views. `module` must not be used afterwards: with
+    ``loop`` it becomes the network, otherwise its code is run on other tensors.
 
     With ``keeps_statistics=False`` BatchNorm of a ``fused`` network takes the statistics of the
     batch and keeps none.
@@ -120,7 +120,7 @@ class FlatNetwork:
         self._weights.fill(rows)
 
     def gradient(self) -> Tensor:
-        """Copy what gradients have added up to into rows (M, P)."""
+        """Copy the accumulated gradients into rows (M, P)."""
         return self._grads.read()
 
     def zero_grad(self) -> None:
@@ -138,7 +138,7 @@ class FlatNetwork:
         return self._blocks.join([torch.stack(parts) for parts in split])
 
     def row(self, flat: Tensor, index: int) -> Tensor:
-        """Copy what a flat vector like `weights` holds of one network, (P,)."""
+        """Copy one network's part (P,) of a flat vector like `weights`."""
         return torch.cat([view[index].flatten() for view in self._blocks.views(flat)])
 
     def per_element(self, values: Sequence[float]) -> float | Tensor:

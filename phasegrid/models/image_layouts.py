@@ -1,5 +1,5 @@
-"""In which memory layout a network takes its images: the one rule for training, curves, simplexes,
-slices and the Hessian.
+"""Choose the memory layout of a network's images: one rule for training, curves, simplexes, slices
+and the Hessian.
 
 Channels last is 1.04 to 1.4 times faster on a CPU for most convolutions, mandatory for grouped ones
 to pay there, and faster on a GPU. Not where a library is known to be wrong: on a CPU without
@@ -30,7 +30,7 @@ PROBED = 2  # examples that tell whether a network can take images channels last
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """How images lie in memory for a network, `on_cpu` and elsewhere."""
+    """The memory layout of images for a network, `on_cpu` and on other devices."""
 
     on_cpu: torch.memory_format
     elsewhere: torch.memory_format
@@ -52,8 +52,8 @@ PLAIN = Layouts(torch.contiguous_format, torch.contiguous_format)
 
 
 def layouts_of(network: nn.Module, members: int = 1) -> Layouts:
-    """Return how a network is to have its images, or a stack of `members` of it, whose convolutions
-    are grouped.
+    """Return the image layouts for a network, or for a stack of `members`, whose convolutions are
+    grouped.
 
     Without convolutions there is nothing to gain.
     """
@@ -65,8 +65,8 @@ def layouts_of(network: nn.Module, members: int = 1) -> Layouts:
 
 
 def working_layouts(network: nn.Module, inputs: Tensor) -> Layouts:
-    """Return `layouts_of` a network, or `PLAIN` where its code cannot take `inputs` (N, C, H, W) so
-    laid out.
+    """Return `layouts_of` a network, or `PLAIN` if its code cannot read `inputs` (N, C, H, W) in
+    that layout.
 
     Code with ``x.view(len(x), -1)`` cannot. A copy in eval mode is tried on a few examples; neither
     the network nor the random state is changed.

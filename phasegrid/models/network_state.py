@@ -20,8 +20,8 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def outputs_of(module: nn.Module, inputs: Tensor, *state: Tensor) -> Tensor:
-    """Return what `module` makes of a copy of `inputs` (N, ...), and of a state where there is one:
-    a network may write into what it is given.
+    """Return the outputs of `module` for a copy of `inputs` (N, ...), and of a state if given: a
+    network may write into its inputs.
 
     The copy costs well under 2% of a forward pass: one pass over the inputs in memory.
     """
@@ -45,8 +45,8 @@ def copy_network(module: AnyModule) -> AnyModule:
 
 
 def hidden_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return what a network has beside its ``state_dict()``, by name: buffers that are not
-    persistent, plain attributes.
+    """Return by name what a network holds besides its ``state_dict()``: non-persistent buffers and
+    plain attributes.
     """
     hidden: dict[str, Tensor] = {}
     for prefix, layer in module.named_modules():
@@ -160,8 +160,8 @@ def attributes_of(module: nn.Module) -> Attributes:
 
 
 def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
-    """Say what a forward pass in train mode does beside giving outputs and writing into buffers;
-    None if nothing.
+    """Say what a forward pass in train mode does besides returning outputs and writing into
+    buffers; None if nothing.
 
     It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what
     is written as a function.

@@ -1,5 +1,5 @@
-"""What inputs a family takes. Without torch, so that planning and building refuse the same inputs
-in the same words.
+"""Check the inputs that a family takes. Without torch, so that planning and building give the same
+messages.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def tied_sizes_agree(args: Mapping[str, Any]) -> Finding | None:
 def require_sound(
     name: str, declared: Model, args: Mapping[str, Any], input_shape: tuple[int, ...]
 ) -> None:
-    """Refuse a network that its family does not make, or does not make for such inputs.
+    """Refuse arguments or inputs that a model family does not support.
 
     Raises:
         DataError: saying what is wrong, with what is allowed.

@@ -85,8 +85,7 @@ def products(module: nn.Module, example: Tensor) -> int:
 
 
 def why_not_vmap(module: nn.Module, example: Tensor) -> str | None:
-    """Say what of a network ``torch.func`` cannot stack faithfully; None if nothing is known
-    against it.
+    """Say why ``torch.func`` cannot stack a network faithfully; None if no reason is known.
 
     What forward draws would depend on the pack, and what it assigns to is lost: both are seen by
     running it on `example` (1, *S).

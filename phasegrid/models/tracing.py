@@ -1,5 +1,5 @@
-"""Read the graph of a network with ``torch.fx``, as what its code does: sums in place stay sums in
-place, nothing stays behind.
+"""Trace a network with ``torch.fx``: in-place sums stay in place, and the network is left
+unchanged.
 
 Tracing runs a user's code once, on stand-ins. That may count calls, keep stand-ins in attributes
 and draw from the process's generators: all of it is undone. A graph holds only what the code did
@@ -18,7 +18,9 @@ from phasegrid.seeding import all_draws, have_changed, kept_draws
 
 
 class UnreadableError(ValueError):
-    """The forward of a network does what no graph shows; the message says what."""
+    """The forward pass of a network does something that a graph cannot show; the message says
+    what.
+    """
 
 
 def trace(module: nn.Module) -> fx.Graph:

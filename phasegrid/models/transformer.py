@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         return self._run(inputs_a, *embedded)
 
     def encode(self, source: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return what the encoder makes of `source` (N, l), (N, l, d), and which positions are
+        """Return the encoder's output for `source` (N, l), (N, l, d), and which positions are
         padding (N, 1, 1, l).
 
         `embedded` (N, l, d) stands in for the scaled embeddings of `source`.

@@ -46,8 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every cell of a sweep, with the paths of its axes and what the sweep calls them (path,
-    label).
+    """Every cell of a sweep, with the paths of its axes and their names in the sweep (path, label).
 
     `across` are the measurements over trials of several cells. They belong to the sweep and to no
     cell; each stands with the index of the cell of its first trial, where it is scheduled.

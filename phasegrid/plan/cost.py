@@ -3,8 +3,8 @@
 A first guess is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
 metric. The store's own timings correct both of its parts, by kind of job: small networks spend
 their time on launching kernels, large ones on arithmetic, so one factor could not serve both. It is
-a guess for ordering and an ETA, not a promise; `low` and `high` say how far single jobs were from
-it.
+a guess for ordering and an ETA, not a promise; `low` and `high` give the observed spread of single
+jobs.
 """
 
 import math
@@ -30,8 +30,8 @@ FEWEST = 3  # timings from which a kind of job is corrected
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a kind of job really takes: factors of the two parts of its guess, and the 10..90%
-    spread of single jobs (measured over predicted seconds), from `count` timings.
+    """The correction of a kind of job, from `count` timings: factors for the two parts of its
+    guess, and the 10..90% spread of single jobs (measured over predicted seconds).
     """
 
     overhead: float = 1.0
@@ -76,8 +76,8 @@ def guess_cost(cell: Cell, job: Trial | MetricJob) -> Guess:
 
 
 def predictor(corrections: Corrections) -> Callable[[Cell, Trial | MetricJob], float]:
-    """Return what predicts the seconds of jobs as `predict_seconds` does, once for all that share
-    their work and their recipe or metric.
+    """Return a function like `predict_seconds` that computes each result once for all jobs with the
+    same work and the same recipe or metric.
 
     Objects are remembered by identity and kept alive with it, so that an id is never reused.
     """
@@ -104,7 +104,7 @@ def estimated(
     measurement: Measurement,
     kind: type[T],
 ) -> T:
-    """Return what a metric declares of a measurement.
+    """Return the cost or memory that a metric declares for a measurement.
 
     Raises:
         SweepError: if its function raises, or returns something of another kind.
@@ -125,8 +125,8 @@ def estimated(
 def learn_corrections(
     pairs: Mapping[str, Sequence[tuple[Guess, float]]], device: str = "cpu"
 ) -> Corrections:
-    """Learn corrections from (guess, measured seconds) by kind of job; kinds with under `FEWEST`
-    timings are left alone.
+    """Learn corrections from (guess, measured seconds) by kind of job; kinds with fewer than
+    `FEWEST` timings get none.
     """
     found = {}
     for kind, values in pairs.items():
@@ -137,11 +137,10 @@ def learn_corrections(
 
 
 def _fit(values: Sequence[tuple[Guess, float]]) -> Correction:
-    """Fit both factors by least squares of the relative error, then scale so that the median job is
-    met.
+    """Fit both factors by least squares of the relative error, then scale them so that the median
+    job is predicted exactly.
 
-    One common factor where the timings cannot tell the parts apart, or one of them would be
-    negative.
+    Use one common factor if the timings cannot separate the parts, or a factor would be negative.
     """
     parts = [(g.overhead_s / m, g.arithmetic_s / m) for g, m in values]
     xx, yy = sum(x * x for x, _ in parts), sum(y * y for _, y in parts)

@@ -23,14 +23,14 @@ batches gathered ahead.
 """
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
-"""Parts of a GPU that a pack may be given: at most eight processes on one."""
+"""The shares of a GPU that a pack may get: at most eight processes per GPU."""
 
 MARGIN = 1.5
-"""A pack is given a part that holds this many times its estimate."""
+"""A pack gets a share that holds this many times its estimate."""
 
 
 def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
-    """Return the part of a GPU for a pack that needs so much memory; the whole if that is unknown.
+    """Return the share of a GPU for a pack that needs this much memory; a whole GPU if unknown.
 
     >>> [gpu_share(needed, 80 * 2**30) for needed in (2 * 2**30, 30 * 2**30, None)]
     [0.125, 1.0, 1.0]
@@ -42,8 +42,8 @@ def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
 
 
 def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int) -> float:
-    """Return the part of a GPU for a pack: what its metrics declare, or what its memory asks for if
-    that is more; see `pack_bytes`.
+    """Return the share of a GPU for a pack: the larger of what its metrics declare and what its
+    memory (`pack_bytes`) needs.
     """
     declared = [declared_metric(job.metric.name).gpu_share for job in pack.metric_jobs]
     shares = [share for share in declared if share is not None]
@@ -56,10 +56,10 @@ def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int)
 
 
 def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
-    """Estimate the bytes a pack takes on a GPU; `works` has what each of its trials is made of, by
+    """Estimate the bytes that a pack takes on a GPU; `works` holds the workload of each trial by
     key.
 
-    None where a model, a data set or a metric does not say.
+    None if a model, a data set or a metric does not declare it.
     """
     trials = pack.layout.trials if pack.layout and pack.layout.trials else pack.trials
     found = [works.get(trial.key) for trial in trials]
@@ -99,7 +99,9 @@ def _alike(job: MetricJob, pack: Pack) -> int:
 
 
 def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
-    """Estimate what a measurement takes beside data and models; None if its metric does not say."""
+    """Estimate the bytes of a measurement besides data and models; None if its metric does not
+    say.
+    """
     metric = declared_metric(job.metric.name)
     if metric.memory is None:
         return None

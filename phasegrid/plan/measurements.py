@@ -1,9 +1,8 @@
-"""From what a sweep asks to be measured to its metric jobs: which trials, which artifacts, which
-keys. Pure.
+"""Turn the metric requests of a sweep into metric jobs: their trials, artifacts and keys. Pure.
 
-A request is over the trials of a cell, one by one, in pairs or together; along a trial
-(``trajectory``: its checkpoints); over trials chosen ``across`` cells; or it reads what the jobs of
-another request leave (``of``): then it has one job for each of them.
+A request is over the trials of a cell (one by one, in pairs or together), over the checkpoints
+along a trial (``trajectory``), or over trials chosen ``across`` cells. A request ``of`` another one
+reads the artifacts of its jobs, and has one job for each of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from phasegrid.jobs import Artifact, MetricJob, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 
 Text = Callable[[Mapping[str, Json]], str]
-"""Gives the canonical JSON of arguments, written once for each object."""
+"""Returns the canonical JSON of arguments, written once for each object."""
 
 
 def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
@@ -39,7 +38,7 @@ def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
 
 
 def in_order_of_need(requests: Sequence[MetricRequest]) -> list[int]:
-    """Return the positions of requests such that each comes after the one that it reads."""
+    """Return the positions of requests, ordered so that each comes after the one that it reads."""
     ordered: list[int] = []
 
     def place(index: int) -> None:
@@ -57,8 +56,8 @@ def in_order_of_need(requests: Sequence[MetricRequest]) -> list[int]:
 
 @dataclass(slots=True)
 class Measurements:
-    """Makes the metric jobs of the requests of a sweep; which positions they take is worked out
-    once for all cells.
+    """Makes the metric jobs of a sweep's requests; the positions of their trials are computed once
+    for all cells.
     """
 
     requests: Sequence[MetricRequest]
@@ -72,8 +71,8 @@ class Measurements:
     def of_cell(
         self, of_stage: Mapping[str, Sequence[Trial]], seeds: tuple[int, ...]
     ) -> list[MetricJob]:
-        """Return the jobs of a cell with the trials of these stages, in the order of the requests;
-        one that names no stage is about the last.
+        """Return the jobs of a cell with the trials of these stages, in the order of the requests.
+        A request without a stage measures the last one.
         """
         made: dict[int, list[MetricJob]] = {}
         *_, last = of_stage
@@ -91,8 +90,8 @@ class Measurements:
         return [job for index in range(len(self.requests)) for job in made[index]]
 
     def across(self, chosen: Callable[[MetricRequest], Sequence[Trial]]) -> list[MetricJob]:
-        """Return the jobs over trials of several cells, which `chosen` gives for a request, in the
-        order of the requests.
+        """Return the jobs over trials of several cells, in the order of the requests; `chosen`
+        selects the trials of a request.
         """
         made: dict[int, list[MetricJob]] = {}
         for index in self._order:
@@ -151,7 +150,7 @@ class Measurements:
         ]
 
     def _reading(self, request: MetricRequest, job: MetricJob) -> MetricJob:
-        """Return the job that reads what another measurement leaves: it is over what that is."""
+        """Return the job that reads the artifact of another measurement, over the same trials."""
         assert request.reads is not None
         assert request.of is not None
         over = job.over or self.requests[request.of].over
@@ -183,7 +182,9 @@ class Measurements:
         return text_key(self._head(request, "inputs", canonical_json([a.spec() for a in reads])))
 
     def _head(self, request: MetricRequest, kind: str, inputs: str | None = None) -> str:
-        """Return the hashed text of a job: up to its trials, or whole with its `inputs`."""
+        """Return the hashed text of a job: the part before its trials, or all of it with its
+        `inputs`.
+        """
         part = request.part
         head = f'["metric",{part.version},{{"args":{self.text(part.args)},'
         name = f'"name":{canonical_json(part.name)}'

@@ -1,10 +1,9 @@
-"""Decide which jobs of a sweep share a pack, once for the whole plan, and keep that in the store.
+"""Decide once for the whole plan which jobs share a pack, and keep the decision in the store.
 
 What is computed together is rounded together, and training amplifies rounding. So trainings, and
-measurements that train something, keep the company that they were laid out with, whatever is stored
-already, however many workers there are now, and whatever the timings of the store say by now. Jobs
-that a plan has gained since are laid out among themselves: what is stored is done again for
-nobody's sake. No torch.
+measurements that train something, keep their layout, however many of its jobs are stored, however
+many workers there are, and whatever the timings in the store say. Jobs added to a plan later are
+laid out among themselves, so that no stored job is done again. No torch.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -32,8 +31,8 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The keys of jobs that share a pack, in order: trainings, or measurements of one metric and
-    cell; and the seconds that they were predicted to take.
+    """The keys of jobs that share a pack, in order (trainings, or measurements of one metric and
+    cell), and their predicted seconds.
     """
 
     jobs: tuple[str, ...]
@@ -41,8 +40,8 @@ class Shape:
 
 
 def is_wanted(packs: Sequence[Pack]) -> bool:
-    """Say whether any of these packs depends on how it was laid out; measurements that train
-    nothing do not.
+    """Say whether any of these packs depends on its layout; measurements that train nothing do
+    not.
     """
     return any(is_laid_out(pack) for pack in packs)
 
@@ -50,9 +49,7 @@ def is_wanted(packs: Sequence[Pack]) -> bool:
 def lay_out(
     plan: Plan, known: Sequence[Shape], cost: CostOf, workers: int, pack_size: int
 ) -> list[Shape]:
-    """Lay out those jobs of a plan that no known shape has, for so many workers; none where all are
-    known.
-    """
+    """Lay out the jobs of a plan that are in no known shape, for this many workers."""
     laid_out = {key for shape in known for key in shape.jobs}
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
@@ -69,8 +66,8 @@ def shaped(
     cost: CostOf,
     pack_size: int,
 ) -> list[Pack]:
-    """Return the packs of what is not stored, given as `make_packs` gives them, in the shapes that
-    they were laid out with.
+    """Return the packs of `make_packs`, which hold what is not stored, in the shapes of their
+    layout.
 
     A training pack of more than `pack_size`, which may be smaller now, is cut.
     """

@@ -1,5 +1,4 @@
-"""Group the jobs of a plan that are not stored yet into packs: lists that one process does
-together.
+"""Group the jobs of a plan that are not stored yet into packs, which one process does together.
 
 Pure: no torch, no disk, no clock.
 """
@@ -66,8 +65,8 @@ def make_packs(
 
 
 def start_depths(plan: Plan) -> dict[str, int]:
-    """Return how many trainings of a plan come before a trial that starts from another, by its key;
-    one that starts anew is not in it.
+    """Return, by key, how many trainings of a plan come before each trial that starts from another
+    one.
     """
     starting = {t.key: t for cell in plan.cells for t in cell.trials if t.start is not None}
     depths: dict[str, int] = {}
@@ -97,11 +96,11 @@ def training_packs(
     cost: CostOf,
     laid_out_s: float | None = None,
 ) -> list[Pack]:
-    """Return the pack of those trials that are not stored, laid out as all of them; none where all
-    are.
+    """Return the pack of those trials that are not stored, with all of them as its layout; None if
+    all are stored.
 
-    `laid_out_s` is what all of them were predicted to take when that was decided, now where it is
-    None.
+    `laid_out_s` are the seconds predicted for all of them when the layout was decided; None to
+    predict them now.
     """
     missing = [(cell, trial) for cell, trial in members if trial.key not in stored]
     if not missing:
@@ -153,23 +152,21 @@ def measuring_packs(
 
 
 def trains_several(job: MetricJob) -> bool:
-    """Say whether a measurement is one that is laid out with the others of its metric and cell, as
-    trainings are.
+    """Say whether a measurement is laid out with the others of its metric and cell, as trainings
+    are.
     """
     return job.heavy and job.together
 
 
 def is_laid_out(pack: Pack) -> bool:
-    """Say whether the jobs of a pack keep the company that they were laid out with: trainings, and
-    measurements that train.
-    """
+    """Say whether the jobs of a pack keep their layout: trainings, and measurements that train."""
     return pack.kind == "train" or any(trains_several(job) for job in pack.metric_jobs)
 
 
 def _groups(
     jobs: Sequence[MetricJob], stored: Collection[str]
 ) -> tuple[tuple[MetricJob, ...], ...]:
-    """Return which jobs are computed together, of those computations that have a job to do."""
+    """Return the jobs of each joint computation that has a job to do."""
     groups: dict[int, list[MetricJob]] = {}
     for job in jobs:
         if job.together:

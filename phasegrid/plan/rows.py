@@ -88,7 +88,7 @@ def inputs_text(job: MetricJob) -> str | None:
 
 
 def as_number(value: Json) -> float | None:
-    """Return an axis value as a float, or None if it is no number."""
+    """Return an axis value as a float, or None if it is not a number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return None

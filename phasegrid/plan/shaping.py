@@ -1,5 +1,5 @@
-"""Shape the packs of a whole plan for the workers there are: split the long ones, join small
-neighbours that train. Pure, no torch.
+"""Shape the packs of a plan for the number of workers: split long ones, join small neighbours that
+train. Pure, no torch.
 
 Cells along an axis of learning rate, weight decay, label noise or image noise train networks of one
 shape by one kind of update (`phasegrid.train.compat`), so that their trials can share kernels as
@@ -22,12 +22,12 @@ from phasegrid.train.compat import pack_signature
 
 NONE_BEFORE: Mapping[str, int] = MappingProxyType({})
 PACKS_A_WORKER = 4
-"""Joining leaves at least so many packs' worth of work per worker: the last ones to end then differ
-by little.
+"""Joining leaves at least this many packs' worth of work per worker, so that all workers end at
+about the same time.
 """
 
 MAX_DATASETS = 4
-"""Different data sets in one pack: each is a copy in memory."""
+"""The most data sets in one pack: each is a copy in memory."""
 
 
 def shape_packs(

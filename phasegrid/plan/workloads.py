@@ -20,7 +20,7 @@ class Workloads:
         self._known: dict[tuple[int, int], tuple[GridPoint, Workload | None]] = {}
 
     def of(self, point: GridPoint) -> Workload | None:
-        """Return what the jobs of a point are made of; None where a plug-in does not say."""
+        """Return the workload of the jobs of a point; None if a plug-in does not say."""
         place = (id(point.dataset), id(point.model))
         if place not in self._known:
             self._known[place] = (point, _count(point))

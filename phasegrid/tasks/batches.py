@@ -17,8 +17,8 @@ only training batches of an objective that asks for some have it.
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples that a loss is taken over: `inputs` (M, B, ...), `labels` (M, B), and by name what
-    else an objective asks for of each example, `extra` (M, B, ...).
+    """The examples of a loss: `inputs` (M, B, ...), `labels` (M, B), and, by name, further data per
+    example that an objective needs, `extra` (M, B, ...).
     """
 
     inputs: Tensor
@@ -28,8 +28,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How long examples are, where they are not all alike, on the CPU, (N,) int64: the positions
-    that one takes, and its scored labels.
+    """The lengths of examples that differ in length, on the CPU, (N,) int64: positions, and scored
+    labels.
     """
 
     positions: Tensor
@@ -46,7 +46,9 @@ class Cut:
     positions: int = 0
 
     def num_batches(self, lengths: Lengths | None) -> float:
-        """Return how many batches an epoch has; about, where that varies from epoch to epoch."""
+        """Return the number of batches in an epoch; approximate if it varies from epoch to
+        epoch.
+        """
         if self.bounds is not None:
             return len(self.bounds)
         assert lengths is not None

@@ -32,7 +32,9 @@ class Reader:
         self._end: Tensor | None = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return what the network makes of a batch (B, ...), or of those of members (M, B, ...)."""
+        """Return the network's outputs for a batch (B, ...), or for the batches of members (M, B,
+        ...).
+        """
         if self._start is None:
             outputs: Tensor = self._run(inputs)
             return outputs
@@ -52,8 +54,8 @@ class Reader:
 
 
 def draw_some(operations: Operations, num: int, count: int, rng: torch.Generator) -> Tensor:
-    """Draw `count` of `num` examples (all, if there are fewer), in the order of the set: those
-    that follow one another, where a network goes through a set with what it has read in mind.
+    """Draw `count` of `num` examples (all, if there are fewer), in the order of the set:
+    consecutive ones, if a network carries its state through the set.
     """
     if not operations.carries:
         order = torch.randperm(num, generator=rng, device=rng.device)[:count]

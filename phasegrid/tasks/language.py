@@ -48,7 +48,7 @@ def side_by_side(num: int, streams: int) -> Tensor:
 
 
 def perplexity(loss: float) -> float | None:
-    """Return exp(`loss`), a mean cross-entropy in nats; None where that is no finite number.
+    """Return exp(`loss`), a mean cross-entropy in nats; None if that is not finite.
 
     >>> perplexity(0.0), perplexity(1e4)
     (1.0, None)

@@ -31,8 +31,8 @@ Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What networks are scored and differentiated by: a loss, its curvature if that is known, and,
-    if there is one, a function for its sum or mean, `reduced`: one operation in place of seven.
+    """The criterion for scoring networks and for derivatives: a loss, its curvature if known, and
+    optionally a function `reduced` for its sum or mean, which is one operation instead of seven.
     `probabilities`: whether the softmax of the logits is a probability of each class.
     """
 
@@ -88,7 +88,7 @@ def mse(
     logits: Tensor, batch: Batch, reduction: Literal["half_sum", "mean"] = "half_sum"
 ) -> Tensor:
     """Return the squared distance of the logits from the one-hot vector of each label: half the sum
-    over classes, or their mean (`phasegrid.tasks.objectives.MseArgs` has the sources).
+    over classes, or their mean (`phasegrid.tasks.objectives.MseArgs` has the equations).
 
     Half precision is computed in float32.
     """
@@ -121,14 +121,16 @@ def poisoned(logits: Tensor, batch: Batch, share: float = 0.5, beta: float | Non
 
 
 def poisoned_sum(logits: Tensor, batch: Batch, share: float = 0.5, scale: float = 1.0) -> Tensor:
-    """Return the same so that the mean over a batch is the one mean plus `scale` times the
-    other.
+    """Return the same losses, weighted so that the mean over a batch is the clean mean plus `scale`
+    times the poisoned one.
     """
     return _two_parts(logits, batch, 1 / (1 - share), scale / share if share else 0.0)
 
 
 def _two_parts(logits: Tensor, batch: Batch, clean: float, poison: float) -> Tensor:
-    """Weigh the losses of the two parts of a batch; one that has no part set aside is clean."""
+    """Weight the losses of the two parts of a batch; a batch without examples set aside is
+    clean.
+    """
     losses = cross_entropy(logits, batch)
     if ASIDE not in batch.extra:
         return losses
@@ -162,4 +164,4 @@ def one_hot_columns(
 
 
 CROSS_ENTROPY = Criterion(cross_entropy, softmax_columns, reduced_cross_entropy, True)
-"""What networks are scored by unless their recipe says otherwise."""
+"""The default criterion, used unless a recipe names another objective."""

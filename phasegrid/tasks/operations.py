@@ -30,7 +30,9 @@ and 1.3 times as long in batches of 128 (medians, one thread).
 
 
 class Examples(Protocol):
-    """What of a data set in memory a task looks at; `phasegrid.datasets.dataset.Dataset` has it."""
+    """The part of a data set in memory that tasks use; `phasegrid.datasets.dataset.Dataset`
+    provides it.
+    """
 
     @property
     def train_inputs(self) -> Tensor:
@@ -50,7 +52,7 @@ class Examples(Protocol):
 
     @property
     def aside_inputs(self) -> Tensor:
-        """Inputs of the examples set aside; none, of any shape, where there are none."""
+        """Inputs of the examples set aside; an empty tensor if there are none."""
 
     @property
     def aside_labels(self) -> Tensor:
@@ -62,22 +64,24 @@ class Examples(Protocol):
 
     @property
     def form(self) -> Form | None:
-        """What the task needs to know of examples beyond their shape."""
+        """What the task needs to know about examples beyond their shape."""
 
 
 class Probe(Protocol):
-    """Examples on which the features of networks are compared, a row (n, d) for each."""
+    """Examples on which the features of networks are compared, one row of features (n, d) per
+    example.
+    """
 
     def __len__(self) -> int:
         """How many rows there are."""
 
     def chunks(self, itemsize: int, batch_size: int | None) -> list[Chunk]:
-        """Cut the rows into batches that fit into memory, for a network with numbers of so many
-        bytes; they may be in another order.
+        """Cut the rows into batches that fit into memory, for numbers of this many bytes; the order
+        may change.
         """
 
     def run(self, module: nn.Module, chunk: Chunk) -> Tensor:
-        """Return what the network makes of some of the examples."""
+        """Return the network's outputs for some of the examples."""
 
     def rows(self, name: str, output: Tensor, chunk: Chunk) -> Tensor:
         """Return the rows (n, d) of a layer's output, copied: the next layer may work in place.
@@ -89,8 +93,8 @@ class Probe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How examples are mixed with others: `partners` (m, ...) are inputs, `shares` (m,) float64 the
-    part of the example itself.
+    """How examples are mixed with others: `partners` (m, ...) are the other inputs, and `shares`
+    (m,) float64 are the weights of the examples themselves.
     """
 
     partners: Tensor
@@ -152,9 +156,7 @@ def operations_of(task: str) -> Operations:
 
 
 def evaluation_batch(inputs: Tensor) -> int:
-    """Return how many of `inputs` (N, ...) at a time go through a network that is only
-    evaluated.
-    """
+    """Return the batch size for evaluating a network on `inputs` (N, ...)."""
     if inputs.device.type != "cpu":
         return MOST
     return min(MOST, max(FEWEST, IN_CACHE // max(1, inputs[:1].numel())))

@@ -43,7 +43,9 @@ def load(**args: Json) -> Dataset:
 
 
 def vocabulary_record(data: Dataset) -> Json:
-    """Return how words became numbers in a data set of this module: the vocabulary, in order."""
+    """Return the map from words to numbers of a data set of this module: the vocabulary, in
+    order.
+    """
     return {"words": list(data.words)}
 
 

@@ -129,8 +129,8 @@ def options_of(args: Mapping[str, Json]) -> LanguageOptions:
 
 @lru_cache(maxsize=64)
 def _facts(options: LanguageOptions) -> DatasetFacts:
-    """Return the facts of files whose digest is in `options`: what is remembered cannot be out of
-    date.
+    """Return the facts of files whose digest is in `options`, so that a cached result cannot be out
+    of date.
     """
     text = read_running_text(options)
     return DatasetFacts(

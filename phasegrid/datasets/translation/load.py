@@ -79,7 +79,7 @@ def as_tensors(
 
 
 def vocabulary_record(data: Dataset) -> Json:
-    """Return how words became numbers in a data set of this module: the tokeniser and both
+    """Return the map from words to numbers of a data set of this module: the tokeniser and both
     vocabularies, in id order.
 
     Raises:

@@ -233,8 +233,8 @@ def with_right_products(
     work: Callable[[HessianOperator], T],
     scoring: Scoring = CLASSIFICATION,
 ) -> T:
-    """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first method of
-    `METHODS` that is right.
+    """Do `work` with the Hessian of `module` (see `HessianOperator`), with the first of `METHODS`
+    that gives correct products.
 
     `work` must raise `AsymmetryError` where the products are not those of a symmetric matrix. `rng`
     is set back before every try, so that the draws are those of a first try that succeeds.
@@ -266,7 +266,7 @@ def with_right_products(
 
 
 def _is_of_the_machine(fault: RuntimeError) -> bool:
-    """Say whether memory ran out or a device failed, which no other method would mend."""
+    """Say whether memory ran out or a device failed, which no other method can avoid."""
     device = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # absent before torch 2.8
     return isinstance(fault, (torch.OutOfMemoryError, device)) or "allocate memory" in str(fault)
 

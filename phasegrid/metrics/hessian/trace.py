@@ -38,7 +38,7 @@ SHARE_OF_GRAPH_MEMORY = (
 
 @dataclass(frozen=True, slots=True)
 class TraceEstimate:
-    """A trace with its standard error (0 where it is exact) and how it was found."""
+    """A trace, its standard error (0 if exact) and the method."""
 
     trace: float
     stderr: float
@@ -253,7 +253,7 @@ def _chunk_trace(
 
 
 def _chunk_size(network: nn.Module, records: _Records, inputs: Tensor) -> int:
-    """Choose how many examples to take at a time, from what one of them holds."""
+    """Choose the batch size from the memory that one example needs."""
     _forward(network, records, inputs[:1])
     held = sum(record.held for record in records) * inputs.element_size()
     limit = graph_memory(inputs.device) // SHARE_OF_GRAPH_MEMORY

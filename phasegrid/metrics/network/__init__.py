@@ -1,3 +1,3 @@
-"""What several metrics do with networks: run them, fold their BatchNorm, look at points of weight
-space.
+"""Shared operations of metrics on networks: run them, fold their BatchNorm, evaluate points of
+weight space.
 """

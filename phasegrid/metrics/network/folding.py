@@ -60,9 +60,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
-    """Say whether two networks give the same outputs on some `inputs` (N, ...), but for
-    rounding.
-    """
+    """Say whether two networks give the same outputs on `inputs` (N, ...), up to rounding."""
     with torch.no_grad():
         found, expected = outputs_of(one, inputs), outputs_of(other, inputs)
     if not isinstance(found, Tensor) or not isinstance(expected, Tensor):
@@ -99,7 +97,7 @@ def is_plain(layer: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
 
 
 def is_hooked(layer: nn.Module) -> bool:
-    """Say whether calling `layer` does more or other than the `forward` of its class."""
+    """Say whether calling `layer` does anything else than the `forward` of its class."""
     hooks = (
         layer._forward_hooks,
         layer._forward_pre_hooks,

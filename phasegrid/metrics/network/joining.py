@@ -1,4 +1,4 @@
-"""What makes networks different beside the weights that train, when they are joined by a curve or a
+"""Interpolate what differs between networks besides the trained weights, along a curve or a
 simplex.
 
 Frozen parameters (random features, a frozen backbone) and buffers may differ from seed to seed, and
@@ -34,16 +34,16 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What differs between networks and does not train: `names` of tensors, and their numbers at
-    each vertex, (V, Q).
+    """The untrained tensors that differ between networks: their `names`, and their values at each
+    vertex, (V, Q).
     """
 
     names: tuple[str, ...] = ()
     vertices: Tensor | None = None
 
     def place(self, module: nn.Module, coefficients: Tensor) -> None:
-        """Set it in `module` to that of the point with `coefficients` (V,): exactly a vertex's own
-        where one of them is 1.
+        """Set these tensors in `module` to those of the point with `coefficients` (V,); exactly a
+        vertex's own if one of them is 1.
         """
         if self.vertices is None:
             return
@@ -67,8 +67,8 @@ NOTHING = Rest()
 
 
 def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
-    """Return what differs between the two ends of a curve, at each of its V = `num_bends` + 2
-    vertices.
+    """Return the untrained tensors that differ between the ends of a curve, at each of its V =
+    `num_bends` + 2 vertices.
 
     Raises:
         MetricError: as `rest_of`.
@@ -82,8 +82,8 @@ def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
 
 
 def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
-    """Return what differs between the modes of a complex, at each of them and of the connectors
-    after them.
+    """Return the untrained tensors that differ between the modes of a complex, at each mode and
+    each connector.
 
     Raises:
         MetricError: as `rest_of`.
@@ -96,8 +96,8 @@ def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
 
 
 def rest_of(models: Sequence[nn.Module]) -> Rest:
-    """Return what differs between networks of one architecture beside what trains, a vertex for
-    each.
+    """Return the untrained tensors that differ between networks of one architecture, with one
+    vertex per network.
 
     Raises:
         MetricError: if they have other tensors, or integers (counters, tables) that differ: nothing
@@ -128,7 +128,7 @@ def rest_of(models: Sequence[nn.Module]) -> Rest:
 
 
 def _untrained(module: nn.Module) -> dict[str, Tensor]:
-    """Return what of a network's state does not train and is no statistic of BatchNorm."""
+    """Return the part of a network's state that is neither trained nor a statistic of BatchNorm."""
     statistics = {id(b) for layer in batch_norm_modules(module) for b in layer.buffers(False)}
     stored = module.state_dict(keep_vars=True)
     return {
@@ -139,8 +139,8 @@ def _untrained(module: nn.Module) -> dict[str, Tensor]:
 
 
 def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str) -> None:
-    """See that `module`, at the end of a curve, is the network `model`: that it gives the same
-    outputs for a few of `inputs`.
+    """Check that `module`, at an end of a curve, gives the same outputs as `model` for a few of
+    `inputs`.
 
     Statistics of BatchNorm are taken from `model` for that.
 

@@ -26,8 +26,8 @@ Row = dict[str, float | int | Numbers | None]
 
 @dataclass(frozen=True, slots=True)
 class PointEvaluation:
-    """A point on the training and on the test set, whole; evaluation mode, refreshed BatchNorm
-    statistics.
+    """The results of a point on the whole training and test sets, in eval mode with refreshed
+    BatchNorm statistics.
     """
 
     train: Evaluation
@@ -36,7 +36,7 @@ class PointEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """What every point is measured on: the data, and the inputs that BatchNorm is refreshed with
+    """The inputs of a measurement at a point: the data, and the examples that refresh BatchNorm
     (None: no BatchNorm).
     """
 
@@ -56,8 +56,8 @@ class Evaluator:
 
 
 def live_network(model: nn.Module) -> FlatNetwork:
-    """Return a copy of `model` to mix weights into, which brings images into the layout that suits
-    it.
+    """Return a copy of `model` whose weights can be set, and which converts images to a suitable
+    layout.
     """
     flat = FlatNetwork.of(model)
     lay_out = layer_out(model)
@@ -81,8 +81,8 @@ def make_evaluator(
 
 
 def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
-    """Put `module` into train mode (BatchNorm on batch statistics), but layers that draw random
-    numbers (dropout) into eval mode.
+    """Put `module` into train mode (BatchNorm uses batch statistics), except layers that draw
+    random numbers (dropout), which stay in eval mode.
 
     They are found by running a copy on `example` (a few inputs): attention, recurrent layers and
     functions draw too.

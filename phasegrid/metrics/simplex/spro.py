@@ -153,9 +153,7 @@ def data_gradient(
 def _faces_if_needed(
     complex_: Complex, volume_lambda: float, settings: SimplexArgs
 ) -> FixedFaces | None:
-    """Return the fixed faces where the volume matters: to the loss, or to where points are
-    drawn.
-    """
+    """Return the fixed faces if the volume matters, for the loss or for drawing points."""
     if volume_lambda == 0 and settings.sampling == "simplex":
         return None
     return fix_faces(complex_.modes, complex_.connectors[:-1])

@@ -41,8 +41,8 @@ def log_volume(vertices: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FixedFaces:
-    """The faces (w_i, theta_0..theta_{J-1}) that stay as a new vertex moves: the complex it is
-    joined to.
+    """The faces (w_i, theta_0..theta_{J-1}) of the complex, which stay fixed while a new vertex
+    moves.
 
     The distance of the new vertex from the span of face i is what remains of theta - origin_i after
     taking out `shared` (orthonormal rows common to all faces) and `own` row i (one further

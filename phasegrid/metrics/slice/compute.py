@@ -157,9 +157,7 @@ def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, 
 
 
 def _refresh_inputs(model: nn.Module, data: Dataset, settings: SliceArgs) -> Tensor | None:
-    """Draw the training inputs that BatchNorm is refreshed with; None where nothing is
-    refreshed.
-    """
+    """Draw the training inputs that refresh BatchNorm; None if nothing is refreshed."""
     if settings.batch_norm == "as_saved" or not has_batch_norm(model):
         return None
     inputs = data.train_inputs
@@ -173,8 +171,8 @@ def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
 
 
 def _grid_columns(axis: list[float], measured: Tensor) -> Row:
-    """Return the columns of what was `measured`, (S, B, A, 2); null where the loss is not finite:
-    the argmax of NaN is no prediction.
+    """Return the columns for `measured`, (S, B, A, 2); null where the loss is not finite, because
+    the argmax of NaN is not a prediction.
     """
     losses, errors = measured.unbind(dim=-1)
     finite = losses.isfinite()

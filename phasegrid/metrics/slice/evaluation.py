@@ -32,8 +32,8 @@ from phasegrid.tasks.scoring import Scoring
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """A set as it is run: batches of inputs and labels on the device, how they are scored, and how
-    many labels are.
+    """A set prepared for evaluation: batches of inputs and labels on the device, their scoring, and
+    the number of scored labels.
     """
 
     batches: tuple[tuple[Tensor, Tensor], ...]
@@ -73,8 +73,8 @@ class MovingNetwork:
         return self._layer_out(inputs)
 
     def settle(self) -> None:
-        """Make what depends on the weights follow them: BatchNorm statistics, if refreshed, and the
-        folded convolutions.
+        """Update what depends on the weights: BatchNorm statistics, if refreshed, and the folded
+        convolutions.
         """
         if self._refresh_inputs is not None:
             with self._autocast():
@@ -171,14 +171,14 @@ class _KeptFold(nn.Module):
             self.bias.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what BatchNorm makes of the convolution of `x`."""
+        """Return the BatchNorm of the convolution of `x`."""
         y: Tensor = self.folded.conv._conv_forward(x, self.weight, self.bias)
         return y
 
 
 def _keep_folds(network: nn.Module) -> list[_KeptFold]:
-    """Replace the folded convolutions of `network`, in place, by ones that keep their weights;
-    return these.
+    """Replace the folded convolutions of `network`, in place, by ones that store their folded
+    weights; return these.
     """
     kept = []
     for name, layer in list(network.named_modules()):
