@@ -162,10 +162,12 @@ def test_nothing_outlives_a_run_however_it_ends(tmp_path: Path, how: str, moment
             code = process.wait(timeout=90)
             if how != "SIGKILL":
                 wait_until_nothing_is_left(process)
-        assert code == {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9}.get(how, 4), what_it_said(
-            storage
-        )
-        assert "Traceback" not in what_it_said(storage)
+        said = what_it_said(storage)
+        if "trying once more" in said and not how.startswith("SIG"):
+            assert code == 0, said  # Ray was not up yet, and is started once more
+        else:
+            assert code == {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9}.get(how, 4), said
+        assert "Traceback" not in said
         left = list(temporary.glob("phasegrid-*"))
         assert bool(left) == (how == "SIGKILL")
         if left:  # the next run there deletes it, and ends what still lives of the first
