@@ -141,7 +141,8 @@ class _RunRoom(ModuleType):
             stored: the same call goes on from there. SystemExit: likewise, after SIGTERM.
         """
         from phasegrid.cli.output import talking_console
-        from phasegrid.run.run import RunTarget, run_sweep
+        from phasegrid.run.places import RunTarget
+        from phasegrid.run.run import run_sweep
         from phasegrid.store.store import Store
 
         loaded = _loaded(sweep)

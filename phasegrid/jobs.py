@@ -5,8 +5,7 @@ Both leave *artifacts*, named tensors that later jobs read: a trial leaves its w
 measurement may leave a curve or directions.
 
 A job is identified by its key (`phasegrid.keys`). What cannot change the result (device, workers,
-pack, retries, storage, the sweep's name, the place in the grid) is not part of the key. Standard
-library only.
+pack, retries, storage, the sweep's name, the place in the grid) is not part of the key.
 """
 
 from collections.abc import Mapping
@@ -39,13 +38,10 @@ WEIGHTS = "weights"
 
 AVERAGED = "averaged"
 MOMENTS = "moments"
-"""The artifacts that a trial's collector leaves: an averaged network, and the moments of its
-weights.
-"""
+"""The artifacts that a trial's collector leaves: an averaged network, and moments of weights."""
 
 OPTIMIZER = "optimizer"
 """The artifact with the state of a trial's optimizer when its weights were saved."""
-
 
 Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
 """What a metric can be over: a trial, a pair of trials, all trials of a cell, the checkpoints along

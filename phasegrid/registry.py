@@ -9,17 +9,13 @@ and nothing else does.
 
 The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME``
 without its folders, together with the version it declares, so a file may move. A worker knows only
-that identity: it looks for the file in the folders of the environment variable `FOLDERS_VARIABLE`,
-to which `remember_folder` adds and which child processes inherit, then in the current folder.
+that identity, and `plugin_files` finds the file.
 """
 
-import difflib
 import importlib
 import importlib.util
-import os
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +30,13 @@ from phasegrid.declare import (
     ScheduleKind,
 )
 from phasegrid.errors import SweepError
-from phasegrid.keys import text_key
+from phasegrid.plugin_files import (
+    import_file,
+    imported_code,
+    is_file,
+    plugin_file,
+)
+from phasegrid.texts import suggest
 from phasegrid.user_code import Code, code_of_file, code_of_module
 
 Kind: TypeAlias = Literal["model", "dataset", "metric", "schedule", "objective", "figure"]
@@ -42,7 +44,6 @@ Declaration: TypeAlias = Model | DatasetKind | Metric | ScheduleKind | Objective
 
 D = TypeVar("D")
 
-FOLDERS_VARIABLE = "PHASEGRID_PLUGIN_PATH"
 
 _GROUPS: dict[Kind, str] = {
     "model": "phasegrid.models",
@@ -84,18 +85,6 @@ _FUNCTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Imported:
-    """A plug-in file as it was imported: a later edit changes neither until it is imported
-    again.
-    """
-
-    module: ModuleType
-    code: Code
-
-
-_FILES: dict[Path, _Imported] = {}
-_MODULES: dict[str, str] = {}  # the contents of the code with which a local module was imported
 _METRICS: dict[str, Metric] = {}  # by identity, as it was resolved last
 _NETWORKS: dict[str, Model] = {}  # likewise
 _OBJECTIVES: dict[str, Objective] = {}  # likewise
@@ -208,10 +197,10 @@ def code_of(kind: Kind, name: str, folder: Path | None = None) -> Code | None:
     also = [text.partition(":")[0] for text in texts if isinstance(text, str)]
     file = plugin_file(name, folder)
     if file is not None:
-        imported = _FILES[file]
-        place = (kind, name, f"{file} {imported.code.contents}")
+        code = imported_code(file)
+        place = (kind, name, f"{file} {code.contents}")
         if place not in _CODES:
-            _CODES[place] = code_of_file(file, also) if also else imported.code
+            _CODES[place] = code_of_file(file, also) if also else code
         return _CODES[place]
     place = (kind, name, "")
     if place not in _CODES:
@@ -239,31 +228,7 @@ def identity(name: str) -> str:
     'my_lab.sharpness:SHARPNESS'
     """
     source, colon, attribute = name.rpartition(":")
-    return f"{Path(source).name}{colon}{attribute}" if _is_file(source) else name
-
-
-def plugin_file(name: str, folder: Path | None = None) -> Path | None:
-    """Return the file that a reference like ``file.py:NAME`` means, None if it means no file or
-    none is there.
-    """
-    source = name.rpartition(":")[0]
-    if not _is_file(source):
-        return None
-    folders = [folder] if folder is not None else []
-    folders += [
-        Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text
-    ]
-    candidates = [place / source for place in [*folders, Path.cwd()]]
-    return next((path.resolve() for path in candidates if path.is_file()), None)
-
-
-def remember_folder(folder: Path) -> None:
-    """Put a folder first among those where this process, and processes it starts, look for plug-in
-    files.
-    """
-    known = [text for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
-    rest = [text for text in known if text != str(folder)]
-    os.environ[FOLDERS_VARIABLE] = os.pathsep.join([str(folder), *rest])
+    return f"{Path(source).name}{colon}{attribute}" if is_file(source) else name
 
 
 def known_names(kind: Kind) -> list[str]:
@@ -274,14 +239,6 @@ def known_names(kind: Kind) -> list[str]:
 def is_known(kind: Kind, name: str) -> bool:
     """Say whether `kind` knows a name without a colon."""
     return name in _built_in(kind) or any(point.name == name for point in _points(kind))
-
-
-def suggest(found: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` if one of `allowed` is close to what was found, else an empty
-    text.
-    """
-    close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _check_metric(name: str, metric: Metric) -> None:
@@ -333,7 +290,7 @@ def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
     if not source or not attribute:
         raise SweepError(f"found {kind} {name!r}; allowed: file.py:NAME or package.module:NAME")
     file = plugin_file(name, folder)
-    if file is None and _is_file(source):
+    if file is None and is_file(source):
         raise SweepError(f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}")
     try:
         module = _import(source, file, anew=folder is not None)
@@ -351,7 +308,7 @@ def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
 
 
 def _import(source: str, file: Path | None, anew: bool) -> ModuleType:
-    return importlib.import_module(source) if file is None else _import_file(file, anew)
+    return importlib.import_module(source) if file is None else import_file(file, anew)
 
 
 def _where_from(error: BaseException, file: Path | None) -> str:
@@ -362,45 +319,6 @@ def _where_from(error: BaseException, file: Path | None) -> str:
     if not (beside.is_dir() or beside.with_suffix(".py").is_file()):
         return ""
     return f"; it is beside {file.name}: put its folder {file.parent} on PYTHONPATH"
-
-
-def _import_file(path: Path, anew: bool) -> ModuleType:
-    """Import a file under a name made of its path and contents: once a process, again after an edit
-    if `anew`.
-    """
-    known = _FILES.get(path)
-    if known is not None and not anew:
-        return known.module
-    code = code_of_file(path)
-    if known is not None and known.code.contents == code.contents:
-        return known.module
-    _forget_edited(code)
-    name = f"phasegrid_plugin_{path.stem}_{text_key(f'{path} {code.contents}')[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is being imported
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    _FILES[path] = _Imported(module, code)
-    return module
-
-
-def _forget_edited(code: Code) -> None:
-    """Have the local modules of a plug-in imported again where one of them was edited."""
-    if any(_MODULES.get(name, contents) != contents for name, contents in code.modules.items()):
-        for name in code.modules:
-            sys.modules.pop(name, None)
-        importlib.invalidate_caches()
-    _MODULES.update(code.modules)
-
-
-def _is_file(source: str) -> bool:
-    return source.endswith(".py")
 
 
 def _brief(error: BaseException) -> str:

@@ -1,5 +1,8 @@
 """Texts of values for people."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def duration(seconds: float) -> str:
     """Write seconds as a person would: ``42 s``, ``3 min 05 s``, ``7 h 12 min``, ``3 d 4 h``.
@@ -15,3 +18,9 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def suggest(found: str, allowed: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` if one of `allowed` resembles `found`, else an empty text."""
+    close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

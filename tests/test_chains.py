@@ -24,7 +24,8 @@ from phasegrid.jobs import Artifact
 from phasegrid.metrics.connectivity import compute as connectivity
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.run.status import stored_jobs
 from phasegrid.run.verify import verify
 from phasegrid.run.worker import pack as worker

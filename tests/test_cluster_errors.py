@@ -21,7 +21,9 @@ from phasegrid.store.store import Store
 from phasegrid.store.submissions import Job
 from phasegrid.submit import ray_jobs
 from phasegrid.submit.bundle import Bundle
-from phasegrid.submit.ray_jobs import Cluster, check_address, checked_storage, exit_code_of
+from phasegrid.submit.endings import exit_code_of, hint
+from phasegrid.submit.ray_jobs import Cluster
+from phasegrid.submit.targets import check_address, checked_storage
 from tests.test_session import SWEEP
 from tests.test_submissions import ID, RUNNING, TOKEN, invoke
 
@@ -385,8 +387,8 @@ def test_a_signal_that_killed_the_driver_becomes_a_shells_exit_code() -> None:
     ],
 )
 def test_a_driver_that_could_not_start_is_explained(job: Job, says: str) -> None:
-    assert says in (ray_jobs.hint(job) or "")
-    assert ray_jobs.hint(Job(ID, "FAILED", 1, "RuntimeError")) is None
+    assert says in (hint(job) or "")
+    assert hint(Job(ID, "FAILED", 1, "RuntimeError")) is None
 
 
 def test_the_command_is_quoted_and_the_environment_holds_no_token(

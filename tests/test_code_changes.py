@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import phasegrid
-from phasegrid import load_sweep, registry
+from phasegrid import load_sweep, plugin_files, registry
 from phasegrid.cli.main import app
 from phasegrid.errors import SweepError
 from phasegrid.packs import Outcome
@@ -69,7 +69,7 @@ metrics: ["lab.py:KNOBS"]
 
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
 
 
 def write(folder: Path, lab: str = LAB, sweep: str = SWEEP) -> Path:
@@ -360,7 +360,7 @@ def test_a_bundle_has_the_same_digests_and_knows_its_commit(
     root = Path(registry.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code, str(there)], cwd=tmp_path / "there", capture_output=True, text=True,
-        timeout=120, env={**os.environ, "PYTHONPATH": f"{root}:.", registry.FOLDERS_VARIABLE: ""},
+        timeout=120, env={**os.environ, "PYTHONPATH": f"{root}:.", plugin_files.FOLDERS_VARIABLE: ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     commit = subprocess.run(

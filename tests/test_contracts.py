@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from phasegrid import load_sweep, registry
+from phasegrid import load_sweep, plugin_files
 from phasegrid.cli.main import app
 from phasegrid.config.load import Sweep
 from phasegrid.errors import SweepError
@@ -161,7 +161,7 @@ def lines(mark: str) -> int:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab.py").write_text(LAB)
     return tmp_path

@@ -382,12 +382,12 @@ def test_ray_client_addresses_and_passwords_are_refused() -> None:
 
 
 def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid.run.executors.ray import executor
+    from phasegrid.run.executors.ray import nodes, start
 
     store, called = make_store(tmp_path), []
-    monkeypatch.setattr(executor, "start_ray", lambda address: called.append(address))
-    monkeypatch.setattr(executor, "stop_ray", lambda: called.append("stopped"))
-    monkeypatch.setattr(executor, "probe_storage", lambda url, _id: called.append(url) or [])
+    monkeypatch.setattr(start, "start_ray", lambda address: called.append(address))
+    monkeypatch.setattr(start, "stop_ray", lambda: called.append("stopped"))
+    monkeypatch.setattr(nodes, "probe_storage", lambda url, _id: called.append(url) or [])
     checks = doctor.check_cluster("auto", store.url)
     assert [check.state for check in checks] == ["ok", "ok"]
     assert called == ["auto", store.url, "stopped"]
@@ -395,7 +395,7 @@ def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(_url: str, _id: str) -> None:
         raise StoreError("node n1: permission denied")
 
-    monkeypatch.setattr(executor, "probe_storage", fails)
+    monkeypatch.setattr(nodes, "probe_storage", fails)
     found = doctor.check_cluster("auto", store.url)[-1]
     assert (found.state, found.place, found.found) == (
         "bad",
@@ -405,12 +405,12 @@ def test_every_node_tries_the_storage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_cluster_that_cannot_be_joined_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid.run.executors.ray import executor
+    from phasegrid.run.executors.ray import start
 
     def fails(_address: str) -> None:
         raise ClusterError("joining Ray at auto: there is none")
 
-    monkeypatch.setattr(executor, "start_ray", fails)
+    monkeypatch.setattr(start, "start_ray", fails)
     (found,) = doctor.check_cluster("auto")
     assert (found.state, found.place) == ("bad", "cluster")
 

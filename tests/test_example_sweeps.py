@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from phasegrid import load_sweep
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.results import Results, open_results
 from phasegrid.store.store import Store
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import phasegrid
 from phasegrid.fallbacks import collected, fall_back
 from phasegrid.models.image_layouts import PLAIN, working_layouts
-from phasegrid.run.worker import pack as worker
+from phasegrid.run.worker import training
 from phasegrid.store.store import Store
 from phasegrid.train.autotune import search
 from tests.test_session import SWEEP, invoke, run
@@ -85,14 +85,14 @@ def test_jobs_that_fail_together_and_succeed_alone_are_no_failure(tmp_path: Path
 def test_a_stack_that_fails_and_is_trained_alone_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_pack = worker.train_pack
+    train_pack = training.train_pack
 
     def only_alone(trials: list[object], *args: object, **named: object) -> object:
         if len(trials) > 1:
             raise RuntimeError("no stacks today")
         return train_pack(trials, *args, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(worker, "train_pack", only_alone)
+    monkeypatch.setattr(training, "train_pack", only_alone)
     code, said = run(tmp_path)
     assert code == 0
     assert "trainings that failed together were each done alone" in said

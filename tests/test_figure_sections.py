@@ -246,41 +246,41 @@ def store(tmp_path: Path) -> Store:
 def test_the_store_keeps_figures_and_says_what_changed(load: Load, store: Store) -> None:
     figures = load().figures
     path = Path(store.files.path("meta/figures/tiny.json"))
-    assert store.read_figures("tiny") == []
-    assert not store.put_figures("tiny", ())
+    assert store.notes.read_figures("tiny") == []
+    assert not store.notes.put_figures("tiny", ())
     assert not path.exists()
-    assert store.put_figures("tiny", figures)
+    assert store.notes.put_figures("tiny", figures)
     before = path.stat().st_mtime_ns
-    assert not store.put_figures("tiny", figures)
+    assert not store.notes.put_figures("tiny", figures)
     assert path.stat().st_mtime_ns == before
     assert Results(store).figures("tiny") == list(figures)
-    assert store.put_figures("tiny", figures[:1])
-    assert store.read_figures("tiny") == [figures[0]]
-    assert store.put_figures("tiny", ())
-    assert store.read_figures("tiny") == []
-    assert store.read_figures("other") == []
+    assert store.notes.put_figures("tiny", figures[:1])
+    assert store.notes.read_figures("tiny") == [figures[0]]
+    assert store.notes.put_figures("tiny", ())
+    assert store.notes.read_figures("tiny") == []
+    assert store.notes.read_figures("other") == []
 
 
 @pytest.mark.parametrize("data", [b"[", b"\xff\xfe\x00", b'[{"kind": "new", "args": {}}]'])
 def test_damaged_figures_are_named_and_written_anew(load: Load, store: Store, data: bytes) -> None:
     figures = load().figures
-    store.put_figures("tiny", figures)
+    store.notes.put_figures("tiny", figures)
     Path(store.files.path("meta/figures/tiny.json")).write_bytes(data)
     with pytest.raises(
         StoreError, match=r"figures of tiny: .*tiny.json is damaged, or was written by a newer"
     ):
         Results(store).figures("tiny")
-    assert store.put_figures("tiny", figures)
-    assert store.read_figures("tiny") == list(figures)
+    assert store.notes.put_figures("tiny", figures)
+    assert store.notes.read_figures("tiny") == list(figures)
 
 
 def test_a_sweep_whose_name_is_a_path_has_no_figures(store: Store) -> None:
     with pytest.raises(StoreError, match="cannot name a file"):
-        store.read_figures("../plans")
+        store.notes.read_figures("../plans")
 
 
 def test_figures_are_no_problem_of_a_store(load: Load, store: Store) -> None:
-    store.put_figures("tiny", load().figures)
+    store.notes.put_figures("tiny", load().figures)
     assert verify(store, deep=True) == []
     assert compact(store).tables == ()
     assert Store.open(store.url, create=True).sweeps() == []

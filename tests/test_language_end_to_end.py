@@ -11,7 +11,8 @@ from phasegrid.plan.cost import guess_cost
 from phasegrid.plan.gpu_memory import pack_bytes
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.results import Results, open_results
 from phasegrid.store.store import Store
 

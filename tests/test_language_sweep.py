@@ -7,7 +7,8 @@ from rich.console import Console
 
 from phasegrid import load_sweep
 from phasegrid.config.load import Sweep
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 

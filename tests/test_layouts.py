@@ -18,6 +18,7 @@ from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import _kept_layout
 from phasegrid.run.verify import verify
+from phasegrid.store.meta import Notes
 from phasegrid.store.store import Store
 
 SWEEP = """\
@@ -136,27 +137,27 @@ def test_of_drivers_that_decide_at_once_the_first_decides(
 ) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
     plan = plan_of()
-    put_layout = Store.put_layout
+    put_layout = Notes.put_layout
 
-    def beaten(self: Store, sweep: str, part: int, record: Json) -> bool:
+    def beaten(self: Notes, sweep: str, part: int, record: Json) -> bool:
         assert put_layout(self, sweep, part, as_record(lay_out(plan, (), one_second, 8, 32)))
-        monkeypatch.setattr(Store, "put_layout", put_layout)
+        monkeypatch.setattr(Notes, "put_layout", put_layout)
         return put_layout(self, sweep, part, record)
 
-    monkeypatch.setattr(Store, "put_layout", beaten)
+    monkeypatch.setattr(Notes, "put_layout", beaten)
     found = _kept_layout(store, plan, one_second, 1, 32)
     assert found == lay_out(plan, (), one_second, 8, 32)
     more = replace(plan, cells=plan_of("seeds=4").cells)
     assert _kept_layout(store, more, one_second, 2, 32)[: len(found)] == found
-    assert len(store.read_layout(plan.sweep)) == 2
+    assert len(store.notes.read_layout(plan.sweep)) == 2
 
 
 def test_a_damaged_layout_is_named_with_what_to_do(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
-    store.put_layout("s", 0, {})
+    store.notes.put_layout("s", 0, {})
     (tmp_path / "store/meta/layouts/s/0.json").write_text("{")
     with pytest.raises(StoreError, match=r"layouts/s/0\.json is damaged .*; delete it"):
-        store.read_layout("s")
+        store.notes.read_layout("s")
     store.put_plan("s", [{"cell": 0, "seed": 0, "key": "0" * 32}])
     assert any("layouts/s/0.json is damaged" in str(problem) for problem in verify(store))
 

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid import load_sweep, registry
+from phasegrid import load_sweep, plugin_files
 from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.files import write_tables
 from phasegrid.analysis.report.findings import Findings, findings
-from phasegrid.analysis.report.report import further_figure, write_tables
+from phasegrid.analysis.report.standard import further_figure
 from phasegrid.analysis.stats.gain import best_per_load
 from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.cli.main import app
@@ -115,7 +116,7 @@ def invoke(*args: str) -> tuple[int, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "s.yaml").write_text(SWEEP)
@@ -156,7 +157,7 @@ def test_a_plug_in_is_drawn_with_its_label_unit_and_direction_without_its_code(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(folder) == 0
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     (folder / "classes.py").unlink()
     found = found_in(folder)
     figure = further_figure(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phasegrid import registry
+from phasegrid import plugin_files, registry
 from phasegrid.datasets import DATASETS
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
@@ -45,7 +45,7 @@ BAD_ARGS = Model(int, compute)
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     path = tmp_path / "my_lab" / "sharpness.py"
     path.parent.mkdir()
     path.write_text(PLUGIN)
@@ -93,8 +93,8 @@ def test_identity_has_no_folders() -> None:
 def test_a_worker_finds_a_file_by_its_identity_alone(plugin: Path) -> None:
     with pytest.raises(SweepError, match=r"there is no file sharpness\.py"):
         registry.resolve_metric("sharpness.py:SHARPNESS")
-    registry.remember_folder(plugin.parent)
-    registry.remember_folder(plugin.parent)
+    plugin_files.remember_folder(plugin.parent)
+    plugin_files.remember_folder(plugin.parent)
     assert registry.resolve_metric("sharpness.py:SHARPNESS").version == 7
     code = (
         "from phasegrid.registry import resolve_metric; "

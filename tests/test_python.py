@@ -178,22 +178,22 @@ INTERRUPTED = """\
 import os, signal, sys
 import phasegrid
 from tests.test_python import SMALL
-from phasegrid.run.worker import pack
+from phasegrid.run.worker import training
 
-train_pack = pack.train_pack
+train_pack = training.train_pack
 def interrupting(*args, **named):
     done = train_pack(*args, **named)
     os.kill(os.getpid(), signal.SIGINT)
     return done
 
-pack.train_pack = interrupting
+training.train_pack = interrupting
 before = signal.getsignal(signal.SIGINT)
 try:
     phasegrid.run(SMALL, sys.argv[1], serial=True, quiet=True)
 except KeyboardInterrupt as stopped:
     print("stopped:", stopped)
 assert signal.getsignal(signal.SIGINT) is before
-pack.train_pack = train_pack
+training.train_pack = train_pack
 print(phasegrid.run(SMALL, sys.argv[1], serial=True, quiet=True))
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from phasegrid.run.executors.base import PackOptions
-from phasegrid.run.executors.ray.executor import on_device
+from phasegrid.run.executors.ray.task import on_device
 
 SCRIPT = """
 import json, os, sys
@@ -23,7 +23,8 @@ from phasegrid.run.executors.ray import gpus
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.jobs import Part, Trial
 from phasegrid.packs import Pack
-from phasegrid.run.executors.ray.executor import RayExecutor, gpu_bytes
+from phasegrid.run.executors.ray.executor import RayExecutor
+from phasegrid.run.executors.ray.nodes import gpu_bytes
 from phasegrid.store.store import Store
 from phasegrid.config.types import Resources
 

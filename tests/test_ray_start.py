@@ -16,7 +16,9 @@ ray = pytest.importorskip("ray")
 from phasegrid.cli.main import app  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
 from phasegrid.run import leftovers  # noqa: E402 - after the skip
-from phasegrid.run.executors.ray import start as ray_start  # noqa: E402 - after the skip
+from phasegrid.run.executors.ray import ray_thread  # noqa: E402 - after the skip
+from phasegrid.run.executors.ray import start as ray_start  # noqa: E402
+from phasegrid.run.executors.ray.auth_token import keep_one_token  # noqa: E402
 from phasegrid.run.executors.ray.start import start_ray, stop_ray  # noqa: E402
 from tests.test_session import SWEEP  # noqa: E402
 from tests.test_submissions import TOKEN  # noqa: E402
@@ -30,10 +32,10 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(ray_start, "REFUSED_S", 0.2)
-    monkeypatch.setattr(ray_start, "CLEAR_S", 0.2)
+    monkeypatch.setattr(ray_thread, "CLEAR_S", 0.2)
     monkeypatch.setattr(ray_start, "JOIN_S", 0.6)
     monkeypatch.setattr(ray_start, "SAY_EVERY_S", 0.1)
-    monkeypatch.setattr(ray_start, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(ray_thread, "LOOK_EVERY_S", 0.02)
     yield
     stop_ray()
     assert leftovers.MARK not in os.environ
@@ -247,7 +249,7 @@ def test_drivers_that_start_at_once_share_one_token(tmp_path: Path) -> None:
 
     def keep() -> None:
         barrier.wait(timeout=60)
-        ray_start._keep_one_token()
+        keep_one_token()
         seen.add(path.read_text())
 
     threads = [threading.Thread(target=keep) for _ in range(8)]
@@ -266,5 +268,5 @@ def test_no_token_is_made_where_another_is_given_or_none_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "disabled")
-    ray_start._keep_one_token()
+    keep_one_token()
     assert not (tmp_path / ".ray").exists()

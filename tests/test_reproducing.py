@@ -12,7 +12,8 @@ from phasegrid import load_sweep
 from phasegrid.errors import SweepError
 from phasegrid.plan.contents import plan_hash
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.store import Store
 from phasegrid.train.precision import deterministic_kernels
 from tests.faults.comparing import assert_same_numbers

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from phasegrid import load_sweep, registry
+from phasegrid import load_sweep, plugin_files
 from phasegrid.cli.main import app
 from phasegrid.config.rules import RECIPE_RULES
 from phasegrid.errors import SweepError
@@ -53,7 +53,7 @@ seeds: 1
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(registry.FOLDERS_VARIABLE, "")
+    monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab/waves.py").write_text(PLUGIN)
     (tmp_path / "waves.yaml").write_text(SWEEP)

@@ -113,7 +113,7 @@ def test_a_store_reads_and_writes_no_name_with_a_path_in_it(tmp_path: Path, name
         lambda: store.read_plan(name),
         lambda: store.checkpoint_path(name),
         lambda: store.write_log(f"../{name}", "x"),
-        lambda: store.read_timing(name),
+        lambda: store.notes.read_timing(name),
     ):
         with pytest.raises(StoreError, match=r"cannot name a file|is not a key"):
             act()

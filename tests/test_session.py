@@ -12,7 +12,8 @@ import phasegrid
 from phasegrid import load_sweep
 from phasegrid.cli.main import app
 from phasegrid.errors import DataError
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.store import Store
 
 SWEEP = """\

@@ -19,7 +19,8 @@ from phasegrid.analysis.tables.load import load_grid
 from phasegrid.jobs import Artifact
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.run.verify import verify
 from phasegrid.store.gc import find_garbage
 from phasegrid.store.repair import find_damage

@@ -59,9 +59,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             for seed, trial in enumerate((own, "shared"))
         ]
         store.put_plan(sweep, rows, jobs)
-    store.put_figures("two", [GAIN])
+    store.notes.put_figures("two", [GAIN])
     for part in (0, 1):
-        store.put_layout("one", part, {"version": 1, "packs": [], "part": part})
+        store.notes.put_layout("one", part, {"version": 1, "packs": [], "part": part})
     record = submissions.new("pg-one-1", "one")
     submissions.create(store, replace(record, ended_at=submissions.now_text(), exit_code=0))
     return store
@@ -90,7 +90,7 @@ def test_a_deleted_sweep_is_gone_and_no_result_is(store: Store) -> None:
     delete_sweep(store, use)
     assert store.sweeps() == ["two"]
     assert len(store.read_table("plan_jobs", keys=["one"])) == 0
-    assert store.read_layout("one") == []
+    assert store.notes.read_layout("one") == []
     assert store.read_table("trials").sort_by("key").equals(trials)
     assert verify(store) == []
     assert len(Results(store).cells("two")) == 2
@@ -150,18 +150,18 @@ def test_a_damaged_plan_can_be_deleted(tmp_path: Path) -> None:
 
 def test_a_renamed_sweep_is_the_same_under_another_name(store: Store) -> None:
     before, trials = _plans(store), store.read_table("trials").sort_by("key")
-    layout = store.read_layout("one")
-    store.put_layout("uno", 0, {"of": "another sweep of that name, which was deleted"})
-    store.put_figures("one", [GAIN])  # against itself, of all things
+    layout = store.notes.read_layout("one")
+    store.notes.put_layout("uno", 0, {"of": "another sweep of that name, which was deleted"})
+    store.notes.put_figures("one", [GAIN])  # against itself, of all things
     rename_sweep(store, "one", "uno")
     assert _plans(store) == {"uno": before["one"], "two": before["two"]}
     assert store.read_table("plans", keys=["uno"])["sweep"].to_pylist() == ["uno"] * 2
     assert store.read_table("trials").sort_by("key").equals(trials)
-    assert [r.args["against"] for r in store.read_figures("two")] == ["uno"]
-    assert [r.args["against"] for r in store.read_figures("uno")] == ["uno"]
-    assert store.read_figures("one") == []
-    assert store.read_layout("uno") == layout != []
-    assert store.read_layout("one") == []
+    assert [r.args["against"] for r in store.notes.read_figures("two")] == ["uno"]
+    assert [r.args["against"] for r in store.notes.read_figures("uno")] == ["uno"]
+    assert store.notes.read_figures("one") == []
+    assert store.notes.read_layout("uno") == layout != []
+    assert store.notes.read_layout("one") == []
     assert [s.id for s in submissions.read_all(store, "uno")] == ["pg-one-1"]
     assert submissions.read_all(store, "one") == []
     assert verify(store) == []

@@ -18,7 +18,8 @@ from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.analysis.tables.quantities import quantity
 from phasegrid.analysis.tables.variants import resolve
 from phasegrid.config.load import Sweep
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.store import Store
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ from rich.console import Console
 from phasegrid import load_sweep
 from phasegrid.errors import StoreError
 from phasegrid.jobs import Part
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.results import Results, open_results
 from phasegrid.store.store import Store
 
@@ -100,13 +101,13 @@ def test_asking_for_a_vocabulary_that_is_not_there_says_so(results: Results) -> 
     with pytest.raises(StoreError, match="there is no trial"):
         results.vocabulary("0" * 32)
     with pytest.raises(StoreError, match=r"vocabularies/.* does not exist"):
-        results.store.read_vocabulary(Part("digits", 1, {}))
+        results.store.notes.read_vocabulary(Part("digits", 1, {}))
 
 
 def test_a_damaged_vocabulary_is_named(tmp_path: Path) -> None:
     store, part = Store.open(str(tmp_path / "store"), create=True), Part("translation", 1, {})
-    store.put_vocabulary(part, {"words": []})
+    store.notes.put_vocabulary(part, {"words": []})
     (file,) = (tmp_path / "store" / "meta" / "vocabularies").iterdir()
     file.write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="is damaged"):
-        store.read_vocabulary(part)
+        store.notes.read_vocabulary(part)

@@ -16,7 +16,7 @@ from phasegrid.models import MODELS, MlpArgs
 from phasegrid.models.build import build_model
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
-from phasegrid.registry import remember_folder
+from phasegrid.plugin_files import remember_folder
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker import inputs as bench
 from phasegrid.run.worker.pack import do

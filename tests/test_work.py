@@ -13,9 +13,10 @@ from phasegrid.packs import Pack
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.stopping import Stopped
-from phasegrid.run.worker import pack as work
-from phasegrid.run.worker.pack import PackOptions, do
+from phasegrid.run.worker import trained
+from phasegrid.run.worker.pack import do
 from phasegrid.store.store import Store
 
 SWEEP = """\
@@ -44,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 def test_finite_weights_that_overflow_when_evaluated_are_a_diverged_training(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "evaluate", lambda *_: Evaluation(float("nan"), 10.0, 90.0, 64))
+    monkeypatch.setattr(trained, "evaluate", lambda *_: Evaluation(float("nan"), 10.0, 90.0, 64))
     train, measure = make_packs(plan, (), lambda _cell, _job: 1.0)
     outcomes = do(train, store, PackOptions("cpu"))
     assert [outcome.status for outcome in outcomes] == ["diverged", "diverged"]

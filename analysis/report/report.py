@@ -8,35 +8,20 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phasegrid.analysis.draw.diagrams import rows_of
-from phasegrid.analysis.draw.lines import curve_panels, cut_panels, spread
-from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity, seven_panels
 from phasegrid.analysis.draw.style import STYLE
-from phasegrid.analysis.phases.phase_map import shows_something
 from phasegrid.analysis.phases.rules import FOUND, check_thresholds, rules_from
-from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings, findings
-from phasegrid.analysis.report.kinds import curve_column
+from phasegrid.analysis.report.files import write_phases, write_requested, write_tables
+from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.requested import Requested, requested_figures, unasked_figures
-from phasegrid.analysis.report.tables import (
-    latex,
-    long_table,
-    markdown,
-    table_title,
-    text_table,
-    wide_table,
-)
-from phasegrid.analysis.stats.correlations import rank_correlations
+from phasegrid.analysis.report.standard import standard_figures
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
-from phasegrid.analysis.tables.quantities import base_of, seven
-from phasegrid.analysis.tables.variants import way_of
 from phasegrid.config.figures import with_defaults
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import StoreError, SweepError
@@ -44,17 +29,8 @@ from phasegrid.errors import StoreError, SweepError
 if TYPE_CHECKING:
     from phasegrid.store.results import Results
 
-MOST_PANELS = 12
-FEW_PANELS = 5
-"""So many panels of a quantity with more than `MOST_PANELS` rows a job."""
 
 FORMATS = ("png", "pdf", "svg")
-LABELS = {
-    "phase": "phase (undetermined where its probability is too low)",
-    "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * where globally nice",
-    "limited_by": "what limits a cell",
-}
-"""Tables of words, beside those of numbers."""
 
 
 def draw(
@@ -126,7 +102,7 @@ def draw_sweep(
     with matplotlib.rc_context(STYLE):
         rows_of = _rows_of(results, grid.sweep)
         asked = requested_figures(found, requests, _other_sweeps(results), rows_of)
-        others = {k: make for k, make in _figures(found).items() if k not in asked.figures}
+        others = {k: make for k, make in standard_figures(found).items() if k not in asked.figures}
         unasked = unasked_figures(found, requests, rows_of)
         figures = {**{name: make() for name, make in others.items()}, **unasked, **asked.figures}
     asked = replace(asked, notes=[*asked.notes, *absent])
@@ -144,7 +120,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         drawn = [p for name, one in figures.items() for p in _save(one, folder / name, formats)]
-    tables = [*_write_phases(found, folder), *_write_requested(asked, folder)]
+    tables = [*write_phases(found, folder), *write_requested(asked, folder)]
     return [*drawn, *tables, *write_tables(found, folder / "tables")]
 
 
@@ -191,54 +167,6 @@ def check_formats(formats: Sequence[str]) -> None:
         raise SweepError(f"figure formats: found {named}; there are: {', '.join(FORMATS)}")
 
 
-def diagram_figure(found: Findings) -> Figure:
-    """Return the figure of the seven panels and the phases."""
-    return _panels_figure(found, seven(found.grid.task))
-
-
-def further_figure(found: Findings) -> Figure:
-    """Return a figure of the quantities that were measured beyond the seven: of one with more than
-    `MOST_PANELS` rows a job the first, the last and some between.
-    """
-    names = _further(found)
-    few = [name for family in _families(found, names) for name in _spread(family)]
-    left_out = len(names) - len(few)
-    note = f" ({left_out} panels left out; tables/ has their numbers)" if left_out else ""
-    return _panels_figure(found, few, note)
-
-
-def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Figure:
-    title = found.grid.heading(f"{found.grid.sweep}{note}")
-    return seven_panels(
-        found.table,
-        found.phases,
-        found.frame,
-        names,
-        title=title,
-        labels=found.labels(names),
-        with_phases=shows_something(found.phases),
-        known=found.grid.quantities,
-    )
-
-
-def curves_figure(found: Findings) -> Figure:
-    """Return the figure of the connecting curves, facets side by side."""
-    column = curve_column(found.grid)
-    return curve_panels(found.grid.curves, found.phases.table, found.frame, column)
-
-
-def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figure:
-    """Return the quantities of the seven panels as lines against one axis, for up to five values of
-    the other.
-    """
-    names = _in_cuts(found)
-    others = spread(found.frame.temperature if along == "load" else found.frame.load)
-    labels = found.labels(names)
-    return cut_panels(
-        found.table, found.frame, names, along, others, labels=labels, known=found.grid.quantities
-    )
-
-
 def save_figures(
     makers: Mapping[str, Callable[[], Figure]], folder: Path, formats: Sequence[str]
 ) -> list[Path]:
@@ -249,49 +177,6 @@ def save_figures(
         return [
             path for name, make in makers.items() for path in _save(make(), folder / name, formats)
         ]
-
-
-def _figures(found: Findings) -> dict[str, Callable[[], Figure]]:
-    makers: dict[str, Callable[[], Figure]] = {}
-    main = _in_cuts(found)
-    if found.grid.load_path and found.grid.temperature_path:
-        makers["diagram"] = lambda: diagram_figure(found)
-        if _further(found):
-            makers["further"] = lambda: further_figure(found)
-    if found.grid.curves[curve_column(found.grid)].notna().any():
-        makers["curves"] = lambda: curves_figure(found)
-    if found.grid.load_path and main:
-        makers["cuts_load"] = lambda: cuts_figure(found, "load")
-    if found.grid.temperature_path and main:
-        makers["cuts_temperature"] = lambda: cuts_figure(found, "temperature")
-    return makers
-
-
-def _in_cuts(found: Findings) -> list[str]:
-    """Return the quantities of the main figure that have a number."""
-    done = set(found.table.loc[found.table["status"] == "done", "quantity"])
-    return [name for name in seven(found.grid.task) if name in done]
-
-
-def _families(found: Findings, names: Sequence[str]) -> list[list[str]]:
-    """Return the quantities that are one but for the row of the job, together."""
-    families: dict[tuple[str, str], list[str]] = {}
-    for name in names:
-        what = found.grid.quantity(name)
-        families.setdefault((base_of(what).name, way_of(name, what.axes)), []).append(name)
-    return list(families.values())
-
-
-def _spread(family: Sequence[str]) -> list[str]:
-    if len(family) <= MOST_PANELS:
-        return list(family)
-    places = np.linspace(0, len(family) - 1, FEW_PANELS)
-    return [family[round(float(place))] for place in places]
-
-
-def _further(found: Findings) -> list[str]:
-    names = [str(name) for name in found.table["quantity"].unique()]
-    return [name for name in names if name not in seven(found.grid.task)]
 
 
 def _rows_of(results: "Results", sweep: str) -> Callable[[str], pd.DataFrame]:
@@ -317,95 +202,3 @@ def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
         figure.savefig(path, format=extension, metadata=dates)
         paths.append(path)
     return paths
-
-
-def _write_requested(asked: Requested, folder: Path) -> list[Path]:
-    """Write the tables that requested figures show, and what could not be drawn, if anything was
-    asked for.
-    """
-    paths = []
-    for name, table in asked.tables.items():
-        paths.append(folder / f"{name}.csv")
-        table.to_csv(paths[-1], index=False)
-    if asked.figures or asked.notes:
-        paths.append(folder / "not_drawn.csv")
-        notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])
-        notes.to_csv(paths[-1], index=False)
-    return paths
-
-
-def _write_phases(found: Findings, folder: Path) -> list[Path]:
-    phases, thresholds = folder / "phases.csv", folder / "thresholds.csv"
-    used = {f"{t.name}_threshold": t.value for t in found.phases.thresholds}
-    origins = {f"{t.name}_origin": t.origin for t in found.phases.thresholds}
-    found.phases.table.assign(**used, **origins).to_csv(phases, index=False)
-    pd.DataFrame(found.phases.thresholds).to_csv(thresholds, index=False)
-    return [phases, thresholds]
-
-
-def write_tables(found: Findings, folder: Path) -> list[Path]:
-    """Write every quantity as CSV, Markdown and LaTeX under the name a reader calls it, all in one
-    CSV, labels, correlations.
-    """
-    folder.mkdir(exist_ok=True)
-    everything = folder / "all.csv"
-    called = found.table.assign(quantity=found.table["quantity"].map(found.called))
-    long_table(called, found.grid.quantities).to_csv(everything, index=False)
-    paths = [everything]
-    for name in called["quantity"].unique():
-        what = found.grid.quantity(str(name))
-        texts: dict[str, list[str]] = {"md": [], "tex": []}
-        for facet in found.grid.facets():
-            wide = wide_table(rows_of(called, what.name, facet), found.frame)
-            title = table_title(what, facet_title(facet))
-            texts["md"].append(markdown(wide, title))
-            texts["tex"].append(latex(wide, title))
-        stem = file_stem(what.name)
-        csv = folder / f"{stem}.csv"
-        long_table(rows_of_quantity(called, what.name), found.grid.quantities).to_csv(
-            csv, index=False
-        )
-        paths.append(csv)
-        for extension, parts in texts.items():
-            path = folder / f"{stem}.{extension}"
-            path.write_text("\n".join(parts), encoding="utf-8")
-            paths.append(path)
-    return [*paths, *_write_labels(found, folder), *_write_correlations(found, folder)]
-
-
-def _write_correlations(found: Findings, folder: Path) -> list[Path]:
-    """Write how every quantity goes with performance over the cells: the first panel's quantity."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
-    table["quantity"] = table["quantity"].map(found.called)
-    csv, text = folder / "correlations.csv", folder / "correlations.md"
-    table.to_csv(csv, index=False)
-    shown = table.set_index("quantity").map(lambda x: f"{x:.2f}" if isinstance(x, float) else x)
-    text.write_text(markdown(shown, "Spearman's rank correlation over cells"), encoding="utf-8")
-    return [csv, text]
-
-
-def _write_labels(found: Findings, folder: Path) -> list[Path]:
-    """Write the words of every cell as tables: its phase, its niceness, what limits it."""
-    paths = []
-    for column, heading in LABELS.items():
-        texts: dict[str, list[str]] = {"md": [], "tex": []}
-        for facet in found.grid.facets():
-            cells = found.phases.table[found.phases.table["facet"] == facet]
-            wide = text_table(cells, column, found.frame)
-            title = f"{heading}{', ' if facet_title(facet) else ''}{facet_title(facet)}"
-            texts["md"].append(markdown(wide, title))
-            texts["tex"].append(latex(wide, title))
-        for extension, parts in texts.items():
-            paths.append(folder / f"{column}.{extension}")
-            paths[-1].write_text("\n".join(parts), encoding="utf-8")
-    return paths
-
-
-def file_stem(name: str) -> str:
-    """Return a quantity's name as a file name.
-
-    >>> file_stem("cka[mixup_alpha=0.5]")
-    'cka-mixup_alpha-0.5'
-    """
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip("-")

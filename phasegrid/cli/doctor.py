@@ -21,7 +21,7 @@ from phasegrid.redaction import cluster_token
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import TEMPORARY, Files, LocalFiles, open_files
 from phasegrid.store.store import Store
-from phasegrid.submit.ray_jobs import check_address
+from phasegrid.submit.targets import check_address
 
 MAX_SKEW_S = 5.0
 _RACERS = 4
@@ -198,15 +198,15 @@ def _connect(address: str) -> None:
 
 
 def _joined(address: str, storage: str | None) -> Iterator[Check]:
-    from phasegrid.run.executors.ray import executor
+    from phasegrid.run.executors.ray import nodes, start
 
-    executor.start_ray(address)
+    start.start_ray(address)
     try:
         yield Check("cluster", "ok", f"{address}: joined", place="cluster")
         if storage is not None:
-            yield _shared(storage, executor.probe_storage)
+            yield _shared(storage, nodes.probe_storage)
     finally:
-        executor.stop_ray()
+        start.stop_ray()
 
 
 def _shared(storage: str, probe: Callable[[str, str], list[str]]) -> Check:

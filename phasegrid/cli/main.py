@@ -153,7 +153,8 @@ def run(
     """Do what the store does not hold yet, then draw the figures. Running again does only what is
     missing.
     """
-    from phasegrid.run.run import RunTarget, figures_folder, run_sweep
+    from phasegrid.run.places import RunTarget
+    from phasegrid.run.run import figures_folder, run_sweep
     from phasegrid.submit.driver import driver_of, submission_id
 
     with driver_of(sweep, storage or "results", submission_id()) as driver:

@@ -91,13 +91,13 @@ def submit(
     ~/.ray/auth_token.
     """
     from phasegrid.store.submissions import draw_id
-    from phasegrid.submit import ray_jobs
+    from phasegrid.submit import ray_jobs, targets
 
-    ray_jobs.check_address(address)
+    targets.check_address(address)
     loaded = load(sweep, settings)
     for note in loaded.tried.notes:
         say(f"note: {note}")
-    url = ray_jobs.checked_storage(storage or loaded.storage or "results", shared_storage)
+    url = targets.checked_storage(storage or loaded.storage or "results", shared_storage)
     options = _given({"--max-in-flight": max_in_flight, "--device": device, "--limit": limit})
     if accept_changed_code:
         options.append("--accept-changed-code")
@@ -307,7 +307,7 @@ def _record(submission_id: str, sweep: str, url: str, address: str, settings: li
 
 def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
     from phasegrid.store import submissions
-    from phasegrid.submit import ray_jobs
+    from phasegrid.submit import endings
 
     def show(text: str) -> None:
         sys.stderr.write(clean(text))
@@ -333,10 +333,10 @@ def _wait(cluster: "Cluster", submission_id: str, storage: str) -> int:
     except StoreError as error:  # the cluster's folder may not exist here
         say(f"cannot read how it ended ({error})")
         record = None
-    advice = ray_jobs.hint(job)
+    advice = endings.hint(job)
     if advice:
         say(advice)
-    code = ray_jobs.exit_code_of(job, record.exit_code if record else None)
+    code = endings.exit_code_of(job, record.exit_code if record else None)
     if record is not None and record.ended_at is None:
         say("its driver did not record in the store how it ended: see its log")
     say(f"{submission_id}: {submissions.exit_text(code)}")

@@ -10,7 +10,8 @@ from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import later_defaults
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, canonical_json
-from phasegrid.registry import resolve_dataset, resolve_model, suggest
+from phasegrid.registry import resolve_dataset, resolve_model
+from phasegrid.texts import suggest
 
 SEED = ("seed", "train.seed")
 """The names of the seed in ``where``: as a field of the trial, or as a field of its training."""

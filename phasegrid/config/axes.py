@@ -16,7 +16,7 @@ from phasegrid.config.types import Axis
 from phasegrid.config.validate import check_keys, constant
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.keys import Json, canonical_json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 MAX_VALUES = 10_000
 SCALES = ("linear", "log", "log2")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from phasegrid.config.axes import Scale, overlap
+from phasegrid.config.cell_mistakes import CellMistakes, of_section
 from phasegrid.config.data_facts import DataFacts
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.objectives import PATH, with_objective
@@ -23,11 +24,10 @@ from phasegrid.config.rules import (
     mistakes_of,
 )
 from phasegrid.config.stages import stage_mistake, with_starts
-from phasegrid.config.template import SECTIONS, TrialTemplate, split_path
+from phasegrid.config.template import SECTIONS, TrialTemplate, place_of, split_path
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
-from phasegrid.config.yaml import Place, plain_text
-from phasegrid.declare import DatasetFacts, Finding, Model, make_part
+from phasegrid.declare import DatasetFacts, Model, make_part
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, canonical_json
@@ -76,7 +76,7 @@ class CellBuilder:
         self._stages_built: dict[StageKey, Built] = {}
         self._sections = template.sections
         self._checked: set[tuple[int, int]] = set()
-        self._blamed: set[tuple[Place, str, str]] = set()
+        self._mistakes = CellMistakes(scales, template, tied, diagnostics)
         self._on_axis = {scale.axis.path: index for index, scale in enumerate(scales)}
         on_axes = [path for path in self._on_axis if path not in ("dataset.name", "model.name")]
         self._axes_of = {
@@ -93,7 +93,7 @@ class CellBuilder:
             if self._names_are_fixed
             else {}
         )
-        self._ties = Ties(tied, scales, template, diagnostics, self._blame_tie)
+        self._ties = Ties(tied, scales, template, diagnostics, self._mistakes.blame_tie)
 
     def cell(self, point: Point) -> GridPoint | None:
         """Build one cell; if something in it is wrong, note the mistakes and return None."""
@@ -177,11 +177,13 @@ class CellBuilder:
             try:
                 args, facts = self._facts.look_up(name, declared, args)
             except DataError as error:
-                self._blame(_data_path(args), str(error), point, ("dataset",))
+                self._mistakes.blame(_data_path(args), str(error), point, ("dataset",))
                 return None
         if self._is_sound[section]:
             for field, message in mistakes_of(declared.rules, args):
-                self._report((f"{section}.{field}".rstrip("."), message), point, (section,))
+                self._mistakes.report(
+                    (f"{section}.{field}".rstrip("."), message), point, (section,)
+                )
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
 
     def _with_schedule(
@@ -194,7 +196,9 @@ class CellBuilder:
         recipe = with_own_arguments(recipe, self._references, found)
         for mistake in found.mistakes:
             path = of_section(mistake.path, section)
-            self._blame(path, mistake.message, point, (of_section("train.schedule", section),))
+            self._mistakes.blame(
+                path, mistake.message, point, (of_section("train.schedule", section),)
+            )
         return recipe
 
     def _with_objective(
@@ -205,7 +209,7 @@ class CellBuilder:
             return with_objective(recipe, self._references)
         except SweepError as error:
             path = of_section(PATH, section)
-            self._blame(path, str(error), point, (path,))
+            self._mistakes.blame(path, str(error), point, (path,))
             return {**recipe, "objective": None}
 
     def _varied(
@@ -239,7 +243,9 @@ class CellBuilder:
             if not self._diagnostics.is_broken(stage.section):
                 mistake = stage_mistake(stage, made.args, source, dataset.facts)
                 if mistake is not None:
-                    self._blame(f"{stage.section}.from", mistake, point, ("train", "stages"))
+                    self._mistakes.blame(
+                        f"{stage.section}.from", mistake, point, ("train", "stages")
+                    )
                     return None
                 self._check_data(made, dataset, stage.section, point)
             recipes[stage.name] = made.args
@@ -272,7 +278,7 @@ class CellBuilder:
         for rule in self._rules:
             finding = rule.check(args)
             if finding is not None:
-                self._report_of(section, rule.reads, finding, point)
+                self._mistakes.report_of(section, rule.reads, finding, point)
 
     def _check_data(self, train: Built, dataset: Built, section: str, point: Point) -> None:
         pair = (id(train), id(dataset))
@@ -280,77 +286,14 @@ class CellBuilder:
             self._checked.add(pair)
             finding = data_mistake(train.args, dataset.facts)
             if finding is not None:
-                self._report_of(section, DATA_READS, finding, point, ("dataset",))
-
-    def _report_of(
-        self,
-        section: str,
-        read_in_train: Sequence[str],
-        finding: Finding,
-        point: Point,
-        also: Sequence[str] = (),
-    ) -> None:
-        """Report a mistake of a training at its own section, if the training has a say in it."""
-        reads = (*read_in_train, *(of_section(read, section) for read in read_in_train))
-        if section == FIRST_STAGE or self._is_own(section, reads):
-            place, message = of_section(finding[0], section), finding[1]
-            self._report((place, message), point, (*also, *reads))
-
-    def _is_own(self, section: str, reads: Sequence[str]) -> bool:
-        """Say whether a stage has a field of these that is its own, and none is broken; what it has
-        of the first training is told there.
-        """
-        stage = next(stage for stage in self._template.stages if stage.section == section)
-        own = [f"{section}.{name}" for name in stage.own]
-        own += [path for path in (*self._on_axis, *self._tied) if split_path(path)[0] == section]
-        is_own = any(overlap(read, path) for read in reads for path in own)
-        return is_own and not self._diagnostics.is_broken(*reads)
+                self._mistakes.report_of(section, DATA_READS, finding, point, ("dataset",))
 
     def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
         """Check that a model fits the kind of data; a mistake is reported at the model's name."""
         declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
             finding = fit_mistake(name, declared, dataset.facts)
-            self._report(finding, point, ("model.name", "dataset.name"))
-
-    def _report(self, finding: Finding | None, point: Point, reads: Sequence[str]) -> None:
-        if finding is not None:
-            self._blame(finding[0], finding[1], point, reads)
-
-    def _blame(
-        self, path: str, message: str, point: Point, reads: Sequence[str], what: str = ""
-    ) -> None:
-        """Note a mistake of a cell once for each place and `what`; name the first cell with the
-        mistake if a field that it `reads` varies.
-        """
-        place = self._place(path, point)
-        if (place, path, what) in self._blamed:
-            return
-        self._blamed.add((place, path, what))
-        varied = [*self._on_axis, *self._tied]
-        varies = any(overlap(read, other) for read in reads for other in varied)
-        self._diagnostics.add(place, path, message + (self._where(point) if varies else ""))
-
-    def _blame_tie(self, path: str, message: str, point: Point, what: str) -> None:
-        self._blame(path, message, point, (path,), what)
-
-    def _where(self, point: Point) -> str:
-        named = [
-            f"{scale.axis.path}={plain_text(scale.value(i), 30)}"
-            for scale, i in zip(self._scales, point, strict=True)
-        ]
-        return f" (in the cell {', '.join(named)})" if named else ""
-
-    def _place(self, path: str, point: Point) -> Place:
-        """Return the place of a field's value: on an axis, in ``couple`` or in its section; for a
-        default, the place of its section.
-        """
-        for candidate, index in self._on_axis.items():
-            if path == candidate or path.startswith(f"{candidate}."):
-                return self._scales[index].nodes[point[index]].place
-        if path in self._tied:
-            return self._tied[path][1].place
-        return place_of(self._template, path)
+            self._mistakes.report(finding, point, ("model.name", "dataset.name"))
 
 
 def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:
@@ -363,19 +306,6 @@ def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequ
         finding = rule.check(args)
         if finding is not None and not depends and not diagnostics.is_broken(*rule.reads):
             diagnostics.add(place_of(template, finding[0]), *finding)
-
-
-def place_of(template: TrialTemplate, path: str) -> Place:
-    """Return the place of a field's value, or of the nearest mapping around it."""
-    if path in template.nodes:
-        return template.nodes[path].place
-    section, parts = split_path(path)
-    node = template.nodes[section]
-    for part in parts:
-        if node.mapping is None or part not in node.mapping:
-            break
-        node = node.mapping[part]
-    return node.place
 
 
 def build_cells(
@@ -401,11 +331,6 @@ def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[s
     else:
         changed[parts[0]] = _with(changed[parts[0]] or {}, parts[1:], value)
     return changed
-
-
-def of_section(path: str, section: str) -> str:
-    """Return the path of a field of ``train`` in the recipe of another training."""
-    return path.replace(FIRST_STAGE, section, 1) if path.startswith(FIRST_STAGE) else path
 
 
 def _token(value: Json) -> int | float | str:

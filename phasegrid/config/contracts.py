@@ -9,9 +9,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from phasegrid.config.cells import place_of
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.template import TrialTemplate
+from phasegrid.config.template import TrialTemplate, place_of
 from phasegrid.config.types import GridPoint, MetricRequest, Tried, UserCode
 from phasegrid.config.yaml import Node, Place
 from phasegrid.declare import DatasetFacts

@@ -23,7 +23,7 @@ from phasegrid.config.template import TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, Field, check_keys, resolve_field
 from phasegrid.config.yaml import Node, Place, plain_text, resolve_scalar
 from phasegrid.keys import Json, canonical_json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 TABLE_KEYS = ("by", "values", "otherwise")
 NAMES = ("dataset.name", "model.name")

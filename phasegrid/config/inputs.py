@@ -24,7 +24,7 @@ from phasegrid.declare import Metric
 from phasegrid.jobs import Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 KEYS = ("id", "of", "over", "at", "where", "stage")
 OVER: Mapping[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.mapping import from_mapping
 from phasegrid.config.yaml import Node, Place, YamlError, plain_text, read_file, read_text
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 MAX_FILES = 32
 RANGE_KEYS = ("start", "stop", "num", "scale")

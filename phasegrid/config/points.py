@@ -13,7 +13,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.template import TrialTemplate
 from phasegrid.config.validate import unknown_key
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 Point: TypeAlias = tuple[int, ...]
 

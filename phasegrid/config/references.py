@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from phasegrid import registry
+from phasegrid import plugin_files, registry
 from phasegrid.config.types import UserCode
 from phasegrid.declare import (
     DatasetKind,
@@ -82,7 +82,7 @@ class References:
             self._code.append(UserCode(kind, registry.identity(name), version, shown, code))
 
     def _remember(self, name: str) -> None:
-        file = registry.plugin_file(name, self._folder)
+        file = plugin_files.plugin_file(name, self._folder)
         if file is None:
             return
         other = self._files.setdefault(file.name, file)
@@ -91,4 +91,4 @@ class References:
                 f"found two files called {file.name} ({other} and {file}); rename one: keys"
                 f" contain only the name"
             )
-        registry.remember_folder(file.parent)
+        plugin_files.remember_folder(file.parent)

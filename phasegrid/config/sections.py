@@ -30,8 +30,9 @@ from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Over
 from phasegrid.keys import Json, as_label, canonical_json
-from phasegrid.registry import declared_metric, identity, suggest
+from phasegrid.registry import declared_metric, identity
 from phasegrid.tasks import mismatch
+from phasegrid.texts import suggest
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1

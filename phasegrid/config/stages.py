@@ -24,7 +24,7 @@ from phasegrid.config.validate import check_keys
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetFacts
 from phasegrid.keys import Json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
 
 KEYS = ("name", "from", "optimizer", "train")

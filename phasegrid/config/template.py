@@ -28,11 +28,11 @@ from phasegrid.config.validate import (
     resolve_args,
     resolve_field,
 )
-from phasegrid.config.yaml import Node, plain_text
+from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import DatasetKind, Model
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 from phasegrid.train.recipe import Recipe
 
 SECTIONS = ("dataset", "model", "train")
@@ -285,3 +285,16 @@ def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:
         if value is None:
             return True
     return False
+
+
+def place_of(template: TrialTemplate, path: str) -> Place:
+    """Return the place of a field's value, or of the nearest mapping around it."""
+    if path in template.nodes:
+        return template.nodes[path].place
+    section, parts = split_path(path)
+    node = template.nodes[section]
+    for part in parts:
+        if node.mapping is None or part not in node.mapping:
+            break
+        node = node.mapping[part]
+    return node.place

@@ -13,7 +13,7 @@ from phasegrid.config.template import TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, Field, constant, resolve_field
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.keys import Json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 Tied: TypeAlias = Mapping[str, tuple[Tie, Node]]
 Blame: TypeAlias = Callable[[str, str, Point, str], None]

@@ -22,7 +22,7 @@ from phasegrid.config.wording import explain
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 
 @dataclass(frozen=True, slots=True)

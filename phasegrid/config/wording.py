@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from phasegrid.config.yaml import Node, Place, plain_text
-from phasegrid.registry import suggest
+from phasegrid.texts import suggest
 
 _ALLOWED: Mapping[str, str] = {
     "int_type": "an integer",

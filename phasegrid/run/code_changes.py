@@ -156,7 +156,9 @@ def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
     """
     metrics = {one.name: declared_metric(one.name) for one in code if one.kind == "metric"}
     changed = [
-        store.put_declared(name, Shown(metric.columns, default_args(metric.args), metric.over))
+        store.notes.put_declared(
+            name, Shown(metric.columns, default_args(metric.args), metric.over)
+        )
         for name, metric in metrics.items()
     ]
     return any(changed)

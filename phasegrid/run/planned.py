@@ -75,7 +75,7 @@ def look_at(sweep: Sweep, store: Store | None, slots: int) -> Planned:
     plan = make_plan(sweep)
     stored = stored_jobs(store, plan) if store else set()
     corrections = learn_costs(store, plan) if store else cost.Corrections()
-    known = from_records(store.read_layout(sweep.name)) if store else []
+    known = from_records(store.notes.read_layout(sweep.name)) if store else []
     return Planned(
         plan,
         tally(plan, stored),

@@ -3,7 +3,7 @@ ray.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from phasegrid.estimates import Guess
@@ -55,6 +55,20 @@ def stored_jobs(store: Store, plan: Plan) -> set[str]:
         done = (row for row in rows if row["outcome"] == "done")
         keys -= {row["key"] for row in done if row["artifacts"] is None}
     return keys
+
+
+def name_in(plan: Plan) -> Callable[[str], str]:
+    """Return a function from the key of a job of the plan to the name that a person reads. It
+    makes the names at its first call.
+    """
+    names: dict[str, str] = {}
+
+    def name_of(key: str) -> str:
+        if not names:
+            names.update(job_names(plan))
+        return names.get(key, key)
+
+    return name_of
 
 
 def job_names(plan: Plan) -> dict[str, str]:

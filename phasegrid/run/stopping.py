@@ -8,6 +8,7 @@ from phasegrid.run.counts import Counts
 from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
 
+ShouldStop = Callable[[], bool]
 GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
 
 

@@ -336,7 +336,7 @@ def _check_temporary(files: Files) -> Iterator[Problem]:
 def _check_notes(store: Store) -> Iterator[Problem]:
     """Check that the figures and layouts of sweeps and the records of submissions can be read."""
     for name in store.sweeps():
-        for read in (store.read_figures, store.read_layout):
+        for read in (store.notes.read_figures, store.notes.read_layout):
             try:
                 read(name)
             except StoreError as error:

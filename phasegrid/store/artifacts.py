@@ -12,14 +12,18 @@ its artifacts with their SHA-256; that of an earlier release does not say (null)
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact
-from phasegrid.keys import canonical_json
+from phasegrid.keys import Json, canonical_json
 from phasegrid.store import checkpoints
 from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key, read
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 FOLDER = "artifacts"
@@ -50,6 +54,16 @@ def file_names(artifact: Artifact) -> list[str]:
         f" {WEIGHTS}@update-<n>, or a name of a-z, 0-9 and _, with or without such a moment, are"
         " expected"
     )
+
+
+def at_epoch(key: str, epoch: int | None) -> Artifact:
+    """Return the final weights of a trial, or its checkpoint after `epoch`."""
+    return Artifact(key, WEIGHTS if epoch is None else f"{WEIGHTS}@epoch-{epoch:d}")
+
+
+def checkpoint_name(key: str, epoch: int | None) -> str:
+    """Return the file that new releases write for `at_epoch`."""
+    return file_names(at_epoch(key, epoch))[0]
 
 
 def artifact_in(found: str) -> Artifact | None:
@@ -85,6 +99,33 @@ def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
     """Return, as text, the epochs of the inputs that are checkpoints along a trial."""
     matches = (_AT.fullmatch(artifact.name) for artifact in inputs)
     return [match[1].partition("-")[2] for match in matches if match]
+
+
+def read_tensors(files: Files, artifact: Artifact) -> "dict[str, Tensor]":
+    """Return an artifact as CPU tensors.
+
+    Raises:
+        StoreError: if it is not stored, or damaged.
+    """
+    name, data = first_found(files, artifact, files.read)
+    try:
+        return checkpoints.decode(data, files.path(name))
+    except StoreError as error:
+        deep = repair_of(artifact).replace("--damaged", "--damaged --deep")
+        raise StoreError(f"{error}; {deep}", damaged=True) from error
+
+
+def read_facts(files: Files, artifact: Artifact) -> tuple[str, Json]:
+    """Return the metric that made an artifact, and the metric's arguments.
+
+    Raises:
+        StoreError: if it is not stored, or damaged, or no measurement made it.
+    """
+    name, header = first_found(files, artifact, partial(checkpoints.read_header, files))
+    facts = checkpoints.facts_in(header, files.path(name))
+    if not isinstance(facts, Mapping):
+        raise StoreError(f"reading {files.path(name)}: it does not name the job that left it")
+    return str(facts["metric"]), json.loads(str(facts["args"]))
 
 
 def named_in(files: Files, table: str) -> Iterator[tuple[Artifact, str]]:

@@ -6,6 +6,7 @@ meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/columns/<metric>.json        what a user's metric declares about its columns; replaced when
                                   the declaration changes
 meta/vocabularies/<key>.json      one per version of a data set of sentences; never changes
+meta/timings/<key>.json           how trainings of one kind run fastest on a device
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
 meta/deleted.json                 the deleted sweeps: their results are unwanted, unless another
                                   sweep plans them
@@ -13,7 +14,7 @@ meta/deleted.json                 the deleted sweeps: their results are unwanted
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from urllib.parse import unquote
 
 from phasegrid.declare import Column, FigureRequest, Shown
@@ -21,39 +22,163 @@ from phasegrid.errors import StoreError
 from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, content_key
+from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import Files
-from phasegrid.store.tables import checked_key, metric_table, table_folder
+from phasegrid.store.tables import checked_key, checked_name, metric_table, table_folder
 
 _COLLECTED = "meta/collected.json"
 _COLUMNS = "meta/columns"
 _DELETED = "meta/deleted.json"
 
 
-def put_figures(files: Files, sweep: str, figures: Sequence[FigureRequest]) -> bool:
-    """Write the figures that a sweep asks for; return whether that changed anything."""
-    name, data = figures_name(sweep), figures_text(figures).encode()
-    before = _read_if_any(files, name)
-    if before == data or (before is None and not figures):
-        return False
-    files.replace(name, lambda file: file.write(data))
-    return True
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """The notes in `files` of the store at `url`, as `Store.notes` gives them.
 
-
-def read_figures(files: Files, sweep: str) -> list[FigureRequest]:
-    """Return the figures that a sweep asks for; empty if none were written.
-
-    Raises:
-        StoreError: naming the file, if it is damaged.
+    Each method raises a `StoreError` if reading or writing fails.
     """
-    name = figures_name(sweep)
-    data = _read_if_any(files, name)
-    try:
-        return [] if data is None else parse_figures(data)
-    except ValueError as error:
-        raise StoreError(
-            f"reading the figures of {sweep}: {files.path(name)} is damaged, or was written by"
-            f" a newer phasegrid ({error}); `phasegrid run` writes it again"
-        ) from error
+
+    url: str
+    files: Files
+
+    def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
+        """Write the figures that a sweep asks for; return whether that changed anything."""
+        with reported(f"writing the figures of {sweep} to {self.url}"):
+            sweep = checked_name(sweep, "sweep")
+            name, data = figures_name(sweep), figures_text(figures).encode()
+            before = _read_if_any(self.files, name)
+            if before == data or (before is None and not figures):
+                return False
+            self.files.replace(name, lambda file: file.write(data))
+            return True
+
+    def read_figures(self, sweep: str) -> list[FigureRequest]:
+        """Return the figures that a sweep asks for; empty if none were written.
+
+        Raises:
+            StoreError: naming the file, if it is damaged.
+        """
+        with reported(f"reading the figures of {sweep} of {self.url}"):
+            sweep = checked_name(sweep, "sweep")
+            name = figures_name(sweep)
+            data = _read_if_any(self.files, name)
+            try:
+                return [] if data is None else parse_figures(data)
+            except ValueError as error:
+                raise StoreError(
+                    f"reading the figures of {sweep}: {self.files.path(name)} is damaged, or was"
+                    f" written by a newer phasegrid ({error}); `phasegrid run` writes it again"
+                ) from error
+
+    def put_declared(self, metric: str, declared: Shown) -> bool:
+        """Write what a metric declares about its columns; return whether that changed anything."""
+        with reported(f"writing the columns of {metric} to {self.url}"):
+            plain = {"columns": [asdict(column) for column in declared.columns]}
+            record = {**plain, "defaults": dict(declared.defaults), "over": declared.over}
+            text = json.dumps(record, indent=2, ensure_ascii=False)
+            name, data = _columns_name(metric), f"{text}\n".encode()
+            if _read_if_any(self.files, name) == data:
+                return False
+            self.files.replace(name, lambda file: file.write(data))
+            return True
+
+    def read_declared(self) -> dict[str, Shown]:
+        """Return what users' metrics declare about their columns; ignore fields of newer releases.
+
+        Raises:
+            StoreError: naming the file, if one is damaged.
+        """
+        with reported(f"reading what metrics declare in {self.url}"):
+            found = {}
+            for entry in self.files.names(_COLUMNS):
+                metric, name = unquote(entry.removesuffix(".json")), f"{_COLUMNS}/{entry}"
+                if _columns_name(metric) != name:
+                    continue  # not the store's file: a copy that a synchroniser made, say
+                try:
+                    found[metric] = _parse_declared(self.files.read(name))
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    raise StoreError(
+                        f"reading what metric {metric} declares: {self.files.path(name)} is damaged"
+                        f" ({error}); `phasegrid run` writes it again"
+                    ) from error
+            return found
+
+    def put_vocabulary(self, dataset: Part, record: Json) -> None:
+        """Write the vocabulary of one version of a data set, unless it exists."""
+        with reported(f"writing the vocabulary of {dataset.name} to {self.url}"):
+            name = _vocabulary_name(dataset)
+            if not self.files.exists(name):
+                self.files.create(name, json.dumps(record, ensure_ascii=False).encode())
+
+    def read_vocabulary(self, dataset: Part) -> Json:
+        """Return what `put_vocabulary` wrote.
+
+        Raises:
+            StoreError: naming the file, if there is none or it is damaged.
+        """
+        with reported(f"reading the vocabulary of {dataset.name} of {self.url}"):
+            name = _vocabulary_name(dataset)
+            data = _read_if_any(self.files, name)
+            if data is None:
+                raise StoreError(
+                    f"reading the vocabulary of {dataset.name}: {self.files.path(name)} does not"
+                    " exist; it is stored with the first trial on a data set of sentences"
+                )
+            try:
+                record: Json = json.loads(data)
+            except ValueError as error:
+                raise StoreError(
+                    f"reading the vocabulary of {dataset.name}: {self.files.path(name)} is"
+                    f" damaged ({error})"
+                ) from error
+            return record
+
+    def put_timing(self, key: str, record: Json) -> None:
+        """Write a measured timing, unless one exists."""
+        with reported(f"writing a timing to {self.url}"):
+            self.files.create(_timing_name(key), json.dumps(record).encode())
+
+    def read_timing(self, key: str) -> Json:
+        """Return a measured timing; None if it is missing or unreadable, so that it is measured
+        again.
+        """
+        with reported(f"reading a timing of {self.url}"):
+            data = _read_if_any(self.files, _timing_name(key))
+            try:
+                record: Json = None if data is None else json.loads(data)
+            except ValueError as error:
+                fall_back(f"{_timing_name(key)} cannot be read and is measured again", error)
+                return None
+            return record
+
+    def put_layout(self, sweep: str, part: int, record: Json) -> bool:
+        """Write a part of a sweep's layout of packs, unless it exists; return whether it was
+        written.
+        """
+        with reported(f"writing the layout of {sweep} to {self.url}"):
+            sweep = checked_name(sweep, "sweep")
+            return self.files.create(_layout_name(sweep, part), json.dumps(record).encode())
+
+    def read_layout(self, sweep: str) -> list[Json]:
+        """Return the parts of a sweep's layout of packs, in order.
+
+        Raises:
+            StoreError: naming the file, if one is damaged.
+        """
+        with reported(f"reading the layout of {sweep} of {self.url}"):
+            sweep = checked_name(sweep, "sweep")
+            parts: list[Json] = []
+            while (data := _read_if_any(self.files, _layout_name(sweep, len(parts)))) is not None:
+                try:
+                    parts.append(json.loads(data))
+                except ValueError as error:
+                    raise StoreError(
+                        f"reading how the jobs of {sweep} were laid out:"
+                        f" {self.files.path(_layout_name(sweep, len(parts)))} is damaged ({error});"
+                        " delete it: the next run then groups the missing jobs into new packs,"
+                        " whose results may differ by rounding"
+                    ) from error
+            return parts
 
 
 def figures_text(requests: Sequence[FigureRequest]) -> str:
@@ -80,39 +205,6 @@ def parse_figures(data: str | bytes) -> list[FigureRequest]:
     return [FigureRequest(str(found["kind"]), found["args"]) for found in listed]
 
 
-def put_declared(files: Files, metric: str, declared: Shown) -> bool:
-    """Write what a metric declares about its columns; return whether that changed anything."""
-    plain = {"columns": [asdict(column) for column in declared.columns]}
-    record = {**plain, "defaults": dict(declared.defaults), "over": declared.over}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    name, data = _columns_name(metric), f"{text}\n".encode()
-    if _read_if_any(files, name) == data:
-        return False
-    files.replace(name, lambda file: file.write(data))
-    return True
-
-
-def read_declared(files: Files) -> dict[str, Shown]:
-    """Return what users' metrics declare about their columns; ignore fields of newer releases.
-
-    Raises:
-        StoreError: naming the file, if one is damaged.
-    """
-    found = {}
-    for entry in files.names(_COLUMNS):
-        metric, name = unquote(entry.removesuffix(".json")), f"{_COLUMNS}/{entry}"
-        if _columns_name(metric) != name:
-            continue  # not the store's file: a copy that a synchroniser made, say
-        try:
-            found[metric] = _parse_declared(files.read(name))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                f"reading what metric {metric} declares: {files.path(name)} is damaged"
-                f" ({error}); `phasegrid run` writes it again"
-            ) from error
-    return found
-
-
 def _parse_declared(data: bytes) -> Shown:
     record = json.loads(data)
     known = {spec.name for spec in fields(Column)}
@@ -122,80 +214,6 @@ def _parse_declared(data: bytes) -> Shown:
         limits = given.get("limits")
         columns.append(Column(**{**given, "limits": limits and tuple(limits)}))
     return Shown(tuple(columns), dict(record["defaults"]), str(record.get("over", "trial")))
-
-
-def put_vocabulary(files: Files, dataset: Part, record: Json) -> None:
-    """Write the vocabulary of one version of a data set, unless it exists."""
-    name = _vocabulary_name(dataset)
-    if not files.exists(name):
-        files.create(name, json.dumps(record, ensure_ascii=False).encode())
-
-
-def read_vocabulary(files: Files, dataset: Part) -> Json:
-    """Return what `put_vocabulary` wrote.
-
-    Raises:
-        StoreError: naming the file, if there is none or it is damaged.
-    """
-    name = _vocabulary_name(dataset)
-    data = _read_if_any(files, name)
-    if data is None:
-        raise StoreError(
-            f"reading the vocabulary of {dataset.name}: {files.path(name)} does not exist; it is "
-            "stored with the first trial on a data set of sentences"
-        )
-    try:
-        record: Json = json.loads(data)
-    except ValueError as error:
-        raise StoreError(
-            f"reading the vocabulary of {dataset.name}: {files.path(name)} is damaged ({error})"
-        ) from error
-    return record
-
-
-def put_timing(files: Files, key: str, record: Json) -> None:
-    """Write a measured timing, unless one exists."""
-    files.create(_timing_name(key), json.dumps(record).encode())
-
-
-def read_timing(files: Files, key: str) -> Json:
-    """Return a measured timing; None if it is missing or unreadable, so that it is measured
-    again.
-    """
-    data = _read_if_any(files, _timing_name(key))
-    try:
-        record: Json = None if data is None else json.loads(data)
-    except ValueError as error:
-        fall_back(f"{_timing_name(key)} cannot be read and is measured again", error)
-        return None
-    return record
-
-
-def put_layout(files: Files, sweep: str, part: int, record: Json) -> bool:
-    """Write a part of a sweep's layout of packs, unless it exists; return whether it was
-    written.
-    """
-    return files.create(_layout_name(sweep, part), json.dumps(record).encode())
-
-
-def read_layout(files: Files, sweep: str) -> list[Json]:
-    """Return the parts of a sweep's layout of packs, in order.
-
-    Raises:
-        StoreError: naming the file, if one is damaged.
-    """
-    parts: list[Json] = []
-    while (data := _read_if_any(files, _layout_name(sweep, len(parts)))) is not None:
-        try:
-            parts.append(json.loads(data))
-        except ValueError as error:
-            raise StoreError(
-                f"reading how the jobs of {sweep} were laid out:"
-                f" {files.path(_layout_name(sweep, len(parts)))} is damaged ({error}); delete"
-                f" it: the next run then groups the missing jobs into new packs, whose results"
-                f" may differ by rounding"
-            ) from error
-    return parts
 
 
 def layout_names(files: Files, sweep: str) -> list[str]:

@@ -160,7 +160,7 @@ class Results:
         Raises:
             StoreError: if their stored form is damaged.
         """
-        return self.store.read_declared()
+        return self.store.notes.read_declared()
 
     def jobs(self, sweep: str) -> pd.DataFrame:
         """Return one row per planned measurement of a sweep: cell, metric, key, the measured
@@ -180,7 +180,7 @@ class Results:
         Raises:
             StoreError: if their stored form is damaged.
         """
-        return self.store.read_figures(sweep)
+        return self.store.notes.read_figures(sweep)
 
     def vocabulary(self, trial: str) -> Json:
         """Return the vocabulary of a trial's data set: the tokeniser and both lists of words, in id
@@ -195,7 +195,7 @@ class Results:
             raise StoreError(f"reading {self.store.url}: there is no trial {trial!r}")
         row = rows[0]
         args = json.loads(row["dataset_args"])
-        return self.store.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
+        return self.store.notes.read_vocabulary(Part(row["dataset"], row["dataset_version"], args))
 
     def failures(self) -> pd.DataFrame:
         """Return one row per failed attempt, oldest first; `later_done` says whether its job has a

@@ -10,71 +10,47 @@
                                       deleted the files
     checkpoints/ab/<key>.safetensors  final weights, and <key>@epoch-<n>.safetensors
     artifacts/ab/<key>.<name>.safetensors   what a measurement leaves for others (`artifacts`)
-    meta/figures/<sweep>.json         the figures that a sweep asks for (replaced when they change)
-    meta/columns/<metric>.json        what a user's metric declares (replaced when that changes)
-    meta/vocabularies/<key>.json      the vocabularies of a data set of sentences
-    meta/layouts/<sweep>/<n>.json     which jobs of a sweep share a pack (see `meta`)
-    meta/timings/<key>.json           how trainings of one kind run fastest on a device
-    meta/code/<key>/<digest>.json     the source files of a plug-in (see `code_changes`)
+    meta/                             what else is known (see `meta`), the code of plug-ins (see
+                                      `code_changes`)
     meta/submissions/<id>.json        runs on a cluster, and how they went (see `submissions`)
     meta/store.json                   what this store is
     snapshots/ logs/ _tmp/            where trainings resume from, logs, unfinished writes
 
-One immutable file per finished job, named by its key, visible in one step, written by the worker.
-There is no database and there are no locks. The work that remains is derived: planned keys minus
-`Store.stored`. Every path of the store is made in this module and in `tables`, `meta`, `artifacts`,
-`checkpoints` and `submissions`.
+The worker writes one immutable file per finished job, named by the job's key, in one step. There is
+no database, and there are no locks. The work that remains is derived: planned keys minus
+`Store.stored`. Only this module, `marker`, `tables`, `meta`, `artifacts`, `checkpoints` and
+`submissions` make paths of the store.
 """
 
 import hashlib
-import json
 import logging
-import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from phasegrid.declare import Column, FigureRequest, Shown
+from phasegrid.declare import Column
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, Part
+from phasegrid.jobs import Artifact
 from phasegrid.keys import Json
 from phasegrid.redaction import clean, refuse_secrets
 from phasegrid.store import artifacts, checkpoints, row_files, schemas
-from phasegrid.store import meta as notes
 from phasegrid.store import tables as shards
 from phasegrid.store.committing import commit
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import TEMPORARY, Files, open_files
+from phasegrid.store.files.probing import can_read_what_it_writes
 from phasegrid.store.files.retry import PatientFiles
-from phasegrid.version import __version__
+from phasegrid.store.marker import FOLDERS, MARKER, make_marker, read_marker
+from phasegrid.store.meta import Notes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-STORE_FORMAT = 1
-PROBE_BYTES = 2**22  # 4 MiB: a run does not fit into less room
-_MARKER = "meta/store.json"
 _RAISED = ("exception", "traceback", "reason")  # columns with texts that others wrote
-_FOLDERS = {
-    "plans/",
-    "plan_jobs/",
-    "trials/",
-    "histories/",
-    "metrics/",
-    "failures/",
-    "tables/",
-    "checkpoints/",
-    "artifacts/",
-    "snapshots/",
-    "logs/",
-    "meta/",
-    f"{TEMPORARY}/",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +79,15 @@ class Store:
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
         with reported(f"opening store {url}"):
-            marker = _read_marker(files, url)
+            marker = read_marker(files, url)
             if marker is None and not create:
                 raise StoreError(
-                    f"opening store {url}: no phasegrid store there ({files.path(_MARKER)} does not"
+                    f"opening store {url}: no phasegrid store there ({files.path(MARKER)} does not"
                     " exist); check the path, or make one with `phasegrid run`",
                     fault="fails",
                 )
-            if create:
-                marker = _make(files, url) if marker is None else marker
-        store = Store(url, files, str((marker or {}).get("id")))
+            marker = make_marker(files, url) if marker is None else marker
+        store = Store(url, files, str(marker.get("id")))
         if create:
             store.probe()
         return store
@@ -128,35 +103,29 @@ class Store:
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))
         with reported(f"opening store {url}"):
-            if _read_marker(files, url) is not None:
+            if read_marker(files, url) is not None:
                 return Store.open(url)
-            parts = _FOLDERS.intersection(files.folders("")) - {f"{TEMPORARY}/"}
+            parts = FOLDERS.intersection(files.folders("")) - {f"{TEMPORARY}/"}
         if parts:
             raise StoreError(
                 f"opening store {url}: {', '.join(sorted(parts))} is there, but"
-                f" {files.path(_MARKER)} is missing: restore it from a backup, or let"
-                f" `phasegrid run` write a new one"
+                f" {files.path(MARKER)} is missing: restore it from a backup, or let"
+                " `phasegrid run` write a new one"
             )
         return None
 
-    def probe(self) -> None:
-        """Write a file of a few MiB, as large as small weights, read it back and delete it.
+    @property
+    def notes(self) -> Notes:
+        """What the store knows beside its tables: figures, vocabularies, timings, layouts."""
+        return Notes(self.url, self.files)
 
-        Raises:
-            StoreError: if any of this fails, for example without room.
-        """
-        name, data = f"{TEMPORARY}/probe.{uuid.uuid4().hex}", os.urandom(PROBE_BYTES)
+    def probe(self) -> None:
+        """Raise a `StoreError` if a file of a few MiB cannot be written, read back and deleted."""
         with reported(f"writing to store {self.url}"):
-            try:
-                self.files.create(name, data)
-                found = self.files.read(name)
-            finally:
-                with suppress(Exception):  # the earlier error says more
-                    self.files.delete(name)
-        if found != data:
-            raise StoreError(
-                f"writing to store {self.url}: reading back gave other bytes than were written"
-            )
+            if not can_read_what_it_writes(self.files):
+                raise StoreError(
+                    f"writing to store {self.url}: reading back gave other bytes than were written"
+                )
 
     def stored(self, table: str) -> set[str]:
         """Return the keys that table ``trials`` or ``metrics/<name>`` holds, from one listing and
@@ -184,12 +153,11 @@ class Store:
     ) -> bool:
         """Store a finished trial: its weights, its history, and last the row that makes it visible.
 
-        `record` has the columns of `schemas.TRIALS`, `history` has those of `schemas.HISTORIES`.
-        This call fills in `key`, `checkpoint_sha256` and, if absent, `created_at`. A diverged trial
-        may have no `weights`. `published` are the artifacts that the training stored earlier (see
-        `publish`), by name, with their SHA-256: the row names them. If the trial is stored already,
-        nothing changes and the call returns False. Files of an attempt that died before the last
-        step are replaced, so weights and numbers come from one training.
+        `record` has the columns of `schemas.TRIALS`, `history` those of `schemas.HISTORIES`; `key`,
+        `checkpoint_sha256` and, if absent, `created_at` are filled in. A diverged trial may have no
+        `weights`. `published` holds the SHA-256 of each artifact that the training has stored (see
+        `publish`), by name. If the trial is stored already, nothing changes and the call returns
+        False. Files of an attempt that died before the last step are replaced.
 
         Raises:
             StoreError: for an unknown column, a wrong type, or when writing fails.
@@ -205,7 +173,7 @@ class Store:
         if epochs:
             table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
         with reported(f"writing {where} to {self.url}"):
-            parts = {_checkpoint_name(key, None): data} if data is not None else {}
+            parts = {artifacts.checkpoint_name(key, None): data} if data is not None else {}
             if epochs:
                 parts[shards.shard_name("histories", key)] = row_files.encode(table)
             row_name = shards.shard_name("trials", key)
@@ -237,11 +205,10 @@ class Store:
         """Store one measurement: first the artifacts in `left`, by name, then every row of `rows`
         with the columns of `common` (key, trials, outcome, provenance).
 
-        A measurement that is not applicable has no rows: it is stored as one row with null in the
+        A measurement that is not applicable has no rows, and is stored as one row with null in the
         measured columns. If the measurement is stored already, nothing changes and the call returns
-        False, with one exception: rows of an earlier release name no artifacts, so they are
-        replaced if there are artifacts now. Files of an attempt that died before the last step are
-        replaced.
+        False; but rows of an earlier release name no artifacts, and are replaced if there are some
+        now. Files of an attempt that died before the last step are replaced.
 
         Raises:
             StoreError: for an unknown column, a wrong type, a NaN, no rows although the outcome is
@@ -318,99 +285,6 @@ class Store:
             self._put_jobs(sweep, jobs)
             self._replace(name, row_files.encode(table))
 
-    def put_figures(self, sweep: str, figures: Sequence[FigureRequest]) -> bool:
-        """Store the figures that a sweep asks for, in place of the earlier ones; return whether
-        that changed anything.
-
-        Raises:
-            StoreError: when reading or writing fails.
-        """
-        with reported(f"writing the figures of {sweep} to {self.url}"):
-            return notes.put_figures(self.files, shards.checked_name(sweep, "sweep"), figures)
-
-    def read_figures(self, sweep: str) -> list[FigureRequest]:
-        """Return the figures that a sweep asks for; empty if none were stored.
-
-        Raises:
-            StoreError: naming the file, if it is damaged or cannot be read.
-        """
-        with reported(f"reading the figures of {sweep} of {self.url}"):
-            return notes.read_figures(self.files, shards.checked_name(sweep, "sweep"))
-
-    def put_declared(self, metric: str, declared: Shown) -> bool:
-        """Store what a metric declares about its columns, in place of the earlier declaration;
-        return whether that changed anything.
-
-        Raises:
-            StoreError: when reading or writing fails.
-        """
-        with reported(f"writing the columns of {metric} to {self.url}"):
-            return notes.put_declared(self.files, metric, declared)
-
-    def read_declared(self) -> dict[str, Shown]:
-        """Return what users' metrics declare about their columns, by name.
-
-        Raises:
-            StoreError: naming the file, if one is damaged or cannot be read.
-        """
-        with reported(f"reading what metrics declare in {self.url}"):
-            return notes.read_declared(self.files)
-
-    def put_vocabulary(self, dataset: Part, record: Json) -> None:
-        """Store the vocabulary of one version of a data set; an existing one is the same and stays.
-
-        Raises:
-            StoreError: when writing fails.
-        """
-        with reported(f"writing the vocabulary of {dataset.name} to {self.url}"):
-            notes.put_vocabulary(self.files, dataset, record)
-
-    def read_vocabulary(self, dataset: Part) -> Json:
-        """Return the vocabulary of one version of a data set, as `put_vocabulary` stored it.
-
-        Raises:
-            StoreError: if there is none, or it is damaged.
-        """
-        with reported(f"reading the vocabulary of {dataset.name} of {self.url}"):
-            return notes.read_vocabulary(self.files, dataset)
-
-    def put_timing(self, key: str, record: Json) -> None:
-        """Store how trainings of one kind run fastest; an existing answer stays.
-
-        Raises:
-            StoreError: when writing fails.
-        """
-        with reported(f"writing a timing to {self.url}"):
-            notes.put_timing(self.files, key, record)
-
-    def read_timing(self, key: str) -> Json:
-        """Return what `put_timing` stored; None if it is missing or unreadable.
-
-        Raises:
-            StoreError: when reading fails.
-        """
-        with reported(f"reading a timing of {self.url}"):
-            return notes.read_timing(self.files, key)
-
-    def put_layout(self, sweep: str, part: int, record: Json) -> bool:
-        """Store a part of a sweep's layout of packs, unless it exists; return whether it was
-        written.
-
-        Raises:
-            StoreError: when writing fails.
-        """
-        with reported(f"writing the layout of {sweep} to {self.url}"):
-            return notes.put_layout(self.files, shards.checked_name(sweep, "sweep"), part, record)
-
-    def read_layout(self, sweep: str) -> list[Json]:
-        """Return the parts of a sweep's layout of packs.
-
-        Raises:
-            StoreError: naming the file, if one is damaged, or when reading fails.
-        """
-        with reported(f"reading the layout of {sweep} of {self.url}"):
-            return notes.read_layout(self.files, shards.checked_name(sweep, "sweep"))
-
     def read_table(
         self,
         name: str,
@@ -422,9 +296,9 @@ class Store:
         ``metrics/<metric>``), also while a sweep runs.
 
         `columns` and `keys` (sweeps of ``plans`` and ``plan_jobs``, ids of ``failures``) narrow it.
-        A table that does not exist yet is empty. The rows of one key keep their order; the order of
-        the keys is not promised. If `pass_over` is given, damaged files are left out, and
-        `pass_over` is called for each.
+        A table that does not exist yet is empty. The rows of one key keep their order; keys may
+        come in any order. Damaged files are left out if `pass_over` is given, which is called for
+        each.
 
         Raises:
             StoreError: naming the file, if one is damaged or has wrong types.
@@ -452,7 +326,7 @@ class Store:
         Raises:
             StoreError: if they are not stored or damaged.
         """
-        return self.read_artifact(_at_epoch(key, epoch))
+        return self.read_artifact(artifacts.at_epoch(key, epoch))
 
     def read_artifact(self, artifact: Artifact) -> dict[str, "Tensor"]:
         """Return an artifact as CPU tensors: a trial's weights, a measurement's curve.
@@ -461,12 +335,7 @@ class Store:
             StoreError: if that is not stored, or damaged.
         """
         with reported(f"reading {artifact.name} of {artifact.job} of {self.url}"):
-            name, data = artifacts.first_found(self.files, artifact, self.files.read)
-        try:
-            return checkpoints.decode(data, self.files.path(name))
-        except StoreError as error:
-            deep = artifacts.repair_of(artifact).replace("--damaged", "--damaged --deep")
-            raise StoreError(f"{error}; {deep}", damaged=True) from error
+            return artifacts.read_tensors(self.files, artifact)
 
     def has_artifact(self, artifact: Artifact) -> bool:
         """Say whether an artifact is stored, with one look-up."""
@@ -480,19 +349,11 @@ class Store:
             StoreError: if it is not stored, or damaged, or no measurement made it.
         """
         with reported(f"reading {artifact.name} of {artifact.job} of {self.url}"):
-            name, header = artifacts.first_found(
-                self.files, artifact, lambda name: checkpoints.read_header(self.files, name)
-            )
-        facts = checkpoints.facts_in(header, self.files.path(name))
-        if not isinstance(facts, Mapping):
-            raise StoreError(
-                f"reading {self.files.path(name)}: it does not name the job that left it"
-            )
-        return str(facts["metric"]), json.loads(str(facts["args"]))
+            return artifacts.read_facts(self.files, artifact)
 
     def checkpoint_path(self, key: str, epoch: int | None = None) -> str:
         """Return where a checkpoint is, or would be."""
-        return self.files.path(_checkpoint_name(key, epoch))
+        return self.files.path(artifacts.checkpoint_name(key, epoch))
 
     def snapshots(self) -> checkpoints.StoredSnapshots:
         """Return the snapshots of running trainings, from which they resume after a crash."""
@@ -533,47 +394,5 @@ def _cleaned(record: Mapping[str, object]) -> dict[str, object]:
     return {**record, **raised}
 
 
-def _at_epoch(key: str, epoch: int | None) -> Artifact:
-    return Artifact(key, WEIGHTS if epoch is None else f"{WEIGHTS}@epoch-{epoch:d}")
-
-
-def _checkpoint_name(key: str, epoch: int | None) -> str:
-    return artifacts.file_names(_at_epoch(key, epoch))[0]
-
-
 def _log_name(name: str) -> str:
     return "/".join(["logs", *(shards.checked_name(part, "log") for part in name.split("/"))])
-
-
-def _read_marker(files: Files, url: str) -> dict[str, object] | None:
-    try:
-        text = files.read(_MARKER)
-    except FileNotFoundError:
-        return None
-    try:
-        marker: dict[str, object] = json.loads(text)
-        newest = int(str(marker["format"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"opening store {url}: {files.path(_MARKER)} is damaged ({error!r})"
-        ) from error
-    if newest > STORE_FORMAT:
-        raise StoreError(
-            f"opening store {url}: it has format {newest}, made by phasegrid"
-            f" {marker.get('phasegrid')}; this is {__version__}, which reads up to {STORE_FORMAT}:"
-            " upgrade phasegrid"
-        )
-    return marker
-
-
-def _make(files: Files, url: str) -> dict[str, object] | None:
-    """Make the marker of a new store; the first process to do so draws the store's id."""
-    foreign = [e for e in files.folders("") if e not in _FOLDERS and not e.startswith(".")]
-    if foreign:
-        raise StoreError(
-            f"making a store at {url}: it contains other files ({', '.join(foreign[:3])});"
-            f" choose a new or empty folder"
-        )
-    marker = {"format": STORE_FORMAT, "phasegrid": __version__, "id": uuid.uuid4().hex}
-    files.create(_MARKER, json.dumps(marker).encode())
-    return _read_marker(files, url)

@@ -90,14 +90,14 @@ def rename_sweep(store: Store, old: str, new: str) -> SweepUse:
     use = check_rename(store, old, new)
     rows = store.read_plan(old).to_pylist()
     jobs = store.read_table("plan_jobs", keys=[old]).to_pylist()
-    store.put_figures(new, store.read_figures(old))
+    store.notes.put_figures(new, store.notes.read_figures(old))
     with reported(f"renaming sweep {old} of {store.url}"):
         meta.rename_layout(store.files, old, new)
     store.put_plan(new, rows, jobs)
     for sweep in use.named_by:
         of_sweep = new if sweep == old else sweep
-        figures = [_naming(request, old, new) for request in store.read_figures(of_sweep)]
-        store.put_figures(of_sweep, figures)
+        figures = [_naming(request, old, new) for request in store.notes.read_figures(of_sweep)]
+        store.notes.put_figures(of_sweep, figures)
     for record in submissions.read_all(store, old):
         submissions.replace_record(store, replace(record, sweep=new))
     with reported(f"renaming sweep {old} of {store.url}"):
@@ -141,7 +141,7 @@ def _named_by(store: Store, sweep: str) -> list[str]:
     found = []
     for name in store.sweeps():
         try:
-            figures = store.read_figures(name)
+            figures = store.notes.read_figures(name)
         except StoreError as error:
             if error.fault is not None:
                 raise

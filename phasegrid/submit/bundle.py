@@ -20,8 +20,8 @@ from phasegrid.config.load import Sweep, user_files
 from phasegrid.config.yaml import Node, read_file, read_text
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
+from phasegrid.plugin_files import plugin_file
 from phasegrid.redaction import known_secrets
-from phasegrid.registry import plugin_file
 from phasegrid.store.provenance import COMMIT_FILE, commit_record, user_commit_record
 from phasegrid.user_code import USER_COMMIT_FILE
 

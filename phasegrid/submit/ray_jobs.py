@@ -20,14 +20,13 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from phasegrid.errors import ClusterError, SweepError
-from phasegrid.redaction import how_to_set, redact, refuse_secrets
-from phasegrid.store.files.urls import local_path
+from phasegrid.errors import ClusterError
+from phasegrid.redaction import how_to_set, redact
 from phasegrid.store.submissions import VARIABLE, Job
 from phasegrid.submit.bundle import Bundle
+from phasegrid.submit.targets import check_address
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own name for the address of its jobs
 STOP_WAIT_S = 60  # between Ray's SIGTERM and SIGKILL: driver.GRACE_S, and time for a last record
@@ -225,89 +224,6 @@ def when_ready(
                 raise
             say(f"not ready yet: {error}; trying again")
             time.sleep(pause_s)
-
-
-def check_address(address: str) -> None:
-    """Refuse an address where Ray Jobs cannot be.
-
-    Raises:
-        SweepError: saying why, and what to write.
-    """
-    scheme, separator, rest = address.partition("://")
-    host = rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0]
-    if scheme == "ray":
-        raise SweepError(
-            f"--address {address}: that is Ray Client, which ends the run when this machine goes"
-            f" away; write http://{host or 'HEAD'}:8265, the address of the head's dashboard"
-        )
-    if not separator:
-        host = address.partition(":")[0] if address != "auto" else ""
-        raise SweepError(
-            f"--address {address}: jobs are sent over HTTP to the head's dashboard, not to Ray's"
-            f" own port (6379); write http://{host or 'HEAD'}:8265 (or https://...)"
-        )
-    refuse_secrets(address, "--address")
-    try:
-        parts = urlsplit(address)
-        wrong = scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-    except ValueError:  # a port that is no number
-        wrong = True
-    if wrong:
-        raise SweepError(f"--address {address}: write http://HEAD:8265 or https://HEAD")
-
-
-def checked_storage(storage: str, shared: bool) -> str:
-    """Return the storage in the form that the cluster needs: a URL, or an absolute path.
-
-    A relative path means another folder on every machine. With `shared`, the folder has the same
-    absolute path there as here.
-
-    Raises:
-        SweepError: for a relative path without `shared`, a store in memory, or credentials in a
-        URL.
-    """
-    refuse_secrets(storage, "--storage")
-    if storage.startswith("memory://"):
-        raise SweepError(f"--storage {storage}: memory belongs to one process and is lost with it")
-    full = local_path(storage)
-    if full is None:
-        return storage
-    if shared or os.path.isabs(storage) or storage.lower().startswith("file:"):
-        return full
-    raise SweepError(
-        f"--storage {storage}: a relative path is another folder on every node of the cluster, and"
-        " in a submitted job one that is deleted with it. Give a URL (s3://bucket/results) or the"
-        f" absolute path of a folder that all nodes share; if {full} is the same folder on all of"
-        " them, add --shared-storage"
-    )
-
-
-def exit_code_of(job: Job, stored: int | None) -> int:
-    """Return the exit code of an ended job's driver, from the cluster, or else from the store.
-
-    Ray has no code for a stopped job (then it is 143) or for a job that never ran (then it is 4, a
-    fault of the cluster).
-    """
-    if job.exit_code is not None:
-        return job.exit_code
-    if stored is not None:
-        return stored
-    return {"SUCCEEDED": 0, "STOPPED": 143}.get(job.status or "", 4)
-
-
-def hint(job: Job) -> str | None:
-    """Say what to do about a job that failed before phasegrid could say anything itself."""
-    message = job.message or ""
-    if job.exit_code == 127 or "not found" in message:
-        return (
-            "the cluster did not find Python: name it with --python (for example --python python3)"
-        )
-    if "No module named phasegrid" in message:
-        return (
-            "that Python has no phasegrid: install it on every node, bundle this checkout with"
-            " --with-code, or name the right Python with --python"
-        )
-    return None
 
 
 def run_command(

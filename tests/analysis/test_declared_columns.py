@@ -10,7 +10,7 @@ import pytest
 
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import findings
-from phasegrid.analysis.report.report import further_figure
+from phasegrid.analysis.report.standard import further_figure
 from phasegrid.analysis.report.tables import long_table
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.gain import best_per_load
@@ -157,25 +157,25 @@ def test_of_a_quantity_with_many_rows_some_panels_are_drawn_and_all_tabulated() 
 
 def test_what_a_metric_declares_is_read_back_from_the_store(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path), create=True)
-    assert store.read_declared() == {}
-    assert store.put_declared(NAME, CLASSES)
-    assert not store.put_declared(NAME, CLASSES)
-    assert store.read_declared() == {NAME: CLASSES}
+    assert store.notes.read_declared() == {}
+    assert store.notes.put_declared(NAME, CLASSES)
+    assert not store.notes.put_declared(NAME, CLASSES)
+    assert store.notes.read_declared() == {NAME: CLASSES}
 
 
 def test_what_a_newer_release_declares_beyond_that_is_left_out(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path), create=True)
-    store.put_declared(NAME, CLASSES)
+    store.notes.put_declared(NAME, CLASSES)
     (file,) = (tmp_path / "meta" / "columns").iterdir()
     record = json.loads(file.read_text())
     record["columns"][0]["shape"] = "round"
     file.write_text(json.dumps({**record, "more": 1}))
-    assert store.read_declared() == {NAME: CLASSES}
+    assert store.notes.read_declared() == {NAME: CLASSES}
     (tmp_path / "meta" / "columns" / "copy of it.json").write_text("{")
-    assert set(store.read_declared()) == {NAME}
+    assert set(store.notes.read_declared()) == {NAME}
     file.write_text("[]")
     with pytest.raises(StoreError, match=r"what metric mine.py:CLASSES declares: .*run.* anew"):
-        store.read_declared()
+        store.notes.read_declared()
 
 
 def test_a_column_that_refers_to_none_of_the_others_is_refused(tmp_path: Path) -> None:

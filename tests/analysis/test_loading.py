@@ -14,14 +14,9 @@ import pytest
 from phasegrid import load_sweep
 from phasegrid.analysis.draw.scales import make_frame
 from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report.files import file_stem, write_tables
 from phasegrid.analysis.report.findings import findings
-from phasegrid.analysis.report.report import (
-    check_formats,
-    draw,
-    file_stem,
-    parse_thresholds,
-    write_tables,
-)
+from phasegrid.analysis.report.report import check_formats, draw, parse_thresholds
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import build_grid, load_grid
@@ -31,8 +26,9 @@ from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import plan_rows
+from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.published.taxonomy import import_taxonomy, read_published
-from phasegrid.run.worker.pack import PackOptions, do
+from phasegrid.run.worker.pack import do
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 

@@ -18,7 +18,8 @@ from phasegrid.plan.contents import plan_hash
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows
-from phasegrid.run.worker.pack import PackOptions, do
+from phasegrid.run.executors.base import PackOptions
+from phasegrid.run.worker.pack import do
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 

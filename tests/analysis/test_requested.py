@@ -11,8 +11,9 @@ import pytest
 
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import Findings, findings
-from phasegrid.analysis.report.report import diagram_figure, draw
+from phasegrid.analysis.report.report import draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
+from phasegrid.analysis.report.standard import diagram_figure
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import FigureRequest
 from phasegrid.errors import SweepError
@@ -195,7 +196,7 @@ def test_requests_in_the_store_are_drawn_with_the_rest(tmp_path: Path) -> None:
     csv.write_text("\n".join([head, *LINES]), encoding="utf-8")
     store = Store.open(str(tmp_path / "store"), create=True)
     import_taxonomy(csv, store, "toy")
-    store.put_figures(
+    store.notes.put_figures(
         "toy",
         [
             request("panels", name="fig02.a", quantities=("test_accuracy", "cka")),

@@ -73,14 +73,15 @@ def noop_jobs() -> list[str]:
     """Run 10,000 no-op metric jobs through a real Ray, and no-op Ray Tune trials in the same
     Ray.
     """
-    from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
+    from phasegrid.run.executors.ray.executor import RayExecutor
+    from phasegrid.run.executors.ray.start import start_ray, stop_ray
     from phasegrid.store.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
         store, plan = _prepared(Path(folder))
         start_ray(None)
         try:
-            from phasegrid.run.worker.pack import PackOptions
+            from phasegrid.run.executors.base import PackOptions
 
             executor = RayExecutor(store.url, PackOptions())
             _warm(executor, plan, store)

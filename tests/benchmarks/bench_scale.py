@@ -77,7 +77,8 @@ def drive(folder: Path, size: int, way: str) -> Figures:
     from phasegrid.plan.packing import make_packs
     from phasegrid.plan.plan import make_plan
     from phasegrid.run.executors.base import PackOptions
-    from phasegrid.run.executors.ray.executor import RayExecutor, start_ray, stop_ray
+    from phasegrid.run.executors.ray.executor import RayExecutor
+    from phasegrid.run.executors.ray.start import start_ray, stop_ray
     from phasegrid.run.loop import run_packs
     from phasegrid.run.progress_bar import Watch
     from phasegrid.run.scheduler import Scheduler

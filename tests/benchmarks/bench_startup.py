@@ -37,14 +37,14 @@ from phasegrid.cli import main as cli
 from phasegrid.run import run as session
 notes["imported"] = time.time()
 if "--serial" not in sys.argv:
-    from phasegrid.run.executors.ray import executor
+    from phasegrid.run.executors.ray import start as on_ray
     notes["ray imported"] = time.time()
-    start = executor.start_ray
+    start = on_ray.start_ray
     def start_ray(*args):
         notes["ray"] = time.time()
         start(*args)
         notes["ray started"] = time.time()
-    executor.start_ray = start_ray
+    on_ray.start_ray = start_ray
 try:
     cli.main()
 finally:

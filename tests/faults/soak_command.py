@@ -5,14 +5,14 @@ once a minute.
 from functools import partial
 
 from phasegrid.cli import main as cli
-from phasegrid.run import run
+from phasegrid.run import places
 from phasegrid.run.executors.base import PackOptions
 
 EVERY_S = 0.3
 
 
 def main() -> None:
-    run.PackOptions = partial(PackOptions, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
+    places.PackOptions = partial(PackOptions, snapshot_every_s=EVERY_S)  # type: ignore[assignment,misc]
     cli.main()
 
 

@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 from phasegrid import load_sweep
-from phasegrid.run import run as session
+from phasegrid.run import places
 from phasegrid.run.executors.base import Serial
-from phasegrid.run.run import RunTarget, run_sweep
-from phasegrid.run.worker import pack
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
+from phasegrid.run.worker import training
 from phasegrid.store.store import Store
 from tests.faults.comparing import assert_same_numbers, assert_same_results, keys_of
 
@@ -103,7 +104,7 @@ def test_what_another_sweep_has_stored_changes_no_other_trial(
 
 @pytest.fixture
 def eight_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    make = session._serial
+    make = places._serial
 
     def of_eight(*args: object) -> Serial:
         serial = make(*args)  # type: ignore[arg-type]
@@ -111,7 +112,7 @@ def eight_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatc
         return serial
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "_serial", of_eight)
+        patch.setattr(places, "_serial", of_eight)
         yield patch
 
 
@@ -171,13 +172,13 @@ def test_seeds_that_are_added_change_nothing_that_is_stored_and_train_for_themse
     storage = Path(shutil.copytree(undisturbed, tmp_path / "store"))
     before = rows_of(storage)
     trained: list[int] = []
-    train_pack = pack.train_pack
+    train_pack = training.train_pack
 
     def counting(trials, *args, **kwargs):  # type: ignore[no-untyped-def]
         trained.extend(trial.seed for trial in trials)
         return train_pack(trials, *args, **kwargs)
 
-    monkeypatch.setattr(pack, "train_pack", counting)
+    monkeypatch.setattr(training, "train_pack", counting)
     do(tmp_path, "store", "seeds=5", "metrics=[accuracy]")
     assert {path: rows_of(storage)[path] for path in before} == before
     assert set(trained) == {3, 4}  # nobody stands in for seeds of an earlier plan

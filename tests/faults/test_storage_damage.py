@@ -450,13 +450,13 @@ def test_cut_weights_fail_just_the_jobs_that_need_them(
 def test_a_training_whose_snapshot_is_cut_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
-    from phasegrid.run import run as session
+    from phasegrid.run import places
     from phasegrid.run.executors.base import PackOptions
 
     def often(*args: Any, **options: Any) -> PackOptions:
         return PackOptions(*args, **options, snapshot_every_s=0.0)
 
-    monkeypatch.setattr(session, "PackOptions", often)
+    monkeypatch.setattr(places, "PackOptions", often)
     sweep, storage = small_sweep(tmp_path), tmp_path / "store"
     store = Store.open(str(storage), create=True)
     with monkeypatch.context() as dying:

@@ -30,8 +30,9 @@ from phasegrid.run.executors.ray.probe import (
 )
 from phasegrid.store import store
 from phasegrid.store.files.local import LocalFiles
+from phasegrid.store.files.probing import PROBE_BYTES
 from phasegrid.store.files.retry import PatientFiles
-from phasegrid.store.store import PROBE_BYTES, Store
+from phasegrid.store.store import Store
 
 NO_SLEEP = [].append
 
@@ -220,10 +221,10 @@ def _ending_of(error: StoreError, url: str) -> Any:
     import ray
 
     from phasegrid.packs import Pack
-    from phasegrid.run.executors.ray.executor import _ending_of_error
+    from phasegrid.run.executors.ray.losses import ending_of_error
 
     pack: Any = Pack.__new__(Pack)
-    return _ending_of_error(pack, ray.exceptions.RayTaskError("do", "a traceback", error), url)
+    return ending_of_error(pack, ray.exceptions.RayTaskError("do", "a traceback", error), url)
 
 
 def test_a_pack_that_met_failing_storage_is_lost_to_its_node(here: Store) -> None:

@@ -14,7 +14,7 @@ ROOMS = ("tasks/", "datasets/translation/", "models/transformer.py", "metrics/bl
 """Where sentence pairs are the subject. bleu is a metric of the task ``translation`` alone."""
 
 DECLARATIONS = (
-    "declare.py", "datasets/__init__.py", "models/__init__.py", "models/counting.py",
+    "declare/__init__.py", "datasets/__init__.py", "models/__init__.py", "models/counting.py",
     "train/recipe.py",
 )  # fmt: skip
 """Where it is said what a thing takes: not a branch of the program."""

@@ -18,7 +18,8 @@ from phasegrid.declare import import_function
 from phasegrid.errors import SweepError
 from phasegrid.metrics.hessian.compute import compute
 from phasegrid.plan.plan import make_plan
-from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.run.places import RunTarget
+from phasegrid.run.run import run_sweep
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 from phasegrid.tasks.batches import Batch

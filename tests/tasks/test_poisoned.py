@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
+import phasegrid.train.beginning
 import phasegrid.train.loop
 from phasegrid import load_sweep
 from phasegrid.datasets import aside_count
@@ -171,7 +172,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> Any:
         return build_model(*args, **kwargs).double()
 
-    monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
 
 
 def trained_by_hand(trial: Trial, data: Dataset, num_aside: int, beta: float) -> Tensor:

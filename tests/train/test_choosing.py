@@ -11,8 +11,8 @@ from phasegrid.jobs import Part
 from phasegrid.keys import text_key
 from phasegrid.models.strategies import Strategy
 from phasegrid.packs import Pack
-from phasegrid.run.worker import pack as work
-from phasegrid.run.worker.pack import PackOptions
+from phasegrid.run.executors.base import PackOptions
+from phasegrid.run.worker import training
 from phasegrid.store.store import Store
 from phasegrid.train import autotune
 from phasegrid.train.autotune import (
@@ -129,28 +129,28 @@ def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
         calls.append("measured")
         return StackPlan("fused", 2), [autotune.Timing("fused", 2, 1e-3)]
 
-    monkeypatch.setattr(work, "measure_choice", measured)
+    monkeypatch.setattr(training, "measure_choice", measured)
     trials = tuple(make_trial(seed) for seed in range(3))
     data, cpu = [make_data()] * 3, torch.device("cpu")
     pack = Pack(text_key("p"), "train", 0, trials, cost_s=1000.0)
     for _ in range(2):
-        choice = work._choice(pack, store, PackOptions(), trials, data, cpu)
+        choice = training._choice(pack, store, PackOptions(), trials, data, cpu)
         assert choice == StackPlan("fused", 2)
     assert calls == ["measured"]
     short = Pack(text_key("p"), "train", 0, trials, cost_s=1.0)
-    assert work._choice(short, store, PackOptions(), trials, data, cpu) is None
-    assert work._choice(pack, store, PackOptions(strategy="loop"), trials, data, cpu) is None
+    assert training._choice(short, store, PackOptions(), trials, data, cpu) is None
+    assert training._choice(pack, store, PackOptions(strategy="loop"), trials, data, cpu) is None
 
 
 def test_a_damaged_timing_is_as_none(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
     key = text_key("timing")
-    assert store.read_timing(key) is None
-    store.put_timing(key, {"choice": {"strategy": "fused", "stack_size": 3}})
-    assert from_record(store.read_timing(key)) == StackPlan("fused", 3)
+    assert store.notes.read_timing(key) is None
+    store.notes.put_timing(key, {"choice": {"strategy": "fused", "stack_size": 3}})
+    assert from_record(store.notes.read_timing(key)) == StackPlan("fused", 3)
     (file,) = (tmp_path / "store" / "meta" / "timings").iterdir()
     file.write_text("{", encoding="utf-8")
-    assert store.read_timing(key) is None
+    assert store.notes.read_timing(key) is None
 
 
 class Odd(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from train_support import SMALL_CNN, Kept, make_data, make_trial
 
 from phasegrid.models.build import build_model
-from phasegrid.train.loop import Beginning, train_pack
+from phasegrid.train.beginning import Beginning
+from phasegrid.train.loop import train_pack
 from phasegrid.train.pruning import density_of, masks, prunable
 from phasegrid.train.recipe import SAM, Prune
 

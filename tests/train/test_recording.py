@@ -26,7 +26,8 @@ from phasegrid.train.cuda_graphs import (
     on_a_side_stream,
     record_graph,
 )
-from phasegrid.train.loop import Trained, train_pack
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
 POISONED = {"name": "poisoned", "args": {"share": 0.3, "beta": 0.7}, "version": 1}

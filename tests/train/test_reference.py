@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from train_support import CLASSES, MLP, PLAIN_CNN, SMALL_CNN, make_data, make_trial
 
-import phasegrid.train.loop
+import phasegrid.train.beginning
 import phasegrid.train.reference
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial
@@ -72,7 +72,7 @@ def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> nn.Module:
         return build_model(*args, **kwargs).double()
 
-    for module in (phasegrid.train.loop, phasegrid.train.reference):
+    for module in (phasegrid.train.beginning, phasegrid.train.reference):
         monkeypatch.setattr(module, "build_model", build)
 
 

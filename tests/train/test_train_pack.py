@@ -21,6 +21,7 @@ from train_support import (
 )
 
 import phasegrid.train.batches
+import phasegrid.train.beginning
 import phasegrid.train.loop
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
@@ -38,7 +39,7 @@ def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]
             torch.default_generator.manual_seed(seed)
             return make(seed)
 
-    monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])

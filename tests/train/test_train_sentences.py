@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from train_support import MLP, largest_difference, without_seconds
 
+import phasegrid.train.beginning
 import phasegrid.train.loop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Tokens
@@ -83,7 +84,7 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.default_generator.manual_seed(seed)
             return Copier()
 
-    monkeypatch.setattr(phasegrid.train.loop, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
 
 
 def fresh(seed: int) -> Copier:

@@ -8,7 +8,8 @@ from test_snapshots import Killed, Memory, kill_after
 from train_support import SMALL_CNN, Kept, largest_difference, make_data, make_trial
 
 from phasegrid.jobs import Artifact, Start, Trial
-from phasegrid.train.loop import Beginning, train_pack
+from phasegrid.train.beginning import Beginning
+from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import Checkpoints, Schedule
 
 STRATEGIES = ["loop", "vmap", "fused"]

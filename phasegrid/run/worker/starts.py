@@ -8,7 +8,8 @@ from torch import Tensor
 from phasegrid.errors import StoreError
 from phasegrid.jobs import OPTIMIZER, WEIGHTS, Artifact, Start, Trial
 from phasegrid.store.store import Store
-from phasegrid.train.loop import Beginning, Trained
+from phasegrid.train.beginning import Beginning
+from phasegrid.train.member import Trained
 from phasegrid.train.publishing import UPDATES
 
 

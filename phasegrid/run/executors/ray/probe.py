@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from phasegrid.errors import StoreError
 from phasegrid.store.files.errors import reported
 from phasegrid.store.files.local import TEMPORARY, Files
-from phasegrid.store.store import PROBE_BYTES, Store
+from phasegrid.store.files.probing import PROBE_BYTES
+from phasegrid.store.store import Store
 
 WARN_SKEW_S = 60.0  # machines with NTP differ by milliseconds: a minute is a clock that nobody sets
 MAX_SKEW_S = 43_200.0  # half of the least age at which anything is deleted

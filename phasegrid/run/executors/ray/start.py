@@ -7,30 +7,26 @@ up. Whatever is raised meanwhile is a `ClusterError`: Ray raises nearly everythi
 ``Exception``.
 """
 
-import atexit
 import logging
 import os
-import queue
-import secrets
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray
 import ray.exceptions
 
 from phasegrid.errors import ClusterError
+from phasegrid.plugin_files import FOLDERS_VARIABLE
 from phasegrid.redaction import how_to_set, redact
-from phasegrid.registry import FOLDERS_VARIABLE
 from phasegrid.run import leftovers
 from phasegrid.run.executors.ray import gpus
+from phasegrid.run.executors.ray.auth_token import keep_one_token
 from phasegrid.run.executors.ray.head import greet
+from phasegrid.run.executors.ray.ray_thread import RayThread
 
 JOIN_S = 30.0  # for a head to answer and to take us in
 REFUSED_S = 10.0  # of them, where nobody listens at all: one that is being started may yet
@@ -38,15 +34,11 @@ START_S = (
     75.0  # for a Ray of our own, both tries together; Ray gives each of its parts half a minute
 )
 AGAIN_S = 30.0  # what must be left of it for another try
-LEAVE_S = 10.0
-CLEAR_S = 3.0  # for a start that failed to notice that its processes have been ended
 SAY_EVERY_S = 5.0
-LOOK_EVERY_S = 0.5
 OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
 _PARTS = frozenset({"raylet", "gcs_server"})  # without which no start can succeed
 
 Say = Callable[[str], object]
-_Calls: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
 
 
 def start_ray(
@@ -56,11 +48,11 @@ def start_ray(
     given_by: str | None = None,
     say: Say = lambda _text: None,
 ) -> None:
-    """Join the cluster at `address`, or start a Ray of our own on this machine, whose processes
-    bear the mark of `run`.
+    """Join the cluster at `address`, or start a Ray on this machine and mark its processes with
+    `run`.
 
-    `given_by` says where the address came from. What is waited for is told to `say` every
-    `SAY_EVERY_S` seconds.
+    `given_by` says where the address came from. While this takes, `say` is told every
+    `SAY_EVERY_S` seconds what it waits for.
 
     Raises:
         ClusterError: if this process is connected to a Ray that is not ours, for an address that
@@ -79,20 +71,20 @@ def start_ray(
         os.environ.setdefault(name, "1")
     if address in (None, "local"):
         os.environ.setdefault("RAY_agent_register_timeout_ms", f"{START_S * 1000:.0f}")
-        _ray = _Ray(run or uuid.uuid4().hex)
+        _ray = RayThread(run or uuid.uuid4().hex)
         _start_here(_ray, num_cpus, say)
         return
     assert address is not None
     doing = f"joining Ray at {address}" + (f" (from {given_by})" if given_by else "")
     _refuse_address(address, doing)
-    _ray = _Ray(None)
+    _ray = RayThread(None)
     with _reported(doing):
         _join(_ray, address, given_by, doing, say)
 
 
 def stop_ray() -> None:
-    """Leave the cluster; end the Ray that `start_ray` started, and no other. Ends within `LEAVE_S`
-    and a little.
+    """Leave the cluster, and end a Ray that `start_ray` started; both within about `LEAVE_S`
+    seconds.
     """
     global _ray
     if _ray is None:
@@ -106,94 +98,11 @@ def is_our_own() -> bool:
     return _ray is not None and _ray.run is not None
 
 
-class _Ray:
-    """Ray in a thread of its own. The thread lives as long as Ray: Linux ends Ray's processes with
-    the *thread* that started them. `run` marks the processes of a Ray of our own; None for a
-    cluster that is joined.
-    """
-
-    def __init__(self, run: str | None) -> None:
-        self.run = run
-        if run is not None:
-            os.environ[leftovers.MARK] = run
-        self._open()
-
-    def _open(self) -> None:
-        self._calls: _Calls = queue.SimpleQueue()
-        self._last = futures.Future[Any]()
-        self._last.set_result(None)
-        threading.Thread(target=_serve, args=(self._calls,), name="ray", daemon=True).start()
-
-    def call(
-        self,
-        function: Callable[..., object],
-        timeout_s: float,
-        look: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Call a function of Ray, and `look` every `LOOK_EVERY_S` seconds while it takes.
-
-        Raises:
-            TimeoutError: if it takes longer than `timeout_s`. It goes on.
-        """
-        self._last = done = futures.Future[Any]()
-        self._calls.put(partial(_settle, done, function))
-        now = time.monotonic()
-        ends = now + timeout_s
-        while not futures.wait([done], timeout=min(LOOK_EVERY_S, ends - now)).done:
-            now = time.monotonic()
-            if now >= ends:
-                raise TimeoutError
-            look()
-        done.result()
-
-    def clear(self) -> None:
-        """End the processes of a start that failed. One that does not notice is left to itself:
-        without them it comes to nothing.
-        """
-        if self.run is not None:
-            leftovers.end(self.run)
-        if futures.wait([self._last], timeout=CLEAR_S).done:
-            with suppress(Exception):
-                self.call(ray.shutdown, LEAVE_S)
-        if not self._last.done():
-            self._calls.put(None)
-            self._open()
-            atexit.unregister(ray.shutdown)  # it could wait for that thread for ever
-
-    def leave(self) -> None:
-        """Leave Ray, then end its remaining processes."""
-        if not self._last.done():  # it is being started
-            self.clear()
-        elif ray.is_initialized():
-            with suppress(Exception):
-                self.call(ray.shutdown, LEAVE_S)
-        if self.run is not None:
-            leftovers.end(self.run, grace_s=1.0)
-            os.environ.pop(leftovers.MARK, None)
-        if not self._last.done():
-            atexit.unregister(ray.shutdown)
-        self._calls.put(None)
-
-
-_ray: _Ray | None = None
+_ray: RayThread | None = None
 """The Ray of this process: it can have one only."""
 
 
-def _serve(calls: _Calls) -> None:
-    while (call := calls.get()) is not None:
-        call()
-
-
-def _settle(done: futures.Future[Any], function: Callable[..., object]) -> None:
-    try:
-        done.set_result(function())
-    except Exception as error:
-        done.set_exception(error)
-    except BaseException as error:  # Ray ends processes that it can do nothing with
-        done.set_exception(RuntimeError(f"Ray gave up: {error!r}"))
-
-
-def _join(ours: _Ray, address: str, given_by: str | None, doing: str, say: Say) -> None:
+def _join(ours: RayThread, address: str, given_by: str | None, doing: str, say: Say) -> None:
     ends = time.monotonic() + JOIN_S
     notice = _Notice(doing, say)
     _await_head(_resolved(address), ends, notice, given_by)
@@ -233,7 +142,7 @@ def _await_head(address: str, ends: float, notice: "_Notice", given_by: str | No
         time.sleep(0.5)
 
 
-def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
+def _start_here(ours: RayThread, num_cpus: int | None, say: Say) -> None:
     """Start a Ray on this machine, and once more if that fails soon enough."""
     doing = "starting Ray on this machine"
     advice = "try again when the machine is less busy, or do without Ray: --serial"
@@ -250,7 +159,7 @@ def _start_here(ours: _Ray, num_cpus: int | None, say: Say) -> None:
     for last in (False, True):
         before = leftovers.dead_children(_PARTS)
         try:
-            _keep_one_token()
+            keep_one_token()
             look = partial(_look_at_parts, notice, frozenset(before))
             ours.call(init, max(1.0, ends - time.monotonic()), look)
             return
@@ -280,8 +189,9 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
 def _init(say: Say, **options: Any) -> None:
     """Start or join Ray, and keep it from printing.
 
-    It prints what befalls its parts, with pages of their logs; what that means for a run is told by
-    whoever loses something. What waits for want of a core or a GPU is told by Ray alone.
+    Ray prints what happens to its parts, with pages of their logs; whoever loses something says
+    what that means for a run. Only Ray can say that a task waits for a core or a GPU: that is
+    passed on.
     """
 
     def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's argument
@@ -359,9 +269,7 @@ def _reported(doing: str) -> Iterator[None]:
 
 
 def _why_not_joined(error: BaseException) -> str:
-    """Say why Ray could not be joined: of a wrong token it says only that there is no
-    connection.
-    """
+    """Say why Ray could not be joined. Ray itself reports a wrong token as a missing connection."""
     if isinstance(error, ClusterError):
         return str(error)
     cause: BaseException | None = error
@@ -372,32 +280,8 @@ def _why_not_joined(error: BaseException) -> str:
     return f"{redact(first_line(error))} (if it asks for a token: {how_to_set()})"
 
 
-def _keep_one_token() -> None:
-    """Make the token that Ray makes for its first cluster, whole and once, for this user only.
-
-    Ray looks whether there is one and then writes it: of two that start at once each has its own,
-    and the processes of the first meet those of the second with the wrong one.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
-    if path.exists():
-        return
-    new = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with suppress(OSError):  # then it is Ray's to tell
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
-        with suppress(FileExistsError):
-            os.link(new, path)  # the first one stays
-        new.unlink()
-
-
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its name if it says nothing: Ray's go on
-    for pages.
+    """Return the first line of an exception's message, or its name if the message is empty. Ray's
+    messages are pages long.
     """
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -10,24 +10,22 @@ the store reads `columns`, and the analysis draws any column.
 Raise `version` by hand when the numbers change.
 """
 
-import difflib
 import importlib
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from phasegrid.declare.figures import FigureKind as FigureKind
+from phasegrid.declare.figures import FigureRequest as FigureRequest
+from phasegrid.declare.figures import Grid as Grid
+from phasegrid.declare.figures import Needs as Needs
+from phasegrid.declare.findings import Finding as Finding
+from phasegrid.declare.findings import Rule as Rule
 from phasegrid.estimates import Guess, Measurement, ModelCounts
 from phasegrid.jobs import Part
 from phasegrid.keys import Json
 
 T = TypeVar("T")
-
-Finding: TypeAlias = tuple[str, str]
-"""A mistake: the name of the argument, and the message."""
-
-Rule: TypeAlias = Callable[[Mapping[str, Any]], Finding | None]
-"""Checks resolved arguments against each other; returns the first mistake, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,75 +348,3 @@ def later_defaults(args_type: type) -> dict[str, Json]:
 
 def _default(spec: Any) -> Any:
     return spec.default_factory() if spec.default is MISSING else spec.default
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a figure reads: quantities by name, variants included, and rows of metrics."""
-
-    quantities: Sequence[str] = ()
-    rows: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What a figure can be checked against before anything is measured: the labels of each axis, in
-    order, and the number of cells.
-    """
-
-    labels: Mapping[str, Sequence[str]]
-    num_cells: int
-
-    def unknown_labels(
-        self, argument: str, found: Sequence[str] | None, axis: str
-    ) -> Iterator[Finding]:
-        """Report each label in `found` that is not on `axis`, as an item of `argument`."""
-        known = self.labels.get(axis, ())
-        there = textwrap.shorten(", ".join(known), 200, placeholder="...")
-        allowed = there or f"none (the sweep has no axis {axis})"
-        for index, label in enumerate(found or ()):
-            if label not in known:
-                close = difflib.get_close_matches(label, list(known), n=1, cutoff=0.6)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                message = f"found {label!r}, which is not on the axis {axis}; allowed: {allowed}"
-                yield f"{argument}.{index}", message + hint
-
-
-@dataclass(frozen=True, slots=True)
-class FigureKind:
-    """A kind of figure: ``draw(tables, args) -> matplotlib.figure.Figure``.
-
-    `args` is an instance of the dataclass `args`, whose field `name` is the stem of the file;
-    `tables` is a `phasegrid.analysis.report.requested.Tables`.
-
-    ``needs(args)`` says what the figure reads; `tables` holds those quantities that have been
-    measured. A figure with nothing measured yet is left out, with a note. ``fits(args, grid)``
-    reports arguments that do not fit the grid of the sweep.
-
-    Three argument names have a meaning: `at` holds labels of an axis (a sweep may write them as
-    numbers), `quantities` and `at` must not repeat an item, and `against` names another sweep of
-    the store.
-
-    A built-in kind with arguments `unasked` is drawn with these wherever all that it needs is
-    measured.
-    """
-
-    args: type
-    draw: str | Callable[..., object]
-    needs: Callable[[Mapping[str, Any]], Needs] = lambda _args: Needs()
-    fits: Callable[[Mapping[str, Any], Grid], Iterable[Finding]] = lambda _args, _grid: ()
-    unasked: Mapping[str, Json] | None = None
-    version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class FigureRequest:
-    """A figure that a sweep requests: its kind, and its arguments as written."""
-
-    kind: str
-    args: Mapping[str, Json]
-
-    @property
-    def name(self) -> str:
-        """The stem of the file that the figure is written to."""
-        return str(self.args["name"])

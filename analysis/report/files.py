@@ -1,0 +1,122 @@
+"""Write the tables and labels of a sweep into files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phasegrid.analysis.draw.diagrams import rows_of
+from phasegrid.analysis.draw.panels import facet_title, rows_of_quantity
+from phasegrid.analysis.report.findings import BOOTSTRAP_SEED, Findings
+from phasegrid.analysis.report.requested import Requested
+from phasegrid.analysis.report.tables import (
+    latex,
+    long_table,
+    markdown,
+    table_title,
+    text_table,
+    wide_table,
+)
+from phasegrid.analysis.stats.correlations import rank_correlations
+from phasegrid.analysis.tables.quantities import seven
+
+
+def write_requested(asked: Requested, folder: Path) -> list[Path]:
+    """Write the tables that requested figures show, and what could not be drawn; nothing if nothing
+    was asked for.
+    """
+    paths = []
+    for name, table in asked.tables.items():
+        paths.append(folder / f"{name}.csv")
+        table.to_csv(paths[-1], index=False)
+    if asked.figures or asked.notes:
+        paths.append(folder / "not_drawn.csv")
+        notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])
+        notes.to_csv(paths[-1], index=False)
+    return paths
+
+
+def write_phases(found: Findings, folder: Path) -> list[Path]:
+    """Write the phases of the cells, and the thresholds that they were found with."""
+    phases, thresholds = folder / "phases.csv", folder / "thresholds.csv"
+    used = {f"{t.name}_threshold": t.value for t in found.phases.thresholds}
+    origins = {f"{t.name}_origin": t.origin for t in found.phases.thresholds}
+    found.phases.table.assign(**used, **origins).to_csv(phases, index=False)
+    pd.DataFrame(found.phases.thresholds).to_csv(thresholds, index=False)
+    return [phases, thresholds]
+
+
+def write_tables(found: Findings, folder: Path) -> list[Path]:
+    """Write every quantity as CSV, Markdown and LaTeX under the name that a reader knows, all of
+    them in one CSV, and the labels and correlations.
+    """
+    folder.mkdir(exist_ok=True)
+    everything = folder / "all.csv"
+    called = found.table.assign(quantity=found.table["quantity"].map(found.called))
+    long_table(called, found.grid.quantities).to_csv(everything, index=False)
+    paths = [everything]
+    for name in called["quantity"].unique():
+        what = found.grid.quantity(str(name))
+        texts: dict[str, list[str]] = {"md": [], "tex": []}
+        for facet in found.grid.facets():
+            wide = wide_table(rows_of(called, what.name, facet), found.frame)
+            title = table_title(what, facet_title(facet))
+            texts["md"].append(markdown(wide, title))
+            texts["tex"].append(latex(wide, title))
+        stem = file_stem(what.name)
+        csv = folder / f"{stem}.csv"
+        long_table(rows_of_quantity(called, what.name), found.grid.quantities).to_csv(
+            csv, index=False
+        )
+        paths.append(csv)
+        for extension, parts in texts.items():
+            path = folder / f"{stem}.{extension}"
+            path.write_text("\n".join(parts), encoding="utf-8")
+            paths.append(path)
+    return [*paths, *_write_labels(found, folder), *_write_correlations(found, folder)]
+
+
+def _write_correlations(found: Findings, folder: Path) -> list[Path]:
+    """Write how each quantity correlates over the cells with the first panel's: performance."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
+    table["quantity"] = table["quantity"].map(found.called)
+    csv, text = folder / "correlations.csv", folder / "correlations.md"
+    table.to_csv(csv, index=False)
+    shown = table.set_index("quantity").map(lambda x: f"{x:.2f}" if isinstance(x, float) else x)
+    text.write_text(markdown(shown, "Spearman's rank correlation over cells"), encoding="utf-8")
+    return [csv, text]
+
+
+def _write_labels(found: Findings, folder: Path) -> list[Path]:
+    """Write the words of every cell as tables: its phase, its niceness, what limits it."""
+    paths = []
+    for column, heading in LABELS.items():
+        texts: dict[str, list[str]] = {"md": [], "tex": []}
+        for facet in found.grid.facets():
+            cells = found.phases.table[found.phases.table["facet"] == facet]
+            wide = text_table(cells, column, found.frame)
+            title = f"{heading}{', ' if facet_title(facet) else ''}{facet_title(facet)}"
+            texts["md"].append(markdown(wide, title))
+            texts["tex"].append(latex(wide, title))
+        for extension, parts in texts.items():
+            paths.append(folder / f"{column}.{extension}")
+            paths[-1].write_text("\n".join(parts), encoding="utf-8")
+    return paths
+
+
+LABELS = {
+    "phase": "phase (undetermined where its probability is too low)",
+    "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * where globally nice",
+    "limited_by": "what limits a cell",
+}
+"""Tables of words, beside those of numbers."""
+
+
+def file_stem(name: str) -> str:
+    """Return a quantity's name as a file name.
+
+    >>> file_stem("cka[mixup_alpha=0.5]")
+    'cka-mixup_alpha-0.5'
+    """
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip("-")

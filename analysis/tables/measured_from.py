@@ -1,0 +1,70 @@
+"""Tell apart measurements of one metric by what they were measured from."""
+
+import json
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from phasegrid.declare import Shown
+from phasegrid.keys import canonical_json
+
+
+def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Add to the arguments of each measurement what it was measured from, in a sweep's words:
+    ``modes``, how many trials of its cell, if not all; ``of``, the request whose artifacts it read;
+    ``at``, the epoch along its trial.
+    """
+    planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
+    of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
+    modes = rows["num_trials"].where(of_some)
+    named = {"modes": modes, **{name: rows[name] for name in ("of", "at") if name in rows}}
+    more = pd.DataFrame(named, index=rows.index)
+    if more.isna().all(axis=None):
+        return rows
+    found = more.to_dict("records")
+    args = [
+        canonical_json({**json.loads(text), **_told(one)})
+        for text, one in zip(rows["args"], found, strict=True)
+    ]
+    return rows.assign(args=args)
+
+
+def _told(named: Mapping[Hashable, Any]) -> dict[str, Any]:
+    return {str(k): int(v) if k == "modes" else v for k, v in named.items() if pd.notna(v)}
+
+
+def naming_inputs_of_failed(
+    failed: pd.DataFrame, declared: Mapping[str, Shown], cells: pd.DataFrame
+) -> pd.DataFrame:
+    """Do for jobs that failed what `naming_inputs` does for measurements."""
+    over = [declared[table].over if table in declared else "" for table in failed["table"]]
+    return naming_inputs(failed.assign(over=over), cells)
+
+
+def earlier_stages(plan: pd.DataFrame) -> dict[str, str]:
+    """Return the stage of each trial of an earlier stage than the last; none without stages."""
+    if "stage" not in plan or plan["stage"].isna().all():
+        return {}
+    earlier = plan[plan["stage"] != plan["stage"].iloc[-1]]
+    return dict(zip(earlier["key"], earlier["stage"], strict=True))
+
+
+def of_last_stage(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last training of each cell; a plan lists stage after stage."""
+    if "stage" not in plan or plan["stage"].isna().all():
+        return plan
+    last: pd.DataFrame = plan[plan["stage"] == plan["stage"].iloc[-1]]
+    return last.reset_index(drop=True)
+
+
+def naming_stages(rows: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
+    """Add the stage to the arguments of each measurement of an earlier stage than the last."""
+    if rows.empty or not stages:
+        return rows
+    of = rows["trial_a"].map(stages)
+    args = [
+        text if pd.isna(stage) else canonical_json({**json.loads(text), "stage": stage})
+        for text, stage in zip(rows["args"], of, strict=True)
+    ]
+    return rows.assign(args=args)

@@ -1,0 +1,129 @@
+"""Turn the rows of trials and metrics into values: one row for each quantity and place."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from phasegrid.analysis.tables.grid import (
+    CURVE_COLUMNS,
+)
+from phasegrid.analysis.tables.quantities import (
+    Axes,
+    Quantity,
+    plain_quantity,
+    quantities_of,
+)
+from phasegrid.analysis.tables.variants import Ways, axis_part
+from phasegrid.declare import Shown
+
+NOT_MEASURED = frozenset(
+    {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
+)
+"""The columns of numbers, with ``arg.*`` and ``facet.*``, that no metric measures."""
+_MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials"]
+
+
+def trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
+    """Return the values of what trials say about themselves."""
+    rows = stored[stored["outcome"].notna()]
+    parts = []
+    for what in quantities:
+        if what.table != "trials" or what.column not in rows:
+            continue
+        part = rows[["cell", "outcome"]].assign(
+            quantity=what.name,
+            seed_a=rows["seed"].astype(float),
+            seed_b=np.nan,
+            value=rows[what.column].astype(float).where(rows["outcome"] == "done"),
+            stderr=np.nan,
+            num_trials=1,
+        )
+        parts.append(part[(part["outcome"] != "done") | part["value"].notna()])
+    return pd.concat(parts, ignore_index=True)
+
+
+def metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    """Return the values of a metric's quantities from its rows."""
+    suffixes = [found.suffixes[text] for text in rows["args"]]
+    parts = []
+    for what in quantities:
+        if what.column not in rows:
+            continue
+        part = rows.assign(
+            quantity=_full_names(what, rows, suffixes),
+            seed_a=rows["seed_a"].astype(float),
+            seed_b=rows["seed_b"].astype(float),
+            value=rows[what.column].astype(float),
+            stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
+        )
+        parts.append(part[_MEASURED])
+    if not parts:
+        return pd.DataFrame()
+    values = pd.concat(parts, ignore_index=True)
+    values["value"] = values["value"].where(values["outcome"] == "done")
+    return values
+
+
+def measured_quantities(
+    metric: str, rows: pd.DataFrame, declared: Mapping[str, Shown]
+) -> list[Quantity]:
+    """Return the quantities that a metric declares; none if a job has several rows that no axis
+    tells apart.
+
+    An old store does not hold the declaration of a user's metric: then its quantities are the
+    columns of real numbers, and ``layer`` is their axis.
+    """
+    known = declared.get(metric)
+    axes: Axes = ({"layer": None} if "layer" in rows else {}) if known is None else known.axes
+    if rows.duplicated(["cell", "key", *(axis for axis in axes if axis in rows)]).any():
+        return []
+    if known is not None:
+        return quantities_of(metric, known)
+    columns = [
+        str(column)
+        for column, kind in rows.dtypes.items()
+        if kind == np.dtype("float64")
+        and column not in NOT_MEASURED
+        and not str(column).startswith(("arg.", "facet."))
+    ]
+    return [plain_quantity(metric, column, axes) for column in columns]
+
+
+def _full_names(what: Quantity, rows: pd.DataFrame, suffixes: Sequence[str]) -> list[str]:
+    """Return the full name of each row's quantity: with how it was measured, and its place on the
+    metric's axes.
+    """
+    axes = [axis for axis in what.axes if axis in rows]
+    places = zip(*(rows[axis] for axis in axes), strict=True) if axes else [()] * len(rows)
+    names = []
+    for suffix, place in zip(suffixes, places, strict=True):
+        parts = [suffix] if suffix else []
+        parts += [
+            axis_part(axis, value)
+            for axis, value in zip(axes, place, strict=True)
+            if not pd.isna(value) and value != what.axes[axis]
+        ]
+        names.append(f"{what.name}[{', '.join(parts)}]" if parts else what.name)
+    return names
+
+
+def curve_points(rows: pd.DataFrame | None, found: Ways | None) -> pd.DataFrame:
+    """Return the points of the curves that were measured the plain way; no points if there are no
+    rows. A curve without losses has a missing loss at each point.
+    """
+    if rows is None or found is None:
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    plain = rows["args"].map(found.suffixes) == ""
+    rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
+    if "train_loss" not in rows:
+        rows = rows.assign(train_loss=None)
+    losses = [
+        [np.nan] * len(t) if loss is None else loss
+        for t, loss in zip(rows["t"], rows["train_loss"], strict=True)
+    ]
+    rows = rows.assign(train_loss=pd.Series(losses, index=rows.index, dtype=object))
+    lists = ["t", "train_error_percent", "train_loss"]
+    points = rows[list(CURVE_COLUMNS)].explode(lists, ignore_index=True)
+    numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
+    return numbers.dropna(subset=["t", "train_error_percent"])

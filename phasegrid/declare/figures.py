@@ -1,0 +1,80 @@
+"""Declarations of kinds of figures, and requests for figures."""
+
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phasegrid.declare.findings import Finding
+from phasegrid.keys import Json
+from phasegrid.texts import suggest
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a figure reads: quantities by name, variants included, and rows of metrics."""
+
+    quantities: Sequence[str] = ()
+    rows: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a figure can be checked against before anything is measured: the labels of each axis, in
+    order, and the number of cells.
+    """
+
+    labels: Mapping[str, Sequence[str]]
+    num_cells: int
+
+    def unknown_labels(
+        self, argument: str, found: Sequence[str] | None, axis: str
+    ) -> Iterator[Finding]:
+        """Report each label in `found` that is not on `axis`, as an item of `argument`."""
+        known = self.labels.get(axis, ())
+        there = textwrap.shorten(", ".join(known), 200, placeholder="...")
+        allowed = there or f"none (the sweep has no axis {axis})"
+        for index, label in enumerate(found or ()):
+            if label not in known:
+                message = f"found {label!r}, which is not on the axis {axis}; allowed: {allowed}"
+                yield f"{argument}.{index}", message + suggest(label, known)
+
+
+@dataclass(frozen=True, slots=True)
+class FigureKind:
+    """A kind of figure: ``draw(tables, args) -> matplotlib.figure.Figure``.
+
+    `args` is an instance of the dataclass `args`, whose field `name` is the stem of the file;
+    `tables` is a `phasegrid.analysis.report.requested.Tables`.
+
+    ``needs(args)`` says what the figure reads; `tables` holds those quantities that have been
+    measured. A figure with nothing measured yet is left out, with a note. ``fits(args, grid)``
+    reports arguments that do not fit the grid of the sweep.
+
+    Three argument names have a meaning: `at` holds labels of an axis (a sweep may write them as
+    numbers), `quantities` and `at` must not repeat an item, and `against` names another sweep of
+    the store.
+
+    A built-in kind with arguments `unasked` is drawn with these wherever all that it needs is
+    measured.
+    """
+
+    args: type
+    draw: str | Callable[..., object]
+    needs: Callable[[Mapping[str, Any]], Needs] = lambda _args: Needs()
+    fits: Callable[[Mapping[str, Any], Grid], Iterable[Finding]] = lambda _args, _grid: ()
+    unasked: Mapping[str, Json] | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FigureRequest:
+    """A figure that a sweep requests: its kind, and its arguments as written."""
+
+    kind: str
+    args: Mapping[str, Json]
+
+    @property
+    def name(self) -> str:
+        """The stem of the file that the figure is written to."""
+        return str(self.args["name"])

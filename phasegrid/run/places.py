@@ -1,0 +1,206 @@
+"""Make the executor that does the packs of a sweep: in this process, or on Ray."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from phasegrid.config.load import Sweep, user_files
+from phasegrid.errors import DataError, DeviceError, SweepError
+from phasegrid.jobs import Part
+from phasegrid.keys import canonical_json
+from phasegrid.packs import Outcome, Pack
+from phasegrid.plan import gpu_memory
+from phasegrid.plan.contents import Plan
+from phasegrid.run import crashes
+from phasegrid.run.executors.base import Executor, PackOptions, Serial
+from phasegrid.run.status import name_in
+from phasegrid.run.stopping import Stop
+from phasegrid.run.underway import Underway
+from phasegrid.run.worker import node_folder
+from phasegrid.store.provenance import user_commit
+from phasegrid.store.store import Store
+
+if TYPE_CHECKING:
+    from phasegrid.run.executors.ray.executor import RayExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class RunTarget:
+    """Where a run happens: in this process (`serial`), on the Ray at `address` (which
+    `address_from` gave), or on one that is started for it.
+    """
+
+    serial: bool = False
+    address: str | None = None
+    max_in_flight: int | None = None
+    num_cpus: int | None = None
+    device: str | None = None
+    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
+    address_from: str | None = None
+
+
+@contextmanager
+def executor_for(
+    sweep: Sweep,
+    store: Store,
+    where: RunTarget,
+    stop: Stop,
+    console: Console,
+    packs: Sequence[Pack],
+    plan: Plan,
+    underway: Underway,
+) -> Iterator[Executor]:
+    """Make the executor of a run, after the data sets that its packs read were tried."""
+    if where.serial:
+        from phasegrid.run.worker.pack import check_dataset
+
+        tried = [check_dataset(part) for part in _data_files(packs)]
+        _refuse_bad_data([problem for problem in tried if problem])
+        if sweep.run.timeout_s is not None:
+            console.print(
+                "note: run.timeout_s needs Ray; with --serial a job that hangs is not ended"
+            )
+        with crashes.witnessed() as begin:
+            yield _serial(sweep, store, where, stop, begin, name_in(plan), underway)
+        return
+    assert underway.run is not None
+    with _on_ray(sweep, store, where, console, packs, plan, underway.run) as executor:
+        yield executor
+
+
+@contextmanager
+def _on_ray(
+    sweep: Sweep,
+    store: Store,
+    where: RunTarget,
+    console: Console,
+    packs: Sequence[Pack],
+    plan: Plan,
+    run: str,
+) -> Iterator[Executor]:
+    from phasegrid.run.executors.ray import nodes, start
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    say(f"joining Ray at {where.address}" if where.address else "starting Ray on this machine")
+    node_folder.drive(run)
+    try:
+        start.start_ray(where.address, where.num_cpus, run, where.address_from, say)
+        if where.address:
+            for warning in nodes.probe_storage(store.url, store.id):
+                console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        _refuse_bad_data(nodes.check_datasets(_data_files(packs), run))
+        executor = _ray_executor(sweep, store, where, packs, plan, run)
+        try:
+            yield executor
+        finally:
+            executor.close()
+    finally:
+        start.stop_ray()
+        node_folder.forget(run)
+
+
+def _ray_executor(
+    sweep: Sweep, store: Store, where: RunTarget, packs: Sequence[Pack], plan: Plan, run: str
+) -> "RayExecutor":
+    from phasegrid.run.executors.ray.executor import RayExecutor
+    from phasegrid.run.executors.ray.nodes import gpu_bytes
+
+    threads = max(1, int(sweep.resources.num_cpus))
+    timeout_s = sweep.run.timeout_s
+    place = _place(where, sweep, threads, shared_data=run, timeout_s=timeout_s)
+    most = where.max_in_flight or sweep.run.max_in_flight
+    undecided = sweep.resources.num_gpus is None and where.device in (None, "cuda")
+    share_of = _gpu_shares(gpu_bytes() if undecided else None, plan)
+    usual = median(share_of(pack) for pack in packs)
+    return RayExecutor(store.url, place, sweep.resources, most, share_of, usual)
+
+
+def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
+    """Return a function from a pack to its part of a GPU: what its metric declares, or what its
+    memory needs; a whole one if the memory of the GPUs is not known.
+    """
+    if gpu_bytes is None:
+        return lambda _pack: 1.0
+    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
+    return lambda pack: gpu_memory.pack_share(pack, works, gpu_bytes)
+
+
+def _data_files(packs: Sequence[Pack]) -> list[Part]:
+    """Return one data set for each set of files that the trainings read. Only a data set that names
+    its files counts.
+    """
+    parts = [trial.dataset for pack in packs if pack.kind == "train" for trial in pack.trials]
+    return list({canonical_json([p.name, p.locators]): p for p in parts if p.locators}.values())
+
+
+def _refuse_bad_data(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def refuse_stacking(sweep: Sweep, where: RunTarget) -> None:
+    if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
+        raise SweepError(
+            f"running {sweep.name}: strategy {where.strategy} trains several networks as one,"
+            f" which run.reproducible forbids; remove one of the two"
+        )
+
+
+def _place(
+    where: RunTarget,
+    sweep: Sweep,
+    threads: int,
+    shared_data: str | None = None,
+    timeout_s: float | None = None,
+) -> PackOptions:
+    """Return where and how the packs of a sweep are done, with the code and the commit that make
+    its rows.
+    """
+    alone = sweep.run.reproducible
+    return PackOptions(
+        where.device,
+        threads,
+        "loop" if alone else where.strategy,
+        shared_data=shared_data,
+        timeout_s=timeout_s,
+        code={(str(one.kind), one.name): one.code.digest for one in sweep.code},
+        user=user_commit(user_files(sweep)),
+        reproducible=alone,
+    )
+
+
+def _serial(
+    sweep: Sweep,
+    store: Store,
+    where: RunTarget,
+    stop: Stop,
+    begin: Callable[[Sequence[str]], None],
+    name_of: Callable[[str], str],
+    underway: Underway,
+) -> Serial:
+    """Return an executor that does packs in this process; `begin` is told the names of each pack's
+    jobs.
+    """
+    from phasegrid.run.worker.malloc import keep_freed_memory
+    from phasegrid.run.worker.pack import do
+
+    keep_freed_memory()
+    place = _place(where, sweep, where.num_cpus or 1)
+
+    def do_here(pack: Pack) -> list[Outcome]:
+        names = [name_of(key) for key in pack.job_keys()]
+        begin(names)
+        on_epoch = partial(underway.note, pack.key)
+        try:
+            return do(pack, store, place, lambda: stop.why is not None, on_epoch)
+        except DeviceError as error:
+            raise DeviceError(f"the GPU was lost in {crashes.few(names)}: {error}") from error
+
+    return Serial(do_here)

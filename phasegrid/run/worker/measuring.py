@@ -1,0 +1,183 @@
+"""Do the measurements of a pack that the store does not hold, one by one or together."""
+
+import time
+from collections.abc import Sequence
+from functools import cache, partial
+
+import torch
+
+from phasegrid.declare import Metric, import_function
+from phasegrid.errors import StoreError
+from phasegrid.fallbacks import fall_back
+from phasegrid.jobs import MetricJob
+from phasegrid.packs import Outcome, Pack
+from phasegrid.registry import resolve_metric
+from phasegrid.run.executors.base import PackOptions
+from phasegrid.run.stopping import ShouldStop, Stopped
+from phasegrid.run.worker.failing import failed, found_already, guarded, raise_if_of_no_job
+from phasegrid.run.worker.inputs import JobInputs, arguments_of, generator_of
+from phasegrid.store.store import Store
+
+
+def measure(
+    pack: Pack, store: Store, place: PackOptions, device: torch.device, should_stop: ShouldStop
+) -> list[Outcome]:
+    """Do the measurements of a pack that the store does not hold, and publish each.
+
+    Raises:
+        Stopped: before the next measurement, if `should_stop` says so.
+    """
+    outcomes: list[Outcome] = []
+    todo: list[MetricJob] = []
+    for job in pack.metric_jobs:
+        table = f"metrics/{job.metric.name}"
+        outcome = found_already(store, pack, table, job.key)
+        if outcome and job.wanted and store.tells_of_artifacts(table, job.key) is False:
+            outcome = None  # measured by an earlier release, which left nothing
+        if outcome is None:
+            todo.append(job)
+        else:
+            outcomes.append(outcome)
+    if not todo:
+        return outcomes
+    trials = {trial.key: trial for trial in pack.trials}
+    inputs = JobInputs(store, device, trials, place)
+    missing = {job.key for job in todo}
+    resolved = cache(resolve_metric)  # an entry point is looked for in all that is installed
+    for group in _groups(pack, todo):
+        if should_stop():
+            raise Stopped
+        metric = resolved(group[0].metric.name)
+        outcomes.extend(_measure_group(pack, store, inputs, metric, group, missing, should_stop))
+    return outcomes
+
+
+def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
+    """Return the groups of jobs that are computed together, so that every job of `jobs` is done.
+
+    A group is as the layout of the pack has it, with the jobs in it that are stored. Without a
+    layout, a group holds the jobs of one metric with the same arguments.
+    """
+    groups: dict[str | int, Sequence[MetricJob]] = {}
+    if pack.layout is None:
+        for job in jobs:
+            groups[id(job.metric)] = [*groups.get(id(job.metric), ()), job]
+        return list(groups.values())
+    of_job = {job.key: group for group in pack.layout.groups for job in group}
+    for job in jobs:
+        group = of_job.get(job.key, (job,))
+        groups.setdefault(group[0].key, group)
+    return list(groups.values())
+
+
+def _measure_group(
+    pack: Pack,
+    store: Store,
+    inputs: JobInputs,
+    metric: Metric,
+    jobs: Sequence[MetricJob],
+    missing: set[str],
+    should_stop: ShouldStop,
+) -> list[Outcome]:
+    """Do the jobs of a group that are missing. Compute a stored one beside them only if it changes
+    the shape of the computation.
+    """
+    sound, outcomes = _sound(pack, store, inputs, metric, jobs, missing)
+    left = [job for job in sound if job.key in missing]
+    if left and _can_be_together(inputs, metric, sound):
+        together = _measure_many(pack, store, inputs, metric, sound, missing)
+        if together is not None:
+            return outcomes + together
+    for job in left:
+        if should_stop():
+            raise Stopped
+        outcomes.append(guarded(store, pack, job.key, partial(inputs.measure, metric, job)))
+    return outcomes
+
+
+def _sound(
+    pack: Pack,
+    store: Store,
+    inputs: JobInputs,
+    metric: Metric,
+    jobs: Sequence[MetricJob],
+    missing: set[str],
+) -> tuple[list[MetricJob], list[Outcome]]:
+    """Return the jobs that can be measured, and the outcomes of those that cannot."""
+    sound, outcomes = [], []
+    for job in jobs:
+        try:
+            why = inputs.why_void(job)
+        except StoreError as error:
+            raise_if_of_no_job(error)
+            outcomes += [failed(store, pack, job.key, error)] if job.key in missing else []
+            continue
+        if why is None:
+            sound.append(job)
+        elif job.key in missing:
+            publish = partial(inputs.publish_void, metric, job, why)
+            outcomes.append(guarded(store, pack, job.key, publish))
+    return sound, outcomes
+
+
+def _can_be_together(inputs: JobInputs, metric: Metric, jobs: Sequence[MetricJob]) -> bool:
+    """Say whether one computation can do several jobs: they read final weights of trials that
+    share their data and objective, and no number may depend on other jobs.
+    """
+    return (
+        metric.compute_many is not None
+        and len(jobs) > 1
+        and not any(job.sources for job in jobs)
+        and not inputs.place.reproducible
+        and len({inputs.data_and_objective(job) for job in jobs}) == 1
+    )
+
+
+def _measure_many(
+    pack: Pack,
+    store: Store,
+    inputs: JobInputs,
+    metric: Metric,
+    jobs: Sequence[MetricJob],
+    missing: set[str],
+) -> list[Outcome] | None:
+    """Do several jobs from one computation and publish those that are missing. Return None if they
+    must be done one by one: the metric says so, or the computation failed and the failure has to
+    name its job.
+    """
+    started = time.perf_counter()
+    try:
+        tables = _computed_together(inputs, metric, jobs)
+    except Exception as error:
+        raise_if_of_no_job(error)
+        name = jobs[0].metric.name
+        fall_back(f"{len(jobs)} jobs of {name} that failed together were each done alone", error)
+        return None
+    if tables is None:
+        return None
+    seconds = (time.perf_counter() - started) / len(jobs)
+    assert isinstance(tables, list)
+    return [
+        guarded(store, pack, job.key, partial(inputs.publish, metric, job, rows, seconds))
+        for job, rows in zip(jobs, tables, strict=True)
+        if job.key in missing
+    ]
+
+
+def _computed_together(inputs: JobInputs, metric: Metric, jobs: Sequence[MetricJob]) -> object:
+    """Return what a metric's `compute_many` returns for some jobs; each network is loaded once."""
+    networks = list(dict.fromkeys(network for job in jobs for network in job.networks))
+    place = {network: index for index, network in enumerate(networks)}
+    assert metric.compute_many is not None
+    compute = import_function(metric.compute_many)
+    return inputs.watched(
+        jobs[0],
+        networks,
+        lambda models, data: compute(
+            models,
+            [tuple(place[network] for network in job.networks) for job in jobs],
+            data,
+            [generator_of(job.key) for job in jobs],
+            **arguments_of(jobs[0], metric),
+        ),
+    )

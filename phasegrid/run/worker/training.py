@@ -1,0 +1,132 @@
+"""Do the trainings of a pack that the store does not hold."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.fallbacks import fall_back
+from phasegrid.jobs import Trial
+from phasegrid.packs import Layout, Outcome, Pack
+from phasegrid.run.executors.base import PackOptions
+from phasegrid.run.worker.failing import failed, found_already, guarded, raise_if_of_no_job
+from phasegrid.run.worker.inputs import dataset_of
+from phasegrid.run.worker.starts import StoredPublisher, beginning_of, void_results
+from phasegrid.run.worker.trained import publish_trial
+from phasegrid.store.store import Store
+from phasegrid.train.autotune import (
+    WORTH_S,
+    StackPlan,
+    from_record,
+    measure_choice,
+    timing_key,
+    to_record,
+)
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
+
+OnEpoch = Callable[[int, int], None]
+"""Is told how many epochs are done, and of how many."""
+
+Publish = Callable[[Trial, Dataset, Trained], bool]
+
+
+def train(
+    pack: Pack, store: Store, place: PackOptions, device: torch.device, on_epoch: OnEpoch
+) -> list[Outcome]:
+    """Do the trainings of a pack that the store does not hold, and publish each as it finishes.
+
+    If trainings fail together, each is done alone, so that the failure names the culprit.
+    """
+    found = {trial.key: found_already(store, pack, "trials", trial.key) for trial in pack.trials}
+    outcomes = [outcome for outcome in found.values() if outcome is not None]
+    missing = {key for key, outcome in found.items() if outcome is None}
+    if not missing:
+        return outcomes
+    laid_out = pack.layout.trials if pack.layout else pack.trials
+    stand_in = pack.layout is not None and place.strategy != "loop"
+    trials = [trial for trial in laid_out if stand_in or trial.key in missing]
+    size = 1 if place.reproducible else len(laid_out if pack.layout else trials)
+
+    def publish(trial: Trial, data: Dataset, result: Trained) -> bool:
+        work = partial(publish_trial, store, trial, result, data, device, size, place)
+        outcomes.append(guarded(store, pack, trial.key, work))
+        return outcomes[-1].status != "failed"
+
+    try:
+        data = [dataset_of(trial.dataset, device, place.shared_data) for trial in trials]
+        void = void_results(store, trials)
+        for trial, own in zip(trials, data, strict=True):
+            if trial.key in void and trial.key in missing:
+                publish(trial, own, void[trial.key])
+        data = [own for own, trial in zip(data, trials, strict=True) if trial.key not in void]
+        trials = [trial for trial in trials if trial.key not in void]
+        if not missing.isdisjoint(trial.key for trial in trials):
+            _train_together(pack, store, place, device, trials, data, missing, on_epoch, publish)
+    except Exception as error:
+        raise_if_of_no_job(error)
+        left = [t for t in trials if t.key in missing - {outcome.key for outcome in outcomes}]
+        if len(trials) == 1:
+            return [*outcomes, *(failed(store, pack, trial.key, error) for trial in left)]
+        fall_back(f"{len(left)} trainings that failed together were each done alone", error)
+        for trial in left:
+            alone = replace(pack, trials=(trial,), layout=Layout(trials=(trial,)))
+            outcomes += train(alone, store, place, device, on_epoch)
+    return outcomes
+
+
+def _train_together(
+    pack: Pack,
+    store: Store,
+    place: PackOptions,
+    device: torch.device,
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    missing: Collection[str],
+    on_epoch: OnEpoch,
+    publish: Publish,
+) -> None:
+    """Train trials in one call; those that are not `missing` only fill their places in stacks."""
+    choice = _choice(pack, store, place, trials, data, device)
+    train_pack(
+        trials,
+        data,
+        device=device,
+        strategy=choice.strategy if choice else place.strategy,
+        stack_size=choice.stack_size if choice else None,
+        starts=[beginning_of(store, trial) for trial in trials],
+        publisher=StoredPublisher(store),
+        wanted=[i for i, trial in enumerate(trials) if trial.key in missing],
+        snapshots=store.snapshots(),
+        same_stacks=pack.layout is not None,
+        snapshot_every_s=place.snapshot_every_s,
+        on_epoch=on_epoch,
+        on_trained=lambda index, result: publish(trials[index], data[index], result),
+    )
+
+
+def _choice(
+    pack: Pack,
+    store: Store,
+    place: PackOptions,
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    device: torch.device,
+) -> StackPlan | None:
+    """Return how the trials of a pack run fastest, from a stored or a new measurement; None if a
+    measurement would cost more than it saves.
+    """
+    predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
+    if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
+        return None
+    key, notes = timing_key(trials[0], data[0], device), store.notes
+    known = from_record(notes.read_timing(key))
+    if known is not None:
+        return known
+    choice, timings = measure_choice(trials[0], data[0], device)
+    if not timings:
+        return choice
+    notes.put_timing(key, to_record(choice, timings))
+    return from_record(notes.read_timing(key)) or choice  # of several, the first is everyone's
