@@ -68,6 +68,6 @@ def collecting_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:
         wish.every_epochs or usual,
         wish.every_updates or 0,
         updates=frozenset(low),
-        first_epoch=wish.from_epoch + 1,
-        first_update=wish.from_epoch * per_epoch + 1,
+        first_epoch=wish.from_epoch,
+        first_update=wish.from_epoch * per_epoch,
     )

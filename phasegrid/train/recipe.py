@@ -22,6 +22,7 @@ CROSS_ENTROPY_NAME = "cross_entropy"
 """The objective of a recipe that names none."""
 
 RECIPE_VERSION = 1  # bump when the same recipe gives other numbers
+COLLECT_VERSION = 2  # likewise, of trainings with a collector; 1 left out the weights of from_epoch
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -143,8 +144,9 @@ class Checkpoints:
 @dataclass(frozen=True, slots=True)
 class Collect:
     """When a collector (`phasegrid.train.collectors`) takes the weights: after every epoch, every
-    so many epochs or updates, or whenever the learning rate is at a minimum; always after the first
-    `from_epoch` epochs. `rank` is the number of deviations that ``swag`` keeps.
+    so many epochs or updates, or whenever the learning rate is at a minimum. The first weights that
+    it can take are those after epoch `from_epoch`; it never takes the initialisation. `rank` is the
+    number of deviations that ``swag`` keeps.
     """
 
     name: Literal["swa", "swag"]
@@ -255,6 +257,8 @@ def hashed_recipe(recipe: Mapping[str, Json]) -> dict[str, Json]:
     schedule = recipe["schedule"]
     assert isinstance(schedule, Mapping)
     hashed = _without_later(recipe, LATER)
+    if isinstance(collect := hashed.get("collect"), Mapping):
+        hashed["collect"] = {**collect, "version": COLLECT_VERSION}
     return {**hashed, "schedule": _without_later(schedule, LATER["schedule"])}
 
 

@@ -30,14 +30,19 @@ def vectors(kept: Kept, trial: Trial, names: list[str]) -> np.ndarray:
     ("wish", "checkpoints", "names"),
     [
         (
-            Collect("swag", from_epoch=1, rank=2),
+            Collect("swag", from_epoch=2, rank=2),
             Checkpoints(every_epochs=1),
             ["epoch-2", "epoch-3", "epoch-4"],
         ),
         (
-            Collect("swag", from_epoch=2, every_updates=3, rank=20),
-            Checkpoints(every_updates=3),
-            ["update-12", "update-15", "update-18"],
+            Collect("swag", from_epoch=0, rank=20),
+            Checkpoints(every_epochs=1),
+            ["epoch-1", "epoch-2", "epoch-3", "epoch-4"],
+        ),
+        (
+            Collect("swag", from_epoch=2, every_updates=5, rank=20),
+            Checkpoints(every_updates=5),
+            ["update-10", "update-15", "update-20"],
         ),
         (
             Collect("swag", at="lowest_rate", rank=20),
@@ -65,7 +70,7 @@ def test_the_moments_of_swag_are_those_of_the_checkpoints(
 
 
 def test_the_averaged_network_has_the_mean_and_statistics_of_its_own() -> None:
-    wish, data = Collect("swa", from_epoch=1), make_data()
+    wish, data = Collect("swa", from_epoch=2), make_data()
     trial = make_trial(0, SMALL_CNN, collect=wish, checkpoints=Checkpoints(every_epochs=1))
     kept = Kept()
     (result,) = train_pack([trial], [data], device="cpu", publisher=kept)
