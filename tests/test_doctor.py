@@ -66,7 +66,7 @@ def test_without_an_installation_there_are_no_bounds(monkeypatch: pytest.MonkeyP
     assert machine_checks.requires_or_none()
     monkeypatch.setattr(machine_checks, "requires", missing)
     assert machine_checks.requires_or_none() is None
-    assert "without being installed" in list(machine_checks._versions(None))[1].found
+    assert "is not installed" in list(machine_checks._versions(None))[1].found
 
 
 def test_a_gpu_that_torch_does_not_see_is_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
