@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from phasegrid.config.types import MetricRequest
-from phasegrid.jobs import Artifact, MetricJob, Trial
+from phasegrid.jobs import Artifact, MetricJob, Part, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 
 Text = Callable[[Mapping[str, Json]], str]
@@ -63,10 +63,12 @@ class Measurements:
     requests: Sequence[MetricRequest]
     text: Text
     _order: list[int] = field(init=False)
+    _texts: dict[int, tuple[str, str]] = field(init=False)
     _groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._order = in_order_of_need(self.requests)
+        self._texts = {id(request): self._text(request.part) for request in self.requests}
 
     def of_cell(
         self, of_stage: Mapping[str, Sequence[Trial]], seeds: tuple[int, ...]
@@ -112,9 +114,9 @@ class Measurements:
         head, part = self._head(request, "trials"), request.part
         over = None if request.over == request.declared_over else request.over
         scheduling = request.heavy, request.together, (), 0, request.wanted, over, request.id
-        jobs = []
+        jobs, every = [], [trial.key for trial in trials]
         for group in self._positions(request, seeds):
-            keys = tuple([trials[i].key for i in group])
+            keys = tuple([every[i] for i in group])
             key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
             jobs.append(MetricJob(key, part, keys, *scheduling))
         return jobs
@@ -185,12 +187,15 @@ class Measurements:
         """Return the hashed text of a job: the part before its trials, or all of it with its
         `inputs`.
         """
-        part = request.part
-        head = f'["metric",{part.version},{{"args":{self.text(part.args)},'
-        name = f'"name":{canonical_json(part.name)}'
+        args, name = self._texts[id(request)]
         if inputs is None:
-            return f'{head}{name},"{kind}":'
-        return f'{head}"{kind}":{inputs},{name}}}]'
+            return f'{args}{name},"{kind}":'
+        return f'{args}"{kind}":{inputs},{name}}}]'
+
+    def _text(self, part: Part) -> tuple[str, str]:
+        """Return the hashed text of a metric: the part up to its arguments, and its name."""
+        args = f'["metric",{part.version},{{"args":{self.text(part.args)},'
+        return args, f'"name":{canonical_json(part.name)}'
 
     def _positions(self, request: MetricRequest, seeds: tuple[int, ...]) -> list[tuple[int, ...]]:
         known = self._groups.get((id(request), seeds))

@@ -5,7 +5,7 @@ Pure: no torch, no disk, no clock.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import content_key
@@ -136,7 +136,8 @@ def measuring_packs(
     groups = _groups(jobs, stored)
     involved = [*missing, *(job for group in groups for job in group)]
     by_key = {trial.key: trial for trial in cell.trials} if trials is None else trials
-    about = dict.fromkeys(key for job in involved for key in job.trials)
+    about = dict.fromkeys(chain.from_iterable([job.trials for job in involved]))
+    read = [artifact.job for job in involved if job.depth for artifact in job.reads]
     return [
         Pack(
             key=content_key("pack", 1, [job.key for job in missing]),
@@ -144,7 +145,7 @@ def measuring_packs(
             cell=cell.index,
             trials=tuple(by_key[key] for key in about),
             metric_jobs=tuple(missing),
-            needs=needs_of(involved),
+            needs=tuple(dict.fromkeys([*about, *read])),
             cost_s=sum(cost(cell, job) for job in missing),
             layout=Layout(groups=groups),
         )
