@@ -115,6 +115,8 @@ class MetricJob:
 
     - `reads`: the artifacts that it reads; empty for the final weights of its trials. If it reads
       artifacts of other measurements, `trials` are the trials of those measurements.
+    - `on`: the networks of the measurement that it reads, if they are not the final weights of its
+      trials.
     - `depth`: the number of measurements on the longest path from it to a trial.
     - `wanted`: its own artifacts that another job of the plan reads.
     - `over`: what it is over, if that differs from the metric's `over`.
@@ -135,6 +137,7 @@ class MetricJob:
     wanted: tuple[str, ...] = ()
     over: Over | None = None
     request: str | None = None
+    on: tuple[Artifact, ...] = ()
 
     @property
     def inputs(self) -> tuple[Artifact, ...]:
@@ -144,7 +147,8 @@ class MetricJob:
     @property
     def networks(self) -> tuple[Artifact, ...]:
         """Return the weights of the networks that it measures, in order."""
-        return self.reads if self.depth == 0 and self.reads else tuple(map(Artifact, self.trials))
+        read = self.reads if self.depth == 0 else self.on
+        return read or tuple(map(Artifact, self.trials))
 
     @property
     def sources(self) -> tuple[Artifact, ...]:

@@ -35,6 +35,7 @@ from phasegrid.store.repair import find_damage
 from phasegrid.store.results import Results
 from phasegrid.store.store import Store
 from phasegrid.store.tables import read_shard, shard_name
+from phasegrid.submit.logs import failures_text
 
 CHAIN = """\
 schema: 1
@@ -373,3 +374,51 @@ def test_why_names_the_input_that_changed_and_what_changed_in_it(
     assert "  2 x plane: its input curve, of connectivity: epochs: 1 -> 2" in said
     whole = plan_text(planned(tmp_path), store, why=True, slots=1, as_json=False)
     assert "nothing in the store is stale" in whole
+
+
+ALONG = """\
+  - connectivity: {id: along, over: trajectory, at: [1, 2], epochs: 1, points: 3}
+  - plane: {of: along, points: 2, margin: 0}
+  - accuracy: {over: trajectory, at: [1, 2]}
+"""
+
+
+def test_a_plane_of_a_curve_along_a_training_is_between_its_checkpoints(tmp_path: Path) -> None:
+    head = CHAIN.partition("metrics:\n")[0].replace("seeds: 2", "seeds: 1")
+    sweep = planned(tmp_path, f"{head}metrics:\n{ALONG}".replace("[2, 4]", "[4]"))
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep, store) == 0
+    (plane,) = rows(store, "plane")
+    at = {row["inputs"]: row["test_loss"] for row in rows(store, "accuracy")}
+    ends = [loss for _, loss in sorted(at.items())]
+    assert plane["test_loss"][0] == pytest.approx(ends, rel=1e-4)  # float32 weights, mixed
+
+
+FAULTY = """\
+from dataclasses import dataclass
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    scale: float = 1.0
+
+def compute(models, data, rng, scale):
+    if len(data.train_inputs) > 2:
+        raise RuntimeError("cannot measure this")
+    return {"value": scale}
+
+FAULTY = Metric(over="cell", args=Args, compute=compute,
+                columns=(Column("value", "float64", "", "a number"),))
+"""
+
+
+def test_the_tracebacks_of_a_measurement_across_cells_are_those_of_each_of_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    head = CHAIN.partition("metrics:\n")[0].replace("[2, 4]", "[2, 4, 8]")
+    metric = "  - faulty.py:FAULTY: {over: across, where: {model.width: [4, 8]}}\n"
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(planned(tmp_path, f"{head}metrics:\n{metric}"), store) == 1
+    told = {cell: "cannot measure this" in failures_text(store, None, cell) for cell in range(3)}
+    assert told == {0: False, 1: True, 2: True}

@@ -135,6 +135,47 @@ def test_a_mistake_in_what_a_request_reads_is_told_with_its_place(
     assert mistakes(tmp_path, first, metric) == [told]
 
 
+STRAIGHT = "connectivity: {bends: 0, id: straight}"
+
+
+@pytest.mark.parametrize(
+    ("curve", "metric", "told"),
+    [
+        (
+            STRAIGHT,
+            "plane: {of: straight}",
+            "10:17: metrics.1.plane.of: found a curve without bends, which spans no plane; give it"
+            " bends: 1 or more",
+        ),
+        (
+            "connectivity: {bends: 2, id: bent}",
+            "plane: {of: bent, bend: 3}",
+            "10:29: metrics.1.plane.bend: found bend 3, but the curve has bends: 2; allowed: 1 to 2",
+        ),
+    ],
+)
+def test_a_plane_needs_a_bend_that_its_curve_has(
+    tmp_path: Path, curve: str, metric: str, told: str
+) -> None:
+    assert mistakes(tmp_path, curve, metric) == [told]
+
+
+@pytest.mark.parametrize("metric", ["connectivity", "distance"])
+def test_weights_of_different_models_are_not_joined(tmp_path: Path, metric: str) -> None:
+    (told,) = mistakes(tmp_path, f"{metric}: {{over: across, where: {{seed: 0}}}}")
+    place, _, message = told.partition(": chooses ")
+    assert place.endswith(f": metrics.0.{metric}.where")
+    assert "different numbers of parameters: 166 (mlp: width 2" in message
+    assert message.endswith("choose cells of one model")
+
+
+def test_weights_of_one_model_are_joined_across_cells(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + "  - distance: {over: across, where: {model.width: 4}}\n")
+    (request,) = load_sweep(path).metrics
+    assert request.chosen == ((1, 0), (1, 1))
+
+
 def test_values_that_only_other_cells_have_choose_nothing(tmp_path: Path) -> None:
     head = HEAD.replace("seeds: 2\n", "seeds: 2\ninclude: [{model.width: 8, train.lr: 0.3}]\n")
     head = head.replace("load:", "temperature: {param: train.lr, values: [0.1]}\nload:")

@@ -10,6 +10,7 @@ from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import later_defaults
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, canonical_json
+from phasegrid.models.counting import count_work
 from phasegrid.registry import resolve_dataset, resolve_model
 from phasegrid.texts import suggest
 
@@ -56,6 +57,31 @@ def choose_across(
     if not (chosen and places) and not diagnostics.is_broken(path):
         diagnostics.add(node, path, "matches no trial: no cell has all of these values")
     return tuple((cell, place) for cell in chosen for place in places)
+
+
+def models_mistake(chosen: Sequence[tuple[int, int]], points: Sequence[GridPoint]) -> str | None:
+    """Say that the chosen trials have networks with different numbers of parameters, which no
+    metric can compare or join; None if not, or if a plug-in does not say.
+    """
+    sizes: dict[int, str] = {}
+    for cell in sorted({cell for cell, _ in chosen}):
+        point = points[cell]
+        counts = None if point.facts is None else count_work(point.model, point.facts)
+        if counts is not None:
+            num = counts.num_parameters
+            sizes.setdefault(num, f"{num:,} ({_described(point.model)})")
+    if len(sizes) < 2:
+        return None
+    found = "; ".join(list(sizes.values())[:_MOST_SHOWN])
+    return (
+        f"chooses networks with different numbers of parameters: {found}. This metric compares or"
+        " joins their weights; choose cells of one model"
+    )
+
+
+def _described(model: Part) -> str:
+    args = ", ".join(f"{name} {plain_text(value)}" for name, value in model.args.items())
+    return f"{model.name}: {args}" if args else model.name
 
 
 def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, Any]]) -> str | None:

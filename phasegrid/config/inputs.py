@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from phasegrid.config.across import choose_across, epoch_mistake
+from phasegrid.config.across import choose_across, epoch_mistake, models_mistake
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import Metric
+from phasegrid.declare import Metric, later_defaults
 from phasegrid.jobs import Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
@@ -51,6 +52,18 @@ class Draft:
     def node(self, key: str) -> Node:
         """Return the place of a key, or else the place of the request."""
         return self.keys.get(key, self.item)
+
+    def written(self, name: str) -> Node:
+        """Return the place of a key or an argument; of one that is not written, that of the
+        request.
+        """
+        given = next(iter(self.item.mapping.values())) if self.item.mapping else self.item
+        return (given.mapping or {}).get(name, self.item)
+
+    def args(self) -> dict[str, Json]:
+        """Return all arguments of the metric, resolved."""
+        part = self.request.part
+        return {**later_defaults(self.metric.args), **part.args, **part.locators}
 
 
 def keys_of(metric: Metric) -> tuple[str, ...]:
@@ -245,6 +258,11 @@ def _linked(
         )
         diagnostics.add(node, path, message)
         return draft
+    if not diagnostics.is_broken(draft.path, upstream.path):
+        found = source_mistake(metric, draft.args(), upstream.args())
+        if found is not None:
+            written = draft.written(found[0])
+            diagnostics.add(written, f"{draft.path}.{found[0]}", found[1])
     return replace(draft, request=replace(draft.request, of=named[name], reads=metric.reads))
 
 
@@ -286,6 +304,8 @@ def resolve_places(
             if chosen and len(chosen) < fewest:
                 message = f"chooses {len(chosen)} trial; {request.name} needs at least {fewest}"
                 diagnostics.add(draft.node("where"), f"{draft.path}.where", message)
+            elif draft.metric.one_model and (mistake := models_mistake(chosen, points)):
+                diagnostics.add(draft.node("where"), f"{draft.path}.where", mistake)
         found.append(request)
     return tuple(found)
 

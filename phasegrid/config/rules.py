@@ -41,6 +41,15 @@ def metric_mistake(
     return None if metric.fits is None else _asked(metric.fits, args, recipe, facts)
 
 
+def source_mistake(
+    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json]
+) -> Finding | None:
+    """Return why a metric with these arguments cannot read what a request with the arguments
+    `source` leaves.
+    """
+    return None if metric.source_rule is None else _asked(metric.source_rule, args, source)
+
+
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
     """Return why a model does not fit its data."""
     mistake = mismatch(f"model {name}", declared.takes, facts.task)

@@ -261,6 +261,10 @@ class Metric:
     - `rules`: check the arguments against each other. ``fits(args, recipe, facts)`` checks them
       against the recipe of a cell and its data set. What they find is reported as a mistake of the
       sweep.
+    - `one_model`: it compares or joins weights, so all networks of a job must have as many
+      parameters.
+    - `source_rule(args, source)`: checks its arguments against those of the request that it reads
+      (``of``). A mistake is reported at the argument, or at ``of``.
     - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
       `phasegrid.metrics.measured.Measured`.
     - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
@@ -287,6 +291,8 @@ class Metric:
     fits: Callable[[Mapping[str, Any], Mapping[str, Any], DatasetFacts], Finding | None] | None = (
         None
     )
+    one_model: bool = False
+    source_rule: Callable[[Mapping[str, Any], Mapping[str, Any]], Finding | None] | None = None
     leaves: tuple[str, ...] = ()
     reads: str | None = None
 

@@ -159,7 +159,8 @@ class Measurements:
         reads = (Artifact(job.key, request.reads),)
         key = self._key(request, reads)
         made = self._job(request, key, job.trials, reads)
-        return replace(made, depth=job.depth + 1, together=False, over=over)
+        on = job.networks if job.reads else ()
+        return replace(made, depth=job.depth + 1, together=False, over=over, on=on)
 
     def _job(
         self,

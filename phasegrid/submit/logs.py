@@ -60,8 +60,7 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
     num_cells = max(row["cell"] for row in rows) + 1
     if not 0 <= cell < num_cells:
         raise SweepError(f"logs of cell {cell} of {name}: allowed: 0 to {num_cells - 1}")
-    rows += store.read_table("plan_jobs", ["cell", "key"], [name]).to_pylist()
-    keys = {row["key"] for row in rows if row["cell"] == cell}
+    keys = _keys_in(cell, rows, store.read_table("plan_jobs", _OF_JOBS, [name]).to_pylist())
     damaged: list[StoreError] = []
     rows = read_failures(store, damaged.append).to_pylist()
     failures = [row for row in rows if row["key"] in keys]
@@ -70,6 +69,20 @@ def failures_text(store: Store, sweep: str | None, cell: int) -> str:
     texts = texts or [f"nothing failed in cell {cell} of {name}"]
     texts += [_failure_text(row) for row in failures if row["kind"] == FALLBACK]
     return "\n\n".join([*texts, *(f"left out: {error}" for error in damaged)])
+
+
+_OF_JOBS = ["cell", "key", "trials"]
+
+
+def _keys_in(cell: int, trials: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> set[str]:
+    """Return the keys of the trials and measurements of a cell, and of the measurements across
+    cells that measure one of its trials.
+    """
+    own = {row["key"] for row in trials if row["cell"] == cell}
+    across = {
+        row["key"] for row in jobs if row["cell"] is None and not own.isdisjoint(row["trials"])
+    }
+    return own | across | {row["key"] for row in jobs if row["cell"] == cell}
 
 
 def _failure_text(row: dict[str, Any]) -> str:

@@ -79,6 +79,7 @@ CONNECTIVITY = Metric(
     compute_many="phasegrid.metrics.connectivity.compute:compute_many",
     pairs="first",
     min_trials=2,
+    one_model=True,
     heavy=True,
     label="Mode connectivity",
     cost=_cost,

@@ -19,6 +19,7 @@ DISTANCE = Metric(
     compute="phasegrid.metrics.distance.compute:compute",
     compute_many="phasegrid.metrics.distance.compute:compute_many",
     min_trials=2,
+    one_model=True,
     label="Distance",
     cost=lambda job: Guess(1e-3, job.work.num_parameters * 1e-8),
     memory=lambda job: evaluation_bytes(job.work),

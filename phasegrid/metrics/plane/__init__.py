@@ -1,11 +1,12 @@
 """The loss on the plane through the two ends and a bend of a curve."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
 
@@ -61,6 +62,15 @@ def _memory(job: Measurement) -> int:
     return FLOAT * 5 * job.work.num_parameters + evaluation_bytes(job.work)
 
 
+def _bend_of_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | None:
+    num, bend = curve["bends"], args["bend"]
+    if num == 0:
+        return "of", "found a curve without bends, which spans no plane; give it bends: 1 or more"
+    if bend is not None and bend > num:
+        return "bend", f"found bend {bend}, but the curve has bends: {num}; allowed: 1 to {num}"
+    return None
+
+
 PLANE = Metric(
     over="artifact",
     args=PlaneArgs,
@@ -68,6 +78,7 @@ PLANE = Metric(
     heavy=True,
     label="Plane",
     reads="curve",
+    source_rule=_bend_of_curve,
     cost=_cost,
     memory=_memory,
     columns=(

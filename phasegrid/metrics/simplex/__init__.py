@@ -86,6 +86,7 @@ SIMPLEX = Metric(
     args=SimplexArgs,
     compute="phasegrid.metrics.simplex.compute:compute",
     min_trials=2,
+    one_model=True,
     heavy=True,
     label="Simplex volume",
     rules=(_lambda_of_each_connector,),
