@@ -11,7 +11,8 @@ import pytest
 
 from phasegrid.datasets import LanguageOptions
 from phasegrid.datasets.language.load import as_windows
-from phasegrid.datasets.language.text import RunningText, fingerprint, options_of, read_running_text
+from phasegrid.datasets.language.text import RunningText, fingerprint, read_running_text
+from phasegrid.datasets.text_files import options_of
 from phasegrid.errors import DataError
 
 TRAIN = " the cat sat \n the dog <unk> \n\n a cat ran \n"
@@ -30,7 +31,7 @@ def options(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 def read(root: Path, **changes: Any) -> RunningText:
-    return read_running_text(options_of(options(root, **changes)))
+    return read_running_text(options_of(LanguageOptions, options(root, **changes)))
 
 
 def spelled(text: RunningText, places: Any) -> list[str]:

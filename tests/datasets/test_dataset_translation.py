@@ -15,11 +15,11 @@ import phasegrid.datasets.translation.parallel_text as parallel_text
 from phasegrid.datasets import DATASETS, TranslationOptions
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import check_dataset, load_dataset
+from phasegrid.datasets.text_files import options_of
 from phasegrid.datasets.translation.load import load, vocabulary_record
 from phasegrid.datasets.translation.parallel_text import (
     facts,
     fingerprint,
-    options_of,
     read_parallel_text,
 )
 from phasegrid.datasets.translation.vocabulary import (
@@ -61,7 +61,7 @@ def options(root: Path, **changes: Any) -> dict[str, Any]:
 
 
 def words(root: Path, **changes: Any) -> parallel_text.ParallelText:
-    return read_parallel_text(options_of(options(root, **changes)))
+    return read_parallel_text(options_of(TranslationOptions, options(root, **changes)))
 
 
 def test_the_options_are_those_of_the_declaration(root: Path) -> None:

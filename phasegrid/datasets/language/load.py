@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from phasegrid.datasets import LanguageOptions
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.language.text import fingerprint, options_of, read_running_text
+from phasegrid.datasets.language.text import fingerprint, read_running_text
+from phasegrid.datasets.text_files import options_of
 from phasegrid.declare import Windows
 from phasegrid.keys import Json
 
@@ -21,7 +23,7 @@ def load(**args: Json) -> Dataset:
     Raises:
         DataError: if the files are missing or malformed, or are not those that `sha256` names.
     """
-    options = options_of(args)
+    options = options_of(LanguageOptions, args)
     if options.sha256:
         fingerprint(args)
     text = read_running_text(options)

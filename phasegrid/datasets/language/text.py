@@ -11,23 +11,20 @@ Consecutive windows are consecutive text, which is how a network can be told wha
 (`phasegrid.tasks.language`).
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from phasegrid.datasets import LanguageOptions, kept_count
+from phasegrid.datasets.text_files import digest_of, options_of, read_text, require_digest
 from phasegrid.declare import DatasetFacts, Windows
 from phasegrid.errors import DataError
 from phasegrid.keys import Json
 
 UNKNOWN, END = "<unk>", "<eos>"
 SPECIAL_WORDS = (UNKNOWN, END)
-
-_LISTED = 12  # names of files that a message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ def facts(args: Mapping[str, Json]) -> DatasetFacts:
     Raises:
         DataError: as `read_running_text`.
     """
-    options = options_of(args)
+    options = options_of(LanguageOptions, args)
     return _facts(options if options.sha256 else replace(options, sha256=_digest(options)))
 
 
@@ -62,14 +59,10 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     Raises:
         DataError: if a file is not there, or a ``sha256`` was given and the files have another.
     """
-    options = options_of(args)
+    options = options_of(LanguageOptions, args)
     found = _digest(options)
-    if options.sha256 and options.sha256 != found:
-        raise DataError(
-            f"loading data set language: the files {options.train} and {options.test} in"
-            f" {options.root} have the SHA-256 {found}, but dataset.sha256 is {options.sha256}: a"
-            " file has changed. Put the old one back, or leave sha256 out and plan again"
-        )
+    files = f"the files {options.train} and {options.test} in {options.root}"
+    require_digest("language", files, found, options.sha256)
     return {"sha256": found}
 
 
@@ -120,13 +113,6 @@ def make_vocabulary(text: Sequence[str], max_words: int | None) -> tuple[str, ..
     return (*SPECIAL_WORDS, *others)[:max_words]
 
 
-def options_of(args: Mapping[str, Json]) -> LanguageOptions:
-    """Return `args` as options, defaults written in."""
-    known = {spec.name for spec in fields(LanguageOptions)}
-    values: Mapping[str, Any] = {name: value for name, value in args.items() if name in known}
-    return LanguageOptions(**values)
-
-
 @lru_cache(maxsize=64)
 def _facts(options: LanguageOptions) -> DatasetFacts:
     """Return the facts of files whose digest is in `options`, so that a cached result cannot be out
@@ -155,45 +141,15 @@ def _count_windows(options: LanguageOptions, name: str, num_words: int) -> int:
 
 
 def _digest(options: LanguageOptions) -> str:
-    files = [_read_bytes(options, name) for name in (options.train, options.test)]
-    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
+    return digest_of("language", [_path(options, options.train), _path(options, options.test)])
 
 
 def _read_text(options: LanguageOptions, name: str) -> str:
-    data, path = _read_bytes(options, name), _path(options, name)
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"loading data set language: line {line} of {path} is not UTF-8 ({error.reason}, byte"
-            f" 0x{data[error.start]:02x}); convert the file to UTF-8"
-        ) from error
+    path = _path(options, name)
+    text = read_text("language", path)
     if not text.strip():
         raise DataError(f"loading data set language: {path} holds no word")
     return text
-
-
-def _read_bytes(options: LanguageOptions, name: str) -> bytes:
-    path = _path(options, name)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"loading data set language: cannot read {path.absolute()}"
-            f" ({error.strerror or error}).{_listing(path.parent)} Set dataset.root to the folder,"
-            " or dataset.train and dataset.test to the names of the files"
-        ) from error
-
-
-def _listing(folder: Path) -> str:
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    except OSError:
-        return ""
-    listed = ", ".join(names[:_LISTED]) or "no file"
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f" The folder holds {listed}{more}."
 
 
 def _path(options: LanguageOptions, name: str) -> Path:

@@ -15,19 +15,18 @@ are often not well-formed, and only the five predefined entities mean anything. 
 byte-order mark is dropped. Standard library only.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from phasegrid.datasets.text_files import listing, read_text
 from phasegrid.errors import DataError
 
 _SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg\s*>", re.DOTALL | re.IGNORECASE)
 _ENTITY = re.compile(r"&(amp|lt|gt|quot|apos);")
 _CHARACTERS = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
-_LISTED = 12  # names of files that a message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +58,9 @@ def find_pairs(
     found = [_find_pair(folder, names, stem, source, target) for stem in stems]
     mistakes = [item for item in found if isinstance(item, str)]
     if mistakes:
-        listed = ", ".join(names[:_LISTED]) or "no file"
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise DataError(
             f"loading data set translation: {'; '.join(dict.fromkeys(mistakes))}."
-            f" {folder.absolute()} holds {listed}{more}. Set dataset.root to the folder, or"
+            f" {folder.absolute()} holds {listing(names)}. Set dataset.root to the folder, or"
             " dataset.train and dataset.test to the names"
         )
     return tuple(item for item in found if not isinstance(item, str))
@@ -83,17 +80,6 @@ def read_pair(files: PairOfFiles) -> tuple[list[str], list[str]]:
             f" {files.target} {len(target)}; each sentence needs its translation in the same place"
         )
     return source, target
-
-
-def digest_of(paths: Sequence[Path]) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the SHA-256 digests of files in this order.
-
-    Raises:
-        DataError: if a file cannot be read.
-    """
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(_read_bytes(path)).digest() for path in paths)
-    ).hexdigest()
 
 
 def _find_pair(
@@ -123,7 +109,7 @@ def _find_pair(
 
 
 def _read_sentences(path: Path, layout: Literal["plain", "tags", "xml"]) -> list[str]:
-    text = _read_text(path)
+    text = read_text("translation", path)
     if layout == "xml":
         sentences = [_plain(found) for found in _SEGMENT.findall(text)]
     else:
@@ -143,24 +129,3 @@ def _read_sentences(path: Path, layout: Literal["plain", "tags", "xml"]) -> list
 
 def _plain(segment: str) -> str:
     return " ".join(_ENTITY.sub(lambda found: _CHARACTERS[found[1]], segment).split())
-
-
-def _read_text(path: Path) -> str:
-    data = _read_bytes(path)
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"loading data set translation: line {line} of {path} is not UTF-8 ({error.reason},"
-            f" byte 0x{data[error.start]:02x}); convert the file to UTF-8"
-        ) from error
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"loading data set translation: cannot read {path} ({error.strerror or error})"
-        ) from error

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from phasegrid.datasets import TranslationOptions
 from phasegrid.datasets.dataset import Dataset, Text
+from phasegrid.datasets.text_files import options_of
 from phasegrid.datasets.translation.parallel_text import (
     Sentences,
     fingerprint,
-    options_of,
     read_parallel_text,
 )
 from phasegrid.datasets.translation.vocabulary import (
@@ -34,7 +35,7 @@ def load(**args: Json) -> Dataset:
     Raises:
         DataError: if the files are missing or malformed, or are not those that `sha256` names.
     """
-    options = options_of(args)
+    options = options_of(TranslationOptions, args)
     if options.sha256:
         fingerprint(args)
     words = read_parallel_text(options)

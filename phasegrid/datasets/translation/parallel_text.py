@@ -17,14 +17,15 @@ or end token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from phasegrid.datasets import TranslationOptions
-from phasegrid.datasets.translation.files import PairOfFiles, digest_of, find_pairs, read_pair
+from phasegrid.datasets.text_files import digest_of, options_of, require_digest
+from phasegrid.datasets.translation.files import PairOfFiles, find_pairs, read_pair
 from phasegrid.datasets.translation.vocabulary import make_vocabulary, tokenize
 from phasegrid.declare import DatasetFacts, Tokens
 from phasegrid.errors import DataError
@@ -66,7 +67,7 @@ def facts(args: Mapping[str, Json]) -> DatasetFacts:
     Raises:
         DataError: as `read_parallel_text`.
     """
-    options = options_of(args)
+    options = options_of(TranslationOptions, args)
     return _facts(options if options.sha256 else replace(options, sha256=_digest(_files(options))))
 
 
@@ -77,14 +78,9 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     Raises:
         DataError: if a file is not there, or a ``sha256`` was given and the files have another.
     """
-    options = options_of(args)
+    options = options_of(TranslationOptions, args)
     found = _digest(_files(options))
-    if options.sha256 and options.sha256 != found:
-        raise DataError(
-            f"loading data set translation: the files in {options.root} have the SHA-256 {found},"
-            f" but dataset.sha256 is {options.sha256}: a file has changed. Put the old one back, or"
-            " leave sha256 out and plan again"
-        )
+    require_digest("translation", f"the files in {options.root}", found, options.sha256)
     return {"sha256": found}
 
 
@@ -109,13 +105,6 @@ def read_parallel_text(options: TranslationOptions) -> ParallelText:
         make_vocabulary(train_target, options.min_frequency),
         num_skipped,
     )
-
-
-def options_of(args: Mapping[str, Json]) -> TranslationOptions:
-    """Return `args` as options, defaults written in."""
-    known = {spec.name for spec in fields(TranslationOptions)}
-    values: Mapping[str, Any] = {name: value for name, value in args.items() if name in known}
-    return TranslationOptions(**values)
 
 
 @lru_cache(maxsize=64)
@@ -143,7 +132,8 @@ def _files(options: TranslationOptions) -> tuple[PairOfFiles, ...]:
 
 
 def _digest(files: Iterable[PairOfFiles]) -> str:
-    return digest_of([path for pair in files for path in (pair.source, pair.target)])
+    paths = [path for pair in files for path in (pair.source, pair.target)]
+    return digest_of("translation", paths)
 
 
 def _choose_pairs(

@@ -14,7 +14,7 @@ from phasegrid.estimates import (
     passes,
     training_bytes,
 )
-from phasegrid.metrics.ranges import Count, NonNegative, Positive
+from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ConnectivityArgs:
     bends: Annotated[int, Field(ge=0, le=64)] = 1
     epochs: Count = 50
     lr: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Momentum = 0.9
     batch_size: Count = 128
     weight_decay: NonNegative = 5e-4
     init: Literal["linear", "random"] = "linear"

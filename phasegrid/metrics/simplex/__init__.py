@@ -15,7 +15,7 @@ from phasegrid.estimates import (
     passes,
     training_bytes,
 )
-from phasegrid.metrics.ranges import Count, NonNegative, Positive
+from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SimplexArgs:
     samples: Count = 5
     epochs: Count = 10
     lr: Positive = 0.005
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Momentum = 0.9
     batch_size: Count = 128
     weight_decay: NonNegative = 0.0
     volume_lambda: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative = 1e-3
