@@ -24,11 +24,14 @@ SHARED = 0.99
 measurements.
 """
 
+FEW_POINTS = 20
+"""A line with so few points has a mark at each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """What a line shows: `y` over `x`; a line for each value of the axis `lines`, a panel for each
-    of the other, or only for those `at`; the scales of x and y.
+    of the other, or only for those `at`; the scales of x and y; what `each` measurement is called.
     """
 
     x: str
@@ -36,6 +39,7 @@ class Line:
     lines: Literal["load", "temperature"]
     at: Sequence[str] | None
     scales: tuple[Literal["linear", "log"], Literal["linear", "log"]]
+    each: str = "measurement"
 
 
 def row_panels(
@@ -88,12 +92,19 @@ def row_panels(
         if j == 0:
             ax.set_ylabel(_title(line.y[i], columns))
     _name_lines(figure, lined)
-    counts = rows.groupby("cell")["key"].nunique()
-    low, high = int(counts.min()), int(counts.max())
-    each = f"{low} to {high}" if low < high else f"{high}"
-    note = f"{each} measurement{'s' * (high != 1)} a cell"
+    note = _counted(rows[rows[line.x].notna()], line.each)
     write_heading(figure, f"{title}\n{note}" if title else note)
     return figure
+
+
+def _counted(rows: pd.DataFrame, each: str) -> str:
+    """Say how many measurements a cell has."""
+    if rows.empty:
+        return "nothing measured"
+    counts = rows.groupby("cell")["key"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    number = f"{low} to {high}" if low < high else f"{high}"
+    return f"{number} {each}{'s' * (high != 1)} a cell"
 
 
 def points_of(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -135,11 +146,14 @@ def _draw_line(ax: Axes, points: pd.DataFrame, shade: Any, value: str) -> None:
     if num == 1 or (sizes == num).mean() < SHARED:
         for i, (_, one) in enumerate(points.groupby("key", sort=False)):
             one = one.sort_values("x")
-            ax.plot(one["x"], one["y"], color=shade, linewidth=0.9, label=None if i else value)
+            label = None if i else value
+            mark = "o" if len(one) <= FEW_POINTS else ""
+            ax.plot(one["x"], one["y"], mark, ls="-", ms=2.6, color=shade, lw=0.9, label=label)
         return
     by_x = points.groupby("x")["y"]
     mean, stderr = by_x.mean(), by_x.sem()
-    ax.plot(mean.index, mean, color=shade, linewidth=1.1, label=value)
+    mark = "o" if len(mean) <= FEW_POINTS else ""
+    ax.plot(mean.index, mean, mark, ls="-", ms=2.6, color=shade, lw=1.1, label=value)
     ax.fill_between(mean.index, mean - stderr, mean + stderr, color=shade, alpha=0.2, linewidth=0)
 
 

@@ -17,13 +17,16 @@ from phasegrid.analysis.report.requested import (
     Drawing,
     NotYetError,
     Tables,
+    along_trainings,
     of_variant,
     resolved,
 )
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
 from phasegrid.analysis.tables.grid import SweepTables
+from phasegrid.declare import Column
 from phasegrid.errors import SweepError
 from phasegrid.figures import (
+    ALONG,
     CurvesArgs,
     GainArgs,
     LinesArgs,
@@ -131,15 +134,21 @@ def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_los
 
 def rows(tables: Tables, args: RowsArgs) -> Figure:
     """Draw columns of a metric against each other."""
-    measured = of_variant(tables.rows[args.metric], args.metric, args.variant)
+    measured, grid = tables.rows[args.metric], tables.found.grid
+    along = args.x in ALONG
+    if along:
+        measured = along_trainings(grid, args.metric, measured)
+    measured = of_variant(measured, args.metric, args.variant)
     for column in (args.x, *args.y):
         if column not in measured:
             raise SweepError(
                 f"{args.metric} has no column {column!r}; there are: {', '.join(measured.columns)}"
             )
-    declared = tables.found.grid.declared.get(identity(args.metric))
+    declared = grid.declared.get(identity(args.metric))
     known = {column.name: column for column in (declared.columns if declared else ())}
-    line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale))
+    known |= {name: Column(name, "float64", "", "", label="epoch") for name in ALONG}
+    each = "training" if along else "measurement"
+    line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale), each)
     return row_panels(measured, tables.found.frame, line, known, title=tables.title(args.title))
 
 

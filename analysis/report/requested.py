@@ -2,6 +2,7 @@
 rows of its metrics.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -10,10 +11,12 @@ from matplotlib.figure import Figure
 
 from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.tables.grid import SweepTables
+from phasegrid.analysis.tables.measured_from import named_rows
 from phasegrid.analysis.tables.variants import parts, resolve, ways
 from phasegrid.declare import FigureRequest, Needs, import_function
 from phasegrid.errors import SweepError
 from phasegrid.figures import FIGURES
+from phasegrid.keys import canonical_json
 from phasegrid.registry import identity, resolve_figure
 
 OtherSweep = Callable[[str], SweepTables | None]
@@ -150,10 +153,33 @@ def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFra
         return rows
     wanted = parts(f"[{asked}]")
     matching = [one for one in there if parts(f"[{one}]") == wanted]
-    if not matching:
+    matching = matching or [one for one in there if wanted.items() <= parts(f"[{one}]").items()]
+    if len(matching) != 1:
         raise SweepError(f"variant: found {asked!r}; there are: {named}")
     chosen: pd.DataFrame = rows[rows["variant"] == matching[0]]
     return chosen
+
+
+def along_trainings(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows measured at one epoch along a training, with ``at`` as a number. The rows of
+    a training count as one measurement (``key``), and its epochs as one way of measuring.
+
+    Raises:
+        NotYetError: if there is none.
+    """
+    alone = rows["epoch"].notna() if "epoch" in rows else pd.Series(False, index=rows.index)
+    if not alone.any():
+        raise NotYetError(f"{metric} is not measured at epochs along a training yet")
+    own = rows[alone]
+    args = own["args"].map(_without_epoch)
+    suffixes = ways(grid.declared.get(identity(metric)), own.assign(args=args)).suffixes
+    return own.assign(
+        at=own["epoch"], key=own["trial_a"] + args, variant=args.map(suffixes)
+    ).sort_values(["cell", "key", "at"])
+
+
+def _without_epoch(args: str) -> str:
+    return canonical_json({k: v for k, v in json.loads(args).items() if k != "at"})
 
 
 def resolved(grid: SweepTables, asked: str) -> str | None:
@@ -194,10 +220,11 @@ def _placed(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a metric that have a result, with the place of their cell and their
     variant.
     """
-    done = rows[rows["outcome"] == "done"] if len(rows) else rows
-    if done.empty:
+    if rows.empty or not ((rows["outcome"] == "done") & rows["cell"].notna()).any():
         return pd.DataFrame()
-    suffixes = ways(grid.declared.get(metric), rows).suffixes
+    named = named_rows(rows[rows["cell"].notna()], grid.cells, grid.stages)
+    suffixes = ways(grid.declared.get(metric), named).suffixes
     place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
-    own = done.drop(columns=[name for name in place[1:] if name in done])
+    own = named.loc[named["outcome"] == "done"]
+    own = own.drop(columns=[name for name in place[1:] if name in own])
     return own.assign(variant=own["args"].map(suffixes)).merge(grid.cells[place], on="cell")

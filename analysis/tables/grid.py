@@ -70,6 +70,7 @@ class SweepTables:
       usual names.
     - `declared`: what each metric of the store has declared, by name; none where an old store does
       not say. `quantities`: those that trials and the metrics of the store declare, by name.
+    - `stages`: the stage of each trial of an earlier stage than the last, by the trial's key.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
 
@@ -89,6 +90,7 @@ class SweepTables:
         default_factory=lambda: pd.DataFrame(columns=list(FAILURE_COLUMNS))
     )
     quantities: Mapping[str, Quantity] = field(default_factory=lambda: QUANTITIES)
+    stages: Mapping[str, str] = field(default_factory=dict)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""

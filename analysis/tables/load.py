@@ -16,9 +16,8 @@ from phasegrid.analysis.tables.grid import (
 )
 from phasegrid.analysis.tables.measured_from import (
     earlier_stages,
-    naming_inputs,
+    named_rows,
     naming_inputs_of_failed,
-    naming_stages,
     of_last_stage,
 )
 from phasegrid.analysis.tables.quantities import (
@@ -32,6 +31,7 @@ from phasegrid.analysis.tables.values import (
     measured_quantities,
     metric_values,
     trial_values,
+    values_along,
 )
 from phasegrid.analysis.tables.variants import ways
 from phasegrid.datasets import FIXED_FACTS
@@ -95,8 +95,7 @@ def build_grid(
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
     cells = _cells(stored)
     metrics = {
-        metric: naming_stages(naming_inputs(_in_cells(rows), cells), stages)
-        for metric, rows in metrics.items()
+        metric: named_rows(_in_cells(rows), cells, stages) for metric, rows in metrics.items()
     }
     failed = no_failures() if failed is None else naming_inputs_of_failed(failed, declared, cells)
     found = {
@@ -109,6 +108,11 @@ def build_grid(
     parts = [trial_values(stored, quantities.values())]
     parts += [
         metric_values(measured_quantities(name, measured[name], declared), measured[name], way)
+        for name, way in found.items()
+        if name in measured
+    ]
+    parts += [
+        values_along(quantities.values(), measured[name], way, declared.get(name))
         for name, way in found.items()
         if name in measured
     ]
@@ -129,6 +133,7 @@ def build_grid(
         declared,
         failures_of(failed, quantities, found, set(values["quantity"]), seven(_task(stored))),
         quantities,
+        stages,
     )
 
 

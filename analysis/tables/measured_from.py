@@ -10,6 +10,13 @@ from phasegrid.declare import Shown
 from phasegrid.keys import canonical_json
 
 
+def named_rows(rows: pd.DataFrame, cells: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows with arguments that also say what each was measured from: `naming_inputs` and
+    `naming_stages`.
+    """
+    return naming_stages(naming_inputs(rows, cells), stages)
+
+
 def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Add to the arguments of each measurement what it was measured from, in a sweep's words:
     ``modes``, how many trials of its cell, if not all; ``of``, the request whose artifacts it read;

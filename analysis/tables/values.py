@@ -1,5 +1,6 @@
 """Turn the rows of trials and metrics into values: one row for each quantity and place."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ NOT_MEASURED = frozenset(
     {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
 )
 """The columns of numbers, with ``arg.*`` and ``facet.*``, that no metric measures."""
+_ELSEWHERE = {"at", "stage"}
 _MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials"]
 
 
@@ -63,6 +65,21 @@ def metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Way
     values = pd.concat(parts, ignore_index=True)
     values["value"] = values["value"].where(values["outcome"] == "done")
     return values
+
+
+def values_along(
+    quantities: Iterable[Quantity], rows: pd.DataFrame, found: Ways, declared: Shown | None
+) -> pd.DataFrame:
+    """Return what trials say about themselves at their end, as a metric measured it at other epochs
+    or of earlier stages: ``train_loss[at=2]``.
+    """
+    details = [c for c in declared.columns if c.role == "detail"] if declared else []
+    named = {column.name for column in details if column.type == "float64"}
+    elsewhere = [text for text in found.suffixes if _ELSEWHERE & json.loads(text).keys()]
+    suffixes = {text: found.suffixes[text] or found.plain for text in elsewhere}
+    known = [what for what in quantities if what.table == "trials" and what.column in named]
+    own = rows[rows["args"].isin(elsewhere) & (rows["num_trials"] == 1)]
+    return metric_values(known, own, Ways(suffixes, "")) if len(own) else pd.DataFrame()
 
 
 def measured_quantities(

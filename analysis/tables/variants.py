@@ -3,8 +3,8 @@
 A way of measuring is named by how its arguments differ from those its metric declares as defaults,
 so that the name is the same whatever else a store holds. The declared defaults themselves have the
 plain name, ``cka``; where nobody measured with them, the way that covers most cells of the sweep
-has it. How many trials of a cell a measurement joins, where not all of them, is an argument like
-the others: ``log_volume[modes=2]``.
+has it, but never one along a training, ``cka[at=5]``. How many trials of a cell a measurement
+joins, where not all of them, is an argument like the others: ``log_volume[modes=2]``.
 """
 
 import json
@@ -38,9 +38,10 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     commonest = min(texts, key=lambda text: (-cells[text], text))
     base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
-    order = sorted(texts, key=lambda text: (-cells[text], names[text].count("="), names[text]))
-    plain = next((text for text in texts if not names[text]), order[0])
-    return Ways({**names, plain: ""}, names[plain])
+    at_the_end = [text for text in texts if "at" not in json.loads(text)]
+    order = sorted(at_the_end, key=lambda text: (-cells[text], names[text].count("="), names[text]))
+    plain = next((text for text in texts if not names[text]), order[0] if order else None)
+    return Ways(names, "") if plain is None else Ways({**names, plain: ""}, names[plain])
 
 
 def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str]) -> str | None:

@@ -16,6 +16,9 @@ from phasegrid.declare import FigureKind, Finding, Grid, Needs
 Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
 
+ALONG = ("at", "epoch")
+"""The columns of rows that say at which epoch along a training they were measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class PanelsArgs:
@@ -79,8 +82,9 @@ class RowsArgs:
 
     `metric` is written as in ``metrics``. `x` and `y` are columns of its table: lists (points of a
     curve) or one value per row (layers). If the measurements of a cell share their x, the line is
-    their mean with its standard error; otherwise each has its own thin line. `at`: labels of the
-    panel axis (null: up to five). `variant` selects the settings of the measurement, as in
+    their mean with its standard error; otherwise each has its own thin line. With `x: at`
+    a line joins the epochs at which each training was measured. `at`: labels of the panel axis
+    (null: up to five). `variant` selects the settings of the measurement, as in
     ``cka[mixup_alpha=4]``, if there are several.
     """
 

@@ -128,7 +128,8 @@ class Results:
         trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
         the trials of a row. A measurement across cells belongs to no cell: its `cell`, load and
         temperature are missing. `of` is the id of the request whose artifacts were measured; `at`
-        names the epochs of the measured checkpoints (``5``, ``0+5``).
+        names the epochs of the measured checkpoints (``5``, ``0+5``), and `epoch` is a single one
+        as a number.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -144,7 +145,8 @@ class Results:
         jobs = self.jobs(sweep)
         if jobs.empty:
             return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
-        wanted = jobs.loc[jobs["metric"] == name, ["cell", "key", "of", "at"]].drop_duplicates()
+        columns = ["cell", "key", "of", "at", "epoch"]
+        wanted = jobs.loc[jobs["metric"] == name, columns].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
         if rows.empty:  # a metric's columns are read from its files
             rows = self._rows(name, None).iloc[:0]
@@ -164,14 +166,17 @@ class Results:
 
     def jobs(self, sweep: str) -> pd.DataFrame:
         """Return one row per planned measurement of a sweep: cell, metric, key, the measured
-        trials, the arguments as JSON text, and `of` and `at` as in `metric`. It is empty if the
-        store has no planned measurements (published results).
+        trials, the arguments as JSON text, and `of`, `at` and `epoch` as in `metric`. It is empty
+        if the store has no planned measurements (published results).
         """
         jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
         requests = dict(zip(jobs["key"], jobs["request"], strict=True))
         inputs = jobs["inputs"].map(inputs_of)
         jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
-        jobs["at"] = ["+".join(epochs_of(read)) or None for read in inputs]
+        epochs = [epochs_of(read) for read in inputs]
+        jobs["at"] = ["+".join(found) or None for found in epochs]
+        alone = [float(found[0]) if len(found) == 1 else None for found in epochs]
+        jobs["epoch"] = pd.Series(alone, index=jobs.index, dtype="float64")
         return jobs
 
     def figures(self, sweep: str) -> list[FigureRequest]:

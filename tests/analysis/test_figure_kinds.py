@@ -13,6 +13,7 @@ from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import make_frame
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
+from phasegrid.run.result import RunResult
 from tests.test_python import SMALL
 
 CELLS = pd.DataFrame(
@@ -164,3 +165,46 @@ def test_mistakes_of_figures_are_named(
     with pytest.raises(SweepError) as found:
         phasegrid.load_sweep(sweep)
     assert said in str(found.value)
+
+
+TRAJECTORY = {
+    **SMALL,
+    "train": {**SMALL["train"], "epochs": 4, "checkpoints": {"every_epochs": 2}},
+    "metrics": ["accuracy", {"accuracy": {"over": "trajectory", "at": [0, 2, 4]}}],
+    "figures": [{"rows": {"name": "loss", "metric": "accuracy", "x": "at", "y": ["train_loss"]}}],
+}
+
+
+@pytest.fixture(scope="module")
+def along(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    folder = tmp_path_factory.mktemp("along")
+    return phasegrid.run(TRAJECTORY, folder / "store", serial=True, quiet=True)
+
+
+def test_a_line_joins_the_epochs_of_each_training(along: RunResult) -> None:
+    figure = phasegrid.plot(along)["loss"]
+    lines = [line for ax in figure.axes for line in ax.lines]
+    rows = along.results.metric("accuracy", along.sweep)
+    rows = rows[rows["epoch"].notna()]
+    assert lines
+    for line in lines:
+        assert list(np.asarray(line.get_xdata(), float)) == [0.0, 2.0, 4.0]
+        assert line.get_marker() == "o"
+    drawn = sorted(y for line in lines for y in np.asarray(line.get_ydata(), float))
+    means = rows.groupby(["cell", "epoch"])["train_loss"].mean()
+    assert drawn == pytest.approx(sorted(means))
+    assert {ax.get_xlabel() for ax in figure.axes} == {"epoch"}
+    assert "trainings a cell" in figure.get_suptitle()
+
+
+def test_what_trials_say_at_their_end_is_tabulated_along_them(
+    along: RunResult, tmp_path: Path
+) -> None:
+    phasegrid.plot(along, output=tmp_path, formats=("png",))
+    table = pd.read_csv(tmp_path / "tables" / "all.csv").set_index("quantity")
+    rows = along.results.metric("accuracy", along.sweep)
+    for epoch in (0, 2, 4):
+        means = rows[rows["epoch"] == epoch].groupby("cell")["train_loss"].mean()
+        found = table.loc[f"train_loss[at={epoch}]", "value"]
+        assert list(found) == pytest.approx(list(means))
+    assert table.loc["train_loss", "unit"].iloc[0] == table.loc["train_loss[at=0]", "unit"].iloc[0]
