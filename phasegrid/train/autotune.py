@@ -69,7 +69,11 @@ class Timing:
 
 
 def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
-    """Return the key under which the choice for such trials on this device is stored."""
+    """Return the key under which the choice for such trials on this device is stored.
+
+    It holds whatever changes the cost of an update. Collectors are not in it: they take weights
+    between updates, at a cost per member that no stack changes.
+    """
     recipe = recipe_of(trial)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     spec: Json = {
@@ -79,6 +83,8 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
         "batch_size": recipe.batch_size,
         "optimizer": recipe.optimizer,
         **({"sam": True} if recipe.sam else {}),
+        **({"prune": True} if recipe.prune else {}),
+        **_objective_of(recipe),
         "precision": recipe.precision,
         "device": name,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
@@ -112,9 +118,13 @@ def measure_choice(
     if blueprint is None and why_not_vmap(module, data.train_inputs[:1]) is not None:
         return alone, []
     state = _fresh_state(recipe, module)
+    mask = torch.ones_like(parameters_vector(module))
 
     def seconds(strategy: Strategy, size: int) -> float:
-        stack = Stack(module, [state] * size, strategy, blueprint if strategy == "fused" else None)
+        fused = blueprint if strategy == "fused" else None
+        stack = Stack(
+            module, [state] * size, strategy, fused, [mask] * size if recipe.prune else ()
+        )
         return _seconds_per_update(stack, data, recipe) / size
 
     return search(seconds, stacked)
@@ -166,6 +176,13 @@ def from_record(record: Json) -> StackPlan | None:
         return None
     size = choice.get("stack_size")
     return StackPlan(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None
+
+
+def _objective_of(recipe: Recipe) -> dict[str, Json]:
+    """Return the objective by name and version; nothing for cross-entropy."""
+    chosen = recipe.objective
+    named = ("name", "version")
+    return {} if chosen is None else {"objective": {key: chosen[key] for key in named}}
 
 
 def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:

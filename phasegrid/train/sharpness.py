@@ -11,8 +11,13 @@ eq. 6) measures e in units of the weights, T = diag(|w|) + eta I:
     e(w) = rho T^2 g / |T g|.
 
 L is the loss without weight decay, which the optimizer adds at w (Foret et al., eq. 1). Norms are
-those of one network. (The published code of Kwon et al. leaves biases unscaled, T = 1; the paper
-and we do not.)
+those of all parameters of one network together.
+
+Here T scales every parameter, element by element: weights, biases, and the weights and biases of
+normalisation layers. The published code of Kwon et al. (SamsungLabs/ASAM, ``asam.py``) also works
+element by element and takes one norm over all parameters, but scales only parameters with
+``weight`` in their name; that includes the weights of normalisation layers. All others, such as
+biases, have T = 1 there. So the two differ wherever a network has biases.
 
 Running statistics of BatchNorm, and all other buffers, are those of the first pass, at w: the
 published code of Foret et al. keeps the state of that pass (`get_sam_gradient` returns

@@ -1,6 +1,7 @@
 """Laws of choosing how members train together."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from phasegrid.train.autotune import (
     to_record,
 )
 from phasegrid.train.loop import train_pack
+from phasegrid.train.recipe import SAM, Prune
 
 
 def test_the_fastest_size_per_member_is_chosen() -> None:
@@ -105,6 +107,37 @@ def test_the_key_is_that_of_the_kind_of_update_not_of_the_trial() -> None:
     assert key == timing_key(make_trial(1, lr=0.3, epochs=9), data, cpu)
     assert key != timing_key(make_trial(0, batch_size=16), data, cpu)
     assert key != timing_key(make_trial(0, model=SMALL_CNN), data, cpu)
+
+
+def test_what_changes_the_cost_of_an_update_has_a_key_of_its_own() -> None:
+    data, cpu = make_data(), torch.device("cpu")
+    mse = {"name": "mse", "args": {"reduction": "half_sum"}, "version": 2}
+    others = [
+        {"objective": mse},
+        {"objective": {**mse, "version": 3}},
+        {"objective": {"name": "poisoned", "args": {"share": 0.5, "beta": None}, "version": 1}},
+        {"prune": Prune(0.5)},
+        {"sam": SAM()},
+    ]
+    keys = {timing_key(make_trial(0, **recipe), data, cpu) for recipe in [{}, *others]}
+    assert len(keys) == 1 + len(others)
+    means = {**mse, "args": {"reduction": "mean"}}
+    assert timing_key(make_trial(0, objective=means), data, cpu) in keys
+    assert timing_key(make_trial(0, label_smoothing=0.1), data, cpu) in keys
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"objective": {"name": "mse", "args": {"reduction": "half_sum"}, "version": 2}},
+        {"objective": {"name": "poisoned", "args": {"share": 0.5, "beta": None}, "version": 1}},
+        {"prune": Prune(0.5)},
+    ],
+    ids=["mse", "poisoned", "prune"],
+)
+def test_updates_of_every_kind_are_timed(recipe: dict[str, Any]) -> None:
+    choice, timings = measure_choice(make_trial(0, **recipe), make_data(), torch.device("cpu"))
+    assert choice.stack_size in {timing.size for timing in timings}
 
 
 @pytest.mark.parametrize(("size", "strategies"), [(2, "fused"), (1, "loop"), (None, "fused")])
