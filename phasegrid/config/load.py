@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from phasegrid.config.axes import Scale, draft_axes, names_on_axes, read_scale
+from phasegrid.config.blocks import with_blocks
 from phasegrid.config.cells import build_cells, check_recipe
 from phasegrid.config.contracts import Trials, Trier
 from phasegrid.config.couple import read_couple
@@ -131,12 +132,15 @@ def _read(
     drafts = draft_axes(entries, diagnostics)
     template = read_space(entries, root, names_on_axes(drafts), references, diagnostics)
     template = read_stages(entries.get("stages"), template, diagnostics)
+    couple = entries.get("couple")
+    tied_paths = couple.mapping or () if couple is not None else ()
+    template = with_blocks(template, [*(draft.path for draft in drafts), *tied_paths])
     scales = [read_scale(draft, template, diagnostics) for draft in drafts]
     usable = [scale for scale in scales if scale is not None]
     for draft, scale in zip(drafts, scales, strict=True):
         if scale is None:
             diagnostics.mark_broken(draft.path)
-    tied = read_couple(entries.get("couple"), usable, template, diagnostics)
+    tied = read_couple(couple, usable, template, diagnostics)
     seeds = read_seeds(entries.get("seeds"), root, diagnostics)
     stages = (FIRST_STAGE, *(stage.name for stage in template.stages))
     asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics, stages)

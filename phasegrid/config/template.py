@@ -100,7 +100,7 @@ class TrialTemplate:
                 whose = f" of {section} {name!r}" if name else ""
                 return f"{path!r} is no field{whose}: {field}"
             if len(parts) > 1 and _parent_is_null(choice.args, parts):
-                return f"{path!r} is part of {'.'.join([section, *parts[:-1]])}, which is null"
+                return _is_null(choice, section, parts)
             found[name] = field
         return found
 
@@ -285,6 +285,16 @@ def _parent_is_null(args: Mapping[str, Json], parts: Sequence[str]) -> bool:
         if value is None:
             return True
     return False
+
+
+def _is_null(choice: Option, section: str, parts: Sequence[str]) -> str:
+    """Say that a path leads into a block that is null, and which of its fields are required."""
+    block = ".".join([section, *parts[:-1]])
+    field = find_field(choice.owner, parts[:-1])
+    known = fields_of(field.nested) if isinstance(field, Field) and field.nested else {}
+    needed = ", ".join(name for name, one in known.items() if one.required)
+    how = f"; write {block}: {{...}}" + (f" with {needed}" if needed else "")
+    return f"{'.'.join([section, *parts])!r} is part of {block}, which is null{how}"
 
 
 def place_of(template: TrialTemplate, path: str) -> Place:
