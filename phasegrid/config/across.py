@@ -114,10 +114,14 @@ def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, An
 def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnostics) -> set[str]:
     """Return the requested values as texts; note a mistake for a value that no trial has."""
     known = {_text(value): value for value in there}
-    wanted = set()
+    wanted: set[str] = set()
+    if node.items == []:
+        diagnostics.add(node, path, "found an empty list; allowed: at least one value")
     for item in node.items if node.items is not None else [node]:
         text = _text(item.plain())
-        if text not in known:
+        if text in wanted:
+            diagnostics.add(item, path, f"found {plain_text(item.plain())} twice; each once")
+        elif text not in known:
             shown = [plain_text(value) for value in list(known.values())[:_MOST_SHOWN]]
             more = ", ..." if len(known) > _MOST_SHOWN else ""
             message = f"no trial has {plain_text(item.plain())}; there are {', '.join(shown)}{more}"

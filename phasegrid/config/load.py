@@ -16,6 +16,7 @@ from phasegrid.config.contracts import Trials, Trier
 from phasegrid.config.couple import read_couple
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figures import read_figures
+from phasegrid.config.idle import check_idle
 from phasegrid.config.inputs import resolve_places
 from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
@@ -146,6 +147,7 @@ def _read(
     asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics, stages)
     name = read_name(entries.get("name"), root, diagnostics)
     points = _read_points(entries, root, usable, template, tied, references, diagnostics)
+    check_idle(points, usable, tied, template, diagnostics)
     metrics = resolve_places(asked, points, seeds, template.stages, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
     trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)

@@ -15,6 +15,9 @@ from phasegrid.models.shapes import image_mistake
 from phasegrid.registry import declared_objective
 from phasegrid.tasks import TASKS, mismatch
 from phasegrid.train.compat import num_from_aside, share_aside
+from phasegrid.train.recipe import Collect
+
+_RANK = Collect("swag").rank  # the usual one
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,22 @@ def _varying_batches(recipe: Mapping[str, Any]) -> Finding | None:
     return None
 
 
+def _each_moment_once(recipe: Mapping[str, Any]) -> Finding | None:
+    for name in ("epochs", "updates", "optimizer") if recipe["checkpoints"] else ():
+        listed = recipe["checkpoints"][name]
+        twice = [value for place, value in enumerate(listed) if value in listed[:place]]
+        if twice:
+            return f"train.checkpoints.{name}", f"found {twice[0]} twice; each once"
+    return None
+
+
+def _rank(recipe: Mapping[str, Any]) -> Finding | None:
+    wish = recipe["collect"]
+    if wish is None or wish["name"] == "swag" or wish["rank"] == _RANK:
+        return None
+    return "train.collect.rank", f"found {wish['rank']} for {wish['name']}; it is swag's"
+
+
 RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.nesterov", "train.optimizer", "train.momentum"), _nesterov),
     RecipeRule(("train.schedule",), _step),
@@ -191,6 +210,8 @@ RECIPE_RULES: tuple[RecipeRule, ...] = (
     RecipeRule(("train.schedule", "train.batch_unit"), _cycles),
     RecipeRule(("train.schedule",), _pieces),
     RecipeRule(("train.batch_unit", "train.updates"), _varying_batches),
+    RecipeRule(("train.checkpoints",), _each_moment_once),
+    RecipeRule(("train.collect",), _rank),
 )
 
 

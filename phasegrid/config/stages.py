@@ -81,7 +81,7 @@ def stage_mistake(
             f"found {unit} {number} of {stage.source}, whose stop rule may end it earlier;"
             f" allowed: stop: null in {stage.source}, or starting from its end"
         )
-    most = _most(unit, source, facts)
+    most = most_of(unit, source, facts)
     if most is not None and int(number) > most:
         return f"found {unit} {number}, which {stage.source} never reaches; allowed: at most {most}"
     return None
@@ -97,7 +97,7 @@ def with_starts(
     return recipe
 
 
-def _most(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) -> int | None:
+def most_of(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) -> int | None:
     """Return the largest number of epochs or updates of a training; None if unknown."""
     if unit == "update" and recipe["updates"] is not None:
         return int(recipe["updates"])

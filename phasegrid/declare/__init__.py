@@ -227,12 +227,14 @@ class ScheduleKind:
     `lr`.
 
     `moment` is a `phasegrid.train.schedules.Moment`, and `args` an instance of the dataclass
-    `args`.
+    `args`. `reads` are the fields of `phasegrid.train.recipe.Schedule` that it reads, beside the
+    warm-up.
     """
 
     args: type
     factor: str | Callable[..., float]
     version: int = 1
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,17 +189,16 @@ def _cycle(moment: Moment, args: Schedule) -> int:
     return math.ceil(moment.length / (args.cycles or 1))
 
 
+_CYCLE = ("low", "cycle_epochs", "cycle_updates", "cycles")
+
 SCHEDULES: Mapping[str, ScheduleKind] = {
-    name: ScheduleKind(Schedule, factor)
-    for name, factor in {
-        "constant": constant,
-        "step": step,
-        "cosine": cosine,
-        "linear": linear,
-        "inverse_sqrt": inverse_sqrt,
-        "pieces": pieces,
-        "cyclic": cyclic,
-        "cosine_restarts": cosine_restarts,
-    }.items()
+    "constant": ScheduleKind(Schedule, constant),
+    "step": ScheduleKind(Schedule, step, reads=("at_epochs", "factor")),
+    "cosine": ScheduleKind(Schedule, cosine, reads=("final",)),
+    "linear": ScheduleKind(Schedule, linear, reads=("final",)),
+    "inverse_sqrt": ScheduleKind(Schedule, inverse_sqrt),
+    "pieces": ScheduleKind(Schedule, pieces, reads=("pieces",)),
+    "cyclic": ScheduleKind(Schedule, cyclic, reads=_CYCLE),
+    "cosine_restarts": ScheduleKind(Schedule, cosine_restarts, reads=(*_CYCLE, "growth")),
 }
 """The schedules by name; their arguments are the fields of `Schedule`."""
