@@ -44,9 +44,7 @@ OPTIMIZER = "optimizer"
 """The artifact with the state of a trial's optimizer when its weights were saved."""
 
 Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
-"""What a metric can be over: a trial, a pair of trials, all trials of a cell, the checkpoints along
-a trial, or trials of several cells.
-"""
+"""What a metric is over: one trial, two, those of a cell or of several, or checkpoints of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +113,7 @@ class MetricJob:
 
     - `reads`: the artifacts that it reads; empty for the final weights of its trials. If it reads
       artifacts of other measurements, `trials` are the trials of those measurements.
-    - `on`: the networks of the measurement that it reads, if they are not the final weights of its
-      trials.
+    - `on`: the networks of the measurement that it reads, if not the final weights of its trials.
     - `depth`: the number of measurements on the longest path from it to a trial.
     - `wanted`: its own artifacts that another job of the plan reads.
     - `over`: what it is over, if that differs from the metric's `over`.
@@ -147,8 +144,7 @@ class MetricJob:
     @property
     def networks(self) -> tuple[Artifact, ...]:
         """Return the weights of the networks that it measures, in order."""
-        read = self.reads if self.depth == 0 else self.on
-        return read or tuple(map(Artifact, self.trials))
+        return (self.on if self.depth else self.reads) or tuple(map(Artifact, self.trials))
 
     @property
     def sources(self) -> tuple[Artifact, ...]:

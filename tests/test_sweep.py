@@ -312,6 +312,7 @@ def test_facets_can_be_excluded_by_path(load: Load) -> None:
         GRID
         + "facets: [{param: train.betas, values: [[0.9, 0.99], [0.5, 0.9]]}]\n"
         + "exclude: [{train.betas: [0.5, 0.9], load: [1, 2]}]\n"
+        + "train: {optimizer: adam}\n"
     )
     assert len(sweep.points) == 12 - 4
 
