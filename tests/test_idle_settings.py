@@ -29,6 +29,29 @@ def read(tmp_path: Path, train: str, *more: str) -> list[str]:
     return []
 
 
+HUGE = 99_999_999_999_999_999_999
+
+
+@pytest.mark.parametrize(
+    ("train", "path"),
+    [
+        (f"epochs: {HUGE}", "train.epochs"),
+        (f"updates: {HUGE}", "train.updates"),
+        (f"collect: {{name: swag, rank: {HUGE}}}", "train.collect.rank"),
+        (f"checkpoints: {{updates: [{HUGE}]}}", "train.checkpoints.updates.0"),
+    ],
+)
+def test_counts_that_nobody_means_are_mistakes(tmp_path: Path, train: str, path: str) -> None:
+    (told,) = read(tmp_path, train)
+    assert f": {path}: found {HUGE}; allowed: at most 1000000000" in told
+
+
+def test_counts_of_metrics_are_bounded_too(tmp_path: Path) -> None:
+    metrics = (f"  - slice: {{points: {HUGE}}}", f"  - hessian: {{examples: {HUGE}}}")
+    told = read(tmp_path, "epochs: 2", "metrics:", *metrics)
+    assert [line.partition("; ")[2] for line in told] == ["allowed: at most 1000000000"] * 2
+
+
 IDLE = {
     "an epoch that is never reached": (
         "epochs: 6, checkpoints: {epochs: [2, 7]}",

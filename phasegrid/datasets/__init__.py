@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import DatasetFacts, DatasetKind, later, locator
+from phasegrid.declare import MAX_COUNT, DatasetFacts, DatasetKind, later, locator
 from phasegrid.keys import Json
 
 FileName = Annotated[str, Field(min_length=1)]
@@ -79,8 +79,8 @@ class SpiralOptions(Options):
     training and `test_per_class` test points per class, Gaussian `noise`.
     """
 
-    per_class: Annotated[int, Field(ge=1)] = 50
-    test_per_class: Annotated[int, Field(ge=1)] = 100
+    per_class: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 50
+    test_per_class: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 100
     noise: Annotated[float, Field(ge=0)] = 1.0
 
 
@@ -106,10 +106,10 @@ class TranslationOptions:
     target: FileName = "en"
     train: FileName = "train"
     test: FileName = "test"
-    pairs: Annotated[int, Field(ge=1)] | None = 4000
+    pairs: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = 4000
     subset: Literal["sample", "first"] = "sample"
     max_length: Annotated[int, Field(ge=1, le=100_000)] = 100
-    min_frequency: Annotated[int, Field(ge=1)] = 2
+    min_frequency: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
     lowercase: bool = False
     sample_seed: Annotated[int, Field(ge=0)] = 0
     sha256: str = ""
@@ -134,7 +134,7 @@ class LanguageOptions:
     test: FileName = "ptb.test.txt"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 35
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_words: Annotated[int, Field(ge=3)] | None = None
+    max_words: Annotated[int, Field(ge=3, le=MAX_COUNT)] | None = None
     sha256: str = ""
 
 

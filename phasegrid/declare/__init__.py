@@ -27,6 +27,9 @@ from phasegrid.keys import Json
 
 T = TypeVar("T")
 
+MAX_COUNT = 1_000_000_000
+"""The largest count that an argument can mean: of epochs, updates, examples, points, probes, ..."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 from pydantic_core import PydanticCustomError
 
-from phasegrid.declare import later
+from phasegrid.declare import MAX_COUNT, later
 from phasegrid.keys import Json
 from phasegrid.registry import is_known, known_names
 
@@ -64,14 +64,14 @@ class Schedule:
     """
 
     name: Annotated[str, AfterValidator(_known_schedule)] = "constant"
-    at_epochs: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    at_epochs: tuple[Annotated[int, Field(gt=0, le=MAX_COUNT)], ...] = ()
     factor: Positive = 0.1
     final: Fraction = 0.0
-    warmup_updates: Annotated[int, Field(ge=0)] = 0
+    warmup_updates: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
     low: Fraction = later(0.0)
     cycle_epochs: Positive | None = later(None)
-    cycle_updates: Annotated[int, Field(ge=1)] | None = later(None)
-    cycles: Annotated[int, Field(ge=1)] | None = later(None)
+    cycle_updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
+    cycles: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
     growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = later(1.0)
     pieces: tuple[tuple[Fraction, NonNegative], ...] = later(())
     args: Mapping[str, JsonValue] = field(default_factory=dict, metadata={"later": True})
@@ -89,7 +89,7 @@ class Stop:
 
     rule: Literal["plateau", "published_code"] = "plateau"
     min_delta: NonNegative = 1e-4
-    patience: Annotated[int, Field(ge=1)] = 5
+    patience: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,10 @@ class Checkpoints:
     leaves fewer checkpoints.
     """
 
-    every_epochs: Annotated[int, Field(ge=1)] | None = None
-    every_updates: Annotated[int, Field(ge=1)] | None = None
-    epochs: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    updates: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    every_updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    epochs: tuple[Annotated[int, Field(ge=0, le=MAX_COUNT)], ...] = ()
+    updates: tuple[Annotated[int, Field(ge=0, le=MAX_COUNT)], ...] = ()
     at: Literal["lowest_rate"] | None = None
     optimizer: tuple[Annotated[str, Field(pattern=MOMENT)], ...] = ()
 
@@ -150,11 +150,11 @@ class Collect:
     """
 
     name: Literal["swa", "swag"]
-    from_epoch: Annotated[int, Field(ge=0)] = 0
-    every_epochs: Annotated[int, Field(ge=1)] | None = None
-    every_updates: Annotated[int, Field(ge=1)] | None = None
+    from_epoch: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    every_updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
     at: Literal["lowest_rate"] | None = None
-    rank: Annotated[int, Field(ge=1)] = 20
+    rank: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +208,18 @@ class Recipe:
     )
     adam_eps: Positive = 1e-8
     weight_decay: NonNegative = 5e-4
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    epochs: Annotated[int, Field(ge=1)] = 150
+    batch_size: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 128
+    epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 150
     drop_last: bool = False
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Schedule = field(default_factory=Schedule)
     stop: Stop | None = field(default_factory=Stop)
     keep: Literal["best_train_loss", "last", "best_test", "best_test_loss"] = "best_train_loss"
-    keep_every: Annotated[int, Field(ge=0)] = 0
+    keep_every: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    updates: Annotated[int, Field(ge=1)] | None = later(None)
+    updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
     batch_unit: Literal["examples", "tokens"] = later("examples")
-    test_every: Annotated[int, Field(ge=0)] = later(0)
+    test_every: Annotated[int, Field(ge=0, le=MAX_COUNT)] = later(0)
     rmsprop: RMSprop = later(RMSprop())
     sam: SAM | None = later(None)
     clip_norm: Positive | None = later(None)

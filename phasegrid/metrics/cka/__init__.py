@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, DatasetFacts, Finding, Metric
+from phasegrid.declare import MAX_COUNT, Column, DatasetFacts, Finding, Metric
 from phasegrid.estimates import evaluation_bytes, passes
 from phasegrid.metrics.ranges import Seed
 from phasegrid.tasks import TASKS
@@ -38,7 +38,7 @@ class CkaArgs:
     2021 do not say how they compare translation models; this is our definition.)
     """
 
-    examples: Annotated[int, Field(ge=4)] = 640
+    examples: Annotated[int, Field(ge=4, le=MAX_COUNT)] = 640
     example_seed: Seed = 0
     mixup_alpha: Annotated[float, Field(gt=0)] | None = 16.0
     mixup: Literal["independent", "per_batch"] = "independent"

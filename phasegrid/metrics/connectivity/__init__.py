@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric, later
+from phasegrid.declare import MAX_COUNT, Column, Metric, later
 from phasegrid.estimates import (
     Guess,
     Measurement,
@@ -54,9 +54,9 @@ class ConnectivityArgs:
     batch_size: Count = 128
     weight_decay: NonNegative = 5e-4
     init: Literal["linear", "random"] = "linear"
-    points: Annotated[int, Field(ge=3)] = 5
+    points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
-    updates: Annotated[int, Field(ge=1)] | None = later(None)
+    updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
 
 
 def _cost(job: Measurement) -> Guess:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
 from phasegrid.metrics.ranges import Count
 
@@ -26,7 +26,7 @@ class EnsembleArgs:
     scored target tokens, predicted from the true words before them.
     """
 
-    points: Annotated[int, Field(ge=2)] = 5
+    points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
     ece_bins: Count = 15
 

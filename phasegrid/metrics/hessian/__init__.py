@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import COPIES, FLOAT, Guess, Measurement, passes, per_example
 from phasegrid.metrics.ranges import Count, Seed
 
@@ -36,11 +36,11 @@ class HessianArgs:
     examples: Count = 200
     example_seed: Seed = 0
     batch_norm: Literal["as_saved", "refreshed", "train"] = "as_saved"
-    steps: Annotated[int, Field(ge=2)] = 40
+    steps: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 40
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     density_probes: Count = 1
     trace: Literal["auto", "hutchinson"] = "auto"
-    trace_probes: Annotated[int, Field(ge=2)] = 20
+    trace_probes: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 20
 
 
 SECOND_ORDER = 7

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
 
@@ -26,7 +26,7 @@ class PlaneArgs:
     examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them.
     """
 
-    points: Annotated[int, Field(ge=2)] = 21
+    points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 21
     margin: NonNegative = 0.2
     bend: Count | None = None
     examples: Count | None = None

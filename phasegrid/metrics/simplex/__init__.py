@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, Column, Finding, Metric
 from phasegrid.estimates import (
     Guess,
     Measurement,
@@ -52,7 +52,7 @@ class SimplexArgs:
     volume_lambda: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative = 1e-3
     sampling: Literal["volume", "simplex"] = "volume"
     jitter: Positive = 1e-2
-    eval_samples: Annotated[int, Field(ge=2)] = 10
+    eval_samples: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 10
     refresh_examples: Count | None = None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, Positive, Seed
 
@@ -45,7 +45,7 @@ class SliceArgs:
     directions: Literal["random", "hessian"] = "random"
     normalize: Literal["auto", "filter", "none"] = "auto"
     dimensions: Literal[1, 2] = 2
-    points: Annotated[int, Field(ge=3)] = 41
+    points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 41
     radius: Positive = 1.0
     batch_norm: Literal["as_saved", "refreshed"] = "as_saved"
     refresh_examples: Count = 500
