@@ -1,6 +1,7 @@
 """Measurements of what other measurements have left: the whole way from a sweep to its rows."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -422,3 +423,26 @@ def test_the_tracebacks_of_a_measurement_across_cells_are_those_of_each_of_them(
     assert run(planned(tmp_path, f"{head}metrics:\n{metric}"), store) == 1
     told = {cell: "cannot measure this" in failures_text(store, None, cell) for cell in range(3)}
     assert told == {0: False, 1: True, 2: True}
+
+
+def test_a_lost_artifact_that_a_new_measurement_reads_is_told_before_the_start(
+    tmp_path: Path,
+) -> None:
+    head = CHAIN.partition("metrics:\n")[0] + "metrics:\n"
+    curve = "  - connectivity: {id: bent, epochs: 1, points: 3}\n"
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(planned(tmp_path, f"{head}{curve}  - ensemble: {{of: bent}}\n"), store) == 0
+    next(Path(tmp_path / "store" / "artifacts").rglob("*.curve.safetensors")).unlink()
+    assert run(planned(tmp_path, f"{head}{curve}  - ensemble: {{of: bent}}\n"), store) == 0
+    more = planned(tmp_path, f"{head}{curve}  - plane: {{of: bent, points: 2, examples: 50}}\n")
+    told = (
+        r"will fail: the files of curve of connectivity, cell \d.* gc --damaged --delete --storage"
+    )
+    assert re.search(told, plan_text(more, store, False, 1, False))
+    said = Console(record=True, file=io.StringIO())
+    where = RunTarget(serial=True, device="cpu")
+    assert run_sweep(more, store, where, said, quiet=True, limit=None).exit_code == 1
+    assert re.search(told, said.export_text())
+    delete_garbage(store, find_damage(store).garbage)
+    assert run(more, store) == 0
+    assert len(rows(store, "plane")) == 2

@@ -19,6 +19,7 @@ from phasegrid.errors import StoreError, SweepError
 from phasegrid.plan.contents import Plan
 from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span
+from phasegrid.run.lost_inputs import lost_text
 from phasegrid.run.planned import look_at
 from phasegrid.run.status import Tally, blocked_jobs, planned_jobs
 from phasegrid.store.failures import FALLBACK
@@ -48,6 +49,8 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
         lines.append(_forecast_line(found))
     if changes:
         lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
+    if planned.lost and store is not None:
+        lines.append(lost_text(planned.lost, store.url))
     anew = planned.measured_anew
     if anew:
         lines.append(

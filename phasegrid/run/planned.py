@@ -12,6 +12,7 @@ from phasegrid.plan.packing import PACK_SIZE
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.code_changes import Change, find_changes
 from phasegrid.run.forecast import Forecast, forecast
+from phasegrid.run.lost_inputs import lost_inputs
 from phasegrid.run.staleness import why_measured_anew, why_stale
 from phasegrid.run.status import Tally, learn_costs, stored_jobs, tally
 from phasegrid.store.store import Store
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, repr=False)
 class Planned:
     """The plan of a sweep, its jobs by kind, the forecast of a run, and changes since the last one:
-    `stale` trials (key, what changed), measurements that are `measured_anew` (likewise), and
-    plug-ins whose code has changed (`changes`).
+    `stale` trials (key, what changed), measurements that are `measured_anew` (likewise), plug-ins
+    whose code has changed (`changes`), and `lost` artifacts that jobs to do would read.
     """
 
     plan: Plan
@@ -34,6 +35,7 @@ class Planned:
     stale: Sequence[tuple[str, str]]
     changes: Sequence[Change]
     measured_anew: Sequence[tuple[str, str]] = ()
+    lost: Sequence[str] = ()
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -83,6 +85,7 @@ def look_at(sweep: Sweep, store: Store | None, slots: int) -> Planned:
         _stale(plan, store) if store else [],
         find_changes(store, sweep.code) if store else [],
         _measured_anew(plan, store) if store else [],
+        lost_inputs(plan, store, stored) if store else [],
     )
 
 

@@ -24,6 +24,7 @@ from phasegrid.run import code_changes
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.going_on import count_published, saying_how_to_go_on
 from phasegrid.run.loop import run_packs
+from phasegrid.run.lost_inputs import lost_inputs, lost_text
 from phasegrid.run.pilot import first_cells, of_cells, within
 from phasegrid.run.places import RunTarget, executor_for, refuse_stacking
 from phasegrid.run.progress_bar import Watch
@@ -64,6 +65,8 @@ def run_sweep(
         cost_of = _cost_of(store, plan, stored)
         packs = make_packs(plan, stored, cost_of, sweep.run.pack_size or PACK_SIZE)
         _announce(sweep, plan, stored, len(packs), console)
+        if lost := lost_inputs(plan, store, stored):
+            console.print(lost_text(lost, store.url), markup=False, highlight=False, soft_wrap=True)
         if not packs:
             kept = store_fallbacks(fallbacks, store)
             result = RunResult(sweep.name, store.url, 0, fallbacks=kept, is_news=has_new_figures)
