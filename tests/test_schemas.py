@@ -41,7 +41,7 @@ GOLDEN = {
         " best_test_loss_epoch:int64 best_test_accuracy_percent:double"
         " best_test_accuracy_epoch:int64 task:string num_classes:int64 pack_size:int64"
         " strategy:string checkpoint_sha256:string dataset_code_digest:string"
-        " model_code_digest:string schedule_code_digest:string objective_code_digest:string start_job:string"
+        " model_code_digest:string schedule_code_digest:string objective_code_digest:string objective_unit:string start_job:string"
         " start_artifact:string"
         " start_optimizer:string artifacts:string density:double created_at:timestamp[us, tz=UTC] seconds:double device:string"
         " host:string phasegrid_version:string git_commit:string git_dirty:bool"

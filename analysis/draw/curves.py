@@ -15,7 +15,7 @@ from phasegrid.analysis.draw.diagrams import set_ticks, tick_room, write_title
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import PHASE_COLOURS
 from phasegrid.analysis.stats.aggregate import counts_in_words
-from phasegrid.analysis.tables.quantities import Quantity, base_of
+from phasegrid.analysis.tables.quantities import NATS, Quantity, base_of
 
 BOX = 0.86
 """Share of a cell that its curve may fill."""
@@ -30,9 +30,10 @@ def curve_grid(
     top: float,
     title: str = "training error along the connecting curve",
     column: Literal["train_error_percent", "train_loss"] = "train_error_percent",
+    loss_unit: str = NATS,
 ) -> Axes:
     """Draw every cell's error against t in a box of its own (Yang et al. 2021, Fig. 12), all on the
-    scale 0 to `top` percent, on the colour of its phase; or its loss, in nats.
+    scale 0 to `top` percent, on the colour of its phase; or its loss, in `loss_unit`.
 
     `curves` has the rows of a grid's curves, `phases` one facet of the phase table (which says
     where a cell is). Dashed: the mean of the two ends, from which mode connectivity is measured. A
@@ -57,7 +58,7 @@ def curve_grid(
     scale = (
         f"error from 0 to {top:g} %"
         if column == "train_error_percent"
-        else f"loss from 0 to {top:g} nats"
+        else f"loss from 0 to {top:g}" + (f" ({loss_unit})" if loss_unit else "")
     )
     caption = f"each box: t from 0 to 1, {scale}; dashed: mean of the ends"
     write_title(

@@ -13,7 +13,7 @@ from phasegrid.analysis.draw.diagrams import phase_handles, rows_of
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title, grid_shape
 from phasegrid.analysis.draw.scales import Frame, GridAxis
-from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, quantity
+from phasegrid.analysis.tables.quantities import NATS, QUANTITIES, Quantity, quantity
 
 FEW_LINES = 5
 CURVE_COLUMNS = 3
@@ -75,6 +75,7 @@ def curve_panels(
     column: Literal["train_error_percent", "train_loss"] = "train_error_percent",
     *,
     title: str = "",
+    loss_unit: str = NATS,
 ) -> Figure:
     """Draw the connecting curve of every cell (`curve_grid`), facets up to three side by side, on
     one scale.
@@ -96,7 +97,9 @@ def curve_panels(
     for ax, facet in zip(axes.flat, facets, strict=False):
         spots = phases[phases["facet"] == facet]
         head = facet_title(facet) or f"training {what} along the connecting curve"
-        curve_grid(ax, curves, spots, frame, top=top, title=head, column=column)
+        curve_grid(
+            ax, curves, spots, frame, top=top, title=head, column=column, loss_unit=loss_unit
+        )
     if handles := phase_handles(phases.assign(n_collapsed=0), stippled=False):
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     write_heading(figure, title)

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import collapsed_seeds, jackknife, not_trained, vanishing
-from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed, loss_floors
+from phasegrid.analysis.tables.grid import (
+    Floats,
+    SweepTables,
+    by_pair,
+    by_seed,
+    in_nats,
+    loss_floors,
+)
+from phasegrid.analysis.tables.quantities import UNITS_DIFFER
 
 LEAST_LOSS = 1e-3
 """Nats above its floor below which a training loss counts as that: the smallest published is
@@ -42,6 +50,8 @@ class Means:
 class Measured:
     """The numbers behind the labels: (C, S) per trial, (C, S, S) per pair, (C,) per cell.
 
+    Where the losses of cells have several units, `loss`, `hessian` and a connectivity of the loss
+    are NaN for the cells that are `not_in_nats`: they cannot be compared with those of the others.
     A mean of `hessian` up to `vanishing` is zero; `floor` is what label smoothing leaves of the
     loss.
     """
@@ -55,21 +65,31 @@ class Measured:
     n_collapsed: npt.NDArray[np.int_]
     not_trained: Flags
     half_diverged: Flags
+    not_in_nats: Flags
 
     @classmethod
     def of(cls, grid: SweepTables, rules: Rules) -> "Measured":
         diverged = grid.cells["n_diverged"].to_numpy()
         collapsed = collapsed_seeds(grid).sum(axis=1)
+        several = grid.loss_unit == UNITS_DIFFER
+        comparable = in_nats(grid) if several else np.ones(len(grid.cells), dtype=bool)
+        mc = by_pair(grid.values, rules.connectivity_quantity, grid.cells)
+        if rules.connectivity_quantity == "mode_connectivity_loss":
+            mc[~comparable] = np.nan
+        hessian = by_seed(grid.values, rules.hessian_quantity, grid.cells)
+        loss = by_seed(grid.values, "train_loss", grid.cells)
+        loss[~comparable], hessian[~comparable] = np.nan, np.nan
         return cls(
-            loss=by_seed(grid.values, "train_loss", grid.cells),
+            loss=loss,
             floor=loss_floors(grid),
-            hessian=by_seed(grid.values, rules.hessian_quantity, grid.cells),
+            hessian=hessian,
             vanishing=vanishing(grid, grid.quantity(rules.hessian_quantity)),
-            mc=by_pair(grid.values, rules.connectivity_quantity, grid.cells),
+            mc=mc,
             cka=by_pair(grid.values, "cka", grid.cells),
             n_collapsed=collapsed,
             not_trained=not_trained(grid, collapsed),
             half_diverged=(diverged > 0) & (diverged >= grid.cells["n_done"].to_numpy()),
+            not_in_nats=~comparable,
         )
 
     def means(self) -> Means:

@@ -10,7 +10,8 @@ import pandas as pd
 from phasegrid.analysis.phases.measured import Measured, Names
 from phasegrid.analysis.phases.rules import Rules, Threshold
 from phasegrid.analysis.stats.aggregate import PLACE_COLUMNS
-from phasegrid.analysis.tables.grid import Floats, SweepTables
+from phasegrid.analysis.tables.grid import Floats, SweepTables, by_seed
+from phasegrid.analysis.tables.quantities import NATS
 
 UNDETERMINED = "undetermined"
 NOT_MEASURED = "not measured"
@@ -18,6 +19,8 @@ NOT_MEASURED = "not measured"
 EVERY_DIVERGED = "every trial diverged"
 NO_LOGARITHM = ("trace negative", "trace zero", "lambda_max negative", "lambda_max zero")
 """Reasons of cells that have no phase because the Hessian quantity has no logarithm."""
+OTHER_UNIT = "loss and Hessian are not in the unit of the other cells"
+NO_THRESHOLD = "no threshold could be found"
 NO_SPREAD = "one seed or curve and no neighbours: nothing says how sure"
 
 
@@ -61,7 +64,7 @@ def as_table(
         nearest=nearest,
         confidence=confidence,
         reason=reasons,
-        n_seeds=(~np.isnan(measured.loss)).sum(axis=1),
+        n_seeds=(~np.isnan(by_seed(grid.values, "train_loss", grid.cells))).sum(axis=1),
         n_pairs=n_pairs,
         mc_spread_known=n_pairs > 1,
         n_diverged=grid.cells["n_diverged"].to_numpy(),
@@ -87,6 +90,8 @@ def _reason(
         return NO_SPREAD if np.isnan(confidence) else f"confidence below {rules.confidence:g}"
     if grid.cells["n_done"].iloc[i] == 0:
         return EVERY_DIVERGED if grid.cells["n_diverged"].iloc[i] else "no trial stored"
+    if measured.not_in_nats[i]:
+        return OTHER_UNIT
     arrays = {
         "loss": measured.loss,
         "hessian": measured.hessian,
@@ -99,4 +104,6 @@ def _reason(
     mean, floor = float(np.nanmean(measured.hessian[i])), measured.vanishing[i]
     if mean <= floor:
         return f"{rules.hessian_quantity} {'negative' if mean < -floor else 'zero'}"
-    return "no threshold could be found"
+    if grid.loss_unit != NATS and np.isnan(rules.mode_connectivity or 0.0):
+        return f"{NO_THRESHOLD}: the default for connectivity of the loss is in nats"
+    return NO_THRESHOLD

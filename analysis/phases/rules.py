@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from phasegrid.analysis.tables.grid import Floats
+from phasegrid.analysis.tables.quantities import NATS, UNITS_DIFFER
 from phasegrid.errors import SweepError
 from phasegrid.tasks import TASKS
 
@@ -85,6 +86,7 @@ def rules_from(
     task: str = "classification",
     num_classes: float = math.nan,
     loss_floor: float = 0.0,
+    loss_unit: str = NATS,
 ) -> Rules:
     """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has
     one found (`FINDABLE`).
@@ -95,6 +97,9 @@ def rules_from(
     that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
     ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to
     classification as well.
+
+    The defaults for losses are in nats. In a sweep whose losses are all in another `loss_unit` they
+    are NaN, which judges nothing: the Hessian alone says what is sharp.
 
     Raises:
         SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of
@@ -107,13 +112,16 @@ def rules_from(
         "mode_connectivity_loss" if TASKS[task].judged_by == "loss" else "mode_connectivity"
     )
     quantity = given[0] if given else by_task
+    other = loss_unit not in (NATS, UNITS_DIFFER)
+    tolerance = math.nan if other and quantity == "mode_connectivity_loss" else TOLERANCE[quantity]
     return Rules(
-        train_loss=thresholds.get("train_loss", base.train_loss),
+        train_loss=thresholds.get("train_loss", math.nan if other else base.train_loss),
         hessian=thresholds.get("hessian", base.hessian),
-        mode_connectivity=thresholds.get(quantity, TOLERANCE[quantity]),
+        mode_connectivity=thresholds.get(quantity, tolerance),
         cka=thresholds.get("cka", base.cka),
         not_converged=thresholds.get(
-            "not_converged", _default_not_converged(task, num_classes, loss_floor)
+            "not_converged",
+            _default_not_converged(task, math.nan if other else num_classes, loss_floor),
         ),
         connectivity_quantity=quantity,
         confidence=thresholds.get("confidence") or base.confidence,
@@ -167,8 +175,10 @@ def threshold(
     name: str, given: float | None, values: Floats, *, logarithmic: bool
 ) -> Threshold | None:
     """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`,
-    NaN left out); None where it cannot be found.
+    NaN left out); None where it cannot be found, or is given as NaN.
     """
+    if given is not None and math.isnan(given):
+        return None
     if given is not None:
         return Threshold(name, given, "given")
     found = otsu(values)

@@ -91,7 +91,9 @@ def curves(tables: Tables, args: CurvesArgs) -> Figure:
     if grid.curves[column].notna().sum() == 0:
         raise NotYetError("no connecting curve is measured yet")
     phases, frame = tables.found.phases.table, tables.found.frame
-    return curve_panels(grid.curves, phases, frame, column, title=tables.title(args.title))
+    return curve_panels(
+        grid.curves, phases, frame, column, title=tables.title(args.title), loss_unit=grid.loss_unit
+    )
 
 
 def gain(tables: Tables, args: GainArgs) -> Drawing:

@@ -97,7 +97,7 @@ def draw_sweep(
     grid = load_grid(results, sweep)
     classes = float(grid.cells["num_classes"].max())
     floor = max(grid.loss_floor.values(), default=0.0)
-    found = findings(grid, rules_from(given, grid.task, classes, floor))
+    found = findings(grid, rules_from(given, grid.task, classes, floor, grid.loss_unit))
     requests, absent = _asked_for(results, grid.sweep)
     with matplotlib.rc_context(STYLE):
         rows_of = _rows_of(results, grid.sweep)

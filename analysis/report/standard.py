@@ -52,7 +52,10 @@ def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Fig
 def curves_figure(found: Findings) -> Figure:
     """Return the figure of the connecting curves, facets side by side."""
     column = curve_column(found.grid)
-    return curve_panels(found.grid.curves, found.phases.table, found.frame, column)
+    grid = found.grid
+    return curve_panels(
+        grid.curves, found.phases.table, found.frame, column, loss_unit=grid.loss_unit
+    )
 
 
 def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figure:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed
+from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed, in_nats
 from phasegrid.analysis.tables.quantities import Quantity
 
 COLLAPSED_LOSS = 0.95
@@ -124,7 +124,8 @@ def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
     A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts
     that has the loss of a guess among C at the accuracy of one, for any C >= 2: |loss -
     ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%. (A net that has learned anything
-    is much worse than ln(100/accuracy): that loss means no error is ever confident.)
+    is much worse than ln(100/accuracy): that loss means no error is ever confident.) Where the loss
+    is not in nats, the accuracy alone decides, if it and C are known.
     """
     classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
     loss = by_seed(grid.values, "train_loss", grid.cells)
@@ -133,7 +134,9 @@ def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
     guess = -np.log(np.clip(accuracy, 1e-9, None) / 100)
     guessing = (accuracy <= 52) & (np.abs(loss - guess) <= (1 - COLLAPSED_LOSS) * guess)
     known = (loss >= COLLAPSED_LOSS * np.log(classes)) & at_chance
-    return np.asarray(np.where(np.isnan(classes), guessing, known), dtype=bool)
+    by_loss = np.where(np.isnan(classes), guessing, known)
+    by_accuracy = accuracy <= COLLAPSED_ACCURACY * 100 / classes
+    return np.asarray(np.where(in_nats(grid)[:, None], by_loss, by_accuracy), dtype=bool)
 
 
 def not_trained(grid: SweepTables, n_collapsed: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from phasegrid.analysis.tables.quantities import BUILT_IN, QUANTITIES, Quantity, quantity
+from phasegrid.analysis.tables.quantities import (
+    BUILT_IN,
+    NATS,
+    QUANTITIES,
+    Quantity,
+    common_unit,
+    in_units,
+    quantity,
+)
 from phasegrid.declare import Shown
 
 CELL_COLUMNS = (
@@ -66,6 +74,7 @@ class SweepTables:
     - `loss_floor`: by cell, the training loss (nats) that its recipe leaves at best, where that is
       not 0: label smoothing e among C classes wants the probability 1 - e + e/C and no more, of
       which -ln is the cross-entropy that is stored.
+    - `loss_units`: by cell, the unit of its objective's loss; nats where it does not say.
     - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their
       usual names.
     - `declared`: what each metric of the store has declared, by name; none where an old store does
@@ -85,7 +94,8 @@ class SweepTables:
     axis_names: Mapping[str, str] = field(default_factory=dict)
     subject: str = ""
     loss_floor: Mapping[int, float] = field(default_factory=dict)
-    declared: Mapping[str, Shown] = field(default_factory=lambda: BUILT_IN)
+    loss_units: Mapping[int, str] = field(default_factory=dict)
+    declared: Mapping[str, Shown] = field(default_factory=lambda: in_units(BUILT_IN, NATS))
     failures: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=list(FAILURE_COLUMNS))
     )
@@ -103,6 +113,11 @@ class SweepTables:
             SweepError: for a name that is not declared.
         """
         return quantity(name, self.quantities)
+
+    @property
+    def loss_unit(self) -> str:
+        """The unit of every loss of the grid, or that units differ."""
+        return common_unit(self.loss_units.values())
 
     def heading(self, title: str) -> str:
         """Return the head of a figure: its title and, in a second line, what was really trained on
@@ -148,6 +163,12 @@ def loss_floors(grid: SweepTables) -> Floats:
     return np.array(
         [grid.loss_floor.get(int(cell), 0.0) for cell in grid.cells["cell"]], dtype=float
     )
+
+
+def in_nats(grid: SweepTables) -> npt.NDArray[np.bool_]:
+    """Say which cells (C,) have a loss in nats."""
+    units = [grid.loss_units.get(int(cell), NATS) for cell in grid.cells["cell"]]
+    return np.array([unit == NATS for unit in units], dtype=bool)
 
 
 def places(grid: SweepTables) -> npt.NDArray[np.int_]:

@@ -22,6 +22,10 @@ from phasegrid.analysis.tables.measured_from import (
 )
 from phasegrid.analysis.tables.quantities import (
     BUILT_IN,
+    NATS,
+    UNITS_DIFFER,
+    common_unit,
+    in_units,
     known_quantities,
     seven,
 )
@@ -39,9 +43,14 @@ from phasegrid.declare import Shown
 from phasegrid.errors import SweepError
 from phasegrid.store.results import open_results
 from phasegrid.tasks import TASKS
+from phasegrid.tasks.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from phasegrid.store.results import Results
+
+
+CROSS_ENTROPY = "cross_entropy"
+"""The objective of trials that name none."""
 
 
 def open_store(path: str | Path) -> "Results":
@@ -103,7 +112,9 @@ def build_grid(
         for name in dict.fromkeys([*metrics, *failed["table"]])
         if name != "trials" and not (both := _all_ways(name, metrics, failed)).empty
     }
-    quantities = known_quantities(declared)
+    units = _loss_units(stored)
+    declared = in_units(declared, common_unit(units.values()))
+    quantities = known_quantities(declared, common_unit(units.values()))
     measured = {name: rows for name, rows in metrics.items() if name in found and not rows.empty}
     parts = [trial_values(stored, quantities.values())]
     parts += [
@@ -130,6 +141,7 @@ def build_grid(
         _axis_names(plan),
         _subject(stored, plan),
         _loss_floors(stored),
+        units,
         declared,
         failures_of(failed, quantities, found, set(values["quantity"]), seven(_task(stored))),
         quantities,
@@ -202,6 +214,26 @@ def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
     wanted = 1 - smoothing + smoothing / _num_classes(stored).fillna(np.inf)
     least = wanted.groupby(stored["cell"]).min()
     return {int(str(cell)): -float(np.log(p)) for cell, p in least.items() if p < 1}
+
+
+def _loss_units(stored: pd.DataFrame) -> dict[int, str]:
+    """Return the unit of the loss of each cell (`SweepTables.loss_units`): what its trials say, or
+    what built-in objectives declare. A cell without a trial has the unit of all others, or nats.
+    """
+    trained = stored[stored["outcome"].notna()]
+    if "objective" in trained:
+        named = trained["objective"].where(trained["objective"].notna(), CROSS_ENTROPY)
+        known = named.map({name: objective.unit for name, objective in OBJECTIVES.items()})
+        said = trained.get("objective_unit", known)
+        units = said.where(said.notna(), known.fillna(""))
+    else:
+        units = pd.Series(NATS, index=trained.index)
+    found = {
+        int(str(cell)): str(unit) for cell, unit in units.groupby(trained["cell"]).first().items()
+    }
+    others = common_unit(found.values())
+    usual = NATS if others == UNITS_DIFFER else others
+    return {int(cell): found.get(int(cell), usual) for cell in stored["cell"].unique()}
 
 
 def _task(stored: pd.DataFrame) -> str:

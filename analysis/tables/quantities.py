@@ -6,14 +6,20 @@ zero. Limits are those of the data over all facets (2nd to 98th percentile, ends
 unless they are fixed by the declaration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from phasegrid.declare import Column, Shown
+from phasegrid.declare import UNIT_OF_LOSS, Column, Shown
 from phasegrid.errors import SweepError
 from phasegrid.metrics import METRICS
 from phasegrid.tasks import TASKS
+
+NATS = "nats"
+"""The unit of a cross-entropy."""
+
+UNITS_DIFFER = "units differ"
+"""What stands for the unit of a loss where cells have objectives of several units."""
 
 Axes = Mapping[str, str | int | float | None]
 
@@ -62,7 +68,7 @@ def _accuracy(column: str, label: str) -> Column:
 
 
 def _loss(column: str, label: str) -> Column:
-    return Column(column, "float64", "nats", label, label=label, better="lower", scale="log")
+    return Column(column, "float64", UNIT_OF_LOSS, label, label=label, better="lower", scale="log")
 
 
 TRIAL_COLUMNS = (
@@ -127,14 +133,40 @@ def quantities_of(table: str, declared: Shown) -> list[Quantity]:
     ]
 
 
-def known_quantities(declared: Mapping[str, Shown]) -> dict[str, Quantity]:
+def known_quantities(declared: Mapping[str, Shown], loss_unit: str = NATS) -> dict[str, Quantity]:
     """Return every quantity that trials and these metrics declare, the seven of the main figure
-    first.
+    first; losses are in `loss_unit`.
     """
-    tables = {"trials": Shown(TRIAL_COLUMNS, {}), **declared}
+    tables = in_units({"trials": Shown(TRIAL_COLUMNS, {}), **declared}, loss_unit)
     found = [what for table, columns in tables.items() for what in quantities_of(table, columns)]
     by_name = {what.name: what for what in found}
     return {**{name: by_name[name] for name in SEVEN if name in by_name}, **by_name}
+
+
+def common_unit(units: Iterable[str]) -> str:
+    """Return the unit of all cells, or `UNITS_DIFFER`; nats if there is no cell.
+
+    >>> common_unit(["nats", "nats"]), common_unit(["nats", ""]), common_unit([])
+    ('nats', 'units differ', 'nats')
+    """
+    found = set(units)
+    if len(found) > 1:
+        return UNITS_DIFFER
+    return found.pop() if found else NATS
+
+
+def in_units(declared: Mapping[str, Shown], loss_unit: str) -> dict[str, Shown]:
+    """Return what metrics declare with `loss_unit` as the unit of every loss."""
+    return {
+        metric: replace(
+            shown,
+            columns=tuple(
+                replace(column, unit=loss_unit) if column.unit == UNIT_OF_LOSS else column
+                for column in shown.columns
+            ),
+        )
+        for metric, shown in declared.items()
+    }
 
 
 def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quantity:

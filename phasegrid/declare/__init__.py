@@ -31,6 +31,10 @@ MAX_COUNT = 1_000_000_000
 """The largest count that an argument can mean: of epochs, updates, examples, points, probes, ..."""
 
 
+UNIT_OF_LOSS = "unit of the loss"
+"""As the unit of a column: that of the objective by which the networks were trained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a metric's table: what is stored, and how figures and tables show it.
@@ -43,6 +47,8 @@ class Column:
       Every label has a quantity of its own, such as ``accuracy[class=3]``; the label `usual` has
       the plain name.
     - ``detail``: stored, but not shown.
+
+    The `unit` of a loss is `UNIT_OF_LOSS`: what is read of a sweep has that of its objective.
 
     The other fields describe how a number is shown:
 
@@ -208,6 +214,10 @@ class Objective:
     at its logarithm; calibration, perplexity and the CKA of the softmax exist. ``values``: the mean
     of several networks is the mean of their outputs, scored by the loss; those numbers are null.
 
+    `unit` is the unit of the loss as networks are scored by it, for figures and tables: ``nats``
+    for a cross-entropy. The phases of a sweep compare a training loss with a threshold only if it
+    is in nats.
+
     `aside` names the argument, in [0, 1), that sets the share of every training batch that is taken
     from the examples set aside (``dataset.aside``). ``batch.extra["aside"]`` (M, B) marks these
     examples. Scoring uses none of them, and training loss and accuracy do not count them.
@@ -222,6 +232,7 @@ class Objective:
     tasks: tuple[str, ...] = ()
     aside: str = ""
     predicts: Literal["probabilities", "values"] = "values"
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,7 @@ TRIALS = _schema(
     model_code_digest="string",
     schedule_code_digest="string",
     objective_code_digest="string",
+    objective_unit="string",
     start_job="string",
     start_artifact="string",
     start_optimizer="string",

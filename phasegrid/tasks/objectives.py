@@ -69,12 +69,14 @@ OBJECTIVES: dict[str, Objective] = {
         curvature="phasegrid.tasks.losses:softmax_columns",
         reduced="phasegrid.tasks.losses:reduced_cross_entropy",
         predicts="probabilities",
+        unit="nats",
     ),
     "mse": Objective(
         MseArgs,
         "phasegrid.tasks.losses:mse",
         version=2,  # ensembles average the outputs
         curvature="phasegrid.tasks.losses:one_hot_columns",
+        unit="squared error",
         tasks=("classification",),
     ),
     "poisoned": Objective(
@@ -83,6 +85,7 @@ OBJECTIVES: dict[str, Objective] = {
         training_only=("share", "beta"),
         curvature="phasegrid.tasks.losses:softmax_columns",
         predicts="probabilities",
+        unit="nats",
         tasks=("classification",),
         aside="share",
     ),
@@ -92,6 +95,7 @@ OBJECTIVES: dict[str, Objective] = {
         training_only=("share", "scale"),
         curvature="phasegrid.tasks.losses:softmax_columns",
         predicts="probabilities",
+        unit="nats",
         tasks=("classification",),
         aside="share",
     ),

@@ -565,7 +565,7 @@ def test_curves_of_translation_show_the_loss(make_grid: MakeGrid) -> None:
     figure = curve_panels(curves, phases.table, frame, "train_loss")
     (ax,) = figure.axes
     assert ax.get_title(loc="left") == "training loss along the connecting curve"
-    assert "loss from 0 to 2 nats" in ax.texts[0].get_text().replace("\n", " ")
+    assert "loss from 0 to 2 (nats)" in ax.texts[0].get_text().replace("\n", " ")
 
 
 def test_a_dot_marks_the_cells_that_differ(make_grid: MakeGrid) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from phasegrid.declare import Column, Metric
+from phasegrid.declare import UNIT_OF_LOSS, Column, Metric
 from phasegrid.estimates import evaluation, evaluation_bytes
 from phasegrid.metrics.ranges import Count
 
@@ -30,8 +30,8 @@ ACCURACY = Metric(
         Column(
             "train_loss",
             "float64",
-            "nats",
-            "mean cross-entropy on the training set, eval mode",
+            UNIT_OF_LOSS,
+            "mean loss on the training set, eval mode",
             role="detail",
         ),
         Column("train_accuracy_percent", "float64", "%", "training accuracy", role="detail"),
@@ -45,8 +45,8 @@ ACCURACY = Metric(
         Column(
             "test_loss",
             "float64",
-            "nats",
-            "mean cross-entropy on the test set, eval mode",
+            UNIT_OF_LOSS,
+            "mean loss on the test set, eval mode",
             role="detail",
         ),
         Column("test_accuracy_percent", "float64", "%", "test accuracy", role="detail"),

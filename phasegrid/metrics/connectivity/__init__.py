@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric, later
 from phasegrid.estimates import (
     Guess,
     Measurement,
@@ -106,7 +106,7 @@ CONNECTIVITY = Metric(
         Column(
             "mode_connectivity_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "the same on training loss, the paper's way for machine translation",
             label="mode connectivity, loss",
             centre=0.0,
@@ -120,9 +120,9 @@ CONNECTIVITY = Metric(
             centre=0.0,
         ),
         Column("t", "list<float64>", "", "points of the curve evaluated"),
-        Column("train_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("train_loss", "list<float64>", UNIT_OF_LOSS, "loss at each t"),
         Column("train_error_percent", "list<float64>", "%", "training error at each t"),
-        Column("test_loss", "list<float64>", "nats", "cross-entropy at each t"),
+        Column("test_loss", "list<float64>", UNIT_OF_LOSS, "loss at each t"),
         Column("test_error_percent", "list<float64>", "%", "test error at each t"),
         Column(
             "train_perplexity",
@@ -164,7 +164,7 @@ CONNECTIVITY = Metric(
         Column(
             "final_curve_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "regularised loss of the last epoch of curve training",
             role="detail",
         ),

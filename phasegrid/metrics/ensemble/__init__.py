@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
 from phasegrid.metrics.ranges import Count
 
@@ -49,7 +49,7 @@ def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
         Column(
             f"{name}_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             f"loss of the mean prediction, {where}: -log of the mean probability of the label",
             label=f"{called} loss of the ensemble",
             quantity=f"ensemble_{name}_loss",
@@ -76,7 +76,7 @@ def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
         Column(
             f"mean_{name}_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             f"mean over the networks of their own loss, {where}",
             role="detail",
         ),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
 from phasegrid.estimates import COPIES, FLOAT, Guess, Measurement, passes, per_example
 from phasegrid.metrics.ranges import Count, Seed
 
@@ -152,7 +152,7 @@ HESSIAN = Metric(
         Column(
             "loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "the loss on these examples, under the BatchNorm policy",
             role="detail",
         ),

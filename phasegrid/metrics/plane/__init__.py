@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
 
@@ -41,7 +41,7 @@ def _surfaces(part: str, called: str) -> tuple[Column, Column]:
     loss = f"mean loss on the {called} set, {_GRID}"
     error = f"{called} error, likewise"
     return (
-        Column(f"{part}_loss", grid, "nats", loss, label=f"{called} loss"),
+        Column(f"{part}_loss", grid, UNIT_OF_LOSS, loss, label=f"{called} loss"),
         Column(f"{part}_error_percent", grid, "%", error, label=f"{called} error"),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import (
     Guess,
     Measurement,
@@ -108,7 +108,7 @@ SIMPLEX = Metric(
         Column(
             "expected_train_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "mean loss over the complex, training set",
             label="simplex training loss",
             colours="magma_r",
@@ -117,7 +117,7 @@ SIMPLEX = Metric(
         Column(
             "expected_train_loss_stderr",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "its standard error over sampled points",
             role="detail",
         ),
@@ -131,7 +131,7 @@ SIMPLEX = Metric(
         Column(
             "expected_test_loss",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "mean loss over the complex, test set",
             label="simplex test loss",
             colours="magma_r",
@@ -140,7 +140,7 @@ SIMPLEX = Metric(
         Column(
             "expected_test_loss_stderr",
             "float64",
-            "nats",
+            UNIT_OF_LOSS,
             "its standard error over sampled points",
             role="detail",
         ),
@@ -155,7 +155,7 @@ SIMPLEX = Metric(
         Column(
             "connector_losses",
             "list<float64>",
-            "nats",
+            UNIT_OF_LOSS,
             "data term of the last epoch, per connector",
         ),
         Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Column, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
 from phasegrid.estimates import Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, Positive, Seed
 
@@ -82,7 +82,7 @@ SLICE = Metric(
     columns=(
         Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
         Column("axis_2", "list<float64>", "", "those along the second; null for a line"),
-        Column("train_loss", "list<list<float64>>", "nats", f"mean cross-entropy, {_GRID}"),
+        Column("train_loss", "list<list<float64>>", UNIT_OF_LOSS, f"mean loss, {_GRID}"),
         Column(
             "train_error_percent",
             "list<list<float64>>",
@@ -90,11 +90,18 @@ SLICE = Metric(
             "error on the same examples, likewise",
         ),
         Column(
-            "test_loss", "list<list<float64>>", "nats", "on the test set; null unless asked for"
+            "test_loss",
+            "list<list<float64>>",
+            UNIT_OF_LOSS,
+            "on the test set; null unless asked for",
         ),
         Column("test_error_percent", "list<list<float64>>", "%", "likewise"),
         Column(
-            "centre_loss", "float64", "nats", "training loss at the trained weights", role="detail"
+            "centre_loss",
+            "float64",
+            UNIT_OF_LOSS,
+            "training loss at the trained weights",
+            role="detail",
         ),
         Column(
             "num_stationary_points",

@@ -14,7 +14,7 @@ from phasegrid.jobs import Trial
 from phasegrid.keys import stream_seed
 from phasegrid.models.evaluation import evaluate
 from phasegrid.packs import Outcome
-from phasegrid.registry import resolve_dataset
+from phasegrid.registry import declared_objective, resolve_dataset
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.inputs import load_module, scored_as
 from phasegrid.seeding import repeatable
@@ -49,6 +49,7 @@ def publish_trial(
         **_best_of_run(trial, result),
         "dataset_code_digest": place.code.get(("dataset", trial.dataset.name)),
         "model_code_digest": place.code.get(("model", trial.model.name)),
+        "objective_unit": declared_objective(objective_name(trial)).unit,
         "objective_code_digest": place.code.get(("objective", objective_name(trial))),
         "schedule_code_digest": place.code.get(("schedule", recipe_of(trial).schedule.name)),
         **provenance(device.type, place.user),
