@@ -446,3 +446,13 @@ def test_a_lost_artifact_that_a_new_measurement_reads_is_told_before_the_start(
     delete_garbage(store, find_damage(store).garbage)
     assert run(more, store) == 0
     assert len(rows(store, "plane")) == 2
+
+
+def test_what_a_measurement_never_leaves_is_told(chain: tuple[Plan, Store, Any]) -> None:
+    _, store, _ = chain
+    row, *_ = rows(store, "ensemble")
+    with pytest.raises(StoreError, match="this ensemble left no curve; it left: nothing"):
+        phasegrid.open(store.url).weights(row["key"], "curve")
+    curve, *_ = rows(store, "connectivity")
+    with pytest.raises(StoreError, match="this connectivity left no moments; it left: curve"):
+        phasegrid.open(store.url).weights(curve["key"], "moments")

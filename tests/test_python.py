@@ -210,3 +210,9 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_call_goes_on(tmp_path: Path) 
     assert stopped.startswith("stopped: small: stopped by Ctrl-C (")
     assert then.startswith("small: all planned work is stored (")
     assert len(phasegrid.open(str(tmp_path / "store")).trials()) == 8
+
+
+def test_what_is_no_sweep_is_refused_with_what_is_allowed() -> None:
+    told = "load_sweep: found int 3; allowed: the path of a file, or a mapping"
+    with pytest.raises(SweepError, match=told):
+        phasegrid.load_sweep(3)  # type: ignore[arg-type]

@@ -90,8 +90,8 @@ BAD = {
     ),
     "an unknown field": (
         "cka: {over: across, where: {model.widht: [2]}}",
-        "10:33: metrics.1.cka.where.model.widht: unknown field; allowed: fields of the sweep's trials"
-        " and seed; did you mean 'model.width'?",
+        "10:33: metrics.1.cka.where.model.widht: unknown field; allowed: seed, model.width (these"
+        " vary), or another field of model, dataset or train; did you mean 'model.width'?",
     ),
     "a value that nothing has": (
         "cka: {over: across, where: {model.width: [2, 3]}}",
@@ -133,6 +133,19 @@ def test_a_mistake_in_what_a_request_reads_is_told_with_its_place(
     metric, told = BAD[name]
     first = "accuracy: {id: plain}" if "plain" in metric else "connectivity: {epochs: 2, id: bent}"
     assert mistakes(tmp_path, first, metric) == [told]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("accuracy: {id: x}", "accuracy: {id: x}", "10:20: metrics.1.accuracy.id: found 'x' twice"),
+        ("accuracy: {of: x}", "accuracy: {of: y}", "9:16: metrics.0.accuracy.of"),
+    ],
+)
+def test_one_mistake_is_told_once(tmp_path: Path, first: str, second: str, told: str) -> None:
+    found = mistakes(tmp_path, first, second)
+    assert found[0].startswith(told)
+    assert not [line for line in found if "asked for twice" in line]
 
 
 STRAIGHT = "connectivity: {bends: 0, id: straight}"

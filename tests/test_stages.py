@@ -249,17 +249,17 @@ CASES = [
     ),
     (
         {"train": SETTLED, "stages": "[{name: a, from: {epoch: 3}}]"},
-        "stages.a.from",
+        "stages.a.from.epoch",
         "found epoch 3, which train never reaches; allowed: at most 2",
     ),
     (
         {"train": "{updates: 9, stop: null}", "stages": "[{name: a, from: {update: 10}}]"},
-        "stages.a.from",
+        "stages.a.from.update",
         "found update 10, which train never reaches; allowed: at most 9",
     ),
     (
         {"train": "{epochs: 9}", "stages": "[{name: a, from: {epoch: 3}}]"},
-        "stages.a.from",
+        "stages.a.from.epoch",
         "whose stop rule may end it earlier; allowed: stop: null in train, or starting from its end",
     ),
     ({"stages": "[{name: a, train: {lr: 0}}]"}, "stages.a.lr", "found 0; allowed: greater than 0"),

@@ -49,7 +49,11 @@ def choose_across(
             continue
         known = dict.fromkeys(field for one in fields for field in one)
         if name not in known:
-            allowed = f"fields of the sweep's trials and seed{suggest(name, [*known, *SEED])}"
+            varied = [one for one in known if len({_text(each.get(one)) for each in fields}) > 1]
+            allowed = (
+                f"{', '.join(['seed', *varied])} (these vary), or another field of model, dataset"
+                f" or train{suggest(name, [*known, *SEED])}"
+            )
             diagnostics.add_key(item, f"{path}.{name}", f"unknown field; allowed: {allowed}")
             continue
         wanted = check([one[name] for one in fields if name in one])

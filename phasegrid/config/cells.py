@@ -243,8 +243,9 @@ class CellBuilder:
             if not self._diagnostics.is_broken(stage.section):
                 mistake = stage_mistake(stage, made.args, source, dataset.facts)
                 if mistake is not None:
+                    field, message = mistake
                     self._mistakes.blame(
-                        f"{stage.section}.from", mistake, point, ("train", "stages")
+                        f"{stage.section}.{field}", message, point, ("train", "stages")
                     )
                     return None
                 self._check_data(made, dataset, stage.section, point)

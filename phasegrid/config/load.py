@@ -48,8 +48,8 @@ from phasegrid.config.types import (
     Tried,
 )
 from phasegrid.config.validate import check_keys
-from phasegrid.config.yaml import Node
-from phasegrid.errors import Mistake
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.errors import Mistake, SweepError
 from phasegrid.user_code import is_installed
 
 __all__ = [
@@ -107,6 +107,9 @@ def load_sweep(
             ``file:line:column: path: what was found, what is allowed, did you mean`` (of a mapping
             ``<mapping>: path: ...``); `mistakes` holds them as data.
     """
+    if not isinstance(source, (Mapping, str, Path)):
+        found = f"{type(source).__name__} {plain_text(source)}"
+        raise SweepError(f"load_sweep: found {found}; allowed: the path of a file, or a mapping")
     given = source if isinstance(source, Mapping) else Path(source)
     path = given if isinstance(given, Path) else None
     diagnostics = Diagnostics()

@@ -137,7 +137,8 @@ def read_metrics(
         request = draft.request
         keys = {key: node.plain() for key, node in draft.keys.items() if key != "id"}
         this = canonical_json([request.part.spec(), request.modes, request.over, keys])
-        if this in seen:
+        same_id = request.id is not None and request.id in {d.request.id for d in drafts}
+        if this in seen and not same_id and not diagnostics.is_broken(f"metrics.{index}"):
             message = f"{request.name} with these arguments is asked for twice"
             diagnostics.add(item, f"metrics.{index}", message)
         seen.add(this)

@@ -22,13 +22,14 @@ from phasegrid.config.template import Option, TrialTemplate, read_recipe
 from phasegrid.config.types import FIRST_STAGE, Stage
 from phasegrid.config.validate import check_keys
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import DatasetFacts
+from phasegrid.declare import DatasetFacts, Finding
 from phasegrid.keys import Json
 from phasegrid.texts import suggest
 from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
 
 KEYS = ("name", "from", "optimizer", "train")
 FROM_KEYS = ("stage", "epoch", "update")
+UNITS = ("epoch", "update")
 OPTIMIZERS: tuple[Literal["fresh", "kept"], ...] = ("fresh", "kept")
 NAME_PATTERN = r"[a-z][a-z0-9_]{0,31}"
 MAX_STAGES = 32
@@ -55,7 +56,9 @@ def read_stages(
         later = _names(node.items[index + 1 :])
         stage, recipe = _read_stage(item, entries, where, stages, later, template, diagnostics)
         nodes[stage.section] = entries.get("train", item)
-        nodes[f"{stage.section}.from"] = entries.get("from", item)
+        start = nodes[f"{stage.section}.from"] = entries.get("from", item)
+        at = start.mapping or {}
+        nodes |= {f"{stage.section}.from.{unit}": at[unit] for unit in UNITS if unit in at}
         choices[stage.section] = {"": Option("", None, Recipe, recipe)}
         stages.append(stage)
     return TrialTemplate(choices, nodes, template.references, tuple(stages))
@@ -63,27 +66,32 @@ def read_stages(
 
 def stage_mistake(
     stage: Stage, own: Mapping[str, Any], source: Mapping[str, Any], facts: DatasetFacts | None
-) -> str | None:
+) -> Finding | None:
     """Say why a stage with the recipe `own` cannot start from a training with the recipe `source`:
     the optimizers differ, or that training may never reach the start of the stage. None if it can;
-    divergence is not considered.
+    divergence is not considered. Its field is ``from`` or, below that, ``from.epoch``.
     """
     if stage.optimizer == "kept" and own["optimizer"] != source["optimizer"]:
         return (
+            "from",
             f"found optimizer: kept, but {stage.source} has {source['optimizer']} and this stage"
-            f" {own['optimizer']}; allowed: one optimizer in both, or fresh"
+            f" {own['optimizer']}; allowed: one optimizer in both, or fresh",
         )
     if stage.at is None:
         return None
     unit, _, number = stage.at.partition("-")
     if source["stop"] is not None and source["stop"]["rule"] == "plateau":
         return (
+            f"from.{unit}",
             f"found {unit} {number} of {stage.source}, whose stop rule may end it earlier;"
-            f" allowed: stop: null in {stage.source}, or starting from its end"
+            f" allowed: stop: null in {stage.source}, or starting from its end",
         )
     most = most_of(unit, source, facts)
     if most is not None and int(number) > most:
-        return f"found {unit} {number}, which {stage.source} never reaches; allowed: at most {most}"
+        message = (
+            f"found {unit} {number}, which {stage.source} never reaches; allowed: at most {most}"
+        )
+        return f"from.{unit}", message
     return None
 
 
@@ -180,7 +188,7 @@ def _read_from(
     if "epoch" in entries and "update" in entries:
         message = "found update beside epoch; write one"
         diagnostics.add_key(entries["update"], f"{where}.from.update", message)
-    for unit in ("epoch", "update"):
+    for unit in UNITS:
         if unit in entries:
             value = entries[unit].value
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

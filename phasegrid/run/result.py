@@ -1,7 +1,7 @@
 """The result of a run: exit code, counts, failures, and advice, in words."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -103,9 +103,7 @@ def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) 
     notes += [f"{counts.failed} failed"] if counts.failed else []
     notes += [f"{counts.blocked} blocked by a failure"] if counts.blocked else []
     lines = [", ".join(notes)]
-    blocked = [why for why in scheduler.failures.values() if why.startswith(BLOCKED)]
-    for culprit, count in Counter(why.removeprefix(BLOCKED) for why in blocked).most_common(3):
-        lines.append(f"  {count} blocked: {culprit}")
+    lines += blocked_lines(scheduler.failures.values())
     if counts.failed:
         failed = (k for k, why in scheduler.failures.items() if not why.startswith(BLOCKED))
         cell = _cell_of(next(failed), plan)
@@ -121,6 +119,22 @@ def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) 
             " Run the same command again to go on."
         )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+_MOST_CULPRITS = 3
+
+
+def blocked_lines(failures: Iterable[str]) -> list[str]:
+    """Say which failures block most jobs, and how many more are blocked.
+
+    >>> blocked_lines(["blocked: " + each for each in "abbcd"])
+    ['  2 blocked: b', '  1 blocked: a', '  1 blocked: c', '  and 1 more']
+    """
+    blocked = [why.removeprefix(BLOCKED) for why in failures if why.startswith(BLOCKED)]
+    culprits = Counter(blocked).most_common()
+    more = sum(count for _, count in culprits[_MOST_CULPRITS:])
+    lines = [f"  {count} blocked: {culprit}" for culprit, count in culprits[:_MOST_CULPRITS]]
+    return [*lines, f"  and {more} more"] if more else lines
 
 
 def tell_fallbacks(result: RunResult) -> list[str]:

@@ -23,6 +23,18 @@ def lost_artifacts(store: Store, wanted: Collection[Artifact]) -> list[Artifact]
     return [artifact for artifact in absent if artifact in named]
 
 
+def why_not_left(store: Store, artifact: Artifact) -> str | None:
+    """Say that the stored measurement with the key of an artifact never left it, and what it left;
+    None if it did, or if there is no such measurement.
+    """
+    for metric in store.metrics():
+        rows = store.read_table(f"metrics/{metric}", ["artifacts"], [artifact.job]).to_pylist()
+        left = artifacts.digests_of(rows[0]["artifacts"]) or {} if rows else None
+        if left is not None and artifact.name not in left:
+            return f"this {metric} left no {artifact.name}; it left: {', '.join(left) or 'nothing'}"
+    return None
+
+
 def _named(store: Store, jobs: set[str]) -> set[Artifact]:
     """Return the artifacts that the rows of these jobs name."""
     columns = ["key", "artifacts", "checkpoint_sha256"]

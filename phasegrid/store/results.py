@@ -23,6 +23,7 @@ from phasegrid.jobs import WEIGHTS, Artifact, Part
 from phasegrid.keys import Json
 from phasegrid.store.artifacts import epochs_of, inputs_of
 from phasegrid.store.failures import is_fallback, read_failures
+from phasegrid.store.lost import why_not_left
 from phasegrid.store.store import Store
 
 if TYPE_CHECKING:
@@ -226,9 +227,12 @@ class Results:
         ``curve`` of a mode connectivity.
 
         Raises:
-            StoreError: if that is not stored.
+            StoreError: if that is not stored, or the job leaves no such artifact.
         """
-        return self.store.read_artifact(Artifact(key, name))
+        artifact = Artifact(key, name)
+        if not self.store.has_artifact(artifact) and (why := why_not_left(self.store, artifact)):
+            raise StoreError(f"reading {name} of {key} of {self.store.url}: {why}")
+        return self.store.read_artifact(artifact)
 
     def model(self, key: str, name: str = WEIGHTS) -> "nn.Module":
         """Return the network of a trial, on the CPU in eval mode, with its final weights or with a
