@@ -333,7 +333,7 @@ def test_figures_tell_ways_of_reading_apart_and_leave_out_what_is_of_no_cell(
     _, store, _ = chain
     tables = load_grid(phasegrid.open(store.url), "chain")
     names = set(tables.values["quantity"])
-    assert {"ensemble_test_loss", "test_ece", "test_ece[at=2]"} <= names
+    assert {"ensemble_test_loss", "test_ece[at=0]", "test_ece[at=2]"} <= names
     assert not any(name.startswith("cka") for name in names)
     assert len(phasegrid.open(store.url).metric("cka", "chain")) == 1
 
