@@ -65,19 +65,22 @@ BAD = {
     ),
     "trajectory without at": (
         "accuracy: {over: trajectory}",
-        "10:5: metrics.1.accuracy: over: trajectory needs at: a list of epochs",
+        "10:5: metrics.1.accuracy: over: trajectory needs at: a list of epochs, each from 0,"
+        " of updates, as update-300, and averaged",
     ),
     "an epoch that is no number": (
         "accuracy: {over: trajectory, at: [2, last]}",
-        "10:42: metrics.1.accuracy.at: found 'last'; allowed: a list of epochs, each from 0",
+        "10:42: metrics.1.accuracy.at: found 'last'; allowed: a list of epochs, each from 0,"
+        " of updates, as update-300, and averaged",
     ),
     "an epoch twice": (
         "accuracy: {over: trajectory, at: [2, 2]}",
-        "10:42: metrics.1.accuracy.at: found 2 twice; epochs are distinct",
+        "10:42: metrics.1.accuracy.at: found 2 twice; each once",
     ),
     "no epoch": (
         "accuracy: {over: trajectory, at: []}",
-        "10:38: metrics.1.accuracy.at: found no epoch; write at least one",
+        "10:38: metrics.1.accuracy.at: found an empty list; allowed: a list of epochs, each"
+        " from 0, of updates, as update-300, and averaged",
     ),
     "an epoch that is never reached": (
         "accuracy: {over: trajectory, at: [6]}",

@@ -8,7 +8,7 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import later_defaults
-from phasegrid.jobs import Part
+from phasegrid.jobs import AVERAGED, Part
 from phasegrid.keys import Json, canonical_json
 from phasegrid.models.counting import count_work
 from phasegrid.registry import resolve_dataset, resolve_model
@@ -88,31 +88,50 @@ def _described(model: Part) -> str:
     return f"{model.name}: {args}" if args else model.name
 
 
-def epoch_mistake(epoch: object, section: str, recipes: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say why trials with these `recipes`, of a `section`, keep no checkpoint after an epoch; None
-    if all keep one.
+def place_mistake(
+    place: str | None, section: str, recipes: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Say why trials with these `recipes`, of a `section`, leave no weights at a place along them
+    (``epoch-5``, ``update-300``, ``averaged``); None if all leave some.
     """
-    if isinstance(epoch, bool) or not isinstance(epoch, int):
+    if place is None:
         return None  # reported already
+    unit, _, number = place.partition("-")
     for recipe in {id(recipe): recipe for recipe in recipes}.values():
-        wish = recipe["checkpoints"] or {}
-        steps = [n for n in (recipe["keep_every"], wish.get("every_epochs")) if n]
-        listed = wish.get("epochs", [])
-        if not steps and not listed:
-            return (
-                f"the trials publish no checkpoints; add {section}.checkpoints:"
-                " {every_epochs: ...}"
-            )
-        if recipe["updates"] is None and epoch > recipe["epochs"]:
-            return f"epoch {epoch} is never reached: {section}.epochs is {recipe['epochs']}"
-        if epoch not in listed and all(epoch % step for step in steps):
-            kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
-            more = ", ..." if steps else ""
-            shown = ", ".join(map(str, kept))
-            return (
-                f"{section} publishes no checkpoint after epoch {epoch}; it publishes {shown}{more}"
-            )
+        if unit == AVERAGED:
+            mistake = None if recipe["collect"] else _NOT_COLLECTED.format(section=section)
+        else:
+            mistake = _checkpoint_mistake(unit, int(number), section, recipe)
+        if mistake:
+            return mistake
     return None
+
+
+_NOT_COLLECTED = (
+    "no collector averages the weights of {section}; add {section}.collect: {{name: swa}}"
+)
+
+
+def _checkpoint_mistake(
+    unit: str, number: int, section: str, recipe: Mapping[str, Any]
+) -> str | None:
+    """Say why a training keeps no checkpoint after so many epochs or updates; None if it does."""
+    wish = recipe["checkpoints"] or {}
+    steps = [n for n in (wish.get(f"every_{unit}s"), unit == "epoch" and recipe["keep_every"]) if n]
+    listed = wish.get(f"{unit}s", [])
+    if unit == "update" and wish.get("at"):
+        return None  # only the training finds out where the rate is lowest
+    if not steps and not listed:
+        what = "checkpoints" if unit == "epoch" else "checkpoints by updates"
+        return f"the trials publish no {what}; add {section}.checkpoints: {{every_{unit}s: ...}}"
+    end = recipe["updates"] if unit == "update" else recipe["epochs"]
+    if end is not None and number > end and (unit == "update" or recipe["updates"] is None):
+        return f"{unit} {number} is never reached: {section}.{unit}s is {end}"
+    if number in listed or any(number % step == 0 for step in steps):
+        return None
+    kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
+    shown, more = ", ".join(map(str, kept)), ", ..." if steps else ""
+    return f"{section} publishes no checkpoint after {unit} {number}; it publishes {shown}{more}"
 
 
 def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnostics) -> set[str]:

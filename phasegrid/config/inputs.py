@@ -4,6 +4,7 @@
       - connectivity: {id: curve, epochs: 20}
       - ensemble: {of: curve, points: 5}                     reads the curves; one job for each
       - accuracy: {over: trajectory, at: [0, 5, 10]}         the checkpoints along each trial
+      - accuracy: {over: trajectory, at: averaged}           the network that its collector leaves
       - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
       - hessian: {stage: train}                              the trials of a stage, not of the last
 
@@ -11,18 +12,19 @@
 networks may also be over a trial, a pair or a cell.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from phasegrid.config.across import choose_across, epoch_mistake, models_mistake
+from phasegrid.config.across import choose_across, models_mistake, place_mistake
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Metric, later_defaults
-from phasegrid.jobs import Over
+from phasegrid.jobs import AVERAGED, Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.texts import suggest
@@ -36,6 +38,8 @@ OVER: Mapping[str, tuple[str, ...]] = {
 }
 """The allowed values of ``over``, by the metric's own default."""
 
+ALLOWED_AT = f"a list of epochs, each from 0, of updates, as update-300, and {AVERAGED}"
+_UPDATE = re.compile("update-(0|[1-9][0-9]*)")
 _FEWEST = {"trial": 1, "pair": 2}
 
 
@@ -150,24 +154,36 @@ def read_over(
     return over
 
 
-def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tuple[int, ...]:
-    """Return the epochs of a trajectory."""
+def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tuple[str, ...]:
+    """Return the places along a trajectory: ``epoch-5`` for an epoch, ``update-300``,
+    ``averaged``.
+    """
     node = keys.get("at")
     if node is None:
         return ()
-    epochs: list[int] = []
+    places: list[str] = []
     for item in [node] if node.items is None else node.items:
-        value = item.value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            message = f"found {plain_text(item.plain())}; allowed: a list of epochs, each from 0"
+        place = _place(item.value)
+        if place is None:
+            message = f"found {plain_text(item.plain())}; allowed: {ALLOWED_AT}"
             diagnostics.add(item, f"{path}.at", message)
-        elif value in epochs:
-            diagnostics.add(item, f"{path}.at", f"found {value} twice; epochs are distinct")
+        elif place in places:
+            message = f"found {item.value} twice; each once"
+            diagnostics.add(item, f"{path}.at", message)
         else:
-            epochs.append(value)
+            places.append(place)
     if node.items == []:
-        diagnostics.add(node, f"{path}.at", "found no epoch; write at least one")
-    return tuple(epochs)
+        diagnostics.add(node, f"{path}.at", f"found an empty list; allowed: {ALLOWED_AT}")
+    return tuple(places)
+
+
+def _place(value: object) -> str | None:
+    """Return a place along a trajectory; None if the value is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return f"epoch-{value}"
+    if isinstance(value, str) and (value == AVERAGED or _UPDATE.fullmatch(value)):
+        return value
+    return None
 
 
 def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> str | None:
@@ -283,7 +299,7 @@ def resolve_places(
     stages: Sequence[Stage],
     diagnostics: Diagnostics,
 ) -> tuple[MetricRequest, ...]:
-    """Choose the trials across cells and check the epochs of trajectories, after the cells are
+    """Choose the trials across cells and check the places of trajectories, after the cells are
     built.
     """
     found = []
@@ -292,7 +308,7 @@ def resolve_places(
         if request.over == "trajectory" and "at" in draft.keys and points:
             section, recipes = _recipes_of(request, points, stages)
             for item in draft.keys["at"].items or [draft.keys["at"]]:
-                mistake = epoch_mistake(item.value, section, recipes)
+                mistake = place_mistake(_place(item.value), section, recipes)
                 if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
                     diagnostics.add(item, f"{draft.path}.at", mistake)
         elif request.over == "across" and request.of is None and points:

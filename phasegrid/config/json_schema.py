@@ -22,6 +22,7 @@ from phasegrid.config.types import Need, RunOptions
 from phasegrid.datasets import DATASETS
 from phasegrid.declare import Metric
 from phasegrid.figures import FIGURES
+from phasegrid.jobs import AVERAGED
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.models import MODELS
@@ -33,6 +34,14 @@ from phasegrid.train.schedules import SCHEDULES
 Schema = dict[str, Any]
 
 _FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
+
+_PLACE: Schema = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED})$"},
+    ]
+}
+"""A place along a training: an epoch, an update, or the average of a collector."""
 
 
 def json_schema() -> dict[str, Json]:
@@ -174,7 +183,7 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
         "id": {"type": "string", "description": "What `of` of another request calls this one."},
         "of": {"type": "string", "description": "The request whose artifacts this one reads."},
         "over": {"enum": list(allowed_over(metric)), "default": metric.over},
-        "at": {"anyOf": [_list({"type": "integer", "minimum": 0}), {"type": "integer"}]},
+        "at": {"anyOf": [_list(_PLACE), _PLACE]},
         "where": {"type": "object", "minProperties": 1},
         "stage": {"type": "string", "description": "The training that it is about, not the last."},
     }

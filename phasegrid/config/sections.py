@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import Draft, link, read_at, read_id, read_over, read_stage, take_keys
+from phasegrid.config.inputs import (
+    ALLOWED_AT,
+    Draft,
+    link,
+    read_at,
+    read_id,
+    read_over,
+    read_stage,
+    take_keys,
+)
 from phasegrid.config.references import References
 from phasegrid.config.rules import metric_mistake, mistakes_of
 from phasegrid.config.types import (
@@ -290,7 +299,7 @@ def _metric(
         stage=read_stage(keys, stages, below, diagnostics),
     )
     if over == "trajectory" and "at" not in keys:
-        diagnostics.add(item, below, "over: trajectory needs at: a list of epochs")
+        diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
     return Draft(request, metric, item, keys, below)
 
 

@@ -51,7 +51,7 @@ class MetricRequest:
     of: int | None = None
     reads: str | None = None
     wanted: tuple[str, ...] = ()
-    at: tuple[int, ...] = ()
+    at: tuple[str, ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()
     stage: str | None = None
 

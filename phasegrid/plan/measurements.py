@@ -10,11 +10,24 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from phasegrid.config.types import MetricRequest
-from phasegrid.jobs import Artifact, MetricJob, Part, Trial
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Part, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 
 Text = Callable[[Mapping[str, Json]], str]
 """Returns the canonical JSON of arguments, written once for each object."""
+
+
+def _ranks(places: Sequence[str]) -> list[int]:
+    """Return for each place along a training how many of the others come before it: averages, then
+    epochs by number, then updates by number.
+    """
+
+    def order(place: str) -> tuple[str, int]:
+        unit, _, number = place.partition("-")
+        return unit, int(number or 0)
+
+    ordered = sorted(places, key=order)
+    return [ordered.index(place) for place in places]
 
 
 def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
@@ -139,11 +152,14 @@ class Measurements:
         return jobs
 
     def _along(self, request: MetricRequest, trial: Trial) -> list[MetricJob]:
-        """Return the jobs over the checkpoints of a trial."""
-        at = [Artifact(trial.key, f"weights@epoch-{epoch}") for epoch in request.at]
+        """Return the jobs over what a trial leaves along it."""
+        at = [
+            Artifact(trial.key, AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}")
+            for place in request.at
+        ]
         groups: list[tuple[Artifact, ...]] = [(one,) for one in at]
         if request.declared_over == "pair":
-            pairs = choose_pairs(request.at, request.pairs or "all")
+            pairs = choose_pairs(_ranks(request.at), request.pairs or "all")
             groups = [(at[i], at[j]) for i, j in pairs]
         elif request.declared_over == "cell":
             groups = [tuple(at)]

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import WEIGHTS, Artifact
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact
 from phasegrid.keys import Json, canonical_json
 from phasegrid.store import checkpoints
 from phasegrid.store.files.local import Files
@@ -95,10 +95,18 @@ def inputs_of(text: object) -> list[Artifact]:
     return [Artifact(job, name) for job, name in pairs]
 
 
-def epochs_of(inputs: Sequence[Artifact]) -> list[str]:
-    """Return, as text, the epochs of the inputs that are checkpoints along a trial."""
-    matches = (_AT.fullmatch(artifact.name) for artifact in inputs)
-    return [match[1].partition("-")[2] for match in matches if match]
+def places_of(inputs: Sequence[Artifact]) -> list[str]:
+    """Return, as text, where along a trial the inputs are from: ``40`` for an epoch, else
+    ``update-900`` or ``averaged``; no final weights and nothing that a measurement left.
+    """
+    places = []
+    for artifact in inputs:
+        match = _AT.fullmatch(artifact.name)
+        if artifact.name == AVERAGED:
+            places.append(AVERAGED)
+        elif match:
+            places.append(match[1].removeprefix("epoch-"))
+    return places
 
 
 def read_tensors(files: Files, artifact: Artifact) -> "dict[str, Tensor]":

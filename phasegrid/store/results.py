@@ -21,7 +21,7 @@ from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, Part
 from phasegrid.keys import Json
-from phasegrid.store.artifacts import epochs_of, inputs_of
+from phasegrid.store.artifacts import inputs_of, places_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
 from phasegrid.store.store import Store
@@ -129,8 +129,8 @@ class Results:
         trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
         the trials of a row. A measurement across cells belongs to no cell: its `cell`, load and
         temperature are missing. `of` is the id of the request whose artifacts were measured; `at`
-        names the epochs of the measured checkpoints (``5``, ``0+5``), and `epoch` is a single one
-        as a number.
+        names the measured checkpoints (epochs ``5``, ``0+5``; ``update-300``, ``averaged``), and
+        `epoch` is a single epoch as a number.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -174,9 +174,9 @@ class Results:
         requests = dict(zip(jobs["key"], jobs["request"], strict=True))
         inputs = jobs["inputs"].map(inputs_of)
         jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
-        epochs = [epochs_of(read) for read in inputs]
-        jobs["at"] = ["+".join(found) or None for found in epochs]
-        alone = [float(found[0]) if len(found) == 1 else None for found in epochs]
+        places = [places_of(read) for read in inputs]
+        jobs["at"] = ["+".join(found) or None for found in places]
+        alone = [float(p[0]) if len(p) == 1 and p[0].isdecimal() else None for p in places]
         jobs["epoch"] = pd.Series(alone, index=jobs.index, dtype="float64")
         return jobs
 
