@@ -12,7 +12,6 @@ from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.slices import (
-    COLUMNS,
     CONTOUR_COLOURS,
     SliceColumn,
     contour,
@@ -22,6 +21,7 @@ from phasegrid.analysis.draw.slices import (
     mark_centre,
     mark_missing,
     profile,
+    slice_label,
     slice_limits,
     write_bar_ticks,
 )
@@ -39,12 +39,15 @@ def slice_grid(
     column: SliceColumn,
     *,
     title: str = "",
+    label: str = "",
 ) -> Figure:
     """Draw the slices of every cell (planes, of the first seed; or lines, of every seed) where the
     cell stands in a diagram, all on one scale; facets side by side.
 
-    Cells that have none are hatched. The trained weights are the cross, or the middle line.
+    Cells that have none are hatched. The trained weights are the cross, or the middle line. `label`
+    names the values, as in `contour`.
     """
+    label = label or slice_label(column)
     facets = list(dict.fromkeys(cells["facet"]))
     across, tall = len(frame.load.labels), len(frame.temperature.labels)
     size = (
@@ -68,11 +71,11 @@ def slice_grid(
         bar = figure.colorbar(
             ScalarMappable(norm, CONTOUR_COLOURS),
             ax=list(blocks[-1].axes),
-            label=COLUMNS[column],
+            label=label,
             aspect=30,
         )
         write_bar_ticks(bar, *limits)
-    counts = _counts(drawn, column, is_plane)
+    counts = _counts(drawn, column, is_plane, label)
     write_heading(figure, f"{title}\n{counts}" if title else counts)
     return figure
 
@@ -84,6 +87,7 @@ def large_slice(
     column: SliceColumn,
     *,
     title: str = "",
+    label: str = "",
 ) -> Figure:
     """Draw the plane of one cell (of its first seed), its contours labelled with their levels; or
     its lines, one a seed.
@@ -106,10 +110,10 @@ def large_slice(
         head = (
             f"cell {cell}: {where}, seed {seed:.0f}" if where else f"cell {cell}, seed {seed:.0f}"
         )
-        contour(ax, plane, column=column, title=head, level_labels=True)
+        contour(ax, plane, column=column, title=head, label=label, level_labels=True)
     else:
         head = f"cell {cell}: {where}" if where else f"cell {cell}"
-        profile(ax, points, column=column, by_seed=True, title=head)
+        profile(ax, points, column=column, by_seed=True, title=head, label=label)
     write_heading(figure, title)
     return figure
 
@@ -203,7 +207,7 @@ def _short(label: str) -> str:
     return label if len(label) <= 12 else f"{label[:11]}…"
 
 
-def _counts(points: pd.DataFrame, column: SliceColumn, is_plane: bool) -> str:
+def _counts(points: pd.DataFrame, column: SliceColumn, is_plane: bool, label: str) -> str:
     """Say what is shown: the numbers of networks, of points, and of points that diverged."""
     networks = points.groupby(["cell", "seed"]).ngroups
     side = points["a"].nunique()
@@ -211,4 +215,4 @@ def _counts(points: pd.DataFrame, column: SliceColumn, is_plane: bool) -> str:
     of = f"{networks} cells, one network each" if is_plane else f"{networks} networks"
     missing = int(points[column].isna().sum())
     diverged = f", {missing} points diverged" if missing else ""
-    return f"{COLUMNS[column]}; {of}, {each}{diverged}"
+    return f"{label}; {of}, {each}{diverged}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,13 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
+from phasegrid.declare import Shown
 
 SliceColumn = Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"]
 
-COLUMNS: dict[SliceColumn, str] = {
-    "train_loss": "training loss (nats)",
-    "train_error_percent": "training error (%)",
-    "test_loss": "test loss (nats)",
-    "test_error_percent": "test error (%)",
-}
-"""The columns of a slice that can be drawn, and the names of their axis or colour bar."""
+COLUMNS: tuple[SliceColumn, ...] = get_args(SliceColumn)
+"""The columns of a slice that can be drawn."""
 
 EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
     (False, False): "neither",
@@ -33,6 +30,8 @@ EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
     (True, True): "both",
 }
 """How a colour bar marks values below or above its limits."""
+
+_IN_NATS = in_units(BUILT_IN, NATS)["slice"]
 
 CONTOUR_COLOURS = "viridis_r"
 NUM_LEVELS = 20
@@ -73,6 +72,7 @@ def contour(
     column: SliceColumn = "train_loss",
     limits: tuple[float, float] | None = None,
     title: str = "",
+    label: str = "",
     colour_bar: bool = True,
     level_labels: bool = False,
 ) -> Axes:
@@ -81,8 +81,10 @@ def contour(
 
     Colours run over the finite values, or `limits` to share them; logarithmic where these span more
     than a factor 10. White lines are at round levels, with their numbers if `level_labels`. Points
-    where the network diverged, and what touches them, are hatched.
+    where the network diverged, and what touches them, are hatched. `label` names the colours
+    (default: as declared, for losses in nats).
     """
+    label = label or slice_label(column)
     low, high = limits or slice_limits(points, column)
     values = fill_plane(ax, points, column, (low, high), level_labels=level_labels)
     if colour_bar and values.count():
@@ -90,13 +92,13 @@ def contour(
         assert figure is not None
         _, norm = levels_between(low, high)
         shades = ScalarMappable(norm, CONTOUR_COLOURS)
-        bar = figure.colorbar(shades, ax=ax, label=COLUMNS[column])
+        bar = figure.colorbar(shades, ax=ax, label=label)
         write_bar_ticks(bar, low, high)
     mark_centre(ax)
     ax.set_aspect("equal")
     ax.set_xlabel("along direction 1")
     ax.set_ylabel("along direction 2")
-    write_title(ax, title or COLUMNS[column], _caption(values))
+    write_title(ax, title or label, _caption(values))
     return ax
 
 
@@ -146,14 +148,16 @@ def profile(
     chance: float | None = None,
     by_seed: bool = False,
     title: str = "",
+    label: str = "",
 ) -> Axes:
     """Draw lines through the weights of one or several trials: the middle of a plane (b = 0), a
     colour per cell, or per seed of one cell (`by_seed`).
 
     `labels` name the cells. Dotted: `chance`, what a network that knows nothing has, ln C for C
     classes (Xu et al. 2024, Fig. 2). Points that diverged are gaps. Logarithmic where the values
-    span more than a factor 10.
+    span more than a factor 10. `label` names the values, as in `contour`.
     """
+    label = label or slice_label(column)
     middle = points[points["b"] == 0]
     what = "seed" if by_seed else "cell"
     groups = list(dict.fromkeys(middle[what]))
@@ -171,7 +175,7 @@ def profile(
     if is_logarithmic(low, high):
         ax.set_yscale("log")
     ax.set_xlabel("along direction 1")
-    ax.set_ylabel(COLUMNS[column])
+    ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)
     if len(groups) > 1 or labels:
         _name_cells(ax)
@@ -180,8 +184,17 @@ def profile(
         f"{num} trial{'s' * (num != 1)};"
         f" {_caption(np.ma.masked_invalid(middle[column].to_numpy(dtype=float)))}"
     )
-    write_title(ax, title or COLUMNS[column], note)
+    write_title(ax, title or label, note)
     return ax
+
+
+def slice_label(column: SliceColumn, declared: Shown = _IN_NATS) -> str:
+    """Return the label and the unit of a column of slices, as the metric declares them.
+
+    >>> slice_label("train_loss")
+    'training loss (nats)'
+    """
+    return next(one.title() for one in declared.columns if one.name == column)
 
 
 def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, float]:

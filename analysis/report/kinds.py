@@ -12,7 +12,7 @@ from phasegrid.analysis.draw.planes import plane_maps
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
-from phasegrid.analysis.draw.slices import slice_points
+from phasegrid.analysis.draw.slices import slice_label, slice_points
 from phasegrid.analysis.report.requested import (
     Drawing,
     NotYetError,
@@ -170,9 +170,9 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
     if points.empty or points[args.column].isna().all():
         raise NotYetError(f"{args.column} of such slices is not measured yet")
     found, title = tables.found, tables.title(args.title)
-    if args.cell is not None:
-        return large_slice(points, found.grid.cells, found.frame, args.column, title=title)
-    return slice_grid(points, found.grid.cells, found.frame, args.column, title=title)
+    label = slice_label(args.column, found.grid.declared["slice"])
+    draw = slice_grid if args.cell is None else large_slice
+    return draw(points, found.grid.cells, found.frame, args.column, title=title, label=label)
 
 
 def planes(tables: Tables, args: PlanesArgs) -> Figure:

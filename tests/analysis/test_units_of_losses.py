@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import MakeGrid
 
+from phasegrid.analysis.draw.slices import slice_label
 from phasegrid.analysis.phases.label import label_phases
 from phasegrid.analysis.phases.phase_map import OTHER_UNIT, UNDETERMINED
 from phasegrid.analysis.phases.rules import Rules, rules_from
@@ -84,6 +85,12 @@ def test_losses_have_the_unit_of_their_objective(
     assert grid.quantity("mode_connectivity_loss").unit == unit
     assert {c.unit for c in grid.declared["plane"].columns if c.name.endswith("loss")} == {unit}
     assert grid.quantity("test_accuracy").unit == "%"
+
+
+def test_slices_are_labelled_as_their_metric_declares() -> None:
+    declared = grid_of(["mse"]).declared["slice"]
+    assert slice_label("test_loss", declared) == f"test loss ({SQUARED})"
+    assert slice_label("train_error_percent", declared) == "training error (%)"
 
 
 def test_a_cell_without_a_trial_has_the_unit_of_the_others() -> None:

@@ -82,12 +82,19 @@ SLICE = Metric(
     columns=(
         Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
         Column("axis_2", "list<float64>", "", "those along the second; null for a line"),
-        Column("train_loss", "list<list<float64>>", UNIT_OF_LOSS, f"mean loss, {_GRID}"),
+        Column(
+            "train_loss",
+            "list<list<float64>>",
+            UNIT_OF_LOSS,
+            f"mean loss, {_GRID}",
+            label="training loss",
+        ),
         Column(
             "train_error_percent",
             "list<list<float64>>",
             "%",
             "error on the same examples, likewise",
+            label="training error",
         ),
         Column(
             "test_loss",
