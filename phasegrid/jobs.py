@@ -108,18 +108,33 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What all jobs of one request of a sweep have in common, besides the metric.
+
+    - `name`: the name of the request in the sweep.
+    - `over`: what the jobs are over; None for the metric's `over`.
+    - `heavy`: each job trains something and gets its own pack; or, with `together`, one pack for
+      all such jobs of its cell.
+    - `depth`: the number of measurements on the longest path from a job to a trial.
+    - `wanted`: the artifacts of a job that another job of the plan reads.
+    """
+
+    name: str | None = None
+    over: Over | None = None
+    heavy: bool = False
+    together: bool = False
+    depth: int = 0
+    wanted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MetricJob:
     """One measurement: a metric with its arguments, over trials named by their keys.
 
+    - `request`: one object for all jobs of a request, because a plan may hold a million jobs.
     - `reads`: the artifacts that it reads; empty for the final weights of its trials. If it reads
       artifacts of other measurements, `trials` are the trials of those measurements.
     - `on`: the networks of the measurement that it reads, if not the final weights of its trials.
-    - `depth`: the number of measurements on the longest path from it to a trial.
-    - `wanted`: its own artifacts that another job of the plan reads.
-    - `over`: what it is over, if that differs from the metric's `over`.
-    - `request`: the name of its request in the sweep.
-    - `heavy`: it trains something and gets its own pack; or, with `together`, one pack for all such
-      jobs of its cell.
 
     Only the metric and the inputs are in the key.
     """
@@ -127,13 +142,8 @@ class MetricJob:
     key: str
     metric: Part
     trials: tuple[str, ...]
-    heavy: bool = False
-    together: bool = False
+    request: RequestFacts = RequestFacts()
     reads: tuple[Artifact, ...] = ()
-    depth: int = 0
-    wanted: tuple[str, ...] = ()
-    over: Over | None = None
-    request: str | None = None
     on: tuple[Artifact, ...] = ()
 
     @property
@@ -144,16 +154,17 @@ class MetricJob:
     @property
     def networks(self) -> tuple[Artifact, ...]:
         """Return the weights of the networks that it measures, in order."""
-        return (self.on if self.depth else self.reads) or tuple(map(Artifact, self.trials))
+        own = self.on if self.request.depth else self.reads
+        return own or tuple(map(Artifact, self.trials))
 
     @property
     def sources(self) -> tuple[Artifact, ...]:
         """Return those of its inputs that other measurements left."""
-        return self.reads if self.depth > 0 else ()
+        return self.reads if self.request.depth > 0 else ()
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the keys of the jobs that must be stored before it can be measured."""
-        if self.depth == 0:
+        if not self.reads:
             return self.trials
         return tuple(dict.fromkeys([*self.trials, *(artifact.job for artifact in self.reads)]))

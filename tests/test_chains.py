@@ -315,7 +315,10 @@ def test_what_waits_for_a_measurement_that_failed_is_blocked_and_the_culprit_nam
     assert result.exit_code == 1
     assert (result.counts.failed, result.counts.blocked) == (2, 4)
     curves = {
-        job.key for c in make_plan(sweep).cells for job in c.metric_jobs if job.wanted == ("curve",)
+        job.key
+        for c in make_plan(sweep).cells
+        for job in c.metric_jobs
+        if job.request.wanted == ("curve",)
     }
     blocked = {why for why in result.failures.values() if why.startswith("blocked")}
     assert blocked == {f"blocked: connectivity {key} failed" for key in curves}

@@ -71,7 +71,7 @@ def test_a_pack_keeps_its_layout_whatever_is_stored(plan_of: MakePlan, seed: int
         assert pack.layout.cost_s == full.layout.cost_s  # type: ignore[union-attr]
         assert all(group in full.layout.groups for group in pack.layout.groups)  # type: ignore[union-attr]
         members = {job.key for group in pack.layout.groups for job in group}
-        together = {job.key for job in pack.metric_jobs if job.together}
+        together = {job.key for job in pack.metric_jobs if job.request.together}
         assert together <= members
         assert set(pack.needs) == {
             key

@@ -126,7 +126,7 @@ def test_heavy_jobs_of_a_cell_share_a_pack_where_their_metric_can_do_them_togeth
 ) -> None:
     packs = make_packs(plan_of(tmp_path), set(), one_second)
     assert [len(p.trials) for p in packs if p.kind == "train"] == [3] * 6
-    heavy = [p for p in packs if any(job.heavy for job in p.metric_jobs)]
+    heavy = [p for p in packs if any(job.request.heavy for job in p.metric_jobs)]
     found = [(p.metric_jobs[0].metric.name, len(p.metric_jobs), len(p.needs)) for p in heavy]
     assert found == [("connectivity", 3, 3), ("simplex", 1, 2)] * 6
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from phasegrid.config.types import Retries
-from phasegrid.jobs import Artifact, MetricJob, Part, Start, Trial
+from phasegrid.jobs import Artifact, MetricJob, Part, RequestFacts, Start, Trial
 from phasegrid.packs import Layout, Outcome, Pack, needs_of
 from phasegrid.run.executors.base import LostKind
 from phasegrid.run.scheduler import Scheduler
@@ -310,7 +310,7 @@ def test_no_pack_is_added_twice() -> None:
 
 
 def reading(key: str, of: str, depth: int, *trials: str) -> MetricJob:
-    return MetricJob(key, PART, trials, reads=(Artifact(of, "curve"),), depth=depth)
+    return MetricJob(key, PART, trials, RequestFacts(depth=depth), (Artifact(of, "curve"),))
 
 
 def pack_of(name: str, *jobs: MetricJob) -> Pack:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from phasegrid.config.types import MetricRequest
-from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Part, Trial
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Part, RequestFacts, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 
 Text = Callable[[Mapping[str, Json]], str]
@@ -76,12 +76,15 @@ class Measurements:
     requests: Sequence[MetricRequest]
     text: Text
     _order: list[int] = field(init=False)
+    _facts: dict[int, RequestFacts] = field(default_factory=dict)
     _texts: dict[int, tuple[str, str]] = field(init=False)
     _groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._order = in_order_of_need(self.requests)
         self._texts = {id(request): self._text(request.part) for request in self.requests}
+        for request in (self.requests[index] for index in self._order):
+            self._facts[id(request)] = self._facts_of(request)
 
     def of_cell(
         self, of_stage: Mapping[str, Sequence[Trial]], seeds: tuple[int, ...]
@@ -125,13 +128,12 @@ class Measurements:
         to be fast.
         """
         head, part = self._head(request, "trials"), request.part
-        over = None if request.over == request.declared_over else request.over
-        scheduling = request.heavy, request.together, (), 0, request.wanted, over, request.id
+        facts = self._facts[id(request)]
         jobs, every = [], [trial.key for trial in trials]
         for group in self._positions(request, seeds):
             keys = tuple([every[i] for i in group])
             key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
-            jobs.append(MetricJob(key, part, keys, *scheduling))
+            jobs.append(MetricJob(key, part, keys, facts))
         return jobs
 
     def _over_chosen(self, request: MetricRequest, trials: Sequence[Trial]) -> list[MetricJob]:
@@ -148,7 +150,7 @@ class Measurements:
         for group in groups:
             keys = tuple(t.key for t in sorted(group, key=lambda t: (t.seed, t.key)))
             key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
-            jobs.append(replace(self._job(request, key, keys), together=False))
+            jobs.append(self._job(request, key, keys))
         return jobs
 
     def _along(self, request: MetricRequest, trial: Trial) -> list[MetricJob]:
@@ -170,13 +172,9 @@ class Measurements:
     def _reading(self, request: MetricRequest, job: MetricJob) -> MetricJob:
         """Return the job that reads the artifact of another measurement, over the same trials."""
         assert request.reads is not None
-        assert request.of is not None
-        over = job.over or self.requests[request.of].over
         reads = (Artifact(job.key, request.reads),)
-        key = self._key(request, reads)
-        made = self._job(request, key, job.trials, reads)
         on = job.networks if job.reads else ()
-        return replace(made, depth=job.depth + 1, together=False, over=over, on=on)
+        return self._job(request, self._key(request, reads), job.trials, reads, on)
 
     def _job(
         self,
@@ -184,18 +182,20 @@ class Measurements:
         key: str,
         trials: tuple[str, ...],
         reads: tuple[Artifact, ...] = (),
+        on: tuple[Artifact, ...] = (),
     ) -> MetricJob:
-        return MetricJob(
-            key,
-            request.part,
-            trials,
-            request.heavy,
-            request.together,
-            reads,
-            wanted=request.wanted,
-            over=request.over,
-            request=request.id,
-        )
+        return MetricJob(key, request.part, trials, self._facts[id(request)], reads, on)
+
+    def _facts_of(self, request: MetricRequest) -> RequestFacts:
+        """Return what the jobs of a request have in common. What a request reads is known before;
+        only jobs over a cell's own trials are done together.
+        """
+        made = RequestFacts(request.id, request.over, request.heavy, request.together)
+        made = replace(made, wanted=request.wanted)
+        if request.of is not None:
+            source = self._facts[id(self.requests[request.of])]
+            return replace(made, over=source.over, depth=source.depth + 1, together=False)
+        return replace(made, together=False) if request.over == "across" else made
 
     def _key(self, request: MetricRequest, reads: Sequence[Artifact]) -> str:
         return text_key(self._head(request, "inputs", canonical_json([a.spec() for a in reads])))

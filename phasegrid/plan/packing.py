@@ -137,7 +137,7 @@ def measuring_packs(
     involved = [*missing, *(job for group in groups for job in group)]
     by_key = {trial.key: trial for trial in cell.trials} if trials is None else trials
     about = dict.fromkeys(chain.from_iterable([job.trials for job in involved]))
-    read = [artifact.job for job in involved if job.depth for artifact in job.reads]
+    read = [artifact.job for job in involved for artifact in job.reads]
     return [
         Pack(
             key=content_key("pack", 1, [job.key for job in missing]),
@@ -156,7 +156,7 @@ def trains_several(job: MetricJob) -> bool:
     """Say whether a measurement is laid out with the others of its metric and cell, as trainings
     are.
     """
-    return job.heavy and job.together
+    return job.request.heavy and job.request.together
 
 
 def is_laid_out(pack: Pack) -> bool:
@@ -170,7 +170,7 @@ def _groups(
     """Return the jobs of each joint computation that has a job to do."""
     groups: dict[int, list[MetricJob]] = {}
     for job in jobs:
-        if job.together:
+        if job.request.together:
             # a part is one object for all jobs of a request: the same metric with the same
             # arguments
             groups.setdefault(id(job.metric), []).append(job)
@@ -218,8 +218,9 @@ def _measure_packs(
 ) -> list[Pack]:
     parts: dict[tuple[str | int, int], list[MetricJob]] = {}
     for job in jobs:
-        apart = id(job.metric) if trains_several(job) else job.key
-        parts.setdefault((apart if job.heavy else "light", job.depth), []).append(job)
+        request = job.request
+        alone = id(job.metric) if request.together else job.key
+        parts.setdefault((alone if request.heavy else "light", request.depth), []).append(job)
     return [
         pack
         for part in parts.values()

@@ -15,7 +15,7 @@ def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> d
     """Return the columns of a metric's row that say what it is; `seeds` maps trial keys to
     seeds. `inputs` is null where these are the final weights of the trials.
     """
-    over = job.over or metric.over
+    over = job.request.over or metric.over
     of_cell = over == "cell" or (over == "across" and len(job.trials) > 2)
     first, second = job.trials[0], job.trials[1] if len(job.trials) > 1 else None
     return {
@@ -73,7 +73,7 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
             "key": job.key,
             "trials": list(job.trials),
             "inputs": inputs_text(job),
-            "request": job.request,
+            "request": job.request.name,
             "args": texts[id(job.metric)],
         }
         for cell, job in every

@@ -69,7 +69,7 @@ def split_heavy(packs: Sequence[Pack], workers: int) -> list[Pack]:
     parts: list[Pack] = []
     for pack in packs:
         jobs = pack.metric_jobs
-        if jobs and all(job.heavy for job in jobs):
+        if jobs and all(job.request.heavy for job in jobs):
             bounds = _cuts(len(jobs), pack.cost_s, largest_s, workers)
             parts += [_part_measuring(pack, jobs[a:b]) for a, b in pairwise(bounds)]
         else:

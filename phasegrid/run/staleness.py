@@ -49,7 +49,7 @@ def why_measured_anew(
             before.setdefault((row["metric"], tuple(row["trials"])), []).append(row["key"])
     old_keys = {row["key"] for row in old_jobs}
     causes: dict[str, str] = {}
-    for job in sorted(planned.values(), key=lambda job: job.depth):
+    for job in sorted(planned.values(), key=lambda job: job.request.depth):
         waiting = before.get((job.metric.name, job.trials))
         if job.key in old_keys or not waiting:
             continue

@@ -47,7 +47,7 @@ def stored_jobs(store: Store, plan: Plan) -> set[str]:
     keys = stored_keys(store, metric_names(plan))
     wanted: dict[str, set[str]] = {}
     for _, job in plan.metric_jobs():
-        if job.wanted and job.key in keys:
+        if job.request.wanted and job.key in keys:
             wanted.setdefault(job.metric.name, set()).add(job.key)
     for metric, jobs in wanted.items():
         columns = ["key", "outcome", "artifacts"]

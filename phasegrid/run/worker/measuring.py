@@ -32,7 +32,7 @@ def measure(
     for job in pack.metric_jobs:
         table = f"metrics/{job.metric.name}"
         outcome = found_already(store, pack, table, job.key)
-        if outcome and job.wanted and store.tells_of_artifacts(table, job.key) is False:
+        if outcome and job.request.wanted and store.tells_of_artifacts(table, job.key) is False:
             outcome = None  # measured by an earlier release, which left nothing
         if outcome is None:
             todo.append(job)
