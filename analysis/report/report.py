@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from phasegrid.analysis.draw.style import STYLE
 from phasegrid.analysis.phases.rules import FOUND, check_thresholds, rules_from
-from phasegrid.analysis.report.files import write_phases, write_requested, write_tables
+from phasegrid.analysis.report.files import file_stem, write_phases, write_requested, write_tables
 from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.requested import Requested, requested_figures, unasked_figures
-from phasegrid.analysis.report.standard import standard_figures
+from phasegrid.analysis.report.standard import not_standard, standard_figures
+from phasegrid.analysis.tables.across import across_cells
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.config.figures import with_defaults
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("png", "pdf", "svg")
+ACROSS = (
+    "measured across cells, so that no diagram has a place for it: see tables/across-{name}.csv"
+)
 
 
 def draw(
@@ -45,7 +49,7 @@ def draw(
     ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``,
     ``planes.*``, ``cuts_*.*``, the figures that the sweep asks for under the names it gives them
     (in place of one of these, if it has that name), ``phases.csv``, ``thresholds.csv``,
-    ``not_drawn.csv`` (what it asks for and is not measured yet) and ``tables/``. Files of the same
+    ``not_drawn.csv`` (what is in no figure, and why) and ``tables/``. Files of the same
     name are replaced.
     `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are
     found from the data.
@@ -60,12 +64,14 @@ def draw(
 @dataclass(frozen=True)
 class Drawn:
     """What was drawn of a sweep: `figures` by name, the `files` written, figures first, and
-    `notes` on what the sweep asks for and is not measured yet: (figure, reason).
+    `notes` on what is in no figure: (figure, reason). `failed` are the names of the figures that
+    can never be drawn as the sweep asks for them.
     """
 
     figures: Mapping[str, Figure]
     files: Sequence[Path]
     notes: Sequence[tuple[str, str]]
+    failed: Sequence[str] = ()
 
     def __getitem__(self, name: str) -> Figure:
         """Return a figure by its name, as ``diagram``."""
@@ -104,24 +110,42 @@ def draw_sweep(
         asked = requested_figures(found, requests, _other_sweeps(results), rows_of)
         others = {k: make for k, make in standard_figures(found).items() if k not in asked.figures}
         unasked = unasked_figures(found, requests, rows_of)
-        figures = {**{name: make() for name, make in others.items()}, **unasked, **asked.figures}
-    asked = replace(asked, notes=[*asked.notes, *absent])
-    files = [] if folder is None else _write(found, asked, figures, Path(folder), formats)
-    return Drawn(figures, files, asked.notes)
+        figures = {name: make() for name, make in others.items()}
+    across = _across(results, found.grid)
+    told = [(f"{name} across cells", ACROSS.format(name=name)) for name in across]
+    notes = [*asked.notes, *absent, *unasked.notes, *not_standard(found), *told]
+    asked = Requested(
+        {**figures, **unasked.figures, **asked.figures},
+        {**asked.tables, **{f"tables/across-{name}": table for name, table in across.items()}},
+        notes,
+        [*asked.failed, *unasked.failed],
+    )
+    files = [] if folder is None else _write(found, asked, Path(folder), formats)
+    return Drawn(asked.figures, files, notes, asked.failed)
 
 
-def _write(
-    found: Findings,
-    asked: Requested,
-    figures: Mapping[str, Figure],
-    folder: Path,
-    formats: Sequence[str],
-) -> list[Path]:
+def _across(results: "Results", grid: SweepTables) -> dict[str, pd.DataFrame]:
+    """Return what was measured across cells, for each metric by the stem of its file."""
+    plan = results.plan(grid.sweep)
+    tables = {
+        metric: across_cells(
+            results.metric(metric, sweep=grid.sweep), plan, grid.declared.get(metric)
+        )
+        for metric in results.metrics()
+    }
+    return {file_stem(metric): table for metric, table in tables.items() if len(table)}
+
+
+def _write(found: Findings, asked: Requested, folder: Path, formats: Sequence[str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        drawn = [p for name, one in figures.items() for p in _save(one, folder / name, formats)]
-    tables = [*write_phases(found, folder), *write_requested(asked, folder)]
-    return [*drawn, *tables, *write_tables(found, folder / "tables")]
+        drawn = [
+            path
+            for name, one in asked.figures.items()
+            for path in _save(one, folder / name, formats)
+        ]
+    tables = [*write_phases(found, folder), *write_tables(found, folder / "tables")]
+    return [*drawn, *tables, *write_requested(asked, folder)]
 
 
 def _png(figure: Figure) -> str:

@@ -4,7 +4,7 @@ rows of its metrics.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -65,13 +65,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Requested:
-    """Figures by name, the tables that some show, and what of the requests cannot be drawn yet:
-    (figure, reason).
+    """Figures by name, the tables that some show, what cannot be drawn, (figure, reason), and the
+    names of the figures that `failed`: those that can never be drawn as they are asked for.
     """
 
     figures: Mapping[str, Figure]
     tables: Mapping[str, pd.DataFrame]
     notes: Sequence[tuple[str, str]]
+    failed: Sequence[str] = ()
 
 
 def requested_figures(
@@ -80,51 +81,58 @@ def requested_figures(
     other: OtherSweep,
     rows_of: RowsOf = lambda _metric: pd.DataFrame(),
 ) -> Requested:
-    """Draw the figures of all requests; leave out figures that are not measured yet, with a note,
-    not refused.
-
-    Raises:
-        SweepError: for a request that can never be drawn: an unknown quantity or label, a gain in
-            what has no better. The message names the figure.
+    """Draw the figures of all requests. A figure that is not measured yet, or whose drawing fails,
+    is left out with a note; it does not stop the others.
     """
     figures: dict[str, Figure] = {}
     tables: dict[str, pd.DataFrame] = {}
     notes: list[tuple[str, str]] = []
+    failed: list[str] = []
     for request in requests:
-        kind = resolve_figure(request.kind)
-        needs = kind.needs(request.args)
+        name = request.name
         try:
-            given, missing = _tables(found, needs, other, rows_of)
-            notes += [(request.name, reason) for reason in missing]
-            if missing and not given.quantities and not given.rows:
-                continue
-            args = {k: tuple(v) if isinstance(v, list) else v for k, v in request.args.items()}
-            drawn = import_function(kind.draw)(given, kind.args(**args))
+            drawn, missing = _drawn(found, request, other, rows_of)
         except NotYetError as error:
-            notes.append((request.name, str(error)))
+            notes.append((name, str(error)))
             continue
-        except SweepError as error:
-            raise SweepError(
-                f"drawing {found.grid.sweep!r}, figure {request.name!r}: {error}"
-            ) from error
+        except Exception as error:  # a plug-in may raise anything; the reason is a value
+            kind = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
+            notes.append((name, f"failed: {kind}{error}"))
+            failed.append(name)
+            continue
+        notes += [(name, reason) for reason in missing]
         if isinstance(drawn, Drawing):
-            tables[request.name] = drawn.table
-            notes += [(request.name, note) for note in drawn.notes]
+            tables[name] = drawn.table
+            notes += [(name, note) for note in drawn.notes]
             drawn = drawn.figure
-        if not isinstance(drawn, Figure):
-            raise SweepError(
-                f"drawing {found.grid.sweep!r}, figure {request.name!r}: {request.kind} returned"
-                f" {type(drawn).__name__}; allowed: a matplotlib Figure, or a Drawing"
-            )
-        figures[request.name] = drawn
-    return Requested(figures, tables, notes)
+        if drawn is not None:
+            figures[name] = drawn
+    return Requested(figures, tables, notes, failed)
+
+
+def _drawn(
+    found: Findings, request: FigureRequest, other: OtherSweep, rows_of: RowsOf
+) -> tuple[Figure | Drawing | None, list[str]]:
+    """Draw one figure (None: nothing that it needs is measured); and what is not measured yet."""
+    kind = resolve_figure(request.kind)
+    given, missing = _tables(found, kind.needs(request.args), other, rows_of)
+    if missing and not given.quantities and not given.rows:
+        return None, missing
+    args = {k: tuple(v) if isinstance(v, list) else v for k, v in request.args.items()}
+    drawn = import_function(kind.draw)(given, kind.args(**args))
+    if not isinstance(drawn, (Figure, Drawing)):
+        raise SweepError(
+            f"{request.kind} returned {type(drawn).__name__}; allowed: a matplotlib Figure, or a"
+            " Drawing"
+        )
+    return drawn, missing
 
 
 def unasked_figures(
     found: Findings, requests: Sequence[FigureRequest], rows_of: RowsOf
-) -> Mapping[str, Figure]:
+) -> Requested:
     """Draw what is drawn unasked (`FigureKind.unasked`), as far as it is measured, of kinds and
-    under names that no request has.
+    under names that no request has. Only those that failed have notes.
     """
     kinds, names = {one.kind for one in requests}, {one.name for one in requests}
     unasked = [
@@ -132,7 +140,8 @@ def unasked_figures(
         for name, kind in FIGURES.items()
         if kind.unasked is not None and name not in kinds and kind.unasked["name"] not in names
     ]
-    return requested_figures(found, unasked, lambda _name: None, rows_of).figures
+    drawn = requested_figures(found, unasked, lambda _name: None, rows_of)
+    return replace(drawn, notes=[note for note in drawn.notes if note[0] in drawn.failed])
 
 
 def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFrame:

@@ -87,6 +87,21 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     return makers
 
 
+def not_standard(found: Findings) -> list[tuple[str, str]]:
+    """Return the standard figures that the axes of a sweep leave no room for, each with the
+    reason.
+    """
+    paths = {"load": found.grid.load_path, "temperature": found.grid.temperature_path}
+    absent = [axis for axis, path in paths.items() if path is None]
+    if not absent:
+        return []
+    lacks = f"the sweep has no {' and no '.join(absent)}"
+    notes = [("diagram", f"{lacks}; its numbers are in tables/")]
+    if (further := _further(found)) and len(absent) == 1:
+        notes.append(("further", f"{lacks}; tables/ has {', '.join(map(found.called, further))}"))
+    return notes
+
+
 def _in_cuts(found: Findings) -> list[str]:
     """Return the quantities of the main figure that have a number."""
     done = set(found.table.loc[found.table["status"] == "done", "quantity"])

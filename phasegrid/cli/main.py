@@ -176,7 +176,11 @@ def run(
             if not _any_training(store.url, loaded.name):
                 talk.print("no training is stored: nothing to draw", highlight=False)
             else:
-                _name(drawn or _draw(store.url, loaded.name, folder, ("png", "pdf"), None))
+                if drawn:
+                    _name(drawn)
+                else:
+                    code = _draw(store.url, loaded.name, folder, ("png", "pdf"), None)
+                    driver.code = max(driver.code, code)
     raise typer.Exit(driver.code)
 
 
@@ -256,15 +260,8 @@ def plot(
 
     store = open_store(storage)
     name = _only_sweep(store, sweep)
-    _name(
-        _draw(
-            store.url,
-            name,
-            figures_folder(name, output),
-            tuple(formats.split(",")),
-            threshold,
-        )
-    )
+    folder = figures_folder(name, output)
+    raise typer.Exit(_draw(store.url, name, folder, tuple(formats.split(",")), threshold))
 
 
 @app.command()
@@ -353,11 +350,19 @@ def _only_sweep(store: "Store", sweep: str | None) -> str:
 
 def _draw(
     url: str, sweep: str, folder: Path, formats: tuple[str, ...], threshold: list[str] | None
-) -> list[Path]:
-    from phasegrid.analysis.report.report import draw, parse_thresholds
+) -> int:
+    """Draw a sweep, name its files and what is in no figure, and return the exit code: 1 if a
+    figure failed.
+    """
+    from phasegrid.analysis.report.report import draw_sweep, parse_thresholds
+    from phasegrid.analysis.tables.load import open_store as open_results
 
     thresholds = parse_thresholds(threshold or [])
-    return list(draw(url, sweep, folder, formats=formats, thresholds=thresholds))
+    drawn = draw_sweep(open_results(url), sweep, thresholds, folder, formats)
+    _name(list(drawn.files))
+    for figure, reason in drawn.notes:
+        talk.print(f"not drawn: {figure}: {reason}", highlight=False, markup=False)
+    return 1 if drawn.failed else 0
 
 
 def _any_training(url: str, sweep: str) -> bool:

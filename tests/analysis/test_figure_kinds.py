@@ -170,7 +170,11 @@ def test_mistakes_of_figures_are_named(
 TRAJECTORY = {
     **SMALL,
     "train": {**SMALL["train"], "epochs": 4, "checkpoints": {"every_epochs": 2}},
-    "metrics": ["accuracy", {"accuracy": {"over": "trajectory", "at": [0, 2, 4]}}],
+    "metrics": [
+        "accuracy",
+        {"accuracy": {"over": "trajectory", "at": [0, 2, 4]}},
+        {"distance": {"over": "across", "where": {"model.width": 2, "seed": 0}}},
+    ],
     "figures": [{"rows": {"name": "loss", "metric": "accuracy", "x": "at", "y": ["train_loss"]}}],
 }
 
@@ -208,3 +212,17 @@ def test_what_trials_say_at_their_end_is_tabulated_along_them(
         found = table.loc[f"train_loss[at={epoch}]", "value"]
         assert list(found) == pytest.approx(list(means))
     assert table.loc["train_loss", "unit"].iloc[0] == table.loc["train_loss[at=0]", "unit"].iloc[0]
+
+
+def test_what_is_measured_across_cells_is_tabulated_and_noted(
+    along: RunResult, tmp_path: Path
+) -> None:
+    drawn = phasegrid.plot(along, output=tmp_path, formats=("png",))
+    (row,) = pd.read_csv(tmp_path / "tables" / "across-distance.csv").to_dict("records")
+    assert sorted(row["cells"].split("+")) == ["0", "1"]
+    assert (row["loads"], row["seeds"]) == ("2+2", "0+0")
+    assert sorted(row["temperatures"].split("+")) == ["0.01", "0.1"]
+    (stored,) = along.results.metric("distance", along.sweep)["l2_distance"]
+    assert row["l2_distance"] == pytest.approx(stored)
+    assert "tables/across-distance.csv" in dict(drawn.notes)["distance across cells"]
+    assert "distance across cells" in (tmp_path / "not_drawn.csv").read_text()

@@ -13,10 +13,9 @@ from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.report import draw
 from phasegrid.analysis.report.requested import Requested, requested_figures
-from phasegrid.analysis.report.standard import diagram_figure
+from phasegrid.analysis.report.standard import diagram_figure, not_standard
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import FigureRequest
-from phasegrid.errors import SweepError
 from phasegrid.figures import FIGURES
 from phasegrid.run.published.taxonomy import import_taxonomy
 from phasegrid.store.store import Store
@@ -109,17 +108,22 @@ def test_what_is_not_measured_yet_is_noted_and_the_rest_drawn(make_grid: MakeGri
 @pytest.mark.parametrize(
     ("kind", "args", "message"),
     [
-        ("panels", {"quantities": ("sharpness",)}, "figure 'bad': no quantity is called 'sharpness'"),
-        ("lines", {"quantities": ("cka",), "at": ("17",)}, "figure 'bad': at: no batch size '17'; there are: 16"),
-        ("gain", {"against": "other", "quantity": "trace"}, "figure 'bad': the best trace: neither more"),
+        ("panels", {"quantities": ("sharpness",)}, "no quantity is called 'sharpness'"),
+        ("lines", {"quantities": ("cka",), "at": ("17",)}, "at: no batch size '17'; there are: 16"),
+        ("gain", {"against": "other", "quantity": "trace"}, "the best trace: neither more"),
     ],
 )  # fmt: skip
-def test_what_can_never_be_drawn_is_refused_by_the_name_of_its_figure(
+def test_what_can_never_be_drawn_is_noted_and_stops_no_other(
     make_grid: MakeGrid, kind: str, args: dict[str, object], message: str
 ) -> None:
     grid = make_grid()
-    with pytest.raises(SweepError, match=message):
-        asked(grid, request(kind, name="bad", **args), others={"other": grid})
+    good = request("panels", name="good", quantities=("cka",))
+    wanted = asked(grid, request(kind, name="bad", **args), good, others={"other": grid})
+    assert list(wanted.figures) == ["good"]
+    assert list(wanted.failed) == ["bad"]
+    ((name, reason),) = wanted.notes
+    assert name == "bad"
+    assert reason.startswith(f"failed: {message}")
 
 
 def test_lines_run_along_the_temperature_one_for_each_load_asked_for(make_grid: MakeGrid) -> None:
@@ -209,3 +213,15 @@ def test_requests_in_the_store_are_drawn_with_the_rest(tmp_path: Path) -> None:
     assert {"tables/phase.md", "tables/niceness.tex", "tables/limited_by.md"} <= written
     notes = pd.read_csv(tmp_path / "out" / "not_drawn.csv")
     assert notes.to_dict("records") == [{"figure": "fig02.a", "reason": "cka is not measured yet"}]
+
+
+def test_what_the_axes_leave_no_room_for_is_noted(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    more = grid.values[grid.values["quantity"] == "cka"].assign(quantity="cka[mixup_alpha=4]")
+    grid = replace(grid, values=pd.concat([grid.values, more], ignore_index=True))
+    assert not not_standard(found_in(grid))
+    one_axis = dict(not_standard(found_in(replace(grid, temperature_path=None))))
+    assert one_axis["diagram"].startswith("the sweep has no temperature")
+    assert "cka[mixup_alpha=4]" in one_axis["further"]
+    none = not_standard(found_in(replace(grid, load_path=None, temperature_path=None)))
+    assert [name for name, _ in none] == ["diagram"]
