@@ -174,7 +174,9 @@ def test_what_a_newer_release_declares_beyond_that_is_left_out(tmp_path: Path) -
     (tmp_path / "meta" / "columns" / "copy of it.json").write_text("{")
     assert set(store.notes.read_declared()) == {NAME}
     file.write_text("[]")
-    with pytest.raises(StoreError, match=r"what metric mine.py:CLASSES declares: .*run.* writes it again"):
+    with pytest.raises(
+        StoreError, match=r"what metric mine.py:CLASSES declares: .*run.* writes it again"
+    ):
         store.notes.read_declared()
 
 

@@ -536,7 +536,9 @@ def test_weights_of_a_diverged_trial_are_refused() -> None:
 
 
 def test_a_direction_with_nothing_left_is_refused() -> None:
-    with pytest.raises(MetricError, match=r"normalize: filter makes a direction zero.*try normalize: none"):
+    with pytest.raises(
+        MetricError, match=r"normalize: filter makes a direction zero.*try normalize: none"
+    ):
         measure(seeded(Quadratic), zeros_data())
 
 

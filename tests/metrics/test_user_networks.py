@@ -221,7 +221,9 @@ def test_an_end_that_gives_other_outputs_is_refused() -> None:
             return self.scale * self.inner(x)  # type: ignore[no-any-return]
 
     models = [seeded(lambda: Scaled(1.0)), seeded(lambda: Scaled(2.0), 1)]
-    with pytest.raises(MetricError, match="the last point of the curve, rebuilt from its parameters"):
+    with pytest.raises(
+        MetricError, match="the last point of the curve, rebuilt from its parameters"
+    ):
         connectivity.compute(models, vectors(), generator(0), **CURVE)
 
 
