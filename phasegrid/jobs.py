@@ -33,15 +33,10 @@ class Part:
         return {"name": self.name, "version": self.version, "args": self.args}
 
 
-WEIGHTS = "weights"
-"""The artifact that every training leaves: its final weights."""
-
-AVERAGED = "averaged"
-MOMENTS = "moments"
-"""The artifacts that a trial's collector leaves: an averaged network, and moments of weights."""
-
-OPTIMIZER = "optimizer"
-"""The artifact with the state of a trial's optimizer when its weights were saved."""
+WEIGHTS, AVERAGED, MOMENTS, OPTIMIZER = "weights", "averaged", "moments", "optimizer"
+"""Artifacts of a trial: final weights; averaged weights and moments of weights, from a collector;
+the state of the optimizer when weights were saved.
+"""
 
 Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
 """What a metric is over: one trial, two, those of a cell or of several, or checkpoints of one."""
@@ -51,9 +46,8 @@ Over: TypeAlias = Literal["trial", "pair", "cell", "trajectory", "across"]
 class Artifact:
     """Named tensors that a job leaves in the store.
 
-    A trial leaves ``weights``, and checkpoints such as ``weights@epoch-40`` or
-    ``weights@update-900``. A measurement leaves what its metric declares (``curve``,
-    ``directions``).
+    A trial leaves ``weights``, and checkpoints as ``weights@epoch-40`` or ``weights@update-900``;
+    a measurement leaves what its metric declares (``curve``, ``directions``).
     """
 
     job: str
@@ -66,8 +60,8 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a training starts from: the weights that another job left, with either a fresh optimizer
-    or the saved state of the other training's optimizer.
+    """What a training starts from: weights that another job left, and a fresh or the kept state of
+    its optimizer.
     """
 
     artifact: Artifact
@@ -80,9 +74,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training: data set, model, recipe, seed, and what it starts from (None: a network
-    initialised from the seed).
-    """
+    """One training. Without a `start` its network is initialised from the seed."""
 
     key: str
     dataset: Part
@@ -93,8 +85,8 @@ class Trial:
 
     @property
     def stream(self) -> int:
-        """Return the seed of its random streams. A trial with a start mixes the start into its own
-        seed, so that it does not repeat the data order of the training that it continues.
+        """Return the seed of its random streams. A start is mixed in, so that the trial does not
+        repeat the data order of the training that it continues.
         """
         if self.start is None:
             return self.seed
@@ -113,8 +105,7 @@ class RequestFacts:
 
     - `name`: the name of the request in the sweep.
     - `over`: what the jobs are over; None for the metric's `over`.
-    - `heavy`: each job trains something and gets its own pack; or, with `together`, one pack for
-      all such jobs of its cell.
+    - `heavy`: each job has a pack of its own (`together`: all such jobs of a cell share one).
     - `depth`: the number of measurements on the longest path from a job to a trial.
     - `wanted`: the artifacts of a job that another job of the plan reads.
     """
@@ -129,14 +120,12 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class MetricJob:
-    """One measurement: a metric with its arguments, over trials named by their keys.
+    """One measurement. Only its metric and its inputs are in its key.
 
+    - `trials`: keys; those of the other measurements, if it reads artifacts of measurements.
     - `request`: one object for all jobs of a request, because a plan may hold a million jobs.
-    - `reads`: the artifacts that it reads; empty for the final weights of its trials. If it reads
-      artifacts of other measurements, `trials` are the trials of those measurements.
+    - `reads`: the artifacts that it reads; empty for the final weights of its trials.
     - `on`: the networks of the measurement that it reads, if not the final weights of its trials.
-
-    Only the metric and the inputs are in the key.
     """
 
     key: str

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
+from phasegrid.config.labels import short_label, shown_labels
 from phasegrid.keys import Json
 from phasegrid.plan.contents import plan_hash
 from phasegrid.plan.plan import make_plan
-from phasegrid.plan.rows import plan_rows, short_label
+from phasegrid.plan.rows import plan_rows
 from phasegrid.run.staleness import why_stale
 from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import COLLECT_VERSION, LATER, Recipe, hashed_recipe
@@ -98,3 +99,14 @@ def test_several_fields_together_are_labelled_by_what_is_unusual() -> None:
     values: list[Json] = [None, True, 0.5, "sgd", [1, 2]]
     labels = [short_label("train.lr", value) for value in values]
     assert labels == ["none", "true", "0.5", "sgd", "[1,2]"]
+
+
+def test_labels_of_blocks_are_short_unless_two_would_look_alike() -> None:
+    labels = ['{"name":"mse","reduction":"mean"}', '{"name":"cross_entropy"}', "mse"]
+    assert list(shown_labels("train.objective", labels).values()) == [
+        "mse (reduction mean)",
+        "cross_entropy",
+        "mse",
+    ]
+    alike = ['{"name":"mse"}', "mse", "{not JSON"]
+    assert list(shown_labels("train.objective", alike).values()) == alike

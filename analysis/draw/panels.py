@@ -22,7 +22,7 @@ from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.scales import Frame, axis_name
 from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.tables.quantities import QUANTITIES, SEVEN, Quantity, base_of, quantity
-from phasegrid.plan.rows import short_label
+from phasegrid.config.labels import short_label
 
 COLUMNS = 4
 PANEL = (3.35, 2.75)  # inches

@@ -153,11 +153,17 @@ def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
 
     >>> axis_name("train.stop.patience")
     'patience'
+    >>> axis_name("stages.settle.lr")
+    'learning rate (stage settle)'
     """
     if path is None:
         return ""
-    usual = NAMES.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
-    return (names or {}).get(path, usual)
+    if names and path in names:
+        return names[path]
+    if path.startswith("stages."):
+        _, stage, inner = path.split(".", 2)
+        return f"{axis_name('train.' + inner)} (stage {stage})"
+    return NAMES.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
 
 
 def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:

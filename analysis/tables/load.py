@@ -38,6 +38,7 @@ from phasegrid.analysis.tables.values import (
     values_along,
 )
 from phasegrid.analysis.tables.variants import ways
+from phasegrid.config.labels import shown_labels
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.declare import Shown
 from phasegrid.errors import SweepError
@@ -102,7 +103,8 @@ def build_grid(
     stages = earlier_stages(plan)
     plan = of_last_stage(plan)
     stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
-    cells = _cells(stored)
+    paths = _path(plan, "load_path"), _path(plan, "temperature_path")
+    cells = _cells(stored, *paths)
     metrics = {
         metric: named_rows(_in_cells(rows), cells, stages) for metric, rows in metrics.items()
     }
@@ -131,8 +133,7 @@ def build_grid(
     _check_once(sweep, values)
     return SweepTables(
         sweep,
-        _path(plan, "load_path"),
-        _path(plan, "temperature_path"),
+        *paths,
         cells,
         values,
         curve_points(measured.get("connectivity"), found.get("connectivity")),
@@ -169,7 +170,9 @@ def _chosen(sweeps: list[str], wanted: str | None) -> str:
     return wanted
 
 
-def _cells(stored: pd.DataFrame) -> pd.DataFrame:
+def _cells(
+    stored: pd.DataFrame, load_path: str | None, temperature_path: str | None
+) -> pd.DataFrame:
     done = stored["outcome"] == "done"
     counted = stored.assign(
         num_classes=_num_classes(stored),
@@ -187,8 +190,9 @@ def _cells(stored: pd.DataFrame) -> pd.DataFrame:
         n_done=("done", "sum"),
         n_diverged=("diverged", "sum"),
     )
-    labels = ["load_label", "temperature_label"]
-    cells[labels] = cells[labels].astype(object).where(cells[labels].notna(), "")
+    for column, path in (("load_label", load_path), ("temperature_label", temperature_path)):
+        labels = cells[column].astype(object).where(cells[column].notna(), "")
+        cells[column] = labels.map(shown_labels(path or "", labels.unique()))
     numbers = ["load", "temperature", "num_classes"]
     cells[numbers] = cells[numbers].astype(float)
     return cells[list(CELL_COLUMNS)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from phasegrid.config.axes import Scale
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.labels import shown_labels
 from phasegrid.config.references import References
 from phasegrid.config.types import GridPoint
 from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args
@@ -107,16 +108,16 @@ def _grid(
     """
     if not points or diagnostics.is_broken("load", "temperature", "facets", "include", "exclude"):
         return None
-    roles = [scale.axis.role for scale in scales]
     values = {
         "load": [point.load for point in points],
         "temperature": [point.temperature for point in points],
     }
-    labels: dict[str, Sequence[str]] = {
-        role: list(dict.fromkeys(str(as_label(value)) for value in values[role]))
-        for role in ("load", "temperature")
-        if role in roles
-    }
+    labels: dict[str, Sequence[str]] = {}
+    for axis in (scale.axis for scale in scales):
+        if axis.role in values:
+            stored = [str(as_label(value)) for value in values[axis.role]]
+            shown = shown_labels(axis.path, stored)
+            labels[axis.role] = list(dict.fromkeys(shown[label] for label in stored))
     return Grid(labels, len(points))
 
 

@@ -1,14 +1,11 @@
 """Make the rows that describe a plan and a metric job in the store."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from phasegrid.config.validate import Field, find_field
 from phasegrid.declare import Metric
 from phasegrid.jobs import MetricJob
 from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.plan.contents import Plan
-from phasegrid.train.recipe import Recipe
 
 
 def metric_fields(job: MetricJob, metric: Metric, seeds: Mapping[str, int]) -> dict[str, Json]:
@@ -92,38 +89,3 @@ def as_number(value: Json) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return None
-
-
-def short_label(path: str, value: Json) -> str:
-    """Return a value of a field as short text for people: of several fields together what is not at
-    its default.
-
-    >>> short_label("train.schedule", {"name": "step", "at_epochs": [75], "warmup_updates": 0})
-    'step (at_epochs [75])'
-    >>> short_label("train.stop", None)
-    'none'
-    """
-    if not isinstance(value, Mapping):
-        return (
-            "none" if value is None else value if isinstance(value, str) else canonical_json(value)
-        )
-    section, *parts = path.split(".")
-    field = find_field(Recipe, parts) if section == "train" and parts else ""
-    default = field.default if isinstance(field, Field) else None
-    usual = default if isinstance(default, Mapping) else {}
-    changed = [
-        f"{name} {canonical_json(inner)}"
-        for name, inner in value.items()
-        if name != "name" and not (name in usual and same_value(usual[name], inner))
-    ]
-    own = value.get("name")
-    if own is None:
-        return ", ".join(changed) or "default"
-    return f"{own} ({', '.join(changed)})" if changed else str(own)
-
-
-def same_value(a: Any, b: Any) -> bool:
-    """Say whether two values of a field are equal; a missing list is an empty one."""
-    if isinstance(b, (list, tuple)):
-        return list(a if a is not None else ()) == list(b)
-    return bool(a == b)

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from phasegrid.config.labels import same_value
 from phasegrid.jobs import MetricJob
 from phasegrid.plan.contents import Plan
-from phasegrid.plan.rows import plan_rows, same_value
+from phasegrid.plan.rows import plan_rows
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import LATER
