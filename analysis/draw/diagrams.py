@@ -44,6 +44,8 @@ from phasegrid.analysis.tables.quantities import Quantity, base_of
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
 
+MOST_SLANTED = 12
+"""Slanted labels lie close, but do not touch, up to about this many on an axis of two inches."""
 EMPTY = {
     MISSING: "not measured",
     FAILED: "failed",
@@ -198,12 +200,29 @@ def _letters(text: str) -> float:
 
 
 def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> None:
-    """Put a major tick with its label at the values that have room, a minor one at the others."""
+    """Put a major tick with its label at the values that have room, a minor one at the others.
+    Words that do not all fit below an axis are all shown, at a slant: nobody can guess them.
+    """
     kept = thinned(scale, room)
+    words = scale.spacing == "ordinal" and not any(map(_is_number, scale.labels))
+    slanted = words and isinstance(axis, XAxis) and len(kept) < len(scale.labels) <= MOST_SLANTED
+    if slanted:
+        kept = list(range(len(scale.labels)))
     axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
     axis.set_major_formatter(FixedFormatter([scale.labels[i] for i in kept]))
     axis.set_minor_locator(FixedLocator(list(scale.centres)))
     axis.set_minor_formatter(NullFormatter())
+    if slanted:
+        for text in axis.get_ticklabels():
+            text.set(rotation=20, ha="right", rotation_mode="anchor")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:

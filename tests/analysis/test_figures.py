@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
 from phasegrid.analysis.draw.curves import curve_grid, cuts
-from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map, tick_room
+from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map, set_ticks, tick_room
 from phasegrid.analysis.draw.differences import difference_diagram
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
@@ -188,6 +188,17 @@ def test_seven_short_labels_have_room_on_an_axis_of_two_inches() -> None:
     with matplotlib.rc_context(STYLE):
         ax = Figure(figsize=(12.4, 2.8)).subplots(1, 4)[0]
         assert thinned(axis, tick_room(ax, axis)) == list(range(7))
+
+
+def test_words_that_do_not_fit_below_an_axis_are_all_shown_at_a_slant() -> None:
+    words = ["cross_entropy", "mse", "cross_entropy (label_smoothing 0.1)", "poisoned"]
+    axis = make_axis("train.objective", [np.nan] * 4, words)
+    with matplotlib.rc_context(STYLE):
+        ax = Figure(figsize=(12.4, 2.8)).subplots(1, 4)[0]
+        set_ticks(ax.xaxis, axis, tick_room(ax, axis))
+        shown = ax.get_xticklabels()
+    assert [text.get_text() for text in shown] == words
+    assert {text.get_rotation() for text in shown} == {20.0}
 
 
 def test_missing_and_diverged_cells_are_hatched_differently(make_grid: MakeGrid) -> None:
