@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from phasegrid.analysis.stats.correlations import rank_correlations
 
@@ -66,6 +67,18 @@ def test_the_interval_holds_the_correlation_and_shrinks_with_cells() -> None:
         assert found["low"] <= found["spearman"] <= found["high"]
         widths.append(found["high"] - found["low"])
     assert widths[1] < widths[0] / 2
+
+
+def test_correlation_and_interval_are_scipys_of_the_same_draws_with_ties_too() -> None:
+    pairs = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [2.0, 1.0]])
+    columns = {"test_accuracy": pairs[:, 1].tolist(), "tied": pairs[:, 0].tolist()}
+    found = correlate(make_table(**columns)).loc["tied"]
+    draws = pairs[np.random.default_rng(0).integers(5, size=(200, 5))]
+    varied = [draw for draw in draws if np.ptp(draw, axis=0).min() > 0]
+    assert 0 < len(varied) < 200  # draws with a constant column are left out
+    low, high = np.percentile([spearmanr(*draw.T).statistic for draw in varied], (2.5, 97.5))
+    assert found["spearman"] == pytest.approx(spearmanr(*pairs.T).statistic, rel=1e-12)
+    assert found[["low", "high"]].tolist() == pytest.approx([low, high], rel=1e-12)
 
 
 def test_the_published_grid_has_the_published_signs(shared_data: Path) -> None:
