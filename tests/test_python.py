@@ -1,6 +1,7 @@
 """Sweeps from Python: a notebook or a script does all that the command line does."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import phasegrid
+from phasegrid.analysis.report.report import Drawn
 from phasegrid.errors import SweepError
+from phasegrid.run.worker import training
 from tests.test_session import PLUGIN, SWEEP
 
 SMALL: dict[str, Any] = {
@@ -115,8 +119,13 @@ def test_a_notebook_plans_runs_draws_and_reads(tmp_path: Path) -> None:
     assert "<table" in phasegrid.plan(SMALL, store)._repr_html_()
     drawn = phasegrid.plot(result, output=tmp_path / "figures", formats=["svg"])
     assert drawn["diagram"].axes
-    assert "data:image/png;base64," in drawn._repr_html_()
     assert (tmp_path / "figures/diagram.svg") in drawn.files
+
+
+def test_a_notebook_shows_every_figure_as_a_picture_under_its_name() -> None:
+    shown = Drawn({"left": Figure(), "a<b": Figure()}, [], [])._repr_html_()
+    assert shown.count('<img src="data:image/png;base64,') == 2
+    assert shown.index("<h4>left</h4>") < shown.index("<h4>a&lt;b</h4>")
 
 
 @pytest.mark.slow
@@ -174,42 +183,26 @@ def test_importing_phasegrid_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()"
 
 
-INTERRUPTED = """\
-import os, signal, sys
-import phasegrid
-from tests.test_python import SMALL
-from phasegrid.run.worker import training
+def test_ctrl_c_leaves_a_state_from_which_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, train_pack = str(tmp_path / "store"), training.train_pack
 
-train_pack = training.train_pack
-def interrupting(*args, **named):
-    done = train_pack(*args, **named)
-    os.kill(os.getpid(), signal.SIGINT)
-    return done
+    def interrupting(*args: Any, **named: Any) -> Any:
+        done = train_pack(*args, **named)
+        os.kill(os.getpid(), signal.SIGINT)
+        return done
 
-training.train_pack = interrupting
-before = signal.getsignal(signal.SIGINT)
-try:
-    phasegrid.run(SMALL, sys.argv[1], serial=True, quiet=True)
-except KeyboardInterrupt as stopped:
-    print("stopped:", stopped)
-assert signal.getsignal(signal.SIGINT) is before
-training.train_pack = train_pack
-print(phasegrid.run(SMALL, sys.argv[1], serial=True, quiet=True))
-"""
-
-
-def test_ctrl_c_leaves_a_state_from_which_the_same_call_goes_on(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    stopped, then = done.stdout.splitlines()
-    assert stopped.startswith("stopped: small: stopped by Ctrl-C (")
-    assert then.startswith("small: all planned work is stored (")
-    assert len(phasegrid.open(str(tmp_path / "store")).trials()) == 8
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_pack", interrupting)
+        with pytest.raises(KeyboardInterrupt, match=r"^small: stopped by Ctrl-C \("):
+            phasegrid.run(SMALL, store, serial=True, quiet=True)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert 0 < len(phasegrid.open(store).trials()) < 8
+    then = phasegrid.run(SMALL, store, serial=True, quiet=True)
+    assert str(then).startswith("small: all planned work is stored (")
+    assert len(phasegrid.open(store).trials()) == 8
 
 
 def test_what_is_no_sweep_is_refused_with_what_is_allowed() -> None:
