@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -259,6 +260,7 @@ def _check_metric(name: str, metric: Metric) -> None:
                 )
 
 
+@cache
 def _built_in(kind: Kind) -> Mapping[str, Declaration]:
     module, _, name = _BUILT_IN[kind].partition(":")
     found: Mapping[str, Declaration] = getattr(importlib.import_module(module), name)

@@ -145,7 +145,7 @@ def measuring_packs(
             cell=cell.index,
             trials=tuple(by_key[key] for key in about),
             metric_jobs=tuple(missing),
-            needs=tuple(dict.fromkeys([*about, *read])),
+            needs=tuple(dict.fromkeys([*about, *read]) if read else about),
             cost_s=sum(cost(cell, job) for job in missing),
             layout=Layout(groups=groups),
         )
