@@ -11,6 +11,7 @@ import pytest
 import phasegrid
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import make_frame
+from phasegrid.analysis.report.report import Drawn
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
 from phasegrid.run.result import RunResult
@@ -185,8 +186,18 @@ def along(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return phasegrid.run(TRAJECTORY, folder / "store", serial=True, quiet=True)
 
 
-def test_a_line_joins_the_epochs_of_each_training(along: RunResult) -> None:
-    figure = phasegrid.plot(along)["loss"]
+@pytest.fixture(scope="module")
+def drawn(along: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    return phasegrid.plot(along, output=tmp_path_factory.mktemp("drawn"), formats=("png",))
+
+
+@pytest.fixture(scope="module")
+def folder(drawn: Drawn) -> Path:
+    return drawn.files[0].parent
+
+
+def test_a_line_joins_the_epochs_of_each_training(along: RunResult, drawn: Drawn) -> None:
+    figure = drawn["loss"]
     lines = [line for ax in figure.axes for line in ax.lines]
     rows = along.results.metric("accuracy", along.sweep)
     rows = rows[rows["epoch"].notna()]
@@ -194,18 +205,17 @@ def test_a_line_joins_the_epochs_of_each_training(along: RunResult) -> None:
     for line in lines:
         assert list(np.asarray(line.get_xdata(), float)) == [0.0, 2.0, 4.0]
         assert line.get_marker() == "o"
-    drawn = sorted(y for line in lines for y in np.asarray(line.get_ydata(), float))
+    shown = sorted(y for line in lines for y in np.asarray(line.get_ydata(), float))
     means = rows.groupby(["cell", "epoch"])["train_loss"].mean()
-    assert drawn == pytest.approx(sorted(means))
+    assert shown == pytest.approx(sorted(means))
     assert {ax.get_xlabel() for ax in figure.axes} == {"epoch"}
     assert "trainings a cell" in figure.get_suptitle()
 
 
 def test_what_trials_say_at_their_end_is_tabulated_along_them(
-    along: RunResult, tmp_path: Path
+    along: RunResult, folder: Path
 ) -> None:
-    phasegrid.plot(along, output=tmp_path, formats=("png",))
-    table = pd.read_csv(tmp_path / "tables" / "all.csv").set_index("quantity")
+    table = pd.read_csv(folder / "tables" / "all.csv").set_index("quantity")
     rows = along.results.metric("accuracy", along.sweep)
     for epoch in (0, 2, 4):
         means = rows[rows["epoch"] == epoch].groupby("cell")["train_loss"].mean()
@@ -215,14 +225,13 @@ def test_what_trials_say_at_their_end_is_tabulated_along_them(
 
 
 def test_what_is_measured_across_cells_is_tabulated_and_noted(
-    along: RunResult, tmp_path: Path
+    along: RunResult, drawn: Drawn, folder: Path
 ) -> None:
-    drawn = phasegrid.plot(along, output=tmp_path, formats=("png",))
-    (row,) = pd.read_csv(tmp_path / "tables" / "across-distance.csv").to_dict("records")
+    (row,) = pd.read_csv(folder / "tables" / "across-distance.csv").to_dict("records")
     assert sorted(row["cells"].split("+")) == ["0", "1"]
     assert (row["loads"], row["seeds"]) == ("2+2", "0+0")
     assert sorted(row["temperatures"].split("+")) == ["0.01", "0.1"]
     (stored,) = along.results.metric("distance", along.sweep)["l2_distance"]
     assert row["l2_distance"] == pytest.approx(stored)
     assert "tables/across-distance.csv" in dict(drawn.notes)["distance across cells"]
-    assert "distance across cells" in (tmp_path / "not_drawn.csv").read_text()
+    assert "distance across cells" in (folder / "not_drawn.csv").read_text()
