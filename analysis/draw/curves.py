@@ -11,9 +11,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from phasegrid.analysis.draw.diagrams import set_ticks, tick_room, write_title
+from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import PHASE_COLOURS
+from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.stats.aggregate import counts_in_words
 from phasegrid.analysis.tables.quantities import NATS, Quantity, base_of
 

@@ -3,23 +3,20 @@ here.
 """
 
 import textwrap
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from phasegrid.analysis.draw.colours import ColourScale, colour_scale
 from phasegrid.analysis.draw.marks import collapsed_handle, mark_collapsed
-from phasegrid.analysis.draw.scales import Frame, GridAxis, thinned
+from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import (
     DIVERGED,
     FAILED,
@@ -35,6 +32,7 @@ from phasegrid.analysis.draw.style import (
     ZERO,
     Hatch,
 )
+from phasegrid.analysis.draw.ticks import inches, set_ticks, tick_room
 from phasegrid.analysis.phases.label import PHASES
 from phasegrid.analysis.phases.phase_map import EVERY_DIVERGED, NO_LOGARITHM, UNDETERMINED
 from phasegrid.analysis.phases.regions import borders, centres, label_array
@@ -44,8 +42,6 @@ from phasegrid.analysis.tables.quantities import Quantity, base_of
 HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
 
 
-MOST_SLANTED = 12
-"""Slanted labels lie close, but do not touch, up to about this many on an axis of two inches."""
 EMPTY = {
     MISSING: "not measured",
     FAILED: "failed",
@@ -183,48 +179,6 @@ def draw_axes(ax: Axes, frame: Frame) -> None:
     ax.set_ylabel(f"{frame.temperature.name}  (temperature →)" if frame.temperature.name else "")
 
 
-def tick_room(ax: Axes, scale: GridAxis, *, upright: bool = False) -> list[float]:
-    """Return the share of an axis that each tick label needs, from the size of the Axes as laid out
-    so far.
-    """
-    box, (wide, high) = ax.get_position(), _inches(ax)
-    letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
-    if upright:
-        return [1.15 * letter / (high * box.height)] * len(scale.labels)
-    return [(_letters(text) + 0.5) * letter / (wide * box.width) for text in scale.labels]
-
-
-def _letters(text: str) -> float:
-    """Return the width of a label in heights of its letters: a dot is half as wide as a digit."""
-    return 0.64 * len(text) - 0.32 * text.count(".")
-
-
-def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> None:
-    """Put a major tick with its label at the values that have room, a minor one at the others.
-    Words that do not all fit below an axis are all shown, at a slant: nobody can guess them.
-    """
-    kept = thinned(scale, room)
-    words = scale.spacing == "ordinal" and not any(map(_is_number, scale.labels))
-    slanted = words and isinstance(axis, XAxis) and len(kept) < len(scale.labels) <= MOST_SLANTED
-    if slanted:
-        kept = list(range(len(scale.labels)))
-    axis.set_major_locator(FixedLocator([scale.centres[i] for i in kept]))
-    axis.set_major_formatter(FixedFormatter([scale.labels[i] for i in kept]))
-    axis.set_minor_locator(FixedLocator(list(scale.centres)))
-    axis.set_minor_formatter(NullFormatter())
-    if slanted:
-        for text in axis.get_ticklabels():
-            text.set(rotation=20, ha="right", rotation_mode="anchor")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def hatch_cells(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
     """Hatch the cells without a number, by the reason, and the cells that are not trained."""
     for row in table.to_dict("records"):
@@ -301,7 +255,7 @@ def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch 
 def write_title(ax: Axes, title: str, caption: str) -> None:
     """Write the title above the axes, and the caption below it, small and grey."""
     size = 6.3
-    width = ax.get_position().width * _inches(ax)[0] * 72
+    width = ax.get_position().width * inches(ax)[0] * 72
     lines = textwrap.wrap(caption, max(20, int(width / (0.54 * size))))
     letter = 0.62 * FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points()
     title = wrapped(title, width / letter)
@@ -339,12 +293,6 @@ def _why_empty(reason: str) -> Hatch:
     if reason in NO_LOGARITHM:
         return ZERO if reason.endswith("zero") else NEGATIVE
     return DIVERGED if reason == EVERY_DIVERGED else MISSING
-
-
-def _inches(ax: Axes) -> tuple[float, float]:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure.get_figwidth(), figure.get_figheight()
 
 
 def _write_odd_counts(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:

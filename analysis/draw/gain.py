@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
-from phasegrid.analysis.draw.diagrams import set_ticks, tick_room, write_title
+from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import GridAxis, make_axis
+from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.tables.quantities import Quantity, difference_unit
 
 THIS, OTHER, GAIN = "#17606e", "#c0643a", "#333333"

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
 from phasegrid.analysis.draw.curves import curve_grid, cuts
-from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map, set_ticks, tick_room
+from phasegrid.analysis.draw.diagrams import phase_diagram, phase_map
 from phasegrid.analysis.draw.differences import difference_diagram
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
@@ -37,6 +37,7 @@ from phasegrid.analysis.draw.style import (
     ZERO,
     Hatch,
 )
+from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.phases.label import PHASES, label_phases
 from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules, rules_from
