@@ -80,7 +80,8 @@ def plot(
 
     Raises:
         SweepError: for a sweep that is not in the store or has nothing stored, an unknown threshold
-            or format. StoreError: if the store cannot be read.
+            or format.
+        StoreError: if the store cannot be read.
     """
     from phasegrid.analysis.report.report import draw_sweep
     from phasegrid.run.result import RunResult
@@ -102,7 +103,8 @@ class _PlanRoom(ModuleType):
         `slots` cores or GPUs.
 
         Raises:
-            SweepError: if there is any mistake in it. StoreError: if the store cannot be read.
+            SweepError: if there is any mistake in it.
+            StoreError: if the store cannot be read.
         """
         from phasegrid.run.planned import look_at
         from phasegrid.store.store import Store

@@ -3,13 +3,12 @@ a sweep gives it.
 
 A name without a colon is looked up among the built-in ones, then among the entry points
 ``phasegrid.models``, ``phasegrid.datasets``, ``phasegrid.metrics``, ``phasegrid.schedules``,
-``phasegrid.objectives`` and ``phasegrid.figures`` of installed packages.
-``path/to/file.py:NAME`` and ``package.module:NAME`` import code: only because the sweep names it,
-and nothing else does.
+``phasegrid.objectives`` and ``phasegrid.figures`` of installed packages. ``path/to/file.py:NAME``
+and ``package.module:NAME`` import code, which happens only if the sweep names it.
 
-The identity of a plug-in in keys and tables is its reference; for a file that is ``file.py:NAME``
-without its folders, together with the version it declares, so a file may move. A worker knows only
-that identity, and `plugin_files` finds the file.
+Keys and tables identify a plug-in by its reference and the version that it declares. The reference
+to a file has no folders there (``file.py:NAME``), so a file may move. A worker knows only this
+identity; `plugin_files` finds the file.
 """
 
 import importlib
@@ -86,22 +85,23 @@ _FUNCTIONS = (
 )
 
 
-_METRICS: dict[str, Metric] = {}  # by identity, as it was resolved last
+_METRICS: dict[str, Metric] = {}  # by identity; the latest resolved
 _NETWORKS: dict[str, Model] = {}  # likewise
 _OBJECTIVES: dict[str, Objective] = {}  # likewise
-_CODES: dict[tuple[Kind, str, str], Code | None] = {}  # of plug-ins, by what was imported
+_CODES: dict[tuple[Kind, str, str], Code | None] = {}  # by kind, name and contents of the file
 
 
 def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
     """Return the declaration that `name` refers to; a relative file is looked for in `folder`
     first.
 
-    With `folder` a sweep is being read: a file, or a local module that it imports, that was edited
-    since it was imported is imported again. Without, a job is being done, with the code that this
+    With `folder`, a sweep is being read: a file is imported again if it, or a local module that it
+    imports, was edited since. Without `folder`, a job is being done, with the code that this
     process has.
 
     Raises:
-        SweepError: if there is none, it cannot be imported, or it is of another kind.
+        SweepError: if there is no such declaration, it cannot be imported, or it is of another
+            kind.
     """
     if ":" in name:
         found = _import_reference(kind, name, folder)
@@ -130,10 +130,10 @@ def resolve(kind: Kind, name: str, folder: Path | None = None) -> Declaration:
 
 
 def declared_metric(identity: str) -> Metric:
-    """Return the metric that keys and tables know by this name, as this process resolved it last.
+    """Return the metric with this name in keys and tables, as this process last resolved it.
 
     Raises:
-        SweepError: as `resolve`, if it did not yet.
+        SweepError: as `resolve`, if this process has not resolved it yet.
     """
     return _METRICS.get(identity) or resolve_metric(identity)
 
@@ -233,19 +233,17 @@ def identity(name: str) -> str:
 
 
 def known_names(kind: Kind) -> list[str]:
-    """Return every name without a colon that `kind` is known by, built-in ones first."""
+    """Return every name without a colon that a `kind` has, built-in ones first."""
     return list(dict.fromkeys([*_built_in(kind), *(point.name for point in _points(kind))]))
 
 
 def is_known(kind: Kind, name: str) -> bool:
-    """Say whether `kind` knows a name without a colon."""
+    """Say whether a `kind` has this name without a colon."""
     return name in _built_in(kind) or any(point.name == name for point in _points(kind))
 
 
 def _check_metric(name: str, metric: Metric) -> None:
-    """Refuse a part of a GPU that is none, and a column that refers to a column which is not
-    there.
-    """
+    """Refuse an impossible share of a GPU, and a column that refers to a missing column."""
     if metric.gpu_share is not None and not 0 < metric.gpu_share <= 1:
         raise SweepError(
             f"metric {name!r}: gpu_share is {metric.gpu_share}; allowed: above 0, at most 1"
@@ -276,7 +274,7 @@ def _entry_point(kind: Kind, name: str) -> object:
         if point.name == name:
             try:
                 return point.load()
-            except Exception as error:  # whatever code of a package raises
+            except Exception as error:  # a package may raise anything
                 raise SweepError(
                     f"{kind} {name!r} ({point.value}) cannot be imported: {_brief(error)}"
                 ) from error
@@ -296,7 +294,7 @@ def _import_reference(kind: Kind, name: str, folder: Path | None) -> object:
         raise SweepError(f"{kind} {name!r}: there is no file {source} in {folder or Path.cwd()}")
     try:
         module = _import(source, file, anew=folder is not None)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise SweepError(
             f"{kind} {name!r} cannot be imported: {_brief(error)}{_where_from(error, file)}"
         ) from error
@@ -314,7 +312,7 @@ def _import(source: str, file: Path | None, anew: bool) -> ModuleType:
 
 
 def _where_from(error: BaseException, file: Path | None) -> str:
-    """Say how a module beside a plug-in file can be imported, if that is what is missing."""
+    """If the missing module lies beside the plug-in file, say how it can be imported."""
     if file is None or not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     beside = file.parent / error.name.partition(".")[0]

@@ -27,7 +27,7 @@ from typing import TypeAlias
 from phasegrid.keys import canonical_json, text_key
 
 USER_COMMIT_FILE = "user_commit.json"
-"""A file at the root of a sweep's files that are sent elsewhere. It holds their git commit."""
+"""The file at the root of a submitted copy of a sweep's files that holds their git commit."""
 
 MAX_MODULES = 64
 """A package with more modules than this counts as a library: only the module that the sweep names
@@ -175,7 +175,7 @@ def _imported_by(name: str, file: Path, is_local: IsLocal) -> Iterator[tuple[str
         if not base:
             continue
         yield from _on_the_way(base, is_local)
-        for inner in names:  # which may be modules, or what a module defines
+        for inner in names:  # an imported name is a module, or something that a module defines
             yield from _on_the_way(f"{base}.{inner}", is_local)
 
 
@@ -213,7 +213,7 @@ def _read(source: bytes) -> _Source:
         tree = ast.parse(source)
         said: list[str] = []
         _say(tree, said)
-    except (SyntaxError, ValueError, RecursionError):  # which importing it tells
+    except (SyntaxError, ValueError, RecursionError):  # importing the file reports the error
         return _Source(hashlib.sha256(source).hexdigest(), ())
     imports: list[tuple[int, str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
@@ -259,19 +259,19 @@ def _is_bare_text(node: object) -> bool:
 def _is_empty_text(node: object) -> bool:
     return (
         isinstance(node, ast.Constant) and node.value == ""
-    )  # Python 3.12 finds some in f-strings
+    )  # Python 3.12 has empty texts in f-strings
 
 
 def _constant(value: object) -> str:
     if isinstance(value, str):
-        return json.dumps(value)  # repr depends on which characters a Python knows
+        return json.dumps(value)  # repr depends on the Unicode version of Python
     if isinstance(value, bytes):
         return value.hex()
     return hex(value) if type(value) is int else repr(value)
 
 
 def where_raised(error: BaseException) -> str:
-    """Return the innermost place in user code where an error was raised, as ``file:line``; empty if
+    """Return the innermost place in user code on the way to an error, as ``file:line``; empty if
     there is none.
     """
     while error.__cause__ is not None:

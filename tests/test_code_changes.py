@@ -282,7 +282,7 @@ def test_code_that_is_not_that_of_the_run_makes_no_row(tmp_path: Path) -> None:
     ]
     assert len(endings) == 4
     assert all(isinstance(outcome, Outcome) and outcome.status == "failed" for outcome in endings)
-    assert "model lab.py:NET: its code here is not that with which the run began" in str(
+    assert "model lab.py:NET: its code here is not the code with which the run began" in str(
         endings[0].error
     )
     assert not store.stored("trials")

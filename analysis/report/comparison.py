@@ -48,7 +48,8 @@ def compare(
 
     Raises:
         SweepError: for a sweep that is not in its store, an unknown format, or sweeps that have
-        nothing in common. StoreError: if a store cannot be read.
+        nothing in common.
+        StoreError: if a store cannot be read.
     """
     check_formats(formats)
     one, other = load_grid(open_store(store_a), a), load_grid(open_store(store_b), b)

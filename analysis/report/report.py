@@ -56,7 +56,8 @@ def draw(
 
     Raises:
         SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep
-        with nothing stored. StoreError: if the store cannot be read.
+        with nothing stored.
+        StoreError: if the store cannot be read.
     """
     return draw_sweep(open_store(store_path), sweep, thresholds, output_dir, formats).files
 

@@ -36,8 +36,8 @@ def build_model(
         SweepError: if no model has this name, its `make` function does not return a module, its
             ``state_dict()`` holds more than parameters and buffers, or the module draws tensors
             that are not in it and not computed from it: those of a trial would be lost with its
-            process. DataError: if the model cannot take such inputs, or is for another kind of
-            data.
+            process.
+        DataError: if the model cannot take such inputs, or is for another kind of data.
     """
     declared = resolve_model(part.name)
     require_task(part.name, declared.takes, task)

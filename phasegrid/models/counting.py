@@ -26,7 +26,8 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
     set; None if its family does not declare them.
 
     Raises:
-        DataError: if the model cannot take such examples. SweepError: if its own count fails.
+        DataError: if the model cannot take such examples.
+        SweepError: if its own count fails.
 
     >>> mlp = Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"})
     >>> count_work(mlp, DatasetFacts(100, 10, (2,), 2))

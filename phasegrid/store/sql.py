@@ -24,8 +24,9 @@ def query(store: Store, sql: str) -> pd.DataFrame:
     trials group by 1``. Only tables whose name occurs in the statement are read.
 
     Raises:
-        StoreError: if DuckDB is not installed, or a table cannot be read. SweepError: if DuckDB
-        refuses the statement; the message is DuckDB's, with the names of the views.
+        StoreError: if DuckDB is not installed, or a table cannot be read.
+        SweepError: if DuckDB refuses the statement; the message is DuckDB's, with the names of the
+        views.
     """
     try:
         import duckdb

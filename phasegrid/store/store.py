@@ -73,8 +73,8 @@ class Store:
 
         Raises:
             StoreError: if there is no store, it cannot be reached or written, it has a newer
-            format, or `create` is given a folder with other content. SweepError: if the URL
-                holds credentials.
+            format, or `create` is given a folder with other content.
+            SweepError: if the URL holds credentials.
         """
         refuse_secrets(url, "the storage")
         files = PatientFiles(open_files(url))

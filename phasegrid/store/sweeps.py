@@ -68,7 +68,8 @@ def check_rename(store: Store, old: str, new: str) -> SweepUse:
 
     Raises:
         SweepError: if there is no sweep `old`, there is one `new` already, or a run of it is under
-        way. StoreError: for a name that no sweep can have, or when reading fails.
+        way.
+        StoreError: for a name that no sweep can have, or when reading fails.
     """
     tables.checked_name(new, "sweep")
     use = find_use(store, old)

@@ -80,7 +80,8 @@ def import_taxonomy(
 
     Raises:
         DataError: if the file is missing or malformed; the message names the line. Nothing has been
-        written then. StoreError: if the store cannot be written.
+        written then.
+        StoreError: if the store cannot be written.
     """
     from phasegrid.plan.contents import plan_hash
 

@@ -1,5 +1,5 @@
-"""Recognise errors after which a GPU refuses all further work from a process. The process is lost,
-but later jobs are not to blame.
+"""Recognise errors after which a GPU refuses all further work of a process. The process is lost,
+but its later jobs are not to blame.
 """
 
 import re
@@ -24,7 +24,7 @@ _OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED")
 def raise_if_broken(error: Exception) -> None:
     """Raise a `DeviceError` if this error means that the process has lost its GPU.
 
-    Errors known to be permanent are trusted. After any other CUDA error the device is tried.
+    A known permanent error is enough. After any other CUDA error the device is tried.
     """
     for cause in _chain(error):
         text = str(cause)

@@ -2,10 +2,10 @@
 into memory.
 
 Eight processes with their own CIFAR-10 in float32 would hold 5.9 GB and read its files eight times;
-mapped from files, its pages are in memory once. A data set is a raw file for each tensor, so that
-each begins on a page (where a tensor begins can change the last digit of a sum over it), and a JSON
-file, written last, that says what they are: nothing is unpickled. Without such a folder, or room in
-it, each process loads its data sets itself.
+mapped from files, its pages are in memory once. A data set is stored as one raw file per tensor and
+a JSON file, written last, that describes them; nothing is unpickled. A tensor has a file of its own
+so that it begins on a page: where it begins can change the last digit of a sum over it. Without
+such a folder, or room in it, each process loads its data sets itself.
 """
 
 import json
@@ -45,7 +45,7 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / f"{key}.lock"))
-        except OSError as error:  # the folder has been deleted under us, or takes no files
+        except OSError as error:  # the folder was deleted meanwhile, or takes no files
             fall_back(_NOT_SHARED, error)
             return load()
         found = _mapped(file)
@@ -58,8 +58,8 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
 
 
 def _publish(file: Path, dataset: Dataset) -> bool:
-    """Write a data set, and last the file that makes it visible; return False if there is no room
-    for it.
+    """Write a data set, and at the end the file that makes it visible; return False if there is no
+    room for it.
     """
     tensors = {name: getattr(dataset, name).contiguous() for name in TENSORS}
     partial = file.with_suffix(".part")
@@ -68,7 +68,7 @@ def _publish(file: Path, dataset: Dataset) -> bool:
             return False
         for name, tensor in tensors.items():
             tensor.numpy().tofile(partial)
-            os.replace(partial, _raw(file, name))  # who has an old one mapped keeps it
+            os.replace(partial, _raw(file, name))  # a process that has mapped an old one keeps it
         partial.write_text(json.dumps(_facts(dataset)))
         os.replace(partial, file)
     except OSError as error:
@@ -109,9 +109,9 @@ def _mapped(file: Path) -> Dataset | None:
         facts = json.loads(file.read_text())
         layouts = facts.pop("tensors")
         tensors: dict[str, Any] = {name: _map(_raw(file, name), *layouts[name]) for name in TENSORS}
-    except FileNotFoundError:  # nobody has put it there yet
+    except FileNotFoundError:  # it is not written yet
         return None
-    except (OSError, ValueError, RuntimeError) as error:  # the last where memory cannot be mapped
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no mapping
         fall_back(_NOT_SHARED, error)
         return None
     text, form = facts.pop("text"), TASKS[facts["task"]].form

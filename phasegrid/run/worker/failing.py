@@ -26,8 +26,8 @@ def guarded(store: Store, pack: Pack, key: str, work: Callable[[], Outcome]) -> 
 
 
 def found_already(store: Store, pack: Pack, table: str, key: str) -> Outcome | None:
-    """Return the outcome of a job that is stored, or that cannot be stored because something else
-    is in its place; None if the job is still to do.
+    """Return the outcome of a job that is stored, or that cannot be stored because its place is
+    taken by something else; None if the job is still to do.
     """
     try:
         return Outcome(key, "already") if store.has(table, key) else None
@@ -37,7 +37,7 @@ def found_already(store: Store, pack: Pack, table: str, key: str) -> Outcome | N
 
 
 def raise_if_of_no_job(error: Exception) -> None:
-    """Raise an error that other jobs would meet too: the storage fails, or the GPU is lost."""
+    """Raise the error if other jobs would meet it too: the storage fails, or the GPU is lost."""
     if isinstance(error, StoreError) and error.fault is not None:
         raise error
     broken_devices.raise_if_broken(error)
@@ -68,14 +68,14 @@ def failed(store: Store, pack: Pack, key: str, error: Exception) -> Outcome:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Say whether memory ran out, a GPU's or a CPU's; torch has no class for the latter."""
+    """Say whether the memory of a GPU or CPU ran out; torch has no class of error for a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def all_failed(pack: Pack, store: Store, error: Exception) -> list[Outcome]:
-    """Fail the jobs of a pack that are not stored."""
+    """Store the same failure for all jobs of a pack that are not stored."""
     tables = {job.key: f"metrics/{job.metric.name}" for job in pack.metric_jobs}
     return [
         (

@@ -1,5 +1,5 @@
-"""The inputs of measurements (rows, data and weights of trained models, each loaded once), and the
-storing of results.
+"""Load the inputs of measurements (rows, data and weights of trained models), each once, and store
+results.
 """
 
 import copy
@@ -79,15 +79,15 @@ class JobInputs:
         self.store, self.device, self.trials = store, device, trials
         self.place = place
         self._models: dict[Artifact, tuple[nn.Module, Seal]] = {}
-        self._data_keys: dict[int, str] = {}  # of the data sets of `trials`, which keep them alive
+        self._data_keys: dict[int, str] = {}  # by id(); `trials` keep the data sets alive
         self._looked_at: set[Artifact] = set()
         self._endings: dict[str, tuple[str, int | None]] = {}
 
     def why_void(self, job: MetricJob) -> str | None:
-        """Say why a measurement does not apply; None where it does.
+        """Say why a measurement does not apply; None if it does.
 
         Raises:
-            StoreError: if one of its trials is not stored, or what it reads is lost.
+            StoreError: if one of its trials is not stored, or an artifact that it reads is lost.
         """
         for key in job.trials:
             if self._ending(key)[0] == "diverged":
@@ -120,7 +120,7 @@ class JobInputs:
             digests = digests_of(table["artifacts"][0].as_py()) if len(table) else None
             if digests is not None and artifact.name not in digests:
                 return f"{metric} {artifact.job} left no {artifact.name}"
-        self.store.read_artifact(artifact)  # raises, with what to do
+        self.store.read_artifact(artifact)  # raises an error that says what to do
         raise AssertionError(f"{artifact} appeared meanwhile")
 
     def data(self, key: str) -> Dataset:
@@ -134,7 +134,7 @@ class JobInputs:
         return _loaded(part, data_key, self.device, self.place.shared_data)
 
     def data_and_objective(self, job: MetricJob) -> tuple[int, str]:
-        """Return a value that is equal for measurements with the same data and the same scoring."""
+        """Return a value; two measurements with the same data and scoring have equal values."""
         trial = self.trials[job.trials[0]]
         return id(trial.dataset), canonical_json(trial.recipe.get("objective"))
 
@@ -155,7 +155,7 @@ class JobInputs:
         return {name: value.to(self.device) for name, value in read.items()}
 
     def sources(self, job: MetricJob) -> list[Source]:
-        """Return the artifacts of other measurements that a job reads."""
+        """Return the artifacts that a job reads from other measurements."""
         found = []
         for artifact in job.sources:
             metric, args = self.store.artifact_facts(artifact)
@@ -177,7 +177,7 @@ class JobInputs:
         return self.publish(metric, job, rows, time.perf_counter() - started)
 
     def watched(self, job: MetricJob, networks: Sequence[Artifact], compute: Compute) -> object:
-        """Run the metric of `job` on some networks and the data of the first, and check that it
+        """Run the metric of `job` on some networks and the data of the first one, and check that it
         changed neither.
 
         Global random generators are seeded with the key of `job`; built-in metrics do not use them.
@@ -214,8 +214,8 @@ class JobInputs:
         return result
 
     def _restore_model(self, network: Artifact) -> list[str]:
-        """Discard a network that differs from the one loaded; return which of its stored values a
-        metric has changed.
+        """Discard a network that differs from its state when loaded; return which of its stored
+        values a metric has changed.
         """
         module, was = self._models[network]
         changed = was.changed(module)
@@ -224,7 +224,7 @@ class JobInputs:
         del self._models[network]
         if changed:
             alone, was = self._load(network)
-            with torch.no_grad():  # some networks write into themselves whenever they run
+            with torch.no_grad():  # some networks write into their own values when they run
                 outputs_of(alone, self.data(network.job).train_inputs[:2])
             itself = set(was.changed(alone))
             changed = [name for name in changed if name not in itself]
@@ -274,8 +274,8 @@ class JobInputs:
 
 @dataclass(slots=True)
 class _Loaded:
-    """A data set of this process, with its write counters at loading, and its checksums once
-    computed.
+    """A data set of this process, with its write counters at loading and, once computed, its
+    checksums.
     """
 
     name: tuple[str, str]
@@ -318,8 +318,8 @@ def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None)
 
 
 def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
-    """Discard a data set that differs from the one loaded, by torch's write counters and the
-    checksums of the tensors that were `looked_at`.
+    """Discard a data set that has changed since loading, by torch's write counters or the checksums
+    of the tensors that were `looked_at`.
 
     Return what has changed.
     """
@@ -347,7 +347,7 @@ def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
 
 
 def scored_as(data: Dataset, trial: Trial) -> Dataset:
-    """Return the data with the objective that the networks of a trial are scored by."""
+    """Return the data with the objective by which the networks of a trial are scored."""
     if trial.recipe.get("objective") is None:
         return data
     return replace(data, objective=criterion_of(recipe_of(trial)))
@@ -367,7 +367,7 @@ def generator_of(key: str) -> torch.Generator:
 
 
 def arguments_of(job: MetricJob, metric: Metric) -> dict[str, Any]:
-    """Return the arguments of a metric as its dataclass types them (JSON lists become tuples)."""
+    """Return the arguments of a metric in the types of its dataclass: JSON lists become tuples."""
     defaults = metric.args()
     args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}

@@ -4,8 +4,8 @@ again.
 An update of a convolutional network frees and asks for the same hundreds of megabytes of
 activations each time. The allocator of the GNU C library gives freed memory at the top of the heap
 back at once, and the system then clears every page anew when it is touched: up to 30% of the time
-of an update (tests/benchmarks/RESULTS.md). Nothing here changes a number. Where the C library is
-another one, or its allocator was already set up by the environment, nothing is done.
+of an update (tests/benchmarks/RESULTS.md). Nothing here changes a number. Nothing is done with
+another C library, or if the environment already configures the allocator.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ import os
 from functools import cache
 
 KEEP_BYTES = 2**30
-"""Freed memory that a process may keep while it works; the activations of the small networks that
-share kernels fit.
+"""Freed memory that a process may keep while it works: enough for the activations of small networks
+that share kernels.
 """
 
 MAP_BYTES = 32 * 2**20
-"""Larger blocks are mapped and unmapped one by one; the most that glibc lets its own threshold grow
-to.
+"""Larger blocks are mapped and unmapped one by one. It is the largest value that glibc itself would
+choose for this threshold.
 """
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h

@@ -1,12 +1,11 @@
-"""The folder on a node that the processes of one run share: its creation, locks and deletion. No
-torch here.
+"""Create, lock and delete the folder on a node that the processes of one run share. No torch here.
 
 Each run has its own folder, so its contents cannot come from another run's files. It belongs to
 this user alone (mode 0700, checked) and lies in the system's temporary folder (``TMPDIR``). The
 driver of a run deletes its folder; folders on other nodes are deleted by the next run there, once
-no process has them locked. A killed driver leaves a file whose lock nobody holds: the next run
-there ends the processes that it had started, and deletes its folder. If any of this is impossible
-(Windows, a folder of another user), there is no folder.
+no process has them locked. A killed driver leaves a file whose lock nobody holds. The next run
+there ends the processes that the killed driver had started, and deletes its folder. If any of this
+is impossible (Windows, a folder of another user), there is no folder.
 """
 
 import os
@@ -50,8 +49,8 @@ def enter(run: str) -> Path | None:
 
 
 def drive(run: str) -> None:
-    """Enter the folder of a run as its driver, with a lock that shows later runs whether this
-    process still lives.
+    """Enter the folder of a run as its driver; a lock shows later runs whether this process still
+    lives.
     """
     folder = enter(run)
     if folder is None or run in _driven:
@@ -92,7 +91,7 @@ def forget(run: str) -> None:
 
 
 def folder_of(run: str) -> Path:
-    """Return where the folder of a run is on this node, or would be."""
+    """Return the path of a run's folder on this node, whether or not it exists."""
     return Path(tempfile.gettempdir()) / f"{_prefix()}{run}"
 
 
@@ -115,8 +114,8 @@ def _hold(folder: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return descriptor
-            os.close(descriptor)  # swept away between making and locking it
-    except OSError as error:  # no such place, no right to it, a file system without locks
+            os.close(descriptor)  # another run deleted it between making and locking it
+    except OSError as error:  # no such place, no permission, or a file system without locks
         fall_back(f"processes of this node share nothing: there is no folder {folder}", error)
     return None
 

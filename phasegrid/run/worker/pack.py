@@ -43,7 +43,8 @@ def do(
 
     Raises:
         Stopped: if `should_stop` says so. What is finished is stored, and a training is in its
-        snapshot. StoreError: if the storage as a whole fails; no other job could be stored either.
+        snapshot.
+        StoreError: if the storage as a whole fails; no other job could be stored either.
         DeviceError: if this process has lost its GPU; no other job could be done here either.
     """
     with _fallbacks_stored(store, pack) as fallbacks:
@@ -60,7 +61,7 @@ def _do(
     device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with (
         _threads(place.threads),
-        tensor_float_32(False),  # but in updates of a recipe that asks for it
+        tensor_float_32(False),  # only updates use it, where the recipe asks for it
         deterministic_kernels(device, place.reproducible),
     ):
         try:
@@ -91,9 +92,7 @@ def _fallbacks_stored(store: Store, pack: Pack) -> Iterator[dict[str, Fallback]]
 
 
 def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
-    """Load a data set before any job, and keep it for the first one. Return what is wrong with the
-    data set, or None.
-    """
+    """Load a data set before any job, and keep it for the first. Return its mistake, or None."""
     try:
         dataset_of(part, torch.device("cpu"), shared_data)
     except DataError as error:
@@ -102,10 +101,10 @@ def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
 
 
 def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
-    """Return the digests of a pack's plug-ins as this process imports them.
+    """Return the digests of a pack's plug-ins, as imported by this process.
 
     Raises:
-        SweepError: if one differs from that with which the run began.
+        SweepError: if one differs from the code with which the run began.
     """
     names: set[tuple[Kind, str]] = {("metric", job.metric.name) for job in pack.metric_jobs}
     for trial in pack.trials:
@@ -116,8 +115,8 @@ def _own_code(pack: Pack, place: PackOptions) -> dict[tuple[str, str], str]:
     for (kind, name), digest in found.items():
         if place.code.get((kind, name), digest) != digest:
             raise SweepError(
-                f"{kind} {name}: its code here is not that with which the run began; it was edited"
-                " since, or this node has another copy. Run the same command again, which tells"
+                f"{kind} {name}: its code here is not the code with which the run began: it was"
+                " edited since, or this node has another copy. Run the same command again; it tells"
                 " what has changed"
             )
     return found

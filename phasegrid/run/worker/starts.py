@@ -1,4 +1,4 @@
-"""Read what trainings start from, and store the artifacts that they publish."""
+"""Read the artifacts from which trainings start, and store those that they publish."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def void_results(store: Store, trials: Sequence[Trial]) -> dict[str, Trained]:
 
 
 def beginning_of(store: Store, trial: Trial) -> Beginning | None:
-    """Read what a trial starts from; None for its own initialisation.
+    """Read the artifact from which a trial starts; None if it starts from its own initialisation.
 
     Raises:
         StoreError: if it is not stored, or damaged.

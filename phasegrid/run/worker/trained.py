@@ -25,7 +25,7 @@ from phasegrid.train.compat import recipe_of
 from phasegrid.train.member import EpochRecord, Trained, best_of_run
 from phasegrid.train.recipe import CROSS_ENTROPY_NAME
 
-_kind = cache(resolve_dataset)  # an entry point is looked for in all that is installed
+_kind = cache(resolve_dataset)  # looking for an entry point reads every installed package
 
 
 def publish_trial(
@@ -77,8 +77,7 @@ def _final_numbers(
     trial: Trial, result: Trained, data: Dataset, device: torch.device
 ) -> dict[str, Any] | None:
     """Return loss and accuracy of the kept weights in eval mode; None if the training diverged, or
-    if the weights overflow in eval mode, where BatchNorm no longer divides by the spread of the
-    batch.
+    if outputs overflow in eval mode, where BatchNorm does not divide by the spread of the batch.
     """
     if result.outcome == "diverged":
         return None
@@ -119,7 +118,7 @@ def _result_columns(result: Trained) -> dict[str, Any]:
 
 
 def _best_of_run(trial: Trial, result: Trained) -> dict[str, Any]:
-    """Return the columns of optimal early stopping; none if the test set was not watched."""
+    """Return the columns of optimal early stopping; no columns if the test set was not watched."""
     best = best_of_run(recipe_of(trial), result.history)
     if best is None:
         return {}

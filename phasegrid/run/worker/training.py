@@ -28,7 +28,7 @@ from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
 
 OnEpoch = Callable[[int, int], None]
-"""Is told how many epochs are done, and of how many."""
+"""Takes the number of epochs that are done, and their total."""
 
 Publish = Callable[[Trial, Dataset, Trained], bool]
 
@@ -88,7 +88,7 @@ def _train_together(
     on_epoch: OnEpoch,
     publish: Publish,
 ) -> None:
-    """Train trials in one call; those that are not `missing` only fill their places in stacks."""
+    """Train trials in one call. Those that are not `missing` only fill their places in stacks."""
     choice = _choice(pack, store, place, trials, data, device)
     train_pack(
         trials,
@@ -115,8 +115,8 @@ def _choice(
     data: Sequence[Dataset],
     device: torch.device,
 ) -> StackPlan | None:
-    """Return how the trials of a pack run fastest, from a stored or a new measurement; None if a
-    measurement would cost more than it saves.
+    """Return the fastest way to run the trials of a pack, from a stored or a new measurement; None
+    if a measurement would cost more than it saves.
     """
     predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
     if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
@@ -129,4 +129,4 @@ def _choice(
     if not timings:
         return choice
     notes.put_timing(key, to_record(choice, timings))
-    return from_record(notes.read_timing(key)) or choice  # of several, the first is everyone's
+    return from_record(notes.read_timing(key)) or choice  # the first to be stored holds for all

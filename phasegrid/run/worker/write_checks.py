@@ -25,15 +25,15 @@ CHUNK = 2**17
 class HandedData(Dataset):
     """The data set for a plug-in metric: it records which of its tensors were used.
 
-    A subclass, because the metric expects a `Dataset`. Without the record, every measurement would
-    need a checksum.
+    It is a subclass because the metric expects a `Dataset`. Without the record, every measurement
+    would need a checksum.
     """
 
     __slots__ = ("looked_at",)
     looked_at: set[str]
 
     def __getattribute__(self, name: str) -> object:
-        """Return an attribute, and remember it where it is a tensor."""
+        """Return an attribute, and remember its name if it is a tensor."""
         if name in TENSORS:
             self.looked_at.add(name)
         return super().__getattribute__(name)
@@ -55,7 +55,7 @@ def hand_out(data: Dataset) -> HandedData:
 
 
 def writes_to(data: Dataset) -> tuple[tuple[int, int], ...]:
-    """Return for each tensor torch's write counter and its address."""
+    """Return torch's write counter and the address of each tensor."""
     tensors = [getattr(data, name) for name in TENSORS]
     return tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
 
@@ -67,22 +67,23 @@ def checksums(data: Dataset, names: Collection[str] = TENSORS) -> dict[str, int]
 
 def _checksum(tensor: Tensor) -> int:
     if tensor.numel() == 0:
-        return 0  # one made of an empty array has no bytes to be viewed
+        return 0  # an empty tensor may have no bytes to view
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
     whole = len(flat) // 8 * 8
     words = flat[:whole].view(torch.int64)
     odd = 2 * torch.arange(min(CHUNK, max(1, len(words))), device=flat.device) + 1
     total = flat[whole:].sum(dtype=torch.int64)
     for chunk in torch.split(words, CHUNK):
-        # one pass over the memory; wraps around, which an odd factor cannot hide a change from
+        # One pass over the memory. Sums wrap around; with odd factors a changed word still changes
+        # them.
         total = 1_000_003 * total + (chunk * odd[: len(chunk)]).sum()
     return int(total)
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a layer held: attributes, entries of those that are dicts (parameters, layers, hooks),
-    and whether its parameters train and hold gradients.
+    """The state of a layer: its attributes, the entries of attributes that are dicts (parameters,
+    layers, hooks), and whether its parameters train and hold gradients.
     """
 
     attributes: dict[str, object]
@@ -112,7 +113,7 @@ class Seal:
     layers: tuple[tuple[nn.Module, _Held], ...]
 
     def changed(self, module: nn.Module) -> list[str]:
-        """Name the stored tensors that have changed, appeared or disappeared."""
+        """Return the names of the stored tensors that have changed, appeared or disappeared."""
         now = module.state_dict()
         return [
             *(name for name in self.values if not _same(self.values[name], now.get(name))),
@@ -150,7 +151,7 @@ def _held_by(layer: nn.Module) -> _Held:
 
 
 def _gradients(layer: nn.Module) -> tuple[tuple[bool, bool], ...]:
-    """Say of each parameter whether it trains, and whether it holds a gradient."""
+    """Return for each parameter whether it trains, and whether it has no gradient."""
     own = (p for p in layer._parameters.values() if p is not None)
     return tuple((p.requires_grad, p.grad is None) for p in own)
 

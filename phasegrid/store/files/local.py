@@ -113,8 +113,8 @@ def open_files(url: str) -> Files:
     """Return the files under a folder's path or a URL. Nothing is created or checked.
 
     Raises:
-        SweepError: if no store can be at the URL (`urls`). StoreError: if the package for its kind
-        of storage is not installed.
+        SweepError: if no store can be at the URL (`urls`).
+        StoreError: if the package for its kind of storage is not installed.
     """
     folder = local_path(url)
     if folder is not None:

@@ -30,7 +30,8 @@ def probe_storage(url: str, store_id: str) -> list[str]:
 
     Raises:
         StoreError: naming the nodes that do not share it with this process, cannot write it, or
-        cannot be used otherwise. ClusterError: if the cluster is lost meanwhile.
+        cannot be used otherwise.
+        ClusterError: if the cluster is lost meanwhile.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_look)
     question = probe.ask(url, store_id)
