@@ -93,7 +93,7 @@ with witnessed() as begin:
 @pytest.mark.parametrize("way", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"])
 def test_a_process_that_was_ended_without_a_word_is_told_of_too(way: str) -> None:
     done = run_child(WATCHED, way)
-    assert "killed (for want of memory?), or ended by the code it ran" in done.stderr
+    assert "killed (out of memory?), or ended by the code it ran" in done.stderr
     assert "The jobs it was doing: training, cell 0, seed 1; b; c; 2 more." in done.stderr
 
 

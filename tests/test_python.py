@@ -140,7 +140,7 @@ def test_runs_on_ray_follow_each_other_in_one_process_that_has_no_ray_of_its_own
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
-    assert "refused: starting Ray: this process is connected to a Ray already" in done.stdout
+    assert "refused: starting Ray: this process is already connected to a Ray" in done.stdout
     assert "20 of 20 missing jobs done" in done.stdout
     assert "no jobs" in done.stdout
     assert "3 of 3 missing jobs done" in done.stdout

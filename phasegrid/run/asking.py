@@ -9,7 +9,7 @@ from phasegrid.packs import Outcome, Pack
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a run reports to the caller that decides what else to do.
+    """The report of a run to the caller that decides which jobs to add.
 
     `ended` are the final outcomes since the last call; jobs that are blocked by a failed one are
     not among them. `num_ready` packs could start now, `in_flight` are underway, and the executor
@@ -34,6 +34,6 @@ class Ask(Protocol):
         ...
 
 
-def nothing_more(situation: Situation) -> Sequence[Pack]:  # noqa: ARG001 - the protocol's argument
+def nothing_more(situation: Situation) -> Sequence[Pack]:  # noqa: ARG001 - of the protocol
     """Add nothing: the run consists of its plan."""
     return ()

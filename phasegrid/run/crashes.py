@@ -46,7 +46,7 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
         try:
             path = folder / f"{_PREFIX}{os.getpid()}"
             pad = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        except OSError as error:  # a full disk, say
+        except OSError as error:  # for example a full disk
             fall_back("a process that crashes cannot leave its stack", error)
             return
         _pads[folder] = pad
@@ -96,7 +96,7 @@ def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
         yield lambda _names: None
         return
     assert watching.stdin is not None
-    pipe, own = watching.stdin, not faulthandler.is_enabled()  # else somebody has chosen a place
+    pipe, own = watching.stdin, not faulthandler.is_enabled()  # else the user chose a place
     if own:
         faulthandler.enable(pipe.fileno(), all_threads=False)
     try:
@@ -112,5 +112,5 @@ def witnessed() -> Iterator[Callable[[Sequence[str]], None]]:
 
 def _say(pipe: IO[bytes], mark: str, text: str) -> None:
     line = f"{mark}{text}".replace("\n", " ")
-    with suppress(BrokenPipeError):  # somebody has killed it: there is nobody to tell
+    with suppress(BrokenPipeError):  # it was killed: nobody listens
         os.write(pipe.fileno(), f"{line}\n".encode())

@@ -17,8 +17,8 @@ from phasegrid.run.makespan import simulate_makespan
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Seconds: expected, and a range from `low` to `high`, in which every job of a kind deviates as
-    much as the worst tenth of the timed jobs.
+    """Expected seconds, with a range from `low` to `high`: at its ends, every job of a kind
+    deviates as much as the worst tenth of the timed jobs.
     """
 
     expected: float = 0.0
@@ -26,7 +26,7 @@ class Span:
     high: float = 0.0
 
     def __add__(self, other: "Span") -> "Span":
-        """Return the forecast of both, one after the other."""
+        """Return the forecast of doing one after the other."""
         return Span(self.expected + other.expected, self.low + other.low, self.high + other.high)
 
 

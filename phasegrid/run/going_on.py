@@ -1,4 +1,4 @@
-"""Say what a run that was cut off has stored, and how to go on."""
+"""Say what an interrupted run has stored, and how to go on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +22,8 @@ def saying_how_to_go_on(scheduler: Scheduler, store: Store) -> Iterator[None]:
         kept = f"stopped: what is finished is stored; {scheduler.counts.open} jobs are open."
         if isinstance(error, DeviceError):
             again = (
-                "A new process can use it: run the same command again, best without --serial, where"
-                " a job that does this again is found by name and the others are done."
+                "A new process can use it: run the same command again, best without --serial; then"
+                " a job that does this again is named, and the others are done."
             )
             raise DeviceError(f"{error}\n{kept} {again}") from error
         if isinstance(error, ClusterError):

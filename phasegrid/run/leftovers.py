@@ -1,8 +1,8 @@
 """Find and end processes that a run started and that outlive it: Ray's own.
 
-Every process that a run starts inherits a mark in its environment, whoever its parent is later; the
-run itself does not have the mark (Linux shows the environment that a process started with). Without
-``/proc`` no process is found.
+Every process that a run starts inherits a mark in its environment, and keeps it if its parent
+changes. The run itself does not have the mark, because Linux shows the environment at the start of
+a process. Without ``/proc`` no process is found.
 """
 
 import os
@@ -20,7 +20,7 @@ def marked(run: str) -> set[int]:
     mark = f"{MARK}={run}".encode()
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or is another user's
+        with suppress(OSError):  # it has ended, or belongs to another user
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.add(int(entry.name))
     return found - {os.getpid()}
@@ -34,15 +34,13 @@ def end(run: str, grace_s: float = 0.0) -> None:
             for pid in found:
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            if time.monotonic() >= ends + 1.0:  # one that the kernel holds back
+            if time.monotonic() >= ends + 1.0:  # the kernel does not let it end
                 return
         time.sleep(_LOOK_EVERY_S)
 
 
 def dead_children(names: frozenset[str]) -> dict[int, str]:
-    """Return which of these programs this process started and that have ended unnoticed
-    (zombies).
-    """
+    """Return the zombies of this process that run programs of these names, by process id."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

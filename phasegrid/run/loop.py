@@ -78,4 +78,4 @@ def run_packs(
         stop.why = stop.why or "stopped"
     except ClusterError:
         if stop.why is None:
-            raise  # else it was stopped with us, as where a whole process group is
+            raise  # otherwise it was stopped together with us, in one process group

@@ -1,4 +1,6 @@
-"""Find, before anything starts, the stored artifacts that jobs to do read and that are gone."""
+"""Before anything starts, find the artifacts that missing jobs read but that are gone from the
+store.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -12,8 +14,8 @@ _MOST_SHOWN = 3
 
 
 def lost_inputs(plan: Plan, store: Store, stored: Collection[str]) -> list[str]:
-    """Return a line for each stored job of a plan that left what a job to do reads, if that is
-    gone. Nothing is looked up if no job to do reads what is stored.
+    """Return a line for each stored job of a plan whose artifacts are gone, if a missing job reads
+    them. Nothing is looked up if no missing job reads the artifacts of a stored one.
     """
     wanted = dict.fromkeys(_read_by_jobs_to_do(plan, set(stored)))
     lost = lost_artifacts(store, wanted) if wanted else []
@@ -22,17 +24,16 @@ def lost_inputs(plan: Plan, store: Store, stored: Collection[str]) -> list[str]:
 
 
 def lost_text(lost: Sequence[str], url: str) -> str:
-    """Say what is gone, and how to do it again."""
+    """Say which files are gone, and how to make them again."""
     more = f" and {len(lost) - _MOST_SHOWN} more" if len(lost) > _MOST_SHOWN else ""
     return (
-        f"jobs to do will fail: the files of {'; '.join(lost[:_MOST_SHOWN])}{more} are gone; run"
-        f" `phasegrid gc --damaged --delete --storage {url}`, then `phasegrid run` does again what"
-        " left them"
+        f"missing jobs will fail: the files of {'; '.join(lost[:_MOST_SHOWN])}{more} are gone; run"
+        f" `phasegrid gc --damaged --delete --storage {url}`, then `phasegrid run` makes them again"
     )
 
 
 def _read_by_jobs_to_do(plan: Plan, stored: set[str]) -> Iterator[Artifact]:
-    """Yield the artifacts of stored jobs that the jobs to do read."""
+    """Yield the artifacts of stored jobs that missing jobs read."""
     for cell in plan.cells if stored else ():
         for trial in cell.trials:
             if trial.start is not None and trial.key not in stored:

@@ -18,8 +18,8 @@ from phasegrid.store.store import Store
 def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
     """Build the network of a trial with stored weights, on the CPU, in eval mode.
 
-    `name` is ``weights``, a checkpoint along it (``weights@epoch-40``), or the ``averaged`` network
-    of a collector.
+    `name` is ``weights``, a checkpoint of the training (``weights@epoch-40``), or the ``averaged``
+    network of a collector.
 
     Raises:
         StoreError: if there is no such trial, it left no such weights, or they are damaged.
@@ -49,7 +49,7 @@ def _part(row: dict[str, Any], part: str) -> Part:
 
 
 def _facts(dataset: Part) -> DatasetFacts:
-    """Return the facts of a data set; load it if it cannot tell them before."""
+    """Return the facts of a data set; load it if they are not known before."""
     kind = resolve_dataset(dataset.name)
     usual = kind.args()
     args = {spec.name: getattr(usual, spec.name) for spec in fields(kind.args)}

@@ -8,7 +8,7 @@ from phasegrid.packs import Pack, needs_of
 
 
 def is_alone(pack: Pack) -> bool:
-    """Say whether a pack computes a single job, which can then be blamed for a lost process."""
+    """Say whether a pack computes a single job; then that job can be blamed for a lost process."""
     if len(pack.job_keys()) > 1:
         return False
     layout = pack.layout

@@ -1,11 +1,11 @@
-"""Choose the packs of a pilot run: of the first cells that have something to do."""
+"""Choose the packs of a pilot run, which does the first cells with missing jobs."""
 
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import Plan
 
 
 def first_cells(packs: list[Pack], limit: int) -> set[int]:
-    """Return the first `limit` cells that have something to do: those of a pilot run."""
+    """Return the first `limit` cells with missing jobs, which a pilot run does."""
     return set(sorted({pack.cell for pack in packs})[:limit])
 
 

@@ -55,7 +55,7 @@ def executor_for(
     plan: Plan,
     underway: Underway,
 ) -> Iterator[Executor]:
-    """Make the executor of a run, after the data sets that its packs read were tried."""
+    """Try the data sets that the packs of a run read, then make its executor."""
     if where.serial:
         from phasegrid.run.worker.pack import check_dataset
 
@@ -123,8 +123,8 @@ def _ray_executor(
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
-    """Return a function from a pack to its part of a GPU: what its metric declares, or what its
-    memory needs; a whole one if the memory of the GPUs is not known.
+    """Return a function from a pack to its share of a GPU: the share that its metric declares, or
+    the share of the memory that it needs; 1 if the memory of the GPUs is not known.
     """
     if gpu_bytes is None:
         return lambda _pack: 1.0
@@ -133,8 +133,8 @@ def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
 
 
 def _data_files(packs: Sequence[Pack]) -> list[Part]:
-    """Return one data set for each set of files that the trainings read. Only a data set that names
-    its files counts.
+    """Return one data set for each set of files that the trainings read. Data sets that do not name
+    their files are left out.
     """
     parts = [trial.dataset for pack in packs if pack.kind == "train" for trial in pack.trials]
     return list({canonical_json([p.name, p.locators]): p for p in parts if p.locators}.values())
@@ -160,8 +160,8 @@ def _place(
     shared_data: str | None = None,
     timeout_s: float | None = None,
 ) -> PackOptions:
-    """Return where and how the packs of a sweep are done, with the code and the commit that make
-    its rows.
+    """Return where and how the packs of a sweep run, with the code and the commit that its rows
+    will name.
     """
     alone = sweep.run.reproducible
     return PackOptions(
@@ -185,7 +185,7 @@ def _serial(
     name_of: Callable[[str], str],
     underway: Underway,
 ) -> Serial:
-    """Return an executor that does packs in this process; `begin` is told the names of each pack's
+    """Return an executor that does packs in this process; `begin` gets the names of each pack's
     jobs.
     """
     from phasegrid.run.worker.malloc import keep_freed_memory

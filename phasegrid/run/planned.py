@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Planned:
-    """The plan of a sweep, its jobs by kind, the forecast of a run, and changes since the last one:
-    `stale` trials (key, what changed), measurements that are `measured_anew` (likewise), plug-ins
-    whose code has changed (`changes`), and `lost` artifacts that jobs to do would read.
+    """The plan of a sweep, its jobs by kind, the forecast of a run, and changes since the last run:
+    `stale` trials and measurements that are `measured_anew` (pairs of key and what changed),
+    plug-ins whose code has changed (`changes`), and `lost` artifacts that missing jobs read.
     """
 
     plan: Plan

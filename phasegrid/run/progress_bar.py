@@ -15,8 +15,8 @@ from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.underway import Underway, epochs_text
 from phasegrid.texts import duration
 
-_LOOK_EVERY_S = 0.5  # of terminals; elsewhere a line is said far less often
-_ETA_EVERY_S = 1.0  # every open pack is looked at for it, and there may be 100,000
+_LOOK_EVERY_S = 0.5  # of terminals; elsewhere lines are far less frequent
+_ETA_EVERY_S = 1.0  # it looks at every open pack, of which there may be 100,000
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Watch:
         self._show(scheduler)
 
     def _look_again(self) -> None:
-        """Show the progress of this process, which has no other events meanwhile."""
+        """Show the progress of a pack in this process, during which there are no other events."""
         if self._last is not None and self.clock() >= self._looked + _LOOK_EVERY_S:
             self._show(self._last)
 
@@ -116,7 +116,7 @@ class Watch:
         note = ", ".join(text for text in notes if text)
         if self._bar:
             self._bar.update(
-                self._task,  # type: ignore[arg-type]  # rich's TaskID is an int
+                self._task,  # type: ignore[arg-type]  # a TaskID of rich is an int
                 total=counts.total,
                 completed=counts.stored + counts.failed + counts.blocked,
                 eta=self._eta(scheduler, now),

@@ -34,10 +34,10 @@ MEANINGS = {
 class RunResult:
     """The result of one run of a sweep.
 
-    `exit_code` is that of the command (`MEANINGS`). `counts` are the jobs that were missing when it
-    began. `failures` says by the name of a job why it has no result (``blocked: ...`` where a job
-    that it needs has none). `fallbacks` counts, once a pack, what was done another way because the
-    first way failed. `is_news` says that there is something new to draw.
+    `exit_code` is the exit code of the command (`MEANINGS`). `counts` are of the jobs that were
+    missing at the beginning. `failures` maps the name of a job to why it has no result (``blocked:
+    ...`` if a job that it needs has none). `fallbacks` counts work that was done another way
+    because the first way failed, once a pack. `is_news` says that there is something new to draw.
     """
 
     sweep: str
@@ -79,9 +79,7 @@ def conclude(
     is_news: bool,
     fallbacks: Mapping[str, Fallback],
 ) -> RunResult:
-    """Return the result of a run; a pilot may leave work undone. `fallbacks` are those of its
-    driver.
-    """
+    """Return the result of a run; a pilot may leave work undone. `fallbacks` are the driver's."""
     names = job_names(plan) if scheduler.failures else {}
     return RunResult(
         plan.sweep,
@@ -96,7 +94,7 @@ def conclude(
 
 
 def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) -> None:
-    """Print the result of a run, and where to read more."""
+    """Print the result of a run, and the commands that tell more."""
     counts = result.counts
     notes = [f"{counts.stored} of {counts.total} jobs stored"]
     notes += [f"{counts.diverged} trainings diverged"] if counts.diverged else []
@@ -138,7 +136,7 @@ def blocked_lines(failures: Iterable[str]) -> list[str]:
 
 
 def tell_fallbacks(result: RunResult) -> list[str]:
-    """Say in one line how often work was done another way, and what most often."""
+    """Say in one line how often work was done another way, and which work most often."""
     if not result.fallbacks:
         return []
     most, times = Counter(result.fallbacks).most_common(1)[0]

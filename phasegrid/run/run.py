@@ -48,12 +48,12 @@ def run_sweep(
     stop: Stop | None = None,
     accept_changed_code: bool = False,
 ) -> RunResult:
-    """Do what is missing of a sweep, until it is done or `stop` asks to stop.
+    """Do the missing jobs of a sweep, until all are done or `stop` asks to stop.
 
     Raises:
-        SweepError: if the store holds results of other code under the name and version of a
-            plug-in, unless that is accepted; or if `where` stacks networks whose numbers must not
-            depend on others.
+        SweepError: if the store holds results of other code under the name and version of a plug-in
+            and the user does not accept it, or if `where` stacks networks although their numbers
+            must not depend on others.
     """
     stop = stop or Stop()
     with collected() as fallbacks:
@@ -95,7 +95,7 @@ def _do_packs(
     stored: set[str],
     cost_of: CostOf,
 ) -> Scheduler:
-    """Do packs, or those of the first `limit` cells; return the scheduler as it ended."""
+    """Do packs, or only those of the first `limit` cells; return the scheduler at the end."""
     pilot = None if limit is None else first_cells(packs, limit)
     if pilot is not None:
         packs = [pack for pack in packs if pack.cell in pilot]
@@ -121,8 +121,8 @@ def _do_packs(
 
 
 def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> None:
-    """Refuse plug-ins whose code differs from that of stored rows, or accept them for good; store
-    the code of this sweep's plug-ins.
+    """Refuse plug-ins whose code differs from the code of stored rows, or accept them permanently;
+    store the code of this sweep's plug-ins.
     """
     changes = code_changes.find_changes(store, sweep.code)
     if not accept:
@@ -136,7 +136,9 @@ def _settle_code(sweep: Sweep, store: Store, accept: bool, console: Console) -> 
 
 
 def _keep_plan(store: Store, sweep: Sweep, plan: Plan) -> bool:
-    """Store the plan and the figures of a sweep; say whether that alone changes what is drawn."""
+    """Store the plan and the figures of a sweep; say whether this changes figures without any new
+    result.
+    """
     of_jobs = plan_hash(plan)
     try:
         before = store.read_table("plans", ["plan_hash"], [sweep.name])["plan_hash"].to_pylist()
@@ -171,8 +173,8 @@ def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
 def _kept_layout(
     store: Store, plan: Plan, cost_of: CostOf, workers: int, pack_size: int
 ) -> list[pack_layout.Shape]:
-    """Return the layout of a plan's jobs: as it is stored, with a layout for new jobs, which is
-    stored now.
+    """Return the layout of a plan's jobs: the stored layout, and a layout of new jobs, which is now
+    stored.
 
     If several drivers lay out jobs at once, the first layout that is stored holds for all.
     """
@@ -190,9 +192,9 @@ def _recorder(store: Store, stop: Stop) -> Callable[[PackResult, int], None]:
 
     def record(ending: PackResult, attempt: int) -> None:
         if stop.why is not None:
-            return  # it died because we are stopping
+            return  # it died because the run is stopping
         if ending.kind == "timeout":
-            return  # its process has stored the failure, with the place where it stood still
+            return  # its process has stored the failure, with the place where it hung
         why = ending.lost or "unknown"
         store.put_failure(failure_of_pack(ending.pack, ending.kind, why, ending.traceback, attempt))
 

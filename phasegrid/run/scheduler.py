@@ -1,11 +1,12 @@
 """The policy of a run, without I/O: which pack next, what an ending means, what is left.
 
-Events go in (`finished`, `lost`, `add`), decisions come out (`next_pack`, the counts). No clock, no
-store, no executor: a test or a simulation drives it as Ray does. Open cells are finished first
-(their measurements before new trainings), and among equals the longest pack goes first.
+Events go in (`finished`, `lost`, `add`), decisions come out (`next_pack`, the counts). It has no
+clock, store or executor, so a test or a simulation can drive it as Ray does. Open cells are
+finished first (their measurements before new trainings), and among equals the longest pack goes
+first.
 
 A job is ready when every job that it needs is stored. When one of these fails, the job is blocked,
-and so is all that needs it in turn; each is told the name of the job that failed.
+and so are the jobs that need it in turn; each message names the job that failed.
 """
 
 import heapq
@@ -28,7 +29,7 @@ BLOCKED = "blocked: "
 
 @dataclass(slots=True)
 class Scheduler:
-    """The state of one run over its packs, both the initial and the added ones.
+    """The state of one run over its packs, initial and added.
 
     A pack whose process dies `retries.infra` + 1 times, or crashes twice, is given up as the cause
     (a poison job); a job that raises or hangs is tried again `retries.app` times. `stored` are keys
@@ -104,11 +105,12 @@ class Scheduler:
             self._push(part_of(pack, again))
 
     def lost(self, pack: Pack, why: str, kind: LostKind = "infra") -> bool:
-        """Take note that a pack was lost; return whether anything of it will be tried again.
+        """Note that a pack was lost; return whether any of its jobs will be tried again.
 
         A pack of several jobs that ran out of memory is halved. If it hung, or has used up its
         tries, each of its jobs is tried alone, so that a poison job is identified and no other job
-        fails with it. Only then are jobs separated from those that they were laid out with.
+        fails with it. Only in this case are jobs separated from those with which they were laid
+        out.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
@@ -140,12 +142,14 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        """How many packs are handed out and not back."""
+        """How many packs are handed out and have not come back."""
         return len(self._in_flight)
 
     @property
     def cut_off(self) -> tuple[Pack, ...]:
-        """The packs that are handed out and not back: after a stop, those that it cut off."""
+        """The packs that are handed out and have not come back; after a stop, these were
+        interrupted.
+        """
         return tuple(self._in_flight.values())
 
     @property
@@ -159,7 +163,7 @@ class Scheduler:
 
     @property
     def open_cost_s(self) -> float:
-        """Predicted seconds on one core of everything not finished."""
+        """Predicted seconds on one core for everything that is not finished."""
         packs = [*(entry[-1] for entry in self._ready), *self._waiting.packs()]
         return sum(p.cost_s for p in packs) + sum(p.cost_s for p in self._in_flight.values())
 
@@ -185,8 +189,8 @@ class Scheduler:
         self._block_dependants(key, f"{self._names[key]} {key} failed")
 
     def _block_dependants(self, key: str, culprit: str) -> None:
-        """Block the jobs that need one that will have no result, and what needs them in turn; the
-        others of their packs may still be done.
+        """Block the jobs that need a job without a result, and the jobs that need them in turn.
+        Other jobs of their packs may still be done.
         """
         self._culprits[key] = culprit
         for pack in self._waiting.in_vain(key):

@@ -13,7 +13,7 @@ from phasegrid.run.stopping import Stop
 def stopped_by_signals(stop: Stop) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a request to stop; a second Ctrl-C ends at once.
 
-    Python tells only its main thread of signals: a run in another is not stopped by them.
+    Python passes signals only to its main thread, so they do not stop a run in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -18,9 +18,9 @@ _LATER = recipe_columns(LATER)
 def why_stale(
     plan: Plan, old_plan: Sequence[Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str]]:
-    """Name, for each planned trial whose place in the grid held another stored trial, what changed.
+    """For each planned trial whose place in the grid held another stored trial, say what changed.
 
-    `old_plan` are the rows of the sweep's plan as last stored, `stored` the rows of trials by key.
+    `old_plan` holds the rows of the sweep's last stored plan, `stored` the rows of trials by key.
     Yields (key, change), where change reads ``train.lr: 0.05 -> 0.1``.
     """
     places = {_place(row): str(row["key"]) for row in old_plan}
@@ -36,12 +36,12 @@ def why_stale(
 def why_measured_anew(
     plan: Plan, old_jobs: Sequence[Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str]]:
-    """Name, for each planned measurement that takes the place of a stored one of the same trials,
-    what changed: an argument, or what it reads.
+    """For each planned measurement that replaces a stored one of the same trials, say what changed:
+    an argument or an input.
 
-    `old_jobs` are the measurements that the sweep last planned, `stored` the rows of measurements
-    by key. Yields (key, change), where change reads ``ensemble: points: 3 -> 5`` or ``ensemble: its
-    input curve, of connectivity: epochs: 1 -> 2``.
+    `old_jobs` are the measurements of the sweep's last stored plan, `stored` the rows of
+    measurements by key. Yields (key, change), where change reads ``ensemble: points: 3 -> 5`` or
+    ``ensemble: its input curve, of connectivity: epochs: 1 -> 2``.
     """
     planned = {job.key: job for _, job in plan.metric_jobs()}
     before: dict[tuple[str, tuple[str, ...]], list[str]] = {}
@@ -59,7 +59,7 @@ def why_measured_anew(
 
 
 def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) -> str:
-    """Say what of a measurement is not as in a stored row."""
+    """Say how a measurement differs from a stored row."""
     args = json.loads(old["args"])
     names = dict.fromkeys([*args, *job.metric.args])
     changes = [

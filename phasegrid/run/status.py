@@ -16,7 +16,7 @@ from phasegrid.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Jobs of one kind: how many are planned, how many of them stored."""
+    """Numbers of jobs of one kind: how many are planned, and how many of these are stored."""
 
     kind: str
     planned: int
@@ -24,13 +24,13 @@ class Tally:
 
     @property
     def missing(self) -> int:
-        """Planned and not stored."""
+        """How many are planned but not stored."""
         return self.planned - self.stored
 
 
 def stored_keys(store: Store, metrics: list[str]) -> set[str]:
-    """Return the keys of every stored trial and of every stored job of these metrics: one listing a
-    table.
+    """Return the keys of every stored trial and of every stored job of these metrics; each table is
+    listed once.
     """
     keys = set(store.stored("trials"))
     for name in metrics:
@@ -41,8 +41,8 @@ def stored_keys(store: Store, metrics: list[str]) -> set[str]:
 def stored_jobs(store: Store, plan: Plan) -> set[str]:
     """Return the keys of the stored jobs of a plan, and of other jobs of its metrics.
 
-    A measurement of an earlier release, which left nothing, counts as not stored where another job
-    reads what this one leaves: it is done again.
+    A measurement by an earlier release, which stored no artifacts, counts as not stored if another
+    job reads its artifacts; it is done again.
     """
     keys = stored_keys(store, metric_names(plan))
     wanted: dict[str, set[str]] = {}
@@ -58,7 +58,7 @@ def stored_jobs(store: Store, plan: Plan) -> set[str]:
 
 
 def name_in(plan: Plan) -> Callable[[str], str]:
-    """Return a function from the key of a job of the plan to the name that a person reads. It
+    """Return a function from the key of a job of the plan to its name for people. The function
     makes the names at its first call.
     """
     names: dict[str, str] = {}
@@ -95,14 +95,14 @@ def job_names(plan: Plan) -> dict[str, str]:
 
 
 def _at(job: MetricJob) -> str:
-    """Return the checkpoints of a trial that a measurement reads: ``, epoch-40``."""
+    """Return, as text, the checkpoints of a trial that a measurement reads: ``, epoch-40``."""
     ats = [at for _, _, at in (network.name.partition("@") for network in job.networks) if at]
     return f", {' and '.join(ats)}" if ats else ""
 
 
 def planned_jobs(store: Store, sweep: str) -> dict[str, set[str]]:
     """Return the keys of the measurements that a stored sweep plans, by metric; empty if it plans
-    none or does not tell.
+    none or its plan does not say.
     """
     keys: dict[str, set[str]] = {}
     for row in store.read_table("plan_jobs", ["metric", "key"], [sweep]).to_pylist():
@@ -147,9 +147,9 @@ def tally(plan: Plan, stored: set[str]) -> list[Tally]:
 
 
 def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
-    """Learn from the store's own timings how far cost guesses are off for the jobs of this plan.
+    """Learn from the timings in the store how far cost guesses are off for the jobs of this plan.
 
-    Timings of one type of device are used: of the one that did most.
+    Only the timings of one type of device are used: the type that did most jobs.
     """
     jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
     for cell in plan.cells:

@@ -1,4 +1,4 @@
-"""Requests to stop a run early, and how a run obeys them."""
+"""Request that a run stops early, and obey such requests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
 
 ShouldStop = Callable[[], bool]
-GRACE_S = 3.0  # how long running packs may go on after a stop was asked for
+GRACE_S = 3.0  # how long running packs may go on after a request to stop
 
 
 def _never() -> bool:
@@ -30,13 +30,11 @@ class Stop:
 
 
 class Stopped(BaseException):
-    """Raised inside work done in this process when a stop was asked for; everything stored stays
-    stored.
-    """
+    """Raised in work in this process after a request to stop; everything stored stays stored."""
 
 
 def why_stop(counts: Counts, options: RunOptions) -> str | None:
-    """Say why a run stops where too much has failed for its options; None where it goes on."""
+    """Say why a run stops if more has failed than its options allow; None if it goes on."""
     if counts.failed and options.on_error == "stop":
         return f"a job failed and on_error is stop ({counts.failed} failed)"
     if options.max_failures is not None and counts.failed > options.max_failures:
@@ -50,8 +48,8 @@ def drain(
     stop: Stop,
     take: Callable[[list[PackResult]], None],
 ) -> None:
-    """Wait a moment for running packs: what ends in time is counted; the rest continues from its
-    snapshot in the next run.
+    """Wait a moment for running packs. Those that end in time are counted; the others continue from
+    their snapshots in the next run.
     """
     tries = max(1, int(stop.grace_s / 0.5))
     for _ in range(tries):

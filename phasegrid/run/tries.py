@@ -7,7 +7,8 @@ from phasegrid.config.types import Retries
 
 CRASHES = 1
 """How often a job that crashed its process is tried again unchanged. A crash that the job causes
-comes again, and five tries would cost five processes; an accidental one (a memory fault) does not.
+will happen again, and five tries would cost five processes. An accidental crash (a memory fault)
+will not.
 """
 
 

@@ -17,8 +17,8 @@ _SUFFIX = ".epochs"
 
 @dataclass(slots=True)
 class Underway:
-    """Epochs by pack. `run` names the folder in which workers note theirs; `changed` is called when
-    one is noted here.
+    """Epochs that are done, by pack. `run` names the folder in which workers note their epochs;
+    `changed` is called when one is noted in this process.
     """
 
     run: str | None = None
@@ -31,14 +31,16 @@ class Underway:
         self.changed()
 
     def of(self, packs: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Return the epoch, and of how many, of each of these packs of which it is known."""
+        """Return the epoch and the number of epochs of those of these packs for which they are
+        known.
+        """
         found = {pack: self._epochs.get(pack) or self._read(pack) for pack in packs}
         return {pack: epochs for pack, epochs in found.items() if epochs is not None}
 
     def _read(self, pack: str) -> tuple[int, int] | None:
         if self.run is None:
             return None
-        with suppress(OSError, ValueError):  # not yet, or not whole
+        with suppress(OSError, ValueError):  # not written yet, or incomplete
             text = (node_folder.folder_of(self.run) / f"{pack}{_SUFFIX}").read_text()
             epoch, epochs = map(int, text.split())
             return epoch, epochs
@@ -47,7 +49,9 @@ class Underway:
 
 @dataclass(slots=True)
 class Noted:
-    """What a worker notes of a pack in the folder of a run, once a second at most."""
+    """The progress of a pack, which a worker writes into the folder of a run, at most once a
+    second.
+    """
 
     run: str | None
     pack: str
@@ -56,8 +60,8 @@ class Noted:
     _written: bool = False
 
     def note(self, epoch: int, epochs: int) -> None:
-        """Note that `epoch` of `epochs` are done; a pack that takes no longer than a moment is not
-        worth it.
+        """Note that `epoch` of `epochs` are done. For a pack that takes only a moment, nothing is
+        written.
         """
         now = self.clock()
         if self._due is None:

@@ -1,5 +1,5 @@
 """Check a store: every file is readable, has the declared schema and matches its name; plans, rows
-and weights agree.
+and weights agree with each other.
 
 Nothing is repaired. Files that are being written are not visible, so a running sweep does no harm;
 its unfinished trials are reported as missing.
@@ -30,7 +30,7 @@ STALE_S = 3600.0  # a temporary file older than this was left by a process that 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: which file (or table, or sweep), what, and what to do about it."""
+    """One problem: in which file (or table, or sweep), what it is, and what to do about it."""
 
     where: str
     what: str
@@ -44,8 +44,8 @@ def verify(store: Store, sweep: str | None = None, deep: bool = False) -> list[P
     """Return the problems of a store; an empty list if there are none.
 
     `sweep` narrows the check of plans, trials, histories and checkpoints to one sweep (measurements
-    are all checked). `deep` reads every checkpoint too: its numbers must be finite and its SHA-256
-    the one in the trial's row.
+    are all checked). `deep` reads every checkpoint too: its numbers must be finite, and its SHA-256
+    must equal that in the trial's row.
 
     Raises:
         StoreError: if the store cannot be reached, or there is no such sweep.
@@ -188,8 +188,8 @@ def _check_weights(files: Files, keys: set[str] | None, deep: bool) -> list[Prob
 def _check_tensors(
     files: Files, name: str, digest: str | None, finite: bool, deep: bool, repair: str
 ) -> Problem | None:
-    """Check a file of tensors: whole, and with `deep` what was written, with `finite` numbers
-    only.
+    """Check that a file of tensors is whole. With `deep`, check also that it holds what was written
+    and, with `finite`, that its numbers are finite.
     """
     where, deep_repair = files.path(name), repair.replace("--damaged", "--damaged --deep")
     try:
@@ -250,7 +250,7 @@ def _check_snapshots(files: Files) -> Iterator[Problem]:
         try:
             checkpoints.read_header(files, name)
         except FileNotFoundError:
-            continue  # a running sweep is done with it
+            continue  # a running sweep has deleted it
         except StoreError as error:
             yield Problem(
                 files.path(name),
@@ -260,7 +260,9 @@ def _check_snapshots(files: Files) -> Iterator[Problem]:
 
 
 def _check_plan(store: Store, sweep: str) -> Iterator[Problem]:
-    """Check that the trials that a sweep plans are stored, and that its plan has no place twice."""
+    """Check that the trials that a sweep plans are stored, and that no place occurs twice in its
+    plan.
+    """
     try:
         rows = store.read_plan(sweep).to_pylist()
     except StoreError:
@@ -295,7 +297,7 @@ def _check_jobs(store: Store, sweep: str) -> Iterator[Problem]:
 
 
 def _check_code(store: Store) -> Iterator[Problem]:
-    """Check that one name and version of a plug-in is one code."""
+    """Check that each name and version of a plug-in stands for one code."""
     parts = ("model", "dataset", "schedule", "objective")
     of_trial = [(part, f"{part}_version", f"{part}_code_digest") for part in parts]
     trials = _read_what_can_be(
@@ -318,7 +320,7 @@ def _check_code(store: Store) -> Iterator[Problem]:
 
 
 def _stored_keys(store: Store, table: str) -> set[str]:
-    """Return the keys that a table holds, without those only in a copy that cannot be read."""
+    """Return the keys that a table holds, without keys that are only in an unreadable copy."""
     try:
         return store.stored(table)
     except StoreError:

@@ -9,7 +9,9 @@ from phasegrid.packs import Pack
 
 @dataclass(slots=True)
 class Waiting:
-    """Packs by their keys, each with the jobs that it waits for, and by each job who does."""
+    """Waiting packs by their keys, each with the jobs for which it waits, and for each job the
+    packs that wait for it.
+    """
 
     _packs: dict[str, tuple[Pack, set[str]]] = field(default_factory=dict)
     _by_need: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -29,7 +31,7 @@ class Waiting:
         return (pack for pack, _ in self._packs.values())
 
     def stored(self, key: str) -> Iterator[Pack]:
-        """Yield the packs that have waited for this job alone; they wait no longer."""
+        """Yield the packs that waited only for this job; they wait no longer."""
         for name in self._by_need.pop(key, ()):
             if name not in self._packs:
                 continue
@@ -40,8 +42,8 @@ class Waiting:
                 yield pack
 
     def in_vain(self, key: str) -> Iterator[Pack]:
-        """Yield the packs that wait for this job, which will have no result, and take each out;
-        those that are added meanwhile, too.
+        """Remove and yield each pack that waits for this job, which will have no result, including
+        packs that are added during the iteration.
         """
         while names := self._by_need.pop(key, None):
             for name in names:

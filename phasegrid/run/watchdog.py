@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-BACKUP_S = 60.0  # for code that lets no other thread run, not even ours
+BACKUP_S = 60.0  # for code that lets no other thread run
 
 
 @contextmanager
@@ -23,8 +23,8 @@ def watched(
 ) -> Iterator[Callable[[], None]]:
     """Yield a function to call at every sign of life; with `timeout_s` None nothing is watched.
 
-    Where it is not called for `timeout_s`, `give_up` gets the stack of the calling thread as text,
-    and the process is ended. Code that lets no other thread run is ended `BACKUP_S` later, without
+    If it is not called for `timeout_s`, `give_up` gets the stack of the calling thread as text, and
+    the process is ended. Code that lets no other thread run is ended `BACKUP_S` later, without
     `give_up`.
     """
     if timeout_s is None:

@@ -1,9 +1,9 @@
 """The process that watches a serial run; `phasegrid.run.crashes` starts it as a separate program
 that imports nothing from phasegrid.
 
-It reads what the run says (lines that begin with a mark) and, after the run's death, what Python's
-`faulthandler` wrote. The pipe closes when the run ends, however it ends. Unless the run has
-announced its end, the witness then reports a crash.
+It reads the reports of the run (lines that begin with a mark) and, after the run's death, the
+output of Python's `faulthandler`. The pipe closes when the run ends, however it ends. Unless the
+run has announced its end, the witness then reports a crash.
 """
 
 import sys
@@ -46,14 +46,14 @@ def tell(lines: Iterable[str]) -> str | None:
     why = (
         cause(text)
         if text.strip()
-        else "its process was killed (for want of memory?), or ended by the code it ran"
+        else "its process was killed (out of memory?), or ended by the code it ran"
     )
     frames = [line for line in left if line.startswith("  File ")][:_FRAMES]
     told = [f"phasegrid run --serial: {why}", *(frames and ["while it was in", *frames])]
     told += [f"The jobs it was doing: {doing}." if doing else "It was doing no job."]
     told += [
         (
-            "Finished jobs are stored. Run the same command without --serial: each job then has"
+            "Finished jobs are stored. Run the same command without --serial: then each job has"
             " its own process, a job that crashes its"
         ),
         (

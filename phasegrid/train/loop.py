@@ -230,7 +230,7 @@ def _run_or_run_out(group: Group, strategy: str) -> list[EpochNumbers] | None:
     except torch.OutOfMemoryError as error:
         if len(members) == 1:
             raise
-        fall_back("a stack of trainings was halved, for want of memory", error)
+        fall_back("a stack of trainings was halved, because memory ran out", error)
     group.stack = None
     for member, (order, augment) in zip(members, streams, strict=True):
         member.feed.order.set_state(order)

@@ -19,10 +19,10 @@ class PackOptions:
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the
     part of a GPU's memory that the pack may take. `shared_data` names the folder of each node where
-    processes share data sets (see `node_folder`). `timeout_s` and `reproducible` are those of
-    `RunOptions`. `code` has the digest of each plug-in, by kind and name, with which the run began,
-    `user` the commit of its repository. Declared here, without torch: a process that only submits
-    packs need not import it.
+    processes share data sets (see `node_folder`). `timeout_s` and `reproducible` come from
+    `RunOptions`. `code` maps the kind and name of each plug-in to its digest at the beginning of
+    the run; `user` is the commit of its repository. The class is declared in a module without
+    torch, because a process that only submits packs need not import torch.
     """
 
     device: str | None = None
@@ -39,10 +39,10 @@ class PackOptions:
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """How a submitted pack ended: with outcomes, or `lost` with the reason. Either its process
-    died, or it raised an error that no job caused (`kind` ``app``, with its `traceback`). A process
-    ended for ``timeout`` has stored that failure itself; after a ``crash`` (a signal, a lost GPU)
-    `traceback` is the stack that it left.
+    """How a submitted pack ended: with outcomes, or `lost` with the reason. A pack is lost if its
+    process died, or if it raised an error that no job caused (`kind` ``app``, with its
+    `traceback`). A process that was ended for ``timeout`` has stored that failure itself. After a
+    ``crash`` (a signal, a lost GPU), `traceback` is the stack that the process left.
     """
 
     pack: Pack
@@ -90,7 +90,7 @@ class Serial:
         """Do the pack now."""
         self._endings.append(PackResult(pack, self.do(pack)))
 
-    def wait(self, timeout_s: float) -> list[PackResult]:  # noqa: ARG002 - the protocol's argument
+    def wait(self, timeout_s: float) -> list[PackResult]:  # noqa: ARG002 - of the protocol
         """Return the packs that ended since the last call."""
         endings, self._endings = self._endings, []
         return endings

@@ -1,9 +1,9 @@
-"""The long-form CSV of published results: one number a line, checked line by line.
+"""Read the long-form CSV of published results: one number a line, checked line by line.
 
 Columns width, batch_size, metric, seed_a, seed_b, value. Metrics: ``train_`` and ``test_``
 accuracy, loss and nll, Hessian top eigenvalue and trace (one seed); L2 distance and CKA of logits
 and softmax (two seeds, any order); ``curve_{train,test}_*@t`` and summaries of a curve between two
-seeds. Those derived from the others are accepted and not used.
+seeds. Metrics that are derived from others are accepted but not used.
 """
 
 import csv
@@ -57,7 +57,7 @@ def read_places(path: Path) -> dict[Place, dict[Key, float]]:
                 place, key, value = _line(path, number, line)
                 numbers = places.setdefault(place, {})
                 if key in numbers:
-                    raise _bad(path, number, f"{key[0]} of this cell and these seeds a second time")
+                    raise _bad(path, number, f"second {key[0]} of this cell and these seeds")
                 numbers[key] = value
     except OSError as error:
         raise DataError(f"importing {path}: cannot be read ({error.strerror})") from error

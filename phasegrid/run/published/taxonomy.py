@@ -1,10 +1,11 @@
-"""Published results -> a store, to be analysed and drawn like our own.
+"""Put published results into a store, so that they are analysed and drawn like our own.
 
-The long-form CSV of the raw results behind Fig. 3 of Yang et al. 2021 (ResNet18 of several widths
-on CIFAR-10 at several batch sizes, with a learning-rate drop): columns width, batch_size, metric,
-seed_a, seed_b, value. What was measured in their way and not in ours is recorded as arguments: CKA
-with one mixup coefficient per batch over 768 inputs, each ordered pair on inputs of its own; curves
-whose bend starts from a random network; Hutchinson's estimate of the trace. There are no weights.
+The results are a long-form CSV of the raw numbers behind Fig. 3 of Yang et al. 2021 (ResNet18 of
+several widths on CIFAR-10 at several batch sizes, with a learning-rate drop): columns width,
+batch_size, metric, seed_a, seed_b, value. Arguments record where their way of measuring differs
+from ours: CKA with one mixup coefficient per batch over 768 inputs, each ordered pair on inputs of
+its own; curves whose bend starts from a random network; Hutchinson's estimate of the trace. There
+are no weights.
 """
 
 import math
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from phasegrid.store.store import Store
 
 KIND = "import"
-"""The kind in the keys of imported jobs, which therefore never collide with jobs of ours."""
+"""The kind in the keys of imported jobs; with it they never equal keys of our own jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The CSV as a plan, the records of its trials and its measurements."""
+    """The content of the CSV: a plan, the records of trials, and measurements."""
 
     plan: Plan
     trials: list[dict[str, object]]
@@ -75,12 +76,12 @@ class Published:
 def import_taxonomy(
     csv_path: str | Path, store: "Store", sweep: str = "taxonomy-fig3"
 ) -> ImportReport:
-    """Put the published results of a CSV into a store as one sweep; what is there already stays as
-    it is.
+    """Put the published results of a CSV into a store as one sweep. Rows that are already stored
+    stay as they are.
 
     Raises:
-        DataError: if the file is missing or malformed; the message names the line. Nothing has been
-        written then.
+        DataError: if the file is missing or malformed; the message names the line, and nothing is
+            written.
         StoreError: if the store cannot be written.
     """
     from phasegrid.plan.contents import plan_hash
@@ -111,8 +112,8 @@ def import_taxonomy(
 
 
 def read_published(csv_path: str | Path, sweep: str = "taxonomy-fig3") -> Published:
-    """Read the CSV into a plan, trial records and measurements. Values that are NaN become null or
-    no row.
+    """Read the CSV into a plan, trial records and measurements. A NaN becomes null, or its row is
+    left out.
 
     Mode connectivity is computed anew from the curve: (e(0)+e(1))/2 - e(t*), t* where
     |(e(0)+e(1))/2 - e(t)| is largest (Yang et al. 2021, eq. 4), of the training error, the test
@@ -187,7 +188,8 @@ def _trial_record(trial: Trial, place: Place, numbers: Numbers) -> dict[str, obj
 
 
 def num_parameters(width: int) -> int:
-    """Return the trainable parameters of the published ResNet18 of a width: 2724 k^2 + 257 k + 10.
+    """Return the number of trainable parameters of the published ResNet18 of width k: 2724 k^2 +
+    257 k + 10.
 
     >>> num_parameters(64)
     11173962

@@ -1,4 +1,4 @@
-"""Make the token with which the processes of a Ray on this machine know each other."""
+"""Make the token by which the processes of a Ray on this machine recognise each other."""
 
 import os
 import secrets
@@ -21,7 +21,7 @@ def keep_one_token() -> None:
     if path.exists():
         return
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with suppress(OSError):  # then it is Ray's to tell
+    with suppress(OSError):  # then Ray reports it
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:

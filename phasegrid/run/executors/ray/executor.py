@@ -1,9 +1,8 @@
 """Execute packs as Ray Core tasks.
 
 Tasks return small outcomes and never weights: Ray runs a finished task again when its returned
-object is lost. Ray's own retries are off, so that a lost process is counted and written down by the
-driver. Workers stay warm between packs (``max_calls=0``), which keeps imports, data sets and CUDA
-contexts.
+object is lost. Ray's own retries are off, so that the driver counts and records every lost process.
+Workers stay warm between packs (``max_calls=0``), which keeps imports, data sets and CUDA contexts.
 """
 
 import time
@@ -29,13 +28,13 @@ from phasegrid.store.store import Store
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Run packs as Ray tasks, each with the cores, memory and part of a GPU that it needs.
+    """Run packs as Ray tasks, each with the cores, memory and share of a GPU that it needs.
 
-    `resources` says what a pack needs, and every task gets `place`. If `resources` does not say how
-    much of a GPU a pack gets, `share_of` does; a pack that is tried again gets a whole one.
+    `resources` says what a pack needs, and every task gets `place`. If `resources` does not say
+    which share of a GPU a pack gets, `share_of` does; a pack that is tried again gets a whole GPU.
     `usual_share` is the share of most packs and decides how many run at once. A job that was killed
-    because memory ran out gets a whole node when it is tried again, because Ray may have killed it
-    for the memory that another job took.
+    because memory ran out gets a whole node for its next try, because Ray may have killed it
+    although another job took the memory.
     """
 
     storage: str
@@ -54,7 +53,7 @@ class RayExecutor:
 
     @property
     def parallel(self) -> int:
-        """How many packs the cluster can do at once; at most a second old."""
+        """How many packs the cluster can do at once; the number is at most a second old."""
         need = self.resources.of()
         total = self._all_resources()
         fits = total.get("CPU", 1.0) / max(need.num_cpus, 0.01)
@@ -66,8 +65,8 @@ class RayExecutor:
         return max(1, int(fits))
 
     def _all_resources(self) -> dict[str, float]:
-        """Return the resources of the cluster; those of the last answer if the head does not
-        answer, since Ray would wait for it for ever.
+        """Return the resources of the cluster. If the head does not answer, return those of its
+        last answer, since Ray would wait for it for ever.
         """
         now = time.monotonic()
         if now >= self._look_at and self._head.answers():
@@ -96,13 +95,13 @@ class RayExecutor:
         if need not in self._tasks:
             self._tasks[need] = ray.remote(**_ray_options(need))(do_pack)
         place = replace(self.place, gpu_share=min(1.0, need.num_gpus or 1.0))
-        failure_id = uuid.uuid4().hex  # the worker stores under it that the pack stood still
+        failure_id = uuid.uuid4().hex  # a worker whose pack hangs stores that failure under this id
         with ray_works():
             reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
         self._running[reference] = (pack, failure_id)
 
     def _part_of_a_gpu(self, pack: Pack) -> float:
-        """Return the part of a GPU that a pack gets if `resources` does not say; 0 if the cluster
+        """Return the share of a GPU that a pack gets if `resources` does not say; 0 if the cluster
         has no GPU.
         """
         if not self._gives_gpus():
@@ -154,7 +153,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Cancel running packs; their snapshots and stored jobs stay."""
-        with suppress(Exception):  # a cluster that is gone has nothing to cancel
+        with suppress(Exception):  # a lost cluster has nothing to cancel
             for reference in self._running:
                 ray.cancel(reference, force=True)
         self._running.clear()

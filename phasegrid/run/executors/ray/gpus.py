@@ -1,8 +1,8 @@
 """Choose the GPU of a worker's pack, and limit the pack's share of its memory.
 
-Workers stay warm, so one process may be given first one GPU of its node and then another. A process
-cannot change what ``CUDA_VISIBLE_DEVICES`` meant when it first used a GPU: Ray is therefore told to
-leave that variable alone (`NOSET_VARIABLE`), and the device is named for every pack.
+Workers stay warm, so one process may be given first one GPU of its node and then another. CUDA
+reads ``CUDA_VISIBLE_DEVICES`` only when a process first uses a GPU. So Ray is told to leave that
+variable alone (`NOSET_VARIABLE`), and the device is named for every pack.
 """
 
 import os
@@ -16,7 +16,7 @@ def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None
     """Return the torch device of the first of the GPUs that Ray assigned, named as `ids`; None if
     it assigned none.
 
-    Ids are those of the machine, or the names in ``CUDA_VISIBLE_DEVICES``; torch counts within that
+    Ids are numbers of the machine, or names in ``CUDA_VISIBLE_DEVICES``; torch counts within that
     variable.
 
     >>> device_of([3], {}), device_of(["3"], {"CUDA_VISIBLE_DEVICES": "2,3"}), device_of([], {})
@@ -33,8 +33,8 @@ def device_of(ids: Sequence[int | str], environ: Mapping[str, str] | None = None
 
 
 def take(device: str, share: float) -> None:
-    """Work on a GPU from now on, with at most `share` of its memory, so that packs beside keep
-    theirs: what runs out is halved.
+    """Work on a GPU from now on, with at most `share` of its memory; other packs on that GPU keep
+    their share. A pack that runs out of memory is halved.
     """
     import torch
 

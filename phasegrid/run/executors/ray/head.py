@@ -1,9 +1,9 @@
 """Check whether the head of a cluster still answers, and whether Ray's processes on this machine
 live.
 
-Asked by a plain connection: Ray's own questions to a head that is gone wait for it, and after a
-minute Ray ends the process that asks, with no word about what it was doing. Without the raylet of
-its machine a driver can start nothing.
+The check is a plain connection. A call of Ray to a lost head would wait, and after a minute Ray
+ends the calling process without a word about what it was doing. A driver needs the raylet of its
+own machine to start anything.
 """
 
 import socket
@@ -14,13 +14,11 @@ from typing import Literal
 
 from phasegrid.errors import ClusterError
 
-PATIENCE_S = (
-    30.0  # less than the minute after which Ray ends the process, more than a busy head takes
-)
+PATIENCE_S = 30.0  # less than Ray's minute, more than a busy head takes
 ASK_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-# The type (fourth byte) of the first frame of every HTTP/2 server (RFC 9113, section 3.4).
+# The type (fourth byte) of the first frame that every HTTP/2 server sends (RFC 9113, 3.4).
 _SETTINGS = 4
 
 Greeting = Literal["speaks", "other", "silent", "refused"]
@@ -36,8 +34,8 @@ def can_connect(address: str) -> bool:
 
 
 def refuses(address: str) -> bool:
-    """Say whether connections to ``host:port`` are refused: nobody listens there, on a machine that
-    is up.
+    """Say whether connections to ``host:port`` are refused: the machine is up, and nobody listens
+    there.
     """
     try:
         with socket.create_connection(_split(address), CONNECT_TIMEOUT_S):
@@ -49,10 +47,10 @@ def refuses(address: str) -> bool:
 
 
 def greet(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[Greeting, str]:
-    """Say whether a head (which speaks gRPC, over HTTP/2) is at ``host:port``, and what was met
-    instead.
+    """Say whether a head (which speaks gRPC, over HTTP/2) is at ``host:port``; if not, say also
+    what was found there.
 
-    A process that is stopped or hangs takes connections still, and says nothing.
+    A process that is stopped or hangs still accepts connections, but sends nothing.
     """
     try:
         with socket.create_connection(_split(address), timeout_s) as head:
@@ -75,10 +73,10 @@ def _split(address: str) -> tuple[str, int]:
 
 @dataclass(slots=True)
 class HeadWatch:
-    """The head at `address` (``host:port`` of its GCS), asked once a second at most.
+    """The head at `address` (``host:port`` of its GCS). It is asked at most once a second.
 
-    `here` names what of the cluster runs on this machine, and where each listens: what refuses
-    connections there, twice, is dead.
+    `here` names the parts of the cluster on this machine, and where each listens. A part that
+    refuses connections twice in a row is dead.
     """
 
     address: str
@@ -92,11 +90,11 @@ class HeadWatch:
     _refused: str | None = None
 
     def answers(self) -> bool:
-        """Say whether the head answers, as of a second ago at most.
+        """Say whether the head answers; the answer is at most a second old.
 
         Raises:
-            ClusterError: if it has not answered for `patience_s`, or a part of Ray on this machine
-            is dead.
+            ClusterError: if it has not answered for `patience_s`, or if a part of Ray on this
+                machine is dead.
         """
         now = self.clock()
         if self._ask_at is not None and now < self._ask_at:
@@ -117,11 +115,10 @@ class HeadWatch:
         return False
 
     def after_a_loss(self) -> None:
-        """Look whether work was lost because a part of Ray on this machine is dead, and not only
-        its own process.
+        """After lost work, check that no part of Ray on this machine is dead.
 
         Raises:
-            ClusterError: if so.
+            ClusterError: if one is dead.
         """
         for part, address in self.here:
             if self.refuses(address):
@@ -135,9 +132,7 @@ class HeadWatch:
 
 
 def dead(part: str) -> ClusterError:
-    """Return the error of a part of Ray on this machine that has died: nothing can be started
-    without it.
-    """
+    """Return the error for a dead part of Ray on this machine, without which nothing can start."""
     return ClusterError(
         f"running on Ray: its {part} on this machine has died: it crashed or was killed (out of"
         f" memory?)"

@@ -1,7 +1,7 @@
 """Say what the error of a Ray task means: a fault of the job, or a lost process or node.
 
 A job is to blame only for an exception that its own code raised. Everything else that ends a task
-is a fault of the infrastructure. If Ray on this machine has died, or the head, the run ends in a
+is a fault of the infrastructure. If the head has died, or Ray on this machine, the run ends with a
 `ClusterError`.
 """
 
@@ -22,7 +22,7 @@ from phasegrid.run.executors.ray.start import first_line
 
 
 def is_of_the_job(error: BaseException) -> TypeGuard[ray.exceptions.RayTaskError]:
-    """Say whether the code of a task raised an error, and not Ray."""
+    """Say whether an error was raised by the code of a task, not by Ray."""
     return isinstance(error, ray.exceptions.RayTaskError) and not isinstance(
         error.cause, ray.exceptions.RayError
     )
@@ -40,7 +40,7 @@ def ending_of_error(pack: Pack, error: ray.exceptions.RayTaskError, storage: str
 
 _WHY_LOST = {
     "WorkerCrashedError": (
-        "its process died: killed (for want of memory?), crashed, or ended by the code it ran"
+        "its process died: killed (out of memory?), crashed, or ended by the code it ran"
     ),
     "NodeDiedError": "its node was lost",
     "OutOfMemoryError": "its process was killed because the memory of its node ran out",

@@ -1,4 +1,4 @@
-"""Ask the nodes of a cluster: for their storage, GPUs and data sets, and how a process crashed."""
+"""Ask the nodes of a cluster about their storage, GPUs, data sets and crashed processes."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,19 @@ from phasegrid.run.executors.ray.losses import is_of_the_job, ray_works, why_los
 from phasegrid.run.executors.ray.start import first_line, is_our_own
 from phasegrid.run.worker import node_folder
 
-CRASH_TIMEOUT_S = 10.0  # for the nodes to look whether a process has crashed on them
-GPU_TIMEOUT_S = 60.0  # for a node's GPU to be asked for its memory: others may hold them all
-LOOK_EVERY_S = 1.0  # the size of the cluster is known for so long: asking costs a millisecond
-PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import what it needs first
+CRASH_TIMEOUT_S = 10.0  # for all nodes to look for a crashed process
+GPU_TIMEOUT_S = 60.0  # to ask a node for a GPU's memory: others may hold all GPUs
+LOOK_EVERY_S = 1.0  # how long the size of the cluster is kept: asking costs a millisecond
+PROBE_TIMEOUT_S = 120.0  # a node may have to start a worker and import packages first
 
 
 def probe_storage(url: str, store_id: str) -> list[str]:
     """Make every node of the cluster try the store (see `probe`); return warnings.
 
     Raises:
-        StoreError: naming the nodes that do not share it with this process, cannot write it, or
-        cannot be used otherwise.
-        ClusterError: if the cluster is lost meanwhile.
+        StoreError: if a node does not share it with this process, cannot write it, or cannot be
+            used for another reason; the message names the nodes.
+        ClusterError: if the cluster is lost during the check.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(_look)
     question = probe.ask(url, store_id)
@@ -81,7 +81,7 @@ def gpu_bytes() -> int | None:
     """Return the memory of the smallest GPU of the cluster; None if there is none, torch sees none,
     or others hold them all.
     """
-    # A process of its own, as it makes a CUDA context.
+    # In a process of its own, because asking makes a CUDA context.
     task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(gpus.total_bytes)
     with ray_works():
         tasks = [
@@ -95,7 +95,7 @@ def gpu_bytes() -> int | None:
         try:
             found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-            fall_back("each pack gets a GPU of its own: the memory of GPUs is not known", error)
+            fall_back("each pack gets a GPU of its own: the memory of the GPUs is unknown", error)
             for waiting in tasks:
                 ray.cancel(waiting, force=True)
             return None
@@ -104,7 +104,7 @@ def gpu_bytes() -> int | None:
 
 def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
     """Load each data set once in a worker, into the folder that the processes of `run` share on its
-    node; return what is wrong with the data sets.
+    node; return the mistakes of the data sets.
 
     Raises:
         ClusterError: if the cluster is lost meanwhile, or a process that loads a data set dies.
@@ -150,7 +150,7 @@ def find_crash(run: str | None, attempt: str) -> crashes.Crash | None:
     here = _crash_here(run, attempt)
     if here is not None:
         return here
-    with suppress(Exception):  # a cluster that is going has no answer
+    with suppress(Exception):  # a dying cluster does not answer
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if len(nodes) > 1:
             task = ray.remote(num_cpus=0, max_retries=0)(_crash_here)

@@ -1,17 +1,17 @@
-"""Make every node of a cluster try the storage before the first job, and judge the results. Knows
-no Ray.
+"""Make every node of a cluster try the storage before the first job, and judge the results. No Ray
+here.
 
 The driver writes a question into the store; a node opens the store, reads the question, writes an
 answer of a few MiB and tells its clock; the driver reads the answer. A node passes if both saw what
 the other wrote, in the store of the same id.
 
-Clocks: a node's clock is off by at least what its time, and the time of the file that it wrote, lie
-outside of the driver's time between asking and having the answer. So a slow node is never blamed.
-No result depends on a clock (a key is a hash, the first writer wins), so a clock that is off by
-more than `WARN_SKEW_S` is a warning: the times in rows and the signs of life in ``status`` mislead,
-and object stores refuse requests that are 15 minutes off. Beyond `MAX_SKEW_S` it is an error:
-``gc`` deletes unfinished work by age, after a day at the earliest, and files that are born half a
-day old are too close to that.
+Clocks: the driver notes when it asks and when it has the answer. A node's clock is off by at least
+as much as its time, or the time of the file that it wrote, lies outside of this interval. So a slow
+node is never blamed. No result depends on a clock (a key is a hash, the first writer wins). So a
+clock that is off by more than `WARN_SKEW_S` gives only a warning: times in rows and signs of life
+in ``status`` mislead, and object stores refuse requests that are 15 minutes off. Beyond
+`MAX_SKEW_S` it is an error: ``gc`` deletes unfinished work that is older than a day, and the clock
+makes new files look half a day old.
 """
 
 import os
@@ -27,19 +27,19 @@ from phasegrid.store.files.local import TEMPORARY, Files
 from phasegrid.store.files.probing import PROBE_BYTES
 from phasegrid.store.store import Store
 
-WARN_SKEW_S = 60.0  # machines with NTP differ by milliseconds: a minute is a clock that nobody sets
+WARN_SKEW_S = 60.0  # machines with NTP differ by milliseconds; a minute means that there is none
 MAX_SKEW_S = 43_200.0  # half of the least age at which anything is deleted
 _TEXT_BYTES = 32
 _WAITS_S = (
     0.5,
     2.0,
     4.0,
-)  # a network file system may show a new file late, after its attribute cache has expired
+)  # a network file system may show a new file late: its attribute cache must expire
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a node is asked: to find `text` in file `name` of the store at `url`, and to answer
+    """A question to a node: it must find `text` in file `name` of the store at `url`, and answer
     there.
     """
 
@@ -60,11 +60,11 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The sight of a node as the driver has it.
+    """What the driver knows about the answer of a node.
 
     The driver asked at `asked_at` and had the answer at `answered_at`, by its own clock. `seen`
-    says whether it found the answer in the storage, whose file is of `modified`, where the storage
-    tells.
+    says whether it found the answer in the storage. `modified` is the time of the answer's file;
+    None if the storage does not tell it.
     """
 
     node: str
@@ -116,7 +116,7 @@ def read_answer(
     answered_at: float,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Report:
-    """Look in the storage, as the driver, for what a node says that it wrote, and delete it.
+    """As the driver, look in the storage for the answer that a node says it wrote, and delete it.
 
     Raises:
         StoreError: if the driver itself can no longer read there.
@@ -134,11 +134,10 @@ def read_answer(
 
 
 def blame_node(error: StoreError, url: str) -> str:
-    """Return how a pack was lost to storage that fails on its node, where the driver finds the
-    storage to be well.
+    """Say that a pack was lost because the storage fails on its node, if it works for the driver.
 
     Raises:
-        StoreError: if it is not: no other node would do better.
+        StoreError: if it does not work for the driver either: no other node would do better.
     """
     if error.fault == "full":
         raise error
@@ -147,7 +146,7 @@ def blame_node(error: StoreError, url: str) -> str:
 
 
 def forget(question: Question) -> None:
-    """Delete a question; where that fails, its file is left to ``gc``."""
+    """Delete a question; if that fails, its file is left to ``gc``."""
     with suppress(StoreError), reported(f"writing to store {question.url}"):
         Store.open(question.url).files.delete(question.name)
 
@@ -156,7 +155,7 @@ def judge(url: str, reports: Sequence[Report]) -> list[str]:
     """Return warnings, at most one per node.
 
     Raises:
-        StoreError: naming every node that cannot be used and why.
+        StoreError: if nodes cannot be used; the message names each, and why.
     """
     problems = [f"node {r.node}: {what}" for r in reports if (what := _problem(r)) is not None]
     if problems:
@@ -173,8 +172,8 @@ def judge(url: str, reports: Sequence[Report]) -> list[str]:
 
 
 def skew_s(report: Report) -> float:
-    """Return by how many seconds a node's clock is surely ahead (or, negative, behind): the larger
-    by its word and by its file.
+    """Return by how many seconds at least a node's clock is ahead (or, negative, behind): the
+    larger value of that from the time it tells and that from the time of its file.
     """
     times = [t for t in (report.sight.now, report.modified) if t is not None]
     return max(

@@ -17,7 +17,7 @@ import ray.exceptions
 from phasegrid.run import leftovers
 
 LEAVE_S = 10.0
-CLEAR_S = 3.0  # for a start that failed to notice that its processes have been ended
+CLEAR_S = 3.0  # for a failed start to notice that its processes were ended
 LOOK_EVERY_S = 0.5
 
 _Calls: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
@@ -25,8 +25,8 @@ _Calls: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
 
 class RayThread:
     """A thread in which Ray is called. It lives as long as Ray, because Linux ends Ray's processes
-    with the *thread* that started them. `run` marks the processes of a Ray that is started here; it
-    is None for a cluster that is joined.
+    with the *thread* that started them. `run` marks the processes of a Ray that is started in this
+    thread; it is None if a cluster is joined.
     """
 
     def __init__(self, run: str | None) -> None:
@@ -47,7 +47,7 @@ class RayThread:
         timeout_s: float,
         look: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call a function of Ray, and `look` every `LOOK_EVERY_S` seconds while it takes.
+        """Call a function of Ray; until it returns, call `look` every `LOOK_EVERY_S` seconds.
 
         Raises:
             TimeoutError: if it takes longer than `timeout_s`; the call itself goes on.
@@ -75,11 +75,11 @@ class RayThread:
         if not self._last.done():
             self._calls.put(None)
             self._open()
-            atexit.unregister(ray.shutdown)  # it could wait for that thread for ever
+            atexit.unregister(ray.shutdown)  # it could wait for the abandoned thread for ever
 
     def leave(self) -> None:
         """Leave Ray, then end its remaining processes."""
-        if not self._last.done():  # it is being started
+        if not self._last.done():  # its start has not ended
             self.clear()
         elif ray.is_initialized():
             with suppress(Exception):
@@ -102,5 +102,5 @@ def _settle(done: futures.Future[Any], function: Callable[..., object]) -> None:
         done.set_result(function())
     except Exception as error:
         done.set_exception(error)
-    except BaseException as error:  # Ray ends processes that it can do nothing with
+    except BaseException as error:  # Ray may try to end this process
         done.set_exception(RuntimeError(f"Ray gave up: {error!r}"))

@@ -2,9 +2,9 @@
 behind.
 
 Ray's own waits last minutes, some of them in C++, where no signal ends them. So an address is first
-tried by a plain connection, and Ray is started and left in a thread of its own, which can be given
-up. Whatever is raised meanwhile is a `ClusterError`: Ray raises nearly everything, also bare
-``Exception``.
+tried by a plain connection, and Ray is started and left in a thread of its own, which can be
+abandoned. Every error on the way becomes a `ClusterError`, because Ray raises errors of nearly
+every class, even plain ``Exception``.
 """
 
 import logging
@@ -28,15 +28,13 @@ from phasegrid.run.executors.ray.auth_token import keep_one_token
 from phasegrid.run.executors.ray.head import greet
 from phasegrid.run.executors.ray.ray_thread import RayThread
 
-JOIN_S = 30.0  # for a head to answer and to take us in
-REFUSED_S = 10.0  # of them, where nobody listens at all: one that is being started may yet
-START_S = (
-    75.0  # for a Ray of our own, both tries together; Ray gives each of its parts half a minute
-)
-AGAIN_S = 30.0  # what must be left of it for another try
+JOIN_S = 30.0  # for a head to answer and admit us
+REFUSED_S = 10.0  # of these, if nobody listens there; a head may just be starting
+START_S = 75.0  # for both tries to start our own Ray, which gives each part half a minute
+AGAIN_S = 30.0  # of START_S, must be left for another try
 SAY_EVERY_S = 5.0
-OBJECT_STORE_BYTES = 128 * 2**20  # outcomes only; Ray's default would take 30% of memory
-_PARTS = frozenset({"raylet", "gcs_server"})  # without which no start can succeed
+OBJECT_STORE_BYTES = 128 * 2**20  # only outcomes are stored; Ray's default is 30% of memory
+_PARTS = frozenset({"raylet", "gcs_server"})  # no start succeeds without them
 
 Say = Callable[[str], object]
 
@@ -51,17 +49,17 @@ def start_ray(
     """Join the cluster at `address`, or start a Ray on this machine and mark its processes with
     `run`.
 
-    `given_by` says where the address came from. While this takes, `say` is told every
-    `SAY_EVERY_S` seconds what it waits for.
+    `given_by` says where the address came from. Every `SAY_EVERY_S` seconds, `say` is called with
+    what the start waits for.
 
     Raises:
-        ClusterError: if this process is connected to a Ray that is not ours, for an address that
-        cannot be joined, or if there is no Ray within `JOIN_S`, or `START_S` for one of our own.
+        ClusterError: if this process is connected to a Ray that is not ours, if the address cannot
+            be joined within `JOIN_S`, or if our own Ray has not started within `START_S`.
     """
     global _ray
     if _ray is None and ray.is_initialized():
         raise ClusterError(
-            "starting Ray: this process is connected to a Ray already, which a run would end; call"
+            "starting Ray: this process is already connected to a Ray, which a run would end; call"
             " ray.shutdown() first, or do the run in this process (serial)"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -83,9 +81,7 @@ def start_ray(
 
 
 def stop_ray() -> None:
-    """Leave the cluster, and end a Ray that `start_ray` started; both within about `LEAVE_S`
-    seconds.
-    """
+    """Leave the cluster, or end the Ray that `start_ray` started, in about `LEAVE_S` seconds."""
     global _ray
     if _ray is None:
         return
@@ -94,12 +90,12 @@ def stop_ray() -> None:
 
 
 def is_our_own() -> bool:
-    """Say whether the Ray that this process uses is one that it started."""
+    """Say whether this process started the Ray that it uses."""
     return _ray is not None and _ray.run is not None
 
 
 _ray: RayThread | None = None
-"""The Ray of this process: it can have one only."""
+"""The Ray of this process, which can have only one."""
 
 
 def _join(ours: RayThread, address: str, given_by: str | None, doing: str, say: Say) -> None:
@@ -123,7 +119,7 @@ def _await_head(address: str, ends: float, notice: "_Notice", given_by: str | No
     """Wait until a head answers.
 
     Raises:
-        ClusterError: if none does in time.
+        ClusterError: if no head answers in time.
     """
     refused_ends = ends - JOIN_S + REFUSED_S
     while True:
@@ -174,7 +170,7 @@ def _start_here(ours: RayThread, num_cpus: int | None, say: Say) -> None:
 
 
 def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
-    """Report what the start waits for; end a start whose raylet has died, which would wait for
+    """Report what the start waits for. End the start if its raylet has died: it would wait for
     ever.
     """
     notice.look()
@@ -189,12 +185,12 @@ def _look_at_parts(notice: "_Notice", before: frozenset[int]) -> None:
 def _init(say: Say, **options: Any) -> None:
     """Start or join Ray, and keep it from printing.
 
-    Ray prints what happens to its parts, with pages of their logs; whoever loses something says
-    what that means for a run. Only Ray can say that a task waits for a core or a GPU: that is
-    passed on.
+    Ray prints what happens to its parts, with pages of their logs. Here, the code that loses
+    something says what that means for a run. Only Ray's message that a task waits for a core or a
+    GPU is passed on.
     """
 
-    def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's argument
+    def tell(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray passes it
         for text in data.get("lines", ()):
             if "cannot be scheduled" in text:
                 say(f"Ray: {redact(text.strip().split(chr(10), 1)[0])}")
@@ -219,10 +215,10 @@ class _Notice:
 
 
 def _refuse_address(address: str, doing: str) -> None:
-    """Refuse a text that is not the address of a head.
+    """Refuse a text that cannot be the address of a head.
 
     Raises:
-        ClusterError: saying what to write.
+        ClusterError: with what to write instead.
     """
     if address.startswith("ray://"):
         raise ClusterError(
@@ -242,7 +238,7 @@ def _refuse_address(address: str, doing: str) -> None:
 
 
 def _resolved(address: str) -> str:
-    """Return where ``auto`` finds a head on this machine, as Ray does."""
+    """Return the address that ``auto`` means on this machine, found as Ray finds it."""
     if address != "auto":
         return address
     from ray._private.services import canonicalize_bootstrap_address

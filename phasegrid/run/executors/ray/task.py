@@ -64,7 +64,7 @@ def do_pack(pack: Pack, storage: str, place: PackOptions, failure_id: str) -> li
     except DeviceError as error:
         crashes.leave_word(folder, f"its GPU was lost: {error}\n{traceback.format_exc()}")
         noted.forget()
-        os._exit(1)  # no other pack may come to this process
+        os._exit(1)  # this process must get no other pack
     finally:
         noted.forget()
         give_back()
