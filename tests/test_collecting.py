@@ -20,7 +20,8 @@ from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import meta as notes
 from phasegrid.store.compact import compact
-from phasegrid.store.files.local import Entry, open_files
+from phasegrid.store.files.base import Entry
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.gc import GarbageReport, delete_garbage, find_garbage
 from phasegrid.store.store import Store
 

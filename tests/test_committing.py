@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from phasegrid.store.committing import commit
-from phasegrid.store.files.local import Files, open_files
+from phasegrid.store.files.base import Files
+from phasegrid.store.files.opening import open_files
 
 PARTS = {"checkpoints/a": b"weights", "histories/a": b"history"}
 

@@ -20,7 +20,8 @@ from phasegrid.cli import doctor, machine_checks
 from phasegrid.cli.machine_checks import GIB, Check
 from phasegrid.cli.main import app
 from phasegrid.errors import ClusterError, StoreError
-from phasegrid.store.files.local import LocalFiles, open_files
+from phasegrid.store.files.local import LocalFiles
+from phasegrid.store.files.opening import open_files
 
 Usage = namedtuple("Usage", "total used free")
 

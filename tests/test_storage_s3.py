@@ -20,7 +20,7 @@ from s3_server import BUCKET, Server, s3_server
 
 import phasegrid
 from phasegrid.run.verify import verify
-from phasegrid.store.files.local import open_files
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.files.retry import PatientFiles
 from phasegrid.store.store import Store
 

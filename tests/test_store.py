@@ -17,6 +17,7 @@ from phasegrid.keys import text_key
 from phasegrid.store import tables
 from phasegrid.store.compact import compact
 from phasegrid.store.files import local
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.schemas import SCHEMA_VERSION
 from phasegrid.store.store import Store
 
@@ -495,7 +496,7 @@ def test_a_link_that_fails_otherwise_is_reported(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(local.os, "link", broken)
-    impatient = Store(store.url, local.open_files(store.url), store.id)
+    impatient = Store(store.url, open_files(store.url), store.id)
     with pytest.raises(StoreError, match=r"writing a failure to .*Input/output error"):
         impatient.put_failure({"kind": "app"})
 

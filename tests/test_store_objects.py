@@ -15,8 +15,8 @@ from phasegrid.errors import StoreError
 from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store.compact import compact
-from phasegrid.store.files.local import open_files
 from phasegrid.store.files.objects import ObjectFiles
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 

@@ -18,8 +18,10 @@ from urllib.request import Request, urlopen
 from phasegrid.cli.machine_checks import Check, check_disk, check_machine
 from phasegrid.errors import ClusterError, PhasegridError, StoreError, SweepError
 from phasegrid.redaction import cluster_token
+from phasegrid.store.files.base import TEMPORARY, Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import TEMPORARY, Files, LocalFiles, open_files
+from phasegrid.store.files.local import LocalFiles
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.store import Store
 from phasegrid.submit.targets import check_address
 

@@ -23,8 +23,8 @@ from phasegrid.errors import StoreError, SweepError
 from phasegrid.fallbacks import fall_back
 from phasegrid.keys import content_key
 from phasegrid.registry import declared_metric
+from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import Files
 from phasegrid.store.store import Store
 
 _ACCEPTED = "accepted"

@@ -20,8 +20,8 @@ from phasegrid.run import code_changes
 from phasegrid.run.status import planned_jobs
 from phasegrid.store import artifacts, checkpoints, meta, submissions
 from phasegrid.store import tables as shards
+from phasegrid.store.files.base import TEMPORARY, Files, each, is_temporary
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import TEMPORARY, Files, each, is_temporary
 from phasegrid.store.schemas import TABLES
 from phasegrid.store.store import Store
 

@@ -19,7 +19,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact
 from phasegrid.keys import Json, canonical_json
 from phasegrid.store import checkpoints
-from phasegrid.store.files.local import Files
+from phasegrid.store.files.base import Files
 from phasegrid.store.tables import checked_key, read
 
 if TYPE_CHECKING:

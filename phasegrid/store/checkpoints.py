@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from phasegrid.errors import StoreError
 from phasegrid.keys import Json
 from phasegrid.store import sealing
+from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ trained one trial in different packs). One of them wins, and all files must then
 from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
-from phasegrid.store.files.local import Files
+from phasegrid.store.files.base import Files
 
 
 def commit(files: Files, parts: Mapping[str, bytes], last: str, data: bytes) -> bool:

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from phasegrid.store import row_files
 from phasegrid.store import tables as shards
+from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import Files
 from phasegrid.store.store import Store
 
 

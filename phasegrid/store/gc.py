@@ -31,8 +31,8 @@ from phasegrid.errors import SweepError
 from phasegrid.store import artifacts, checkpoints, row_files
 from phasegrid.store import meta as notes
 from phasegrid.store import tables as shards
+from phasegrid.store.files.base import TEMPORARY, Entry, Files, each, is_temporary
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import TEMPORARY, Entry, Files, each, is_temporary
 from phasegrid.store.store import Store
 
 KEEP_DAYS = 1.0  # longer than any single write, and than a driver waits between two writes

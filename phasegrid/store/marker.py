@@ -5,7 +5,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from phasegrid.errors import StoreError
-from phasegrid.store.files.local import TEMPORARY, Files
+from phasegrid.store.files.base import TEMPORARY, Files
 from phasegrid.version import __version__
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from phasegrid.errors import StoreError
 from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, content_key
+from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import Files
 from phasegrid.store.tables import checked_key, checked_name, metric_table, table_folder
 
 _COLLECTED = "meta/collected.json"

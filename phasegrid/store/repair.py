@@ -18,8 +18,8 @@ from phasegrid.errors import StoreError
 from phasegrid.keys import KEY_DIGITS
 from phasegrid.store import artifacts, checkpoints, meta
 from phasegrid.store import tables as shards
+from phasegrid.store.files.base import Files, each
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import Files, each
 from phasegrid.store.gc import Garbage, GarbageReport
 from phasegrid.store.store import Store
 

@@ -40,8 +40,9 @@ from phasegrid.redaction import clean, refuse_secrets
 from phasegrid.store import artifacts, checkpoints, row_files, schemas
 from phasegrid.store import tables as shards
 from phasegrid.store.committing import commit
+from phasegrid.store.files.base import TEMPORARY, Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import TEMPORARY, Files, open_files
+from phasegrid.store.files.opening import open_files
 from phasegrid.store.files.probing import can_read_what_it_writes
 from phasegrid.store.files.retry import PatientFiles
 from phasegrid.store.marker import FOLDERS, MARKER, make_marker, read_marker

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from phasegrid.errors import StoreError
 from phasegrid.store import row_files
-from phasegrid.store.files.local import Files, each
+from phasegrid.store.files.base import Files, each
 from phasegrid.store.schemas import NAMING_COLUMN, SCHEMA_VERSION, TABLES, metric_schema
 
 PassOver: TypeAlias = Callable[[StoreError], object]  # is called for a damaged file

@@ -1,10 +1,7 @@
-"""Read and write the files of a store by relative names, in a local folder or any fsspec file
-system (``s3://``, ``memory://``).
+"""Read and write the files of a store in a local (or network-mounted) folder.
 
-A file appears whole or not at all. `create` never changes a file that exists (the first writer
-wins); `replace` does. Local: a temporary file in ``_tmp`` of the same file system, fsync, then a
-hard link to the final name, which fails if the name is taken (file systems without links: a check
-and a rename). Object stores: `phasegrid.store.files.objects`.
+A write is a temporary file in ``_tmp`` of the same file system, fsync, then a hard link to the
+final name, which fails if the name is taken (file systems without links: a check and a rename).
 
 Below the root, no symbolic link is followed (to read, to list or to delete), because its target
 does not belong to the store. The root itself may be a link. If a link or a folder has the name of a
@@ -13,146 +10,20 @@ file, an error names it; listings leave it out, and `strays` lists it.
 
 import errno
 import os
-import re
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO
 
 from phasegrid.errors import StoreError
-from phasegrid.store.files.urls import local_path
+from phasegrid.store.files.base import TEMPORARY, Entry
 
-T = TypeVar("T")
-
-TEMPORARY = "_tmp"
-_UNFINISHED = re.compile(r"[^/]+\.[0-9a-f]{32}")
-_FILES_A_TURN = 16
 _ENDINGS = (".parquet", ".safetensors")  # of files; no folder of a store has this name
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of a listing: its name, its size in bytes, and when it was last changed (seconds since
-    1970), where known.
-    """
-
-    name: str
-    num_bytes: int
-    modified: float | None
-
-
-class Files(Protocol):
-    """Immutable bytes by name. Names are relative, with forward slashes. Reading a missing name
-    raises FileNotFoundError.
-    """
-
-    @property
-    def num_readers(self) -> int:
-        """How many reads at a time are faster than one after another."""
-
-    def names(self, folder: str) -> list[str]:
-        """List the names, relative to `folder`, of all files below it; empty without a folder."""
-
-    def entries(self, folder: str) -> list[Entry]:
-        """List every file below `folder` as `names` does, with sizes and times, from one
-        listing.
-        """
-
-    def folders(self, folder: str) -> list[str]:
-        """List what lies directly in `folder`: subfolders end in a slash."""
-
-    def strays(self, folder: str) -> dict[str, str]:
-        """Name everything below `folder` that the other listings leave out (links, folders with a
-        file's name), and say what each is.
-        """
-        ...
-
-    def exists(self, name: str) -> bool:
-        """Say whether the file exists.
-
-        Raises:
-            StoreError: if the name belongs to a link or to something else that is not a file.
-        """
-        ...
-
-    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes of a file, or its bytes from `start` to `end`."""
-
-    def size(self, name: str) -> int:
-        """Return the size in bytes."""
-
-    def modified(self, name: str) -> float | None:
-        """Return when the file was last changed, in seconds since 1970; None if unknown."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless it exists; say whether this call wrote it."""
-
-    def replace(
-        self, name: str, write: Callable[[BinaryIO], object], unless: str | None = None
-    ) -> bool:
-        """Write or replace a file in one visible step; return whether it was written.
-
-        It is not written if the file `unless` exists just before that step.
-        """
-        ...
-
-    def delete(self, name: str) -> None:
-        """Delete a file; nothing happens if it is not there."""
-
-    def path(self, name: str) -> str:
-        """Return where the file is, for people and for readers of this file system."""
-
-
-def open_files(url: str) -> Files:
-    """Return the files under a folder's path or a URL. Nothing is created or checked.
-
-    Raises:
-        SweepError: if no store can be at the URL (`urls`).
-        StoreError: if the package for its kind of storage is not installed.
-    """
-    folder = local_path(url)
-    if folder is not None:
-        return LocalFiles(folder)
-    import fsspec
-
-    from phasegrid.store.files.objects import ObjectFiles
-
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        scheme = url.partition(":")[0]
-        extra = {"s3": "s3", "gs": "gcs", "gcs": "gcs"}.get(scheme)
-        install = f"pip install 'phasegrid[{extra}]'" if extra else f"pip install: {error}"
-        raise StoreError(f"opening store {url}: {scheme}:// needs a package; {install}") from error
-    except ValueError as error:
-        raise StoreError(f"opening store {url}: {error}; use a folder, s3:// or gs://") from error
-    return ObjectFiles(filesystem, root.rstrip("/"))
-
-
-def is_temporary(name: str) -> bool:
-    """Say whether a file of `TEMPORARY` comes from an unfinished write; others do not belong to the
-    store.
-    """
-    return _UNFINISHED.fullmatch(name) is not None
-
-
-def each(files: Files, names: Sequence[str], work: Callable[[str], T]) -> Iterator[T]:
-    """Do the same with many files, several at a time where that is faster; answers come in the
-    order of `names`.
-
-    Each thread takes several files: giving one local file to a thread costs as much as reading it.
-    """
-    size = min(_FILES_A_TURN, len(names) // files.num_readers + 1)
-    turns = [names[start : start + size] for start in range(0, len(names), size)]
-    with ThreadPoolExecutor(files.num_readers) as pool:
-        for answers in pool.map(lambda turn: [work(name) for name in turn], turns):
-            yield from answers
 
 
 @dataclass(frozen=True, slots=True)

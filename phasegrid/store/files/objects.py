@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-from phasegrid.store.files.local import Entry
+from phasegrid.store.files.base import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import os
 import uuid
 from contextlib import suppress
 
-from phasegrid.store.files.local import TEMPORARY, Files
+from phasegrid.store.files.base import TEMPORARY, Files
 
 PROBE_BYTES = 2**22  # 4 MiB: a run does not fit into less room
 

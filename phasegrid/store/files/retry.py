@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
-from phasegrid.store.files.local import Entry, Files
+from phasegrid.store.files.base import Entry, Files
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from phasegrid.errors import StoreError
+from phasegrid.store.files.base import TEMPORARY, Files
 from phasegrid.store.files.errors import reported
-from phasegrid.store.files.local import TEMPORARY, Files
 from phasegrid.store.files.probing import PROBE_BYTES
 from phasegrid.store.store import Store
 
