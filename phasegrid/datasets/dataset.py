@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phasegrid.declare import Form
+from phasegrid.declare import DatasetFacts, Form
 from phasegrid.tasks.losses import CROSS_ENTROPY, Criterion
 from phasegrid.tasks.operations import Operations, operations_of
 from phasegrid.tasks.scoring import Scoring
@@ -68,6 +68,19 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example."""
         return tuple(self.train_inputs.shape[1:])
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """What planning needs to know about it; every example counts as one label."""
+        return DatasetFacts(
+            len(self.train_labels),
+            len(self.test_labels),
+            self.input_shape,
+            self.num_classes,
+            self.task,
+            self.form,
+            num_aside=len(self.aside_labels),
+        )
 
     @property
     def operations(self) -> Operations:

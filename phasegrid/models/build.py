@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from phasegrid.declare import Form, Model, import_function
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.declare import DatasetFacts, Form, Model, import_function
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part
 from phasegrid.models.network_state import copy_network, hidden_tensors, outputs_of
@@ -49,6 +50,11 @@ def build_model(
         example, _ = operations_of(task).made_up(input_shape, num_classes, form, 2)[0]
         _refuse_drawn(part, module, _make(declared, part, shape, seed ^ 1), example)
     return module
+
+
+def build_for(part: Part, data: Dataset | DatasetFacts, seed: int) -> nn.Module:
+    """Build the model `part` names for the examples of a data set (see `build_model`)."""
+    return build_model(part, data.input_shape, data.num_classes, seed, data.task, data.form)
 
 
 def _make(declared: Model, part: Part, shape: tuple[object, ...], seed: int) -> nn.Module:

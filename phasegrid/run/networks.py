@@ -10,7 +10,7 @@ from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import DatasetFacts, import_function
 from phasegrid.errors import StoreError
 from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, Part
-from phasegrid.models.build import build_model
+from phasegrid.models.build import build_for
 from phasegrid.registry import resolve_dataset
 from phasegrid.store.store import Store
 
@@ -36,10 +36,7 @@ def stored_network(store: Store, key: str, name: str = WEIGHTS) -> nn.Module:
             f" {WEIGHTS}, {WEIGHTS}@epoch-<n>, or {AVERAGED}"
         )
     model, dataset = (_part(rows[0], part) for part in ("model", "dataset"))
-    facts = _facts(dataset)
-    module = build_model(
-        model, facts.input_shape, facts.num_classes, 0, task=facts.task, form=facts.form
-    )
+    module = build_for(model, _facts(dataset), seed=0)
     module.load_state_dict(store.read_artifact(Artifact(key, name)))
     return module.eval()
 
@@ -54,14 +51,4 @@ def _facts(dataset: Part) -> DatasetFacts:
     usual = kind.args()
     args = {spec.name: getattr(usual, spec.name) for spec in fields(kind.args)}
     found = import_function(kind.facts)({**args, **dataset.args})
-    if found is not None:
-        return found
-    data = load_dataset(dataset)
-    return DatasetFacts(
-        len(data.train_labels),
-        len(data.test_labels),
-        data.input_shape,
-        data.num_classes,
-        task=data.task,
-        form=data.form,
-    )
+    return load_dataset(dataset).facts if found is None else found

@@ -13,24 +13,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Trial
-from phasegrid.keys import Json, content_key, stream_seed
-from phasegrid.models.build import build_model
+from phasegrid.keys import Json, content_key
 from phasegrid.models.fused import find_architecture
 from phasegrid.models.strategies import Strategy, why_not_vmap
 from phasegrid.models.weights import parameters_vector
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch
+from phasegrid.train.beginning import fresh_state, initial_network
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.cuda_graphs import WARM_UP
 from phasegrid.train.epoch import run_update
-from phasegrid.train.optimizers import new_slots
 from phasegrid.train.recipe import Recipe
-from phasegrid.train.stack import MemberState, Stack
+from phasegrid.train.stack import Stack
 
 WORTH_S = 30.0
 """Measure only packs that are predicted to take at least this many seconds."""
@@ -105,19 +103,12 @@ def measure_choice(
     if not TASKS[data.task].one_shape:
         return alone, []
     recipe = recipe_of(trial)
-    module = build_model(
-        trial.model,
-        data.input_shape,
-        data.num_classes,
-        seed=stream_seed(trial.seed, "init"),
-        task=data.task,
-        form=data.form,
-    ).to(device)
+    module = initial_network(trial, data).to(device)
     blueprint = find_architecture(module)
     stacked: Strategy = "vmap" if blueprint is None else "fused"
     if blueprint is None and why_not_vmap(module, data.train_inputs[:1]) is not None:
         return alone, []
-    state = _fresh_state(recipe, module)
+    state = fresh_state(trial, module)
     mask = torch.ones_like(parameters_vector(module))
 
     def seconds(strategy: Strategy, size: int) -> float:
@@ -183,11 +174,6 @@ def _objective_of(recipe: Recipe) -> dict[str, Json]:
     chosen = recipe.objective
     named = ("name", "version")
     return {} if chosen is None else {"objective": {key: chosen[key] for key in named}}
-
-
-def _fresh_state(recipe: Recipe, module: nn.Module) -> MemberState:
-    tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    return MemberState(tensors, new_slots(recipe, parameters_vector(module)))
 
 
 def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:

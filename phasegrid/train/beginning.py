@@ -9,7 +9,7 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial
 from phasegrid.keys import stream_seed
-from phasegrid.models.build import build_model
+from phasegrid.models.build import build_for
 from phasegrid.models.weights import (
     Weights,
     num_parameters,
@@ -55,7 +55,10 @@ def begin(
         num_aside = num_from_aside(trial.recipe, *sets)
         if num_aside and (id(dataset), num_aside) not in fed:
             fed[id(dataset), num_aside] = joined(dataset, num_aside)
-        module = _network(trial, dataset, start, device)
+        module = initial_network(trial, dataset)
+        if start is not None:
+            module.load_state_dict(start.weights)
+        module.to(device)
         state, before = _beginning_state(trial, module, start, device)
         mine, known = fed.get((id(dataset), num_aside), dataset), lengths[id(dataset)]
         size = num_parameters(module)
@@ -70,29 +73,23 @@ def begin(
     return members, modules
 
 
-def _network(
-    trial: Trial, dataset: Dataset, start: Beginning | None, device: torch.device
-) -> nn.Module:
-    module = build_model(
-        trial.model,
-        dataset.input_shape,
-        dataset.num_classes,
-        seed=stream_seed(trial.seed, "init"),
-        task=dataset.task,
-        form=dataset.form,
-    )
-    if start is not None:
-        module.load_state_dict(start.weights)
-    return module.to(device).train()
+def initial_network(trial: Trial, data: Dataset) -> nn.Module:
+    """Return the network of a trial as its seed initialises it, on the CPU in training mode."""
+    return build_for(trial.model, data, stream_seed(trial.seed, "init")).train()
+
+
+def fresh_state(trial: Trial, module: nn.Module) -> MemberState:
+    """Return a copy of the state of a trial's network, and its optimizer before any update."""
+    tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return MemberState(tensors, new_slots(recipe_of(trial), parameters_vector(module)))
 
 
 def _beginning_state(
     trial: Trial, module: nn.Module, start: Beginning | None, device: torch.device
 ) -> tuple[MemberState, int]:
     """Return the state with which a trial begins, and the updates that were done before."""
-    tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    slots = new_slots(recipe_of(trial), parameters_vector(module))
+    state = fresh_state(trial, module)
     if start is None:
-        return MemberState(tensors, slots), 0
-    slots |= {n: start.slots[n].to(device) for n in slots if n in start.slots}
-    return MemberState(tensors, slots), start.updates
+        return state, 0
+    kept = {n: start.slots[n].to(device) for n in state.slots if n in start.slots}
+    return MemberState(state.tensors, {**state.slots, **kept}), start.updates

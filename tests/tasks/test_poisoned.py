@@ -22,7 +22,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part, Trial
 from phasegrid.keys import stream_seed
-from phasegrid.models.build import build_model
+from phasegrid.models.build import build_for, build_model
 from phasegrid.plan.cost import guess_cost
 from phasegrid.plan.plan import make_plan
 from phasegrid.tasks.batches import Batch, EpochOrder, draw_orders, epoch_bounds
@@ -170,9 +170,9 @@ def make_trial(seed: int, args: Mapping[str, Any], name: str = "poisoned", **rec
 @pytest.fixture
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> Any:
-        return build_model(*args, **kwargs).double()
+        return build_for(*args, **kwargs).double()
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
 
 
 def trained_by_hand(trial: Trial, data: Dataset, num_aside: int, beta: float) -> Tensor:

@@ -200,7 +200,7 @@ class Odd(nn.Module):
 def test_a_network_without_grouped_kernels_is_timed_under_vmap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(autotune, "build_model", lambda *_args, **_kwargs: Odd())
+    monkeypatch.setattr(autotune, "initial_network", lambda *_args: Odd())
     choice, timings = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
     assert {t.strategy for t in timings} == {"loop", "vmap"}
     assert choice.strategy in ("loop", "vmap")
@@ -208,7 +208,7 @@ def test_a_network_without_grouped_kernels_is_timed_under_vmap(
 
 def test_a_network_that_cannot_be_stacked_loops_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Dropout(0.5))
-    monkeypatch.setattr(autotune, "build_model", lambda *_args, **_kwargs: network)
+    monkeypatch.setattr(autotune, "initial_network", lambda *_args: network)
     found = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
     assert found == (StackPlan("loop", 1), [])
 

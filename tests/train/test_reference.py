@@ -15,7 +15,7 @@ import phasegrid.train.reference
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial
 from phasegrid.keys import stream_seed
-from phasegrid.models.build import build_model
+from phasegrid.models.build import build_for, build_model
 from phasegrid.models.weights import Weights
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import EpochRecord
@@ -70,10 +70,10 @@ WITH_IMAGES = (
 @pytest.fixture(autouse=True)
 def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> nn.Module:
-        return build_model(*args, **kwargs).double()
+        return build_for(*args, **kwargs).double()
 
     for module in (phasegrid.train.beginning, phasegrid.train.reference):
-        monkeypatch.setattr(module, "build_model", build)
+        monkeypatch.setattr(module, "build_for", build)
 
 
 def doubled(data: Dataset) -> Dataset:

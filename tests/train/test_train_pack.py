@@ -34,12 +34,12 @@ NETWORKS = {"mlp": MLP, "cnn": PLAIN_CNN, "cnn with BatchNorm": SMALL_CNN}
 
 
 def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]) -> None:
-    def build(_part: Part, *_shape: object, seed: int, **_tokens: object) -> nn.Module:
+    def build(_part: Part, _data: object, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return make(seed)
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])

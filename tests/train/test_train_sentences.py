@@ -78,13 +78,13 @@ def make_trial(seed: int, **recipe: Any) -> Trial:
 
 @pytest.fixture(autouse=True)
 def copier(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(_part: Part, *_shape: object, seed: int, task: str, form: Tokens | None) -> nn.Module:
-        assert (task, form) == ("translation", Tokens(7, WORDS, WORDS))
+    def build(_part: Part, data: Dataset, seed: int) -> nn.Module:
+        assert (data.task, data.form) == ("translation", Tokens(7, WORDS, WORDS))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return Copier()
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_model", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
 
 
 def fresh(seed: int) -> Copier:

@@ -21,7 +21,7 @@ from phasegrid.jobs import Artifact, MetricJob, Part, Trial
 from phasegrid.keys import canonical_json, content_key, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
-from phasegrid.models.build import build_model
+from phasegrid.models.build import build_for
 from phasegrid.models.network_state import outputs_of
 from phasegrid.packs import Outcome
 from phasegrid.plan.rows import metric_fields
@@ -356,8 +356,7 @@ def scored_as(data: Dataset, trial: Trial) -> Dataset:
 def load_module(
     trial: Trial, weights: Mapping[str, torch.Tensor], data: Dataset, device: torch.device
 ) -> nn.Module:
-    shape, classes = data.input_shape, data.num_classes
-    model = build_model(trial.model, shape, classes, seed=0, task=data.task, form=data.form)
+    model = build_for(trial.model, data, seed=0)
     model.load_state_dict(dict(weights))
     return model.to(device).eval()
 

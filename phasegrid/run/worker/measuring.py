@@ -1,7 +1,8 @@
 """Do the measurements of a pack that the store does not hold, one by one or together."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -42,13 +43,12 @@ def measure(
         return outcomes
     trials = {trial.key: trial for trial in pack.trials}
     inputs = JobInputs(store, device, trials, place)
-    missing = {job.key for job in todo}
+    measuring = _Measuring(pack, inputs, {job.key for job in todo}, should_stop)
     resolved = cache(resolve_metric)  # an entry point is looked for in all that is installed
     for group in _groups(pack, todo):
         if should_stop():
             raise Stopped
-        metric = resolved(group[0].metric.name)
-        outcomes.extend(_measure_group(pack, store, inputs, metric, group, missing, should_stop))
+        outcomes.extend(measuring.of_group(resolved(group[0].metric.name), group))
     return outcomes
 
 
@@ -70,98 +70,92 @@ def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
     return list(groups.values())
 
 
-def _measure_group(
-    pack: Pack,
-    store: Store,
-    inputs: JobInputs,
-    metric: Metric,
-    jobs: Sequence[MetricJob],
-    missing: set[str],
-    should_stop: ShouldStop,
-) -> list[Outcome]:
-    """Do the jobs of a group that are missing. Compute a stored one beside them only if it changes
-    the shape of the computation.
+@dataclass(frozen=True, slots=True)
+class _Measuring:
+    """The measuring of the jobs of a pack that are `missing` in the store; `inputs` loads what they
+    read.
     """
-    sound, outcomes = _sound(pack, store, inputs, metric, jobs, missing)
-    left = [job for job in sound if job.key in missing]
-    if left and _can_be_together(inputs, metric, sound):
-        together = _measure_many(pack, store, inputs, metric, sound, missing)
-        if together is not None:
-            return outcomes + together
-    for job in left:
-        if should_stop():
-            raise Stopped
-        outcomes.append(guarded(store, pack, job.key, partial(inputs.measure, metric, job)))
-    return outcomes
 
+    pack: Pack
+    inputs: JobInputs
+    missing: Collection[str]
+    should_stop: ShouldStop
 
-def _sound(
-    pack: Pack,
-    store: Store,
-    inputs: JobInputs,
-    metric: Metric,
-    jobs: Sequence[MetricJob],
-    missing: set[str],
-) -> tuple[list[MetricJob], list[Outcome]]:
-    """Return the jobs that can be measured, and the outcomes of those that cannot."""
-    sound, outcomes = [], []
-    for job in jobs:
+    def of_group(self, metric: Metric, jobs: Sequence[MetricJob]) -> list[Outcome]:
+        """Do the jobs of a group that are missing. Compute a stored one beside them only if it
+        changes the shape of the computation.
+        """
+        sound, outcomes = self._sound(metric, jobs)
+        left = [job for job in sound if job.key in self.missing]
+        if left and self._can_be_together(metric, sound):
+            together = self._together(metric, sound)
+            if together is not None:
+                return outcomes + together
+        for job in left:
+            if self.should_stop():
+                raise Stopped
+            outcomes.append(self._guarded(job, partial(self.inputs.measure, metric, job)))
+        return outcomes
+
+    def _sound(
+        self, metric: Metric, jobs: Sequence[MetricJob]
+    ) -> tuple[list[MetricJob], list[Outcome]]:
+        """Return the jobs that can be measured, and the outcomes of those that cannot."""
+        sound, outcomes = [], []
+        for job in jobs:
+            try:
+                why = self.inputs.why_void(job)
+            except StoreError as error:
+                raise_if_of_no_job(error)
+                if job.key in self.missing:
+                    outcomes.append(failed(self.inputs.store, self.pack, job.key, error))
+                continue
+            if why is None:
+                sound.append(job)
+            elif job.key in self.missing:
+                publish = partial(self.inputs.publish_void, metric, job, why)
+                outcomes.append(self._guarded(job, publish))
+        return sound, outcomes
+
+    def _can_be_together(self, metric: Metric, jobs: Sequence[MetricJob]) -> bool:
+        """Say whether one computation can do several jobs: they read final weights of trials that
+        share their data and objective, and no number may depend on other jobs.
+        """
+        return (
+            metric.compute_many is not None
+            and len(jobs) > 1
+            and not any(job.sources for job in jobs)
+            and not self.inputs.place.reproducible
+            and len({self.inputs.data_and_objective(job) for job in jobs}) == 1
+        )
+
+    def _together(self, metric: Metric, jobs: Sequence[MetricJob]) -> list[Outcome] | None:
+        """Do several jobs from one computation and publish those that are missing. Return None if
+        they must be done one by one: the metric says so, or the computation failed and the failure
+        has to name its job.
+        """
+        started = time.perf_counter()
         try:
-            why = inputs.why_void(job)
-        except StoreError as error:
+            tables = _computed_together(self.inputs, metric, jobs)
+        except Exception as error:
             raise_if_of_no_job(error)
-            outcomes += [failed(store, pack, job.key, error)] if job.key in missing else []
-            continue
-        if why is None:
-            sound.append(job)
-        elif job.key in missing:
-            publish = partial(inputs.publish_void, metric, job, why)
-            outcomes.append(guarded(store, pack, job.key, publish))
-    return sound, outcomes
+            name = jobs[0].metric.name
+            fall_back(
+                f"{len(jobs)} jobs of {name} that failed together were each done alone", error
+            )
+            return None
+        if tables is None:
+            return None
+        seconds = (time.perf_counter() - started) / len(jobs)
+        assert isinstance(tables, list)
+        return [
+            self._guarded(job, partial(self.inputs.publish, metric, job, rows, seconds))
+            for job, rows in zip(jobs, tables, strict=True)
+            if job.key in self.missing
+        ]
 
-
-def _can_be_together(inputs: JobInputs, metric: Metric, jobs: Sequence[MetricJob]) -> bool:
-    """Say whether one computation can do several jobs: they read final weights of trials that
-    share their data and objective, and no number may depend on other jobs.
-    """
-    return (
-        metric.compute_many is not None
-        and len(jobs) > 1
-        and not any(job.sources for job in jobs)
-        and not inputs.place.reproducible
-        and len({inputs.data_and_objective(job) for job in jobs}) == 1
-    )
-
-
-def _measure_many(
-    pack: Pack,
-    store: Store,
-    inputs: JobInputs,
-    metric: Metric,
-    jobs: Sequence[MetricJob],
-    missing: set[str],
-) -> list[Outcome] | None:
-    """Do several jobs from one computation and publish those that are missing. Return None if they
-    must be done one by one: the metric says so, or the computation failed and the failure has to
-    name its job.
-    """
-    started = time.perf_counter()
-    try:
-        tables = _computed_together(inputs, metric, jobs)
-    except Exception as error:
-        raise_if_of_no_job(error)
-        name = jobs[0].metric.name
-        fall_back(f"{len(jobs)} jobs of {name} that failed together were each done alone", error)
-        return None
-    if tables is None:
-        return None
-    seconds = (time.perf_counter() - started) / len(jobs)
-    assert isinstance(tables, list)
-    return [
-        guarded(store, pack, job.key, partial(inputs.publish, metric, job, rows, seconds))
-        for job, rows in zip(jobs, tables, strict=True)
-        if job.key in missing
-    ]
+    def _guarded(self, job: MetricJob, work: Callable[[], Outcome]) -> Outcome:
+        return guarded(self.inputs.store, self.pack, job.key, work)
 
 
 def _computed_together(inputs: JobInputs, metric: Metric, jobs: Sequence[MetricJob]) -> object:
