@@ -2,10 +2,13 @@
 every room does not pass.
 """
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,33 @@ def test_a_room_that_imports_from_above_and_one_that_has_no_place_are_found(tree
     assert code != 0
     assert not [module for module in upward if module not in said], said
     assert "planted_room" in said
+
+
+def test_no_module_imports_one_that_imports_it_in_turn_not_even_inside_a_function() -> None:
+    imports = import_graph()
+    assert len(imports) > 250
+    reached = TopologicalSorter(imports)
+    reached.prepare()  # raises CycleError, with the modules of the circle
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which modules of phasegrid each module imports, at its top or inside a function."""
+    paths = {}
+    for folder, name in (("phasegrid", "phasegrid"), ("analysis", "phasegrid.analysis")):
+        for path in sorted((CHECKOUT / folder).rglob("*.py")):
+            parts = path.relative_to(CHECKOUT / folder).with_suffix("").parts
+            if parts[0] != "analysis":  # the link
+                paths[".".join([name, *parts]).removesuffix(".__init__")] = path
+    return {module: _imported(path, paths.keys()) - {module} for module, path in paths.items()}
+
+
+def _imported(path: Path, modules: Collection[str]) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in modules else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(modules)
