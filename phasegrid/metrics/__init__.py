@@ -1,5 +1,5 @@
-"""Metrics by name: what each measures, over what, with which arguments and columns. Nothing here
-imports torch.
+"""Declare the built-in metrics: what each measures, over what, with which arguments and columns.
+Nothing here imports torch.
 """
 
 from phasegrid.declare import Metric

@@ -1,4 +1,4 @@
-"""The artifacts that a measurement returns with its rows, and those that it reads."""
+"""Define the artifacts that a measurement returns with its rows, and those that it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The rows of a measurement and the artifacts that it leaves: named tensors, by the names that
-    the metric declares in `leaves`.
+    """The rows of a measurement and its artifacts: named tensors, by the names that the metric
+    declares in `leaves`.
 
     ``compute`` may return this instead of rows. Artifacts are written before the rows that name
     them.
@@ -26,7 +26,7 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An artifact of another measurement: its tensors, on the device of the models, and the metric
-    that left it, with its arguments.
+    that stored it, with its arguments.
     """
 
     tensors: "Mapping[str, Tensor]"

@@ -1,4 +1,4 @@
-"""Ranges that arguments of metrics share."""
+"""Define the ranges that arguments of several metrics share."""
 
 from typing import Annotated
 

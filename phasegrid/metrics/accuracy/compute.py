@@ -4,10 +4,10 @@ Expected calibration error (Guo et al. 2017, equation 3): confidence is the larg
 probability; examples are put in B bins ((b - 1)/B, b/B], and ECE = sum_b (n_b / N) |accuracy_b -
 mean confidence_b|.
 
-Every scored label is such an example: one for each image, or the target words of sentence pairs,
-each predicted from the source sentence and the true words before it (teacher forcing), so that a
-long sentence weighs more than a short one. The loss is that of the trial's objective; if its
-outputs are no probabilities, there is no calibration error.
+Every scored label counts as one example: an image has one, a sentence pair one for each target
+word, predicted from the source sentence and the true words before it (teacher forcing). So a long
+sentence weighs more than a short one. The loss is that of the trial's objective; if its outputs are
+not probabilities, there is no calibration error.
 """
 
 import math
@@ -39,7 +39,7 @@ class Quality:
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **args: object
 ) -> dict[str, float | int | None]:
-    """Measure one model on both sets, whole; `args` are the fields of `AccuracyArgs`. Exact;
+    """Measure one model on the whole of both sets; `args` are the fields of `AccuracyArgs`. Exact;
     nothing is drawn.
 
     Raises:
@@ -68,10 +68,10 @@ def compute(
 def judge(
     module: nn.Module, inputs: Tensor, labels: Tensor, scoring: Scoring, ece_bins: int
 ) -> Quality:
-    """Compare what `module` says about a set with its labels, in float64. An argmax tie goes to
-    the first class.
+    """Compare the outputs of `module` on a set with its labels, in float64. A tie of the argmax
+    goes to the first class.
 
-    Logits are never whole: three numbers a label are kept.
+    The logits of the whole set are never held: three numbers a label are kept.
     """
     found = [kept_of(some) for some in scores(module, inputs, labels, scoring)]
     losses, correct, confidence = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -86,7 +86,7 @@ def judge(
 
 
 def kept_of(found: Scores) -> tuple[Tensor, Tensor, Tensor]:
-    """Return losses, right answers and confidences of a batch."""
+    """Return losses, correctness and confidences of a batch."""
     confidence = found.logits.double().softmax(dim=1).amax(dim=1)
     return found.losses, found.correct, confidence
 

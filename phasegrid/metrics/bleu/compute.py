@@ -4,10 +4,9 @@
     BLEU = 100 BP exp(1/4 sum_n log p_n),   BP = min(1, exp(1 - r/c)),   n = 1..4
 
 with the corpus' precisions p_n of n-grams, c tokens of translations and r of references;
-sacreBLEU's `signature` names its version, tokenisation and smoothing. Translations are text made of
-the network's words (`phasegrid.datasets.translation.vocabulary.detokenize`), references are the
-untokenised sentences of the file, so that numbers are comparable between vocabularies. Exact;
-nothing is drawn.
+sacreBLEU's `signature` names its version, tokenisation and smoothing. Translations are made into
+text (`phasegrid.datasets.translation.vocabulary.detokenize`) and references are the untokenised
+sentences of the file, so that numbers are comparable between vocabularies. Exact; nothing is drawn.
 
 Letters: N sentences, l positions of the longest source, V words.
 """
@@ -35,10 +34,11 @@ Step = Callable[[Tensor], Tensor]
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **args: object
 ) -> dict[str, float | int | str | list[float]]:
-    """Translate the test set with one model and compare; `args` are the fields of `BleuArgs`.
+    """Translate the test set with one model and compare it with the references; `args` are the
+    fields of `BleuArgs`.
 
-    A translation ends with its end token or after as many words as a sentence of the data set has
-    at most.
+    A translation ends with its end token, or after as many words as the longest sentence of the
+    data set has.
 
     Raises:
         MetricError: if there is not one model, the data set holds no sentence pairs with their
@@ -67,20 +67,18 @@ def compute(
 
 
 def texts_of(text: Text, ids: Tensor) -> list[str]:
-    """Return the target sentences (N) that ids (N, l) stand for, as text; labels can be given as
-    they are.
-    """
+    """Return as text the target sentences (N) for which ids or labels (N, l) stand."""
     return [detokenize(words_of(text.target_words, row)) for row in ids.tolist()]
 
 
 def translate(
     module: nn.Module, source: Tensor, max_length: int, batch_size: int | None = None
 ) -> Tensor:
-    """Return greedy translations (N, max_length) of `source` (N, L), in eval mode; modes are
-    restored.
+    """Return greedy translations (N, max_length) of `source` (N, L) in eval mode; then restore the
+    modes.
 
-    Sentences of like length are translated together, which is why their order costs nothing; the
-    results are in the order of `source`.
+    Sentences of like length are translated together, so the order of `source` does not change the
+    cost; the results are in this order.
 
     Raises:
         MetricError: as `greedy_decode`.
@@ -100,10 +98,10 @@ def greedy_decode(module: nn.Module, source: Tensor, max_length: int) -> Tensor:
     """Translate `source` (N, l) by taking the likeliest next word each time; return ids (N, m), m
     <= `max_length`.
 
-    A row ends with the end token, padding after it; without one it was cut off. Padding and start
-    tokens are never chosen; a tie goes to the lower id. A module with a method
-    `start_decoding(source)` (see `phasegrid.models.transformer.Decoding`) is asked one position at
-    a time; any other runs on the whole sentence so far at each step.
+    A row ends with the end token and padding after it; a row without an end token was cut off.
+    Padding and start tokens are never chosen; a tie goes to the lower id. A module with a method
+    `start_decoding(source)` (see `phasegrid.models.transformer.Decoding`) computes one position at
+    a time; any other module runs on the whole sentence so far at each step.
 
     Raises:
         MetricError: if a logit is not finite.

@@ -10,12 +10,12 @@ many independent features it tends to 1. The unbiased HSIC (Song et al. 2012, eq
 centred features with k, l the diagonals of K, L, is proportional to  <K, L>_F - m/(m-2) k.l + tr K
 tr L / ((m-1)(m-2)).  Letters: m examples, d features of one layer.
 
-Columns are centred in float64 first: a mean of a few hundred times the spread makes the usual
-float32 Gram useless.
+Columns are centred in float64 first: with a mean of a few hundred times the spread, a Gram matrix
+in float32 would be useless.
 
-For sentence pairs a row is one target position of one pair, predicted from the source sentence and
-the true words before it (teacher forcing); one scored position of each pair is drawn, so that m is
-the number of pairs and no sentence counts more than another.
+For sentence pairs a row is one scored target position of a pair, predicted from the source sentence
+and the true words before it (teacher forcing). One position of each pair is drawn, so m is the
+number of pairs, and no sentence counts more than another.
 """
 
 import math
@@ -37,8 +37,8 @@ Row = dict[str, str | float | int | None]
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Biased and unbiased CKA of all pairs of n networks at one layer, (n, n) float64; NaN where it
-    is undefined.
+    """Biased and unbiased CKA of all pairs of n networks at one layer, (n, n) float64; NaN if
+    undefined.
     """
 
     biased: Tensor
@@ -50,8 +50,8 @@ class Representation:
     """A layer of one network on m examples: centred features (m, d) if 2 d <= m, else their Gram
     matrix (m, m); float64.
 
-    Either form gives the same numbers; for a few networks or more this choice costs least. Scaled
-    by the largest feature, which no CKA can see. `width` is d.
+    Either form gives the same numbers; this choice costs least, except for very few networks.
+    Features are divided by the largest one, which changes no CKA. `width` is d.
     """
 
     values: Tensor
@@ -62,7 +62,7 @@ class Representation:
 def compute(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
 ) -> list[Row]:
-    """Compare two models; the one pair of `compute_many`."""
+    """Compare two models: `compute_many` with one pair."""
     return compute_many(models, [tuple(range(len(models)))], data, [rng], **args)[0]
 
 
@@ -75,14 +75,14 @@ def compute_many(
 ) -> list[list[Row]]:
     """Compare pairs of `models`, a row per layer; `args` are the fields of `CkaArgs`.
 
-    Every model runs once; a pair's numbers are those of `compute`, whatever other pairs there are.
-    The inputs (and positions) are drawn with `example_seed` alone, so that every pair of every cell
-    sees the same ones. Exact for these inputs.
+    Every model runs once. The numbers of a pair equal those of `compute` and do not depend on other
+    pairs. Only `example_seed` determines which inputs (and positions) are drawn, so every pair of
+    every cell sees the same ones. Exact for these inputs.
 
     Raises:
         MetricError: if a group is not a pair, a layer is unknown, an output is not finite, or the
-            inputs asked for are not possible (see `phasegrid.metrics.cka.inputs`, and for sentence
-            pairs `phasegrid.metrics.cka.features`).
+            data cannot give the requested inputs (see `phasegrid.metrics.cka.inputs`, and for
+            sentence pairs `phasegrid.metrics.cka.features`).
     """
     settings = CkaArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     for group in groups:
@@ -114,10 +114,9 @@ def compute_many(
 
 
 def represent(features: Tensor) -> Representation:
-    """Centre `features` (m, d) in float64, and take the Gram matrix where it is the smaller.
+    """Centre `features` (m, d) in float64, and replace them by their Gram matrix if it is smaller.
 
-    A column that varies by less than the resolution of its dtype is rounding and counts as
-    constant.
+    A column that varies by less than the resolution of its dtype counts as constant.
 
     Raises:
         MetricError: if a feature is not finite.
@@ -140,10 +139,10 @@ def align(
     """Return biased and unbiased CKA of some `pairs` of representations of the same m examples
     (None: of all).
 
-    A number is computed from its two representations alone, so that others beside them change no
-    bit of it. NaN where an output is constant (biased: 0/0), an unbiased self-similarity is not
-    positive, or fewer than four examples leave no unbiased one (Song et al. 2012 divide by m - 3);
-    and of pairs that are not asked for.
+    A number is computed from its two representations alone; others change no bit of it. It is NaN
+    if an output is constant (biased: 0/0), if an unbiased self-similarity is not positive, if there
+    are fewer than four examples (unbiased: Song et al. 2012 divide by m - 3), and for pairs that
+    were not requested.
     """
     count = len(several)
     spread = [_spread(one) for one in several]
@@ -184,7 +183,9 @@ def _unbiased(both: float, k: Tensor, other: Tensor) -> float:
 
 
 def _normalised(both: float, one: float, other: float) -> float:
-    """Divide an HSIC by the lengths of its two; NaN where one of them has none."""
+    """Return HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)); NaN if a factor under the root is not
+    positive.
+    """
     return both / math.sqrt(one) / math.sqrt(other) if one > 0 and other > 0 else math.nan
 
 

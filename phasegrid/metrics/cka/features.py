@@ -1,5 +1,4 @@
-"""The features of a layer of a network: a row for each thing that networks are compared on, in eval
-mode.
+"""Compute the features of a layer of a network in eval mode: one row for each compared example.
 
 Letters: m examples, d features.
 """
@@ -48,8 +47,8 @@ def collect_features(
 
 
 def _order_of(chunks: Sequence[Chunk]) -> Tensor | None:
-    """Return what puts the rows of chunks back into the order of the examples; None where they are
-    in it.
+    """Return the indices that put the rows of chunks back into the order of the examples; None if
+    they are in this order already.
     """
     indices = [chunk for chunk in chunks if isinstance(chunk, Tensor)]
     return torch.cat(indices).argsort() if indices else None
@@ -63,7 +62,7 @@ def _softmax(logits: Tensor) -> Tensor:
 def _listening(
     module: nn.Module, names: Sequence[str], hear: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """Tell `hear` the outputs of the submodules called `names` while the context lasts."""
+    """Call `hear` with each output of the submodules called `names` while the context lasts."""
     submodules = {name: layer for name, layer in module.named_modules() if name}
     for name in names:
         if name not in submodules:

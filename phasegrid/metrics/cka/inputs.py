@@ -1,7 +1,8 @@
-"""The inputs two networks are compared on: training examples, mixed with others or perturbed.
+"""Draw the inputs on which two networks are compared: training examples, mixed with others or
+perturbed.
 
-How examples are mixed is their task's affair (`phasegrid.tasks`): arrays themselves, sentence pairs
-by what the network makes of their words first.
+The task decides how examples are mixed (`phasegrid.tasks`): arrays are mixed themselves, sentence
+pairs by the embeddings of their words.
 
 Yang et al. 2021 (section 2, appendix A.4.1) use interpolations of training examples ("mixup", Zhang
 et al. 2018), because networks that fit their training set are trivially similar on it.
@@ -27,11 +28,13 @@ def draw_probe(data: Dataset, settings: CkaArgs) -> Probe:
     settings.
 
     There are `examples` of them, or as many as the training set has. Coefficients, partners and
-    noise have streams of their own, so the examples do not depend on what is done to them; nor does
-    which of an example's labels is looked at, where it has several (each is equally likely).
+    noise have random streams of their own, so the choice of examples does not depend on them. If an
+    example has several labels, one is chosen (each is equally likely); this choice does not depend
+    on them either.
 
     Raises:
-        MetricError: if both mixup and pixel noise are asked for, or noise for what has no pixels.
+        MetricError: if both mixup and pixel noise are requested, or noise for examples without
+            pixels.
     """
     chosen = _draw(data, settings.examples, settings.example_seed, "examples")
     inputs, labels = data.train_inputs[chosen], data.train_labels[chosen]
@@ -66,8 +69,8 @@ def _with_noise(data: Dataset, inputs: Tensor, settings: CkaArgs) -> Tensor:
 def _draw_partners(
     data: Dataset, chosen: Tensor, alpha: float, settings: CkaArgs
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Draw for x_i <- c_i x_i + (1 - c_i) x'_i which training examples (m,) are x', and c_i (m,)
-    from Beta(alpha, alpha).
+    """For x_i <- c_i x_i + (1 - c_i) x'_i, draw which training examples (m,) are the x'_i, and draw
+    c_i (m,) from Beta(alpha, alpha).
     """
     m = len(chosen)
     rng = np.random.default_rng(stream_seed(settings.example_seed, "mixup"))
@@ -81,7 +84,9 @@ def _draw_partners(
 
 
 def _draw(data: Dataset, num: int, seed: int, stream: str) -> Tensor:
-    """Draw which training examples, (num,), without replacement; all of them if there are fewer."""
+    """Draw the indices of `num` training examples without replacement; all of them if there are
+    fewer.
+    """
     rng = torch.Generator().manual_seed(stream_seed(seed, stream))
     chosen = torch.randperm(len(data.train_inputs), generator=rng)[:num]
     return chosen.to(data.train_inputs.device)

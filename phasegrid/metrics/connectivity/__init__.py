@@ -43,7 +43,7 @@ class ConnectivityArgs:
     streams, and the state of a recurrent network is carried from batch to batch, both while the
     curve is trained and at each of its points.
 
-    The trained bends are left as the artifact ``curve``, for metrics that are ``of`` this one.
+    The trained bends are stored as the artifact ``curve``, for metrics that are ``of`` this one.
     """
 
     curve: Literal["bezier", "polychain"] = "bezier"

@@ -2,19 +2,19 @@
 
 mc = (e(0) + e(1)) / 2 - e(t*), t* = argmax_t |(e(0) + e(1)) / 2 - e(t)|, with e the training error
 in percent at points equally spaced in t on a curve trained between the two (Yang et al. 2021,
-section 2; curve: Garipov et al. 2018). For sentence pairs e is the token error, and the paper takes
-the loss instead: the column `mode_connectivity_loss`. mc < 0: a barrier; mc > 0: the curve is
-better than its ends, which are badly trained; near 0: well connected. The ends are as far from
-their mean as each other; where nothing is farther, t* = 0
-(`phasegrid.metrics.connectivity.farthest`). With few points one sign can hide the other (a W-shaped
-curve), so all of them are kept.
+section 2; curve: Garipov et al. 2018). For sentence pairs e is the token error; the paper takes the
+loss there, which is the column `mode_connectivity_loss`. mc < 0: a barrier; mc > 0: the curve is
+better than its ends, which are badly trained; near 0: well connected. Both ends are equally far
+from their mean; if no other point is farther, t* = 0 (`phasegrid.metrics.connectivity.farthest`). A
+curve can lie above the mean at some t and below at others (a W), and mc shows only one of them, so
+all points are kept.
 
-What differs between the two and does not train (frozen parameters, buffers) moves along the
-straight line from one to the other, so that the ends are the networks
-(`phasegrid.metrics.network.joining`); that they are is checked by their outputs.
+Tensors that differ between the two networks but do not train (frozen parameters, buffers) move
+along the straight line from one to the other, so that the ends are the networks
+(`phasegrid.metrics.network.joining`). A comparison of outputs checks this.
 
-A curve whose training diverges is a result: points where the network's outputs are not finite have
-null loss and null error, and a number that needs them is null.
+A curve whose training diverges is a result: points at which the network's outputs are not finite
+have null loss and null error, and numbers that need them are null.
 """
 
 from collections.abc import Sequence
@@ -63,8 +63,9 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are not two models of one architecture, they differ in integers or
-            draw in eval mode, or ``init: random`` meets a layer that cannot be initialised anew.
+        MetricError: if there are not two models of one architecture, if they differ in integer
+            tensors or draw in eval mode, or if ``init: random`` meets a layer that cannot be
+            initialised anew.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
@@ -88,11 +89,11 @@ def compute_many(
     """Measure several pairs, `groups` of indices into `models`, each with its generator; return
     their rows in order.
 
-    Curves of one architecture whose ends differ in what trains alone train as one stack where that
-    is faster, and a row agrees with that of `compute` to rounding, which grows over many updates.
-    The others are done one after another. None where all would be: nothing is to be gained then.
-    (Points are evaluated one after another: their batches are large enough to keep the device
-    busy.)
+    Curves of one architecture train as one stack if that is faster and their ends differ only in
+    trained tensors. A row then agrees with that of `compute` to rounding, which grows over many
+    updates. The other curves train one after another. Return None if all would: a joint computation
+    gains nothing then. (Points are evaluated one after another: their batches are large enough to
+    keep the device busy.)
 
     Raises:
         MetricError: as `compute`, for any of the pairs.
@@ -127,8 +128,8 @@ def compute_many(
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """A curve and what its points are measured with: ends, vertices (V, P), the rest, the network
-    to mix them into.
+    """A curve and what measuring its points needs: ends, vertices (V, P), the rest, and the network
+    into which points are mixed.
     """
 
     models: Sequence[nn.Module]
@@ -143,9 +144,9 @@ def place_vertices(
 ) -> Tensor:
     """Return ends and untrained bends as rows (V, P).
 
-    ``linear``: bend i of n at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each a
-    network initialised anew (what the published code of Yang et al. 2021 does), BatchNorm weights
-    from U(0, 1) as in the torch of its time.
+    ``linear``: bend i of n lies at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each
+    bend is a network initialised anew, as in the published code of Yang et al. 2021, with BatchNorm
+    weights from U(0, 1) as in the torch of its time.
     """
     ends = stack_vertices(models)
     if settings.init == "random":
@@ -163,8 +164,8 @@ def measure_curve(
     evaluator: Evaluator,
     rest: Rest = NOTHING,
 ) -> list[PointEvaluation]:
-    """Measure the curve through `vertices` (V, P) at each t (T,); what does not train lies where
-    `rest` says.
+    """Measure the curve through `vertices` (V, P) at each t (T,); `rest` gives the tensors that do
+    not train.
     """
     points = place_points(settings.curve, t, vertices)
     measured = []
@@ -178,7 +179,7 @@ def measure_curve(
 def _begin(
     models: Sequence[nn.Module], data: Dataset, settings: ConnectivityArgs, rng: torch.Generator
 ) -> _Curve:
-    """Draw what comes before training, in the order that makes a row what it is."""
+    """Make the random draws that come before training; their order decides the numbers of a row."""
     if len(models) != 2:
         raise MetricError(f"mode connectivity is between two models, got {len(models)}")
     vertices = place_vertices(models, settings, rng)
@@ -192,14 +193,16 @@ def _begin(
 def _measured(
     curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None
 ) -> Measured:
-    """Return the row of a curve whose bends are trained, and the curve if it is one."""
+    """Return the row of a curve with trained bends, and the curve as an artifact if its bends are
+    finite.
+    """
     bends = curve.vertices[1:-1]
     left = {"curve": {"bends": bends}} if bool(bends.isfinite().all()) else {}
     return Measured(_row(curve, data, settings, final_loss), left)
 
 
 def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:
-    """Measure a curve whose bends are trained."""
+    """Measure a curve with trained bends."""
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator, curve.rest)
     _require_ends(curve, data)
@@ -217,7 +220,7 @@ def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: f
 
 
 def _require_ends(curve: _Curve, data: Dataset) -> None:
-    """See that both ends of the curve are the networks that it joins."""
+    """Check that both ends of the curve are the networks that it joins."""
     for which, place, model in (("first", 0, curve.models[0]), ("last", -1, curve.models[-1])):
         curve.flat.assign(curve.vertices[place])
         coefficients = torch.zeros(len(curve.vertices))
@@ -248,7 +251,7 @@ def _connectivity_columns(
 
 
 def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
-    """Return losses and errors, null where the loss is not finite: the argmax of NaN is not a
+    """Return losses and errors; null if the loss is not finite, because the argmax of NaN is not a
     prediction.
     """
     losses = [finite_or_none(e.loss) for e in evaluations]
@@ -274,7 +277,7 @@ def _end_residual(
     measured: Sequence[PointEvaluation],
     evaluator: Evaluator,
 ) -> float:
-    """Return the largest change of an end's training error that refreshing BatchNorm has made."""
+    """Return the largest change in an end's training error by refreshing BatchNorm."""
     if evaluator.refresh_inputs is None:
         return 0.0
     train = data.train_inputs, data.train_labels
@@ -289,7 +292,7 @@ def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
     """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state
     is restored.
 
-    By its own ``reset_parameters()`` if the model as a whole has one, else layer by layer.
+    The model's own ``reset_parameters()`` does this if it has one; otherwise that of each layer.
     """
     seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
     fresh = copy_network(model).cpu()

@@ -23,11 +23,10 @@ _CHUNK = 1 << 20  # columns turned to float64 at a time: bounds the memory of a 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoints:
-    """Points of a curve as weights of its vertices: `coefficients` (T, V), and the vertices each
-    one uses.
+    """Points of a curve as weights of its vertices: `coefficients` (T, V), and the vertices that
+    each point uses.
 
-    A point of a polychain uses two of the vertices whatever their number; an end uses one, and is
-    then exact.
+    A point of a polychain uses two vertices, whatever their number. An end uses one and is exact.
     """
 
     coefficients: Tensor
@@ -75,9 +74,9 @@ def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> flo
     """Return the length of the curve in weight space: the sum of the chords between 101 points
     equally spaced in t.
 
-    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its square is D_k G D_k^T with the
-    Gram matrix G of the vertices (float64, seen from the first: D_k sums to zero). From below:
-    chords are never longer than their arc.
+    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
+    with the Gram matrix G of the vertices (float64; the first vertex is the origin, which is
+    allowed because D_k sums to zero). A lower bound: no chord is longer than its arc.
     """
     t = torch.linspace(0, 1, LENGTH_POINTS, dtype=torch.float64)
     steps = vertex_weights(curve, len(vertices) - 2, t).diff(dim=0)[:, 1:]
@@ -86,7 +85,7 @@ def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> flo
 
 
 def edge_gram(vertices: Tensor) -> Tensor:
-    """Return the inner products (V-1, V-1) in float64 of the edges from the first vertex to the
+    """Return the inner products (V-1, V-1), in float64, of the edges from the first vertex to the
     others.
     """
     num = len(vertices) - 1

@@ -1,23 +1,24 @@
-"""Where a curve is farthest from the mean of its ends: the t* of mode connectivity. Needs no
-torch.
+"""Find where a curve is farthest from the mean of its ends: the t* of mode connectivity. No torch
+here.
 """
 
 from collections.abc import Sequence
 
 SAME = 1e-9
-"""Share of the largest value below which two distances are the same: far above the rounding of an
-error in percent, far below one example of the largest training set.
+"""Two distances count as equal if they differ by at most this share of the largest value: far above
+the rounding of an error in percent, far below one example of the largest training set.
 """
 
 
 def farthest_from_ends(values: Sequence[float]) -> tuple[float, int]:
-    """Return mean of the ends minus the value farthest from it, and where that is.
+    """Return the mean of the ends minus the value that is farthest from it, and the index of that
+    value.
 
     Both ends are equally far from their mean: (e(0) + e(1))/2 - e(0) = -((e(0) + e(1))/2 - e(1)).
-    Where they are the farthest (a curve that runs between unequal ends and never beyond them) the
-    sign is that of the first end by agreement. An inner point as far as the ends comes before them,
-    and of several the first. Equal is what differs by `SAME` at most, so that rounding decides
-    nothing.
+    If they are the farthest points (a curve that stays between the values of unequal ends), the
+    first end gives the sign, by convention. An inner point that is as far as the ends has priority
+    over them; of several, the first has. Distances count as equal up to `SAME`, so that rounding
+    decides nothing.
 
     >>> farthest_from_ends([10.0, 30.0, 12.0])
     (-19.0, 1)

@@ -1,4 +1,4 @@
-"""A curve that mode connectivity has left, and the networks on it.
+"""A curve that mode connectivity has stored as an artifact, and the networks on it.
 
 Letters: V vertices (end, bends in order, end), P parameters, T values of t.
 """
@@ -19,8 +19,8 @@ from phasegrid.models.flat import FlatNetwork
 
 @dataclass(frozen=True, slots=True)
 class LeftCurve:
-    """The `vertices` (V, P) of a curve, what does not train along it, and the arguments of the
-    measurement that left it.
+    """The `vertices` (V, P) of a curve, the tensors that do not train along it, and the arguments
+    of the measurement that stored it.
     """
 
     vertices: Tensor
@@ -32,8 +32,8 @@ class LeftCurve:
         return vertex_weights(self.args["curve"], len(self.vertices) - 2, t)
 
     def place(self, flat: FlatNetwork, coefficients: Tensor) -> None:
-        """Set a network to the mix of the vertices with `coefficients` (V,), which sum to 1: a
-        vertex itself where one of them is 1.
+        """Set a network to the mix of the vertices with `coefficients` (V,), which sum to 1; if one
+        of them is 1, exactly to that vertex.
         """
         used = coefficients.nonzero().flatten()
         weights = coefficients[used].to(self.vertices)
@@ -42,10 +42,10 @@ class LeftCurve:
 
 
 def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: str) -> LeftCurve:
-    """Return the curve between two models that was left for `metric`.
+    """Return the stored curve between two models that `metric` reads.
 
     Raises:
-        MetricError: if that is not one curve, or not one between these models.
+        MetricError: if there is not one curve, or it does not join these models.
     """
     if len(models) != 2 or len(sources) != 1:
         raise MetricError(

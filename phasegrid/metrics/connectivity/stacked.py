@@ -1,4 +1,4 @@
-"""Training the bends of several curves as one stack of networks (`phasegrid.models.flat`).
+"""Train the bends of several curves as one stack of networks (`phasegrid.models.flat`).
 
 The updates are those of `phasegrid.metrics.connectivity.training`, for M curves at once: the points
 gamma_m(t_m) are mixed into one matrix of live weights by a batched product, one grouped forward and
@@ -33,15 +33,15 @@ from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.train.optimizers import sgd_step_of_points
 
 MAX_CURVES = 16
-"""The most curves of one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and
-memory grows with each.
+"""The most curves in one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and
+each curve needs memory.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Curves that train: their places among all, vertices (M, V, P), momenta (M, n, P), the points
-    (M, P) of their last update, and their live networks.
+    """Curves in training: their indices among all curves, vertices (M, V, P), momenta (M, n, P),
+    the points (M, P) of their last update, and their live networks.
     """
 
     places: list[int]
@@ -53,8 +53,8 @@ class _Stack:
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
-    """An epoch of S batches: its `slices`, what every curve drew of `orders` (M, N), and
-    coefficients (S, M, V) of its points.
+    """An epoch of S batches: its `slices`, the drawn `orders` (M, N) of the curves, and the
+    coefficients (S, M, V) of their points.
     """
 
     slices: list[slice]
@@ -65,12 +65,12 @@ class _Draws:
 def choose_stacks(
     modules: Sequence[nn.Module], data: Dataset, batch_size: int
 ) -> list[tuple[Blueprint, list[int]]]:
-    """Say which curves, given by one network of each, train faster as one stack, and by which
-    blueprint.
+    """Say which curves train faster as one stack, and with which blueprint; each is given by one
+    network.
 
-    Networks of one stack have one traced graph, one set of layers and one list of parameters. Left
-    out are data whose batches are of all shapes, networks that have no stacked form or no partner,
-    and those that keep the device busy alone (`choose_strategy`).
+    Networks of one stack have the same traced graph, layers and list of parameters. A curve is left
+    out if its data have batches of many shapes, if its network has no stacked form or no partner,
+    or if the network alone keeps the device busy (`choose_strategy`).
     """
     if not TASKS[data.task].one_shape:
         return []
@@ -102,13 +102,13 @@ def train_bends_together(
     rngs: Sequence[torch.Generator],
     objective: Loss = cross_entropy,
 ) -> list[float | None]:
-    """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` does one
-    after another.
+    """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` would do
+    curve by curve.
 
-    Return the mean regularised loss of each curve's last epoch. `modules` are one network of
-    `blueprint` for each curve, `inputs` (N, *S) and `labels` (N,) the examples of all. A generator
-    gives what it would give for its curve alone, and the numbers agree with those of that curve
-    alone to rounding, which grows over many updates. A curve with a bend that became NaN or
+    Return the mean regularised loss of each curve's last epoch. `modules` holds one network of
+    `blueprint` for each curve; all share the examples `inputs` (N, *S) and `labels` (N,). Each
+    generator makes the same draws as for its curve alone, and the numbers agree with those of the
+    curve alone to rounding, which grows over many updates. A curve with a bend that became NaN or
     infinite leaves the stack at the end of that epoch: its loss is None, and the others go on.
     """
     slices = cut(len(inputs), settings.batch_size)
@@ -145,7 +145,7 @@ def _parts(members: list[int]) -> list[list[int]]:
 
 
 def _without_dropout(module: nn.Module) -> nn.Module:
-    """Return a copy whose dropout does nothing, as in all of curve training."""
+    """Return a copy without dropout, which curve training never applies."""
     module = copy_network(module)
     for layer in module.modules():
         if isinstance(layer, _DropoutNd):
@@ -164,7 +164,7 @@ def _begin(
 
 
 def _live(blueprint: Blueprint, modules: Sequence[nn.Module]) -> FlatNetwork:
-    """Return networks to mix weights into; parameters that do not train are each one's own."""
+    """Return networks into which weights are mixed; each has its own untrained parameters."""
     states = [module.state_dict() for module in modules]
     return FlatNetwork(modules[0], states, "fused", blueprint, keeps_statistics=False)
 
@@ -172,7 +172,7 @@ def _live(blueprint: Blueprint, modules: Sequence[nn.Module]) -> FlatNetwork:
 def _kept(
     stack: _Stack, keep: Sequence[bool], blueprint: Blueprint, modules: Sequence[nn.Module]
 ) -> _Stack:
-    """Return a stack of the curves to `keep`, as far as they have come."""
+    """Return a stack of the curves to `keep`, in their present state."""
     rows = [row for row, kept in enumerate(keep) if kept]
     places = [stack.places[row] for row in rows]
     live = _live(blueprint, [modules[place] for place in places])
@@ -192,7 +192,7 @@ def _draw(
     settings: ConnectivityArgs,
     inputs: Tensor,
 ) -> _Draws:
-    """Draw an epoch as `train_bends` does: a curve's permutation of the examples, then its t of
+    """Draw an epoch as `train_bends` does: for each curve a permutation of the examples, then t for
     every batch.
     """
     orders, weights = [], []
@@ -213,8 +213,8 @@ def _updates(
     settings: ConnectivityArgs,
     objective: Loss,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Make an epoch's updates, as many as there are `rates`; after each, give its B and the
-    mean losses (M,).
+    """Make the updates of an epoch, one for each of the `rates`; yield B and the mean losses (M,)
+    of each.
     """
     for step, lr in enumerate(rates):
         chosen = draws.orders[:, draws.slices[step]]
@@ -226,8 +226,8 @@ def _updates(
 
 
 def _gather(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return ``values[chosen]``, chosen (M, B), by a row copy that was measured three times as fast
-    on a CPU.
+    """Return ``values[chosen]``, chosen (M, B), by copying rows, which was measured three times as
+    fast on a CPU.
     """
     return values.index_select(0, chosen.flatten()).view(*chosen.shape, *values.shape[1:])
 
@@ -240,11 +240,10 @@ def _update(
     lr: float,
     settings: ConnectivityArgs,
 ) -> Tensor:
-    """Make one update of every bend and return the mean losses (M,) at the points it was made
-    from.
+    """Make one update of every bend and return the mean losses (M,) at the points before it.
 
-    `coefficients` (M, V). A loss is the mean over its curve's own batch, so what goes backward is
-    their sum: 1/B for every example.
+    `coefficients` (M, V). Each loss is the mean over its curve's own batch, so the backward pass
+    starts from the sum of the losses: 1/B for every example.
     """
     live, size = stack.live, batch.labels.shape[1]
     torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))

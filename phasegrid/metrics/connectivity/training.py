@@ -1,10 +1,10 @@
-"""Training the bends of a curve (Garipov et al. 2018, section 3.1, eq. 3) without a twin
+"""Train the bends of a curve (Garipov et al. 2018, section 3.1, eq. 3) without a second
 architecture.
 
 The loss is E_{t ~ U(0,1)} [L(gamma(t)) + (wd/2) |gamma(t)|^2] with one t a batch. gamma(t) = sum_j
-B_j(t) vertex_j is mixed in place into the live parameters of one network, and the gradient of bend
-j is B_j(t) (g + wd gamma(t)) with g the network's gradient at gamma(t), so any number of bends
-costs one rank-one update.
+B_j(t) vertex_j is mixed in place into the live parameters of one network. The gradient of bend j is
+B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of bends costs one
+rank-one update.
 """
 
 from typing import Literal
@@ -28,8 +28,8 @@ Curve = Literal["bezier", "polychain"]
 
 
 SCHEDULE = Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01)))
-"""1 to one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): 50 epochs give
-25 constant ones and 1% from epoch 45.
+"""Factor 1 until one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): of
+50 epochs, 25 are constant, and from epoch 45 on the factor is 1%.
 """
 
 
@@ -38,8 +38,8 @@ def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[fl
     updates.
 
     Without `updates` it is constant within an epoch. With `updates` the last epoch is cut short,
-    and the rate follows the fraction of updates done, so that it does not depend on how many of
-    them an epoch has.
+    and the rate follows the fraction of updates done, so it does not depend on the number of
+    updates per epoch.
 
     >>> learning_rates(ConnectivityArgs(epochs=2, lr=1.0), 3)
     [[1.0, 1.0, 1.0], [0.01, 0.01, 0.01]]
@@ -70,10 +70,10 @@ def train_bends(
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
     epoch (running text is read in order), without augmentation; a last batch of one example joins
-    the one before it. The loss of a batch is the mean over its scored labels, that of the last
-    epoch, which `updates` may have cut, is weighted by them. What does not train lies where `rest`
-    says. Stops at the end of an epoch in which a bend became NaN or infinite, and then returns
-    None.
+    the one before it. The loss of a batch is the mean over its scored labels; the loss of the last
+    epoch, which `updates` may have cut short, weights batches by these labels. `rest` gives the
+    tensors that do not train. If a bend becomes NaN or infinite, training stops at the end of that
+    epoch and returns None.
     """
     bends = vertices[1:-1]
     momenta = torch.zeros_like(bends)

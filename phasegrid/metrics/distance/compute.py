@@ -22,7 +22,7 @@ Row = dict[str, float | int | None]
 def compute(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
 ) -> Row:
-    """Measure two models; the one pair of `compute_many`."""
+    """Measure two models: `compute_many` with one pair."""
     return compute_many(models, [tuple(range(len(models)))], data, [rng], **args)[0][0]
 
 
@@ -33,7 +33,8 @@ def compute_many(
     _rngs: Sequence[torch.Generator],
     **_args: object,
 ) -> list[list[Row]]:
-    """Measure pairs of `models`, one row each; sums in float64, differences taken directly.
+    """Measure pairs of `models`, one row each; sums are in float64, differences in the networks'
+    dtype.
 
     Raises:
         MetricError: if a group is not a pair, the models differ in size, or a number is not finite.
@@ -67,6 +68,6 @@ def _compare(a: Tensor, b: Tensor) -> Row:
 
 
 def _cosine(a: Tensor, b: Tensor) -> float | None:
-    """Return the cosine of the angle, None where a vector is zero and has no direction."""
+    """Return the cosine of the angle; None if a vector is zero."""
     lengths = float(torch.linalg.vector_norm(a)) * float(torch.linalg.vector_norm(b))
     return min(1.0, max(-1.0, float(a @ b) / lengths)) if lengths > 0 else None

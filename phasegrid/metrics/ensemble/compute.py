@@ -1,11 +1,11 @@
 """The mean prediction of several networks, scored by their objective.
 
-If the outputs z_m are probabilities (cross-entropy), p(y | x) = (1/M) sum_m softmax(z_m(x))_y and
-loss = mean loss at log p, so -mean log p(label | x); calibration is as `phasegrid.metrics.accuracy`
-has it. Otherwise (squared distance) loss = mean loss at (1/M) sum_m z_m(x), and there is no
-calibration error. Error = share of labels that are not the argmax. By Jensen's inequality the loss
-is at most the mean of the networks' own if it is convex. Everything is in float64, from logits in
-the networks' dtype.
+If the outputs z_m stand for probabilities (cross-entropy), p(y | x) = (1/M) sum_m softmax(z_m(x))_y
+and loss = mean loss at log p, that is -mean log p(label | x); calibration is defined as in
+`phasegrid.metrics.accuracy`. Otherwise (squared distance) loss = mean loss at (1/M) sum_m z_m(x),
+and there is no calibration error. Error = share of labels that are not the argmax. If the loss is
+convex, it is at most the mean of the networks' own losses (Jensen). Everything is in float64, from
+logits in the networks' dtype.
 
 Letters: M networks, N examples.
 """
@@ -38,13 +38,14 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> Row:
-    """Measure the ensemble of `models`, or of points of the curve between them that is in
-    `sources`; `args` are the fields of `EnsembleArgs`.
+    """Measure the ensemble of `models`, or, if `sources` holds a curve between them, of points of
+    this curve; `args` are the fields of `EnsembleArgs`.
 
-    Exact but for the training examples that BatchNorm is refreshed with, which `rng` draws.
+    Exact, except for the training examples that refresh BatchNorm, which `rng` draws.
 
     Raises:
-        MetricError: if the outputs of a network are not finite, or what was left is no curve.
+        MetricError: if the outputs of a network are not finite, or the stored artifact is not a
+            curve.
     """
     settings = EnsembleArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("ensemble", data.train_inputs.device):
@@ -68,7 +69,7 @@ def _on_curve(
     sources: Sequence[Source],
     settings: EnsembleArgs,
 ) -> list[nn.Module]:
-    """Return the networks at points of a curve, with BatchNorm statistics of their own."""
+    """Return the networks at points of a curve, each with its own BatchNorm statistics."""
     curve = read_curve(models, sources, "ensemble")
     evaluator = make_evaluator(
         models[0], data, settings.refresh_examples, int(curve.args["batch_size"]), rng
@@ -92,7 +93,7 @@ def _judged(
     scoring: Scoring,
     ece_bins: int,
 ) -> Row:
-    """Score each network, and their mean, on a set."""
+    """Score each network and their mean prediction on a set."""
     objective, num = scoring.objective, len(networks)
     readers = [Reader(scoring.operations, each, partial(outputs_of, each)) for each in networks]
     own_losses, own_correct, means = [], [], []

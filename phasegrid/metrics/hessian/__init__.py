@@ -44,15 +44,15 @@ class HessianArgs:
 
 
 SECOND_ORDER = 7
-"""What a Hessian with its gradient's graph kept takes, in activations of its examples: 6.6 was
-measured (ResNet18 width 8).
+"""The memory of a Hessian whose gradient's graph is kept, in units of the activations of its
+examples: 6.6 was measured (ResNet18 of width 8).
 """
 
 
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     examples = min(int(args["examples"]), work.num_train)
-    exact = args["trace"] == "auto" and work.labels_per_example == 1.0  # one half-product a class
+    exact = args["trace"] == "auto" and work.labels_per_example == 1.0  # half a product a class
     trace = work.num_classes / 2 if exact else int(args["trace_probes"])
     products = int(args["steps"]) * int(args["density_probes"]) + trace
     return products * passes(work, examples, examples, 6)
@@ -143,8 +143,8 @@ HESSIAN = Metric(
             "hvp_method",
             "string",
             "",
-            "how second derivatives were taken: double_backward, or where that is not symmetric"
-            " reference or differences",
+            "how second derivatives were taken: double_backward or, if that is not"
+            " symmetric, reference or differences",
         ),
         Column(
             "num_examples", "int64", "examples", "training examples (or sentence pairs) of the loss"

@@ -5,11 +5,11 @@ H = (1/N) sum_n d2 l(f(x_n), y_n) / d theta2, l the loss of the trial's objectiv
 without label smoothing, unless the trial says otherwise), over the trainable parameters, BatchNorm
 affine and biases included, weight decay not (Yang et al. 2021, section 2 and appendix A.3, with the
 published code's choices). One Lanczos run gives lambda_max and lambda_min, as algebraic values with
-their residuals, and the density, in which the eigenvalues that it has found have their exact weight
-and only the rest is estimated; the trace is exact where tr(H) = tr(GGN) is known to hold and an
-estimate with a standard error elsewhere. PyHessian (Yao et al. 2020) finds the eigenvalue of
-largest magnitude instead and estimates the trace without an error; what BatchNorm does changes the
-numbers many-fold and is part of the arguments.
+their residuals, and the density. In the density, the eigenvalues that were found have their exact
+weight, and only the rest is estimated. The trace is exact if tr(H) = tr(GGN) is known to hold;
+otherwise it is an estimate with a standard error. PyHessian (Yao et al. 2020) instead finds the
+eigenvalue of largest magnitude and gives the trace without an error. The treatment of BatchNorm
+changes the numbers many-fold and is an argument.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ def compute(
 ) -> Row:
     """Measure the Hessian of one model; `args` are the fields of `HessianArgs`.
 
-    Deterministic in `rng` and the model, which is not changed. `trace` is exact where
-    `trace_stderr` is 0; the eigenvalues lie within their residuals of a true one; the density is an
-    estimate from `density_probes` random vectors but for the weights of converged eigenvalues. Of
-    several runs the outermost Ritz values are taken, but lambda_min is the first run's where that
-    knows it.
+    Deterministic in `rng` and the model, which is not changed. `trace` is exact if `trace_stderr`
+    is 0. Within its residual of each eigenvalue lies a true one. The density is an estimate from
+    `density_probes` random vectors, except for the weights of converged eigenvalues. Of several
+    runs the outermost Ritz values are taken, but lambda_min is that of the first run if it has
+    converged there.
 
     Raises:
         MetricError: if there is not one model, its outputs do not have the shape of the labels
@@ -77,7 +77,7 @@ def _measure(
     settings: HessianArgs,
     rng: torch.Generator,
 ) -> Row:
-    """Return the columns that H gives; its trace is what `exact` returns where that is known.
+    """Return the columns computed from H; its trace is what `exact` returns, unless that is None.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.

@@ -1,16 +1,17 @@
-"""The spectral density of a symmetric operator H: what one Lanczos run has found, and an estimate
-of the rest.
+"""Compute the spectral density of a symmetric operator H: the eigenvalues that one Lanczos run has
+found, and an estimate of the rest.
 
     phi = (1/P) sum_{i in C} delta(theta_i) + ((P - k)/P) (1/R) sum_r sum_j w_rj delta(theta_rj)
 
-C are the k Ritz pairs of the first run that have converged to single eigenvalues, each of them 1/P
-of the spectrum. The R quadratures of the rest, with weights w_rj that sum to 1, are the first run's
-other nodes, and runs on (1 - V V^T) H (1 - V V^T) from (1 - V V^T) z with z random signs, where the
-columns of V are the Ritz vectors of C. Plain stochastic Lanczos quadrature (Lin, Saad and Yang
-2016, section 3.2) gives an eigenvalue the weight (v^T z)^2 / P, with a standard deviation of
-sqrt(2) / P, which far out is most of the error in the Wasserstein distance. What has been found is
-taken out before the rest is estimated as by Gambhir, Stathopoulos and Orginos (2017) and Meyer et
-al. (2021, Hutch++) for the trace. Letters: P dimension, m steps, k converged pairs.
+C are the k Ritz pairs of the first run that have converged to single eigenvalues; each is 1/P of
+the spectrum. R quadratures estimate the rest, with weights w_rj that sum to 1. One is given by the
+other nodes of the first run; the others are runs on (1 - V V^T) H (1 - V V^T) that start from (1 -
+V V^T) z with random signs z, where the columns of V are the Ritz vectors of C. Plain stochastic
+Lanczos quadrature (Lin, Saad and Yang 2016, section 3.2) gives an eigenvalue the weight (v^T z)^2 /
+P, with a standard deviation of sqrt(2) / P. For an eigenvalue far out this is most of the error in
+the Wasserstein distance. Gambhir, Stathopoulos and Orginos (2017) and Meyer et al. (2021, Hutch++)
+likewise remove what is found before they estimate the rest of a trace. Letters: P dimension, m
+steps, k converged pairs.
 """
 
 from collections.abc import Sequence
@@ -30,18 +31,18 @@ from phasegrid.metrics.hessian.lanczos import (
 )
 from phasegrid.metrics.hessian.operator import HessianOperator
 
-MAX_RESIDUAL = 0.1  # in gaps: the sine of the angle to an eigenvector
-MAX_WEIGHT = 10.8  # in 1/P: (v^T z)^2 of one eigenvector is above it once in a thousand runs
+MAX_RESIDUAL = 0.1  # in gaps: bounds the sine of the angle to an eigenvector
+MAX_WEIGHT = 10.8  # in 1/P: (v^T z)^2 of an eigenvector exceeds it once in a thousand runs
 
 
 def measure_spectrum(
     H: HessianOperator, settings: HessianArgs, rng: torch.Generator
 ) -> tuple[list[Spectrum], LanczosRun]:
-    """Run Lanczos from a random sign vector until lambda_max is known, and `density_probes` - 1
+    """Run Lanczos from a random sign vector until lambda_max is known, then `density_probes` - 1
     times on the rest of the spectrum.
 
-    The first run keeps its basis, the others have none. A complete run needs no others. Returned
-    with the first run, to go on with.
+    Only the first run keeps its basis. A complete run needs no others. Also return the first run,
+    which can be continued.
     """
     like, steps = H.parameters[0], settings.steps
     start = rademacher(H.size, rng, like.dtype, like.device)
@@ -62,13 +63,13 @@ class Density:
 
 
 def deflated_density(first: Spectrum, others: Sequence[Spectrum], size: int) -> Density:
-    """Join runs on an operator of dimension `size` = P: `first`, and `others` on what its converged
-    pairs leave.
+    """Join runs on an operator of dimension `size` = P: `first`, and `others` on the space
+    orthogonal to its converged pairs.
 
-    Exact where `first` is complete. Otherwise an estimate without a stated error, in which only the
-    converged pairs have exact weights; of an eigenvalue that is multiple to rounding a start vector
-    sees one vector, and its others count as part of the rest, where further runs find them. c H
-    gives c times the nodes.
+    Exact if `first` is complete. Otherwise an estimate without a stated error, in which only the
+    converged pairs have exact weights. Of a multiple eigenvalue (to rounding) a start vector sees
+    only one vector; the others count as part of the rest, where further runs find them. c H gives c
+    times the nodes.
     """
     if first.complete:
         return Density(first.ritz_values, first.weights)
@@ -77,7 +78,7 @@ def deflated_density(first: Spectrum, others: Sequence[Spectrum], size: int) -> 
     rest = [(s.ritz_values, s.weights) for s in others]
     if seen > torch.finfo(torch.float64).eps:
         rest.insert(0, (first.ritz_values[~found], first.weights[~found] / seen))
-    if not rest:  # the start had no part in what is left
+    if not rest:  # the start vector lies in the converged pairs
         return Density(first.ritz_values, first.weights)
     k = int(found.sum())
     share = (size - k) / size / len(rest)
@@ -88,12 +89,13 @@ def deflated_density(first: Spectrum, others: Sequence[Spectrum], size: int) -> 
 
 
 def converged(spectrum: Spectrum, size: int) -> Tensor:
-    """Tell which Ritz pairs (m,) of a run stand for one eigenvalue each of the `size` = P.
+    """Say which Ritz pairs (m,) of a run each stand for one of the `size` = P eigenvalues.
 
-    The residual is at most `MAX_RESIDUAL` of the gap to the next Ritz value: the vector is an
-    eigenvector but for that sine (Davis and Kahan 1970, with the gap estimated), and neighbours not
-    told apart yet do not pass. The weight is at most `MAX_WEIGHT` / P: nor does a large eigenspace,
-    such as the null space of a Hessian of low rank, of which a start vector sees one vector.
+    Two conditions must hold. The residual is at most `MAX_RESIDUAL` times the gap to the next Ritz
+    value: this bounds the sine of the angle to an eigenvector (Davis and Kahan 1970, with the gap
+    estimated) and excludes neighbours that are not separated yet. The weight is at most
+    `MAX_WEIGHT` / P: this excludes a large eigenspace, of which a start vector sees one vector,
+    such as the null space of a Hessian of low rank.
     """
     edge = torch.tensor([torch.inf], dtype=torch.float64)
     steps = spectrum.ritz_values.diff()
@@ -102,11 +104,10 @@ def converged(spectrum: Spectrum, size: int) -> Tensor:
 
 
 def probe_rest(matvec: MatVec, first: Spectrum, steps: int, rng: torch.Generator) -> Spectrum:
-    """Run Lanczos for at most `steps` on what the converged pairs of `first` leave of an operator,
-    from random signs.
+    """Run Lanczos for at most `steps` from random signs, on an operator without the converged pairs
+    of `first`.
 
-    The residuals are those of the operator itself. Memory: a few vectors beside the basis of
-    `first`.
+    The residuals are for the operator itself. Memory: a few vectors beside the basis of `first`.
 
     Raises:
         MetricError: if a product is not finite.

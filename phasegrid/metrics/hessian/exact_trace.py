@@ -1,18 +1,18 @@
-"""The trace of the Hessian without an error, where the network itself shows that the formula for it
-holds.
+"""Compute the trace of the Hessian without an error, if a test on the network shows that the
+formula holds.
 
-The formula of `trace` needs two things, and a list of operations (`piecewise`) can be wrong about
-both: code may hide where the list does not look. So both are tried on a pair of examples, with
-random directions of their own:
+The formula of `trace` needs two properties. A list of operations (`piecewise`) can be wrong about
+both, because it does not see all code. So both are tested on a pair of examples, with random
+directions from a generator of their own.
 
-It is written for one row of logits an example; networks with several have none. What it needs:
+The formula is written for one row of logits per example and is not used otherwise. The properties:
 
-- Every logit is affine in each parameter tensor w while the others stand still: d2/dt2 f(w + t v) =
-  0. Tried on the first tensor (all that comes after its layer is in its second derivative) and on
-  another, drawn.
-- The norms of an example's gradient that the layers give, beside another example, are those of
-  autograd for it alone: no example sees another, and the rows of a layer's input are those of the
-  examples, in their order.
+- Every logit is affine in each parameter tensor w if the others are fixed: d2/dt2 f(w + t v) = 0.
+  This is tested on the first tensor (its second derivative involves all later layers) and on
+  another one, drawn at random.
+- The gradient norms that the layers give for an example beside another one equal those of autograd
+  for the example alone. Then no example sees another, and the rows of a layer's input belong to the
+  examples in their order.
 """
 
 import torch
@@ -26,20 +26,20 @@ from phasegrid.tasks.losses import Curvature, softmax_columns
 
 EXAMPLES = 2
 SAME = 1e-3
-"""Relative difference that rounding in float32 may make; second derivatives of an affine function
-are mostly 0 to the last bit.
+"""The largest relative difference ascribed to rounding in float32; second derivatives of an affine
+function are mostly exactly 0.
 """
 
 
 def exact_trace(
     module: nn.Module, inputs: Tensor, curvature: Curvature = softmax_columns
 ) -> TraceEstimate | None:
-    """Return tr(H) of the mean loss with this `curvature` over `inputs` (N, ...), or None where it
-    is not known to be tr(GGN).
+    """Return tr(H) of the mean loss with this `curvature` over `inputs` (N, ...); None if it is not
+    known to equal tr(GGN).
     """
     if not is_piecewise_linear(module) or _run(module, inputs[:1]).dim() != 2:
         return None
-    rng = torch.Generator().manual_seed(0)  # of its own: nothing else is drawn differently
+    rng = torch.Generator().manual_seed(0)  # its own generator: other draws stay the same
     try:
         if not (
             is_affine_in_each_tensor(module, inputs[:EXAMPLES], rng)
@@ -54,7 +54,7 @@ def exact_trace(
 
 def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
     """Say whether the second derivatives of the logits along a direction in a parameter tensor are
-    zero, for two of them.
+    zero, for two tensors.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     names = list(parameters)
@@ -74,8 +74,8 @@ def is_affine_in_each_tensor(module: nn.Module, inputs: Tensor, rng: torch.Gener
 
 
 def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Generator) -> bool:
-    """Say whether the squared norms of the last example's gradients are those that autograd has for
-    it alone.
+    """Say whether the squared gradient norms of the last example equal those of autograd for it
+    alone.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     columns = _draw(_run(module, inputs), rng)
@@ -102,7 +102,7 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _direction(parameter: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw a direction of the size of a parameter tensor."""
+    """Draw a direction with the norm of a parameter tensor."""
     drawn = _draw(parameter, rng)
     size = float(torch.linalg.vector_norm(parameter.detach()))
     return drawn * ((size or 1.0) / float(torch.linalg.vector_norm(drawn)))

@@ -1,6 +1,4 @@
-"""Kernels for second derivatives: the ones that have right ones, in place of those that have none
-or wrong ones.
-"""
+"""Select kernels with correct second derivatives, in place of kernels with wrong ones or none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +20,11 @@ def plain_attention() -> Iterator[None]:
 
 @contextmanager
 def reference_kernels() -> Iterator[None]:
-    """Keep out the kernels whose second derivatives are known to be missing or wrong, however slow
-    the others are.
+    """Avoid the kernels whose second derivatives are known to be missing or wrong, even if the
+    others are slow.
 
-    cuDNN has recurrent layers without one (oneDNN has none for float64). That of torch's weight
-    norm (2.6 to 2.15 at the least) takes the norms for constants.
+    Recurrent layers of cuDNN have no second derivative (oneDNN is not used in float64). The second
+    derivative of torch's weight norm (at least 2.6 to 2.15) treats the norms as constants.
     """
     with (
         plain_attention(),
@@ -37,8 +35,8 @@ def reference_kernels() -> Iterator[None]:
 
 
 class _ComposedWeightNorm(TorchFunctionMode):
-    """Compute torch's weight norm, g v / |v|, by operations that are differentiable any number of
-    times.
+    """Compute torch's weight norm, g v / |v|, by operations that can be differentiated any number
+    of times.
     """
 
     def __torch_function__(

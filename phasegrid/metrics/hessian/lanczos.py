@@ -1,5 +1,5 @@
-"""Lanczos on a symmetric operator known by its products: extreme eigenvalues with error bounds, and
-a spectral density.
+"""Run Lanczos on a symmetric operator given by its products: extreme eigenvalues with error bounds,
+and a spectral density.
 
 One run of m steps from a vector q_1 gives an orthonormal basis Q (m, P) and a tridiagonal T = Q H
 Q^T. With T = S diag(theta) S^T, the Ritz values theta_i have residuals |H y_i - theta_i y_i| =
@@ -7,11 +7,11 @@ beta_m |S_mi|, and (theta_i, S_1i^2) is the Gauss quadrature of the spectral mea
 (Golub and Meurant 1994); averaged over random q_1 it is the spectral density (stochastic Lanczos
 quadrature: Lin, Saad and Yang 2016, section 3.2). `lanczos` orthogonalises every vector against all
 earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` keeps no earlier
-ones.
+vectors.
 
-All of it needs a symmetric H, so a run checks its own products: v^T H w = w^T H v for the first two
-vectors, random ones, and for later neighbours, at the cost of a dozen scalar products. Letters: P
-dimension, m steps.
+All this needs a symmetric H. So a run checks v^T H w = w^T H v for its first two (random) vectors
+and for some later neighbours, at the cost of a dozen scalar products. Letters: P dimension, m
+steps.
 """
 
 from collections.abc import Callable
@@ -24,31 +24,32 @@ from phasegrid.errors import MetricError
 
 MatVec = Callable[[Tensor], Tensor]
 
-MAX_PASSES = 5  # of orthogonalisation; two are enough unless a vector lies in the span of the basis
-LONGEST = 4  # a run ends after so many times the steps asked for, converged or not
+MAX_PASSES = 5  # of orthogonalisation; two suffice unless a vector lies in the span of the basis
+LONGEST = 4  # a run takes at most this many times the requested steps
 
 ASYMMETRY = 3e-5
-"""What |v^T H w - w^T H v| may be for unit v and w, relative to the norm of H. Rounding in float32
-leaves 1e-8 to 3e-7 (networks of four families, trained little, well and to divergence, weights
-scaled by 0.01 to 100); the wrong second derivatives met so far, 1e-2 and more. The same in float64,
-for networks that compute in float32 inside.
+"""The largest |v^T H w - w^T H v| of a symmetric H, for unit v and w, relative to the norm of H.
+Rounding in float32 gives 1e-8 to 3e-7 (networks of four families, trained little, well and to
+divergence, weights scaled by 0.01 to 100); the wrong second derivatives found so far give 1e-2 and
+more. It is the same in float64, because networks may compute in float32 inside.
 """
 
 
 class AsymmetryError(MetricError):
-    """Products with a matrix that should be symmetric are not those of a symmetric one."""
+    """The products do not belong to a symmetric matrix, although they should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
     """What one Lanczos run knows of a spectrum.
 
-    `ritz_values` (m,) ascend; `weights` (m,) are those of the quadrature and sum to 1; `residuals`
-    (m,) are |H y - theta y| for unit y, rounding of the vectors' dtype included: an eigenvalue lies
-    within a residual of its Ritz value. All float64, on the CPU. `basis` holds the rows of Q in
-    blocks, and column i of `coefficients` (m, m), S, is the i-th Ritz vector in it; a run without a
-    basis has no blocks. `complete`: m = P, the whole spectrum with multiplicities, weights 1/P.
-    `rounding` is the part of the residuals that more steps would not take away.
+    `ritz_values` (m,) ascend; `weights` (m,) are the weights of the quadrature and sum to 1;
+    `residuals` (m,) are |H y - theta y| for unit y, including rounding in the vectors' dtype: an
+    eigenvalue lies within a residual of its Ritz value. All are float64, on the CPU. `basis` holds
+    the rows of Q in blocks, and column i of `coefficients` (m, m), S, gives the i-th Ritz vector in
+    this basis; a run without a basis has no blocks. `complete` means m = P: the whole spectrum with
+    multiplicities, weights 1/P. `rounding` is the part of the residuals that more steps would not
+    remove.
     """
 
     ritz_values: Tensor
@@ -63,7 +64,7 @@ class Spectrum:
         """Bound the error of the largest (-1) or smallest (0) Ritz value: min(r, r^2 / gap) (Kato
         1949, Temple 1933).
 
-        The gap is that to the next Ritz value, an estimate of the gap in the spectrum.
+        The gap to the next Ritz value serves as an estimate of the gap in the spectrum.
         """
         residual = float(self.residuals[index])
         next_ = -2 if index == -1 else 1
@@ -77,18 +78,18 @@ class Spectrum:
         return self.error_bound() <= tolerance * abs(float(self.ritz_values[-1]))
 
     def knows_smallest(self, tolerance: float) -> bool:
-        """Say whether the smallest eigenvalue is known to `tolerance`, relative to itself, or to
-        what rounding leaves of it.
+        """Say whether the smallest eigenvalue is known to `tolerance`, relative to itself, or as
+        well as rounding allows.
 
-        Of one that is tiny beside the largest rounding may leave nothing, and no step more would
+        If it is tiny beside the largest, rounding may hide it altogether, and more steps would not
         help.
         """
         residual, size = float(self.residuals[0]), abs(float(self.ritz_values[0]))
         return self.error_bound(0) <= tolerance * size or residual <= 2 * self.rounding
 
     def ritz_vector(self, index: int) -> Tensor:
-        """Return the unit Ritz vector (P,) of `ritz_values[index]`, in the dtype of the basis; its
-        sign means nothing.
+        """Return the unit Ritz vector (P,) of `ritz_values[index]` in the dtype of the basis; its
+        sign has no meaning.
         """
         chosen = self.coefficients[:, index].to(self.basis[0])
         parts = torch.split(chosen, [len(block) for block in self.basis])
@@ -99,8 +100,8 @@ class Spectrum:
         return vector
 
     def project_out_ritz(self, vector: Tensor, chosen: Tensor) -> Tensor:
-        """Return `vector` (P,) less its components along the Ritz vectors that `chosen` (m,) marks;
-        none of them is stored.
+        """Return `vector` (P,) without its components along the Ritz vectors that `chosen` (m,)
+        marks; these vectors are not stored.
         """
         S = self.coefficients[:, chosen].to(vector)
         along = torch.cat([block @ vector for block in self.basis])
@@ -117,7 +118,7 @@ def lanczos(
     rng: torch.Generator,
     tolerance: float | None = None,
 ) -> Spectrum:
-    """Run Lanczos on `matvec` from `start` (P,), whose dtype and device the vectors have;
+    """Run Lanczos on `matvec` from `start` (P,). All vectors have its dtype and device;
     coefficients are float64.
 
     Takes min(steps, P) products, and with a `tolerance` goes on until `Spectrum.error_bound` is at
@@ -135,10 +136,10 @@ def lanczos(
 
 
 class LanczosRun:
-    """A run that can be gone on with: what an earlier `advance` returned stays as it was.
+    """A run that can be continued; the results of earlier calls of `advance` do not change.
 
-    Where the run closes early (an invariant subspace) it goes on in the orthogonal complement from
-    a vector drawn from `rng`, so no eigenvalue is missed and m = P gives all of them.
+    If the vectors span an invariant subspace early, the run goes on in the orthogonal complement
+    from a vector drawn from `rng`. So no eigenvalue is missed, and m = P gives all of them.
     """
 
     def __init__(
@@ -153,8 +154,8 @@ class LanczosRun:
         self._last = start, start
 
     def advance(self, least: int, most: int, known: Callable[[Spectrum], bool]) -> Spectrum:
-        """Go on to `least` steps in all, and then until what is wanted is `known`, or to `most`
-        steps.
+        """Go on to `least` steps in all, and then until `known` says that enough is known, but to
+        at most `most` steps.
 
         Raises:
             AsymmetryError: if the products are not those of a symmetric matrix.
@@ -179,9 +180,7 @@ class LanczosRun:
         self._rest, self._beta = self._basis.orthogonalise(w)
 
     def _next(self) -> Tensor:
-        """Return the next row of the basis, and note how far the matrix leads there from the last
-        one.
-        """
+        """Return the next row of the basis, and note its coefficient in the tridiagonal matrix."""
         if not self._diagonal:
             first: Tensor = self._rest / torch.linalg.vector_norm(self._rest)
             return first
@@ -192,8 +191,8 @@ class LanczosRun:
         return self._basis.draw(self._rng)
 
     def _check(self, q: Tensor, w: Tensor) -> None:
-        """Compare v^T H q, `w` = H q, with q^T H v for the vector before, at steps 2, 3, 5, 9, 17
-        and so on.
+        """Compare v^T H q with q^T H v, where v is the vector before and `w` = H q, at steps 2, 3,
+        5, 9, 17 and so on.
         """
         done = len(self._diagonal) - 1
         if done == 0 or done & (done - 1):
@@ -215,9 +214,9 @@ def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
     """Run at most `steps` of Lanczos on `matvec` from `start` (P,) by the three-term recurrence,
     keeping three vectors and no basis.
 
-    Ends early where the run closes. Rounding gives copies of eigenvalues that have converged, which
-    share their weight, so the quadrature stays right (Greenbaum 1989) and a Ritz value is still
-    within its residual of an eigenvalue, rounding aside (Paige 1980).
+    The run ends early at an invariant subspace. Rounding makes copies of converged eigenvalues,
+    which share their weight. So the quadrature stays correct (Greenbaum 1989), and up to rounding a
+    Ritz value is still within its residual of an eigenvalue (Paige 1980).
 
     Raises:
         MetricError: if a product is not finite.
@@ -247,7 +246,7 @@ def rademacher(size: int, rng: torch.Generator, dtype: torch.dtype, device: torc
 
 
 def project_out(vector: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
-    """Return `vector` (P,) less its components along the orthonormal rows of `blocks`."""
+    """Return `vector` (P,) without its components along the orthonormal rows of `blocks`."""
     for rows in blocks:
         vector = vector - rows.t() @ (rows @ vector)
     return vector
@@ -273,8 +272,8 @@ class _Basis:
         return (*self.storage[:-1], self.storage[-1][:last])
 
     def orthogonalise(self, vector: Tensor) -> tuple[Tensor, float]:
-        """Return what is left of `vector`, and its norm: two passes, and more while it still
-        shrinks.
+        """Return the part of `vector` orthogonal to the rows, and its norm: two passes, and more
+        while it still shrinks.
         """
         norm = _norm(vector)
         for done in range(1, MAX_PASSES + 1):
@@ -307,13 +306,13 @@ def _solve(
 
 def _diagonalise(diagonal: list[float], off_diagonal: list[float]) -> tuple[Tensor, Tensor]:
     T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # eigh reads below
+    T.diagonal(-1).copy_(torch.tensor(off_diagonal, dtype=torch.float64))  # for eigh
     theta, S = torch.linalg.eigh(T)
     return theta, S
 
 
 def _rounding(diagonal: list[float], off_diagonal: list[float], dtype: torch.dtype) -> float:
-    """What rounding leaves of a product: a few units in the last place of the operator's norm."""
+    """The rounding error of a product: a few units in the last place of the operator's norm."""
     return 4 * torch.finfo(dtype).eps * max(map(abs, [*diagonal, *off_diagonal]))
 
 

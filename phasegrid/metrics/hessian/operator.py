@@ -1,22 +1,22 @@
-"""Products with the Hessian of the mean loss, by differentiating the gradient (Pearlmutter
-1994).
+"""Multiply by the Hessian of the mean loss, by differentiating the gradient (Pearlmutter 1994).
 
-The gradient's graph is built once and kept for all products where it fits into a stated memory;
+If it fits into the given memory, the gradient's graph is built once and kept for all products;
 otherwise it is built again for each product, chunk by chunk. BatchNorm in eval mode is folded into
-the convolutions and images are laid out channels last: 0.6 to 0.8 of the time of a product that
-does neither (tests/benchmarks/bench_hessian.py). Second derivatives are not taken on trust.
-`with_right_products` does a piece of work with the first `Method` whose products are those of a
-symmetric matrix, as the work itself must check (Lanczos does):
+the convolutions and images are laid out channels last, which reduces the time of a product to 0.6
+to 0.8 (tests/benchmarks/bench_hessian.py). Second derivatives may be wrong. So
+`with_right_products` does its work with the first `Method` whose products belong to a symmetric
+matrix; the work itself must check this (Lanczos does):
 
-- ``double_backward``: the gradient differentiated, in the dtype of the weights, attention by its
-  plain kernel.
-- ``reference``: the same in float64, with the kernels whose second derivatives are known to be
-  right (`phasegrid.metrics.hessian.kernels`).
-- ``differences``: (g(w + h v) - g(w - h v)) / 2h of the gradient in float64, which asks for right
-  first derivatives only.
+- ``double_backward``: the gradient is differentiated in the dtype of the weights; attention uses
+  its plain kernel.
+- ``reference``: the same in float64, only with kernels whose second derivatives are known to be
+  correct (`phasegrid.metrics.hessian.kernels`).
+- ``differences``: (g(w + h v) - g(w - h v)) / 2h with the gradient g in float64, which needs only
+  correct first derivatives.
 
-The loss is that of an objective, its mean over scored labels; chunks of examples are weighted by
-theirs and so add up to the same Hessian. Letters: N examples, P trainable parameters, C classes.
+The loss is the mean of an objective over scored labels. Chunks are weighted by their numbers of
+scored labels, so they add up to the same Hessian. Letters: N examples, P trainable parameters, C
+classes.
 """
 
 from collections.abc import Callable
@@ -40,11 +40,11 @@ from phasegrid.models.network_state import copy_network, outputs_of
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 
 CPU_GRAPH_BYTES = 2 * 2**30  # a graph of 200 images through ResNet18 of width 8 takes a tenth
-SAMPLED = 8  # examples whose graph is measured
+SAMPLED = 8  # number of examples whose graph is measured
 STEP = 1e-8
-"""Length of the step of differences. In float64 rounding of the gradient leaves 1e-8 of it, and of
-the weights 1e-6 for a million of them; a longer step would cross the kinks of piecewise-linear
-units, a thousandth of which lie within 1e-3.
+"""Length of a step for differences. In float64, rounding of the gradient gives an error of 1e-8,
+and rounding of a million weights one of 1e-6. A longer step would cross kinks of piecewise-linear
+units: a thousandth of them lie within 1e-3.
 """
 
 Method = Literal["double_backward", "reference", "differences"]
@@ -55,8 +55,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A kept gradient: the entries that depend on the parameters, and which parameters they belong
-    to.
+    """A kept gradient: the entries that depend on the parameters, and the parameters to which they
+    belong.
     """
 
     gradients: tuple[Tensor, ...]
@@ -67,17 +67,17 @@ class HessianOperator:
     """The Hessian of the mean loss of `module` over `inputs` (N, ...) and `labels`, as a function
     v -> H v.
 
-    `scoring` says what the loss is. Examples of several lengths are taken longest first and every
-    chunk is trimmed to its longest, which changes no result beyond rounding.
+    `scoring` gives the loss. Examples of several lengths are taken longest first, and every chunk
+    is trimmed to its longest, which changes results only by rounding.
 
-    `module` is used as it is (its mode decides what BatchNorm does; its memory layout may be
-    changed) and must not change while the operator lives. Vectors (P,) have the order of
+    `module` is used in its present mode, which decides what BatchNorm does; its memory layout may
+    be changed. It must not change while the operator lives. Vectors (P,) have the order of
     ``module.named_parameters()``, frozen ones left out, and the parameters' dtype; the loss itself
     is taken in float64 from the logits, so that confident networks keep their curvature. Exact to
-    rounding. `num_products` counts. At most `memory_bytes` go into graphs (an estimate from a few
-    examples), one example's at the least, and the whole batch's where BatchNorm uses the batch's
-    own statistics. But for ``double_backward`` a `method` uses a copy in float64, and `parameters`
-    are those of the copy.
+    rounding. `num_products` counts. Graphs take at most `memory_bytes` (estimated from a few
+    examples), but always one example fits, and all do if BatchNorm uses the statistics of the
+    batch. Every `method` except ``double_backward`` uses a copy in float64, and `parameters` are
+    those of the copy.
 
     Raises:
         MetricError: if nothing is trainable, the outputs have another shape, or the loss is not
@@ -105,11 +105,11 @@ class HessianOperator:
             self._flat = FlatNetwork(module, [module.state_dict()])
         blocks = Blocks.of((1, *p.shape) for p in self.parameters)
         self.size = sum(blocks.sizes)
-        # A convolution's second derivative runs on the pieces of a vector as kernels.
+        # In a convolution's second derivative, the pieces of a vector are the kernels.
         self._pieces = FlatVector(blocks, blocks.zeros(self.parameters[0].detach()), 1)
         self.num_products = 0
         order = scoring.operations.by_length(inputs)
-        if order is not None:  # a chunk then holds examples of like length
+        if order is not None:  # so that a chunk holds examples of like length
             inputs, labels = inputs[order], labels[order]
         self._inputs, self._labels, self._network = inputs, labels, module
         if method == "double_backward":
@@ -209,7 +209,9 @@ class HessianOperator:
         return [slice(start, min(num, start + size)) for start in range(0, num, size)]
 
     def _bytes_per_example(self) -> int:
-        """Measure what the graph of a gradient holds for one example, one of the longest."""
+        """Measure how much memory the graph of a gradient holds per example, for some of the
+        longest.
+        """
         sampled = min(SAMPLED, len(self._labels))
         own = {p.untyped_storage().data_ptr() for p in self.parameters}
         held: dict[int, int] = {}
@@ -233,15 +235,15 @@ def with_right_products(
     work: Callable[[HessianOperator], T],
     scoring: Scoring = CLASSIFICATION,
 ) -> T:
-    """Do `work` with the Hessian of `module` (see `HessianOperator`), with the first of `METHODS`
+    """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first of `METHODS`
     that gives correct products.
 
-    `work` must raise `AsymmetryError` where the products are not those of a symmetric matrix. `rng`
-    is set back before every try, so that the draws are those of a first try that succeeds.
+    `work` must raise `AsymmetryError` if the products do not belong to a symmetric matrix. `rng` is
+    reset before every try, so every method gets the same draws.
 
     Raises:
         MetricError: if no method gives a symmetric matrix, or the operator cannot be made.
-        RuntimeError: what torch raised at first, if no method goes through.
+        RuntimeError: the first error of torch, if every method fails.
     """
     state = rng.get_state()
     faults: list[Exception] = []
@@ -249,7 +251,7 @@ def with_right_products(
         rng.set_state(state)
         try:
             return work(HessianOperator(module, inputs, labels, method=method, scoring=scoring))
-        except (AsymmetryError, RuntimeError) as fault:  # or a kernel has no second derivative
+        except (AsymmetryError, RuntimeError) as fault:  # or no second derivative
             if not isinstance(fault, AsymmetryError) and _is_of_the_machine(fault):
                 raise
             fall_back(f"Hessian-vector products are not taken by {method}", fault)
@@ -266,14 +268,14 @@ def with_right_products(
 
 
 def _is_of_the_machine(fault: RuntimeError) -> bool:
-    """Say whether memory ran out or a device failed, which no other method can avoid."""
+    """Say whether memory ran out or a device failed; then no other method can help."""
     device = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # absent before torch 2.8
     return isinstance(fault, (torch.OutOfMemoryError, device)) or "allocate memory" in str(fault)
 
 
 def graph_memory(device: torch.device) -> int:
-    """Return how many bytes a kept graph may take: 2 GiB on a CPU, a quarter of what is free on a
-    GPU.
+    """Return how many bytes a kept graph may take: 2 GiB on a CPU, a quarter of the free memory on
+    a GPU.
     """
     if device.type != "cuda":
         return CPU_GRAPH_BYTES
@@ -282,8 +284,8 @@ def graph_memory(device: torch.device) -> int:
 
 
 def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Bring images into the layout that suits the network, and its convolutions too, in place for
-    `module`.
+    """Bring images into the layout that suits the network, and the convolutions of `module` too, in
+    place.
     """
     if inputs.dim() != 4:
         return inputs
@@ -293,7 +295,7 @@ def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:
-    """Fold BatchNorm into the convolutions of `module`, where that computes the same."""
+    """Fold BatchNorm into the convolutions of `module`, if the result computes the same."""
     network = fold_batch_norm(module)
     same = network is module or computes_the_same(network, module, inputs[:SAMPLED])
     return network if same else module

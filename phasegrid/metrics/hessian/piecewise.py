@@ -1,14 +1,14 @@
-"""Is a network piecewise linear, so that the trace of its Hessian is that of its Gauss-Newton
-matrix?
+"""Decide whether a network is piecewise linear, so that its Hessian and its Gauss-Newton matrix
+have the same trace.
 
 With piecewise-linear units and BatchNorm in eval mode every logit is, almost everywhere, affine in
-each single weight while the others stand still. So d2 z_c / d w_i^2 = 0, the residual term of the
-Hessian has a zero diagonal, and tr(H) = tr(GGN) for any loss on the logits. It fails for smooth
-activations, attention, LayerNorm, BatchNorm in train mode, weights used twice and products of
-activations. The Gauss-Newton matrix is summed example by example, so no example may see another: a
-mean over the batch, say, does not go. The network's graph is read with `torch.fx` and every
-operation must be on the list; dimension 0 is that of the examples, and one counted from the end may
-be it too, unless it is the last.
+each single weight if the others are fixed. So d2 z_c / d w_i^2 = 0, the residual term of the
+Hessian has a zero diagonal, and tr(H) = tr(GGN) for any loss on the logits. This does not hold for
+smooth activations, attention, LayerNorm, BatchNorm in train mode, weights that are used twice and
+products of activations. The Gauss-Newton matrix is summed example by example, so no example may see
+another; a mean over the batch, for example, is not allowed. The network's graph is read with
+`torch.fx`, and every operation must be on the list. Dimension 0 is that of the examples. A
+dimension that is counted from the end could be the same one, unless it is the last.
 """
 
 import operator
@@ -68,7 +68,7 @@ def is_piecewise_linear(module: nn.Module) -> bool:
     """Say whether tr(H) = tr(GGN) is known to hold for `module` in its present mode, by a list of
     operations.
 
-    False also where it is not known: code that `torch.fx` cannot read, or a layer that is not on
+    False also if it is not known: for code that `torch.fx` cannot read, or a layer that is not on
     the list.
     """
     could_be = all(type(m) in WEIGHTED for m in module.modules() if _holds_parameters(m))
@@ -82,7 +82,7 @@ def is_piecewise_linear(module: nn.Module) -> bool:
 
 
 def _holds_parameters(layer: nn.Module) -> bool:
-    """Say whether a layer has parameters of its own, not only in layers below it."""
+    """Say whether a layer itself has parameters, not only the layers inside it."""
     return next(layer.parameters(recurse=False), None) is not None
 
 
@@ -104,9 +104,7 @@ def _is_linear_step(node: fx.Node, layers: dict[str, nn.Module], calls: Counter[
 
 
 def _keeps_examples_apart(node: fx.Node) -> bool:
-    """Say whether a listed function or method is known to compute nothing for an example from
-    others.
-    """
+    """Say whether a listed function or method is known not to mix examples."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     second = node.args[1] if len(node.args) > 1 else None
     if name in {"mean", "cat"}:
@@ -130,7 +128,7 @@ def _is_of_features(dims: object) -> bool:
 
 
 def _is_size(value: object) -> bool:
-    """Say whether a value of the graph is the size of a tensor rather than a tensor."""
+    """Say whether a value of the graph is the size of a tensor, not a tensor."""
     if not isinstance(value, fx.Node):
         return False
     return value.target == "size" or (value.target is getattr and bool(value.args[1] == "shape"))

@@ -1,4 +1,4 @@
-"""Prepare what the Hessian is taken of: a network under a BatchNorm policy, and examples."""
+"""Prepare a network under a BatchNorm policy, and examples, for the Hessian."""
 
 from typing import Literal
 
@@ -20,7 +20,8 @@ def prepare(
     """Copy `model` into eval mode under a BatchNorm policy.
 
     ``refreshed``: running statistics from one pass over `train_inputs` in an order drawn from
-    `rng`. ``train``: statistics of the batch itself; all else, dropout too, stays in eval mode.
+    `rng`. ``train``: statistics of the batch itself; everything else, including dropout, stays in
+    eval mode.
     """
     module = copy_network(model).eval()
     if batch_norm == "refreshed" and has_batch_norm(module):
@@ -30,7 +31,7 @@ def prepare(
     if batch_norm == "train":
         for layer in batch_norm_modules(module):
             layer.train()
-            layer.track_running_stats = False  # uses the batch's statistics, keeps no others
+            layer.track_running_stats = False  # use only the batch's statistics
     return module
 
 

@@ -1,21 +1,21 @@
-"""The trace of the Hessian: exact where it is that of the Gauss-Newton matrix, otherwise estimated
-with its error.
+"""Compute the trace of the Hessian: exactly if it equals that of the Gauss-Newton matrix, otherwise
+as an estimate with its error.
 
 Exact: tr(GGN) = (1/N) sum_n sum_k |J_n^T s_nk|^2 where sum_k s_nk s_nk^T is the Hessian of the loss
 in the logits (`phasegrid.tasks.losses`) and J_n the Jacobian of the logits of example n. For the
-cross-entropy it is diag(p_n) - p_n p_n^T, and the columns are those of its triangular factor, C - 1
-of them, in which nothing cancels: with tails q_k = p_{k+1} + ... + p_C,
+cross-entropy this is diag(p_n) - p_n p_n^T, and the s_k are the C - 1 columns of its triangular
+factor, in which nothing cancels: with tails q_k = p_{k+1} + ... + p_C,
 
     s_k = sqrt(p_k q_k / q_{k-1}) (e_k - sum_{j>k} (p_j / q_k) e_j).
 
-One backward pass a column gives the gradients g at the outputs of all layers; a layer's share
-follows from g and its input a:
-|a|^2 |g|^2 for a linear layer, |sum_l g_l a_l^T|^2 over the places l for a convolution.
+One backward pass per column gives the gradients g at the outputs of all layers; a layer's share
+follows from g and its input a: |a|^2 |g|^2 for a linear layer, |sum_l g_l a_l^T|^2 over the places
+l for a convolution.
 
-Estimated: tr(H) = tr(Q H Q^T) + E[z^T H z], z a random sign vector with its part in the rows of Q
-taken out: Hutchinson's estimator deflated with a Lanczos basis (Meyer et al. 2021, Hutch++, with
-another basis). Letters: N examples, C classes, P parameters, L places of a feature map, D = input
-channels x kernel size.
+Estimated: tr(H) = tr(Q H Q^T) + E[z^T H z], z a random sign vector without its part in the span of
+the rows of Q: Hutchinson's estimator deflated with a Lanczos basis (Meyer et al. 2021, Hutch++,
+with another basis). Letters: N examples, C classes, P parameters, L places of a feature map, D =
+input channels x kernel size.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,7 @@ from phasegrid.metrics.hessian.operator import graph_memory
 from phasegrid.models.network_state import copy_network, outputs_of
 from phasegrid.tasks.losses import Curvature, softmax_columns
 
-SHARE_OF_GRAPH_MEMORY = (
-    8  # the exact trace works on chunks of examples that take this part of a kept graph's memory
-)
+SHARE_OF_GRAPH_MEMORY = 8  # a chunk of the exact trace takes this share of a kept graph's memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,11 @@ def ggn_trace(
 
     `module` must be piecewise linear in the sense of `phasegrid.metrics.hessian.piecewise`; it is
     not changed. Frozen parameters are left out. Exact to rounding: 1e-5 relative in float32, sums
-    in float64. Costs K backward passes. Where a linear layer has several rows an example they
-    must follow one another.
+    in float64. Costs K backward passes. If a linear layer has several rows per example, these must
+    be consecutive.
 
     Raises:
-        RowsError: if the rows of a layer's input are not those of the examples.
+        RowsError: if the rows of a layer's input do not belong to the examples.
     """
     trainable = {name for name, p in module.named_parameters() if p.requires_grad}
     network, records = _recorded(module)
@@ -76,7 +74,7 @@ def layer_norms(module: nn.Module, inputs: Tensor, columns: Tensor) -> dict[str,
     the formulas of the layers.
 
     Raises:
-        RowsError: if the rows of a layer's input are not those of the examples.
+        RowsError: if the rows of a layer's input do not belong to the examples.
     """
     network, records = _recorded(module)
     with torch.enable_grad():
@@ -90,7 +88,7 @@ def deflated_hutchinson(
     """Estimate tr(H) with `probes` products beyond those of a Lanczos run; unbiased, with its
     standard error.
 
-    Exact, without products, where the run holds the whole spectrum.
+    Exact, and without products, if the run holds the whole spectrum.
     """
     known = float(spectrum.ritz_values.sum())
     if spectrum.complete:
@@ -107,8 +105,8 @@ def deflated_hutchinson(
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A layer's output, and `square_norms`: from the gradient there, |gradient|^2 (n,) of each of
-    its parameters.
+    """A layer's output, and `square_norms`: a function from the gradient at the output to
+    |gradient|^2 (n,) for each parameter of the layer.
     """
 
     name: str
@@ -118,7 +116,7 @@ class _Record:
 
 
 class RowsError(ValueError):
-    """The rows of a layer's input are not those of the examples."""
+    """The rows of a layer's input do not belong to the examples."""
 
 
 class _Records(list[_Record]):
@@ -163,13 +161,13 @@ def _record(
     if not output.requires_grad:
         output.requires_grad_()  # the first layer: nothing before it needs a gradient
     records.append(_Record(name, output, square_norms, held + 3 * output.numel()))
-    return output.clone()  # a later operation may write into what it gets
+    return output.clone()  # a later operation may write into its input
 
 
 def _convolution(layer: nn.Conv2d, a: Tensor) -> tuple[Callable[[Tensor], dict[str, Tensor]], int]:
     """Prepare a convolution's input (n, ...) for the norms of per-example gradients.
 
-    |sum_l g_l a_l^T|^2 is taken from the (Cout, D) sums, or where the map is smaller than D from
+    |sum_l g_l a_l^T|^2 is computed from the (Cout, D) sums or, if the map is smaller than D, from
     the products of places, sum_lm (g_l . g_m) (a_l . a_m).
     """
     assert not isinstance(layer.padding, str)
@@ -227,7 +225,7 @@ def _square(values: Tensor, n: int) -> Tensor:
 
 
 def _norms(records: _Records, logits: Tensor, columns: Tensor, keep: bool) -> dict[str, Tensor]:
-    """Return |J_n^T c_n|^2 (n,) of each parameter tensor of the layers recorded."""
+    """Return |J_n^T c_n|^2 (n,) for each parameter tensor of the recorded layers."""
     outputs = [record.output for record in records]
     gradients = torch.autograd.grad(
         logits, outputs, columns.to(logits.dtype), retain_graph=keep, allow_unused=True

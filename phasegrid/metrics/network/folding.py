@@ -1,9 +1,9 @@
-"""BatchNorm in eval mode folded into the convolution before it, differentiably.
+"""Fold BatchNorm in eval mode into the convolution before it, differentiably.
 
 y = gamma (W * x + b - mu) / s + beta, s = sqrt(var + eps), is one convolution with weight (gamma /
 s) W and bias (gamma / s) (b - mu) + beta. Both are functions of the original parameters, so
-gradients and Hessians with respect to these are the same, while the activations that a second
-derivative walks through twice are half as many.
+gradients and Hessians with respect to these stay the same. A second derivative passes through half
+as many activations.
 """
 
 from collections import Counter
@@ -20,20 +20,21 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SAME = 1e-3
-"""What folding may change of the largest output by rounding, in float32 through deep networks; a
-hook that is lost changes more.
+"""The largest change that rounding may make by folding, as a share of the largest output, in
+float32 through deep networks; a lost hook changes more.
 """
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Return a module that computes what `module` does and shares its parameters, BatchNorm folded
-    where it can be.
+    """Return a module that computes the same as `module` and shares its parameters, with BatchNorm
+    folded where possible.
 
-    Folded: a plain BatchNorm layer in eval mode with running statistics, fed by nothing but a plain
-    convolution that feeds nothing else, each called once and without hooks. Where none is, or
-    `torch.fx` cannot read the network, `module` itself is returned. `module` is not changed.
+    A plain BatchNorm layer in eval mode with running statistics is folded if its input is the
+    output of a plain convolution that nothing else uses, and both are called once and have no
+    hooks. If there is no such layer, or `torch.fx` cannot read the network, `module` itself is
+    returned. `module` is not changed.
     """
     if not any(isinstance(layer, BATCH_NORMS) for layer in module.modules()):
         return module
@@ -71,33 +72,33 @@ def computes_the_same(one: nn.Module, other: nn.Module, inputs: Tensor) -> bool:
 
 
 def read_graph(module: nn.Module, lost: str | None) -> fx.Graph | None:
-    """Trace `module` in its present mode; None where its code cannot be traced (control flow on
-    values, say), which is said if something is `lost` by it.
+    """Trace `module` in its present mode; None if its code cannot be traced, for example because of
+    control flow on values. This is reported if something is `lost` by it.
 
-    `torch.fx` reads the code of the root's class: neither its hooks nor a `forward` of this one
-    instance would be in the graph.
+    `torch.fx` reads the code of the root's class: the graph would contain neither its hooks nor a
+    `forward` of this instance.
     """
     if is_hooked(module):
         return None
     try:
         with kept_draws(), kept_attributes(module):
             return fx.Tracer().trace(module)
-    except Exception as error:  # it runs the user's code on stand-ins and can fail in any way
+    except Exception as error:  # it runs the user's code on stand-ins, which may raise anything
         if lost:
             fall_back(f"networks {type(module).__name__} cannot be traced: {lost}", error)
         return None
 
 
 def is_plain(layer: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
-    """Say whether `layer` is exactly one of `types`: no subclass, no hooks, no parametrisation, no
-    code of its own.
+    """Say whether `layer` is exactly of one of `types`, without hooks, parametrisations or code of
+    its own.
     """
     own = {name for name, _ in layer.named_parameters(recurse=False)}
     return type(layer) in types and own <= {"weight", "bias"} and not is_hooked(layer)
 
 
 def is_hooked(layer: nn.Module) -> bool:
-    """Say whether calling `layer` does anything else than the `forward` of its class."""
+    """Say whether calling `layer` does anything besides the `forward` of its class."""
     hooks = (
         layer._forward_hooks,
         layer._forward_pre_hooks,
@@ -115,13 +116,13 @@ class FoldedConvolution(nn.Module):
         self.conv, self.norm = conv, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return norm(conv(x)) for a `norm` in eval mode."""
+        """Return norm(conv(x)), with `norm` in eval mode."""
         y: Tensor = self.conv._conv_forward(x, *self.fold())
         return y
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the one convolution, differentiable in the parameters of both
-        layers.
+        """Return weight and bias of the folded convolution, differentiable in the parameters of
+        both layers.
         """
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None

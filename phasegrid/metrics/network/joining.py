@@ -1,13 +1,11 @@
-"""Interpolate what differs between networks besides the trained weights, along a curve or a
-simplex.
+"""Interpolate the untrained tensors that differ between networks, along a curve or a simplex.
 
 Frozen parameters (random features, a frozen backbone) and buffers may differ from seed to seed, and
-the far end of a curve must be the second network. So a point of a curve or complex is mixed from
-all that differs, by the same coefficients B_j: trainable weights from the vertices; the rest from
-the networks, and for a vertex between them, which has none of its own and never trains, from where
-it lies in a straight line (a bend) or in their middle (a connector). Along a curve with equally
-spaced bends that is (1 - t) a + t b. Statistics of BatchNorm are left out: they are estimated anew
-at every point.
+the far end of a curve must be the second network. So all tensors that differ are mixed by the same
+coefficients B_j as the trainable weights. A vertex between the networks has no untrained tensors of
+its own: a bend gets values from the straight line between the networks, a connector gets their
+mean. Along a curve with equally spaced bends this gives (1 - t) a + t b. Statistics of BatchNorm
+are left out: they are estimated anew at every point.
 
 Letters: V vertices, Q numbers that differ and do not train.
 """
@@ -24,11 +22,11 @@ from phasegrid.models.weights import batch_norm_modules
 from phasegrid.seeding import nothing_drawn
 
 END_EXAMPLES = 16
-"""Examples whose outputs tell whether the end of a curve is the network that it should be."""
+"""Number of examples on which the end of a curve is compared with its network."""
 
 ROUNDING = 1e-3
-"""How far they may be apart, as part of the largest: float32 in another memory layout differs by
-1e-5 or so.
+"""How much their outputs may differ, as a share of the largest: float32 in another memory layout
+differs by about 1e-5.
 """
 
 
@@ -42,8 +40,8 @@ class Rest:
     vertices: Tensor | None = None
 
     def place(self, module: nn.Module, coefficients: Tensor) -> None:
-        """Set these tensors in `module` to those of the point with `coefficients` (V,); exactly a
-        vertex's own if one of them is 1.
+        """Set these tensors in `module` to their values at the point with `coefficients` (V,); if
+        one of them is 1, exactly to those of that vertex.
         """
         if self.vertices is None:
             return
@@ -58,7 +56,7 @@ class Rest:
             value = point[start : start + held.numel()].view(held.shape).to(held.dtype, copy=True)
             start += held.numel()
             if own is None:
-                layer._buffers[key] = value  # forward may have assigned to it
+                layer._buffers[key] = value  # forward may have replaced it
             else:
                 own.data.copy_(value)
 
@@ -100,8 +98,8 @@ def rest_of(models: Sequence[nn.Module]) -> Rest:
     vertex per network.
 
     Raises:
-        MetricError: if they have other tensors, or integers (counters, tables) that differ: nothing
-        lies between those.
+        MetricError: if their tensors have other names or shapes, or if integer tensors (counters,
+            tables) differ: these cannot be interpolated.
     """
     states = [_untrained(model) for model in models]
     names = []
@@ -139,13 +137,13 @@ def _untrained(module: nn.Module) -> dict[str, Tensor]:
 
 
 def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str) -> None:
-    """Check that `module`, at an end of a curve, gives the same outputs as `model` for a few of
+    """Check that `module`, at an end of a curve, gives the same outputs as `model` for some of
     `inputs`.
 
-    Statistics of BatchNorm are taken from `model` for that.
+    For this, statistics of BatchNorm are taken from `model`.
 
     Raises:
-        MetricError: if it does not, or draws in eval mode.
+        MetricError: if it does not, or if it draws in eval mode.
     """
     for layer, own in zip(batch_norm_modules(module), batch_norm_modules(model), strict=True):
         layer.load_state_dict({**layer.state_dict(), **dict(own.named_buffers())})

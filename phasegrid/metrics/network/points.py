@@ -1,7 +1,7 @@
 """Evaluate a network at a point of weight space that no training has visited.
 
-BatchNorm statistics saved with a checkpoint do not belong to another point, so they are estimated
-anew there (Garipov et al. 2018, published code). Both ends of a curve are treated alike.
+The BatchNorm statistics of a checkpoint do not fit another point, so they are estimated anew there
+(Garipov et al. 2018, published code). The ends of a curve are treated in the same way.
 """
 
 import math
@@ -20,7 +20,7 @@ from phasegrid.models.weights import (
     refresh_batch_norm,
 )
 
-Numbers = list[float | None]  # null where a number does not exist
+Numbers = list[float | None]  # None if a number does not exist
 Row = dict[str, float | int | Numbers | None]
 
 
@@ -36,8 +36,8 @@ class PointEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """The inputs of a measurement at a point: the data, and the examples that refresh BatchNorm
-    (None: no BatchNorm).
+    """The data for measurements at points, and the examples that refresh BatchNorm (None: no
+    BatchNorm).
     """
 
     data: Dataset
@@ -56,8 +56,8 @@ class Evaluator:
 
 
 def live_network(model: nn.Module) -> FlatNetwork:
-    """Return a copy of `model` whose weights can be set, and which converts images to a suitable
-    layout.
+    """Return a copy of `model` whose weights can be set, and a function that converts images to a
+    suitable layout.
     """
     flat = FlatNetwork.of(model)
     lay_out = layer_out(model)
@@ -71,8 +71,7 @@ def make_evaluator(
     """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order,
     without replacement.
 
-    The order matters where a set is sorted by class. Nothing is drawn for a network without
-    BatchNorm.
+    The order matters if a set is sorted by class. Nothing is drawn for a network without BatchNorm.
     """
     if not has_batch_norm(module):
         return Evaluator(data, None, batch_size)
@@ -84,8 +83,8 @@ def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
     """Put `module` into train mode (BatchNorm uses batch statistics), except layers that draw
     random numbers (dropout), which stay in eval mode.
 
-    They are found by running a copy on `example` (a few inputs): attention, recurrent layers and
-    functions draw too.
+    These are found by running a copy on `example` (a few inputs), because attention, recurrent
+    layers and functions draw too.
     """
     drawing = drawing_layers(module, example)
     module.train()
@@ -94,5 +93,5 @@ def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
 
 
 def finite_or_none(value: float) -> float | None:
-    """Return `value`, or None where it is not a finite number: a missing number is null."""
+    """Return `value`, or None if it is not finite: a missing number is null."""
     return value if math.isfinite(value) else None

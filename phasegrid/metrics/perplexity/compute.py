@@ -1,9 +1,8 @@
 """Perplexity of a language model: exp(-(1/K) sum_k log p(w_k | the words before)), K words.
 
-It is the number of words among which a model that is as uncertain would choose evenly: V for one
-that has learnt nothing of V words. A model whose objective has no probabilities has none: null.
-The state of a recurrent network is carried along the text (`phasegrid.tasks.language`). Exact;
-nothing is drawn.
+A model that chose evenly among this many words would be equally uncertain: V for a model that has
+learnt nothing about V words. It is null for an objective without probabilities. The state of a
+recurrent network is carried along the text (`phasegrid.tasks.language`). Exact; nothing is drawn.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from phasegrid.tasks.losses import CROSS_ENTROPY
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **_args: object
 ) -> dict[str, float | int | None]:
-    """Measure one model on both texts, whole.
+    """Measure one model on the whole of both texts.
 
     Raises:
         MetricError: if there is not one model, or a perplexity is not finite.

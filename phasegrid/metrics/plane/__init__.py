@@ -87,6 +87,6 @@ PLANE = Metric(
         *_surfaces("train", "training"),
         *_surfaces("test", "test"),
         Column("points_u", "list<float64>", "", "u of the first end, the bend and the second end"),
-        Column("points_v", "list<float64>", "", "v of the three, likewise"),
+        Column("points_v", "list<float64>", "", "v of the first end, the bend and the second end"),
     ),
 )

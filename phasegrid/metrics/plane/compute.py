@@ -8,7 +8,7 @@ d) /
     w_2,
 
 so every point is a mix of the three vertices with weights that sum to 1, and the vertices
-themselves are exact. What does not train is mixed by the same weights.
+themselves are exact. Untrained tensors are mixed by the same weights.
 
 Letters: R points of an axis, V vertices of the curve.
 """
@@ -40,8 +40,8 @@ Surface = list[list[float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A plane in weight space: |d| and |e - c d|, the lengths of its sides, and c, where the bend
-    is above the line between the ends.
+    """A plane in weight space: |d| and |e - c d|, the lengths of its sides, and c, the place on the
+    line between the ends above which the bend lies.
     """
 
     width: float
@@ -61,8 +61,8 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> dict[str, object]:
-    """Measure the plane of the curve between two models that is in `sources`; `args` are the fields
-    of `PlaneArgs`.
+    """Measure the plane of the curve in `sources`, which joins two models; `args` are the fields of
+    `PlaneArgs`.
 
     Raises:
         MetricError: if there is no curve, it has no such bend, or its three points lie on a line.
@@ -106,7 +106,7 @@ def compute(
 
 
 def _bend(curve: LeftCurve, settings: PlaneArgs) -> int:
-    """Return which vertex is the bend of the plane."""
+    """Return the index of the vertex that is the bend of the plane."""
     num = len(curve.vertices) - 2
     bend = (num + 1) // 2 if settings.bend is None else settings.bend
     if not 1 <= bend <= num:
@@ -115,7 +115,7 @@ def _bend(curve: LeftCurve, settings: PlaneArgs) -> int:
 
 
 def _frame(three: Tensor) -> Frame:
-    """Measure the triangle of the rows of `three` (3, P): w_0, w_1, w_2."""
+    """Compute the plane through the rows of `three` (3, P): w_0, w_1, w_2."""
     gram = edge_gram(three)  # of e and d
     width = math.sqrt(float(gram[1, 1]))
     shear = float(gram[0, 1] / gram[1, 1]) if width > 0 else 0.0
@@ -136,7 +136,7 @@ def _axis(settings: PlaneArgs, low: float, high: float) -> list[float]:
 
 
 def _some(data: Dataset, examples: int | None, rng: torch.Generator) -> Dataset:
-    """Return as many examples of each set, drawn without replacement, or all."""
+    """Return this many examples of each set, drawn without replacement; all if there are fewer."""
     if examples is None:
         return data
 

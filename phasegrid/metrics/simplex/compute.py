@@ -2,14 +2,14 @@
 
 SPRO (Benton et al. 2021, section 3.2, eq. 1) joins modes w_i by connectors theta_j, trained one
 after another, into the complex K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the
-expected loss over K, with its standard error over sampled points. Volumes are volumes, not their
-squares (which the published code takes), of all simplexes (it takes the first), and the data term
-is a mean over the samples (there a sum): `volume_lambda` is that of eq. 1.
+expected loss over K, with its standard error over sampled points. The volume is that of all
+simplexes, and the data term is a mean over the samples, so `volume_lambda` is that of eq. 1. (The
+published code takes squared volumes, only the first simplex, and a sum over the samples.)
 
-What differs between the modes and does not train (frozen parameters, buffers) is mixed by the same
+Untrained tensors that differ between the modes (frozen parameters, buffers) are mixed by the same
 coefficients; a connector has the mean of the modes (`phasegrid.metrics.network.joining`).
 
-A connector whose training diverges is a result: what needs it is null.
+A connector whose training diverges is a result: numbers that need it are null.
 """
 
 import math
@@ -47,9 +47,9 @@ def compute(
     Deterministic in `rng` and the models. The models are not changed.
 
     Raises:
-        MetricError: if there are fewer than two models, models of several architectures or that
-            differ in integers, a ``volume_lambda`` whose length is not the number of connectors, or
-            networks that draw in eval mode.
+        MetricError: if there are fewer than two models, if they differ in architecture or in
+            integer tensors, if the length of ``volume_lambda`` is not the number of connectors, or
+            if networks draw in eval mode.
     """
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("simplex", data.train_inputs.device):
@@ -92,10 +92,10 @@ def _measure(
 
 
 def connector_lambdas(settings: SimplexArgs) -> list[float]:
-    """Return lambda_j for each connector: the one number given, or the list.
+    """Return lambda_j for each connector, from one number or a list.
 
     Raises:
-        MetricError: if the list is not as long as there are connectors.
+        MetricError: if the length of the list is not the number of connectors.
     """
     given = settings.volume_lambda
     if isinstance(given, (int, float)):

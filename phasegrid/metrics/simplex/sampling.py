@@ -1,4 +1,4 @@
-"""Points of a simplicial complex, as weights of its vertices.
+"""Draw points of a simplicial complex, as weights of its vertices.
 
 Vertices are ordered modes first: w_0..w_{M-1}, theta_0..theta_{J-1}; simplex i has w_i and all
 theta.
@@ -11,12 +11,12 @@ from torch import Tensor
 def sample_coefficients(
     shares: Tensor, num_connectors: int, num: int, rng: torch.Generator
 ) -> Tensor:
-    """Draw `num` points: simplex i with probability `shares` (M,), uniform in the simplex; rows
+    """Draw `num` points: simplex i with probability `shares` (M,), then a uniform point in it; rows
     (num, M + J), float64.
 
-    Uniform in a simplex is Dirichlet(1, ..., 1) on its vertices: exponentials divided by their sum.
-    With shares in proportion to the volumes the points are uniform on the complex (Benton et al.
-    2021, section 3.2); equal shares are the published code's way.
+    A uniform point in a simplex has weights from Dirichlet(1, ..., 1): exponentials divided by
+    their sum. With shares in proportion to the volumes the points are uniform on the complex
+    (Benton et al. 2021, section 3.2); the published code has equal shares.
     """
     num_modes = len(shares)
     which = torch.multinomial(shares.to(rng.device), num, replacement=True, generator=rng)

@@ -1,11 +1,11 @@
-"""SPRO: training the connecting points of a simplicial complex (Benton et al. 2021, section 3.2,
-eq. 1).
+"""SPRO: train the connectors of a simplicial complex (Benton et al. 2021, section 3.2, eq. 1).
 
 theta_j minimises (1/H) sum_h L(phi_h) - lambda_j log V(K), phi_h drawn from the complex K = {(w_i,
-theta_0..theta_j)}, all other vertices frozen. With phi_h = sum_v a_hv vertex_v the gradient of the
-data term is (1/H) sum_h a_hj grad L(phi_h): the points are mixed in place into one network, and
-scaling each loss by a_hj / H lets autograd add them up. The gradient of the volume is in closed
-form (`volume`). Letters: M modes, J connectors, P parameters, H samples a batch.
+theta_0..theta_j)}; all other vertices are fixed. With phi_h = sum_v a_hv vertex_v the gradient of
+the data term is (1/H) sum_h a_hj grad L(phi_h): the points are mixed in place into one network, and
+each loss is multiplied by a_hj / H, so that autograd adds up the gradients. The gradient of the
+volume has a closed form (`volume`). Letters: M modes, J connectors, P parameters, H samples a
+batch.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
 
 SCHEDULE = Schedule("cosine")
-"""By epochs: lr (1 + cos(pi e / E)) / 2 in epoch e of E, counted from 0."""
+"""The learning rate is lr (1 + cos(pi e / E)) / 2 in epoch e of E, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,15 @@ class Complex:
         return self.vertices[self.num_modes :]
 
     def simplex(self, index: int) -> Tensor:
-        """Return the vertices (J + 1, P) of simplex `index`: mode and all connectors."""
+        """Return the vertices (J + 1, P) of simplex `index`: its mode and all connectors."""
         return torch.cat([self.modes[index : index + 1], self.connectors])
 
 
 def grow(complex_: Complex, jitter: float, rng: torch.Generator) -> Complex:
-    """Return the complex with one more connector, at the mean of the vertices plus a small step off
-    it.
+    """Return the complex with one more connector, a small step away from the mean of the vertices.
 
-    The mean of all vertices is where the published code starts; there the volume is zero from the
-    second connector on, so the new point is moved by `jitter` times the rms edge in a random
-    direction.
+    The published code starts at the mean of all vertices. There the volume is zero from the second
+    connector on, so the new point is moved by `jitter` times the rms edge in a random direction.
     """
     vertices = complex_.vertices
     center = vertices.mean(dim=0)
@@ -92,10 +90,10 @@ def train_last_connector(
     """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
-    e from 0. All H points of a batch see the same examples; its loss is the mean over its scored
-    labels, and the epoch's is weighted by them. What
-    does not train lies where `rest` says. Stops at the end of an epoch in which the vertex became
-    NaN or infinite, and then returns None.
+    e from 0. All H points of a batch see the same examples. The loss of a batch is the mean over
+    its scored labels; the loss of an epoch weights batches by these labels. `rest` gives the
+    tensors that do not train. If the vertex becomes NaN or infinite, training stops at the end of
+    that epoch and returns None.
     """
     theta = complex_.vertices[-1]
     momentum = torch.zeros_like(theta)
@@ -134,7 +132,7 @@ def data_gradient(
     scoring: Scoring = CLASSIFICATION,
 ) -> tuple[Tensor, Tensor]:
     """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex;
-    `coefficients` (H, M + J) place the phi_h.
+    `coefficients` (H, M + J) give the phi_h.
     """
     coefficients = coefficients.to(complex_.vertices)
     points = coefficients @ complex_.vertices
@@ -153,7 +151,7 @@ def data_gradient(
 def _faces_if_needed(
     complex_: Complex, volume_lambda: float, settings: SimplexArgs
 ) -> FixedFaces | None:
-    """Return the fixed faces if the volume matters, for the loss or for drawing points."""
+    """Return the fixed faces if the loss or the drawing of points needs volumes."""
     if volume_lambda == 0 and settings.sampling == "simplex":
         return None
     return fix_faces(complex_.modes, complex_.connectors[:-1])

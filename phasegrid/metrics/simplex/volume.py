@@ -1,11 +1,11 @@
-"""Volumes of simplexes in weight space, always as logarithms and always from float64
-orthogonalisation.
+"""Compute volumes of simplexes in weight space, always as logarithms and from orthogonalisation in
+float64.
 
 A k-simplex with vertices v_0..v_k has volume |R_11 ... R_kk| / k! with Q R = [v_1 - v_0, ..., v_k -
-v_0]. Squared distances (Cayley-Menger) in float32, the usual way, overflow, cancel, and give V
-squared unless a root is taken. Letters: M modes w_i, J fixed connectors theta, P parameters. The
-complex K is the union of the M simplexes (w_i, theta_0, ..., theta_j), which share all vertices but
-one (Benton et al. 2021, section 3.2); its volume is the sum of theirs.
+v_0]. The usual way, squared distances (Cayley-Menger) in float32, overflows and cancels, and gives
+the square of V. Letters: M modes w_i, J fixed connectors theta, P parameters. The complex K is the
+union of the M simplexes (w_i, theta_0, ..., theta_j), which share all vertices but one (Benton et
+al. 2021, section 3.2); its volume is the sum of their volumes.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch import Tensor
 
 RESOLUTION = (
     2.0**-46
-)  # a height below this part of the longest edge is rounding error: the simplex is flat
+)  # a height below this share of the longest edge is rounding error: the simplex is flat
 
 
 def log_volume(vertices: Tensor) -> float:
-    """Return log of the k-volume of the simplex with `vertices` (k+1, P), -inf if it is flat (k > P
-    included).
+    """Return the log of the k-volume of the simplex with `vertices` (k+1, P); -inf if it is flat,
+    as it is for k > P.
 
     Float64 Householder QR: relative error near 1e-14 in the volume. A point (k = 0) has volume 1.
 
@@ -44,10 +44,10 @@ class FixedFaces:
     """The faces (w_i, theta_0..theta_{J-1}) of the complex, which stay fixed while a new vertex
     moves.
 
-    The distance of the new vertex from the span of face i is what remains of theta - origin_i after
-    taking out `shared` (orthonormal rows common to all faces) and `own` row i (one further
-    direction of face i). All float64. `log_volumes` (M,) are the volumes of the faces; `dimension`
-    is that of the simplexes.
+    The distance of the new vertex from the span of face i is the norm of theta - origin_i without
+    its components along `shared` (orthonormal rows common to all faces) and `own` row i (one
+    further direction of face i). All float64. `log_volumes` (M,) are the volumes of the faces;
+    `dimension` is that of the simplexes.
     """
 
     origins: Tensor
@@ -60,7 +60,7 @@ class FixedFaces:
 @dataclass(frozen=True, slots=True)
 class MovingVertex:
     """The simplexes that a vertex spans with fixed faces: their `log_volumes` (M,), and the
-    vertex's `heights`.
+    `heights` of the vertex.
 
     `normals` (M, P) point from each face to the vertex, with length `heights` (M,).
     """
@@ -120,8 +120,8 @@ def volume_shares(log_volumes: Tensor) -> Tensor:
 def log_volume_gradient(moving: MovingVertex) -> Tensor:
     """Return the gradient (P,) of log V(K) = log sum_i V_i for the moving vertex, in float64.
 
-    d log V(K) / d theta = sum_i (V_i / V(K)) normal_i / h_i^2: away from every face, the faster the
-    nearer. Exact; a flat simplex contributes nothing (its volume has no gradient).
+    d log V(K) / d theta = sum_i (V_i / V(K)) normal_i / h_i^2: it points away from every face, and
+    nearer faces weigh more. Exact; a flat simplex contributes nothing (its volume has no gradient).
     """
     steepness = torch.where(
         moving.heights > 0, volume_shares(moving.log_volumes) / moving.heights**2, 0.0
@@ -130,6 +130,6 @@ def log_volume_gradient(moving: MovingVertex) -> Tensor:
 
 
 def _resolved(heights: Tensor, edges: Tensor) -> Tensor:
-    """Set heights that are rounding error to zero."""
+    """Set heights to zero that are only rounding error."""
     longest = torch.linalg.vector_norm(edges, dim=1).amax() if len(edges) else edges.new_zeros(())
     return torch.where(heights > RESOLUTION * longest, heights, 0.0)

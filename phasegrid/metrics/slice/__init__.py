@@ -81,7 +81,7 @@ SLICE = Metric(
     memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
-        Column("axis_2", "list<float64>", "", "those along the second; null for a line"),
+        Column("axis_2", "list<float64>", "", "coordinates along the second; null for a line"),
         Column(
             "train_loss",
             "list<list<float64>>",
@@ -100,7 +100,7 @@ SLICE = Metric(
             "test_loss",
             "list<list<float64>>",
             UNIT_OF_LOSS,
-            "on the test set; null unless asked for",
+            "on the test set; null unless requested",
         ),
         Column("test_error_percent", "list<list<float64>>", "%", "likewise"),
         Column(
@@ -138,7 +138,9 @@ SLICE = Metric(
             "",
             "Ritz values of the unit eigenvectors before scaling; null for random directions",
         ),
-        Column("eigenvalue_residuals", "list<float64>", "", "norms of H v - lambda v for them"),
+        Column(
+            "eigenvalue_residuals", "list<float64>", "", "|H v - lambda v| of these eigenvectors"
+        ),
         Column(
             "hvp_method",
             "string",

@@ -2,11 +2,12 @@
 the Hessian.
 
 f(a, b) = L(w + a d_1 + b d_2), L the mean loss of the trial's objective (Li et al. 2018, section 3;
-Xu et al. 2024, section 2.1). What one sees depends on how the directions are scaled, on what
-BatchNorm's statistics do away from w, and on the examples: all three are arguments, and what was
-used is in the row. With filter normalisation a slice is unchanged when a ReLU network's layers are
-rescaled so that it computes the same (Li et al. 2018, section 4). Two dimensions of many: a slice
-can show that a barrier or a sharp direction is there, never that none is.
+Xu et al. 2024, section 2.1). The picture depends on the scaling of the directions, on the treatment
+of BatchNorm's statistics away from w, and on the examples. All three are arguments, and the row
+says what was used. With filter normalisation, a slice does not change if the layers of a ReLU
+network are rescaled so that it computes the same (Li et al. 2018, section 4). A slice shows few of
+many dimensions: it can show that there is a barrier or a sharp direction, but never that there is
+none.
 """
 
 from collections.abc import Sequence
@@ -41,13 +42,14 @@ def compute(
 ) -> Row:
     """Measure a slice through one model; `args` are the fields of `SliceArgs`.
 
-    Deterministic in `rng` and the model, which is not changed. Losses are exact to rounding of
-    `precision` for the examples drawn. A point whose outputs are not finite has null loss and null
+    Deterministic in `rng` and the model, which is not changed. For the drawn examples, losses are
+    exact to rounding in `precision`. A point whose outputs are not finite has null loss and null
     error.
 
     Raises:
         MetricError: if there is not one model, nothing is trainable, its outputs have a wrong
-            shape, the loss at the trained weights is not finite, or nothing is left of a direction.
+            shape, the loss at the trained weights is not finite, or normalisation makes a direction
+            zero.
     """
     settings = SliceArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
@@ -89,10 +91,10 @@ def symmetric_axis(points: int, radius: float) -> list[float]:
 
 
 def count_stationary(values: Sequence[float | None]) -> int | None:
-    """Count the inner points above or below both neighbours: (y_t - y_{t+1})(y_t - y_{t-1}) > 0 (Xu
-    et al. 2024, A.3).
+    """Count the inner points that lie above or below both neighbours: (y_t - y_{t+1})(y_t -
+    y_{t-1}) > 0 (Xu et al. 2024, A.3).
 
-    None where a value is missing.
+    None if a value is missing.
 
     >>> count_stationary([2.0, 1.0, 3.0, 0.0])
     2
@@ -112,7 +114,7 @@ def _find_directions(
     settings: SliceArgs,
     rng: torch.Generator,
 ) -> tuple[Eigenvectors | None, Tensor, str]:
-    """Return the eigenvectors, if these are the directions, the scaled directions (D, P), and the
+    """Return the eigenvectors (None for random directions), the scaled directions (D, P), and the
     normalisation used.
     """
     flat, weights, found = network.flat, network.flat.rows()[0], None
@@ -146,8 +148,8 @@ def _centre_loss(network: MovingNetwork, examples: Examples) -> float:
 
 
 def _draw(inputs: Tensor, labels: Tensor, settings: SliceArgs) -> tuple[Tensor, Tensor]:
-    """Draw `examples` of a set without replacement (all, if null or there are fewer), the same ones
-    for the same seed.
+    """Draw `examples` of a set without replacement (all for null, or if there are fewer); the same
+    seed draws the same ones.
     """
     if settings.examples is None:
         return inputs, labels
@@ -171,8 +173,8 @@ def _some(total: int, num: int, seed: int, stream: str) -> Tensor:
 
 
 def _grid_columns(axis: list[float], measured: Tensor) -> Row:
-    """Return the columns for `measured`, (S, B, A, 2); null where the loss is not finite, because
-    the argmax of NaN is not a prediction.
+    """Return the columns for `measured`, (S, B, A, 2); null at points with a loss that is not
+    finite, because the argmax of NaN is not a prediction.
     """
     losses, errors = measured.unbind(dim=-1)
     finite = losses.isfinite()

@@ -1,5 +1,5 @@
-"""Directions through the trained weights w: drawn at random or taken from the Hessian, and scaled
-to the size of w.
+"""Draw directions through the trained weights w at random or take them from the Hessian, and scale
+them to the size of w.
 
 Letters: P trainable parameters, D directions.
 """
@@ -20,7 +20,9 @@ from phasegrid.models.weights import ParameterSlice
 
 @dataclass(frozen=True, slots=True)
 class Eigenvectors:
-    """Unit vectors (D, P) of the D largest eigenvalues, falling, and |H v - lambda v| of each."""
+    """Unit eigenvectors (D, P) of the D largest eigenvalues, in falling order, and |H v - lambda v|
+    of each.
+    """
 
     vectors: Tensor
     eigenvalues: list[float]
@@ -29,10 +31,10 @@ class Eigenvectors:
 
 
 def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw `num` independent Gaussian directions (D, P) in the dtype of `weights` (P,), on the
-    device of `rng` first.
+    """Draw `num` independent Gaussian directions (D, P) on the device of `rng`; return them in the
+    dtype and on the device of `weights` (P,).
 
-    The first of several is that of one alone.
+    The first of several directions is the one that would be drawn alone.
     """
     drawn = [
         torch.randn(len(weights), generator=rng, dtype=weights.dtype, device=rng.device)
@@ -44,8 +46,8 @@ def draw_directions(num: int, weights: Tensor, rng: torch.Generator) -> Tensor:
 def top_eigenvectors(H: HessianOperator, num: int, rng: torch.Generator) -> Eigenvectors:
     """Find the eigenvectors of the `num` largest eigenvalues (algebraic) by one Lanczos run.
 
-    With the defaults of the metric ``hessian``: 40 steps or more, until the largest is known to
-    1e-3; what is known of the others their residuals tell. Deterministic in `rng`.
+    It has the defaults of the metric ``hessian``: 40 steps or more, until the largest eigenvalue is
+    known to 1e-3; residuals show how well the others are known. Deterministic in `rng`.
 
     Raises:
         AsymmetryError: if the products are not those of a symmetric matrix.
@@ -76,14 +78,15 @@ def normalise(
 ) -> Tensor:
     """Scale every direction (D, P) to the size of `weights` (P,).
 
-    ``filter``: each filter, what gives one output of a layer (the first index of a parameter of two
-    dimensions or more), to the norm of that filter of the weights, d_k <- d_k |w_k| / |d_k|;
-    parameters of one dimension (biases, BatchNorm) to zero (Li et al. 2018, section 4; published
-    code with ``ignore=biasbn``, which adds 1e-10 to |d_k|; here a filter of norm 0 stays 0
-    instead). ``none``: as a whole, d <- d |w| / |d| (Xu et al. 2024, section 2.1).
+    ``filter``: each filter is scaled to the norm of the same filter of the weights, d_k <- d_k
+    |w_k| / |d_k|. A filter gives one output of a layer: one first index of a parameter with two
+    dimensions or more. Parameters of one dimension (biases, BatchNorm) become zero (Li et al. 2018,
+    section 4; published code with ``ignore=biasbn``, which adds 1e-10 to |d_k|; here a filter of
+    norm 0 stays 0 instead). ``none``: the direction is scaled as a whole, d <- d |w| / |d| (Xu et
+    al. 2024, section 2.1).
 
     Raises:
-        MetricError: if nothing is left of a direction.
+        MetricError: if a direction becomes zero.
     """
     if how == "none":
         scaled = _to_norm(directions, torch.linalg.vector_norm(weights))

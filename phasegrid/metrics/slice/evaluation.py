@@ -1,17 +1,17 @@
-"""The loss at many points of a line or a plane of weights, forward only.
+"""Evaluate the loss at many points of a line or a plane of weights; forward passes only.
 
-A point is one axpy into the live flat weights. BatchNorm is then folded into the convolutions, once
-a point and in place; images are laid out channels last and go through in batches that stay in a
-core's cache. Nothing is built again from point to point, and where no label can be padding nothing
-waits for the device before the last one. On one CPU thread, ResNet18 of width 8, 500 images of
-32x32 in float32, BatchNorm as saved: 2.1 times as fast as a state dict loaded for every point and
-all images at once, 1.2 times as fast where that too takes batches of 128; the convolution kernels,
-85% of the time, are what bounds it (tests/benchmarks/bench_slices.py).
+A point is one axpy into the live flat weights. Then BatchNorm is folded into the convolutions in
+place, once per point. Images are laid out channels last and pass in batches that stay in a core's
+cache. Nothing is built again from point to point, and if no label can be padding, nothing waits for
+the device before the last point. On one CPU thread, ResNet18 of width 8, 500 images of 32x32 in
+float32, BatchNorm as saved: this is 2.1 times as fast as loading a state dict for every point and
+passing all images at once, and 1.2 times as fast as the same with batches of 128. Convolution
+kernels take 85% of the time (tests/benchmarks/bench_slices.py).
 
-Memory: the examples once more (channels last), D + 5 vectors of P (weights, gradient's place,
-centre, row, point, directions), the folded weights, and the activations of one batch:
-`phasegrid.tasks.operations.evaluation_batch` examples, for BatchNorm refreshed up to 500 at once.
-Letters: P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
+Memory: a second copy of the examples (channels last), D + 5 vectors of P numbers (weights, room for
+a gradient, centre, row, point, directions), the folded weights, and the activations of one batch:
+`phasegrid.tasks.operations.evaluation_batch` examples, or up to 500 to refresh BatchNorm. Letters:
+P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,8 @@ class MovingNetwork:
     """A copy of a network in eval mode whose weights move: `flat.assign`, then `settle`, then
     `measure`.
 
-    `refresh_inputs` (M, ...), if given, are what BatchNorm statistics are taken from wherever it
-    settles (None: as saved). With ``bf16`` the passes run under autocast. The model given is not
-    changed.
+    `settle` estimates BatchNorm statistics from `refresh_inputs` (M, ...); with None they stay as
+    saved. With ``bf16`` the passes run under autocast. The given model is not changed.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class MovingNetwork:
         self._refresh_inputs = None if refresh_inputs is None else self.lay_out(refresh_inputs)
 
     def lay_out(self, inputs: Tensor) -> Tensor:
-        """Cast floating `inputs` (N, ...) to the dtype of the weights, images in the layout that
-        suits the network.
+        """Cast floating `inputs` (N, ...) to the dtype of the weights, and images to the layout
+        that suits the network.
         """
         if inputs.is_floating_point():
             inputs = inputs.to(self.flat.weights.dtype)
         return self._layer_out(inputs)
 
     def settle(self) -> None:
-        """Update what depends on the weights: BatchNorm statistics, if refreshed, and the folded
+        """Update what depends on the weights: refreshed BatchNorm statistics and folded
         convolutions.
         """
         if self._refresh_inputs is not None:
@@ -83,10 +82,10 @@ class MovingNetwork:
             fold.update()
 
     def measure(self, examples: Examples) -> Tensor:
-        """Return (2,) float64, on the device: the summed loss and the number of labels that are the
-        largest logit.
+        """Return (2,) float64, on the device: the summed loss, and the number of labels whose logit
+        is the largest.
 
-        Logits are cast to float64 before the loss. Exact to rounding of the precision.
+        Logits are cast to float64 before the loss. Exact to rounding in the precision of the pass.
 
         Raises:
             MetricError: if the outputs do not have the shape of the labels and one more.
@@ -120,12 +119,12 @@ def make_examples(
 def measure_slice(
     network: MovingNetwork, directions: Tensor, axis: Sequence[float], sets: Sequence[Examples]
 ) -> Tensor:
-    """Measure each set at w + a d_1 + b d_2 for all a, b of `axis`, w the present weights,
+    """Measure each set at w + a d_1 + b d_2 for all a, b of `axis`, with the present weights w and
     `directions` (D, P).
 
     Returns the mean loss and the error in percent, (S, B, A, 2) float64 on the CPU, B = 1 for a
-    line. Where the network's outputs are not finite the loss is NaN or infinite. The weights are w
-    again afterwards.
+    line. If the network's outputs are not finite, the loss is NaN or infinite. Afterwards the
+    weights are w again.
     """
     flat = network.flat
     centre = flat.rows()[0]
@@ -148,9 +147,7 @@ def measure_slice(
 
 
 class _KeptFold(nn.Module):
-    """A convolution with the BatchNorm layer after it folded in when `update` is called, not at
-    every pass.
-    """
+    """A convolution into which `update`, but no pass, folds the BatchNorm layer after it."""
 
     weight: Tensor
     bias: Tensor
@@ -164,14 +161,14 @@ class _KeptFold(nn.Module):
         self.update()
 
     def update(self) -> None:
-        """Fold the present weights and statistics."""
+        """Fold with the present weights and statistics."""
         with torch.no_grad():
             weight, bias = self.folded.fold()
             self.weight.copy_(weight)
             self.bias.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the BatchNorm of the convolution of `x`."""
+        """Return the output of convolution and BatchNorm for `x`."""
         y: Tensor = self.folded.conv._conv_forward(x, self.weight, self.bias)
         return y
 
