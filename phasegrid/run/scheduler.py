@@ -2,8 +2,7 @@
 
 Events go in (`finished`, `lost`, `add`), decisions come out (`next_pack`, the counts). It has no
 clock, store or executor, so a test or a simulation can drive it as Ray does. Open cells are
-finished first (their measurements before new trainings), and among equals the longest pack goes
-first.
+finished first (their measurements before new trainings); of equal packs, the longest goes first.
 
 A job is ready when every job that it needs is stored. When one of these fails, the job is blocked,
 and so are the jobs that need it in turn; each message names the job that failed.
@@ -109,8 +108,7 @@ class Scheduler:
 
         A pack of several jobs that ran out of memory is halved. If it hung, or has used up its
         tries, each of its jobs is tried alone, so that a poison job is identified and no other job
-        fails with it. Only in this case are jobs separated from those with which they were laid
-        out.
+        fails with it. Only then are jobs separated from those with which they were laid out.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
@@ -147,9 +145,7 @@ class Scheduler:
 
     @property
     def cut_off(self) -> tuple[Pack, ...]:
-        """The packs that are handed out and have not come back; after a stop, these were
-        interrupted.
-        """
+        """The packs that are handed out and have not come back; a stop interrupts them."""
         return tuple(self._in_flight.values())
 
     @property

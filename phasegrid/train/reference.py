@@ -1,10 +1,9 @@
 """Train one network in the plainest way, as the reference for tests of every faster way.
 
-One trial, one network, one update after another, each by the formulas of
-`phasegrid.train.formulas`. A pack of trials
-(`phasegrid.train.loop`) trains many at once, stops and resumes, and gives the same numbers to
-rounding; start here to learn what they are. Sentence pairs, other precisions than float32 and
-divergence are left to it.
+One trial, one network, one update after another, each by `phasegrid.train.formulas`. A pack of
+trials (`phasegrid.train.loop`) trains many at once, stops and resumes, and gives the same numbers
+to rounding; start here to learn what they are. Only a pack trains on sentence pairs, in other
+precisions than float32, and ends a training that diverges.
 """
 
 import torch
