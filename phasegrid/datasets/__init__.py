@@ -1,7 +1,6 @@
-"""Data sets by name. A sweep's ``dataset: {name: ...}`` is looked up in `DATASETS`.
+"""Declare the built-in data sets. A sweep's ``dataset: {name: ...}`` is looked up in `DATASETS`.
 
-Options that every data set of arrays has are the fields of `Options`. Nothing here imports torch;
-the loaders do.
+Every data set of arrays has the fields of `Options`. Nothing here imports torch; the loaders do.
 """
 
 from collections.abc import Mapping
@@ -21,24 +20,24 @@ class Options:
     """The options of every data set of arrays. Operations are applied in this order: fraction, set
     aside, label noise, image noise, normalise.
 
-    - `fraction` of the training set kept: the `first` N examples in file order (published code of
-      Yang et al. 2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size +
+    - `fraction` of the training set is kept: the `first` N examples in file order (published code
+      of Yang et al. 2021) or a `sample` drawn with `corruption_seed`. N = floor(fraction * size +
       1/2), at least 1.
-    - `aside`: the share of the kept training examples that is taken out of the training set and set
-      aside, floor(aside * N + 1/2) of the N kept, drawn with `corruption_seed`: no network is
-      trained on them or scored on them, but by an objective that takes a part of every batch from
-      there (``poisoned``). They get no noise, and are normalised as the training set is.
+    - `aside`: the share of the N kept training examples that is taken out of the training set and
+      set aside: floor(aside * N + 1/2) examples, drawn with `corruption_seed`. No network is
+      trained or scored on them, except by an objective that takes a part of every batch from there
+      (``poisoned``). They get no noise and are normalised like the training set.
     - `label_noise` p: floor(p N + 1/2) of the N training labels are replaced, always by a
       *different* class (Yang et al. 2021, text) or by `any` class, the true one included (its
       published code). Test labels stay clean.
     - `image_noise` u: adds U[0, u] in pixel units (0..255 for images) to every training input, in
       float arithmetic, neither wrapped nor clipped.
     - `normalize`: subtract mean and divide by standard deviation per channel, both of the
-      (corrupted) training set. Without it images are in 0..1 and other inputs are as they come.
+      (corrupted) training set. Without it images are in 0..1, and other inputs are unchanged.
     - `augment`: ``flip_crop`` flips left-right with probability 1/2 and shifts by up to 4 pixels
       with zero padding, per example and epoch, on the device.
-    - `corruption_seed`: seeds the sample and the noise; shared by all seeds of a cell, as in the
-      published code, so that all trials of a cell are about the same training set.
+    - `corruption_seed`: seeds the sample and the noise. All seeds of a cell share it, as in the
+      published code, so that all trials of a cell have the same training set.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -62,7 +61,7 @@ class FileOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class NpzOptions(Options):
-    """`path` of the file; `sha256` of its bytes is filled in and is its identity.
+    """`path` is that of the file. The `sha256` of its bytes is filled in and is its identity.
 
     Arrays ``train_images`` (or ``train_inputs``), ``train_labels``, ``test_images`` (or
     ``test_inputs``), ``test_labels``; layouts and types are described in
@@ -90,13 +89,12 @@ class TranslationOptions:
     the files of IWSLT'16 (``train.tags.de-en.de``, ``IWSLT16.TED.tst2013.de-en.de.xml``); `train`
     and `test` are the stems of their names.
 
-    - `source` and `target`: the languages, as the files' names have them. De-En is that of Yang et
-      al. 2021.
-    - `pairs` kept of the training set, null for all: a random `sample` drawn with `sample_seed`
-      (the paper: 4,000) or the `first` ones (published sister code). Pairs with an empty side or a
-      side of more than `max_length` tokens are not among them (sister code: 100). Test sentences
-      are cut to `max_length`, never left out.
-    - `min_frequency`: rarer words of the kept training pairs are unknown (sister code: 2).
+    - `source` and `target`: the languages, as in the files' names. Yang et al. 2021 use De-En.
+    - `pairs`: how many pairs of the training set are kept, null for all: a random `sample` drawn
+      with `sample_seed` (the paper: 4,000) or the `first` ones (published sister code). Pairs with
+      an empty side, or a side of more than `max_length` tokens (sister code: 100), are skipped.
+      Test sentences are cut to `max_length`, never left out.
+    - `min_frequency`: words that are rarer in the kept training pairs are unknown (sister code: 2).
     - `lowercase`: all words, and the references, in lower case.
     - `sha256` of the files is filled in and is their identity.
     """
@@ -120,12 +118,12 @@ class LanguageOptions:
     """Running text in the folder `root`: the files `train` and `test`, words between white space,
     one sentence a line, as those of the Penn Treebank (Mikolov et al. 2010).
 
-    - `steps` T: the text is read in windows of so many words; gradients reach back no further
+    - `steps` T: the text is read in windows of this many words; gradients reach back no further
       (Zaremba et al. 2014: 20 or 35). An example is a window.
-    - `fraction` of the windows of the training text that is kept, the first ones; the vocabulary is
-      that of the whole text.
-    - `max_words` of the vocabulary, ``<unk>`` and ``<eos>`` among them, the most frequent; null for
-      all. All other words are unknown.
+    - `fraction`: the share of the windows of the training text that is kept, the first ones; the
+      vocabulary is that of the whole text.
+    - `max_words`: the size of the vocabulary, including ``<unk>`` and ``<eos>``; the most frequent
+      words are kept. null for all words. All other words are unknown.
     - `sha256` of the files is filled in and is their identity.
     """
 
@@ -152,15 +150,15 @@ FIXED_FACTS: Mapping[str, DatasetFacts] = {
 
 
 def kept_count(size: int, fraction: float) -> int:
-    """Return how many of `size` examples a `fraction` keeps: floor(fraction * size + 1/2), at least
-    1.
+    """Return the number of examples that a `fraction` keeps of `size`: floor(fraction * size +
+    1/2), at least 1.
     """
     return max(1, int(fraction * size + 0.5))
 
 
 def aside_count(kept: int, aside: float) -> int:
-    """Return how many of the `kept` training examples are set aside: floor(aside * kept + 1/2), and
-    at least one is not.
+    """Return how many of the `kept` training examples are set aside: floor(aside * kept + 1/2), but
+    never all.
     """
     return min(kept - 1, int(aside * kept + 0.5))
 

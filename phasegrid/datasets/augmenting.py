@@ -1,8 +1,7 @@
-"""Augmentation on the device: flip left-right and shift, one draw per example, no loop over
-examples.
+"""Augment on the device: flip left-right and shift, one draw per example, no loop over examples.
 
-Letters: N examples, C channels, H x W pixels. Drawing is apart from applying, so that members of a
-pack each draw from their own generator and one kernel applies all draws.
+Letters: N examples, C channels, H x W pixels. Drawing and applying are separate: each member of a
+pack draws from its own generator, and one kernel applies all draws.
 """
 
 from typing import NamedTuple
@@ -14,11 +13,10 @@ MAX_SHIFT = 4  # pixels: the standard CIFAR recipe pads by 4 (He et al. 2016, se
 
 
 class FlipCropDraws(NamedTuple):
-    """What happens to each of N examples: mirrored or not (N,) bool, and shifts (N,) int64 in
-    -4..4.
+    """The draws for each of N examples: mirrored or not (N,) bool, and shifts (N,) int64 in -4..4.
 
-    A positive `dx` moves the picture left, a positive `dy` moves it up (it is the crop that moves
-    right and down).
+    A positive `dx` moves the picture left, a positive `dy` moves it up (the crop moves right and
+    down).
     """
 
     flips: Tensor
@@ -37,11 +35,11 @@ def draw_flip_crop(n: int, generator: torch.Generator) -> FlipCropDraws:
 
 
 def apply_flip_crop(batch: Tensor, draws: FlipCropDraws, padding: Tensor) -> Tensor:
-    """Shift, then mirror each example of `batch` (N, C, H, W) as drawn; what comes into view is
-    `padding`.
+    """Shift, then mirror each example of `batch` (N, C, H, W) as drawn; pixels from outside have
+    the value `padding`.
 
-    `padding` broadcasts to the batch: (C, 1, 1), or (N, C, 1, 1) where examples differ. Returns a
-    new tensor.
+    `padding` broadcasts to the batch: (C, 1, 1), or (N, C, 1, 1) if examples differ. Returns a new
+    tensor.
     """
     num, channels, height, width = batch.shape
     margin = MAX_SHIFT

@@ -32,19 +32,19 @@ class Dataset:
     """Normalised inputs and labels of a training and a test set, all on one device.
 
     Shapes: `train_inputs` (N, *S) float32, `train_labels` (N,) int64, likewise `test_*`; S is
-    `input_shape`. `pixel` is what one pixel unit (1/255 of the full range of an image) measures in
-    the normalised inputs, per channel, shape (C, 1, 1) for images and broadcastable to S for
-    others: image noise of u pixel units is ``u * pixel * U[0, 1]``. `padding` is what a pixel of
-    value zero is after normalisation, same shape as `pixel`: flip_crop pads with it. `aside_*`,
-    like `train_*`, are examples that no network is trained on or scored by, but by an objective
+    `input_shape`. `pixel` is the size of one pixel unit (1/255 of the full range of an image) in
+    the normalised inputs, per channel, with shape (C, 1, 1) for images and broadcastable to S for
+    others: image noise of u pixel units is ``u * pixel * U[0, 1]``. `padding` is the value of a
+    zero pixel after normalisation, with the shape of `pixel`: flip_crop pads with it. `aside_*`,
+    like `train_*`, are examples on which no network is trained or scored, except by an objective
     that takes a part of every batch from there; most data sets set none aside.
 
-    That is so for the task ``classification``. Sentence pairs, of ``translation``, have a `form`
-    (and `text`): inputs are (N, 2, L) int64 and labels (N, L) int64, laid out as
-    `phasegrid.declare.Tokens` says; `pixel` and `padding` mean nothing. Running text, of
-    ``language``, is laid out as `phasegrid.declare.Windows` says; `words` are what its numbers
-    stand for, where that is known. `objective` is the loss that the networks at hand are scored by:
-    that of their trial where a metric gets the data.
+    This holds for the task ``classification``. Sentence pairs (``translation``) have a `form` (and
+    `text`): inputs are (N, 2, L) int64 and labels (N, L) int64, laid out as
+    `phasegrid.declare.Tokens` says; `pixel` and `padding` have no meaning. Running text
+    (``language``) is laid out as `phasegrid.declare.Windows` says; `words` lists the words of its
+    numbers, if they are known. `objective` is the loss by which networks are scored; a metric gets
+    the data with the objective of the trial.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Dataset:
 
     @property
     def operations(self) -> Operations:
-        """The operations of its task on tensors."""
+        """The operations on tensors of its task."""
         return operations_of(self.task)
 
     @property
     def scoring(self) -> Scoring:
-        """The scoring of networks on it."""
+        """How networks are scored on it."""
         return Scoring(self.task, self.num_classes, self.objective)
 
     def to(self, device: torch.device | str) -> "Dataset":

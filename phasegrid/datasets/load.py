@@ -1,6 +1,4 @@
-"""Load the data set of a trial, built in or a plug-in, and check it before anything is trained on
-it.
-"""
+"""Load the data set of a trial, built in or a plug-in, and check it before any training."""
 
 import copy
 
@@ -19,7 +17,7 @@ from phasegrid.user_code import where_raised
 
 
 def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
-    """Load the data set `part` names, with its arguments and locators, onto `device`.
+    """Load the data set `part`, with its arguments and locators, onto `device`.
 
     Raises:
         DataError: if it cannot be loaded, or what was loaded is malformed (see `check_dataset`).
@@ -33,9 +31,7 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
             dataset = import_function(kind.load)(**args)
     except PhasegridError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever the loader of a plug-in raises, its user must read where and why
+    except Exception as error:  # a plug-in may raise anything, and its user must read where and why
         place = where_raised(error)
         told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
         raise DataError(f"loading data set {part.name} with {args}: {told}") from error
@@ -51,8 +47,8 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
 
 
 def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
-    """Refuse a plug-in whose data contradict its facts: sweeps are planned and checked by the
-    facts.
+    """Refuse a plug-in whose data contradict its facts, because sweeps are planned and checked by
+    the facts.
     """
     facts = import_function(kind.facts)({**later_defaults(kind.args), **part.args, **part.locators})
     if facts is None:
@@ -76,10 +72,10 @@ def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:
 
 
 def check_dataset(name: str, dataset: Dataset) -> None:
-    """Check types, shapes, labels and finiteness of a data set; report every mistake together.
+    """Check types, shapes, labels and finiteness of a data set; report all mistakes together.
 
     Raises:
-        DataError: with all that was found.
+        DataError: with all mistakes.
     """
     if dataset.task not in TASKS:
         raise DataError(
@@ -92,7 +88,7 @@ def check_dataset(name: str, dataset: Dataset) -> None:
                 f"{field} has the shape {tuple(value.shape)}, which does not broadcast to {shape}"
             )
     if dataset.augment == "flip_crop" and len(shape) != 3:
-        mistakes.append(f"augment is flip_crop, but inputs of the shape {shape} are no images")
+        mistakes.append(f"augment is flip_crop, but inputs of the shape {shape} are not images")
     if dataset.text is not None:
         mistakes += dataset.text.mistakes(dataset.form, len(dataset.test_inputs))
     if mistakes:

@@ -1,10 +1,10 @@
-"""A NumPy ``.npz`` file as a data set, without torch: facts from its headers, a fingerprint, and
-its arrays.
+"""Read a NumPy ``.npz`` file as a data set, without torch: facts from its headers, a fingerprint,
+and its arrays.
 
 The file holds ``train_images`` or ``train_inputs``, ``train_labels``, ``test_images`` or
 ``test_inputs``, and ``test_labels``. Labels are integers from 0; the number of classes is the
 largest label plus one. Inputs are uint8 (pixel units 0..255) or floating point of any range.
-Layouts, all turned into (N, C, H, W) where they are images:
+Layouts; images are turned into (N, C, H, W):
 
 - 4-D arrays are (N, C, H, W), unless the last size is 1 or 3 and the second is neither: then they
   are (N, H, W, C).
@@ -33,8 +33,8 @@ from phasegrid.keys import Json
 MAX_CLASSES = 65_536  # a larger label is a mistake, not a class
 
 LARGEST = 1e145
-"""The largest magnitude of an input: squares of larger ones, summed, may overflow. What is larger
-stands for a missing value.
+"""The largest magnitude of an input: sums of larger squares may overflow. Larger numbers usually
+mark missing values.
 """
 
 
@@ -49,7 +49,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """What the file holds, checked: inputs (N, *S), labels (N,) int64."""
+    """The checked content of the file: inputs (N, *S), labels (N,) int64."""
 
     train_inputs: NDArray[Any]
     train_labels: NDArray[np.int64]
@@ -63,7 +63,7 @@ def facts(args: Mapping[str, Json]) -> DatasetFacts:
     headers and labels, not the inputs.
 
     Raises:
-        DataError: if the file is not there, is no npz, or does not hold what a data set must hold.
+        DataError: if the file is missing, is no npz file, or lacks what a data set must hold.
     """
     path = _path(args)
     headers = _read_headers(path)
@@ -77,7 +77,7 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     """Return ``{"sha256": ...}`` of the bytes of the file at ``args["path"]``: its identity.
 
     Raises:
-        DataError: if the file is not there, or a ``sha256`` was given and the file has another.
+        DataError: if the file is missing, or its digest differs from a given ``sha256``.
     """
     path = _path(args)
     try:
@@ -244,7 +244,7 @@ def _channels_are_last(shape: tuple[int, ...]) -> bool:
 
 
 def _layout(header: Header) -> tuple[int, ...]:
-    """Return the shape that an array has once channels come first."""
+    """Return the shape of an array with channels first."""
     shape = header.shape
     if len(shape) == 3 and header.name.endswith("images"):
         return (shape[0], 1, *shape[1:])
@@ -285,7 +285,7 @@ def _check_finite(path: Path, header: Header, values: NDArray[Any]) -> None:
         return
     rows = values.reshape(len(values), -1)
     bad, what = ~np.isfinite(rows).all(axis=1), "NaN or infinities"
-    if values.itemsize > 4 and not bad.any():  # no narrower type holds such numbers
+    if values.itemsize > 4 and not bad.any():  # narrower types cannot hold such numbers
         bad = np.maximum(rows.max(axis=1), -rows.min(axis=1)) > LARGEST
         what = f"numbers beyond {LARGEST:g} (marks of missing values?)"
     if bad.any():

@@ -1,13 +1,13 @@
-"""From raw arrays to a `Dataset`: fraction, set aside, label noise, image noise, normalisation, in
+"""Make a `Dataset` of raw arrays: fraction, set aside, label noise, image noise, normalisation, in
 this order.
 
 Letters: N examples, S the shape of one example, C channels (the first axis of S), D the size of a
 vector.
 
 Each random choice has a named stream of its own, derived from `corruption_seed`: ``fraction``,
-``aside``, ``label_noise``, ``image_noise``. Within one stream the draws do not depend on how much
-is asked for, so choices are nested: a smaller `fraction` keeps a subset of what a larger one keeps;
-a smaller `aside` takes a subset, the first, of what a larger one takes; a smaller `label_noise`
+``aside``, ``label_noise``, ``image_noise``. Within one stream the draws do not depend on the
+amount, so choices are nested: a smaller `fraction` keeps a subset of what a larger one keeps; a
+smaller `aside` takes the first of the examples that a larger one takes; a smaller `label_noise`
 corrupts a subset of the labels that a larger one corrupts, with the same wrong labels; a larger
 `image_noise` is the same noise, scaled.
 """
@@ -28,18 +28,18 @@ from phasegrid.keys import Json, stream_seed
 Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
-VANISHING = 1e-140  # deviations whose squares are about to leave what float64 holds
-CHUNK = 1024  # examples worked on at a time: bounds memory; part of what the image noise draws
+VANISHING = 1e-140  # deviations whose squares are near the smallest float64
+CHUNK = 1024  # examples per step: bounds memory, and determines the draws of image noise
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A data set as its files hold it: inputs (N, *S) of real numbers, labels (N,) integers in
+    """A data set as in its files: inputs (N, *S) of real numbers, labels (N,) integers in
     0..num_classes-1.
 
-    `pixel_unit` is what one pixel unit (1/255 of the full range of an image) measures in the raw
-    inputs. `divisor` is what inputs are divided by when they are not normalised: 255 turns pixels
-    into 0..1, 1 leaves values alone.
+    `pixel_unit` is the size of one pixel unit (1/255 of the full range of an image) in the raw
+    inputs. Inputs that are not normalised are divided by `divisor`: 255 turns pixels into 0..1, 1
+    leaves values unchanged.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Raw:
 
 
 def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
-    """Return the options dataclass `kind` filled from arguments, defaults written in."""
+    """Return the options dataclass `kind` filled from arguments, with defaults."""
     values: Mapping[str, Any] = args
     return kind(**values)
 
@@ -61,11 +61,11 @@ def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
 def prepare(raw: Raw, options: Options) -> Dataset:
     """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
 
-    Noise, fraction and what is set aside touch the training set only; the test set is normalised
-    with the training set's statistics.
+    Fraction, setting aside and noise change only the training set; the test set is normalised with
+    the training set's statistics.
 
     Raises:
-        DataError: if ``flip_crop`` is asked of inputs that are no images (C, H, W).
+        DataError: if ``flip_crop`` is requested for inputs that are not images (C, H, W).
     """
     _check_augment(raw, options)
     kept, aside = set_aside(kept_indices(len(raw.train_labels), options), options)
@@ -91,8 +91,8 @@ def prepare(raw: Raw, options: Options) -> Dataset:
 
 
 def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
-    """Choose the training examples to keep, in file order: the first `kept_count`, or that many
-    drawn at random.
+    """Choose the training examples to keep, in file order: the first `kept_count`, or as many drawn
+    at random.
     """
     count = kept_count(size, options.fraction)
     if options.subset == "first":
@@ -104,8 +104,8 @@ def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
 def set_aside(
     kept: NDArray[np.int64], options: Options
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the examples that are kept into those to train on, in their order, and those set aside,
-    in the order in which they are drawn.
+    """Split the kept examples into those for training, in their order, and those set aside, in the
+    order of the draw.
     """
     count = aside_count(len(kept), options.aside)
     if count == 0:
@@ -136,9 +136,7 @@ def corrupt_labels(labels: Array, num_classes: int, options: Options) -> NDArray
 
 
 def add_image_noise(inputs: Array, amount: float, corruption_seed: int) -> None:
-    """Add U[0, amount) to every entry, in place: float arithmetic, nothing wraps and nothing is
-    clipped.
-    """
+    """Add U[0, amount) to every entry in place, as floats: nothing wraps or is clipped."""
     if amount == 0:
         return
     rng = _stream(corruption_seed, "image_noise")
@@ -150,9 +148,9 @@ def channel_statistics(inputs: Array) -> tuple[NDArray[np.float64], NDArray[np.f
     """Return mean and standard deviation per channel (per entry of a vector) over examples and
     places.
 
-    Accumulated in float64, the deviation in a second pass around the mean and divided by the count
-    (not count - 1). A channel that is constant gets deviation 1. Shapes: (C, 1, 1) for images, (D,)
-    for vectors. Where squares would vanish they are taken of numbers divided by a power of two,
+    Both are accumulated in float64, the deviation in a second pass around the mean, divided by the
+    count (not count - 1). A constant channel gets deviation 1. Shapes: (C, 1, 1) for images, (D,)
+    for vectors. Where squares would underflow, numbers are first divided by a power of two,
     which changes no digit.
     """
     places = tuple(axis for axis in range(inputs.ndim) if axis != 1)
@@ -187,8 +185,8 @@ def _plain_scale(inputs: Array, divisor: float) -> tuple[Array, Array]:
 
 
 def _floating(inputs: Array) -> Array:
-    """Copy to float32, or float64 where the raw values are: an offset may need its digits until it
-    is subtracted.
+    """Copy to float32, or to float64 if the raw values are float64: beside a large offset, digits
+    are needed until the mean is subtracted.
     """
     return inputs.astype(np.float64 if inputs.dtype == np.float64 else np.float32)
 
@@ -198,7 +196,7 @@ def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
     save their memory.
     """
     result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused with its place
+    with np.errstate(over="ignore"):  # numbers beyond float32 are refused later, with their place
         for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
             out[...] = (chunk - mean) / std
     return torch.from_numpy(result)

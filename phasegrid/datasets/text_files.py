@@ -1,5 +1,5 @@
-"""Data sets that are files of text: their options, their bytes, their identity. Standard library
-only; `name` is the data set's, for messages.
+"""Read data sets that are text files: options, bytes, identity. Standard library only. `name` is
+that of the data set, for messages.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from phasegrid.keys import Json
 
 Options = TypeVar("Options")
 
-_LISTED = 12  # names of files that a message shows
+_LISTED = 12  # a message shows so many names of files
 
 
 def options_of(kind: type[Options], args: Mapping[str, Json]) -> Options:
-    """Return the fields of the dataclass `kind` among `args`, defaults written in."""
+    """Return the dataclass `kind` filled from its fields in `args`, with defaults."""
     known = {spec.name for spec in fields(kind)}  # type: ignore[arg-type]
     values: Mapping[str, Any] = {name: value for name, value in args.items() if name in known}
     return kind(**values)
@@ -67,10 +67,10 @@ def digest_of(name: str, paths: Sequence[Path]) -> str:
 
 
 def require_digest(name: str, files: str, found: str, wanted: str | None) -> None:
-    """Check that `files`, in words, have the digest that the sweep gives.
+    """Check that files have the digest that the sweep gives; `files` names them in the message.
 
     Raises:
-        DataError: if they have another.
+        DataError: if they have another digest.
     """
     if wanted and wanted != found:
         raise DataError(

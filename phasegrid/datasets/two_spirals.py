@@ -5,10 +5,10 @@ of its notebook).
     class 0:  x = 1.5 theta (-cos theta, sin theta) + noise * (N(0, 1), N(0, 1))
     class 1:  the same points mirrored at the origin, -x
 
-10 pi / 3 is 600 degrees, 1 2/3 turns. As in the notebook, class 1 mirrors the very points of class
-0, noise included. Examples alternate between the classes, so that the `first` part of the training
-set is balanced. Points are drawn from the streams ``spirals_train`` and ``spirals_test`` of
-`corruption_seed`.
+10 pi / 3 is 600 degrees, 1 2/3 turns. As in the notebook, the points of class 1 are the mirror
+images of those of class 0, including noise. Examples alternate between the classes, so that the
+`first` part of the training set is balanced. Points are drawn from the streams ``spirals_train``
+and ``spirals_test`` of `corruption_seed`.
 """
 
 import math

@@ -1,10 +1,10 @@
-"""MNIST, CIFAR-10, CIFAR-100 and SVHN, read from the folders that torchvision's data set classes
+"""Load MNIST, CIFAR-10, CIFAR-100 and SVHN from the folders that torchvision's data set classes
 write.
 
-`root` is the folder given to torchvision (it holds ``MNIST/``, ``cifar-10-batches-py/``,
-``cifar-100-python/`` or ``train_32x32.mat``); with `download` missing files are fetched.
-torchvision checks the published checksums of CIFAR and SVHN before reading. SVHN is its ``train``
-and ``test`` splits, digit 0 labelled 0.
+`root` is the folder that torchvision gets; it holds ``MNIST/``, ``cifar-10-batches-py/``,
+``cifar-100-python/`` or ``train_32x32.mat``. With `download`, missing files are fetched.
+torchvision checks the published checksums of CIFAR and SVHN before reading. Of SVHN, the splits
+``train`` and ``test`` are used; digit 0 has label 0.
 """
 
 from pathlib import Path

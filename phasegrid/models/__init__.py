@@ -1,5 +1,5 @@
-"""Model families by name. A sweep's ``model: {name: ...}`` is looked up in `MODELS`. Nothing here
-imports torch.
+"""Declare the built-in model families. A sweep's ``model: {name: ...}`` is looked up in `MODELS`.
+Nothing here imports torch.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 @dataclass(frozen=True, slots=True)
 class MlpArgs:
-    """A fully connected network: inputs, `depth` hidden layers of `width` units, classes."""
+    """A fully connected network with `depth` hidden layers of `width` units."""
 
     width: Width = 128
     depth: Annotated[int, Field(ge=1, le=64)] = 2
@@ -53,9 +53,9 @@ class Vgg11Args:
 
 @dataclass(frozen=True, slots=True)
 class TransformerArgs:
-    """The Transformer for sentence pairs: `depth` layers of encoder and of decoder, `width` d of
-    every token's vector, `heads` that divide it, feed-forward networks of `feed_forward` times d
-    units. Six layers, eight heads: Yang et al. 2021, B.3.
+    """The Transformer for sentence pairs: an encoder and a decoder of `depth` layers each, token
+    vectors of size d = `width`, a number of `heads` that divides d, and feed-forward networks of
+    `feed_forward` times d units. Six layers, eight heads: Yang et al. 2021, B.3.
     """
 
     width: Width = 512
@@ -66,13 +66,13 @@ class TransformerArgs:
 
 @dataclass(frozen=True, slots=True)
 class LstmArgs:
-    """The language model of Zaremba et al. 2014: `depth` LSTM layers of `width` units over embedded
-    words of `embedding` numbers (null: as many as units).
+    """The language model of Zaremba et al. 2014: `depth` LSTM layers of `width` units over word
+    embeddings of size `embedding` (null: `width`).
 
-    `tied`: the output layer's weight is the embedding. `dropout` on the embedded words and on what
-    each layer gives, never from word to word. All weights and biases are drawn from U(-`init`,
-    `init`). Small, medium and large: `width` 200, 650, 1500; `dropout` 0, 0.5, 0.65; `init` 0.1,
-    0.05, 0.04.
+    `tied`: the output layer's weight is the embedding. `dropout` acts on the embedded words and on
+    the outputs of each layer, never from word to word. All weights and biases are drawn from
+    U(-`init`, `init`). Small, medium and large: `width` 200, 650, 1500; `dropout` 0, 0.5, 0.65;
+    `init` 0.1, 0.05, 0.04.
     """
 
     width: Width = 200
@@ -91,7 +91,7 @@ MODELS: dict[str, Model] = {
         SmallCnnArgs,
         "phasegrid.models.small_cnn:make",
         count=f"{_COUNTING}:count_small_cnn",
-        smallest_image=4,  # every 2x2 max-pooling needs two pixels
+        smallest_image=4,  # each 2x2 max-pooling needs two pixels
     ),
     "resnet18": Model(
         ResNet18Args,

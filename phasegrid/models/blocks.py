@@ -1,9 +1,9 @@
 """Place several tensors in one flat vector, so that one kernel handles them all.
 
-Kernels of a GPU want addresses that are multiples of 16 bytes, and some end the process's CUDA
-context where they are not. So every tensor begins at a multiple of `ALIGNMENT` elements. The gaps
-hold zeros, stay zero, and are in no result: a vector (P,) that is drawn, measured or stored has
-none of them.
+GPU kernels need addresses that are multiples of 16 bytes; at other addresses some of them end the
+CUDA context of the process. So every tensor begins at a multiple of `ALIGNMENT` elements. The gaps
+hold zeros and stay zero. They are in no result: a vector (P,) that is drawn, measured or stored has
+no gaps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64
-"""Elements: 256 bytes in float32, 128 in bfloat16. cuDNN and cuBLAS ask for 16 bytes; what torch
-allocates begins at 512 on a GPU.
+"""In elements: 256 bytes in float32, 128 in bfloat16. cuDNN and cuBLAS need 16 bytes; on a GPU,
+torch allocates at multiples of 512.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Tensors of these `shapes`, one after another, each from its place in `starts`, in a vector of
-    `length` elements.
+    """Places of tensors of these `shapes` in a vector of `length` elements; each begins at its
+    place in `starts`.
 
     >>> Blocks.of([(3, 30), (2,)])
     Blocks(shapes=((3, 30), (2,)), starts=(0, 128), length=192)
@@ -42,11 +42,11 @@ class Blocks:
 
     @property
     def sizes(self) -> list[int]:
-        """How many elements each tensor has, gaps not counted."""
+        """How many elements each tensor has, without gaps."""
         return [torch.Size(shape).numel() for shape in self.shapes]
 
     def zeros(self, like: Tensor) -> Tensor:
-        """Return a vector (length,) of zeros, of the dtype and on the device of `like`."""
+        """Return a vector (length,) of zeros with the dtype and device of `like`."""
         return like.new_zeros(self.length)
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -57,16 +57,17 @@ class Blocks:
         return vector
 
     def views(self, vector: Tensor) -> list[Tensor]:
-        """Return the tensors that lie in `vector` (length,), as views of it."""
+        """Return the tensors in `vector` (length,), as views of it."""
         places = zip(self.starts, self.sizes, self.shapes, strict=True)
         return [vector[start : start + size].view(shape) for start, size, shape in places]
 
 
 class FlatVector:
-    """The tensors (M, *shape) of M networks in one vector, with gaps; filled from, and read as,
-    rows (M, P) without.
+    """The tensors (M, *shape) of M networks in one vector with gaps. They are set and read as rows
+    (M, P) without gaps.
 
-    `vector` (length,) holds them, `views` are they. For a lone network either is one operation.
+    `vector` (length,) holds the tensors, and `views` are views of it. For a single network, setting
+    or reading is one operation.
     """
 
     vector: Tensor
@@ -81,7 +82,7 @@ class FlatVector:
         self._gaps = [vector.new_zeros(end - start - size) for start, size, end in places]
 
     def fill(self, rows: Tensor) -> None:
-        """Copy the tensors from `rows` (M, P), of a lone network also (P,); they are cast to their
+        """Copy the tensors from `rows` (M, P), or (P,) for a single network; they are cast to their
         dtype.
         """
         rows = rows.to(self.vector)

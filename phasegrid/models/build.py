@@ -1,4 +1,4 @@
-"""Build the network that a trial names, built in or a plug-in, from a seed."""
+"""Build the network of a trial, built in or a plug-in, from a seed."""
 
 import copy
 
@@ -25,19 +25,18 @@ def build_model(
     task: str = "classification",
     form: Form | None = None,
 ) -> nn.Module:
-    """Build the model `part` names, on the CPU, with its own initialisation drawn from `seed`.
+    """Build the model `part` on the CPU, with its own initialisation drawn from `seed`.
 
-    `task` and `form` are those of its data set; they determine the arguments of `make` (an input
-    shape and a number of classes, or the form of tokens).
+    `task` and `form` come from the data set; they determine the arguments of `make` (an input shape
+    and a number of classes, or the form of tokens).
 
-    The same seed gives the same weights; the global random state is as before afterwards, on every
-    device.
+    The same seed gives the same weights. The global random state of every device is restored.
 
     Raises:
         SweepError: if no model has this name, its `make` function does not return a module, its
             ``state_dict()`` holds more than parameters and buffers, or the module draws tensors
-            that are not in it and not computed from it: those of a trial would be lost with its
-            process.
+            that are neither in its ``state_dict()`` nor computed from it: they would be lost with
+            the process.
         DataError: if the model cannot take such inputs, or is for another kind of data.
     """
     declared = resolve_model(part.name)
@@ -46,7 +45,7 @@ def build_model(
     shape = TASKS[task].model_arguments(input_shape, num_classes, form)
     module = _make(declared, part, shape, seed)
     _refuse_unknown(part, module)
-    if hidden_tensors(module):  # which no checkpoint holds, so they must be those of any other seed
+    if hidden_tensors(module):  # no checkpoint holds them
         example, _ = operations_of(task).made_up(input_shape, num_classes, form, 2)[0]
         _refuse_drawn(part, module, _make(declared, part, shape, seed ^ 1), example)
     return module
@@ -84,9 +83,9 @@ def _refuse_unknown(part: Part, module: nn.Module) -> None:
 def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tensor) -> None:
     """Refuse a network with random tensors that are not stored; `other` has another seed.
 
-    What differs may yet be computed from what is stored (weight norm, spectral norm and pruning in
-    their old form keep such tensors): then the other network has it too once it is given that and
-    has run.
+    A tensor that differs may be computed from stored ones (weight norm, spectral norm and pruning
+    in their old form keep such tensors). Then the other network has the same tensor after it has
+    received the stored ones and has run.
     """
     drawn = _different(module, other)
     if drawn:
@@ -99,7 +98,7 @@ def _refuse_drawn(part: Part, module: nn.Module, other: nn.Module, example: Tens
             drawn = _different(module, other)
         except (
             Exception
-        ):  # a network that does not run has computed nothing, and fails by name in training
+        ):  # a network that does not run computes nothing; its training will fail by name
             drawn = drawn[:1]
     if drawn:
         raise SweepError(

@@ -1,9 +1,9 @@
-"""Parameters, forward FLOPs and activations of the built-in families in closed form, without torch:
-for predicting costs.
+"""Count parameters, forward FLOPs and activations of the built-in families in closed form, without
+torch, to predict costs.
 
-FLOPs are those of convolutions and matrix products for one example, a multiply-add counting 2;
-biases, BatchNorm, activations and pooling are left out, as torch's own counter does. An example of
-a Transformer is a pair of sentences that both have the mean number of tokens. Activations are the
+FLOPs are those of convolutions and matrix products for one example, and a multiply-add counts 2. As
+in torch's own counter, biases, BatchNorm, activations and pooling are left out. An example of a
+Transformer is a pair of sentences that both have the mean number of tokens. Activations are the
 numbers that a backward pass keeps: inputs of layers with weights and of normalisations, outputs of
 attention weights; a layer that overwrites its input keeps nothing of its own.
 """
@@ -40,7 +40,7 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
     require_sound(part.name, declared, part.args, facts.input_shape)
     try:
         counts = import_function(declared.count)(facts, **part.args)
-    except Exception as error:  # whatever code of a user raises
+    except Exception as error:  # a user's code may raise anything
         raise SweepError(
             f"planning model {part.name}: its count raises {type(error).__name__}: {error}"
         ) from error
@@ -54,12 +54,11 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
 def count_transformer(
     facts: DatasetFacts, *, width: int, depth: int, heads: int, feed_forward: int
 ) -> ModelCounts:
-    """Count a Transformer: parameters, and FLOPs and activations for a pair of sentences that both
-    have the mean number of tokens, rounded.
+    """Count the parameters of a Transformer, and FLOPs and activations for a pair of sentences that
+    both have the mean number of tokens, rounded.
 
-    Attention costs 4 length^2 d per layer of the encoder, twice that per layer of the decoder: all
-    positions are computed, those that are then hidden too. Exact for a batch that is as long as
-    the mean.
+    Attention costs 4 length^2 d per layer of the encoder and twice that per layer of the decoder,
+    because positions that are then hidden are computed too. Exact for a batch of the mean length.
     """
     form, length = facts.form, facts.labels_per_example
     assert isinstance(form, Tokens)
@@ -72,9 +71,9 @@ def count_transformer(
     looking = 3 * depth * 4 * length**2 * width
     flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
     parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
-    # A sublayer of attention keeps its normalised input, queries, keys, values and result; one of
-    # feeding its input and, before and after the ReLU, what is inside. The logits and their softmax
-    # are kept at the end.
+    # An attention sublayer keeps its normalised input, queries, keys, values and result. A
+    # feed-forward sublayer keeps its input and its hidden units before and after the ReLU. At the
+    # end the logits and their softmax are kept.
     per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * form.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
     return ModelCounts(parameters, round(flops), round(kept))
@@ -85,7 +84,7 @@ def count_lstm(
 ) -> ModelCounts:
     """Count a language model of LSTM layers; an example is a window of words.
 
-    The kernel of a layer keeps its gates, its cells and their tanh, and what it gives.
+    The kernel of a layer keeps its gates, its cells and their tanh, and its outputs.
     """
     words, length = facts.num_classes, facts.labels_per_example
     size = width if embedding is None else embedding
@@ -107,7 +106,7 @@ def count_mlp(facts: DatasetFacts, *, width: int, depth: int, **_: Any) -> Model
 def count_small_cnn(facts: DatasetFacts, *, width: int, batch_norm: bool) -> ModelCounts:
     """Count the small convolutional network."""
     channels, height, width_px = facts.input_shape
-    per_channel = 2 if batch_norm else 1  # scale and shift, or a bias
+    per_channel = 2 if batch_norm else 1  # scale and shift, or bias
     return _total(
         [
             _conv(channels, width, 3, height * width_px, per_channel),
@@ -148,7 +147,7 @@ def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -
     """Count a convolution with `places` = height x width outputs; `per_channel` counts bias and
     BatchNorm.
 
-    BatchNorm keeps its input beside what the next layer keeps.
+    BatchNorm keeps its input, in addition to what the next layer keeps.
     """
     weights, kept = channels * out * kernel**2, 2 if per_channel > 1 else 1
     return ModelCounts(weights + per_channel * out, 2 * weights * places, kept * out * places)

@@ -37,10 +37,10 @@ def evaluate(
     batch_size: int | None = None,
 ) -> Evaluation:
     """Return mean loss and accuracy of `module` in eval mode on `inputs` (N, ...) and their
-    `labels`, scored as the data say.
+    `labels`, by the given scoring.
 
-    The logits are cast to float64 before the loss, which is summed in float64. An argmax tie goes
-    to the first class. Modes and buffers are restored. Batches that do not fit into memory are
+    The logits are cast to float64 before the loss, which is summed in float64. A tie of the argmax
+    goes to the first class. Modes and buffers are restored. Batches that do not fit into memory are
     halved.
 
     Raises:
@@ -77,7 +77,7 @@ def scores(
 
 
 def itemsize_of(module: nn.Module) -> int:
-    """Return the bytes per number of a network; those of float32 if it has no parameters."""
+    """Return the bytes per number of a network: 4, as in float32, if it has no parameters."""
     return next(module.parameters(), torch.empty(0, dtype=torch.float32)).element_size()
 
 

@@ -1,13 +1,14 @@
-"""One network on flat vectors, or several of one architecture in one set of tensors.
+"""Run one network on flat vectors, or several of one architecture in one set of tensors.
 
 Every trainable parameter of M networks is one tensor (M, *shape), a view of one flat vector
-(`phasegrid.models.blocks`), and so is its gradient: one operation serves all of them, and any point
-of weight space is a vector that is copied in. BatchNorm statistics and other buffers are stacked
-beside it. Strategies:
+(`phasegrid.models.blocks`), and so is its gradient. So one operation serves all networks, and any
+point of weight space can be set by copying a vector. BatchNorm statistics and other buffers are
+stacked separately. Strategies:
 
-- ``fused``: grouped kernels (`phasegrid.models.fused`), for the layer types known there;
+- ``fused``: grouped kernels (`phasegrid.models.fused`), for the types of layers that are known
+  there;
 - ``vmap``: ``torch.func``, for any network whose forward draws nothing and assigns to nothing;
-- ``loop``: a lone network, its module's tensors being views of the flat vector.
+- ``loop``: a single network; the tensors of its module are views of the flat vector.
 
 Networks never mix. Letters: M networks, P trainable parameters of one, B examples of a batch.
 """
@@ -27,23 +28,24 @@ from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import Weights
 
 Forward = Callable[..., Any]
-"""From inputs (M, B, *S) to outputs (M, B, ...). A lone network may also be given a state (B, ...),
-and then returns the state at the end too (`phasegrid.tasks.carrying`).
+"""From inputs (M, B, *S) to outputs (M, B, ...). A single network may also get a state (B, ...);
+then it also returns the state at the end (`phasegrid.tasks.carrying`).
 """
 
 
 class FlatNetwork:
-    """M networks of the architecture of `module`, at the `states` given, on one device.
+    """M networks with the architecture of `module` and the given `states`, on one device.
 
     `weights` and `grads` are flat, ordered by parameter, then network, with gaps of zeros between
-    parameters; `rows` and `gradient` are the same without gaps, (M, P), each in the order of
-    ``module.named_parameters()`` (tied ones once). `parameters` are leaves with views of them as
-    data and gradient, `constants` everything else. Gradients add up until `zero_grad`; clear them
-    with that one, the module's own would drop the views. `module` must not be used afterwards: with
-    ``loop`` it becomes the network, otherwise its code is run on other tensors.
+    parameters. `rows` and `gradient` are the same numbers without gaps, (M, P), in the order of
+    ``module.named_parameters()`` (tied parameters once). `parameters` are leaves whose data and
+    gradients are views of the flat vectors; `constants` are all other tensors. Gradients add up
+    until `zero_grad` of this class clears them; that of the module would drop the views. `module`
+    must not be used afterwards: with ``loop`` it becomes the network, otherwise its code runs on
+    other tensors.
 
-    With ``keeps_statistics=False`` BatchNorm of a ``fused`` network takes the statistics of the
-    batch and keeps none.
+    With ``keeps_statistics=False`` BatchNorm of a ``fused`` network uses the statistics of the
+    batch and does not update running ones.
 
     Raises:
         ValueError: if nothing is trainable.
@@ -101,7 +103,7 @@ class FlatNetwork:
 
     @classmethod
     def of(cls, module: nn.Module) -> "FlatNetwork":
-        """Return a lone network at the weights of `module`, which is copied and never changed."""
+        """Return a single network with the weights of `module`, which is copied, not changed."""
         return cls(copy_network(module), [module.state_dict()])
 
     @property
@@ -114,8 +116,8 @@ class FlatNetwork:
         return self._weights.read()
 
     def assign(self, rows: Tensor) -> None:
-        """Set the weights to `rows` (M, P), of a lone network also (P,), cast to their dtype; the
-        gradient is not touched.
+        """Set the weights to `rows` (M, P), or (P,) for a single network, cast to their dtype;
+        gradients do not change.
         """
         self._weights.fill(rows)
 
@@ -138,12 +140,12 @@ class FlatNetwork:
         return self._blocks.join([torch.stack(parts) for parts in split])
 
     def row(self, flat: Tensor, index: int) -> Tensor:
-        """Copy one network's part (P,) of a flat vector like `weights`."""
+        """Copy the part (P,) of one network from a flat vector like `weights`."""
         return torch.cat([view[index].flatten() for view in self._blocks.views(flat)])
 
     def per_element(self, values: Sequence[float]) -> float | Tensor:
-        """Return one number of each network as a number if all agree, else as a vector like
-        `weights`.
+        """Given one number for each network, return it as a number if all agree, else as a vector
+        like `weights`.
         """
         if len(set(values)) == 1:
             return values[0]
@@ -160,14 +162,14 @@ class FlatNetwork:
         return answers
 
     def buffers(self) -> list[Tensor]:
-        """Return the buffers as they are now; those of a lone network are its module's, whose
-        forward may have assigned to them.
+        """Return the present buffers. Those of a single network come from its module, whose forward
+        may have replaced them.
         """
         own = dict(self.module.named_buffers())
         return list(own.values()) if self.strategy == "loop" else [self.constants[n] for n in own]
 
     def state(self, index: int = 0) -> Weights:
-        """Copy the full state of one network, as ``module.state_dict()`` would name it."""
+        """Copy the full state of one network, with the names of ``module.state_dict()``."""
         if self.strategy == "loop":
             return {name: v.detach().clone() for name, v in self.module.state_dict().items()}
         stacked = self.parameters | self.constants
@@ -203,8 +205,8 @@ class FlatNetwork:
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:
-    """Map each name of the state dict to the name under which its tensor is stacked (tied ones
-    share one).
+    """Map each name of the state dict to the name under which its tensor is stacked; tied tensors
+    share one.
     """
     tensors = [
         *module.named_parameters(remove_duplicate=False),
@@ -220,7 +222,7 @@ def _canonical_names(module: nn.Module) -> dict[str, str]:
 def _bind(
     module: nn.Module, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor]
 ) -> None:
-    """Make a module's own tensors views of a stack of one."""
+    """Replace a module's own tensors by views of a stack of one network."""
     for name, parameter in module.named_parameters():
         source = parameters[name] if name in parameters else constants[name]
         parameter.data = source.detach()[0]

@@ -1,13 +1,13 @@
-"""Many networks of one architecture as one network with grouped kernels.
+"""Run many networks of one architecture as one network with grouped kernels.
 
 Members' channels are stacked side by side: a convolution becomes a grouped one, BatchNorm gets M
-times the channels, linear layers become one batched product. Elementwise layers and pooling run as
-they are. The network is read with ``torch.fx``; one that uses anything else is not fusable and
+times the channels, linear layers become one batched product. Elementwise layers and pooling do not
+change. The network is read with ``torch.fx``; a network that uses anything else cannot be fused and
 trains by another strategy. Measured on one CPU thread: 1.5-5 times faster than one at a time for
 small networks (tests/benchmarks/bench_packing.py).
 
-Letters: M members, B examples of one batch, C channels, F features. A value lies either members
-first, (M, B, ...), or with channels side by side, (B, M C, H, W).
+Letters: M members, B examples of one batch, C channels, F features. A value is laid out either with
+members first, (M, B, ...), or with channels side by side, (B, M C, H, W).
 """
 
 import operator
@@ -59,7 +59,7 @@ LAYERS = (nn.Linear, nn.Conv2d, *BATCH_NORMS)
 
 
 class NotFusableError(ValueError):
-    """A network holds something that has no stacked form here; the message names it."""
+    """A part of a network has no stacked form here; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ def read_architecture(module: nn.Module) -> Blueprint:
     restored.
 
     Raises:
-        NotFusableError: if it has not; the message says which part.
+        NotFusableError: if a part has none; the message names it.
     """
     with kept_modes(module):
         _refuse_hidden_parts(module.train())
         try:
             graph = trace(module)
-        except Exception as error:  # it runs the user's code on stand-ins and can fail in any way
+        except Exception as error:  # it runs the user's code on stand-ins, which may raise anything
             raise NotFusableError(f"{type(module).__name__} cannot be traced: {error}") from error
     blueprint = Blueprint(graph, dict(module.named_modules()))
     fuse(blueprint, {}, {}, 1)
@@ -89,13 +89,13 @@ def read_architecture(module: nn.Module) -> Blueprint:
 
 
 def find_architecture(module: nn.Module) -> Blueprint | None:
-    """Return the architecture of `module`; None where some part of it has no stacked form, or where
-    its code cannot be traced.
+    """Return the architecture of `module`; None if a part of it has no stacked form, or its code
+    cannot be traced.
     """
     try:
         return read_architecture(module)
     except NotFusableError as error:
-        if error.__cause__ is not None:  # not a layer of another kind: code that fails
+        if error.__cause__ is not None:  # not an unknown layer, but code that fails
             name = type(module).__name__
             fall_back(
                 f"networks {name} are not stacked, because they cannot be traced", error.__cause__
@@ -112,8 +112,8 @@ def fuse(
     """Return the stacked forward pass in train mode, inputs (M, B, *S) to logits (M, B, C).
 
     `parameters` and `buffers` hold tensors stacked along a first dimension M by the names of the
-    module; they are read at each call, and running statistics are updated in place. Statistics that
-    `buffers` does not hold are not kept.
+    module; they are read at each call, and running statistics are updated in place, if `buffers`
+    holds them.
 
     Raises:
         NotFusableError: if some part has no stacked form.
@@ -134,8 +134,8 @@ def fuse(
 
 
 class _Builder:
-    """Turns graph nodes into steps; a value is named by its index, its layout is known when it is
-    built.
+    """Turns graph nodes into steps. A value is named by its index, and its layout is known when its
+    step is built.
     """
 
     def __init__(
@@ -206,7 +206,9 @@ class _Builder:
         raise NotFusableError(f"{node.format_node()} has no stacked form")
 
     def _source(self, node: fx.Node, position: int, layout: Layout | None) -> int:
-        """Return the index of an argument, brought into `layout` first if one is asked for."""
+        """Return the index of an argument, after a step that brings it into `layout` if one is
+        given.
+        """
         argument = node.args[position]
         if not isinstance(argument, fx.Node):
             raise NotFusableError(f"{node.format_node()} has no stacked form")
@@ -224,8 +226,8 @@ class _Builder:
         return len(self.steps)
 
     def _is_spent(self, argument: object) -> bool:
-        """Say whether a value may be overwritten: one use only, and of a layer whose backward pass
-        needs its input alone.
+        """Say whether a value may be overwritten: it is used only once, and the backward pass of
+        the layer that made it needs only that layer's input.
         """
         if not isinstance(argument, fx.Node) or argument.op != "call_module":
             return False
@@ -282,7 +284,7 @@ class _Builder:
 
 
 def side_by_side(x: Tensor, images: Layouts) -> Tensor:
-    """Bring (M, B, C, ...) to (B, M C, ...), images laid out as they are to be."""
+    """Bring (M, B, C, ...) to (B, M C, ...), with images in the given memory layout."""
     return images.lay_out(x.transpose(0, 1).flatten(1, 2))
 
 
@@ -292,11 +294,11 @@ def members_first(x: Tensor, num_members: int) -> Tensor:
 
 
 def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
-    """Return how to get a stacked parameter (M, C, ...) as (M C, ...), contiguous, at each call.
+    """Return a function that gives a stacked parameter (M, C, ...) as (M C, ...), contiguous.
 
     (With strided gains torch 2.15 gives wrong BatchNorm gradients of channels_last inputs on a
-    CPU.) A leaf that has its gradient already becomes another leaf over the same numbers and the
-    same gradient, once, so that no view is taken, and differentiated, at each call.
+    CPU.) A leaf that already has its gradient is replaced once by another leaf with the same
+    numbers and the same gradient. So no view has to be taken and differentiated at each call.
     """
     if stacked is None:
         return lambda: None
@@ -309,11 +311,11 @@ def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
 
 
 def _refuse_hidden_parts(module: nn.Module) -> None:
-    """Refuse, of a module in train mode, what no graph shows: hooks, computed parameters, BatchNorm
-    kept frozen.
+    """Refuse a module in train mode with properties that no graph shows: hooks, computed
+    parameters, frozen BatchNorm.
 
     Raises:
-        NotFusableError: if there is any.
+        NotFusableError: if it has any.
     """
     for name, layer in module.named_modules():
         hooks = (
@@ -349,8 +351,8 @@ def _flattens_examples(node: fx.Node) -> bool:
 
 
 def _is_used_after(node: fx.Node) -> bool:
-    """Say whether what a node writes into is used by later ones under its old name; a stack adds
-    into a new tensor.
+    """Say whether later nodes use the tensor into which a node writes under its old name; a stack
+    writes into a new tensor.
     """
     written = node.args[0]
     return isinstance(written, fx.Node) and any(user > node for user in written.users)

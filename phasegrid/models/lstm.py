@@ -1,15 +1,15 @@
-"""A language model of LSTM layers (Hochreiter and Schmidhuber 1997), as Zaremba et al. (2014) stack
-them.
+"""A language model of LSTM layers (Hochreiter and Schmidhuber 1997), stacked as by Zaremba et al.
+(2014).
 
-With x_t the embedded word, or what the layer below gives, and sigma the logistic function:
+With x_t the embedded word, or the output of the layer below, and sigma the logistic function:
 
     i, f, g, o = W_x x_t + W_h h_(t-1) + b         (4 H numbers; one bias, as in the paper)
     c_t = sigma(f) c_(t-1) + sigma(i) tanh(g)
     h_t = sigma(o) tanh(c_t)
 
-Dropout is on what goes up and never on what goes on in time: on the embedded words, and on what
-each layer gives. Letters: B streams, T words of a window, V words of the vocabulary, E numbers of
-an embedded word, H units, D layers.
+Dropout acts between layers, never along time: on the embedded words, and on the outputs of each
+layer. Letters: B streams, T words of a window, V words of the vocabulary, E numbers of an embedded
+word, H units, D layers.
 """
 
 import warnings
@@ -24,11 +24,11 @@ from phasegrid.declare import Windows
 class LstmLayer(nn.Module):
     """One layer of `width` = H units over inputs of `size` numbers.
 
-    In train mode, and wherever no gradient is asked for, it is one kernel of torch, which is 1.2 to
-    9 times as fast as the cell written out (H of 200 and of 16, 20 streams of 35 words, one CPU
-    thread). That kernel has no second derivative on a GPU, so in eval mode with gradients, which
-    only measurements of curvature ask for, the cell is written out; so it is where numbers have
-    several types on a CPU (autocast), which the kernel refuses.
+    In train mode, and wherever gradients are off, it runs as one kernel of torch, which is 1.2 to 9
+    times as fast as the cell in single operations (H of 200 and of 16, 20 streams of 35 words, one
+    CPU thread). That kernel has no second derivative on a GPU. So in eval mode with gradients,
+    which only measurements of curvature use, the cell runs in single operations. So it does on a
+    CPU for numbers of several types (autocast), which the kernel refuses.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -38,9 +38,7 @@ class LstmLayer(nn.Module):
         self.bias = nn.Parameter(torch.empty(4 * width))
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the layer gives for `x` (B, T, size), (B, T, H), and its last h and c, (B, H)
-        each.
-        """
+        """Return the outputs (B, T, H) for `x` (B, T, size), and the last h and c, (B, H) each."""
         mixed = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if mixed or (torch.is_grad_enabled() and not self.training):
             return self.written_out(x, h, c)
@@ -49,7 +47,7 @@ class LstmLayer(nn.Module):
     def in_one_kernel(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run torch's own layer, whose second bias is zero."""
         weights = [self.input_weight, self.hidden_weight, self.bias, torch.zeros_like(self.bias)]
-        with warnings.catch_warnings():  # cuDNN copies weights that are no single piece of memory
+        with warnings.catch_warnings():  # cuDNN copies weights that lie in several pieces of memory
             warnings.filterwarnings("ignore", "RNN module weights are not part of single")
             found = torch.lstm(
                 x,
@@ -65,7 +63,7 @@ class LstmLayer(nn.Module):
         return found[0], found[1].squeeze(0), found[2].squeeze(0)
 
     def written_out(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the cell word by word, as the module writes it."""
+        """Run the cell word by word, by the equations of the module."""
         outputs = []
         for given in linear(x, self.input_weight, self.bias).unbind(1):
             i, f, g, o = (given + linear(h, self.hidden_weight)).chunk(4, dim=-1)
@@ -76,10 +74,10 @@ class LstmLayer(nn.Module):
 
 
 class Lstm(nn.Module):
-    """The language model: words (B, T) to logits of the next ones (B, T, V).
+    """The language model: from words (B, T) to logits (B, T, V) of the next words.
 
-    Layers to compare networks by: ``embedding``, ``given.0`` ... (what each layer of cells gives),
-    ``decoder``. With `tied` the output layer's weight is the embedding (Press and Wolf 2017).
+    Names of layers: ``embedding``, ``given.0`` ... (the outputs of each LSTM layer), ``decoder``.
+    With `tied` the output layer's weight is the embedding (Press and Wolf 2017).
     """
 
     def __init__(
@@ -103,24 +101,24 @@ class Lstm(nn.Module):
             nn.init.uniform_(parameter, -self.init, self.init)
 
     def start(self, num: int) -> Tensor:
-        """Return the state (B, 2 D, H) of `num` = B streams before their first word: zeros. It is h
-        of every layer, then c of every layer.
+        """Return the state (B, 2 D, H) of `num` = B streams before their first word: zeros. A state
+        holds h of every layer, then c of every layer.
         """
         return self.decoder.weight.new_zeros(num, 2 * len(self.layers), self.width)
 
     def forward(
         self, inputs: Tensor, state: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the logits (B, T, V) after a start; after the `state` (B, 2 D, H) that is given,
-        the logits and the state at the end.
+        """Without `state`, return the logits (B, T, V) from the start; with a `state` (B, 2 D, H),
+        return the logits after it and the state at the end.
         """
         begin = self.start(len(inputs)) if state is None else state
         logits, end = self._read(self.embedding(inputs), begin)
         return logits if state is None else (logits, end)
 
     def forward_mixed(self, inputs: Tensor, others: Tensor, shares: Tensor) -> Tensor:
-        """Return the logits (B, T, V) for embedded words mixed with those of others, s x + (1 - s)
-        x', with `shares` (B,), after a start.
+        """Return the logits (B, T, V), from the start, for mixed embeddings s x + (1 - s) x' with
+        `shares` s (B,).
         """
         s = shares.view(-1, 1, 1)
         x = s * self.embedding(inputs) + (1 - s) * self.embedding(others)
@@ -152,7 +150,7 @@ def make(
 ) -> nn.Module:
     """Make a language model for the vocabulary of `form`.
 
-    Parameters: V E + sum over layers of 4 H (size + H + 1) + (H + 1) V, less V E where tied; 2
+    Parameters: V E + sum over layers of 4 H (size + H + 1) + (H + 1) V, minus V E if tied; for 2
     layers of 200 units and 10,000 words: 4,651,600.
     """
     size = width if embedding is None else embedding

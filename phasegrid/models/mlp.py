@@ -17,8 +17,8 @@ def make(
     depth: int,
     activation: Literal["relu", "tanh", "gelu"],
 ) -> nn.Module:
-    """Make an MLP: inputs flattened to D, `depth` hidden layers of w = `width` units, logits (N,
-    classes).
+    """Make an MLP: inputs flattened to D numbers, `depth` hidden layers of w = `width` units,
+    logits (N, classes).
 
     Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) classes. Layers: ``linear1``,
     ``activation1``, ..., ``classifier``.

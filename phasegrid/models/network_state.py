@@ -1,8 +1,8 @@
 """Run and copy a network with all of its state, and restore the state that a run must not change.
 
-A network is its user's code. It may write into its inputs, assign to its buffers, keep tensors that
-it computes from its parameters (weight norm, spectral norm and pruning in their old form do), or
-count its calls: what is here holds for all of these.
+A network is user code. It may write into its inputs, assign to its buffers, keep tensors that it
+computes from its parameters (as weight norm, spectral norm and pruning in their old form do), or
+count its calls. The functions here work for all of these.
 """
 
 import copy
@@ -20,10 +20,10 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def outputs_of(module: nn.Module, inputs: Tensor, *state: Tensor) -> Tensor:
-    """Return the outputs of `module` for a copy of `inputs` (N, ...), and of a state if given: a
+    """Return the outputs of `module` for copies of `inputs` (N, ...) and of the state, if given: a
     network may write into its inputs.
 
-    The copy costs well under 2% of a forward pass: one pass over the inputs in memory.
+    A copy is one pass over the inputs in memory and costs well under 2% of a forward pass.
     """
     outputs: Tensor = module(inputs.clone(), *state)
     return outputs
@@ -33,7 +33,7 @@ def copy_network(module: AnyModule) -> AnyModule:
     """Return a copy that shares nothing with `module`; tensors computed from parameters are copied
     as values.
 
-    A plain deepcopy refuses those.
+    A plain deepcopy refuses tensors that are computed from parameters.
     """
     kept = [
         value
@@ -45,8 +45,8 @@ def copy_network(module: AnyModule) -> AnyModule:
 
 
 def hidden_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return by name what a network holds besides its ``state_dict()``: non-persistent buffers and
-    plain attributes.
+    """Return by name the tensors of a network that are not in its ``state_dict()``: non-persistent
+    buffers and plain attributes.
     """
     hidden: dict[str, Tensor] = {}
     for prefix, layer in module.named_modules():
@@ -71,7 +71,7 @@ def kept_modes(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """Restore the buffers on leaving, whether they were written into or assigned to."""
+    """Restore the buffers on leaving, whether they were written into or replaced."""
     before = [
         (layer, name, buffer, buffer.clone())
         for layer in module.modules()
@@ -89,10 +89,10 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a network in eval mode without gradients; its modes and buffers are as before afterwards.
+    """Run a network in eval mode without gradients, then restore its modes and buffers.
 
-    Some networks change their buffers in eval mode too, and a measurement must not depend on those
-    before it.
+    Some networks change their buffers in eval mode too, and a measurement must not depend on
+    earlier ones.
     """
     with kept_modes(module), kept_buffers(module), torch.inference_mode():
         module.eval()
@@ -101,17 +101,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What the layers of a network held at some time, by layer name: attributes and buffers, the
-    objects themselves.
+    """The attributes and buffers (the objects themselves) of a network at some time, by layer name.
 
-    `hidden` are copies of the tensors that are not in ``state_dict()``.
+    `hidden` holds copies of the tensors that are not in ``state_dict()``.
     """
 
     held: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Tensor | None]]]
     hidden: Mapping[str, Tensor]
 
     def restore(self, module: nn.Module) -> None:
-        """Assign all of them again in `module`."""
+        """Assign all of them to `module` again."""
         for name, (attributes, buffers) in self.held.items():
             layer = module.get_submodule(name)
             for gone in vars(layer).keys() - attributes.keys():
@@ -120,7 +119,7 @@ class Attributes:
             layer._buffers.update(buffers)
 
     def put_back(self, twin: nn.Module, names: Sequence[str]) -> None:
-        """Give a copy of the network copies of these attributes as they were."""
+        """Assign copies of the noted attributes to a copy of the network."""
         for name in names:
             prefix, _, key = name.rpartition(".")
             layer, attributes = twin.get_submodule(prefix), self.held[prefix][0]
@@ -133,8 +132,8 @@ class Attributes:
                 vars(layer).pop(key, None)
 
     def assigned(self, module: nn.Module) -> tuple[list[str], list[str]]:
-        """Name the buffers and the other attributes of `module` that have been assigned to since,
-        hidden tensors with new values too.
+        """Name the buffers and the other attributes of `module` that were replaced since then, and
+        hidden tensors that have new values.
         """
         buffers: list[str] = []
         now = hidden_tensors(module)
@@ -152,7 +151,7 @@ class Attributes:
 
 
 def attributes_of(module: nn.Module) -> Attributes:
-    """Note what the layers of a network hold."""
+    """Note the attributes and buffers of a network."""
     return Attributes(
         {name: (dict(vars(layer)), dict(layer._buffers)) for name, layer in module.named_modules()},
         {name: value.detach().clone() for name, value in hidden_tensors(module).items()},
@@ -161,10 +160,10 @@ def attributes_of(module: nn.Module) -> Attributes:
 
 def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
     """Say what a forward pass in train mode does besides returning outputs and writing into
-    buffers; None if nothing.
+    buffers; None if it does nothing else.
 
-    It is tried, on a copy of `module` and `example` (1, *S) twice: a list of layers would miss what
-    is written as a function.
+    A copy of `module` runs on `example` (1, *S) twice, because a list of layers would miss
+    functions.
     """
     probe = copy_network(module).train()
     with kept_draws(example.device):
@@ -180,10 +179,11 @@ def effect_of_running(module: nn.Module, example: Tensor) -> str | None:
 
 
 def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
-    """Name the layers that draw random numbers in train mode in code of their own, found by running
-    a copy on `example` (N, ...).
+    """Name the layers whose own code draws random numbers in train mode, found by running a copy on
+    `example` (N, ...).
 
-    The generators are looked at whenever a layer begins or ends: who was running since, drew.
+    The generators are checked whenever a layer begins or ends; a change is due to the code that ran
+    since the last check.
     """
     probe, found = copy_network(module).train(), set[str]()
     running: list[str] = []
@@ -207,11 +207,11 @@ def drawing_layers(module: nn.Module, example: Tensor) -> list[str]:
 
 
 def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> str | None:
-    """Name an attribute that has changed since `before` and without which `module` gives other
-    outputs for `example`.
+    """Name an attribute that has changed since `before` if the change alters the outputs of
+    `module` for `example`.
 
-    Compared, in eval and in train mode from the same seed, are a copy of the network, and one with
-    the attributes of then: ``state_dict()`` holds neither.
+    A copy of the network and a copy with the attributes of `before` are compared in eval mode and,
+    from the same seed, in train mode; ``state_dict()`` does not hold such attributes.
     """
     _, others = before.assigned(module)
     for training in (False, True) if others else ():
@@ -228,8 +228,8 @@ def lost_attribute(module: nn.Module, before: Attributes, example: Tensor) -> st
 
 @contextmanager
 def kept_attributes(module: nn.Module) -> Iterator[None]:
-    """Restore every attribute that is assigned to while the context lasts: tracing runs the network
-    on stand-ins.
+    """Restore every attribute that is replaced while the context lasts, because tracing runs the
+    network on stand-ins.
     """
     before = attributes_of(module)
     try:

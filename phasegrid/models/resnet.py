@@ -1,9 +1,9 @@
 """ResNet18 for small images, with a width factor (He et al. 2016; the family of Yang et al. 2021,
 section 3).
 
-Post-activation basic blocks, [2, 2, 2, 2] of them in stages of k, 2k, 4k, 8k channels with strides
-1, 2, 2, 2; a 3x3 stem instead of the 7x7 one with pooling; average over all places; one linear
-layer. No convolution has a bias.
+Four stages of two post-activation basic blocks each, with k, 2k, 4k, 8k channels and strides 1, 2,
+2, 2; a 3x3 stem instead of the 7x7 stem with pooling; an average over all places; one linear layer.
+No convolution has a bias.
 """
 
 from collections import OrderedDict
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 class BasicBlock(nn.Module):
     """relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x)).
 
-    The shortcut is a 1x1 convolution with BatchNorm where the shape changes, the identity
-    elsewhere.
+    The shortcut is a 1x1 convolution with BatchNorm if the shape changes, otherwise the identity.
     """
 
     def __init__(self, channels: int, out: int, stride: int) -> None:

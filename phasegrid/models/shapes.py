@@ -1,4 +1,4 @@
-"""Check the inputs that a family takes. Without torch, so that planning and building give the same
+"""Check the inputs of a family, without torch, so that planning and building give the same
 messages.
 """
 
@@ -52,7 +52,7 @@ def require_sound(
     """Refuse arguments or inputs that a model family does not support.
 
     Raises:
-        DataError: saying what is wrong, with what is allowed.
+        DataError: with what is wrong and what is allowed.
     """
     found = [finding[1] for rule in declared.rules if (finding := rule(args)) is not None]
     if mistake := image_mistake(name, declared, input_shape) or next(iter(found), None):
@@ -60,10 +60,10 @@ def require_sound(
 
 
 def require_task(family: str, takes: str, task: str) -> None:
-    """Refuse data of another task than a family takes.
+    """Refuse data of a task that a family does not take.
 
     Raises:
-        DataError: saying which is which.
+        DataError: with both tasks.
     """
     mistake = mismatch(f"model {family}", takes, task)
     if mistake:

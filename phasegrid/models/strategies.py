@@ -17,8 +17,8 @@ from phasegrid.models.network_state import (
 Strategy = Literal["loop", "vmap", "fused"]
 
 MAX_FUSED_PRODUCTS = {"linear": 10_000_000, "convolution": 600_000_000}
-"""On a CPU, above this many multiply-adds per member and update one network keeps a core busy and
-fusing no longer pays.
+"""On a CPU with more multiply-adds per member and update, one network keeps a core busy, and fusing
+does not pay.
 
 Measured with tests/benchmarks/bench_packing.py, three members, fused against loop: perceptron of
 width 256, batch 64 (5e6) 1.05 and batch 256 (2e7) 0.99; ResNet18 of width 8, 32x32 pixels, batch 64
@@ -33,15 +33,14 @@ def choose_strategy(
     will run them.
 
     ``auto``: one member loops. More are fused if the architecture can be and, on a CPU, an update
-    of one member takes at most `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``vmap`` is
-    never chosen unasked: fused was faster wherever both were measured, and not every network
-    survives it.
+    of one member takes at most `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``auto`` never
+    chooses ``vmap``: ``fused`` was faster wherever both were measured, and ``vmap`` does not work
+    for every network.
 
     Raises:
-        NotFusableError: if ``fused`` was asked for and the network has no stacked form. ValueError:
-        if ``vmap`` was asked for and the network draws random numbers (dropout), assigns to what it
-        holds, or has BatchNorm
-            with a cumulative average.
+        NotFusableError: if ``fused`` was requested and the network has no stacked form.
+        ValueError: if ``vmap`` was requested and the network draws random numbers (dropout),
+            assigns to its attributes, or has BatchNorm with a cumulative average.
     """
     if asked == "vmap":
         trouble = why_not_vmap(module, example)
@@ -85,10 +84,10 @@ def products(module: nn.Module, example: Tensor) -> int:
 
 
 def why_not_vmap(module: nn.Module, example: Tensor) -> str | None:
-    """Say why ``torch.func`` cannot stack a network faithfully; None if no reason is known.
+    """Say why ``torch.func`` cannot stack a network correctly; None if no reason is known.
 
-    What forward draws would depend on the pack, and what it assigns to is lost: both are seen by
-    running it on `example` (1, *S).
+    Random draws of forward would depend on the pack, and its assignments would be lost. Running it
+    on `example` (1, *S) shows both.
     """
     for name, m in module.named_modules():
         if isinstance(m, _BatchNorm) and m.momentum is None:

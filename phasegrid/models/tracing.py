@@ -1,9 +1,9 @@
 """Trace a network with ``torch.fx``: in-place sums stay in place, and the network is left
 unchanged.
 
-Tracing runs a user's code once, on stand-ins. That may count calls, keep stand-ins in attributes
-and draw from the process's generators: all of it is undone. A graph holds only what the code did
-this once, so who draws or counts is told.
+Tracing runs a user's code once, on stand-ins. The code may count calls, keep stand-ins in
+attributes and draw from the process's generators; all this is undone. A graph would not repeat
+draws or counts, so a network that does such things is refused.
 """
 
 import operator
@@ -18,16 +18,14 @@ from phasegrid.seeding import all_draws, have_changed, kept_draws
 
 
 class UnreadableError(ValueError):
-    """The forward pass of a network does something that a graph cannot show; the message says
-    what.
-    """
+    """The forward pass of a network does what a graph cannot show; the message names it."""
 
 
 def trace(module: nn.Module) -> fx.Graph:
     """Trace a network in its present modes.
 
     Raises:
-        UnreadableError: if its forward draws random numbers or assigns to what it holds.
+        UnreadableError: if its forward draws random numbers or assigns to its attributes.
         Exception: whatever its code raises on stand-ins.
     """
     with kept_draws(), kept_attributes(module):
@@ -42,8 +40,8 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 class _InPlaceProxy(fx.Proxy):
-    """A stand-in that records ``x += y`` as what it is; torch's own takes it for ``x = x + y``,
-    whoever else holds x.
+    """A stand-in that records ``x += y`` as an operation in place; torch's own stand-in records ``x
+    = x + y``, which is wrong if other code uses x.
     """
 
     def __iadd__(self, other: object) -> Any:

@@ -1,18 +1,18 @@
 """The encoder-decoder Transformer, pre-LayerNorm, with a width factor (Vaswani et al. 2017; Yang et
 al. 2021, B.3).
 
-The paper has six layers and eight heads and varies the width d; what it leaves open is as in its
+The paper has six layers and eight heads and varies the width d. What it leaves open follows its
 sister code: LayerNorm before each sublayer (x + sublayer(norm(x))) and once more after the last
-layer of encoder and decoder, a feed-forward network of 4d units with ReLU, separate source and
-target embeddings scaled by sqrt(d), sinusoidal positions (Vaswani et al. 2017, section 3.5), an
-output layer of its own with bias, no dropout, and every matrix, the embeddings among them, drawn
-from Glorot's uniform distribution (each of the query, key and value matrices by itself); biases
-begin as in PyTorch.
+layer of encoder and decoder; a feed-forward network of 4d units with ReLU; separate source and
+target embeddings scaled by sqrt(d); sinusoidal positions (Vaswani et al. 2017, section 3.5); an
+output layer with bias that shares no weights; no dropout. Every matrix, including embeddings, is
+drawn from Glorot's uniform distribution (each query, key and value matrix by itself); biases start
+as in PyTorch.
 
-Letters: N sentence pairs, l positions, d width, h heads, V words. Attention is written out with
-ordinary operations, so that it can be differentiated twice. A position of padding is never attended
-to: its weight is exactly zero, except in a sentence that is nothing but padding, whose weights are
-uniform (finite, and of no consequence).
+Letters: N sentence pairs, l positions, d width, h heads, V words. Attention consists of ordinary
+operations, so that it can be differentiated twice. The attention weight of padding is exactly zero,
+except in a sentence that is only padding: its weights are uniform, which is finite and has no
+effect.
 """
 
 import math
@@ -28,7 +28,7 @@ from phasegrid.tasks.tokens import PADDING
 def make(
     tokens: Tokens, *, width: int, depth: int = 6, heads: int = 8, feed_forward: int = 4
 ) -> "Transformer":
-    """Make the network for d = `width`; int64 (N, 2, l) to logits (N, l, V) for any l.
+    """Make the network for d = `width`; it maps int64 (N, 2, l) to logits (N, l, V) for any l.
 
     Parameters with depth 6 and feed_forward 4, source and target vocabularies of S and T words: 168
     d^2 + 196 d + S d + T (2d + 1). Layers: ``source_embedding``, ``target_embedding``,
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         _draw_matrices(self)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, from the distributions that `make` draws them from."""
+        """Draw all parameters anew, from the same distributions as `make`."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.LayerNorm):
                 layer.reset_parameters()
@@ -74,9 +74,9 @@ class Transformer(nn.Module):
     def forward_mixed(self, inputs_a: Tensor, inputs_b: Tensor, coefficients: Tensor) -> Tensor:
         """Return logits (N, l, V) for embeddings mixed position by position: c e(a) + (1 - c) e(b).
 
-        `inputs_a`, `inputs_b` (N, 2, l), `coefficients` c (N,). Where a or b is padded the
+        `inputs_a`, `inputs_b` (N, 2, l), `coefficients` c (N,). Where a or b is padding, the
         embedding is e(a) alone; masks are those of a. Both the source sentences and the decoder
-        inputs are mixed; positions are the same in both.
+        inputs are mixed; sinusoidal positions are not, because both have the same ones.
         """
         both = (inputs_a != PADDING) & (inputs_b != PADDING)
         share = torch.where(both, coefficients[:, None, None], 1.0)[..., None]
@@ -88,10 +88,10 @@ class Transformer(nn.Module):
         return self._run(inputs_a, *embedded)
 
     def encode(self, source: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the encoder's output for `source` (N, l), (N, l, d), and which positions are
+        """Return the encoder's output (N, l, d) for `source` (N, l), and which positions are
         padding (N, 1, 1, l).
 
-        `embedded` (N, l, d) stands in for the scaled embeddings of `source`.
+        `embedded` (N, l, d), if given, replaces the scaled embeddings of `source`.
         """
         hidden = (source == PADDING)[:, None, None]
         x = self._scaled(self.source_embedding, source) if embedded is None else embedded
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         return self.encoder_norm(x), hidden
 
     def start_decoding(self, source: Tensor) -> "Decoding":
-        """Encode `source` (N, l) and return what gives the logits of each next word; see
+        """Encode `source` (N, l) and return a function that gives the logits of each next word; see
         `Decoding`.
         """
         return Decoding(self, source)
@@ -123,12 +123,12 @@ class Transformer(nn.Module):
 
 
 class Decoding:
-    """A translation under way, one word of each sentence at a time.
+    """The state of a translation, one word of each sentence at a time.
 
-    Call it with the next decoder token of every sentence (N,), the start token first, and it
-    returns the logits (N, V) of the word after it. Gives what `Transformer.forward` gives on the
-    tokens so far (up to rounding), at the cost of one position: keys and values of earlier ones are
-    kept.
+    Call it with the next decoder token of every sentence (N,), first the start token; it returns
+    the logits (N, V) of the word after it. The result equals that of `Transformer.forward` on the
+    tokens so far (up to rounding), at the cost of one position, because keys and values of earlier
+    positions are kept.
     """
 
     def __init__(self, model: Transformer, source: Tensor) -> None:
@@ -244,7 +244,7 @@ class Attention(nn.Module):
         queries = self._per_head(self.query(x)) / math.sqrt(keys.shape[-1])
         scores = queries @ keys.transpose(-2, -1)
         if hidden is not None:
-            scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)  # -inf gives NaN
+            scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)  # -inf: NaN
         found = scores.softmax(dim=-1) @ values
         out: Tensor = self.output(found.transpose(-3, -2).flatten(-2))
         return out
@@ -254,8 +254,8 @@ class Attention(nn.Module):
 
 
 def positions(length: int, like: Tensor) -> Tensor:
-    """Return the sinusoidal positions (length, d), d the last size of `like`, in its dtype and on
-    its device.
+    """Return the sinusoidal positions (length, d), where d is the last size of `like`, in its dtype
+    and on its device.
 
     p[t, 2i] = sin(t / 10000^(2i/d)),  p[t, 2i + 1] = cos(t / 10000^(2i/d))  (Vaswani et al. 2017,
     section 3.5)
@@ -275,8 +275,8 @@ def _feed_forward(width: int, hidden: int) -> nn.Sequential:
 
 
 def _draw_matrices(model: nn.Module) -> None:
-    """Draw every matrix U(-a, a), a = sqrt(6 / (rows + columns)); keys and values are matrices of
-    their own.
+    """Draw every matrix from U(-a, a), a = sqrt(6 / (rows + columns)); key and value matrices count
+    separately.
     """
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:

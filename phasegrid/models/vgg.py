@@ -1,6 +1,6 @@
 """VGG11 with a width factor (Simonyan and Zisserman 2015, configuration A, for small images).
 
-Eight 3x3 convolutions with bias of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, 2x2 max-pooling after
+Eight 3x3 convolutions of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, with bias, 2x2 max-pooling after
 the 1st, 2nd, 4th, 6th and 8th, and one linear layer in place of the three of the ImageNet network.
 """
 

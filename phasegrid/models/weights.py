@@ -1,8 +1,7 @@
-"""Tools on the weights of a network: flat vectors, distances, BatchNorm refresh.
+"""Work on the weights of a network: flat vectors, distances, BatchNorm refresh.
 
-Nothing here knows a recipe, a store or a device: tensors stay where they are. Letters: P trainable
-parameters, N examples. A flat vector holds the trainable parameters in the order of
-``module.named_parameters()`` (tied ones once).
+Tensors stay on their devices. Letters: P trainable parameters, N examples. A flat vector holds the
+trainable parameters in the order of ``module.named_parameters()`` (tied ones once).
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlice:
-    """Where one trainable parameter lies in the flat vector."""
+    """The place of one trainable parameter in the flat vector."""
 
     name: str
     start: int
@@ -28,7 +27,7 @@ class ParameterSlice:
 
 
 def parameter_slices(module: nn.Module) -> tuple[ParameterSlice, ...]:
-    """List where each trainable parameter lies in the flat vector."""
+    """List the place of each trainable parameter in the flat vector."""
     slices, start = [], 0
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -83,9 +82,9 @@ def has_batch_norm(module: nn.Module) -> bool:
 def refresh_batch_norm(module: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
     """Re-estimate the running statistics of every BatchNorm layer from `inputs` (N, ...), in place.
 
-    The statistics are reset and become the average over batches, weighted by batch size, of the
-    batch mean and the unbiased batch variance, one forward pass with BatchNorm in train mode and
-    everything else (dropout) in eval mode (Garipov et al. 2018, published code; the practice of
+    The statistics are reset and become the averages of batch mean and unbiased batch variance over
+    batches, weighted by batch size. This takes one forward pass with BatchNorm in train mode and
+    everything else (dropout) in eval mode (Garipov et al. 2018, published code; also done by
     Izmailov et al. 2018). The mean is exact up to the change it causes in later layers; the
     variance leaves out the spread between batch means. Modes and momenta are restored. Does nothing
     without BatchNorm.

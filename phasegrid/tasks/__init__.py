@@ -1,9 +1,9 @@
 """Define for each task its examples, batches, forward pass, loss and evaluation.
 
-A data set says its task by name; nothing outside this room asks what its examples are. Here is what
-is known without torch; what is done with tensors lies in `phasegrid.tasks.operations`. A task that
-carries something from batch to batch (a recurrent state) cuts its batches its own way in
-`Operations.order` and `Operations.cut`, and `phasegrid.tasks.carrying` hands it on.
+A data set names its task; no other package asks what its examples are. This module holds what is
+known without torch; `phasegrid.tasks.operations` works on tensors. A task that carries a recurrent
+state from batch to batch cuts its batches differently in `Operations.order` and `Operations.cut`,
+and `phasegrid.tasks.carrying` passes the state on.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ __all__ = ["TASKS", "Task", "mismatch"]
 
 
 def mismatch(taker: str, takes: str, task: str, data: str = "the data set") -> str | None:
-    """Return why `taker` (a model, say), which takes examples of the task `takes`, is not for
-    `data` of `task`; None if it is.
+    """Return why `taker` (for example a model), which takes examples of the task `takes`, cannot
+    take `data` of `task`; None if it can.
     """
     if takes == task:
         return None

@@ -11,14 +11,14 @@ from torch import Tensor
 
 ASIDE = "aside"
 """The name under which `Batch.extra` says which examples (M, B) were set aside by their data set;
-only training batches of an objective that asks for some have it.
+only training batches of an objective that uses such examples have it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The examples of a loss: `inputs` (M, B, ...), `labels` (M, B), and, by name, further data per
-    example that an objective needs, `extra` (M, B, ...).
+    """The examples of a loss: `inputs` (M, B, ...), `labels` (M, B), and `extra` (M, B, ...), by
+    name, further data per example that an objective needs.
     """
 
     inputs: Tensor
@@ -38,7 +38,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How an epoch is cut into batches: by `bounds`, or, where that is None, so that a batch has at
+    """How an epoch is cut into batches: by `bounds` or, if they are None, so that a batch has at
     most `positions`.
     """
 
@@ -58,8 +58,8 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class EpochOrder:
     """An epoch of M members: which examples, in which order, (M, N) on the CPU, and the `bounds` of
-    its batches. Of each batch: its scored labels, `sizes`, and the positions that its longest
-    example takes, `widths` (None where all examples are alike).
+    its batches. For each batch, `sizes` gives the number of scored labels, and `widths` the
+    positions of its longest example (None if all examples have the same length).
     """
 
     order: Tensor
@@ -88,8 +88,8 @@ def cut(
 
 
 def epoch_bounds(num: int, batch_size: int, drop_last: bool, batch_norm: bool) -> list[slice]:
-    """Cut an epoch of training on `num` examples; a last single one joins others for a network with
-    BatchNorm only, and not where all batches are of one.
+    """Cut an epoch of training on `num` examples. For a network with BatchNorm, a last batch of one
+    example joins the one before it, unless all batches have one example.
 
     Raises:
         ValueError: if a batch is larger than the data set.

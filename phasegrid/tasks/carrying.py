@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from phasegrid.tasks.operations import Operations
 
 Run: TypeAlias = Callable[..., Any]
-"""Calls a network on inputs, and on a state where there is one, as its ``forward`` does."""
+"""Calls a network on inputs and, if there is one, a state, as its ``forward`` does."""
 
 
 class Reader:
     """Runs a network on the batches of a set one after another.
 
-    Where the task carries something and `module` has a method ``start(num)``, every batch begins
-    with the state at the end of the one before, detached: `turn` goes on from a batch to the next,
-    and until then a batch can be read again. Examples that a batch has more than the one before
-    begin at the start. For any other network this is `run` itself.
+    If the task carries a state and `module` has a method ``start(num)``, every batch begins with
+    the detached state at the end of the batch before. `turn` goes on to the next batch; until then
+    a batch can be read again. If a batch has more examples than the one before, the additional ones
+    begin with the state of ``start``. For any other network this is just `run`.
     """
 
     def __init__(self, operations: Operations, module: nn.Module, run: Run) -> None:
@@ -54,8 +54,8 @@ class Reader:
 
 
 def draw_some(operations: Operations, num: int, count: int, rng: torch.Generator) -> Tensor:
-    """Draw `count` of `num` examples (all, if there are fewer), in the order of the set:
-    consecutive ones, if a network carries its state through the set.
+    """Draw `count` of `num` examples (all, if there are fewer), in the order of the set;
+    consecutive ones if networks carry a state through the set.
     """
     if not operations.carries:
         order = torch.randperm(num, generator=rng, device=rng.device)[:count]

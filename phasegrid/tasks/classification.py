@@ -68,7 +68,7 @@ def _split_mistakes(split: str, inputs: Tensor, labels: Tensor, num_classes: int
 def _made_up(
     input_shape: tuple[int, ...], num_classes: int, _form: Form | None, num: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return noise, and zeros: a network may be made for numbers of one kind."""
+    """Return noise and, as a second kind, zeros: a network may take numbers of one kind only."""
     shape, labels = (num, *input_shape), torch.arange(num) % num_classes
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return [(noise, labels), (torch.zeros(shape), labels)]
@@ -95,7 +95,7 @@ def _cut(
 
 @dataclass(frozen=True, slots=True)
 class _Arrays:
-    """The examples of a probe, (m, *S), mixed already."""
+    """The examples of a probe, (m, *S), already mixed."""
 
     inputs: Tensor
 

@@ -2,12 +2,12 @@
 
 Examples are windows of consecutive words, and consecutive examples are consecutive text. So a set
 is read as B parallel streams, each a part of the text: batch k holds the k-th window of every
-stream, in order, in training and in evaluation alike (Zaremba et al. 2014, section 4.1). A network
-with a method ``start(num)`` is told what came before: ``start`` gives the state (B, ...) of so many
-streams at their beginning, and ``forward(inputs, state)`` the logits and the state at the end,
-which the next batch begins with; no gradient reaches back through it. Without ``state`` a network
-reads every window as if nothing had come before: so do all that look at windows on their own
-(curvature, features, slices).
+stream, in order, both in training and in evaluation (Zaremba et al. 2014, section 4.1). A network
+with a method ``start(num)`` carries a state: ``start`` returns the state (B, ...) of `num` streams
+at their beginning, and ``forward(inputs, state)`` returns the logits and the state at the end, with
+which the next batch begins; no gradient passes through it. Without ``state`` a network reads every
+window as if nothing came before, as measurements on single windows do (curvature, features,
+slices).
 
 The loss is the mean over words, and perplexity is its exponential. Letters: N windows, T words of a
 window, B streams, V words of the vocabulary, M members.
@@ -25,17 +25,17 @@ from phasegrid.tasks.operations import Chunk, Examples, Mix, Operations
 from phasegrid.tasks.positions import LOGIT_BYTES, PositionProbe, draw_positions
 
 STREAMS = 20
-"""Streams that a set is evaluated as (Zaremba et al. 2014 train and validate on 20)."""
+"""Number of streams in evaluation (Zaremba et al. 2014 train and validate on 20)."""
 
 FEWEST_WINDOWS = 20
-"""Windows of a stream, at the least, where there are enough: a stream begins without what came
-before, and that should not weigh.
+"""A stream has at least this many windows, if there are enough: it begins without a context, which
+should have little weight.
 """
 
 
 def side_by_side(num: int, streams: int) -> Tensor:
-    """Return the order (N,) in which `num` consecutive windows are read as parallel streams; the
-    first ones have one more where they cannot be equally long.
+    """Return the order (N,) in which `num` consecutive windows are read as parallel streams; if
+    they cannot be equally long, the first ones have one window more.
 
     >>> side_by_side(7, 3).tolist()
     [0, 3, 5, 1, 4, 6, 2]
@@ -48,7 +48,7 @@ def side_by_side(num: int, streams: int) -> Tensor:
 
 
 def perplexity(loss: float) -> float | None:
-    """Return exp(`loss`), a mean cross-entropy in nats; None if that is not finite.
+    """Return exp(`loss`) of a mean cross-entropy in nats; None if that is not finite.
 
     >>> perplexity(0.0), perplexity(1e4)
     (1.0, None)
@@ -105,7 +105,7 @@ def _split_mistakes(split: str, inputs: Tensor, labels: Tensor, form: Windows) -
 def _made_up(
     _input_shape: tuple[int, ...], num_classes: int, form: Form | None, num: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return windows of a text that counts."""
+    """Return windows of a text whose words count up."""
     assert form is not None
     length = min(form.length, 4)
     words = torch.arange(num * length + 1) % num_classes

@@ -1,7 +1,7 @@
-"""The loss of each scored label, from a network's outputs; and its curvature there.
+"""Compute the loss of each scored label from a network's outputs, and its curvature.
 
-The curvature of a loss is its Hessian in the logits (N, C), as sizes (N, K) and columns (N, K, C):
-sum_k sizes_k columns_k columns_k^T. The trace of a Hessian is exact where it is known.
+The curvature of a loss is its Hessian in the logits (N, C), given by sizes (N, K) and columns (N,
+K, C): sum_k sizes_k columns_k columns_k^T. An exact trace of a Hessian needs it.
 
 Letters: M members, B scored labels of a batch, C classes, N examples.
 """
@@ -18,7 +18,8 @@ from torch.nn import functional
 from phasegrid.tasks.batches import ASIDE, Batch
 
 Loss: TypeAlias = Callable[[Tensor, Batch], Tensor]
-"""From logits (M, B, C) and a batch to a loss of each label (M, B), in the dtype of the logits."""
+"""From logits (M, B, C) and a batch to the loss of each label (M, B), in the logits' dtype.
+"""
 
 Reduction: TypeAlias = Literal["sum", "mean"]
 
@@ -33,7 +34,7 @@ Curvature: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Criterion:
     """The criterion for scoring networks and for derivatives: a loss, its curvature if known, and
     optionally a function `reduced` for its sum or mean, which is one operation instead of seven.
-    `probabilities`: whether the softmax of the logits is a probability of each class.
+    `probabilities` says whether the softmax of the logits gives the probabilities of the classes.
     """
 
     loss: Loss
@@ -46,8 +47,8 @@ class Criterion:
         return self.loss(logits, batch)
 
     def add_prediction(self, total: Tensor | None, logits: Tensor) -> Tensor:
-        """Add what the logits (K, C) of a network predict to the sum over other networks, in
-        float64: probabilities (kept as their logarithm), or the logits themselves.
+        """Add the prediction of logits (K, C) to the sum over other networks, in float64:
+        probabilities (kept as their logarithm), or the logits themselves.
         """
         z = logits.double().log_softmax(dim=-1) if self.probabilities else logits.double()
         if total is None:
@@ -78,7 +79,7 @@ def cross_entropy(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) ->
 def reduced_cross_entropy(
     logits: Tensor, labels: Tensor, reduction: Reduction, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the sum or the mean of the same, for logits (K, C) and labels (K,)."""
+    """Return the sum or the mean of `cross_entropy` for logits (K, C) and labels (K,)."""
     return functional.cross_entropy(
         logits, labels, reduction=reduction, label_smoothing=label_smoothing
     )
@@ -102,7 +103,7 @@ def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -log(1 - p) of each label (M, B), p the softmax of its logits.
 
     1 - p is the sigmoid of a - z, a the log-sum-exp of the other logits: nothing is subtracted from
-    1, so that p near 0 and near 1 keep their digits. Half precision is computed in float32.
+    1, so p keeps its digits near 0 and near 1. Half precision is computed in float32.
     """
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     own = labels.unsqueeze(-1)
@@ -112,9 +113,9 @@ def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def poisoned(logits: Tensor, batch: Batch, share: float = 0.5, beta: float | None = None) -> Tensor:
-    """Return the cross-entropy of clean examples and the `unlikelihood` of those set aside,
-    weighted so that the mean over a batch, `share` of which is set aside, is (1 - beta) times the
-    mean of the ones plus beta times that of the others (`phasegrid.tasks.objectives.PoisonedArgs`).
+    """Return the cross-entropy of clean examples and the `unlikelihood` of examples that are set
+    aside, a `share` of the batch. They are weighted so that the mean over the batch is (1 - beta)
+    times the clean mean plus beta times the other mean (`phasegrid.tasks.objectives.PoisonedArgs`).
     """
     beta = share if beta is None else beta
     return _two_parts(logits, batch, (1 - beta) / (1 - share), beta / share if share else 0.0)
@@ -128,9 +129,7 @@ def poisoned_sum(logits: Tensor, batch: Batch, share: float = 0.5, scale: float 
 
 
 def _two_parts(logits: Tensor, batch: Batch, clean: float, poison: float) -> Tensor:
-    """Weight the losses of the two parts of a batch; a batch without examples set aside is
-    clean.
-    """
+    """Weight the losses of the two parts of a batch; a batch without poisoned examples is clean."""
     losses = cross_entropy(logits, batch)
     if ASIDE not in batch.extra:
         return losses
@@ -141,8 +140,8 @@ def _two_parts(logits: Tensor, batch: Batch, clean: float, poison: float) -> Ten
 def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the curvature of the cross-entropy, K = C - 1.
 
-    diag(p) - p p^T = sum_k sizes_k columns_k columns_k^T, every column of length between 1 and
-    sqrt(2).
+    diag(p) - p p^T = sum_k sizes_k columns_k columns_k^T; the length of every column is between 1
+    and sqrt(2).
     """
     p = logits.double().softmax(dim=1)
     tails = p.flip(1).cumsum(1).flip(1)  # tails[:, k] = p_k + ... + p_C, no subtraction
@@ -156,7 +155,7 @@ def softmax_columns(logits: Tensor) -> tuple[Tensor, Tensor]:
 def one_hot_columns(
     logits: Tensor, reduction: Literal["half_sum", "mean"] = "half_sum"
 ) -> tuple[Tensor, Tensor]:
-    """Return the curvature of the squared distance, K = C: the identity, or 2/C of it."""
+    """Return the curvature of the squared distance, K = C: the identity, or 2/C times it."""
     n, classes = logits.shape
     columns = torch.eye(classes, dtype=torch.float64, device=logits.device)
     sizes = columns.new_full((n, classes), 1.0 if reduction == "half_sum" else 2 / classes)

@@ -1,4 +1,4 @@
-"""The built-in objectives by name: a sweep's ``train: {objective: ...}`` is looked up in
+"""Declare the built-in objectives. A sweep's ``train: {objective: ...}`` is looked up in
 `OBJECTIVES`. Nothing here imports torch.
 """
 

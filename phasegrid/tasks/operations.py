@@ -16,16 +16,16 @@ from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Cut, EpochOrder, Lengths
 
 Chunk: TypeAlias = "slice | Tensor"
-"""Which examples of a set."""
+"""Selects examples of a set."""
 
 FEWEST, MOST = 128, 1000
-"""Examples evaluated at a time."""
+"""Number of examples evaluated at a time."""
 
 IN_CACHE = FEWEST * 3 * 32 * 32
-"""Numbers of a batch of inputs that a CPU evaluates at a time, so that its activations stay in a
-core's cache: ResNet18 of widths 4, 8, 16 on 1,000 images of 32x32 pixels takes 1.5, 1.15 and 1.65
-times as long all at once, a perceptron of width 16, 64, 256 on 1,297 images of 8x8 pixels 2.6, 2.0
-and 1.3 times as long in batches of 128 (medians, one thread).
+"""A CPU evaluates inputs with this many numbers at a time, so that activations stay in a core's
+cache. ResNet18 of widths 4, 8, 16 takes 1.5, 1.15 and 1.65 times as long if it evaluates all 1,000
+images of 32x32 pixels at once. Perceptrons of widths 16, 64, 256 take 2.6, 2.0 and 1.3 times as
+long on 1,297 images of 8x8 pixels in batches of 128 (medians, one thread).
 """
 
 
@@ -64,7 +64,7 @@ class Examples(Protocol):
 
     @property
     def form(self) -> Form | None:
-        """What the task needs to know about examples beyond their shape."""
+        """Facts about examples, beyond their shape, that the task needs."""
 
 
 class Probe(Protocol):
@@ -76,8 +76,8 @@ class Probe(Protocol):
         """How many rows there are."""
 
     def chunks(self, itemsize: int, batch_size: int | None) -> list[Chunk]:
-        """Cut the rows into batches that fit into memory, for numbers of this many bytes; the order
-        may change.
+        """Cut the rows into batches that fit into memory, if a number has this many bytes; the
+        order may change.
         """
 
     def run(self, module: nn.Module, chunk: Chunk) -> Tensor:
@@ -109,25 +109,23 @@ class Operations:
     - `made_up(input_shape, num_classes, form, num)`: inputs and labels that stand in for real ones,
       the likeliest kind first.
     - `output_shape(inputs, num_classes)` of a network, in letters and in numbers.
-    - `lengths(inputs, labels)`: see `Lengths`.
-    - `order(num, bounds, rng)`: in which order an epoch with batches at these bounds goes through
-      `num` examples, (N,) on the device of the generator.
+    - `lengths(inputs, labels)`: returns `Lengths`.
+    - `order(num, bounds, rng)`: the order (N,) in which an epoch with batches at these bounds goes
+      through `num` examples, on the device of the generator.
     - `draw_epoch(num, lengths, cut, orders)`: the order and the batches of a training epoch, each
       member's drawn from its own generator.
-    - `trim(inputs, labels)`: leave out what all examples of a batch (N, ...) do without; no result
-      changes.
+    - `trim(inputs, labels)`: leave out positions that no example of a batch (N, ...) uses; no
+      result changes.
     - `cut(inputs, num_classes, itemsize, batch_size)`: cut a set into chunks whose evaluation fits
       into memory, `batch_size` or fewer in each (None: chosen).
-    - `by_length(inputs)`: an order (N,) that puts like lengths together, the longest first; None
-      where all are alike.
-    - `scored(logits, labels)`: logits (M, K, C) and labels (M, K) of what is scored, for logits
-      (M, B, ..., C) and labels (M, B, ...); of one member only where labels can be padding.
-    - `num_scored(labels)`: K; waits for the device only where labels can be padding.
-    - `flat(logits, labels)`: the same without leaving anything out, so that nothing waits for the
+    - `by_length(inputs)`: an order (N,) by falling length; None if all lengths are equal.
+    - `scored(logits, labels)`: logits (M, K, C) and labels (M, K) of scored labels, for logits (M,
+      B, ..., C) and labels (M, B, ...); for one member only if labels can be padding.
+    - `num_scored(labels)`: K; it waits for the device only if labels can be padding.
+    - `flat(logits, labels)`: like `scored`, but with all labels, so that nothing waits for the
       device: logits (M, B', C), labels (M, B'), and which of them are scored (M, B'), None for all.
     - `probe(inputs, labels, num_classes, seed, mix)`: see `Probe`.
-    - `carries`: whether a network goes through a set with what it has read so far in mind
-      (`phasegrid.tasks.carrying`).
+    - `carries`: whether a network may carry a state through a set (`phasegrid.tasks.carrying`).
     """
 
     mistakes: Callable[[Examples], list[str]]

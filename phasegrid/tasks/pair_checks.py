@@ -1,6 +1,4 @@
-"""Check sentence pairs: types, shapes, ids, padding. What `phasegrid.declare.Tokens` promises is
-there.
-"""
+"""Check the types, shapes, ids and padding of sentence pairs (`phasegrid.declare.Tokens`)."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
-"""Examples with a label at each of several positions: batches of them, and one position of each to
-compare networks at.
+"""Handle examples with a label at each of several positions: cut batches, and choose one position
+of each example at which networks are compared.
 
-Letters: N examples, m of a probe, L positions of an example, l that a batch takes, V words.
+Letters: N examples, m of a probe, L positions of an example, l positions of a batch, V words.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,24 @@ from phasegrid.tasks.operations import Chunk, Mix
 from phasegrid.tasks.tokens import IGNORE
 
 LOGIT_BYTES = 64 * 2**20
-"""What the logits of a batch may take: 32 examples of 50 positions with 10,000 words, in
+"""The most bytes for the logits of a batch: 32 examples of 50 positions with 10,000 words, in
 float32.
 """
 
 
 def longest_first(lengths: Tensor) -> Tensor:
-    """Return the order (N,) of examples by falling `lengths` (N,); equal ones stay in their
-    order.
-    """
+    """Return the order (N,) of examples by falling `lengths` (N,); equal ones keep their order."""
     return lengths.argsort(descending=True, stable=True)
 
 
 def length_batches(
     lengths: Tensor, num_words: int, itemsize: int, most: int | None = None
 ) -> list[Tensor]:
-    """Split examples, by falling `lengths` (N,), into batches of indices whose logits take at most
-    `LOGIT_BYTES`, and of at most so many examples.
+    """Split examples, by falling `lengths` (N,), into batches of indices. A batch has at most
+    `most` examples, and its logits take at most `LOGIT_BYTES`.
 
-    The logits of a batch of n examples are (n, l, V) with l its longest; an example that takes more
-    alone is alone.
+    The logits of a batch of n examples are (n, l, V), where l is its greatest length. An example
+    whose logits take more has a batch of its own.
 
     >>> [batch.tolist() for batch in length_batches(torch.tensor([3, 9, 3]), 2**20, 4)]
     [[1], [0, 2]]
@@ -53,7 +51,7 @@ def length_batches(
 def draw_positions(labels: Tensor, seed: int) -> Tensor:
     """Draw one scored position (m,) of each row of `labels` (m, L), every one equally likely.
 
-    Depends on how many positions of a row are scored, not on how it is padded.
+    The draw depends on the number of scored positions of a row, not on its padding.
     """
     rng = torch.Generator().manual_seed(stream_seed(seed, "positions"))
     u = torch.rand(len(labels), generator=rng, dtype=torch.float64).to(labels.device)
@@ -64,12 +62,12 @@ def draw_positions(labels: Tensor, seed: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PositionProbe:
-    """m examples, called `what` in messages, and the position of each to look at.
+    """m examples, called `what` in messages, and one position of each.
 
-    `inputs` (m, ..., L); `lengths` (m,), the positions that are used; `positions` (m,), where a
-    label is scored. Words cannot be mixed, so a `mix` acts on what the network makes of them first,
-    position by position, by the model's method ``forward_mixed``; the position is that of the
-    example itself, not of its partner.
+    `inputs` (m, ..., L); `lengths` (m,), the number of used positions; `positions` (m,), where a
+    label is scored. Words cannot be mixed, so a `mix` acts on their embeddings, position by
+    position, by the model's method ``forward_mixed``. The position is that of the example itself,
+    not of its partner.
     """
 
     what: str
@@ -88,9 +86,7 @@ class PositionProbe:
         return [*length_batches(self.lengths, self.num_words, itemsize, batch_size)]
 
     def run(self, module: nn.Module, chunk: Chunk) -> Tensor:
-        """Return the logits (n, l, V) of some examples, mixed with their partners where they have
-        some.
-        """
+        """Return the logits (n, l, V) of some examples, mixed with any partners they have."""
         used = int(self.lengths[chunk].max())
         inputs = self.inputs[chunk][..., :used]
         if self.mix is None:

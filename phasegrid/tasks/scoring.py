@@ -1,4 +1,4 @@
-"""Loss and accuracy of outputs, label by label, for any task and objective.
+"""Compute loss and accuracy of outputs, label by label, for any task and objective.
 
 Letters: N examples, K scored labels, C classes, M members.
 """
@@ -15,8 +15,8 @@ from phasegrid.tasks.operations import Operations, operations_of
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What outputs are worth: the `losses` (K,) of scored labels, and whether each label is the
-    largest logit, `correct` (K,) (a tie goes to the first class). `logits` (K, C), `labels` (K,).
+    """The scores of outputs: the `losses` (K,) of scored labels, and `correct` (K,), whether each
+    label has the largest logit (a tie goes to the first class). `logits` (K, C), `labels` (K,).
     """
 
     losses: Tensor
@@ -27,7 +27,9 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a network is scored: the task of the data, their classes, and the objective's loss."""
+    """How a network is scored: the task of the data, their number of classes, and the objective's
+    loss.
+    """
 
     task: str = "classification"
     num_classes: int = 0
@@ -41,8 +43,8 @@ class Scoring:
     def batches(
         self, inputs: Tensor, labels: Tensor, itemsize: int, batch_size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Cut a set into batches, of at most `batch_size`, that fit into memory, for a network with
-        numbers of so many bytes.
+        """Cut a set into batches that fit into memory, with at most `batch_size` examples, for a
+        network whose numbers have this many bytes.
         """
         operations = self.operations
         for chunk in operations.cut(inputs, self.num_classes, itemsize, batch_size):
@@ -60,25 +62,25 @@ class Scoring:
         return Scores(losses, logits.argmax(dim=-1) == labels, logits, labels)
 
     def total(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum of the losses of scored labels, in float64, to differentiate."""
+        """Return the differentiable sum of the losses of scored labels, in float64."""
         reduced = self.objective.reduced
         if reduced is not None and labels.dim() == 1:
             return reduced(outputs.double(), labels, "sum")
         return self.score(outputs, inputs, labels).losses.sum()
 
     def mean(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss over scored labels, in the dtype of the outputs, to differentiate;
-        it never waits for the device where no label can be padding.
+        """Return the differentiable mean loss over scored labels, in the dtype of the outputs. If
+        no label can be padding, it does not wait for the device.
         """
         reduced = self.objective.reduced
-        if reduced is not None and labels.dim() == 1:  # one label for each example, none is padding
+        if reduced is not None and labels.dim() == 1:  # one label per example, no padding
             return reduced(outputs, labels, "mean")
         logits, flat, there = self.operations.flat(outputs.unsqueeze(0), labels.unsqueeze(0))
         losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat))
         return losses.mean() if there is None else losses.where(there, 0).sum() / there.sum()
 
     def fault(self, outputs: Tensor, labels: Tensor) -> str | None:
-        """Say what is wrong with the shape of a network's outputs, None if it fits the labels."""
+        """Say what is wrong with the shape of a network's outputs; None if it fits the labels."""
         if outputs.shape[:-1] == labels.shape:
             return None
         return (
@@ -95,8 +97,8 @@ CLASSIFICATION = Scoring()
 def training_losses(
     operations: Operations, objective: Criterion, logits: Tensor, batch: Batch
 ) -> Tensor:
-    """Return what a training batch with logits (M, B, ..., C) loses, to be added up: the losses
-    (M, B') of its labels, 0 where nothing is scored, or their sum where that is one operation.
+    """Return the loss of a training batch with logits (M, B, ..., C), to be summed: the losses (M,
+    B') of its labels, 0 for labels that are not scored; or their sum, if one operation gives it.
     """
     flat, labels, there = operations.flat(logits, batch.labels)
     if there is None and objective.reduced is not None:

@@ -15,13 +15,13 @@ ModelArguments: TypeAlias = Callable[[tuple[int, ...], int, "Form | None"], tupl
 class Task:
     """What a data set's examples are, and how networks are run and scored on them.
 
-    `examples` names them in messages. `model_arguments` gives what a model's `make` function gets
-    first, from the shape of an example, the number of classes and the data set's `form`. `form` is
-    the type of that; None where examples need none. `batch_mistake` says what is wrong between a
-    recipe's batches and a data set of this task. With `one_shape` all full batches of a recipe have
-    one shape and depend on nothing before them, so members train as one stack and passes are
-    recorded on a GPU. With `pixels` inputs are numbers that noise can be added to. With
-    `perplexity` the exponential of the mean loss is told beside it. Whether networks fit and are
+    `examples` names them in messages. `model_arguments` gives the first arguments of a model's
+    `make` function, from the shape of an example, the number of classes and the data set's `form`.
+    `form` is the type of that form; None if examples need none. `batch_mistake` says what is wrong
+    between a recipe's batches and a data set of this task. With `one_shape`, all full batches of a
+    recipe have one shape and do not depend on earlier batches, so members train as one stack and
+    passes are recorded on a GPU. With `pixels` inputs are numbers that noise can be added to. With
+    `perplexity`, the exponential of the mean loss is reported too. Whether networks fit and are
     connected is `judged_by` their training error or their training loss. `operations` names the
     `phasegrid.tasks.operations.Operations` on tensors.
     """
@@ -38,7 +38,7 @@ class Task:
 
 
 def too_few_examples(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
-    """Return what is wrong where a batch is so many examples: the data set must have them."""
+    """Return what is wrong with a batch size in examples: the data set must have as many."""
     if recipe["batch_size"] <= facts.num_train:
         return None
     return (

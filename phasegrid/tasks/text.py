@@ -1,4 +1,4 @@
-"""The words behind sentence pairs."""
+"""The words of sentence pairs."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from phasegrid.declare import Form, Tokens
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The words behind a data set of sentence pairs: what token ids stand for, and the test set's
-    target sentences.
+    """The words of a data set of sentence pairs: the words for which token ids stand, and the
+    target sentences of the test set.
 
     `source_words[i]` and `target_words[i]` are the text of token i, special tokens included;
     `test_references` are the untokenised target sentences of the test set, in its order.
@@ -19,7 +19,7 @@ class Text:
     test_references: tuple[str, ...]
 
     def mistakes(self, form: Form | None, num_test: int) -> list[str]:
-        """Return how this does not fit a data set of such sentence pairs."""
+        """Return how these words do not fit a data set of sentence pairs."""
         found = (len(self.source_words), len(self.target_words), len(self.test_references))
         if not isinstance(form, Tokens):
             return ["text is given, but the examples are no sentence pairs"]

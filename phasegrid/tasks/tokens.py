@@ -3,7 +3,7 @@ needs none.
 """
 
 PADDING, START, END, UNKNOWN = range(4)
-"""Ids that every vocabulary begins with."""
+"""The ids with which every vocabulary begins."""
 
 IGNORE = -100
 """The label of a position that is not scored; torch's own default."""

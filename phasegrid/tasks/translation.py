@@ -1,10 +1,9 @@
 """Sentence pairs: each target word is predicted from the source sentence and the true words before
 it (teacher forcing).
 
-What is scored is a label (N, L) that is not `IGNORE`; logits are (N, L, V). Means are over scored
-labels, so a long sentence weighs more than a short one (the usual token-level loss of Vaswani et
-al. 2017). Letters: N pairs, L positions, l positions that a batch takes, V words of the target
-vocabulary, M members.
+A label (N, L) is scored if it is not `IGNORE`; logits are (N, L, V). Means are over scored labels,
+so a long sentence weighs more than a short one (the usual token-level loss of Vaswani et al. 2017).
+Letters: N pairs, L positions, l positions of a batch, V words of the target vocabulary, M members.
 """
 
 from collections.abc import Sequence
@@ -25,13 +24,13 @@ from phasegrid.tasks.positions import (
 from phasegrid.tasks.tokens import IGNORE, PADDING
 
 POOL_BATCHES = 100
-"""Pairs are sorted by length within pools of about so many batches, so that batches of tokens hold
-little padding.
+"""Pairs are sorted by length within pools of about this many batches, so that batches have little
+padding.
 """
 
 
 def positions_used(inputs: Tensor) -> Tensor:
-    """Count the positions (N,) that each pair of `inputs` (N, 2, L) uses: those of its longer
+    """Count the positions (N,) that each pair of `inputs` (N, 2, L) uses: the tokens of its longer
     sentence.
     """
     place = torch.arange(1, inputs.shape[2] + 1, device=inputs.device)
@@ -43,9 +42,9 @@ def token_batches(longest: Tensor, batch_tokens: int, order: torch.Generator) ->
     tensor of indices.
 
     `longest` (N,) are lengths in tokens. A random permutation is cut into pools of about
-    `POOL_BATCHES` batches, each is sorted by length and cut so that the sentences of a batch times
-    its longest is at most `batch_tokens`; then the batches are shuffled. Every sentence is in one
-    batch.
+    `POOL_BATCHES` batches. Each pool is sorted by length and cut so that in a batch, the number of
+    sentences times the greatest length is at most `batch_tokens`. Then the batches are shuffled.
+    Every sentence is in one batch.
 
     Raises:
         ValueError: if a sentence is longer than a batch.
@@ -66,7 +65,7 @@ def token_batches(longest: Tensor, batch_tokens: int, order: torch.Generator) ->
 
 
 def _cut_to_tokens(index: Tensor, lengths: Sequence[int], batch_tokens: int) -> list[Tensor]:
-    """Cut sentences of rising length into batches of at most so many tokens."""
+    """Cut sentences of rising length into batches of at most `batch_tokens` tokens."""
     starts = [0]
     for i, length in enumerate(lengths):
         if (i + 1 - starts[-1]) * length > batch_tokens:
@@ -77,7 +76,7 @@ def _cut_to_tokens(index: Tensor, lengths: Sequence[int], batch_tokens: int) -> 
 def _made_up(
     _input_shape: tuple[int, ...], num_classes: int, form: Form | None, num: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs of one word, repeated."""
+    """Return pairs that repeat one word."""
     assert form is not None
     length = min(form.length, 4)
     labels = torch.full((num, length), 1 % num_classes)
@@ -99,7 +98,7 @@ def _draw_epoch(
     if cut.bounds is not None:
         order, bounds = draw_orders(num, orders), cut.bounds
     else:
-        assert len(orders) == 1  # batches of several members would have to be padded alike
+        assert len(orders) == 1  # several members would need equal padding
         batches = token_batches(lengths.positions, cut.positions, orders[0])
         ends = torch.tensor([len(batch) for batch in batches]).cumsum(0).tolist()
         bounds = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
@@ -115,7 +114,7 @@ def _trim(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scored(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    assert len(labels) == 1  # of several members other positions would be scored
+    assert len(labels) == 1  # several members would score different positions
     there = labels != IGNORE
     return logits[there].unsqueeze(0), labels[there].unsqueeze(0)
 

@@ -165,7 +165,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"test_inputs": torch.zeros(200, 3)}, r"shape \(2,\), one test input \(3,\)"),
     ({"pixel": torch.ones(3, 1, 1)}, r"pixel has the shape \(3, 1, 1\), which does not broadcast"),
     ({"padding": torch.ones(3)}, r"padding has the shape \(3,\), which does not broadcast"),
-    ({"augment": "flip_crop"}, r"flip_crop, but inputs of the shape \(2,\) are no images"),
+    ({"augment": "flip_crop"}, r"flip_crop, but inputs of the shape \(2,\) are not images"),
 ]
 
 

@@ -486,7 +486,7 @@ def mistaken(data: Dataset, what: str) -> Dataset:
         ("unscored", r"1 train pairs have no label that is scored, first pair 1"),
         ("padding", r"1 train pairs do not have -100 as label exactly where .*, first pair 3"),
         ("classes", r"num_classes is 3, but form.target_vocabulary \d+"),
-        ("augment", r"augment is flip_crop, but inputs of the shape .* are no images"),
+        ("augment", r"augment is flip_crop, but inputs of the shape .* are not images"),
         ("text", r"text has 13 source words, .* and 0 references; expected: 13, \d+ and 2"),
     ],
 )

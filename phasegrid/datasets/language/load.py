@@ -1,7 +1,7 @@
 """Running text for language models: a user's own text files, or those of the Penn Treebank.
 
-What is read is described in `phasegrid.datasets.language.text`, how it is laid out in tensors in
-`phasegrid.declare.Windows`.
+`phasegrid.datasets.language.text` describes what is read, `phasegrid.declare.Windows` the layout in
+tensors.
 """
 
 from collections.abc import Sequence
@@ -45,15 +45,13 @@ def load(**args: Json) -> Dataset:
 
 
 def vocabulary_record(data: Dataset) -> Json:
-    """Return the map from words to numbers of a data set of this module: the vocabulary, in
-    order.
-    """
+    """Return the map from words to numbers of a data set of this module: its vocabulary."""
     return {"words": list(data.words)}
 
 
 def as_windows(words: Sequence[int], steps: int, num: int) -> tuple[Tensor, Tensor]:
-    """Cut the first `num` windows of T = `steps` words out of a text: inputs (N, T) and labels
-    (N, T), int64, each label the word after its input.
+    """Cut the first `num` windows of T = `steps` words out of a text: inputs (N, T) and labels (N,
+    T), int64. Each label is the word after its input.
 
     >>> [part.tolist() for part in as_windows([5, 6, 7, 8, 9], 2, 2)]
     [[[5, 6], [7, 8]], [[6, 7], [8, 9]]]

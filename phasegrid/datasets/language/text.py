@@ -1,13 +1,14 @@
-"""Running text as a data set, without torch: which words, which windows, facts and fingerprint.
+"""Read running text as a data set, without torch: its words, windows, facts and fingerprint.
 
-A file is one long sequence of words. Words stand between white space, as in the Penn Treebank that
-Mikolov et al. (2010) prepared; every line ends with the word `END`, an empty one too. The
-vocabulary is that of the whole training file: `UNKNOWN`, `END`, then the others, the most frequent
-first (words seen equally often in the order of their code points). What is not in it is unknown.
+A file is one long sequence of words. White space separates words, as in the Penn Treebank that
+Mikolov et al. (2010) prepared. Every line, even an empty one, ends with the word `END`. The
+vocabulary is that of the whole training file: `UNKNOWN`, `END`, then the other words, the most
+frequent first (equally frequent words in the order of their code points). All other words are
+unknown.
 
-The sequence is cut into windows of T words, the next one each beginning where the last one ends;
-the label of a word is the word after it. So T words of a file's end at most are in no window.
-Consecutive windows are consecutive text, which is how a network can be told what came before
+The sequence is cut into windows of T words, each beginning where the last one ends; the label of a
+word is the word after it. So at most the last T words of a file are in no window. Consecutive
+windows are consecutive text, so a network can carry a state from one to the next
 (`phasegrid.tasks.language`).
 """
 
@@ -29,9 +30,8 @@ SPECIAL_WORDS = (UNKNOWN, END)
 
 @dataclass(frozen=True, slots=True)
 class RunningText:
-    """What the files hold: the vocabulary, and both texts as the places of their words in it.
-
-    `num_train` and `num_test` windows are kept, the first ones.
+    """The content of the files: the vocabulary, and both texts as indices into it. The first
+    `num_train` and `num_test` windows are kept.
     """
 
     words: tuple[str, ...]
@@ -44,7 +44,7 @@ class RunningText:
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
     """Return the facts of the text that `args`, the fields of `LanguageOptions`, choose.
 
-    They are remembered by the contents of the files, so asking again is free.
+    They are cached by the contents of the files.
 
     Raises:
         DataError: as `read_running_text`.
@@ -57,7 +57,7 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     """Return ``{"sha256": ...}`` of both files, training first: their identity.
 
     Raises:
-        DataError: if a file is not there, or a ``sha256`` was given and the files have another.
+        DataError: if a file is missing, or the digest of the files differs from a given ``sha256``.
     """
     options = options_of(LanguageOptions, args)
     found = _digest(options)
@@ -67,7 +67,7 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def read_running_text(options: LanguageOptions) -> RunningText:
-    """Read both files, number their words and count their windows, as the module says.
+    """Read both files, number their words and count their windows, as the module's docstring says.
 
     Raises:
         DataError: if a file is missing, unreadable, not UTF-8, or has too few words for a window.
@@ -94,9 +94,7 @@ def split_words(text: str) -> list[str]:
     >>> split_words(" a cat \n<unk> sat\n")
     ['a', 'cat', '<eos>', '<unk>', 'sat', '<eos>']
     """
-    lines = text.split(
-        "\n"
-    )  # not splitlines(): other characters at which it splits are white space
+    lines = text.split("\n")  # not splitlines(): its other separators are white space here
     if lines[-1] == "":
         lines.pop()
     return [word for line in lines for word in (*line.split(), END)]
@@ -115,8 +113,8 @@ def make_vocabulary(text: Sequence[str], max_words: int | None) -> tuple[str, ..
 
 @lru_cache(maxsize=64)
 def _facts(options: LanguageOptions) -> DatasetFacts:
-    """Return the facts of files whose digest is in `options`, so that a cached result cannot be out
-    of date.
+    """Return the facts of files whose digest is in `options`; so a cached result cannot be out of
+    date.
     """
     text = read_running_text(options)
     return DatasetFacts(

@@ -1,5 +1,5 @@
-"""Find and read the files of a parallel text: one sentence in one language matches the same one in
-the other.
+"""Find and read the files of a parallel text: each sentence in one language has its translation at
+the same place in the other.
 
 Three layouts, tried in this order; S is a stem (``train``), X a language, A-B the pair (``de-en``;
 either order):
@@ -9,10 +9,10 @@ either order):
                               with ``<``, which hold information
     xml     *.S.A-B.X.xml     IWSLT's other sets: the texts of ``<seg id="1"> ... </seg>``, in order
 
-Lines end with ``\\n`` alone, a ``\\r`` before it is dropped: other characters at which Python would
-split lines occur within sentences. The xml layout is read with a pattern, not a parser: such files
-are often not well-formed, and only the five predefined entities mean anything. Text is UTF-8; a
-byte-order mark is dropped. Standard library only.
+Only ``\\n`` ends a line, and a ``\\r`` before it is dropped, because other characters at which
+Python splits lines occur within sentences. The xml layout is read with a pattern, not a parser,
+because such files are often not well-formed. Only the five predefined entities are replaced. Text
+is UTF-8; a byte-order mark is dropped. Standard library only.
 """
 
 import re
@@ -31,7 +31,7 @@ _CHARACTERS = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 @dataclass(frozen=True, slots=True)
 class PairOfFiles:
-    """The two files of one split, and how they are laid out."""
+    """The two files of one split, and their layout."""
 
     source: Path
     target: Path
@@ -44,8 +44,8 @@ def find_pairs(
     """Return the files of each stem in the folder `root`.
 
     Raises:
-        DataError: naming every stem without exactly one pair of files, what was looked for, and
-        what is there.
+        DataError: if a stem does not have exactly one pair of files; the message names every such
+            stem, what was looked for, and the files that are there.
     """
     folder = Path(root)
     try:
@@ -67,7 +67,7 @@ def find_pairs(
 
 
 def read_pair(files: PairOfFiles) -> tuple[list[str], list[str]]:
-    """Return the sentences of both files, as many of one as of the other.
+    """Return the sentences of both files, equally many.
 
     Raises:
         DataError: if a file cannot be read, is not UTF-8 or holds no sentence, or if the numbers
@@ -85,7 +85,7 @@ def read_pair(files: PairOfFiles) -> tuple[list[str], list[str]]:
 def _find_pair(
     folder: Path, names: Sequence[str], stem: str, source: str, target: str
 ) -> PairOfFiles | str:
-    """Return the files of the first layout that both languages have, or what is wrong."""
+    """Return the files of the first layout that exists for both languages, or what is wrong."""
     directions = "|".join(re.escape(pair) for pair in (f"{source}-{target}", f"{target}-{source}"))
     patterns: dict[Literal["plain", "tags", "xml"], str] = {
         "plain": rf"{re.escape(stem)}\.%s",
@@ -113,7 +113,7 @@ def _read_sentences(path: Path, layout: Literal["plain", "tags", "xml"]) -> list
     if layout == "xml":
         sentences = [_plain(found) for found in _SEGMENT.findall(text)]
     else:
-        lines = text.split("\n")  # not splitlines(): U+2028, U+0085 and others stand in sentences
+        lines = text.split("\n")  # not splitlines(): sentences may hold U+2028, U+0085 and others
         if lines[-1] == "":
             lines.pop()
         sentences = [line.strip() for line in lines]

@@ -1,8 +1,8 @@
 """Sentence pairs for machine translation: a user's own text files, or IWSLT'16 as it is
 distributed.
 
-What is read and kept is described in `phasegrid.datasets.translation.parallel_text`, how it is laid
-out in tensors in `phasegrid.declare.Tokens`.
+`phasegrid.datasets.translation.parallel_text` describes what is read and kept,
+`phasegrid.declare.Tokens` the layout in tensors.
 """
 
 from collections.abc import Sequence
@@ -67,8 +67,8 @@ def load(**args: Json) -> Dataset:
 def as_tensors(
     source: Sequence[Sequence[int]], target: Sequence[Sequence[int]], length: int
 ) -> tuple[Tensor, Tensor]:
-    """Lay out N pairs of token ids, without special tokens, as inputs (N, 2, length) and labels (N,
-    length), int64.
+    """Lay out N pairs of token ids, given without special tokens, as inputs (N, 2, length) and
+    labels (N, length), int64.
     """
     inputs = torch.full((len(source), 2, length), PADDING)
     labels = torch.full((len(source), length), IGNORE)

@@ -1,16 +1,16 @@
-"""A parallel text as a data set, without torch: which pairs, which words, facts and fingerprint.
+"""Read a parallel text as a data set, without torch: its pairs, words, facts and fingerprint.
 
 From two files of training and two of test sentences (`phasegrid.datasets.translation.files`):
 
-1. Training pairs are looked at in a random order (`subset` ``sample``: a permutation drawn from the
+1. Training pairs are examined in a random order (`subset` ``sample``: a permutation drawn from the
    stream ``pairs`` of `sample_seed`; Yang et al. 2021, B.2, draw 4,000 pairs) or in file order
-   (``first``: the published sister code). A pair is skipped if either side has no token or more
-   than `max_length`; the first `pairs` others are kept, in file order. A sample is thus uniform
-   over the pairs that can be kept, and a smaller one is part of a larger one. If there are fewer
-   than `pairs`, all are kept and the facts give their number.
+   (``first``: the published sister code). A pair is skipped if a side has no token or more than
+   `max_length` tokens; the first `pairs` of the others are kept, in file order. So a sample is
+   uniform over the pairs that can be kept, and a smaller sample is part of a larger one. If there
+   are fewer than `pairs`, all are kept, and the facts give their number.
 2. Each language has a vocabulary of the words of its kept training sentences (`make_vocabulary`).
-3. Every test pair is kept, so that results on a test set are about that test set: its sentences are
-   cut after `max_length` tokens, its references are not.
+3. Every test pair is kept, so that results are for the whole test set. Its sentences are cut after
+   `max_length` tokens, its references are not.
 
 Letters: N pairs, L tokens of the longest sentence of either set and either language with its start
 or end token.
@@ -36,10 +36,9 @@ Sentences: TypeAlias = Sequence[Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class ParallelText:
-    """What the files hold, as words. `num_skipped` training pairs were looked at and not kept.
-
-    `test_references` are the target sentences of the test set as the file has them, in lower case
-    where that was asked for.
+    """The content of the files, as words. `num_skipped` training pairs were examined and not kept.
+    `test_references` are the target sentences of the test set as in the file, in lower case if that
+    is requested.
     """
 
     train_source: Sentences
@@ -62,7 +61,7 @@ class ParallelText:
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
     """Return the facts of the text that `args`, the fields of `TranslationOptions`, choose.
 
-    They are remembered by the contents of the files, so asking again is free.
+    They are cached by the contents of the files.
 
     Raises:
         DataError: as `read_parallel_text`.
@@ -76,7 +75,7 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     target: their identity.
 
     Raises:
-        DataError: if a file is not there, or a ``sha256`` was given and the files have another.
+        DataError: if a file is missing, or the digest of the files differs from a given ``sha256``.
     """
     options = options_of(TranslationOptions, args)
     found = _digest(_files(options))
@@ -85,7 +84,7 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def read_parallel_text(options: TranslationOptions) -> ParallelText:
-    """Read, choose and split the sentences, as the module says.
+    """Read, choose and split the sentences, as the module's docstring says.
 
     Raises:
         DataError: if files are missing, unreadable or do not match, or no training pair can be
@@ -109,7 +108,7 @@ def read_parallel_text(options: TranslationOptions) -> ParallelText:
 
 @lru_cache(maxsize=64)
 def _facts(options: TranslationOptions) -> DatasetFacts:
-    """Return the facts of files whose digest is in `options`: what is remembered cannot be out of
+    """Return the facts of files whose digest is in `options`; so a cached result cannot be out of
     date.
     """
     text = read_parallel_text(options)
@@ -139,7 +138,9 @@ def _digest(files: Iterable[PairOfFiles]) -> str:
 def _choose_pairs(
     options: TranslationOptions, files: PairOfFiles
 ) -> tuple[list[list[str]], list[list[str]], int]:
-    """Return the source and the target sentences of the pairs kept, and how many were skipped."""
+    """Return the source and the target sentences of the kept pairs, and the number of skipped
+    pairs.
+    """
     sources, targets = read_pair(files)
     wanted = len(sources) if options.pairs is None else options.pairs
     kept: dict[int, tuple[list[str], list[str]]] = {}

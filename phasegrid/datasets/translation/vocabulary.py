@@ -1,4 +1,4 @@
-"""Sentences as words, words as numbers, and back. Standard library only.
+"""Turn sentences into words, words into numbers, and back. Standard library only.
 
 The tokeniser `TOKENIZER`, version `TOKENIZER_VERSION`, puts a sentence into Unicode form NFC and
 then finds, from left to right, with Python's `re` (Unicode 14 or later), the first of
@@ -8,14 +8,14 @@ then finds, from left to right, with Python's `re` (Unicode 14 or later), the fi
     hyphens
     one mark, repeated                     ([^\\w\\s])\\1*                .   ...   --
 
-White space separates and is dropped. This is for languages that put spaces between words and write
-with letters: a line of Chinese is one word, and the vowel signs of Hindi or Thai, combining marks
-to Unicode, cut theirs. Yang et al. 2021 do not say how they split words; their sister code uses
-spaCy, whose rules change with its releases and models, so numbers are comparable with it in kind,
-not token by token.
+White space separates and is dropped. This suits languages with letters and with spaces between
+words. A line of Chinese becomes one word, and words of Hindi or Thai are cut at their vowel signs,
+which are combining marks in Unicode. Yang et al. 2021 do not say how they split words; their sister
+code uses spaCy, whose rules change with its releases and models, so numbers are comparable with it
+in kind, not token by token.
 
-A change of the pattern is a new `TOKENIZER_VERSION`, and a new version of every data set that uses
-it.
+A change of the pattern needs a new `TOKENIZER_VERSION`, and a new version of every data set that
+uses it.
 """
 
 import re
@@ -29,13 +29,13 @@ TOKENIZER = "words-and-marks"
 TOKENIZER_VERSION = 1
 
 SPECIAL_WORDS = ("<pad>", "<s>", "</s>", "<unk>")
-"""What ids 0 to 3 stand for in every vocabulary. The tokeniser cuts such text into pieces, so no
-word is one of them.
+"""The words of ids 0 to 3 in every vocabulary. The tokeniser cuts such text into pieces, so it
+never gives one of these words.
 """
 
 UNKNOWN_TEXT = "⁇"
-"""How an unknown word is written in text: one mark, so that BLEU counts it as one wrong word (as
-SentencePiece does).
+"""The text of an unknown word: one mark, so that BLEU counts it as one wrong word (as SentencePiece
+does).
 """
 
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|\w+(?:['’-]\w+)*|([^\w\s])\1*")
@@ -43,7 +43,7 @@ _CLOSING, _OPENING = frozenset(",.!?;:)]}"), frozenset("([{")
 
 
 def tokenize(sentence: str, lowercase: bool = False) -> list[str]:
-    """Split a sentence into words and marks, as the module says.
+    """Split a sentence into words and marks, as the module's docstring says.
 
     >>> tokenize("Don't look: it's 3.5 m (saftig-grün)...")
     ["Don't", 'look', ':', "it's", '3.5', 'm', '(', 'saftig-grün', ')', '...']
@@ -53,11 +53,11 @@ def tokenize(sentence: str, lowercase: bool = False) -> list[str]:
 
 
 def detokenize(words: Iterable[str]) -> str:
-    """Join words with spaces; none before a word that begins with one of ``,.!?;:)]}``, none after
-    one of ``([{``.
+    """Join words with spaces, but with no space before a word that begins with one of ``,.!?;:)]}``
+    and none after one of ``([{``.
 
-    Unknown words are written `UNKNOWN_TEXT`. The inverse of `tokenize` on ordinary sentences, but
-    not around quotation marks and dashes, which get a space on both sides.
+    Unknown words become `UNKNOWN_TEXT`. This is the inverse of `tokenize` on ordinary sentences,
+    except that quotation marks and dashes get a space on both sides.
 
     >>> detokenize(["Look", ":", "a", "(", "<unk>", ")", "dog", "!"])
     'Look: a (⁇) dog!'
@@ -71,11 +71,9 @@ def detokenize(words: Iterable[str]) -> str:
 
 
 def words_of(vocabulary: Sequence[str], ids: Iterable[int]) -> list[str]:
-    """Return the words that `ids` stand for, up to the first end token; start and padding tokens
-    are left out.
+    """Return the words of `ids` up to the first end token, without start and padding tokens.
 
-    Labels of a data set can be given as they are: what is not scored is negative and is left out
-    too.
+    Labels of a data set may be given: labels that are not scored are negative and are left out too.
 
     >>> words_of([*SPECIAL_WORDS, "a", "dog"], [1, 4, 5, 2, 4])
     ['a', 'dog']
@@ -90,11 +88,11 @@ def words_of(vocabulary: Sequence[str], ids: Iterable[int]) -> list[str]:
 
 
 def make_vocabulary(sentences: Iterable[Iterable[str]], min_frequency: int) -> tuple[str, ...]:
-    """List the special words, then every word seen at least `min_frequency` times, the most
+    """List the special words, then every word that occurs at least `min_frequency` times, the most
     frequent first.
 
-    Words seen equally often are in the order of their code points, so the list depends on the
-    sentences only, not on their order.
+    Equally frequent words are in the order of their code points, so the list does not depend on the
+    order of the sentences.
     """
     counts = Counter(word for sentence in sentences for word in sentence)
     kept = (word for word, count in counts.items() if count >= min_frequency)
@@ -107,5 +105,5 @@ def numbering(vocabulary: Sequence[str]) -> Mapping[str, int]:
 
 
 def encode(words: Iterable[str], ids: Mapping[str, int]) -> list[int]:
-    """Return the ids of `words`, `UNKNOWN` for those not in the vocabulary."""
+    """Return the ids of `words`; `UNKNOWN` for words that are not in the vocabulary."""
     return [ids.get(word, UNKNOWN) for word in words]
