@@ -15,7 +15,7 @@ from phasegrid import load_sweep, plugin_files
 from phasegrid.cli.main import app
 from phasegrid.config.load import Sweep
 from phasegrid.errors import SweepError
-from phasegrid.run.worker import contract_trials
+from phasegrid.run.worker.contract_trials import trying
 
 LAB = """\
 import math, time
@@ -303,7 +303,7 @@ def test_sound_metrics_are_tried_on_as_many_networks_as_they_are_over(folder: Pa
 
 
 def test_what_takes_long_is_noted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract_trials, "LIMIT_S", 1.0)  # no sound one here takes a tenth of it
+    monkeypatch.setattr(trying, "LIMIT_S", 1.0)  # no sound one here takes a tenth of it
     handler = signal.getsignal(signal.SIGALRM)
     for notes in (load(folder, "SLOW").tried.notes, load(folder, metrics='["lab.py:SLEEPS"]').tried.notes):  # fmt: skip
         assert [note.partition(": ")[2] for note in notes] == [

@@ -9,9 +9,10 @@ from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.points import Point
 from phasegrid.config.template import TrialTemplate, place_of, split_path
 from phasegrid.config.ties import Tied
-from phasegrid.config.types import FIRST_STAGE
+from phasegrid.config.types import FIRST_STAGE, GridPoint
 from phasegrid.config.yaml import Place, plain_text
 from phasegrid.declare import Finding
+from phasegrid.keys import as_label
 
 
 class CellMistakes:
@@ -100,3 +101,10 @@ class CellMistakes:
 def of_section(path: str, section: str) -> str:
     """Return the path of a field of ``train`` in the recipe of another training."""
     return path.replace(FIRST_STAGE, section, 1) if path.startswith(FIRST_STAGE) else path
+
+
+def in_cell(point: GridPoint) -> str:
+    """Return words that name a cell by its values, to follow a message."""
+    values = [*point.facet, ("load", point.load), ("temperature", point.temperature)]
+    named = [f"{name} {as_label(value)}" for name, value in values if value is not None]
+    return f" (in the cell {', '.join(named)})" if named else ""

@@ -1,20 +1,23 @@
 """Try every plug-in of a sweep once before planning; faults of plug-ins are mistakes of the sweep.
 
 This module chooses what to try, without torch. The caller passes in how to try it, as `Trials`,
-which is made only if there is a plug-in. Each plug-in is tried with the arguments of the first cell
-that names it.
+which is made only if there is a plug-in. A plug-in is tried with the arguments of the first cell
+that names it; an objective and a schedule, which cost little, with those of every cell.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
+from phasegrid.config.axes import Scale
+from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.template import TrialTemplate, place_of
-from phasegrid.config.types import GridPoint, MetricRequest, Tried, UserCode
+from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Tried, UserCode
 from phasegrid.config.yaml import Node, Place
 from phasegrid.declare import DatasetFacts
 from phasegrid.jobs import MetricJob, Part
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity
 
 Thing = TypeVar("Thing")
@@ -42,10 +45,26 @@ class Trials(Protocol):
     def try_dataset(self, part: Part, /) -> tuple[Verdict, DatasetFacts | None]:
         """Load a data set and say what it is."""
 
+    def try_objective(self, recipe: Mapping[str, Any], facts: DatasetFacts, /) -> Verdict:
+        """Compute and differentiate the objective of a recipe for made-up outputs."""
+
+    def try_schedule(self, recipe: Mapping[str, Any], facts: DatasetFacts, /) -> Verdict:
+        """Ask the schedule of a recipe for its factors in a training on a data set."""
+
     def try_metric(
         self, job: MetricJob, networks: Sequence[Part], facts: DatasetFacts, /
     ) -> Verdict:
         """Measure untrained networks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A training of a cell: its section of the sweep, its recipe and its data."""
+
+    section: str
+    recipe: Mapping[str, Any]
+    point: GridPoint
+    facts: DatasetFacts | None
 
 
 @dataclass(slots=True)
@@ -56,7 +75,7 @@ class Trier:
 
     code: Sequence[UserCode]
     template: TrialTemplate
-    names_on_axes: Mapping[str, Sequence[Node]]
+    scales: Sequence[Scale]
     diagnostics: Diagnostics
     trials: Callable[[], Trials] | None = None
     _lines: list[str] = field(default_factory=list)
@@ -70,7 +89,9 @@ class Trier:
         items: Sequence[Node],
         num_seeds: int,
     ) -> Tried:
-        """Try data sets, networks and metrics; `items` are the nodes of `metrics`."""
+        """Try data sets, networks, objectives, schedules and metrics; `items` are the nodes of
+        `metrics`.
+        """
         if (
             self.trials is None
             or not self.code
@@ -85,6 +106,9 @@ class Trier:
         for point in _firsts(points, lambda p: (p.model.name, p.dataset.name)):
             if self._is_plugin("model", point.model.name):
                 self._try_network(point, points, facts[point.dataset.name])
+        trainings = self._trainings(points, facts)
+        self._try_objectives(trainings)
+        self._try_schedules(trainings)
         if not self.diagnostics.is_broken("metrics"):
             sound = next((p for p in points if not self._is_faulty(p)), None)
             pairs = list(zip(metrics, items, strict=True))
@@ -125,6 +149,67 @@ class Trier:
         how = f"built, run forward and backward on 2 made-up examples of shape {facts.input_shape}"
         self._keep("model", point.model.name, verdict, how)
 
+    def _trainings(
+        self, points: Sequence[GridPoint], facts: Mapping[str, DatasetFacts | None]
+    ) -> list[_Training]:
+        """Return the trainings of all cells; one for those with the same recipe and data."""
+        sections = [FIRST_STAGE, *(stage.section for stage in self.template.stages)]
+        every = (
+            _Training(section, recipe, point, point.facts or facts[point.dataset.name])
+            for point in points
+            for section, recipe in zip(sections, (point.recipe, *point.stage_recipes), strict=True)
+        )
+        return _firsts(every, lambda one: (id(one.recipe), id(one.point.dataset)))
+
+    def _try_objectives(self, trainings: Sequence[_Training]) -> None:
+        def outputs(one: _Training) -> Hashable:
+            known = one.facts and (one.facts.task, one.facts.input_shape, one.facts.num_classes)
+            return canonical_json(one.recipe["objective"]), known
+
+        how = "computed and differentiated for made-up outputs of 2 examples"
+        self._try_named("objective", trainings, outputs, how)
+
+    def _try_schedules(self, trainings: Sequence[_Training]) -> None:
+        def updates(one: _Training) -> Hashable:
+            fields = ("schedule", "epochs", "updates", "batch_size", "batch_unit", "drop_last")
+            return canonical_json([one.recipe[field] for field in fields]), id(one.point.dataset)
+
+        how = "asked for its factors from the first update to the last"
+        self._try_named("schedule", trainings, updates, how)
+
+    def _try_named(
+        self,
+        kind: Literal["objective", "schedule"],
+        trainings: Sequence[_Training],
+        differs: Callable[[_Training], Hashable],
+        how: str,
+    ) -> None:
+        """Try the plug-ins that recipes name, each in the trainings that differ, until it breaks
+        its contract.
+        """
+        of_name: dict[str, list[_Training]] = {}
+        for training in trainings:
+            chosen = training.recipe[kind]
+            if chosen is not None and self._is_plugin(kind, chosen["name"]):
+                of_name.setdefault(chosen["name"], []).append(training)
+        for name, users in of_name.items():
+            several = _firsts(users, differs)
+            for number, training in enumerate(several, start=1):
+                verdict = self._verdict(kind, training)
+                if verdict != Verdict() or number == len(several):
+                    cell = in_cell(training.point) if len(several) > 1 else ""
+                    path = f"{training.section}.{kind}.name"
+                    self._keep(kind, name, verdict, how, path=path, cell=cell)
+                    break
+
+    def _verdict(self, kind: Literal["objective", "schedule"], training: _Training) -> Verdict:
+        if training.facts is None:
+            return Verdict(note="not tried: its data set does not say what its examples are")
+        how = self._how()
+        if kind == "objective":
+            return how.try_objective(training.recipe, training.facts)
+        return how.try_schedule(training.recipe, training.facts)
+
     def _try_metric(
         self,
         request: MetricRequest,
@@ -153,26 +238,35 @@ class Trier:
         self._keep("metric", request.name, verdict, how, item)
 
     def _keep(
-        self, kind: str, name: str, verdict: Verdict, how: str, item: Node | None = None
+        self,
+        kind: str,
+        name: str,
+        verdict: Verdict,
+        how: str,
+        item: Node | None = None,
+        path: str = "",
+        cell: str = "",
     ) -> None:
         if verdict.fault is not None:
             self._faulty.add((kind, name))
-            self.diagnostics.add(
-                *self._place(kind, name, item), f"{kind} {name!r}: {verdict.fault}"
-            )
+            where = self._place_of_item(item) if item else self._place(path or f"{kind}.name", name)
+            self.diagnostics.add(*where, f"{kind} {name!r}: {verdict.fault}{cell}")
         elif verdict.note is not None:
             self._notes.append(f"{kind} {name!r}: {verdict.note}")
         else:
             self._lines.append(f"{kind} {name!r}: {how}")
 
-    def _place(self, kind: str, name: str, item: Node | None) -> tuple[Place, str]:
-        if item is not None:
-            key = next(iter(item.mapping.values())).key_place if item.mapping else None
-            return key or item.place, "metrics"
-        path = f"{kind}.name"
-        for node in self.names_on_axes.get(path, ()):
-            if isinstance(node.value, str) and identity(node.value) == name:
-                return node.place, path
+    def _place_of_item(self, item: Node) -> tuple[Place, str]:
+        key = next(iter(item.mapping.values())).key_place if item.mapping else None
+        return key or item.place, "metrics"
+
+    def _place(self, path: str, name: str) -> tuple[Place, str]:
+        """Return the place of the name at a path: on an axis, or in its section."""
+        for scale in self.scales:
+            if scale.axis.path in (path, path.removesuffix(".name")):
+                for node, value in zip(scale.nodes, scale.values, strict=True):
+                    if _names(next(iter(value.values())), name):
+                        return node.place, path
         return place_of(self.template, path), path
 
     def _how(self) -> Trials:
@@ -185,6 +279,12 @@ class Trier:
     def _is_faulty(self, point: GridPoint) -> bool:
         parts = {("model", point.model.name), ("dataset", point.dataset.name)}
         return not parts.isdisjoint(self._faulty)
+
+
+def _names(value: Json, name: str) -> bool:
+    """Say whether a value of an axis, a name or a mapping with one, names a plug-in."""
+    found = value["name"] if isinstance(value, Mapping) else value
+    return isinstance(found, str) and identity(found) == name
 
 
 def _firsts(things: Iterable[Thing], key: Callable[[Thing], Hashable]) -> list[Thing]:

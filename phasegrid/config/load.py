@@ -153,7 +153,7 @@ def _read(
     check_idle(points, usable, tied, template, diagnostics)
     metrics = resolve_places(asked, points, seeds, template.stages, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
-    trier = Trier(references.code, template, names_on_axes(drafts), diagnostics, trials)
+    trier = Trier(references.code, template, usable, diagnostics, trials)
     asked_for = entries.get("metrics")
     items = asked_for.items if asked_for is not None else None
     tried = trier.tried(points, metrics, items or (), len(seeds))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from phasegrid import plugin_files, registry
 from phasegrid.config.types import UserCode
+from phasegrid.config.validate import fields_of
 from phasegrid.declare import (
     DatasetKind,
     FigureKind,
@@ -13,6 +14,8 @@ from phasegrid.declare import (
     ScheduleKind,
 )
 from phasegrid.errors import SweepError
+from phasegrid.tasks import TASKS
+from phasegrid.texts import suggest
 
 
 class References:
@@ -65,6 +68,7 @@ class References:
         """Return an objective, or raise `SweepError`."""
         found = self._resolve("objective", name)
         assert isinstance(found, Objective)
+        _check_objective(name, found)
         return found
 
     def _resolve(self, kind: registry.Kind, name: str) -> registry.Declaration:
@@ -92,3 +96,21 @@ class References:
                 f" contain only the name"
             )
         plugin_files.remember_folder(file.parent)
+
+
+def _check_objective(name: str, objective: Objective) -> None:
+    """Refuse an objective whose declaration names arguments or tasks that do not exist."""
+    args = fields_of(objective.args)
+    for field, found, allowed in (
+        ("training_only", objective.training_only, args),
+        ("aside", (objective.aside,) if objective.aside else (), args),
+        ("tasks", objective.tasks, TASKS),
+        ("predicts", (objective.predicts,), ("probabilities", "values")),
+    ):
+        for each in found:
+            if each not in allowed:
+                known = ", ".join(allowed) or "none"
+                raise SweepError(
+                    f"objective {name!r} declares {field} {each!r}; allowed: {known}"
+                    f"{suggest(each, allowed)}"
+                )

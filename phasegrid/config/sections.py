@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
+from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.inputs import (
     ALLOWED_AT,
@@ -38,7 +39,7 @@ from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import Finding, Metric, later_defaults, make_part
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Over
-from phasegrid.keys import Json, as_label, canonical_json
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import declared_metric, identity
 from phasegrid.tasks import mismatch
 from phasegrid.texts import suggest
@@ -173,7 +174,7 @@ def check_data_of_metrics(
             args = next(iter(item.mapping.values())) if item.mapping else item
             where = (args.mapping or {}).get(field, args)
             path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
-            diagnostics.add(where, path, unfit + _in_cell(point))
+            diagnostics.add(where, path, unfit + in_cell(point))
 
 
 def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | None:
@@ -203,12 +204,6 @@ def _first_unfit(
             if found is not None:
                 return found, point
     return None
-
-
-def _in_cell(point: GridPoint) -> str:
-    values = [*point.facet, ("load", point.load), ("temperature", point.temperature)]
-    named = [f"{name} {as_label(value)}" for name, value in values if value is not None]
-    return f" (in the cell {', '.join(named)})" if named else ""
 
 
 def read_resources(
