@@ -296,15 +296,14 @@ def to_table(
         for column in required:
             if row.get(column) is None:
                 raise StoreError(f"writing {where}: column {column!r} must not be missing")
-    arrays = [
-        (
-            _array(field, [row.get(field.name) for row in rows], where)
-            if field.name != "schema_version"
-            else pa.array([SCHEMA_VERSION] * len(rows), pa.int32())
-        )
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    records = [_record(schema, row, where) for row in rows]
+    try:
+        structs = pa.array(records, pa.struct(list(schema)))
+    except (TypeError, ValueError, OverflowError, pa.ArrowException):
+        for field in schema:
+            _require_array(field, [record[field.name] for record in records], where)
+        raise
+    return pa.Table.from_arrays(structs.flatten(), schema=schema)
 
 
 def trial_columns(trial: Trial) -> dict[str, object]:
@@ -352,13 +351,29 @@ def recipe_columns(recipe: Mapping[str, Json]) -> dict[str, Json]:
     return columns
 
 
-def _array(field: pa.Field, values: list[object], where: str) -> pa.Array:
+def _record(schema: pa.Schema, row: Mapping[str, object], where: str) -> dict[str, object]:
+    """Return a row with every column of the schema, its values checked against their types."""
+    record: dict[str, object] = {}
+    for field in schema:
+        name, kind = field.name, field.type
+        value = SCHEMA_VERSION if name == "schema_version" else row.get(name)
+        try:
+            record[name] = _coerce(value, kind)
+        except (TypeError, ValueError) as error:
+            raise _wrong(name, kind, where, error) from error
+    return record
+
+
+def _require_array(field: pa.Field, values: list[object], where: str) -> None:
+    """Raise an error that names the column, if its values do not fit its type."""
     try:
-        return pa.array([_coerce(value, field.type) for value in values], field.type)
+        pa.array(values, field.type)
     except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise StoreError(
-            f"writing {where}: column {field.name!r} is {field.type}: {error}"
-        ) from error
+        raise _wrong(field.name, field.type, where, error) from error
+
+
+def _wrong(column: str, kind: pa.DataType, where: str, error: Exception) -> StoreError:
+    return StoreError(f"writing {where}: column {column!r} is {kind}: {error}")
 
 
 def _coerce(value: object, kind: pa.DataType) -> object:
