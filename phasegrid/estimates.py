@@ -86,12 +86,12 @@ class Guess:
 
 class Measurement(NamedTuple):  # made for every job of a plan: cheaper than a frozen dataclass
     """What the cost of a metric's job depends on: the workload of its cell, its arguments, its
-    number of trials, and the number of jobs computed `together` (itself included).
+    number of networks, and the number of jobs computed `together` (itself included).
     """
 
     work: Workload
     args: Mapping[str, Any]
-    num_trials: int = 1
+    num_networks: int = 1
     together: int = 1
 
 

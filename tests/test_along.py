@@ -108,3 +108,28 @@ def test_weights_that_no_training_leaves_are_a_mistake_with_its_place(
         phasegrid.load_sweep(sweep)
     assert said in str(found.value)
     assert "metrics.0.accuracy.at" in str(found.value)
+
+
+def test_what_a_training_that_stopped_early_never_left_is_not_applicable(tmp_path: Path) -> None:
+    stop = {"rule": "plateau", "min_delta": 100.0, "patience": 1}
+    train = {
+        **SWEEP["train"],
+        "epochs": 20,
+        "stop": stop,
+        "collect": {"name": "swa", "from_epoch": 15},
+        "checkpoints": {"updates": [3, 90]},
+    }
+    at = ["update-3", "update-90", "averaged"]
+    metric = {"accuracy": {"over": "trajectory", "at": at}}
+    load = {"param": "model.width", "values": [2]}
+    sweep = {**SWEEP, "train": train, "load": load, "seeds": 1, "metrics": [metric]}
+    done = phasegrid.run(sweep, tmp_path, serial=True, quiet=True)
+    found = done.results.metric("accuracy", sweep="along").to_dict("records")
+    rows = {row["at"]: (row["outcome"], str(row["reason"])) for row in found}
+    assert done.results.trials()["updates_run"].between(3, 89).all()
+    assert done.exit_code == 0
+    assert (len(rows), rows["update-3"][0]) == (3, "done")
+    for place, name in (("update-90", "weights@update-90"), ("averaged", "averaged")):
+        outcome, reason = rows[place]
+        assert outcome == "not_applicable"
+        assert f"left no {name}; it ended after epoch" in reason

@@ -8,7 +8,7 @@ import pytest
 
 from phasegrid.errors import SweepError
 from phasegrid.estimates import OVERHEAD_S, RATE, Guess, Workload
-from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.jobs import Artifact, MetricJob, Part, Trial
 from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.cost import (
     UNKNOWN_S,
@@ -16,6 +16,7 @@ from phasegrid.plan.cost import (
     Corrections,
     guess_cost,
     learn_corrections,
+    num_networks,
     predict_seconds,
     predictor,
 )
@@ -165,3 +166,16 @@ def test_a_forecast_is_of_what_is_missing() -> None:
     found = forecast(plan, {"a"}, Corrections(), 2, 32)
     assert found.num_packs == 0
     assert found.work.expected == found.makespan.expected == 0
+
+
+def test_an_ensemble_along_a_training_costs_as_many_networks_as_it_has_checkpoints() -> None:
+    def cost(num: int) -> float:
+        reads = tuple(Artifact("a", f"weights@epoch-{epoch}") for epoch in range(num))
+        args = {"points": 2, "refresh_examples": None, "ece_bins": 15}
+        job = MetricJob("k", Part("ensemble", 1, args), ("a",), reads=reads)
+        assert num_networks(job) == len(job.networks) == num
+        predict = predictor(Corrections())
+        assert predict(cell(SMALL), job) == guess_cost(cell(SMALL), job).seconds
+        return guess_cost(cell(SMALL), job).seconds
+
+    assert cost(12) == pytest.approx(4 * cost(3))

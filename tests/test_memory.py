@@ -90,7 +90,7 @@ def metric(**facts):
     return Metric("pair", Args, (), print, **facts)
 
 QUIET = metric()
-LARGE = metric(memory=lambda job: job.args["x"] * job.work.num_parameters * job.num_trials)
+LARGE = metric(memory=lambda job: job.args["x"] * job.work.num_parameters * job.num_networks)
 QUARTER = metric(gpu_share=0.25)
 TEXT = metric(memory=lambda job: "much")
 NONE = metric(gpu_share=0.0)

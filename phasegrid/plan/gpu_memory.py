@@ -13,7 +13,7 @@ from typing import Any
 from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, Workload, training_bytes
 from phasegrid.jobs import MetricJob
 from phasegrid.packs import Pack
-from phasegrid.plan.cost import estimated
+from phasegrid.plan.cost import estimated, num_networks
 from phasegrid.registry import declared_metric
 from phasegrid.train.recipe import examples_per_batch
 
@@ -105,5 +105,5 @@ def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
     metric = declared_metric(job.metric.name)
     if metric.memory is None:
         return None
-    measurement = Measurement(work, job.metric.args, len(job.trials), together)
+    measurement = Measurement(work, job.metric.args, num_networks(job), together)
     return estimated(job.metric.name, "memory", metric.memory, measurement, int)

@@ -32,7 +32,7 @@ class EnsembleArgs:
 
 
 def _num_networks(job: Measurement) -> int:
-    return max(job.num_trials, int(job.args["points"]))
+    return max(job.num_networks, int(job.args["points"]))
 
 
 def _cost(job: Measurement) -> Guess:

@@ -17,7 +17,7 @@ from phasegrid.datasets.dataset import TENSORS, Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import DataError, MetricError, StoreError
-from phasegrid.jobs import Artifact, MetricJob, Part, Trial
+from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Part, Trial
 from phasegrid.keys import canonical_json, content_key, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
@@ -81,7 +81,7 @@ class JobInputs:
         self._models: dict[Artifact, tuple[nn.Module, Seal]] = {}
         self._data_keys: dict[int, str] = {}  # by id(); `trials` keep the data sets alive
         self._looked_at: set[Artifact] = set()
-        self._endings: dict[str, tuple[str, int | None]] = {}
+        self._endings: dict[str, _Ending] = {}
 
     def why_void(self, job: MetricJob) -> str | None:
         """Say why a measurement does not apply; None if it does.
@@ -90,25 +90,25 @@ class JobInputs:
             StoreError: if one of its trials is not stored, or an artifact that it reads is lost.
         """
         for key in job.trials:
-            if self._ending(key)[0] == "diverged":
+            if self._ending(key).outcome == "diverged":
                 return f"trial {key} diverged"
         for network in job.networks:
-            after = network.name.partition("@epoch-")[2]
-            done = self._ending(network.job)[1]
-            if after and done is not None and done < int(after):
-                return f"trial {network.job} stopped after epoch {done}, before epoch {after}"
+            if why := self._ending(network.job).why_without(network):
+                return why
         for source in job.sources:
             if not self.store.has_artifact(source):
                 return self._why_not_left(source)
         return None
 
-    def _ending(self, key: str) -> tuple[str, int | None]:
-        """Return the outcome of a trial and the number of its epochs."""
+    def _ending(self, key: str) -> "_Ending":
+        """Return how a trial ended."""
         if key not in self._endings:
             wanted = [name for name in self.trials if name not in self._endings]
-            columns = ["key", "outcome", "epochs_run"]
+            columns = ["key", "outcome", "epochs_run", "artifacts"]
             rows = self.store.read_table("trials", columns, wanted).to_pylist()
-            self._endings.update({row["key"]: (row["outcome"], row["epochs_run"]) for row in rows})
+            for row in rows:
+                left = digests_of(row["artifacts"])
+                self._endings[row["key"]] = _Ending(row["outcome"], row["epochs_run"], left)
         if key not in self._endings:
             raise StoreError(f"measuring trial {key}: it is not stored")
         return self._endings[key]
@@ -270,6 +270,26 @@ class JobInputs:
             "seconds": seconds,
         }
         self.store.put_metric(job.metric.name, metric.columns, common, rows, left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a trial ended: its outcome, its number of epochs and, by name, the artifacts that it left
+    beside its final weights; None where the row of an earlier release does not say.
+    """
+
+    outcome: str
+    epochs: int | None
+    left: Collection[str] | None
+
+    def why_without(self, network: Artifact) -> str | None:
+        """Say why the trial never left some weights of its network; None if it did."""
+        after = network.name.partition("@epoch-")[2]
+        if after and self.epochs is not None and self.epochs < int(after):
+            return f"trial {network.job} stopped after epoch {self.epochs}, before epoch {after}"
+        if network.name == WEIGHTS or self.left is None or network.name in self.left:
+            return None
+        return f"trial {network.job} left no {network.name}; it ended after epoch {self.epochs}"
 
 
 @dataclass(slots=True)
