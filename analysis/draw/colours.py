@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from phasegrid.analysis.tables.quantities import Quantity
 
 ROBUST = (2.0, 98.0)
+EQUAL = 1e-9
+"""Limits that differ by no more than this share of themselves are one number."""
 FEW = 25
 """With at most this many cells the limits are the extremes: a percentile of few numbers is one of
 them anyway.
@@ -28,7 +30,6 @@ class ColourScale:
     log: bool
     extend: Literal["neither", "both", "min", "max"]
     ticks: tuple[float, ...]
-    tick_labels: tuple[str, ...]
 
     def norm(self) -> Normalize:
         """Return the map from numbers to [0, 1]."""
@@ -49,7 +50,7 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
     if quantity.centre is not None:
         reach = max(abs(low - quantity.centre), abs(high - quantity.centre))
         low, high = quantity.centre - reach, quantity.centre + reach
-    if not high > low:
+    if high - low <= EQUAL * max(abs(low), abs(high)):
         low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
     return _scale(low, high, log, values)
 
@@ -70,14 +71,12 @@ def _scale(
     low: float, high: float, log: bool, values: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> ColourScale:
     under, over = bool((values < low).any()), bool((values > high).any())
-    ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
     return ColourScale(
         low,
         high,
         log,
         extend="both" if under and over else "min" if under else "max" if over else "neither",
-        ticks=ticks,
-        tick_labels=tuple(_short(tick) for tick in ticks),
+        ticks=_log_ticks(low, high) if log else _linear_ticks(low, high),
     )
 
 
@@ -104,9 +103,3 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
     inner = [step * 10.0**decade for decade in decades for step in steps]
     clear = (high / low) ** 0.12
     return (low, *(t for t in inner if t > low * clear and t * clear < high), high)
-
-
-def _short(number: float) -> str:
-    """Write a number with three significant digits, no trailing zeros and a true minus sign."""
-    text = f"{number:.3g}"
-    return ("0" if float(text) == 0 else text).replace("-", "−")

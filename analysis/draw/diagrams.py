@@ -32,7 +32,7 @@ from phasegrid.analysis.draw.style import (
     ZERO,
     Hatch,
 )
-from phasegrid.analysis.draw.ticks import inches, set_ticks, tick_room
+from phasegrid.analysis.draw.ticks import inches, set_ticks, tick_room, write_bar_ticks
 from phasegrid.analysis.phases.label import PHASES
 from phasegrid.analysis.phases.phase_map import EVERY_DIVERGED, NO_LOGARITHM, UNDETERMINED
 from phasegrid.analysis.phases.regions import borders, centres, label_array
@@ -99,8 +99,7 @@ def phase_diagram(
     if colour_bar and trained["value"].notna().any():
         bar = ax.figure.colorbar(mesh, ax=ax, extend=scale.extend, pad=0.02, aspect=22)
         bar.outline.set_linewidth(0.4)
-        bar.set_ticks(list(scale.ticks), labels=list(scale.tick_labels))
-        bar.ax.minorticks_off()
+        write_bar_ticks(bar, scale.ticks)
         bar.set_label(base_of(quantity).title())
     if legend and (handles := status_handles(table)):
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)

@@ -15,6 +15,7 @@ from phasegrid.analysis.draw.marks import dot_handle, mark_cells
 from phasegrid.analysis.draw.panels import facet_title, grid_shape, panel_figure, trim_panels
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.analysis.draw.ticks import write_bar_ticks
 from phasegrid.analysis.tables.quantities import QUANTITIES, Quantity, difference_unit, quantity
 
 COLOURS = "RdBu_r"
@@ -94,7 +95,7 @@ def difference_diagram(
     if colour_bar and len(table):
         bar = ax.figure.colorbar(mesh, ax=ax, extend=colours.extend, pad=0.02, aspect=22)
         bar.outline.set_linewidth(0.4)
-        bar.set_ticks(list(colours.ticks), labels=list(colours.tick_labels))
+        write_bar_ticks(bar, colours.ticks)
         unit = difference_unit(what)
         bar.set_label(f"difference ({unit})" if unit else "difference")
     return ax

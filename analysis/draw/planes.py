@@ -20,6 +20,7 @@ from phasegrid.analysis.draw.headings import write_heading
 from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS, mark_missing
+from phasegrid.analysis.draw.ticks import write_bar_ticks
 
 NUM_LEVELS = 9
 RATIO = 300.0
@@ -74,7 +75,7 @@ def plane_maps(
     bar = figure.colorbar(
         colours, ax=list(figure.axes), label=label, extend="max" if above else "neither", aspect=30
     )
-    bar.set_ticks(list(levels), labels=[f"{level:.2g}" for level in levels])
+    write_bar_ticks(bar, list(levels), digits=2)
     marks, texts = axes[0, 0].get_legend_handles_labels()
     figure.legend(marks, texts, loc="outside lower center", ncols=2)
     write_heading(figure, "\n".join(filter(None, [title, _counts(label, len(shown), len(first))])))

@@ -14,6 +14,7 @@ from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.slices import (
     CONTOUR_COLOURS,
     SliceColumn,
+    bar_ticks,
     contour,
     fill_plane,
     is_logarithmic,
@@ -23,8 +24,8 @@ from phasegrid.analysis.draw.slices import (
     profile,
     slice_label,
     slice_limits,
-    write_bar_ticks,
 )
+from phasegrid.analysis.draw.ticks import write_bar_ticks
 
 SMALL = 1.15  # inches
 LARGE = (5.2, 4.4)
@@ -74,7 +75,7 @@ def slice_grid(
             label=label,
             aspect=30,
         )
-        write_bar_ticks(bar, *limits)
+        write_bar_ticks(bar, bar_ticks(*limits))
     counts = _counts(drawn, column, is_plane, label)
     write_heading(figure, f"{title}\n{counts}" if title else counts)
     return figure

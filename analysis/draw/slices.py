@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.analysis.draw.ticks import write_bar_ticks
 from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
 from phasegrid.declare import Shown
 
@@ -93,7 +93,7 @@ def contour(
         _, norm = levels_between(low, high)
         shades = ScalarMappable(norm, CONTOUR_COLOURS)
         bar = figure.colorbar(shades, ax=ax, label=label)
-        write_bar_ticks(bar, low, high)
+        write_bar_ticks(bar, bar_ticks(low, high))
     mark_centre(ax)
     ax.set_aspect("equal")
     ax.set_xlabel("along direction 1")
@@ -264,17 +264,14 @@ def round_levels(low: float, high: float) -> list[float]:
     return [level for level in found if low < level < high]
 
 
-def write_bar_ticks(bar: Colorbar, low: float, high: float) -> None:
-    """Put ticks at both limits of a colour bar and at the round levels with room between them."""
+def bar_ticks(low: float, high: float) -> list[float]:
+    """Return both limits of a colour bar and the round levels with room between them."""
     _, norm = levels_between(low, high)
     ticks = [low, high]
     for level in round_levels(low, high):
         if all(abs(float(norm(level)) - float(norm(tick))) > TICK_ROOM for tick in ticks):
             ticks.append(level)
-    ticks.sort()
-    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.ax.minorticks_off()
+    return sorted(ticks)
 
 
 def _name_cells(ax: Axes) -> None:

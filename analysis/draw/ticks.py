@@ -1,14 +1,21 @@
-"""Ticks of an axis of cells: which labels have room, and how words that have none are shown."""
+"""Ticks: which labels of an axis of cells have room, how words that have none are shown, and how
+the numbers of a colour bar are written.
+"""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
+from matplotlib.colorbar import Colorbar
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from phasegrid.analysis.draw.scales import GridAxis, thinned
 
+EXACT = 17
+"""Significant digits that tell any two numbers apart."""
 MOST_SLANTED = 12
 """Slanted labels lie close, but do not touch, up to about this many on an axis of two inches."""
 
@@ -53,6 +60,32 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def write_bar_ticks(bar: Colorbar, ticks: Sequence[float], digits: int = 3) -> None:
+    """Put these ticks on a colour bar, written by `tick_texts`, and no others."""
+    bar.set_ticks(list(ticks), labels=tick_texts(ticks, digits))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.minorticks_off()
+
+
+def tick_texts(ticks: Sequence[float], digits: int = 3) -> list[str]:
+    """Write ascending numbers with so many significant digits, and more for those that would
+    otherwise be wrong by more than a tenth of the way to the next: no two texts are equal.
+
+    >>> tick_texts([0.0655, 1.0, 12.5]), tick_texts([1.0, 1.00025, 1.0005])
+    (['0.0655', '1', '12.5'], ['1', '1.00025', '1.0005'])
+    """
+    gaps = [abs(b - a) for a, b in pairwise(ticks)]
+    nearest = [min(pair) for pair in pairwise([math.inf, *gaps, math.inf])]
+    return [_written(tick, gap, digits) for tick, gap in zip(ticks, nearest, strict=True)]
+
+
+def _written(number: float, gap: float, digits: int) -> str:
+    """Write a number to a tenth of the `gap`, without trailing zeros and with a true minus sign."""
+    texts = (f"{number:.{count}g}" for count in range(digits, EXACT + 1))
+    text = next((text for text in texts if abs(float(text) - number) <= gap / 10), f"{number!r}")
+    return ("0" if float(text) == 0 else text).replace("-", "−")
 
 
 def inches(ax: Axes) -> tuple[float, float]:
