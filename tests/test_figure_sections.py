@@ -173,7 +173,7 @@ def test_a_mistake_is_told_with_path_and_reason(
     assert (mistake.line, mistake.column >= 10) == (9, True)
 
 
-@pytest.mark.parametrize("stem", STANDARD_STEMS)
+@pytest.mark.parametrize("stem", [*STANDARD_STEMS, "further_1", "further_12"])
 def test_no_figure_takes_the_name_of_one_that_every_sweep_has(tmp_path: Path, stem: str) -> None:
     (mistake,) = mistakes(write(tmp_path, figures=f"[curves: {{name: {stem}}}]"))
     assert re.search(f"found '{stem}', which every sweep has", mistake.message)

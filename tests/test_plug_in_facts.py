@@ -12,7 +12,7 @@ from phasegrid import load_sweep, plugin_files
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.files import write_tables
 from phasegrid.analysis.report.findings import Findings, findings
-from phasegrid.analysis.report.standard import further_figure
+from phasegrid.analysis.report.standard import further_figures
 from phasegrid.analysis.stats.gain import best_per_load
 from phasegrid.analysis.tables.load import load_grid, open_store
 from phasegrid.cli.main import app
@@ -160,7 +160,7 @@ def test_a_plug_in_is_drawn_with_its_label_unit_and_direction_without_its_code(
     monkeypatch.setenv(plugin_files.FOLDERS_VARIABLE, "")
     (folder / "classes.py").unlink()
     found = found_in(folder)
-    figure = further_figure(found)
+    figure = further_figures(found)["further"]()
     titles = [ax.get_title("left").replace("\n", " ") for ax in figure.axes]
     for which in (0, 1):
         assert f"accuracy in class, class={which}" in titles
@@ -194,7 +194,10 @@ def test_a_metric_whose_jobs_all_failed_shows_as_failed(folder: Path) -> None:
     assert list(rows["n_failed"]) == [2] * 4
     assert set(rows["error"]) == {"ValueError: too narrow"}
     (text,) = [
-        t.get_text() for ax in further_figure(found).axes for t in ax.texts if "job" in t.get_text()
+        t.get_text()
+        for ax in further_figures(found)["further"]().axes
+        for t in ax.texts
+        if "job" in t.get_text()
     ]
     assert "4 cells failed" in text
     assert text.replace("\n", " ").endswith("; 8 jobs failed: ValueError: too narrow")

@@ -42,6 +42,8 @@ def seven_panels(
     with_phases: bool = True,
     columns: int | None = None,
     known: Mapping[str, Quantity] = QUANTITIES,
+    beside: Sequence[str] = (),
+    stage: str = "",
 ) -> Figure:
     """Draw the quantities `names` that were measured, or failed, and, last, the phase map, two rows
     of four (or so many `columns`).
@@ -49,7 +51,8 @@ def seven_panels(
     With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
     al. 2021, Fig. 6). `table` is the table of `aggregate`; `labels` call the quantities something
     else, `known` are those that are declared; without `with_phases` there are neither borders nor
-    the map.
+    the map. Variants of one quantity share their colours, with those of other figures too
+    (`beside`). `stage` is the stage that the phases are of.
     """
     called = dict(
         zip(names, labels or [quantity(name, known).label for name in names], strict=True)
@@ -64,10 +67,11 @@ def seven_panels(
     rows, across = grid_shape(len(panels), len(facets), columns)
     figure = panel_figure(rows, across, len(facets))
     axes = figure.subplots(rows, across, squeeze=False)
+    together = [quantity(one, known) for one in dict.fromkeys([*drawn, *beside])]
+    phases_title = f"phases, stage={stage}" if stage else "phases"
     for place, name in enumerate(panels):
         what = None if name is None else quantity(name, known)
-        beside = [quantity(one, known) for one in drawn]
-        colours = None if what is None else _shared(table, what, beside)
+        colours = None if what is None else _shared(table, what, together)
         for column, facet in enumerate(facets):
             head = f"{facet_title(facet)}\n" if len(facets) > 1 and place == 0 else ""
             ax = axes.flat[place * len(facets) + column]
@@ -79,7 +83,7 @@ def seven_panels(
                 cells,
                 frame,
                 colours=colours,
-                title=f"{head}{called[name] if name else 'phases'}",
+                title=f"{head}{called[name] if name else phases_title}",
                 borders=with_phases,
                 colour_bar=column == len(facets) - 1,
             )

@@ -133,10 +133,17 @@ def _draw(
     notes = [
         f"seed{'s' * (len(seeds) > 1)} {' and '.join(seeds)}" if seeds else "",
         (row["variant"] or "as declared") if several else "",
+        f"stage={row['stage']}" if _has_unnamed_stage(row, several) else "",
         f"{len(u)} × {len(v)} points",
         f"{missing} diverged" if missing else "",
     ]
     write_title(ax, place, ", ".join(filter(None, notes)))
+
+
+def _has_unnamed_stage(row: Mapping[Any, Any], variant_shown: bool) -> bool:
+    """Say whether a map is of a stage that its way of measuring, if it is shown, does not name."""
+    named = variant_shown and "stage=" in row["variant"]
+    return not pd.isna(row.get("stage")) and not named
 
 
 def _norm(levels: Floats) -> BoundaryNorm:

@@ -13,7 +13,7 @@ from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables, loss_floors
-from phasegrid.analysis.tables.variants import full_name
+from phasegrid.analysis.tables.variants import full_name, way_of
 from phasegrid.errors import SweepError
 
 BOOTSTRAP_SEED = 0
@@ -41,8 +41,23 @@ class Findings:
         return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
 
     def labels(self, names: Sequence[str]) -> list[str]:
-        """Return the labels of quantities as figures show them."""
-        return [self.grid.quantity(self.called(name)).label for name in names]
+        """Return the labels of quantities as figures show them. Where the sweep has stages, each
+        names the one that it is of.
+        """
+        return [self.label(name, self.called(name)) for name in names]
+
+    def label(self, name: str, called: str) -> str:
+        """Return the label of a quantity of the table under the name that it is `called` by."""
+        what = self.grid.quantity(called)
+        stage = "" if "stage=" in what.variant else self.stage(name)
+        return f"{what.label}, stage={stage}" if stage else what.label
+
+    def stage(self, name: str) -> str:
+        """Return the stage that a quantity of the table is of; empty where the sweep has none."""
+        what = self.grid.quantity(name)
+        way = way_of(name, what.axes) or self.grid.plain.get(what.table, "")
+        named = [part for part in way.split(", ") if part.startswith("stage=")]
+        return named[0].removeprefix("stage=") if named else self.grid.last_stage
 
 
 def findings(grid: SweepTables, rules: Rules) -> Findings:

@@ -57,6 +57,7 @@ def panels(tables: Tables, args: PanelsArgs) -> Figure:
         with_phases=args.phases,
         columns=args.columns,
         known=found.grid.quantities,
+        stage=found.grid.last_stage,
     )
 
 
@@ -151,7 +152,8 @@ def rows(tables: Tables, args: RowsArgs) -> Figure:
     known |= {name: Column(name, "float64", "", "", label="epoch") for name in ALONG}
     each = "training" if along else "measurement"
     line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale), each)
-    return row_panels(measured, tables.found.frame, line, known, title=tables.title(args.title))
+    title = tables.title(args.title, measured)
+    return row_panels(measured, tables.found.frame, line, known, title=title)
 
 
 def slices(tables: Tables, args: SlicesArgs) -> Figure:
@@ -169,7 +171,7 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
         points = points[points["cell"] == args.cell]
     if points.empty or points[args.column].isna().all():
         raise NotYetError(f"{args.column} of such slices is not measured yet")
-    found, title = tables.found, tables.title(args.title)
+    found, title = tables.found, tables.title(args.title, measured)
     label = slice_label(args.column, found.grid.declared["slice"])
     draw = slice_grid if args.cell is None else large_slice
     return draw(points, found.grid.cells, found.frame, args.column, title=title, label=label)

@@ -46,7 +46,8 @@ def draw(
 ) -> Sequence[Path]:
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
-    ``diagram.*`` panels and phases, ``further.*`` what else was measured, ``curves.*``,
+    ``diagram.*`` panels and phases, ``further.*`` what else was measured (``further_1.*``,
+    ``further_2.*``, ... where that is much), ``curves.*``,
     ``planes.*``, ``cuts_*.*``, the figures that the sweep asks for under the names it gives them
     (in place of one of these, if it has that name), ``phases.csv``, ``thresholds.csv``,
     ``not_drawn.csv`` (what is in no figure, and why) and ``tables/``. Files of the same

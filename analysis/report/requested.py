@@ -47,9 +47,14 @@ class Tables:
     rows: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     other: OtherSweep = lambda _name: None
 
-    def title(self, asked: str | None) -> str:
-        """Return the head of the figure: what is asked for, else the name of the sweep."""
-        return self.found.grid.heading(self.found.grid.sweep if asked is None else asked)
+    def title(self, asked: str | None, shown: pd.DataFrame | None = None) -> str:
+        """Return the head of the figure: what is asked for, else the name of the sweep; and the
+        stage that the `shown` rows of a metric are of, if there is one.
+        """
+        text = self.found.grid.sweep if asked is None else asked
+        stages = set() if shown is None or "stage" not in shown else set(shown["stage"].dropna())
+        named = f"{text}, stage={stages.pop()}" if len(stages) == 1 else text
+        return self.found.grid.heading(named)
 
 
 @dataclass(frozen=True)
@@ -208,13 +213,12 @@ def _tables(
     """Return what there is of what a figure needs, and a note on each thing that there is not."""
     names, labels, missing = [], [], []
     for asked in needs.quantities:
-        label = found.grid.quantity(asked).label
         name = resolved(found.grid, asked)
         if name is None:
             missing.append(f"{asked} is not measured yet")
         elif name not in names:
             names.append(name)
-            labels.append(label)
+            labels.append(found.label(name, asked))
     rows: dict[str, pd.DataFrame] = {}
     for asked in needs.rows:
         table = _placed(found.grid, identity(asked), rows_of(identity(asked)))

@@ -1,6 +1,9 @@
 """The figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -15,6 +18,10 @@ from phasegrid.analysis.tables.quantities import base_of, seven
 from phasegrid.analysis.tables.variants import way_of
 
 MOST_PANELS = 12
+MOST_ROWS = 5
+"""A figure of what else was measured has at most so many panels, the map of phases included, or,
+where facets stand side by side, so many rows of them.
+"""
 FEW_PANELS = 5
 """How many panels show a quantity with more than `MOST_PANELS` rows a job."""
 
@@ -24,18 +31,55 @@ def diagram_figure(found: Findings) -> Figure:
     return _panels_figure(found, seven(found.grid.task))
 
 
-def further_figure(found: Findings) -> Figure:
-    """Return a figure of the quantities beyond the seven. Of a quantity with more than
-    `MOST_PANELS` rows a job, it shows the first, the last and some between.
+def further_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
+    """Return what makes the figures of the quantities beyond the seven: ``further``, or
+    ``further_1``, ``further_2``, ... where one would hold more than `MOST_PANELS` panels. Of a
+    quantity with more than `MOST_PANELS` rows a job, they show the first, the last and some
+    between.
     """
-    names = _further(found)
-    few = [name for family in _families(found, names) for name in _spread(family)]
-    left_out = len(names) - len(few)
-    note = f" ({left_out} panels left out; tables/ has their numbers)" if left_out else ""
-    return _panels_figure(found, few, note)
+    pages = further_pages(found)
+    few = [name for page in pages for name in page]
+    left_out = len(_further(found)) - len(few)
+    notes = [f"{left_out} panels left out; tables/ has their numbers"] if left_out else []
+    makers: dict[str, Callable[[], Figure]] = {}
+    for number, page in enumerate(pages, start=1):
+        several = [f"{number} of {len(pages)}"] if len(pages) > 1 else []
+        note = f" ({'; '.join(several + notes)})" if several + notes else ""
+        name = f"further_{number}" if several else "further"
+        makers[name] = partial(_panels_figure, found, page, note, few)
+    return makers
 
 
-def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Figure:
+def further_pages(found: Findings) -> list[list[str]]:
+    """Return the quantities of each figure of `further_figures`; variants of one stand together."""
+    few = [name for family in _families(found, _further(found)) for name in _spread(family)]
+    most = MOST_PANELS if len(found.grid.facets()) == 1 else MOST_ROWS
+    variants = groupby(few, key=lambda name: base_of(found.grid.quantity(name)).name)
+    groups = [list(group) for _, group in variants]
+    return fill_pages(groups, most - shows_something(found.phases))
+
+
+def fill_pages(groups: Sequence[Sequence[str]], most: int) -> list[list[str]]:
+    """Share groups of panels out over as few pages as hold them, at most `most` panels a page and
+    about as many on each. Only a group that is larger than a page is split.
+
+    >>> fill_pages([["a"], ["b", "c"], ["d"], ["e"]], 3)
+    [['a', 'b', 'c'], ['d', 'e']]
+    """
+    parts = [group[i : i + most] for group in groups for i in range(0, len(group), most)]
+    total = sum(map(len, parts))
+    even = math.ceil(total / math.ceil(total / most)) if parts else most
+    pages: list[list[str]] = []
+    for part in parts:
+        if not pages or len(pages[-1]) >= even or len(pages[-1]) + len(part) > most:
+            pages.append([])
+        pages[-1] += part
+    return pages
+
+
+def _panels_figure(
+    found: Findings, names: Sequence[str], note: str = "", beside: Sequence[str] = ()
+) -> Figure:
     title = found.grid.heading(f"{found.grid.sweep}{note}")
     return seven_panels(
         found.table,
@@ -46,6 +90,8 @@ def _panels_figure(found: Findings, names: Sequence[str], note: str = "") -> Fig
         labels=found.labels(names),
         with_phases=shows_something(found.phases),
         known=found.grid.quantities,
+        beside=beside,
+        stage=found.grid.last_stage,
     )
 
 
@@ -76,8 +122,7 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
     main = _in_cuts(found)
     if found.grid.load_path and found.grid.temperature_path:
         makers["diagram"] = lambda: diagram_figure(found)
-        if _further(found):
-            makers["further"] = lambda: further_figure(found)
+        makers |= further_figures(found)
     if found.grid.curves[curve_column(found.grid)].notna().any():
         makers["curves"] = lambda: curves_figure(found)
     if found.grid.load_path and main:
@@ -88,9 +133,14 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
 
 
 def not_standard(found: Findings) -> list[tuple[str, str]]:
-    """Return the standard figures that the axes of a sweep leave no room for, each with the
-    reason.
+    """Return what is in no standard figure, each with the reason: quantities without anything to
+    show (`idle` in their declaration), and the figures that the axes of a sweep leave no room for.
     """
+    idle = [("further", f"{found.called(name)}: {why}") for name, why in _idle(found).items()]
+    return [*idle, *_without_axes(found)]
+
+
+def _without_axes(found: Findings) -> list[tuple[str, str]]:
     paths = {"load": found.grid.load_path, "temperature": found.grid.temperature_path}
     absent = [axis for axis, path in paths.items() if path is None]
     if not absent:
@@ -126,4 +176,22 @@ def _spread(family: Sequence[str]) -> list[str]:
 
 def _further(found: Findings) -> list[str]:
     names = [str(name) for name in found.table["quantity"].unique()]
-    return [name for name in names if name not in seven(found.grid.task)]
+    idle = _idle(found)
+    return [name for name in names if name not in seven(found.grid.task) and name not in idle]
+
+
+def _idle(found: Findings) -> dict[str, str]:
+    """Return the quantities of which every number is 0 where their declaration says when that is
+    so, with the reason.
+    """
+    values = found.grid.values
+    shown = {
+        *values.loc[values["value"].fillna(0.0) != 0, "quantity"],
+        *found.grid.failures["quantity"],
+    }
+    reasons = {}
+    for name in (str(name) for name in values["quantity"].unique()):
+        when = found.grid.quantity(name).idle
+        if when and name not in shown:
+            reasons[name] = f"every number is 0 or missing, as it is {when}"
+    return reasons

@@ -80,6 +80,7 @@ class SweepTables:
     - `declared`: what each metric of the store has declared, by name; none where an old store does
       not say. `quantities`: those that trials and the metrics of the store declare, by name.
     - `stages`: the stage of each trial of an earlier stage than the last, by the trial's key.
+      `last_stage`: the name of the last; empty where the sweep has no stages.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
 
@@ -101,6 +102,7 @@ class SweepTables:
     )
     quantities: Mapping[str, Quantity] = field(default_factory=lambda: QUANTITIES)
     stages: Mapping[str, str] = field(default_factory=dict)
+    last_stage: str = ""
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""

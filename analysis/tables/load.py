@@ -16,6 +16,7 @@ from phasegrid.analysis.tables.grid import (
 )
 from phasegrid.analysis.tables.measured_from import (
     earlier_stages,
+    last_stage,
     named_rows,
     naming_inputs_of_failed,
     of_last_stage,
@@ -31,13 +32,15 @@ from phasegrid.analysis.tables.quantities import (
 )
 from phasegrid.analysis.tables.subject import subject
 from phasegrid.analysis.tables.values import (
+    CURVE_LISTS,
     curve_points,
     measured_quantities,
     metric_values,
+    no_curve_points,
     trial_values,
     values_along,
 )
-from phasegrid.analysis.tables.variants import ways
+from phasegrid.analysis.tables.variants import Ways, ways
 from phasegrid.config.labels import shown_labels
 from phasegrid.datasets import FIXED_FACTS
 from phasegrid.declare import Shown
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from phasegrid.store.results import Results
 
 
+CURVE = "curve"
+"""The artifact that a metric of connecting curves leaves."""
 CROSS_ENTROPY = "cross_entropy"
 """The objective of trials that name none."""
 
@@ -136,7 +141,7 @@ def build_grid(
         *paths,
         cells,
         values,
-        curve_points(measured.get("connectivity"), found.get("connectivity")),
+        _curves(measured, found, declared),
         _task(stored),
         {metric: way.plain for metric, way in found.items()},
         _axis_names(plan),
@@ -147,7 +152,19 @@ def build_grid(
         failures_of(failed, quantities, found, set(values["quantity"]), seven(_task(stored))),
         quantities,
         stages,
+        last_stage(plan),
     )
+
+
+def _curves(
+    measured: Mapping[str, pd.DataFrame], found: Mapping[str, Ways], declared: Mapping[str, Shown]
+) -> pd.DataFrame:
+    """Return the points of the curves of the first metric that leaves some, built-in ones first."""
+    for name in sorted(measured, key=lambda name: name not in BUILT_IN):
+        leaves_curves = name in declared and CURVE in declared[name].leaves
+        if leaves_curves and {*measured[name]} >= CURVE_LISTS:
+            return curve_points(measured[name], found[name])
+    return no_curve_points()
 
 
 def _in_place(parts: Sequence[pd.DataFrame], cells: pd.DataFrame) -> pd.DataFrame:

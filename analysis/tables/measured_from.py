@@ -51,18 +51,21 @@ def naming_inputs_of_failed(
 
 def earlier_stages(plan: pd.DataFrame) -> dict[str, str]:
     """Return the stage of each trial of an earlier stage than the last; none without stages."""
+    earlier = plan[plan["stage"] != last_stage(plan)] if last_stage(plan) else plan.iloc[:0]
+    return {} if earlier.empty else dict(zip(earlier["key"], earlier["stage"], strict=True))
+
+
+def last_stage(plan: pd.DataFrame) -> str:
+    """Return the name of the last stage; empty without stages."""
     if "stage" not in plan or plan["stage"].isna().all():
-        return {}
-    earlier = plan[plan["stage"] != plan["stage"].iloc[-1]]
-    return dict(zip(earlier["key"], earlier["stage"], strict=True))
+        return ""
+    return str(plan["stage"].iloc[-1])
 
 
 def of_last_stage(plan: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the last training of each cell; a plan lists stage after stage."""
-    if "stage" not in plan or plan["stage"].isna().all():
-        return plan
-    last: pd.DataFrame = plan[plan["stage"] == plan["stage"].iloc[-1]]
-    return last.reset_index(drop=True)
+    name = last_stage(plan)
+    return plan[plan["stage"] == name].reset_index(drop=True) if name else plan
 
 
 def naming_stages(rows: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:

@@ -34,7 +34,7 @@ class Quantity:
     of a variant's name. `transform` ``log_mean`` is the natural logarithm of the mean over seeds
     (as in the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
     rounding of the quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is
-    neutral. `scale` is that of the colours.
+    neutral. `scale` is that of the colours. `idle` says when every number of a sweep is 0 or null.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Quantity:
     stderr_column: str | None = None
     hidden_by: str | None = None
     variant: str = ""
+    idle: str = ""
 
     def title(self) -> str:
         """Return label and unit as an axis or a colour bar shows them.
@@ -84,7 +85,7 @@ TRIAL_COLUMNS = (
 """What a trial's own row shows."""
 
 BUILT_IN: Mapping[str, Shown] = {
-    name: Shown(metric.columns, asdict(metric.args()), metric.over)
+    name: Shown(metric.columns, asdict(metric.args()), metric.over, metric.leaves)
     for name, metric in METRICS.items()
 }
 
@@ -228,6 +229,7 @@ def _quantity(prefix: str, metric: str, table: str, column: Column, axes: Axes) 
         axes=axes,
         stderr_column=column.stderr or None,
         hidden_by=f"{prefix}{column.hidden_by}" if column.hidden_by else None,
+        idle=column.idle,
     )
 
 

@@ -22,6 +22,8 @@ NOT_MEASURED = frozenset(
     {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
 )
 """The columns of numbers, with ``arg.*`` and ``facet.*``, that no metric measures."""
+CURVE_LISTS = frozenset({"t", "train_error_percent"})
+"""The columns that hold a curve, a list each: places along it, and the training error there."""
 _ELSEWHERE = {"at", "stage"}
 _MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials"]
 
@@ -125,12 +127,15 @@ def _full_names(what: Quantity, rows: pd.DataFrame, suffixes: Sequence[str]) -> 
     return names
 
 
-def curve_points(rows: pd.DataFrame | None, found: Ways | None) -> pd.DataFrame:
-    """Return the points of the curves that were measured the plain way; no points if there are no
-    rows. A curve without losses has a missing loss at each point.
+def no_curve_points() -> pd.DataFrame:
+    """Return the table of a sweep without curves."""
+    return pd.DataFrame(columns=list(CURVE_COLUMNS))
+
+
+def curve_points(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
+    """Return the points of the curves that were measured the plain way. A curve without losses has
+    a missing loss at each point.
     """
-    if rows is None or found is None:
-        return pd.DataFrame(columns=list(CURVE_COLUMNS))
     plain = rows["args"].map(found.suffixes) == ""
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
     if "train_loss" not in rows:

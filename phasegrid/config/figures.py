@@ -4,6 +4,7 @@ Arguments that refer to the grid are checked against the grid, as the kind decla
 of cells may be written as numbers. Figures from a store go through the same checks.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ STANDARD_STEMS = (
     "thresholds",
 )
 """The files that every sweep gets; no figure may have one of these names."""
+NUMBERED_STEM = r"^further_[0-9]+$"
+"""The names of those that several files share."""
 
 
 def read_figures(
@@ -175,8 +178,8 @@ def _check_name(
     if diagnostics.is_broken(f"{where}.name"):
         return
     place, name = _node(args, "name"), request.name
-    if name in STANDARD_STEMS:
-        taken = ", ".join(STANDARD_STEMS)
+    if name in STANDARD_STEMS or re.match(NUMBERED_STEM, name):
+        taken = ", ".join([*STANDARD_STEMS, "further_1, further_2, ..."])
         message = f"found {name!r}, which every sweep has; allowed: a name that is none of {taken}"
         diagnostics.add(place, f"{where}.name", message)
     elif name in names:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from phasegrid.config.axes import KEYS, MAX_VALUES, SCALES
 from phasegrid.config.couple import TABLE_KEYS
-from phasegrid.config.figures import STANDARD_STEMS
+from phasegrid.config.figures import NUMBERED_STEM, STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
 from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
@@ -196,7 +196,8 @@ def _figures(definitions: Schema) -> Schema:
     for kind, declared in FIGURES.items():
         arguments = _arguments(declared.args, definitions)
         properties = dict(arguments["properties"])
-        properties["name"] = {**properties["name"], "not": {"enum": list(STANDARD_STEMS)}}
+        taken: Schema = {"anyOf": [{"enum": list(STANDARD_STEMS)}, {"pattern": NUMBERED_STEM}]}
+        properties["name"] = {**properties["name"], "not": taken}
         if "at" in properties:
             label: Schema = {"type": ["string", "number", "boolean"]}
             properties["at"] = _nullable({**_list(label), "uniqueItems": True})

@@ -61,6 +61,8 @@ class Column:
     - `transform`: ``log_mean`` shows the natural logarithm of the mean over seeds. A mean that is
       smaller than the rounding error of the quantity `hidden_by` then counts as zero.
     - `quantity`: the name of the number in figures and tables (default: `name`).
+    - `idle`: when every number of a sweep is 0 or null, in words (``without BatchNorm``). No
+      unasked figure then shows the column; ``not_drawn.csv`` gives the reason.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Column:
     hidden_by: str = ""
     usual: str | int | float | None = None
     quantity: str = ""
+    idle: str = ""
 
     def title(self) -> str:
         """Return label and unit as an axis or a colour bar shows them.
@@ -316,12 +319,14 @@ class Metric:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What figures and tables need to know about a metric: its columns, the defaults of its
-    arguments (variants are named by the arguments that differ), and what it is over.
+    arguments (variants are named by the arguments that differ), what it is over, and the artifacts
+    that it `leaves`.
     """
 
     columns: tuple[Column, ...]
     defaults: Mapping[str, Any]
     over: str = "trial"
+    leaves: tuple[str, ...] = ()
 
     @property
     def axes(self) -> Mapping[str, str | int | float | None]:

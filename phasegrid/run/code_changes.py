@@ -157,7 +157,7 @@ def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
     metrics = {one.name: declared_metric(one.name) for one in code if one.kind == "metric"}
     changed = [
         store.notes.put_declared(
-            name, Shown(metric.columns, default_args(metric.args), metric.over)
+            name, Shown(metric.columns, default_args(metric.args), metric.over, metric.leaves)
         )
         for name, metric in metrics.items()
     ]

@@ -74,7 +74,12 @@ class Notes:
         """Write what a metric declares about its columns; return whether that changed anything."""
         with reported(f"writing the columns of {metric} to {self.url}"):
             plain = {"columns": [asdict(column) for column in declared.columns]}
-            record = {**plain, "defaults": dict(declared.defaults), "over": declared.over}
+            record = {
+                **plain,
+                "defaults": dict(declared.defaults),
+                "over": declared.over,
+                "leaves": list(declared.leaves),
+            }
             text = json.dumps(record, indent=2, ensure_ascii=False)
             name, data = _columns_name(metric), f"{text}\n".encode()
             if _read_if_any(self.files, name) == data:
@@ -213,7 +218,8 @@ def _parse_declared(data: bytes) -> Shown:
         given = {name: value for name, value in column.items() if name in known}
         limits = given.get("limits")
         columns.append(Column(**{**given, "limits": limits and tuple(limits)}))
-    return Shown(tuple(columns), dict(record["defaults"]), str(record.get("over", "trial")))
+    over, leaves = str(record.get("over", "trial")), tuple(map(str, record.get("leaves", ())))
+    return Shown(tuple(columns), dict(record["defaults"]), over, leaves)
 
 
 def layout_names(files: Files, sweep: str) -> list[str]:

@@ -3,6 +3,7 @@ too.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.report.findings import findings
-from phasegrid.analysis.report.standard import further_figure
+from phasegrid.analysis.report.standard import further_figures
 from phasegrid.analysis.report.tables import long_table
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.stats.gain import best_per_load
@@ -145,7 +146,7 @@ def test_of_a_quantity_with_many_rows_some_panels_are_drawn_and_all_tabulated() 
         for label in range(40)
     ]
     found = findings(grid_of(*rows), Rules())
-    figure = further_figure(found)
+    figure = further_figures(found)["further"]()
     titles = [ax.get_title("left") for ax in figure.axes]
     drawn = [int(title.rpartition("=")[2]) for title in titles if "class=" in title]
     assert drawn == [10, 20, 29, 39]
@@ -155,12 +156,26 @@ def test_of_a_quantity_with_many_rows_some_panels_are_drawn_and_all_tabulated() 
     assert len(set(found.table["quantity"])) == 43
 
 
+def a_curve(leaves: tuple[str, ...]) -> SweepTables:
+    lists = {"t": [0.0, 0.5, 1.0], "train_error_percent": [1.0, 9.0, 2.0]}
+    rows = [{"cell": 0, "class": 0, "error": 1.0, "spread": 0.5, "shift": 1.0, **lists}]
+    return grid_of(*rows, declared=replace(CLASSES, leaves=leaves))
+
+
+def test_the_curves_of_a_sweep_are_those_of_a_metric_that_declares_that_it_leaves_some() -> None:
+    curves = a_curve(("directions", "curve")).curves
+    assert curves["t"].tolist() == [0.0, 0.5, 1.0]
+    assert curves["train_error_percent"].tolist() == [1.0, 9.0, 2.0]
+    assert a_curve(("directions",)).curves.empty
+
+
 def test_what_a_metric_declares_is_read_back_from_the_store(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path), create=True)
+    declared = replace(CLASSES, leaves=("curve",))
     assert store.notes.read_declared() == {}
-    assert store.notes.put_declared(NAME, CLASSES)
-    assert not store.notes.put_declared(NAME, CLASSES)
-    assert store.notes.read_declared() == {NAME: CLASSES}
+    assert store.notes.put_declared(NAME, declared)
+    assert not store.notes.put_declared(NAME, declared)
+    assert store.notes.read_declared() == {NAME: declared}
 
 
 def test_what_a_newer_release_declares_beyond_that_is_left_out(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ CONNECTIVITY = Metric(
             label="end residual of BatchNorm",
             colours="cividis_r",
             quantity="end_residual",
+            idle="without BatchNorm",
         ),
         Column(
             "final_curve_loss",
