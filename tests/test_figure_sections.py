@@ -18,6 +18,7 @@ from phasegrid.errors import StoreError
 from phasegrid.figures import FIGURES as KINDS
 from phasegrid.plan.contents import plan_hash
 from phasegrid.plan.plan import make_plan
+from phasegrid.plugin_files import FOLDERS_VARIABLE
 from phasegrid.run.verify import verify
 from phasegrid.store.compact import compact
 from phasegrid.store.meta import figures_text, parse_figures
@@ -32,7 +33,8 @@ model: {name: mlp, depth: 1}
 load: {param: train.lr, values: [1, 0.1]}
 temperature: {param: train.batch_size, values: [16, 24, 32]}
 include: [{load: 0.5, temperature: 16}]
-seeds: 1
+seeds: 2
+metrics: [hessian, connectivity]
 """
 FIGURES = """\
 figures:
@@ -120,44 +122,83 @@ CASES = [
     ("[panels: {name: a, quantities: []}]", "figures.0.panels.quantities", "at least 1 items"),
     ("[panels: {name: a, quantities: b}]", "figures.0.panels.quantities", "allowed: a list"),
     ("[panels: {name: a, quantities: [3]}]", "figures.0.panels.quantities.0", "found 3; .* text"),
-    ("[panels: {name: a, quantities: [b, b]}]", "figures.0.panels.quantities.1", "'b' twice"),
     (
-        "[panels: {name: a, quantities: [b], columns: 0}]",
+        "[panels: {name: a, quantities: [test_loss, test_loss]}]",
+        "figures.0.panels.quantities.1",
+        "'test_loss' twice",
+    ),
+    (
+        "[panels: {name: a, quantities: [test_loss], columns: 0}]",
         "figures.0.panels.columns",
         "found 0; allowed: at least 1",
     ),
     (
-        "[panels: {name: a, quantities: [b], phases: 1}]",
+        "[panels: {name: a, quantities: [test_loss], phases: 1}]",
         "figures.0.panels.phases",
         "found 1; allowed: true or false",
     ),
     (
-        "[lines: {name: a, quantities: [b], along: lod}]",
+        "[lines: {name: a, quantities: [test_loss], along: lod}]",
         "figures.0.lines.along",
         "did you mean 'load'",
     ),
     (
-        "[lines: {name: a, quantities: [b], at: [4, 5]}]",
+        "[lines: {name: a, quantities: [test_loss], at: [4, 5]}]",
         "figures.0.lines.at.1",
         "found '5', which is not on the axis temperature; allowed: 4, 8",
     ),
     (
-        "[lines: {name: a, quantities: [b], at: [4, '4']}]",
+        "[lines: {name: a, quantities: [test_loss], at: [4, '4']}]",
         "figures.0.lines.at.1",
         "found '4' twice",
     ),
     (
-        "[lines: {name: a, quantities: [b], at: [{c: 1}]}]",
+        "[lines: {name: a, quantities: [test_loss], at: [{c: 1}]}]",
         "figures.0.lines.at.0",
         "found {c: 1}; allowed: text",
     ),
-    ("[lines: {name: a, quantities: [b], at: 4}]", "figures.0.lines.at", "allowed: a list"),
+    ("[lines: {name: a, quantities: [test_loss], at: 4}]", "figures.0.lines.at", "allowed: a list"),
     ("[gain: {name: a}]", "figures.0.gain.against", "found nothing; it is required"),
     ("[gain: {name: a, against: tiny}]", "figures.0.gain.against", "this sweep itself"),
     (
         "[gain: {name: a, against: b, labels: [c]}]",
         "figures.0.gain.labels",
         r"found \['c'\]; allowed: ",
+    ),
+    (
+        "[panels: {name: a, quantities: [trace, tracee]}]",
+        "figures.0.panels.quantities.1",
+        "found 'tracee', which no metric of the sweep gives; allowed: .*did you mean 'trace'",
+    ),
+    (
+        "[lines: {name: a, quantities: ['cka[mixup_alpha=4]']}]",
+        "figures.0.lines.quantities.0",
+        r"found 'cka\[mixup_alpha=4\]', which metric cka gives, but metrics does not ask for it",
+    ),
+    (
+        "[gain: {name: a, against: b, quantity: log_volume}]",
+        "figures.0.gain.quantity",
+        "which metric simplex gives, but",
+    ),
+    (
+        "[slices: {name: a}]",
+        "figures.0.slices",
+        "reads rows of metric slice, but metrics does not ask for it; .*: hessian, connectivity",
+    ),
+    (
+        "[rows: {name: a, metric: conectivity, x: t, y: [train_loss]}]",
+        "figures.0.rows.metric",
+        "did you mean 'connectivity'",
+    ),
+    (
+        "[rows: {name: a, metric: connectivity, x: t, y: [train_loss, los]}]",
+        "figures.0.rows.y.1",
+        "found 'los'; allowed: a column of connectivity: .*train_loss",
+    ),
+    (
+        "[rows: {name: a, metric: connectivity, x: s, y: [train_loss]}]",
+        "figures.0.rows.x",
+        "found 's'; allowed: a column of connectivity",
     ),
     ("[curves: {name: a}, curves: {name: a}]", "figures.1.curves.name", "found 'a' twice"),
 ]
@@ -167,7 +208,7 @@ CASES = [
 def test_a_mistake_is_told_with_path_and_reason(
     tmp_path: Path, listed: str, path: str, message: str
 ) -> None:
-    (mistake,) = mistakes(write(tmp_path, figures=listed))
+    (mistake,) = mistakes(write(tmp_path, figures=listed, metrics="[hessian, connectivity]"))
     assert mistake.path == path
     assert re.search(message, mistake.message)
     assert (mistake.line, mistake.column >= 10) == (9, True)
@@ -175,21 +216,23 @@ def test_a_mistake_is_told_with_path_and_reason(
 
 @pytest.mark.parametrize("stem", [*STANDARD_STEMS, "further_1", "further_12"])
 def test_no_figure_takes_the_name_of_one_that_every_sweep_has(tmp_path: Path, stem: str) -> None:
-    (mistake,) = mistakes(write(tmp_path, figures=f"[curves: {{name: {stem}}}]"))
+    (mistake,) = mistakes(
+        write(tmp_path, figures=f"[panels: {{name: {stem}, quantities: [test_loss]}}]")
+    )
     assert re.search(f"found '{stem}', which every sweep has", mistake.message)
 
 
 def test_lines_need_their_axis(tmp_path: Path) -> None:
-    lines = "[lines: {name: a, quantities: [b]}]"
+    lines = "[lines: {name: a, quantities: [test_loss]}]"
     (mistake,) = mistakes(write(tmp_path, load=None, figures=lines))
     assert mistake.message.startswith("found load, but the sweep has no such axis; allowed: temp")
-    at = "[lines: {name: a, quantities: [b], at: [4]}]"
+    at = "[lines: {name: a, quantities: [test_loss], at: [4]}]"
     (mistake,) = mistakes(write(tmp_path, temperature=None, figures=at))
     assert mistake.message.endswith("allowed: none (the sweep has no axis temperature)")
 
 
 def test_every_mistake_is_told_at_once_but_no_consequence(tmp_path: Path) -> None:
-    figures = "[lines: {name: A, quantities: [b, b], at: [x]}, curve: {}, gain: {name: phases}]"
+    figures = "[lines: {name: A, quantities: [test_loss, test_loss], at: [x]}, curve: {}, gain: {name: phases}]"
     found = mistakes(write(tmp_path, figures=figures))
     assert [m.path for m in found] == [
         "figures.0.lines.name",
@@ -202,9 +245,42 @@ def test_every_mistake_is_told_at_once_but_no_consequence(tmp_path: Path) -> Non
     broken = write(
         tmp_path,
         temperature="{param: train.batch_size, values: [4, x]}",
-        figures="[lines: {name: a, quantities: [b], at: [8]}]",
+        figures="[lines: {name: a, quantities: [test_loss], at: [8]}]",
     )
     assert [m.path for m in mistakes(broken)] == ["temperature.values.1"]
+
+
+RAISES = """\
+from dataclasses import dataclass
+from phasegrid.declare import FigureKind, Needs
+
+@dataclass(frozen=True)
+class Args:
+    name: str
+
+OWN = FigureKind(Args, lambda tables, args: None, needs=lambda args: Needs(rows=("cka",)))
+RAISES = FigureKind(Args, lambda tables, args: None, needs=lambda args: Needs(rows=args["rows"]))
+"""
+
+
+def test_a_kind_of_ones_own_is_checked_by_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDERS_VARIABLE, "")
+    (tmp_path / "dots.py").write_text(RAISES)
+    listed = '["dots.py:OWN": {name: a}, "dots.py:RAISES": {name: b}]'
+    first, second = mistakes(write(tmp_path, figures=listed, metrics="[accuracy]"))
+    assert (first.path, second.path) == ("figures.0.dots.py:OWN", "figures.1.dots.py:RAISES")
+    assert first.message == (
+        "reads rows of metric cka, but metrics does not ask for it; it asks for: accuracy"
+    )
+    assert re.fullmatch(r"checking it raises KeyError: 'rows' \(.*dots.py:9\)", second.message)
+
+
+def test_what_is_not_measured_is_no_mistake_where_the_metrics_have_one(tmp_path: Path) -> None:
+    figures = "[panels: {name: a, quantities: [cka]}]"
+    (mistake,) = mistakes(write(tmp_path, figures=figures, metrics="[ckaa]"))
+    assert mistake.path == "metrics.0"
 
 
 def test_what_is_written_is_read_back(load: Load) -> None:

@@ -36,6 +36,7 @@ metrics:
   - cka: {mixup_alpha: null, pixel_noise: 2, pairs: first}
   - simplex: {modes: 2, volume_lambda: [0.1]}
   - hessian: null
+  - connectivity: {pairs: first}
 figures:
   - panels: {name: fig06, quantities: [trace], phases: false}
   - lines: {name: fig07, quantities: [trace], at: [4, "8"]}

@@ -12,6 +12,7 @@ from typing import Literal
 
 from phasegrid.declare import UNIT_OF_LOSS, Column, Shown
 from phasegrid.errors import SweepError
+from phasegrid.figures.quantities import TRIAL_COLUMNS, TRIALS, is_quantity, prefix_of
 from phasegrid.metrics import METRICS
 from phasegrid.tasks import TASKS
 
@@ -63,27 +64,6 @@ class Quantity:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _accuracy(column: str, label: str) -> Column:
-    name = column.removesuffix("_percent")
-    return Column(column, "float64", "%", label, label=label, better="higher", quantity=name)
-
-
-def _loss(column: str, label: str) -> Column:
-    return Column(column, "float64", UNIT_OF_LOSS, label, label=label, better="lower", scale="log")
-
-
-TRIAL_COLUMNS = (
-    _accuracy("test_accuracy_percent", "test accuracy"),
-    _loss("train_loss", "training loss"),
-    _accuracy("train_accuracy_percent", "training accuracy"),
-    _loss("test_loss", "test loss"),
-    # Over the run: what the best moment to stop would have given ("optimal early stopping", Yang et
-    # al. 2021, D.4).
-    _accuracy("best_test_accuracy_percent", "best test accuracy of the run"),
-    _loss("best_test_loss", "best test loss of the run"),
-)
-"""What a trial's own row shows."""
-
 BUILT_IN: Mapping[str, Shown] = {
     name: Shown(metric.columns, asdict(metric.args()), metric.over, metric.leaves)
     for name, metric in METRICS.items()
@@ -125,12 +105,12 @@ def quantities_of(table: str, declared: Shown) -> list[Quantity]:
     Those of what is built in have the names of their columns; those of a metric of a user's own
     ``metric.column``, so that no two metrics share a name.
     """
-    prefix = "" if table in ("trials", *METRICS) else f"{table}."
+    prefix = prefix_of(table, {TRIALS, *METRICS})
     metric = f"{table.rpartition(':')[2]} " if prefix else ""
     return [
         _quantity(prefix, metric, table, column, declared.axes)
         for column in declared.columns
-        if column.role == "value" and column.type == "float64"
+        if is_quantity(column)
     ]
 
 
@@ -138,7 +118,7 @@ def known_quantities(declared: Mapping[str, Shown], loss_unit: str = NATS) -> di
     """Return every quantity that trials and these metrics declare, the seven of the main figure
     first; losses are in `loss_unit`.
     """
-    tables = in_units({"trials": Shown(TRIAL_COLUMNS, {}), **declared}, loss_unit)
+    tables = in_units({TRIALS: Shown(TRIAL_COLUMNS, {}), **declared}, loss_unit)
     found = [what for table, columns in tables.items() for what in quantities_of(table, columns)]
     by_name = {what.name: what for what in found}
     return {**{name: by_name[name] for name in SEVEN if name in by_name}, **by_name}

@@ -10,15 +10,17 @@ from typing import Any
 
 from phasegrid.config.axes import Scale
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.figure_needs import columns_of, unmet_needs
 from phasegrid.config.labels import shown_labels
 from phasegrid.config.references import References
-from phasegrid.config.types import GridPoint
+from phasegrid.config.types import GridPoint, MetricRequest
 from phasegrid.config.validate import constant, fields_of, name_and_args, resolve_args
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import FigureKind, FigureRequest, Grid
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.registry import identity, resolve_figure
+from phasegrid.user_code import where_raised
 
 STANDARD_STEMS = (
     "diagram",
@@ -34,24 +36,27 @@ NUMBERED_STEM = r"^further_[0-9]+$"
 """The names of those that several files share."""
 
 
+_GRID = ("load", "temperature", "facets", "include", "exclude", "metrics")
+"""The sections that figures are checked against."""
+
+
 def read_figures(
     node: Node | None,
     sweep: str,
     points: Sequence[GridPoint],
     scales: Sequence[Scale],
+    metrics: Sequence[MetricRequest],
     references: References,
     diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
-    """Resolve the list of figures of a sweep with these axes and points (None if its grid has a
-    mistake).
-    """
+    """Resolve the list of figures of a sweep with these axes, points and metrics."""
     if node is None or node.value is None:
         return ()
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of figures"
         diagnostics.add(node, "figures", message)
         return ()
-    grid = _grid(points, scales, diagnostics)
+    grid = _grid(points, scales, metrics, diagnostics)
     requests: list[FigureRequest] = []
     names: set[str] = set()
     for index, item in enumerate(node.items):
@@ -104,12 +109,15 @@ def with_defaults(
 
 
 def _grid(
-    points: Sequence[GridPoint], scales: Sequence[Scale], diagnostics: Diagnostics
+    points: Sequence[GridPoint],
+    scales: Sequence[Scale],
+    metrics: Sequence[MetricRequest],
+    diagnostics: Diagnostics,
 ) -> Grid | None:
-    """Return the labels of the cells on each existing axis, in order; None if the grid is not
-    known.
+    """Return what figures are checked against: the labels of the cells on each existing axis, in
+    order, and the metrics; None if an earlier mistake hides some of it.
     """
-    if not points or diagnostics.is_broken("load", "temperature", "facets", "include", "exclude"):
+    if not points or diagnostics.is_broken(*_GRID):
         return None
     values = {
         "load": [point.load for point in points],
@@ -121,7 +129,7 @@ def _grid(
             stored = [str(as_label(value)) for value in values[axis.role]]
             shown = shown_labels(axis.path, stored)
             labels[axis.role] = list(dict.fromkeys(shown[label] for label in stored))
-    return Grid(labels, len(points))
+    return Grid(labels, len(points), columns_of(metrics))
 
 
 def _figure(
@@ -158,18 +166,28 @@ def _check_fits(
     grid: Grid,
     diagnostics: Diagnostics,
 ) -> None:
-    """Note what does not fit the grid, each mistake at its argument or at the item of its
+    """Note what does not fit the grid or is not measured: at its argument, or at the item of its
     argument.
     """
     broken = {field for field in resolved if diagnostics.is_broken(f"{where}.{field}")}
-    for argument, message in kind.fits(resolved, grid):
+    try:
+        found = [*kind.fits(resolved, grid), *unmet_needs(kind, resolved, list(grid.columns))]
+    except Exception as error:  # a plug-in may raise anything
+        found = [("", f"checking it raises {type(error).__name__}: {error}{_line(error)}")]
+    for argument, message in found:
         field, _, index = argument.partition(".")
         if field in broken:
             continue
         node = _node(args, field)
+        path = f"{where}.{argument}".rstrip(".")
         if index and node.items is not None:
             node = node.items[int(index)]
-        diagnostics.add(node, f"{where}.{argument}", message)
+        diagnostics.add(node, path, message)
+
+
+def _line(error: Exception) -> str:
+    place = where_raised(error)
+    return f" ({place})" if place else ""
 
 
 def _check_name(

@@ -170,7 +170,9 @@ def _read(
         run=read_run(entries.get("run"), diagnostics),
         storage=read_text_field(entries.get("storage"), "storage", "results", diagnostics),
         points=points,
-        figures=read_figures(entries.get("figures"), name, points, usable, references, diagnostics),
+        figures=read_figures(
+            entries.get("figures"), name, points, usable, metrics, references, diagnostics
+        ),
         code=references.code,
         stages=template.stages,
         tried=tried,

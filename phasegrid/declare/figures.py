@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from phasegrid.declare.findings import Finding
@@ -21,11 +21,12 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class Grid:
     """What a figure can be checked against before anything is measured: the labels of each axis, in
-    order, and the number of cells.
+    order, the number of cells, and the columns of each metric that the sweep asks for.
     """
 
     labels: Mapping[str, Sequence[str]]
     num_cells: int
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def unknown_labels(
         self, argument: str, found: Sequence[str] | None, axis: str
@@ -47,13 +48,14 @@ class FigureKind:
     `args` is an instance of the dataclass `args`, whose field `name` is the stem of the file;
     `tables` is a `phasegrid.analysis.report.requested.Tables`.
 
-    ``needs(args)`` says what the figure reads; `tables` holds those quantities that have been
-    measured. A figure with nothing measured yet is left out, with a note. ``fits(args, grid)``
-    reports arguments that do not fit the grid of the sweep.
+    ``needs(args)`` says what the figure reads. A sweep that asks for no metric that gives it is
+    refused; so is one whose grid the arguments do not fit, as ``fits(args, grid)`` reports.
+    `tables` holds those quantities that have been measured. A figure with nothing measured yet is
+    left out, with a note.
 
-    Three argument names have a meaning: `at` holds labels of an axis (a sweep may write them as
-    numbers), `quantities` and `at` must not repeat an item, and `against` names another sweep of
-    the store.
+    Four names of arguments have a meaning: `at` holds labels of an axis (a sweep may write them as
+    numbers), `quantities` and `at` must not repeat an item, `quantity` is one more quantity that
+    the figure reads, and `against` names another sweep of the store.
 
     A built-in kind with arguments `unasked` is drawn with these wherever all that it needs is
     measured.

@@ -5,19 +5,24 @@ ones.
 added and changed after everything is measured. No matplotlib and no torch here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
+from phasegrid.registry import identity
+from phasegrid.texts import suggest
 
 Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
 
 ALONG = ("at", "epoch")
 """The columns of rows that say at which epoch along a training they were measured."""
+
+PLACES = ("cell", "load", "temperature", "seed_a", "seed_b", *ALONG)
+"""The columns that the rows of every metric have beside those that it declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,25 @@ def _cuts_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
 
 
 def _rows_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    """Check that the metric has these columns, and that the values of the axis are there."""
+    columns = grid.columns.get(identity(args["metric"]))
+    for argument, column in (("x", args["x"]), *_items("y", args["y"])):
+        if columns is not None and column not in (*columns, *PLACES):
+            message = f"found {column!r}; allowed: a column of {args['metric']}"
+            known = [*columns, *PLACES]
+            yield argument, f"{message}: {', '.join(known)}{suggest(column, known)}"
     yield from grid.unknown_labels("at", args["at"], _other(args["lines"]))
+
+
+def _items(argument: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each value of a list with its place in it."""
+    for index, value in enumerate(values):
+        yield f"{argument}.{index}", value
+
+
+def _curves_fit(_args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    if "connectivity" not in grid.columns:
+        yield "", "found no request for connectivity, whose curves it draws; add it to metrics"
 
 
 def _slices_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
@@ -179,7 +202,7 @@ FIGURES: Mapping[str, FigureKind] = {
         needs=lambda args: Needs(quantities=args["quantities"]),
         fits=_cuts_fit,
     ),
-    "curves": FigureKind(CurvesArgs, f"{_KINDS}:curves"),
+    "curves": FigureKind(CurvesArgs, f"{_KINDS}:curves", fits=_curves_fit),
     "gain": FigureKind(GainArgs, f"{_KINDS}:gain"),
     "rows": FigureKind(
         RowsArgs,

@@ -12,9 +12,10 @@ import phasegrid
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import make_frame
 from phasegrid.analysis.report.report import Drawn
-from phasegrid.declare import Column
+from phasegrid.declare import Column, FigureRequest
 from phasegrid.errors import SweepError
 from phasegrid.run.result import RunResult
+from phasegrid.store.store import Store
 from tests.test_python import SMALL
 
 CELLS = pd.DataFrame(
@@ -124,13 +125,12 @@ def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *figures: object) -> d
 def test_a_kind_of_ones_own_is_drawn_and_left_out_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = (
-        {"dots.py:DOTS": {"name": "mine", "colour": "red"}},
-        {"slices": {"name": "planes"}},
-        {"rows": {"name": "spectrum", "metric": "hessian", "x": "density_grid", "y": ["density"]}},
-    )
-    sweep = dots(tmp_path, monkeypatch, *asked)
+    sweep = dots(tmp_path, monkeypatch, {"dots.py:DOTS": {"name": "mine", "colour": "red"}})
     result = phasegrid.run(sweep, tmp_path / "store", serial=True, quiet=True)
+    notes = Store.open(str(tmp_path / "store")).notes
+    spectrum = {"name": "spectrum", "metric": "hessian", "x": "density_grid", "y": ["density"]}
+    later = FigureRequest("slices", {"name": "planes"}), FigureRequest("rows", spectrum)
+    notes.put_figures(sweep["name"], [*notes.read_figures(sweep["name"]), *later])
     drawn = phasegrid.plot(result)
     assert drawn["mine"].axes[0].get_title() == "4 training loss"
     assert len(drawn["mine"].axes[0].collections[0].get_offsets()) == 4

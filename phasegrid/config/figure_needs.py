@@ -1,0 +1,68 @@
+"""Check that the metrics that a sweep asks for give what its figures read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from phasegrid.config.types import MetricRequest
+from phasegrid.declare import FigureKind, Finding
+from phasegrid.figures.quantities import TRIAL_COLUMNS, TRIALS, names_of
+from phasegrid.metrics import METRICS
+from phasegrid.registry import declared_metric, identity
+from phasegrid.texts import suggest
+
+_BUILT_IN = (TRIALS, *METRICS)
+
+
+def columns_of(metrics: Sequence[MetricRequest]) -> dict[str, Sequence[str]]:
+    """Return the names of the columns of each metric that a sweep asks for."""
+    return {
+        request.name: [column.name for column in declared_metric(request.name).columns]
+        for request in metrics
+    }
+
+
+def unmet_needs(
+    kind: FigureKind, args: Mapping[str, Any], asked_for: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield what a figure reads that no metric among those `asked_for` gives, each at the argument
+    that names it.
+    """
+    needs = kind.needs(args)
+    one = args.get("quantity")
+    quantities = [*needs.quantities, *([one] if isinstance(one, str) else [])]
+    givers = _givers(asked_for)
+    given = [name for name, metric in givers.items() if metric in (TRIALS, *asked_for)]
+    for quantity in dict.fromkeys(quantities):
+        name = quantity.partition("[")[0]
+        if name not in given:
+            allowed = f"allowed: {', '.join(given)}"
+            if name in givers:
+                why = f"which metric {givers[name]} gives, but metrics does not ask for it"
+                yield _argument(args, quantity), f"found {quantity!r}, {why}; {allowed}"
+            else:
+                why = f"which no metric of the sweep gives; {allowed}{suggest(name, list(givers))}"
+                yield _argument(args, quantity), f"found {quantity!r}, {why}"
+    for metric in dict.fromkeys(needs.rows):
+        if identity(metric) not in asked_for:
+            known = ", ".join(asked_for) or "none"
+            message = f"reads rows of metric {metric}, but metrics does not ask for it; it asks for"
+            yield _argument(args, metric), f"{message}: {known}{suggest(metric, asked_for)}"
+
+
+def _givers(asked_for: Sequence[str]) -> dict[str, str]:
+    """Return every quantity of trials, built-in metrics and those asked for, with its table."""
+    found = dict.fromkeys(names_of(TRIALS, TRIAL_COLUMNS, _BUILT_IN), TRIALS)
+    for metric in dict.fromkeys([*asked_for, *METRICS]):
+        for name in names_of(metric, declared_metric(metric).columns, _BUILT_IN):
+            found.setdefault(name, metric)
+    return found
+
+
+def _argument(args: Mapping[str, Any], wanted: str) -> str:
+    """Return the argument, or the item of one, that has a value; empty if none has."""
+    for name, value in args.items():
+        if value == wanted:
+            return name
+        if isinstance(value, (list, tuple)) and wanted in value:
+            return f"{name}.{list(value).index(wanted)}"
+    return ""
