@@ -1,6 +1,7 @@
 """Check that the metrics that a sweep asks for give what its figures read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from phasegrid.config.types import MetricRequest
@@ -51,11 +52,22 @@ def unmet_needs(
 
 def _givers(asked_for: Sequence[str]) -> dict[str, str]:
     """Return every quantity of trials, built-in metrics and those asked for, with its table."""
-    found = dict.fromkeys(names_of(TRIALS, TRIAL_COLUMNS, _BUILT_IN), TRIALS)
-    for metric in dict.fromkeys([*asked_for, *METRICS]):
-        for name in names_of(metric, declared_metric(metric).columns, _BUILT_IN):
-            found.setdefault(name, metric)
+    found = dict(_built_in_givers())
+    for metric in asked_for:
+        if metric not in METRICS:
+            columns = declared_metric(metric).columns
+            found |= dict.fromkeys(names_of(metric, columns, _BUILT_IN), metric)
     return found
+
+
+@cache
+def _built_in_givers() -> Mapping[str, str]:
+    tables = {TRIALS: TRIAL_COLUMNS, **{name: one.columns for name, one in METRICS.items()}}
+    return {
+        name: table
+        for table, columns in tables.items()
+        for name in names_of(table, columns, _BUILT_IN)
+    }
 
 
 def _argument(args: Mapping[str, Any], wanted: str) -> str:
