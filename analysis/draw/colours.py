@@ -14,15 +14,15 @@ ROBUST = (2.0, 98.0)
 EQUAL = 1e-9
 """Limits that differ by no more than this share of themselves are one number."""
 FEW = 25
-"""With at most this many cells the limits are the extremes: a percentile of few numbers is one of
-them anyway.
+"""With at most this many cells the limits are the extremes: a percentile of few numbers is an
+extreme anyway.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ColourScale:
-    """Limits of the colours, whether they are logarithmic, which ends data exceed, and the ticks of
-    the bar.
+    """The limits of colours, whether the scale is logarithmic, which limits the data exceed, and
+    the ticks of the bar.
     """
 
     low: float
@@ -37,11 +37,11 @@ class ColourScale:
 
 
 def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
-    """Return the colour scale for all the values of a table, shared by its panels.
+    """Return one colour scale for all values of a table, which its panels share.
 
-    Limits are the quantity's own, else the 2nd and 98th percentile (the extremes for at most 25
-    cells), symmetric about `centre`. Cells that are not trained have no colour, and no part in the
-    limits.
+    Limits are those that the quantity declares, otherwise the 2nd and 98th percentile (the extremes
+    for at most 25 cells), symmetric about `centre`. Cells that are not trained have no colour and
+    do not count for the limits.
     """
     values = table[~table["not_trained"]]["value"].dropna().to_numpy(dtype=float)
     positive = values[values > 0]
@@ -58,8 +58,8 @@ def colour_scale(table: pd.DataFrame, quantity: Quantity) -> ColourScale:
 def linear_scale(
     values: np.ndarray[tuple[int], np.dtype[np.float64]], centre: float
 ) -> ColourScale:
-    """Return linear colours symmetric about `centre`, with robust limits as `colour_scale` has
-    them.
+    """Return a linear colour scale that is symmetric about `centre`, with robust limits like those
+    of `colour_scale`.
     """
     low, high = _robust(values[~np.isnan(values)])
     reach = max(abs(low - centre), abs(high - centre)) or 0.5
@@ -90,7 +90,7 @@ def _robust(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float
 
 
 def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return both limits and round numbers between them that keep clear of the limits."""
+    """Return both limits and the round numbers between them that are not close to a limit."""
     inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
     clear = 0.12 * (high - low)
     kept = [float(t) for t in inner if t - low > clear and high - t > clear]

@@ -1,4 +1,4 @@
-"""Lines rather than pixels: the mode-connecting curve of every cell, and cuts through a diagram."""
+"""Draw lines: the mode-connecting curve of every cell, and cuts through a diagram."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -84,7 +84,7 @@ def cuts(
     standard errors.
 
     `at`: labels of the other axis, one line each (default: all), from cold and pale to hot and
-    dark, or from small to large. `label` calls the quantity something else.
+    dark, or from small to large. `label` replaces the name of the quantity.
     """
     x_axis, lines = (
         (frame.load, frame.temperature) if along == "load" else (frame.temperature, frame.load)
@@ -162,7 +162,9 @@ def _line_axes(ax: Axes, x_axis: GridAxis, quantity: Quantity) -> None:
 
 
 def _corner(frame: Frame, load: str, temperature: str) -> tuple[float, float]:
-    """Return the lower left corner of a cell's box; boxes stand one apart, hot ones on top."""
+    """Return the lower left corner of a cell's box; boxes have unit distance, and hot ones are on
+    top.
+    """
     column = frame.load.drawn_labels().index(load)
     row = frame.temperature.drawn_labels().index(temperature)
     return column - BOX / 2, row - BOX / 2

@@ -61,9 +61,9 @@ STATUS = {
     "undefined": UNDEFINED,
     "not applicable": INAPPLICABLE,
 }
-"""How a cell without a number is filled, by its status in the table of `aggregate`."""
+"""The filling of a cell without a number, by its status in the table of `aggregate`."""
 HATCHED_PHASES = {"NC": NOT_CONVERGED, "not trained": NOT_TRAINED}
-"""How the cells of these phases are filled besides, in the map of phases."""
+"""The additional filling of cells of these phases in the map of phases."""
 
 
 def phase_diagram(
@@ -80,11 +80,11 @@ def phase_diagram(
 ) -> Axes:
     """Draw one quantity of one facet: a rectangle per cell, hatched if the cell has no number.
 
-    `table` has the rows of `aggregate` for this quantity and facet; `phases` those of
-    `label_phases`, to draw borders and names; `colours` the scale to share between panels (by
-    default from this table). A small digit in a cell is its n where that differs from the commonest
-    n, a triangle in its corner means collapsed seeds. Cells that are not trained have no colour:
-    the Hessian of a network that learned nothing vanishes, and would pass for the flattest.
+    `table` has the rows of `aggregate` for this quantity and facet. `phases` has the rows of
+    `label_phases`, to draw borders and names. `colours` is the scale that panels share (default:
+    from this table). A small digit in a cell is its n, if that differs from the commonest n; a
+    triangle in its corner means collapsed seeds. Cells that are not trained have no colour, because
+    the Hessian of a network that learned nothing vanishes and would look like the flattest.
     """
     scale = colours or colour_scale(table, quantity)
     trained = table[~table["not_trained"]]
@@ -109,8 +109,8 @@ def phase_diagram(
 def phase_map(
     ax: Axes, phases: pd.DataFrame, frame: Frame, *, title: str = "phase", legend: bool = True
 ) -> Axes:
-    """Draw the nearest phase of every cell of one facet, stippled where it is undetermined, hatched
-    where there is none or it did not converge.
+    """Draw the nearest phase of every cell of one facet: stippled if it is undetermined, hatched if
+    there is none or the cell did not converge.
     """
     names = label_array(phases, frame.load, frame.temperature)
     codes = np.array([[PHASES.index(name) if name else -1 for name in row] for row in names])
@@ -142,9 +142,9 @@ def phase_map(
 def value_mesh(
     ax: Axes, table: pd.DataFrame, column: str, frame: Frame, colours: str, norm: Normalize
 ) -> QuadMesh:
-    """Colour the cells of one facet by a column of numbers; cells without a number stay clear.
+    """Colour the cells of one facet by a column of numbers; cells without a number stay empty.
 
-    On a logarithmic scale a loss of exactly 0 has the colour of what lies below the limits.
+    On a logarithmic scale a loss of exactly 0 has the colour of values below the limits.
     """
     values = np.full((len(frame.temperature.labels), len(frame.load.labels)), np.nan)
     for row in table[["temperature_label", "load_label", column]].itertuples(index=False):
@@ -196,7 +196,7 @@ def draw_borders(ax: Axes, phases: pd.DataFrame, frame: Frame) -> None:
         segments = [
             [(row["x0"], row["y0"]), (row["x1"], row["y1"])] for row in chosen.to_dict("records")
         ]
-        # All of the white first: a halo drawn segment by segment would cut the black into dashes.
+        # All the white first: halos segment by segment would cut the black line into dashes.
         for colour, thickness, style in (("white", width + 1.4, "solid"), ("black", width, dash)):
             ax.add_collection(
                 LineCollection(
@@ -233,8 +233,8 @@ def status_handles(table: pd.DataFrame) -> list[Patch | Line2D]:
 
 
 def phase_handles(phases: pd.DataFrame, *, stippled: bool = True) -> list[Patch | Line2D]:
-    """Return the legend of the phases that occur, with what they mean; `stippled`: and of cells
-    without one, and of marks.
+    """Return the legend of the phases that occur, with their meanings. `stippled` adds cells
+    without a phase, and marks.
     """
     found = set(phases["nearest"].dropna())
     handles: list[Patch | Line2D] = []
@@ -269,12 +269,12 @@ def write_title(ax: Axes, title: str, caption: str) -> None:
         color="0.35",
         va="bottom",
     )
-    note.set_in_layout(False)  # the title's padding makes room above; wrapping limits the width
+    note.set_in_layout(False)  # the title's padding makes room above it; wrapping limits its width
 
 
 def wrapped(title: str, letters: float) -> str:
-    """Break the lines of a title that are longer than this many letters, at spaces, preferably
-    after commas.
+    """Break the lines of a title that are longer than so many letters, at spaces, preferably after
+    commas.
 
     >>> wrapped("mode connectivity, epochs=150, lr=0.003", 24)
     'mode connectivity,\\nepochs=150, lr=0.003'
@@ -337,7 +337,7 @@ def _cell(frame: Frame, load: object, temperature: object, style: Hatch) -> Rect
 
 def _phase_swatch(phase: str, hatched: bool) -> Patch:
     text = f"{phase}  {PHASE_MEANINGS[phase]}"
-    if phase == "not trained":  # as the panels say it, so that a figure says it once
+    if phase == "not trained":  # in the words of the panels, so that a figure has one name for it
         return _swatch(EMPTY[NOT_TRAINED], NOT_TRAINED)
     if phase in HATCHED_PHASES and hatched:
         return _swatch(text, HATCHED_PHASES[phase], PHASE_COLOURS[phase])

@@ -15,7 +15,7 @@ from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.tables.quantities import Quantity, difference_unit
 
 THIS, OTHER, GAIN = "#17606e", "#c0643a", "#333333"
-ASIDE = 2.0  # points: the two sweeps stand beside each other, so that no bar hides another
+ASIDE = 2.0  # points between the two sweeps, so that no bar hides another
 
 
 def gain_figure(
@@ -28,11 +28,10 @@ def gain_figure(
     names: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the rows of `gain_table`, a row of two panels per facet: the bests of both sweeps, and
-    the gain.
+    """Draw the rows of `gain_table`, two panels in a row for each facet: the bests of both sweeps,
+    and the gain.
 
-    `labels` name the sweeps; beside every point of the best stands the temperature at which it is
-    attained.
+    `labels` name the sweeps. Every best has its temperature written beside it.
     """
     facets = [str(facet) for facet in table["facet"].unique()]
     figure = Figure(figsize=(8.2, 2.9 * len(facets) + 0.35 * bool(title)), layout="constrained")
@@ -58,7 +57,7 @@ def bests(
     *,
     head: str = "",
 ) -> Axes:
-    """Draw the best of every load in both sweeps with 95% intervals, and in small type at which
+    """Draw the best of every load in both sweeps with 95% intervals and, in small type, its
     temperature.
     """
     for which, colour, label, aside in (
@@ -126,12 +125,12 @@ def _points(
     ax.plot(
         x, y, color=colour, linewidth=1.1, marker="o", markersize=3, label=label, transform=moved
     )
-    ax.update_datalim(  # which moved artists do not do by themselves
+    ax.update_datalim(  # moved artists do not do this by themselves
         [(a, b) for name in columns for a, b in zip(x, there[name], strict=True) if pd.notna(b)]
     )
     ax.autoscale_view()
-    # Not error bars: the best of all seeds is biased, so an interval of other seeds may lie beside
-    # its point.
+    # Not error bars: the best of all seeds is biased, so the interval, which is from other seeds,
+    # may not contain it.
     for place, *ends in zip(x, there[low], there[high], strict=True):
         ax.plot(
             [place, place],
@@ -147,8 +146,8 @@ def _points(
 def _write_temperatures(
     ax: Axes, rows: pd.DataFrame, which: str, axis: GridAxis, colour: str, aside: float
 ) -> None:
-    """Write the temperature of each best above its bar where it is the better sweep, below where it
-    is the worse.
+    """Write the temperature of each best: above its bar in the better sweep, below in the worse
+    one.
     """
     for row in rows.dropna(subset=[f"best_{which}"]).to_dict("records"):
         this, other = float(row["best_this"]), float(row["best_other"])

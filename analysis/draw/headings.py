@@ -1,4 +1,4 @@
-"""The title of a whole figure, broken so that it fits."""
+"""Write the title of a whole figure, broken into lines that fit."""
 
 import textwrap
 
@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 SIZE = 11  # points
 LETTER = 0.55
-"""Mean width of a letter, in its height."""
+"""Mean width of a letter, in units of its height."""
 
 
 def write_heading(figure: Figure, text: str) -> None:
-    """Write a title over a figure, its lines broken where the width asks for it; nothing for no
+    """Write a title over a figure, broken into lines that fit its width; write nothing for an empty
     text.
     """
     if text:

@@ -1,4 +1,4 @@
-"""Figures of lines: cuts through the diagrams, and the connecting curves of every cell."""
+"""Draw figures of lines: cuts through the diagrams, and the connecting curves of every cell."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -31,11 +31,11 @@ def cut_panels(
     title: str = "",
     known: Mapping[str, Quantity] = QUANTITIES,
 ) -> Figure:
-    """Draw each quantity against one axis, a line with standard errors for each value of the other
-    (`at`: only these).
+    """Draw each quantity against one axis, with a line with standard errors for each value of the
+    other (`at`: only these values).
 
-    With facets each becomes a column and each quantity a row, with one vertical scale along the
-    row. `labels` call the quantities something else; `known` are those that are declared.
+    Each facet becomes a column and each quantity a row, with one vertical scale along the row.
+    `labels` replace the names of quantities; `known` are the declared quantities.
     """
     called = labels or [quantity(name, known).label for name in names]
     facets = [str(facet) for facet in table["facet"].unique()]

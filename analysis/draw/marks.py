@@ -1,5 +1,5 @@
-"""Small marks on the cells of a diagram: a triangle where seeds collapsed, a dot where two sweeps
-differ.
+"""Draw small marks on the cells of a diagram: a triangle where seeds collapsed, a dot where two
+sweeps differ.
 """
 
 from collections.abc import Iterable
@@ -31,8 +31,7 @@ def mark_collapsed(ax: Axes, table: pd.DataFrame, frame: Frame) -> None:
     ax.scatter(
         x,
         y,
-        # A marker's longest reach is scaled to half of the root of `s`: twice the size it is to
-        # have.
+        # A marker's longest reach is scaled to sqrt(s) / 2, so sqrt(s) is twice the wanted size.
         s=(2 * size) ** 2,
         marker=CORNER,
         color="black",
@@ -74,9 +73,7 @@ def dot_handle(label: str) -> Line2D:
 
 
 def _fitting(ax: Axes, frame: Frame, share: float) -> float:
-    """Return the size in points that is a `share` of the thinnest cell, as laid out so far, within
-    bounds.
-    """
+    """Return, within bounds, a `share` of the thinnest cell in points, for the layout so far."""
     box, figure = ax.get_position(), ax.get_figure(root=True)
     assert figure is not None
     wide = _thinnest(frame.load) * box.width * figure.get_figwidth() * 72
@@ -96,8 +93,6 @@ def _end(axis: GridAxis, label: str) -> float:
 
 
 def _centre(axis: GridAxis, label: str) -> float:
-    """Return the middle of a cell as it is drawn, halfway between its edges on the scale of the
-    axis.
-    """
+    """Return the middle of a drawn cell: halfway between its edges on the scale of the axis."""
     low, high = axis.edges[axis.index(label) : axis.index(label) + 2]
     return (low * high) ** 0.5 if axis.spacing == "log" else (low + high) / 2

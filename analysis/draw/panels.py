@@ -1,4 +1,4 @@
-"""Figures of several diagrams on the same axes: the seven panels of Yang et al. 2021 and their
+"""Draw figures of several diagrams on the same axes: the seven panels of Yang et al. 2021 and their
 phases.
 """
 
@@ -26,7 +26,7 @@ from phasegrid.config.labels import short_label
 
 COLUMNS = 4
 PANEL = (3.35, 2.75)  # inches
-FACET_PANEL = (2.5, 2.5)  # inches, where facets stand side by side and share a colour bar
+FACET_PANEL = (2.5, 2.5)  # inches, if facets are side by side and share a colour bar
 SHORT = {"dataset.fraction": "data fraction", "dataset.image_noise": "image noise"}
 """Names of facets that are shorter than those of axes."""
 
@@ -45,14 +45,14 @@ def seven_panels(
     beside: Sequence[str] = (),
     stage: str = "",
 ) -> Figure:
-    """Draw the quantities `names` that were measured, or failed, and, last, the phase map, two rows
-    of four (or so many `columns`).
+    """Draw those of the quantities `names` that were measured or failed, and, last, the phase map,
+    in two rows of four (or in rows of `columns`).
 
-    With facets each becomes a column and each quantity a row, colours shared along the row (Yang et
-    al. 2021, Fig. 6). `table` is the table of `aggregate`; `labels` call the quantities something
-    else, `known` are those that are declared; without `with_phases` there are neither borders nor
-    the map. Variants of one quantity share their colours, with those of other figures too
-    (`beside`). `stage` is the stage that the phases are of.
+    Each facet becomes a column and each quantity a row, and a row shares its colours (Yang et al.
+    2021, Fig. 6). `table` is the table of `aggregate`; `labels` replace the names of quantities;
+    `known` are the declared quantities. Without `with_phases` there are neither borders nor the
+    map. Variants of one quantity share their colours, with those of other figures too (`beside`).
+    `stage` is the stage that the phases are of.
     """
     called = dict(
         zip(names, labels or [quantity(name, known).label for name in names], strict=True)
@@ -115,7 +115,7 @@ def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[in
     """Return rows and columns of panels: a column per facet, or without facets `columns` (default:
     up to four).
 
-    No panel stands alone in the last row: rather than that the rows are longer.
+    No panel is alone in the last row; to avoid this, rows become longer.
 
     >>> grid_shape(8, 1), grid_shape(6, 1, 5), grid_shape(3, 6)
     ((2, 4), (1, 6), (3, 6))
@@ -137,9 +137,7 @@ def panel_figure(rows: int, columns: int, facets: int) -> Figure:
 
 
 def trim_panels(axes: Sequence[Axes], columns: int, used: int) -> None:
-    """Remove the panels that are not used, and keep the names of the axes at the outer ones only;
-    ticks stay.
-    """
+    """Remove unused panels, and keep the names of axes only on the outer ones; ticks stay."""
     for ax in axes[used:]:
         ax.remove()
     for place, ax in enumerate(axes[:used]):
@@ -161,8 +159,8 @@ def _panel(
     borders: bool,
     colour_bar: bool,
 ) -> None:
-    """Draw one quantity, or the phases where `what` is None, of the facet that `cells` (rows of the
-    phase table) are of.
+    """Draw one quantity, or the phases if `what` is None, for the facet of `cells` (rows of the
+    phase table).
     """
     if what is None:
         phase_map(ax, cells, frame, title=title, legend=False)
@@ -181,9 +179,7 @@ def _panel(
 
 
 def _shared(table: pd.DataFrame, what: Quantity, drawn: Sequence[Quantity]) -> ColourScale:
-    """Return the colours of a quantity, one scale for it and its variants that are drawn beside
-    it.
-    """
+    """Return the colour scale of a quantity, shared with its variants in the same figure."""
     base = base_of(what)
     variants = [one.name for one in drawn if base_of(one) == base]
     return colour_scale(table[table["quantity"].isin(variants)], base)

@@ -1,5 +1,5 @@
-"""Planes through points in weight space: a map of the loss for each of some cells, on shared
-levels, the points that span the plane marked.
+"""Draw planes through points in weight space: a map of the loss for each of some cells, with shared
+levels, and with marks at the points that span the plane.
 """
 
 import math
@@ -24,8 +24,8 @@ from phasegrid.analysis.draw.ticks import write_bar_ticks
 
 NUM_LEVELS = 9
 RATIO = 300.0
-"""The highest level is so many times as far from the lowest value as the second: between the 740
-for losses and the 110 for errors of the published code of Garipov et al. 2018.
+"""The distance of the highest level from the lowest value, in units of that of the second level:
+between the 740 for losses and the 110 for errors in the published code of Garipov et al. 2018.
 """
 ACROSS = 4
 PANEL = (2.6, 2.7)  # inches
@@ -44,13 +44,13 @@ def plane_maps(
     most: int,
     title: str = "",
 ) -> Figure:
-    """Draw `column` of the first plane of each cell and way of measuring; of more than `most` some,
-    evenly spread.
+    """Draw `column` of the first plane of each cell and way of measuring; if there are more than
+    `most`, an evenly spread selection.
 
     `rows` are those of a metric such as ``plane``, with the place of their cell. Levels are close
-    together near the lowest value and go up to the highest, or to `cap`; what is above has the last
+    together near the lowest value and reach the highest, or `cap`; higher values have the last
     colour. `label` names the colours. Both axes are lengths in weight space, each on a scale of its
-    own: bends lie close to the line between the ends.
+    own, because bends lie close to the line between the ends.
 
     Raises:
         ValueError: if there is no row.
@@ -83,8 +83,8 @@ def plane_maps(
 
 
 def plane_levels(surfaces: Sequence[Floats], cap: float) -> Floats:
-    """Return the levels at which colours change: from the lowest value low to the highest, or the
-    cap, high: low + (high - low) r^(k/K - 1) for k = 0 to K, r = `RATIO`, and low itself.
+    """Return the levels at which colours change: low + (high - low) r^(k/K - 1) for k = 0 to K, r =
+    `RATIO`, and low itself, where low is the lowest value, and high the highest or the cap.
 
     >>> plane_levels([np.array([[1.0, 301.0]])], 1e9).round(1).tolist()[:4]
     [1.0, 2.0, 3.0, 5.2]
@@ -151,8 +151,8 @@ def _norm(levels: Floats) -> BoundaryNorm:
 
 
 def _first(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each cell and way of measuring, that of the first
-    seeds, in the order of cells.
+    """Return one row for each cell and way of measuring, that of the first seeds, in the order of
+    cells.
     """
     return rows.sort_values(["cell", "variant", "seed_a", "seed_b"]).drop_duplicates(
         ["cell", "variant"]
@@ -171,7 +171,7 @@ def _place(row: Mapping[Any, Any], frame: Frame) -> str:
 
 
 def _surface(grid: object) -> Floats:
-    """Return a stored grid (V, U), NaN for what is null."""
+    """Return a stored grid (V, U), with NaN for null."""
     lines = [[np.nan if x is None else x for x in line] for line in grid]  # type: ignore[attr-defined]
     return np.asarray(lines, dtype=float)
 

@@ -1,4 +1,4 @@
-"""Columns of a metric's rows against each other: profiles, spectra, layers."""
+"""Draw columns of a metric's rows against each other: profiles, spectra, layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,19 @@ from phasegrid.errors import SweepError
 
 PANEL = (2.5, 2.1)  # inches
 SHARED = 0.99
-"""Measurements of a cell share their x if this part of all points has as many as there are
-measurements.
+"""Measurements of a cell share their x if at this share of all x there is a point of every
+measurement.
 """
 
 FEW_POINTS = 20
-"""A line with so few points has a mark at each."""
+"""A line with at most this many points has a mark at each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a line shows: `y` over `x`; a line for each value of the axis `lines`, a panel for each
-    of the other, or only for those `at`; the scales of x and y; what `each` measurement is called.
+    """What lines show: `y` over `x`, with a line for each value of the axis `lines` and a panel for
+    each value of the other axis, or only for those in `at`; the scales of x and y; and the name of
+    `each` measurement.
     """
 
     x: str
@@ -53,11 +54,11 @@ def row_panels(
     """Draw columns of a metric (`rows`, with the place of their cell) as lines: a row of panels for
     each y, a column of panels for each facet and value of the axis that has no lines.
 
-    Where the measurements of a cell share their x, a line is their mean, with a band of its
-    standard error; else each measurement has a thin line.
+    If the measurements of a cell share their x, a line is their mean, with a band of its standard
+    error; otherwise each measurement has a thin line.
 
     Raises:
-        SweepError: for labels that are on no cell, or columns that are not numbers.
+        SweepError: for labels that no cell has, or columns that are not numbers.
     """
     lined, other = frame.load, frame.temperature
     if line.lines == "temperature":
@@ -108,10 +109,11 @@ def _counted(rows: pd.DataFrame, each: str) -> str:
 
 
 def points_of(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return x and y of each measurement (``cell``, ``key``), a row a point; lists are unrolled.
+    """Return x and y of each measurement (``cell``, ``key``), one row per point; lists are
+    unrolled.
 
     Raises:
-        SweepError: if lists of one row differ in length, or y is not of numbers.
+        SweepError: if lists of one row differ in length, or y has no numbers.
     """
     table = rows[["cell", "key", "load_label", "temperature_label"]].assign(x=rows[x], y=rows[y])
     try:
@@ -125,7 +127,7 @@ def _panel(ax: Axes, own: pd.DataFrame, line: Line, y: str, lined: GridAxis) -> 
     label = f"{line.lines}_label"
     points = points_of(own, line.x, y)
     names = points["x"].map(lambda value: isinstance(value, str)).any()
-    if names:  # layers, say: one after another, as they are stored
+    if names:  # for example layers: in their stored order
         order = list(dict.fromkeys(points["x"]))
         points = points.assign(x=points["x"].map({name: i for i, name in enumerate(order)}))
     points = points.assign(x=points["x"].astype(float))
@@ -158,12 +160,12 @@ def _draw_line(ax: Axes, points: pd.DataFrame, shade: Any, value: str) -> None:
 
 
 def _title(name: str, columns: Mapping[str, Column]) -> str:
-    """Return the label and the unit of a column as an axis shows them."""
+    """Return the label and the unit of a column for an axis."""
     return columns[name].title() if name in columns else name.replace("_", " ")
 
 
 def _name_lines(figure: Figure, lined: GridAxis) -> None:
-    """Name the lines of all panels once, in the order of the axis."""
+    """Name the lines of all panels in one legend, in the order of the axis."""
     found: dict[str, Artist] = {}
     for ax in figure.axes:
         found |= {

@@ -1,9 +1,9 @@
-"""The two axes of a diagram: positions, cell edges, tick labels and direction, decided from the
+"""Make the two axes of a diagram: positions, cell edges, tick labels and direction follow from the
 values and the path.
 
 The load grows to the right and the temperature upward. A smaller batch is hotter, so that axis is
-inverted; a larger learning rate or weight decay is hotter. (Yang et al. 2021, section 3.) Data of
-less noise are drawn to the right.
+inverted; a larger learning rate or weight decay is hotter. (Yang et al. 2021, section 3.) Data with
+less noise are further to the right.
 """
 
 import math
@@ -30,12 +30,12 @@ NAMES: dict[str, str] = {
     "dataset.image_noise": "image noise (pixel units)",
 }
 DECLARED: dict[str, Spacing] = {"model.width": "log", "train.batch_size": "log"}
-"""Spacings that do not wait for the values to span a decade."""
+"""Spacings that hold even if the values do not span a decade."""
 HOTTER_WHEN_SMALLER = frozenset({"train.batch_size"})
 BETTER_WHEN_SMALLER = frozenset({"dataset.label_noise", "dataset.image_noise"})
-"""Loads that are lacks: less noise is better data, so that it is drawn to the right, as Yang et al.
-2021 draw Figure 21 (appendix D.6: "from the right to the left (meaning adding more noise)"), and
-Figure 8, which they call analogous.
+"""Loads of which less is better: less noise means better data, so it is further to the right, as in
+Figure 21 of Yang et al. 2021 (appendix D.6: "from the right to the left (meaning adding more
+noise)") and in Figure 8, which they call analogous.
 """
 
 LOG_SPAN = 10.0
@@ -44,8 +44,8 @@ THINNEST_CELL = 1 / 60
 
 @dataclass(frozen=True, slots=True)
 class GridAxis:
-    """One axis: `labels` of the cells, where they lie (`centres`), where cells meet (`edges`, one
-    more), and how.
+    """One axis: the `labels` of the cells, their `centres`, the `edges` at which they meet (one
+    more than cells), and how they are spaced.
 
     Centres are in ascending order of position. `inverted`: the position grows against the direction
     of drawing.
@@ -59,7 +59,7 @@ class GridAxis:
     inverted: bool = False
 
     def index(self, label: str) -> int:
-        """Return the place of a label on the axis."""
+        """Return the index of a label on the axis."""
         return self.labels.index(label)
 
     def drawn_labels(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def make_frame(
     """Return the axes of a table of cells (columns load, load_label, temperature,
     temperature_label).
 
-    `names` are what paths are called here, where that is not the usual.
+    `names` maps paths to names that replace the usual ones.
     """
     load, temperature = list(cells["load"]), list(cells["temperature"])
     return Frame(
@@ -125,10 +125,10 @@ def make_axis(
     """Return the axis of the distinct `labels` with their `values` (NaN where they are not
     numbers).
 
-    Spacing, unless given: ordinal if a value is not a number; logarithmic if declared for the path
-    or all values are positive and span more than a factor 10; linear otherwise, but ordinal where a
-    cell would be thinner than 1/60 of the axis (0, 1e-5, .., 1e-2). Ordinal axes keep the order of
-    the plan. `hot`: this is the temperature.
+    The spacing, unless given, is ordinal if a value is not a number; logarithmic if this is
+    declared for the path, or if all values are positive and span more than a factor 10; linear
+    otherwise, but ordinal if a cell would be thinner than 1/60 of the axis (0, 1e-5, .., 1e-2).
+    Ordinal axes keep the order of the plan. `hot`: this is the temperature.
     """
     table = pd.DataFrame({"label": list(labels), "value": list(values)}).drop_duplicates("label")
     numeric = bool(table["value"].notna().all())
@@ -148,7 +148,7 @@ def make_axis(
 
 
 def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
-    """Return what an axis is called: by the sweep (`names`), by its declared name, or the last part
+    """Return the name of an axis: that of the sweep (`names`), its declared name, or the last part
     of the path in words.
 
     >>> axis_name("train.stop.patience")
@@ -170,8 +170,8 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
     """Return the edges of cells around ascending centres: geometric midpoints on a log axis,
     arithmetic otherwise.
 
-    The outer cells are as wide outward as inward; a single cell spans a factor 2, or 1 (of a number
-    so large that 1 is lost in rounding, twice itself).
+    The outer cells are as wide outward as inward. A single cell spans a factor 2 or, on a linear
+    axis, 1 (twice its value if rounding would lose the 1).
 
     >>> cell_edges([1, 2, 4], "linear")
     (0.5, 1.5, 3.0, 5.0)
@@ -192,8 +192,8 @@ def cell_edges(centres: Sequence[float], spacing: Spacing) -> tuple[float, ...]:
 def thinned(axis: GridAxis, gaps: Sequence[float]) -> list[int]:
     """Return the indices of the ticks that get a label, so that labels do not touch.
 
-    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first is always
-    labelled; of the rest, those with room, and the last rather than its neighbour.
+    `gaps[i]` is the room, as a fraction of the axis, that label i needs. The first tick always has
+    a label; of the others, those that have room, and the last has priority over its neighbour.
     """
     places = [axis.fraction(centre) for centre in axis.centres]
     kept = [0]

@@ -1,5 +1,5 @@
-"""Slices of all cells in a grid of small plots, placed as the cells of a diagram; and of one cell,
-large.
+"""Draw the slices of all cells in a grid of small plots, placed like the cells of a diagram; or
+those of one cell, large.
 """
 
 import numpy as np
@@ -42,11 +42,11 @@ def slice_grid(
     title: str = "",
     label: str = "",
 ) -> Figure:
-    """Draw the slices of every cell (planes, of the first seed; or lines, of every seed) where the
-    cell stands in a diagram, all on one scale; facets side by side.
+    """Draw the slices of every cell at its place in a diagram, all on one scale, with facets side
+    by side: planes of the first seed, or lines of every seed.
 
-    Cells that have none are hatched. The trained weights are the cross, or the middle line. `label`
-    names the values, as in `contour`.
+    Cells without slices are hatched. The trained weights are at the cross, or at the middle of a
+    line. `label` names the values, as in `contour`.
     """
     label = label or slice_label(column)
     facets = list(dict.fromkeys(cells["facet"]))
@@ -90,8 +90,8 @@ def large_slice(
     title: str = "",
     label: str = "",
 ) -> Figure:
-    """Draw the plane of one cell (of its first seed), its contours labelled with their levels; or
-    its lines, one a seed.
+    """Draw the plane of one cell (of its first seed), with levels written on its contours; or its
+    lines, one per seed.
     """
     cell = int(points["cell"].iloc[0])
     place = cells[cells["cell"] == cell].iloc[0]
@@ -133,7 +133,7 @@ def _fill(
     limits: tuple[float, float],
     is_plane: bool,
 ) -> None:
-    """Draw the slices of the cells of one facet, hot cells on top; hatch those that have none."""
+    """Draw the slices of the cells of one facet, hot cells on top; hatch cells without slices."""
     temperatures = frame.temperature.drawn_labels()[::-1]
     loads = frame.load.drawn_labels()
     by_place = {
@@ -189,7 +189,7 @@ def _name_axes(
     frame: Frame,
     facet: str,
 ) -> None:
-    """Write labels of cells beside rows and below columns, and what they are."""
+    """Write the labels of cells beside rows and below columns, and the names of the axes."""
     for ax, label in zip(axes[:, 0], frame.temperature.drawn_labels()[::-1], strict=True):
         if label:
             ax.set_ylabel(_short(label), rotation=0, ha="right", va="center", fontsize=7)
@@ -209,7 +209,7 @@ def _short(label: str) -> str:
 
 
 def _counts(points: pd.DataFrame, column: SliceColumn, is_plane: bool, label: str) -> str:
-    """Say what is shown: the numbers of networks, of points, and of points that diverged."""
+    """Say how many networks, points and diverged points are shown."""
     networks = points.groupby(["cell", "seed"]).ngroups
     side = points["a"].nunique()
     each = f"{side} × {side} points" if is_plane else f"{side} points"

@@ -29,28 +29,28 @@ EXTEND: dict[tuple[bool, bool], Literal["neither", "both", "min", "max"]] = {
     (False, True): "max",
     (True, True): "both",
 }
-"""How a colour bar marks values below or above its limits."""
+"""The marks of a colour bar for values below or above its limits."""
 
 _IN_NATS = in_units(BUILT_IN, NATS)["slice"]
 
 CONTOUR_COLOURS = "viridis_r"
 NUM_LEVELS = 20
 TICK_ROOM = 0.07
-"""Least distance of two ticks, as a share of the colour bar."""
+"""The least distance of two ticks, as a share of the colour bar."""
 
 LOG_RATIO = 10.0
-"""A loss that spans more than this factor is drawn on a logarithmic scale, as Li et al. 2018 do
-where it explodes.
+"""A loss that spans more than this factor is drawn on a logarithmic scale, as Li et al. 2018 do for
+exploding losses.
 """
 
 
 def slice_points(rows: pd.DataFrame, cells: Sequence[int] | None = None) -> pd.DataFrame:
     """Return the points of stored slices: cell, seed, dimensions, a, b (0 on a line) and `COLUMNS`,
-    NaN where a point diverged.
+    NaN at diverged points.
 
-    `rows` are those of the metric ``slice`` as `Results.metric` gives them for a sweep, measured in
-    one way (one text of ``args``); those without a result are left out. `cells`: only these, in
-    this order (default: all, ascending).
+    `rows` are the rows of the metric ``slice`` from `Results.metric` for a sweep, measured in one
+    way (one text of ``args``); rows without a result are left out. `cells`: only these, in this
+    order (default: all, ascending).
     """
     parts = [
         _points_of(row)
@@ -76,13 +76,13 @@ def contour(
     colour_bar: bool = True,
     level_labels: bool = False,
 ) -> Axes:
-    """Draw one plane, the points of one trial, as filled contours; the trained weights are the
-    cross in the middle.
+    """Draw one plane, the points of one trial, as filled contours; the cross in the middle marks
+    the trained weights.
 
-    Colours run over the finite values, or `limits` to share them; logarithmic where these span more
-    than a factor 10. White lines are at round levels, with their numbers if `level_labels`. Points
-    where the network diverged, and what touches them, are hatched. `label` names the colours
-    (default: as declared, for losses in nats).
+    Colours cover the finite values, or the `limits` that figures share; they are logarithmic if
+    these span more than a factor 10. White lines are at round levels, with numbers if
+    `level_labels`. Points at which the network diverged are hatched, with their surroundings.
+    `label` names the colours (default: as declared, for losses in nats).
     """
     label = label or slice_label(column)
     low, high = limits or slice_limits(points, column)
@@ -130,7 +130,7 @@ def fill_plane(
 
 
 def mark_missing(ax: Axes) -> None:
-    """Hatch the background of an axes: it shows where numbers are missing."""
+    """Hatch the background of an Axes, which shows where numbers are missing."""
     ax.patch.set(hatch=MISSING.hatch, facecolor=MISSING.facecolor, edgecolor=MISSING.edgecolor)
 
 
@@ -150,12 +150,12 @@ def profile(
     title: str = "",
     label: str = "",
 ) -> Axes:
-    """Draw lines through the weights of one or several trials: the middle of a plane (b = 0), a
-    colour per cell, or per seed of one cell (`by_seed`).
+    """Draw lines through the weights of one or several trials (for a plane, b = 0), with a colour
+    per cell, or per seed of one cell (`by_seed`).
 
-    `labels` name the cells. Dotted: `chance`, what a network that knows nothing has, ln C for C
-    classes (Xu et al. 2024, Fig. 2). Points that diverged are gaps. Logarithmic where the values
-    span more than a factor 10. `label` names the values, as in `contour`.
+    `labels` name the cells. Dotted: `chance`, the loss of a network that knows nothing, ln C for C
+    classes (Xu et al. 2024, Fig. 2). Diverged points leave gaps. The scale is logarithmic if the
+    values span more than a factor 10. `label` names the values, as in `contour`.
     """
     label = label or slice_label(column)
     middle = points[points["b"] == 0]
@@ -189,7 +189,7 @@ def profile(
 
 
 def slice_label(column: SliceColumn, declared: Shown = _IN_NATS) -> str:
-    """Return the label and the unit of a column of slices, as the metric declares them.
+    """Return the label and the unit that the metric declares for a column of slices.
 
     >>> slice_label("train_loss")
     'training loss (nats)'
@@ -198,8 +198,8 @@ def slice_label(column: SliceColumn, declared: Shown = _IN_NATS) -> str:
 
 
 def slice_limits(points: pd.DataFrame, column: SliceColumn) -> tuple[float, float]:
-    """Return the smallest and the largest finite value of some slices; (0, 1) if there is none, and
-    widened a little if there is only one.
+    """Return the smallest and the largest finite value of some slices; (0, 1) if there is none, a
+    little wider if there is only one.
     """
     values = points[column].to_numpy(dtype=float)
     values = values[np.isfinite(values)]
@@ -226,9 +226,7 @@ def _points_of(row: Mapping[Any, Any]) -> pd.DataFrame:
 
 
 def _flat(grid: object, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a stored grid row after row; NaN for what is null, all of it where nothing was
-    measured.
-    """
+    """Return a stored grid row after row, with NaN for null; all NaN if nothing was measured."""
     if not isinstance(grid, (list, np.ndarray)):
         return np.full(size, np.nan)
     flat = [np.nan if value is None else value for line in grid for value in line]
@@ -275,7 +273,7 @@ def bar_ticks(low: float, high: float) -> list[float]:
 
 
 def _name_cells(ax: Axes) -> None:
-    """Put each label once into the legend, though a cell has a line for every seed."""
+    """Put each label into the legend once, although a cell has a line for every seed."""
     handles, texts = ax.get_legend_handles_labels()
     once = dict(zip(texts, handles, strict=True))
     ax.legend(once.values(), once.keys())

@@ -1,5 +1,5 @@
-"""The style of figures: matplotlib settings, the colours of the phases, and the hatches of missing
-cells.
+"""Define the style of figures: matplotlib settings, the colours of the phases, and the hatches of
+missing cells.
 """
 
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ PHASE_COLOURS: dict[str, str] = {
     "NC": "#8d8a93",
     "not trained": "#d9d5cc",
 }
-"""Sharp phases warm, flat ones cool, what did not converge or train grey; neighbours also differ in
-lightness, for eyes and printers without colour.
+"""Sharp phases are warm, flat ones cool, and cells that did not converge or train grey. Neighbours
+also differ in lightness, for eyes and printers without colour.
 """
 
 PHASE_MEANINGS: dict[str, str] = {
@@ -56,7 +56,7 @@ PHASE_MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Hatch:
-    """How a cell without a colour of its own is filled."""
+    """The filling of a cell without a colour of its own."""
 
     hatch: str
     facecolor: str

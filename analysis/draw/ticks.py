@@ -1,5 +1,5 @@
-"""Ticks: which labels of an axis of cells have room, how words that have none are shown, and how
-the numbers of a colour bar are written.
+"""Put ticks on axes of cells and on colour bars: choose the labels that have room, slant words that
+have none, and write numbers.
 """
 
 import math
@@ -21,9 +21,7 @@ MOST_SLANTED = 12
 
 
 def tick_room(ax: Axes, scale: GridAxis, *, upright: bool = False) -> list[float]:
-    """Return the share of an axis that each tick label needs, from the size of the Axes as laid out
-    so far.
-    """
+    """Return the share of an axis that each tick label needs, from the present size of the Axes."""
     box, (wide, high) = ax.get_position(), inches(ax)
     letter = rcParams["font.size"] * 0.875 / 72  # inches; tick labels are 7/8 of the text
     if upright:
@@ -37,7 +35,7 @@ def _letters(text: str) -> float:
 
 
 def set_ticks(axis: XAxis | YAxis, scale: GridAxis, room: Sequence[float]) -> None:
-    """Put a major tick with its label at the values that have room, a minor one at the others.
+    """Put a major tick with a label at the values that have room, and a minor tick at the others.
     Words that do not all fit below an axis are all shown, at a slant: nobody can guess them.
     """
     kept = thinned(scale, room)

@@ -67,9 +67,8 @@ def limits(
     train_loss: "pd.Series[float]",
     load_path: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row per cell with `limited_by` and the text of the rule that says so,
-    `advice_rule`; both null where the cell has no phase, or is flat and connected in a sweep
-    without CKA.
+    """Return one row per cell with `limited_by` and `advice_rule`, the text of the rule behind it;
+    both are null if the cell has no phase, or is flat and connected in a sweep without CKA.
 
     `cells` are the rows of a phase table with ``beta``, `train_loss` the mean training loss of the
     same cells above its floor. The first rule that holds decides; sections are those of
@@ -90,10 +89,10 @@ def limits(
     8. IV-B: none of these (3.1).
     =================================
 
-    In 5 the paper writes that a "large" CKA indicates lack of signal; its sections 3.3 and 5 ("more
-    data improves similarity") say a small one does, and so does rule 7. The rules use the nearest
-    phase of a cell, whatever its confidence; they are guidance from the paper's experiments, not a
-    measurement.
+    In section 5 the paper writes that a "large" CKA indicates lack of signal; but its sections 3.3
+    and 5 ("more data improves similarity") say that a small one does, and rule 7 follows these. The
+    rules use the nearest phase of a cell, whatever its confidence; they are guidance from the
+    paper's experiments, not a measurement.
     """
     tolerance = phases.threshold(phases.rules.connectivity_quantity)
     high_loss = train_loss.to_numpy(dtype=float) > phases.threshold("train_loss")

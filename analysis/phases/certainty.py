@@ -1,4 +1,4 @@
-"""The confidence of the labels of cells."""
+"""Compute the confidence of the labels of cells."""
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ tolerance.
 def certainty(
     measured: Measured, means: Means, sides: Sides, names: Names, grid: SweepTables
 ) -> Floats:
-    """Return the probability (C,) of the label of every cell; NaN where it has none or a spread is
+    """Return the probability (C,) of the label of every cell; NaN if it has no label or a spread is
     not known.
     """
     where = places(grid)
@@ -48,8 +48,8 @@ def certainty(
 
 
 def _beyond(found: Estimate, edges: tuple[float, ...], learned: Flags) -> Floats:
-    """Return the probabilities between edges (C, E + 1), with the cells that learned as each
-    other's prior; NaN elsewhere.
+    """Return the probabilities (C, E + 1) of the intervals between edges; the cells that learned
+    are each other's prior. NaN for all other cells.
     """
     if np.isnan(edges).any():
         return np.full((len(found.value), len(edges) + 1), np.nan)
@@ -68,8 +68,8 @@ def _sharpness_estimate(
 
 
 def _has_logarithm(measured: Measured) -> Floats:
-    """Return the probability (C,) that the mean of the Hessian quantity is positive: 1, unless a
-    seed has it at or below zero.
+    """Return the probability (C,) that the mean of the Hessian quantity is positive: 1, unless it
+    is zero or negative for a seed.
     """
     mean, stderr = jackknife(measured.hessian)
     n = (~np.isnan(measured.hessian)).sum(axis=1)

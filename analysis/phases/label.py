@@ -2,24 +2,24 @@
 confidence. Pure: tables in, tables out.
 
 After Yang et al. 2021, section 3.1 and Fig. 1. The paper draws its borders by hand and gives no
-thresholds; the rules here are ours, and `docs/phases.md` says what each rests on:
+thresholds. The rules here are ours; `docs/phases.md` gives the reasons for each:
 
-- *Not converged*: NC, where the rules have that label (translation, as in the paper's appendix D.4
-  and Fig. 18): half of the seeds or more diverged, or the mean training loss is above a threshold.
-  It goes before all others.
-- *Not trained*: half of the seeds or more collapsed to chance. Such nets are joined by flat curves
-  and have a tiny Hessian, and are neither well connected nor flat in any useful sense.
-- *Sharp* or *flat* is read off training loss L (above what label smoothing leaves of it) and
-  Hessian H together: with thresholds L*, H*, sharp if ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*) > 0.
-  Where one is missing the other decides; an H that is negative or zero has no logarithm and is not
-  missing: the cell is undetermined, whatever L is. mc above the tolerance means ends that are worse
-  than the curve between them, hence not converged: sharp.
-- *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without: II. Flat and barrier: III. Flat
-  without: IV, split by CKA: IV-B above its threshold, IV-A below; plain IV in a sweep that has no
-  CKA.
+- *Not converged*: NC, if the rules have that label (translation, as in the paper's appendix D.4 and
+  Fig. 18): half of the seeds or more diverged, or the mean training loss is above a threshold. This
+  label has priority over all others.
+- *Not trained*: half of the seeds or more collapsed to chance. Such networks are joined by flat
+  curves and have a tiny Hessian, but they are neither well connected nor flat in a useful sense.
+- *Sharp* or *flat* follows from training loss L (above the least loss that label smoothing allows)
+  and Hessian H together: with thresholds L*, H*, a cell is sharp if ln(L/L*) / `LOSS_PER_HESSIAN` +
+  ln(H/H*) > 0. If one of them is missing, the other decides. An H that is negative or zero is not
+  missing but has no logarithm: the cell is undetermined, whatever L is. mc above the tolerance
+  means that the ends are worse than the curve between them, so they have not converged: sharp.
+- *Barrier* if mc < -tolerance. Sharp and barrier: I. Sharp without barrier: II. Flat and barrier:
+  III. Flat without barrier: IV, split by CKA: IV-B above its threshold, IV-A below; plain IV in a
+  sweep without CKA.
 
-The label of a cell rests on its own means and the thresholds; of these, only the one of the Hessian
-is found from the other cells by default.
+The label of a cell depends only on its own means and the thresholds. By default, only the threshold
+of the Hessian is found from the other cells.
 """
 
 import numpy as np
@@ -39,10 +39,10 @@ def label_phases(grid: SweepTables, rules: Rules) -> PhaseMap:
 
     The means of a cell have standard errors that are pooled over the diagram
     (`phasegrid.analysis.stats.spread`), and its true values are likely to be like those of other
-    cells (`phasegrid.analysis.stats.confidence`): sharpness, mode connectivity and CKA each for
-    itself, taken as independent. ``confidence`` is the probability of the label of the measured
-    means; it does not know how sure the thresholds are. That half of the seeds collapsed or
-    diverged is counted and taken as certain.
+    cells (`phasegrid.analysis.stats.confidence`): sharpness, mode connectivity and CKA separately,
+    as if independent. ``confidence`` is the probability of the label of the measured means; the
+    uncertainty of the thresholds is not part of it. Whether half of the seeds collapsed or diverged
+    is counted and taken as certain.
     """
     measured = Measured.of(grid, rules)
     means = measured.means()

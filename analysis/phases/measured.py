@@ -1,5 +1,5 @@
-"""The numbers that decide the phase of a cell: the values of its trials and pairs, and their
-means.
+"""Collect the numbers that decide the phase of a cell: the values of its trials and pairs, and
+their means.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from phasegrid.analysis.tables.grid import (
 from phasegrid.analysis.tables.quantities import UNITS_DIFFER
 
 LEAST_LOSS = 1e-3
-"""Nats above its floor below which a training loss counts as that: the smallest published is
+"""Smaller training losses above the floor count as this many nats: the smallest published one is
 0.0006.
 """
 
@@ -33,8 +33,8 @@ Names = npt.NDArray[np.object_]
 class Means:
     """Cell means, each (C,); NaN where not measured. `loss` is above its floor, at least
     `LEAST_LOSS`. `not_trained` says where half of the trained seeds or more collapsed,
-    `half_diverged` where half of the stored trials or more diverged. `hessian` is positive, or NaN,
-    where `no_logarithm` because its mean is negative or zero.
+    `half_diverged` where half of the stored trials or more diverged. `hessian` is positive or NaN;
+    `no_logarithm` says where it is NaN because its mean is negative or zero.
     """
 
     loss: Floats
@@ -50,10 +50,10 @@ class Means:
 class Measured:
     """The numbers behind the labels: (C, S) per trial, (C, S, S) per pair, (C,) per cell.
 
-    Where the losses of cells have several units, `loss`, `hessian` and a connectivity of the loss
-    are NaN for the cells that are `not_in_nats`: they cannot be compared with those of the others.
-    A mean of `hessian` up to `vanishing` is zero; `floor` is what label smoothing leaves of the
-    loss.
+    If the losses of cells have several units, then `loss`, `hessian` and a connectivity of the loss
+    are NaN for the cells that are `not_in_nats`, because they cannot be compared with those of
+    other cells. A mean of `hessian` up to `vanishing` is zero; `floor` is the least loss that label
+    smoothing allows.
     """
 
     loss: Floats

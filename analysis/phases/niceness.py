@@ -16,16 +16,16 @@ def niceness(grid: SweepTables, phases: PhaseMap) -> pd.DataFrame:
 
     mu is the similarity level, the mean CKA over pairs of trained models; beta is the connectivity
     level, the mean mode connectivity over pairs, of the quantity that the phases use. Both are
-    estimates over the seeds of the cell, with jackknife standard errors (null where there is one
-    pair only).
+    estimates over the seeds of the cell, with jackknife standard errors (null if there is only one
+    pair).
 
-    The paper calls a landscape globally nice where mu is close to 1 and beta "larger than 0", and
-    in its appendix A.2 where beta is close to 0, a large positive beta meaning ends that are not
-    trained; it gives no numbers. Here: mu above the CKA threshold in use and |beta| within the
-    tolerance of mode connectivity, both as the phases have them. A CKA threshold found from the
+    The paper calls a landscape globally nice if mu is close to 1 and beta "larger than 0"; in its
+    appendix A.2, if beta is close to 0, because a large positive beta means that the ends are not
+    trained. It gives no numbers. Here, mu must be above the CKA threshold and |beta| within the
+    tolerance of mode connectivity; both are those of the phases. A CKA threshold found from the
     data is relative to the sweep: nice then means among the more similar cells of this diagram.
-    Null where a number or a threshold is missing. The claim is about these two levels alone: a cell
-    can be globally nice and sharp.
+    Null if a number or a threshold is missing. The claim is only about these two levels: a cell can
+    be globally nice and sharp.
     """
     connectivity = phases.rules.connectivity_quantity
     table = aggregate(grid, ["cka", connectivity])

@@ -1,4 +1,4 @@
-"""The labels of all cells as a table, with the numbers behind them and the reasons for missing
+"""Make a table of the labels of all cells, with the numbers behind them and the reasons for missing
 labels.
 """
 
@@ -15,7 +15,7 @@ from phasegrid.analysis.tables.quantities import NATS
 
 UNDETERMINED = "undetermined"
 NOT_MEASURED = "not measured"
-"""The reason of a cell that lacks a quantity which tells phases begins so."""
+"""The beginning of the reason of a cell that lacks a quantity from which phases follow."""
 EVERY_DIVERGED = "every trial diverged"
 NO_LOGARITHM = ("trace negative", "trace zero", "lambda_max negative", "lambda_max zero")
 """Reasons of cells that have no phase because the Hessian quantity has no logarithm."""
@@ -29,11 +29,10 @@ class PhaseMap:
     """The labels of all cells, and the thresholds and numbers behind them.
 
     `table` has one row per cell: its place, ``phase`` (a label, or ``undetermined``), ``nearest``
-    (the label whatever its confidence; null where nothing can be said), ``confidence``, ``reason``,
-    ``n_seeds``, ``n_pairs`` of mc, ``mc_spread_known`` (more than one pair; else what other cells
-    say stands for it), ``n_diverged`` and ``n_collapsed``. `thresholds` are those in use; that of
-    mode connectivity has the name of the quantity it is a tolerance of,
-    `Rules.connectivity_quantity`.
+    (the label whatever its confidence; null if there is none), ``confidence``, ``reason``,
+    ``n_seeds``, ``n_pairs`` of mc, ``mc_spread_known`` (more than one pair; otherwise the spread of
+    other cells is used), ``n_diverged`` and ``n_collapsed``. `thresholds` are those in use; the
+    tolerance of mode connectivity has the name of its quantity, `Rules.connectivity_quantity`.
     """
 
     table: pd.DataFrame
@@ -41,7 +40,7 @@ class PhaseMap:
     rules: Rules
 
     def threshold(self, name: str) -> float:
-        """Return the value of a threshold in use; NaN where it could not be found."""
+        """Return the value of a threshold in use; NaN if it could not be found."""
         return next((found.value for found in self.thresholds if found.name == name), np.nan)
 
 
@@ -73,8 +72,8 @@ def as_table(
 
 
 def shows_something(phases: PhaseMap) -> bool:
-    """Return whether a map has more to show than cells that are not trained, as every panel does,
-    and that nothing which tells phases is measured.
+    """Say whether a map shows more than untrained cells (which every panel shows) and cells without
+    the quantities from which phases follow.
     """
     table = phases.table
     known = table["nearest"].notna() & (table["nearest"] != "not trained")

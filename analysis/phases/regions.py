@@ -1,4 +1,4 @@
-"""The geometry of a phase map: where phases meet, and where to write their names. Pure."""
+"""Compute the geometry of a phase map: where phases meet, and where to write their names. Pure."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ def borders(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.Da
     """Return the line segments between neighbouring cells of one facet with different labels.
 
     Columns x0, y0, x1, y1 in the values of the axes, and ``within_iv``: between IV-A and IV-B, a
-    "smooth crossover" in the paper, not a transition. A cell without a label borders on nothing.
+    "smooth crossover" in the paper, not a transition. A cell without a label has no borders.
     """
     names = label_array(table, load, temperature)
     rows, columns = names.shape
@@ -52,7 +52,7 @@ def centres(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> pd.Da
 
 
 def label_array(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> npt.NDArray[np.str_]:
-    """Return the ``nearest`` labels as an array (temperature, load); empty text where there is
+    """Return the ``nearest`` labels as an array (temperature, load); an empty text if there is
     none.
     """
     names = np.full((len(temperature.labels), len(load.labels)), "", dtype="<U11")
@@ -67,8 +67,8 @@ def label_array(table: pd.DataFrame, load: GridAxis, temperature: GridAxis) -> n
 
 
 def _innermost(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the point of a region farthest from its edge; of several, their mean if inside, else
-    the one nearest to it.
+    """Return the point of a region that is farthest from its edge. Of several such points, return
+    their mean if it is inside, otherwise the one nearest to the mean.
     """
     depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     deepest = np.argwhere(depth > depth.max() - 1e-9)

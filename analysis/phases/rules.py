@@ -1,4 +1,4 @@
-"""The thresholds between phases: given, chosen by the task, or found from the data."""
+"""Set the thresholds between phases: given, chosen by the task, or found from the data."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from phasegrid.tasks import TASKS
 
 Connectivity = Literal[
     "mode_connectivity", "mode_connectivity_loss", "mode_connectivity_test"
-]  # the quantities that can say whether two models are connected
+]  # quantities that say whether two models are connected
 CONNECTIVITIES: tuple[Connectivity, ...] = get_args(Connectivity)
 
 TOLERANCE: Mapping[Connectivity, float] = {
@@ -22,44 +22,45 @@ TOLERANCE: Mapping[Connectivity, float] = {
     "mode_connectivity_loss": 0.1,
     "mode_connectivity_test": 1.0,
 }
-"""Tolerances around zero: 1 percentage point of error, 0.1 nats of loss. The latter is the training
-loss below which a model counts as trained (`Rules.train_loss`): two perfectly fitted models are
-then joined if every point of the curve between them would itself count as trained. Yang et al. 2021
-give neither.
+"""Tolerances around zero: 1 percentage point of error, 0.1 nats of loss. The second is the training
+loss below which a model counts as trained (`Rules.train_loss`): so two perfectly fitted models are
+joined if every point of the curve between them would itself count as trained. Yang et al. 2021 give
+neither.
 """
 
 HALF_A_GUESS = 0.5
-"""Share of the way from the least loss to ln(classes), the loss of a guess, above which a model of
-translation has not converged. Ours; Yang et al. 2021 mark the region by eye (appendix D.4).
+"""A translation model has not converged if its loss is above this share of the way from the least
+loss to ln(classes), the loss of a guess. Our choice; Yang et al. 2021 mark the region by eye
+(appendix D.4).
 """
 
 SIMILAR = 0.5**0.5
-"""CKA from which models are similar. CKA is the cosine of the angle between two centred Gram
-matrices, and its square the share of the one that the other explains: from the root of a half on,
-they have more in common than not.
+"""From this CKA on, models are similar. CKA is the cosine of the angle between two centred Gram
+matrices, and its square is the share of one matrix that the other explains. From the root of a half
+on, this share is at least a half.
 """
 
 FOUND = "otsu"
-"""What stands for the number of a threshold that is to be found from the data."""
+"""The word that replaces the number of a threshold that is to be found from the data."""
 FINDABLE = ("train_loss", "hessian", *CONNECTIVITIES, "cka")
 THRESHOLD_NAMES = (*FINDABLE, "not_converged", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the lines are drawn. A threshold of None is found from the data, by Otsu's rule
-    (`docs/phases.md` says what each default rests on, and what it gives on published data).
+    """The thresholds of the phases. A threshold of None is found from the data, by Otsu's rule
+    (`docs/phases.md` gives the reasons for each default, and its results on published data).
 
-    - `train_loss` 0.1 nats above its floor: where the published CIFAR-10 diagrams split cleanly
+    - `train_loss`: 0.1 nats above its floor, where the published CIFAR-10 diagrams split cleanly
       (Yang et al. 2021, Fig. 3 data).
-    - `hessian`: on the mean of `hessian_quantity`, not its logarithm. No default fits two
-      architectures, so it is found: the one threshold that depends on which cells a sweep has.
+    - `hessian`: for the mean of `hessian_quantity`, not its logarithm. No default fits two
+      architectures, so it is found; it is the only threshold that depends on the cells of a sweep.
     - `mode_connectivity`: tolerance around 0, in the unit of `connectivity_quantity` (defaults:
       `TOLERANCE`).
     - `cka`: `SIMILAR`. If found, then from the flat and connected cells.
-    - `not_converged`: mean training loss above its floor from which a cell is NC, whatever else it
-      is; None for no such label, infinity to judge by diverged seeds alone.
-    - `confidence`: probability below which a cell is called undetermined.
+    - `not_converged`: from this mean training loss above its floor on, a cell is NC, whatever else
+      it is; None for no such label, infinity to judge only by diverged seeds.
+    - `confidence`: with a smaller probability, a cell is undetermined.
     """
 
     train_loss: float | None = 0.1
@@ -88,22 +89,21 @@ def rules_from(
     loss_floor: float = 0.0,
     loss_unit: str = NATS,
 ) -> Rules:
-    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None has
-    one found (`FINDABLE`).
+    """Return the rules of a task with some thresholds given by name (`THRESHOLD_NAMES`); None means
+    that one is found from the data (`FINDABLE`).
 
     Connectivity is judged by training errors, and for translation by training loss, as in Yang et
     al. 2021 (section 2); a tolerance given by the name of a quantity,
     ``mode_connectivity_loss=0.05``, chooses that quantity for any task. Cells of translation sweeps
-    that have not converged are labelled NC (their appendix D.4), halfway from `loss_floor` to
-    ln(`num_classes`) unless ``not_converged`` is given; giving it brings the label to
-    classification as well.
+    that have not converged are labelled NC (their appendix D.4), from halfway between `loss_floor`
+    and ln(`num_classes`) on unless ``not_converged`` is given; if it is given, classification has
+    the label as well.
 
     The defaults for losses are in nats. In a sweep whose losses are all in another `loss_unit` they
-    are NaN, which judges nothing: the Hessian alone says what is sharp.
+    are NaN and judge nothing: only the Hessian decides what is sharp.
 
     Raises:
-        SweepError: for an unknown name, a number that cannot be a threshold, or two tolerances of
-        connectivity.
+        SweepError: for an unknown name, an impossible number, or two tolerances of connectivity.
     """
     check_thresholds(thresholds)
     base = Rules()
@@ -174,8 +174,8 @@ def otsu(values: Floats) -> float | None:
 def threshold(
     name: str, given: float | None, values: Floats, *, logarithmic: bool
 ) -> Threshold | None:
-    """Return a threshold as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`,
-    NaN left out); None where it cannot be found, or is given as NaN.
+    """Return a threshold: as `given`, or by Otsu's rule on `values` (logarithms if `logarithmic`,
+    without NaN); None if it cannot be found, or is given as NaN.
     """
     if given is not None and math.isnan(given):
         return None

@@ -9,18 +9,18 @@ from phasegrid.analysis.phases.rules import Rules, Threshold, threshold
 from phasegrid.analysis.tables.grid import Floats
 
 LOSS_PER_HESSIAN = 1.85
-"""How many factors of e of training loss weigh as much as one of the Hessian: the ratio of the
+"""This many factors of e in training loss weigh as much as one in the Hessian: the ratio of the
 spreads of their logarithms over the published cells, 2.53 and 1.37 (Yang et al. 2021, Fig. 3 data).
 """
 
 
 def find_thresholds(means: Means, rules: Rules) -> tuple[Threshold, ...]:
-    """Return the thresholds given, and those found: Otsu on ln(loss), ln(Hessian), ln|mc| of the
-    cells that learned, and on the CKA of those of them that are flat and connected, since it
-    divides no others.
+    """Return the given thresholds and those that are found: by Otsu's rule on ln(loss), ln(Hessian)
+    and ln|mc| of the cells that learned, and on CKA of those that are also flat and connected,
+    because CKA divides no others.
 
-    A threshold that cannot be found (fewer than four distinct values) is absent, and what it would
-    judge counts as not measured. |mc| below a hundredth of the unit counts as that, so that exact
+    A threshold that cannot be found (fewer than four distinct values) is absent, and its quantity
+    counts as not measured. |mc| below a hundredth of the unit counts as a hundredth, so that exact
     zeros have a logarithm.
     """
     learned = ~means.not_trained & ~not_converged(means, rules)
@@ -50,8 +50,8 @@ def not_converged(means: Means, rules: Rules) -> Flags:
 
 
 def sharpness(loss: Floats, hessian: Floats, loss_star: float, hessian_star: float) -> Floats:
-    """Return ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*); of one of them where the other, or its
-    threshold, is missing.
+    """Return ln(L/L*) / `LOSS_PER_HESSIAN` + ln(H/H*); only one of the terms if the other quantity,
+    or its threshold, is missing.
     """
     by_loss = np.log(loss / loss_star) / LOSS_PER_HESSIAN
     by_hessian = np.log(hessian / hessian_star)
@@ -61,9 +61,9 @@ def sharpness(loss: Floats, hessian: Floats, loss_star: float, hessian_star: flo
 
 @dataclass(frozen=True)
 class Sides:
-    """Where the means of cells lie: `sharpness` (C,) against 0, mc against +-`tolerance`, CKA
-    against `cka`; NaN for a threshold that there is not. `never_converged` is a loss, infinite
-    where no cell is NC by its loss.
+    """The thresholds in use, and the `sharpness` (C,) of cells, which is compared with 0; mc is
+    compared with +-`tolerance`, CKA with `cka`. A missing threshold is NaN. From the loss
+    `never_converged` on, a cell is NC; it is infinite if no cell is NC by its loss.
     """
 
     loss_star: float

@@ -24,7 +24,7 @@ GAIN = "test_accuracy"
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The files written, figures first, and a line per quantity of what was found."""
+    """The written files, figures first, and a line on the findings for each quantity."""
 
     paths: tuple[Path, ...]
     summary: tuple[str, ...]
@@ -41,10 +41,10 @@ def compare(
     """Compare sweep `b` of `store_b` with sweep `a` of `store_a`; differences are b - a.
 
     Writes ``comparison.*`` (a diagram of differences per quantity), ``gain.*`` and ``gain.csv``
-    (the best test accuracy of each load over all temperatures, b over a, where both measured it at
-    a shared load), ``comparison.csv`` (`compare_grids`) and ``cells_in_one.csv`` (cells that only
-    one of them plans). Files of the same name are replaced. Where a sweep has no numbers, every
-    training having diverged, there are tables and no figures.
+    (the best test accuracy of each load over all temperatures, b over a, if both measured it at a
+    shared load), ``comparison.csv`` (`compare_grids`) and ``cells_in_one.csv`` (cells that only one
+    of them plans). Files of the same name are replaced. If a sweep has no numbers because every
+    training diverged, there are tables but no figures.
 
     Raises:
         SweepError: for a sweep that is not in its store, an unknown format, or sweeps that have

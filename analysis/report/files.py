@@ -22,8 +22,8 @@ from phasegrid.analysis.tables.quantities import seven
 
 
 def write_requested(asked: Requested, folder: Path) -> list[Path]:
-    """Write the tables that requested figures show, and what could not be drawn; nothing if nothing
-    was asked for.
+    """Write the tables that requested figures show, and what could not be drawn; nothing without
+    requests.
     """
     paths = []
     for name, table in asked.tables.items():
@@ -37,7 +37,7 @@ def write_requested(asked: Requested, folder: Path) -> list[Path]:
 
 
 def write_phases(found: Findings, folder: Path) -> list[Path]:
-    """Write the phases of the cells, and the thresholds that they were found with."""
+    """Write the phases of the cells, and the thresholds behind them."""
     phases, thresholds = folder / "phases.csv", folder / "thresholds.csv"
     used = {f"{t.name}_threshold": t.value for t in found.phases.thresholds}
     origins = {f"{t.name}_origin": t.origin for t in found.phases.thresholds}
@@ -47,8 +47,8 @@ def write_phases(found: Findings, folder: Path) -> list[Path]:
 
 
 def write_tables(found: Findings, folder: Path) -> list[Path]:
-    """Write every quantity as CSV, Markdown and LaTeX under the name that a reader knows, all of
-    them in one CSV, and the labels and correlations.
+    """Write every quantity as CSV, Markdown and LaTeX under its name for readers, all of them in
+    one CSV, and the labels and correlations.
     """
     folder.mkdir(exist_ok=True)
     everything = folder / "all.csv"
@@ -77,7 +77,7 @@ def write_tables(found: Findings, folder: Path) -> list[Path]:
 
 
 def _write_correlations(found: Findings, folder: Path) -> list[Path]:
-    """Write how each quantity correlates over the cells with the first panel's: performance."""
+    """Write how each quantity correlates over the cells with performance, the first panel's."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     table = rank_correlations(found.table, seven(found.grid.task)[0], rng)
     table["quantity"] = table["quantity"].map(found.called)
@@ -89,7 +89,7 @@ def _write_correlations(found: Findings, folder: Path) -> list[Path]:
 
 
 def _write_labels(found: Findings, folder: Path) -> list[Path]:
-    """Write the words of every cell as tables: its phase, its niceness, what limits it."""
+    """Write tables of words for every cell: its phase, its niceness, what limits it."""
     paths = []
     for column, heading in LABELS.items():
         texts: dict[str, list[str]] = {"md": [], "tex": []}
@@ -106,11 +106,11 @@ def _write_labels(found: Findings, folder: Path) -> list[Path]:
 
 
 LABELS = {
-    "phase": "phase (undetermined where its probability is too low)",
-    "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * where globally nice",
+    "phase": "phase (undetermined if its probability is too low)",
+    "niceness": "(mu, beta): mean CKA and mean mode connectivity, with * if globally nice",
     "limited_by": "what limits a cell",
 }
-"""Tables of words, beside those of numbers."""
+"""Tables of words, in addition to those of numbers."""
 
 
 def file_stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A grid with everything derived from it: the input of figures and tables. Pure."""
+"""Derive from a grid the input of figures and tables. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +17,7 @@ from phasegrid.analysis.tables.variants import full_name, way_of
 from phasegrid.errors import SweepError
 
 BOOTSTRAP_SEED = 0
-"""The bootstrap draws from a generator of its own, so that the same store always gives the same
-figure.
-"""
+"""The seed of the bootstrap, so that the same store always gives the same figure."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class Findings:
         return full_name(name, plain, (str(one) for one in self.table["quantity"].unique()))
 
     def labels(self, names: Sequence[str]) -> list[str]:
-        """Return the labels of quantities as figures show them. Where the sweep has stages, each
-        names the one that it is of.
+        """Return the labels of quantities in figures. Where the sweep has stages, each names the
+        one that it is of.
         """
         return [self.label(name, self.called(name)) for name in names]
 
@@ -61,11 +59,10 @@ class Findings:
 
 
 def findings(grid: SweepTables, rules: Rules) -> Findings:
-    """Aggregate and label a grid. If every training diverged there are no numbers, but still
-    findings.
+    """Aggregate and label a grid. If every training diverged, there are findings without numbers.
 
     Raises:
-        SweepError: where no training of the sweep is stored.
+        SweepError: if no training of the sweep is stored.
     """
     table = aggregate(grid)
     if table.empty and not (grid.cells[["n_done", "n_diverged"]] > 0).any(axis=None):

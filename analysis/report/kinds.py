@@ -39,8 +39,8 @@ from phasegrid.registry import identity
 from phasegrid.tasks import TASKS
 
 PLANE_CAPS = (5.0, 40.0)
-"""The highest level of a plane's loss and of its error in percent, as Garipov et al. 2018 draw
-these (their published code).
+"""The highest level of a plane's loss and of its error in percent, from the published code of
+Garipov et al. 2018.
 """
 
 
@@ -129,8 +129,8 @@ def gain(tables: Tables, args: GainArgs) -> Drawing:
 
 
 def curve_column(grid: SweepTables) -> Literal["train_error_percent", "train_loss"]:
-    """Return the column that the curves of a sweep show: the loss if its mode connectivity is
-    judged by it, otherwise the error.
+    """Return the column that the curves of a sweep show: the loss if this judges its mode
+    connectivity, otherwise the error.
     """
     return "train_loss" if TASKS[grid.task].judged_by == "loss" else "train_error_percent"
 

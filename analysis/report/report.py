@@ -1,5 +1,5 @@
-"""Draw everything a store holds of one sweep: panels, phases, curves, cuts, its own figures and
-tables, into one folder.
+"""Draw everything that a store holds of one sweep into one folder: panels, phases, curves, cuts,
+its own figures and tables.
 """
 
 import base64
@@ -47,13 +47,11 @@ def draw(
     """Draw one sweep of a store (None: its only one) and return the files written, figures first.
 
     ``diagram.*`` panels and phases, ``further.*`` what else was measured (``further_1.*``,
-    ``further_2.*``, ... where that is much), ``curves.*``,
-    ``planes.*``, ``cuts_*.*``, the figures that the sweep asks for under the names it gives them
-    (in place of one of these, if it has that name), ``phases.csv``, ``thresholds.csv``,
-    ``not_drawn.csv`` (what is in no figure, and why) and ``tables/``. Files of the same
-    name are replaced.
-    `thresholds` gives thresholds of the phase rules by name; the others have their defaults or are
-    found from the data.
+    ``further_2.*``, ... where that is much), ``curves.*``, ``planes.*``, ``cuts_*.*``, the figures
+    that the sweep requests, under their names (a requested figure replaces one of these that has
+    the same name), ``phases.csv``, ``thresholds.csv``, ``not_drawn.csv`` (what is in no figure, and
+    why) and ``tables/``. Files of the same name are replaced. `thresholds` gives thresholds of the
+    phase rules by name; the others have their defaults or are found from the data.
 
     Raises:
         SweepError: for a sweep that is not in the store, an unknown threshold or format, or a sweep
@@ -65,9 +63,9 @@ def draw(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn of a sweep: `figures` by name, the `files` written, figures first, and
-    `notes` on what is in no figure: (figure, reason). `failed` are the names of the figures that
-    can never be drawn as the sweep asks for them.
+    """The drawings of a sweep: `figures` by name, the written `files`, figures first, and `notes`
+    on what is in no figure: (figure, reason). `failed` are the names of figures that can never be
+    drawn as the sweep requests them.
     """
 
     figures: Mapping[str, Figure]
@@ -76,7 +74,7 @@ class Drawn:
     failed: Sequence[str] = ()
 
     def __getitem__(self, name: str) -> Figure:
-        """Return a figure by its name, as ``diagram``."""
+        """Return a figure by its name, for example ``diagram``."""
         return self.figures[name]
 
     def _repr_html_(self) -> str:
@@ -127,7 +125,7 @@ def draw_sweep(
 
 
 def _across(results: "Results", grid: SweepTables) -> dict[str, pd.DataFrame]:
-    """Return what was measured across cells, for each metric by the stem of its file."""
+    """Return the tables of what was measured across cells, by the stem of each metric's file."""
     plan = results.plan(grid.sweep)
     tables = {
         metric: across_cells(
@@ -157,11 +155,11 @@ def _png(figure: Figure) -> str:
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float | None]:
-    """Read thresholds written as ``name=value``, or ``name=otsu`` (None) for one that is to be
+    """Read thresholds in the form ``name=value``, or ``name=otsu`` (None) for a threshold that is
     found from the data.
 
     Raises:
-        SweepError: for a text that is not of that form; `draw` checks the names.
+        SweepError: for a text without this form; `draw` checks the names.
     """
     found: dict[str, float | None] = {}
     for text in texts:
@@ -223,7 +221,7 @@ def _other_sweeps(results: "Results") -> Callable[[str], SweepTables | None]:
 def _save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = []
     for extension in formats:
-        path = stem.with_name(f"{stem.name}.{extension}")  # a figure's name may hold a dot
+        path = stem.with_name(f"{stem.name}.{extension}")  # a figure's name may have a dot
         dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(extension)
         figure.savefig(path, format=extension, metadata=dates)
         paths.append(path)

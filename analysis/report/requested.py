@@ -23,7 +23,7 @@ OtherSweep = Callable[[str], SweepTables | None]
 """Returns another sweep of the same store by its name; None if the store has no such sweep."""
 
 RowsOf = Callable[[str], pd.DataFrame]
-"""Gives the rows of a metric in the sweep, by its identity; an empty table where there are none."""
+"""Returns the rows of a metric in the sweep, by its identity; an empty table if there are none."""
 
 
 class NotYetError(Exception):
@@ -32,13 +32,13 @@ class NotYetError(Exception):
 
 @dataclass(frozen=True)
 class Tables:
-    """What a kind of figure draws from.
+    """The input of a kind of figure.
 
     `found` has the grid (`cells`; `values`, one row per number), the numbers of its cells with
-    their standard errors (`table`), the phases and the axes. `quantities` are the names in these
-    tables of the needed ones that are measured, `labels` what to call them. `rows` gives the needed
-    metrics' rows as they are stored, with the place of their cell and `variant`, the way of
-    measuring as names have it ("" for the plain one). `other` gives another sweep of the store.
+    their standard errors (`table`), the phases and the axes. `quantities` are the needed quantities
+    that are measured, by their names in these tables, and `labels` are their labels. `rows` gives
+    the stored rows of the needed metrics, with the place of their cell and `variant`, the way of
+    measuring as written in names ("" for the plain one). `other` gives another sweep of the store.
     """
 
     found: Findings
@@ -48,8 +48,8 @@ class Tables:
     other: OtherSweep = lambda _name: None
 
     def title(self, asked: str | None, shown: pd.DataFrame | None = None) -> str:
-        """Return the head of the figure: what is asked for, else the name of the sweep; and the
-        stage that the `shown` rows of a metric are of, if there is one.
+        """Return the head of the figure: the requested text, otherwise the name of the sweep; and
+        the stage of the `shown` rows of a metric, if there is one.
         """
         text = self.found.grid.sweep if asked is None else asked
         stages = set() if shown is None or "stage" not in shown else set(shown["stage"].dropna())
@@ -59,8 +59,8 @@ class Tables:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the table it shows, where that is not among the others, and notes on what it
-    lacks; a kind's ``draw`` may return this in place of a figure.
+    """A figure with the table that it shows, unless another file has it, and notes on what it
+    lacks. The ``draw`` of a kind may return this in place of a figure.
     """
 
     figure: Figure
@@ -70,8 +70,8 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Requested:
-    """Figures by name, the tables that some show, what cannot be drawn, (figure, reason), and the
-    names of the figures that `failed`: those that can never be drawn as they are asked for.
+    """Figures by name, the tables that some of them show, what cannot be drawn, (figure, reason),
+    and the names of the figures that `failed`: they can never be drawn as requested.
     """
 
     figures: Mapping[str, Figure]
@@ -118,7 +118,7 @@ def requested_figures(
 def _drawn(
     found: Findings, request: FigureRequest, other: OtherSweep, rows_of: RowsOf
 ) -> tuple[Figure | Drawing | None, list[str]]:
-    """Draw one figure (None: nothing that it needs is measured); and what is not measured yet."""
+    """Draw one figure (None: nothing that it needs is measured); list what is not measured yet."""
     kind = resolve_figure(request.kind)
     given, missing = _tables(found, kind.needs(request.args), other, rows_of)
     if missing and not given.quantities and not given.rows:
@@ -136,8 +136,8 @@ def _drawn(
 def unasked_figures(
     found: Findings, requests: Sequence[FigureRequest], rows_of: RowsOf
 ) -> Requested:
-    """Draw what is drawn unasked (`FigureKind.unasked`), as far as it is measured, of kinds and
-    under names that no request has. Only those that failed have notes.
+    """Draw the figures that need no request (`FigureKind.unasked`) and whose data are measured,
+    unless a request has their kind or name. Only failed ones have notes.
     """
     kinds, names = {one.kind for one in requests}, {one.name for one in requests}
     unasked = [
@@ -150,11 +150,11 @@ def unasked_figures(
 
 
 def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFrame:
-    """Return the rows that were measured in one way: the one that is `asked` for, as names have it,
-    or the only one.
+    """Return the rows that were measured in one way: the way that is `asked` for, as written in
+    names, or the only one.
 
     Raises:
-        SweepError: if there is no such way, or none is asked for and there are several.
+        SweepError: if there is no such way, or if there are several and none is asked for.
     """
     there = list(dict.fromkeys(rows["variant"]))
     named = ", ".join(repr(one) if one else "'' (the plain one)" for one in there)
@@ -197,7 +197,7 @@ def _without_epoch(args: str) -> str:
 
 
 def resolved(grid: SweepTables, asked: str) -> str | None:
-    """Return the name in a grid's tables of a quantity that is asked for; None if it has no number
+    """Return the name that a requested quantity has in a grid's tables; None if it has no number
     yet.
     """
     table = grid.quantity(asked).table
@@ -210,7 +210,7 @@ def resolved(grid: SweepTables, asked: str) -> str | None:
 def _tables(
     found: Findings, needs: Needs, other: OtherSweep, rows_of: RowsOf
 ) -> tuple[Tables, list[str]]:
-    """Return what there is of what a figure needs, and a note on each thing that there is not."""
+    """Return the part of a figure's needs that is measured, and a note on each part that is not."""
     names, labels, missing = [], [], []
     for asked in needs.quantities:
         name = resolved(found.grid, asked)
@@ -230,9 +230,7 @@ def _tables(
 
 
 def _placed(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a metric that have a result, with the place of their cell and their
-    variant.
-    """
+    """Return the rows of a metric with a result, with the place of their cell and their variant."""
     if rows.empty or not ((rows["outcome"] == "done") & rows["cell"].notna()).any():
         return pd.DataFrame()
     named = named_rows(rows[rows["cell"].notna()], grid.cells, grid.stages)

@@ -1,4 +1,4 @@
-"""The figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
+"""Draw the figures that every sweep gets: the diagram, what else was measured, curves and cuts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ MOST_ROWS = 5
 where facets stand side by side, so many rows of them.
 """
 FEW_PANELS = 5
-"""How many panels show a quantity with more than `MOST_PANELS` rows a job."""
+"""The number of panels for a quantity with more than `MOST_PANELS` rows per job."""
 
 
 def diagram_figure(found: Findings) -> Figure:
@@ -117,7 +117,7 @@ def cuts_figure(found: Findings, along: Literal["load", "temperature"]) -> Figur
 
 
 def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
-    """Return what makes each standard figure of a sweep, by the name of its file."""
+    """Return the functions that make the standard figures of a sweep, by the name of the file."""
     makers: dict[str, Callable[[], Figure]] = {}
     main = _in_cuts(found)
     if found.grid.load_path and found.grid.temperature_path:
@@ -133,8 +133,8 @@ def standard_figures(found: Findings) -> dict[str, Callable[[], Figure]]:
 
 
 def not_standard(found: Findings) -> list[tuple[str, str]]:
-    """Return what is in no standard figure, each with the reason: quantities without anything to
-    show (`idle` in their declaration), and the figures that the axes of a sweep leave no room for.
+    """Return what is in no standard figure, each with the reason: quantities with nothing to show
+    (`idle` in their declaration), and figures that the axes of the sweep do not allow.
     """
     idle = [("further", f"{found.called(name)}: {why}") for name, why in _idle(found).items()]
     return [*idle, *_without_axes(found)]
@@ -159,7 +159,7 @@ def _in_cuts(found: Findings) -> list[str]:
 
 
 def _families(found: Findings, names: Sequence[str]) -> list[list[str]]:
-    """Group the quantities that differ only in the row of the job."""
+    """Group the quantities that differ only in the row of their job."""
     families: dict[tuple[str, str], list[str]] = {}
     for name in names:
         what = found.grid.quantity(name)

@@ -1,5 +1,5 @@
-"""Tables of every quantity: long and wide, as CSV, Markdown and LaTeX. Text in, text out; nothing
-is written here.
+"""Make tables of every quantity: long and wide, as CSV, Markdown and LaTeX. They are returned as
+text; nothing is written here.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -34,8 +34,8 @@ DAGGER = "†"
 
 
 def long_table(table: pd.DataFrame, known: Mapping[str, Quantity] = QUANTITIES) -> pd.DataFrame:
-    """Return one row per quantity and cell with full precision: what a spreadsheet or a test
-    reads. `known` are the declared quantities.
+    """Return one row per quantity and cell with full precision, for spreadsheets and tests. `known`
+    are the declared quantities.
     """
     units = {name: quantity(str(name), known).unit for name in table["quantity"].unique()}
     return table.assign(unit=table["quantity"].map(units))[list(LONG_COLUMNS)]
@@ -45,9 +45,8 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     """Return one quantity of one facet as text, a row per temperature (the hottest first) and a
     column per load.
 
-    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or its status (``missing``,
-    ``diverged``, ``negative``, ``zero``, ``failed (2)`` with the number of jobs) where there is no
-    number.
+    A cell reads ``81.40 ± 0.21 (5)``: mean, standard error, seeds; or, without a number, its status
+    (``missing``, ``diverged``, ``negative``, ``zero``, ``failed (2)`` with the number of jobs).
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
@@ -65,11 +64,10 @@ def wide_table(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
 
 
 def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
-    """Return a column of the phase table of one facet as `wide_table` lays out numbers; a dash
-    where there is nothing.
+    """Return a column of the phase table of one facet in the layout of `wide_table`, with a dash
+    for missing entries.
 
-    The column ``niceness`` is put together: ``0.81, -0.3 *``, mu and beta, with a star where
-    globally nice.
+    The column ``niceness`` combines mu and beta, with a star if globally nice: ``0.81, -0.3 *``.
     """
     rows, columns = _hottest_first(frame.temperature), list(frame.load.drawn_labels())
     wide = pd.DataFrame(
@@ -83,8 +81,8 @@ def text_table(cells: pd.DataFrame, column: str, frame: Frame) -> pd.DataFrame:
 
 
 def format_cell(value: float, stderr: float, n: int) -> str:
-    """Write mean ± standard error (n): two significant digits of the error, four of the mean where
-    there is none.
+    """Write mean ± standard error (n), to two significant digits of the error; without an error, to
+    four of the mean.
 
     >>> format_cell(81.3951, 0.2144, 5), format_cell(-0.33, float("nan"), 2)
     ('81.40 ± 0.21 (5)', '-0.33 (2)')

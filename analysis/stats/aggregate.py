@@ -1,8 +1,8 @@
-"""Cells from seeds: mean, standard error, n, and what is missing, diverged or collapsed.
+"""Aggregate seeds to cells: mean, standard error, n, and what is missing, diverged or collapsed.
 
 A cell's number is the mean over its trials or over its off-diagonal pairs of trials; logarithms are
-taken of the mean. Diverged trials are counted, never averaged. Collapsed ones (trained, but to
-chance) are averaged, as published, and flagged.
+taken of the mean. Diverged trials are counted but not averaged. Collapsed trials (trained, but only
+as good as chance) are averaged, as in the paper, and flagged.
 """
 
 import re
@@ -17,12 +17,14 @@ from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed
 from phasegrid.analysis.tables.quantities import Quantity
 
 COLLAPSED_LOSS = 0.95
-"""Share of ln(classes), the loss of a guess, from which a training loss counts as nothing learned.
+"""From this share of ln(classes), the loss of a guess, on, a training loss means that nothing was
+learned.
 """
 COLLAPSED_ACCURACY = 1.5
-"""Multiple of 100/classes, the accuracy of a guess in percent, up to which nothing was learned."""
+"""Up to this multiple of 100/classes, the accuracy of a guess in percent, nothing was learned."""
 ROUNDING = 2.0**-23
-"""What float32, in which products with the Hessian are taken, leaves of a sum of terms of size 1.
+"""The rounding error of a sum of terms of size 1 in float32, in which products with the Hessian are
+computed.
 """
 
 WITHOUT_NUMBER = (
@@ -34,32 +36,31 @@ WITHOUT_NUMBER = (
     "negative",
     "zero",
 )
-"""Statuses of a cell that has no number to draw."""
+"""The statuses of a cell without a number to draw."""
 
 PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
 
 
 def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return one row per quantity and planned cell, in the order of `names` (default: all there
-    is).
+    """Return one row per quantity and planned cell, in the order of `names` (default: all).
 
-    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n`` seeds
-    (of a whole cell: those that its measurement is about) and ``n_pairs`` pairs averaged,
+    Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n``
+    averaged seeds (for a measurement of a whole cell: its seeds) and ``n_pairs`` averaged pairs,
     ``n_planned``, ``n_diverged`` and ``n_collapsed`` trials, ``not_trained`` (see `not_trained`),
     ``n_failed`` and ``n_blocked`` jobs with the first line of an ``error``, ``status``: ``done``,
     or why there is no number: ``missing`` (not measured), ``failed`` (a job raised, or was blocked
     by one that did), ``diverged`` (every trial), ``not applicable`` (to what diverged in the cell),
-    ``undefined`` (measured, but 0/0 or not finite); where a logarithm is taken, ``negative`` or
-    ``zero`` for a mean that has none.
+    ``undefined`` (measured, but 0/0 or not finite); for logarithms, ``negative`` or ``zero`` if the
+    mean has none.
 
-    The standard error is the delete-one-seed jackknife, which for trials is s/sqrt(n) and for pairs
-    respects that pairs share seeds (Efron and Stein 1981); by the delta method for logarithms; null
-    where one seed or one pair leaves no spread.
+    The standard error is that of the delete-one-seed jackknife: for trials s/sqrt(n); for pairs it
+    takes into account that they share seeds (Efron and Stein 1981). For logarithms it follows by
+    the delta method. It is null for one seed or one pair.
     """
     chosen = _present(grid) if names is None else list(names)
     collapsed = collapsed_seeds(grid).sum(axis=1)
     common = {"n_collapsed": collapsed, "not_trained": not_trained(grid, collapsed)}
-    if not chosen:  # every training diverged, say: no rows, but all columns
+    if not chosen:  # for example if every training diverged: all columns, without rows
         return _one(grid, grid.quantity("train_loss"), common).iloc[:0]
     return pd.concat(
         [_one(grid, grid.quantity(name), common) for name in chosen], ignore_index=True
@@ -67,8 +68,8 @@ def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataF
 
 
 def measured(grid: SweepTables) -> list[str]:
-    """Return the names of the quantities with at least one number, in declared order, variants
-    after their base.
+    """Return the names of the quantities that have a number, in declared order, with variants after
+    their base.
     """
     return _in_order(grid, set(grid.values.loc[grid.values["value"].notna(), "quantity"]))
 
@@ -121,11 +122,11 @@ def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
     """Say which trials (C, S) learned nothing: training loss >= 0.95 ln(classes), training accuracy
     <= 1.5 * 100/classes.
 
-    A missing accuracy is taken to agree. Where the number of classes C is not known, a trial counts
-    that has the loss of a guess among C at the accuracy of one, for any C >= 2: |loss -
-    ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%. (A net that has learned anything
-    is much worse than ln(100/accuracy): that loss means no error is ever confident.) Where the loss
-    is not in nats, the accuracy alone decides, if it and C are known.
+    A missing accuracy counts as one that agrees. If the number of classes C is not known, a trial
+    counts if, for some C >= 2, it has both the loss and the accuracy of a guess among C classes:
+    |loss - ln(100/accuracy)| <= 0.05 ln(100/accuracy) at accuracy <= 52%. (The loss of a network
+    that has learned something is much larger than ln(100/accuracy), because some of its errors are
+    confident.) If the loss is not in nats, the accuracy alone decides, if it and C are known.
     """
     classes = grid.cells["num_classes"].to_numpy(dtype=float)[:, None]
     loss = by_seed(grid.values, "train_loss", grid.cells)
@@ -140,15 +141,15 @@ def collapsed_seeds(grid: SweepTables) -> npt.NDArray[np.bool_]:
 
 
 def not_trained(grid: SweepTables, n_collapsed: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
-    """Say of which cells (C,) half or more of the trials that did not diverge learned nothing."""
+    """Say in which cells (C,) half or more of the trials that did not diverge learned nothing."""
     return np.asarray((n_collapsed > 0) & (2 * n_collapsed >= grid.cells["n_done"].to_numpy()))
 
 
 def vanishing(grid: SweepTables, what: Quantity) -> Floats:
-    """Return the size (C,) up to which the mean of a quantity is zero: rounding of the quantity
-    that hides it, else 0.
+    """Return the size (C,) up to which the mean of a quantity counts as zero: the rounding error of
+    the quantity that hides it, otherwise 0.
 
-    The trace of a saturated network can be 1e-20 beside eigenvalues of 1e7 that cancel in it.
+    The trace of a saturated network can be 1e-20 although it sums eigenvalues of 1e7, which cancel.
     """
     if what.hidden_by is None:
         return np.zeros(len(grid.cells))
@@ -161,7 +162,7 @@ def jackknife(array: Floats) -> tuple[Floats, Floats]:
     ignoring NaN.
 
     se^2 = (n-1)/n sum_i (m_i - mean(m_i))^2, m_i the mean without seed i, over the n seeds with a
-    number. NaN where fewer than two m_i exist.
+    number. NaN if fewer than two m_i exist.
     """
     without = leave_one_out(array)
     usable = ~np.isnan(without)
@@ -177,7 +178,7 @@ def jackknife(array: Floats) -> tuple[Floats, Floats]:
 
 def leave_one_out(array: Floats) -> Floats:
     """Return the means (C, S) of (C, S) trials or (C, S, S) pairs without each seed in turn,
-    ignoring NaN; NaN where the seed has no number, or nothing is left without it.
+    ignoring NaN; NaN if the seed has no number, or if there are no numbers without it.
     """
     there = ~np.isnan(array)
     filled = np.where(there, array, 0.0)
@@ -265,8 +266,8 @@ def _whole_cells(
 def _why_none(
     grid: SweepTables, rows: pd.DataFrame, failed: "pd.Series[bool]"
 ) -> npt.NDArray[np.str_]:
-    """Return the status (C,) of a cell if it has no number: every trial diverged, or what the rows
-    of the quantity say, or that a job `failed`.
+    """Return the status (C,) of cells without a number: that every trial diverged, what the rows of
+    the quantity say, or that a job `failed`.
     """
     outcomes = rows.groupby("cell")["outcome"].agg(set).reindex(grid.cells["cell"])
     found = [known if isinstance(known, set) else set() for known in outcomes]

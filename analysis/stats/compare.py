@@ -1,5 +1,5 @@
-"""Two sweeps cell by cell: what differs, by how much, and how sure that is. Pure: grids in, tables
-out.
+"""Compare two sweeps cell by cell: what differs, by how much, and how certain that is. Pure: grids
+in, tables out.
 """
 
 import numpy as np
@@ -43,25 +43,26 @@ def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     """Join two sweeps by facet and labels of load and temperature; return a row per shared quantity
     and shared cell.
 
-    ``difference`` is b - a (of logarithms where the quantity is one), ``stderr`` its standard
-    error, ``low`` and ``high`` its 95% interval, and ``interval`` says how that is made:
+    ``difference`` is b - a (of logarithms if the quantity is one), ``stderr`` its standard error,
+    ``low`` and ``high`` its 95% interval, and ``interval`` names the method:
 
     - quantities of trials: Scheffé's t over seeds (`phasegrid.analysis.stats.intervals`), exact for
       normal seeds from two seeds on;
     - quantities of pairs: the same over jackknife pseudo-values of seeds, because pairs share
-      seeds; from three seeds on, and rather too wide than too narrow where a pair varies for
-      itself;
+      seeds; from three seeds on. If pairs vary independently of their seeds, it is too wide, not
+      too narrow;
     - quantities of whole cells: the measurements' own standard errors, normal.
 
-    ``differs``: zero lies outside the interval, by more than rounding; null where a sweep has one
-    seed or one pair and so no spread. Every cell is judged by itself: of cells that are equal, one
-    in twenty differs by chance.
+    ``differs``: zero lies outside the interval, by more than rounding; null if a sweep has one seed
+    or one pair and so no spread. Every cell is judged separately: of twenty equal cells, about one
+    differs by chance.
 
-    The table is empty where a sweep has no numbers at all, because every training diverged or none
-    is stored yet.
+    The table is empty if a sweep has no numbers, because every training diverged or none is stored
+    yet.
 
     Raises:
-        SweepError: if the axes are not the same fields, or no cell or no quantity is in both.
+        SweepError: if the axes are not the same fields, or no cell or no quantity is in both
+            sweeps.
     """
     _check_axes(a, b)
     if not measured(a) or not measured(b):
@@ -83,7 +84,7 @@ def compare_grids(a: SweepTables, b: SweepTables) -> pd.DataFrame:
     spreads = _spreads(a, b, joined)
     stderr = np.array([spread.stderr for spread in spreads])
     reach = np.array([spread.reach for spread in spreads])
-    beyond = np.abs(difference) > np.maximum(reach, _rounding(a, joined))  # NaN where reach is
+    beyond = np.abs(difference) > np.maximum(reach, _rounding(a, joined))  # NaN if reach is
     differs = pd.Series(beyond, index=joined.index, dtype=object)
     table = joined.assign(
         unit=joined["quantity"].map({name: difference_unit(a.quantity(name)) for name in shared}),
@@ -111,8 +112,8 @@ def one_sided_cells(a: SweepTables, b: SweepTables) -> pd.DataFrame:
 
 
 def summary_lines(comparison: pd.DataFrame) -> list[str]:
-    """Return a line per quantity: cells joined, mean difference, and in how many cells the sweeps
-    differ.
+    """Return a line per quantity: the number of joined cells, the mean difference, and in how many
+    cells the sweeps differ.
     """
     if comparison.empty:
         return ["no cell has a number in both sweeps: nothing to compare"]
@@ -155,8 +156,8 @@ def _kind(grid: SweepTables, name: str) -> str:
 
 
 def _rounding(grid: SweepTables, joined: pd.DataFrame) -> Floats:
-    """Return what two equal numbers may differ by after their means were taken; a logarithm by as
-    much as 1 would.
+    """Return the rounding by which two equal means may differ; for logarithms, that of the number
+    1.
     """
     logarithms = [grid.quantity(name).transform == "log_mean" for name in joined["quantity"]]
     largest = joined[["value_a", "value_b"]].abs().max(axis=1).to_numpy(dtype=float)

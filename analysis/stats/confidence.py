@@ -1,11 +1,11 @@
-"""The probability that a cell lies on the side of a threshold where its mean is. Pure: arrays in,
-arrays out.
+"""Compute the probability that the true value of a cell is on the same side of a threshold as its
+mean. Pure: arrays in, arrays out.
 
-The true value of a cell is taken to be one of those that the diagram's other cells have (an
-empirical Bayes prior: the nonparametric maximum likelihood of Kiefer and Wolfowitz 1956, by EM), or
-any other (a flat part, which starts with the weight of `FLAT` cells). Given that, and the cell's
-own mean, standard error and degrees of freedom (`phasegrid.analysis.stats.spread`), what follows is
-Bayes' rule. A cell is never its own prior.
+The prior of a cell's true value has two parts: the values of the diagram's other cells (empirical
+Bayes: the nonparametric maximum likelihood of Kiefer and Wolfowitz 1956, by EM), and any other
+value (a flat part, which starts with the weight of `FLAT` cells). With the cell's own mean,
+standard error and degrees of freedom (`phasegrid.analysis.stats.spread`), Bayes' rule gives the
+probability. A cell is never part of its own prior.
 
 Letters: C cells, K points of support, E edges.
 """
@@ -18,12 +18,12 @@ from phasegrid.analysis.tables.grid import Floats
 
 FLAT = 5.0
 SUPPORT = 200
-"""At most so many points; of more cells, quantiles."""
+"""The most points of support; quantiles replace the values of more cells."""
 ITERATIONS = 15
 
 
 def probabilities(found: Estimate, edges: tuple[float, ...]) -> Floats:
-    """Return the probability (C, E + 1) of each interval between the edges, ascending; NaN where a
+    """Return the probability (C, E + 1) of each interval between the ascending edges; NaN if a
     spread is not known.
     """
     result = np.full((len(found.value), len(edges) + 1), np.nan)
@@ -48,9 +48,7 @@ def probabilities(found: Estimate, edges: tuple[float, ...]) -> Floats:
 
 
 def _others(likelihood: Floats) -> Floats:
-    """Return the weights (C, K + 1) of the support, the flat part last, that the other cells
-    give.
-    """
+    """Return the weights (C, K + 1) of the support from the other cells, the flat part last."""
     cells, points = likelihood.shape
     weights = np.full(points, 1.0 / points)
     for _ in range(ITERATIONS):

@@ -1,10 +1,10 @@
-"""Which quantity goes with performance? Rank correlations over the cells of a diagram. Pure: table
+"""Compute rank correlations of quantities with performance over the cells of a diagram. Pure: table
 in, table out.
 
-Spearman's rho of each quantity with test accuracy (test loss for translation) over the cells that
-have both, as Yang et al. 2021 read their diagrams by eye: accuracy follows CKA and connectivity up
-and the Hessian down (section 3.1). Cells are not independent draws, so the interval is descriptive:
-the percentiles of a bootstrap over cells.
+Spearman's rho of each quantity with test accuracy (test loss for translation), over the cells that
+have both. Yang et al. 2021 see in their diagrams that accuracy rises with CKA and connectivity and
+falls with the Hessian (section 3.1). Cells are not independent draws, so the interval is only
+descriptive: percentiles of a bootstrap over cells.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from phasegrid.analysis.tables.grid import Floats
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 FEWEST = 4
-"""Cells below which no correlation is told."""
+"""With fewer cells, no correlation is given."""
 
 
 def rank_correlations(
@@ -25,7 +25,7 @@ def rank_correlations(
     """Correlate every quantity of an aggregated `table` with `target`, over all facets.
 
     Returns a row per quantity: ``quantity``, ``target``, ``spearman``, ``low``, ``high`` (95% of
-    the bootstrap over cells), ``n_cells``; the strongest first. Quantities that do not vary, or are
+    the bootstrap over cells), ``n_cells``; the strongest first. Quantities that are constant, or
     known in fewer than `FEWEST` cells, are left out.
     """
     cells = table.pivot_table(index="cell", columns="quantity", values="value", sort=False)

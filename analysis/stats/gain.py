@@ -1,5 +1,5 @@
-"""The best of every load over all temperatures, in two sweeps, and the gain of one over the other
-(Yang et al. 2021, appendix C, Fig. 13). Pure: grids in, tables out.
+"""Find the best of every load over all temperatures in two sweeps, and the gain of one over the
+other (Yang et al. 2021, appendix C, Fig. 13). Pure: grids in, tables out.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Best:
     """The best of every load of one sweep.
 
     `table`: one row per facet and load with a number: facet, load, load_label, ``best``, ``low``
-    and ``high`` (95% interval, null where none is valid), ``temperature_label`` where the best is
-    attained, ``n`` seeds there. `judged` has, for each row, the numbers that the interval rests on.
+    and ``high`` (95% interval, null if none is valid), ``temperature_label`` of the best, ``n``
+    seeds there. `judged` has, for each row, the numbers behind the interval.
     """
 
     table: pd.DataFrame
@@ -32,18 +32,18 @@ class Best:
 
 def best_per_load(grid: SweepTables, name: str) -> Best:
     """Return the best cell mean of a quantity over the temperatures of every load: the largest, or
-    the smallest where lower is better.
+    the smallest if lower is better.
 
-    The best of several noisy means is biased towards better, so no interval around it is valid if
-    the seeds that chose the temperature also measure it (with the percentile bootstrap or a t over
-    those seeds, intervals of "95%" cover down to 80%). The intervals therefore choose the
-    temperature by the first half of the seeds and measure it on the others: Student's t over those,
-    from three seeds on. They are exact for the mean at a temperature that is chosen so, cover the
-    best of the true means in 91 to 95%, and are null for pairs of seeds, which cannot be halved. A
-    load with a single temperature has nothing to choose: all its seeds count, from two on.
+    The best of several noisy means is biased towards better. So no interval around it is valid if
+    the same seeds choose the temperature and measure it: with the percentile bootstrap or a t over
+    all seeds, "95%" intervals cover as little as 80%. Here the first half of the seeds chooses the
+    temperature, and the others measure it: Student's t over these, from three seeds on. Such
+    intervals are exact for the mean at the chosen temperature and cover the best of the true means
+    in 91 to 95%; they are null for quantities of pairs, whose seeds cannot be halved. If a load has
+    a single temperature, there is no choice, and all its seeds count, from two on.
 
     Raises:
-        SweepError: for a quantity of which neither more nor less is better.
+        SweepError: for a quantity that declares neither more nor less as better.
     """
     what = grid.quantity(name)
     if what.better is None:
@@ -81,16 +81,16 @@ def best_per_load(grid: SweepTables, name: str) -> Best:
 
 
 def gain_table(this: Best, other: Best, *, lower_is_better: bool = False) -> pd.DataFrame:
-    """Return the bests of two sweeps side by side, by facet and label of the load, and what `this`
-    gains over `other`.
+    """Return the bests of two sweeps side by side, by facet and label of the load, and the gain of
+    `this` over `other`.
 
     Columns: facet, load, load_label, then ``best``, ``low``, ``high``, ``temperature_label`` and
-    ``n`` with ``_this`` and ``_other``, and ``gain``, ``gain_low``, ``gain_high``: positive where
+    ``n`` with ``_this`` and ``_other``, and ``gain``, ``gain_low``, ``gain_high``: positive if
     `this` is better. The gain is the difference of the bests; its interval is by the method of
     `phasegrid compare` (`phasegrid.analysis.stats.intervals.of_difference`) over the seeds that did
-    not choose the temperatures (`best_per_load`), so it is about their difference, not around the
-    gain; null where a sweep has too few. A load that one sweep alone has keeps its row, without a
-    gain.
+    not choose the temperatures (`best_per_load`), so it is around their difference, not around the
+    gain; null if a sweep has too few of them. A load that is in only one sweep keeps its row,
+    without a gain.
     """
     keys = ["facet", "load_label"]
     joined = this.table.merge(other.table, on=keys, how="outer", suffixes=("_this", "_other"))
@@ -126,8 +126,8 @@ def _ends(this: SeedValues, other: SeedValues, sign: float) -> tuple[float, floa
 def _judged(
     numbers: Sequence[SeedValues], first: "pd.Index[float]", sign: float, *, of_pairs: bool
 ) -> SeedValues:
-    """Return the numbers of the temperature that the first half of the seeds finds best, of the
-    other seeds; of a single temperature, all of them.
+    """Return the numbers of the other seeds at the temperature that the first half of the seeds
+    finds best; if there is a single temperature, those of all seeds.
     """
     measured = [one for one in numbers if len(one.values)]
     if len(measured) == 1:
@@ -143,8 +143,8 @@ def _judged(
 
 
 def _first_half(grid: SweepTables) -> "pd.Index[float]":
-    """Return the seeds that choose: the first half, rounded down, so that three seeds leave two to
-    measure by.
+    """Return the seeds that choose: the first half, rounded down, so that two of three seeds
+    measure.
     """
     seeds = seeds_of(grid.values)
     return pd.Index(seeds[: len(seeds) // 2])
@@ -159,8 +159,8 @@ def _places(table: pd.DataFrame) -> list[tuple[tuple[str, str], npt.NDArray[np.i
 
 
 def _order(joined: pd.DataFrame, this: Best, other: Best) -> npt.NDArray[np.int_]:
-    """Return where rows belong: facets in the order they are met, loads by size, or as met where
-    they are no numbers.
+    """Return the order of rows: facets as they occur, loads by size, or as they occur if they are
+    not numbers.
     """
     met = pd.concat([this.table, other.table])
     facets = {facet: i for i, facet in enumerate(met["facet"].unique())}

@@ -1,14 +1,14 @@
-"""95% intervals from two to five seeds: one method for every difference of two sweeps. Pure: arrays
-in, numbers out.
+"""Compute 95% intervals from two to five seeds, by one method for every difference of two sweeps.
+Pure: arrays in, numbers out.
 
 The method is Scheffé's (1943) solution of the Behrens-Fisher problem. With n seeds x in the one
 sweep and m >= n seeds y in the other, the n numbers
 
     d_i = x_i - sqrt(n/m) y_i + sum(y_1 .. y_n)/sqrt(nm) - mean(y)
 
-have the mean mean(x) - mean(y), equal variances and no correlation, whatever the two variances are;
-so Student's t with n - 1 degrees of freedom is exact for normal seeds, from two seeds on. For n = m
-it is the paired t: seed with seed of the same number, which is also right where two trainings of
+have the mean mean(x) - mean(y), equal variances and no correlation, whatever the variances of x and
+y are. So Student's t with n - 1 degrees of freedom is exact for normal seeds, from two seeds on.
+For n = m it is the paired t, which pairs equal seeds; this is also correct if two trainings with
 one seed have something in common. (Welch's t covers 90 to 98% with two seeds, and the percentile
 bootstrap of two values is no interval at all; `docs/phases.md` has the figures.)
 """
@@ -27,22 +27,22 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SeedValues:
-    """One number a seed, in ascending order of seeds, with the seeds they are of: both (n,)."""
+    """One number per seed, in ascending order of seeds, and the seeds: both (n,)."""
 
     seeds: Floats
     values: Floats
 
     def at(self, keep: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> "SeedValues":
-        """Return those that `keep` (n,) says."""
+        """Return the numbers and seeds that `keep` (n,) selects."""
         return SeedValues(self.seeds[keep], self.values[keep])
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard error of a mean or of a difference of means, and how far its 95% interval
-    reaches to either side.
+    """The standard error of a mean or of a difference of means, and half the width of its 95%
+    interval.
 
-    Both are NaN where fewer than two seeds leave no spread.
+    Both are NaN for fewer than two seeds.
     """
 
     stderr: float
@@ -58,8 +58,8 @@ def of_mean(one: SeedValues) -> Spread:
 
 
 def of_difference(a: SeedValues, b: SeedValues) -> Spread:
-    """Return the spread of mean(a) - mean(b), or of mean(b) - mean(a): Scheffé's t, seeds of the
-    same number together.
+    """Return the spread of mean(a) - mean(b), or of mean(b) - mean(a): Scheffé's t, which pairs
+    equal seeds.
     """
     few, many = (a, b) if len(a.values) <= len(b.values) else (b, a)
     n, m = len(few.values), len(many.values)
@@ -69,12 +69,13 @@ def of_difference(a: SeedValues, b: SeedValues) -> Spread:
 
 
 def per_seed(grid: SweepTables, name: str) -> list[SeedValues] | None:
-    """Return one number a seed for every cell of a grid, whose mean is the cell's number; None for
-    quantities of whole cells.
+    """Return one number per seed for every cell of a grid, such that their mean is the cell's
+    number; None for quantities of whole cells.
 
-    Of trials they are the trials' own numbers; of pairs, the jackknife's pseudo-values n m - (n -
-    1) m_i, with m_i the mean over the pairs without seed i (Tukey 1958), whose standard error is
-    the jackknife's; for the logarithm of a mean m, ln m + (x_i - m)/m, the delta method.
+    For trials these are the trials' own numbers. For pairs they are the jackknife's pseudo-values n
+    m - (n - 1) m_i, with m_i the mean over the pairs without seed i (Tukey 1958); their standard
+    error is that of the jackknife. For the logarithm of a mean m they are ln m + (x_i - m)/m, by
+    the delta method.
     """
     rows = grid.values[grid.values["quantity"] == name]
     if rows["seed_a"].isna().all():
@@ -103,8 +104,8 @@ def _quantile(freedom: int) -> float:
 
 
 def _alongside(few: SeedValues, many: SeedValues) -> Floats:
-    """Return the n values of `many` that stand beside those of `few`: of the same seeds, else of
-    the next seeds free.
+    """Return the n values of `many` that are paired with those of `few`: of the same seeds,
+    otherwise of the next unused seeds.
     """
     place = {seed: i for i, seed in enumerate(many.seeds.tolist())}
     same = [place.get(seed) for seed in few.seeds.tolist()]

@@ -1,20 +1,20 @@
-"""How sure the mean of a cell is: standard errors pooled over the cells of a diagram. Pure: arrays
-in, arrays out.
+"""Compute how certain the mean of a cell is: standard errors pooled over the cells of a diagram.
+Pure: arrays in, arrays out.
 
-Two to five seeds, and often one curve, say little of a spread by themselves. As in Smyth (2004),
-the variance s^2 of a cell with d degrees of freedom is drawn towards what the diagram leads one to
-expect, s_0^2, as if that had been seen with d_0:
+Two to five seeds, and often only one curve, say little about a spread. As in Smyth (2004), the
+variance s^2 of a cell with d degrees of freedom is moved towards the variance s_0^2 that the
+diagram suggests, as if this had been observed with d_0 degrees of freedom:
 
     (d_0 s_0^2 + d s^2) / (d_0 + d),    with d_0 + d degrees of freedom.
 
-s_0^2 is a power of the size of the numbers (a line through the logarithms over all cells, exponent
-between 0 and 1 of the standard deviation; no such line for what has no meaningful zero), and d_0 is
-by how much the cells scatter around it beyond chance. A cell that varies far more than expected
-keeps its own s^2 (after Phipson et al. 2016).
+s_0^2 is a power of the size of the numbers: a line through the logarithms over all cells gives its
+exponent, between 0 and 1 for the standard deviation. (It is constant for quantities without a
+meaningful zero.) d_0 follows from how much the cells scatter around it beyond chance. A cell that
+varies far more than expected keeps its own s^2 (after Phipson et al. 2016).
 
-A diagram with one curve a cell has no s^2; there the residual of a cell against the mean of its two
-neighbours along an axis stands for it (Gasser, Sroka and Jennen-Steinmetz 1986), the smaller one of
-both axes, so that a border between phases counts only where it turns.
+A diagram with one curve per cell has no s^2. There the residual of a cell against the mean of its
+two neighbours along an axis replaces it (Gasser, Sroka and Jennen-Steinmetz 1986). The smaller
+residual of both axes is used, so a border between phases increases it only where the border turns.
 
 Letters: C cells, S seeds, m pairs of a cell.
 """
@@ -29,28 +29,26 @@ from scipy.special import digamma, polygamma
 from phasegrid.analysis.tables.grid import Floats
 
 SHARED = 0.25
-"""Correlation of two pairs that share a seed where a diagram cannot tell: halfway between none and
-all that there can be.
+"""Correlation of two pairs that share a seed, if the diagram does not determine it: halfway between
+zero and the largest possible one.
 """
 FEWEST = 5
-"""From so many cells on the expected spread may depend on the size of the numbers."""
+"""From this many cells on, the expected spread may depend on the size of the numbers."""
 OUTLYING = 0.99
-"""A cell whose own variance is above this quantile of what the others lead one to expect keeps its
-own.
-"""
+"""A cell keeps its own variance if this is above this quantile of what the other cells suggest."""
 FREEDOM = (1.0, 30.0)
 """Bounds of d_0."""
 RESIDUAL = np.array([[-1.270, 4.935], [-2.256, 6.034]])
 """Mean and variance of the logarithm of a squared normal residual, in units of its variance, and of
-the smaller of the two of one cell (by 10^6 draws; they have the cell itself in common).
+the smaller of the two residuals of a cell (from 10^6 draws; both involve the cell itself).
 """
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What the cells by themselves say, each (C,): their means, the variance of one trial or pair,
-    its degrees of freedom (0 and NaN where there is one only), what that is multiplied by to get
-    the variance of the mean, and the size that the spread may depend on.
+    """The numbers of the cells alone, each (C,): their means; the variance of one trial or pair and
+    its degrees of freedom (NaN and 0 if there is only one); the factor from this variance to that
+    of the mean; and the size on which the spread may depend.
     """
 
     value: Floats
@@ -62,7 +60,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Means (C,) with standard errors and degrees of freedom; NaN where not measured, or the spread
+    """Means (C,) with standard errors and degrees of freedom; NaN if not measured, or if the spread
     is unknown.
     """
 
@@ -72,8 +70,8 @@ class Estimate:
 
 
 def of_trials(value: Floats, without: Floats) -> Raw:
-    """Return the spread of numbers (C,) of trials from the same numbers without each seed (C, S),
-    by the jackknife.
+    """Return the spread of numbers (C,) of trials by the jackknife, from the numbers (C, S) without
+    each seed.
     """
     there = ~np.isnan(without)
     n = there.sum(axis=1)
@@ -88,9 +86,8 @@ def of_trials(value: Floats, without: Floats) -> Raw:
 def of_pairs(array: Floats) -> Raw:
     """Return means and spread of pairs (C, S, S).
 
-    Two pairs that share a seed are correlated by r, pooled over the diagram; where all pairs of a
-    cell share seeds (three seeds) r cannot be told from the numbers, and is `SHARED` where no other
-    cell tells.
+    Two pairs that share a seed have the correlation r, which is pooled over the diagram. A cell in
+    which all pairs share seeds (three seeds) does not determine r; if no cell does, r is `SHARED`.
     """
     numbers = _one_order(array)
     r = _correlation(numbers)
@@ -110,10 +107,10 @@ def of_pairs(array: Floats) -> Raw:
 
 
 def pooled(raw: Raw, smallest: float, *, by_size: bool, places: npt.NDArray[np.int_]) -> Estimate:
-    """Return means with pooled standard errors. `smallest` is the least standard deviation that is
-    believed, `places` (C, 3) are facet, load and temperature of each cell, counted.
+    """Return means with pooled standard errors. `smallest` is the least plausible standard
+    deviation; `places` (C, 3) are the indices of facet, load and temperature of each cell.
 
-    Where no cell has a spread of its own and none has two neighbours, standard errors are NaN.
+    If no cell has a spread of its own and none has two neighbours, standard errors are NaN.
     """
     least = smallest**2
     known = raw.freedom > 0
@@ -157,7 +154,7 @@ def _expectation(
     excess = float(np.mean((y - level - slope * x) ** 2 - chance[known])) if len(y) > 2 else 0.0
     prior = 2 * _inverse_trigamma(excess) if excess > 0 else FREEDOM[1]
     prior = FREEDOM[0] if len(y) <= 2 else min(max(prior, FREEDOM[0]), FREEDOM[1])
-    # The logarithms of the true variances scatter too, and lie above ln s_0^2 on average.
+    # The logarithms of the true variances scatter too, and their mean is above ln s_0^2.
     return np.asarray(level + slope * scale + digamma(prior / 2) - np.log(prior / 2)), prior
 
 
@@ -173,8 +170,8 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def _one_order(array: Floats) -> list[tuple[Floats, Floats]]:
-    """Return for each cell its pairs (m,), whatever their order, and which of them (m, m) share a
-    seed.
+    """Return for each cell its pairs (m,), without regard to order, and which of them (m, m) share
+    a seed.
     """
     upper = np.triu_indices(array.shape[1], 1)
     both = np.stack([array, array.transpose(0, 2, 1)])
@@ -192,8 +189,8 @@ def _one_order(array: Floats) -> list[tuple[Floats, Floats]]:
 
 def _correlation(numbers: list[tuple[Floats, Floats]]) -> float:
     """Return the correlation of pairs that share a seed: 1 - (half the mean square difference of
-    those that do) / (of those that do not), each cell in units of the variance that cells of its
-    size have. (In units of its own, the ratio is biased.)
+    pairs that share one) / (the same of pairs that do not). Each cell is in units of the variance
+    of cells of its size, because with its own variance the ratio would be biased.
     """
     shared, apart, sizes = [], [], []
     for y, sharing in numbers:
@@ -217,9 +214,9 @@ def _correlation(numbers: list[tuple[Floats, Floats]]) -> float:
 def _residuals(
     values: Floats, places: npt.NDArray[np.int_]
 ) -> tuple[Floats, Floats, npt.NDArray[np.int_]]:
-    """Return the smaller residual of every cell against the mean of its neighbours on both sides
-    along an axis, the root mean square of all its neighbours (NaN where there are none), and along
-    how many axes there is a residual.
+    """Return three arrays: the smaller residual of every cell against the mean of its two
+    neighbours along an axis, the root mean square of all its neighbours (NaN without any), and the
+    number of axes with a residual.
     """
     at = {tuple(place): value for place, value in zip(places.tolist(), values, strict=True)}
     residuals, beside = np.full(len(values), np.nan), np.full(len(values), np.nan)

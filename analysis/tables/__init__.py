@@ -1,1 +1,1 @@
-"""From a store to tidy tables, one a quantity."""
+"""Turn a store into tidy tables, one per quantity."""

@@ -7,15 +7,15 @@ import pandas as pd
 from phasegrid.declare import Shown
 
 PLACES = ("cells", "loads", "temperatures", "seeds")
-"""The columns that say which trials a row is about: one part per trial, joined by ``+``."""
+"""The columns that give the trials of a row: one part per trial, joined by ``+``."""
 NUMBERS = frozenset({"float64", "int64", "bool", "string"})
 
 
 def across_cells(rows: pd.DataFrame, plan: pd.DataFrame, declared: Shown | None) -> pd.DataFrame:
     """Return the rows of a metric that were measured across cells, with the places of their trials
-    and the single values that the metric declares; empty if there are none.
+    and the declared columns of single values; empty if there are none.
 
-    A trial of several cells (of a stage that they share) has them all, joined by ``/``.
+    A trial of several cells (of a shared stage) has the places of all, joined by ``/``.
     """
     own = rows[rows["cell"].isna()]
     if own.empty:

@@ -1,5 +1,5 @@
-"""Which planned jobs of a sweep have failed or are blocked, so that figures and tables say so
-instead of showing nothing.
+"""Tabulate which planned jobs of a sweep have failed or are blocked, so that figures and tables say
+so instead of showing nothing.
 """
 
 import json
@@ -20,17 +20,17 @@ FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", "of
 
 
 def no_failures() -> pd.DataFrame:
-    """Return the table of a sweep in which nothing failed."""
+    """Return the table of a sweep without failures."""
     return pd.DataFrame(columns=list(FAILED_COLUMNS))
 
 
 def failed_jobs(
     plan: pd.DataFrame, jobs: pd.DataFrame, failures: pd.DataFrame, stored: Collection[str]
 ) -> pd.DataFrame:
-    """Return one row a job that has no result and failed, or whose input did: its cell, its table
-    (``trials``, or the metric), its arguments (JSON text, null where a store does not say), how
-    many trials it is about, whether it is blocked, the first line of the error, and what it reads
-    (`of` and `at`, as `Results.metric`).
+    """Return one row for each job without a result that failed or whose input failed: its cell, its
+    table (``trials``, or the metric), its arguments (JSON text, null if the store does not say),
+    its number of trials, whether it is blocked, the first line of the error, and what it reads
+    (`of` and `at`, as in `Results.metric`).
 
     `plan` and `jobs` are the planned trials and measurements, `failures` the rows of `Results`,
     `stored` the keys of the measurements that are stored.
@@ -68,8 +68,8 @@ def failures_of(
     """Return the failures of each quantity and cell (`FAILURE_COLUMNS` of
     `phasegrid.analysis.tables.grid`).
 
-    They are shown for what is `measured` in another cell; of a way of measuring that has no number
-    at all, for the first quantity of its metric and those of the main figure.
+    Failures count for quantities that are `measured` in another cell. If a way of measuring has no
+    number at all, they count for the first quantity of its metric and those of the main figure.
     """
     by_way: dict[tuple[str, str], list[str]] = {}
     for name in sorted(measured):
@@ -103,7 +103,7 @@ def _needs(job: Mapping[object, object]) -> set[str]:
 def _blocked(
     needs: Mapping[str, set[str]], errors: Mapping[str, str], stored: Collection[str]
 ) -> dict[str, str]:
-    """Return the error that blocks each job, however many jobs are between the two."""
+    """Return the error that blocks each job, directly or through other jobs."""
     found: dict[str, str] = {}
     waiting = {key for key in needs if key not in stored and key not in errors}
     while True:

@@ -1,4 +1,4 @@
-"""A sweep's results as plain tables: what the rest of the analysis reads.
+"""Hold a sweep's results as plain tables, which the rest of the analysis reads.
 
 Letters: C cells, S seeds.
 """
@@ -56,30 +56,30 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SweepTables:
-    """Everything the store holds of one sweep.
+    """Everything that a store holds of one sweep.
 
     - `cells`: one row per planned cell (`CELL_COLUMNS`), in the order of the plan. `load` and
-      `temperature` are NaN where an axis is not of numbers. `num_classes` is NaN where it is not
-      known. Cells that are planned but hold nothing are here.
+      `temperature` are NaN if an axis has no numbers. `num_classes` is NaN if it is not known.
+      Planned cells without results are included.
     - `values`: one row per number (`VALUE_COLUMNS`). `seed_b` is null for trials, both seeds are
       null for whole cells; `outcome` is ``done``, ``diverged`` or ``not_applicable``, with a null
-      `value` unless done. `stderr` is the measurement's own standard error, null where it has none.
-      `num_trials` counts the trials it is about.
-    - `failures`: one row per quantity and cell in which jobs have failed (`FAILURE_COLUMNS`): how
-      many failed and how many were blocked by a failure, and the first line of an error.
+      `value` unless done. `stderr` is the measurement's own standard error, null if it has none.
+      `num_trials` is the number of its trials.
+    - `failures`: one row per quantity and cell with failed jobs (`FAILURE_COLUMNS`): how many
+      failed, how many were blocked by a failure, and the first line of an error.
     - `curves`: one row per point of a mode-connecting curve (`CURVE_COLUMNS`).
-    - `task`: what the models do; it chooses the quantities of the main figure and of the phases.
-    - `plain`: for each metric, how the way of measuring that has the plain names here differs from
-      the metric's declared defaults, as text: ``examples=300``, empty where it does not.
-    - `loss_floor`: by cell, the training loss (nats) that its recipe leaves at best, where that is
-      not 0: label smoothing e among C classes wants the probability 1 - e + e/C and no more, of
-      which -ln is the cross-entropy that is stored.
-    - `loss_units`: by cell, the unit of its objective's loss; nats where it does not say.
-    - `axis_names`: what the sweep calls its axes, by path; those that it does not name have their
-      usual names.
-    - `declared`: what each metric of the store has declared, by name; none where an old store does
-      not say. `quantities`: those that trials and the metrics of the store declare, by name.
-    - `stages`: the stage of each trial of an earlier stage than the last, by the trial's key.
+    - `task`: the task of the models; it chooses the quantities of the main figure and of the
+      phases.
+    - `plain`: for each metric, how the way of measuring with the plain names differs from the
+      metric's declared defaults, as text: ``examples=300``, empty if it does not differ.
+    - `loss_floor`: by cell, the least training loss (nats) that its recipe allows, if that is not
+      0: label smoothing e with C classes aims at the probability 1 - e + e/C, and minus its
+      logarithm is the cross-entropy that is then stored.
+    - `loss_units`: by cell, the unit of its objective's loss; nats if it does not say.
+    - `axis_names`: the sweep's names for its axes, by path; other axes have their usual names.
+    - `declared`: the declarations of the store's metrics, by name; an old store may lack them.
+      `quantities`: those that trials and the metrics of the store declare, by name.
+    - `stages`: the stage of each trial that is not of the last stage, by the trial's key.
       `last_stage`: the name of the last; empty where the sweep has no stages.
     - `subject`: the networks and the data of the stored trials, in a few words.
     """
@@ -105,7 +105,7 @@ class SweepTables:
     last_stage: str = ""
 
     def facets(self) -> list[str]:
-        """Return the facets in the order of the plan; ``[]`` as text where the sweep has none."""
+        """Return the facets in the order of the plan; the text ``[]`` if the sweep has none."""
         return [str(facet) for facet in self.cells["facet"].unique()]
 
     def quantity(self, name: str) -> Quantity:
@@ -122,14 +122,14 @@ class SweepTables:
         return common_unit(self.loss_units.values())
 
     def heading(self, title: str) -> str:
-        """Return the head of a figure: its title and, in a second line, what was really trained on
-        what.
+        """Return the head of a figure: its title and, in a second line, the trained networks and
+        their data.
         """
         return f"{title}\n{self.subject}" if self.subject else title
 
 
 def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
-    """Return one quantity of trials as an array (C, S), NaN where there is no number.
+    """Return one quantity of trials as an array (C, S), with NaN for missing numbers.
 
     S counts every seed of `values` in ascending order, the same for every quantity.
     """
@@ -143,7 +143,7 @@ def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
 
 
 def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
-    """Return one quantity of pairs as an array (C, S, S), NaN where there is no number.
+    """Return one quantity of pairs as an array (C, S, S), with NaN for missing numbers.
 
     Pairs measured in both orders keep both; the diagonal (a model with itself) is left out.
     """
@@ -161,7 +161,7 @@ def by_pair(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:
 
 
 def loss_floors(grid: SweepTables) -> Floats:
-    """Return the training loss (C,) that the recipe of each cell leaves at best."""
+    """Return the least training loss (C,) that the recipe of each cell allows."""
     return np.array(
         [grid.loss_floor.get(int(cell), 0.0) for cell in grid.cells["cell"]], dtype=float
     )
@@ -174,8 +174,8 @@ def in_nats(grid: SweepTables) -> npt.NDArray[np.bool_]:
 
 
 def places(grid: SweepTables) -> npt.NDArray[np.int_]:
-    """Return facet, load and temperature of every cell (C, 3), each counted from 0 in its order:
-    numbers by size, other labels as the plan has them.
+    """Return the indices of facet, load and temperature of every cell (C, 3), from 0: numbers by
+    size, other labels in the order of the plan.
     """
     facets = pd.factorize(grid.cells["facet"])[0]
     axes = [
@@ -188,7 +188,7 @@ def places(grid: SweepTables) -> npt.NDArray[np.int_]:
 
 
 def seeds_of(values: pd.DataFrame) -> Floats:
-    """Return the seeds that `by_seed` and `by_pair` count, ascending: (S,)."""
+    """Return the seeds of the arrays of `by_seed` and `by_pair`, ascending: (S,)."""
     return _seed_index(values).to_numpy()
 
 

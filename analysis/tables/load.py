@@ -1,4 +1,4 @@
-"""From a store to a grid: the only room of the analysis that reads one."""
+"""Load a grid from a store; no other module of the analysis reads one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 CURVE = "curve"
 """The artifact that a metric of connecting curves leaves."""
 CROSS_ENTROPY = "cross_entropy"
-"""The objective of trials that name none."""
+"""The objective of trials that do not name one."""
 
 
 def open_store(path: str | Path) -> "Results":
     """Open a store for reading.
 
     Raises:
-        StoreError: if there is none at `path`, or it cannot be read.
+        StoreError: if there is no store at `path`, or it cannot be read.
     """
     return open_results(str(path))
 
@@ -93,9 +93,9 @@ def build_grid(
 ) -> SweepTables:
     """Put the tables of a store together into the grid of one sweep.
 
-    `plan` and `trials` are as `Results` gives them. `metrics` holds the rows of each metric in this
-    sweep, with their ``cell``. `declared` is what metrics declare about their columns. `failed` are
-    the jobs without a result (`phasegrid.analysis.tables.failed`).
+    `plan` and `trials` come from `Results`. `metrics` holds the rows of each metric in this sweep,
+    with their ``cell``. `declared` is what metrics declare about their columns. `failed` are the
+    jobs without a result (`phasegrid.analysis.tables.failed`).
 
     A metric with several `args` becomes variants of its quantities, ``cka[mixup_alpha=4]``, which
     `phasegrid.analysis.tables.variants` names. It also becomes a variant if it was measured over
@@ -216,7 +216,7 @@ def _cells(
 
 
 def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
-    """Return what the trials say, else what is known of a data set by its name."""
+    """Return the number of classes from the trials, otherwise that of a known data set."""
     known = {name: facts.num_classes for name, facts in FIXED_FACTS.items()}
     by_name = stored["dataset"].map(known).astype(float)
     if "num_classes" not in stored:
@@ -225,9 +225,8 @@ def _num_classes(stored: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
-    """Return the least training loss of each cell trained with label smoothing
-    (`SweepTables.loss_floor`); of a data set whose number of classes is not known, that of very
-    many.
+    """Return the least training loss of each cell with label smoothing (`SweepTables.loss_floor`);
+    if the number of classes is not known, the limit for many classes.
     """
     if "label_smoothing" not in stored:
         return {}
@@ -239,7 +238,8 @@ def _loss_floors(stored: pd.DataFrame) -> dict[int, float]:
 
 def _loss_units(stored: pd.DataFrame) -> dict[int, str]:
     """Return the unit of the loss of each cell (`SweepTables.loss_units`): what its trials say, or
-    what built-in objectives declare. A cell without a trial has the unit of all others, or nats.
+    what built-in objectives declare. A cell without a trial has the common unit of all others, or
+    nats.
     """
     trained = stored[stored["outcome"].notna()]
     if "objective" in trained:
@@ -258,8 +258,8 @@ def _loss_units(stored: pd.DataFrame) -> dict[int, str]:
 
 
 def _task(stored: pd.DataFrame) -> str:
-    """Return the task of the trials, classification where they have several; those that do not say
-    classify, as all did before there was a choice.
+    """Return the task of the trials; classification if they have several. Trials that do not say
+    are classification, which was once the only task.
     """
     if "task" not in stored:
         return "classification"
@@ -269,14 +269,14 @@ def _task(stored: pd.DataFrame) -> str:
 
 
 def _in_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what was measured across cells: it is a number of none of them."""
+    """Leave out measurements across cells, which belong to no single cell."""
     if rows["cell"].notna().all():
         return rows
     return rows[rows["cell"].notna()].astype({"cell": int})
 
 
 def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFrame) -> pd.DataFrame:
-    """Return arguments and cell of all that is stored of a metric, and of its jobs that failed."""
+    """Return arguments and cell of a metric's stored rows and of its failed jobs."""
     of_failed = failed.loc[(failed["table"] == name) & failed["args"].notna(), ["args", "cell"]]
     if name not in metrics:
         return of_failed
@@ -284,8 +284,8 @@ def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFra
 
 
 def _check_once(sweep: str, values: pd.DataFrame) -> None:
-    """Refuse a second number for one place of the arrays that `phasegrid.analysis.tables.grid`
-    makes: one would hide the other.
+    """Refuse two numbers for one place of the arrays of `phasegrid.analysis.tables.grid`, because
+    one would hide the other.
     """
     place = ["cell", "quantity", "seed_a", "seed_b"]
     twice = values[values.duplicated(place, keep=False)]
@@ -304,7 +304,7 @@ def _check_once(sweep: str, values: pd.DataFrame) -> None:
 
 
 def _axis_names(plan: pd.DataFrame) -> dict[str, str]:
-    """Return what a sweep calls its axes; plans of earlier releases do not say."""
+    """Return a sweep's names for its axes; plans of earlier releases have none."""
     texts = [text for text in plan.get("axis_names", []) if isinstance(text, str)]
     return dict(json.loads(texts[0])) if texts else {}
 

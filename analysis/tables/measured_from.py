@@ -11,16 +11,16 @@ from phasegrid.keys import canonical_json
 
 
 def named_rows(rows: pd.DataFrame, cells: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows with arguments that also say what each was measured from: `naming_inputs` and
-    `naming_stages`.
+    """Return the rows with arguments that also name their inputs and stages (`naming_inputs`,
+    `naming_stages`).
     """
     return naming_stages(naming_inputs(rows, cells), stages)
 
 
 def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Add to the arguments of each measurement what it was measured from, in a sweep's words:
-    ``modes``, how many trials of its cell, if not all; ``of``, the request whose artifacts it read;
-    ``at``, the epoch along its trial.
+    """Add the inputs of each measurement to its arguments, in the words of a sweep: ``modes``, the
+    number of trials, unless all of the cell; ``of``, the request whose artifacts it read; ``at``,
+    the epoch of its trial.
     """
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
     of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
@@ -50,7 +50,7 @@ def naming_inputs_of_failed(
 
 
 def earlier_stages(plan: pd.DataFrame) -> dict[str, str]:
-    """Return the stage of each trial of an earlier stage than the last; none without stages."""
+    """Return the stage of each trial that is not of the last stage; empty without stages."""
     earlier = plan[plan["stage"] != last_stage(plan)] if last_stage(plan) else plan.iloc[:0]
     return {} if earlier.empty else dict(zip(earlier["key"], earlier["stage"], strict=True))
 
@@ -63,13 +63,13 @@ def last_stage(plan: pd.DataFrame) -> str:
 
 
 def of_last_stage(plan: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the last training of each cell; a plan lists stage after stage."""
+    """Return the rows of the last training of each cell; a plan lists stages in order."""
     name = last_stage(plan)
     return plan[plan["stage"] == name].reset_index(drop=True) if name else plan
 
 
 def naming_stages(rows: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
-    """Add the stage to the arguments of each measurement of an earlier stage than the last."""
+    """Add the stage to the arguments of each measurement that is not of the last stage."""
     if rows.empty or not stages:
         return rows
     of = rows["trial_a"].map(stages)

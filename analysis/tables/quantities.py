@@ -1,9 +1,9 @@
-"""What can be drawn, as data: where a quantity lives in the store and how it is read, named and
-coloured, as the metric that measures it declares.
+"""Define the quantities that can be drawn: where the store holds each, and how it is read, named
+and coloured, as its metric declares.
 
-Colour maps are perceptually uniform, or diverging and centred on zero for what has a meaningful
-zero. Limits are those of the data over all facets (2nd to 98th percentile, ends marked on the bar)
-unless they are fixed by the declaration.
+Colour maps are perceptually uniform; for quantities with a meaningful zero they are diverging and
+centred on zero. Limits are those of the data over all facets (2nd to 98th percentile, with marks on
+the bar for values beyond), unless the declaration fixes them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ NATS = "nats"
 """The unit of a cross-entropy."""
 
 UNITS_DIFFER = "units differ"
-"""What stands for the unit of a loss where cells have objectives of several units."""
+"""The text in place of the unit of a loss if cells have objectives of several units."""
 
 Axes = Mapping[str, str | int | float | None]
 
@@ -30,12 +30,13 @@ class Quantity:
     """One number per cell of a diagram.
 
     `table` is ``trials`` or a metric's name, `column` the column there; `axes` are the columns that
-    tell the rows of one job apart, with the value of each whose rows have the plain name. Whether
-    it is over trials, pairs or cells is read off its rows. `variant` is what stands in the brackets
-    of a variant's name. `transform` ``log_mean`` is the natural logarithm of the mean over seeds
-    (as in the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
-    rounding of the quantity `hidden_by` counts as zero. `centre` is where a diverging colour map is
-    neutral. `scale` is that of the colours. `idle` says when every number of a sweep is 0 or null.
+    tell the rows of one job apart, each with the value whose rows have the plain name. Its rows
+    show whether it is over trials, pairs or cells. `variant` is the text in the brackets of a
+    variant's name. `transform` ``log_mean`` is the natural logarithm of the mean over seeds (as in
+    the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
+    rounding of the quantity `hidden_by` counts as zero. At `centre` a diverging colour map is
+    neutral. `scale` is the scale of the colours. `idle` says when every number of a sweep is 0 or
+    null.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Quantity:
     idle: str = ""
 
     def title(self) -> str:
-        """Return label and unit as an axis or a colour bar shows them.
+        """Return label and unit for an axis or a colour bar.
 
         >>> QUANTITIES["test_accuracy"].title()
         'test accuracy (%)'
@@ -89,8 +90,8 @@ SEVEN_BY_LOSS: tuple[str, ...] = (
     "cka",
     "l2_distance",
 )
-"""The same for what is judged by its loss, as translation: cross-entropy leads, and connectivity is
-that of the loss (their Fig. 18, section 2).
+"""The same for tasks that are judged by their loss, such as translation: cross-entropy comes first,
+and connectivity is that of the loss (their Fig. 18, section 2).
 """
 
 
@@ -102,8 +103,8 @@ def seven(task: str) -> tuple[str, ...]:
 def quantities_of(table: str, declared: Shown) -> list[Quantity]:
     """Return the quantities of a table in the order of its columns.
 
-    Those of what is built in have the names of their columns; those of a metric of a user's own
-    ``metric.column``, so that no two metrics share a name.
+    Quantities of built-in metrics have the names of their columns; those of a user's metric are
+    called ``metric.column``, so that no two metrics share a name.
     """
     prefix = prefix_of(table, {TRIALS, *METRICS})
     metric = f"{table.rpartition(':')[2]} " if prefix else ""
@@ -137,7 +138,7 @@ def common_unit(units: Iterable[str]) -> str:
 
 
 def in_units(declared: Mapping[str, Shown], loss_unit: str) -> dict[str, Shown]:
-    """Return what metrics declare with `loss_unit` as the unit of every loss."""
+    """Return the declarations of metrics, with `loss_unit` as the unit of every loss."""
     return {
         metric: replace(
             shown,
@@ -151,8 +152,8 @@ def in_units(declared: Mapping[str, Shown], loss_unit: str) -> dict[str, Shown]:
 
 
 def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quantity:
-    """Return the quantity of a metric of which a store holds no declaration: ``metric.column``,
-    drawn plainly.
+    """Return the quantity ``metric.column`` of a metric without a stored declaration, to be drawn
+    plainly.
     """
     declared = Column(column, "float64", "", "")
     label = f"{metric.rpartition(':')[2]} "
@@ -160,21 +161,21 @@ def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quanti
 
 
 def difference_unit(what: Quantity) -> str:
-    """Return the unit of a difference: that of the quantity, but points between percentages."""
+    """Return the unit of a difference: that of the quantity, but points for percentages."""
     return "points" if what.unit == "%" else what.unit
 
 
 def base_of(what: Quantity) -> Quantity:
-    """Return the quantity that a variant is one of, or the quantity itself."""
+    """Return the quantity of which this is a variant, or the quantity itself."""
     label = what.label.removesuffix(f", {what.variant}") if what.variant else what.label
     return replace(what, name=what.name.partition("[")[0], label=label, variant="")
 
 
 def quantity(name: str, known: Mapping[str, Quantity] | None = None) -> Quantity:
     """Return a quantity by name, one of its variants, or ``metric.column`` of a metric that is not
-    declared; `known` are those that are (default: of what is built in).
+    declared; `known` are the declared quantities (default: the built-in ones).
 
-    A metric measured in several ways within one sweep gives variants, ``cka[mixup_alpha=4]``: the
+    If one sweep measures a metric in several ways, there are variants, ``cka[mixup_alpha=4]``: the
     same quantity with the difference in its label.
 
     Raises:

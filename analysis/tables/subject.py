@@ -1,4 +1,4 @@
-"""What a sweep is about, in words for the heads of figures: which networks on which data. Pure."""
+"""Say for the heads of figures which networks a sweep trains on which data. Pure."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -9,17 +9,17 @@ import pandas as pd
 from phasegrid.datasets import DATASETS
 
 NAMED = 3
-"""So many names are listed; more are counted."""
+"""Up to this many names are listed; more are counted."""
 IDENTITY = frozenset({"sha256"})
-"""Arguments that say which file it was: no words for a title."""
+"""Arguments that identify a file; a title leaves them out."""
 
 
 def subject(trials: pd.DataFrame, axes: Collection[str | None]) -> str:
-    """Say in a few words what the stored trials of a sweep are: ``resnet18 on digits (fraction
-    0.1)``; empty for none.
+    """Describe the stored trials of a sweep in a few words: ``resnet18 on digits (fraction 0.1)``;
+    empty without trials.
 
-    `trials` has the columns model, dataset and dataset_args. Arguments are named that all trials
-    share and that differ from the declared defaults, but for `axes` (paths such as
+    `trials` has the columns model, dataset and dataset_args. An argument is named if all trials
+    share its value and this differs from the declared default, except for `axes` (paths such as
     ``dataset.fraction``), which the figure shows anyway, and places of files.
     """
     if trials.empty:
@@ -54,8 +54,8 @@ def _shared_args(trials: pd.DataFrame, axes: Collection[str]) -> str:
 
 
 def _defaults(dataset: str) -> dict[str, object] | None:
-    """Return the declared default of every argument that says something about the data; None for a
-    data set that is not ours.
+    """Return the declared default of every argument that describes the data; None for a data set
+    that is not built in.
     """
     kind = DATASETS.get(dataset)
     if kind is None:

@@ -21,7 +21,7 @@ from phasegrid.declare import Shown
 NOT_MEASURED = frozenset(
     {"trial_a", "trial_b", "seed_a", "seed_b", "seconds", "num_trials", "load", "temperature"}
 )
-"""The columns of numbers, with ``arg.*`` and ``facet.*``, that no metric measures."""
+"""Columns of numbers that no metric measures, like ``arg.*`` and ``facet.*``."""
 CURVE_LISTS = frozenset({"t", "train_error_percent"})
 """The columns that hold a curve, a list each: places along it, and the training error there."""
 _ELSEWHERE = {"at", "stage"}
@@ -29,7 +29,7 @@ _MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome
 
 
 def trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
-    """Return the values of what trials say about themselves."""
+    """Return the values in the rows of trials themselves."""
     rows = stored[stored["outcome"].notna()]
     parts = []
     for what in quantities:
@@ -72,8 +72,8 @@ def metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Way
 def values_along(
     quantities: Iterable[Quantity], rows: pd.DataFrame, found: Ways, declared: Shown | None
 ) -> pd.DataFrame:
-    """Return what trials say about themselves at their end, as a metric measured it at other epochs
-    or of earlier stages: ``train_loss[at=2]``.
+    """Return the quantities of the rows of trials as a metric measured them at other epochs or for
+    earlier stages: ``train_loss[at=2]``.
     """
     details = [c for c in declared.columns if c.role == "detail"] if declared else []
     named = {column.name for column in details if column.type == "float64"}
@@ -88,9 +88,9 @@ def measured_quantities(
     metric: str, rows: pd.DataFrame, declared: Mapping[str, Shown]
 ) -> list[Quantity]:
     """Return the quantities that a metric declares; none if a job has several rows that no axis
-    tells apart.
+    distinguishes.
 
-    An old store does not hold the declaration of a user's metric: then its quantities are the
+    An old store does not hold the declaration of a user's metric; then its quantities are its
     columns of real numbers, and ``layer`` is their axis.
     """
     known = declared.get(metric)
@@ -110,7 +110,7 @@ def measured_quantities(
 
 
 def _full_names(what: Quantity, rows: pd.DataFrame, suffixes: Sequence[str]) -> list[str]:
-    """Return the full name of each row's quantity: with how it was measured, and its place on the
+    """Return the full name of each row's quantity, with the way of measuring and the place on the
     metric's axes.
     """
     axes = [axis for axis in what.axes if axis in rows]
@@ -133,8 +133,8 @@ def no_curve_points() -> pd.DataFrame:
 
 
 def curve_points(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
-    """Return the points of the curves that were measured the plain way. A curve without losses has
-    a missing loss at each point.
+    """Return the points of the curves that were measured in the plain way. A curve without losses
+    has a missing loss at each point.
     """
     plain = rows["args"].map(found.suffixes) == ""
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]

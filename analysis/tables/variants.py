@@ -1,10 +1,10 @@
-"""Names of quantities that are measured in several ways: ``cka[mixup_alpha=0.5]``.
+"""Name quantities that are measured in several ways: ``cka[mixup_alpha=0.5]``.
 
-A way of measuring is named by how its arguments differ from those its metric declares as defaults,
-so that the name is the same whatever else a store holds. The declared defaults themselves have the
-plain name, ``cka``; where nobody measured with them, the way that covers most cells of the sweep
-has it, but never one along a training, ``cka[at=5]``. How many trials of a cell a measurement
-joins, where not all of them, is an argument like the others: ``log_volume[modes=2]``.
+The name of a way of measuring lists the arguments that differ from the metric's declared defaults,
+so the name does not depend on what else a store holds. The declared defaults have the plain name,
+``cka``. If nothing was measured with them, the way that covers most cells of the sweep has the
+plain name, but never a way along a training, ``cka[at=5]``. The number of trials of a cell in a
+measurement, if it is not all of them, is an argument like the others: ``log_volume[modes=2]``.
 """
 
 import json
@@ -20,8 +20,8 @@ Parts = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The ways in which a sweep has one metric: the suffix of each text of arguments ("" for the
-    plain one), and how the plain one differs from the declared defaults ("" where it does not).
+    """The ways in which a sweep measured one metric: the suffix for each text of arguments ("" for
+    the plain way), and how the plain way differs from the declared defaults ("" if it does not).
     """
 
     suffixes: Mapping[str, str]
@@ -29,12 +29,12 @@ class Ways:
 
 
 def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
-    """Name the ways of measuring (texts of arguments, ``args``) that occur in the rows of one
-    metric, after what it has `declared`.
+    """Name the ways of measuring (texts of arguments, ``args``) in the rows of one metric, with the
+    defaults that it has `declared`.
     """
     cells = rows.groupby("args")["cell"].nunique()
     texts = [str(text) for text in cells.index]
-    # Of a user's own metric in an old store the commonest way stands in for the declared one.
+    # For a user's metric in an old store, the commonest way replaces the declared one.
     commonest = min(texts, key=lambda text: (-cells[text], text))
     base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
@@ -47,9 +47,10 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
 def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str]) -> str | None:
     """Return the quantity among `present` that `name` asks for, or None.
 
-    `declared` is what its metric has declared, `plain` its plain way here (`SweepTables.plain`).
-    Arguments may stand in any order and be written out though they are the declared ones; those not
-    named are the declared ones or, failing that, those of the plain way.
+    `declared` is the declaration of its metric, `plain` its plain way in this sweep
+    (`SweepTables.plain`). Arguments may be in any order, and declared defaults may be written out.
+    Arguments that are not named have the declared defaults or, if there is no such quantity, the
+    values of the plain way.
 
     >>> resolve("cka[mixup_alpha=0.50]", None, "", ["cka", "cka[mixup_alpha=0.5]"])
     'cka[mixup_alpha=0.5]'
@@ -73,8 +74,8 @@ def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str
 
 
 def full_name(name: str, plain: str, present: Iterable[str]) -> str:
-    """Return what a reader calls a quantity: with the arguments of its plain way (`Ways.plain`)
-    where there are other ways beside it from which it must be told apart.
+    """Return the name of a quantity for readers: with the arguments of its plain way (`Ways.plain`)
+    if there are other ways from which it must be distinguished.
 
     >>> full_name("cka", "pixel_noise=5", ["cka", "cka[pixel_noise=10]"])
     'cka[pixel_noise=5]'
@@ -87,7 +88,7 @@ def full_name(name: str, plain: str, present: Iterable[str]) -> str:
 
 
 def parts(name: str) -> Parts:
-    """Return what stands in the brackets of a name, numbers as numbers.
+    """Return the arguments in the brackets of a name, numbers as numbers.
 
     >>> parts("cka[mixup_alpha=null, pixel_noise=5]")
     {'mixup_alpha': None, 'pixel_noise': 5.0}
@@ -98,7 +99,7 @@ def parts(name: str) -> Parts:
 
 
 def way_of(name: str, axes: Collection[str]) -> str:
-    """Return how a quantity is measured, without what tells the rows of one job apart.
+    """Return the way of measuring a quantity, without the axes of the rows of one job.
 
     >>> way_of("cka[mixup_alpha=4, layer=conv1]", {"layer"})
     'mixup_alpha=4'
@@ -109,13 +110,13 @@ def way_of(name: str, axes: Collection[str]) -> str:
 
 
 def axis_part(axis: str, value: object) -> str:
-    """Return what tells a row apart from the others of its job: ``layer=conv1``, ``class=3``."""
+    """Return what distinguishes a row from the others of its job: ``layer=conv1``, ``class=3``."""
     return f"{axis}={_plainly(value)}"
 
 
 def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
-    """Write the arguments that are not those of `base`; one that is absent was added later and has
-    its default.
+    """Write the arguments that differ from `base`; an absent argument was added later and has its
+    default.
     """
     changed = {
         key: value
@@ -126,7 +127,7 @@ def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
 
 
 def _plainly(value: object) -> str:
-    """Write a value without the letters that names are taken apart at: 0.5, null, true,
+    """Write a value without the characters that separate the parts of names: 0.5, null, true,
     softmax+logits.
     """
     if value is None or isinstance(value, bool):
@@ -146,7 +147,7 @@ def _read(text: str) -> object:
 
 
 def _plain_parts(declared: Shown | None) -> Parts:
-    """Return the arguments and axes whose values the plain name has."""
+    """Return the arguments and axes of the plain name, with their values."""
     if declared is None:
         return {}
     axes = {name: usual for name, usual in declared.axes.items() if usual is not None}
@@ -154,5 +155,5 @@ def _plain_parts(declared: Shown | None) -> Parts:
 
 
 def _beyond(usual: Parts, wanted: Parts) -> Parts:
-    """Leave out what the plain name has anyway."""
+    """Leave out the arguments that the plain name has anyway."""
     return {key: value for key, value in wanted.items() if key not in usual or value != usual[key]}
