@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def cell(work: Workload | None) -> Cell:
     return Cell(0, (), None, None, (), (), work)
 
 
-def trial(**recipe: int) -> Trial:
+def trial(**recipe: Any) -> Trial:
     return Trial("a", Part("d", 1, {}), Part("m", 1, {}), {**RECIPE, **recipe}, 0)
 
 
@@ -46,6 +47,26 @@ def test_more_work_costs_more() -> None:
         guess_cost(cell(SMALL), trial(batch_size=10)).seconds
         > guess_cost(cell(SMALL), trial()).seconds
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "examples", "factor", "num_tests"),
+    [
+        ({}, 10_000, 3, 0),
+        ({"sam": {"rho": 0.1}}, 10_000, 6, 0),  # two gradients an update
+        ({"test_every": 2}, 10_000, 3, 5),
+        ({"updates": 50}, 5_000, 3, 0),
+        ({"updates": 50, "test_every": 1}, 5_000, 3, 5),
+    ],
+)
+def test_a_training_costs_its_passes_over_batches(
+    fields: dict[str, Any], examples: int, factor: int, num_tests: int
+) -> None:
+    evaluated = 500 * num_tests + 1500  # in batches of 500; both sets once at the end
+    launches = factor * examples / 100 + evaluated / 500
+    flops = 10_000 * (factor * examples + evaluated)
+    seconds = guess_cost(cell(SMALL), trial(**fields)).seconds
+    assert seconds == pytest.approx(launches * OVERHEAD_S + flops / RATE)
 
 
 PLUG_INS = """

@@ -1,5 +1,6 @@
 """Keys are made of content, and nothing else."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phasegrid.config.axes import is_finite_number
+from phasegrid.jobs import Artifact, Part, Start, Trial
 from phasegrid.keys import canonical_json, content_key, stream_seed
 
 JSON = st.recursive(
@@ -75,3 +77,17 @@ def test_jobs_and_packs_need_the_standard_library_alone() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_training_that_starts_from_another_draws_from_streams_of_its_own() -> None:
+    part = Part("any", 1, {})
+
+    def stream(start: Start | None) -> int:
+        return Trial("child", part, part, {}, 7, start).stream
+
+    digest = hashlib.sha256(b"7/from/parent/weights@epoch-3").digest()
+    own = int.from_bytes(digest[:8], "big") >> 1
+    assert stream(None) == 7
+    assert stream(Start(Artifact("parent", "weights@epoch-3"))) == own
+    assert stream(Start(Artifact("parent", "weights@epoch-3"), "kept")) == own
+    assert len({7, own, stream(Start(Artifact("parent"))), stream(Start(Artifact("other")))}) == 4

@@ -56,6 +56,14 @@ def test_a_training_is_vectors_activations_and_data() -> None:
     assert needs(train_pack(trial("a"), trial("b"))) == PROCESS_BYTES + data + 2 * member
 
 
+def test_a_training_with_sam_holds_three_vectors_more() -> None:
+    plain = trial("a")
+    sharp = replace(plain, recipe={**plain.recipe, "sam": {"rho": 0.1}})
+    plain_bytes, sharp_bytes = (needs(train_pack(one)) for one in (plain, sharp))
+    assert plain_bytes is not None
+    assert sharp_bytes == plain_bytes + 4 * 3 * 5000
+
+
 def test_each_data_set_counts_once() -> None:
     other = replace(DATA, args={"label_noise": 0.5})
     same, different = (needs(train_pack(trial("a"), trial("b", d))) for d in (DATA, other))

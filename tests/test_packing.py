@@ -9,7 +9,7 @@ from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import Corrections, predict_seconds
-from phasegrid.plan.packing import PACK_SIZE, make_packs
+from phasegrid.plan.packing import PACK_SIZE, make_packs, start_depths
 from phasegrid.plan.plan import make_plan
 from phasegrid.plan.shaping import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
 from phasegrid.run.makespan import simulate_makespan
@@ -49,6 +49,44 @@ def test_cells_along_a_learning_rate_axis_become_one_pack(tmp_path: Path) -> Non
     assert len(training(packs)) == 16
     assert [len(pack.trials) for pack in training(joined)] == [12, 12, 12, 12]
     assert all(len({pack_signature(t) for t in pack.trials}) == 1 for pack in training(joined))
+
+
+def test_measurements_wait_for_no_other_measurement_than_their_own(tmp_path: Path) -> None:
+    metrics = "[{connectivity: {id: c}}, {ensemble: {of: c}}, ensemble, accuracy]"
+    path = tmp_path / "sweep.yaml"
+    text = SWEEP.replace("PARAM", "train.lr").replace("VALUES", "[0.1]")
+    path.write_text(text.replace("[accuracy]", metrics), encoding="utf-8")
+    packs = make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0)
+    depths = [{job.request.depth for job in pack.metric_jobs} for pack in packs]
+    assert all(len(found) <= 1 for found in depths)
+    light = [pack for pack in packs if {j.metric.name for j in pack.metric_jobs} >= {"accuracy"}]
+    assert [{j.metric.name for j in pack.metric_jobs} for pack in light] == [
+        {"ensemble", "accuracy"}
+    ] * 2
+    assert {1} in depths
+
+
+def test_a_stage_shares_no_pack_with_the_training_that_it_starts_from(tmp_path: Path) -> None:
+    stages = "stages: [{name: tune, train: {lr: 0.01}}, {name: end, train: {lr: 0.001}}]\n"
+    path = tmp_path / "sweep.yaml"
+    text = SWEEP.replace("PARAM", "train.weight_decay").replace("VALUES", "[0.0, 0.1]")
+    path.write_text(text + stages, encoding="utf-8")
+    plan = make_plan(load_sweep(path))
+    packs = make_packs(plan, (), lambda _cell, _job: 0.0)
+    shaped = training(shape_packs(packs, 1, 100, start_depths(plan)))
+    assert [len(pack.trials) for pack in shaped] == [6] * 6  # a model and a stage each
+    assert all(set(pack.needs).isdisjoint(pack.job_keys()) for pack in shaped)
+
+
+def test_joined_packs_of_measurements_hold_at_most_256(tmp_path: Path) -> None:
+    values = str([0.01 * (i + 1) for i in range(50)])
+    path = tmp_path / "sweep.yaml"
+    text = SWEEP.replace("PARAM", "train.lr").replace("VALUES", values)
+    path.write_text(text, encoding="utf-8")
+    plan = make_plan(load_sweep(path))
+    stored = {trial.key for cell in plan.cells for trial in cell.trials}
+    packs = make_packs(plan, stored, lambda _cell, _job: 0.0)
+    assert [len(pack.metric_jobs) for pack in packs] == [255, 45]
 
 
 def test_no_job_is_lost_and_none_is_done_twice(tmp_path: Path) -> None:

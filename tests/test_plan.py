@@ -112,6 +112,32 @@ def test_a_pair_is_the_same_whatever_the_order_of_the_seeds(tmp_path: Path) -> N
     assert pairs[0] == pairs[1]
 
 
+def test_a_measurement_of_many_trials_is_the_same_whatever_the_order_of_the_seeds() -> None:
+    def jobs(seeds: list[int]) -> list[tuple[str, tuple[int, ...]]]:
+        plan = make_plan(
+            load_sweep(
+                {
+                    "schema": 1,
+                    "name": "many",
+                    "dataset": {"name": "digits"},
+                    "model": {"name": "mlp"},
+                    "train": {"epochs": 1},
+                    "load": {"param": "train.lr", "values": [0.1, 0.2]},
+                    "seeds": seeds,
+                    "metrics": ["ensemble", {"ensemble": {"over": "across"}}],
+                }
+            )
+        )
+        seed_of = {trial.key: trial.seed for cell in plan.cells for trial in cell.trials}
+        found = [job for _, job in plan.metric_jobs()]
+        return [(job.key, tuple(seed_of[key] for key in job.trials)) for job in found]
+
+    forward = jobs([1, 2, 5])
+    assert [len(seeds) for _, seeds in forward] == [3, 3, 6]
+    assert all(list(seeds) == sorted(seeds) for _, seeds in forward)
+    assert jobs([5, 1, 2]) == forward
+
+
 def test_packs_hold_every_missing_job_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     keys = all_keys(plan)

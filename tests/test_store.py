@@ -13,6 +13,7 @@ from store_support import COLUMNS, bare, full, leave, make_store, put, rows_with
 
 from phasegrid.declare import Column
 from phasegrid.errors import StoreError, SweepError
+from phasegrid.jobs import Artifact
 from phasegrid.keys import text_key
 from phasegrid.store import tables
 from phasegrid.store.compact import compact
@@ -252,6 +253,17 @@ def test_columns_and_keys_narrow_a_table(store: Store) -> None:
         compact(store)
     with pytest.raises(StoreError, match="has no column 'sed'"):
         store.read_table("trials", columns=["sed"])
+
+
+def test_a_checkpoint_with_the_name_of_earlier_releases_is_read(store: Store) -> None:
+    torch = pytest.importorskip("torch")
+    store.publish(Artifact(A, "weights@epoch-5"), {"w": torch.tensor([5.0])})
+    data = store.files.read(f"checkpoints/{A[:2]}/{A}@epoch-5.safetensors")
+    store.files.delete(f"checkpoints/{A[:2]}/{A}@epoch-5.safetensors")
+    store.files.create(f"checkpoints/{A[:2]}/{A}.epoch-5.safetensors", data)
+    assert store.has_artifact(Artifact(A, "weights@epoch-5"))
+    assert store.read_checkpoint(A, epoch=5)["w"].item() == 5.0
+    assert not store.has_artifact(Artifact(A, "weights@update-5"))
 
 
 def test_a_plan_is_replaced_and_read_by_name(store: Store) -> None:
