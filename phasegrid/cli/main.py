@@ -31,6 +31,7 @@ from phasegrid.cli.output import clean_logs, echo
 from phasegrid.errors import PhasegridError, exit_code
 
 if TYPE_CHECKING:
+    from phasegrid.run.result import RunResult
     from phasegrid.store.store import Store
 
 app = typer.Typer(
@@ -169,19 +170,23 @@ def run(
         )
         driver.code = result.exit_code
         if plot and driver.code in (0, 1):
-            folder = figures_folder(loaded.name, figures)
-            drawn = [] if result.is_news else sorted(folder.glob("*.png"))
-            if drawn:
-                talk.print("nothing new: the figures are up to date", highlight=False)
-            if not _any_training(store.url, loaded.name):
-                talk.print("no training is stored: nothing to draw", highlight=False)
-            else:
-                if drawn:
-                    _name(drawn)
-                else:
-                    code = _draw(store.url, loaded.name, folder, ("png", "pdf"), None)
-                    driver.code = max(driver.code, code)
+            code = _draw_news(result, figures_folder(loaded.name, figures))
+            driver.code = max(driver.code, code)
     raise typer.Exit(driver.code)
+
+
+def _draw_news(result: "RunResult", folder: Path) -> int:
+    """Draw the sweep of a run, unless nothing is new or nothing is stored; return an exit code."""
+    drawn = [] if result.is_news else sorted(folder.glob("*.png"))
+    if drawn:
+        talk.print("nothing new: the figures are up to date", highlight=False)
+    if not _any_training(result.storage, result.sweep):
+        talk.print("no training is stored: nothing to draw", highlight=False)
+        return 0
+    if drawn:
+        _name(drawn)
+        return 0
+    return _draw(result.storage, result.sweep, folder, ("png", "pdf"), None)
 
 
 @app.command()

@@ -5,7 +5,7 @@ JSON.
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -172,20 +172,23 @@ def status_text(store: Store, sweep: str | None, as_json: bool) -> str:
     if not states and not damaged:
         return f"{store.url}: no sweeps"
     lines = [f"damaged, and not counted: {text}" for text in told]
-    for state in states:
-        lines.append(
-            f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
-            + (f", {state['diverged']} diverged" if state["diverged"] else "")
-            + _attempts(state["failures"], state["failures_later_done"])
-        )
-        for name, count in state["metrics"].items():
-            planned = state["metrics_planned"].get(name)
-            of = "" if planned is None else f"/{planned}"
-            lines.append(f"  {name}: {count}{of} jobs stored")
-        lines += [f"  last failure: {text}" for text in state["last_failures"]]
-        lines += [f"  blocked: {n} waiting for {who}" for who, n in state["blocked"].items()]
-        lines += [f"  done another way, {n} x: {text}" for text, n in state["fallbacks"].items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for state in states for line in _lines_of(state))])
+
+
+def _lines_of(state: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines about one sweep."""
+    yield (
+        f"{state['sweep']}: {state['trials_stored']}/{state['trials_planned']} trials stored"
+        + (f", {state['diverged']} diverged" if state["diverged"] else "")
+        + _attempts(state["failures"], state["failures_later_done"])
+    )
+    for name, count in state["metrics"].items():
+        planned = state["metrics_planned"].get(name)
+        of = "" if planned is None else f"/{planned}"
+        yield f"  {name}: {count}{of} jobs stored"
+    yield from (f"  last failure: {text}" for text in state["last_failures"])
+    yield from (f"  blocked: {n} waiting for {who}" for who, n in state["blocked"].items())
+    yield from (f"  done another way, {n} x: {text}" for text, n in state["fallbacks"].items())
 
 
 def _state(

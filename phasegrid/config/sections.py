@@ -251,32 +251,22 @@ def _metric(
     diagnostics: Diagnostics,
     stages: Sequence[str],
 ) -> Draft | None:
-    name, args = name_and_args(item, path, diagnostics)
-    if name is None:
+    found = _named(item, path, references, diagnostics)
+    if found is None:
         return None
-    try:
-        metric = references.metric(name)
-        allowed = list(fields_of(metric.args))
-    except SweepError as error:
-        where = item.mapping[name].key_place if item.mapping else None
-        diagnostics.add(where or item.place, path, str(error))
-        return None
+    name, args, metric = found
     below = f"{path}.{name}"
     args, keys = take_keys(args, metric, below, diagnostics)
     over = read_over(metric, keys, below, diagnostics)
     args, pairs, modes = _take_out(args, metric, over, below, diagnostics)
-    entries = args.mapping
-    if entries is None:
-        message = (
-            f"found {plain_text(args.plain())}; allowed: a mapping with the keys"
-            f" {', '.join(allowed)}"
-        )
-        diagnostics.add(args, f"{path}.{name}", message)
+    if args.mapping is None:
+        allowed = f"a mapping with the keys {', '.join(fields_of(metric.args))}"
+        diagnostics.add(args, below, f"found {plain_text(args.plain())}; allowed: {allowed}")
         return None
-    resolved = resolve_args(metric.args, args, f"{path}.{name}", diagnostics)
-    _check_metric(metric, resolved, args, f"{path}.{name}", diagnostics)
+    resolved = resolve_args(metric.args, args, below, diagnostics)
+    _check_metric(metric, resolved, args, below, diagnostics)
     if over in ("trial", "pair", "cell") and "of" not in keys:
-        _check_trials(metric, modes, num_seeds, item, f"{path}.{name}", diagnostics)
+        _check_trials(metric, modes, num_seeds, item, below, diagnostics)
     part = make_part(identity(name), metric.version, metric.args, resolved)
     request = MetricRequest(
         part.name,
@@ -296,6 +286,23 @@ def _metric(
     if over == "trajectory" and "at" not in keys:
         diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
     return Draft(request, metric, item, keys, below)
+
+
+def _named(
+    item: Node, path: str, references: References, diagnostics: Diagnostics
+) -> tuple[str, Node, Metric] | None:
+    """Return the name, the arguments and the declaration of the metric that a request names."""
+    name, args = name_and_args(item, path, diagnostics)
+    if name is None:
+        return None
+    try:
+        metric = references.metric(name)
+        fields_of(metric.args)  # raises for arguments of a plug-in that YAML cannot give
+    except SweepError as error:
+        where = item.mapping[name].key_place if item.mapping else None
+        diagnostics.add(where or item.place, path, str(error))
+        return None
+    return name, args, metric
 
 
 def _take_out(

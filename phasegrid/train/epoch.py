@@ -92,9 +92,9 @@ def run_epoch(
     taken from the feeds. `cut` cuts the epoch into batches. The epoch ends early when the recipe's
     `updates` are reached.
     """
-    network = stack.network
+    network, slots = stack.network, stack.slots
     lr = network.per_element([feed.lr for feed in feeds])
-    weight_decay = network.per_element([feed.weight_decay for feed in feeds])
+    decay = network.per_element([feed.weight_decay for feed in feeds])
     most = None if recipe.updates is None else recipe.updates - done
     task, objective = feeds[0].data.task, training_criterion(recipe)
     batches_an_epoch = len(cut.bounds or ())
@@ -112,17 +112,8 @@ def run_epoch(
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
                 outputs.append(gradient_pass(batch, size))
                 read.turn()
-                update = before + done
-                step(
-                    recipe,
-                    network.weights,
-                    network.grads,
-                    stack.slots,
-                    lr,
-                    weight_decay,
-                    factor,
-                    update,
-                )
+                at = before + done
+                step(recipe, network.weights, network.grads, slots, lr, decay, factor, at)
                 if stack.mask is not None:
                     network.weights.mul_(stack.mask)
                 done += 1

@@ -10,8 +10,8 @@ a stack, as a stand-in, as long as another member of the stack is wanted.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -120,18 +120,10 @@ def train_pack(
     for group in groups:
         _leave_beginnings(group)
     last_saved, total = clock(), max((expected_epochs(group) for group in groups), default=0)
-    place_of = {id(member): i for i, member in enumerate(members)}
-
-    def end(member: TrialState, template: nn.Module) -> None:
-        i = place_of[id(member)]
-        leave_optimizer(member)
-        leave_collected(member, template)
-        if i in chosen and (on_trained is None or on_trained(i, result_of(member))):
-            saver.forget(member)
-
+    asked = _Wanted({id(members[i]): i for i in chosen}, saver, on_trained)
     while groups:
-        groups = _one_epoch(groups, strategy, clock, end)
-        groups = [g for g in groups if any(place_of[id(m)] in chosen for m in g.members)]
+        left = _one_epoch(groups, strategy, clock, asked.end)
+        groups = [group for group in left if asked.has_one_of(group)]
         if groups and saver.wanted and clock() - last_saved >= snapshot_every_s:
             _save(saver, groups)
             last_saved = clock()
@@ -142,6 +134,31 @@ def train_pack(
                 _save(saver, groups)
                 raise
     return [result_of(member) for member in members]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The members whose results are asked for: their `places` by identity, and who is told of
+    their results.
+    """
+
+    places: Mapping[int, int]
+    saver: Saver
+    on_trained: Callable[[int, Trained], bool] | None
+
+    def has_one_of(self, group: Group) -> bool:
+        """Say whether a group holds such a member."""
+        return any(id(member) in self.places for member in group.members)
+
+    def end(self, member: TrialState, template: nn.Module) -> None:
+        """Publish what a finished member leaves; pass its result on and delete its snapshots."""
+        leave_optimizer(member)
+        leave_collected(member, template)
+        i = self.places.get(id(member))
+        if i is None:
+            return
+        if self.on_trained is None or self.on_trained(i, result_of(member)):
+            self.saver.forget(member)
 
 
 def _one_epoch(
