@@ -111,7 +111,7 @@ def estimated(
     """
     try:
         found = estimate(measurement)
-    except Exception as error:  # whatever code of a user raises
+    except Exception as error:  # a user's code may raise anything
         raise SweepError(
             f"planning metric {metric}: its {what} raises {type(error).__name__}: {error}"
         ) from error
