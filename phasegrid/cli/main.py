@@ -142,7 +142,7 @@ def run(
         Literal["auto", "loop", "vmap", "fused"], typer.Option(help="How packs train.")
     ] = "auto",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many unfinished cells: a pilot.")
+        int | None, typer.Option(min=1, help="Only the first N unfinished cells: a pilot.")
     ] = None,
     plot: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
     figures: Annotated[

@@ -34,7 +34,7 @@ def gc(
         bool, typer.Option("--delete", help="Delete what is listed; without it nothing is deleted.")
     ] = False,
     keep_days: Annotated[
-        float, typer.Option(min=1, help="Leave alone what changed within so many days.")
+        float, typer.Option(min=1, help="Leave alone files that changed within this many days.")
     ] = 1.0,
     shards: Annotated[
         bool,

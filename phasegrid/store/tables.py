@@ -31,8 +31,8 @@ _OF_JOB = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})\.parquet")
 _OF_FAILURE = re.compile(r"()([0-9a-f]{32})\.parquet")
 _OF_SWEEP = re.compile(rf"()({_NAME.pattern})\.parquet")
 _MAX_FOLDER = 200  # of the 255 bytes that file systems allow
-_FEW = 64  # up to so many keys are looked up one by one, not in the copy of the whole table
-_BATCH = 4096  # so many files are read before their rows are joined
+_FEW = 64  # up to this many keys are looked up one by one, not in a copy of the table
+_BATCH = 4096  # files that are read before their rows are joined
 
 
 def checked_key(key: str) -> str:
