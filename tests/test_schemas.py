@@ -14,7 +14,8 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import Part, Trial
 from phasegrid.keys import text_key
 from phasegrid.metrics import METRICS
-from phasegrid.store.schemas import TABLES, TRIALS, metric_schema, to_table, trial_columns
+from phasegrid.store.records import to_table
+from phasegrid.store.schemas import TABLES, TRIALS, metric_schema, trial_columns
 from phasegrid.train.recipe import Recipe
 
 # A change of a fixed table is a change of SCHEMA_VERSION, of readers of old stores, and of this

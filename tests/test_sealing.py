@@ -18,6 +18,7 @@ from phasegrid.run.verify import verify
 from phasegrid.store import checkpoints, row_files, schemas, sealing
 from phasegrid.store.compact import compact
 from phasegrid.store.gc import delete_garbage
+from phasegrid.store.records import to_table
 from phasegrid.store.repair import find_damage
 from phasegrid.store.store import Store
 
@@ -25,7 +26,7 @@ A = text_key("a")
 
 
 def _rows(table: str = "trials") -> bytes:
-    return row_files.encode(schemas.to_table(table, SCHEMAS[table], [full(table, "a")], "a row"))
+    return row_files.encode(to_table(table, SCHEMAS[table], [full(table, "a")], "a row"))
 
 
 def _weights() -> bytes:

@@ -47,6 +47,7 @@ from phasegrid.store.files.probing import can_read_what_it_writes
 from phasegrid.store.files.retry import PatientFiles
 from phasegrid.store.marker import FOLDERS, MARKER, make_marker, read_marker
 from phasegrid.store.meta import Notes
+from phasegrid.store.records import to_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,10 +170,10 @@ class Store:
         digest = None if data is None else hashlib.sha256(data).hexdigest()
         full = {"created_at": datetime.now(UTC), **record, "checkpoint_sha256": digest}
         full["artifacts"] = artifacts.digests_text(published or {})
-        row = schemas.to_table("trials", schemas.TRIALS, [full], where)
+        row = to_table("trials", schemas.TRIALS, [full], where)
         epochs = [{**epoch, "key": key} for epoch in history]
         if epochs:
-            table = schemas.to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
+            table = to_table("histories", schemas.HISTORIES, epochs, f"history of {where}")
         with reported(f"writing {where} to {self.url}"):
             parts = {artifacts.checkpoint_name(key, None): data} if data is not None else {}
             if epochs:
@@ -227,7 +228,7 @@ class Store:
         full = {"created_at": datetime.now(UTC), "metric": name, **_cleaned(common)}
         full["artifacts"] = artifacts.digests_text(digests)
         table = f"metrics/{name}"
-        typed = schemas.to_table(
+        typed = to_table(
             table,
             schemas.metric_schema(name, columns),
             [full | dict(row) for row in rows or ({},)],
@@ -261,7 +262,7 @@ class Store:
             StoreError: for an unknown column, a wrong type, or when writing fails.
         """
         full = {"id": uuid.uuid4().hex, "created_at": datetime.now(UTC), **_cleaned(record)}
-        table = schemas.to_table("failures", schemas.FAILURES, [full], "a failure")
+        table = to_table("failures", schemas.FAILURES, [full], "a failure")
         with reported(f"writing a failure to {self.url}"):
             self.files.create(
                 shards.shard_name("failures", str(full["id"])), row_files.encode(table)
@@ -281,7 +282,7 @@ class Store:
         """
         name = shards.shard_name("plans", sweep)
         full = [{**row, "sweep": sweep} for row in rows]
-        table = schemas.to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
+        table = to_table("plans", schemas.PLANS, full, f"the plan of {sweep}")
         with reported(f"writing the plan of {sweep} to {self.url}"):
             self._put_jobs(sweep, jobs)
             self._replace(name, row_files.encode(table))
@@ -382,7 +383,7 @@ class Store:
             return
         full = [{**row, "sweep": sweep} for row in jobs]
         where = f"the planned measurements of {sweep}"
-        table = schemas.to_table("plan_jobs", schemas.PLAN_JOBS, full, where)
+        table = to_table("plan_jobs", schemas.PLAN_JOBS, full, where)
         self._replace(name, row_files.encode(table))
 
     def _replace(self, name: str, data: bytes) -> None:

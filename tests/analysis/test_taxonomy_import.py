@@ -260,7 +260,7 @@ def test_parameters_are_counted_as_published() -> None:
         (["4,16,train_nll,0,1,1"], r"line 2: train_nll: wrong seeds"),
         (["4,16,cka_softmax,0,,1"], r"line 2: cka_softmax: wrong seeds"),
         (["4,16,curve_train_error@0.3,0,1,1"], r"line 2: 'curve_train_error@0.3': expected @t"),
-        (["4,16,train_nll,0,,1", "4,16,train_nll,0,,1"], r"line 3: train_nll of this cell and these seeds a second"),
+        (["4,16,train_nll,0,,1", "4,16,train_nll,0,,1"], r"line 3: a second train_nll of this cell and these seeds"),
         (["0,16,train_nll,0,,1"], r"line 2: width and batch size must be positive"),
         ([], r"no lines after the header"),
     ],

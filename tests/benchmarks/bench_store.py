@@ -20,6 +20,7 @@ from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import schemas, tables
 from phasegrid.store.compact import compact
+from phasegrid.store.records import to_table
 from phasegrid.store.results import open_results
 from phasegrid.store.sql import query
 from phasegrid.store.store import Store
@@ -100,7 +101,7 @@ def _write_plainly(folder: Path, keys: list[str]) -> None:
     folder.mkdir()
     for index, key in enumerate(keys):
         row = _row(index, key)
-        table = schemas.to_table("trials", schemas.TRIALS, [row], "a trial")
+        table = to_table("trials", schemas.TRIALS, [row], "a trial")
         pq.write_table(table, folder / f"{key}{tables.SUFFIX}")
 
 

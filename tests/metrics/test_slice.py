@@ -43,7 +43,8 @@ from phasegrid.models.weights import (
 )
 from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import guess_cost
-from phasegrid.store.schemas import metric_schema, to_table
+from phasegrid.store.records import to_table
+from phasegrid.store.schemas import metric_schema
 
 POINTS = 3
 

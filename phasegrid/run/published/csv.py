@@ -57,7 +57,7 @@ def read_places(path: Path) -> dict[Place, dict[Key, float]]:
                 place, key, value = _line(path, number, line)
                 numbers = places.setdefault(place, {})
                 if key in numbers:
-                    raise _bad(path, number, f"second {key[0]} of this cell and these seeds")
+                    raise _bad(path, number, f"a second {key[0]} of this cell and these seeds")
                 numbers[key] = value
     except OSError as error:
         raise DataError(f"importing {path}: cannot be read ({error.strerror})") from error

@@ -16,7 +16,8 @@ from phasegrid.models.build import build_model
 from phasegrid.registry import resolve_metric
 from phasegrid.run.worker.contract_trials.trying import NUM, FaultError, made_up, start_of, told
 from phasegrid.run.worker.inputs import arguments_of
-from phasegrid.store.schemas import metric_schema, to_table
+from phasegrid.store.records import to_table
+from phasegrid.store.schemas import metric_schema
 
 _MISTAKES = (TypeError, NameError, AttributeError, ImportError)
 """Errors that a metric would raise on any input; others may be due to the two examples and
