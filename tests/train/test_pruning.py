@@ -7,7 +7,7 @@ import torch
 from train_support import SMALL_CNN, Kept, make_data, make_trial
 
 from phasegrid.models.build import build_model
-from phasegrid.train.beginning import Beginning
+from phasegrid.train.beginning import Beginning, initial_network
 from phasegrid.train.loop import train_pack
 from phasegrid.train.pruning import density_of, masks, prunable
 from phasegrid.train.recipe import SAM, Prune
@@ -70,3 +70,26 @@ def test_a_trained_network_is_pruned_and_trained_on() -> None:
         stays = begun[name] != 0
         assert torch.equal(begun[name][stays], dense.weights[name][stays])
     assert sparse.density == density_of(begun, names) == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_number_of_weights_that_stay_is_rounded_and_at_least_one() -> None:
+    weights = {"w": torch.arange(1.0, 8.0)}
+    kept = [
+        int(masks(weights, ["w"], Prune(density, scope))["w"].sum())
+        for density in (0.55, 0.4, 0.001)
+        for scope in ("global", "layer")
+    ]
+    assert kept == [4, 4, 3, 3, 1, 1]  # of seven: 3.85, 2.8 and 0.007
+
+
+def test_the_norm_that_clips_a_gradient_is_of_the_weights_that_stay() -> None:
+    fields = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "updates": 1, "keep": "last"}
+    trial = make_trial(0, prune=Prune(0.1), clip_norm=1e-3, stop=None, **fields)
+    data = make_data()
+    (found,) = train_pack([trial], [data], device="cpu")
+    module = initial_network(trial, data)
+    names = [name for name, _ in module.named_parameters()]
+    start = module.state_dict()
+    start |= {n: start[n] * mask for n, mask in masks(start, prunable(module), Prune(0.1)).items()}
+    moved = torch.cat([(found.weights[n].double() - start[n].double()).flatten() for n in names])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)

@@ -134,3 +134,9 @@ def test_the_lowest_rate_of_restarts_is_at_the_end_of_each_whole_cycle() -> None
 )
 def test_a_rate_without_cycles_is_lowest_at_the_end(schedule: Schedule) -> None:
     assert lowest_updates(schedule, 20, 5) == (20,)
+
+
+def test_cycles_that_grow_are_rounded_to_whole_updates() -> None:
+    found = factors_of(Schedule("cosine_restarts", cycle_updates=3, growth=1.5, low=0.1), 24, 24)
+    restarts = [update for update, factor in enumerate(found) if factor == 1.0]
+    assert restarts == [0, 3, 7, 14]  # cycles of 3, 4.5 and 6.75 updates
