@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from phasegrid.version import __version__
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
     from phasegrid.analysis.report.report import Drawn
     from phasegrid.config.contracts import Trials
     from phasegrid.config.types import Sweep
+    from phasegrid.declare import Shown
     from phasegrid.run.planned import Planned
     from phasegrid.run.result import RunResult
     from phasegrid.store.results import Results
@@ -62,7 +64,7 @@ def open(path: str) -> "Results":  # noqa: A001 - phasegrid.open reads well in a
     """
     from phasegrid.store.results import open_results
 
-    return open_results(path, _network)
+    return open_results(path, _network, _variants)
 
 
 def plot(
@@ -186,6 +188,14 @@ def _network(store: "Store", key: str, name: str) -> "nn.Module":
     from phasegrid.run.networks import stored_network
 
     return stored_network(store, key, name)
+
+
+def _variants(
+    metric: str, rows: "pd.DataFrame", plan: "pd.DataFrame", declared: "Mapping[str, Shown]"
+) -> "pd.Series[str]":
+    from phasegrid.analysis.tables.measured_from import variants
+
+    return variants(metric, rows, plan, declared)
 
 
 def _trials() -> "Trials":

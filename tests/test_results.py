@@ -253,3 +253,76 @@ def test_reading_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
         " {'torch', 'ray'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def _across(*trials: str) -> dict[str, Any]:
+    keys = [text_key(trial) for trial in trials]
+    return {"cell": None, "metric": "sharpness", "key": text_key("+".join(trials)), "trials": keys}
+
+
+def test_what_is_measured_across_cells_has_the_cell_that_all_its_trials_share(
+    results: Results, store: Store
+) -> None:
+    # b is in both cells, so that a pair with it shares a cell only if the other is in one alone
+    grid = [_plan_row(0, 0, "a"), _plan_row(0, 1, "b"), _plan_row(1, 0, "b"), _plan_row(1, 1, "d")]
+    groups = [("a", "b"), ("b", "d"), ("a", "d"), ("b",)]
+    store.put_plan("planned", grid, [_across(*group) for group in groups])
+    for group in groups:
+        _put_metric(store, "+".join(group), list(group))
+    rows = results.metric("sharpness", sweep="planned").set_index("key")
+    cells = [rows.loc[text_key("+".join(group)), "cell"] for group in groups]
+    assert cells[:2] == [0, 1]
+    assert [pd.isna(cell) for cell in cells[2:]] == [True, True]
+    assert rows.loc[text_key("b+d"), "load"] == 1.0
+    assert rows["across"].all()
+
+
+def test_a_measurement_of_a_cell_stays_what_it_is_beside_the_same_one_across_cells(
+    results: Results, store: Store
+) -> None:
+    grid = [_plan_row(0, 0, "a"), _plan_row(1, 0, "b")]
+    across = _across("a")
+    store.put_plan("planned", grid, [{**across, "cell": 0}, across, {**_across("b"), "cell": 1}])
+    for trial in "ab":
+        _put_metric(store, trial, [trial])
+    rows = results.metric("sharpness", sweep="planned")
+    places = rows[["key", "cell", "across"]].itertuples(index=False, name=None)
+    a, b = text_key("a"), text_key("b")
+    assert sorted(places) == sorted([(a, 0, False), (a, 0, True), (b, 1, False)])
+    assert rows["cell"].dtype == "int64"
+
+
+def test_trials_and_rows_of_a_sweep_with_stages_say_their_stage(store: Store) -> None:
+    staged = [{**_plan_row(0, 0, key), "stage": stage} for key, stage in (("a", "x"), ("b", "y"))]
+    store.put_plan("staged", staged, [_job(0, "of a"), {**_job(0, "of b"), "trials": ["b"]}])
+    store.put_plan("other", [{**_plan_row(0, 0, "b"), "stage": "z"}], [_job(0, "of b")])
+    for key in "abc":
+        _put_trial(store, key)
+    for key in "ab":
+        _put_metric(store, f"of {key}", [key])
+    results = open_results(store.url)
+    stages = results.trials().set_index("key")["stage"]
+    found = [stages[text_key(key)] for key in "abc"]
+    assert found[:2] == ["x", "y/z"]
+    assert pd.isna(found[2])
+    rows = results.metric("sharpness", sweep="staged").set_index("key")
+    assert rows.loc[text_key("of b"), "stage"] == "y"
+    assert results.cells("staged")["stage"].tolist() == ["x", "y"]
+
+
+def test_without_stages_there_is_no_column_for_them(results: Results, store: Store) -> None:
+    _put_metric(store, "m", ["a"])
+    assert "stage" not in results.trials()
+    assert "stage" not in results.metric("sharpness", sweep="toy")
+
+
+def test_rows_of_a_sweep_say_their_variant_as_figures_do(results: Results, store: Store) -> None:
+    grid = [_plan_row(0, 0, "a"), _plan_row(1, 0, "b"), _plan_row(1, 1, "d")]
+    store.put_plan("planned", grid, [_job(0, "p"), _job(1, "q"), _job(1, "r"), _across("a", "d")])
+    for name, args in (("p", '{"n":1}'), ("q", '{"n":1}'), ("r", '{"n":2}'), ("a+d", '{"n":1}')):
+        _put_metric(store, name, ["a", "d"] if "+" in name else ["a"], args=args)
+    rows = phasegrid.open(store.url).metric("sharpness", sweep="planned").set_index("key")
+    found = [rows.loc[text_key(name), "variant"] for name in ("p", "q", "r", "a+d")]
+    assert found[:3] == ["", "", "n=2"]
+    assert pd.isna(found[3])
+    assert "variant" not in results.metric("sharpness")

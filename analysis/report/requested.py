@@ -231,9 +231,9 @@ def _tables(
 
 def _placed(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a metric with a result, with the place of their cell and their variant."""
-    if rows.empty or not ((rows["outcome"] == "done") & rows["cell"].notna()).any():
+    if rows.empty or not ((rows["outcome"] == "done") & ~rows["across"]).any():
         return pd.DataFrame()
-    named = named_rows(rows[rows["cell"].notna()], grid.cells, grid.stages)
+    named = named_rows(rows[~rows["across"]], grid.cells, grid.stages)
     suffixes = ways(grid.declared.get(metric), named).suffixes
     place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
     own = named.loc[named["outcome"] == "done"]

@@ -17,7 +17,7 @@ def across_cells(rows: pd.DataFrame, plan: pd.DataFrame, declared: Shown | None)
 
     A trial of several cells (of a shared stage) has the places of all, joined by ``/``.
     """
-    own = rows[rows["cell"].isna()]
+    own = rows[rows["across"]]
     if own.empty:
         return pd.DataFrame()
     places = {str(key): part for key, part in plan.groupby("key", sort=False)}

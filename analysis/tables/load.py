@@ -107,7 +107,9 @@ def build_grid(
     """
     stages = earlier_stages(plan)
     plan = of_last_stage(plan)
-    stored = plan.merge(trials.drop(columns=["seed"], errors="ignore"), on="key", how="left")
+    stored = plan.merge(
+        trials.drop(columns=["seed", "stage"], errors="ignore"), on="key", how="left"
+    )
     paths = _path(plan, "load_path"), _path(plan, "temperature_path")
     cells = _cells(stored, *paths)
     metrics = {
@@ -270,9 +272,8 @@ def _task(stored: pd.DataFrame) -> str:
 
 def _in_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Leave out measurements across cells, which belong to no single cell."""
-    if rows["cell"].notna().all():
-        return rows
-    return rows[rows["cell"].notna()].astype({"cell": int})
+    across = rows["across"] if "across" in rows else rows["cell"].isna()
+    return rows[~across].astype({"cell": int}) if across.any() else rows
 
 
 def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFrame) -> pd.DataFrame:

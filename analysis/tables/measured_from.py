@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from phasegrid.analysis.tables.quantities import BUILT_IN
+from phasegrid.analysis.tables.variants import ways
 from phasegrid.declare import Shown
 from phasegrid.keys import canonical_json
 
@@ -47,6 +49,21 @@ def naming_inputs_of_failed(
     """Do for jobs that failed what `naming_inputs` does for measurements."""
     over = [declared[table].over if table in declared else "" for table in failed["table"]]
     return naming_inputs(failed.assign(over=over), cells)
+
+
+def variants(
+    metric: str, rows: pd.DataFrame, plan: pd.DataFrame, declared: Mapping[str, Shown]
+) -> "pd.Series[str]":
+    """Name the way of measuring of each row of a metric in a sweep, as `Results.metric` gives them;
+    None across cells. `declared` is what users' metrics declare.
+    """
+    own = rows[~rows["across"]]
+    if own.empty:
+        return pd.Series(None, index=rows.index, dtype=object)
+    counted = of_last_stage(plan).groupby("cell", as_index=False).agg(n_planned=("seed", "size"))
+    named = named_rows(own, counted, earlier_stages(plan))
+    suffixes = ways({**BUILT_IN, **declared}.get(metric), named).suffixes
+    return named["args"].map(suffixes).reindex(rows.index).astype(object)
 
 
 def earlier_stages(plan: pd.DataFrame) -> dict[str, str]:

@@ -146,6 +146,7 @@ def curve_points(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
     ]
     rows = rows.assign(train_loss=pd.Series(losses, index=rows.index, dtype=object))
     lists = ["t", "train_error_percent", "train_loss"]
-    points = rows[list(CURVE_COLUMNS)].explode(lists, ignore_index=True)
+    columns = [*CURVE_COLUMNS, *(["stage"] if "stage" in rows else [])]
+    points = rows[columns].explode(lists, ignore_index=True)
     numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
     return numbers.dropna(subset=["t", "train_error_percent"])

@@ -11,7 +11,7 @@ import html
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -24,34 +24,32 @@ from phasegrid.keys import Json
 from phasegrid.store.artifacts import inputs_of, places_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
+from phasegrid.store.placing import in_cells, newest, placed, stages_of, with_own_cells
 from phasegrid.store.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_PLACE = (
-    "cell",
-    "facet",
-    "load_path",
-    "load",
-    "load_label",
-    "temperature_path",
-    "temperature",
-    "temperature_label",
-)
+Variants: TypeAlias = Callable[
+    [str, pd.DataFrame, pd.DataFrame, Mapping[str, Shown]], "pd.Series[str]"
+]
+"""Names the ways of measuring of a metric's rows in a sweep, from the rows, the plan and what
+users' metrics declare.
+"""
 
 
 def open_results(
-    path: str, build: "Callable[[Store, str, str], nn.Module] | None" = None
+    path: str,
+    build: "Callable[[Store, str, str], nn.Module] | None" = None,
+    variants: Variants | None = None,
 ) -> "Results":
     """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; `build` makes networks
-    from specs.
+    from specs, and `variants` names ways of measuring.
 
     Raises:
         StoreError: if there is no store at `path`.
     """
-    store = Store.open(str(path))
-    return Results(store) if build is None else Results(store, build)
+    return Results(Store.open(str(path)), build or _no_networks, variants)
 
 
 def _no_networks(store: Store, key: str, _name: str) -> "nn.Module":
@@ -63,10 +61,12 @@ class Results:
     """The tables of one store. Every call reads the current files, also while a sweep runs.
 
     `build` makes the networks that `model` returns; the store itself cannot build networks.
+    `variants` names ways of measuring; without it `metric` has no column ``variant``.
     """
 
     store: Store
     build: "Callable[[Store, str, str], nn.Module]" = field(default=_no_networks, repr=False)
+    variants: Variants | None = field(default=None, repr=False)
 
     def sweeps(self) -> list[str]:
         """List the sweeps that have a stored plan."""
@@ -77,10 +77,13 @@ class Results:
         return self.store.metrics()
 
     def trials(self) -> pd.DataFrame:
-        """Return one row per trial: what was trained and how, outcome, final numbers,
-        provenance.
+        """Return one row per trial: what was trained and how, outcome, final numbers, provenance;
+        and, if a sweep of the store has stages, the `stage` that the trial is (None: of none;
+        ``a/b`` where sweeps call it differently).
         """
-        return self._trials(None)
+        frame = self._trials(None)
+        stages = stages_of(_frame(self.store.read_table("plans", columns=["key", "stage"])))
+        return frame.assign(stage=frame["key"].map(stages)) if stages else frame
 
     def _trials(self, keys: Collection[str] | None) -> pd.DataFrame:
         frame = _frame(self.store.read_table("trials", keys=keys))
@@ -127,10 +130,12 @@ class Results:
         If two cells plan a measurement, its rows appear in both. If the store has no planned
         measurements (published results, stores of earlier releases), the result is every row whose
         trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
-        the trials of a row. A measurement across cells belongs to no cell: its `cell`, load and
-        temperature are missing. `of` is the id of the request whose artifacts were measured; `at`
-        names the measured checkpoints (epochs ``5``, ``0+5``; ``update-300``, ``averaged``), and
-        `epoch` is a single epoch as a number.
+        the trials of a row. A measurement across cells (`across` is True) has the cell that all its
+        trials share; if there is none, its `cell`, load and temperature are missing. `variant` is
+        the way of measuring as names of quantities have it (``mixup_alpha=4``; empty for the plain
+        one, None across cells). If the sweep has stages, `stage` is that of the trials. `of` is the
+        id of the request whose artifacts were measured; `at` names the measured checkpoints (epochs
+        ``5``, ``0+5``; ``update-300``, ``averaged``), and `epoch` is a single epoch as a number.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -145,13 +150,24 @@ class Results:
         plan = self.plan(sweep)
         jobs = self.jobs(sweep)
         if jobs.empty:
-            return _placed(_newest(_in_cells(self._rows(name, None), plan)), plan)
-        columns = ["cell", "key", "of", "at", "epoch"]
-        wanted = jobs.loc[jobs["metric"] == name, columns].drop_duplicates()
+            rows = newest(in_cells(self._rows(name, None), plan)).assign(across=False)
+            return self._named(name, placed(rows, plan), plan)
+        columns = ["cell", "across", "key", "of", "at", "epoch"]
+        jobs = with_own_cells(jobs[jobs["metric"] == name], plan)
+        wanted = jobs[columns].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
         if rows.empty:  # a metric's columns are read from its files
             rows = self._rows(name, None).iloc[:0]
-        return _placed(rows.merge(wanted, on="key"), plan)
+        return self._named(name, placed(rows.merge(wanted, on="key"), plan), plan)
+
+    def _named(self, metric: str, rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+        """Add the stage and the variant of each row of a metric in a sweep."""
+        stages = stages_of(plan)
+        if stages:
+            rows = rows.assign(stage=rows["trial_a"].map(stages))
+        if self.variants is None:
+            return rows
+        return rows.assign(variant=self.variants(metric, rows, plan, self.declared()))
 
     def _rows(self, metric: str, keys: list[str] | None) -> pd.DataFrame:
         frame = _frame(self.store.read_table(f"metrics/{metric}", keys=keys))
@@ -322,28 +338,3 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + name] = tuple(inner) if isinstance(inner, list) else inner
     return leaves
-
-
-def _placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Add to every row the load, temperature and facet of its cell."""
-    facets = [name for name in plan.columns if str(name).startswith("facet.")]
-    places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
-    return frame.merge(places, on="cell", how="left", validate="many_to_one")
-
-
-def _in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Add to every row the cells that hold all its trials; drop rows that no cell holds."""
-    cells = plan[["key", "cell"]].rename(columns={"key": "trial_a"})
-    joined = frame.merge(cells, on="trial_a", how="inner")
-    held = {cell: set(keys) for cell, keys in plan.groupby("cell")["key"]}
-    inside = [
-        held[cell].issuperset(trials)
-        for cell, trials in zip(joined["cell"], joined["trials"], strict=True)
-    ]
-    return joined[pd.Series(inside, index=joined.index, dtype=bool)]
-
-
-def _newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep one version of a metric: numbers of different versions are not comparable."""
-    newest: pd.DataFrame = frame[frame["version"] == frame["version"].max()]
-    return newest

@@ -1,0 +1,63 @@
+"""Say where the rows of a metric stand in the grid of a sweep."""
+
+import pandas as pd
+
+_PLACE = (
+    "cell",
+    "facet",
+    "load_path",
+    "load",
+    "load_label",
+    "temperature_path",
+    "temperature",
+    "temperature_label",
+)
+
+
+def placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Add to every row the load, temperature and facet of its cell."""
+    facets = [name for name in plan.columns if str(name).startswith("facet.")]
+    places = plan[[*_PLACE, *facets]].drop_duplicates("cell")
+    return frame.merge(places, on="cell", how="left", validate="many_to_one")
+
+
+def in_cells(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Add to every row the cells that hold all its trials; drop rows that no cell holds."""
+    cells = plan[["key", "cell"]].rename(columns={"key": "trial_a"})
+    joined = frame.merge(cells, on="trial_a", how="inner")
+    held = {cell: set(keys) for cell, keys in plan.groupby("cell")["key"]}
+    inside = [
+        held[cell].issuperset(trials)
+        for cell, trials in zip(joined["cell"], joined["trials"], strict=True)
+    ]
+    return joined[pd.Series(inside, index=joined.index, dtype=bool)]
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep one version of a metric: numbers of different versions are not comparable."""
+    newest: pd.DataFrame = frame[frame["version"] == frame["version"].max()]
+    return newest
+
+
+def with_own_cells(jobs: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Say which planned measurements are `across` cells, and give those of them whose trials share
+    one cell, and no other, that cell.
+    """
+    across = jobs["cell"].isna()
+    if not across.any():
+        return jobs.assign(across=False)
+    of_trial = {str(key): set(cells) for key, cells in plan.groupby("key")["cell"]}
+    shared = [set.intersection(*(of_trial[key] for key in keys)) for keys in jobs["trials"]]
+    own = pd.Series([min(one) if len(one) == 1 else None for one in shared], index=jobs.index)
+    cells = jobs["cell"].where(~across, own.astype(float))
+    return jobs.assign(across=across, cell=cells.astype(int) if cells.notna().all() else cells)
+
+
+def stages_of(plan: pd.DataFrame) -> dict[str, str]:
+    """Return the stage of each planned trial by its key, as ``a/b`` where plans name it
+    differently; empty where no plan has stages.
+    """
+    if "stage" not in plan or plan["stage"].isna().all():
+        return {}
+    named = plan[["key", "stage"]].dropna().drop_duplicates()
+    return dict(named.groupby("key")["stage"].agg(lambda found: "/".join(sorted(found))))
