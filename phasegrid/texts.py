@@ -24,3 +24,12 @@ def suggest(found: str, allowed: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` if one of `allowed` resembles `found`, else an empty text."""
     close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, in the plural unless it is 1.
+
+    >>> counted(1, "sweep"), counted(2000, "cell")
+    ('1 sweep', '2000 cells')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -560,8 +560,8 @@ def test_compacting_says_what_it_did(store: Store) -> None:
     assert compact(store).lines() == ["nothing to compact"]
     put(store, "trials", bare("trials", "a"))
     (line,) = compact(store).lines()
-    assert line.startswith("trials: 1 files copied, 1 rows, ")
-    assert compact(store).lines() == ["trials: 1 rows, nothing new"]
+    assert line.startswith("trials: 1 file copied, 1 row, ")
+    assert compact(store).lines() == ["trials: 1 row, nothing new"]
 
 
 def test_a_damaged_file_stops_compaction_and_the_copy_before_stays(store: Store) -> None:

@@ -17,6 +17,7 @@ from phasegrid.analysis.draw.style import PHASE_COLOURS
 from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.stats.aggregate import counts_in_words
 from phasegrid.analysis.tables.quantities import NATS, Quantity, base_of
+from phasegrid.texts import counted
 
 BOX = 0.86
 """Share of a cell that its curve may fill."""
@@ -63,7 +64,9 @@ def curve_grid(
     )
     caption = f"each box: t from 0 to 1, {scale}; dashed: mean of the ends"
     write_title(
-        ax, title, caption + (f"; {_cells(len(without))} without a curve" if len(without) else "")
+        ax,
+        title,
+        caption + (f"; {counted(len(without), 'cell')} without a curve" if len(without) else ""),
     )
     return ax
 
@@ -112,10 +115,6 @@ def cuts(
     if legend and lines.name:
         ax.legend()
     return ax
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' * (count != 1)}"
 
 
 def _line(

@@ -13,6 +13,7 @@ from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import GridAxis, make_axis
 from phasegrid.analysis.draw.ticks import set_ticks, tick_room
 from phasegrid.analysis.tables.quantities import Quantity, difference_unit
+from phasegrid.texts import counted
 
 THIS, OTHER, GAIN = "#17606e", "#c0643a", "#333333"
 ASIDE = 2.0  # points between the two sweeps, so that no bar hides another
@@ -96,7 +97,7 @@ def gains(
     unit = difference_unit(what)
     ax.set_ylabel(f"gain ({unit})" if unit else "gain")
     alone = int(rows["gain"].isna().sum())
-    left_out = f"; {alone} load{'s' * (alone != 1)} in one sweep only" if alone else ""
+    left_out = f"; {counted(alone, 'load')} in one sweep only" if alone else ""
     write_title(
         ax, f"{head}gain of {labels[0]} over {labels[1]}", _bars(rows, "gain_low") + left_out
     )

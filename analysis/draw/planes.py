@@ -21,6 +21,7 @@ from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS, mark_missing
 from phasegrid.analysis.draw.ticks import write_bar_ticks
+from phasegrid.texts import counted
 
 NUM_LEVELS = 9
 RATIO = 300.0
@@ -177,5 +178,5 @@ def _surface(grid: object) -> Floats:
 
 
 def _counts(label: str, shown: int, there: int) -> str:
-    planes = f"{shown} plane{'s' * (shown != 1)}"
+    planes = counted(shown, "plane")
     return f"{label}; {planes}" + (f" of {there}" if shown < there else "")

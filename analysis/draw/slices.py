@@ -17,6 +17,7 @@ from phasegrid.analysis.draw.style import MISSING
 from phasegrid.analysis.draw.ticks import write_bar_ticks
 from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
 from phasegrid.declare import Shown
+from phasegrid.texts import counted
 
 SliceColumn = Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"]
 
@@ -181,7 +182,7 @@ def profile(
         _name_cells(ax)
     num = middle.groupby(["cell", "seed"]).ngroups
     note = (
-        f"{num} trial{'s' * (num != 1)};"
+        f"{counted(num, 'trial')};"
         f" {_caption(np.ma.masked_invalid(middle[column].to_numpy(dtype=float)))}"
     )
     write_title(ax, title or label, note)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from phasegrid.analysis.tables.grid import Floats, SweepTables, by_pair, by_seed, in_nats
 from phasegrid.analysis.tables.quantities import Quantity
+from phasegrid.texts import counted
 
 COLLAPSED_LOSS = 0.95
 """From this share of ln(classes), the loss of a guess, on, a training loss means that nothing was
@@ -100,11 +101,11 @@ def counts_in_words(table: pd.DataFrame) -> str:
     for status in WITHOUT_NUMBER:
         count = int((table["status"] == status).sum())
         if count:
-            parts.append(f"{count} cell{'s' * (count != 1)} {status}")
+            parts.append(f"{counted(count, 'cell')} {status}")
     for column, what in (("n_diverged", "diverged"), ("n_collapsed", "collapsed")):
         count = int(table[column].sum())
         if count:
-            parts.append(f"{count} trial{'s' * (count != 1)} {what}")
+            parts.append(f"{counted(count, 'trial')} {what}")
     if "error" in table and table["error"].notna().any():
         parts.append(_failures_in_words(table))
     return "; ".join(parts)
@@ -112,7 +113,7 @@ def counts_in_words(table: pd.DataFrame) -> str:
 
 def _failures_in_words(table: pd.DataFrame) -> str:
     failed, blocked = int(table["n_failed"].sum()), int(table["n_blocked"].sum())
-    counts = [f"{failed} job{'s' * (failed != 1)} failed"] if failed else []
+    counts = [f"{counted(failed, 'job')} failed"] if failed else []
     counts += [f"{blocked} blocked"] if blocked else []
     error = textwrap.shorten(table["error"].dropna().iloc[0], 80, placeholder="...")
     return f"{', '.join(counts)}: {error}"

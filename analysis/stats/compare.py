@@ -11,6 +11,7 @@ from phasegrid.analysis.stats.intervals import CONFIDENCE, UNKNOWN, Spread, of_d
 from phasegrid.analysis.tables.grid import Floats, SweepTables
 from phasegrid.analysis.tables.quantities import difference_unit
 from phasegrid.errors import SweepError
+from phasegrid.texts import counted
 
 KEYS = ["facet", "load_label", "temperature_label"]
 TRIALS = "t over seeds, paired (Scheffé)"
@@ -128,7 +129,7 @@ def summary_lines(comparison: pd.DataFrame) -> list[str]:
             if judged
             else "no spread over seeds to judge by"
         )
-        cells = f"{len(rows)} cell{'s' * (len(rows) != 1)} joined"
+        cells = f"{counted(len(rows), 'cell')} joined"
         lines.append(
             f"{name}: {cells}, mean difference {rows['difference'].mean():+.4g}{unit}, {verdict}"
         )

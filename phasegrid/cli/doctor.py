@@ -24,6 +24,7 @@ from phasegrid.store.files.local import LocalFiles
 from phasegrid.store.files.opening import open_files
 from phasegrid.store.store import Store
 from phasegrid.submit.targets import check_address
+from phasegrid.texts import counted
 
 MAX_SKEW_S = 5.0
 _RACERS = 4
@@ -73,7 +74,7 @@ def _store_there(url: str) -> tuple[Check, ...]:
         if "no phasegrid store there" not in str(error):
             raise
         return (Check("storage", "ok", f"{url}: no store yet; `phasegrid run` makes one"),)
-    return (Check("storage", "ok", f"{url}: {len(store.sweeps())} sweeps"),)
+    return (Check("storage", "ok", f"{url}: {counted(len(store.sweeps()), 'sweep')}"),)
 
 
 def _future_folder(folder: Path) -> Check:

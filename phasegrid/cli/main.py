@@ -29,6 +29,7 @@ from phasegrid.cli.options import (
 )
 from phasegrid.cli.output import clean_logs, echo
 from phasegrid.errors import PhasegridError, exit_code
+from phasegrid.texts import counted
 
 if TYPE_CHECKING:
     from phasegrid.run.result import RunResult
@@ -70,7 +71,8 @@ def validate(sweep: SweepFile, settings: Settings = None) -> None:
     names = ", ".join(request.name for request in loaded.metrics) or "none"
     own = ", ".join(request.name for request in loaded.figures)
     echo(
-        f"{sweep}: valid; {cells} cells x {seeds} seeds = {cells * seeds} trials; metrics: {names}"
+        f"{sweep}: valid; {counted(cells, 'cell')} x {counted(seeds, 'seed')}"
+        f" = {counted(cells * seeds, 'trial')}; metrics: {names}"
         + (f"; figures: {own}" if own else "")
     )
     for line in loaded.tried.lines:
@@ -383,7 +385,8 @@ def _name(paths: list[Path]) -> None:
     others = sorted({str(path.parent) for path in paths if path.suffix not in FIGURES})
     if others:
         talk.print(
-            f"tables: {len(paths) - len(figures)} files in {', '.join(others)}", highlight=False
+            f"tables: {counted(len(paths) - len(figures), 'file')} in {', '.join(others)}",
+            highlight=False,
         )
     talk.print("figures:", highlight=False)
     for path in figures:

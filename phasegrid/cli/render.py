@@ -24,7 +24,7 @@ from phasegrid.run.planned import look_at
 from phasegrid.run.status import Tally, blocked_jobs, planned_jobs
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
-from phasegrid.texts import duration
+from phasegrid.texts import counted, duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +126,8 @@ def _forecast_line(found: Forecast) -> str:
     if found.device == "cuda":
         origin += "; at most, as if no packs had shared a GPU"
     return (
-        f"{found.num_packs} packs, {_hours(found.work)} {unit}-hours of work; "
-        f"{_lasting(found.makespan)} on {found.slots} {unit}{'s' * (found.slots != 1)}\n({origin})"
+        f"{counted(found.num_packs, 'pack')}, {_hours(found.work)} {unit}-hours of work; "
+        f"{_lasting(found.makespan)} on {counted(found.slots, unit)}\n({origin})"
     )
 
 
@@ -275,7 +275,7 @@ def _why_lines(stale: Sequence[tuple[str, str]], anew: Sequence[tuple[str, str]]
     if not stale and not anew:
         return ["nothing in the store is stale"]
     trials, measured = (Counter(change for _, change in found) for found in (stale, anew))
-    lines = [f"  {count} trials: {change}" for change, count in trials.most_common()]
+    lines = [f"  {counted(count, 'trial')}: {change}" for change, count in trials.most_common()]
     return lines + [f"  {count} x {change}" for change, count in measured.most_common()]
 
 
@@ -294,7 +294,7 @@ def _unknown_code_lines(store: Store, sweep: Sweep) -> list[str]:
 def _grid(sweep: Sweep, plan: Plan) -> str:
     axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis]
     shape = " x ".join(f"{len(axis.values)} {axis.path}" for axis in axes)
-    return f"{len(plan.cells)} cells ({shape}) x {len(sweep.seeds)} seeds"
+    return f"{counted(len(plan.cells), 'cell')} ({shape}) x {counted(len(sweep.seeds), 'seed')}"
 
 
 def _render(table: Table) -> str:

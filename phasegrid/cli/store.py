@@ -12,6 +12,7 @@ import typer
 
 from phasegrid.cli.options import AsJson, Home, open_store, say
 from phasegrid.cli.output import echo
+from phasegrid.texts import counted
 
 if TYPE_CHECKING:
     from phasegrid.cli.machine_checks import Check
@@ -183,7 +184,7 @@ def _amount(items: Sequence["Garbage"]) -> str:
     files = sum(not item.keys for item in items)
     rows = sum(len(item.keys) for item in items)
     size = sum(item.num_bytes for item in items)
-    text = f"{files} files, {_bytes(size)}"
+    text = f"{counted(files, 'file')}, {_bytes(size)}"
     return text + (f", and the rows of {rows} keys in compacted tables" if rows else "")
 
 

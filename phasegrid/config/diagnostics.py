@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from phasegrid.config.yaml import Node, Place
 from phasegrid.errors import Mistake, SweepError
+from phasegrid.texts import counted
 
 MAX_SHOWN = 100
 
@@ -84,5 +85,5 @@ def sweep_error(file: str, mistakes: Sequence[Mistake]) -> SweepError:
     lines = [str(mistake) for mistake in ordered[:MAX_SHOWN]]
     if len(ordered) > MAX_SHOWN:
         lines.append(f"... and {len(ordered) - MAX_SHOWN} more")
-    count = "1 mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+    count = counted(len(ordered), "mistake")
     return SweepError("\n".join([*lines, f"{count} in {file}"]), ordered)

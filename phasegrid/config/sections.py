@@ -42,7 +42,7 @@ from phasegrid.jobs import Over
 from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import declared_metric, identity
 from phasegrid.tasks import mismatch
-from phasegrid.texts import suggest
+from phasegrid.texts import counted, suggest
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
@@ -354,12 +354,14 @@ def _check_trials(
     if diagnostics.is_broken("seeds"):
         return
     if num_seeds < metric.min_trials:
-        need = f"needs at least {metric.min_trials} trials of a cell"
+        need = f"needs at least {counted(metric.min_trials, 'trial')} of a cell"
         diagnostics.add(item, path, f"{need}, found {num_seeds} seed; raise seeds")
     elif modes is not None and modes > num_seeds:
         node = item.mapping[next(iter(item.mapping))].mapping if item.mapping else None
         where = node["modes"] if node else item
-        message = f"found {modes}, but a cell has {num_seeds} trials; lower it or raise seeds"
+        message = (
+            f"found {modes}, but a cell has {counted(num_seeds, 'trial')}; lower it or raise seeds"
+        )
         diagnostics.add(where, f"{path}.modes", message)
 
 

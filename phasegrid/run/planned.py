@@ -16,7 +16,7 @@ from phasegrid.run.lost_inputs import lost_inputs
 from phasegrid.run.staleness import why_measured_anew, why_stale
 from phasegrid.run.status import Tally, learn_costs, stored_jobs, tally
 from phasegrid.store.store import Store
-from phasegrid.texts import duration
+from phasegrid.texts import counted, duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +64,11 @@ class Planned:
 
     def _heading(self) -> str:
         cells, found = len(self.plan.cells), self.forecast
-        what = f"{self.plan.sweep}: {cells} cell{'s' * (cells != 1)}"
+        what = f"{self.plan.sweep}: {counted(cells, 'cell')}"
         if not found.num_packs:
             return f"{what}; everything is stored"
         unit = "GPU" if found.device == "cuda" else "core"
-        workers = f"{found.slots} {unit}{'s' * (found.slots != 1)}"
+        workers = f"{counted(found.slots, unit)}"
         return f"{what}; about {duration(found.makespan.expected)} on {workers}"
 
 

@@ -17,6 +17,7 @@ from phasegrid.run.status import job_names, stored_jobs, tally
 from phasegrid.run.stopping import Stop
 from phasegrid.store.failures import fallback_of_pack
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 if TYPE_CHECKING:
     from phasegrid.store.results import Results
@@ -144,7 +145,7 @@ def tell_fallbacks(result: RunResult) -> list[str]:
     share = "" if every == times else f"{times} times: "
     where = _query(result.storage, "kind = 'fallback'", "one")
     return [
-        f"note: work failed and was done another way {every} time{'s' * (every != 1)};"
+        f"note: work failed and was done another way {counted(every, 'time')};"
         f" {share}{most}. {where}"
     ]
 

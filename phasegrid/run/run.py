@@ -36,6 +36,7 @@ from phasegrid.run.stopping import Stop
 from phasegrid.run.underway import Underway
 from phasegrid.store.failures import failure_of_pack
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 
 def run_sweep(
@@ -158,8 +159,9 @@ def _announce(sweep: Sweep, plan: Plan, stored: set[str], num_packs: int, consol
     planned, have = sum(t.planned for t in counts), sum(t.stored for t in counts)
     console.print(sweep.name, style="bold", end="", markup=False, highlight=False)
     console.print(
-        f": {len(plan.cells)} cells x {len(sweep.seeds)} seeds, {planned} jobs; "
-        f"{have} stored, {planned - have} to do in {num_packs} packs",
+        f": {counted(len(plan.cells), 'cell')} x {counted(len(sweep.seeds), 'seed')},"
+        f" {counted(planned, 'job')}; "
+        f"{have} stored, {planned - have} to do in {counted(num_packs, 'pack')}",
         highlight=False,
         soft_wrap=True,
     )

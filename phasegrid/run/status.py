@@ -12,6 +12,7 @@ from phasegrid.plan import cost
 from phasegrid.plan.contents import Plan, metric_names, trials_by_key
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def job_names(plan: Plan) -> dict[str, str]:
             which = f"seed {of[0]}" if len(of) == 1 else f"seeds {', '.join(of)}"
             names.setdefault(job.key, f"{job.metric.name}, cell {cell.index}, {which}{_at(job)}")
     for _, job in plan.across:
-        which = f"across cells, {len(job.trials)} trials, the first {job.trials[0]}"
+        which = f"across cells, {counted(len(job.trials), 'trial')}, the first {job.trials[0]}"
         names.setdefault(job.key, f"{job.metric.name}, {which}")
     return names
 

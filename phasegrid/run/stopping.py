@@ -7,6 +7,7 @@ from phasegrid.config.types import RunOptions
 from phasegrid.run.counts import Counts
 from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.scheduler import Scheduler
+from phasegrid.texts import counted
 
 ShouldStop = Callable[[], bool]
 GRACE_S = 3.0  # how long running packs may go on after a request to stop
@@ -38,7 +39,8 @@ def why_stop(counts: Counts, options: RunOptions) -> str | None:
     if counts.failed and options.on_error == "stop":
         return f"a job failed and on_error is stop ({counts.failed} failed)"
     if options.max_failures is not None and counts.failed > options.max_failures:
-        return f"{counts.failed} jobs failed, more than max_failures: {options.max_failures}"
+        failed = counted(counts.failed, "job")
+        return f"{failed} failed, more than max_failures: {options.max_failures}"
     return None
 
 

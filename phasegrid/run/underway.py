@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from phasegrid.run.worker import node_folder
+from phasegrid.texts import counted
 
 WRITE_EVERY_S = 1.0
 _SUFFIX = ".epochs"
@@ -95,4 +96,4 @@ def epochs_text(epochs: Iterable[tuple[int, int]]) -> str:
     of = f" of {totals.pop()}" if len(totals) == 1 else ""
     if len(found) == 1:
         return f"epoch {found[0][0]}{of}"
-    return f"epochs {found[0][0]} to {found[-1][0]}{of} in {len(found)} packs"
+    return f"epochs {found[0][0]} to {found[-1][0]}{of} in {counted(len(found), 'pack')}"

@@ -17,6 +17,7 @@ from phasegrid.store import tables as shards
 from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,11 @@ class Compacted:
     def __str__(self) -> str:
         """Return one line for people."""
         if not self.num_new_files:
-            return f"{self.table}: {self.num_rows} rows, nothing new"
+            return f"{self.table}: {counted(self.num_rows, 'row')}, nothing new"
         rate = self.num_new_files / max(self.seconds, 1e-9)
         return (
-            f"{self.table}: {self.num_new_files} files copied, {self.num_rows} rows, "
+            f"{self.table}: {counted(self.num_new_files, 'file')} copied, "
+            f"{counted(self.num_rows, 'row')}, "
             f"{self.seconds:.1f} s ({rate:.0f} files/s)"
         )
 

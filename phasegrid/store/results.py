@@ -26,6 +26,7 @@ from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
 from phasegrid.store.placing import in_cells, newest, placed, stages_of, with_own_cells
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -285,7 +286,8 @@ class Results:
         counts = self.counts()
         lines = [f"phasegrid results at {self.store.url}"]
         lines += [
-            f"  {row['sweep']}: {row['stored']} of {row['planned']} trials in {row['cells']} cells"
+            f"  {row['sweep']}: {row['stored']} of {row['planned']} trials in "
+            + counted(row["cells"], "cell")
             + (f", {row['diverged']} diverged" if row["diverged"] else "")
             for row in counts.to_dict("records")
         ]

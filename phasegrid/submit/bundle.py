@@ -23,6 +23,7 @@ from phasegrid.jobs import Part
 from phasegrid.plugin_files import plugin_file
 from phasegrid.redaction import known_secrets
 from phasegrid.store.provenance import COMMIT_FILE, commit_record, user_commit_record
+from phasegrid.texts import counted
 from phasegrid.user_code import USER_COMMIT_FILE
 
 MAX_BYTES = 100_000_000  # a bundle is for code and settings; Ray keeps it in the memory of the head
@@ -47,7 +48,7 @@ class Bundle:
     def summary(self) -> str:
         """Return how many files the bundle has, and their bytes with and without compression."""
         size, zipped = _megabytes(self.num_bytes), _megabytes(len(self.data))
-        files = "1 file" if len(self.names) == 1 else f"{len(self.names)} files"
+        files = counted(len(self.names), "file")
         return f"bundle: {files}, {size} ({zipped} zipped)"
 
 

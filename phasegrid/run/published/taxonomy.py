@@ -31,6 +31,7 @@ from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.rows import metric_fields, plan_rows
 from phasegrid.run.published.csv import CURVE_POINTS, Numbers, Place, read_places
 from phasegrid.store.schemas import trial_columns
+from phasegrid.texts import counted
 from phasegrid.train.recipe import Recipe, Schedule, hashed_recipe
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class ImportReport:
 
     def __str__(self) -> str:
         return (
-            f"sweep {self.sweep}: {self.num_cells} cells, {self.num_trials} trials, "
+            f"sweep {self.sweep}: {counted(self.num_cells, 'cell')}, "
+            f"{counted(self.num_trials, 'trial')}, "
             f"{self.num_measurements} measurements imported"
         )
 
