@@ -136,8 +136,9 @@ class _RunRoom(ModuleType):
         """Do what a store (None: the one that the sweep names) does not hold of a sweep yet.
 
         `serial` does it in this process; else a Ray is started on `num_cpus` cores and ended
-        afterwards, or the one at `address` is joined. `limit` does only the first so many
-        unfinished cells. `quiet` shows no progress. The others are those of the command.
+        afterwards, or the one at `address` is joined. `limit` does only so many
+        unfinished cells, small and large. `quiet` shows no progress. The others are those of the
+        command.
 
         Raises:
             SweepError, DataError, StoreError, ClusterError: if it cannot be started or must end.

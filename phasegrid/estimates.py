@@ -1,10 +1,11 @@
 """Cost and memory estimates: the terms in which metrics declare theirs and planning counts
 trainings.
 
-Time is ``passes * overhead + FLOPs / rate`` on one CPU core. Memory counts what certainly lies on a
-GPU (weights, gradients, optimizer state, activations) plus an allowance. Both are rough: the
-store's own timings correct the time, and a pack that runs out of memory is halved. Standard library
-only.
+Time is ``passes * overhead + FLOPs / rate`` on one CPU core. For a GPU, the same estimate also
+counts kernels and bytes of activations, which `phasegrid.plan.devices` turns into seconds. Memory
+counts what certainly lies on a GPU (weights, gradients, optimizer state, activations) plus an
+allowance. Both are rough: the store's own timings correct the time, and a pack that runs out of
+memory is halved. Standard library only.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ OF_SAM = 3
 IN_FLIGHT = 2
 """Activations, and during the backward pass at most as much again for gradients and workspaces."""
 
+USUAL_LAYERS = 10
+"""Layers of a network that does not say how many it has."""
+
 EVALUATED = 1000
 """Examples per evaluation batch. A copy of `tasks.operations.MOST`, which would import torch."""
 
@@ -51,32 +55,51 @@ class Workload:
     input_size: int = 0
     labels_per_example: float = 1.0
     num_aside: int = 0
+    layers: int = USUAL_LAYERS
 
 
 class ModelCounts(NamedTuple):
-    """Trainable parameters; and, per example, the FLOPs of a forward pass (a multiply-add counts 2)
-    and the numbers kept for the backward pass.
+    """Trainable parameters; per example, the FLOPs of a forward pass (a multiply-add counts 2) and
+    the numbers kept for the backward pass; and the layers with weights, normalisations and
+    attentions among them, to which the kernels that a GPU starts are proportional.
     """
 
     num_parameters: int
     forward_flops: int
     activations: int
+    layers: int = USUAL_LAYERS
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Uncorrected seconds on one core: kernel launches (overhead) and arithmetic."""
+    """Uncorrected seconds on one core: kernel launches (overhead) and arithmetic.
+
+    For a GPU: how many `layers` are passed through, each of which starts a few kernels, and the
+    `traffic_bytes` of activations. A guess without these counts as many seconds on a GPU.
+    """
 
     overhead_s: float
     arithmetic_s: float = 0.0
+    layers: float = 0.0
+    traffic_bytes: float = 0.0
 
     def __add__(self, other: "Guess") -> "Guess":
         """Return the sum of two costs."""
-        return Guess(self.overhead_s + other.overhead_s, self.arithmetic_s + other.arithmetic_s)
+        return Guess(
+            self.overhead_s + other.overhead_s,
+            self.arithmetic_s + other.arithmetic_s,
+            self.layers + other.layers,
+            self.traffic_bytes + other.traffic_bytes,
+        )
 
     def __rmul__(self, count: float) -> "Guess":
         """Return `count` times the cost."""
-        return Guess(count * self.overhead_s, count * self.arithmetic_s)
+        return Guess(
+            count * self.overhead_s,
+            count * self.arithmetic_s,
+            count * self.layers,
+            count * self.traffic_bytes,
+        )
 
     @property
     def seconds(self) -> float:
@@ -95,15 +118,24 @@ class Measurement(NamedTuple):  # made for every job of a plan: cheaper than a f
     together: int = 1
 
 
-def passes(work: Workload, examples: float, batch: int, factor: float) -> Guess:
-    """Return the cost of running `examples` through the network in batches; `factor` 1 forward
-    only, 3 with gradients, 6 for a product with the Hessian.
+def passes(
+    work: Workload, examples: float, batch: int, factor: float, launches: float | None = None
+) -> Guess:
+    """Return the cost of running `examples` through the network in batches.
+
+    `factor` is 1 forward only, 3 with gradients, 6 for a product with the Hessian: FLOPs and bytes
+    are so many times those of a forward pass. `launches` is the same for the kernels (default:
+    `factor`).
 
     >>> passes(Workload(100, 10, 2, 42, forward_flops=2_000_000), 100, 10, 1).arithmetic_s
     0.01
     """
+    batches = examples / batch
     return Guess(
-        examples / batch * OVERHEAD_S * factor, examples * work.forward_flops * factor / RATE
+        batches * OVERHEAD_S * factor,
+        examples * work.forward_flops * factor / RATE,
+        batches * work.layers * (factor if launches is None else launches),
+        examples * FLOAT * work.activations * factor,
     )
 
 

@@ -13,7 +13,6 @@ from phasegrid.jobs import Artifact, MetricJob, Part, Trial
 from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.cost import (
     UNKNOWN_S,
-    UNTRIED,
     Corrections,
     guess_cost,
     learn_corrections,
@@ -21,6 +20,7 @@ from phasegrid.plan.cost import (
     predict_seconds,
     predictor,
 )
+from phasegrid.plan.devices import CPU
 from phasegrid.registry import resolve
 from phasegrid.run.forecast import forecast
 
@@ -176,8 +176,8 @@ def test_two_measurements_are_too_few_to_learn_from() -> None:
 def test_a_forecast_of_what_was_never_timed_says_how_little_it_knows() -> None:
     plan = Plan("s", None, None, (Cell(0, (), None, None, (trial(),), (), SMALL),))
     found = forecast(plan, (), Corrections(), 1, 32)
-    assert found.work.low == pytest.approx(found.work.expected / UNTRIED)
-    assert found.work.high == pytest.approx(found.work.expected * UNTRIED)
+    assert found.work.low == pytest.approx(found.work.expected / CPU.spread)
+    assert found.work.high == pytest.approx(found.work.expected * CPU.spread)
     assert found.makespan == found.work
     assert found.num_timings == 0
 

@@ -44,7 +44,7 @@ GOLDEN = {
         " strategy:string checkpoint_sha256:string dataset_code_digest:string"
         " model_code_digest:string schedule_code_digest:string objective_code_digest:string objective_unit:string start_job:string"
         " start_artifact:string"
-        " start_optimizer:string artifacts:string density:double created_at:timestamp[us, tz=UTC] seconds:double device:string"
+        " start_optimizer:string artifacts:string density:double created_at:timestamp[us, tz=UTC] seconds:double device:string device_name:string"
         " host:string phasegrid_version:string git_commit:string git_dirty:bool"
         " torch_version:string user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),
@@ -71,7 +71,7 @@ GOLDEN = {
         " trials:list<element: string> trial_a:string trial_b:string seed_a:int64 seed_b:int64"
         " outcome:string reason:string code_digest:string inputs:string artifacts:string value:double num_steps:int64 exact:bool"
         " layer:string t:list<element: double> surface:list<element: list<element: double>>"
-        " created_at:timestamp[us, tz=UTC] seconds:double device:string host:string"
+        " created_at:timestamp[us, tz=UTC] seconds:double device:string device_name:string host:string"
         " phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"
         " user_git_commit:string user_git_dirty:bool reproducible:bool"
     ),

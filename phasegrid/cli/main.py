@@ -18,6 +18,7 @@ from phasegrid.cli import store as cli_store
 from phasegrid.cli.options import (
     AcceptChangedCode,
     AsJson,
+    DeviceKind,
     Home,
     Settings,
     Storage,
@@ -104,15 +105,18 @@ def plan(
     storage: Storage = None,
     why: Annotated[bool, typer.Option("--why", help="Name what made stored trials stale.")] = False,
     slots: Annotated[int, typer.Option(help="Cores or GPUs to predict the time for.")] = 2,
+    device: DeviceKind = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a sweep, which jobs are done, missing or stale, and the predicted cost."""
     from phasegrid.cli import render
+    from phasegrid.plan.devices import find_device
     from phasegrid.store.store import Store
 
+    kind = None if device is None else find_device(device)
     loaded = load(sweep, settings)
     store = Store.find(storage or loaded.storage or "results")
-    echo(render.plan_text(loaded, store, why, slots, as_json))
+    echo(render.plan_text(loaded, store, why, slots, as_json, kind))
 
 
 @app.command()
@@ -144,7 +148,7 @@ def run(
         Literal["auto", "loop", "vmap", "fused"], typer.Option(help="How packs train.")
     ] = "auto",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N unfinished cells: a pilot.")
+        int | None, typer.Option(min=1, help="Only N unfinished cells, small and large: a pilot.")
     ] = None,
     plot: Annotated[bool, typer.Option(help="Draw the figures at the end.")] = True,
     figures: Annotated[

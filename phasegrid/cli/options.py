@@ -30,6 +30,14 @@ AcceptChangedCode = Annotated[
     ),
 ]
 Home = Annotated[str, typer.Option("--storage", help="Folder or URL of the store.")]
+DeviceKind = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Kind of device to predict for: cpu, v100, a100, rtx4090, h100, h200, or a data sheet,"
+        " fp32=TFLOP/s,bandwidth=TB/s,memory=GiB (default: what did most of the stored jobs).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

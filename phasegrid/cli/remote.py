@@ -57,7 +57,7 @@ MaxInFlight = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Only the first N unfinished cells: a pilot.")
+    int | None, typer.Option(min=1, help="Only N unfinished cells, small and large: a pilot.")
 ]
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from phasegrid.config.load import Sweep
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.plan.contents import Plan
+from phasegrid.plan.devices import Device
 from phasegrid.run import code_changes
 from phasegrid.run.forecast import Forecast, Span
 from phasegrid.run.lost_inputs import lost_text
@@ -34,11 +35,18 @@ if TYPE_CHECKING:
 WIDTH = 110
 
 
-def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json: bool) -> str:
+def plan_text(
+    sweep: Sweep,
+    store: Store | None,
+    why: bool,
+    slots: int,
+    as_json: bool,
+    device: Device | None = None,
+) -> str:
     """Describe the plan of a sweep against a store: cells, jobs done, missing and stale, and the
-    predicted cost.
+    predicted cost on a kind of device.
     """
-    planned = look_at(sweep, store, slots)
+    planned = look_at(sweep, store, slots, device)
     plan, found, tallies = planned.plan, planned.forecast, planned.tallies
     stale, changes = planned.stale, planned.changes
     if as_json:
@@ -46,7 +54,7 @@ def plan_text(sweep: Sweep, store: Store | None, why: bool, slots: int, as_json:
         return json.dumps({**record, "changed_code": [str(c) for c in changes]}, indent=2)
     lines = [_plan_table(sweep, plan, tallies, found)]
     if found.num_packs or not changes:
-        lines.append(_forecast_line(found))
+        lines += _forecast_lines(found, sweep.run.price_per_gpu_hour)
     if changes:
         lines += ["a run would be refused:", *(f"  {change}" for change in changes)]
     if planned.lost and store is not None:
@@ -95,7 +103,11 @@ def _plan_record(
         ],
         "packs": found.num_packs,
         "slots": found.slots,
-        "device": found.device,
+        "device": found.device.kind,
+        "device_name": found.device.name,
+        "gpu_memory_bytes": found.memory_bytes,
+        "disk_bytes": found.disk_bytes,
+        "forecast_error": None if found.error is None else found.error._asdict(),
         "predicted_work_s": asdict(found.work),
         "predicted_makespan_s": asdict(found.makespan),
         "stale": [{"key": key, "changed": change} for key, change in stale],
@@ -113,21 +125,68 @@ def _plan_table(sweep: Sweep, plan: Plan, tallies: Sequence[Tally], found: Forec
     return _render(table)
 
 
-def _forecast_line(found: Forecast) -> str:
+def _forecast_lines(found: Forecast, price: float | None) -> list[str]:
     if not found.num_packs:
-        return "everything is stored: a run would submit nothing"
-    unit = "GPU" if found.device == "cuda" else "core"
+        return ["everything is stored: a run would submit nothing"]
+    device = found.device
+    unit = "core" if device.kind == "cpu" else f"{device.name.upper()} GPU"
+    lines = [
+        f"{counted(found.num_packs, 'pack')}, {_hours(found.work)} {unit}-hours of work;"
+        f" {_lasting(found.makespan)} on {counted(found.slots, unit)}"
+    ]
+    if found.memory_bytes is not None:
+        lines.append(f"GPU memory: {_size(found.memory_bytes)} for the largest pack")
+        if found.memory_bytes > device.memory_bytes:
+            lines[-1] += f", more than its {_size(device.memory_bytes)}: packs would be halved"
+    if found.disk_bytes is not None:
+        lines.append(f"disk: {_size(found.disk_bytes)} for weights, checkpoints and artifacts")
+    if price is not None and device.kind != "cpu":
+        money = [x / 3600 * price for x in (found.work.expected, found.work.low, found.work.high)]
+        expected, low, high = (f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in money)
+        lines.append(f"cost: {expected} [{low} to {high}] at {price:g} per GPU-hour")
+    return [*lines, f"({_origin(found)})"]
+
+
+def _origin(found: Forecast) -> str:
+    """Say where a forecast comes from, and how far off it may be."""
+    device = found.device
+    if not found.num_timings:
+        origin = "a first guess, nothing of this kind is timed yet"
+        if device.kind != "cpu":
+            source = (
+                "fitted to readings of ResNet18 on this kind of GPU"
+                if device.is_read
+                else "scaled by data sheets from readings on an H200"
+            )
+            origin = f"a guess, {source}; nothing of this kind is timed yet"
+        return f"{origin}; in brackets: {device.spread:g} times off"
     origin = (
         f"from {found.num_timings} timings in the store; in brackets: were all jobs as far off as"
         " one in ten is"
-        if found.num_timings
-        else "a first guess, nothing of this kind is timed yet; in brackets: ten times off"
     )
-    if found.device == "cuda":
+    if found.error is not None:
+        origin += (
+            f"; the times of a fifth of the timed jobs, forecast by the others, were off by"
+            f" {found.error.of_job:.0%} (median job) and {found.error.of_sum:+.0%} (their sum)"
+        )
+    if device.kind != "cpu":
         origin += "; at most, as if no packs had shared a GPU"
+    return origin
+
+
+def _size(num_bytes: float) -> str:
+    """Write a number of bytes in the largest decimal unit that keeps it above 1.
+
+    >>> _size(23_400_000_000), _size(950_000), _size(12)
+    ('23 GB', '950 kB', '12 B')
+    """
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(len(units) - 1, max(0, (len(str(int(num_bytes))) - 1) // 3))
+    value = num_bytes / 1000**power
     return (
-        f"{counted(found.num_packs, 'pack')}, {_hours(found.work)} {unit}-hours of work; "
-        f"{_lasting(found.makespan)} on {counted(found.slots, unit)}\n({origin})"
+        f"{value:.0f} {units[power]}"
+        if value >= 10 or power == 0
+        else f"{value:.1f} {units[power]}"
     )
 
 

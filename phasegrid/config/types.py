@@ -141,7 +141,8 @@ class RunOptions:
     (null: chosen); `timeout_s` seconds without a finished epoch or measurement end the process of a
     pack as hung (null: never; on Ray only). `reproducible`: each job is computed alone, and a GPU
     uses only deterministic kernels, so that no number depends on the rest of the sweep or on the
-    store; this is slower.
+    store; this is slower. `price_per_gpu_hour` is that of a GPU, in any currency; `phasegrid plan`
+    multiplies it.
     """
 
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
@@ -151,6 +152,7 @@ class RunOptions:
     pack_size: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     reproducible: bool = False
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,6 +305,7 @@ class Metric:
     takes: str = "any"
     cost: Callable[[Measurement], Guess] | None = None
     memory: Callable[[Measurement], int] | None = None
+    disk: Callable[[Measurement], int] | None = None
     gpu_share: float | None = None
     rules: tuple[Rule, ...] = ()
     fits: Callable[[Mapping[str, Any], Mapping[str, Any], DatasetFacts], Finding | None] | None = (

@@ -31,7 +31,7 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
 
     >>> mlp = Part("mlp", 1, {"width": 8, "depth": 1, "activation": "relu"})
     >>> count_work(mlp, DatasetFacts(100, 10, (2,), 2))
-    ModelCounts(num_parameters=42, forward_flops=64, activations=10)
+    ModelCounts(num_parameters=42, forward_flops=64, activations=10, layers=2)
     """
     declared = declared_model(part.name)
     if declared.count is None:
@@ -64,19 +64,20 @@ def count_transformer(
     assert isinstance(form, Tokens)
     attention = _total([_linear(width, width)] * 4)
     feed = _total([_linear(width, feed_forward * width), _linear(feed_forward * width, width)])
-    layers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
+    sublayers = _total([*[attention] * 3, *[feed] * 2])  # of encoder and decoder together
     output = _linear(width, form.target_vocabulary)
     norms = 2 * width * (5 * depth + 2)
     embeddings = width * (form.source_vocabulary + form.target_vocabulary)
     looking = 3 * depth * 4 * length**2 * width
-    flops = length * (depth * layers.forward_flops + output.forward_flops) + looking
-    parameters = depth * layers.num_parameters + output.num_parameters + norms + embeddings
+    flops = length * (depth * sublayers.forward_flops + output.forward_flops) + looking
+    parameters = depth * sublayers.num_parameters + output.num_parameters + norms + embeddings
     # An attention sublayer keeps its normalised input, queries, keys, values and result. A
     # feed-forward sublayer keeps its input and its hidden units before and after the ReLU. At the
     # end the logits and their softmax are kept.
     per_token = depth * (3 * 6 + 2 * (2 + 2 * feed_forward)) * width + 2 * form.target_vocabulary
     kept = length * per_token + depth * 3 * heads * length**2
-    return ModelCounts(parameters, round(flops), round(kept))
+    layers = 9 * depth + 15 * depth + 5  # products, attentions and normalisations; both embeddings
+    return ModelCounts(parameters, round(flops), round(kept), layers)
 
 
 def count_lstm(
@@ -94,7 +95,7 @@ def count_lstm(
     parameters = embedded + sum(weights) + 4 * width * depth + output.num_parameters
     flops = 2 * sum(weights) + output.forward_flops
     kept = size + 7 * depth * width + 2 * words
-    return ModelCounts(parameters, round(length * flops), round(length * kept))
+    return ModelCounts(parameters, round(length * flops), round(length * kept), 2 * depth + 2)
 
 
 def count_mlp(facts: DatasetFacts, *, width: int, depth: int, **_: Any) -> ModelCounts:
@@ -150,13 +151,12 @@ def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -
     BatchNorm keeps its input, in addition to what the next layer keeps.
     """
     weights, kept = channels * out * kernel**2, 2 if per_channel > 1 else 1
-    return ModelCounts(weights + per_channel * out, 2 * weights * places, kept * out * places)
+    return ModelCounts(weights + per_channel * out, 2 * weights * places, kept * out * places, kept)
 
 
 def _linear(size: int, out: int) -> ModelCounts:
-    return ModelCounts(size * out + out, 2 * size * out, out)
+    return ModelCounts(size * out + out, 2 * size * out, out, 1)
 
 
 def _total(layers: Iterable[ModelCounts]) -> ModelCounts:
-    parameters, flops, activations = zip(*layers, strict=True)
-    return ModelCounts(sum(parameters), sum(flops), sum(activations))
+    return ModelCounts(*map(sum, zip(*layers, strict=True)))

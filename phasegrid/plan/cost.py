@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from phasegrid.errors import SweepError
 from phasegrid.estimates import Guess, Measurement, Workload, evaluation, passes
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan.contents import Cell
+from phasegrid.plan.devices import CPU, Device
 from phasegrid.registry import declared_metric
 from phasegrid.train.compat import num_from_aside
 from phasegrid.train.recipe import examples_per_batch
@@ -24,8 +25,8 @@ from phasegrid.train.recipe import examples_per_batch
 T = TypeVar("T")
 
 UNKNOWN_S = 10.0  # what says nothing
-UNTRIED = 10.0  # without a timing the guess may be off by so much, either way
 FEWEST = 3  # timings from which a kind of job is corrected
+FOLDS = 5  # parts of the timings that are forecast by the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class Correction:
 
     overhead: float = 1.0
     arithmetic: float = 1.0
-    low: float = 1 / UNTRIED
-    high: float = UNTRIED
+    low: float = 1 / CPU.spread
+    high: float = CPU.spread
     count: int = 0
 
     def seconds(self, guess: Guess) -> float:
@@ -45,25 +46,43 @@ class Correction:
         return self.overhead * guess.overhead_s + self.arithmetic * guess.arithmetic_s
 
 
-NONE = Correction()
+class TimingError(NamedTuple):
+    """How far timings are from forecasts by the timings of other cells alone: of a job (median of
+    ``|forecast / measured - 1|``) and of the sum of all jobs (``forecast / measured - 1``).
+    """
+
+    of_job: float
+    of_sum: float
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Corrections by kind of job (``trial`` or a metric's name), learned on one type of
-    `device`.
+    """Corrections by kind of job (``trial`` or a metric's name), learned on one kind of `device`;
+    the error of such a forecast, if several cells were timed.
     """
 
     kinds: Mapping[str, Correction] = field(default_factory=dict)
-    device: str = "cpu"
+    device: Device = CPU
+    error: TimingError | None = None
 
     def of(self, kind: str) -> Correction:
-        """Return the correction of a kind; none where it was never timed."""
-        return self.kinds.get(kind, NONE)
+        """Return the correction of a kind; where it was never timed, only the spread that a guess
+        for the device may have.
+        """
+        spread = self.device.spread
+        return self.kinds.get(kind, Correction(low=1 / spread, high=spread))
 
 
-def guess_cost(cell: Cell, job: Trial | MetricJob) -> Guess:
-    """Guess what a job costs on one core, before any correction."""
+def guess_cost(cell: Cell, job: Trial | MetricJob, device: Device = CPU) -> Guess:
+    """Guess what a job costs on one core or one GPU, before any correction."""
+    if isinstance(job, Trial):
+        precision = str(job.recipe.get("precision", "fp32"))
+        together = cell.work is not None and cell.work.labels_per_example == 1.0
+        return device.guess(_guess(cell, job), precision, together)
+    return device.guess(_guess(cell, job))
+
+
+def _guess(cell: Cell, job: Trial | MetricJob) -> Guess:
     if cell.work is None:
         return Guess(UNKNOWN_S)
     if isinstance(job, Trial):
@@ -123,17 +142,40 @@ def estimated(
 
 
 def learn_corrections(
-    pairs: Mapping[str, Sequence[tuple[Guess, float]]], device: str = "cpu"
+    pairs: Mapping[str, Sequence[tuple[Guess, float]]], device: Device = CPU
 ) -> Corrections:
     """Learn corrections from (guess, measured seconds) by kind of job; kinds with fewer than
     `FEWEST` timings get none.
     """
-    found = {}
+    found, left_out = {}, []
     for kind, values in pairs.items():
         usable = [(g, m) for g, m in values if g.seconds > 0 and m > 0]
         if len(usable) >= FEWEST:
             found[kind] = _fit(usable)
-    return Corrections(found, device)
+            left_out += _left_out(usable)
+    return Corrections(found, device, _error(left_out))
+
+
+def _left_out(values: Sequence[tuple[Guess, float]]) -> list[tuple[float, float]]:
+    """Return (forecast, measured) seconds of each job, forecast by the timings of jobs with other
+    guesses; every `FOLDS`th guess is left out at once.
+    """
+    guesses = sorted({guess for guess, _ in values}, key=lambda guess: guess.seconds)
+    fold_of = {guess: index % FOLDS for index, guess in enumerate(guesses)}
+    pairs = []
+    for fold in range(FOLDS):
+        others = [(g, m) for g, m in values if fold_of[g] != fold]
+        if len(others) >= FEWEST:
+            fitted = _fit(others)
+            pairs += [(fitted.seconds(g), m) for g, m in values if fold_of[g] == fold]
+    return pairs
+
+
+def _error(pairs: Sequence[tuple[float, float]]) -> TimingError | None:
+    if len(pairs) < FEWEST:
+        return None
+    forecast, measured = (sum(column) for column in zip(*pairs, strict=True))
+    return TimingError(median(abs(f / m - 1) for f, m in pairs), forecast / measured - 1)
 
 
 def _fit(values: Sequence[tuple[Guess, float]]) -> Correction:
@@ -182,7 +224,8 @@ def predict_seconds(cell: Cell, job: Trial | MetricJob, corrections: Corrections
     """Predict the seconds of a job on one core, or one GPU if that is what was timed: the guess,
     corrected.
     """
-    return corrections.of(kind_of(job)).seconds(guess_cost(cell, job))
+    guess = guess_cost(cell, job, corrections.device)
+    return corrections.of(kind_of(job)).seconds(guess)
 
 
 def _training(work: Workload, recipe: dict[str, Any]) -> Guess:

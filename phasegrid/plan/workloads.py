@@ -37,4 +37,5 @@ def _count(point: GridPoint) -> Workload | None:
         return None
     size, labels = math.prod(facts.input_shape), facts.labels_per_example
     sets = facts.num_train, facts.num_test, facts.num_classes
-    return Workload(*sets, *counts, size, labels, facts.num_aside)
+    parameters, flops, activations, layers = counts
+    return Workload(*sets, parameters, flops, activations, size, labels, facts.num_aside, layers)

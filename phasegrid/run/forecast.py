@@ -10,6 +10,9 @@ from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan import cost
 from phasegrid.plan.contents import Cell, Plan, metric_names
+from phasegrid.plan.devices import Device
+from phasegrid.plan.disk import left_bytes
+from phasegrid.plan.gpu_memory import pack_bytes
 from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
 from phasegrid.plan.packing import make_packs
 from phasegrid.run.makespan import simulate_makespan
@@ -32,18 +35,25 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The work of a run on `device` (``cpu``: per core; ``cuda``: per GPU): seconds of each kind of
-    job (``trials``, and metrics by name), their sum, and the time until the last job ends on
-    `slots` workers under the real policy.
+    """The work of a run on `device` (per core, or per GPU): seconds of each kind of job
+    (``trials``, and metrics by name), their sum, and the time until the last job ends on `slots`
+    workers under the real policy.
+
+    `memory_bytes` is the largest pack's on a GPU, `disk_bytes` what the jobs leave in the store;
+    both are None if a plug-in does not say. `error` is that of the forecast itself, by the timings
+    in the store.
     """
 
-    device: str
+    device: Device
     kinds: dict[str, Span]
     work: Span
     makespan: Span
     slots: int
     num_packs: int
     num_timings: int
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    error: cost.TimingError | None = None
 
 
 def forecast(
@@ -54,8 +64,8 @@ def forecast(
     pack_size: int,
     known: Sequence[Shape] = (),
 ) -> Forecast:
-    """Forecast a run of everything that is not in `stored` on `slots` workers; `known` are the
-    packs that are already laid out.
+    """Forecast a run of everything that is not in `stored` on `slots` workers of the device of
+    `corrections`; `known` are the packs that are already laid out.
     """
     seconds = cost.predictor(corrections)
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
@@ -79,7 +89,25 @@ def forecast(
         slots,
         len(packs),
         sum(correction.count for correction in corrections.kinds.values()),
+        _peak_bytes(plan, packs) if corrections.device.kind == "cuda" else None,
+        _disk_bytes(plan, stored),
+        corrections.error,
     )
+
+
+def _peak_bytes(plan: Plan, packs: Sequence[Pack]) -> int | None:
+    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
+    needed = [pack_bytes(pack, works) for pack in packs]
+    known = [size for size in needed if size is not None]
+    return max(known, default=0) if len(known) == len(needed) else None
+
+
+def _disk_bytes(plan: Plan, stored: Collection[str]) -> int | None:
+    trials = ((cell, trial) for cell in plan.cells for trial in cell.trials)
+    jobs: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, plan.metric_jobs())
+    left = [left_bytes(cell, job) for cell, job in jobs if job.key not in stored]
+    known = [size for size in left if size is not None]
+    return sum(known) if len(known) == len(left) else None
 
 
 def _span(expected: float, correction: cost.Correction) -> Span:

@@ -1,12 +1,57 @@
-"""Choose the packs of a pilot run, which does the first cells with missing jobs."""
+"""Choose the packs of a pilot run, which does the cells whose times say most about the others."""
+
+import math
 
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import Plan
+from phasegrid.plan.cost import guess_cost
 
 
-def first_cells(packs: list[Pack], limit: int) -> set[int]:
-    """Return the first `limit` cells with missing jobs, which a pilot run does."""
-    return set(sorted({pack.cell for pack in packs})[:limit])
+def telling_cells(packs: list[Pack], limit: int, plan: Plan, stored: set[str]) -> set[int]:
+    """Return `limit` cells with missing jobs for a pilot run.
+
+    Two parts of the cost are unknown before anything is timed, the overhead and the arithmetic of
+    the trainings. Each further cell is the one whose logarithms of both, scaled to the range of the
+    sweep, are farthest from those of the cells that are chosen or already trained, so that small
+    and large cells are among them. The first, where none is trained, is the cheapest. Equal cells
+    are taken in the order of the sweep.
+    """
+    left = sorted({pack.cell for pack in packs})
+    places = dict(zip((cell.index for cell in plan.cells), _places(plan), strict=True))
+    timed = [cell.index for cell in plan.cells if any(t.key in stored for t in cell.trials)]
+    chosen: list[int] = []
+    nearest = {
+        index: min((math.dist(places[index], places[other]) for other in timed), default=math.inf)
+        for index in left
+    }
+    while left and len(chosen) < limit:
+        if timed or chosen:
+            new = max(left, key=lambda index: nearest[index])
+        else:
+            new = min(left, key=lambda index: sum(places[index]))
+        chosen.append(new)
+        left.remove(new)
+        for index in left:
+            nearest[index] = min(nearest[index], math.dist(places[index], places[new]))
+    return set(chosen)
+
+
+def _places(plan: Plan) -> list[tuple[float, ...]]:
+    """Return, for each cell, the logarithms of the overhead and the arithmetic of its trainings,
+    each from 0 for the smallest to 1 for the largest.
+    """
+    costs = [[guess_cost(cell, trial) for trial in cell.trials] for cell in plan.cells]
+    parts = (
+        [sum(guess.overhead_s for guess in guesses) for guesses in costs],
+        [sum(guess.arithmetic_s for guess in guesses) for guesses in costs],
+    )
+    return list(zip(*map(_from_0_to_1, parts), strict=True))
+
+
+def _from_0_to_1(values: list[float]) -> list[float]:
+    logs = [math.log(max(value, 1e-9)) for value in values]
+    low, high = min(logs), max(logs)
+    return [(x - low) / (high - low) if high > low else 0.0 for x in logs]
 
 
 def within(packs: list[Pack], cells: set[int], stored: set[str]) -> list[Pack]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from phasegrid.config.load import Sweep
 from phasegrid.plan import cost
 from phasegrid.plan.contents import Plan
+from phasegrid.plan.devices import CPU, Device
 from phasegrid.plan.pack_layout import from_records
 from phasegrid.plan.packing import PACK_SIZE
 from phasegrid.plan.plan import make_plan
@@ -67,16 +68,20 @@ class Planned:
         what = f"{self.plan.sweep}: {counted(cells, 'cell')}"
         if not found.num_packs:
             return f"{what}; everything is stored"
-        unit = "GPU" if found.device == "cuda" else "core"
-        workers = f"{counted(found.slots, unit)}"
+        unit = "GPU" if found.device.kind == "cuda" else "core"
+        workers = counted(found.slots, unit)
         return f"{what}; about {duration(found.makespan.expected)} on {workers}"
 
 
-def look_at(sweep: Sweep, store: Store | None, slots: int) -> Planned:
-    """Plan a sweep, and compare it with a store, if there is one, for a run on `slots` workers."""
+def look_at(sweep: Sweep, store: Store | None, slots: int, device: Device | None = None) -> Planned:
+    """Plan a sweep, and compare it with a store, if there is one, for a run on `slots` workers of a
+    kind of device (default: what did most of the stored jobs, else a core).
+    """
     plan = make_plan(sweep)
     stored = stored_jobs(store, plan) if store else set()
-    corrections = learn_costs(store, plan) if store else cost.Corrections()
+    corrections = (
+        learn_costs(store, plan, device) if store else cost.Corrections(device=device or CPU)
+    )
     known = from_records(store.notes.read_layout(sweep.name)) if store else []
     return Planned(
         plan,

@@ -25,7 +25,7 @@ from phasegrid.run.executors.base import PackResult
 from phasegrid.run.going_on import count_published, saying_how_to_go_on
 from phasegrid.run.loop import run_packs
 from phasegrid.run.lost_inputs import lost_inputs, lost_text
-from phasegrid.run.pilot import first_cells, of_cells, within
+from phasegrid.run.pilot import of_cells, telling_cells, within
 from phasegrid.run.places import RunTarget, executor_for, refuse_stacking
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.result import RunResult, conclude, store_fallbacks, tell, tell_fallbacks
@@ -96,8 +96,8 @@ def _do_packs(
     stored: set[str],
     cost_of: CostOf,
 ) -> Scheduler:
-    """Do packs, or only those of the first `limit` cells; return the scheduler at the end."""
-    pilot = None if limit is None else first_cells(packs, limit)
+    """Do packs, or only those of `limit` cells (a pilot); return the scheduler at the end."""
+    pilot = None if limit is None else telling_cells(packs, limit, plan, stored)
     if pilot is not None:
         packs = [pack for pack in packs if pack.cell in pilot]
     pack_size = sweep.run.pack_size or PACK_SIZE

@@ -3,13 +3,14 @@ ray.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from phasegrid.estimates import Guess
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan import cost
 from phasegrid.plan.contents import Plan, metric_names, trials_by_key
+from phasegrid.plan.devices import Device, device_of
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.store import Store
 from phasegrid.texts import counted
@@ -147,39 +148,42 @@ def tally(plan: Plan, stored: set[str]) -> list[Tally]:
     return [Tally(kind, len(keys), len(keys & stored)) for kind, keys in by_kind.items()]
 
 
-def learn_costs(store: Store, plan: Plan) -> cost.Corrections:
+def learn_costs(store: Store, plan: Plan, device: Device | None = None) -> cost.Corrections:
     """Learn from the timings in the store how far cost guesses are off for the jobs of this plan.
 
-    Only the timings of one type of device are used: the type that did most jobs.
+    Only the timings of one kind of device are used: of `device`, or if it is None, of the kind that
+    did most jobs.
     """
     jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
     for cell in plan.cells:
         jobs.update({trial.key: (cell.index, trial) for trial in cell.trials})
     jobs.update({job.key: (cell.index, job) for cell, job in plan.metric_jobs()})
     timings = [
-        (jobs[key], device, seconds)
+        (jobs[key], made_on, seconds)
         for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]
-        for key, device, seconds in _timings(store, table, jobs)
+        for key, made_on, seconds in _timings(store, table, jobs)
     ]
-    if not timings:
-        return cost.Corrections()
-    device = Counter(device for _, device, _ in timings).most_common(1)[0][0]
+    if device is None:
+        if not timings:
+            return cost.Corrections()
+        device = Counter(made_on for _, made_on, _ in timings).most_common(1)[0][0]
     pairs: dict[str, list[tuple[Guess, float]]] = {}
-    for (index, job), where, seconds in timings:
-        if where == device:
-            guess = cost.guess_cost(plan.cells[index], job)
+    for (index, job), made_on, seconds in timings:
+        if made_on == device:
+            guess = cost.guess_cost(plan.cells[index], job, device)
             pairs.setdefault(cost.kind_of(job), []).append((guess, seconds))
     return cost.learn_corrections(pairs, device)
 
 
-def _timings(store: Store, table: str, keys: Collection[str]) -> list[tuple[str, str, float]]:
-    """Return key, device and seconds of those jobs for which a table has them."""
-    columns = ["key", "device", "seconds"]
+def _timings(
+    store: Store, table: str, keys: Collection[str]
+) -> Iterator[tuple[str, Device, float]]:
+    """Yield key, device and seconds of those jobs for which a table has them."""
+    columns = ["key", "device", "device_name", "seconds"]
     rows = store.read_table(table, columns, keys)
-    if not set(columns) <= set(rows.column_names):
-        return []
-    return [
-        (row["key"], row["device"], row["seconds"])
-        for row in rows.to_pylist()
-        if row["seconds"] is not None and row["device"] is not None
-    ]
+    if not {"key", "device", "seconds"} <= set(rows.column_names):
+        return
+    for row in rows.to_pylist():
+        if row["seconds"] is not None and row["device"] is not None:
+            device = device_of(row["device"], row.get("device_name"))
+            yield row["key"], device, row["seconds"]

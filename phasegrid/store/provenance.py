@@ -20,10 +20,11 @@ COMMIT_FILE = (
 
 
 def provenance(
-    device: str, user: tuple[str | None, bool | None] = (None, None)
+    device: str, user: tuple[str | None, bool | None] = (None, None), name: str | None = None
 ) -> dict[str, str | bool | None]:
     """Return the columns that every row of a result carries, for work that this process does on
-    `device`; `user` is the answer of `user_commit` on the machine where the run began.
+    `device`, a GPU with its `name`; `user` is the answer of `user_commit` on the machine where the
+    run began.
 
     `git_commit` and `git_dirty` (tracked files changed) describe phasegrid's own checkout, or the
     checkout that was sent here (`commit_record`); they are None if phasegrid is installed without a
@@ -32,6 +33,7 @@ def provenance(
     commit, dirty = _checkout(OWN_CHECKOUT)
     return {
         "device": device,
+        "device_name": name,
         "host": platform.node() or None,
         "phasegrid_version": __version__,
         "git_commit": commit,

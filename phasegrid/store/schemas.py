@@ -19,7 +19,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import Start, Trial
 from phasegrid.keys import Json, as_label, canonical_json
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _FLOATS = pa.list_(pa.field("element", pa.float64()))
 _TYPES: dict[str, pa.DataType] = {
@@ -45,6 +45,7 @@ _PROVENANCE = {
     "created_at": "time",
     "seconds": "float64",
     "device": "string",
+    "device_name": "string",
     "host": "string",
     "phasegrid_version": "string",
     "git_commit": "string",

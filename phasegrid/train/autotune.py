@@ -66,6 +66,11 @@ class Timing:
     seconds: float
 
 
+def gpu_name(device: torch.device) -> str | None:
+    """Return the name of a GPU; None for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
 def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
     """Return the key under which the choice for such trials on this device is stored.
 
@@ -73,7 +78,7 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
     between updates, at a cost per member that no stack changes.
     """
     recipe = recipe_of(trial)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = gpu_name(device) or "cpu"
     spec: Json = {
         "model": trial.model.spec(),
         "input_shape": list(data.input_shape),

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phasegrid.declare import DatasetFacts, import_function, make_part
 from phasegrid.errors import DataError, SweepError
+from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
 from phasegrid.models import MODELS
 from phasegrid.models.build import build_model
@@ -153,7 +154,7 @@ def test_a_users_family_has_the_counts_smallest_image_and_rules_that_it_declares
     large, small = (DatasetFacts(10, 10, (3, size, size), 10) for size in (32, 8))
     mine = Part("nets.py:COUNTED", 1, {"width": 3})
     assert count_work(Part("nets.py:QUIET", 1, {"width": 3}), large) is None
-    assert count_work(mine, large) == (30, 2, 3)
+    assert count_work(mine, large) == ModelCounts(30, 2, 3)
     with pytest.raises(DataError, match=r"takes images .* of at least 16x16 pixels"):
         count_work(mine, small)
     with pytest.raises(DataError, match=r"building model nets.py:COUNTED: found 4; allowed: odd"):

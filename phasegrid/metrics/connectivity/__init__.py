@@ -7,6 +7,7 @@ from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric, later
 from phasegrid.estimates import (
+    FLOAT,
     Guess,
     Measurement,
     evaluation,
@@ -84,6 +85,7 @@ CONNECTIVITY = Metric(
     label="Mode connectivity",
     cost=_cost,
     memory=_memory,
+    disk=lambda job: FLOAT * int(job.args["bends"]) * job.work.num_parameters,
     leaves=("curve",),
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(

@@ -49,13 +49,19 @@ examples: 6.6 was measured (ResNet18 of width 8).
 """
 
 
+PRODUCT_LAUNCHES = 25
+"""Kernels of a product with the Hessian, in units of those of a forward pass: 62 ms of launches
+were read on an H200, where an update (3) takes 7.4 ms (ResNet18 of width 8).
+"""
+
+
 def _cost(job: Measurement) -> Guess:
     work, args = job.work, job.args
     examples = min(int(args["examples"]), work.num_train)
     exact = args["trace"] == "auto" and work.labels_per_example == 1.0  # half a product a class
     trace = work.num_classes / 2 if exact else int(args["trace_probes"])
     products = int(args["steps"]) * int(args["density_probes"]) + trace
-    return products * passes(work, examples, examples, 6)
+    return products * passes(work, examples, examples, 6, PRODUCT_LAUNCHES)
 
 
 def _memory(job: Measurement) -> int:

@@ -39,6 +39,7 @@ from phasegrid.seeding import nothing_drawn, seed_draws
 from phasegrid.store.artifacts import digests_of
 from phasegrid.store.provenance import provenance
 from phasegrid.store.store import Store
+from phasegrid.train.autotune import gpu_name
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.objectives import criterion_of
 
@@ -264,7 +265,7 @@ class JobInputs:
             "outcome": outcome,
             "reason": reason,
             "code_digest": self.place.code.get(("metric", job.metric.name)),
-            **provenance(self.device.type, self.place.user),
+            **provenance(self.device.type, self.place.user, gpu_name(self.device)),
             "reproducible": self.place.reproducible,
             "created_at": datetime.now(UTC),
             "seconds": seconds,

@@ -21,6 +21,7 @@ from phasegrid.seeding import repeatable
 from phasegrid.store.provenance import provenance
 from phasegrid.store.schemas import trial_columns
 from phasegrid.store.store import Store
+from phasegrid.train.autotune import gpu_name
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.member import EpochRecord, Trained, best_of_run
 from phasegrid.train.recipe import CROSS_ENTROPY_NAME
@@ -52,7 +53,7 @@ def publish_trial(
         "objective_unit": declared_objective(objective_name(trial)).unit,
         "objective_code_digest": place.code.get(("objective", objective_name(trial))),
         "schedule_code_digest": place.code.get(("schedule", recipe_of(trial).schedule.name)),
-        **provenance(device.type, place.user),
+        **provenance(device.type, place.user, gpu_name(device)),
         "created_at": datetime.now(UTC),
         "pack_size": size,
         "reproducible": place.reproducible,
