@@ -71,6 +71,33 @@ IDLE = {
         "epochs: 3, collect: {name: swa, from_epoch: 10}",
         "5:53: train.collect.from_epoch: found 10, but a training has 3 epochs; allowed: at most that",
     ),
+    "a collector whose interval never ends": (
+        "epochs: 10, collect: {name: swa, from_epoch: 9, every_epochs: 4}",
+        "5:54: train.collect.from_epoch: found 9 with every_epochs 4, but a training has 10 epochs;"
+        " allowed: at most 8",
+    ),
+    "weights to keep after the end": (
+        "epochs: 30, keep_every: 50",
+        "5:33: train.keep_every: found 50, but a training has 30 epochs; allowed: at most that",
+    ),
+    "weights to keep after the end, the short way": (
+        "epochs: 30, keep: {every: 50}",
+        "5:35: train.keep_every: found 50, but a training has 30 epochs; allowed: at most that",
+    ),
+    "a rate that falls after the end": (
+        "epochs: 30, schedule: {name: step, at_epochs: [10, 30]}",
+        "5:55: train.schedule.at_epochs: found 30, but a training has 30 epochs, counted from 0;"
+        " allowed: at most 29",
+    ),
+    "an optimizer after the end": (
+        "epochs: 1, checkpoints: {epochs: [1], optimizer: [epoch-2]}",
+        "5:58: train.checkpoints.optimizer: found epoch-2, but a training has 1 epoch; allowed: at"
+        " most that",
+    ),
+    "an epoch after the last update": (
+        "updates: 20, keep_every: 3",
+        "5:34: train.keep_every: found 3, but a training has 2 epochs; allowed: at most that",
+    ),
     "the lowest of a constant rate": (
         "checkpoints: {at: lowest_rate}",
         f"5:27: train.checkpoints.at: {LOWEST}",
@@ -136,6 +163,11 @@ def test_an_axis_over_a_field_that_nothing_reads_is_a_mistake(
         ("optimizer: sgd", "temperature: {param: train.optimizer, values: [sgd, adam]}\n"
          "facets: [{param: train.momentum, values: [0, 0.9]}]"),
         ("epochs: 9, stop: {patience: 1}, checkpoints: {epochs: [9]}", ""),
+        ("epochs: 9, stop: {patience: 1}, keep_every: 9", ""),
+        ("epochs: 9, schedule: {name: step, at_epochs: [8]}", ""),
+        ("epochs: 3, schedule: {name: step, at_epochs: [8]}",
+         "temperature: {param: train.epochs, values: [3, 9]}"),
+        ("epochs: 9, collect: {name: swa, from_epoch: 8, every_epochs: 4}", ""),
         ("schedule: {name: cyclic, cycle_epochs: 2, low: 0.1}, checkpoints: {at: lowest_rate}", ""),
     ],
 )  # fmt: skip
@@ -155,6 +187,11 @@ def test_a_stage_answers_for_its_own_settings_only(tmp_path: Path) -> None:
     assert told.startswith(
         "10:59: stages.last.checkpoints.epochs: found 3, but a training has 2 epochs"
     )
+
+
+def test_a_stage_does_not_answer_for_a_schedule_that_it_inherits(tmp_path: Path) -> None:
+    stages = ("stages:", "  - {name: next, train: {epochs: 2}}")
+    assert read(tmp_path, "epochs: 9, schedule: {name: step, at_epochs: [5]}", *stages) == []
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ BAD = {
     ),
     "an epoch that is never reached": (
         "accuracy: {over: trajectory, at: [6]}",
-        "10:39: metrics.1.accuracy.at: epoch 6 is never reached: train.epochs is 4",
+        "10:39: metrics.1.accuracy.at: epoch 6 of train is never reached: a training has 4 epochs;"
+        " allowed: at most that",
     ),
     "an epoch that is never kept": (
         "accuracy: {over: trajectory, at: [3]}",
@@ -207,6 +208,25 @@ def test_checkpoints_that_no_trial_keeps_are_not_measured(tmp_path: Path) -> Non
     assert told.endswith(
         "the trials publish no checkpoints; add train.checkpoints: {every_epochs: ...}"
     )
+
+
+@pytest.mark.parametrize(
+    ("train", "at", "found", "most"),
+    [
+        ("updates: 20, keep_every: 1", "epoch", 2, "1 epoch"),
+        ("epochs: 4, checkpoints: {every_updates: 1}", "update", 165, "164 updates"),
+        ("epochs: 4, checkpoints: {at: lowest_rate}, schedule: {name: cyclic, cycle_epochs: 2}",
+         "update", 165, "164 updates"),
+    ],
+)  # fmt: skip
+def test_a_moment_beyond_the_end_is_counted_with_the_data(
+    tmp_path: Path, train: str, at: str, found: int, most: str
+) -> None:
+    head = HEAD.replace("epochs: 4, keep_every: 2", train)
+    place = found if at == "epoch" else f"update-{found}"
+    (told,) = mistakes(tmp_path, f"accuracy: {{over: trajectory, at: [{place}]}}", head=head)
+    reached = f"{at} {found} of train is never reached: a training has {most}"
+    assert told.endswith(f"metrics.0.accuracy.at: {reached}; allowed: at most that")
 
 
 CIRCLE = """\

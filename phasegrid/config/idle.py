@@ -19,6 +19,7 @@ from phasegrid.config.types import FIRST_STAGE, GridPoint
 from phasegrid.config.validate import default_args
 from phasegrid.config.yaml import Place
 from phasegrid.declare import DatasetFacts
+from phasegrid.texts import counted
 from phasegrid.train.recipe import Checkpoints, Schedule
 from phasegrid.train.schedules import SCHEDULES
 
@@ -30,6 +31,24 @@ _OF_OPTIMIZER: Mapping[str, tuple[str, ...]] = {
     "rmsprop": ("rmsprop",),
 }
 """The fields of a recipe that only some optimizers read."""
+
+_RATE_FALLS = "train.schedule.at_epochs"
+_MOMENTS: Mapping[str, tuple[str, ...]] = {
+    "epoch": (
+        "train.keep_every",
+        "train.checkpoints.epochs",
+        "train.checkpoints.every_epochs",
+        "train.collect.from_epoch",
+        "train.collect.every_epochs",
+        _RATE_FALLS,
+    ),
+    "update": (
+        "train.checkpoints.updates",
+        "train.checkpoints.every_updates",
+        "train.collect.every_updates",
+    ),
+}
+"""The fields that name moments of a training, by unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +118,11 @@ def _idle_in(
     if sam is not None and sam["rho"] == 0 and not _is_varied("train.sam.rho", varied):
         message = "found 0, which changes nothing at twice the cost; allowed: more, or sam: null"
         yield Idle("train.sam.rho"), message
+    yield from _never_reached(recipe, facts)
     for block in ("checkpoints", "collect"):
         if recipe[block] is not None:
-            yield from _never_reached(block, recipe, facts)
             yield from _without_minimum(block, recipe)
+    yield from _never_collected(recipe, facts)
     if recipe["checkpoints"] == default_args(Checkpoints):
         message = "found nothing to publish; allowed: epochs, updates, every_epochs, ..., or null"
         yield Idle("train.checkpoints"), message
@@ -127,23 +147,55 @@ def _of_schedule(
 
 
 def _never_reached(
-    block: str, recipe: Mapping[str, Any], facts: DatasetFacts | None
+    recipe: Mapping[str, Any], facts: DatasetFacts | None
 ) -> Iterator[tuple[Idle, str]]:
-    """Yield the epochs and updates that come after the end of a training."""
-    wish = recipe[block]
-    for unit, fields in (
-        ("epoch", ("epochs", "every_epochs", "from_epoch")),
-        ("update", ("updates", "every_updates")),
-    ):
+    """Yield the epochs and updates that come after the end of a training; one that may stop early
+    ends where it ends at the latest.
+    """
+    for path, unit, number, found in _moments(recipe):
         most = most_of(unit, recipe, facts)
-        for field in fields if most is not None else ():
-            value = wish.get(field)
-            for number in value if isinstance(value, (list, tuple)) else [value]:
-                if number is not None and number > most:
-                    message = (
-                        f"found {number}, but a training has {most} {unit}s; allowed: at most that"
-                    )
-                    yield Idle(f"train.{block}.{field}", str(number)), message
+        from_0 = path == _RATE_FALLS
+        if most is not None and number > most - from_0:
+            allowed = f", counted from 0; allowed: at most {most - 1}" if from_0 else ""
+            message = f"found {found}, but a training has {counted(most, unit)}"
+            yield Idle(path, found), message + (allowed or "; allowed: at most that")
+
+
+def _moments(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, int, str]]:
+    """Yield the moments that a recipe names: their path, unit, number and text."""
+    for unit, paths in _MOMENTS.items():
+        for path in paths:
+            numbers = _numbers(recipe, path)
+            yield from ((path, unit, number, str(number)) for number in numbers)
+    for moment in (recipe["checkpoints"] or {}).get("optimizer", ()):
+        unit, _, number = moment.partition("-")
+        if number:
+            yield "train.checkpoints.optimizer", unit, int(number), moment
+
+
+def _numbers(recipe: Mapping[str, Any], path: str) -> list[int]:
+    """Return the numbers that a field of a recipe lists, or its only one; none if it is null."""
+    block, _, field = path.removeprefix("train.").rpartition(".")
+    value = (recipe[block] or {}).get(field) if block else recipe[field]
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return [number for number in listed if number is not None]
+
+
+def _never_collected(
+    recipe: Mapping[str, Any], facts: DatasetFacts | None
+) -> Iterator[tuple[Idle, str]]:
+    """Yield an interval of a collector that has no end between its first epoch and the last."""
+    wish, most = recipe["collect"], most_of("epoch", recipe, facts)
+    if wish is None or wish["every_epochs"] is None or most is None:
+        return
+    first, every = wish["from_epoch"], wish["every_epochs"]
+    last = most - most % every
+    if last < first <= most:
+        message = (
+            f"found {first} with every_epochs {every}, but a training has"
+            f" {counted(most, 'epoch')}; allowed: at most {last}"
+        )
+        yield Idle("train.collect.from_epoch", "collected"), message
 
 
 def _without_minimum(block: str, recipe: Mapping[str, Any]) -> Iterator[tuple[Idle, str]]:

@@ -23,7 +23,7 @@ from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import Metric, later_defaults
+from phasegrid.declare import DatasetFacts, Metric, later_defaults
 from phasegrid.jobs import AVERAGED, Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
@@ -306,9 +306,9 @@ def resolve_places(
     for draft in drafts:
         request = draft.request
         if request.over == "trajectory" and "at" in draft.keys and points:
-            section, recipes = _recipes_of(request, points, stages)
+            section, trainings = _trainings_of(request, points, stages)
             for item in draft.keys["at"].items or [draft.keys["at"]]:
-                mistake = place_mistake(_place(item.value), section, recipes)
+                mistake = place_mistake(_place(item.value), section, trainings)
                 if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
                     diagnostics.add(item, f"{draft.path}.at", mistake)
         elif request.over == "across" and request.of is None and points:
@@ -326,11 +326,11 @@ def resolve_places(
     return tuple(found)
 
 
-def _recipes_of(
+def _trainings_of(
     request: MetricRequest, points: Sequence[GridPoint], stages: Sequence[Stage]
-) -> tuple[str, list[Mapping[str, Json]]]:
-    """Return the section and the recipes of the trainings that a request measures."""
+) -> tuple[str, list[tuple[Mapping[str, Json], DatasetFacts | None]]]:
+    """Return the section of the trainings that a request measures, and their recipes and data."""
     names = [FIRST_STAGE, *(stage.name for stage in stages)]
     place = len(stages) if request.stage is None else names.index(request.stage)
-    recipes = [(point.recipe, *point.stage_recipes)[place] for point in points]
-    return (FIRST_STAGE if place == 0 else stages[place - 1].section), recipes
+    trainings = [((point.recipe, *point.stage_recipes)[place], point.facts) for point in points]
+    return (FIRST_STAGE if place == 0 else stages[place - 1].section), trainings

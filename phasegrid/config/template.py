@@ -303,6 +303,9 @@ def place_of(template: TrialTemplate, path: str) -> Place:
         return template.nodes[path].place
     section, parts = split_path(path)
     node = template.nodes[section]
+    keep = (node.mapping or {}).get("keep")
+    if parts == ("keep_every",) and keep is not None and keep.mapping is not None:
+        parts = ("keep", "every")
     for part in parts:
         if node.mapping is None or part not in node.mapping:
             break
