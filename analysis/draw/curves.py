@@ -1,7 +1,7 @@
 """Draw lines: the mode-connecting curve of every cell, and cuts through a diagram."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from phasegrid.analysis.draw.diagrams import write_title
+from phasegrid.analysis.draw.line_looks import line_look
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.analysis.draw.style import PHASE_COLOURS
 from phasegrid.analysis.draw.ticks import set_ticks, tick_room
@@ -99,10 +100,11 @@ def cuts(
     palest = 0.12 if len(chosen) > 1 else 0.95
     shades = colormaps["viridis_r"](np.linspace(palest, 0.95, len(chosen)))
     table = table[table[other].isin(chosen)]
-    for shade, at_label in zip(shades, chosen, strict=False):
+    for place, (shade, at_label) in enumerate(zip(shades, chosen, strict=True)):
         rows = table[table[other] == at_label].set_index(f"{along}_label")
         rows = rows.reindex(list(x_axis.labels))
-        _line(ax, x_axis, rows, shade, f"{lines.name} {at_label}" if lines.name else None)
+        look = line_look(place, len(chosen), shade)
+        _line(ax, x_axis, rows, look, f"{lines.name} {at_label}" if lines.name else None)
     _line_axes(ax, x_axis, quantity)
     if quantity.centre is not None:
         ax.axhline(quantity.centre, color="0.5", linewidth=0.6, zorder=0)
@@ -118,16 +120,17 @@ def cuts(
 
 
 def _line(
-    ax: Axes, x_axis: GridAxis, rows: pd.DataFrame, colour: tuple[float, ...], label: str | None
+    ax: Axes, x_axis: GridAxis, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None
 ) -> None:
+    """Draw one line with its error bars, and hollow markers where cells are not trained."""
     hollow = rows["not_trained"].fillna(False).astype(bool)
     ax.plot(
         np.array(x_axis.centres)[hollow],
         rows["value"].to_numpy(dtype=float)[hollow],
-        color=colour,
+        color=look["color"],
         linestyle="none",
-        marker="o",
-        markersize=3.4,
+        marker=look["marker"],
+        markersize=look["markersize"] + 0.8,
         markerfacecolor="white",
         zorder=3,
     )
@@ -135,13 +138,10 @@ def _line(
         x_axis.centres,
         rows["value"].to_numpy(dtype=float),
         yerr=rows["stderr"].to_numpy(dtype=float),
-        color=colour,
-        linewidth=1.1,
-        marker="o",
-        markersize=2.6,
         elinewidth=0.8,
-        capsize=1.5,
+        capsize=look["markersize"] / 2,
         label=label,
+        **look,
     )
 
 

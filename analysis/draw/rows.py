@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.line_looks import line_look
 from phasegrid.analysis.draw.lines import spread
 from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame, GridAxis
@@ -23,9 +24,6 @@ SHARED = 0.99
 """Measurements of a cell share their x if at this share of all x there is a point of every
 measurement.
 """
-
-FEW_POINTS = 20
-"""A line with at most this many points has a mark at each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,31 +130,32 @@ def _panel(ax: Axes, own: pd.DataFrame, line: Line, y: str, lined: GridAxis) -> 
         points = points.assign(x=points["x"].map({name: i for i, name in enumerate(order)}))
     points = points.assign(x=points["x"].astype(float))
     shades = colormaps["viridis"](np.linspace(0.05, 0.9, max(2, len(lined.labels))))
-    for value, shade in zip(lined.labels, shades, strict=False):
-        _draw_line(ax, points[points[label] == value], shade, value)
+    for place, value in enumerate(lined.labels):
+        own = points[points[label] == value]
+        look = line_look(place, len(lined.labels), shades[place], own["x"].nunique())
+        _draw_line(ax, own, look, value)
     if names:
         ax.set_xticks(range(len(order)), labels=order, rotation=45, ha="right")
     if points.empty:
         ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color="0.5")
 
 
-def _draw_line(ax: Axes, points: pd.DataFrame, shade: Any, value: str) -> None:
+def _draw_line(ax: Axes, points: pd.DataFrame, look: Mapping[str, Any], value: str) -> None:
     if points.empty:
         return
     num = points["key"].nunique()
     sizes = points.groupby("x")["key"].transform("nunique")
     if num == 1 or (sizes == num).mean() < SHARED:
+        thin = {**look, "linewidth": 0.8 * look["linewidth"]}
         for i, (_, one) in enumerate(points.groupby("key", sort=False)):
             one = one.sort_values("x")
-            label = None if i else value
-            mark = "o" if len(one) <= FEW_POINTS else ""
-            ax.plot(one["x"], one["y"], mark, ls="-", ms=2.6, color=shade, lw=0.9, label=label)
+            ax.plot(one["x"], one["y"], label=None if i else value, **thin)
         return
     by_x = points.groupby("x")["y"]
     mean, stderr = by_x.mean(), by_x.sem()
-    mark = "o" if len(mean) <= FEW_POINTS else ""
-    ax.plot(mean.index, mean, mark, ls="-", ms=2.6, color=shade, lw=1.1, label=value)
-    ax.fill_between(mean.index, mean - stderr, mean + stderr, color=shade, alpha=0.2, linewidth=0)
+    ax.plot(mean.index, mean, label=value, **look)
+    band = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
+    ax.fill_between(mean.index, mean - stderr, mean + stderr, **band)
 
 
 def _title(name: str, columns: Mapping[str, Column]) -> str:

@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from phasegrid.analysis.draw.diagrams import write_title
+from phasegrid.analysis.draw.line_looks import line_look
 from phasegrid.analysis.draw.style import MISSING
 from phasegrid.analysis.draw.ticks import write_bar_ticks
 from phasegrid.analysis.tables.quantities import BUILT_IN, NATS, in_units
@@ -151,8 +152,8 @@ def profile(
     title: str = "",
     label: str = "",
 ) -> Axes:
-    """Draw lines through the weights of one or several trials (for a plane, b = 0), with a colour
-    per cell, or per seed of one cell (`by_seed`).
+    """Draw lines through the weights of one or several trials (for a plane, b = 0), with a look of
+    its own per cell, or per seed of one cell (`by_seed`).
 
     `labels` name the cells. Dotted: `chance`, the loss of a network that knows nothing, ln C for C
     classes (Xu et al. 2024, Fig. 2). Diverged points leave gaps. The scale is logarithmic if the
@@ -167,8 +168,9 @@ def profile(
         one = int(line[what].iloc[0])
         name = (labels or {}).get(one, f"{what} {one}")
         line = line.sort_values("a")
-        shade = shades[groups.index(one)]
-        ax.plot(line["a"], line[column], color=shade, linewidth=1.0, label=name)
+        place = groups.index(one)
+        look = line_look(place, len(groups), shades[place], len(line))
+        ax.plot(line["a"], line[column], label=name, **look)
     if chance is not None:
         ax.axhline(chance, color="0.2", linewidth=0.8, linestyle=":")
     ax.axvline(0, color="0.7", linewidth=0.6, zorder=0)

@@ -22,6 +22,7 @@ STYLE: Any = {  # matplotlib types its settings by a union of names that changes
     "ytick.minor.width": 0.4,
     "legend.fontsize": 7.5,
     "legend.frameon": False,
+    "legend.handlelength": 3.2,  # shows the dashes of a line
     "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,
     "figure.constrained_layout.h_pad": 0.06,

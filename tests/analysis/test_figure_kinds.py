@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import phasegrid
+from phasegrid.analysis.draw.line_looks import MARKERS
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import make_frame
 from phasegrid.analysis.report.report import Drawn
@@ -204,7 +205,8 @@ def test_a_line_joins_the_epochs_of_each_training(along: RunResult, drawn: Drawn
     assert lines
     for line in lines:
         assert list(np.asarray(line.get_xdata(), float)) == [0.0, 2.0, 4.0]
-        assert line.get_marker() == "o"
+        assert line.get_marker() in MARKERS
+        assert line.get_markevery() == 1, "a marker at each epoch"
     shown = sorted(y for line in lines for y in np.asarray(line.get_ydata(), float))
     means = rows.groupby(["cell", "epoch"])["train_loss"].mean()
     assert shown == pytest.approx(sorted(means))

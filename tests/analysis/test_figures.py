@@ -432,6 +432,9 @@ def test_cuts_draw_rows_with_error_bars_against_load(make_grid: MakeGrid) -> Non
     assert [bars.get_label() for bars in ax.containers] == ["batch size 1024", "batch size 16"]
     row = table[table["temperature_label"] == "1024"]
     np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), row["value"])
+    looks = [(bars.lines[0].get_marker(), bars.lines[0].get_linewidth()) for bars in ax.containers]
+    assert [marker for marker, _ in looks] == ["o", "s"]
+    assert looks[0][1] > looks[1][1], "an earlier line is seen beside a later one on it"
     assert ax.get_xlabel() == "width  (load →)"
 
 

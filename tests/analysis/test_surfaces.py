@@ -151,6 +151,7 @@ def test_a_profile_has_a_line_for_every_trial_and_a_name_for_every_cell() -> Non
     ax = profile(new_axes(), points, labels={4: "narrow", 7: "wide"}, chance=math.log(3))
     lines = [line for line in ax.lines if len(np.asarray(line.get_xdata())) == 5]
     assert len(lines) == 3
+    assert [line.get_marker() for line in lines] == ["o", "o", "s"]
     for line, scale in zip(lines, (1, 1, 2), strict=True):
         wanted = [1 + scale * a * a + a / 4 for a in AXIS]
         np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), wanted)
