@@ -77,8 +77,12 @@ class ClusterError(PhasegridError, RuntimeError):
 
 class DeviceError(ClusterError):
     """The GPU refuses further work from this process, as after a misaligned address. A new process
-    can use it.
+    can use it, unless `card_is_lost`: then no process can.
     """
+
+    def __init__(self, message: str, card_is_lost: bool = False) -> None:
+        super().__init__(message)
+        self.card_is_lost = card_is_lost
 
 
 class MetricError(PhasegridError, ValueError):

@@ -1,7 +1,10 @@
 """Laws of errors after which a process has lost its GPU: they blame no job, and end the process."""
 
+import sys
+
 import pytest
 import torch
+from fake_nvml import FakeCard, error, fake_nvml
 
 from phasegrid.errors import DeviceError, MetricError, exit_code
 from phasegrid.run.worker import broken_devices
@@ -54,6 +57,29 @@ def test_after_an_error_that_may_pass_the_device_is_asked(
     else:
         with pytest.raises(DeviceError, match="invalid argument"):
             raise_if_broken(error)
+
+
+NO_HANDLE = FakeCard(handle=error("GPU_IS_LOST"))
+
+
+@pytest.mark.parametrize(
+    ("card", "said", "is_lost"),
+    [
+        (FakeCard(), "unknown error; on GPU 0 of .* \\(NVIDIA H200, GPU-aaaa\\)$", False),
+        (FakeCard(errors=2), "GPU 0 of .* has had 2 uncorrected errors", False),
+        (NO_HANDLE, "GPU 0 of .* is lost \\(NVML: GPU is lost\\)", True),
+        (FakeCard("GPU-bbbb"), "unknown error$", False),  # another card
+    ],
+)
+def test_the_card_that_a_process_has_lost_is_named_with_what_is_wrong_with_it(
+    monkeypatch: pytest.MonkeyPatch, card: FakeCard, said: str, is_lost: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([card, FakeCard("GPU-cccc")]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(broken_devices, "_uuid", lambda: "aaaa")
+    with pytest.raises(DeviceError, match=said) as found:
+        raise_if_broken(RuntimeError("CUDA error: unknown error"))
+    assert found.value.card_is_lost == is_lost
 
 
 def test_a_process_without_a_gpu_has_lost_none() -> None:

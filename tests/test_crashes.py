@@ -122,6 +122,20 @@ def test_a_crash_is_found_by_the_attempt_that_the_process_was_at(tmp_path: Path)
     assert "Extension modules" not in found.text
 
 
+@pytest.mark.parametrize(("is_of_hardware", "kind"), [(True, "infra"), (False, "crash")])
+def test_a_word_that_blames_the_hardware_blames_no_job(
+    tmp_path: Path, is_of_hardware: bool, kind: str
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from phasegrid.run import crashes\n"
+        "folder = Path(sys.argv[1]); crashes.note_attempt(folder, 'first')\n"
+        f"crashes.leave_word(folder, 'its GPU was lost\\nstack', {is_of_hardware})"
+    )
+    assert run_child(code, str(tmp_path)).returncode == 0
+    expected = crashes.Crash("its GPU was lost", "its GPU was lost\nstack", kind)  # type: ignore[arg-type]
+    assert crashes.find_crash(tmp_path, "first") == expected
+
+
 def test_what_else_ends_a_process_is_told_in_its_own_words() -> None:
     assert witness.cause("its GPU was lost: CUDA error\nstack") == "its GPU was lost: CUDA error"
     told = witness.tell(

@@ -164,6 +164,11 @@ def test_a_worker_that_left_the_stack_of_its_crash_is_not_infrastructure(
     ending = ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, shared_data="run")
     assert (ending.kind, ending.lost) == ("crash", "its process died of SIGABRT")
     assert "in conv2d" in (ending.traceback or "")
+    (tmp_path / "crash-2").write_text(
+        f"{FAILURE_ID}\n\x03its GPU was lost: CUDA error\n  in conv2d\n"
+    )
+    ending = ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, shared_data="run")
+    assert (ending.kind, ending.lost) == ("infra", "its GPU was lost: CUDA error")
     (tmp_path / "crash-2").write_text(f"{FAILURE_ID}\n")  # as one that was killed leaves it
     ending = ending_of(ray.exceptions.WorkerCrashedError(), monkeypatch, shared_data="run")
     assert ending.kind == "infra"

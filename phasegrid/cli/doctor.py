@@ -5,6 +5,7 @@ Nothing is changed: test files in a store are deleted again, and no store is mad
 
 import json
 import os
+import platform
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from phasegrid.cli.machine_checks import Check, check_disk, check_machine
+from phasegrid.cli.machine_checks import Check, card_checks, check_disk, check_machine
 from phasegrid.errors import ClusterError, PhasegridError, StoreError, SweepError
 from phasegrid.redaction import cluster_token
 from phasegrid.store.files.base import TEMPORARY, Files
@@ -29,6 +30,7 @@ from phasegrid.texts import counted
 MAX_SKEW_S = 5.0
 _RACERS = 4
 _TIMEOUT_S = 5.0
+_NODES_ANSWER_S = 30.0  # a node may have to start a process first
 
 
 def examine(storage: str | None = None, address: str | None = None) -> list[Check]:
@@ -201,11 +203,14 @@ def _connect(address: str) -> None:
 
 
 def _joined(address: str, storage: str | None) -> Iterator[Check]:
-    from phasegrid.run.executors.ray import nodes, start
+    from phasegrid.run.executors.ray import cards, nodes, start
 
     start.start_ray(address)
     try:
         yield Check("cluster", "ok", f"{address}: joined", place="cluster")
+        for node in cards.ClusterCards(None, answer_s=_NODES_ANSWER_S).read() or ():
+            if node.host != platform.node():  # its cards are checked with this machine
+                yield from card_checks(node, node.host)
         if storage is not None:
             yield _shared(storage, nodes.probe_storage)
     finally:

@@ -17,6 +17,10 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from phasegrid.run.cards.card import NodeCards, card_text
+from phasegrid.run.cards.findings import findings_of
+from phasegrid.run.cards.nvml import read_in_time
+
 State = Literal["ok", "note", "bad", "skipped"]
 
 GIB = 2**30
@@ -50,6 +54,7 @@ def check_machine() -> Iterator[Check]:
     """
     yield from _versions(requires_or_none())
     yield _gpu()
+    yield from card_checks(read_in_time())
     yield from _convolutions()
     temporary = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     yield check_disk("free disk for temporary files", temporary, "set RAY_TMPDIR to a larger disk")
@@ -113,6 +118,17 @@ def _gpu() -> Check:
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = ", ".join(f"{p.name} ({p.total_memory / GIB:.0f} GiB)" for p in names)
     return Check("gpu", "ok", found)
+
+
+def card_checks(node: NodeCards | None, host: str | None = None) -> Iterator[Check]:
+    """Say how the GPUs of a machine are, each on its own; nothing if NVML does not tell."""
+    findings = [] if node is None else findings_of([node])
+    for card in () if node is None else node.cards:
+        name = f"gpu {card.index}" + (f" of {host}" if host else "")
+        _, _, found = card_text(card, None).partition(": ")
+        wrong = [finding.text for finding in findings if finding.index == card.index]
+        state: State = "bad" if card.lost is not None else "note" if wrong else "ok"
+        yield Check(name, state, f"{found}, {card.name or 'name unknown'}", "; ".join(wrong))
 
 
 def _convolutions() -> Iterator[Check]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from phasegrid.errors import StoreError, SweepError
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.devices import Device
 from phasegrid.run import code_changes
+from phasegrid.run.cards import kept
 from phasegrid.run.forecast import Forecast, Span
 from phasegrid.run.lost_inputs import lost_text
 from phasegrid.run.planned import look_at
@@ -248,6 +250,7 @@ def _lines_of(state: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  last failure: {text}" for text in state["last_failures"])
     yield from (f"  blocked: {n} waiting for {who}" for who, n in state["blocked"].items())
     yield from (f"  done another way, {n} x: {text}" for text, n in state["fallbacks"].items())
+    yield from kept.lines_of(state["gpus"])
 
 
 def _state(
@@ -275,6 +278,7 @@ def _state(
         "blocked": Counter(blocked_jobs(store, sweep, done, {f["key"] for f in still}).values()),
         "last_failures": [f"{f['key']}: {f['exception']}" for f in still[-3:]],
         "fallbacks": Counter(f["exception"] for f in told if f["kind"] == FALLBACK),
+        "gpus": kept.as_json(kept.read_kept(store, sweep), datetime.now(UTC)),
     }
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from phasegrid.fallbacks import fall_back
 from phasegrid.run import witness
 
 _PREFIX = "crash-"
+_HARDWARE = "\x03"  # begins the word of a process whose card is lost
 _LONGEST = 8000  # characters of a stack that are kept
 _NAMED = 3  # jobs that a message names
 _pads: dict[Path, int] = {}
@@ -27,10 +28,13 @@ _pads: dict[Path, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """How a process ended, in a few words, and its stack or other remains."""
+    """How a process ended, in a few words, and its stack or other remains. The kind ``infra`` means
+    that its job cannot be to blame.
+    """
 
     why: str
     text: str
+    kind: Literal["crash", "infra"] = "crash"
 
 
 def note_attempt(folder: Path | None, attempt: str) -> None:
@@ -55,10 +59,18 @@ def note_attempt(folder: Path | None, attempt: str) -> None:
     os.write(pad, f"{attempt}\n".encode())
 
 
-def leave_word(folder: Path | None, text: str) -> None:
-    """Write a text as the cause of this process's end, as a crash report."""
+def noted_processes(folder: Path) -> set[int]:
+    """Return the processes that have noted an attempt in a folder, dead ones too."""
+    names = (path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*"))
+    return {int(name) for name in names if name.isdecimal()}
+
+
+def leave_word(folder: Path | None, text: str, is_of_hardware: bool = False) -> None:
+    """Write a text as the cause of this process's end, as a crash report; say whether the hardware
+    is to blame.
+    """
     if folder in _pads:
-        os.write(_pads[folder], text.encode())
+        os.write(_pads[folder], f"{_HARDWARE if is_of_hardware else ''}{text}".encode())
 
 
 def find_crash(folder: Path, attempt: str) -> Crash | None:
@@ -70,8 +82,13 @@ def find_crash(folder: Path, attempt: str) -> Crash | None:
             name, _, text = path.read_text(errors="replace").partition("\n")
             if name == attempt and text:
                 stack, _, _modules = text.partition("\nExtension modules:")
-                return Crash(witness.cause(text), stack[:_LONGEST])
+                stack, kind = stack.removeprefix(_HARDWARE), _kind_of(text)
+                return Crash(witness.cause(stack), stack[:_LONGEST], kind)
     return None
+
+
+def _kind_of(text: str) -> Literal["crash", "infra"]:
+    return "infra" if text.startswith(_HARDWARE) else "crash"
 
 
 def few(names: Sequence[str]) -> str:

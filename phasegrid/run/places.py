@@ -17,6 +17,9 @@ from phasegrid.packs import Outcome, Pack
 from phasegrid.plan import gpu_memory
 from phasegrid.plan.contents import Plan
 from phasegrid.run import crashes
+from phasegrid.run.cards.nvml import read_cards
+from phasegrid.run.cards.ours import processes_of
+from phasegrid.run.cards.watch import CardWatch, Read, watched
 from phasegrid.run.executors.base import Executor, PackOptions, Serial
 from phasegrid.run.status import name_in
 from phasegrid.run.stopping import Stop
@@ -71,6 +74,35 @@ def executor_for(
     assert underway.run is not None
     with _on_ray(sweep, store, where, console, packs, plan, underway.run) as executor:
         yield executor
+
+
+@contextmanager
+def cards_watched(
+    where: RunTarget, store: Store, sweep: str, console: Console, run: str | None
+) -> Iterator[CardWatch]:
+    """Watch the GPUs of a run, on all its nodes; a run that was asked to use none has none."""
+
+    def say(text: str) -> None:
+        console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    keep = partial(store.notes.put_cards, sweep)
+    with watched(CardWatch(_card_reader(where, run), say, keep)) as cards:
+        yield cards
+
+
+def _card_reader(where: RunTarget, run: str | None) -> Read:
+    if where.device is not None and not where.device.startswith("cuda"):
+        return lambda: None
+    if where.serial:
+        from torch import cuda
+
+        if not cuda.is_available():
+            return lambda: None
+        return lambda: None if (found := read_cards(processes_of(None))) is None else [found]
+    assert run is not None
+    from phasegrid.run.executors.ray.cards import ClusterCards
+
+    return ClusterCards(run).read
 
 
 @contextmanager

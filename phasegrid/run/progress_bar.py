@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from phasegrid.packs import Pack
+from phasegrid.run.cards.watch import CardWatch
 from phasegrid.run.executors.base import PackResult
 from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.underway import Underway, epochs_text
@@ -25,7 +28,7 @@ class Watch:
     failures as they happen.
 
     `name_of` names the job of a key for people; `underway` tells the progress of unfinished
-    trainings.
+    trainings; the lines of `cards` stand below the bar.
     """
 
     console: Console
@@ -34,10 +37,12 @@ class Watch:
     every_s: float = 15.0
     clock: Callable[[], float] = time.monotonic
     underway: Underway = field(default_factory=Underway)
+    cards: CardWatch | None = None
     _last: Scheduler | None = None
     _looked: float = -1.0
     _epochs: dict[str, tuple[int, int]] = field(default_factory=dict)
     _bar: Progress | None = None
+    _live: Live | None = None
     _task: int = 0
     _started: float = 0.0
     _said: float = 0.0
@@ -58,7 +63,8 @@ class Watch:
                 TextColumn("{task.fields[note]}"),
                 console=self.console,
             )
-            self._bar.start()
+            self._live = Live(get_renderable=self._panel, console=self.console)
+            self._live.start()
             self._task = self._bar.add_task("jobs", total=None, eta="", note="")
         return self
 
@@ -68,8 +74,8 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> Literal[False]:
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
         return False
 
     def __call__(
@@ -89,6 +95,13 @@ class Watch:
                 self._say(f"lost {self.name_of(first)}{more}, to be tried again: {ending.lost}")
         self._last = scheduler
         self._show(scheduler)
+
+    def _panel(self) -> RenderableType:
+        """Return the bar, with a line for each card below it."""
+        assert self._bar is not None
+        lines = self.cards.lines() if self.cards else ()
+        texts = (Text(line, "dim", overflow="ellipsis", no_wrap=True) for line in lines)
+        return Group(self._bar.get_renderable(), *texts)
 
     def _look_again(self) -> None:
         """Show the progress of a pack in this process, during which there are no other events."""

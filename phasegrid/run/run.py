@@ -26,7 +26,7 @@ from phasegrid.run.going_on import count_published, saying_how_to_go_on
 from phasegrid.run.loop import run_packs
 from phasegrid.run.lost_inputs import lost_inputs, lost_text
 from phasegrid.run.pilot import of_cells, telling_cells, within
-from phasegrid.run.places import RunTarget, executor_for, refuse_stacking
+from phasegrid.run.places import RunTarget, cards_watched, executor_for, refuse_stacking
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.result import RunResult, conclude, store_fallbacks, tell, tell_fallbacks
 from phasegrid.run.scheduler import Scheduler
@@ -105,7 +105,8 @@ def _do_packs(
     with (
         executor_for(sweep, store, where, stop, console, packs, plan, underway) as executor,
         stopped_by_signals(stop),
-        Watch(console, quiet, name_in(plan), underway=underway) as watch,
+        cards_watched(where, store, sweep.name, console, underway.run) as cards,
+        Watch(console, quiet, name_in(plan), underway=underway, cards=cards) as watch,
     ):
         if pack_layout.is_wanted(packs):
             shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)

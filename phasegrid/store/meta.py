@@ -1,4 +1,5 @@
-"""Read and write the JSON files of ``meta/``: figures, vocabularies, timings, layouts of packs.
+"""Read and write the JSON files of ``meta/``: figures, vocabularies, timings, layouts of packs,
+GPUs.
 
 meta/layouts/<sweep>/<n>.json     which jobs share a pack; each file adds to the earlier ones and
                                   never changes
@@ -6,6 +7,7 @@ meta/figures/<sweep>.json         replaced when the sweep's figures change
 meta/columns/<metric>.json        what a user's metric declares about its columns; replaced when
                                   the declaration changes
 meta/vocabularies/<key>.json      one per version of a data set of sentences; never changes
+meta/cards/<sweep>.json           the GPUs of the sweep's latest run, replaced while it runs
 meta/timings/<key>.json           how trainings of one kind run fastest on a device
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
 meta/deleted.json                 the deleted sweeps: their results are unwanted, unless another
@@ -156,6 +158,24 @@ class Notes:
                 return None
             return record
 
+    def put_cards(self, sweep: str, record: Json) -> None:
+        """Replace what is known of the GPUs of a sweep's run."""
+        with reported(f"writing the GPUs of {sweep} to {self.url}"):
+            name, data = cards_name(checked_name(sweep, "sweep")), json.dumps(record).encode()
+            self.files.replace(name, lambda file: file.write(data))
+
+    def read_cards(self, sweep: str) -> Json:
+        """Return what `put_cards` wrote; None if there is nothing, or nothing readable."""
+        with reported(f"reading the GPUs of {sweep} of {self.url}"):
+            name = cards_name(checked_name(sweep, "sweep"))
+            data = _read_if_any(self.files, name)
+            try:
+                record: Json = None if data is None else json.loads(data)
+            except ValueError as error:
+                fall_back(f"{name} cannot be read; the next run of {sweep} replaces it", error)
+                return None
+            return record
+
     def put_layout(self, sweep: str, part: int, record: Json) -> bool:
         """Write a part of a sweep's layout of packs, unless it exists; return whether it was
         written.
@@ -293,6 +313,11 @@ def read_deleted(files: Files) -> set[str]:
 def figures_name(sweep: str) -> str:
     """Return the file that holds the figures of a sweep."""
     return f"meta/figures/{sweep}.json"
+
+
+def cards_name(sweep: str) -> str:
+    """Return the file that holds what is known of the GPUs of a sweep's run."""
+    return f"meta/cards/{sweep}.json"
 
 
 def _columns_name(metric: str) -> str:

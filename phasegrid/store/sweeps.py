@@ -45,7 +45,8 @@ def find_use(store: Store, sweep: str) -> SweepUse:
         jobs = _only_of(store, "plan_jobs", sweep)
         measured = {key for m in store.metrics() for key in jobs & store.stored(f"metrics/{m}")}
         layout = meta.layout_names(store.files, sweep)
-        names = (meta.figures_name(sweep), *(tables.shard_name(t, sweep) for t in _TABLES))
+        notes = (meta.figures_name(sweep), meta.cards_name(sweep))
+        names = (*notes, *(tables.shard_name(t, sweep) for t in _TABLES))
         there = (*layout, *(name for name in names if store.files.exists(name)))
     return SweepUse(sweep, there, len(trials), len(measured), tuple(_named_by(store, sweep)))
 

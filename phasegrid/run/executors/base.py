@@ -42,7 +42,8 @@ class PackResult:
     """How a submitted pack ended: with outcomes, or `lost` with the reason. A pack is lost if its
     process died, or if it raised an error that no job caused (`kind` ``app``, with its
     `traceback`). A process that was ended for ``timeout`` has stored that failure itself. After a
-    ``crash`` (a signal, a lost GPU), `traceback` is the stack that the process left.
+    ``crash`` (a signal, a GPU that refuses a process), `traceback` is the stack that the process
+    left; a card that is lost to all processes is a fault of the infrastructure.
     """
 
     pack: Pack

@@ -1,13 +1,17 @@
 """Recognise errors after which a GPU refuses all further work of a process. The process is lost,
-but its later jobs are not to blame.
+but its later jobs are not to blame. If NVML says that the card itself is lost, no job is.
 """
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from phasegrid.errors import DeviceError
+from phasegrid.run.cards.card import Card, NodeCards, card_name
+from phasegrid.run.cards.findings import findings_of
+from phasegrid.run.cards.nvml import read_in_time
 
 _STICKY = re.compile(
     r"CUDA error: (misaligned address|an illegal memory access|device-side assert|an illegal"
@@ -24,7 +28,8 @@ _OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED")
 def raise_if_broken(error: Exception) -> None:
     """Raise a `DeviceError` if this error means that the process has lost its GPU.
 
-    A known permanent error is enough. After any other CUDA error the device is tried.
+    A known permanent error is enough. After any other CUDA error the device is tried. The message
+    names the card, and what NVML finds wrong with it.
     """
     for cause in _chain(error):
         text = str(cause)
@@ -35,7 +40,8 @@ def raise_if_broken(error: Exception) -> None:
             (isinstance(cause, accelerator) or _SUSPICIOUS.search(text)) and not _works()
         ):
             first = text.strip().split("\n", 1)[0]
-            raise DeviceError(f"{type(cause).__name__}: {first}") from error
+            where, is_lost = _card()
+            raise DeviceError(f"{type(cause).__name__}: {first}{where}", is_lost) from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -56,3 +62,36 @@ def _works() -> bool:
         return bool(torch.ones(1, device="cuda") + 1 == 2)
     except RuntimeError as error:
         return _OF_MEMORY.search(str(error)) is not None
+
+
+def _card() -> tuple[str, bool]:
+    """Name the card of this process with what is wrong with it, and say whether it is lost; an
+    empty text if the card is unknown.
+    """
+    uuid = _uuid()
+    node = None if uuid is None else read_in_time({os.getpid()})
+    card = None if node is None else _find(node.cards, f"GPU-{uuid}")
+    if node is None or card is None:
+        return "", False
+    found = findings_of([NodeCards(node.host, (card,))])
+    told = [f.text for f in found if f.kind in ("lost", "memory errors")]
+    return f"; {'; '.join(told) or f'on {card_name(card, node.host)}'}", card.lost is not None
+
+
+def _find(cards: Sequence[Card], uuid: str) -> Card | None:
+    """Return the card of a UUID. A lost card may not tell its own: then it is the only lost one."""
+    found = [card for card in cards if card.uuid == uuid]
+    nameless = [card for card in cards if card.uuid is None and card.lost is not None]
+    return next(iter(found or (nameless if len(nameless) == 1 else ())), None)
+
+
+def _uuid() -> str | None:
+    """Return the UUID of the GPU that this process works on; None if there is none or torch does
+    not say.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    try:
+        return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    except (RuntimeError, AttributeError):  # the context is broken, or torch is older than 2.6
+        return None

@@ -189,7 +189,7 @@ class RayExecutor:
         died = isinstance(error, ray.exceptions.WorkerCrashedError)
         crash = find_crash(self.place.shared_data, failure_id) if died else None
         if crash is not None:
-            return PackResult(pack, lost=crash.why, kind="crash", traceback=crash.text)
+            return PackResult(pack, lost=crash.why, kind=crash.kind, traceback=crash.text)
         return PackResult(pack, lost=why_lost(error))
 
 

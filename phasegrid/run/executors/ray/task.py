@@ -62,7 +62,8 @@ def do_pack(pack: Pack, storage: str, place: PackOptions, failure_id: str) -> li
         with watchdog.watched(place.timeout_s, give_up) as alive:
             return do(pack, store, place, note_life, noted.note)
     except DeviceError as error:
-        crashes.leave_word(folder, f"its GPU was lost: {error}\n{traceback.format_exc()}")
+        word = f"its GPU was lost: {error}\n{traceback.format_exc()}"
+        crashes.leave_word(folder, word, is_of_hardware=error.card_is_lost)
         noted.forget()
         os._exit(1)  # this process must get no other pack
     finally:

@@ -1,0 +1,113 @@
+"""Watch the cards of a run: say each finding once, and keep the latest reading in the store."""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from phasegrid.errors import StoreError
+from phasegrid.fallbacks import fall_back
+from phasegrid.keys import Json
+from phasegrid.run.cards.card import Card, NodeCards, as_record, card_texts
+from phasegrid.run.cards.findings import findings_of
+from phasegrid.texts import duration
+
+LOOK_EVERY_S = 5.0
+KEEP_EVERY_S = 15.0  # a file of the store is replaced, on object stores at a price
+OLD_S = 20.0  # a card that is being lost can make NVML wait
+LEAVE_S = 3.0  # that a run waits for a reading under way; then it is abandoned
+
+Read = Callable[[], Sequence[NodeCards] | None]
+"""Returns the cards of all nodes; None if they will never be known."""
+
+
+@dataclass(slots=True)
+class CardWatch:
+    """What a run knows of its cards. `say` gets each finding once; `keep` gets the readings.
+
+    A finding is said when two readings in a row have it, since the memory of a card and its list of
+    processes are not read at the same moment; that a card is lost is said at once.
+    """
+
+    read: Read
+    say: Callable[[str], None]
+    keep: Callable[[Json], None]
+    clock: Callable[[], float] = time.monotonic
+    _lines: tuple[str, ...] = ()
+    _read_at: float = float("-inf")
+    _known: dict[tuple[str, int], Card] = field(default_factory=dict)
+    _before: set[tuple[str, int, str]] = field(default_factory=set)
+    _said: set[tuple[str, int, str]] = field(default_factory=set)
+    _keep_at: float = float("-inf")
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a line for each card; a reading that is old says so."""
+        age_s = self.clock() - self._read_at
+        old = f" ({duration(age_s)} ago)" if self._lines and age_s > OLD_S else ""
+        return tuple(f"{line}{old}" for line in self._lines)
+
+    def look(self) -> bool:
+        """Read the cards, and tell what is new; return False if they will never be known."""
+        found = self.read()
+        if found is None:
+            return False
+        nodes = [self._completed(node) for node in found]
+        self._lines = tuple(card_texts(nodes))
+        self._read_at = now = self.clock()
+        is_news = self._tell(nodes)
+        if nodes and (is_news or now >= self._keep_at):
+            self._keep_at = now + KEEP_EVERY_S
+            try:
+                self.keep(record_of(nodes, datetime.now(UTC)))
+            except StoreError as error:
+                fall_back("`phasegrid status` does not show the GPUs of this run", error)
+        return True
+
+    def _completed(self, node: NodeCards) -> NodeCards:
+        """Add the cards that are not listed any more, and what was known of a card that is lost."""
+        cards = {card.index: card for card in node.cards}
+        listed = {card.uuid for card in node.cards} - {None}
+        for (host, index), before in self._known.items():
+            card = cards.get(index)
+            if host == node.host and before.uuid not in listed and (card is None or card.lost):
+                why = "it is not listed any more" if card is None else card.lost
+                cards[index] = Card(index, before.uuid, before.name, lost=why)
+        self._known |= {(node.host, index): card for index, card in cards.items()}
+        return replace(node, cards=tuple(cards[index] for index in sorted(cards)))
+
+    def _tell(self, nodes: Sequence[NodeCards]) -> bool:
+        found = {(one.host, one.index, one.kind): one for one in findings_of(nodes)}
+        certain = {key for key in found if key in self._before or found[key].kind == "lost"}
+        news = sorted(certain - self._said)
+        for key in news:
+            self.say(found[key].text)
+        self._said |= certain
+        self._before = set(found)
+        return bool(news)
+
+
+def record_of(nodes: Sequence[NodeCards], now: datetime) -> Json:
+    """Return a reading as the store keeps it."""
+    return {"seen_at": now.isoformat(), "nodes": [as_record(node) for node in nodes]}
+
+
+@contextmanager
+def watched(watch: CardWatch, every_s: float = LOOK_EVERY_S) -> Iterator[CardWatch]:
+    """Look every `every_s` in a thread, so that a card that does not answer delays nothing."""
+    over = threading.Event()
+
+    def look_on() -> None:
+        while not over.is_set() and watch.look():
+            over.wait(every_s)
+
+    context = contextvars.copy_context()  # fallbacks are reported to the run
+    thread = threading.Thread(target=context.run, args=(look_on,), name="cards", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join(LEAVE_S)
