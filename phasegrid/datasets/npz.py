@@ -1,11 +1,15 @@
 """A user's own arrays: one ``.npz`` file, laid out as `npz_file` describes."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 
 from phasegrid.datasets import NpzOptions
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.npz_file import fingerprint, read_arrays
-from phasegrid.datasets.preparing import Raw, prepare, read_options
+from phasegrid.datasets.npz_file import fingerprint, is_compressed, read_arrays
+from phasegrid.datasets.prepared import Arrays, Entry, prepared
+from phasegrid.datasets.preparing import prepare, raw_of, read_options, with_statistics
 from phasegrid.keys import Json
 
 
@@ -21,19 +25,29 @@ def load(**args: Json) -> Dataset:
     options = read_options(NpzOptions, args)
     if options.sha256:
         fingerprint(args)
-    arrays = read_arrays(args)
-    is_pixels = arrays.train_inputs.dtype == np.uint8
-    raw = Raw(
+    path = Path(options.path)
+    arrays = _arrays(path, args)
+    is_pixels = arrays["train_inputs"].dtype == np.uint8
+    raw = raw_of(
         "npz",
-        arrays.train_inputs,
-        arrays.train_labels,
-        arrays.test_inputs,
-        arrays.test_labels,
-        arrays.num_classes,
-        pixel_unit=1.0 if is_pixels else _range(arrays.train_inputs) / 255,
+        arrays,
+        num_classes=1 + max(int(arrays[f"{split}_labels"].max()) for split in ("train", "test")),
+        pixel_unit=1.0 if is_pixels else _range(arrays["train_inputs"]) / 255,
         divisor=255.0 if is_pixels else 1.0,
     )
     return prepare(raw, options)
+
+
+def _arrays(path: Path, args: Mapping[str, Json]) -> Arrays:
+    """Return the arrays of the file; those of a compressed one are kept beside it."""
+
+    if not is_compressed(args):
+        return read_arrays(args)
+    return prepared(
+        Entry(path.parent, "npz", {"file": path.name}),
+        lambda: [path],
+        lambda _: with_statistics(read_arrays(args)),
+    )
 
 
 def _range(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float:

@@ -17,7 +17,8 @@ Arrays that would need pickle are refused: nothing in the file is executed.
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phasegrid.datasets import facts_of_options
+from phasegrid.datasets.prepared import Arrays
 from phasegrid.declare import DatasetFacts
 from phasegrid.errors import DataError
 from phasegrid.keys import Json
@@ -45,17 +47,6 @@ class Header:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrays:
-    """The checked content of the file: inputs (N, *S), labels (N,) int64."""
-
-    train_inputs: NDArray[Any]
-    train_labels: NDArray[np.int64]
-    test_inputs: NDArray[Any]
-    test_labels: NDArray[np.int64]
-    num_classes: int
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
@@ -95,7 +86,8 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def read_arrays(args: Mapping[str, Json]) -> Arrays:
-    """Read and check every array of the file at ``args["path"]``.
+    """Read and check every array of the file at ``args["path"]``: ``train_inputs`` (N, *S),
+    ``train_labels`` (N,) int64, ``test_inputs``, ``test_labels``.
 
     Raises:
         DataError: as `facts`, and if inputs hold NaN, infinities, or numbers beyond `LARGEST`.
@@ -103,13 +95,28 @@ def read_arrays(args: Mapping[str, Json]) -> Arrays:
     path = _path(args)
     headers = _check_headers(path, _read_headers(path))
     loaded = [_read(path, header) for header in headers]
-    classes = _count_classes(path, [loaded[1], loaded[3]])
+    _count_classes(path, [loaded[1], loaded[3]])
     for header, values in zip(headers, loaded, strict=True):
         _check_finite(path, header, values)
     train, test = (_to_channels_first(headers[i], loaded[i]) for i in (0, 2))
-    return Arrays(
-        train, loaded[1].astype(np.int64), test, loaded[3].astype(np.int64), num_classes=classes
-    )
+    return {
+        "train_inputs": train,
+        "train_labels": loaded[1].astype(np.int64),
+        "test_inputs": test,
+        "test_labels": loaded[3].astype(np.int64),
+    }
+
+
+def is_compressed(args: Mapping[str, Json]) -> bool:
+    """Say whether an array of the file at ``args["path"]`` is compressed, so that reading it is
+    slow.
+
+    Raises:
+        DataError: if the file is missing or is no npz file.
+    """
+    path = _path(args)
+    with _opened(path) as archive:
+        return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def _path(args: Mapping[str, Json]) -> Path:
@@ -127,10 +134,16 @@ def _missing(path: Path, error: OSError) -> str:
 
 
 def _read_headers(path: Path) -> dict[str, Header]:
+    with _opened(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        return {name[:-4]: _read_header(path, archive, name) for name in names}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name[:-4]: _read_header(path, archive, name) for name in names}
+            yield archive
     except OSError as error:
         raise DataError(_missing(path, error)) from error
     except zipfile.BadZipFile as error:

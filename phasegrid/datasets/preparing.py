@@ -14,7 +14,7 @@ corrupts a subset of the labels that a larger one corrupts, with the same wrong 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 from phasegrid.datasets import Options, aside_count, kept_count
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.prepared import Array, Arrays
 from phasegrid.errors import DataError
 from phasegrid.keys import Json, stream_seed
 
-Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
 VANISHING = 1e-140  # deviations whose squares are near the smallest float64
 CHUNK = 1024  # examples per step: bounds memory, and determines the draws of image noise
+STEP = 64  # examples per step where results do not depend on it: a step of images fits a cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Raw:
 
     `pixel_unit` is the size of one pixel unit (1/255 of the full range of an image) in the raw
     inputs. Inputs that are not normalised are divided by `divisor`: 255 turns pixels into 0..1, 1
-    leaves values unchanged.
+    leaves values unchanged. `statistics` are the mean and the deviation of all training inputs, if
+    they are known (`channel_statistics`).
     """
 
     name: str
@@ -50,6 +52,33 @@ class Raw:
     num_classes: int
     pixel_unit: float = 1.0
     divisor: float = 255.0
+    statistics: tuple[Array, Array] | None = None
+
+
+def with_statistics(arrays: Arrays) -> Arrays:
+    """Add to the arrays of a data set the `statistics` of its training inputs, to be kept with
+    them.
+    """
+    mean, std = channel_statistics(_numbers(arrays["train_inputs"]))
+    return {**arrays, "mean": mean, "std": std}
+
+
+def raw_of(
+    name: str, arrays: Arrays, num_classes: int, pixel_unit: float = 1.0, divisor: float = 255.0
+) -> Raw:
+    """Return the data set of arrays that are named as the fields of `Raw`, with `statistics` as
+    ``mean`` and ``std``, if they are there.
+    """
+    values = {key: value for key, value in arrays.items() if key not in ("mean", "std")}
+    known = (arrays["mean"], arrays["std"]) if "mean" in arrays else None
+    return Raw(
+        name,
+        **values,
+        num_classes=num_classes,
+        pixel_unit=pixel_unit,
+        divisor=divisor,
+        statistics=known,
+    )
 
 
 def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
@@ -70,22 +99,28 @@ def prepare(raw: Raw, options: Options) -> Dataset:
     _check_augment(raw, options)
     kept, aside = set_aside(kept_indices(len(raw.train_labels), options), options)
     labels = corrupt_labels(raw.train_labels[kept], raw.num_classes, options)
-    inputs = _floating(raw.train_inputs[kept])
-    add_image_noise(inputs, options.image_noise * raw.pixel_unit, options.corruption_seed)
-    mean, std = (
-        channel_statistics(inputs) if options.normalize else _plain_scale(inputs, raw.divisor)
-    )
+    noise = options.image_noise * raw.pixel_unit
+    whole = len(kept) == len(raw.train_labels)
+    chosen = raw.train_inputs if whole else raw.train_inputs[kept]
+    inputs = _floating(chosen) if noise else _numbers(chosen)
+    add_image_noise(inputs, noise, options.corruption_seed)
+    if not options.normalize:
+        mean, std = _plain_scale(inputs, raw.divisor)
+    elif raw.statistics is not None and whole and not noise:
+        mean, std = raw.statistics
+    else:
+        mean, std = channel_statistics(inputs)
     return Dataset(
         name=raw.name,
         train_inputs=_standardize(inputs, mean, std),
         train_labels=torch.from_numpy(labels),
-        test_inputs=_standardize(_floating(raw.test_inputs), mean, std),
+        test_inputs=_standardize(_numbers(raw.test_inputs), mean, std),
         test_labels=torch.from_numpy(raw.test_labels.astype(np.int64)),
         num_classes=raw.num_classes,
         pixel=torch.from_numpy((raw.pixel_unit / std).astype(np.float32)),
         padding=torch.from_numpy((-mean / std).astype(np.float32)),
         augment=options.augment,
-        aside_inputs=_standardize(_floating(raw.train_inputs[aside]), mean, std),
+        aside_inputs=_standardize(_numbers(raw.train_inputs[aside]), mean, std),
         aside_labels=torch.from_numpy(raw.train_labels[aside].astype(np.int64)),
     )
 
@@ -165,7 +200,7 @@ def channel_statistics(inputs: Array) -> tuple[NDArray[np.float64], NDArray[np.f
     unit = np.where(vanish, np.exp2(np.frexp(spread)[1]), 1.0).reshape(shape)
     steps = (chunk - mean for chunk in _chunks(inputs))
     scaled = (step / unit for step in steps) if vanish.any() else steps
-    squares = sum(np.square(step).sum(axis=places) for step in scaled)
+    squares = sum(np.square(step, out=step).sum(axis=places) for step in scaled)
     std = np.where(constant, 1.0, np.sqrt(squares / count) * unit.ravel()).reshape(shape)
     return mean, std
 
@@ -191,19 +226,25 @@ def _floating(inputs: Array) -> Array:
     return inputs.astype(np.float64 if inputs.dtype == np.float64 else np.float32)
 
 
+def _numbers(inputs: Array) -> Array:
+    """Copy to floats as `_floating` does, except pixels, whose every value a float has."""
+    return inputs if inputs.dtype == np.uint8 else _floating(inputs)
+
+
 def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
     """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to
     save their memory.
     """
     result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
     with np.errstate(over="ignore"):  # numbers beyond float32 are refused later, with their place
-        for chunk, out in zip(_chunks(inputs), _chunks(result), strict=True):
-            out[...] = (chunk - mean) / std
+        for chunk, out in zip(_chunks(inputs, STEP), _chunks(result, STEP), strict=True):
+            step = chunk - mean
+            out[...] = np.divide(step, std, out=step)
     return torch.from_numpy(result)
 
 
-def _chunks(values: Array) -> Iterator[Array]:
-    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+def _chunks(values: Array, size: int = CHUNK) -> Iterator[Array]:
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _stream(corruption_seed: int, name: str) -> np.random.Generator:

@@ -2,11 +2,15 @@
 write.
 
 `root` is the folder that torchvision gets; it holds ``MNIST/``, ``cifar-10-batches-py/``,
-``cifar-100-python/`` or ``train_32x32.mat``. With `download`, missing files are fetched.
-torchvision checks the published checksums of CIFAR and SVHN before reading. Of SVHN, the splits
-``train`` and ``test`` are used; digit 0 has label 0.
+``cifar-100-python/`` or ``train_32x32.mat``. With `download`, missing files are fetched. The
+published checksums of CIFAR and SVHN are checked before reading. Of SVHN, the splits ``train`` and
+``test`` are used; digit 0 has label 0. What was read is kept as plain arrays in `root`
+(`phasegrid.datasets.prepared`); CIFAR's pickles are never unpickled.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,14 @@ import numpy as np
 
 from phasegrid.datasets import FIXED_FACTS, FileOptions
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.datasets.preparing import Array, Raw, prepare, read_options
+from phasegrid.datasets.pickled_batches import read_batch
+from phasegrid.datasets.prepared import Array, Arrays, Entry, prepared
+from phasegrid.datasets.preparing import prepare, raw_of, read_options, with_statistics
 from phasegrid.errors import DataError
 from phasegrid.keys import Json
+
+CIFAR_LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
+"""What each pickle of CIFAR calls its labels."""
 
 
 def load_mnist(**args: Json) -> Dataset:
@@ -45,37 +54,93 @@ def load_svhn(**args: Json) -> Dataset:
 
 def _load(name: str, class_name: str, args: dict[str, Json]) -> Dataset:
     options = read_options(FileOptions, args)
-    train_inputs, train_labels = _read_split(name, class_name, options, train=True)
-    test_inputs, test_labels = _read_split(name, class_name, options, train=False)
-    classes = FIXED_FACTS[name].num_classes
-    raw = Raw(name, train_inputs, train_labels, test_inputs, test_labels, classes)
-    return prepare(raw, options)
+    source = _Source(name, class_name, options)
+    arrays = prepared(Entry(Path(options.root), name, {}), source.find, source.parse)
+    return prepare(raw_of(name, arrays, FIXED_FACTS[name].num_classes), options)
 
 
-def _read_split(
-    name: str, class_name: str, options: FileOptions, *, train: bool
-) -> tuple[Array, Array]:
-    import torchvision.datasets
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The files of torchvision's class `class_name`."""
 
-    source: Any = getattr(torchvision.datasets, class_name)
-    split = {"split": "train" if train else "test"} if class_name == "SVHN" else {"train": train}
-    try:
-        read = source(options.root, download=options.download, **split)
-    except (RuntimeError, OSError) as error:  # URLError is an OSError
-        raise DataError(_explain(name, source, options, error)) from error
-    labels = read.labels if class_name == "SVHN" else read.targets
-    return _channels_first(class_name, np.asarray(read.data)), np.asarray(labels, dtype=np.int64)
+    name: str
+    class_name: str
+    options: FileOptions
+
+    @property
+    def kind(self) -> Any:
+        """torchvision's class; its import waits until files have to be parsed."""
+        import torchvision.datasets
+
+        return getattr(torchvision.datasets, self.class_name)
+
+    def find(self) -> list[Path]:
+        """Return the files, fetched if they are missing and that is allowed."""
+        files = _expected_files(self.kind, Path(self.options.root))
+        with self._explained():
+            if self.name in CIFAR_LABELS:
+                _find_cifar(self.kind, self.options)
+            elif not all(file.is_file() for file in files):
+                for train in (True, False):
+                    self._open(train)
+        return [file for file in files if file.is_file()]
+
+    def parse(self, _: Sequence[Path]) -> Arrays:
+        """Return the arrays of both splits, and the statistics of the training set."""
+        with self._explained():
+            train, test = self._split(train=True), self._split(train=False)
+        fields = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+        return with_statistics(dict(zip(fields, (*train, *test), strict=True)))
+
+    def _split(self, *, train: bool) -> tuple[Array, Array]:
+        if self.name in CIFAR_LABELS:
+            return _read_cifar(self.name, self.kind, Path(self.options.root), train=train)
+        read = self._open(train)
+        if self.class_name == "MNIST":  # (N, H, W)
+            return np.asarray(read.data)[:, None], np.asarray(read.targets, dtype=np.int64)
+        return np.asarray(read.data), np.asarray(read.labels, dtype=np.int64)  # (N, C, H, W)
+
+    def _open(self, train: bool) -> Any:
+        split = {"split": "train" if train else "test"}
+        which = split if self.class_name == "SVHN" else {"train": train}
+        return self.kind(self.options.root, download=self.options.download, **which)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:  # URLError is an OSError
+            raise DataError(_explain(self.name, self.kind, self.options, error)) from error
 
 
-def _channels_first(class_name: str, images: Array) -> Array:
-    """Return (N, C, H, W): torchvision keeps MNIST as (N, H, W), CIFAR as (N, H, W, C), SVHN as (N,
-    C, H, W).
+def _find_cifar(kind: Any, options: FileOptions) -> None:
+    """Check the files of CIFAR by their published checksums; fetch them if that is allowed.
+
+    Raises:
+        RuntimeError, OSError: if one is missing or damaged.
     """
-    if class_name == "MNIST":
-        return images[:, None]
-    if class_name == "SVHN":
-        return images
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    from torchvision.datasets import utils
+
+    folder = Path(options.root) / kind.base_folder
+
+    def wrong() -> list[str]:
+        files = [*kind.train_list, *kind.test_list]
+        return [name for name, md5 in files if not utils.check_integrity(str(folder / name), md5)]
+
+    if options.download and wrong():
+        utils.download_and_extract_archive(
+            kind.url, options.root, filename=kind.filename, md5=kind.tgz_md5
+        )
+    if found := wrong():
+        raise RuntimeError(f"missing, or without its published checksum: {', '.join(found)}")
+
+
+def _read_cifar(name: str, kind: Any, root: Path, *, train: bool) -> tuple[Array, Array]:
+    files = kind.train_list if train else kind.test_list
+    labels = CIFAR_LABELS[name]
+    batches = [read_batch(name, root / kind.base_folder / file, labels) for file, _ in files]
+    images, numbers = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(numbers)
 
 
 def _explain(name: str, source: Any, options: FileOptions, error: Exception) -> str:
@@ -92,7 +157,7 @@ def _explain(name: str, source: Any, options: FileOptions, error: Exception) -> 
         remedy = "Set dataset.download: true, or dataset.root to the folder that holds them"
     return (
         f"loading data set {name}: looked in {files[0].parent.resolve()} "
-        f"(dataset.root is {options.root}); {found}. {remedy}. torchvision says: {error}"
+        f"(dataset.root is {options.root}); {found}. {remedy}. What was found: {error}"
     )
 
 

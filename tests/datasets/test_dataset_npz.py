@@ -56,7 +56,7 @@ def test_channels_last_images_are_turned(tmp_path: Path) -> None:
     }
     path = written(tmp_path, **turned)
     np.testing.assert_array_equal(
-        read_arrays({"path": path}).train_inputs, arrays()["train_images"]
+        read_arrays({"path": path})["train_inputs"], arrays()["train_images"]
     )
     assert facts_of(path).input_shape == (3, 8, 6)
 

@@ -1,7 +1,6 @@
 """torchvision's folders: tiny files in the real layouts, with checksums of their own."""
 
 import hashlib
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import make_part
 from phasegrid.errors import DataError
+from tests.datasets.cifar_files import write_batch
 
 
 def load(name: str, root: Path, **options: Any) -> Dataset:
@@ -54,16 +54,10 @@ def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         files = []
         for index, (file, _) in enumerate(getattr(source, attribute)):
             key = "labels" if name == "CIFAR10" else "fine_labels"
-            entry = {
-                "data": random_images(num + index, 3 * 32 * 32),
-                key: [i % 10 for i in range(num + index)],
-            }
-            (folder / file).write_bytes(pickle.dumps(entry))
+            images = random_images(num + index, 3 * 32 * 32)
+            write_batch(folder / file, images, [i % 10 for i in range(num + index)], key)
             files.append([file, md5(folder / file)])
         monkeypatch.setattr(source, attribute, files)
-    meta = folder / source.meta["filename"]
-    meta.write_bytes(pickle.dumps({source.meta["key"]: ["a", "b"]}))
-    monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5(meta)})
 
 
 def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +143,9 @@ def test_damaged_files_are_told_from_missing_ones(
 
 
 def test_a_failed_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route")
 
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", unreachable)
+    monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", unreachable)
     with pytest.raises(DataError, match=r"The download failed.*no route"):
         load("cifar10", tmp_path, download=True)
