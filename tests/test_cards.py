@@ -21,6 +21,7 @@ from rich.console import Console
 from store_support import make_store, text_key
 from typer.testing import CliRunner
 
+from phasegrid import load_sweep
 from phasegrid.cli.doctor import check_machine
 from phasegrid.cli.machine_checks import card_checks
 from phasegrid.cli.main import app
@@ -38,6 +39,7 @@ from phasegrid.run.cards.watch import CardWatch, record_of, watched
 from phasegrid.run.places import RunTarget
 from phasegrid.run.progress_bar import Watch
 from phasegrid.run.scheduler import Scheduler
+from phasegrid.run.stopping import Stop
 from phasegrid.store.store import Store
 from phasegrid.store.sweeps import delete_sweep, find_use
 
@@ -244,7 +246,10 @@ class Readings:
         self.now = 0.0
         self.said: list[str] = []
         self.stored: list[Any] = []
-        self.watch = CardWatch(self.read, self.said.append, self.stored.append, lambda: self.now)
+        self.stopped: list[str] = []
+        self.watch = CardWatch(
+            self.read, self.said.append, self.stored.append, self.stopped.append, lambda: self.now
+        )
         while self.left:
             assert self.watch.look()
             self.now += 5
@@ -266,6 +271,23 @@ def test_a_finding_is_said_once_when_two_readings_in_a_row_have_it() -> None:
 def test_a_card_that_is_lost_is_said_at_once_by_its_name(gone: tuple[Card, ...]) -> None:
     (said,) = Readings(COOL, gone, gone).said
     assert said.startswith("GPU 1 of node (NVIDIA H200, GPU-5a) is lost")
+
+
+def test_cards_that_are_unknown_for_a_while_are_not_lost() -> None:
+    readings = Readings(COOL)
+    readings.watch.read = lambda: None
+    assert readings.watch.look()
+    readings.watch.read, readings.left = readings.read, [COOL]
+    assert readings.watch.look()
+    assert readings.said == []
+
+
+def test_a_run_that_has_lost_all_its_cards_stops() -> None:
+    gone = Card(0, lost="GPU is lost")
+    assert Readings((), (gone, Card(1))).stopped == []
+    unknown = [NodeCards("a", (gone,)), NodeCards("b", ())]  # the cards of b may work
+    CardWatch(lambda: unknown, str, str, pytest.fail).look()  # type: ignore[arg-type]
+    assert Readings((gone,)).stopped == ["every GPU of the run is lost"]
 
 
 def test_a_card_that_only_changed_its_number_is_not_lost() -> None:
@@ -335,14 +357,25 @@ def test_a_run_that_uses_no_gpu_watches_none(
     assert places._card_reader(where, "run")() is None
 
 
+TOY = {
+    "schema": 1,
+    "name": "toy",
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "train": {"epochs": 1},
+    "seeds": 1,
+}
+
+
 def test_a_serial_run_reads_its_own_cards_and_keeps_them(
     install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     install(FakeCard(processes=[(os.getpid(), GIB), (1, 9 * GIB)]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     out, store = io.StringIO(), make_store(tmp_path)
-    where, console = RunTarget(serial=True), Console(file=out, width=400)
-    with places.cards_watched(where, store, "toy", console, None) as cards:
+    where, console, stop = RunTarget(serial=True), Console(file=out, width=400), Stop()
+    sweep = load_sweep(TOY)
+    with places.cards_watched(where, store, sweep, console, None, stop) as cards:
         cards.look()
         cards.look()
     assert out.getvalue().startswith("warning: GPU 0 of ")
@@ -350,6 +383,20 @@ def test_a_serial_run_reads_its_own_cards_and_keeps_them(
     found = kept.read_kept(store, "toy")
     assert found is not None
     assert the_card(found.nodes[0]).use_percent == 97
+    assert stop.why is None
+
+
+@pytest.mark.parametrize(("num_gpus", "stops"), [(None, True), (1, True), (0, False)])
+def test_a_run_whose_packs_need_no_gpu_goes_on_without_any(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_gpus: Any, stops: bool
+) -> None:
+    install(FakeCard(handle=error("GPU_IS_LOST")))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sweep = load_sweep({**TOY, "resources": {"num_gpus": num_gpus}})
+    where, console, stop = RunTarget(serial=True), Console(file=io.StringIO()), Stop()
+    with places.cards_watched(where, make_store(tmp_path), sweep, console, None, stop) as cards:
+        cards.look()
+    assert (stop.why is not None) == stops
 
 
 # --- status and doctor

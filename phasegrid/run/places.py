@@ -78,15 +78,21 @@ def executor_for(
 
 @contextmanager
 def cards_watched(
-    where: RunTarget, store: Store, sweep: str, console: Console, run: str | None
+    where: RunTarget, store: Store, sweep: Sweep, console: Console, run: str | None, stop: Stop
 ) -> Iterator[CardWatch]:
-    """Watch the GPUs of a run, on all its nodes; a run that was asked to use none has none."""
+    """Watch the GPUs of a run, on all its nodes; a run that was asked to use none has none. If all
+    are lost, ask it to stop, unless its packs may run without.
+    """
 
     def say(text: str) -> None:
         console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    keep = partial(store.notes.put_cards, sweep)
-    with watched(CardWatch(_card_reader(where, run), say, keep)) as cards:
+    def end(why: str) -> None:
+        if sweep.resources.num_gpus != 0:
+            stop.why = stop.why or why
+
+    keep = partial(store.notes.put_cards, sweep.name)
+    with watched(CardWatch(_card_reader(where, run), say, keep, end)) as cards:
         yield cards
 
 

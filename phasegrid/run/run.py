@@ -105,7 +105,7 @@ def _do_packs(
     with (
         executor_for(sweep, store, where, stop, console, packs, plan, underway) as executor,
         stopped_by_signals(stop),
-        cards_watched(where, store, sweep.name, console, underway.run) as cards,
+        cards_watched(where, store, sweep, console, underway.run, stop) as cards,
         Watch(console, quiet, name_in(plan), underway=underway, cards=cards) as watch,
     ):
         if pack_layout.is_wanted(packs):

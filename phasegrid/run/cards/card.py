@@ -49,7 +49,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class NodeCards:
-    """The cards of one machine."""
+    """The cards of one machine; none if NVML cannot tell them."""
 
     host: str
     cards: tuple[Card, ...]

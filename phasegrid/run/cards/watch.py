@@ -18,15 +18,17 @@ from phasegrid.texts import duration
 LOOK_EVERY_S = 5.0
 KEEP_EVERY_S = 15.0  # a file of the store is replaced, on object stores at a price
 OLD_S = 20.0  # a card that is being lost can make NVML wait
+ALL_LOST = "every GPU of the run is lost"
 LEAVE_S = 3.0  # that a run waits for a reading under way; then it is abandoned
 
 Read = Callable[[], Sequence[NodeCards] | None]
-"""Returns the cards of all nodes; None if they will never be known."""
+"""Returns the cards of all nodes; None if they are unknown."""
 
 
 @dataclass(slots=True)
 class CardWatch:
-    """What a run knows of its cards. `say` gets each finding once; `keep` gets the readings.
+    """What a run knows of its cards. `say` gets each finding once; `keep` gets the readings. `stop`
+    is called with the reason if all cards are lost: every further job would be sent to one.
 
     A finding is said when two readings in a row have it, since the memory of a card and its list of
     processes are not read at the same moment; that a card is lost is said at once.
@@ -35,6 +37,7 @@ class CardWatch:
     read: Read
     say: Callable[[str], None]
     keep: Callable[[Json], None]
+    stop: Callable[[str], None] = lambda _why: None
     clock: Callable[[], float] = time.monotonic
     _lines: tuple[str, ...] = ()
     _read_at: float = float("-inf")
@@ -50,14 +53,18 @@ class CardWatch:
         return tuple(f"{line}{old}" for line in self._lines)
 
     def look(self) -> bool:
-        """Read the cards, and tell what is new; return False if they will never be known."""
+        """Read the cards, and tell what is new; return False if none were ever known."""
         found = self.read()
         if found is None:
-            return False
-        nodes = [self._completed(node) for node in found]
+            return self._read_at > float("-inf")
+        completed = [self._completed(node) for node in found]
+        nodes = [node for node in completed if node.cards]
         self._lines = tuple(card_texts(nodes))
         self._read_at = now = self.clock()
         is_news = self._tell(nodes)
+        cards = [card for node in nodes for card in node.cards]
+        if cards and len(nodes) == len(completed) and all(card.lost for card in cards):
+            self.stop(ALL_LOST)
         if nodes and (is_news or now >= self._keep_at):
             self._keep_at = now + KEEP_EVERY_S
             try:

@@ -1,8 +1,8 @@
 """Read the cards of every node of a cluster that has GPUs, each on its own node.
 
 The driver's node is read by the driver. Every other node gets one small actor, which reserves
-neither a core nor a GPU and imports no torch. A node that does not answer is left out until it
-does.
+neither a core nor a GPU and imports no torch. A node that has not answered yet, or cannot
+tell, is listed under its id, without cards.
 """
 
 import time
@@ -41,7 +41,7 @@ class ClusterCards:
     run: str | None
     answer_s: float = ANSWER_S
     _head: HeadWatch = field(default_factory=watch_head)
-    _is_here: bool = False
+    _own: str | None = None
     _readers: dict[str, Any] = field(default_factory=dict)  # by node
     _asked: dict[Any, str] = field(default_factory=dict)
     _latest: dict[str, NodeCards] = field(default_factory=dict)
@@ -57,15 +57,17 @@ class ClusterCards:
             self._ask()
         except (ClusterError, ray.exceptions.RayError, RuntimeError, ValueError):
             return None  # the run itself finds out, and says so
-        own = read_cards(processes_of(self.run)) if self._is_here else None
-        return [*([own] if own else []), *self._latest.values()]
+        nodes = [self._latest.get(node, NodeCards(node, ())) for node in self._readers]
+        if self._own is not None:
+            nodes.append(read_cards(processes_of(self.run)) or NodeCards(self._own, ()))
+        return nodes
 
     def _find_nodes(self) -> None:
         self._find_at = time.monotonic() + FIND_NODES_EVERY_S
         here = ray.get_runtime_context().get_node_id()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         have = {n["NodeID"] for n in nodes if n["Alive"] and n["Resources"].get("GPU")}
-        self._is_here = here in have
+        self._own = here if here in have else None
         actor = ray.remote(num_cpus=0, num_gpus=0, max_restarts=0)(Reader)
         for node in have - {here} - self._readers.keys():
             place = NodeAffinitySchedulingStrategy(node, soft=False)
