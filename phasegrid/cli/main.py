@@ -15,6 +15,7 @@ import typer
 
 from phasegrid.cli import remote
 from phasegrid.cli import store as cli_store
+from phasegrid.cli.fetch import fetch
 from phasegrid.cli.options import (
     AcceptChangedCode,
     AsJson,
@@ -321,6 +322,7 @@ def import_published(
     echo(str(report))
 
 
+app.command()(fetch)
 app.command()(cli_store.gc)
 app.command()(cli_store.delete)
 app.command()(cli_store.rename)

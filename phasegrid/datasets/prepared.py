@@ -127,6 +127,31 @@ def read(entry: Entry) -> dict[str, Array] | None:
     return arrays
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an entry says: its sources, their bytes, and those of its arrays."""
+
+    sources: tuple[Path, ...]
+    source_bytes: int
+    array_bytes: int
+
+
+def kept_entries(folder: Path, name: str) -> list[Kept]:
+    """List the entries of a data set in a folder; damaged ones are passed over."""
+    found = []
+    for path in sorted((folder / FOLDER).glob(f"{name}-*.json")):
+        try:
+            record = _open_record(path)
+            arrays = [path.parent / array["file"] for array in record["arrays"].values()]
+            size = sum(array.stat().st_size for array in arrays)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        sources = record["sources"]
+        files = tuple(folder / source["file"] for source in sources)
+        found.append(Kept(files, sum(source["size"] for source in sources), size))
+    return found
+
+
 def _open_record(path: Path) -> dict[str, Any]:
     """Return the content of a record.
 
