@@ -9,6 +9,7 @@ import pytest
 import torchvision.datasets
 from typer.testing import CliRunner
 
+from phasegrid.cli.data_checks import check_data
 from phasegrid.cli.main import app
 from phasegrid.datasets import prepared
 
@@ -106,3 +107,21 @@ def test_a_wrong_sweep_is_refused_before_anything_is_fetched(tmp_path: Path) -> 
 
     with pytest.raises(SweepError, match=r"dataset\.name"):
         fetch(tmp_path, name="cifar11", place="root: x")
+
+
+def test_doctor_tells_whole_entries_from_damaged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    assert [check.state for check in check_data(tmp_path)] == ["note"]
+    for name in ("a", "b"):
+        write_npz(tmp_path / f"{name}.npz")
+        fetch(tmp_path, name="npz", place=f"path: {tmp_path / name}.npz")
+    checks = list(check_data(tmp_path))
+    assert [check.state for check in checks] == ["ok", "ok"]
+    assert "npz of 1 file: whole, 0.0 MB" in checks[0].found
+    first, *_ = sorted((tmp_path / prepared.FOLDER).glob("*.npy"))
+    first.write_bytes(b"rubbish")
+    whole, rest = check_data(tmp_path)
+    assert (whole.state, rest.state) == ("ok", "note")
+    assert "damaged, unfinished or of data that changed: npz-" in rest.found

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from phasegrid.cli.data_checks import check_data
 from phasegrid.cli.machine_checks import Check, card_checks, check_disk, check_machine
 from phasegrid.errors import ClusterError, PhasegridError, StoreError, SweepError
 from phasegrid.redaction import cluster_token
@@ -33,9 +34,15 @@ _TIMEOUT_S = 5.0
 _NODES_ANSWER_S = 30.0  # a node may have to start a process first
 
 
-def examine(storage: str | None = None, address: str | None = None) -> list[Check]:
-    """Check this machine, and, if given, the store at `storage` and the cluster at `address`."""
+def examine(
+    storage: str | None = None, address: str | None = None, data: Path | None = None
+) -> list[Check]:
+    """Check this machine, and, if given, the store at `storage`, the cluster at `address` and what
+    is prepared in the folder `data`.
+    """
     found = list(check_machine())
+    if data is not None:
+        found += check_data(data)
     if storage is not None:
         found += check_storage(storage)
     if address is not None:

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -142,6 +143,9 @@ def doctor(
         str | None,
         typer.Option(help="A cluster, to be tried as well: http://head:8265, host:6379 or auto."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of data: also check what is prepared there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine, a store and a cluster, and say how to repair what is wrong. Exit 4 if
@@ -149,7 +153,7 @@ def doctor(
     """
     from phasegrid.cli.doctor import examine, exit_code
 
-    checks = examine(storage, address)
+    checks = examine(storage, address, data)
     echo(json.dumps([asdict(c) for c in checks], indent=2) if as_json else _text(checks))
     raise typer.Exit(exit_code(checks))
 

@@ -54,6 +54,8 @@ SETTLED_S = 2.0
 """A file that changed more recently may change again without another time of change."""
 ABANDONED_S = 86_400
 """An unfinished file of this age has no writer any more."""
+_NOT_WHOLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading an entry raises that is missing, damaged or stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,46 +111,68 @@ def read(entry: Entry) -> dict[str, Array] | None:
     It is renewed where only the times of change of its sources differ.
     """
     try:
-        record = _open_record(entry.record)
-        sources = record["sources"]
-        trusted = [_trusted(entry.folder, source) for source in sources]
-        if not all(
-            t or _same_bytes(entry.folder, s) for t, s in zip(trusted, sources, strict=True)
-        ):
-            return None
-        arrays = {
-            name: _map(entry.store / array["file"], array["sha256"])
-            for name, array in record["arrays"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record, arrays, trusted = _verified(entry.record)
+    except _NOT_WHOLE:
         return None  # written anew, if it can be
-    if not all(trusted):
+    if not trusted:
         _renew(entry, record)
     return arrays
 
 
+def is_whole(record: Path) -> bool:
+    """Say whether the entry of a record is neither damaged nor stale."""
+    try:
+        _verified(record)
+    except _NOT_WHOLE:
+        return False
+    return True
+
+
+def _verified(path: Path) -> tuple[dict[str, Any], dict[str, Array], bool]:
+    """Return the content of a record, its arrays, and whether its sources were trusted by their
+    times alone.
+
+    Raises:
+        one of `_NOT_WHOLE`: if the entry is missing, damaged or stale.
+    """
+    record, store = _open_record(path), path.parent
+    sources = record["sources"]
+    trusted = [_trusted(store.parent, source) for source in sources]
+    for source, is_trusted in zip(sources, trusted, strict=True):
+        if not is_trusted and not _same_bytes(store.parent, source):
+            raise ValueError(f"{source['file']} has changed")
+    arrays = {
+        name: _map(store / array["file"], array["sha256"])
+        for name, array in record["arrays"].items()
+    }
+    return record, arrays, all(trusted)
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What an entry says: its sources, their bytes, and those of its arrays."""
+    """What an entry says: its sources, their bytes, and those of its arrays. `record` is its
+    file.
+    """
 
+    record: Path
     sources: tuple[Path, ...]
     source_bytes: int
     array_bytes: int
 
 
-def kept_entries(folder: Path, name: str) -> list[Kept]:
-    """List the entries of a data set in a folder; damaged ones are passed over."""
+def kept_entries(folder: Path, name: str = "*") -> list[Kept]:
+    """List the entries of a data set, or of all, in a folder; damaged ones may be passed over."""
     found = []
     for path in sorted((folder / FOLDER).glob(f"{name}-*.json")):
         try:
             record = _open_record(path)
             arrays = [path.parent / array["file"] for array in record["arrays"].values()]
             size = sum(array.stat().st_size for array in arrays)
-        except (OSError, ValueError, KeyError, TypeError):
+        except _NOT_WHOLE:
             continue
         sources = record["sources"]
         files = tuple(folder / source["file"] for source in sources)
-        found.append(Kept(files, sum(source["size"] for source in sources), size))
+        found.append(Kept(path, files, sum(source["size"] for source in sources), size))
     return found
 
 
