@@ -273,6 +273,19 @@ def test_a_card_that_is_lost_is_said_at_once_by_its_name(gone: tuple[Card, ...])
     assert said.startswith("GPU 1 of node (NVIDIA H200, GPU-5a) is lost")
 
 
+def test_nodes_on_one_machine_lose_no_card_to_each_other() -> None:
+    nodes = [
+        NodeCards("a", (Card(0, "GPU-0"), Card(1, "GPU-1"))),
+        NodeCards("a", (Card(1, "GPU-1"), Card(2, "GPU-2"))),
+    ]
+    said: list[str] = []
+    watching = CardWatch(lambda: nodes, said.append, str)  # type: ignore[arg-type]
+    for _ in range(3):
+        assert watching.look()
+    assert [line[:5] for line in watching.lines()] == ["GPU 0", "GPU 1", "GPU 2"]
+    assert said == []
+
+
 def test_cards_that_are_unknown_for_a_while_are_not_lost() -> None:
     readings = Readings(COOL)
     readings.watch.read = lambda: None

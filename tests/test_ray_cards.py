@@ -25,10 +25,11 @@ sys.modules["pynvml"] = fake_nvml([FakeCard(uuid) for uuid in os.environ["FAKE_C
 """
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, subprocess, sys, time
 import ray
 from ray.cluster_utils import Cluster
 from phasegrid.run.executors.ray.cards import ClusterCards
+from phasegrid.store.store import Store
 
 def node(cards):
     return {"num_cpus": 1, "num_gpus": len(cards.split()), "object_store_memory": 80_000_000,
@@ -51,6 +52,11 @@ told = {"expected": sorted(own + others), "seen": seen()}
 free, total = ray.available_resources(), ray.cluster_resources()
 told["reserved"] = {name: total[name] - free.get(name, 0) for name in ("CPU", "GPU")}
 told["torch"] = "torch" in sys.modules
+folder = sys.argv[1]
+run = [sys.executable, "-m", "phasegrid", "run", "tiny.yaml", "--storage", folder + "/store"]
+said = subprocess.run([*run, "--address", cluster.address], cwd=folder, capture_output=True, text=True)
+told["run"] = [said.returncode, said.stderr]
+told["kept"] = Store.open(folder + "/store").notes.read_cards("tiny")
 lost = second if second.node_id != here else first
 cluster.remove_node(lost, allow_graceful=False)
 cards.answer_s, ends = 0.5, time.monotonic() + 60
@@ -65,11 +71,23 @@ print(json.dumps(told))
 """
 
 
+SWEEP = """
+schema: 1
+name: tiny
+dataset: {name: digits}
+model: {name: mlp, depth: 1}
+train: {batch_size: 32, epochs: 200, stop: null}  # long enough for the nodes to answer
+seeds: 1
+resources: {num_gpus: 0}
+"""
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("ray.cluster_utils")
     folder = tmp_path_factory.mktemp("nvml")
     (folder / "pynvml.py").write_text(STAND_IN)
+    (folder / "tiny.yaml").write_text(SWEEP)
     tests = Path(__file__).resolve().parent
     paths = [str(folder), str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     variables = {
@@ -80,7 +98,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_AUTH_MODE": "disabled",
     }
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(
         command, env=variables, capture_output=True, text=True, timeout=400, check=False
     )
@@ -98,6 +116,14 @@ def test_every_node_with_gpus_tells_its_own_cards(told: Any) -> None:
 def test_reading_cards_reserves_nothing_and_imports_no_torch(told: Any) -> None:
     assert told["reserved"] == {"CPU": 0, "GPU": 0}
     assert told["torch"] is False
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_cards_of_all_nodes(told: Any) -> None:
+    code, said = told["run"]
+    assert code == 0, said
+    found = [card["uuid"] for node in told["kept"]["nodes"] for card in node["cards"]]
+    assert sorted(found) == told["expected"]
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ class CardWatch:
     _known: dict[tuple[str, int], Card] = field(default_factory=dict)
     _before: set[tuple[str, int, str]] = field(default_factory=set)
     _said: set[tuple[str, int, str]] = field(default_factory=set)
+    _num_kept: int = 0  # cards
     _keep_at: float = float("-inf")
 
     def lines(self) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ class CardWatch:
         found = self.read()
         if found is None:
             return self._read_at > float("-inf")
-        completed = [self._completed(node) for node in found]
+        completed = [self._completed(node) for node in _by_machine(found)]
         nodes = [node for node in completed if node.cards]
         self._lines = tuple(card_texts(nodes))
         self._read_at = now = self.clock()
@@ -65,8 +66,9 @@ class CardWatch:
         cards = [card for node in nodes for card in node.cards]
         if cards and len(nodes) == len(completed) and all(card.lost for card in cards):
             self.stop(ALL_LOST)
-        if nodes and (is_news or now >= self._keep_at):
-            self._keep_at = now + KEEP_EVERY_S
+        is_news |= len(cards) != self._num_kept
+        if cards and (is_news or now >= self._keep_at):
+            self._num_kept, self._keep_at = len(cards), now + KEEP_EVERY_S
             try:
                 self.keep(record_of(nodes, datetime.now(UTC)))
             except StoreError as error:
@@ -75,15 +77,18 @@ class CardWatch:
 
     def _completed(self, node: NodeCards) -> NodeCards:
         """Add the cards that are not listed any more, and what was known of a card that is lost."""
-        cards = {card.index: card for card in node.cards}
-        listed = {card.uuid for card in node.cards} - {None}
+        cards = list(node.cards)
+        listed = {card.uuid for card in cards} - {None}
         for (host, index), before in self._known.items():
-            card = cards.get(index)
-            if host == node.host and before.uuid not in listed and (card is None or card.lost):
-                why = "it is not listed any more" if card is None else card.lost
-                cards[index] = Card(index, before.uuid, before.name, lost=why)
-        self._known |= {(node.host, index): card for index, card in cards.items()}
-        return replace(node, cards=tuple(cards[index] for index in sorted(cards)))
+            if host != node.host or before.uuid in listed:
+                continue
+            there = next((card for card in cards if card.index == index), None)
+            if there is None or there.lost is not None:
+                why = "it is not listed any more" if there is None else there.lost
+                cards = [card for card in cards if card is not there]
+                cards.append(Card(index, before.uuid, before.name, lost=why))
+        self._known |= {(node.host, card.index): card for card in cards}
+        return replace(node, cards=tuple(sorted(cards, key=lambda card: card.index)))
 
     def _tell(self, nodes: Sequence[NodeCards]) -> bool:
         found = {(one.host, one.index, one.kind): one for one in findings_of(nodes)}
@@ -94,6 +99,15 @@ class CardWatch:
         self._said |= certain
         self._before = set(found)
         return bool(news)
+
+
+def _by_machine(nodes: Sequence[NodeCards]) -> list[NodeCards]:
+    """Join nodes that are on one machine; each of its cards is listed once."""
+    cards: dict[str, dict[tuple[int, str | None], Card]] = {}
+    for node in nodes:
+        own = cards.setdefault(node.host, {})
+        own |= {(card.index, card.uuid): card for card in node.cards}
+    return [NodeCards(host, tuple(own.values())) for host, own in cards.items()]
 
 
 def record_of(nodes: Sequence[NodeCards], now: datetime) -> Json:
