@@ -121,7 +121,7 @@ SWEEP: dict[str, Any] = {
     "model": {"name": "model.py:NET"},
     "train": {
         "objective": {"name": "loss.py:LOSS"},
-        "schedule": {"name": "rate.py:RATE", "args": {"depth": 0.25}},
+        "schedule": {"name": "rate.py:RATE", "depth": 0.25},
         "epochs": 2,
         "batch_size": 10,
         "stop": None,

@@ -136,7 +136,7 @@ CASES = [
     (
         {"train": "{schedule: {name: linear, args: {period: 3}}}"},
         "train.schedule.args",
-        "for a schedule of your own; linear has none here",
+        "found the key 'args'; allowed: name, at_epochs,",
     ),
     (
         {"train": "{schedule: nowhere.py:WAVE}"},

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any
 
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.objectives import flat_objective
+from phasegrid.config.schedules import flat_schedule
 from phasegrid.config.stages import most_of
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Node, plain_text
@@ -174,8 +176,14 @@ def _fields(point: GridPoint) -> dict[str, Json]:
     return {
         **_leaves(_of_part(point.model, model.args), "model."),
         **_leaves(_of_part(point.dataset, dataset.args), "dataset."),
-        **_leaves(point.recipe, "train."),
+        **_leaves(_flat(point.recipe), "train."),
     }
+
+
+def _flat(recipe: Mapping[str, Any]) -> Mapping[str, Json]:
+    """Return a recipe as a sweep writes it, with arguments beside the name that they belong to."""
+    schedule, objective = flat_schedule(recipe["schedule"]), flat_objective(recipe["objective"])
+    return {**recipe, "schedule": schedule, "objective": objective}
 
 
 def _of_part(part: Part, args_type: type) -> dict[str, Json]:

@@ -103,7 +103,9 @@ def read_scale(draft: DraftAxis, template: TrialTemplate, diagnostics: Diagnosti
     if not names_part:
         fields = template.fields(draft.path)
         if isinstance(fields, str):
-            diagnostics.add(draft.entries["param"], f"{draft.where}.param", fields)
+            block = draft.path.rpartition(".")[0]
+            if block in template.sections or not diagnostics.is_broken(f"{block}.name"):
+                diagnostics.add(draft.entries["param"], f"{draft.where}.param", fields)
             return None
         if not fields:
             return None  # its section has no choice: reported already

@@ -4,16 +4,15 @@ Every distinct value of an axis was checked before. Here the values are put into
 that are equal in several cells are built and checked once, and shared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from phasegrid.config.axes import Scale, overlap
-from phasegrid.config.cell_mistakes import CellMistakes, of_section
+from phasegrid.config.cell_mistakes import CellMistakes
 from phasegrid.config.data_facts import DataFacts
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.objectives import PATH, with_objective
-from phasegrid.config.plugin_schedules import has_built_in, with_own_arguments
+from phasegrid.config.objectives import with_objective
 from phasegrid.config.points import Point
 from phasegrid.config.references import References
 from phasegrid.config.rules import (
@@ -23,29 +22,34 @@ from phasegrid.config.rules import (
     fit_mistake,
     mistakes_of,
 )
+from phasegrid.config.schedules import with_schedule
 from phasegrid.config.stages import stage_mistake, with_starts
 from phasegrid.config.template import SECTIONS, TrialTemplate, place_of, split_path
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
+from phasegrid.config.validate import default_args
 from phasegrid.declare import DatasetFacts, Model, make_part
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part
 from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity
+from phasegrid.train.recipe import Recipe
 
 SectionKey: TypeAlias = tuple[str, str, tuple[int, ...], tuple[int | float | str, ...]]
+Resolve: TypeAlias = Callable[[Mapping[str, Json], References], Mapping[str, Json]]
 StageKey: TypeAlias = tuple[int, str, tuple[int, ...], tuple[int | float | str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A section of some cells: its arguments in the form that is hashed and with paths resolved,
-    and the facts of a data set.
+    the facts of a data set, and the arguments of a training as the sweep gives them to its stages.
     """
 
     part: Part | None
     args: Mapping[str, Json]
     facts: DatasetFacts | None = None
+    given: Mapping[str, Json] | None = None
 
 
 class CellBuilder:
@@ -70,7 +74,6 @@ class CellBuilder:
         self._data_is_broken = diagnostics.is_broken("dataset")
         self._checks_data = not diagnostics.is_broken("dataset", *DATA_READS)
         self._is_sound = {section: not diagnostics.is_broken(section) for section in SECTIONS}
-        self._checks_schedule = not diagnostics.is_broken("train.schedule")
         self._facts = DataFacts()
         self._built: dict[SectionKey, Built | None] = {}
         self._stages_built: dict[StageKey, Built] = {}
@@ -160,14 +163,7 @@ class CellBuilder:
         choice = self._template.choices[section][name]
         args = self._varied(choice.args, section, name, point, tied)
         if section == FIRST_STAGE:
-            if self._checks_schedule:
-                args = self._with_schedule(args, section, point)
-            if args["objective"] is not None:
-                args = self._with_objective(args, section, point)
-            if self._template.stages:
-                args = with_starts(args, FIRST_STAGE, self._template.stages)
-            self._check_recipe(args, section, point)
-            return Built(None, args)
+            return self._training(args, section, FIRST_STAGE, point)
         facts: DatasetFacts | None = None
         declared = choice.declared
         assert declared is not None
@@ -186,31 +182,29 @@ class CellBuilder:
                 )
         return Built(make_part(identity(name), declared.version, choice.owner, args), args, facts)
 
-    def _with_schedule(
-        self, recipe: Mapping[str, Json], section: str, point: Point
-    ) -> Mapping[str, Json]:
-        """Resolve a plug-in schedule; its mistakes are reported at its arguments."""
-        if not self._checks_schedule or has_built_in(recipe):
-            return recipe
-        found = Diagnostics()
-        recipe = with_own_arguments(recipe, self._references, found)
-        for mistake in found.mistakes:
-            path = of_section(mistake.path, section)
-            self._mistakes.blame(
-                path, mistake.message, point, (of_section("train.schedule", section),)
-            )
-        return recipe
+    def _training(self, given: Mapping[str, Json], section: str, name: str, point: Point) -> Built:
+        """Resolve and check the recipe of a training."""
+        args = self._resolved(given, section, "schedule", with_schedule, point)
+        args = self._resolved(args, section, "objective", with_objective, point)
+        if not self._template.stages:
+            self._check_recipe(args, section, point)
+            return Built(None, args)
+        args = with_starts(args, name, self._template.stages)
+        self._check_recipe(args, section, point)
+        return Built(None, args, given=given)
 
-    def _with_objective(
-        self, recipe: Mapping[str, Json], section: str, point: Point
+    def _resolved(
+        self, recipe: Mapping[str, Json], section: str, block: str, resolve: Resolve, point: Point
     ) -> Mapping[str, Json]:
-        """Resolve the objective; an axis may name an argument that it does not have."""
+        """Resolve the schedule or the objective of a recipe; an axis may give what the schedule or
+        the objective does not have.
+        """
         try:
-            return with_objective(recipe, self._references)
+            return resolve(recipe, self._references)
         except SweepError as error:
-            path = of_section(PATH, section)
+            path = f"{section}.{block}"
             self._mistakes.blame(path, str(error), point, (path,))
-            return {**recipe, "objective": None}
+            return {**recipe, block: default_args(Recipe)[block]}
 
     def _varied(
         self,
@@ -263,15 +257,10 @@ class CellBuilder:
         key = (id(train), section, positions, values)
         if key not in self._stages_built:
             own = self._template.choices[section][""].args
-            args: Mapping[str, Json] = {**train.args, **{name: own[name] for name in stage.own}}
-            args = self._varied(args, section, "", point, tied)
-            if args["schedule"] is not train.args["schedule"]:
-                args = self._with_schedule(args, section, point)
-            if args["objective"] is not train.args["objective"]:
-                args = self._with_objective(args, section, point)
-            args = with_starts(args, stage.name, self._template.stages)
-            self._check_recipe(args, section, point)
-            self._stages_built[key] = Built(None, args)
+            assert train.given is not None
+            given = {**train.given, **{name: own[name] for name in stage.own}}
+            args = self._varied(given, section, "", point, tied)
+            self._stages_built[key] = self._training(args, section, stage.name, point)
         return self._stages_built[key]
 
     def _check_recipe(self, args: Mapping[str, Json], section: str, point: Point) -> None:
@@ -301,7 +290,11 @@ def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequ
     """Check the recipe alone, if no cell can be built: apply the rules that read no varied
     field.
     """
-    args = template.choices["train"][""].args
+    try:
+        args = with_schedule(template.choices["train"][""].args, template.references)
+    except SweepError as error:
+        diagnostics.add(place_of(template, "train.schedule"), "train.schedule", str(error))
+        return
     for rule in RECIPE_RULES:
         depends = any(overlap(read, path) for read in rule.reads for path in varied)
         finding = rule.check(args)

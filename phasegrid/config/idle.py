@@ -138,7 +138,8 @@ def _of_schedule(
     for field, value in schedule.items():
         path = f"train.schedule.{field}"
         given = field in usual and value != usual[field]
-        if field in usual and field not in reads and (given or path in varied):
+        is_varied = path in varied and name in SCHEDULES  # else it is an argument of the user's
+        if field in usual and field not in reads and (given or is_varied):
             readers = [each for each, kind in SCHEDULES.items() if field in kind.reads]
             message = (
                 f"found with schedule {name}, which ignores it; it is for {', '.join(readers)}"

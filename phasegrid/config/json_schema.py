@@ -125,12 +125,7 @@ def _plugin_name(kind: Kind, built_in: Collection[str]) -> Schema:
 def _recipe(definitions: Schema) -> Schema:
     recipe = _arguments(Recipe, definitions)
     properties = dict(recipe["properties"])
-    own = definitions["Schedule"]["properties"]
-    own["name"] = {
-        "anyOf": [{"enum": list(SCHEDULES)}, _plugin_name("schedule", SCHEDULES)],
-        "default": Schedule().name,
-    }
-    properties["schedule"] = {"anyOf": [own["name"], {"$ref": "#/$defs/Schedule"}]}
+    properties["schedule"] = _schedule(definitions)
     properties["objective"] = _objective(definitions)
     keep = properties["keep"]
     every = {
@@ -141,6 +136,17 @@ def _recipe(definitions: Schema) -> Schema:
     }
     properties["keep"] = {"anyOf": [keep, every]}
     return {**recipe, "properties": properties}
+
+
+def _schedule(definitions: Schema) -> Schema:
+    """Return the schema of a schedule: one of ours, or the user's with any arguments."""
+    own = definitions["Schedule"]["properties"]
+    own.pop("args")
+    own["name"] = {"enum": list(SCHEDULES), "default": Schedule().name}
+    plugin = _plugin_name("schedule", SCHEDULES)
+    common = {"name": plugin, "warmup_updates": own["warmup_updates"]}
+    users: Schema = {"type": "object", "properties": common, "required": ["name"]}
+    return {"anyOf": [own["name"], plugin, {"$ref": "#/$defs/Schedule"}, users]}
 
 
 def _objective(definitions: Schema) -> Schema:

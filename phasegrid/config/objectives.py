@@ -6,6 +6,7 @@ else name, version and all arguments.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.references import References
@@ -21,7 +22,7 @@ from phasegrid.config.validate import (
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json
-from phasegrid.registry import declared_objective, identity
+from phasegrid.registry import identity
 from phasegrid.train.recipe import CROSS_ENTROPY_NAME
 
 PATH = "train.objective"
@@ -82,8 +83,7 @@ def read_objective(node: Node, path: str, references: References, diagnostics: D
 
 
 def with_objective(recipe: Mapping[str, Json], references: References) -> Mapping[str, Json]:
-    """Return the recipe of a cell with its objective resolved; that of a stage may be already, but
-    for arguments of its own.
+    """Return the recipe of a cell with its objective resolved.
 
     Raises:
         SweepError: if it has an argument, by an axis, that this objective does not know.
@@ -95,18 +95,18 @@ def with_objective(recipe: Mapping[str, Json], references: References) -> Mappin
         return {**recipe, "objective": None}
     assert isinstance(chosen, Mapping)
     name = str(chosen.get("name", CROSS_ENTROPY_NAME))
-    given = {key: value for key, value in chosen.items() if key not in ("name", "args", "version")}
-    before: Json = {}
-    if "version" in chosen:
-        declared, before = declared_objective(name), chosen["args"]
-    else:
-        declared = references.objective(name)
-    assert isinstance(before, Mapping)
+    given = {key: value for key, value in chosen.items() if key != "name"}
+    declared = references.objective(name)
     for key in given:
         if key not in fields_of(declared.args):
             raise SweepError(unknown_key(key, fields_of(declared.args)) + f" for {name}")
     if name == CROSS_ENTROPY_NAME:
         return {**recipe, **given, "objective": None}
-    args: dict[str, Json] = {**default_args(declared.args), **before, **given}
+    args: dict[str, Json] = {**default_args(declared.args), **given}
     resolved: dict[str, Json] = {"name": identity(name), "args": args, "version": declared.version}
     return {**recipe, "objective": resolved}
+
+
+def flat_objective(objective: Mapping[str, Any] | None) -> Mapping[str, Json]:
+    """Return the name and the arguments of a resolved objective as a sweep writes them."""
+    return DEFAULT if objective is None else {"name": objective["name"], **objective["args"]}

@@ -16,6 +16,7 @@ from phasegrid.config.objectives import (
     read_objective,
 )
 from phasegrid.config.references import References
+from phasegrid.config.schedules import field_of_schedule, read_schedule, schedule_field
 from phasegrid.config.types import Stage
 from phasegrid.config.validate import (
     INVALID,
@@ -36,6 +37,11 @@ from phasegrid.texts import suggest
 from phasegrid.train.recipe import Recipe
 
 SECTIONS = ("dataset", "model", "train")
+_CHOSEN = {
+    "objective": (objective_field, field_of_objective),
+    "schedule": (schedule_field, field_of_schedule),
+}
+"""The blocks of a recipe whose fields depend on their name: how to find their fields."""
 
 
 @lru_cache(maxsize=1024)
@@ -105,11 +111,12 @@ class TrialTemplate:
         return found
 
     def _field(self, choice: Option, parts: Sequence[str]) -> Field | str:
-        if choice.owner is not Recipe or parts[0] != "objective":
+        if choice.owner is not Recipe or parts[0] not in _CHOSEN:
             return find_field(choice.owner, parts)
+        whole, part_of = _CHOSEN[parts[0]]
         if len(parts) == 1:
-            return objective_field(self.references)
-        return field_of_objective(choice.args["objective"], parts[1:], self.references)
+            return whole(self.references)
+        return part_of(choice.args[parts[0]], parts[1:], self.references)
 
     def resolve(self, path: str, node: Node, diagnostics: Diagnostics) -> dict[str, Json] | None:
         """Resolve a value for a path in each choice of its section; None if one choice forbids
@@ -238,8 +245,11 @@ def read_recipe(
             entries["keep_every"] = short["every"]
         entries["keep"] = short.get("final", replace(keep, value="last"))
     _refuse_two_lengths(entries, path, diagnostics)
-    objective = entries.pop("objective", None)
+    objective, schedule = entries.pop("objective", None), entries.pop("schedule", None)
     args = resolve_args(Recipe, replace(node, value=entries), path, diagnostics)
+    if schedule is not None:
+        found = read_schedule(schedule, f"{path}.schedule", references, diagnostics)
+        args["schedule"] = args["schedule"] if found is INVALID else found
     return {**args, **_read_loss(objective, entries, path, references, diagnostics)}
 
 

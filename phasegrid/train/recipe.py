@@ -59,8 +59,8 @@ class Schedule:
       2017); each cycle is `growth` times as long as the one before.
 
     Give the cycle length by one of `cycle_epochs`, `cycle_updates` or `cycles`; with `cycles`, the
-    number of cycles, a cycle has ceil(U / cycles) updates. The arguments of your own schedule,
-    ``file.py:NAME``, are in `args`.
+    number of cycles, a cycle has ceil(U / cycles) updates. A sweep writes the arguments of your own
+    schedule, ``file.py:NAME``, beside its name; they are kept in `args`.
     """
 
     name: Annotated[str, AfterValidator(_known_schedule)] = "constant"
