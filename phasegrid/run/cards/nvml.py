@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from phasegrid.run.cards.card import Card, NodeCards, Process
@@ -93,21 +94,20 @@ def _card(nvml: Any, handle: Any, known: Card, ours: Collection[int]) -> Card:
     memory = _memory(nvml, handle)
     listed = None if is_split else _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
     processes = None if listed is None else tuple(_process(found, ours) for found in listed)
+    slows_at = _ask(nvml, "nvmlDeviceGetTemperatureThreshold", handle, 1)  # of slow-down
     errors = _ask(nvml, "nvmlDeviceGetTotalEccErrors", handle, 1, 0)  # uncorrected, volatile
-    return Card(
-        known.index,
-        known.uuid,
-        known.name,
-        None if rates is None else int(rates.gpu),
-        None if memory is None else int(memory.used),
-        None if memory is None else int(memory.total),
-        _temperature_c(nvml, handle),
-        _number(_ask(nvml, "nvmlDeviceGetTemperatureThreshold", handle, 1)),  # of slow-down
-        _slowed_by(nvml, handle),
-        _number(errors),
-        processes,
-        None if processes is None else _num_foreign(processes, len(ours)),
-        is_split,
+    return replace(
+        known,
+        use_percent=None if rates is None else int(rates.gpu),
+        used_bytes=None if memory is None else int(memory.used),
+        total_bytes=None if memory is None else int(memory.total),
+        temperature_c=_temperature_c(nvml, handle),
+        slows_at_c=_number(slows_at),
+        slowed_by=_slowed_by(nvml, handle),
+        uncorrected_errors=_number(errors),
+        processes=processes,
+        num_foreign=None if processes is None else _num_foreign(processes, len(ours)),
+        is_split=is_split,
     )
 
 
