@@ -106,6 +106,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_without_a_cluster_none_is_started_to_read_cards() -> None:
+    code = "import ray; from phasegrid.run.executors.ray.cards import ClusterCards\n"
+    code += "assert ClusterCards(None).read() is None; assert not ray.is_initialized()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 @pytest.mark.slow
 def test_every_node_with_gpus_tells_its_own_cards(told: Any) -> None:
     assert told["seen"] == told["expected"]

@@ -40,7 +40,7 @@ class ClusterCards:
 
     run: str | None
     answer_s: float = ANSWER_S
-    _head: HeadWatch = field(default_factory=watch_head)
+    _head: HeadWatch | None = None
     _own: str | None = None
     _readers: dict[str, Any] = field(default_factory=dict)  # by node
     _asked: dict[Any, str] = field(default_factory=dict)
@@ -52,6 +52,7 @@ class ClusterCards:
         if not ray.is_initialized():
             return None
         try:
+            self._head = self._head or watch_head()  # not before: without a Ray it would start one
             if time.monotonic() >= self._find_at and self._head.answers():
                 self._find_nodes()
             self._ask()
