@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from phasegrid.cli.main import app
 from phasegrid.errors import StoreError, SweepError
+from phasegrid.jobs import Artifact
 from phasegrid.keys import text_key
 from phasegrid.run.verify import verify
 from phasegrid.store import meta as notes
@@ -23,6 +24,7 @@ from phasegrid.store.compact import compact
 from phasegrid.store.files.base import Entry
 from phasegrid.store.files.opening import open_files
 from phasegrid.store.gc import GarbageReport, delete_garbage, find_garbage
+from phasegrid.store.lost import lost_artifacts
 from phasegrid.store.store import Store
 
 DAY_S = 86_400
@@ -122,6 +124,28 @@ def test_a_snapshot_of_a_trial_that_is_not_stored_is_needed(store: Store) -> Non
     store.snapshots().save(C, 5, {}, None)
     _age(store, 30)
     assert not find_garbage(store).garbage
+
+
+@pytest.mark.parametrize("name", [f"checkpoints/{C[:2]}/{C}@epoch-3.safetensors",
+                                  f"artifacts/{C[:2]}/{C}.averaged.safetensors"])  # fmt: skip
+def test_what_a_training_under_way_has_published_stays(store: Store, name: str) -> None:
+    store.snapshots().save(C, 5, {}, None)
+    path = _path(store, name)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(b"four")
+    _age(store, 30)
+    assert not find_garbage(store).garbage
+    for snapshot in Path(store.files.path("snapshots")).rglob("*.safetensors"):
+        snapshot.unlink()
+    assert _names(find_garbage(store)) == [name], "without its snapshot no training goes on"
+
+
+def test_only_what_a_row_names_is_lost(store: Store) -> None:
+    named, never = Artifact(A, "weights@epoch-1"), Artifact(A, "weights@epoch-2")
+    unstored = Artifact(C, "weights")
+    assert lost_artifacts(store, [named, never, unstored]) == []
+    _path(store, f"checkpoints/{A[:2]}/{A}@epoch-1.safetensors").unlink()
+    assert lost_artifacts(store, [named, never, unstored]) == [named]
 
 
 def test_a_trial_that_only_the_copy_holds_keeps_its_weights(store: Store) -> None:

@@ -41,6 +41,14 @@ def test_by_layer_every_layer_has_its_share() -> None:
         assert int(mask.sum()) == max(1, round(0.25 * weights[name].numel()))
 
 
+def test_of_equal_weights_the_first_stay() -> None:
+    # more than 16 equal numbers: torch sorts fewer stably, whether asked to or not
+    weights = {"a": torch.full((500,), -0.5), "b": torch.full((500,), 0.5)}
+    found = masks(weights, ["a", "b"], Prune(0.7))
+    assert torch.equal(found["a"], torch.ones(500))
+    assert torch.equal(found["b"], torch.arange(500).lt(200).float())
+
+
 @pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
 @pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam"}, {"sam": SAM(0.1)}])
 def test_pruned_weights_stay_zero_and_the_others_train(strategy: Any, recipe: Any) -> None:
