@@ -344,4 +344,4 @@ def test_a_stop_counts_what_an_unfinished_pack_has_published(tmp_path: Path) -> 
     assert result.exit_code == 143
     assert result.is_news
     assert "3 of 4 jobs stored" in said
-    assert "1 jobs are open" in said
+    assert "1 job is open" in said

@@ -18,6 +18,7 @@ from phasegrid.analysis.draw.panels import facet_title
 from phasegrid.analysis.draw.scales import Frame, GridAxis
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
+from phasegrid.texts import counted
 
 PANEL = (2.5, 2.1)  # inches
 SHARED = 0.99
@@ -102,8 +103,8 @@ def _counted(rows: pd.DataFrame, each: str) -> str:
         return "nothing measured"
     counts = rows.groupby("cell")["key"].nunique()
     low, high = int(counts.min()), int(counts.max())
-    number = f"{low} to {high}" if low < high else f"{high}"
-    return f"{number} {each}{'s' * (high != 1)} a cell"
+    fewest = f"{low} to " if low < high else ""
+    return f"{fewest}{counted(high, each)} a cell"
 
 
 def points_of(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from phasegrid.declare import DatasetFacts
 from phasegrid.jobs import MetricJob, Part
 from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity
+from phasegrid.texts import counted
 
 Thing = TypeVar("Thing")
 _MOST_NETWORKS = 3  # networks of a cell: enough to try a metric over several
@@ -234,7 +235,7 @@ class Trier:
         keys = tuple(f"{index:032x}" for index in range(count))
         job = MetricJob(keys[0], request.part, keys)
         verdict = self._how().try_metric(job, [point.model] * count, facts)
-        how = f"measured {count} untrained network{'s' * (count > 1)} on 2 made-up examples"
+        how = f"measured {counted(count, 'untrained network')} on 2 made-up examples"
         self._keep("metric", request.name, verdict, how, item)
 
     def _keep(

@@ -26,6 +26,7 @@ from phasegrid.registry import declared_metric
 from phasegrid.store.files.base import Files
 from phasegrid.store.files.errors import reported
 from phasegrid.store.store import Store
+from phasegrid.texts import counted
 
 _ACCEPTED = "accepted"
 _RECORD = re.compile(r"([0-9a-f]{32})\.json")
@@ -53,8 +54,8 @@ class Change:
         what = "measurement" if self.code.kind == "metric" else "trial"
         which = f"differs: {', '.join(self.differ)}; " if self.differ else ""
         return (
-            f"{self.code.shown} has changed since {self.num_rows} stored"
-            f" {what}{'s' * (self.num_rows != 1)} ({self.code.kind} {self.code.name};"
+            f"{self.code.shown} has changed since {counted(self.num_rows, f'stored {what}')}"
+            f" ({self.code.kind} {self.code.name};"
             f" {which}version still {self.code.version})"
         )
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from phasegrid.texts import counted
+
 
 @dataclass(slots=True)
 class Counts:
@@ -24,3 +26,12 @@ class Counts:
     def open(self) -> int:
         """Jobs that have neither a result nor a failure."""
         return self.total - self.stored - self.failed - self.blocked
+
+
+def open_jobs(counts: Counts) -> str:
+    """Say how many jobs are open.
+
+    >>> open_jobs(Counts(total=1)), open_jobs(Counts(total=2))
+    ('1 job is open', '2 jobs are open')
+    """
+    return f"{counted(counts.open, 'job')} {'is' if counts.open == 1 else 'are'} open"

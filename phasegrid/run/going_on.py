@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from phasegrid.errors import ClusterError, DeviceError, StoreError
 from phasegrid.packs import Outcome
+from phasegrid.run.counts import open_jobs
 from phasegrid.run.scheduler import Scheduler
 from phasegrid.run.status import stored_keys
 from phasegrid.store.store import Store
@@ -19,7 +20,7 @@ def saying_how_to_go_on(scheduler: Scheduler, store: Store) -> Iterator[None]:
         if isinstance(error, ClusterError):
             with suppress(StoreError):
                 count_published(scheduler, store)
-        kept = f"stopped: what is finished is stored; {scheduler.counts.open} jobs are open."
+        kept = f"stopped: what is finished is stored; {open_jobs(scheduler.counts)}."
         if isinstance(error, DeviceError):
             again = (
                 "A new process can use it: run the same command again, best without --serial; then"

@@ -11,7 +11,7 @@ from rich.console import Console
 from phasegrid.fallbacks import Fallback
 from phasegrid.plan.contents import Plan
 from phasegrid.redaction import redact
-from phasegrid.run.counts import Counts
+from phasegrid.run.counts import Counts, open_jobs
 from phasegrid.run.scheduler import BLOCKED, Scheduler
 from phasegrid.run.status import job_names, stored_jobs, tally
 from phasegrid.run.stopping import Stop
@@ -114,7 +114,7 @@ def tell(result: RunResult, scheduler: Scheduler, plan: Plan, console: Console) 
     lines += tell_fallbacks(result)
     if result.stopped is not None:
         lines.append(
-            f"stopped ({result.stopped}): what is finished is stored; {counts.open} jobs are open."
+            f"stopped ({result.stopped}): what is finished is stored; {open_jobs(counts)}."
             " Run the same command again to go on."
         )
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

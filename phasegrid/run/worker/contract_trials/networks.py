@@ -19,6 +19,7 @@ from phasegrid.registry import resolve_model
 from phasegrid.run.worker.contract_trials.trying import NUM, FaultError, made_up, start_of, told
 from phasegrid.tasks.batches import epoch_bounds
 from phasegrid.tasks.operations import operations_of
+from phasegrid.texts import counted
 
 _EMPTY = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
 
@@ -115,7 +116,7 @@ def _forward(
     module: nn.Module, inputs: Tensor, facts: DatasetFacts, mode: str, place: str
 ) -> Tensor:
     num = len(inputs)
-    batch = f"a batch of {num} example{'s' * (num != 1)}"
+    batch = f"a batch of {counted(num, 'example')}"
     try:
         outputs: object = module(inputs.clone())
     except Exception as error:
