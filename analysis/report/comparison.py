@@ -53,7 +53,8 @@ def compare(
     """
     check_formats(formats)
     one, other = load_grid(open_store(store_a), a), load_grid(open_store(store_b), b)
-    labels = (a, b) if a != b else (f"{a} ({store_a})", f"{b} ({store_b})")
+    names = (a, b) if a != b else (f"{a} ({store_a})", f"{b} ({store_b})")
+    labels = (one.with_stage(names[0]), other.with_stage(names[1]))
     comparison = compare_grids(one, other)
     cells = pd.concat([one.cells, other.cells], ignore_index=True)
     frame = make_frame(cells, one.load_path, one.temperature_path, one.axis_names)

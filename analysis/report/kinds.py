@@ -113,7 +113,10 @@ def gain(tables: Tables, args: GainArgs) -> Drawing:
         best_per_load(against, theirs),
         lower_is_better=what.better == "lower",
     )
-    this_label, other_label = args.labels or (grid.sweep, args.against)
+    this_label, other_label = args.labels or (
+        grid.with_stage(grid.sweep),
+        against.with_stage(args.against),
+    )
     figure = gain_figure(
         table,
         what,

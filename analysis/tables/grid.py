@@ -121,6 +121,12 @@ class SweepTables:
         """The unit of every loss of the grid, or that units differ."""
         return common_unit(self.loss_units.values())
 
+    def with_stage(self, name: str) -> str:
+        """Return a name of the sweep with its last stage, which its numbers are of, if it has
+        stages.
+        """
+        return f"{name}, stage={self.last_stage}" if self.last_stage else name
+
     def heading(self, title: str) -> str:
         """Return the head of a figure: its title and, in a second line, the trained networks and
         their data.

@@ -4,6 +4,7 @@ out.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from phasegrid.analysis.phases.rules import Rules
+from phasegrid.analysis.report import comparison
 from phasegrid.analysis.report.findings import Findings, findings
 from phasegrid.analysis.report.requested import Tables
 from phasegrid.analysis.report.standard import (
@@ -166,6 +168,26 @@ def test_every_panel_of_a_sweep_with_stages_names_its_stage(make_grid: MakeGrid)
         "mode connectivity, stage=train",
     }
     assert {"phases, stage=tune", "CKA, mixup_alpha=4, stage=tune"} <= set(shown)
+
+
+def test_a_comparison_names_the_stage_of_each_sweep(
+    make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = {"a": replace(small(make_grid), last_stage="tune"), "b": small(make_grid)}
+    drawn: list[Figure] = []
+    monkeypatch.setattr(comparison, "open_store", lambda folder: folder)
+    monkeypatch.setattr(comparison, "load_grid", lambda _, sweep: grids[sweep])
+    monkeypatch.setattr(
+        comparison,
+        "save_figures",
+        lambda makers, *_: drawn.extend(m() for m in makers.values()) or [],
+    )
+    comparison.compare("one", "a", "one", "b", tmp_path)
+    difference, gain = drawn
+    assert difference.get_suptitle() == "b − a, stage=tune"
+    legend = gain.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["b", "a, stage=tune"]
 
 
 def test_a_sweep_without_stages_names_none(make_grid: MakeGrid) -> None:
