@@ -18,6 +18,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of gpu: minutes in all")
+    parser.add_argument("--device", default="cuda", help="of gpu: cuda or cpu")
+    parser.add_argument("--tiny", action="store_true", help="of gpu: sizes for a test on a CPU")
+    parser.add_argument("--output", help="of gpu: a file to append the records to")
     options = parser.parse_args()
     known = {
         path.stem.removeprefix("bench_"): path.stem
@@ -40,9 +44,10 @@ def main() -> None:
         f" {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
     )
+    of_gpu = {key: vars(options)[key] for key in ("minutes", "device", "tiny", "output")}
     for name in modules:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            alone.submit(run_alone, name).result()
+            alone.submit(run_alone, name, of_gpu if name == "gpu" else {}).result()
 
 
 if __name__ == "__main__":

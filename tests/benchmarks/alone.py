@@ -2,11 +2,13 @@
 
 import importlib
 import resource
+from collections.abc import Mapping
+from typing import Any
 
 
-def run_alone(name: str) -> None:
+def run_alone(name: str, options: Mapping[str, Any]) -> None:
     """Run one benchmark in a process of its own, so that its peak memory is its own."""
-    for line in importlib.import_module(f"tests.benchmarks.bench_{name}").main():
+    for line in importlib.import_module(f"tests.benchmarks.bench_{name}").main(**options):
         print(line, flush=True)
     own, children = (
         resource.getrusage(who).ru_maxrss / 2**20

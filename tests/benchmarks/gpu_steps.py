@@ -1,0 +1,361 @@
+"""The steps of ``python -m tests.benchmarks gpu``: each in a process of its own, JSON a line.
+
+    python -m tests.benchmarks.gpu_steps STEP DEVICE [--tiny]
+
+A step yields records as it goes, so that one that is ended early has still said what it knows. Data
+are random images of CIFAR-10's shape: what they show costs nothing more. ``--tiny`` makes every
+size so small that a CPU does a step in seconds; its times mean nothing.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from phasegrid.declare import DatasetFacts
+from phasegrid.estimates import Workload, passes
+from phasegrid.jobs import Part, Trial
+from phasegrid.keys import content_key
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.compute import compute as measure_hessian
+from phasegrid.metrics.hessian.operator import HessianOperator
+from phasegrid.metrics.network.points import live_network
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.compute import compute as measure_simplex
+from phasegrid.models.build import build_model
+from phasegrid.models.counting import count_work
+from phasegrid.plan.devices import device_of
+from phasegrid.train.autotune import measure_choice
+from phasegrid.train.loop import train_pack
+from phasegrid.train.precision import deterministic_kernels as only_deterministic
+from phasegrid.train.recipe import Recipe
+from tests.benchmarks.bench_packing import Case, plain_way, random_data
+
+Record = Mapping[str, Any]
+PRECISIONS = ("fp32", "tf32", "bf16")
+SEEDS = 5
+EPOCHS, NUM_TRAIN = 100, 50_000
+"""A trial of the published grid, for trials an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much a step does."""
+
+    widths: tuple[int, ...] = (8, 2, 64, 16, 128)
+    narrow: tuple[int, ...] = (1, 2, 3, 5)
+    pixels: int = 32
+    batch: int = 128
+    updates: tuple[int, int] = (20, 60)
+    examples: int = 200
+    wide: int = 64
+    large_batch: int = 512
+
+
+TINY = Sizes((2,), (1, 2), 8, 8, (2, 4), 16, 2, 16)
+
+
+def correct(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Train narrow networks for some updates here and on the CPU; compare the training loss."""
+    for width in sizes.narrow:
+        case = resnet(width, sizes)
+        for strategy in ("loop", "fused"):
+            losses = {}
+            for place in (torch.device("cpu"), device):
+                data = random_data(case, 4 * case.batch_size, str(place))
+                trials = trials_of(case, 4, "fp32", 2)
+                done = train_pack(trials, [data] * 2, device=place, strategy=strategy)
+                losses[place.type] = [result.history[-1].train_loss for result in done]
+            pairs = zip(losses["cpu"], losses[device.type], strict=True)
+            worst = max(abs(a / b - 1) for a, b in pairs)
+            yield {"width": width, "strategy": strategy, "off": worst, "loss": losses["cpu"][0]}
+
+
+def updates(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Time an update of the product, one member and five, in each precision, and its forecast."""
+    _warm_up(device, sizes)
+    for width in sizes.widths:
+        for precision in PRECISIONS:
+            for members in (1, SEEDS):
+                yield _update(device, resnet(width, sizes), precision, members, sizes)
+
+
+def _update(device: torch.device, case: Case, precision: str, members: int, sizes: Sizes) -> Record:
+    data = [random_data(case, sizes.updates[0] * case.batch_size, str(device))] * members
+    way = "loop" if members == 1 else "auto"
+    seconds = []
+    for count in sizes.updates:
+        trials = trials_of(case, count, precision, members)
+        train = partial(train_pack, trials, data, device=device, strategy=way)
+        seconds.append(_timed(train, device))
+    update_s = (seconds[1] - seconds[0]) / (sizes.updates[1] - sizes.updates[0]) / members
+    return {
+        "width": case.model.args["width"],
+        "batch": case.batch_size,
+        "precision": precision,
+        "members": members,
+        "ms_per_member": 1e3 * update_s,
+        "forecast_ms": 1e3 * forecast_s(device, case, precision),
+        "tflops": flops_of_update(case) / update_s / 1e12,
+        "peak_gib": _peak_gib(device),
+    }
+
+
+def peers(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Compare trials an hour with a careful plain script, its data on the device, and with one
+    process per trial and a DataLoader.
+    """
+    _warm_up(device, sizes)
+    for width in [w for w in sizes.widths if w <= 16]:
+        case = resnet(width, sizes)
+        data = random_data(case, sizes.updates[0] * case.batch_size, str(device))
+        choice, _ = measure_choice(trials_of(case, 1, "fp32", 1)[0], data, device)
+        ours = _update(device, case, "fp32", SEEDS, sizes)["ms_per_member"] / 1e3
+        epoch = plain_way(case, data, 1, Recipe(batch_size=case.batch_size, epochs=1, lr=0.01))
+        _timed(epoch, device)
+        plain = _timed(epoch, device) / sizes.updates[0]
+        yield {
+            "width": width,
+            "strategy": f"{choice.strategy}, stacks of {min(choice.stack_size, SEEDS)}",
+            "trials_an_hour": 3600 / (ours * EPOCHS * (NUM_TRAIN // sizes.batch)),
+            "over_plain": plain / ours,
+        }
+        script = Path(__file__).with_name("plain_loader.py")
+        arguments = [device.type, str(width), str(sizes.batch), str(sizes.updates[1]), "2"]
+        said = subprocess.run(
+            [sys.executable, str(script), *arguments], capture_output=True, text=True, check=True
+        )
+        loader = json.loads(said.stdout.splitlines()[-1])
+        yield {"width": width, "over_loader": float(loader["update_s"]) / ours}
+
+
+def metrics(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Time a Hessian pass, an update of a curve and one of a simplex, of one narrow network."""
+    case = resnet(sizes.widths[0], sizes)
+    models = [build_model(case.model, case.shape, 10, seed).to(device) for seed in range(3)]
+    data = random_data(case, max(sizes.examples, 2 * case.batch_size), str(device))
+    args = {**asdict(HessianArgs()), "examples": sizes.examples}
+
+    def hessian() -> None:
+        measure_hessian(models[:1], data, torch.Generator().manual_seed(0), **args)
+
+    hessian()
+    yield {"metric": "hessian", "seconds": _timed(hessian, device)}
+    flat = live_network(models[0])
+    ends = stack_vertices(models[:2])
+    vertices = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
+    seconds = []
+    for epochs in (1, 6):
+        settings = ConnectivityArgs(epochs=epochs, batch_size=case.batch_size)
+        seconds.append(
+            _timed(
+                lambda: train_bends(
+                    flat,
+                    vertices,
+                    data.train_inputs,
+                    data.train_labels,
+                    settings,  # noqa: B023
+                    torch.Generator().manual_seed(0),
+                ),
+                device,
+            )
+        )
+    num_batches = len(data.train_inputs) // case.batch_size
+    yield {"metric": "curve update", "seconds": (seconds[1] - seconds[0]) / 5 / num_batches}
+    seconds = []
+    for epochs in (1, 3):
+        simplex = replace(SimplexArgs(), epochs=epochs, batch_size=case.batch_size)
+        again = {**asdict(simplex), "eval_samples": 1}
+        seconds.append(
+            _timed(
+                lambda: measure_simplex(
+                    models[:2],
+                    data,
+                    torch.Generator().manual_seed(0),
+                    **again,  # noqa: B023
+                ),
+                device,
+            )
+        )
+    yield {"metric": "simplex update", "seconds": (seconds[1] - seconds[0]) / 2 / num_batches}
+
+
+def product(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Time a product with the Hessian of a wide network in gradients."""
+    case = replace(resnet(sizes.wide, sizes), batch_size=sizes.large_batch)
+    model = build_model(case.model, case.shape, 10, 0).to(device)
+    data = random_data(case, case.batch_size, str(device))
+    inputs, labels = data.train_inputs, data.train_labels
+    own = list(model.parameters())
+
+    def gradient() -> None:
+        torch.autograd.grad(cross_entropy(model(inputs), labels), own)
+
+    H = HessianOperator(model, inputs, labels)
+    v = torch.randn(H.size, device=device)
+    times: dict[str, float] = {}
+    for name, run in (("gradient", gradient), ("product", lambda: H(v))):
+        _timed(run, device)
+        times[name] = min(_timed(run, device) for _ in range(5))
+    yield {
+        "width": sizes.wide,
+        "batch": case.batch_size,
+        "gradient_ms": 1e3 * times["gradient"],
+        "gradients_a_product": times["product"] / times["gradient"],
+    }
+
+
+def deterministic_kernels(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Train twice with deterministic kernels: whether the weights are equal, and what it costs."""
+    case = resnet(sizes.widths[0], sizes)
+    data = random_data(case, sizes.updates[0] * case.batch_size, str(device))
+
+    def train(count: int) -> list[torch.Tensor]:
+        (done,) = train_pack(trials_of(case, count, "fp32", 1), [data], device=device)
+        return list(done.weights.values())
+
+    def per_update() -> float:
+        first, second = (_timed(lambda: train(n), device) for n in sizes.updates)  # noqa: B023
+        return (second - first) / (sizes.updates[1] - sizes.updates[0])
+
+    _warm_up(device, sizes)
+    usual = per_update()
+    with only_deterministic(device, wanted=True):
+        a, b = train(sizes.updates[0]), train(sizes.updates[0])
+        equal = all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        yield {"bit_equal": equal, "over_usual": per_update() / usual}
+
+
+def profile(device: torch.device, sizes: Sizes) -> Iterator[Record]:
+    """Count the kernels of an update of five members and the share of time the device is busy."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    case = resnet(sizes.widths[0], sizes)
+    data = random_data(case, sizes.updates[0] * case.batch_size, str(device))
+    kinds = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(ProfilerActivity.CUDA)
+    found = []
+    for count in sizes.updates:
+        with profiled(activities=kinds) as spans:
+            seconds = _timed(
+                lambda: train_pack(
+                    trials_of(case, count, "fp32", SEEDS),  # noqa: B023
+                    [data] * SEEDS,
+                    device=device,
+                ),
+                device,
+            )
+        kernels = [e for e in spans.events() if str(e.device_type).endswith("CUDA")]
+        busy_s = sum(e.self_device_time_total for e in kernels) / 1e6
+        found.append((len(kernels), busy_s, seconds))
+    (n0, busy0, s0), (n1, busy1, s1) = found
+    num = sizes.updates[1] - sizes.updates[0]
+    yield {
+        "kernels_an_update_of_five": (n1 - n0) / num,
+        "busy_share": (busy1 - busy0) / max(s1 - s0, 1e-9),
+    }
+
+
+STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], float]] = {
+    "correct": (correct, 40.0),
+    "updates": (updates, 110.0),
+    "peers": (peers, 90.0),
+    "metrics": (metrics, 60.0),
+    "product": (product, 30.0),
+    "deterministic": (deterministic_kernels, 30.0),
+    "profile": (profile, 30.0),
+}
+"""Every step with its limit in seconds, the most important first."""
+
+
+def resnet(width: int, sizes: Sizes) -> Case:
+    """Return the case of a ResNet18."""
+    shape = (3, sizes.pixels, sizes.pixels)
+    return Case(f"w{width}", Part("resnet18", 1, {"width": width}), shape, sizes.batch)
+
+
+def trials_of(case: Case, count: int, precision: str, members: int) -> list[Trial]:
+    """Return trials of `count` updates that differ in their seeds."""
+    recipe = asdict(
+        Recipe(
+            lr=0.05,
+            batch_size=case.batch_size,
+            updates=count,
+            stop=None,
+            drop_last=True,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    )
+    part = Part("random", 1, {})
+    return [
+        Trial(content_key("trial", 1, [case.name, seed]), part, case.model, recipe, seed)
+        for seed in range(members)
+    ]
+
+
+def forecast_s(device: torch.device, case: Case, precision: str) -> float:
+    """Forecast the seconds of an update, per member."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    work = workload(case)
+    guess = passes(work, case.batch_size, case.batch_size, 3)
+    return device_of(device.type, name).guess(guess, precision, is_recorded=True).seconds
+
+
+def flops_of_update(case: Case) -> float:
+    """Return the FLOPs of an update of one member."""
+    return 3.0 * case.batch_size * workload(case).forward_flops
+
+
+def workload(case: Case) -> Workload:
+    """Return the size of the case's jobs."""
+    counts = count_work(case.model, DatasetFacts(NUM_TRAIN, 10_000, case.shape, 10))
+    assert counts is not None
+    return Workload(NUM_TRAIN, 10_000, 10, *counts[:3], layers=counts.layers)
+
+
+def _warm_up(device: torch.device, sizes: Sizes) -> None:
+    """Let the libraries initialise themselves before anything is timed."""
+    case = resnet(sizes.widths[0], sizes)
+    data = random_data(case, case.batch_size, str(device))
+    train_pack(trials_of(case, sizes.updates[0], "fp32", 1), [data], device=device)
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call, all its kernels done."""
+    _wait(device)
+    started = time.perf_counter()
+    run()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_gib(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+
+
+def main() -> None:
+    name, device = sys.argv[1], torch.device(sys.argv[2])
+    for record in STEPS[name][0](device, TINY if "--tiny" in sys.argv else Sizes()):
+        print(json.dumps({"step": name, **record}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
