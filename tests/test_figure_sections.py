@@ -360,3 +360,13 @@ def test_figures_are_no_problem_of_a_store(load: Load, store: Store) -> None:
     assert verify(store, deep=True) == []
     assert compact(store).tables == ()
     assert Store.open(store.url, create=True).sweeps() == []
+
+
+def test_a_figure_of_an_extended_sweep_may_need_a_metric_that_is_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    figures = "[panels: {name: own, quantities: [lambda_max]}]"
+    whole = write(tmp_path, figures=figures, metrics="[hessian, accuracy]")
+    assert [f.name for f in load_sweep(whole, ["metrics=[accuracy]"]).figures] == ["own"]
+    (mistake,) = mistakes(write(tmp_path, figures=figures, metrics="[accuracy]"))
+    assert "found 'lambda_max', which metric hessian gives" in mistake.message

@@ -273,12 +273,13 @@ def test_a_damaged_trial_does_not_hide_what_else_is_wrong(store: Store) -> None:
 def test_provenance_names_the_place_and_the_versions() -> None:
     import phasegrid
 
-    found = provenance("cuda")
+    found = provenance("cuda", name="NVIDIA H200")
     assert found["device"] == "cuda"
+    assert found["device_name"] == "NVIDIA H200"
     assert found["phasegrid_version"] == phasegrid.__version__
     assert str(found["torch_version"])[0].isdigit()
     assert set(found) == {
-        "device", "host", "phasegrid_version", "git_commit", "git_dirty", "torch_version",
+        "device", "device_name", "host", "phasegrid_version", "git_commit", "git_dirty", "torch_version",
         "user_git_commit", "user_git_dirty",
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ of cells may be written as numbers. Figures from a store go through the same che
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from phasegrid.config.axes import Scale
@@ -19,6 +20,7 @@ from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import FigureKind, FigureRequest, Grid
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json, as_label, canonical_json
+from phasegrid.metrics import METRICS
 from phasegrid.registry import identity, resolve_figure
 from phasegrid.user_code import where_raised
 
@@ -46,24 +48,30 @@ def read_figures(
     points: Sequence[GridPoint],
     scales: Sequence[Scale],
     metrics: Sequence[MetricRequest],
+    asked_in: str,
     references: References,
     diagnostics: Diagnostics,
 ) -> tuple[FigureRequest, ...]:
-    """Resolve the list of figures of a sweep with these axes, points and metrics."""
+    """Resolve the list of figures of a sweep with these axes, points and metrics.
+
+    `asked_in` names the file or the override that asks for the metrics. A figure of another one, a
+    file that is extended, may also need built-in metrics that are not asked for; it is not drawn.
+    """
     if node is None or node.value is None:
         return ()
     if node.items is None:
         message = f"found {plain_text(node.plain())}; allowed: a list of figures"
         diagnostics.add(node, "figures", message)
         return ()
-    grid = _grid(points, scales, metrics, diagnostics)
+    own = _grid(points, scales, metrics, diagnostics)
+    other = own and replace(own, columns={**_built_in_columns(), **own.columns})
     requests: list[FigureRequest] = []
     names: set[str] = set()
     for index, item in enumerate(node.items):
         name, args = name_and_args(item, f"figures.{index}", diagnostics)
         if name is None:
             continue
-        where = f"figures.{index}.{name}"
+        where, grid = f"figures.{index}.{name}", own if item.place.file == asked_in else other
         try:
             kind = references.figure(name)
         except SweepError as error:
@@ -130,6 +138,10 @@ def _grid(
             shown = shown_labels(axis.path, stored)
             labels[axis.role] = list(dict.fromkeys(shown[label] for label in stored))
     return Grid(labels, len(points), columns_of(metrics))
+
+
+def _built_in_columns() -> dict[str, Sequence[str]]:
+    return {name: [column.name for column in one.columns] for name, one in METRICS.items()}
 
 
 def _figure(

@@ -171,7 +171,14 @@ def _read(
         storage=read_text_field(entries.get("storage"), "storage", "results", diagnostics),
         points=points,
         figures=read_figures(
-            entries.get("figures"), name, points, usable, metrics, references, diagnostics
+            entries.get("figures"),
+            name,
+            points,
+            usable,
+            metrics,
+            "" if asked_for is None else asked_for.place.file,
+            references,
+            diagnostics,
         ),
         code=references.code,
         stages=template.stages,
