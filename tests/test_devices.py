@@ -106,13 +106,26 @@ def test_a_cost_keeps_kernels_and_traffic_when_added_and_multiplied() -> None:
         ("NVIDIA A100-SXM4-80GB", "a100"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("Tesla V100-SXM2-16GB", "v100"),
-        ("NVIDIA Something New", "a100"),
-        (None, "a100"),
     ],
 )
 def test_a_gpu_is_known_by_its_name(name: str | None, device: str) -> None:
     assert device_of("cuda", name) == DEVICES[device]
     assert device_of("cpu", None) == CPU
+
+
+@pytest.mark.parametrize(("name", "called"), [("NVIDIA L4", "NVIDIA L4"), (None, "unnamed")])
+def test_an_unknown_gpu_keeps_its_name_and_begins_with_the_guess_of_an_a100(
+    name: str | None, called: str
+) -> None:
+    update, found = passes(workload(16), 128, 128, 3), device_of("cuda", name)
+    assert found.name == called
+    assert found not in DEVICES.values()
+    assert found.guess(update) == DEVICES["a100"].guess(update)
+
+
+def test_narrow_networks_in_bf16_are_read_to_take_more_than_twice_the_forecast() -> None:
+    update = passes(workload(2), 128, 128, 3)
+    assert 2.0 < 1.13e-3 / H200.guess(update, "bf16", is_recorded=True).seconds < 3.0
 
 
 def test_a_device_may_be_given_by_its_data_sheet() -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from phasegrid.config.load import Sweep
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.plan.contents import Plan
-from phasegrid.plan.devices import Device
+from phasegrid.plan.devices import DEVICES, Device
 from phasegrid.run import code_changes
 from phasegrid.run.cards import kept
 from phasegrid.run.forecast import Forecast, Span
@@ -131,7 +131,7 @@ def _forecast_lines(found: Forecast, price: float | None) -> list[str]:
     if not found.num_packs:
         return ["everything is stored: a run would submit nothing"]
     device = found.device
-    unit = "core" if device.kind == "cpu" else f"{device.name.upper()} GPU"
+    unit = "core" if device.kind == "cpu" else _gpu_name(device)
     lines = [
         f"{counted(found.num_packs, 'pack')}, {_hours(found.work)} {unit}-hours of work;"
         f" {_lasting(found.makespan)} on {counted(found.slots, unit)}"
@@ -147,6 +147,10 @@ def _forecast_lines(found: Forecast, price: float | None) -> list[str]:
         expected, low, high = (f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in money)
         lines.append(f"cost: {expected} [{low} to {high}] at {price:g} per GPU-hour")
     return [*lines, f"({_origin(found)})"]
+
+
+def _gpu_name(device: Device) -> str:
+    return f"{device.name.upper() if device.name in DEVICES else device.name} GPU"
 
 
 def _origin(found: Forecast) -> str:

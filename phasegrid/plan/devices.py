@@ -5,15 +5,16 @@ A pass over a batch takes on a GPU
     ``layers * launch + traffic / (reached * bandwidth) + FLOPs / (reached * rate)``:
 
 the time to start kernels, the time to move activations, and arithmetic. The three shares of
-training (`TRAINING`) were fitted to readings of ResNet18 on an H200 (widths 2 to 128, batches 32 to
-1024, five members a pack, the batch of every member 3x32x32 images): the fit is within 7% in fp32,
-11% in tf32 but for batch 1024 (29%), 22% in bf16. Other GPUs are scaled by the rates and the
+training (`TRAINING`) were fitted to readings of ResNet18 on an H200 (widths 2 to 128, batches of 32
+to 1024 images of 3x32x32, the faster of one member and five at once). The fit is within 7% in fp32;
+in tf32 within 11%, but 29% low for batch 1024; in bf16 within 22%, without width 2, which takes 2.1
+times what the fit says. Other GPUs are scaled by the rates and the
 bandwidth of their data sheets, and no reading of them has been compared. The store's own timings
 correct both. Pure, no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from phasegrid.errors import SweepError
@@ -165,10 +166,12 @@ def find_device(text: str) -> Device:
 
 
 def device_of(kind: str, name: str | None) -> Device:
-    """Return the device whose timings carry torch's `kind` and this name of the GPU; an unknown GPU
-    is taken for an A100, whose timings then correct the guess.
+    """Return the device whose timings carry torch's `kind` and this name of the GPU.
+
+    A GPU that is not in the table keeps its name; its first guess is that of an A100, which its own
+    timings then correct.
     """
     if kind == "cpu":
         return CPU
     found = next((device for device in DEVICES.values() if device.is_named(name)), None)
-    return found or DEVICES["a100"]
+    return found or replace(DEVICES["a100"], name=name or "unnamed", marks=())

@@ -5,7 +5,7 @@ artifacts of measurements. Rows are small and not counted; nor are buffers. Pure
 from phasegrid.estimates import FLOAT, Measurement
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan.contents import Cell
-from phasegrid.plan.cost import estimated
+from phasegrid.plan.cost import estimated, num_networks
 from phasegrid.registry import declared_metric
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.moments import checkpoint_moments
@@ -22,7 +22,7 @@ def left_bytes(cell: Cell, job: Trial | MetricJob) -> int | None:
             return 0
         if metric.disk is None or cell.work is None:
             return None
-        measurement = Measurement(cell.work, job.metric.args, len(job.trials))
+        measurement = Measurement(cell.work, job.metric.args, num_networks(job))
         return estimated(job.metric.name, "disk", metric.disk, measurement, int)
     if cell.work is None:
         return None
