@@ -33,3 +33,16 @@ def counted(count: int, noun: str) -> str:
     ('1 sweep', '2000 cells')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def bytes_text(num: float) -> str:
+    """Write a number of bytes in decimal units.
+
+    >>> bytes_text(12), bytes_text(950_000), bytes_text(23_400_000_000)
+    ('12 bytes', '950.0 kB', '23.4 GB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num < 1000:
+            return f"{num:.0f} {unit}" if unit == "bytes" else f"{num:.1f} {unit}"
+        num /= 1000
+    return f"{num:.1f} TB"

@@ -10,7 +10,7 @@ import typer
 
 from phasegrid.cli.options import AsJson, Settings, SweepFile, load, say
 from phasegrid.cli.output import echo
-from phasegrid.texts import counted
+from phasegrid.texts import bytes_text, counted
 
 if TYPE_CHECKING:
     from phasegrid.datasets.fetching import Fetched
@@ -49,8 +49,8 @@ def _line(data: "Fetched") -> str:
     files = ""
     if data.files:
         files = (
-            f"; {counted(len(data.files), 'file')}, {data.file_bytes / 1e6:.1f} MB;"
-            f" prepared, {data.kept_bytes / 1e6:.1f} MB"
+            f"; {counted(len(data.files), 'file')}, {bytes_text(data.file_bytes)};"
+            f" prepared, {bytes_text(data.kept_bytes)}"
         )
     return (
         f"{data.name}{place}: ready, {data.num_train} training and {data.num_test} test examples"

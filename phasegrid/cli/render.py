@@ -27,7 +27,7 @@ from phasegrid.run.planned import look_at
 from phasegrid.run.status import Tally, blocked_jobs, planned_jobs
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.store import Store
-from phasegrid.texts import counted, duration
+from phasegrid.texts import bytes_text, counted, duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,11 +137,11 @@ def _forecast_lines(found: Forecast, price: float | None) -> list[str]:
         f" {_lasting(found.makespan)} on {counted(found.slots, unit)}"
     ]
     if found.memory_bytes is not None:
-        lines.append(f"GPU memory: {_size(found.memory_bytes)} for the largest pack")
+        lines.append(f"GPU memory: {bytes_text(found.memory_bytes)} for the largest pack")
         if found.memory_bytes > device.memory_bytes:
-            lines[-1] += f", more than its {_size(device.memory_bytes)}: packs would be halved"
+            lines[-1] += f", more than its {bytes_text(device.memory_bytes)}: packs would be halved"
     if found.disk_bytes is not None:
-        lines.append(f"disk: {_size(found.disk_bytes)} for weights, checkpoints and artifacts")
+        lines.append(f"disk: {bytes_text(found.disk_bytes)} for weights, checkpoints and artifacts")
     if price is not None and device.kind != "cpu":
         money = [x / 3600 * price for x in (found.work.expected, found.work.low, found.work.high)]
         expected, low, high = (f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in money)
@@ -178,22 +178,6 @@ def _origin(found: Forecast) -> str:
     if device.kind != "cpu":
         origin += "; at most, as if no packs had shared a GPU"
     return origin
-
-
-def _size(num_bytes: float) -> str:
-    """Write a number of bytes in the largest decimal unit that keeps it above 1.
-
-    >>> _size(23_400_000_000), _size(950_000), _size(12)
-    ('23 GB', '950 kB', '12 B')
-    """
-    units = ("B", "kB", "MB", "GB", "TB")
-    power = min(len(units) - 1, max(0, (len(str(int(num_bytes))) - 1) // 3))
-    value = num_bytes / 1000**power
-    return (
-        f"{value:.0f} {units[power]}"
-        if value >= 10 or power == 0
-        else f"{value:.1f} {units[power]}"
-    )
 
 
 def _hours(span: Span) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from phasegrid.cli.options import AsJson, Home, open_store, say
 from phasegrid.cli.output import echo
-from phasegrid.texts import counted
+from phasegrid.texts import bytes_text, counted
 
 if TYPE_CHECKING:
     from phasegrid.cli.machine_checks import Check
@@ -188,16 +188,8 @@ def _amount(items: Sequence["Garbage"]) -> str:
     files = sum(not item.keys for item in items)
     rows = sum(len(item.keys) for item in items)
     size = sum(item.num_bytes for item in items)
-    text = f"{counted(files, 'file')}, {_bytes(size)}"
+    text = f"{counted(files, 'file')}, {bytes_text(size)}"
     return text + (f", and the rows of {rows} keys in compacted tables" if rows else "")
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _name(item: "Garbage") -> str:
