@@ -25,7 +25,7 @@ from phasegrid.tasks.scoring import training_losses
 from phasegrid.train.aside import own_part
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
 from phasegrid.train.objectives import training_criterion
-from phasegrid.train.optimizers import clip, step
+from phasegrid.train.optimizers import clip, rates_at, step
 from phasegrid.train.precision import autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.schedules import Moment, factor_of
@@ -112,8 +112,8 @@ def run_epoch(
                 factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
                 outputs.append(gradient_pass(batch, size))
                 read.turn()
-                at = before + done
-                step(recipe, network.weights, network.grads, slots, lr, decay, factor, at)
+                rates = rates_at(recipe, lr, decay, factor, before + done)
+                step(recipe, network.weights, network.grads, slots, lr, decay, rates)
                 if stack.mask is not None:
                     network.weights.mul_(stack.mask)
                 done += 1
@@ -128,12 +128,13 @@ def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
     first.
     """
     network = stack.network
-    lr, weight_decay = recipe.lr, recipe.weight_decay
+    lr, decay = recipe.lr, recipe.weight_decay
     read = Reader(operations_of(task), network.module, network.forward)
     gradient_pass = _make_pass(stack, read, task, training_criterion(recipe), recipe)
     with tensor_float_32(recipe.precision == "tf32"):
         gradient_pass(batch, batch.labels.shape[1])
-        step(recipe, network.weights, network.grads, stack.slots, lr, weight_decay, 1.0, 0)
+        rates = rates_at(recipe, lr, decay, 1.0, 0)
+        step(recipe, network.weights, network.grads, stack.slots, lr, decay, rates)
 
 
 def _make_pass(

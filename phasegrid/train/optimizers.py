@@ -4,10 +4,14 @@ All tensors are flat, of one length, and changed in place: the gradient too, whi
 flat vector holds every parameter of one network or of a whole stack, so an update costs a handful
 of kernels whatever the number of layers. `lr` and `weight_decay` are numbers, or vectors of the
 same length where members of a stack differ; the learning rate of the update is ``factor * lr``.
+
+All numbers that change from update to update are `Rates`. They may lie on the device, as tensors
+without dimensions: then a recorded update reads the rates of its turn there.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, zeros_like
@@ -18,6 +22,21 @@ Slots = dict[str, Tensor]
 """The optimizer's state: tensors by name, each shaped like the weights."""
 
 Rate = float | Tensor
+
+
+class Rates(NamedTuple):
+    """The numbers of one update: floats, or tensors without dimensions on the weights' device.
+
+    Where `lr` is a vector, it is left out of them, and `step` multiplies by it; `decay` is left
+    out where one of the two is a vector.
+    """
+
+    step: Rate
+    """The factor of the direction: ``factor * lr``, for Adam over ``1 - beta1 ** (update + 1)``."""
+    root: Rate
+    """Adam's ``sqrt(1 - beta2 ** (update + 1))``; 1 for the others."""
+    shrink: Rate
+    """``factor * lr * decay``, by which AdamW shrinks the weights."""
 
 
 def new_slots(recipe: Recipe, weights: Tensor) -> Slots:
@@ -34,6 +53,33 @@ def new_slots(recipe: Recipe, weights: Tensor) -> Slots:
     return {name: zeros_like(weights) for name in names[recipe.optimizer]}
 
 
+def rates_at(recipe: Recipe, lr: Rate, weight_decay: Rate, factor: float, update: int) -> Rates:
+    """Return the numbers of one update with learning rate ``factor * lr``; `update` counts from 0.
+
+    >>> rates_at(Recipe(), lr=0.1, weight_decay=0.0, factor=0.5, update=7)
+    Rates(step=0.05, root=1.0, shrink=0.0)
+    """
+    own = 1.0 if isinstance(lr, Tensor) else lr
+    are_numbers = not isinstance(lr, Tensor) and not isinstance(weight_decay, Tensor)
+    shrink = factor * own * (float(weight_decay) if are_numbers else 1.0)
+    if recipe.optimizer not in ("adam", "adamw"):
+        return Rates(own * factor, 1.0, shrink)
+    beta1, beta2 = recipe.betas
+    step = own * (factor / (1 - beta1 ** (update + 1)))
+    return Rates(step, math.sqrt(1 - beta2 ** (update + 1)), shrink)
+
+
+def rate_table(
+    recipe: Recipe, lr: Rate, weight_decay: Rate, factors: Sequence[float], first_update: int
+) -> Tensor:
+    """Return the `Rates` of consecutive updates as rows (U, 3) in float64, on the CPU."""
+    rows = [
+        rates_at(recipe, lr, weight_decay, factor, update)
+        for update, factor in enumerate(factors, start=first_update)
+    ]
+    return torch.tensor(rows, dtype=torch.float64).view(-1, len(Rates._fields))
+
+
 def step(
     recipe: Recipe,
     weights: Tensor,
@@ -41,24 +87,23 @@ def step(
     slots: Mapping[str, Tensor],
     lr: Rate,
     weight_decay: Rate,
-    factor: float,
-    update: int,
+    rates: Rates,
 ) -> None:
-    """Make one update of `weights` in place with learning rate ``factor * lr``; `update` counts
-    from 0.
+    """Make one update of `weights` in place. `rates` are those of `rates_at` for this `lr` and
+    `weight_decay`.
     """
+    scale = lr if isinstance(lr, Tensor) else 1.0
     if recipe.optimizer == "adamw":
-        _shrink(weights, lr, weight_decay, factor)
+        _shrink(weights, scale, weight_decay, rates.shrink)
     else:
-        _add_scaled(grads, weights, weight_decay, 1.0)
+        _add_decay(grads, weights, weight_decay)
     if recipe.optimizer == "sgd":
-        sgd_step(
-            weights, grads, slots.get("momentum"), lr, factor, recipe.momentum, recipe.nesterov
-        )
+        buffer = slots.get("momentum")
+        sgd_step(weights, grads, buffer, scale, rates.step, recipe.momentum, recipe.nesterov)
     elif recipe.optimizer == "rmsprop":
-        rmsprop_step(weights, grads, slots, lr, factor, recipe.rmsprop)
+        rmsprop_step(weights, grads, slots, scale, rates.step, recipe.rmsprop)
     else:
-        adam_step(weights, grads, slots, lr, factor, recipe.betas, recipe.adam_eps, update)
+        adam_step(weights, grads, slots, scale, rates, recipe.betas, recipe.adam_eps)
 
 
 def clip(grads: Sequence[Tensor], most: float) -> None:
@@ -77,11 +122,12 @@ def sgd_step(
     grads: Tensor,
     buffer: Tensor | None,
     lr: Rate,
-    factor: float,
+    factor: Rate,
     momentum: float,
     nesterov: bool = False,
 ) -> None:
-    """Do b = momentum b + g; w = w - lr (g + momentum b if nesterov else b), as torch.optim.SGD.
+    """Do b = momentum b + g; w = w - factor lr (g + momentum b if nesterov else b), as
+    torch.optim.SGD.
 
     Without a buffer the step is g.
     """
@@ -89,7 +135,7 @@ def sgd_step(
     if buffer is not None:
         buffer.mul_(momentum).add_(grads)
         direction = grads.add_(buffer, alpha=momentum) if nesterov else buffer
-    _add_scaled(weights, direction, lr, -factor)
+    _descend(weights, direction, lr, factor)
 
 
 def sgd_step_of_points(
@@ -113,10 +159,9 @@ def adam_step(
     grads: Tensor,
     slots: Mapping[str, Tensor],
     lr: Rate,
-    factor: float,
+    rates: Rates,
     betas: tuple[float, float],
     eps: float,
-    update: int,
 ) -> None:
     """Do one step of Adam (Kingma and Ba 2015, algorithm 1), as torch.optim.Adam.
 
@@ -126,9 +171,9 @@ def adam_step(
     (beta1, beta2), exp_avg, exp_avg_sq = betas, slots["exp_avg"], slots["exp_avg_sq"]
     exp_avg.lerp_(grads, 1 - beta1)
     exp_avg_sq.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
-    denominator = exp_avg_sq.sqrt().div_(math.sqrt(1 - beta2 ** (update + 1))).add_(eps)
+    denominator = exp_avg_sq.sqrt().div_(rates.root).add_(eps)
     direction = denominator.reciprocal_().mul_(exp_avg)
-    _add_scaled(weights, direction, lr, -factor / (1 - beta1 ** (update + 1)))
+    _descend(weights, direction, lr, rates.step)
 
 
 def rmsprop_step(
@@ -136,7 +181,7 @@ def rmsprop_step(
     grads: Tensor,
     slots: Mapping[str, Tensor],
     lr: Rate,
-    factor: float,
+    factor: Rate,
     settings: RMSprop,
 ) -> None:
     """Do v = alpha v + (1 - alpha) g^2; d = g / (sqrt(v) + eps), as torch.optim.RMSprop (Hinton
@@ -160,14 +205,29 @@ def _slots_of_rmsprop(settings: RMSprop) -> tuple[str, ...]:
     return ("square_avg", *mean, *(("momentum",) if settings.momentum else ()))
 
 
-def _shrink(weights: Tensor, lr: Rate, weight_decay: Rate, factor: float) -> None:
-    """Do w = w (1 - lr wd)."""
-    if isinstance(weight_decay, Tensor) or weight_decay:
-        weights.mul_(1 - factor * lr * weight_decay)
+def _shrink(weights: Tensor, lr: Rate, weight_decay: Rate, shrink: Rate) -> None:
+    """Do w = w (1 - lr wd), where `shrink` holds the factors that are numbers."""
+    if isinstance(lr, Tensor) or isinstance(weight_decay, Tensor):
+        weights.mul_(1 - shrink * lr * weight_decay)
+    elif weight_decay:
+        weights.mul_(1 - shrink)
 
 
-def _add_scaled(target: Tensor, source: Tensor, scale: Rate, factor: float) -> None:
-    if isinstance(scale, Tensor):
-        target.addcmul_(source, scale, value=factor)
-    elif scale:
-        target.add_(source, alpha=scale * factor)
+def _add_decay(grads: Tensor, weights: Tensor, weight_decay: Rate) -> None:
+    if isinstance(weight_decay, Tensor):
+        grads.addcmul_(weights, weight_decay)
+    elif weight_decay:
+        grads.add_(weights, alpha=weight_decay)
+
+
+def _descend(weights: Tensor, direction: Tensor, lr: Rate, factor: Rate) -> None:
+    """Do w = w - factor lr d."""
+    if not isinstance(factor, Tensor):
+        if isinstance(lr, Tensor):
+            weights.addcmul_(direction, lr, value=-factor)
+        else:
+            weights.add_(direction, alpha=-factor * lr)
+    elif isinstance(lr, Tensor):
+        weights.addcmul_(direction, lr * factor, value=-1)
+    else:
+        weights.addcmul_(direction, factor, value=-lr)

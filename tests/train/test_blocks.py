@@ -25,7 +25,7 @@ from phasegrid.models.fused import read_architecture
 from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import parameters_vector
 from phasegrid.train.loop import train_pack
-from phasegrid.train.optimizers import new_slots, step
+from phasegrid.train.optimizers import new_slots, rates_at, step
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import MemberState, Stack
 
@@ -141,7 +141,8 @@ def test_gaps_stay_zero_whatever_an_optimizer_does(optimizer: Any) -> None:
     for update in range(3):
         stack.network.grads.zero_()
         cross_entropy(stack.network.forward(inputs).flatten(0, 1), labels).backward()
-        step(recipe, stack.network.weights, stack.network.grads, stack.slots, lr, 0.1, 1.0, update)
+        rates = rates_at(recipe, lr, 0.1, 1.0, update)
+        step(recipe, stack.network.weights, stack.network.grads, stack.slots, lr, 0.1, rates)
     for vector in (stack.network.weights, stack.network.grads, *stack.slots.values()):
         places = Blocks.of(p.shape for p in stack.network.parameters.values())
         for view in places.views(vector):

@@ -12,7 +12,17 @@ from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_model
 from phasegrid.models.weights import parameters_vector
 from phasegrid.train.loop import train_pack
-from phasegrid.train.optimizers import clip, new_slots, sgd_step, sgd_step_of_points, step
+from phasegrid.train.optimizers import (
+    Rate,
+    Rates,
+    clip,
+    new_slots,
+    rate_table,
+    rates_at,
+    sgd_step,
+    sgd_step_of_points,
+    step,
+)
 from phasegrid.train.recipe import SAM, Recipe, RMSprop
 from phasegrid.train.sharpness import ETA, sharpen
 
@@ -67,8 +77,8 @@ def test_updates_are_those_of_torch_optim(case: str) -> None:
             group["lr"] = factor * recipe.lr
         theirs.grad = gradient.clone()
         optimizer.step()
-        rates = recipe.lr, recipe.weight_decay
-        step(recipe, ours, gradient, slots, *rates, factor, update)
+        both = recipe.lr, recipe.weight_decay
+        step(recipe, ours, gradient, slots, *both, rates_at(recipe, *both, factor, update))
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-14)
 
 
@@ -83,11 +93,38 @@ def test_rates_may_differ_from_element_to_element(case: str) -> None:
     for update in range(5):
         gradient = draws(2, seed=update + 1)
         for i in range(2):
-            rates = float(lr[i]), float(decay[i])
             own = gradient[i : i + 1].clone()
-            step(recipe, alone[i], own, slots_alone[i], *rates, 0.5, update)
-        step(recipe, both, gradient, slots, lr, decay, 0.5, update)
+            pair = float(lr[i]), float(decay[i])
+            rates = rates_at(recipe, *pair, 0.5, update)
+            step(recipe, alone[i], own, slots_alone[i], *pair, rates)
+        rates = rates_at(recipe, lr, decay, 0.5, update)
+        step(recipe, both, gradient, slots, lr, decay, rates)
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("vectors", ["", "lr", "decay", "lr and decay"])
+def test_rates_in_a_table_on_the_device_are_those_of_each_update(case: str, vectors: str) -> None:
+    recipe, _ = CASES[case]
+    lr: Rate = draws(40, seed=1).abs() / 10 if "lr" in vectors else recipe.lr
+    decay: Rate = draws(40, seed=2).abs() if "decay" in vectors else recipe.weight_decay
+    by_floats, by_table = draws(40), draws(40)
+    slots = new_slots(recipe, by_floats), new_slots(recipe, by_table)
+    factors = [1.0, 0.5, 0.0, 0.3]
+    table = rate_table(recipe, lr, decay, factors, 7)
+    row = torch.empty(table.shape[1]).double()
+    now = Rates(*row.unbind())
+    for update, factor in enumerate(factors):
+        gradient = draws(40, seed=update + 3)
+        rates = rates_at(recipe, lr, decay, factor, 7 + update)
+        step(recipe, by_floats, gradient.clone(), slots[0], lr, decay, rates)
+        row.copy_(table[update])
+        step(recipe, by_table, gradient, slots[1], lr, decay, now)
+    torch.testing.assert_close(by_table, by_floats, rtol=1e-13, atol=1e-15)
+
+
+def test_the_table_of_no_update_has_no_row() -> None:
+    assert rate_table(Recipe(), 0.1, 0.0, [], 0).shape == (0, len(Rates._fields))
 
 
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["one curve", "three curves"])

@@ -15,7 +15,7 @@ from phasegrid.models.fused import NotFusableError, fuse, read_architecture
 from phasegrid.models.strategies import MAX_FUSED_PRODUCTS, Strategy, choose_strategy, products
 from phasegrid.models.weights import cpu_state, parameters_vector
 from phasegrid.train.compat import pack_signature, packable
-from phasegrid.train.optimizers import new_slots, step
+from phasegrid.train.optimizers import new_slots, rates_at, step
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import MemberState, Stack
 
@@ -133,15 +133,15 @@ def test_rates_per_member_are_those_of_the_member_alone(optimizer: Any) -> None:
             both.slots,
             lr,
             weight_decay,
-            0.5,
-            update,
+            rates_at(recipe, lr, weight_decay, 0.5, update),
         )
     for i in range(2):
         weights = parameters_vector(linear[i])
         slots = new_slots(recipe, weights)
         for update in range(4):
             grad = grads[update, i].clone()
-            step(recipe, weights, grad, slots, rates[i], decays[i], 0.5, update)
+            own = rates[i], decays[i]
+            step(recipe, weights, grad, slots, *own, rates_at(recipe, *own, 0.5, update))
         torch.testing.assert_close(
             torch.cat([both.state(i)["weight"].flatten(), both.state(i)["bias"]]), weights
         )
