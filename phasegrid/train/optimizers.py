@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, zeros_like
 
+from phasegrid.models.compiled import kernels_of
 from phasegrid.train.recipe import Recipe, RMSprop
 
 Slots = dict[str, Tensor]
@@ -90,8 +91,13 @@ def step(
     rates: Rates,
 ) -> None:
     """Make one update of `weights` in place. `rates` are those of `rates_at` for this `lr` and
-    `weight_decay`.
+    `weight_decay`. On a GPU it is one kernel, where Triton can compile it.
     """
+    if weights.is_cuda and weights.dtype == torch.float32:
+        kernels = kernels_of("phasegrid.train.optimizer_kernel", weights.device)
+        if kernels is not None:
+            kernels.step(recipe, weights, grads, slots, lr, weight_decay, rates)
+            return
     scale = lr if isinstance(lr, Tensor) else 1.0
     if recipe.optimizer == "adamw":
         _shrink(weights, scale, weight_decay, rates.shrink)
