@@ -23,8 +23,9 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric
 from phasegrid.metrics.hessian import HESSIAN, HessianArgs
+from phasegrid.metrics.hessian.basis import rademacher
 from phasegrid.metrics.hessian.compute import compute
-from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian.lanczos import lanczos
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.models.resnet import make
 from phasegrid.models.weights import refresh_batch_norm

@@ -10,6 +10,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
 from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.basis import rademacher
 from phasegrid.metrics.hessian.density import (
     Density,
     converged,
@@ -17,7 +18,7 @@ from phasegrid.metrics.hessian.density import (
     measure_spectrum,
     probe_rest,
 )
-from phasegrid.metrics.hessian.lanczos import Spectrum, lanczos, rademacher
+from phasegrid.metrics.hessian.lanczos import Spectrum, lanczos
 from phasegrid.metrics.hessian.operator import HessianOperator
 
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ from point_support import decaying, generator, symmetric
 from torch import Tensor
 
 from phasegrid.errors import MetricError
+from phasegrid.metrics.hessian.basis import rademacher
 from phasegrid.metrics.hessian.lanczos import (
     LanczosRun,
     Spectrum,
     lanczos,
-    rademacher,
     short_lanczos,
 )
 

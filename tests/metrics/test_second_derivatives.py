@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import weight_norm
 
 from phasegrid.errors import MetricError
+from phasegrid.metrics.hessian.basis import rademacher
 from phasegrid.metrics.hessian.compute import compute
-from phasegrid.metrics.hessian.lanczos import AsymmetryError, lanczos, rademacher
+from phasegrid.metrics.hessian.lanczos import AsymmetryError, lanczos
 from phasegrid.metrics.hessian.operator import METHODS, HessianOperator, Method
 from phasegrid.metrics.hessian.preparing import draw_examples
 from phasegrid.metrics.slice.compute import compute as slice_compute

@@ -10,7 +10,8 @@ from oracles import dense_ggn, dense_hessian
 from point_support import Residual, cnn, generator, images, mlp, seeded
 from torch import Tensor, nn
 
-from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian.basis import rademacher
+from phasegrid.metrics.hessian.lanczos import lanczos
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
 from phasegrid.metrics.hessian.trace import deflated_hutchinson, ggn_trace
 from phasegrid.tasks.losses import softmax_columns

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from phasegrid.metrics.hessian import HessianArgs
+from phasegrid.metrics.hessian.basis import rademacher
 from phasegrid.metrics.hessian.lanczos import (
     LONGEST,
     LanczosRun,
     MatVec,
     Spectrum,
-    rademacher,
     short_lanczos,
 )
 from phasegrid.metrics.hessian.operator import HessianOperator

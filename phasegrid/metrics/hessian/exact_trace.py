@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from phasegrid.metrics.hessian.piecewise import is_piecewise_linear
-from phasegrid.metrics.hessian.trace import RowsError, TraceEstimate, ggn_trace, layer_norms
+from phasegrid.metrics.hessian.trace import (
+    RowsError,
+    TraceEstimate,
+    ggn_trace,
+    layer_norms,
+    numbers_of,
+)
 from phasegrid.models.network_state import outputs_of
 from phasegrid.tasks.losses import Curvature, softmax_columns
 
@@ -87,8 +93,10 @@ def layers_give_the_gradients(module: nn.Module, inputs: Tensor, rng: torch.Gene
             columns[-1:],
             materialize_grads=True,
         )
-    squares = [float(g.double().square().sum()) for g in gradients]
-    found = [float(by_layer[name][-1]) if name in by_layer else 0.0 for name in parameters]
+    squares = numbers_of([g.double().square().sum() for g in gradients])
+    last = numbers_of([norms[-1] for norms in by_layer.values()])
+    of_layers = dict(zip(by_layer, last, strict=True))
+    found = [of_layers.get(name, 0.0) for name in parameters]
     least = SAME * max(squares)
     return all(
         abs(one - other) <= SAME * max(other, least)

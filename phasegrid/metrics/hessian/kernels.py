@@ -1,12 +1,16 @@
-"""Select kernels with correct second derivatives, in place of kernels with wrong ones or none."""
+"""Select kernels with correct and fast second derivatives, in place of wrong, slow or missing
+ones.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from phasegrid.metrics.hessian.convolutions import convolve
 
 
 @contextmanager
@@ -15,6 +19,18 @@ def plain_attention() -> Iterator[None]:
     derivative.
     """
     with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextmanager
+def fast_kernels(images_last: bool) -> Iterator[None]:
+    """Compute attention as in `plain_attention`, and convolutions of images that lie channels last
+    with second derivatives of their own (`phasegrid.metrics.hessian.convolutions`).
+
+    On a CPU a product with the Hessian of ResNet18 then takes 0.8 times as long at widths 8 and 64.
+    Images that are contiguous keep torch's: there it is faster (width 2: 0.8 times as long).
+    """
+    with plain_attention(), _OwnConvolutions() if images_last else nullcontext():
         yield
 
 
@@ -32,6 +48,21 @@ def reference_kernels() -> Iterator[None]:
         _ComposedWeightNorm(),
     ):
         yield
+
+
+class _OwnConvolutions(TorchFunctionMode):
+    """Replace torch's two-dimensional convolutions by `convolve`."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        if func is torch.conv2d:
+            return convolve(*args, **(kwargs or {}))  # type: ignore[arg-type]
+        return func(*args, **(kwargs or {}))
 
 
 class _ComposedWeightNorm(TorchFunctionMode):

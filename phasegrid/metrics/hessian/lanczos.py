@@ -10,8 +10,13 @@ earlier ones at least twice, so there are no ghost eigenvalues; `short_lanczos` 
 vectors.
 
 All this needs a symmetric H. So a run checks v^T H w = w^T H v for its first two (random) vectors
-and for some later neighbours, at the cost of a dozen scalar products. Letters: P dimension, m
-steps.
+and for some later neighbours, at the cost of a dozen scalar products.
+
+A GPU works ahead: the coefficients stay on the device, and the run waits for them only once in
+`steps_ahead` steps. What a step decides by its coefficients (to orthogonalise once more, to begin
+anew in the complement) is rare. So a run goes on as usual, looks at the decisions when it reads,
+and drops the steps after one that was decided otherwise: the result is that of reading every step.
+Letters: P dimension, m steps.
 """
 
 from collections.abc import Callable
@@ -21,10 +26,10 @@ import torch
 from torch import Tensor
 
 from phasegrid.errors import MetricError
+from phasegrid.metrics.hessian.basis import Basis, norm_of
 
 MatVec = Callable[[Tensor], Tensor]
 
-MAX_PASSES = 5  # of orthogonalisation; two suffice unless a vector lies in the span of the basis
 LONGEST = 4  # a run takes at most this many times the requested steps
 
 ASYMMETRY = 3e-5
@@ -139,19 +144,26 @@ class LanczosRun:
     """A run that can be continued; the results of earlier calls of `advance` do not change.
 
     If the vectors span an invariant subspace early, the run goes on in the orthogonal complement
-    from a vector drawn from `rng`. So no eigenvalue is missed, and m = P gives all of them.
+    from a vector drawn from `rng`. So no eigenvalue is missed, and m = P gives all of them. `ahead`
+    is how many steps it makes before it reads their coefficients (None: `steps_ahead`).
     """
 
     def __init__(
-        self, matvec: MatVec, start: Tensor, block_rows: int, rng: torch.Generator
+        self,
+        matvec: MatVec,
+        start: Tensor,
+        block_rows: int,
+        rng: torch.Generator,
+        ahead: int | None = None,
     ) -> None:
         self.size = len(start)
         self._matvec, self._rng, self._dtype = matvec, rng, start.dtype
-        self._basis = _Basis(self.size, min(block_rows, self.size), start)
+        self._basis = Basis(self.size, min(block_rows, self.size), start)
         self._diagonal: list[float] = []
         self._off_diagonal: list[float] = []
         self._rest, self._beta = start, 0.0
         self._last = start, start
+        self._ahead = steps_ahead(start.device) if ahead is None else ahead
 
     def advance(self, least: int, most: int, known: Callable[[Spectrum], bool]) -> Spectrum:
         """Go on to `least` steps in all, and then until `known` says that enough is known, but to
@@ -163,42 +175,63 @@ class LanczosRun:
         """
         least, most = min(least, self.size), min(most, self.size)
         while len(self._diagonal) < least:
-            self._step()
+            self._go_on(min(self._ahead, least - len(self._diagonal)))
         spectrum = self._solve()
         while len(self._diagonal) < most and not known(spectrum):
-            self._step()
+            self._go_on(1)
             spectrum = self._solve()
         return spectrum
 
-    def _step(self) -> None:
-        q = self._next()
+    def _go_on(self, count: int) -> None:
+        """Make up to `count` steps, of which the first is always right, and read them."""
+        first, last = len(self._diagonal), self._last
+        steps: list[_Step] = []
+        for done in range(first, first + count):
+            q = steps[-1].rest / steps[-1].numbers[_BETA] if steps else self._next()
+            steps.append(self._step(q, done, last))
+            last = q, steps[-1].product
+        for i, numbers in enumerate(torch.stack([step.numbers for step in steps]).tolist()):
+            if i and not self._goes_on():
+                self._basis.cut(first + i)  # it begins anew: the steps from here are void
+                return
+            if i:
+                self._off_diagonal.append(self._beta)
+            self._diagonal.append(_finite(numbers[0]))
+            if _is_checked(first + i):
+                self._check(*numbers[3:])
+            self._last = steps[i].q, steps[i].product
+            self._rest, (before, self._beta) = steps[i].rest, numbers[1:3]
+            if self._beta <= before / 2:
+                self._basis.cut(first + i + 1)
+                self._rest, self._beta = self._basis.orthogonalise(steps[i].product)
+                return
+
+    def _step(self, q: Tensor, done: int, last: tuple[Tensor, Tensor]) -> "_Step":
+        """Make a step after `done` others, the `last` of which gives its vector and its product."""
         self._basis.append(q)
         w = self._matvec(q)
-        self._diagonal.append(_finite(_dot(q, w)))
-        self._check(q, w)
-        self._last = q, w
-        self._rest, self._beta = self._basis.orthogonalise(w)
+        rest, norms = self._basis.project_out_twice(w)
+        numbers = [_dot(q, w), *norms]
+        compared = [_dot(last[0], w), _dot(q, last[1])] if _is_checked(done) else numbers[:2]
+        return _Step(q, w, rest, torch.stack([*numbers, *compared]))
 
     def _next(self) -> Tensor:
         """Return the next row of the basis, and note its coefficient in the tridiagonal matrix."""
         if not self._diagonal:
             first: Tensor = self._rest / torch.linalg.vector_norm(self._rest)
             return first
-        if self._beta > _rounding(self._diagonal, self._off_diagonal, self._dtype):
+        if self._goes_on():
             self._off_diagonal.append(self._beta)
             return self._rest / self._beta
         self._off_diagonal.append(0.0)
         return self._basis.draw(self._rng)
 
-    def _check(self, q: Tensor, w: Tensor) -> None:
-        """Compare v^T H q with q^T H v, where v is the vector before and `w` = H q, at steps 2, 3,
-        5, 9, 17 and so on.
-        """
-        done = len(self._diagonal) - 1
-        if done == 0 or done & (done - 1):
-            return
-        v, product = self._last
-        one, other = _dot(v, w), _dot(q, product)
+    def _goes_on(self) -> bool:
+        """Say whether the last step left more than rounding errors."""
+        return self._beta > _rounding(self._diagonal, self._off_diagonal, self._dtype)
+
+    def _check(self, one: float, other: float) -> None:
+        """Compare v^T H q with q^T H v, where v is the vector before q."""
         norm = max(map(abs, [*self._diagonal, *self._off_diagonal, one, other]))
         if abs(one - other) > ASYMMETRY * norm:
             raise AsymmetryError(
@@ -210,7 +243,37 @@ class LanczosRun:
         return _solve(self._diagonal, self._off_diagonal, self._beta, self._basis, self.size)
 
 
-def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
+_BETA = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that is not read yet: its vector, its product, what is left of that beside the basis,
+    and its `numbers` on the device: the diagonal entry, the norms after the first and second
+    orthogonalisation, and the two products that a check compares.
+    """
+
+    q: Tensor
+    product: Tensor
+    rest: Tensor
+    numbers: Tensor
+
+
+def steps_ahead(device: torch.device) -> int:
+    """Return how many steps a run makes before it reads their coefficients: every step on a CPU,
+    where reading costs nothing; on a GPU, eight, for which it keeps as many products.
+    """
+    return 1 if device.type == "cpu" else 8
+
+
+def _is_checked(done: int) -> bool:
+    """Say whether symmetry is checked at the step after `done` others: at steps 2, 3, 5, 9, 17 and
+    so on.
+    """
+    return done > 0 and done & (done - 1) == 0
+
+
+def short_lanczos(matvec: MatVec, start: Tensor, steps: int, ahead: int | None = None) -> Spectrum:
     """Run at most `steps` of Lanczos on `matvec` from `start` (P,) by the three-term recurrence,
     keeping three vectors and no basis.
 
@@ -223,77 +286,31 @@ def short_lanczos(matvec: MatVec, start: Tensor, steps: int) -> Spectrum:
     """
     diagonal: list[float] = []
     off_diagonal: list[float] = []
-    q, beta = start / torch.linalg.vector_norm(start), 0.0
-    before = torch.zeros_like(q)
+    q, before = start / torch.linalg.vector_norm(start), torch.zeros_like(start)
+    beta = torch.zeros((), dtype=torch.float64, device=start.device)
+    ahead = steps_ahead(start.device) if ahead is None else ahead
     while True:
-        w = matvec(q) - beta * before
-        diagonal.append(_finite(_dot(q, w)))
-        w = w - diagonal[-1] * q
-        beta = _finite(_norm(w))
-        rounding = _rounding(diagonal, off_diagonal, start.dtype)
-        if len(diagonal) == steps or beta <= rounding:
-            theta, S = _diagonalise(diagonal, off_diagonal)
-            residuals = torch.hypot(beta * S[-1], torch.tensor(rounding, dtype=torch.float64))
-            return Spectrum(theta, S[0] ** 2, residuals, (), S, False, rounding)
-        off_diagonal.append(beta)
-        before, q = q, w / beta
-
-
-def rademacher(size: int, rng: torch.Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Draw independent signs (P,) from `rng`, on its device, and move them to `device`."""
-    signs = torch.randint(0, 2, (size,), generator=rng, device=rng.device)
-    return (2 * signs - 1).to(device=device, dtype=dtype)
-
-
-def project_out(vector: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
-    """Return `vector` (P,) without its components along the orthonormal rows of `blocks`."""
-    for rows in blocks:
-        vector = vector - rows.t() @ (rows @ vector)
-    return vector
-
-
-class _Basis:
-    """Orthonormal rows, in blocks so that a growing basis is never copied."""
-
-    def __init__(self, size: int, block_rows: int, like: Tensor) -> None:
-        self.size, self.block_rows, self.like = size, block_rows, like
-        self.count = 0
-        self.storage: list[Tensor] = []
-
-    def append(self, vector: Tensor) -> None:
-        place = self.count % self.block_rows
-        if place == 0:
-            self.storage.append(self.like.new_empty(self.block_rows, self.size))
-        self.storage[-1][place] = vector
-        self.count += 1
-
-    def blocks(self) -> tuple[Tensor, ...]:
-        last = self.count - self.block_rows * (len(self.storage) - 1)
-        return (*self.storage[:-1], self.storage[-1][:last])
-
-    def orthogonalise(self, vector: Tensor) -> tuple[Tensor, float]:
-        """Return the part of `vector` orthogonal to the rows, and its norm: two passes, and more
-        while it still shrinks.
-        """
-        norm = _norm(vector)
-        for done in range(1, MAX_PASSES + 1):
-            vector = project_out(vector, self.blocks())
-            before, norm = norm, _norm(vector)
-            if done >= 2 and norm > before / 2:
-                break
-        return vector, norm
-
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """Draw a unit vector orthogonal to every row."""
-        while True:
-            fresh = rademacher(self.size, rng, self.like.dtype, self.like.device)
-            vector, norm = self.orthogonalise(fresh)
-            if norm > 1e-3:
-                return vector / norm
+        unread: list[Tensor] = []
+        for _ in range(min(ahead, steps - len(diagonal))):
+            w = matvec(q) - beta * before
+            entry = _dot(q, w)
+            w = w - entry * q
+            beta = norm_of(w)
+            unread.append(torch.stack([entry, beta]))
+            before, q = q, w / beta
+        for alpha, length in torch.stack(unread).tolist():
+            diagonal.append(_finite(alpha))
+            _finite(length)
+            rounding = _rounding(diagonal, off_diagonal, start.dtype)
+            if len(diagonal) == steps or length <= rounding:
+                theta, S = _diagonalise(diagonal, off_diagonal)
+                residuals = torch.hypot(length * S[-1], torch.tensor(rounding, dtype=torch.float64))
+                return Spectrum(theta, S[0] ** 2, residuals, (), S, False, rounding)
+            off_diagonal.append(length)
 
 
 def _solve(
-    diagonal: list[float], off_diagonal: list[float], beta: float, basis: _Basis, size: int
+    diagonal: list[float], off_diagonal: list[float], beta: float, basis: Basis, size: int
 ) -> Spectrum:
     theta, S = _diagonalise(diagonal, off_diagonal)
     complete = len(diagonal) == size
@@ -325,9 +342,5 @@ def _finite(value: float) -> float:
     return value
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))
-
-
-def _norm(a: Tensor) -> float:
-    return float(torch.linalg.vector_norm(a, dtype=torch.float64))
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.double(), b.double())

@@ -1,7 +1,8 @@
 """Multiply by the Hessian of the mean loss, by differentiating the gradient (Pearlmutter 1994).
 
-If it fits into the given memory, the gradient's graph is built once and kept for all products;
-otherwise it is built again for each product, chunk by chunk. BatchNorm in eval mode is folded into
+If it fits into the given memory, the gradient's graph is built once and kept for all products,
+and on a GPU a product is recorded; otherwise the graph is built again for each product, chunk by
+chunk. BatchNorm in eval mode is folded into
 the convolutions and images are laid out channels last, which reduces the time of a product to 0.6
 to 0.8 (tests/benchmarks/bench_hessian.py). Second derivatives may be wrong. So
 `with_right_products` does its work with the first `Method` whose products belong to a symmetric
@@ -21,6 +22,7 @@ classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -30,9 +32,11 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from phasegrid.errors import MetricError
 from phasegrid.fallbacks import fall_back
-from phasegrid.metrics.hessian.kernels import plain_attention, reference_kernels
+from phasegrid.metrics.hessian.kernels import fast_kernels, reference_kernels
 from phasegrid.metrics.hessian.lanczos import AsymmetryError
 from phasegrid.metrics.network.folding import computes_the_same, fold_batch_norm
+from phasegrid.metrics.network.precision import full_precision
+from phasegrid.metrics.network.recording import Recorded
 from phasegrid.models.blocks import Blocks, FlatVector
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import working_layouts
@@ -112,33 +116,44 @@ class HessianOperator:
         if order is not None:  # so that a chunk holds examples of like length
             inputs, labels = inputs[order], labels[order]
         self._inputs, self._labels, self._network = inputs, labels, module
+        self._images_last = False
         if method == "double_backward":
-            self._inputs = _lay_out(module, inputs)
+            self._inputs, self._images_last = _lay_out(module, inputs)
             self._network = _folded(module, self._inputs)
         self._num_scored = scoring.operations.num_scored(labels)
         self._chunks = self._cut(module, memory_bytes)
         self.loss = self._check_loss()
         keep = len(self._chunks) == 1 and method != "differences"
-        self._kept = self._differentiate(self._chunks[0]) if keep else None
+        self._product = Recorded(self._of_kept, self._inputs.device)
+        first = partial(self._differentiate, self._chunks[0])
+        self._kept = self._product.prepare(first) if keep else None
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (P,)."""
         self.num_products += 1
         if self._flat is not None:
             return self._difference(self._flat, vector)
-        self._pieces.fill(vector)
-        parts = [view[0] for view in self._pieces.views]
         if self._kept is not None:
-            return self._multiply(self._kept, parts, keep=True)
-        product = torch.zeros_like(vector)
+            return self._product(vector)
+        parts, product = self._parts(vector), torch.zeros_like(vector)
         for chunk in self._chunks:
             product += self._multiply(self._differentiate(chunk), parts, keep=False)
         return product
 
+    def _of_kept(self, vector: Tensor) -> Tensor:
+        assert self._kept is not None
+        return self._multiply(self._kept, self._parts(vector), keep=True)
+
+    def _parts(self, vector: Tensor) -> list[Tensor]:
+        """Return the parts of `vector` (P,) in the shapes of the parameters."""
+        self._pieces.fill(vector)
+        return [view[0] for view in self._pieces.views]
+
     def _loss(self, chunk: slice) -> Tensor:
         scoring = self._scoring
         inputs, labels = scoring.operations.trim(self._inputs[chunk], self._labels[chunk])
-        with plain_attention() if self.method == "double_backward" else reference_kernels():
+        fast = self.method == "double_backward"
+        with fast_kernels(self._images_last) if fast else reference_kernels():
             logits = outputs_of(self._network, inputs)
         if fault := scoring.fault(logits, labels):
             raise MetricError(f"Hessian: {fault}")
@@ -238,7 +253,8 @@ def with_right_products(
     """Do `work` with the Hessian of `module` (see `HessianOperator`), by the first of `METHODS`
     that gives correct products.
 
-    `work` must raise `AsymmetryError` if the products do not belong to a symmetric matrix. `rng` is
+    All is computed without TF32 and autocast. `work` must raise `AsymmetryError` if the products do
+    not belong to a symmetric matrix. `rng` is
     reset before every try, so every method gets the same draws.
 
     Raises:
@@ -250,7 +266,8 @@ def with_right_products(
     for method in METHODS:
         rng.set_state(state)
         try:
-            return work(HessianOperator(module, inputs, labels, method=method, scoring=scoring))
+            with full_precision(inputs.device):
+                return work(HessianOperator(module, inputs, labels, method=method, scoring=scoring))
         except (AsymmetryError, RuntimeError) as fault:  # or no second derivative
             if not isinstance(fault, AsymmetryError) and _is_of_the_machine(fault):
                 raise
@@ -283,15 +300,16 @@ def graph_memory(device: torch.device) -> int:
     return free // 4
 
 
-def _lay_out(module: nn.Module, inputs: Tensor) -> Tensor:
+def _lay_out(module: nn.Module, inputs: Tensor) -> tuple[Tensor, bool]:
     """Bring images into the layout that suits the network, and the convolutions of `module` too, in
-    place.
+    place; say whether that is channels last.
     """
     if inputs.dim() != 4:
-        return inputs
+        return inputs, False
     layouts = working_layouts(module, inputs)
-    module.to(memory_format=layouts.of(inputs.device))
-    return layouts.lay_out(inputs)
+    layout = layouts.of(inputs.device)
+    module.to(memory_format=layout)
+    return layouts.lay_out(inputs), layout == torch.channels_last
 
 
 def _folded(module: nn.Module, inputs: Tensor) -> nn.Module:

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phasegrid.metrics.hessian.lanczos import MatVec, Spectrum, project_out, rademacher
+from phasegrid.metrics.hessian.basis import project_out, rademacher
+from phasegrid.metrics.hessian.lanczos import MatVec, Spectrum
 from phasegrid.metrics.hessian.operator import graph_memory
 from phasegrid.models.network_state import copy_network, outputs_of
 from phasegrid.tasks.losses import Curvature, softmax_columns
@@ -94,11 +95,12 @@ def deflated_hutchinson(
     if spectrum.complete:
         return TraceEstimate(known, 0.0, "exact_spectrum")
     like = spectrum.basis[0]
-    values = torch.empty(probes, dtype=torch.float64)
-    for i in range(probes):
+    found = []
+    for _ in range(probes):
         z = rademacher(like.shape[1], rng, like.dtype, like.device)
         z = project_out(project_out(z, spectrum.basis), spectrum.basis)
-        values[i] = torch.dot(z.double(), matvec(z).double())
+        found.append(torch.dot(z.double(), matvec(z).double()))
+    values = torch.stack(found).cpu()
     stderr = float(values.std()) / probes**0.5
     return TraceEstimate(known + float(values.mean()), stderr, "hutchinson_deflated")
 
@@ -243,11 +245,18 @@ def _chunk_trace(
 ) -> dict[str, float]:
     logits = _forward(network, records, inputs)
     sizes, columns = curvature(logits.detach())
-    totals: dict[str, float] = {}
+    totals: dict[str, Tensor] = {}
     for k in range(columns.shape[1]):
         for name, squares in _norms(records, logits, columns[:, k], keep=True).items():
-            totals[name] = totals.get(name, 0.0) + float(sizes[:, k] @ squares)
-    return totals
+            share = sizes[:, k] @ squares
+            totals[name] = totals[name] + share if name in totals else share
+    return dict(zip(totals, numbers_of(list(totals.values())), strict=True))
+
+
+def numbers_of(values: list[Tensor]) -> list[float]:
+    """Read numbers from their device at once."""
+    numbers: list[float] = torch.stack(values).tolist() if values else []
+    return numbers
 
 
 def _chunk_size(network: nn.Module, records: _Records, inputs: Tensor) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.hessian import HessianArgs
-from phasegrid.metrics.hessian.lanczos import lanczos, rademacher
+from phasegrid.metrics.hessian.basis import rademacher
+from phasegrid.metrics.hessian.lanczos import lanczos
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.models.weights import ParameterSlice
 
