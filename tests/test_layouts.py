@@ -11,11 +11,12 @@ from phasegrid import load_sweep
 from phasegrid.errors import StoreError
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import Json
-from phasegrid.packs import Pack
+from phasegrid.packs import Outcome, Pack
 from phasegrid.plan.contents import Cell, Plan, all_keys
 from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
+from phasegrid.run.executors.base import Serial
 from phasegrid.run.run import _kept_layout
 from phasegrid.run.verify import verify
 from phasegrid.store.meta import Notes
@@ -44,6 +45,10 @@ def plan_of(tmp_path: Path) -> MakePlan:
 
 def one_second(_cell: Cell, _job: Trial | MetricJob) -> float:
     return 1.0
+
+
+def no_pack(pack: Pack) -> Sequence[Outcome]:
+    raise AssertionError(f"pack {pack.key} is not to be done")
 
 
 def packs_to_do(plan: Plan, shapes: Sequence[Shape], stored: set[str], size: int = 32) -> list[Pack]:  # fmt: skip
@@ -145,10 +150,13 @@ def test_of_drivers_that_decide_at_once_the_first_decides(
         return put_layout(self, sweep, part, record)
 
     monkeypatch.setattr(Notes, "put_layout", beaten)
-    found = _kept_layout(store, plan, one_second, 1, 32)
+    found = _kept_layout(store, plan, one_second, Serial(no_pack), 32)
     assert found == lay_out(plan, (), one_second, 8, 32)
     more = replace(plan, cells=plan_of("seeds=4").cells)
-    assert _kept_layout(store, more, one_second, 2, 32)[: len(found)] == found
+    assert (
+        _kept_layout(store, more, one_second, Serial(no_pack, parallel=2), 32)[: len(found)]
+        == found
+    )
     assert len(store.notes.read_layout(plan.sweep)) == 2
 
 

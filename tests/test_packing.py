@@ -1,5 +1,6 @@
 """Laws of shaping packs for the workers there are."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,16 @@ from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import Corrections, predict_seconds
 from phasegrid.plan.packing import PACK_SIZE, make_packs, start_depths
 from phasegrid.plan.plan import make_plan
-from phasegrid.plan.shaping import MAX_DATASETS, PACKS_A_WORKER, shape_packs, split_heavy
+from phasegrid.plan.shaping import (
+    FULL,
+    MAX_DATASETS,
+    PACKS_A_WORKER,
+    fill_gpus,
+    shape_packs,
+    split_heavy,
+)
 from phasegrid.run.makespan import simulate_makespan
-from phasegrid.train.compat import pack_signature
+from phasegrid.train.compat import by_kind, pack_signature
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -227,3 +235,78 @@ def test_the_standard_grid_ends_within_a_tenth_of_the_lower_bound(
     ]
     bound = max(sum(pack.cost_s for pack in packs) / slots, max(chains))
     assert 0.999999 * bound <= simulate_makespan(packs, (), slots) <= 1.1 * bound
+
+
+def uneven(_cell: Cell, job: Trial | MetricJob) -> float:
+    """Return a cost that differs from cell to cell: wide networks and small rates cost more."""
+    if isinstance(job, MetricJob):
+        return 1.0
+    return 100 * float(job.model.args["width"]) ** 2 / (1 + 4 * float(job.recipe["lr"]))  # type: ignore[arg-type]
+
+
+def for_gpus(tmp_path: Path, gpus: int, most: int | None = None, seeds: int = 3) -> list[Pack]:
+    path = tmp_path / "sweep.yaml"
+    text = SWEEP.replace("PARAM", "train.lr").replace("VALUES", RATES)
+    text = text.replace("values: [2, 4]", "values: [2, 3, 4, 6, 8]")
+    path.write_text(text.replace("seeds: 3", f"seeds: {seeds}"), encoding="utf-8")
+    return fill_gpus(make_packs(make_plan(load_sweep(path)), (), uneven), gpus, most)
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+def test_packs_for_gpus_hold_every_training_once_the_longest_first(
+    tmp_path: Path, gpus: int
+) -> None:
+    packs = for_gpus(tmp_path, gpus)
+    trials = [trial for pack in training(packs) for trial in pack.trials]
+    assert len({trial.key for trial in trials}) == len(trials) == 5 * 8 * 3
+    widths = [trial.model.args["width"] for trial in trials]
+    assert widths[0] == 8
+    assert widths[-1] == 2
+    assert any(len(by_kind(pack.trials)) > 1 for pack in training(packs))
+    assert all(pack.layout and pack.layout.trials == pack.trials for pack in training(packs))
+    assert sum(p.kind == "measure" for p in packs) == 5 * 8
+
+
+@pytest.mark.parametrize("gpus", [2, 3, 8])
+@pytest.mark.parametrize("seeds", [3, 30])
+def test_gpus_are_busy_to_the_end(tmp_path: Path, gpus: int, seeds: int) -> None:
+    packs = training(for_gpus(tmp_path, gpus, 100, seeds))
+    bound = sum(pack.cost_s for pack in packs) / gpus
+    longest = max(pack.cost_s / len(pack.trials) for pack in packs)
+    assert bound <= 1.000001 * simulate_makespan(packs, (), gpus)
+    assert simulate_makespan(packs, (), gpus) <= bound + longest
+    assert len(packs) % gpus == 0
+
+
+def test_packs_for_several_gpus_become_smaller_until_they_would_not_fill_one(
+    tmp_path: Path,
+) -> None:
+    packs = training(for_gpus(tmp_path, 2, 1000, 30))
+    rounds = [a.cost_s + b.cost_s for a, b in zip(packs[::2], packs[1::2], strict=True)]
+    assert all(2 * b == pytest.approx(a, rel=0.1) for a, b in pairwise(rounds[:-1]))
+    assert rounds[0] > 4 * rounds[-1]
+    assert len(packs[-2].trials) + len(packs[-1].trials) >= 2 * FULL
+
+
+def test_one_gpu_gets_packs_of_one_size(tmp_path: Path) -> None:
+    sizes = [len(pack.trials) for pack in training(for_gpus(tmp_path, 1, 50))]
+    assert sizes == [40, 40, 40]
+
+
+def test_a_pack_for_a_gpu_holds_few_data_sets(tmp_path: Path) -> None:
+    values = str([round(0.01 * i, 2) for i in range(40)])
+    packs = training(fill_gpus(packs_of(tmp_path, "dataset.label_noise", values), 1))
+    assert max(len({id(t.dataset) for t in p.trials}) for p in packs) == MAX_DATASETS
+
+
+def test_a_stage_shares_no_pack_for_a_gpu_with_the_training_that_it_starts_from(
+    tmp_path: Path,
+) -> None:
+    stages = "stages: [{name: tune, train: {lr: 0.01}}, {name: end, train: {lr: 0.001}}]\n"
+    path = tmp_path / "sweep.yaml"
+    text = SWEEP.replace("PARAM", "train.weight_decay").replace("VALUES", "[0.0, 0.1]")
+    path.write_text(text + stages, encoding="utf-8")
+    plan = make_plan(load_sweep(path))
+    packs = training(fill_gpus(make_packs(plan, (), uneven), 1, None, start_depths(plan)))
+    assert [len(pack.trials) for pack in packs] == [12] * 3  # of both models, a stage each
+    assert all(set(pack.needs).isdisjoint(pack.job_keys()) for pack in packs)

@@ -24,7 +24,7 @@ from phasegrid.run.executors.base import PackOptions
 from phasegrid.jobs import Part, Trial
 from phasegrid.packs import Pack
 from phasegrid.run.executors.ray.executor import RayExecutor
-from phasegrid.run.executors.ray.nodes import gpu_bytes
+from phasegrid.run.executors.ray.nodes import smallest_gpu
 from phasegrid.store.store import Store
 from phasegrid.config.types import Resources
 
@@ -34,7 +34,7 @@ os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=10**8,
          logging_level="ERROR", log_to_driver=False)
 store = Store.open(sys.argv[1], create=True)
-executor = RayExecutor(store.url, PackOptions(), share_of=lambda pack: 0.25, usual_share=0.25)
+executor = RayExecutor(store.url, PackOptions(), share_of=lambda pack: 0.25)
 trial = Trial("a" * 32, Part("none", 1, {}), Part("none", 1, {}), {}, 0)
 for pack in (Pack("one", "train", 0, ()), Pack("two", "train", 0, (trial,)), Pack("other", "train", 0, (trial,))):
     executor.submit(pack)  # the last is a part of one that was tried before
@@ -56,13 +56,12 @@ decided = RayExecutor(store.url, PackOptions(), Resources(num_gpus=0.5))
 print(json.dumps({
     "lost": [ending.lost for ending in endings],
     "gpus": sorted(need.num_gpus for need in executor._tasks),
-    "parallel": executor.parallel,
     "cpus": [on_cpus.parallel, *(need.num_gpus for need in on_cpus._tasks)],
     "half": decided.parallel,
     "whole": RayExecutor(store.url, PackOptions()).parallel,
     "told": sorted(device for device, _ in of_two),
     "visible": [visible for _, visible in of_two],
-    "bytes": gpu_bytes(),
+    "smallest": smallest_gpu(),
 }))
 ray.shutdown()
 """
@@ -87,8 +86,8 @@ def test_a_pack_gets_its_part_and_one_that_is_tried_again_all(seen: Any) -> None
     assert seen["gpus"] == [0.25, 1.0]
 
 
-def test_as_many_packs_run_at_once_as_cpus_and_parts_of_gpus_allow(seen: Any) -> None:
-    assert (seen["parallel"], seen["half"], seen["whole"]) == (4, 4, 2)
+def test_as_many_trainings_run_at_once_as_cpus_and_gpus_allow(seen: Any) -> None:
+    assert (seen["half"], seen["whole"]) == (4, 2)
 
 
 def test_packs_that_are_to_run_on_cpus_take_no_gpu(seen: Any) -> None:
@@ -100,8 +99,8 @@ def test_workers_beside_each_other_are_told_different_gpus_and_see_all(seen: Any
     assert seen["visible"] == [None, None]
 
 
-def test_a_cluster_whose_gpus_torch_does_not_see_has_no_gpu_memory(seen: Any) -> None:
-    assert seen["bytes"] is None
+def test_a_cluster_whose_gpus_torch_does_not_see_has_no_smallest_gpu(seen: Any) -> None:
+    assert seen["smallest"] is None
 
 
 @pytest.mark.parametrize(

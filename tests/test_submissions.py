@@ -241,6 +241,7 @@ class Endless:
     """An executor whose packs never end; a stop is asked for in its first wait."""
 
     parallel = slots = 1
+    gpu = None
 
     def __init__(self, stop: Stop) -> None:
         self.stop = stop

@@ -42,14 +42,17 @@ def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
 
 
 def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int) -> float:
-    """Return the share of a GPU for a pack: the larger of what its metrics declare and what its
-    memory (`pack_bytes`) needs.
+    """Return the share of a GPU for a pack: all of it for trainings, which fill it; for
+    measurements, the larger of what their metrics declare and what their memory (`pack_bytes`)
+    needs.
     """
+    if pack.kind == "train":
+        return 1.0
     declared = [declared_metric(job.metric.name).gpu_share for job in pack.metric_jobs]
     shares = [share for share in declared if share is not None]
     jobs = zip(pack.metric_jobs, declared, strict=True)
     rest = tuple(job for job, share in jobs if share is None)
-    if rest or pack.kind == "train":
+    if rest:
         needed = pack_bytes(replace(pack, metric_jobs=rest), works)
         shares.append(gpu_share(needed, gpu_bytes))
     return max(shares)

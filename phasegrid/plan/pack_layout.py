@@ -16,6 +16,7 @@ from phasegrid.keys import Json
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.packing import (
+    PACK_SIZE,
     CostOf,
     is_laid_out,
     make_packs,
@@ -24,7 +25,7 @@ from phasegrid.plan.packing import (
     training_packs,
     trains_several,
 )
-from phasegrid.plan.shaping import shape_packs
+from phasegrid.plan.shaping import Shaping, shape_packs
 
 VERSION = 1
 
@@ -47,14 +48,21 @@ def is_wanted(packs: Sequence[Pack]) -> bool:
 
 
 def lay_out(
-    plan: Plan, known: Sequence[Shape], cost: CostOf, workers: int, pack_size: int
+    plan: Plan,
+    known: Sequence[Shape],
+    cost: CostOf,
+    workers: int,
+    pack_size: int | None = None,
+    shape: Shaping = shape_packs,
 ) -> list[Shape]:
-    """Lay out the jobs of a plan that are in no known shape, for this many workers."""
+    """Lay out the jobs of a plan that are in no known shape, for this many workers: cores, or GPUs
+    with `fill_gpus` as their `shape`.
+    """
     laid_out = {key for shape in known for key in shape.jobs}
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
-    new = make_packs(plan, laid_out, cost, pack_size)
-    packs = shape_packs(new, workers, pack_size, start_depths(plan))
+    new = make_packs(plan, laid_out, cost, pack_size or PACK_SIZE)
+    packs = shape(new, workers, pack_size, start_depths(plan))
     return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if is_laid_out(pack)]
 
 
@@ -64,12 +72,12 @@ def shaped(
     plan: Plan,
     stored: Collection[str],
     cost: CostOf,
-    pack_size: int,
+    pack_size: int | None = None,
 ) -> list[Pack]:
     """Return the packs of `make_packs`, which hold what is not stored, in the shapes of their
     layout.
 
-    A training pack of more than `pack_size`, which may be smaller now, is cut.
+    A training pack of more than `pack_size`, which may be smaller now, is cut; None: none is.
     """
     found: list[Pack] = []
     places = _places(plan)
@@ -78,8 +86,9 @@ def shaped(
             continue
         jobs = [places[key] for key in shape.jobs if key in places]
         members = [(cell, job) for cell, job in jobs if isinstance(job, Trial)]
-        for start in range(0, len(members), pack_size):
-            some = members[start : start + pack_size]
+        most = pack_size or max(1, len(members))
+        for start in range(0, len(members), most):
+            some = members[start : start + most]
             found += training_packs(some, stored, cost, shape.cost_s)
         for cell in {cell.index: cell for cell, _ in jobs}.values():
             mine = [job for c, job in jobs if c is cell and isinstance(job, MetricJob)]

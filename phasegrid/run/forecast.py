@@ -14,7 +14,8 @@ from phasegrid.plan.devices import Device
 from phasegrid.plan.disk import left_bytes
 from phasegrid.plan.gpu_memory import pack_bytes
 from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
-from phasegrid.plan.packing import make_packs
+from phasegrid.plan.packing import PACK_SIZE, make_packs
+from phasegrid.plan.shaping import shaping_for
 from phasegrid.run.makespan import simulate_makespan
 
 
@@ -61,7 +62,7 @@ def forecast(
     stored: Collection[str],
     corrections: cost.Corrections,
     slots: int,
-    pack_size: int,
+    pack_size: int | None,
     known: Sequence[Shape] = (),
 ) -> Forecast:
     """Forecast a run of everything that is not in `stored` on `slots` workers of the device of
@@ -77,9 +78,10 @@ def forecast(
             span = _span(seconds(cell, job), corrections.of(kind))
             kinds["trials" if kind == "trial" else kind] += span
     work = sum(kinds.values(), Span())
-    packs = make_packs(plan, stored, seconds, pack_size)
+    packs = make_packs(plan, stored, seconds, pack_size or PACK_SIZE)
     if is_wanted(packs):
-        shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size)]
+        shape = shaping_for(corrections.device)
+        shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size, shape)]
         packs = shaped(packs, shapes, plan, stored, seconds, pack_size)
     return Forecast(
         corrections.device,

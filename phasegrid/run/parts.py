@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from phasegrid.keys import content_key
 from phasegrid.packs import Pack, needs_of
+from phasegrid.train.compat import parted
 
 
 def is_alone(pack: Pack) -> bool:
@@ -13,6 +14,15 @@ def is_alone(pack: Pack) -> bool:
         return False
     layout = pack.layout
     return layout is None or (len(layout.trials) <= 1 and all(len(g) <= 1 for g in layout.groups))
+
+
+def suspects(pack: Pack) -> list[list[str]]:
+    """Return the keys of a lost pack in the parts that are tried next, to find the job to blame:
+    each job alone, but first halves where trainings of several kinds share the pack.
+    """
+    if pack.kind == "train":
+        return [[trial.key for trial in part] for part in parted(pack.trials)]
+    return [[key] for key in pack.job_keys()]
 
 
 def torn_out(pack: Pack, keys: Collection[str]) -> Pack:

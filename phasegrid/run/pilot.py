@@ -1,10 +1,13 @@
 """Choose the packs of a pilot run, which does the cells whose times say most about the others."""
 
 import math
+from itertools import chain
 
 from phasegrid.packs import Pack
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.cost import guess_cost
+from phasegrid.run.parts import part_of
+from phasegrid.train.compat import by_kind
 
 
 def telling_cells(packs: list[Pack], limit: int, plan: Plan, stored: set[str]) -> set[int]:
@@ -68,16 +71,16 @@ def within(packs: list[Pack], cells: set[int], stored: set[str]) -> list[Pack]:
 
 
 def of_cells(packs: list[Pack], cells: set[int], plan: Plan) -> list[Pack]:
-    """Return the packs of some cells. A pack of trainings may hold trials of other cells in the
-    same stack, which are done too.
+    """Return the packs of some cells, with their trainings and those of other cells that may share
+    a stack with these.
     """
     trials = {trial.key for cell in plan.cells if cell.index in cells for trial in cell.trials}
-    return [
-        pack
-        for pack in packs
-        if (
-            pack.cell in cells
-            if pack.kind == "measure"
-            else not trials.isdisjoint(trial.key for trial in pack.trials)
-        )
-    ]
+    found = []
+    for pack in packs:
+        if pack.kind == "measure":
+            found += [pack] if pack.cell in cells else []
+        elif not trials.isdisjoint(pack.job_keys()):
+            kinds = [[t.key for t in kind] for kind in by_kind(pack.trials)]
+            wanted = [keys for keys in kinds if not trials.isdisjoint(keys)]
+            found.append(part_of(pack, list(chain.from_iterable(wanted))))
+    return found

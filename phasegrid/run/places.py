@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from phasegrid.keys import canonical_json
 from phasegrid.packs import Outcome, Pack
 from phasegrid.plan import gpu_memory
 from phasegrid.plan.contents import Plan
+from phasegrid.plan.devices import Device, device_of
 from phasegrid.run import crashes
 from phasegrid.run.cards.nvml import read_cards
 from phasegrid.run.cards.ours import processes_of
@@ -134,7 +134,7 @@ def _on_ray(
             for warning in nodes.probe_storage(store.url, store.id):
                 console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         _refuse_bad_data(nodes.check_datasets(_data_files(packs), run))
-        executor = _ray_executor(sweep, store, where, packs, plan, run)
+        executor = _ray_executor(sweep, store, where, plan, run)
         try:
             yield executor
         finally:
@@ -145,19 +145,19 @@ def _on_ray(
 
 
 def _ray_executor(
-    sweep: Sweep, store: Store, where: RunTarget, packs: Sequence[Pack], plan: Plan, run: str
+    sweep: Sweep, store: Store, where: RunTarget, plan: Plan, run: str
 ) -> "RayExecutor":
     from phasegrid.run.executors.ray.executor import RayExecutor
-    from phasegrid.run.executors.ray.nodes import gpu_bytes
+    from phasegrid.run.executors.ray.nodes import smallest_gpu
 
     threads = max(1, int(sweep.resources.num_cpus))
     timeout_s = sweep.run.timeout_s
     place = _place(where, sweep, threads, shared_data=run, timeout_s=timeout_s)
     most = where.max_in_flight or sweep.run.max_in_flight
-    undecided = sweep.resources.num_gpus is None and where.device in (None, "cuda")
-    share_of = _gpu_shares(gpu_bytes() if undecided else None, plan)
-    usual = median(share_of(pack) for pack in packs)
-    return RayExecutor(store.url, place, sweep.resources, most, share_of, usual)
+    uses_gpus = sweep.resources.num_gpus != 0 and where.device in (None, "cuda")
+    card = smallest_gpu() if uses_gpus else None
+    share_of = _gpu_shares(card[0] if card else None, plan)
+    return RayExecutor(store.url, place, sweep.resources, most, share_of, card[1] if card else None)
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
@@ -241,4 +241,14 @@ def _serial(
         except DeviceError as error:
             raise DeviceError(f"the GPU was lost in {crashes.few(names)}: {error}") from error
 
-    return Serial(do_here)
+    return Serial(do_here, gpu=_own_gpu(where))
+
+
+def _own_gpu(where: RunTarget) -> Device | None:
+    """Return the kind of GPU that this process uses; None if it uses none."""
+    from torch import cuda
+
+    asked = where.device or "cuda"
+    if not asked.startswith("cuda") or not cuda.is_available():
+        return None
+    return device_of("cuda", cuda.get_device_name(asked))

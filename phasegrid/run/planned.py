@@ -9,7 +9,6 @@ from phasegrid.plan import cost
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.devices import CPU, Device
 from phasegrid.plan.pack_layout import from_records
-from phasegrid.plan.packing import PACK_SIZE
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.code_changes import Change, find_changes
 from phasegrid.run.forecast import Forecast, forecast
@@ -86,7 +85,7 @@ def look_at(sweep: Sweep, store: Store | None, slots: int, device: Device | None
     return Planned(
         plan,
         tally(plan, stored),
-        forecast(plan, stored, corrections, slots, sweep.run.pack_size or PACK_SIZE, known),
+        forecast(plan, stored, corrections, slots, sweep.run.pack_size, known),
         _stale(plan, store) if store else [],
         find_changes(store, sweep.code) if store else [],
         _measured_anew(plan, store) if store else [],

@@ -20,8 +20,9 @@ from phasegrid.plan.contents import Plan, plan_hash
 from phasegrid.plan.packing import PACK_SIZE, CostOf, make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.plan.rows import job_rows, plan_rows
+from phasegrid.plan.shaping import shaping_for
 from phasegrid.run import code_changes
-from phasegrid.run.executors.base import PackResult
+from phasegrid.run.executors.base import Executor, PackResult
 from phasegrid.run.going_on import count_published, saying_how_to_go_on
 from phasegrid.run.loop import run_packs
 from phasegrid.run.lost_inputs import lost_inputs, lost_text
@@ -100,7 +101,6 @@ def _do_packs(
     pilot = None if limit is None else telling_cells(packs, limit, plan, stored)
     if pilot is not None:
         packs = [pack for pack in packs if pack.cell in pilot]
-    pack_size = sweep.run.pack_size or PACK_SIZE
     underway = Underway(uuid.uuid4().hex)
     with (
         executor_for(sweep, store, where, stop, console, packs, plan, underway) as executor,
@@ -108,9 +108,12 @@ def _do_packs(
         cards_watched(where, store, sweep, console, underway.run, stop) as cards,
         Watch(console, quiet, name_in(plan), underway=underway, cards=cards) as watch,
     ):
+        if executor.gpu is not None:
+            cost_of = cost.predictor(learn_costs(store, plan, executor.gpu))
+            packs = make_packs(plan, stored, cost_of)
         if pack_layout.is_wanted(packs):
-            shapes = _kept_layout(store, plan, cost_of, executor.parallel, pack_size)
-            packs = pack_layout.shaped(packs, shapes, plan, stored, cost_of, pack_size)
+            shapes = _kept_layout(store, plan, cost_of, executor, sweep.run.pack_size)
+            packs = pack_layout.shaped(packs, shapes, plan, stored, cost_of, sweep.run.pack_size)
         if pilot is not None:
             packs = within(of_cells(packs, pilot, plan), pilot, stored)
         scheduler = Scheduler(packs, stored, sweep.run.retries)
@@ -174,17 +177,18 @@ def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
 
 
 def _kept_layout(
-    store: Store, plan: Plan, cost_of: CostOf, workers: int, pack_size: int
+    store: Store, plan: Plan, cost_of: CostOf, executor: Executor, pack_size: int | None
 ) -> list[pack_layout.Shape]:
-    """Return the layout of a plan's jobs: the stored layout, and a layout of new jobs, which is now
-    stored.
+    """Return the layout of a plan's jobs: the stored layout, and a layout of new jobs for the
+    workers of `executor`, which is now stored.
 
     If several drivers lay out jobs at once, the first layout that is stored holds for all.
     """
+    shape = shaping_for(executor.gpu)
     while True:
         parts = store.notes.read_layout(plan.sweep)
         known = pack_layout.from_records(parts)
-        new = pack_layout.lay_out(plan, known, cost_of, workers, pack_size)
+        new = pack_layout.lay_out(plan, known, cost_of, executor.parallel, pack_size, shape)
         if not new:
             return known
         store.notes.put_layout(plan.sweep, len(parts), pack_layout.as_record(new))

@@ -18,7 +18,7 @@ from phasegrid.packs import Outcome, Pack
 from phasegrid.plan.cost import kind_of
 from phasegrid.run.counts import Counts
 from phasegrid.run.executors.base import LostKind
-from phasegrid.run.parts import is_alone, part_of, torn_out, without
+from phasegrid.run.parts import is_alone, part_of, suspects, torn_out, without
 from phasegrid.run.tries import Tries
 from phasegrid.run.waiting import Waiting
 
@@ -108,7 +108,8 @@ class Scheduler:
 
         A pack of several jobs that ran out of memory is halved. If it hung, or has used up its
         tries, each of its jobs is tried alone, so that a poison job is identified and no other job
-        fails with it. Only then are jobs separated from those with which they were laid out.
+        fails with it; trainings of several kinds are halved first. Only then are jobs separated
+        from those with which they were laid out.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
@@ -120,17 +121,17 @@ class Scheduler:
             self._push(pack)
         elif kind == "oom":
             half = len(keys) // 2
-            for part in (keys[:half], keys[half:]):
-                if part:
-                    self._push(torn_out(pack, part))
+            for some in (keys[:half], keys[half:]):
+                if some:
+                    self._push(torn_out(pack, some))
         elif kind in ("infra", "crash") and self._tries.may_retry(pack.key, kind):
             self._push(pack)
         else:
-            for key in keys:
-                alone = torn_out(pack, [key])
+            for part in suspects(pack):
+                apart = torn_out(pack, part)
                 if kind in ("infra", "crash"):
-                    self._tries.leave_one(alone.key, kind)
-                self._push(alone)
+                    self._tries.leave_one(apart.key, kind)
+                self._push(apart)
         return True
 
     @property

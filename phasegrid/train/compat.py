@@ -2,7 +2,8 @@
 planner asks too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -37,6 +38,25 @@ def pack_signature(trial: Trial) -> str:
     dataset = _without(trial.dataset.args, FREE_DATASET_FIELDS)
     recipe = _without(trial.recipe, FREE_RECIPE_FIELDS)
     return canonical_json([trial.model.spec(), trial.dataset.name, dataset, recipe])
+
+
+def by_kind(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Return the trials that can train as one stack together, in the order of the first of each."""
+    kinds: dict[str, list[Trial]] = {}
+    for trial in trials:
+        kinds.setdefault(pack_signature(trial), []).append(trial)
+    return list(kinds.values())
+
+
+def parted(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Part trainings that failed together, to find the one that is to blame: those of one kind each
+    alone, those of several kinds into two halves of the kinds.
+    """
+    kinds = by_kind(trials)
+    if len(kinds) == 1:
+        return [[trial] for trial in trials]
+    half = len(kinds) // 2
+    return [list(chain.from_iterable(part)) for part in (kinds[:half], kinds[half:])]
 
 
 def share_aside(recipe: Mapping[str, Any]) -> float:

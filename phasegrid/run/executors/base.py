@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from phasegrid.packs import Outcome, Pack
+from phasegrid.plan.devices import Device
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
 LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
@@ -58,7 +59,11 @@ class Executor(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many packs can run at once now."""
+        """How many packs of trainings can run at once now."""
+
+    @property
+    def gpu(self) -> Device | None:
+        """The kind of GPU that trainings run on; None if they run on cores."""
 
     @property
     def slots(self) -> int:
@@ -85,6 +90,7 @@ class Serial:
     do: DoPack
     slots: int = 1
     parallel: int = 1
+    gpu: Device | None = None
     _endings: list[PackResult] = field(default_factory=list)
 
     def submit(self, pack: Pack) -> None:

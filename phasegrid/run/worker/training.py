@@ -24,6 +24,7 @@ from phasegrid.train.autotune import (
     timing_key,
     to_record,
 )
+from phasegrid.train.compat import parted
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
 
@@ -38,7 +39,8 @@ def train(
 ) -> list[Outcome]:
     """Do the trainings of a pack that the store does not hold, and publish each as it finishes.
 
-    If trainings fail together, each is done alone, so that the failure names the culprit.
+    If trainings fail together, each is done alone, so that the failure names the culprit; those of
+    several kinds are halved first.
     """
     found = {trial.key: found_already(store, pack, "trials", trial.key) for trial in pack.trials}
     outcomes = [outcome for outcome in found.values() if outcome is not None]
@@ -70,10 +72,12 @@ def train(
         left = [t for t in trials if t.key in missing - {outcome.key for outcome in outcomes}]
         if len(trials) == 1:
             return [*outcomes, *(failed(store, pack, trial.key, error) for trial in left)]
-        fall_back(f"{len(left)} trainings that failed together were each done alone", error)
-        for trial in left:
-            alone = replace(pack, trials=(trial,), layout=Layout(trials=(trial,)))
-            outcomes += train(alone, store, place, device, on_epoch)
+        parts = parted(left)
+        how = "each done alone" if len(parts) == len(left) else "done in halves"
+        fall_back(f"{len(left)} trainings that failed together were {how}", error)
+        for part in map(tuple, parts):
+            apart = replace(pack, trials=part, layout=Layout(trials=part))
+            outcomes += train(apart, store, place, device, on_epoch)
     return outcomes
 
 

@@ -17,6 +17,7 @@ import ray.exceptions
 
 from phasegrid.config.types import Need, Resources
 from phasegrid.packs import Outcome, Pack
+from phasegrid.plan.devices import Device, device_of
 from phasegrid.run import watchdog
 from phasegrid.run.executors.base import PackOptions, PackResult
 from phasegrid.run.executors.ray.head import HeadWatch, dead
@@ -32,9 +33,9 @@ class RayExecutor:
 
     `resources` says what a pack needs, and every task gets `place`. If `resources` does not say
     which share of a GPU a pack gets, `share_of` does; a pack that is tried again gets a whole GPU.
-    `usual_share` is the share of most packs and decides how many run at once. A job that was killed
-    because memory ran out gets a whole node for its next try, because Ray may have killed it
-    although another job took the memory.
+    `card` is the name of the GPUs, if it is known. A job that was killed because memory ran out
+    gets a whole node for its next try, because Ray may have killed it although another job took the
+    memory.
     """
 
     storage: str
@@ -42,9 +43,9 @@ class RayExecutor:
     resources: Resources = field(default_factory=Resources)
     max_in_flight: int | None = None
     share_of: Callable[[Pack], float] = lambda _pack: 1.0
-    usual_share: float = 1.0
+    card: str | None = None
     _head: HeadWatch = field(default_factory=watch_head)
-    _running: dict[Any, tuple[Pack, str]] = field(default_factory=dict)
+    _running: dict[Any, tuple[Pack, str, Need]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
     _submitted: set[str] = field(default_factory=set)  # jobs
     _out_of_memory: set[str] = field(default_factory=set)  # jobs
@@ -53,16 +54,21 @@ class RayExecutor:
 
     @property
     def parallel(self) -> int:
-        """How many packs the cluster can do at once; the number is at most a second old."""
+        """How many packs of trainings the cluster can do at once; the number is at most a second
+        old.
+        """
         need = self.resources.of()
         total = self._all_resources()
         fits = total.get("CPU", 1.0) / max(need.num_cpus, 0.01)
-        part = need.num_gpus
-        if part is None:
-            part = self.usual_share if self._gives_gpus() else 0.0
-        if part:
-            fits = min(fits, total.get("GPU", 0.0) / part)
+        if self.gpu is not None:
+            fits = min(fits, total.get("GPU", 0.0) / (need.num_gpus or 1.0))
         return max(1, int(fits))
+
+    @property
+    def gpu(self) -> Device | None:
+        """The kind of GPU that trainings run on; None if they run on cores."""
+        on_gpus = self.resources.num_gpus != 0 and self._gives_gpus()
+        return device_of("cuda", self.card) if on_gpus else None
 
     def _all_resources(self) -> dict[str, float]:
         """Return the resources of the cluster. If the head does not answer, return those of its
@@ -79,10 +85,21 @@ class RayExecutor:
     def slots(self) -> int:
         """How many packs may be in flight: a few more than can run at once, so that no worker waits
         for the driver.
+
+        Where trainings run on GPUs, no pack is added once those in flight take all GPUs: a training
+        that waits in Ray for a GPU would go before the measurements that become ready meanwhile.
         """
         if self.max_in_flight is not None:
             return self.max_in_flight
-        return self.parallel + max(2, self.parallel // 2)
+        if self.gpu is None or any(need.num_gpus == 0 for need in self.resources.metrics.values()):
+            return self.parallel + max(2, self.parallel // 2)
+        needs = [need for _, _, need in self._running.values()]
+        total = self._all_resources()
+        has_room = (
+            sum(need.num_gpus or 0.0 for need in needs) < total["GPU"] - 1e-6
+            and sum(need.num_cpus for need in needs) < total.get("CPU", 1.0) - 1e-6
+        )
+        return len(needs) + has_room
 
     def submit(self, pack: Pack) -> None:
         """Start a pack as a task."""
@@ -98,7 +115,7 @@ class RayExecutor:
         failure_id = uuid.uuid4().hex  # a worker whose pack hangs stores that failure under this id
         with ray_works():
             reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
-        self._running[reference] = (pack, failure_id)
+        self._running[reference] = (pack, failure_id, need)
 
     def _part_of_a_gpu(self, pack: Pack) -> float:
         """Return the share of a GPU that a pack gets if `resources` does not say; 0 if the cluster
@@ -159,7 +176,7 @@ class RayExecutor:
         self._running.clear()
 
     def _ending(self, reference: Any) -> PackResult:
-        pack, failure_id = self._running[reference]
+        pack, failure_id, _ = self._running[reference]
         try:
             outcomes: Sequence[Outcome] = ray.get(reference)
         except Exception as error:

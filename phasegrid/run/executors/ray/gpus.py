@@ -43,14 +43,16 @@ def take(device: str, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
 
 
-def total_bytes() -> int | None:
-    """Return the memory of the smallest GPU that this process sees; None without a GPU."""
+def smallest() -> tuple[int, str] | None:
+    """Return the memory, in bytes, and the name of the smallest GPU that this process sees; None
+    without a GPU.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return None
-    count = torch.cuda.device_count()
-    return min(torch.cuda.get_device_properties(i).total_memory for i in range(count))
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return min((properties.total_memory, properties.name) for properties in found)
 
 
 def give_back() -> None:

@@ -77,12 +77,12 @@ def _name_of(node: dict[str, Any]) -> str:
     return f"{host} ({address}, {node['NodeID'][:8]})"
 
 
-def gpu_bytes() -> int | None:
-    """Return the memory of the smallest GPU of the cluster; None if there is none, torch sees none,
-    or others hold them all.
+def smallest_gpu() -> tuple[int, str] | None:
+    """Return the memory and the name of the smallest GPU of the cluster; None if there is none,
+    torch sees none, or others hold them all.
     """
     # In a process of its own, because asking makes a CUDA context.
-    task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(gpus.total_bytes)
+    task = ray.remote(num_cpus=0, max_retries=3, max_calls=1)(gpus.smallest)
     with ray_works():
         tasks = [
             task.options(
@@ -93,13 +93,13 @@ def gpu_bytes() -> int | None:
             if node["Alive"] and node["Resources"].get("GPU")
         ]
         try:
-            found: list[int | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
+            found: list[tuple[int, str] | None] = ray.get(tasks, timeout=GPU_TIMEOUT_S)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             fall_back("each pack gets a GPU of its own: the memory of the GPUs is unknown", error)
             for waiting in tasks:
                 ray.cancel(waiting, force=True)
             return None
-    return min((count for count in found if count is not None), default=None)
+    return min((card for card in found if card is not None), default=None)
 
 
 def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
