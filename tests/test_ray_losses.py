@@ -10,7 +10,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from phasegrid.config.types import Resources  # noqa: E402
+from phasegrid.config.types import Need, Resources  # noqa: E402
 from phasegrid.errors import ClusterError  # noqa: E402
 from phasegrid.jobs import Part, Trial  # noqa: E402
 from phasegrid.packs import Pack  # noqa: E402
@@ -55,7 +55,7 @@ def ending_of(
     executor = RayExecutor(
         storage, PackOptions(timeout_s=timeout_s, shared_data=shared_data), _head=head
     )
-    executor._running["reference"] = (PACK, FAILURE_ID)
+    executor._running["reference"] = (PACK, FAILURE_ID, Need(1.0, None))
     executor._head.answers()
     executor._head.refuses = lambda _: refuses
     (ending,) = executor.wait(1.0)
@@ -149,7 +149,7 @@ def test_an_error_of_ray_outside_a_pack_is_a_message(monkeypatch: pytest.MonkeyP
     executor = RayExecutor(
         "nowhere", PackOptions(), _head=HeadWatch("head:1", connect=lambda _: True)
     )
-    executor._running["reference"] = (PACK, FAILURE_ID)
+    executor._running["reference"] = (PACK, FAILURE_ID, Need(1.0, None))
     with pytest.raises(ClusterError, match=r"running on Ray: .*Broken pipe"):
         executor.wait(1.0)
 
