@@ -4,6 +4,7 @@ end.
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 
 from phasegrid.datasets import DATASETS
+from phasegrid.datasets.coded import CodedDataset
 from phasegrid.datasets.dataset import TENSORS, Dataset, Text
 from phasegrid.datasets.load import load_dataset
 from phasegrid.declare import Tokens, make_part
 from phasegrid.run.worker import dataset_cache, node_folder
-from phasegrid.run.worker.dataset_cache import shared
-from phasegrid.run.worker.inputs import dataset_of
+from phasegrid.run.worker.loaded_data import dataset_of
 
 RUN, KEY = "0123abcd", "feed"
 POSIX = pytest.mark.skipif(node_folder.fcntl is None, reason="needs POSIX file locks")
@@ -31,6 +32,10 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield tmp_path
     for run in list(node_folder._held):
         node_folder.forget(run)
+
+
+def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
+    return dataset_cache.shared(run, key, lambda: CodedDataset(load(), {})).decoded()
 
 
 def a_dataset(value: float = 0.0) -> Dataset:
@@ -194,7 +199,7 @@ def test_without_locks_there_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_bench_keeps_its_data_sets_in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phasegrid.run.worker.inputs._DATASETS", {})
+    monkeypatch.setattr("phasegrid.run.worker.loaded_data._DATASETS", {})
     kind = DATASETS["two_spirals"].args
     part = make_part("two_spirals", 1, kind, asdict(kind()))
     found = dataset_of(part, torch.device("cpu"), RUN)

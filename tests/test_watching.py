@@ -18,7 +18,7 @@ from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.plugin_files import remember_folder
 from phasegrid.run.executors.base import PackOptions
-from phasegrid.run.worker import inputs as bench
+from phasegrid.run.worker import loaded_data
 from phasegrid.run.worker.pack import do
 from phasegrid.run.worker.write_checks import checksums, hand_out, kept_settings, seal
 from phasegrid.store.store import Store
@@ -181,13 +181,13 @@ def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(
     """Its load function returns the same arrays each time, and a metric has written into them."""
     kept: list[Any] = []
 
-    def load(part: Part) -> Any:
+    def load(part: Part, _device: torch.device) -> Any:
         from phasegrid.datasets.load import load_dataset
 
         kept.extend([] if kept else [load_dataset(part)])
         return kept[0]
 
-    monkeypatch.setattr(bench, "load_dataset", load)
+    monkeypatch.setattr(loaded_data, "load_dataset", load)
     outcomes = run(tmp_path, store, "data.train_inputs.data.add_(1)")
     refused = [
         str(o.error)
@@ -198,7 +198,7 @@ def test_a_data_set_that_cannot_be_loaded_as_it_was_is_refused(
 
 
 def test_a_checksum_changes_with_every_entry_and_with_their_order() -> None:
-    data = bench.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
+    data = loaded_data.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
     before = checksums(data)
     inputs = data.train_inputs
     for change in (lambda: inputs[3, 0, 4].add_(1e-7), lambda: inputs.copy_(inputs.flip(0))):
@@ -207,11 +207,11 @@ def test_a_checksum_changes_with_every_entry_and_with_their_order() -> None:
         assert checksums(data)["train_inputs"] != before["train_inputs"]
         inputs.copy_(saved)
         assert checksums(data) == before
-    bench._DATASETS.clear()
+    loaded_data._DATASETS.clear()
 
 
 def test_data_that_were_not_looked_at_cost_no_checksum() -> None:
-    data = bench.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
+    data = loaded_data.dataset_of(Part("digits", 1, {"fraction": 0.05}), torch.device("cpu"))
     handed = hand_out(data)
     assert handed.num_classes == 10
     assert handed.input_shape == data.input_shape

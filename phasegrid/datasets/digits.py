@@ -29,7 +29,7 @@ def load(**args: Json) -> Dataset:
     test = _test_indices(labels)
     train = np.setdiff1d(np.arange(len(labels)), test)
     raw = Raw("digits", images[train], labels[train], images[test], labels[test], num_classes=10)
-    return prepare(raw, read_options(Options, args))
+    return prepare(raw, read_options(Options, args)).decoded()
 
 
 def _test_indices(labels: NDArray[np.int64]) -> NDArray[np.int64]:

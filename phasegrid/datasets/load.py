@@ -5,6 +5,7 @@ import copy
 import torch
 
 from phasegrid.datasets import DATASETS
+from phasegrid.datasets.coded import CodedDataset
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import DatasetKind, import_function, later_defaults
 from phasegrid.errors import DataError, PhasegridError
@@ -20,6 +21,15 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
     """Load the data set `part`, with its arguments and locators, onto `device`.
 
     Raises:
+        DataError, SweepError: as `open_dataset`.
+    """
+    return open_dataset(part).decoded(device)
+
+
+def open_dataset(part: Part) -> CodedDataset:
+    """Load and check the data set `part`, with its arguments and locators; pixels stay bytes.
+
+    Raises:
         DataError: if it cannot be loaded, or what was loaded is malformed (see `check_dataset`).
         SweepError: if no data set has this name.
     """
@@ -28,22 +38,23 @@ def load_dataset(part: Part, device: torch.device | str = "cpu") -> Dataset:
     try:
         seed = stream_seed(content_key("dataset", 1, part.spec()), "draws")
         with seeded_draws(seed):
-            dataset = import_function(kind.load)(**args)
+            loaded = import_function(kind.load)(**args)
     except PhasegridError:
         raise
     except Exception as error:  # a plug-in may raise anything, and its user must read where and why
         place = where_raised(error)
         told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
         raise DataError(f"loading data set {part.name} with {args}: {told}") from error
-    if not isinstance(dataset, Dataset):
+    found = CodedDataset(loaded, {}) if isinstance(loaded, Dataset) else loaded
+    if not isinstance(found, CodedDataset):
         raise DataError(
-            f"loading data set {part.name}: its load function returned {type(dataset).__name__}; "
+            f"loading data set {part.name}: its load function returned {type(loaded).__name__}; "
             "it must return a phasegrid.datasets.dataset.Dataset"
         )
-    check_dataset(part.name, dataset)
+    check_dataset(part.name, found.outline)
     if part.name not in DATASETS:
-        _check_facts(part, kind, dataset)
-    return dataset.to(device)
+        _check_facts(part, kind, found.outline)
+    return found
 
 
 def _check_facts(part: Part, kind: DatasetKind, dataset: Dataset) -> None:

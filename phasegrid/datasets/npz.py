@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from phasegrid.datasets import NpzOptions
-from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.coded import CodedDataset
 from phasegrid.datasets.npz_file import fingerprint, is_compressed, read_arrays
 from phasegrid.datasets.prepared import Arrays, Entry, prepared
 from phasegrid.datasets.preparing import prepare, raw_of, read_options, with_statistics
 from phasegrid.keys import Json
 
 
-def load(**args: Json) -> Dataset:
+def load(**args: Json) -> CodedDataset:
     """Load the file at `path`. `args` are the fields of `NpzOptions`.
 
     uint8 inputs are in pixel units; for floating-point inputs one pixel unit is 1/255 of the

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from phasegrid.datasets import Options, aside_count, kept_count
+from phasegrid.datasets.coded import CODES, Coded, CodedDataset, outline_of
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.prepared import Array, Arrays
 from phasegrid.errors import DataError
@@ -87,8 +88,9 @@ def read_options(kind: type[T], args: Mapping[str, Json]) -> T:
     return kind(**values)
 
 
-def prepare(raw: Raw, options: Options) -> Dataset:
-    """Turn raw arrays into normalised float32 tensors on the CPU, corrupted as `options` say.
+def prepare(raw: Raw, options: Options) -> CodedDataset:
+    """Turn raw arrays into normalised float32 tensors, corrupted as `options` say; pixels without
+    noise stay bytes until they are decoded.
 
     Fraction, setting aside and noise change only the training set; the test set is normalised with
     the training set's statistics.
@@ -110,19 +112,24 @@ def prepare(raw: Raw, options: Options) -> Dataset:
         mean, std = raw.statistics
     else:
         mean, std = channel_statistics(inputs)
-    return Dataset(
+    train = _standardize(inputs, mean, std)
+    test = _standardize(_numbers(raw.test_inputs), mean, std)
+    left = _standardize(_numbers(raw.train_inputs[aside]), mean, std)
+    outline = Dataset(
         name=raw.name,
-        train_inputs=_standardize(inputs, mean, std),
+        train_inputs=outline_of(train),
         train_labels=torch.from_numpy(labels),
-        test_inputs=_standardize(_numbers(raw.test_inputs), mean, std),
+        test_inputs=outline_of(test),
         test_labels=torch.from_numpy(raw.test_labels.astype(np.int64)),
         num_classes=raw.num_classes,
         pixel=torch.from_numpy((raw.pixel_unit / std).astype(np.float32)),
         padding=torch.from_numpy((-mean / std).astype(np.float32)),
         augment=options.augment,
-        aside_inputs=_standardize(_numbers(raw.train_inputs[aside]), mean, std),
+        aside_inputs=outline_of(left),
         aside_labels=torch.from_numpy(raw.train_labels[aside].astype(np.int64)),
     )
+    inputs_of = {"train_inputs": train, "test_inputs": test, "aside_inputs": left}
+    return CodedDataset(outline, {n: x for n, x in inputs_of.items() if isinstance(x, Coded)})
 
 
 def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
@@ -231,10 +238,13 @@ def _numbers(inputs: Array) -> Array:
     return inputs if inputs.dtype == np.uint8 else _floating(inputs)
 
 
-def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor:
-    """Return (inputs - mean) / std, computed in float64, as float32; overwrites float32 inputs to
-    save their memory.
+def _standardize(inputs: Array, mean: Array, std: Array) -> torch.Tensor | Coded:
+    """Return (inputs - mean) / std, computed in float64, as float32; of pixels, a table of it.
+    Overwrites float32 inputs to save their memory.
     """
+    if inputs.dtype == np.uint8:
+        table = (np.arange(CODES) - mean.reshape(-1, 1)) / std.reshape(-1, 1)
+        return Coded(inputs, torch.from_numpy(table.astype(np.float32)))
     result = inputs if inputs.dtype == np.float32 else np.empty(inputs.shape, dtype=np.float32)
     with np.errstate(over="ignore"):  # numbers beyond float32 are refused later, with their place
         for chunk, out in zip(_chunks(inputs, STEP), _chunks(result, STEP), strict=True):

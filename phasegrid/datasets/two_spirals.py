@@ -36,7 +36,7 @@ def load(**args: Json) -> Dataset:
     test = draw_spirals(options.test_per_class, options.noise, streams[1])
     unit = float(np.ptp(train)) / 255
     raw = Raw("two_spirals", train, _labels(train), test, _labels(test), 2, unit, divisor=1.0)
-    return prepare(raw, options)
+    return prepare(raw, options).decoded()
 
 
 def draw_spirals(per_class: int, noise: float, rng: np.random.Generator) -> NDArray[np.float64]:

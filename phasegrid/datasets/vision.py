@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from phasegrid.datasets import FIXED_FACTS, FileOptions
-from phasegrid.datasets.dataset import Dataset
+from phasegrid.datasets.coded import CodedDataset
 from phasegrid.datasets.pickled_batches import read_batch
 from phasegrid.datasets.prepared import Array, Arrays, Entry, prepared
 from phasegrid.datasets.preparing import prepare, raw_of, read_options, with_statistics
@@ -28,31 +28,31 @@ CIFAR_LABELS = {"cifar10": "labels", "cifar100": "fine_labels"}
 """What each pickle of CIFAR calls its labels."""
 
 
-def load_mnist(**args: Json) -> Dataset:
+def load_mnist(**args: Json) -> CodedDataset:
     """Load MNIST; images (1, 28, 28), ten classes. `args` are the fields of `FileOptions`."""
     return _load("mnist", "MNIST", args)
 
 
-def load_cifar10(**args: Json) -> Dataset:
+def load_cifar10(**args: Json) -> CodedDataset:
     """Load CIFAR-10; images (3, 32, 32), ten classes. `args` are the fields of `FileOptions`."""
     return _load("cifar10", "CIFAR10", args)
 
 
-def load_cifar100(**args: Json) -> Dataset:
+def load_cifar100(**args: Json) -> CodedDataset:
     """Load CIFAR-100; images (3, 32, 32), a hundred fine classes. `args` are the fields of
     `FileOptions`.
     """
     return _load("cifar100", "CIFAR100", args)
 
 
-def load_svhn(**args: Json) -> Dataset:
+def load_svhn(**args: Json) -> CodedDataset:
     """Load SVHN, cropped digits; images (3, 32, 32), ten classes. `args` are the fields of
     `FileOptions`.
     """
     return _load("svhn", "SVHN", args)
 
 
-def _load(name: str, class_name: str, args: dict[str, Json]) -> Dataset:
+def _load(name: str, class_name: str, args: dict[str, Json]) -> CodedDataset:
     options = read_options(FileOptions, args)
     source = _Source(name, class_name, options)
     arrays = prepared(Entry(Path(options.root), name, {}), source.find, source.parse)

@@ -62,7 +62,7 @@ def executor_for(
     if where.serial:
         from phasegrid.run.worker.pack import check_dataset
 
-        tried = [check_dataset(part) for part in _data_files(packs)]
+        tried = [check_dataset(part, where.device) for part in _data_files(packs)]
         _refuse_bad_data([problem for problem in tried if problem])
         if sweep.run.timeout_s is not None:
             console.print(
@@ -133,7 +133,8 @@ def _on_ray(
         if where.address:
             for warning in nodes.probe_storage(store.url, store.id):
                 console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-        _refuse_bad_data(nodes.check_datasets(_data_files(packs), run))
+        device = "cpu" if sweep.resources.num_gpus == 0 else where.device
+        _refuse_bad_data(nodes.check_datasets(_data_files(packs), run, device))
         executor = _ray_executor(sweep, store, where, plan, run)
         try:
             yield executor

@@ -26,7 +26,8 @@ from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.status import stored_keys
-from phasegrid.run.worker.inputs import dataset_of, load_module
+from phasegrid.run.worker.inputs import load_module
+from phasegrid.run.worker.loaded_data import dataset_of
 from phasegrid.run.worker.malloc import keep_freed_memory
 from phasegrid.run.worker.pack import do
 from phasegrid.store.store import Store

@@ -85,7 +85,7 @@ def _process(end: Connection, path: Path, digest: str, run: str | None) -> None:
 
     from phasegrid.datasets import NpzOptions
     from phasegrid.declare import make_part
-    from phasegrid.run.worker.inputs import dataset_of
+    from phasegrid.run.worker.loaded_data import dataset_of
     from phasegrid.run.worker.malloc import give_back
 
     torch.set_num_threads(1)

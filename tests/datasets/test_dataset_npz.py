@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from phasegrid.datasets import NpzOptions
+from phasegrid.datasets import NpzOptions, npz
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
-from phasegrid.datasets.npz import load
 from phasegrid.datasets.npz_file import facts, fingerprint, read_arrays
 from phasegrid.declare import DatasetFacts, make_part
 from phasegrid.errors import DataError
 
 ARGS = {key: value for key, value in asdict(NpzOptions()).items() if key != "path"}
+
+
+def load(**args: Any) -> Dataset:
+    return npz.load(**args).decoded()
 
 
 def arrays(**changes: Any) -> dict[str, Any]:

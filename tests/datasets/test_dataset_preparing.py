@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from phasegrid.datasets import Options, kept_count
+from phasegrid.datasets import Options, kept_count, preparing
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.preparing import (
     CHUNK,
     Raw,
@@ -14,10 +15,13 @@ from phasegrid.datasets.preparing import (
     channel_statistics,
     corrupt_labels,
     kept_indices,
-    prepare,
     set_aside,
 )
 from phasegrid.errors import DataError
+
+
+def prepare(raw: Raw, options: Options) -> Dataset:
+    return preparing.prepare(raw, options).decoded()
 
 
 def raw_images(num: int = 60, shape: tuple[int, ...] = (3, 4, 5), classes: int = 4) -> Raw:

@@ -4,8 +4,13 @@ into memory.
 Eight processes with their own CIFAR-10 in float32 would hold 5.9 GB and read its files eight times;
 mapped from files, its pages are in memory once. A data set is stored as one raw file per tensor and
 a JSON file, written last, that describes them; nothing is unpickled. A tensor has a file of its own
-so that it begins on a page: where it begins can change the last digit of a sum over it. Without
-such a folder, or room in it, each process loads its data sets itself.
+so that it begins on a page: where it begins can change the last digit of a sum over it. Pixels are
+decoded step by step into their file: a system that writes whole pages of a file need not clear them
+first, as it clears those that it gives to a process. Without such a folder, or room in it, each
+process loads its data sets itself.
+
+A data set of pixels for a GPU is not put there: each process sends the bytes, mapped from what is
+kept beside the files, to its GPU and decodes them there.
 """
 
 import json
@@ -20,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phasegrid.datasets.coded import Coded, CodedDataset
 from phasegrid.datasets.dataset import TENSORS, Dataset, Text
 from phasegrid.fallbacks import fall_back
 from phasegrid.run.worker.node_folder import enter, locked
@@ -32,9 +38,11 @@ ROOM = 4
 _NOT_SHARED = "a data set is held by each process, not by the processes of a node together"
 
 
-def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
-    """Return the data set of `key` on the CPU, mapped from the folder of `run`; the first process
-    loads it and writes it there.
+def shared(
+    run: str, key: str, load: Callable[[], CodedDataset], *, pixels: bool = False
+) -> CodedDataset:
+    """Return the data set of `key`, mapped from the folder of `run`; the first process loads it and
+    writes it there. With `pixels`, those that are still bytes stay so.
 
     Of several processes at once, one loads and the others wait. `run` and `key` are hexadecimal.
     """
@@ -51,25 +59,25 @@ def shared(run: str, key: str, load: Callable[[], Dataset]) -> Dataset:
         found = _mapped(file)
         if found is not None:
             return found
-        dataset = load()
-        if not _publish(file, dataset):
-            return dataset
-    return _mapped(file) or dataset
+        loaded = load()
+        if (pixels and loaded.coded) or not _publish(file, loaded):
+            return loaded
+    return _mapped(file) or loaded
 
 
-def _publish(file: Path, dataset: Dataset) -> bool:
+def _publish(file: Path, loaded: CodedDataset) -> bool:
     """Write a data set, and at the end the file that makes it visible; return False if there is no
     room for it.
     """
-    tensors = {name: getattr(dataset, name).contiguous() for name in TENSORS}
+    tensors = {name: getattr(loaded.outline, name) for name in TENSORS}
     partial = file.with_suffix(".part")
     try:
         if shutil.disk_usage(file.parent).free < ROOM * sum(t.nbytes for t in tensors.values()):
             return False
         for name, tensor in tensors.items():
-            tensor.numpy().tofile(partial)
+            _write(partial, loaded.coded.get(name, tensor))
             os.replace(partial, _raw(file, name))  # a process that has mapped an old one keeps it
-        partial.write_text(json.dumps(_facts(dataset)))
+        partial.write_text(json.dumps(_facts(loaded.outline)))
         os.replace(partial, file)
     except OSError as error:
         fall_back(_NOT_SHARED, error)
@@ -78,6 +86,15 @@ def _publish(file: Path, dataset: Dataset) -> bool:
         partial.unlink(missing_ok=True)
         return False
     return True
+
+
+def _write(file: Path, inputs: Tensor | Coded) -> None:
+    with file.open("wb", buffering=0) as raw:
+        if isinstance(inputs, Coded):
+            for step in inputs.steps(torch.device("cpu")):
+                step.numpy().tofile(raw)
+        else:
+            inputs.contiguous().numpy().tofile(raw)
 
 
 def _raw(file: Path, name: str) -> Path:
@@ -101,7 +118,7 @@ def _layout(tensor: Tensor) -> tuple[str, list[int]]:
     return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
 
 
-def _mapped(file: Path) -> Dataset | None:
+def _mapped(file: Path) -> CodedDataset | None:
     """Return the data set of a file with its tensors mapped into memory, not copied; None if it is
     missing or incomplete.
     """
@@ -116,13 +133,14 @@ def _mapped(file: Path) -> Dataset | None:
         return None
     text, form = facts.pop("text"), TASKS[facts["task"]].form
     values, vocabulary = facts.pop("form"), tuple(facts.pop("words"))
-    return Dataset(
+    dataset = Dataset(
         **tensors,
         **facts,
         words=vocabulary,
         form=form(**values) if form and values else None,
         text=Text(**{name: tuple(words) for name, words in text.items()}) if text else None,
     )
+    return CodedDataset(dataset, {})
 
 
 def _map(raw: Path, dtype_name: str, shape: list[int]) -> Tensor:

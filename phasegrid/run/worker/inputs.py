@@ -13,12 +13,11 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from phasegrid.datasets.dataset import TENSORS, Dataset
-from phasegrid.datasets.load import load_dataset
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric, import_function
-from phasegrid.errors import DataError, MetricError, StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Part, Trial
-from phasegrid.keys import canonical_json, content_key, stream_seed
+from phasegrid.errors import MetricError, StoreError
+from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Trial
+from phasegrid.keys import canonical_json, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_for
@@ -26,14 +25,13 @@ from phasegrid.models.network_state import outputs_of
 from phasegrid.packs import Outcome
 from phasegrid.plan.rows import metric_fields
 from phasegrid.run.executors.base import PackOptions
-from phasegrid.run.worker.dataset_cache import shared
+from phasegrid.run.worker.loaded_data import Loaded, data_key_of, held, restore
 from phasegrid.run.worker.write_checks import (
     Seal,
     checksums,
     hand_out,
     kept_settings,
     seal,
-    writes_to,
 )
 from phasegrid.seeding import nothing_drawn, seed_draws
 from phasegrid.store.artifacts import digests_of
@@ -127,12 +125,12 @@ class JobInputs:
     def data(self, key: str) -> Dataset:
         return self._loaded_data(key).dataset
 
-    def _loaded_data(self, key: str) -> "_Loaded":
+    def _loaded_data(self, key: str) -> "Loaded":
         part = self.trials[key].dataset
         if id(part) not in self._data_keys:
-            self._data_keys[id(part)] = _data_key(part)
+            self._data_keys[id(part)] = data_key_of(part)
         data_key = self._data_keys[id(part)]
-        return _loaded(part, data_key, self.device, self.place.shared_data)
+        return held(part, data_key, self.device, self.place.shared_data)
 
     def data_and_objective(self, job: MetricJob) -> tuple[int, str]:
         """Return a value; two measurements with the same data and scoring have equal values."""
@@ -201,7 +199,7 @@ class JobInputs:
             with kept_settings(), nullcontext() if foreign else nothing_drawn(name, self.device):
                 result = compute(Models(self, networks), handed)
         finally:
-            faults += _restore_data(loaded, getattr(handed, "looked_at", ()))
+            faults += restore(loaded, getattr(handed, "looked_at", ()))
             for network in sorted(self._looked_at, key=lambda one: (one.job, one.name)):
                 faults += self._restore_model(network)
         if faults and foreign:
@@ -291,80 +289,6 @@ class _Ending:
         if network.name == WEIGHTS or self.left is None or network.name in self.left:
             return None
         return f"trial {network.job} left no {network.name}; it ended after epoch {self.epochs}"
-
-
-@dataclass(slots=True)
-class _Loaded:
-    """A data set of this process, with its write counters at loading and, once computed, its
-    checksums.
-    """
-
-    name: tuple[str, str]
-    dataset: Dataset
-    writes: tuple[tuple[int, int], ...]
-    sums: dict[str, int] | None = None
-
-
-_DATASETS: dict[tuple[str, str], _Loaded] = {}
-_SPOILED: dict[tuple[str, str], dict[str, int]] = {}
-_MAX_DATASETS = 4
-
-
-def dataset_of(part: Part, device: torch.device, shared_data: str | None = None) -> Dataset:
-    """Load a data set once per process, or once per node with `shared_data`; the most recent ones
-    are kept on the device.
-    """
-    return _loaded(part, _data_key(part), device, shared_data).dataset
-
-
-def _data_key(part: Part) -> str:
-    return content_key("dataset", 1, [part.spec(), part.locators])
-
-
-def _loaded(part: Part, key: str, device: torch.device, shared_data: str | None) -> _Loaded:
-    name = key, str(device)
-    if name not in _DATASETS:
-        while len(_DATASETS) >= _MAX_DATASETS:
-            del _DATASETS[next(iter(_DATASETS))]
-        dataset = _load(part, name[0], shared_data).to(device)
-        if name in _SPOILED and checksums(dataset) != _SPOILED[name]:
-            raise DataError(
-                f"loading data set {part.name} again: its contents differ from those first"
-                f" loaded. Either a metric has changed them and the load function returns the"
-                f" same arrays each time, or the load function draws new ones: let it return"
-                f" copies of fixed arrays"
-            )
-        _DATASETS[name] = _Loaded(name, dataset, writes_to(dataset))
-    return _DATASETS[name]
-
-
-def _restore_data(loaded: _Loaded, looked_at: Collection[str]) -> list[str]:
-    """Discard a data set that has changed since loading, by torch's write counters or the checksums
-    of the tensors that were `looked_at`.
-
-    Return what has changed.
-    """
-    now = writes_to(loaded.dataset)
-    changed = [
-        tensor
-        for tensor, was, count in zip(TENSORS, loaded.writes, now, strict=True)
-        if was != count
-    ]
-    if not changed and looked_at and loaded.sums is not None:
-        found = checksums(loaded.dataset, looked_at)
-        changed = [tensor for tensor in sorted(found) if found[tensor] != loaded.sums[tensor]]
-    if not changed:
-        return []
-    if loaded.sums is not None:
-        _SPOILED[loaded.name] = loaded.sums
-    _DATASETS.pop(loaded.name, None)
-    return [f"{tensor} of data set {loaded.dataset.name}" for tensor in changed]
-
-
-def _load(part: Part, key: str, shared_data: str | None) -> Dataset:
-    if shared_data is None:
-        return load_dataset(part)
-    return shared(shared_data, key, lambda: load_dataset(part))
 
 
 def scored_as(data: Dataset, trial: Trial) -> Dataset:

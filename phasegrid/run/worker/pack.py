@@ -21,7 +21,7 @@ from phasegrid.registry import Kind, code_digests
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.stopping import ShouldStop, Stopped
 from phasegrid.run.worker.failing import all_failed
-from phasegrid.run.worker.inputs import dataset_of
+from phasegrid.run.worker.loaded_data import try_dataset
 from phasegrid.run.worker.measuring import measure
 from phasegrid.run.worker.trained import objective_name
 from phasegrid.run.worker.training import OnEpoch, train
@@ -58,7 +58,7 @@ def do(
 def _do(
     pack: Pack, store: Store, place: PackOptions, should_stop: ShouldStop, on_epoch: OnEpoch
 ) -> list[Outcome]:
-    device = torch.device(place.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(place.device)
     with (
         _threads(place.threads),
         tensor_float_32(False),  # only updates use it, where the recipe asks for it
@@ -72,6 +72,10 @@ def _do(
             return train(pack, store, place, device, partial(_after_epoch, should_stop, on_epoch))
         with kept_draws(device):  # each job seeds what the process draws from
             return measure(pack, store, place, device, should_stop)
+
+
+def _device(wanted: str | None) -> torch.device:
+    return torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _after_epoch(should_stop: ShouldStop, on_epoch: OnEpoch, epoch: int, epochs: int) -> None:
@@ -91,10 +95,12 @@ def _fallbacks_stored(store: Store, pack: Pack) -> Iterator[dict[str, Fallback]]
                 store.put_failure(fallback_of_pack(pack, fallback))
 
 
-def check_dataset(part: Part, shared_data: str | None = None) -> str | None:
-    """Load a data set before any job, and keep it for the first. Return its mistake, or None."""
+def check_dataset(part: Part, device: str | None, shared_data: str | None = None) -> str | None:
+    """Load a data set before any job, for jobs on a device, and keep it for the first. Return its
+    mistake, or None.
+    """
     try:
-        dataset_of(part, torch.device("cpu"), shared_data)
+        try_dataset(part, _device(device), shared_data)
     except DataError as error:
         return str(error)
     return None

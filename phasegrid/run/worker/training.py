@@ -12,7 +12,7 @@ from phasegrid.jobs import Trial
 from phasegrid.packs import Layout, Outcome, Pack
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.failing import failed, found_already, guarded, raise_if_of_no_job
-from phasegrid.run.worker.inputs import dataset_of
+from phasegrid.run.worker.loaded_data import dataset_of
 from phasegrid.run.worker.starts import StoredPublisher, beginning_of, void_results
 from phasegrid.run.worker.trained import publish_trial
 from phasegrid.store.store import Store

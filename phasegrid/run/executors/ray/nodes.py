@@ -102,9 +102,10 @@ def smallest_gpu() -> tuple[int, str] | None:
     return min((card for card in found if card is not None), default=None)
 
 
-def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
+def check_datasets(parts: Sequence[Part], run: str, device: str | None) -> list[str]:
     """Load each data set once in a worker, into the folder that the processes of `run` share on its
-    node; return the mistakes of the data sets.
+    node, for jobs on a device (by default a GPU, if the cluster has one); return the mistakes of
+    the data sets.
 
     Raises:
         ClusterError: if the cluster is lost meanwhile, or a process that loads a data set dies.
@@ -114,7 +115,8 @@ def check_datasets(parts: Sequence[Part], run: str) -> list[str]:
     task = ray.remote(num_cpus=1, max_retries=3)(_check_dataset)
     with ray_works():
         watch = watch_head()
-        asked = {task.remote(part, run): part for part in parts}
+        device = device or ("cuda" if _has_gpus() else "cpu")
+        asked = {task.remote(part, device, run): part for part in parts}
         waiting, found = list(asked), []
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_EVERY_S)
@@ -166,10 +168,14 @@ def _look(question: probe.Question) -> probe.Sight:
     return probe.look(question)
 
 
-def _check_dataset(part: Part, run: str) -> str | None:
+def _has_gpus() -> bool:
+    return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
+
+
+def _check_dataset(part: Part, device: str, run: str) -> str | None:
     from phasegrid.run.worker.pack import check_dataset
 
-    return check_dataset(part, run)
+    return check_dataset(part, device, run)
 
 
 def _crash_here(run: str, attempt: str) -> crashes.Crash | None:
