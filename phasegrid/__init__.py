@@ -128,7 +128,7 @@ class _RunRoom(ModuleType):
         num_cpus: int | None = None,
         max_in_flight: int | None = None,
         device: str | None = None,
-        strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
+        strategy: Literal["auto", "loop", "vmap", "fused", "merged"] = "auto",
         limit: int | None = None,
         quiet: bool = False,
         accept_changed_code: bool = False,

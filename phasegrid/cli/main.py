@@ -146,7 +146,7 @@ def run(
         str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")
     ] = None,
     strategy: Annotated[
-        Literal["auto", "loop", "vmap", "fused"], typer.Option(help="How packs train.")
+        Literal["auto", "loop", "vmap", "fused", "merged"], typer.Option(help="How packs train.")
     ] = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only N unfinished cells, small and large: a pilot.")

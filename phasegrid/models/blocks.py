@@ -22,23 +22,25 @@ torch allocates at multiples of 512.
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """Places of tensors of these `shapes` in a vector of `length` elements; each begins at its
-    place in `starts`.
+    place in `starts`. With `channels_last`, kernels of convolutions (M, O, I, H, W) lie as
+    (M, O, H, W, I).
 
     >>> Blocks.of([(3, 30), (2,)])
-    Blocks(shapes=((3, 30), (2,)), starts=(0, 128), length=192)
+    Blocks(shapes=((3, 30), (2,)), starts=(0, 128), length=192, channels_last=False)
     """
 
     shapes: tuple[tuple[int, ...], ...]
     starts: tuple[int, ...]
     length: int
+    channels_last: bool = False
 
     @classmethod
-    def of(cls, shapes: Iterable[Sequence[int]]) -> "Blocks":
+    def of(cls, shapes: Iterable[Sequence[int]], channels_last: bool = False) -> "Blocks":
         """Place tensors of `shapes`."""
         known = tuple(tuple(shape) for shape in shapes)
         ends = accumulate((_padded(torch.Size(shape).numel()) for shape in known), initial=0)
         *starts, length = ends
-        return cls(known, tuple(starts), length)
+        return cls(known, tuple(starts), length, channels_last)
 
     @property
     def sizes(self) -> list[int]:
@@ -59,7 +61,13 @@ class Blocks:
     def views(self, vector: Tensor) -> list[Tensor]:
         """Return the tensors in `vector` (length,), as views of it."""
         places = zip(self.starts, self.sizes, self.shapes, strict=True)
-        return [vector[start : start + size].view(shape) for start, size, shape in places]
+        return [self._view(vector[start : start + size], shape) for start, size, shape in places]
+
+    def _view(self, block: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not self.channels_last or len(shape) != 5:
+            return block.view(shape)
+        members, out, channels, height, width = shape
+        return block.view(members, out, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 class FlatVector:
@@ -75,7 +83,9 @@ class FlatVector:
 
     def __init__(self, blocks: Blocks, vector: Tensor, num: int) -> None:
         self.vector, self.views = vector, blocks.views(vector)
-        self._rows = [view.view(num, -1) for view in self.views]
+        self._num = num
+        self._in_order = all(view.is_contiguous() for view in self.views)
+        self._rows = [view.view(num, -1) for view in self.views] if self._in_order else []
         self._sizes = [size // num for size in blocks.sizes]
         ends = (*blocks.starts[1:], blocks.length)
         places = zip(blocks.starts, blocks.sizes, ends, strict=True)
@@ -86,9 +96,10 @@ class FlatVector:
         dtype.
         """
         rows = rows.to(self.vector)
-        if len(self._rows[0]) > 1:
-            for own, part in zip(self._rows, torch.split(rows, self._sizes, dim=1), strict=True):
-                own.copy_(part)
+        if self._num > 1 or not self._in_order:
+            parts = torch.split(rows.view(self._num, -1), self._sizes, dim=1)
+            for own, part in zip(self.views, parts, strict=True):
+                own.copy_(part.view(own.shape))
             return
         pieces = torch.split(rows.view(-1), self._sizes)
         laid = [part for pair in zip(pieces, self._gaps, strict=True) for part in pair]
@@ -96,7 +107,8 @@ class FlatVector:
 
     def read(self) -> Tensor:
         """Return a copy (M, P) without gaps."""
-        return torch.cat(self._rows, dim=1)
+        rows = self._rows or [view.reshape(self._num, -1) for view in self.views]
+        return torch.cat(rows, dim=1)
 
 
 def _padded(size: int) -> int:

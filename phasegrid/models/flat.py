@@ -7,6 +7,9 @@ stacked separately. Strategies:
 
 - ``fused``: grouped kernels (`phasegrid.models.fused`), for the types of layers that are known
   there;
+- ``merged``: as ``fused``, in fewer kernels of a GPU: BatchNorm, additions and ReLU are one
+  operation (`phasegrid.models.norms`), convolutions find their kernels in the layout of the images,
+  and gradients are written together;
 - ``vmap``: ``torch.func``, for any network whose forward draws nothing and assigns to nothing;
 - ``loop``: a single network; the tensors of its module are views of the flat vector.
 
@@ -22,8 +25,9 @@ from torch.func import functional_call
 
 from phasegrid.models.blocks import Blocks, FlatVector
 from phasegrid.models.fused import Blueprint, fuse
-from phasegrid.models.image_layouts import layer_out
+from phasegrid.models.image_layouts import layer_out, layouts_of
 from phasegrid.models.network_state import copy_network
+from phasegrid.models.norms import merged_norm
 from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import Weights
 
@@ -39,13 +43,13 @@ class FlatNetwork:
     `weights` and `grads` are flat, ordered by parameter, then network, with gaps of zeros between
     parameters. `rows` and `gradient` are the same numbers without gaps, (M, P), in the order of
     ``module.named_parameters()`` (tied parameters once). `parameters` are leaves whose data and
-    gradients are views of the flat vectors; `constants` are all other tensors. Gradients add up
-    until `zero_grad` of this class clears them; that of the module would drop the views. `module`
-    must not be used afterwards: with ``loop`` it becomes the network, otherwise its code runs on
-    other tensors.
+    gradients are views of the flat vectors (``merged``: the data alone); `constants` are all other
+    tensors. Gradients add up until `zero_grad` of this class clears them; that of the module would
+    drop the views. `module` must not be used afterwards: with ``loop`` it becomes the network,
+    otherwise its code runs on other tensors.
 
-    With ``keeps_statistics=False`` BatchNorm of a ``fused`` network uses the statistics of the
-    batch and does not update running ones.
+    With ``keeps_statistics=False`` BatchNorm of a ``fused`` or ``merged`` network uses the
+    statistics of the batch and does not update running ones.
 
     Raises:
         ValueError: if nothing is trainable.
@@ -83,7 +87,8 @@ class FlatNetwork:
                 f"{type(module).__name__} has no trainable parameter to put in a vector"
             )
         columns = [torch.stack([state[name] for state in states]).detach() for name in trainable]
-        self._blocks = Blocks.of(column.shape for column in columns)
+        last = strategy == "merged" and _has_channels_last(module, len(states), columns[0].device)
+        self._blocks = Blocks.of((column.shape for column in columns), channels_last=last)
         self.weights = self._blocks.join(columns)
         self.grads = torch.zeros_like(self.weights)
         self._weights, self._grads = (
@@ -92,7 +97,7 @@ class FlatNetwork:
         self.parameters = {}
         for name, values, grads in zip(trainable, *self.views(), strict=True):
             leaf = values.detach().requires_grad_()
-            leaf.grad = grads
+            leaf.grad = None if strategy == "merged" else grads
             self.parameters[name] = leaf
         self.constants = {
             name: torch.stack([state.get(name, value.detach()) for state in states])
@@ -124,6 +129,22 @@ class FlatNetwork:
     def gradient(self) -> Tensor:
         """Copy the accumulated gradients into rows (M, P)."""
         return self._grads.read()
+
+    def differentiate(self, losses: Tensor, weights: Tensor) -> None:
+        """Write the gradient of the sum of `losses` times `weights` into `grads`."""
+        if self.strategy != "merged":
+            self.zero_grad()
+            losses.backward(weights)  # type: ignore[no-untyped-call]
+            return
+        leaves = list(self.parameters.values())
+        found = torch.autograd.grad(losses, leaves, weights, materialize_grads=True)
+        pairs = list(zip(self._grads.views, found, strict=True))
+        alike = [pair for pair in pairs if pair[0].stride() == pair[1].stride()]
+        for view, grad in pairs:
+            if view.stride() != grad.stride():
+                view.copy_(grad)
+        if alike:  # one kernel
+            torch._foreach_copy_([view for view, _ in alike], [grad for _, grad in alike])
 
     def zero_grad(self) -> None:
         """Set the gradient to zero, keeping the views."""
@@ -174,17 +195,18 @@ class FlatNetwork:
             return {name: v.detach().clone() for name, v in self.module.state_dict().items()}
         stacked = self.parameters | self.constants
         return {
-            name: stacked[canonical][index].detach().clone()
+            name: stacked[canonical][index].detach().clone(memory_format=torch.contiguous_format)
             for name, canonical in self._names.items()
         }
 
     def _make_forward(self, blueprint: Blueprint | None, keeps_statistics: bool) -> Forward:
         """Return the function from inputs (M, B, *S) to outputs (M, B, ...)."""
         stacked = self.parameters | self.constants
-        if self.strategy == "fused":
+        if self.strategy in ("fused", "merged"):
             assert blueprint is not None
             named = stacked | {name: stacked[own] for name, own in self._names.items()}
-            return fuse(blueprint, named, named if keeps_statistics else {}, self.size)
+            norm = merged_norm(self.weights.device) if self.strategy == "merged" else None
+            return fuse(blueprint, named, named if keeps_statistics else {}, self.size, norm)
         module = self.module
         if self.strategy == "vmap":
 
@@ -202,6 +224,10 @@ class FlatNetwork:
             return (outputs[0].unsqueeze(0), outputs[1]) if state else outputs.unsqueeze(0)
 
         return run
+
+
+def _has_channels_last(module: nn.Module, members: int, device: torch.device) -> bool:
+    return layouts_of(module, members).of(device) == torch.channels_last
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:

@@ -11,7 +11,7 @@ members first, (M, B, ...), or with channels side by side, (B, M C, H, W).
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,16 @@ from torch.nn import functional
 from phasegrid.fallbacks import fall_back
 from phasegrid.models.image_layouts import Layouts, layouts_of
 from phasegrid.models.network_state import kept_modes
+from phasegrid.models.norms import (
+    ADDITIONS,
+    BATCH_NORMS,
+    RELUS,
+    Merge,
+    Norm,
+    Running,
+    merges_of,
+    norm_by_torch,
+)
 from phasegrid.models.tracing import trace
 
 Layout = Literal["members", "channels"]
@@ -39,22 +49,10 @@ ELEMENTWISE = (
     nn.Identity,
 )
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-ELEMENTWISE_FUNCTIONS = frozenset(
-    {
-        torch.relu,
-        functional.relu,
-        torch.tanh,
-        functional.tanh,
-        functional.gelu,
-        functional.silu,
-        "relu",
-    }
-)
+ELEMENTWISE_FUNCTIONS = RELUS | {torch.tanh, functional.tanh, functional.gelu, functional.silu}
 POOLING_FUNCTIONS = frozenset(
     {functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d}
 )
-ADDITIONS = frozenset({operator.add, operator.iadd, torch.add})
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAYERS = (nn.Linear, nn.Conv2d, *BATCH_NORMS)
 
 
@@ -108,18 +106,20 @@ def fuse(
     parameters: Mapping[str, Tensor],
     buffers: Mapping[str, Tensor],
     num_members: int,
+    merged: Norm | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """Return the stacked forward pass in train mode, inputs (M, B, *S) to logits (M, B, C).
 
     `parameters` and `buffers` hold tensors stacked along a first dimension M by the names of the
     module; they are read at each call, and running statistics are updated in place, if `buffers`
-    holds them.
+    holds them. With `merged`, BatchNorm, additions and ReLU are that one operation where possible.
 
     Raises:
         NotFusableError: if some part has no stacked form.
     """
     layouts = layouts_of(blueprint.modules[""], num_members)
-    builder = _Builder(blueprint.modules, parameters, buffers, num_members, layouts)
+    merges = merges_of(blueprint.graph, blueprint.modules) if merged else []
+    builder = _Builder(blueprint.modules, parameters, buffers, num_members, layouts, merged, merges)
     for node in blueprint.graph.nodes:
         builder.add(node)
     steps, last = tuple(builder.steps), builder.output
@@ -145,9 +145,12 @@ class _Builder:
         buffers: Mapping[str, Tensor],
         num_members: int,
         images: Layouts,
+        norm: Norm | None,
+        merges: Iterable[Merge],
     ) -> None:
         self.modules, self.parameters, self.buffers = modules, parameters, buffers
-        self.num_members, self.images = num_members, images
+        self.num_members, self.images, self.norm = num_members, images, norm or norm_by_torch
+        self.merges = {node: merge for merge in merges for node in merge.nodes}
         self.steps: list[Step] = []
         self.layouts: list[Layout] = ["members"]
         self.index: dict[fx.Node, int] = {}
@@ -160,6 +163,9 @@ class _Builder:
             self.index[node] = 0
         elif node.op == "output":
             self.output = self._source(node, 0, "members")
+        elif node in self.merges:
+            if node is self.merges[node].nodes[-1]:
+                self.index[node] = self._merged(self.merges[node])
         elif node.op == "call_module":
             self.index[node] = self._module(node, str(node.target))
         else:
@@ -187,6 +193,17 @@ class _Builder:
             return self._push(function, (source,), self.layouts[source])
         raise NotFusableError(f"{name} ({module}) has no stacked form")
 
+    def _merged(self, merge: Merge) -> int:
+        name = str(merge.norm.target)
+        module = self.modules[name]
+        assert isinstance(module, BATCH_NORMS)
+        assert module.momentum is not None
+        sources = [self._source(merge.norm, 0, "channels")]
+        if merge.residual is not None:
+            sources.append(self._brought(merge.residual, "channels"))
+        function = self._batch_norm(name, module, module.momentum, merge.relu)
+        return self._push(function, tuple(sources), "channels")
+
     def _function(self, node: fx.Node) -> int:
         target, constants = node.target, (*node.args[1:], *node.kwargs.values())
         is_sum = target in ADDITIONS and len(node.args) == 2 and not node.kwargs  # no alpha
@@ -212,6 +229,9 @@ class _Builder:
         argument = node.args[position]
         if not isinstance(argument, fx.Node):
             raise NotFusableError(f"{node.format_node()} has no stacked form")
+        return self._brought(argument, layout)
+
+    def _brought(self, argument: fx.Node, layout: Layout | None) -> int:
         source = self.index[argument]
         if layout is None or self.layouts[source] == layout:
             return source
@@ -264,21 +284,23 @@ class _Builder:
         return apply
 
     def _batch_norm(
-        self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, momentum: float
-    ) -> Callable[[Tensor], Tensor]:
+        self,
+        name: str,
+        module: nn.BatchNorm1d | nn.BatchNorm2d,
+        momentum: float,
+        relu: bool = False,
+    ) -> Callable[..., Tensor]:
         weight, bias = (_in_a_row(self.parameters.get(f"{name}.{k}")) for k in ("weight", "bias"))
         keys = ("running_mean", "running_var", "num_batches_tracked")
         mean, variance, count = (self.buffers.get(f"{name}.{key}") for key in keys)
-        eps = module.eps
+        eps, norm = module.eps, self.norm
 
-        def apply(x: Tensor) -> Tensor:
-            gain, shift = weight(), bias()
-            if mean is None or variance is None:
-                return functional.batch_norm(x, None, None, gain, shift, True, momentum, eps)
-            assert count is not None
-            count.add_(1)
-            running = mean.view(-1), variance.view(-1)
-            return functional.batch_norm(x, *running, gain, shift, True, momentum, eps)
+        def apply(x: Tensor, residual: Tensor | None = None) -> Tensor:
+            running: Running | None = None
+            if mean is not None and variance is not None:
+                assert count is not None
+                running = mean.view(-1), variance.view(-1), count
+            return norm(x, residual, weight(), bias(), running, momentum, eps, relu)
 
         return apply
 
@@ -294,7 +316,8 @@ def members_first(x: Tensor, num_members: int) -> Tensor:
 
 
 def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
-    """Return a function that gives a stacked parameter (M, C, ...) as (M C, ...), contiguous.
+    """Return a function that gives a stacked parameter (M, C, ...) as (M C, ...); gains and shifts
+    contiguous, kernels of convolutions as they lie.
 
     (With strided gains torch 2.15 gives wrong BatchNorm gradients of channels_last inputs on a
     CPU.) A leaf that already has its gradient is replaced once by another leaf with the same
@@ -307,7 +330,9 @@ def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
         leaf.grad = stacked.grad.flatten(0, 1)
         if leaf.grad.data_ptr() == stacked.grad.data_ptr():
             return lambda: leaf
-    return lambda: stacked.flatten(0, 1).contiguous()
+    if stacked.dim() == 2:
+        return lambda: stacked.flatten(0, 1).contiguous()
+    return lambda: stacked.flatten(0, 1)
 
 
 def _refuse_hidden_parts(module: nn.Module) -> None:

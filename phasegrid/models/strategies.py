@@ -14,7 +14,7 @@ from phasegrid.models.network_state import (
     outputs_of,
 )
 
-Strategy = Literal["loop", "vmap", "fused"]
+Strategy = Literal["loop", "vmap", "fused", "merged"]
 
 MAX_FUSED_PRODUCTS = {"linear": 10_000_000, "convolution": 600_000_000}
 """On a CPU with more multiply-adds per member and update, one network keeps a core busy, and fusing
@@ -35,10 +35,11 @@ def choose_strategy(
     ``auto``: one member loops. More are fused if the architecture can be and, on a CPU, an update
     of one member takes at most `MAX_FUSED_PRODUCTS` multiply-adds; else they loop. ``auto`` never
     chooses ``vmap``: ``fused`` was faster wherever both were measured, and ``vmap`` does not work
-    for every network.
+    for every network. Nor does it choose ``merged``, which a measurement on a GPU may.
 
     Raises:
-        NotFusableError: if ``fused`` was requested and the network has no stacked form.
+        NotFusableError: if ``fused`` or ``merged`` was requested and the network has no stacked
+            form.
         ValueError: if ``vmap`` was requested and the network draws random numbers (dropout),
             assigns to its attributes, or has BatchNorm with a cumulative average.
     """
@@ -49,6 +50,8 @@ def choose_strategy(
         return "vmap", None
     if asked == "fused":
         return "fused", read_architecture(module)
+    if asked == "merged":
+        return "merged", read_architecture(module)
     if asked == "loop" or num_members == 1:
         return "loop", None
     blueprint = find_architecture(module)

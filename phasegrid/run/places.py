@@ -43,7 +43,7 @@ class RunTarget:
     max_in_flight: int | None = None
     num_cpus: int | None = None
     device: str | None = None
-    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
+    strategy: Literal["auto", "loop", "vmap", "fused", "merged"] = "auto"
     address_from: str | None = None
 
 
@@ -185,7 +185,7 @@ def _refuse_bad_data(problems: Sequence[str]) -> None:
 
 
 def refuse_stacking(sweep: Sweep, where: RunTarget) -> None:
-    if sweep.run.reproducible and where.strategy in ("vmap", "fused"):
+    if sweep.run.reproducible and where.strategy in ("vmap", "fused", "merged"):
         raise SweepError(
             f"running {sweep.name}: strategy {where.strategy} trains several networks as one,"
             f" which run.reproducible forbids; remove one of the two"

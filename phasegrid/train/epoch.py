@@ -149,11 +149,10 @@ def _make_pass(
     autocast = autocast_of(recipe.precision, network.weights.device)
 
     def differentiate(batch: Batch, size: int) -> Tensor:
-        network.grads.zero_()
         with autocast():
             logits = read(batch.inputs)
             losses = training_losses(operations, objective, logits, batch)
-        losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
+        network.differentiate(losses, torch.full_like(losses, 1 / size))
         if stack.mask is not None:  # neither SAM's steps nor momentum leave the pruned network
             network.grads.mul_(stack.mask)
         return logits.detach()

@@ -64,7 +64,7 @@ def train_pack(
     data: Sequence[Dataset],
     *,
     device: torch.device | str,
-    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto",
+    strategy: Literal["auto", "loop", "vmap", "fused", "merged"] = "auto",
     stack_size: int | None = None,
     starts: Sequence[Beginning | None] | None = None,
     wanted: Collection[int] | None = None,

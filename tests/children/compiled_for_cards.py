@@ -14,11 +14,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from phasegrid.models import norm_kernel
 from phasegrid.train import optimizer_kernel
 from phasegrid.train.optimizers import Rates, new_slots, rates_at
 from tests.children.optimizer_kernel import RECIPES
 
 TARGETS = [GPUTarget("cuda", capability, 32) for capability in (80, 90)]
+DTYPES = (torch.float32, torch.bfloat16)
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 
 
@@ -63,8 +65,24 @@ def compile_optimizers() -> None:
         optimizer_kernel.step(recipe, weights, weights, slots, *both, rates)
 
 
+def compile_norms() -> None:
+    for name in ("_sum_forward", "_normalize", "_sum_backward", "_differentiate"):
+        setattr(norm_kernel, name, Compiled(getattr(norm_kernel, name)))
+    one = torch.ones(6)
+    running = one, one, torch.tensor(0)
+    flags = (False, True)
+    for dtype, last, added, relu in itertools.product(DTYPES, flags, flags, flags):
+        print(dtype, last, added, relu, flush=True)
+        layout = torch.channels_last if last else torch.contiguous_format
+        x = torch.ones(2, 6, 3, 3, dtype=dtype).to(memory_format=layout).requires_grad_()
+        kept = running if relu else None
+        y = norm_kernel.norm(x, x if added else None, one, one, kept, 0.1, 1e-5, relu)
+        y.sum().backward()
+
+
 def main() -> None:
     compile_optimizers()
+    compile_norms()
     print("whole", flush=True)
 
 

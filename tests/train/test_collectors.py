@@ -25,7 +25,7 @@ def vectors(kept: Kept, trial: Trial, names: list[str]) -> np.ndarray:
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 @pytest.mark.parametrize(
     ("wish", "checkpoints", "names"),
     [

@@ -13,18 +13,24 @@ import pytest
 import torch
 
 from phasegrid.fallbacks import collected
+from phasegrid.jobs import Part
 from phasegrid.models import compiled
+from phasegrid.models.build import build_model
 from phasegrid.models.compiled import kernels_of
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.fused import read_architecture
+from phasegrid.models.norms import merges_of
+from phasegrid.models.weights import parameters_vector
 from phasegrid.train.optimizers import new_slots, rates_at, step
 from phasegrid.train.recipe import Recipe
 
 CHILDREN = Path(__file__).resolve().parent.parent / "children"
 
 
-def run_child(name: str, **variables: str) -> None:
+def run_child(name: str, *args: str, **variables: str) -> None:
     pytest.importorskip("triton")
     known = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILDREN.parent.parent)}
-    command = [sys.executable, str(CHILDREN / name)]
+    command = [sys.executable, str(CHILDREN / name), *args]
     done = subprocess.run(
         command, env=known | variables, capture_output=True, text=True, timeout=600
     )
@@ -33,7 +39,45 @@ def run_child(name: str, **variables: str) -> None:
 
 
 def test_the_kernel_of_the_optimizers_makes_the_updates_of_torch() -> None:
+    run_child("optimizer_kernel.py", "--few", TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+def test_the_kernel_of_the_optimizers_takes_vectors_of_every_length_and_every_rate() -> None:
     run_child("optimizer_kernel.py", TRITON_INTERPRET="1")
+
+
+def test_the_kernels_of_batchnorm_give_the_outputs_and_gradients_of_torch() -> None:
+    run_child("norm_kernel.py", "--few", TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+def test_the_kernels_of_batchnorm_are_those_of_torch_in_every_shape_and_layout() -> None:
+    run_child("norm_kernel.py", TRITON_INTERPRET="1")
+
+
+def test_every_batchnorm_of_a_resnet_takes_along_what_follows_it() -> None:
+    module = build_model(Part("resnet18", 1, {"width": 2}), (3, 8, 8), 4, seed=0)
+    blueprint = read_architecture(module)
+    merges = merges_of(blueprint.graph, blueprint.modules)
+    assert len(merges) == 20
+    assert sum(merge.relu for merge in merges) == 17  # all but the shortcuts
+    assert sum(merge.residual is not None for merge in merges) == 8
+    assert len({node for merge in merges for node in merge.nodes}) == 20 + 17 + 8
+
+
+def test_a_merged_network_keeps_its_kernels_in_the_layout_of_its_images() -> None:
+    module = build_model(Part("resnet18", 1, {"width": 8}), (3, 8, 8), 4, seed=0)
+    before = parameters_vector(module)
+    network = FlatNetwork(
+        module.train(), [module.state_dict()], "merged", read_architecture(module)
+    )
+    kernel = network.parameters["stage1.block0.conv1.weight"][0]
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(network.rows()[0], before, rtol=0, atol=0)
+    network.assign(2 * before)
+    torch.testing.assert_close(network.rows()[0], 2 * before, rtol=0, atol=0)
+    assert network.weights.count_nonzero() == before.count_nonzero()
 
 
 @pytest.mark.slow
@@ -85,3 +129,31 @@ def test_an_update_on_a_gpu_is_that_of_a_cpu(optimizer: Any) -> None:
             step(recipe, weights, noise.to(device), slots, *both, rates)
         ends.append(weights.cpu())
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+def test_a_merged_network_on_a_gpu_trains_as_one_of_separate_operations(
+    width: int, precision: str
+) -> None:
+    module = build_model(Part("resnet18", 1, {"width": width}), (3, 8, 8), 4, seed=0)
+    blueprint, state = read_architecture(module), module.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 16, 3, 8, 8, generator=generator).cuda()
+    found = []
+    for strategy in ("fused", "merged", "merged"):
+        fresh = build_model(Part("resnet18", 1, {"width": width}), (3, 8, 8), 4, seed=0).cuda()
+        states = [{name: value.cuda() for name, value in state.items()}] * 2
+        network = FlatNetwork(fresh.train(), states, strategy, blueprint)  # type: ignore[arg-type]
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+                losses = network.forward(inputs).square().sum((1, 2))
+            network.differentiate(losses, torch.ones_like(losses))
+        found.append((losses.detach(), network.gradient(), network.state(1)))
+    (losses, gradient, after), theirs, again = found
+    off = 1e-3 if precision == "fp32" else 0.1
+    torch.testing.assert_close(theirs[0], losses, rtol=off, atol=off)
+    assert float((theirs[1] - gradient).norm() / gradient.norm()) < 3 * off
+    torch.testing.assert_close(theirs[2], after, rtol=off, atol=off)
+    assert torch.equal(theirs[0], again[0])  # the forward pass adds nothing atomically

@@ -49,7 +49,7 @@ def test_of_equal_weights_the_first_stay() -> None:
     assert torch.equal(found["b"], torch.arange(500).lt(200).float())
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 @pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam"}, {"sam": SAM(0.1)}])
 def test_pruned_weights_stay_zero_and_the_others_train(strategy: Any, recipe: Any) -> None:
     kept = Kept()

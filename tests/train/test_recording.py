@@ -176,7 +176,7 @@ def test_nothing_is_recorded_without_a_gpu() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("strategy", ["loop", "fused", "vmap"])
+@pytest.mark.parametrize("strategy", ["loop", "fused", "vmap", "merged"])
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_cuda_graphs_give_what_launched_kernels_give(
     name: str, strategy: Any, monkeypatch: pytest.MonkeyPatch

@@ -100,7 +100,7 @@ def expected(name: str, network: str) -> list[tuple[Weights, list[EpochRecord]]]
     ("case", "network"),
     [*((case, "mlp") for case in CASES), *((case, "cnn with BatchNorm") for case in WITH_IMAGES)],
 )
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 def test_a_pack_trains_each_of_its_trials_as_the_plain_loop_does(
     strategy: Any, case: str, network: str
 ) -> None:

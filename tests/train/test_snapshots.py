@@ -78,7 +78,7 @@ def pack(**changes: object) -> list[Trial]:
     ]
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_killed_training_resumes_bit_for_bit(strategy: str, optimizer: str) -> None:
     data = [make_data(augment="flip_crop")] * 3

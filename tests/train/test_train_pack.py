@@ -42,7 +42,7 @@ def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]
     monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 def test_precision_bf16_stays_near_fp32_with_float32_weights(strategy: Any) -> None:
     data, trials = [make_data()] * 2, [make_trial(i, PLAIN_CNN, precision="bf16") for i in range(2)]
     half = train_pack(trials, data, device="cpu", strategy=strategy)[1]
@@ -115,7 +115,7 @@ def test_test_numbers_of_a_stack_are_each_members_own(strategy: Any) -> None:
         assert result.history[-1].test_loss == pytest.approx(found.loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 def test_a_member_that_stops_leaves_the_others_as_they_were(strategy: Any) -> None:
     stop = Stop(min_delta=0.05, patience=1)
     rates = (1e-6, 0.1, 0.1)
@@ -137,7 +137,7 @@ def test_the_published_codes_rule_trains_on_but_keeps_the_settled_epoch() -> Non
     assert (result.epochs_run, result.kept_epoch, result.stopped_epoch) == (32, 30, 30)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 def test_divergence_is_a_result_with_its_epoch_and_update(strategy: Any) -> None:
     data = [make_data()] * 3
     trials = [make_trial(i, lr=lr, keep_every=1) for i, lr in enumerate((0.05, 1e30, 0.05))]
@@ -293,7 +293,7 @@ def test_an_empty_pack_is_done_at_once() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])
 def test_a_gpu_draws_what_a_cpu_draws(strategy: Any) -> None:
     trials = [make_trial(seed, PLAIN_CNN, epochs=2) for seed in range(2)]
     data = [make_data(augment="flip_crop")] * 2

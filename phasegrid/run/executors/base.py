@@ -28,7 +28,7 @@ class PackOptions:
 
     device: str | None = None
     threads: int = 1
-    strategy: Literal["auto", "loop", "vmap", "fused"] = "auto"
+    strategy: Literal["auto", "loop", "vmap", "fused", "merged"] = "auto"
     snapshot_every_s: float = 60.0
     gpu_share: float = 1.0
     shared_data: str | None = None
