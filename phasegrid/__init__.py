@@ -99,20 +99,27 @@ class _PlanRoom(ModuleType):
     """From a sweep to jobs, packs and predicted costs; called, it plans a sweep."""
 
     def __call__(
-        self, sweep: SweepSource, storage: str | Path | None = None, slots: int = 2
+        self,
+        sweep: SweepSource,
+        storage: str | Path | None = None,
+        slots: int = 2,
+        device: str | None = None,
     ) -> "Planned":
         """Plan a sweep and compare it with a store (None: the one that it names), for a run on
-        `slots` cores or GPUs.
+        `slots` cores or GPUs: of the kind `device` (``h200``, ``cpu``, ... or a data sheet, as for
+        the command), or of the kind that did most of what is stored.
 
         Raises:
-            SweepError: if there is any mistake in it.
+            SweepError: if there is any mistake in it, or if there is no such device.
             StoreError: if the store cannot be read.
         """
+        from phasegrid.plan.devices import find_device
         from phasegrid.run.planned import look_at
         from phasegrid.store.store import Store
 
+        kind = None if device is None else find_device(device)
         loaded = _loaded(sweep)
-        return look_at(loaded, Store.find(_storage(loaded, storage)), slots)
+        return look_at(loaded, Store.find(_storage(loaded, storage)), slots, kind)
 
 
 class _RunRoom(ModuleType):

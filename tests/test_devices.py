@@ -181,15 +181,19 @@ run: {price_per_gpu_hour: 2.5}
 """
 
 
-def test_the_forecast_disk_is_what_a_run_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "collect", ["null", "{name: swa, from_epoch: 1}", "{name: swag, from_epoch: 1, rank: 2}"]
+)
+def test_the_forecast_disk_is_what_a_run_leaves(tmp_path: Path, collect: str) -> None:
     (tmp_path / "sizes.yaml").write_text(SWEEP)
-    sweep = phasegrid.load_sweep(tmp_path / "sizes.yaml")
+    sweep = phasegrid.load_sweep(tmp_path / "sizes.yaml", [f"train.collect={collect}"])
     told = phasegrid.plan(sweep, storage=tmp_path / "store").forecast.disk_bytes
     phasegrid.run(sweep, storage=tmp_path / "store", serial=True, quiet=True)
     left = 0
     for file in (tmp_path / "store").rglob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
-            left += sum(tensors.get_tensor(name).nbytes for name in tensors.keys())  # noqa: SIM118
+            names = [name for name in tensors.keys() if name != "count"]  # noqa: SIM118
+            left += sum(tensors.get_tensor(name).nbytes for name in names)
     assert left > 0
     assert told == left
 
@@ -206,6 +210,17 @@ def test_timings_of_another_kind_of_device_correct_nothing(tmp_path: Path) -> No
     assert there.forecast.num_timings == 0
     assert there.forecast.device == H200
     assert there.forecast.work.high == pytest.approx(1.5 * there.forecast.work.expected)
+
+
+def test_python_plans_for_a_kind_of_device_as_the_command_does(tmp_path: Path) -> None:
+    (tmp_path / "sizes.yaml").write_text(SWEEP)
+    sweep = phasegrid.load_sweep(tmp_path / "sizes.yaml")
+    planned = phasegrid.plan(sweep, tmp_path / "store", slots=3, device="h200")
+    assert planned.forecast == look_at(sweep, None, 3, H200).forecast
+    assert "on 3 GPUs" in repr(planned)
+    assert phasegrid.plan(sweep, tmp_path / "store").forecast.device == CPU
+    with pytest.raises(SweepError, match="device 'h300' is unknown"):
+        phasegrid.plan(sweep, device="h300")
 
 
 def test_a_plan_for_a_gpu_says_hours_memory_disk_and_money(tmp_path: Path) -> None:

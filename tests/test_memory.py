@@ -17,12 +17,15 @@ from phasegrid.plan.gpu_memory import (
     MARGIN,
     PROCESS_BYTES,
     SHARES,
+    STREAM_BYTES,
     gpu_share,
+    lane_bytes,
+    lanes_that_fit,
     pack_bytes,
     pack_share,
 )
-from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
+from phasegrid.plan.shaping import FULL
 from phasegrid.registry import resolve
 from phasegrid.run.executors.ray.gpus import device_of
 
@@ -51,9 +54,30 @@ def needs(pack: Pack, work: Workload | None = WORK) -> int | None:
 
 def test_a_training_is_vectors_activations_and_data() -> None:
     data = 4 * 64 * 1200
-    member = 4 * (COPIES * 5000 + 2 * 32 * (300 + 64))
+    member = STREAM_BYTES + 4 * (COPIES * 5000 + 2 * 32 * (300 + 64))
     assert needs(train_pack(trial("a"))) == PROCESS_BYTES + data + member
     assert needs(train_pack(trial("a"), trial("b"))) == PROCESS_BYTES + data + 2 * member
+
+
+def test_trainings_that_wait_for_a_lane_take_no_memory() -> None:
+    trials = [trial(str(i), batch=2**12 * (1 + i % 3)) for i in range(30)]
+    pack, works = train_pack(*trials), {t.key: WORK for t in trials}
+    lanes = sorted(lane_bytes(t, WORK) for t in trials)
+    resident = PROCESS_BYTES + 4 * 64 * 1200
+    whole = pack_bytes(pack, works)
+    assert whole == resident + sum(lanes[-FULL:])
+    for fit in (FULL, 7, 1):
+        room = resident + round(MARGIN * sum(lanes[-fit:])) + 1
+        assert pack_bytes(pack, works, room) == resident + sum(lanes[-fit:])
+    assert pack_bytes(pack, works, resident) == resident + lanes[-1], (
+        "one does not fit, but is tried"
+    )
+
+
+def test_so_many_lanes_fit_as_the_largest_of_them_allow() -> None:
+    needs = [3, 1, 2, 5, 4]
+    fits = {free: lanes_that_fit(needs, free) for free in (0, 5, 8, 9, 14, 15, 99)}
+    assert fits == {0: 1, 5: 1, 8: 1, 9: 2, 14: 4, 15: 5, 99: 5}
 
 
 def test_a_training_with_sam_holds_three_vectors_more() -> None:
@@ -155,14 +179,20 @@ def test_a_share_holds_the_estimate_with_a_margin() -> None:
     assert gpu_share(None, 80 * GIB) == 1
 
 
-def test_narrow_networks_share_a_large_gpu_and_wide_ones_do_not_share_a_small_one() -> None:
+def test_many_narrow_networks_run_at_once_and_a_few_wide_ones() -> None:
     folder = Path(__file__).parents[1] / "sweeps" / "taxonomy"
     plan = make_plan(load_sweep(folder / "f02.yaml"))
-    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
-    packs = [p for p in make_packs(plan, set(), lambda _cell, _job: 1.0) if p.kind == "train"]
-    by_width = {p.trials[0].model.args["width"]: pack_bytes(p, works) for p in packs}
-    assert gpu_share(by_width[1], 141 * GIB) == min(SHARES)
-    assert gpu_share(by_width[128], 16 * GIB) == 1
+    lanes = {
+        cell.load: lanes_that_fit([lane_bytes(t, cell.work) for t in cell.trials * 20], 16 * GIB)
+        for cell in plan.cells
+        if cell.work and cell.temperature == 128
+    }
+    assert lanes[1] == 100
+    assert 1 <= lanes[128] <= 5
+
+
+def test_trainings_take_a_whole_gpu() -> None:
+    assert pack_share(train_pack(trial("a")), {"a": WORK}, 141 * GIB) == 1
 
 
 @pytest.mark.parametrize(

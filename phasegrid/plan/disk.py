@@ -7,6 +7,7 @@ from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import estimated, num_networks
 from phasegrid.registry import declared_metric
+from phasegrid.train.collectors import COLLECTORS
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.moments import checkpoint_moments
 from phasegrid.train.recipe import Recipe, examples_per_batch
@@ -33,9 +34,8 @@ def left_bytes(cell: Cell, job: Trial | MetricJob) -> int | None:
     if recipe.checkpoints is not None:
         vectors += len(recipe.checkpoints.optimizer) * (1 if recipe.optimizer == "sgd" else 2)
     if recipe.collect is not None:
-        vectors += 1
-        if recipe.collect.name == "swag":  # two moments in float64, and the deviations
-            vectors += 4 + recipe.collect.rank
+        moments = COLLECTORS[recipe.collect.name].moments
+        vectors += 1 + (moments(recipe.collect.rank) if moments else 0)
     return FLOAT * vectors * cell.work.num_parameters
 
 

@@ -1,19 +1,21 @@
-"""Estimate the GPU memory of a pack, and so how many packs may share a GPU. Pure, no torch.
+"""Estimate the GPU memory of a pack, and so how many of its trainings run at once, and how many
+packs of measurements may share a GPU. Pure, no torch.
 
 The estimate is in the terms of `phasegrid.estimates`; that of a measurement is declared by its
-metric. Where it fails, a pack that runs out is halved, and one that is tried again gets a GPU for
-itself. The terms were checked on a CPU against what autograd keeps; that of a process on a GPU is
-an allowance.
+metric. Where it fails, fewer trainings run at once or a pack is halved, and one that is tried again
+gets a GPU for itself. The terms were checked on a CPU against what autograd keeps; those of a
+process and of a stream on a GPU are allowances.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import accumulate
 
 from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, Workload, training_bytes
-from phasegrid.jobs import MetricJob
+from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan.cost import estimated, num_networks
+from phasegrid.plan.shaping import FULL
 from phasegrid.registry import declared_metric
 from phasegrid.train.recipe import examples_per_batch
 
@@ -22,11 +24,16 @@ PROCESS_BYTES = 768 * 2**20
 batches gathered ahead.
 """
 
+STREAM_BYTES = 32 * 2**20
+"""The workspace of cuBLAS on each stream: torch's default on a Hopper GPU, the largest."""
+
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """The shares of a GPU that a pack may get: at most eight processes per GPU."""
 
 MARGIN = 1.5
-"""A pack gets a share that holds this many times its estimate."""
+"""A pack gets a share that holds this many times its estimate, and runs as many trainings at once
+as fit with this margin.
+"""
 
 
 def gpu_share(needed_bytes: int | None, gpu_bytes: int) -> float:
@@ -58,9 +65,11 @@ def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int)
     return max(shares)
 
 
-def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
+def pack_bytes(
+    pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int | None = None
+) -> int | None:
     """Estimate the bytes that a pack takes on a GPU; `works` holds the workload of each trial by
-    key.
+    key. Of trainings, so many run at once as fill a GPU (`FULL`) and fit into `gpu_bytes`.
 
     None if a model, a data set or a metric does not declare it.
     """
@@ -72,10 +81,9 @@ def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
     by_data = {id(trial.dataset): _data(work) for trial, work in zip(trials, known, strict=True)}
     resident = PROCESS_BYTES + sum(by_data.values())
     if pack.kind == "train":
-        members = [
-            _training(work, dict(trial.recipe)) for trial, work in zip(trials, known, strict=True)
-        ]
-        return resident + sum(members)
+        lanes = [lane_bytes(trial, work) for trial, work in zip(trials, known, strict=True)]
+        num = FULL if gpu_bytes is None else lanes_that_fit(lanes, (gpu_bytes - resident) / MARGIN)
+        return resident + sum(sorted(lanes)[-min(num, FULL) :])
     largest = max(known, key=lambda work: work.num_parameters)
     jobs = [_measuring(job, largest, _alike(job, pack)) for job in pack.metric_jobs]
     if any(need is None for need in jobs):
@@ -84,15 +92,27 @@ def pack_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> int | None:
     return resident + models + max((need for need in jobs if need is not None), default=0)
 
 
+def lane_bytes(trial: Trial, work: Workload) -> int:
+    """Estimate the bytes that a training takes beside others on a GPU, without its data set: its
+    vectors, the activations of an update, which its CUDA graph keeps, and its stream.
+    """
+    examples = examples_per_batch(dict(trial.recipe), work.labels_per_example)
+    copies = COPIES if trial.recipe.get("sam") is None else COPIES + OF_SAM
+    return STREAM_BYTES + training_bytes(work, examples, copies)
+
+
+def lanes_that_fit(needs: Sequence[int], free_bytes: float) -> int:
+    """Return how many lanes fit into memory, whichever of the lanes these are, but at least one.
+
+    >>> lanes_that_fit([5, 1, 4, 1], 9.5), lanes_that_fit([5, 1], 2), lanes_that_fit([1, 1], 9)
+    (2, 1, 2)
+    """
+    sums = accumulate(sorted(needs, reverse=True))
+    return max(1, sum(total <= free_bytes for total in sums))
+
+
 def _data(work: Workload) -> int:
     return FLOAT * work.input_size * (work.num_train + work.num_aside + work.num_test)
-
-
-def _training(work: Workload, recipe: Mapping[str, Any]) -> int:
-    """Estimate one member of a stack."""
-    examples = examples_per_batch(recipe, work.labels_per_example)
-    copies = COPIES if recipe.get("sam") is None else COPIES + OF_SAM
-    return training_bytes(work, examples, copies)
 
 
 def _alike(job: MetricJob, pack: Pack) -> int:

@@ -91,15 +91,17 @@ def forecast(
         slots,
         len(packs),
         sum(correction.count for correction in corrections.kinds.values()),
-        _peak_bytes(plan, packs) if corrections.device.kind == "cuda" else None,
+        _peak_bytes(plan, packs, corrections.device),
         _disk_bytes(plan, stored),
         corrections.error,
     )
 
 
-def _peak_bytes(plan: Plan, packs: Sequence[Pack]) -> int | None:
+def _peak_bytes(plan: Plan, packs: Sequence[Pack], device: Device) -> int | None:
+    if device.kind == "cpu":
+        return None
     works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
-    needed = [pack_bytes(pack, works) for pack in packs]
+    needed = [pack_bytes(pack, works, device.memory_bytes) for pack in packs]
     known = [size for size in needed if size is not None]
     return max(known, default=0) if len(known) == len(needed) else None
 

@@ -3,12 +3,13 @@
 The caller of the training provides the storage, as an object with the methods of `Publisher`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from phasegrid.declare import import_function
 from phasegrid.jobs import AVERAGED, MOMENTS, OPTIMIZER, WEIGHTS
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
@@ -18,6 +19,9 @@ from phasegrid.train.member import TrialState
 from phasegrid.train.optimizers import Slots
 from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.stack import MemberState, Stack
+from phasegrid.train.taking import State
+
+Take = Callable[[State, Tensor, int], State]
 
 UPDATES = "updates"
 """The name of the number of updates among an optimizer's tensors; the others are flat vectors
@@ -74,7 +78,7 @@ def collect_of_stack(stack: Stack, members: Sequence[TrialState]) -> None:
         wish = member.recipe.collect
         if wish is None or not finite or member.diverged_epoch is not None:
             continue
-        take = COLLECTORS[wish.name].take
+        take: Take = import_function(COLLECTORS[wish.name].take)
         member.collected = take(member.collected, network.row(network.weights, i), wish.rank)
 
 
@@ -89,7 +93,7 @@ def leave_collected(member: TrialState, template: nn.Module) -> None:
         return
     if member.publish is None:
         return
-    if COLLECTORS[wish.name].leaves_moments:
+    if COLLECTORS[wish.name].moments is not None:
         _publish(member, MOMENTS, member.collected)
     module = copy_network(template)
     module.load_state_dict(member.kept)
