@@ -107,9 +107,8 @@ class Scheduler:
         """Note that a pack was lost; return whether any of its jobs will be tried again.
 
         A pack of several jobs that ran out of memory is halved. If it hung, or has used up its
-        tries, each of its jobs is tried alone, so that a poison job is identified and no other job
-        fails with it; trainings of several kinds are halved first. Only then are jobs separated
-        from those with which they were laid out.
+        tries, its `suspects` are tried apart, so that a poison job is identified and no other job
+        fails with it. Only then are jobs separated from those with which they were laid out.
         """
         del self._in_flight[pack.key]
         keys = pack.job_keys()
