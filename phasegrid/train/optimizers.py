@@ -145,7 +145,7 @@ def sgd_step(
 
 
 def sgd_step_of_points(
-    points: Tensor, shares: Tensor, grads: Tensor, buffer: Tensor, lr: float, momentum: float
+    points: Tensor, shares: Tensor, grads: Tensor, buffer: Tensor, lr: Rate, momentum: float
 ) -> None:
     """Apply `sgd_step` to several points whose weighted mean is the network.
 
@@ -157,7 +157,7 @@ def sgd_step_of_points(
         buffer.addr_(shares, grads, beta=momentum)
     else:
         buffer.baddbmm_(shares.unsqueeze(2), grads.unsqueeze(1), beta=momentum)
-    points.add_(buffer, alpha=-lr)
+    _descend(points, buffer, 1.0, lr)
 
 
 def adam_step(

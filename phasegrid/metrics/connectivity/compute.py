@@ -19,6 +19,7 @@ have null loss and null error, and numbers that need them are null.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,9 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import curve_length, place_points, stack_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import bends_by_turns
 from phasegrid.metrics.measured import Measured
-from phasegrid.metrics.network.joining import NOTHING, Rest, require_ends, rest_of, rest_of_curve
+from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.points import (
     Evaluator,
     Numbers,
@@ -42,6 +43,7 @@ from phasegrid.metrics.network.points import (
     live_network,
     make_evaluator,
 )
+from phasegrid.metrics.network.turns import Work, finished, in_turn
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
@@ -69,14 +71,7 @@ def compute(
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
-        curve = _begin(models, data, settings, rng)
-        train = data.train_inputs, data.train_labels
-        loss = None
-        if settings.bends:
-            loss = train_bends(
-                curve.flat, curve.vertices, *train, settings, rng, curve.rest, data.scoring
-            )
-        return _measured(curve, data, settings, loss)
+        return finished(_by_turns(models, data, settings, rng))
 
 
 def compute_many(
@@ -89,16 +84,24 @@ def compute_many(
     """Measure several pairs, `groups` of indices into `models`, each with its generator; return
     their rows in order.
 
-    Curves of one architecture train as one stack if that is faster and their ends differ only in
-    trained tensors. A row then agrees with that of `compute` to rounding, which grows over many
-    updates. The other curves train one after another. Return None if all would: a joint computation
-    gains nothing then. (Points are evaluated one after another: their batches are large enough to
-    keep the device busy.)
+    On a GPU several curves are measured at once, each on a stream of its own, and a row is that of
+    `compute`. On a CPU curves of one architecture train as one stack if that is faster and their
+    ends differ only in trained tensors. A row then agrees with that of `compute` to rounding, which
+    grows over many updates. The other curves train one after another. Return None if all would: a
+    joint computation gains nothing then. (Points are evaluated one after another.)
 
     Raises:
         MetricError: as `compute`, for any of the pairs.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    if data.train_inputs.device.type == "cuda":
+        pairs = [[models[k] for k in group] for group in groups]
+        works = [
+            partial(_by_turns, pair, data, settings, rng)
+            for pair, rng in zip(pairs, rngs, strict=True)
+        ]
+        with nothing_drawn("mode connectivity", data.train_inputs.device):
+            return in_turn(works, data.train_inputs.device)
     plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
     firsts = [models[groups[i][0]] for i in plain]
     stacks = choose_stacks(firsts, data, settings.batch_size)
@@ -119,7 +122,7 @@ def compute_many(
             data.objective,
         )
         for i, curve, loss in zip(members, curves, losses, strict=True):
-            found[i] = _measured(curve, data, settings, loss)
+            found[i] = finished(_measured(curve, data, settings, loss))
     return [
         found[i] if i in found else compute([models[k] for k in group], data, rngs[i], **args)
         for i, group in enumerate(groups)
@@ -156,24 +159,23 @@ def place_vertices(
     return torch.lerp(ends[0], ends[1], t.unsqueeze(1))
 
 
-def measure_curve(
-    flat: FlatNetwork,
-    vertices: Tensor,
-    t: Tensor,
-    settings: ConnectivityArgs,
-    evaluator: Evaluator,
-    rest: Rest = NOTHING,
-) -> list[PointEvaluation]:
-    """Measure the curve through `vertices` (V, P) at each t (T,); `rest` gives the tensors that do
-    not train.
-    """
-    points = place_points(settings.curve, t, vertices)
-    measured = []
-    for index in range(len(t)):
-        flat.assign(points.at(index, vertices))
-        rest.place(flat.module, points.coefficients[index])
-        measured.append(evaluator.measure(flat))
-    return measured
+def _by_turns(
+    models: Sequence[nn.Module], data: Dataset, settings: ConnectivityArgs, rng: torch.Generator
+) -> Work[Measured]:
+    """Train and measure a curve; yield after every update and every point."""
+    curve, loss = _begin(models, data, settings, rng), None
+    if settings.bends:
+        loss = yield from bends_by_turns(
+            curve.flat,
+            curve.vertices,
+            data.train_inputs,
+            data.train_labels,
+            settings,
+            rng,
+            curve.rest,
+            data.scoring,
+        )
+    return (yield from _measured(curve, data, settings, loss))
 
 
 def _begin(
@@ -192,19 +194,27 @@ def _begin(
 
 def _measured(
     curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None
-) -> Measured:
+) -> Work[Measured]:
     """Return the row of a curve with trained bends, and the curve as an artifact if its bends are
     finite.
     """
     bends = curve.vertices[1:-1]
     left = {"curve": {"bends": bends}} if bool(bends.isfinite().all()) else {}
-    return Measured(_row(curve, data, settings, final_loss), left)
+    row = yield from _row(curve, data, settings, final_loss)
+    return Measured(row, left)
 
 
-def _row(curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None) -> Row:
+def _row(
+    curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None
+) -> Work[Row]:
     """Measure a curve with trained bends."""
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    measured = measure_curve(curve.flat, curve.vertices, t, settings, curve.evaluator, curve.rest)
+    points, measured = place_points(settings.curve, t, curve.vertices), []
+    for index in range(len(t)):
+        curve.flat.assign(points.at(index, curve.vertices))
+        curve.rest.place(curve.flat.module, points.coefficients[index])
+        measured.append(curve.evaluator.measure(curve.flat))
+        yield
     _require_ends(curve, data)
     length = curve_length(settings.curve, curve.vertices)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])

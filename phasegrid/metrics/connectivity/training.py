@@ -7,6 +7,7 @@ B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of
 rank-one update.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +17,10 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
+from phasegrid.metrics.network.recording import Recorded
+from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.flat import FlatNetwork
+from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
@@ -66,52 +70,130 @@ def train_bends(
     scoring: Scoring = CLASSIFICATION,
 ) -> float | None:
     """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
-    the last epoch.
+    the last epoch; see `bends_by_turns`.
+    """
+    work = bends_by_turns(flat, vertices, inputs, labels, settings, rng, rest, scoring)
+    return finished(work)
+
+
+def bends_by_turns(
+    flat: FlatNetwork,
+    vertices: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: ConnectivityArgs,
+    rng: torch.Generator,
+    rest: Rest = NOTHING,
+    scoring: Scoring = CLASSIFICATION,
+) -> Work[float | None]:
+    """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
+    the last epoch; yield after every update, so that several curves can train in turn.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
     epoch (running text is read in order), without augmentation; a last batch of one example joins
     the one before it. The loss of a batch is the mean over its scored labels; the loss of the last
     epoch, which `updates` may have cut short, weights batches by these labels. `rest` gives the
     tensors that do not train. If a bend becomes NaN or infinite, training stops at the end of that
-    epoch and returns None.
+    epoch and returns None. Nothing waits for the device within an epoch.
     """
-    bends = vertices[1:-1]
-    momenta = torch.zeros_like(bends)
-    operations = scoring.operations
     slices = cut(len(inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
     train_mode_without_draws(flat.module, inputs[:2])
+    training = _Training(flat, vertices, (inputs, labels), settings, rest, scoring, slices)
     for epoch, rates_of_epoch in enumerate(rates, start=1):
-        order = operations.order(len(inputs), slices, rng).to(inputs.device)
-        t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
-        points = place_points(settings.curve, t.cpu(), vertices)
-        read = Reader(operations, flat.module, flat.module)
-        for step, lr in enumerate(rates_of_epoch):
-            point = points.at(step, vertices)
-            flat.assign(point)
-            rest.place(flat.module, points.coefficients[step])
-            chosen = order[slices[step]]
-            some, target = operations.trim(inputs[chosen], labels[chosen])
-            loss, grad = _differentiate(flat, read, some, target, scoring)
-            read.turn()
-            grad.add_(point, alpha=settings.weight_decay)
-            shares = points.coefficients[step, 1:-1]
-            sgd_step_of_points(bends, shares, grad, momenta, lr, settings.momentum)
+        training.begin_epoch(rng, rates_of_epoch)
+        for step in range(len(rates_of_epoch)):
+            loss, square = training.update(step)
             if epoch == len(rates):
-                num, square = operations.num_scored(target), point.dot(point)
+                num = training.num_scored(step)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
-        if not bool(bends.isfinite().all()):
+            yield
+        if not bool(vertices[1:-1].isfinite().all()):
             return None
     return finite_or_none(float(total) / seen)
 
 
-def _differentiate(
-    flat: FlatNetwork, read: Reader, inputs: Tensor, labels: Tensor, scoring: Scoring
-) -> tuple[Tensor, Tensor]:
-    """Return the mean loss of a batch, detached, and its gradient (P,)."""
-    flat.zero_grad()
-    loss = scoring.mean(read(inputs), inputs, labels)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    return loss.detach(), flat.gradient()[0]
+class _Training:
+    """The updates of a curve. All that changes from update to update lies in tables on the device,
+    which are filled for every epoch: the order of the examples (N,), the coefficients of the points
+    (S, V), the learning rates (S,). So on a GPU an update is one recorded graph for every number of
+    examples and every span of vertices.
+    """
+
+    def __init__(
+        self,
+        flat: FlatNetwork,
+        vertices: Tensor,
+        examples: tuple[Tensor, Tensor],
+        settings: ConnectivityArgs,
+        rest: Rest,
+        scoring: Scoring,
+        slices: list[slice],
+    ) -> None:
+        self._flat, self._vertices, self._examples = flat, vertices, examples
+        self._settings, self._rest, self._scoring = settings, rest, scoring
+        self._slices, self._spans = slices, (slice(0, 0),) * len(slices)
+        device = vertices.device
+        self._order = torch.arange(len(examples[0]), device=examples[0].device)
+        self._coefficients = vertices.new_zeros(len(slices), len(vertices))
+        self._rates = vertices.new_zeros(len(slices))
+        self._steps = torch.arange(len(slices), device=device).unsqueeze(1)
+        self._momenta = torch.zeros_like(vertices[1:-1])
+        self._read = Reader(scoring.operations, flat.module, flat.module)
+        self._repeats = TASKS[scoring.task].one_shape
+        self._updates: dict[tuple[int, int, int], Recorded] = {}
+
+    def begin_epoch(self, rng: torch.Generator, rates: list[float]) -> None:
+        """Draw the order of an epoch's examples, and then its points."""
+        operations, curve = self._scoring.operations, self._settings.curve
+        drawn = operations.order(len(self._order), self._slices, rng)
+        self._order.copy_(drawn)
+        t = torch.rand(len(self._slices), generator=rng, device=rng.device, dtype=torch.float64)
+        points = place_points(curve, t.cpu(), self._vertices)
+        self._coefficients.copy_(points.coefficients)
+        self._spans = points.spans
+        self._rates[: len(rates)].copy_(torch.tensor(rates, dtype=torch.float64))
+        self._read = Reader(operations, self._flat.module, self._flat.module)
+
+    def update(self, step: int) -> Tensor:
+        """Make an update; return the loss of its batch and the square of its point, (2,)."""
+        span, batch = self._spans[step], self._slices[step]
+        key = span.start, span.stop, batch.stop - batch.start
+        work = partial(self._update, span, key[-1])
+        if not self._repeats:
+            return work(self._steps[step])
+        if key not in self._updates:
+            self._updates[key] = Recorded(work, self._vertices.device)
+        return self._updates[key](self._steps[step])
+
+    def num_scored(self, step: int) -> int:
+        """Return the number of scored labels of an update's batch."""
+        chosen = self._order[self._slices[step]]
+        return self._scoring.operations.num_scored(self._examples[1][chosen])
+
+    def _update(self, span: slice, size: int, step: Tensor) -> Tensor:
+        """Make update `step` (1,) with `size` examples, whose point uses a `span` of vertices."""
+        flat, settings = self._flat, self._settings
+        shares = self._coefficients.index_select(0, step)[0]
+        point = torch.mv(self._vertices[span].t(), shares[span])
+        flat.assign(point)
+        self._rest.place(flat.module, shares)
+        first = step * settings.batch_size
+        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
+        batch = (values[chosen] for values in self._examples)
+        loss, grad = self._differentiate(*self._scoring.operations.trim(*batch))
+        grad.add_(point, alpha=settings.weight_decay)
+        lr = self._rates.index_select(0, step)
+        bends = self._vertices[1:-1]
+        sgd_step_of_points(bends, shares[1:-1], grad, self._momenta, lr, settings.momentum)
+        return torch.stack([loss, point.dot(point)])
+
+    def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a batch, detached, and its gradient (P,)."""
+        self._flat.zero_grad()
+        loss = self._scoring.mean(self._read(inputs), inputs, labels)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self._read.turn()
+        return loss.detach(), self._flat.gradient()[0]

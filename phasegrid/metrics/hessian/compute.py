@@ -27,7 +27,6 @@ from phasegrid.metrics.hessian.lanczos import LONGEST
 from phasegrid.metrics.hessian.operator import HessianOperator, with_right_products
 from phasegrid.metrics.hessian.preparing import as_parameters, draw_examples, prepare
 from phasegrid.metrics.hessian.trace import TraceEstimate, deflated_hutchinson
-from phasegrid.metrics.network.precision import full_precision
 from phasegrid.models.weights import has_batch_norm
 
 Row = dict[str, float | int | str | list[float] | None]
@@ -51,8 +50,7 @@ def compute(
     settings = HessianArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if len(models) != 1:
         raise MetricError(f"the Hessian is measured on one model, got {len(models)}")
-    with full_precision(data.train_inputs.device):
-        module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
+    module = prepare(models[0], settings.batch_norm, data.train_inputs, rng)
     inputs, labels = draw_examples(data, settings.examples, settings.example_seed)
     inputs = as_parameters(inputs, module)
     curvature, exact = data.objective.curvature, None

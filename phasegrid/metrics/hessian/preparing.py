@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.keys import stream_seed
+from phasegrid.metrics.network.precision import full_precision
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import batch_norm_modules, has_batch_norm, refresh_batch_norm
 
@@ -27,7 +28,8 @@ def prepare(
     if batch_norm == "refreshed" and has_batch_norm(module):
         order = torch.randperm(len(train_inputs), generator=rng, device=rng.device)
         shuffled = train_inputs[order.to(train_inputs.device)]
-        refresh_batch_norm(module, as_parameters(shuffled, module))
+        with full_precision(train_inputs.device):
+            refresh_batch_norm(module, as_parameters(shuffled, module))
     if batch_norm == "train":
         for layer in batch_norm_modules(module):
             layer.train()

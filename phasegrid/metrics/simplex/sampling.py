@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 
+def generator_on(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """Return a generator of `device` that is seeded from `rng`, or `rng` itself if it is one."""
+    if rng.device.type == device.type:
+        return rng
+    seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def sample_coefficients(
     shares: Tensor, num_connectors: int, num: int, rng: torch.Generator
 ) -> Tensor:

@@ -9,17 +9,18 @@ batch.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
+from phasegrid.metrics.network.recording import Recorded
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.sampling import sample_coefficients
+from phasegrid.metrics.simplex.sampling import generator_on, sample_coefficients
 from phasegrid.metrics.simplex.volume import (
     FixedFaces,
-    MovingVertex,
     fix_faces,
     log_volume_gradient,
     move_vertex,
@@ -27,6 +28,7 @@ from phasegrid.metrics.simplex.volume import (
 )
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import outputs_of
+from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step
@@ -93,30 +95,24 @@ def train_last_connector(
     e from 0. All H points of a batch see the same examples. The loss of a batch is the mean over
     its scored labels; the loss of an epoch weights batches by these labels. `rest` gives the
     tensors that do not train. If the vertex becomes NaN or infinite, training stops at the end of
-    that epoch and returns None.
+    that epoch and returns None. On a GPU examples and points are drawn there, by a generator that
+    is seeded from `rng`; nothing waits for the device within an epoch.
     """
-    theta = complex_.vertices[-1]
-    momentum = torch.zeros_like(theta)
+    theta, operations = complex_.vertices[-1], scoring.operations
     faces = _faces_if_needed(complex_, volume_lambda, settings)
-    operations = scoring.operations
     slices = cut(len(inputs), settings.batch_size)
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
     train_mode_without_draws(flat.module, inputs[:2])
+    training = _Training(
+        flat, complex_, faces, (inputs, labels), volume_lambda, settings, rest, scoring
+    )
+    draws = generator_on(theta.device, rng)
     for factor in factors_of(SCHEDULE, settings.epochs, 1):
-        order = torch.randperm(len(inputs), generator=rng, device=rng.device).to(inputs.device)
+        training.begin_epoch(draws, factor * settings.lr)
         total.zero_()
-        for batch in slices:
-            chosen = order[batch]
-            some, target = operations.trim(inputs[chosen], labels[chosen])
-            moving = None if faces is None else move_vertex(faces, theta)
-            coefficients = _draw(complex_, moving, settings, rng)
-            loss, grad = data_gradient(flat, complex_, coefficients, some, target, rest, scoring)
-            total += operations.num_scored(target) * loss
-            if settings.weight_decay:
-                grad.add_(theta, alpha=settings.weight_decay)
-            if moving is not None and volume_lambda:
-                grad.sub_((volume_lambda * log_volume_gradient(moving)).to(theta))
-            sgd_step(theta, grad, momentum, settings.lr, factor, settings.momentum)
+        for step, batch in enumerate(slices):
+            loss = training.update(step, batch.stop - batch.start, draws)
+            total += training.num_scored(batch) * loss
         if not bool(theta.isfinite().all()):
             return None
     return finite_or_none(float(total) / operations.num_scored(labels))
@@ -148,6 +144,93 @@ def data_gradient(
     return mean, flat.gradient()[0]
 
 
+class _Training:
+    """The updates of a connector. What changes from update to update lies in tensors that stay
+    where they are: the order of the examples (N,), the learning rate, the drawn points (H, M + J),
+    the simplexes' shares (M,), and the gradient of the volume (P,), both at the present vertex. So
+    on a GPU an update is one recorded graph for every number of examples; only the draws are not in
+    it.
+    """
+
+    def __init__(
+        self,
+        flat: FlatNetwork,
+        complex_: Complex,
+        faces: FixedFaces | None,
+        examples: tuple[Tensor, Tensor],
+        volume_lambda: float,
+        settings: SimplexArgs,
+        rest: Rest,
+        scoring: Scoring,
+    ) -> None:
+        self._flat, self._complex, self._faces = flat, complex_, faces
+        self._examples, self._lambda = examples, volume_lambda
+        self._settings, self._rest, self._scoring = settings, rest, scoring
+        vertices, num = complex_.vertices, complex_.num_modes
+        self._momentum = torch.zeros_like(vertices[-1])
+        self._order = torch.arange(len(examples[0]), device=examples[0].device)
+        self._rate = vertices.new_zeros(1)
+        self._points = vertices.new_zeros(settings.samples, len(vertices))
+        self._shares = vertices.new_full((num,), 1 / num, dtype=torch.float64)
+        self._ascent = torch.zeros_like(vertices[-1])
+        self._steps = torch.arange(len(examples[0]), device=vertices.device).unsqueeze(1)
+        self._updates: dict[int, Recorded] = {}
+        self._move()
+
+    def begin_epoch(self, draws: torch.Generator, lr: float) -> None:
+        """Draw the order of an epoch's examples."""
+        self._order.copy_(torch.randperm(len(self._order), generator=draws, device=draws.device))
+        self._rate.fill_(lr)
+
+    def update(self, step: int, size: int, draws: torch.Generator) -> Tensor:
+        """Make an update with `size` examples; return the mean loss of its points."""
+        num_connectors = len(self._complex.connectors)
+        drawn = sample_coefficients(self._shares, num_connectors, self._settings.samples, draws)
+        self._points.copy_(drawn)
+        work = partial(self._update, size)
+        if not TASKS[self._scoring.task].one_shape:
+            return work(self._steps[step])
+        if size not in self._updates:
+            self._updates[size] = Recorded(work, self._momentum.device)
+        return self._updates[size](self._steps[step])
+
+    def num_scored(self, batch: slice) -> int:
+        """Return the number of scored labels of a batch."""
+        return self._scoring.operations.num_scored(self._examples[1][self._order[batch]])
+
+    def _update(self, size: int, step: Tensor) -> Tensor:
+        """Make update `step` (1,) of an epoch."""
+        theta, settings = self._complex.vertices[-1], self._settings
+        first = step * settings.batch_size
+        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
+        batch = (values[chosen] for values in self._examples)
+        loss, grad = data_gradient(
+            self._flat,
+            self._complex,
+            self._points,
+            *self._scoring.operations.trim(*batch),
+            self._rest,
+            self._scoring,
+        )
+        if settings.weight_decay:
+            grad.add_(theta, alpha=settings.weight_decay)
+        if self._lambda:
+            grad.sub_(self._ascent)
+        sgd_step(theta, grad, self._momentum, 1.0, self._rate, settings.momentum)
+        self._move()
+        return loss
+
+    def _move(self) -> None:
+        """Note the shares of the simplexes and the gradient of the volume at the present vertex."""
+        if self._faces is None:
+            return
+        moving = move_vertex(self._faces, self._complex.vertices[-1])
+        if self._settings.sampling == "volume":
+            self._shares.copy_(volume_shares(moving.log_volumes))
+        if self._lambda:
+            self._ascent.copy_(self._lambda * log_volume_gradient(moving))
+
+
 def _faces_if_needed(
     complex_: Complex, volume_lambda: float, settings: SimplexArgs
 ) -> FixedFaces | None:
@@ -155,13 +238,3 @@ def _faces_if_needed(
     if volume_lambda == 0 and settings.sampling == "simplex":
         return None
     return fix_faces(complex_.modes, complex_.connectors[:-1])
-
-
-def _draw(
-    complex_: Complex, moving: MovingVertex | None, settings: SimplexArgs, rng: torch.Generator
-) -> Tensor:
-    if moving is None or settings.sampling == "simplex":
-        shares = torch.full((complex_.num_modes,), 1 / complex_.num_modes, dtype=torch.float64)
-    else:
-        shares = volume_shares(moving.log_volumes)
-    return sample_coefficients(shares, len(complex_.connectors), settings.samples, rng)

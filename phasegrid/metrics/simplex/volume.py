@@ -112,9 +112,8 @@ def move_vertex(faces: FixedFaces, vertex: Tensor) -> MovingVertex:
 
 def volume_shares(log_volumes: Tensor) -> Tensor:
     """Return each simplex's share (M,) of the total volume; equal shares if all are flat."""
-    if bool((log_volumes == -math.inf).all()):
-        return torch.full_like(log_volumes, 1 / len(log_volumes))
-    return log_volumes.softmax(dim=0)
+    are_flat = (log_volumes == -math.inf).all()
+    return torch.where(are_flat, 1 / len(log_volumes), log_volumes.softmax(dim=0))
 
 
 def log_volume_gradient(moving: MovingVertex) -> Tensor:

@@ -1,0 +1,233 @@
+"""Laws of recorded curves and complexes: a row of replays is the row, and within an epoch nothing
+waits for the device.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+from point_support import dataset, generator
+from recording_support import counting_waits, recording_here
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.jobs import Part
+from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.compute import compute as measure_curve
+from phasegrid.metrics.connectivity.compute import compute_many as measure_curves
+from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.connectivity.training import bends_by_turns
+from phasegrid.metrics.network import turns
+from phasegrid.metrics.network.points import live_network
+from phasegrid.metrics.network.turns import Work, finished, in_turn, room
+from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.compute import compute as measure_simplex
+from phasegrid.metrics.simplex.sampling import generator_on
+from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
+from phasegrid.models.build import build_model
+
+NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
+SHAPE = (2, 6, 6)
+NUM, BATCH = 70, 16
+
+
+def networks(num: int = 3) -> list[nn.Module]:
+    return [build_model(NETWORK, SHAPE, 3, seed).eval() for seed in range(num)]
+
+
+def data() -> Dataset:
+    rng = generator(4)
+    inputs = torch.randn(NUM, *SHAPE, generator=rng)
+    return dataset(inputs, torch.randint(0, 3, (NUM,), generator=rng))
+
+
+def curve_args(**args: Any) -> dict[str, Any]:
+    return asdict(ConnectivityArgs(**{"epochs": 3, "points": 4, "batch_size": BATCH, **args}))
+
+
+def simplex_args(**args: Any) -> dict[str, Any]:
+    return asdict(SimplexArgs(**{"epochs": 3, "batch_size": BATCH, "eval_samples": 2, **args}))
+
+
+ROWS: dict[str, Callable[[], Any]] = {
+    name: lambda args=args: measure_curve(networks(2), data(), generator(1), **curve_args(**args))
+    for name, args in {
+        "bezier": {},
+        "two bends": {"bends": 2},
+        "polychain": {"curve": "polychain", "bends": 3, "epochs": 6},
+        "cut short": {"updates": 13, "epochs": 1},
+    }.items()
+} | {
+    name: lambda args=args: measure_simplex(
+        networks(), data(), generator(1), **simplex_args(**args)
+    )
+    for name, args in {
+        "simplex": {},
+        "two connectors": {"connectors": 2, "samples": 2},
+        "equal shares": {"sampling": "simplex", "weight_decay": 1e-3},
+        "no volume": {"volume_lambda": 0.0},
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_a_row_of_replays_is_the_row(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = ROWS[name]()
+    with recording_here(monkeypatch) as recordings:
+        replayed = ROWS[name]()
+    assert recordings.made
+    assert recordings.replayed >= 5
+    rows = [getattr(row, "rows", row) for row in (launched, replayed)]
+    assert rows[0] == rows[1]
+
+
+def test_within_an_epoch_a_curve_waits_for_nothing() -> None:
+    models, examples = networks(2), data()
+    ends = stack_vertices(models)
+    vertices = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
+    settings = ConnectivityArgs(epochs=3, batch_size=BATCH)
+    work = bends_by_turns(
+        live_network(models[0]),
+        vertices,
+        examples.train_inputs,
+        examples.train_labels,
+        settings,
+        generator(2),
+    )
+    next(work)
+    for _ in range(2):
+        with counting_waits() as waits:
+            next(work)
+            next(work)
+        assert not waits.found
+        for _ in range(3):  # over the end of the epoch
+            next(work)
+
+
+def test_within_an_epoch_a_complex_waits_for_nothing() -> None:
+    models, examples = networks(), data()
+    complex_ = grow(Complex(stack_vertices(models), len(models)), 1e-2, generator(0))
+    found = []
+    for epochs in (1, 3):
+        settings = SimplexArgs(epochs=epochs, batch_size=BATCH)
+        with counting_waits() as waits:
+            train_last_connector(
+                live_network(models[0]),
+                complex_,
+                examples.train_inputs,
+                examples.train_labels,
+                1e-3,
+                settings,
+                generator(3),
+            )
+        found.append(len(waits.found))
+    assert found[1] == found[0] + 2  # each epoch asks once whether its vertex is finite
+
+
+def test_a_generator_of_the_device_is_the_generator_itself() -> None:
+    rng = generator(5)
+    assert generator_on(torch.device("cpu"), rng) is rng
+
+
+def counted(name: str, turns_of_it: int, seen: list[str]) -> Work[str]:
+    for _ in range(turns_of_it):
+        seen.append(name)
+        yield
+    return name
+
+
+def works(seen: list[str]) -> list[Callable[[], Work[str]]]:
+    return [lambda n=n, k=k: counted(n, k, seen) for n, k in (("a", 3), ("b", 20), ("c", 1))]
+
+
+def test_on_a_cpu_work_is_done_in_order_one_after_another() -> None:
+    seen: list[str] = []
+    assert in_turn(works(seen), torch.device("cpu")) == ["a", "b", "c"]
+    assert seen == ["a"] * 3 + ["b"] * 20 + ["c"]
+
+
+class Stream:
+    """Stands in for a stream of a GPU."""
+
+    def wait_stream(self, other: "Stream") -> None:
+        assert isinstance(other, Stream)
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Streams without a GPU, on which all memory is free after what the list says."""
+    free = [1000, 900]
+    monkeypatch.setattr(turns, "_new_stream", lambda _: Stream())
+    monkeypatch.setattr(turns, "_free_bytes", lambda _: free.pop(0))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    return free
+
+
+def test_on_a_gpu_turns_alternate_once_the_memory_of_the_first_is_known(
+    streams: list[int],
+) -> None:
+    seen: list[str] = []
+    begun = [lambda n=n: counted(n, 20, seen) for n in "abcdefghijkl"]
+    assert "".join(in_turn(begun, torch.device("cuda"))) == "abcdefghijkl"
+    first = seen.index("b")
+    assert first == turns.LOOKED_AT + 1  # the first one has the first turn of the next round
+    assert set(seen[first - 1 : first + turns.MOST - 1]) == set("abcdefgh")
+    assert not streams
+
+
+def test_work_of_large_networks_is_done_alone(streams: list[int]) -> None:
+    streams[1] = 300
+    seen: list[str] = []
+    assert in_turn(works(seen), torch.device("cuda")) == ["a", "b", "c"]
+    assert seen == ["a"] * 3 + ["b"] * 20 + ["c"]
+    assert [room(100, 50), room(100, 30), room(100, 99)] == [1, 1, 8]
+
+
+def test_work_that_is_finished_returns_its_result() -> None:
+    assert finished(counted("a", 0, [])) == "a"
+
+
+@pytest.mark.gpu
+def test_curves_on_streams_are_the_curves_alone() -> None:
+    device = torch.device("cuda")
+    models = [model.to(device) for model in networks()]
+    examples = data().to(device)
+    pairs = [(0, 1), (1, 2), (0, 2)]
+    args = curve_args(epochs=4)
+    rngs = [generator(seed) for seed in range(3)]
+    together = measure_curves(models, pairs, examples, rngs, **args)
+    assert together is not None
+    for seed, (pair, found) in enumerate(zip(pairs, together, strict=True)):
+        alone = measure_curve([models[i] for i in pair], examples, generator(seed), **args)
+        bends: list[Tensor] = [row.artifacts["curve"]["bends"] for row in (found, alone)]
+        # kernels sum in another order from run to run, and training amplifies that
+        torch.testing.assert_close(*bends, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["bezier", "polychain", "simplex"])
+def test_recorded_updates_are_the_launched_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    models, examples = [model.to(device) for model in networks()], data().to(device)
+
+    def row() -> dict[str, Any]:
+        if name == "simplex":
+            return dict(measure_simplex(models, examples, generator(1), **simplex_args()))
+        args = curve_args(curve=name)
+        return dict(measure_curve(models[:2], examples, generator(1), **args).rows)
+
+    recorded = row()
+    monkeypatch.setattr("phasegrid.metrics.network.recording.recorder_on", lambda _: None)
+    launched = row()
+    for column in ("final_curve_loss", "connector_losses", "expected_train_loss"):
+        if column in recorded:
+            assert recorded[column] == pytest.approx(launched[column], rel=1e-2)
