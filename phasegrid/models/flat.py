@@ -176,10 +176,14 @@ class FlatNetwork:
         ]
         return self._blocks.join(filled)
 
+    def are_finite(self) -> Tensor:
+        """Return for each network whether all of its weights are finite, (M,) on its device."""
+        checks = [torch.isfinite(view).flatten(1).all(1) for view in self._weights.views]
+        return torch.stack(checks).all(0)
+
     def finite(self) -> list[bool]:
         """Say for each network whether all of its weights are finite."""
-        checks = [torch.isfinite(view).flatten(1).all(1) for view in self._weights.views]
-        answers: list[bool] = torch.stack(checks).all(0).tolist()
+        answers: list[bool] = self.are_finite().tolist()
         return answers
 
     def buffers(self) -> list[Tensor]:

@@ -1,14 +1,15 @@
 """Choose how many members train as one stack, and with which strategy, by a short measurement.
 
 A stack of M members is timed for a few updates, alone and for M = 2, 4, 8, ...; the M with the
-least time per member and update wins. Stacking helps most for small networks, where launching
-kernels costs more than arithmetic, and hurts where one network fills the device. The crossover
-depends on the network, the batch and the device, so it is measured. The choice changes how numbers
-are rounded, so it is made once and stored.
+least time per member and update wins. On a GPU, lone members are also timed in L = 2, 4, 8, ...
+lanes (`phasegrid.train.lanes`). Stacking helps most for small networks, where launching kernels
+costs more than arithmetic, and hurts where one network fills the device. The crossover depends on
+the network, the batch and the device, so it is measured. The choice changes how numbers are
+rounded, so it is made once and stored.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,16 +20,20 @@ from phasegrid.fallbacks import fall_back
 from phasegrid.jobs import Trial
 from phasegrid.keys import Json, content_key
 from phasegrid.models.fused import find_architecture
+from phasegrid.models.network_state import copy_network
 from phasegrid.models.strategies import Strategy, why_not_vmap
 from phasegrid.models.weights import parameters_vector
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch
+from phasegrid.train.batches import Chunk
 from phasegrid.train.beginning import fresh_state, initial_network
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.cuda_graphs import WARM_UP
-from phasegrid.train.epoch import run_update
+from phasegrid.train.epoch import run_chunk
+from phasegrid.train.lanes import Lane, new_lane
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import Stack
+from phasegrid.train.stack_plan import StackPlan
 
 WORTH_S = 30.0
 """Measure only packs that are predicted to take at least this many seconds."""
@@ -46,24 +51,18 @@ LARGEST = 32
 
 _REPEATS = 3
 
-
-@dataclass(frozen=True, slots=True)
-class StackPlan:
-    """How to train members that could form one stack: the `strategy`, and at most `stack_size`
-    members per stack.
-    """
-
-    strategy: Strategy
-    stack_size: int
+_AT_ONCE = 4
+"""Recorded updates are launched this many at a time before waiting for the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds per member and update of a stack of `size`."""
+    """Seconds per member and update of a stack of `size`, or of `lanes` stacks side by side."""
 
     strategy: Strategy
     size: int
     seconds: float
+    lanes: int = 1
 
 
 def gpu_name(device: torch.device) -> str | None:
@@ -93,7 +92,8 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "torch": torch.__version__,
     }
-    return content_key("timing", 1, spec)
+    version = 1 if name == "cpu" else 2  # on a GPU, there are lanes since
+    return content_key("timing", version, spec)
 
 
 def measure_choice(
@@ -104,7 +104,7 @@ def measure_choice(
     Networks with layers that have no grouped kernels are timed under vmap. Networks that cannot be
     stacked, and those whose batches vary in shape, use ``loop`` without a measurement.
     """
-    alone = StackPlan("loop", 1)
+    alone = StackPlan("loop", 1, 1)
     if not TASKS[data.task].one_shape:
         return alone, []
     recipe = recipe_of(trial)
@@ -116,47 +116,85 @@ def measure_choice(
     state = fresh_state(trial, module)
     mask = torch.ones_like(parameters_vector(module))
 
-    def seconds(strategy: Strategy, size: int) -> float:
+    def stack(strategy: Strategy, size: int) -> Stack:
         fused = blueprint if strategy == "fused" else None
-        stack = Stack(
-            module, [state] * size, strategy, fused, [mask] * size if recipe.prune else ()
-        )
-        return _seconds_per_update(stack, data, recipe) / size
+        masks = [mask] * size if recipe.prune else ()
+        return Stack(copy_network(module), [state] * size, strategy, fused, masks)
 
-    return search(seconds, stacked)
+    def seconds(strategy: Strategy, size: int) -> float:
+        return _seconds_per_update([(Lane(), stack(strategy, size))], data, recipe) / size
+
+    def seconds_in_lanes(count: int) -> float:
+        lanes = [new_lane(device) for _ in range(count)]
+        stacks = []
+        for lane in lanes:
+            with lane.current():
+                lane.enter()
+                stacks.append((lane, stack("loop", 1)))
+        return _seconds_per_update(stacks, data, recipe) / count
+
+    has_lanes = new_lane(device).gives_back and blueprint is not None
+    return search(seconds, stacked, seconds_in_lanes if has_lanes else None)
 
 
 def search(
-    seconds: Callable[[Strategy, int], float], stacked: Strategy = "fused"
+    seconds: Callable[[Strategy, int], float],
+    stacked: Strategy = "fused",
+    seconds_in_lanes: Callable[[int], float] | None = None,
 ) -> tuple[StackPlan, list[Timing]]:
     """Choose from timings between ``loop`` and the `stacked` strategy; ``seconds(strategy, size)``
-    measures the seconds per member and update.
+    measures the seconds per member and update, and so does ``seconds_in_lanes(count)`` of members
+    that run alone in so many lanes.
 
     A network that runs alone but fails in a stack uses ``loop``. Sizes are doubled, up to
     `LARGEST`, until a stack is slower than the best so far, memory runs out, or `BUDGET_S` is
-    spent.
+    spent; then so are lanes.
     """
-    timings = [Timing("loop", 1, seconds("loop", 1))]
-    best, size = timings[0], 2
-    spent = best.seconds * (_REPEATS + 1)
+    alone = Timing("loop", 1, seconds("loop", 1))
+    stacks = _doubled(
+        f"stacks ({stacked})", lambda size: Timing(stacked, size, seconds(stacked, size)), alone
+    )
+    best, timings = _best(stacks), stacks
+    if seconds_in_lanes is not None:
+        in_lanes = seconds_in_lanes
+        lanes = _doubled(
+            "lanes", lambda count: Timing("loop", 1, in_lanes(count), lanes=count), alone
+        )
+        timings = [*stacks, *lanes[1:]]
+        if best.seconds >= GAIN * _best(lanes).seconds:  # numbers in a lane are those alone
+            best = _best(lanes)
+    return StackPlan(best.strategy, best.size, best.lanes), timings
+
+
+def _best(timings: Sequence[Timing]) -> Timing:
+    best = timings[0]
+    for timing in timings[1:]:
+        if timing.seconds < GAIN * best.seconds:
+            best = timing
+    return best
+
+
+def _doubled(what: str, timed: Callable[[int], Timing], alone: Timing) -> list[Timing]:
+    """Return the timings of 1, 2, 4, 8, ... members together, until more no longer pay."""
+    found, size = [alone], 2
+    spent = alone.seconds * (_REPEATS + 1)
     while size <= LARGEST:
+        best = _best(found)
         spent += best.seconds * size * (_REPEATS + 1)
         if spent > BUDGET_S:
             break
         try:
-            timing = Timing(stacked, size, seconds(stacked, size))
+            timing = timed(size)
         except (
             RuntimeError
         ) as error:  # memory, or what torch.func or a library of kernels cannot do
-            fall_back(f"stacks ({stacked}) of {size} could not be timed and are not used", error)
+            fall_back(f"{what} of {size} could not be timed and are not used", error)
             break
-        timings.append(timing)
-        if timing.seconds < GAIN * best.seconds:
-            best = timing
-        elif timing.seconds > best.seconds and size > 2:
+        found.append(timing)
+        if timing.seconds > best.seconds and size > 2:
             break
         size *= 2
-    return StackPlan(best.strategy, best.size), timings
+    return found
 
 
 def to_record(choice: StackPlan, timings: list[Timing]) -> Json:
@@ -170,8 +208,10 @@ def from_record(record: Json) -> StackPlan | None:
     choice = record.get("choice") if isinstance(record, dict) else None
     if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
         return None
-    size = choice.get("stack_size")
-    return StackPlan(choice["strategy"], size) if isinstance(size, int) and size >= 1 else None
+    size, lanes = choice.get("stack_size"), choice.get("lanes", 1)
+    if not all(isinstance(number, int) and number >= 1 for number in (size, lanes)):
+        return None
+    return StackPlan(choice["strategy"], size, lanes)
 
 
 def _objective_of(recipe: Recipe) -> dict[str, Json]:
@@ -181,20 +221,39 @@ def _objective_of(recipe: Recipe) -> dict[str, Json]:
     return {} if chosen is None else {"objective": {key: chosen[key] for key in named}}
 
 
-def _seconds_per_update(stack: Stack, data: Dataset, recipe: Recipe) -> float:
-    """Return the least time of a few updates of a stack, each on the same batch."""
-    size = min(recipe.batch_size, len(data.train_inputs))
-    inputs = data.train_inputs[:size].expand(stack.network.size, size, *data.input_shape).clone()
-    labels = data.train_labels[:size].expand(stack.network.size, size).contiguous()
-    times = []
-    warm_up = 1 if stack.recorder is None else WARM_UP + 1  # a graph is recorded, then timed
+def _seconds_per_update(
+    stacks: Sequence[tuple[Lane, Stack]], data: Dataset, recipe: Recipe
+) -> float:
+    """Return the least time of an update of stacks side by side, each on the same batch."""
+    recorded, device = stacks[0][1].recorder is not None, stacks[0][1].network.weights.device
+    num = _AT_ONCE if recorded else 1
+    chunk, times = _repeated_batch(stacks[0][1].network.size, num, data, recipe), []
+    warm_up = WARM_UP + 1 if recorded else 1  # a graph is recorded, then timed
     for _ in range(_REPEATS + warm_up):
-        _wait(stack.network.weights.device)
+        _wait(device)
         started = time.perf_counter()
-        run_update(stack, Batch(inputs, labels), data.task, recipe)
-        _wait(stack.network.weights.device)
-        times.append(time.perf_counter() - started)
+        running = [(lane, run_chunk(stack, chunk, data.task, recipe)) for lane, stack in stacks]
+        for _ in range(num):
+            for lane, updates in running:
+                with lane.current():
+                    next(updates)
+        _wait(device)
+        times.append((time.perf_counter() - started) / num)
     return min(times[warm_up:])
+
+
+def _repeated_batch(members: int, num: int, data: Dataset, recipe: Recipe) -> Chunk:
+    """Return a chunk of `num` equal batches for each of M members."""
+    size = min(recipe.batch_size, len(data.train_inputs))
+    inputs = data.train_inputs[:size].repeat(num, *[1] * len(data.input_shape))
+    labels = data.train_labels[:size].repeat(num)
+    whole = Batch(
+        inputs.expand(members, *inputs.shape).contiguous(),
+        labels.expand(members, len(labels)).contiguous(),
+    )
+    parts = [slice(i * size, (i + 1) * size) for i in range(num)]
+    batches = [Batch(whole.inputs[:, part], whole.labels[:, part]) for part in parts]
+    return Chunk(batches, whole, [size] * num)
 
 
 def _wait(device: torch.device) -> None:

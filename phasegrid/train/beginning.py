@@ -1,6 +1,5 @@
 """Begin trainings: build each trial's network and its member."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +14,7 @@ from phasegrid.models.weights import (
     num_parameters,
     parameters_vector,
 )
+from phasegrid.tasks.batches import Lengths
 from phasegrid.train.aside import joined
 from phasegrid.train.compat import num_from_aside, recipe_of
 from phasegrid.train.member import (
@@ -37,40 +37,59 @@ class Beginning:
     updates: int = 0
 
 
+@dataclass(slots=True)
+class DataSets:
+    """The data sets of a pack on its device: one copy, however many trials share it."""
+
+    device: torch.device
+    _moved: dict[int, Dataset] = field(default_factory=dict)
+    _lengths: dict[int, Lengths | None] = field(default_factory=dict)
+    _joined: dict[tuple[int, int], Dataset] = field(default_factory=dict)
+    _given: list[Dataset] = field(default_factory=list)
+
+    def moved(self, data: Dataset) -> Dataset:
+        """Return a data set on the device."""
+        if id(data) not in self._moved:
+            self._given.append(data)  # so that its id is no other's
+            self._moved[id(data)] = data.to(self.device)
+        return self._moved[id(data)]
+
+    def lengths(self, data: Dataset) -> Lengths | None:
+        """Return the lengths of its training examples, if they differ."""
+        if id(data) not in self._lengths:
+            moved = self.moved(data)
+            found = moved.operations.lengths(moved.train_inputs, moved.train_labels)
+            self._lengths[id(data)] = found
+        return self._lengths[id(data)]
+
+    def fed(self, data: Dataset, num_aside: int) -> Dataset:
+        """Return it with some of the examples set aside in its training set."""
+        if not num_aside:
+            return self.moved(data)
+        place = id(data), num_aside
+        if place not in self._joined:
+            self._joined[place] = joined(self.moved(data), num_aside)
+        return self._joined[place]
+
+
 def begin(
-    trials: Sequence[Trial],
-    data: Sequence[Dataset],
-    starts: Sequence[Beginning | None],
-    device: torch.device,
-) -> tuple[list[TrialState], list[nn.Module]]:
-    """Return a member and a network for each trial, initialised by its seed or by its start."""
-    members, modules = [], []
-    lengths = {
-        id(d): d.operations.lengths(d.train_inputs, d.train_labels)
-        for d in {id(d): d for d in data}.values()
-    }
-    fed: dict[tuple[int, int], Dataset] = {}  # one copy, however many trials share it
-    for trial, dataset, start in zip(trials, data, starts, strict=True):
-        sets = len(dataset.train_labels), len(dataset.aside_labels)
-        num_aside = num_from_aside(trial.recipe, *sets)
-        if num_aside and (id(dataset), num_aside) not in fed:
-            fed[id(dataset), num_aside] = joined(dataset, num_aside)
-        module = initial_network(trial, dataset)
-        if start is not None:
-            module.load_state_dict(start.weights)
-        module.to(device)
-        state, before = _beginning_state(trial, module, start, device)
-        mine, known = fed.get((id(dataset), num_aside), dataset), lengths[id(dataset)]
-        size = num_parameters(module)
-        member = new_member(trial, mine, state, size, known, before, num_aside)
-        if member.recipe.prune is not None:
-            member.prunable = prunable(module)
-            found = masks(state.tensors, member.prunable, member.recipe.prune)
-            state.tensors.update({n: state.tensors[n] * mask for n, mask in found.items()})
-            member.mask = mask_row(module, found)
-        members.append(member)
-        modules.append(module)
-    return members, modules
+    trial: Trial, data: Dataset, start: Beginning | None, sets: DataSets
+) -> tuple[TrialState, nn.Module]:
+    """Return a member and a network for a trial, initialised by its seed or by its start."""
+    num_aside = num_from_aside(trial.recipe, len(data.train_labels), len(data.aside_labels))
+    module = initial_network(trial, data)
+    if start is not None:
+        module.load_state_dict(start.weights)
+    module.to(sets.device)
+    state, before = _beginning_state(trial, module, start, sets.device)
+    fed, size = sets.fed(data, num_aside), num_parameters(module)
+    member = new_member(trial, fed, state, size, sets.lengths(data), before, num_aside)
+    if member.recipe.prune is not None:
+        member.prunable = prunable(module)
+        found = masks(state.tensors, member.prunable, member.recipe.prune)
+        state.tensors.update({n: state.tensors[n] * mask for n, mask in found.items()})
+        member.mask = mask_row(module, found)
+    return member, module
 
 
 def initial_network(trial: Trial, data: Dataset) -> nn.Module:

@@ -4,17 +4,17 @@ Letters: M members, B examples of a batch, K scored labels, C classes.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from phasegrid.keys import stream_seed
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, Cut
@@ -24,13 +24,15 @@ from phasegrid.tasks.operations import operations_of
 from phasegrid.tasks.scoring import training_losses
 from phasegrid.train.aside import own_part
 from phasegrid.train.batches import Chunk, DataStream, feed_epoch
+from phasegrid.train.lanes import read_out
 from phasegrid.train.objectives import training_criterion
-from phasegrid.train.optimizers import clip, rates_at, step
+from phasegrid.train.optimizers import Rate, clip, rates_at, step
 from phasegrid.train.precision import autocast_of, tensor_float_32
 from phasegrid.train.recipe import Recipe
 from phasegrid.train.schedules import Moment, factor_of
 from phasegrid.train.sharpness import sharpen
 from phasegrid.train.stack import Stack
+from phasegrid.train.updates import GradientPass, Updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,11 @@ class Scores:
     sizes: Sequence[int]
     num: int
 
-    def bad_updates(self) -> list[int | None]:
-        """Return for each member the first update whose loss is not finite."""
+    def bad_update(self, bad_example: int) -> int | None:
+        """Return the update of the first label whose loss is not finite, if there is one."""
         ends = list(accumulate(self.sizes))
-        found = [bisect_right(ends, example) for example in self.bad_example.tolist()]
-        return [None if i == len(ends) else self.first_update + i for i in found]
+        i = bisect_right(ends, bad_example)
+        return None if i == len(ends) else self.first_update + i
 
 
 def run_epoch(
@@ -83,8 +85,9 @@ def run_epoch(
     done: int,
     before: int = 0,
     watch: Callable[[int], None] | None = None,
-) -> list[EpochNumbers]:
-    """Train a stack for one epoch and return every member's results.
+) -> Generator[bool, None, list[EpochNumbers]]:
+    """Train a stack for one epoch and return every member's results. On a GPU, yield after each
+    update that is launched, and while waiting for results, so that others can be launched.
 
     `epoch` counts from 0, and `done` updates have been made before it; the optimizer has made
     `before` more in an earlier training. `watch` is called after each update with the number of
@@ -92,60 +95,120 @@ def run_epoch(
     taken from the feeds. `cut` cuts the epoch into batches. The epoch ends early when the recipe's
     `updates` are reached.
     """
-    network, slots = stack.network, stack.slots
-    lr = network.per_element([feed.lr for feed in feeds])
-    decay = network.per_element([feed.weight_decay for feed in feeds])
     most = None if recipe.updates is None else recipe.updates - done
     task, objective = feeds[0].data.task, training_criterion(recipe)
-    batches_an_epoch = len(cut.bounds or ())
-    total = recipe.updates or recipe.epochs * batches_an_epoch
-    first_of_epoch, factor, factor_at = done, 1.0, factor_of(recipe.schedule)
+    factor_of_update = _factors(recipe, cut, epoch, done)
+    network = stack.network
+    lr = network.per_element([feed.lr for feed in feeds])
+    decay = network.per_element([feed.weight_decay for feed in feeds])
+    launch = _Launch.of(stack, recipe, task, lr, decay)
+    if launch.updates is not None:
+        num = len(cut.bounds or ())
+        factors = [factor_of_update(i) for i in range(num if most is None else min(num, most))]
+        launch.updates.begin_epoch(factors, before + done)
     scores: list[Scores] = []
-    read = Reader(operations_of(task), network.module, network.forward)
-    gradient_pass = _make_pass(stack, read, task, objective, recipe)
-    with tensor_float_32(recipe.precision == "tf32"), _member_noise(stack, feeds[0], epoch):
+    i, factor = 0, 1.0
+    recorded = launch.updates is not None
+    with nullcontext() if recorded else _settings(stack, feeds[0], recipe, epoch):
         for chunk in feed_epoch(feeds, cut, most):
             stack.keep_example(chunk.whole.inputs)
-            outputs: list[Tensor] = []
-            first = done - first_of_epoch
+            launch.load(chunk)
+            first = i
             for batch, size in zip(chunk.batches, chunk.sizes, strict=True):
-                factor = factor_at(Moment(done, total, epoch, batches_an_epoch))
-                outputs.append(gradient_pass(batch, size))
-                read.turn()
-                rates = rates_at(recipe, lr, decay, factor, before + done)
-                step(recipe, network.weights, network.grads, slots, lr, decay, rates)
-                if stack.mask is not None:
-                    network.weights.mul_(stack.mask)
-                done += 1
+                factor = factor_of_update(i)
+                launch.update(batch, size, factor, before + done + i)
+                i += 1
                 if watch is not None:
-                    watch(done)
-            scores.append(_score(outputs, chunk, task, objective, first))
-    return _summarize(stack, feeds, scores, factor)
+                    watch(done + i)
+                if recorded:
+                    yield False
+            scores.append(_score(launch.logits(), chunk, task, objective, first))
+    return (yield from _summarize(stack, feeds, scores, factor))
 
 
-def run_update(stack: Stack, batch: Batch, task: str, recipe: Recipe) -> None:
-    """Make one update of a stack on a batch of examples of a task, as if it were the recipe's
-    first.
+def run_chunk(stack: Stack, chunk: Chunk, task: str, recipe: Recipe) -> Iterator[None]:
+    """Make the updates of a chunk of examples of a task, as if they were the recipe's first; yield
+    after each.
     """
-    network = stack.network
-    lr, decay = recipe.lr, recipe.weight_decay
-    read = Reader(operations_of(task), network.module, network.forward)
-    gradient_pass = _make_pass(stack, read, task, training_criterion(recipe), recipe)
-    with tensor_float_32(recipe.precision == "tf32"):
-        gradient_pass(batch, batch.labels.shape[1])
-        rates = rates_at(recipe, lr, decay, 1.0, 0)
-        step(recipe, network.weights, network.grads, stack.slots, lr, decay, rates)
+    launch = _Launch.of(stack, recipe, task, recipe.lr, recipe.weight_decay)
+    if launch.updates is not None:
+        launch.updates.begin_epoch([1.0] * len(chunk.batches), 0)
+    launch.load(chunk)
+    for i, (batch, size) in enumerate(zip(chunk.batches, chunk.sizes, strict=True)):
+        with tensor_float_32(recipe.precision == "tf32"):
+            launch.update(batch, size, 1.0, i)
+        yield
+
+
+@dataclass(slots=True)
+class _Launch:
+    """How the updates of a stack are launched: one by one, or, if they repeat exactly, as
+    `updates`.
+    """
+
+    stack: Stack
+    recipe: Recipe
+    read: Reader
+    gradient_pass: GradientPass
+    lr: Rate
+    decay: Rate
+    updates: Updates | None
+    _num: int = 0
+    _outputs: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stack: Stack, recipe: Recipe, task: str, lr: Rate, decay: Rate) -> "_Launch":
+        network = stack.network
+        read = Reader(operations_of(task), network.module, network.forward)
+        gradient_pass = _make_pass(network, stack.mask, read, task, recipe)
+        if stack.updates is None and stack.recorder is not None and TASKS[task].one_shape:
+            parts = network, stack.slots, stack.mask, stack.recorder
+            stack.updates = Updates(*parts, recipe, gradient_pass, lr, decay)
+        return cls(stack, recipe, read, gradient_pass, lr, decay, stack.updates)
+
+    def load(self, chunk: Chunk) -> None:
+        """Take the examples of the next updates."""
+        self._num, self._outputs = chunk.whole.labels.shape[1], []
+        if self.updates is not None:
+            self.updates.load(chunk)
+
+    def update(self, batch: Batch, size: int, factor: float, update: int) -> None:
+        """Make an update on the next batch, which has `size` scored labels."""
+        if self.updates is not None:
+            self.updates.run(batch, size)
+            return
+        network, recipe, lr, decay = self.stack.network, self.recipe, self.lr, self.decay
+        self._outputs.append(self.gradient_pass(batch, size))
+        self.read.turn()
+        rates = rates_at(recipe, lr, decay, factor, update)
+        step(recipe, network.weights, network.grads, self.stack.slots, lr, decay, rates)
+        if self.stack.mask is not None:
+            network.weights.mul_(self.stack.mask)
+
+    def logits(self) -> Tensor:
+        """Return the logits (M, B, ..., C) of the updates since `load`."""
+        if self.updates is not None:
+            return self.updates.logits(self._num)
+        return torch.cat(self._outputs, dim=1)
+
+
+def _factors(recipe: Recipe, cut: Cut, epoch: int, done: int) -> Callable[[int], float]:
+    """Return the function from an update of an epoch to the factor of its learning rate."""
+    batches_an_epoch = len(cut.bounds or ())
+    total = recipe.updates or recipe.epochs * batches_an_epoch
+    factor_at = factor_of(recipe.schedule)
+    return lambda i: factor_at(Moment(done + i, total, epoch, batches_an_epoch))
 
 
 def _make_pass(
-    stack: Stack, read: Reader, task: str, objective: Criterion, recipe: Recipe
-) -> Callable[[Batch, int], Tensor]:
+    network: FlatNetwork, mask: Tensor | None, read: Reader, task: str, recipe: Recipe
+) -> GradientPass:
     """Return a function of a batch and the number of its scored labels. It writes every member's
     gradient of its mean loss over these labels into ``grads``, and returns the logits (M, B, ...,
     C) at the weights. With `sam` the gradient is taken at the worst point nearby; with `clip_norm`
     it is then clipped.
     """
-    network, operations, recorder = stack.network, operations_of(task), stack.recorder
+    operations, objective = operations_of(task), training_criterion(recipe)
     autocast = autocast_of(recipe.precision, network.weights.device)
 
     def differentiate(batch: Batch, size: int) -> Tensor:
@@ -153,8 +216,8 @@ def _make_pass(
             logits = read(batch.inputs)
             losses = training_losses(operations, objective, logits, batch)
         network.differentiate(losses, torch.full_like(losses, 1 / size))
-        if stack.mask is not None:  # neither SAM's steps nor momentum leave the pruned network
-            network.grads.mul_(stack.mask)
+        if mask is not None:  # neither SAM's steps nor momentum leave the pruned network
+            network.grads.mul_(mask)
         return logits.detach()
 
     def gradient_pass(batch: Batch, size: int) -> Tensor:
@@ -166,21 +229,11 @@ def _make_pass(
             clip(network.views()[1], recipe.clip_norm)
         return logits
 
-    if recorder is None or not TASKS[task].one_shape:
-        return gradient_pass
-
-    def recorded(batch: Batch, size: int) -> Tensor:
-        def on_tensors(inputs: Tensor, labels: Tensor, *extra: Tensor) -> Tensor:
-            named = dict(zip(batch.extra, extra, strict=True))
-            return gradient_pass(Batch(inputs, labels, named), size)
-
-        return recorder.run(on_tensors, batch.inputs, batch.labels, *batch.extra.values())
-
-    return recorded
+    return gradient_pass
 
 
 def _score(
-    outputs: list[Tensor],
+    outputs: Tensor,
     chunk: Chunk,
     task: str,
     objective: Criterion,
@@ -189,7 +242,7 @@ def _score(
     """Score a chunk of logits at once in float64. This is cheaper than per update, and does not
     wait for the device.
     """
-    logits, labels = operations_of(task).scored(torch.cat(outputs, dim=1), chunk.whole.labels)
+    logits, labels = operations_of(task).scored(outputs, chunk.whole.labels)
     losses = objective(logits.double(), replace(chunk.whole, labels=labels))
     bad = ~torch.isfinite(losses)
     bad_example = torch.where(bad.any(1), bad.int().argmax(1), sum(chunk.sizes))
@@ -204,28 +257,40 @@ def _score(
 
 def _summarize(
     stack: Stack, feeds: Sequence[DataStream], scores: Sequence[Scores], factor: float
-) -> list[EpochNumbers]:
+) -> Generator[bool, None, list[EpochNumbers]]:
     num = sum(score.num for score in scores)
     updates = sum(len(score.sizes) for score in scores)
-    losses = torch.stack([score.loss for score in scores]).sum(0).tolist()
-    correct = torch.stack([score.correct for score in scores]).sum(0).tolist()
-    bad_by_chunk = [score.bad_updates() for score in scores]
+    rows = [
+        torch.stack([score.loss for score in scores]).sum(0),
+        torch.stack([score.correct for score in scores]).sum(0).double(),
+        stack.network.are_finite().double(),
+        *[score.bad_example.double() for score in scores],
+    ]
+    read = yield from read_out(torch.stack(rows, dim=1))
     numbers = []
-    for i, (feed, finite) in enumerate(zip(feeds, stack.network.finite(), strict=True)):
-        found = [bad[i] for bad in bad_by_chunk if bad[i] is not None]
-        bad_update = found[0] if found else (None if finite else updates - 1)
+    for feed, (loss, correct, finite, *bad) in zip(feeds, read, strict=True):
+        found = [score.bad_update(int(at)) for score, at in zip(scores, bad, strict=True)]
+        bad_updates = [update for update in found if update is not None]
+        bad_update = bad_updates[0] if bad_updates else (None if finite else updates - 1)
         numbers.append(
             EpochNumbers(
-                feed.lr * factor, losses[i] / num, 100 * correct[i] / num, bad_update, updates
+                feed.lr * factor, loss / num, 100 * int(correct) / num, bad_update, updates
             )
         )
     return numbers
 
 
-def _member_noise(stack: Stack, feed: DataStream, epoch: int) -> AbstractContextManager[Any]:
-    """Seed what a lone member draws (dropout, say) by its own seed, whatever ran before. Stacked
-    networks draw nothing.
+@contextmanager
+def _settings(stack: Stack, feed: DataStream, recipe: Recipe, epoch: int) -> Iterator[None]:
+    """Set what the whole process shares: TF32, and the generators that a lone member draws from
+    (dropout, say), by its own seed, whatever ran before. Stacked networks draw nothing.
+
+    Recorded updates draw nothing either. Others are launched between them, so that each allows TF32
+    itself.
     """
-    if stack.network.strategy != "loop":
-        return nullcontext()
-    return seeded_draws(stream_seed(feed.seed, f"noise/{epoch}"), stack.network.weights.device)
+    drawn: AbstractContextManager[None] = nullcontext()
+    if stack.network.strategy == "loop":
+        seed = stream_seed(feed.seed, f"noise/{epoch}")
+        drawn = seeded_draws(seed, stack.network.weights.device)
+    with tensor_float_32(recipe.precision == "tf32"), drawn:
+        yield

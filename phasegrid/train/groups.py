@@ -6,20 +6,30 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.jobs import Trial
 from phasegrid.models.fused import Blueprint
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.strategies import Strategy, choose_strategy
-from phasegrid.models.weights import (
-    has_batch_norm,
-)
+from phasegrid.models.weights import has_batch_norm
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Cut, epoch_bounds
-from phasegrid.train.compat import pack_signature
-from phasegrid.train.member import (
-    TrialState,
-)
+from phasegrid.train.beginning import Beginning, DataSets, initial_network
+from phasegrid.train.compat import pack_signature, recipe_of
+from phasegrid.train.member import TrialState
 from phasegrid.train.moments import Moments, checkpoint_moments, collecting_moments
+from phasegrid.train.recipe import Recipe
 from phasegrid.train.stack import Stack
+from phasegrid.train.stack_plan import StackPlan
+
+
+@dataclass(frozen=True, slots=True)
+class StackOf:
+    """The trials at `places` of a pack, which begin as one stack and run by `way`."""
+
+    places: list[int]
+    plan: StackPlan
+    way: Strategy
 
 
 @dataclass(slots=True)
@@ -37,31 +47,36 @@ class Group:
 
 
 def grouped(
-    members: Sequence[TrialState],
-    modules: Sequence[nn.Module],
-    strategy: str,
-    stack_size: int | None,
-) -> list[list[int]]:
-    """Say which members train as one stack; those that loop are alone."""
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    starts: Sequence[Beginning | None],
+    plans: Sequence[StackPlan],
+    sets: DataSets,
+) -> list[StackOf]:
+    """Say which trials train as one stack, by the plan of the first of those that could; those that
+    loop are alone.
+    """
     by_kind: dict[object, list[int]] = {}
-    for i, member in enumerate(members):
-        data = member.data
-        shapes = (data.train_inputs.shape, data.num_classes, data.augment)
-        kind = (pack_signature(member.trial), shapes, member.before)
-        by_kind.setdefault(kind, []).append(i)
+    for i, (trial, dataset, start) in enumerate(zip(trials, data, starts, strict=True)):
+        shapes = dataset.train_inputs.shape, len(dataset.aside_labels)
+        before = 0 if start is None else start.updates
+        facts = shapes, dataset.num_classes, dataset.augment
+        by_kind.setdefault((pack_signature(trial), facts, before), []).append(i)
     layout = []
     for alike in by_kind.values():
-        most = min(stack_size or len(alike), len(alike))
-        way, _ = _choose(strategy, members[alike[0]], modules[alike[0]], most)
+        first, plan = alike[0], plans[alike[0]]
+        most = min(plan.stack_size or len(alike), len(alike))
+        module = initial_network(trials[first], data[first]).to(sets.device)
+        recipe = recipe_of(trials[first])
+        way, _ = _choose(plan.strategy, recipe, sets.moved(data[first]), module, most)
         size = 1 if way == "loop" else most
-        layout += [alike[start : start + size] for start in range(0, len(alike), size)]
-        for i in alike:
-            members[i].strategy = way
+        parts = [alike[start : start + size] for start in range(0, len(alike), size)]
+        layout += [StackOf(part, plan, way) for part in parts]
     return layout
 
 
 def _choose(
-    strategy: str, member: TrialState, module: nn.Module, count: int
+    strategy: str, recipe: Recipe, data: Dataset, module: nn.Module, count: int
 ) -> tuple[Strategy, Blueprint | None]:
     """Choose how `count` members like this one run; one by one where batches are of all shapes.
 
@@ -69,10 +84,10 @@ def _choose(
         NotFusableError, ValueError: as `choose_strategy`; ValueError too if stacks are asked for
         where batches are of all shapes.
     """
-    task = TASKS[member.data.task]
+    task = TASKS[data.task]
     if task.one_shape:
-        example = member.data.train_inputs[:1]
-        return choose_strategy(strategy, module, example, count, member.recipe.batch_size)
+        example = data.train_inputs[:1]
+        return choose_strategy(strategy, module, example, count, recipe.batch_size)
     if strategy not in ("auto", "loop"):
         raise ValueError(
             f"strategy {strategy} cannot train on {task.examples}, whose batches differ in length"
@@ -107,7 +122,8 @@ def expected_epochs(group: Group) -> int:
 
 
 def stacked(group: Group, strategy: str) -> Stack:
-    way, blueprint = _choose(strategy, group.members[0], group.template, len(group.members))
+    first = group.members[0]
+    way, blueprint = _choose(strategy, first.recipe, first.data, group.template, len(group.members))
     found = [m.mask for m in group.members if m.mask is not None]
     return Stack(group.template, [m.state for m in group.members], way, blueprint, found)
 

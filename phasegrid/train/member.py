@@ -264,6 +264,12 @@ def result_of(member: TrialState) -> Trained:
     )
 
 
+def release(member: TrialState) -> None:
+    """Let go of the tensors of a member whose result is known or not wanted."""
+    member.state, member.kept, member.kept_slots = MemberState({}), {}, {}
+    member.collected, member.mask = {}, None
+
+
 _FACTS = (
     "strategy",
     "kept_epoch",

@@ -50,7 +50,7 @@ class Saver:
 
     def resume(
         self,
-        members: Sequence[TrialState],
+        members: Mapping[int, TrialState],
         alike: Sequence[int],
         wanted: Collection[int],
         device: torch.device,
@@ -119,7 +119,7 @@ class Saver:
         self._saved[key] = epochs
 
     def _resume_stacks(
-        self, members: Sequence[TrialState], places: Mapping[str, int], device: torch.device
+        self, members: Mapping[int, TrialState], places: Mapping[str, int], device: torch.device
     ) -> list[list[int]]:
         """Resume from the latest epoch for which every stack with a wanted trial is complete, or
         from the beginning.

@@ -16,6 +16,7 @@ from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import Weights
 from phasegrid.train.cuda_graphs import Recorder
 from phasegrid.train.optimizers import Slots
+from phasegrid.train.updates import Updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,15 @@ class Stack:
     """M members as one `network`, with their optimizer's state in flat vectors like its weights.
 
     `template` must not be used afterwards: a lone member is that module. `recorder` records
-    gradient passes as CUDA graphs; None without a GPU, or if an unknown layer might not repeat
-    itself exactly. `mask`, one vector (P,) per member, is 0 where weights are pruned; None if
-    nothing is pruned.
+    updates as CUDA graphs; None without a GPU, or if an unknown layer might not repeat itself
+    exactly. `updates` are the updates that it records, once they are known. `mask`, one vector (P,)
+    per member, is 0 where weights are pruned; None if nothing is pruned.
     """
 
     network: FlatNetwork
     slots: Slots
     recorder: Recorder | None
+    updates: Updates | None
     mask: Tensor | None
 
     def __init__(
@@ -59,8 +61,9 @@ class Stack:
             for name in members[0].slots
         }
         self.mask = self.network.flat(masks) if masks else None
-        on_gpu = self.network.weights.is_cuda
-        self.recorder = Recorder() if on_gpu and find_architecture(template) is not None else None
+        repeats = self.network.weights.is_cuda and find_architecture(template) is not None
+        self.recorder = Recorder(yields=len(members) > 1) if repeats else None
+        self.updates = None
 
     def keep_example(self, inputs: Tensor) -> None:
         """Keep two examples of the first inputs (M, B, *S) that a lone member is given; `state`

@@ -19,7 +19,6 @@ from phasegrid.train import autotune
 from phasegrid.train.autotune import (
     BUDGET_S,
     LARGEST,
-    StackPlan,
     from_record,
     measure_choice,
     search,
@@ -28,12 +27,13 @@ from phasegrid.train.autotune import (
 )
 from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import SAM, Prune
+from phasegrid.train.stack_plan import StackPlan
 
 
 def test_the_fastest_size_per_member_is_chosen() -> None:
     costs = {1: 1e-3, 2: 6e-4, 4: 4e-4, 8: 3e-4, 16: 5e-4, 32: 1e-9}
     choice, timings = search(lambda _strategy, size: costs[size])
-    assert choice == StackPlan("fused", 8)
+    assert choice == StackPlan("fused", 8, 1)
     assert [t.size for t in timings] == [1, 2, 4, 8, 16]  # it has turned: larger ones are not tried
 
 
@@ -41,18 +41,18 @@ def test_where_stacking_loses_members_loop() -> None:
     choice, timings = search(
         lambda strategy, size: 1e-3 * (1.0 if strategy == "loop" else 1 + size)
     )
-    assert choice == StackPlan("loop", 1)
+    assert choice == StackPlan("loop", 1, 1)
     assert [t.size for t in timings] == [1, 2, 4]
 
 
 def test_a_gain_within_the_noise_is_not_taken() -> None:
     choice, _ = search(lambda _strategy, size: 1e-3 * (1.0 if size < 4 else 0.97))
-    assert choice == StackPlan("loop", 1)
+    assert choice == StackPlan("loop", 1, 1)
 
 
 def test_the_search_ends_at_the_largest_size() -> None:
     choice, timings = search(lambda _strategy, size: 1e-4 / size)
-    assert choice == StackPlan("fused", LARGEST)
+    assert choice == StackPlan("fused", LARGEST, 1)
     assert timings[-1].size == LARGEST
 
 
@@ -73,7 +73,7 @@ def test_running_out_of_memory_ends_the_search() -> None:
             raise torch.OutOfMemoryError
         return 1e-3 / size
 
-    assert search(seconds)[0] == StackPlan("fused", 4)
+    assert search(seconds)[0] == StackPlan("fused", 4, 1)
 
 
 @pytest.mark.parametrize("stacked", ["fused", "vmap"])
@@ -83,7 +83,7 @@ def test_a_stack_that_fails_ends_the_search(stacked: Strategy) -> None:
             raise RuntimeError("no kernel for so many groups")
         return 1e-3 / size
 
-    assert search(seconds, stacked)[0] == StackPlan(stacked, 2)
+    assert search(seconds, stacked)[0] == StackPlan(stacked, 2, 1)
 
 
 @pytest.mark.parametrize("model", [MLP, SMALL_CNN])
@@ -94,7 +94,7 @@ def test_a_measurement_times_real_updates(model: Part) -> None:
 
 
 def test_a_record_gives_back_its_choice_and_anything_else_none() -> None:
-    choice = StackPlan("fused", 8)
+    choice = StackPlan("fused", 8, 1)
     assert from_record(to_record(choice, [])) == choice
     for other in (None, 3, {}, {"choice": {"strategy": "other", "stack_size": 2}}, {"choice": {}}):
         assert from_record(other) is None
@@ -160,7 +160,7 @@ def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
 
     def measured(*_args: object) -> tuple[StackPlan, list[autotune.Timing]]:
         calls.append("measured")
-        return StackPlan("fused", 2), [autotune.Timing("fused", 2, 1e-3)]
+        return StackPlan("fused", 2, 1), [autotune.Timing("fused", 2, 1e-3)]
 
     monkeypatch.setattr(training, "measure_choice", measured)
     trials = tuple(make_trial(seed) for seed in range(3))
@@ -168,7 +168,7 @@ def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
     pack = Pack(text_key("p"), "train", 0, trials, cost_s=1000.0)
     for _ in range(2):
         choice = training._choice(pack, store, PackOptions(), trials, data, cpu)
-        assert choice == StackPlan("fused", 2)
+        assert choice == StackPlan("fused", 2, 1)
     assert calls == ["measured"]
     short = Pack(text_key("p"), "train", 0, trials, cost_s=1.0)
     assert training._choice(short, store, PackOptions(), trials, data, cpu) is None
@@ -180,7 +180,7 @@ def test_a_damaged_timing_is_as_none(tmp_path: Path) -> None:
     key = text_key("timing")
     assert store.notes.read_timing(key) is None
     store.notes.put_timing(key, {"choice": {"strategy": "fused", "stack_size": 3}})
-    assert from_record(store.notes.read_timing(key)) == StackPlan("fused", 3)
+    assert from_record(store.notes.read_timing(key)) == StackPlan("fused", 3, 1)
     (file,) = (tmp_path / "store" / "meta" / "timings").iterdir()
     file.write_text("{", encoding="utf-8")
     assert store.notes.read_timing(key) is None
@@ -210,7 +210,7 @@ def test_a_network_that_cannot_be_stacked_loops_untimed(monkeypatch: pytest.Monk
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Dropout(0.5))
     monkeypatch.setattr(autotune, "initial_network", lambda *_args: network)
     found = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
-    assert found == (StackPlan("loop", 1), [])
+    assert found == (StackPlan("loop", 1, 1), [])
 
 
 def test_code_that_vmap_cannot_run_loops() -> None:
@@ -219,4 +219,4 @@ def test_code_that_vmap_cannot_run_loops() -> None:
             raise RuntimeError("data-dependent control flow")
         return 1e-3
 
-    assert search(seconds, "vmap")[0] == StackPlan("loop", 1)
+    assert search(seconds, "vmap")[0] == StackPlan("loop", 1, 1)

@@ -177,7 +177,7 @@ def test_the_snapshots_of_another_company_or_of_a_part_of_one_are_not_gone_on_fr
 
 
 def test_halves_that_memory_made_go_on_as_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phasegrid.train import loop as train
+    from phasegrid.train import family as train
 
     run_epoch, full = train.run_epoch, [True]
 

@@ -22,7 +22,7 @@ from train_support import (
 
 import phasegrid.train.batches
 import phasegrid.train.beginning
-import phasegrid.train.loop
+import phasegrid.train.family
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
@@ -218,16 +218,16 @@ def test_running_out_of_memory_halves_the_stack_and_changes_no_draw(
     trials = [make_trial(i, SMALL_CNN) for i in range(5)]
     expected = train_pack(trials, data, device="cpu", strategy="vmap")
     sizes = []
-    run_epoch = phasegrid.train.loop.run_epoch
+    run_epoch = phasegrid.train.family.run_epoch
 
     def small_machine(stack: Any, *rest: Any) -> Any:
         sizes.append(stack.network.size)
-        numbers = run_epoch(stack, *rest)
+        numbers = yield from run_epoch(stack, *rest)
         if stack.network.size > 2:
             raise torch.OutOfMemoryError("no room")  # after the work: all of it must be undone
         return numbers
 
-    monkeypatch.setattr(phasegrid.train.loop, "run_epoch", small_machine)
+    monkeypatch.setattr(phasegrid.train.family, "run_epoch", small_machine)
     results = train_pack(trials, data, device="cpu", strategy="vmap")
     assert sizes[:5] == [5, 2, 3, 1, 2]
     assert set(sizes[5:]) == {1, 2}

@@ -18,7 +18,6 @@ from phasegrid.run.worker.trained import publish_trial
 from phasegrid.store.store import Store
 from phasegrid.train.autotune import (
     WORTH_S,
-    StackPlan,
     from_record,
     measure_choice,
     timing_key,
@@ -27,6 +26,7 @@ from phasegrid.train.autotune import (
 from phasegrid.train.compat import parted
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
+from phasegrid.train.stack_plan import StackPlan
 
 OnEpoch = Callable[[int, int], None]
 """Takes the number of epochs that are done, and their total."""
@@ -98,8 +98,8 @@ def _train_together(
         trials,
         data,
         device=device,
-        strategy=choice.strategy if choice else place.strategy,
-        stack_size=choice.stack_size if choice else None,
+        strategy=place.strategy,
+        plans=[choice] * len(trials),
         starts=[beginning_of(store, trial) for trial in trials],
         publisher=StoredPublisher(store),
         wanted=[i for i, trial in enumerate(trials) if trial.key in missing],

@@ -1,0 +1,296 @@
+"""Laws of lanes: trainings side by side are those alone, whatever they share a device with.
+
+Streams are stood in for by lanes that know which of them is current, CUDA graphs by tapes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_snapshots import Killed, Memory, assert_same
+from torch import Tensor
+from train_support import MLP, SMALL_CNN, Kept, make_data, make_trial
+
+import phasegrid.train.lanes
+import phasegrid.train.stack
+from phasegrid.fallbacks import collected
+from phasegrid.jobs import Part, Trial
+from phasegrid.train.cuda_graphs import Recorder, Replay
+from phasegrid.train.lanes import Lane, Lanes
+from phasegrid.train.loop import train_pack
+from phasegrid.train.member import Trained
+from phasegrid.train.stack_plan import StackPlan
+from phasegrid.train.updates import Updates
+from tests.tape import record_on_tape
+
+
+class Numbered(Lane):
+    """A lane that gives back, and knows whether it is current."""
+
+    gives_back = True
+    now: "Numbered | None" = None
+    made = 0
+
+    @contextmanager
+    def _as_current(self) -> Iterator[None]:
+        assert Numbered.now is None
+        Numbered.now = self
+        try:
+            yield
+        finally:
+            Numbered.now = None
+
+    def current(self) -> AbstractContextManager[None]:
+        return self._as_current()
+
+
+@pytest.fixture
+def lanes(monkeypatch: pytest.MonkeyPatch) -> list[Numbered]:
+    """Let this device have lanes, and graphs; return the lanes as they are made."""
+    made: list[Numbered] = []
+
+    def new_lane(_device: torch.device) -> Lane:
+        made.append(Numbered())
+        return made[-1]
+
+    monkeypatch.setattr(phasegrid.train.lanes, "new_lane", new_lane)
+    give_recorders(monkeypatch, record_on_tape)
+    return made
+
+
+def give_recorders(monkeypatch: pytest.MonkeyPatch, record: Callable[..., Replay]) -> None:
+    init = phasegrid.train.stack.Stack.__init__
+
+    def with_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.recorder = Recorder(False, record, around=lambda work: work)
+
+    monkeypatch.setattr(phasegrid.train.stack.Stack, "__init__", with_recorder)
+
+
+def unlike() -> list[Trial]:
+    """Trainings that differ in network, width, batch size, optimizer and length."""
+    wide = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
+    trials = [
+        make_trial(0, SMALL_CNN, epochs=3, momentum=0.9),
+        make_trial(1, wide, epochs=2, batch_size=5, optimizer="adam", lr=1e-2),
+        make_trial(2, MLP, epochs=5, batch_size=16),
+        make_trial(3, SMALL_CNN, epochs=1, lr=1e12),
+        make_trial(4, MLP, epochs=4, keep="best_test", weight_decay=1e-2),
+    ]
+    return [replace(trial, key=f"trial-{i}") for i, trial in enumerate(trials)]
+
+
+DATA = make_data(augment="flip_crop")
+
+
+def trained(trials: list[Trial], **how: Any) -> list[Trained]:
+    return train_pack(trials, [DATA] * len(trials), device="cpu", strategy="loop", **how)
+
+
+@pytest.fixture
+def alone(lanes: list[Numbered]) -> list[Trained]:
+    found = [trained([trial], lanes=1)[0] for trial in unlike()]
+    assert not lanes  # one at a time needs none
+    return found
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Lane | None, Updates]]:
+    """Return the lane and the training of every update."""
+    found: list[tuple[Lane | None, Updates]] = []
+    run = Updates.run
+
+    def noted(self: Updates, *args: Any) -> None:
+        found.append((Numbered.now, self))
+        run(self, *args)
+
+    monkeypatch.setattr(Updates, "run", noted)
+    return found
+
+
+def test_trainings_side_by_side_are_bit_for_bit_those_alone(
+    alone: list[Trained], launched: list[tuple[Lane | None, Updates]]
+) -> None:
+    launched.clear()
+    assert_same(trained(unlike()), alone)
+    assert len({id(updates) for _, updates in launched[:5]}) == 5  # launched in turn
+    lane_of: dict[int, Lane | None] = {}
+    for lane, updates in launched:
+        assert lane is not None
+        assert lane_of.setdefault(id(updates), lane) is lane
+    assert len(set(map(id, lane_of.values()))) == 5
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_those_that_wait_take_the_lanes_of_those_that_end(
+    most: int,
+    alone: list[Trained],
+    launched: list[tuple[Lane | None, Updates]],
+    lanes: list[Numbered],
+) -> None:
+    launched.clear()
+    assert_same(trained(unlike(), lanes=most), alone)
+    assert len(lanes) == (most if most > 1 else 0)
+    first, last = {}, {}
+    for at, (_, updates) in enumerate(launched):
+        first.setdefault(id(updates), at)
+        last[id(updates)] = at
+    most_at_once = max(sum(first[i] <= at <= last[i] for i in first) for at in range(len(launched)))
+    assert most_at_once == most
+
+
+def test_no_more_run_than_fill_the_device(
+    alone: list[Trained], launched: list[tuple[Lane | None, Updates]], lanes: list[Numbered]
+) -> None:
+    launched.clear()
+    half, quarter = StackPlan("loop", 1, 2), StackPlan("loop", 1, 4)
+    assert_same(trained(unlike(), plans=[half, quarter, quarter, half, half]), alone)
+    assert len(lanes) == 3
+
+
+@pytest.mark.usefixtures("lanes")
+def test_results_are_handed_over_in_their_lane() -> None:
+    where: dict[int, Lane | None] = {}
+
+    def keep(place: int, _result: Trained) -> bool:
+        where[place] = Numbered.now
+        return True
+
+    assert trained(unlike(), on_trained=keep) == []
+    assert sorted(where) == [0, 1, 2, 3, 4]
+    assert None not in where.values()
+    assert len(set(map(id, where.values()))) == 5
+
+
+class SmallDevice:
+    """Records no more than `most` graphs that are alive in different trainings."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.places: set[int] = set()
+
+    def record(self, work: Any, *tensors: Tensor) -> Replay:
+        self.places.add(tensors[0].data_ptr())
+        if len(self.places) > self.most:
+            self.places.discard(tensors[0].data_ptr())
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return record_on_tape(work, *tensors)
+
+
+@pytest.mark.usefixtures("lanes")
+def test_a_training_that_does_not_fit_beside_others_gives_its_lane_back(
+    alone: list[Trained],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("phasegrid.train.cuda_graphs.in_a_lane", lambda _: Numbered.now is not None)
+    device = SmallDevice(2)
+    give_recorders(monkeypatch, device.record)
+    ended: list[int] = []
+
+    def keep(place: int, result: Trained) -> bool:
+        device.most += 1  # what it used is free
+        ended.append(place)
+        assert_same([result], [alone[place]])
+        return True
+
+    with collected() as said:
+        trained(unlike(), on_trained=keep)
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+    assert list(said) == ["fewer trainings ran side by side, because memory ran out"]
+
+
+@pytest.mark.usefixtures("lanes")
+def test_a_training_that_does_not_fit_alone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phasegrid.train.cuda_graphs.in_a_lane", lambda _: Numbered.now is not None)
+    give_recorders(monkeypatch, SmallDevice(0).record)
+    with pytest.raises(torch.OutOfMemoryError, match="recording a CUDA graph"):
+        trained(unlike())
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4])
+@pytest.mark.parametrize("most", [2, None])
+def test_trainings_that_are_stopped_end_their_epochs_and_go_on_bit_for_bit(
+    turns: int, most: int | None, alone: list[Trained]
+) -> None:
+    memory, published, calls = Memory(), Kept(), [0]
+
+    def stop(_done: int, _total: int) -> None:
+        calls[0] += 1
+        if calls[0] == turns:
+            raise Killed
+
+    kept: dict[int, Trained] = {}
+
+    def keep(place: int, result: Trained) -> bool:
+        kept[place] = result
+        return True
+
+    for on_epoch in (stop, None):
+        how = {"snapshots": memory, "publisher": published, "on_epoch": on_epoch, "lanes": most}
+        wanted = [i for i in range(5) if i not in kept]
+        with suppress(Killed):
+            trained(unlike(), wanted=wanted, on_trained=keep, **how)
+        if on_epoch is not None:
+            saved = {key for key, _ in memory.kept}
+            assert saved or most == 2  # those that run then have all just ended
+            assert saved.isdisjoint(f"trial-{i}" for i in kept)
+    assert sorted(kept) == [0, 1, 2, 3, 4]
+    assert_same([kept[i] for i in range(5)], alone)
+    assert not memory.kept
+
+
+@pytest.mark.usefixtures("lanes")
+def test_one_that_fails_while_others_are_stopped_costs_them_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory, stopping = Memory(), [False]
+    run = Updates.run
+
+    def fails(self: Updates, *args: Any) -> None:
+        if stopping[0] and self.recipe.batch_size == 5:
+            raise RuntimeError("broken")
+        run(self, *args)
+
+    def stop(_done: int, _total: int) -> None:
+        stopping[0] = True
+        raise Killed
+
+    monkeypatch.setattr(Updates, "run", fails)
+    with collected() as said, pytest.raises(Killed):
+        trained(unlike(), snapshots=memory, on_epoch=stop)
+    assert list(said) == ["a task failed while it was being stopped"]
+    assert {key for key, _ in memory.kept} == {"trial-0", "trial-2", "trial-4"}
+
+
+class Ticking:
+    """A task of some pieces, each a second long."""
+
+    share = 0.0
+
+    def __init__(self, pieces: int, now: list[float], lanes: Lanes) -> None:
+        self.pieces, self.time, self.lanes, self.used = pieces, now, lanes, 0.0
+
+    def steps(self, _lane: Lane) -> Iterator[bool]:
+        begun = self.lanes.now()
+        for _ in range(self.pieces):
+            self.time[0] += 1
+            yield False
+        self.used = self.lanes.now() - begun
+
+
+@pytest.mark.usefixtures("lanes")
+def test_the_time_that_tasks_use_adds_up_to_the_time_that_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    time = [100.0]
+    shared = Lanes(torch.device("cuda"), 3, lambda: time[0])
+    tasks = [Ticking(pieces, time, shared) for pieces in (2, 5, 3, 4)]
+    shared.run(tasks, lambda _: None)
+    assert time[0] == 114
+    assert sum(task.used for task in tasks) == pytest.approx(14, rel=0.2)
+    assert tasks[1].used > tasks[0].used
