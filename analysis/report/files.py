@@ -37,11 +37,13 @@ def write_requested(asked: Requested, folder: Path) -> list[Path]:
 
 
 def write_phases(found: Findings, folder: Path) -> list[Path]:
-    """Write the phases of the cells, and the thresholds behind them."""
+    """Write the phases of the cells, their precision, and the thresholds behind them."""
     phases, thresholds = folder / "phases.csv", folder / "thresholds.csv"
     used = {f"{t.name}_threshold": t.value for t in found.phases.thresholds}
     origins = {f"{t.name}_origin": t.origin for t in found.phases.thresholds}
-    found.phases.table.assign(**used, **origins).to_csv(phases, index=False)
+    known = found.phases.table["cell"].map(found.grid.precisions)
+    facts = {"precision": known} if known.notna().any() else {}
+    found.phases.table.assign(**facts, **used, **origins).to_csv(phases, index=False)
     pd.DataFrame(found.phases.thresholds).to_csv(thresholds, index=False)
     return [phases, thresholds]
 

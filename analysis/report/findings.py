@@ -1,5 +1,6 @@
 """Derive from a grid the input of figures and tables. Pure."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from phasegrid.analysis.phases.phase_map import PhaseMap
 from phasegrid.analysis.phases.rules import Rules
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables, loss_floors
+from phasegrid.analysis.tables.precision import PATH, Axis, in_words
 from phasegrid.analysis.tables.variants import full_name, way_of
 from phasegrid.errors import SweepError
 
@@ -30,6 +32,21 @@ class Findings:
     table: pd.DataFrame
     phases: PhaseMap
     frame: Frame
+
+    def heading(self, title: str) -> str:
+        """Return the head of a figure: its title and, in a second line, the trained networks, their
+        data and, where it is not plain float32, the precision of each cell.
+        """
+        grid, frame = self.grid, self.frame
+        facets = [path for facet in grid.facets() for path, _ in json.loads(facet)]
+        shown = {grid.load_path, grid.temperature_path, *facets}
+        axes = [
+            Axis("load_label", frame.load.name, frame.load.labels),
+            Axis("temperature_label", frame.temperature.name, frame.temperature.labels),
+        ]
+        precision = "" if PATH in shown else in_words(grid.precisions, grid.cells, axes)
+        about = "; ".join(filter(None, [grid.subject, precision]))
+        return f"{title}\n{about}" if about else title
 
     def called(self, name: str) -> str:
         """Return the name of a quantity of the table for readers

@@ -54,7 +54,7 @@ class Tables:
         text = self.found.grid.sweep if asked is None else asked
         stages = set() if shown is None or "stage" not in shown else set(shown["stage"].dropna())
         named = f"{text}, stage={stages.pop()}" if len(stages) == 1 else text
-        return self.found.grid.heading(named)
+        return self.found.heading(named)
 
 
 @dataclass(frozen=True)

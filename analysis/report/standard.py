@@ -80,7 +80,7 @@ def fill_pages(groups: Sequence[Sequence[str]], most: int) -> list[list[str]]:
 def _panels_figure(
     found: Findings, names: Sequence[str], note: str = "", beside: Sequence[str] = ()
 ) -> Figure:
-    title = found.grid.heading(f"{found.grid.sweep}{note}")
+    title = found.heading(f"{found.grid.sweep}{note}")
     return seven_panels(
         found.table,
         found.phases,

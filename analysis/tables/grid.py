@@ -82,6 +82,7 @@ class SweepTables:
     - `stages`: the stage of each trial that is not of the last stage, by the trial's key.
       `last_stage`: the name of the last; empty where the sweep has no stages.
     - `subject`: the networks and the data of the stored trials, in a few words.
+    - `precisions`: by cell, the precision of its trials (`phasegrid.analysis.tables.precision`).
     """
 
     sweep: str
@@ -103,6 +104,7 @@ class SweepTables:
     quantities: Mapping[str, Quantity] = field(default_factory=lambda: QUANTITIES)
     stages: Mapping[str, str] = field(default_factory=dict)
     last_stage: str = ""
+    precisions: Mapping[int, str] = field(default_factory=dict)
 
     def facets(self) -> list[str]:
         """Return the facets in the order of the plan; the text ``[]`` if the sweep has none."""
@@ -126,12 +128,6 @@ class SweepTables:
         stages.
         """
         return f"{name}, stage={self.last_stage}" if self.last_stage else name
-
-    def heading(self, title: str) -> str:
-        """Return the head of a figure: its title and, in a second line, the trained networks and
-        their data.
-        """
-        return f"{title}\n{self.subject}" if self.subject else title
 
 
 def by_seed(values: pd.DataFrame, quantity: str, cells: pd.DataFrame) -> Floats:

@@ -21,6 +21,7 @@ from phasegrid.analysis.tables.measured_from import (
     naming_inputs_of_failed,
     of_last_stage,
 )
+from phasegrid.analysis.tables.precision import precisions
 from phasegrid.analysis.tables.quantities import (
     BUILT_IN,
     NATS,
@@ -155,6 +156,7 @@ def build_grid(
         quantities,
         stages,
         last_stage(plan),
+        precisions(stored),
     )
 
 
