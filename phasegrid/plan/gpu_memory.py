@@ -101,6 +101,12 @@ def lane_bytes(trial: Trial, work: Workload) -> int:
     return STREAM_BYTES + training_bytes(work, examples, copies)
 
 
+def known_lane_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> dict[str, int]:
+    """Return the `lane_bytes` of the trainings of a pack, by key, where they can be estimated."""
+    found = {trial.key: (trial, works.get(trial.key)) for trial in pack.trials}
+    return {key: lane_bytes(trial, work) for key, (trial, work) in found.items() if work}
+
+
 def lanes_that_fit(needs: Sequence[int], free_bytes: float) -> int:
     """Return how many lanes fit into memory, whichever of the lanes these are, but at least one.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ from phasegrid.run import crashes
 from phasegrid.run.cards.nvml import read_cards
 from phasegrid.run.cards.ours import processes_of
 from phasegrid.run.cards.watch import CardWatch, Read, watched
-from phasegrid.run.executors.base import Executor, PackOptions, Serial
+from phasegrid.run.executors.base import Executor, LaneBytesOf, PackOptions, Serial
 from phasegrid.run.status import name_in
 from phasegrid.run.stopping import Stop
 from phasegrid.run.underway import Underway
@@ -69,7 +69,7 @@ def executor_for(
                 "note: run.timeout_s needs Ray; with --serial a job that hangs is not ended"
             )
         with crashes.witnessed() as begin:
-            yield _serial(sweep, store, where, stop, begin, name_in(plan), underway)
+            yield _serial(sweep, store, where, stop, begin, plan, underway)
         return
     assert underway.run is not None
     with _on_ray(sweep, store, where, console, packs, plan, underway.run) as executor:
@@ -157,8 +157,15 @@ def _ray_executor(
     most = where.max_in_flight or sweep.run.max_in_flight
     uses_gpus = sweep.resources.num_gpus != 0 and where.device in (None, "cuda")
     card = smallest_gpu() if uses_gpus else None
-    share_of = _gpu_shares(card[0] if card else None, plan)
-    return RayExecutor(store.url, place, sweep.resources, most, share_of, card[1] if card else None)
+    return RayExecutor(
+        store.url,
+        place,
+        sweep.resources,
+        most,
+        _gpu_shares(card[0] if card else None, plan),
+        card[1] if card else None,
+        _lane_bytes(plan),
+    )
 
 
 def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
@@ -169,6 +176,12 @@ def _gpu_shares(gpu_bytes: int | None, plan: Plan) -> Callable[[Pack], float]:
         return lambda _pack: 1.0
     works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
     return lambda pack: gpu_memory.pack_share(pack, works, gpu_bytes)
+
+
+def _lane_bytes(plan: Plan) -> LaneBytesOf:
+    """Return a function from a pack to the estimated bytes of its trainings on a GPU."""
+    works = {trial.key: cell.work for cell in plan.cells for trial in cell.trials}
+    return partial(gpu_memory.known_lane_bytes, works=works)
 
 
 def _data_files(packs: Sequence[Pack]) -> list[Part]:
@@ -221,7 +234,7 @@ def _serial(
     where: RunTarget,
     stop: Stop,
     begin: Callable[[Sequence[str]], None],
-    name_of: Callable[[str], str],
+    plan: Plan,
     underway: Underway,
 ) -> Serial:
     """Return an executor that does packs in this process; `begin` gets the names of each pack's
@@ -231,18 +244,21 @@ def _serial(
     from phasegrid.run.worker.pack import do
 
     keep_freed_memory()
-    place = _place(where, sweep, where.num_cpus or 1)
+    place, gpu, name_of = _place(where, sweep, where.num_cpus or 1), _own_gpu(where), name_in(plan)
+    lane_bytes_of = _lane_bytes(plan)
 
     def do_here(pack: Pack) -> list[Outcome]:
+        known = {} if gpu is None else lane_bytes_of(pack)
         names = [name_of(key) for key in pack.job_keys()]
         begin(names)
         on_epoch = partial(underway.note, pack.key)
         try:
-            return do(pack, store, place, lambda: stop.why is not None, on_epoch)
+            options = replace(place, lane_bytes=known)
+            return do(pack, store, options, lambda: stop.why is not None, on_epoch)
         except DeviceError as error:
             raise DeviceError(f"the GPU was lost in {crashes.few(names)}: {error}") from error
 
-    return Serial(do_here, gpu=_own_gpu(where))
+    return Serial(do_here, gpu=gpu)
 
 
 def _own_gpu(where: RunTarget) -> Device | None:

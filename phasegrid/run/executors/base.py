@@ -10,7 +10,14 @@ from phasegrid.packs import Outcome, Pack
 from phasegrid.plan.devices import Device
 
 DoPack = Callable[[Pack], Sequence[Outcome]]
+LaneBytesOf = Callable[[Pack], Mapping[str, int]]
+"""Takes a pack; returns the estimated bytes of each training on a GPU, by key, where known."""
 LostKind = Literal["infra", "oom", "timeout", "app", "crash"]
+
+
+def nothing_known(_pack: Pack) -> Mapping[str, int]:
+    """Return no estimates."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +26,9 @@ class PackOptions:
     amplifies.
 
     `device` None means a GPU if there is one. `threads` is for torch on a CPU. `gpu_share` is the
-    part of a GPU's memory that the pack may take. `shared_data` names the folder of each node where
-    processes share data sets (see `node_folder`). `timeout_s` and `reproducible` come from
+    part of a GPU's memory that the pack may take, and `lane_bytes` the estimated bytes of each of
+    its trainings there, by key, where they are known. `shared_data` names the folder of each node
+    where processes share data sets (see `node_folder`). `timeout_s` and `reproducible` come from
     `RunOptions`. `code` maps the kind and name of each plug-in to its digest at the beginning of
     the run; `user` is the commit of its repository. The class is declared in a module without
     torch, because a process that only submits packs need not import torch.
@@ -31,6 +39,7 @@ class PackOptions:
     strategy: Literal["auto", "loop", "vmap", "fused", "merged"] = "auto"
     snapshot_every_s: float = 60.0
     gpu_share: float = 1.0
+    lane_bytes: Mapping[str, int] = field(default_factory=dict)
     shared_data: str | None = None
     timeout_s: float | None = None
     code: Mapping[tuple[str, str], str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from phasegrid.jobs import Trial
 from phasegrid.packs import Layout, Outcome, Pack
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.failing import failed, found_already, guarded, raise_if_of_no_job
+from phasegrid.run.worker.lane_memory import Kind, lanes_within, memory_key, memory_of
 from phasegrid.run.worker.loaded_data import dataset_of
 from phasegrid.run.worker.starts import StoredPublisher, beginning_of, void_results
 from phasegrid.run.worker.trained import publish_trial
@@ -23,7 +24,7 @@ from phasegrid.train.autotune import (
     timing_key,
     to_record,
 )
-from phasegrid.train.compat import parted
+from phasegrid.train.compat import by_kind, parted
 from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
 from phasegrid.train.stack_plan import StackPlan
@@ -93,44 +94,80 @@ def _train_together(
     publish: Publish,
 ) -> None:
     """Train trials in one call. Those that are not `missing` only fill their places in stacks."""
-    choice = _choice(pack, store, place, trials, data, device)
-    train_pack(
-        trials,
-        data,
-        device=device,
-        strategy=place.strategy,
-        plans=[choice] * len(trials),
-        starts=[beginning_of(store, trial) for trial in trials],
-        publisher=StoredPublisher(store),
-        wanted=[i for i, trial in enumerate(trials) if trial.key in missing],
-        snapshots=store.snapshots(),
-        same_stacks=pack.layout is not None,
-        snapshot_every_s=place.snapshot_every_s,
-        on_epoch=on_epoch,
-        on_trained=lambda index, result: publish(trials[index], data[index], result),
-    )
+    plans = _plans(pack, store, place, trials, data, device)
+    memory = memory_of(device, place.gpu_share)
+    kinds = [] if memory is None else _kinds(place, trials, data, plans, device, missing)
+    with lanes_within(memory, kinds, store.notes) as lanes:
+        train_pack(
+            trials,
+            data,
+            device=device,
+            strategy=place.strategy,
+            plans=plans,
+            lanes=lanes,
+            starts=[beginning_of(store, trial) for trial in trials],
+            publisher=StoredPublisher(store),
+            wanted=[i for i, trial in enumerate(trials) if trial.key in missing],
+            snapshots=store.snapshots(),
+            same_stacks=pack.layout is not None,
+            snapshot_every_s=place.snapshot_every_s,
+            on_epoch=on_epoch,
+            on_trained=lambda index, result: publish(trials[index], data[index], result),
+        )
 
 
-def _choice(
+def _plans(
     pack: Pack,
     store: Store,
     place: PackOptions,
     trials: Sequence[Trial],
     data: Sequence[Dataset],
     device: torch.device,
-) -> StackPlan | None:
-    """Return the fastest way to run the trials of a pack, from a stored or a new measurement; None
-    if a measurement would cost more than it saves.
+) -> list[StackPlan | None]:
+    """Return the fastest way to run each trial of a pack, from stored or new measurements, one for
+    each kind of trial; None if measurements would cost more than they save.
     """
     predicted_s = pack.layout.cost_s if pack.layout else pack.cost_s
     if place.strategy != "auto" or len(trials) == 1 or predicted_s < WORTH_S:
-        return None
-    key, notes = timing_key(trials[0], data[0], device), store.notes
-    known = from_record(notes.read_timing(key))
+        return [None] * len(trials)
+    keys = [timing_key(trial, own, device) for trial, own in zip(trials, data, strict=True)]
+    if predicted_s < WORTH_S * len(set(keys)):
+        return [None] * len(trials)
+    first = {key: keys.index(key) for key in keys}
+    chosen = {key: _choice(key, store, trials[i], data[i], device) for key, i in first.items()}
+    return [chosen[key] for key in keys]
+
+
+def _choice(key: str, store: Store, trial: Trial, data: Dataset, device: torch.device) -> StackPlan:
+    known = from_record(store.notes.read_timing(key))
     if known is not None:
         return known
-    choice, timings = measure_choice(trials[0], data[0], device)
+    choice, timings = measure_choice(trial, data, device)
     if not timings:
         return choice
-    notes.put_timing(key, to_record(choice, timings))
-    return from_record(notes.read_timing(key)) or choice  # the first to be stored holds for all
+    store.notes.put_timing(key, to_record(choice, timings))
+    return from_record(store.notes.read_timing(key)) or choice  # the first stored holds for all
+
+
+def _kinds(
+    place: PackOptions,
+    trials: Sequence[Trial],
+    data: Sequence[Dataset],
+    plans: Sequence[StackPlan | None],
+    device: torch.device,
+    missing: Collection[str],
+) -> list[Kind]:
+    """Return the kinds of trials that a GPU has to hold, in the order in which they begin."""
+    kinds = []
+    for alike in by_kind(trials):
+        left = [trial.key for trial in alike if trial.key in missing]
+        if not left:
+            continue
+        i = trials.index(alike[0])
+        plan = plans[i] or StackPlan(place.strategy)
+        alone = plan.strategy == "loop"
+        size = 1 if alone else plan.stack_size or len(alike)
+        key = memory_key(timing_key(alike[0], data[i], device))
+        estimate, count = place.lane_bytes.get(left[0]), len(left if alone else alike)
+        kinds.append(Kind(key, estimate, count, size, plan.share))
+    return kinds

@@ -19,7 +19,12 @@ from phasegrid.config.types import Need, Resources
 from phasegrid.packs import Outcome, Pack
 from phasegrid.plan.devices import Device, device_of
 from phasegrid.run import watchdog
-from phasegrid.run.executors.base import PackOptions, PackResult
+from phasegrid.run.executors.base import (
+    LaneBytesOf,
+    PackOptions,
+    PackResult,
+    nothing_known,
+)
 from phasegrid.run.executors.ray.head import HeadWatch, dead
 from phasegrid.run.executors.ray.losses import ending_of_error, is_of_the_job, ray_works, why_lost
 from phasegrid.run.executors.ray.nodes import LOOK_EVERY_S, find_crash, watch_head
@@ -33,7 +38,8 @@ class RayExecutor:
 
     `resources` says what a pack needs, and every task gets `place`. If `resources` does not say
     which share of a GPU a pack gets, `share_of` does; a pack that is tried again gets a whole GPU.
-    `card` is the name of the GPUs, if it is known. A job that was killed because memory ran out
+    `card` is the name of the GPUs, if it is known, and `lane_bytes_of` a pack are the estimated
+    bytes of its trainings there. A job that was killed because memory ran out
     gets a whole node for its next try, because Ray may have killed it although another job took the
     memory.
     """
@@ -44,6 +50,7 @@ class RayExecutor:
     max_in_flight: int | None = None
     share_of: Callable[[Pack], float] = lambda _pack: 1.0
     card: str | None = None
+    lane_bytes_of: LaneBytesOf = nothing_known
     _head: HeadWatch = field(default_factory=watch_head)
     _running: dict[Any, tuple[Pack, str, Need]] = field(default_factory=dict)
     _tasks: dict[Need, Any] = field(default_factory=dict)
@@ -111,7 +118,11 @@ class RayExecutor:
             need = replace(need, num_cpus=max(need.num_cpus, self._cpus_of_a_node(need)))
         if need not in self._tasks:
             self._tasks[need] = ray.remote(**_ray_options(need))(do_pack)
-        place = replace(self.place, gpu_share=min(1.0, need.num_gpus or 1.0))
+        place = replace(
+            self.place,
+            gpu_share=min(1.0, need.num_gpus or 1.0),
+            lane_bytes=self.lane_bytes_of(pack) if need.num_gpus else {},
+        )
         failure_id = uuid.uuid4().hex  # a worker whose pack hangs stores that failure under this id
         with ray_works():
             reference = self._tasks[need].remote(pack, self.storage, place, failure_id)
