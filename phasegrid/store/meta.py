@@ -8,7 +8,8 @@ meta/columns/<metric>.json        what a user's metric declares about its column
                                   the declaration changes
 meta/vocabularies/<key>.json      one per version of a data set of sentences; never changes
 meta/cards/<sweep>.json           the GPUs of the sweep's latest run, replaced while it runs
-meta/timings/<key>.json           how trainings of one kind run fastest on a device
+meta/timings/<key>.json           how trainings of one kind run fastest on a device, or what memory
+                                  one takes there
 meta/collected.json               the tables whose compacted copy is the only copy of some rows
 meta/deleted.json                 the deleted sweeps: their results are unwanted, unless another
                                   sweep plans them
