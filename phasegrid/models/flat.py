@@ -7,9 +7,8 @@ stacked separately. Strategies:
 
 - ``fused``: grouped kernels (`phasegrid.models.fused`), for the types of layers that are known
   there;
-- ``merged``: as ``fused``, in fewer kernels of a GPU: BatchNorm, additions and ReLU are one
-  operation (`phasegrid.models.norms`), convolutions find their kernels in the layout of the images,
-  and gradients are written together;
+- ``merged``: as ``fused``, in fewer kernels of a GPU (`phasegrid.models.merged`); kernels of
+  convolutions lie in the layout of the images, so that they need not be converted;
 - ``vmap``: ``torch.func``, for any network whose forward draws nothing and assigns to nothing;
 - ``loop``: a single network; the tensors of its module are views of the flat vector.
 
@@ -26,8 +25,8 @@ from torch.func import functional_call
 from phasegrid.models.blocks import Blocks, FlatVector
 from phasegrid.models.fused import Blueprint, fuse
 from phasegrid.models.image_layouts import layer_out, layouts_of
+from phasegrid.models.merged import Merged
 from phasegrid.models.network_state import copy_network
-from phasegrid.models.norms import merged_norm
 from phasegrid.models.strategies import Strategy
 from phasegrid.models.weights import Weights
 
@@ -104,6 +103,11 @@ class FlatNetwork:
             for name, value in own.items()
             if name not in self.parameters
         }
+        self._merged: Merged | None = None
+        if strategy == "merged":
+            assert blueprint is not None
+            tensors = self.weights, self.parameters, self.constants, self._names
+            self._merged = Merged(blueprint, self._blocks, *tensors, self.size, keeps_statistics)
         self.forward = self._make_forward(blueprint, keeps_statistics)
 
     @classmethod
@@ -132,19 +136,11 @@ class FlatNetwork:
 
     def differentiate(self, losses: Tensor, weights: Tensor) -> None:
         """Write the gradient of the sum of `losses` times `weights` into `grads`."""
-        if self.strategy != "merged":
+        if self._merged is None:
             self.zero_grad()
             losses.backward(weights)  # type: ignore[no-untyped-call]
-            return
-        leaves = list(self.parameters.values())
-        found = torch.autograd.grad(losses, leaves, weights, materialize_grads=True)
-        pairs = list(zip(self._grads.views, found, strict=True))
-        alike = [pair for pair in pairs if pair[0].stride() == pair[1].stride()]
-        for view, grad in pairs:
-            if view.stride() != grad.stride():
-                view.copy_(grad)
-        if alike:  # one kernel
-            torch._foreach_copy_([view for view, _ in alike], [grad for _, grad in alike])
+        else:
+            self._merged.differentiate(losses, weights, self._grads.views)
 
     def zero_grad(self) -> None:
         """Set the gradient to zero, keeping the views."""
@@ -206,11 +202,12 @@ class FlatNetwork:
     def _make_forward(self, blueprint: Blueprint | None, keeps_statistics: bool) -> Forward:
         """Return the function from inputs (M, B, *S) to outputs (M, B, ...)."""
         stacked = self.parameters | self.constants
-        if self.strategy in ("fused", "merged"):
+        if self._merged is not None:
+            return self._merged.forward
+        if self.strategy == "fused":
             assert blueprint is not None
             named = stacked | {name: stacked[own] for name, own in self._names.items()}
-            norm = merged_norm(self.weights.device) if self.strategy == "merged" else None
-            return fuse(blueprint, named, named if keeps_statistics else {}, self.size, norm)
+            return fuse(blueprint, named, named if keeps_statistics else {}, self.size)
         module = self.module
         if self.strategy == "vmap":
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, cross_entropy
 
 from phasegrid.jobs import Part
-from phasegrid.models import flat, norm_kernel
+from phasegrid.models import merged, norm_kernel
 from phasegrid.models.build import build_model
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.fused import read_architecture
@@ -83,7 +83,7 @@ def compare(
 
 def compare_networks() -> None:
     """Run a stack of two ResNets with the kernels and with torch's BatchNorm."""
-    flat.merged_norm = lambda _: norm_kernel.norm
+    merged.merged_norm = lambda _: norm_kernel.norm
     make = partial(build_model, Part("resnet18", 1, {"width": 1}), (3, 8, 8), 4)
     modules = [make(seed) for seed in range(2)]
     states = [module.state_dict() for module in modules]

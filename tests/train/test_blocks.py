@@ -95,6 +95,7 @@ WORK: dict[str, Callable[[Part], None]] = {
     "loop": lambda part: train(part, "loop"),
     "vmap": lambda part: train(part, "vmap"),
     "fused": lambda part: train(part, "fused"),
+    "merged": lambda part: train(part, "merged"),
     "curve": lambda part: measure(connectivity.compute, part, 2, points=3, **SHORT),
     "curves as one stack": measure_curves,
     "simplex": lambda part: measure(simplex.compute, part, 2, samples=2, eval_samples=2, **SHORT),
