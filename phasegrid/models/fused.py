@@ -13,13 +13,14 @@ members first, (M, B, ...), or with channels side by side, (B, M C, H, W).
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from phasegrid.fallbacks import fall_back
+from phasegrid.models.hidden_parts import hidden_part
 from phasegrid.models.image_layouts import Layouts, layouts_of
 from phasegrid.models.network_state import kept_modes
 from phasegrid.models.norms import (
@@ -35,7 +36,7 @@ from phasegrid.models.norms import (
 from phasegrid.models.tracing import trace
 
 Layout = Literal["members", "channels"]
-Step = tuple[Callable[..., Tensor], tuple[int, ...]]
+Step = tuple[Callable[..., Any], tuple[int, ...]]
 
 ELEMENTWISE = (
     nn.ReLU,
@@ -53,7 +54,6 @@ ELEMENTWISE_FUNCTIONS = RELUS | {torch.tanh, functional.tanh, functional.gelu, f
 POOLING_FUNCTIONS = frozenset(
     {functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d}
 )
-LAYERS = (nn.Linear, nn.Conv2d, *BATCH_NORMS)
 
 
 class NotFusableError(ValueError):
@@ -76,7 +76,9 @@ def read_architecture(module: nn.Module) -> Blueprint:
         NotFusableError: if a part has none; the message names it.
     """
     with kept_modes(module):
-        _refuse_hidden_parts(module.train())
+        hidden = hidden_part(module.train())
+        if hidden is not None:
+            raise NotFusableError(f"{hidden}, which has no stacked form")
         try:
             graph = trace(module)
         except Exception as error:  # it runs the user's code on stand-ins, which may raise anything
@@ -125,10 +127,11 @@ def fuse(
     steps, last = tuple(builder.steps), builder.output
 
     def forward(inputs: Tensor) -> Tensor:
-        values = [inputs]
+        values: list[Any] = [inputs]
         for function, sources in steps:
             values.append(function(*[values[i] for i in sources]))
-        return values[last]
+        outputs: Tensor = values[last]
+        return outputs
 
     return forward
 
@@ -154,6 +157,7 @@ class _Builder:
         self.steps: list[Step] = []
         self.layouts: list[Layout] = ["members"]
         self.index: dict[fx.Node, int] = {}
+        self.twins: dict[fx.Node, int] = {}  # for one user of a value each
         self.output = 0
 
     def add(self, node: fx.Node) -> None:
@@ -165,7 +169,9 @@ class _Builder:
             self.output = self._source(node, 0, "members")
         elif node in self.merges:
             if node is self.merges[node].nodes[-1]:
-                self.index[node] = self._merged(self.merges[node])
+                both = self._merged(self.merges[node])
+                for index, found in enumerate((self.index, self.twins)):
+                    found[node] = self._push(operator.itemgetter(index), (both,), "channels")
         elif node.op == "call_module":
             self.index[node] = self._module(node, str(node.target))
         else:
@@ -180,8 +186,9 @@ class _Builder:
             return self._push(function, (self._source(node, 0, "channels"),), "channels")
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.momentum is not None:
             if module.running_mean is not None:
-                function = self._batch_norm(name, module, module.momentum)
-                return self._push(function, (self._source(node, 0, "channels"),), "channels")
+                norm = self._batch_norm(name, module, module.momentum)
+                source = self._source(node, 0, "channels")
+                return self._push(lambda x: norm(x)[0], (source,), "channels")
         elif isinstance(module, POOLING):
             return self._push(module, (self._source(node, 0, "channels"),), "channels")
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
@@ -232,7 +239,7 @@ class _Builder:
         return self._brought(argument, layout)
 
     def _brought(self, argument: fx.Node, layout: Layout | None) -> int:
-        source = self.index[argument]
+        source = self.twins.pop(argument, self.index[argument])
         if layout is None or self.layouts[source] == layout:
             return source
         count, images = self.num_members, self.images
@@ -240,7 +247,7 @@ class _Builder:
             return self._push(lambda x: side_by_side(x, images), (source,), layout)
         return self._push(lambda x: members_first(x, count), (source,), layout)
 
-    def _push(self, function: Callable[..., Tensor], sources: tuple[int, ...], to: Layout) -> int:
+    def _push(self, function: Callable[..., Any], sources: tuple[int, ...], to: Layout) -> int:
         self.steps.append((function, sources))
         self.layouts.append(to)
         return len(self.steps)
@@ -289,13 +296,13 @@ class _Builder:
         module: nn.BatchNorm1d | nn.BatchNorm2d,
         momentum: float,
         relu: bool = False,
-    ) -> Callable[..., Tensor]:
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
         weight, bias = (_in_a_row(self.parameters.get(f"{name}.{k}")) for k in ("weight", "bias"))
         keys = ("running_mean", "running_var", "num_batches_tracked")
         mean, variance, count = (self.buffers.get(f"{name}.{key}") for key in keys)
         eps, norm = module.eps, self.norm
 
-        def apply(x: Tensor, residual: Tensor | None = None) -> Tensor:
+        def apply(x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
             running: Running | None = None
             if mean is not None and variance is not None:
                 assert count is not None
@@ -333,40 +340,6 @@ def _in_a_row(stacked: Tensor | None) -> Callable[[], Tensor | None]:
     if stacked.dim() == 2:
         return lambda: stacked.flatten(0, 1).contiguous()
     return lambda: stacked.flatten(0, 1)
-
-
-def _refuse_hidden_parts(module: nn.Module) -> None:
-    """Refuse a module in train mode with properties that no graph shows: hooks, computed
-    parameters, frozen BatchNorm.
-
-    Raises:
-        NotFusableError: if it has any.
-    """
-    for name, layer in module.named_modules():
-        hooks = (
-            layer._forward_hooks,
-            layer._forward_pre_hooks,
-            layer._backward_hooks,
-            layer._backward_pre_hooks,
-        )
-        if any(hooks):
-            raise NotFusableError(
-                f"{name or type(layer).__name__} has hooks, which have no stacked form"
-            )
-        if "forward" in vars(layer):
-            raise NotFusableError(
-                f"{name or type(layer).__name__} has a forward that replaces that of its class,"
-                f" which has no stacked form"
-            )
-        if not isinstance(layer, LAYERS):
-            continue
-        own = {key for key, _ in layer.named_parameters(recurse=False)}
-        if type(layer) not in LAYERS or not own <= {"weight", "bias"}:
-            raise NotFusableError(
-                f"{name} ({layer}) computes its parameters, which has no stacked form"
-            )
-        if isinstance(layer, BATCH_NORMS) and not layer.training:
-            raise NotFusableError(f"{name} ({layer}) stays in eval mode, which has no stacked form")
 
 
 def _flattens_examples(node: fx.Node) -> bool:

@@ -40,9 +40,10 @@ def norm(
     momentum: float,
     eps: float,
     relu: bool,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return BatchNorm of x (N, C, ...) on the statistics of the batch, plus `residual`, after
-    ReLU if `relu`; update the `running` mean, variance and number of batches in place.
+    ReLU if `relu`, twice, for two users; update the `running` mean, variance and number of batches
+    in place.
 
     Raises:
         ValueError: if there is only one value per channel.
@@ -55,7 +56,9 @@ def norm(
         )
     if gain is None or shift is None:
         gain, shift = x.new_ones(channels).float(), x.new_zeros(channels).float()
-    outputs: Tensor = _Norm.apply(x, residual, gain, shift, running, momentum, eps, relu)
+    outputs: tuple[Tensor, Tensor] = _Norm.apply(
+        x, residual, gain, shift, running, momentum, eps, relu
+    )
     return outputs
 
 
@@ -63,7 +66,7 @@ def try_out(device: torch.device) -> None:
     """Run forward and backward on a few numbers, to see whether Triton can compile for `device`."""
     x = torch.arange(8.0, device=device).view(4, 2).requires_grad_()
     one = torch.ones(2, device=device)
-    norm(x, x, one, one, None, 0.1, 1e-5, True).sum().backward()
+    norm(x, x, one, one, None, 0.1, 1e-5, True)[0].sum().backward()
 
 
 class _Norm(torch.autograd.Function):
@@ -78,7 +81,7 @@ class _Norm(torch.autograd.Function):
         momentum: float,
         eps: float,
         relu: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         x = _dense(x)
         residual = None if residual is None else _like(residual, x)
         shape, grid, options = _plan(x)
@@ -105,22 +108,24 @@ class _Norm(torch.autograd.Function):
         )
         ctx.save_for_backward(x, y if relu and residual is not None else None, gain, shift, moments)
         ctx.relu, ctx.has_residual = relu, residual is not None
-        return y
+        ctx.set_materialize_grads(False)
+        return y, y.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, y, gain, shift, moments = ctx.saved_tensors
-        grad = _like(grad, x)
+        grad, other = ([_like(grad, x) for grad in grads if grad is not None] + [None])[:2]
         shape, grid, options = _plan(x)
         parts = x.new_empty((2, options["PARTS"], x.shape[1]), dtype=torch.float32)
         sums = x.new_empty((2, x.shape[1]), dtype=torch.float32)
         dx = torch.empty_like(x)
-        masked = torch.empty_like(x) if ctx.relu and ctx.has_residual else None
-        given = grad, x, y, gain, shift, *moments
+        is_changed = ctx.relu or other is not None
+        masked = torch.empty_like(x) if is_changed and ctx.has_residual else None
+        given = grad, other, x, y, gain, shift, *moments
         _sum_backward[grid](*given, *parts, *shape, RELU=ctx.relu, **options)
         _differentiate[grid](*given, *parts, *sums, dx, masked, *shape, RELU=ctx.relu, **options)
-        through = (masked if ctx.relu else grad) if ctx.has_residual else None
+        through = (masked if is_changed else grad) if ctx.has_residual else None
         return dx, through, sums[1], sums[0], None, None, None, None
 
 
@@ -270,6 +275,7 @@ def _normalize(
 @triton.jit
 def _sum_backward(
     grad,
+    other,
     x,
     y,
     gain,
@@ -298,7 +304,7 @@ def _sum_backward(
         row = begin + tl.arange(0, TALL).to(tl.int64)
         mine = (row < R)[:, None] & known[None, :]
         at = _at(row, channel, C, S, FIRST)
-        g, normal = _masked(grad, x, y, at, mine, m, s, a, b, RELU)
+        g, normal = _masked(grad, other, x, y, at, mine, m, s, a, b, RELU)
         total += g
         product += g * normal
     to = part.to(tl.int64) * C + channel
@@ -309,6 +315,7 @@ def _sum_backward(
 @triton.jit
 def _differentiate(
     grad,
+    other,
     x,
     y,
     gain,
@@ -349,7 +356,7 @@ def _differentiate(
         row = begin + tl.arange(0, TALL).to(tl.int64)
         mine = (row < R)[:, None] & known[None, :]
         at = _at(row, channel, C, S, FIRST)
-        g, normal = _masked(grad, x, y, at, mine, m, s, a, b, RELU)
+        g, normal = _masked(grad, other, x, y, at, mine, m, s, a, b, RELU)
         tl.store(dx + at, a * s * (g - mean_grad - normal * mean_product), mine)
         if masked is not None:
             tl.store(masked + at, g, mine)
@@ -373,11 +380,13 @@ def _moments(mean, scale, gain, shift, channel, known):
 
 
 @triton.jit
-def _masked(grad, x, y, at, mine, m, s, a, b, RELU: tl.constexpr):
+def _masked(grad, other, x, y, at, mine, m, s, a, b, RELU: tl.constexpr):
     """Return the gradient before ReLU, and the normalized inputs. Without a residual the outputs
     are computed again, which costs less than reading them.
     """
     g = tl.load(grad + at, mine, other=0.0).to(tl.float32)
+    if other is not None:
+        g += tl.load(other + at, mine, other=0.0).to(tl.float32)
     normal = (tl.load(x + at, mine, other=0.0).to(tl.float32) - m) * s
     normal = tl.where(mine, normal, 0.0)
     if RELU:

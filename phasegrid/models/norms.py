@@ -20,10 +20,11 @@ Running = tuple[Tensor, Tensor, Tensor]
 
 Norm = Callable[
     [Tensor, Tensor | None, Tensor | None, Tensor | None, Running | None, float, float, bool],
-    Tensor,
+    tuple[Tensor, Tensor],
 ]
 """From x (N, C, ...), a residual, gain and shift (C,), running statistics to update, their
-momentum, eps and whether ReLU follows to relu(BatchNorm(x) + residual).
+momentum, eps and whether ReLU follows to relu(BatchNorm(x) + residual), twice: two users of the
+result may each take one, and their gradients are added where they are read.
 """
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -75,7 +76,7 @@ def norm_by_torch(
     momentum: float,
     eps: float,
     relu: bool,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Do it operation by operation."""
     mean, variance = None, None
     if running is not None:
@@ -83,7 +84,8 @@ def norm_by_torch(
         count.add_(1)
     y = functional.batch_norm(x, mean, variance, gain, shift, True, momentum, eps)
     y = y if residual is None else y + residual
-    return y.relu_() if relu else y
+    y = y.relu_() if relu else y
+    return y, y
 
 
 def merged_norm(device: torch.device) -> Norm:

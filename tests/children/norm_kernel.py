@@ -43,13 +43,13 @@ def compare(
     channels = shape[1]
     layout = torch.channels_last if last else torch.contiguous_format
     x = (3 * draws(shape, 0) + 10 * draws((channels, *[1] * (len(shape) - 2)), 1)).to(dtype)
-    residual, grad = draws(shape, 2).to(dtype), draws(shape, 3).to(dtype)
+    residual, *grads = (draws(shape, seed).to(dtype) for seed in (2, 3, 9))
     given = [x, residual, draws((channels,), 4), draws((channels,), 5)]
     ours = [value.clone().requires_grad_() for value in given]
     exact = [value.double().requires_grad_() for value in given]
     running = draws((channels,), 6), draws((channels,), 7).abs(), torch.tensor(41)
     mean, variance = running[0].double(), running[1].double()
-    y = norm_kernel.norm(
+    y, again = norm_kernel.norm(
         ours[0].contiguous(memory_format=layout),
         ours[1] if added else None,
         *ours[2:],
@@ -61,10 +61,15 @@ def compare(
     expected = batch_norm(exact[0], mean, variance, *exact[2:], True, MOMENTUM, EPS)
     expected = expected + exact[1] if added else expected
     clear = (expected.abs() > 1e-2) | (not relu)  # rounding may decide what is nearly 0
-    grad = grad * clear
+    grads = [grad * clear for grad in grads]
     expected = expected.relu() if relu else expected
-    y.backward(grad)
-    expected.backward(grad.double())
+    if added:
+        torch.autograd.backward([y, again], grads)
+        expected.backward(grads[0].double() + grads[1].double())
+    else:
+        again.backward(grads[1])
+        expected.backward(grads[1].double())
+    assert torch.equal(y, again)
     assert y.dtype == dtype
     assert y.is_contiguous(memory_format=layout)
     off = TOLERANCES[dtype]
