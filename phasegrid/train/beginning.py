@@ -62,27 +62,30 @@ class DataSets:
             self._lengths[id(data)] = found
         return self._lengths[id(data)]
 
-    def fed(self, data: Dataset, num_aside: int) -> Dataset:
-        """Return it with some of the examples set aside in its training set."""
+    def fed_to(self, trial: Trial, data: Dataset) -> tuple[Dataset, int]:
+        """Return what a trial trains on, and how many of its training examples, the last, are
+        examples set aside.
+        """
+        sizes = len(data.train_labels), len(data.aside_labels)
+        num_aside = num_from_aside(trial.recipe, *sizes)
         if not num_aside:
-            return self.moved(data)
+            return self.moved(data), 0
         place = id(data), num_aside
         if place not in self._joined:
             self._joined[place] = joined(self.moved(data), num_aside)
-        return self._joined[place]
+        return self._joined[place], num_aside
 
 
 def begin(
     trial: Trial, data: Dataset, start: Beginning | None, sets: DataSets
 ) -> tuple[TrialState, nn.Module]:
     """Return a member and a network for a trial, initialised by its seed or by its start."""
-    num_aside = num_from_aside(trial.recipe, len(data.train_labels), len(data.aside_labels))
     module = initial_network(trial, data)
     if start is not None:
         module.load_state_dict(start.weights)
     module.to(sets.device)
     state, before = _beginning_state(trial, module, start, sets.device)
-    fed, size = sets.fed(data, num_aside), num_parameters(module)
+    (fed, num_aside), size = sets.fed_to(trial, data), num_parameters(module)
     member = new_member(trial, fed, state, size, sets.lengths(data), before, num_aside)
     if member.recipe.prune is not None:
         member.prunable = prunable(module)

@@ -80,6 +80,8 @@ def train_pack(
     chosen = frozenset(range(len(trials)) if wanted is None else wanted)
     usual = StackPlan(strategy, stack_size)
     by_trial = [plan or usual for plan in plans or [None] * len(trials)]
+    for trial, dataset in zip(trials, data, strict=True):
+        sets.fed_to(trial, dataset)  # it lies on the device before any lane reads it
     running = Lanes(place, lanes, clock)
     around = Surroundings(
         trials, data, own, sets, chosen, publisher, on_trained, running.now, clock, snapshot_every_s

@@ -25,6 +25,7 @@ from phasegrid.train.autotune import (
     timing_key,
     to_record,
 )
+from phasegrid.train.lanes import Lane
 from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import SAM, Prune
 from phasegrid.train.stack_plan import StackPlan
@@ -74,6 +75,58 @@ def test_running_out_of_memory_ends_the_search() -> None:
         return 1e-3 / size
 
     assert search(seconds)[0] == StackPlan("fused", 4, 1)
+
+
+Costs = dict[tuple[str, int], float]
+
+
+def in_lanes(costs: Costs) -> tuple[StackPlan, list[tuple[str, int]]]:
+    """Choose where stacks never pay; return which lanes were timed too."""
+
+    def seconds(strategy: Strategy, count: int) -> float:
+        tried.append((strategy, count))
+        if (strategy, count) not in costs:
+            raise torch.OutOfMemoryError
+        return costs[strategy, count]
+
+    tried: list[tuple[str, int]] = []
+    choice, timings = search(lambda _strategy, size: 1e-4 * size, "fused", seconds)
+    assert [t.seconds for t in timings[-len(costs) :]] == [costs[t] for t in tried if t in costs]
+    return choice, tried
+
+
+def test_more_lanes_of_the_faster_kernels_are_timed_if_some_pay() -> None:
+    costs = {("loop", 8): 5e-5, ("merged", 8): 3e-5, ("merged", 32): 2e-5}
+    choice, tried = in_lanes(costs)
+    assert choice == StackPlan("merged", 1, 32)
+    assert tried == [("loop", 8), ("merged", 8), ("merged", 32)]
+
+
+def test_fewer_lanes_are_timed_if_some_do_not_pay_or_fit() -> None:
+    costs = {("loop", 8): 2e-4, ("loop", 2): 8e-5, ("merged", 1): 1e-4}
+    assert in_lanes(costs)[0] == StackPlan("loop", 1, 2)
+
+
+def test_lanes_are_taken_unless_stacks_are_clearly_faster() -> None:
+    def chosen(stack: float, lane: float) -> StackPlan:
+        return search(
+            lambda _strategy, size: 1e-3 if size == 1 else stack,
+            "fused",
+            lambda strategy, _count: lane if strategy == "loop" else 1.0,
+        )[0]
+
+    assert chosen(stack=1e-4, lane=1.04e-4).lanes > 1
+    assert chosen(stack=1e-4, lane=1.1e-4) == StackPlan("fused", 2, 1)
+
+
+def test_what_is_timed_in_lanes_is_what_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Beside(Lane):
+        gives_back = True
+
+    monkeypatch.setattr(autotune, "new_lane", lambda _device: Beside())
+    choice, timings = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
+    assert {(t.strategy, t.lanes) for t in timings} >= {("loop", 1), ("loop", 8), ("merged", 8)}
+    assert from_record(to_record(choice, timings)) == choice
 
 
 @pytest.mark.parametrize("stacked", ["fused", "vmap"])

@@ -3,6 +3,8 @@
 Streams are stood in for by lanes that know which of them is current, CUDA graphs by tapes.
 """
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
@@ -164,6 +166,27 @@ def test_results_are_handed_over_in_their_lane() -> None:
     assert sorted(where) == [0, 1, 2, 3, 4]
     assert None not in where.values()
     assert len(set(map(id, where.values()))) == 5
+
+
+@pytest.mark.usefixtures("lanes")
+def test_a_training_that_has_ended_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for the garbage collector: its lane's next needs the memory."""
+    alive: list[weakref.ref[Any]] = []
+    counts: list[int] = []
+    init = phasegrid.train.stack.Stack.__init__
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> None:
+        counts.append(sum(ref() is not None for ref in alive))
+        init(self, *args, **kwargs)
+        alive.extend([weakref.ref(self.network), weakref.ref(self.network.weights)])
+
+    monkeypatch.setattr(phasegrid.train.stack.Stack, "__init__", noted)
+    gc.disable()
+    try:
+        trained(unlike(), lanes=1)
+    finally:
+        gc.enable()
+    assert counts == [0, 0, 0, 0, 0]
 
 
 class SmallDevice:
