@@ -220,12 +220,13 @@ def test_a_choice_is_measured_once_for_long_packs_and_kept_in_the_store(
     data, cpu = [make_data()] * 3, torch.device("cpu")
     pack = Pack(text_key("p"), "train", 0, trials, cost_s=1000.0)
     for _ in range(2):
-        choice = training._choice(pack, store, PackOptions(), trials, data, cpu)
-        assert choice == StackPlan("fused", 2, 1)
+        plans = training._plans(pack, store, PackOptions(), trials, data, cpu)
+        assert plans == [StackPlan("fused", 2, 1)] * 3
     assert calls == ["measured"]
     short = Pack(text_key("p"), "train", 0, trials, cost_s=1.0)
-    assert training._choice(short, store, PackOptions(), trials, data, cpu) is None
-    assert training._choice(pack, store, PackOptions(strategy="loop"), trials, data, cpu) is None
+    unknown = [None] * 3
+    assert training._plans(short, store, PackOptions(), trials, data, cpu) == unknown
+    assert training._plans(pack, store, PackOptions(strategy="loop"), trials, data, cpu) == unknown
 
 
 def test_a_damaged_timing_is_as_none(tmp_path: Path) -> None:
