@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import platform
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tests.benchmarks.alone import run_alone
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="of gpu: cuda or cpu")
     parser.add_argument("--tiny", action="store_true", help="of gpu: sizes for a test on a CPU")
     parser.add_argument("--output", help="of gpu: a file to append the records to")
+    parser.add_argument("--steps", help="of gpu: only these steps, NAME,NAME")
     options = parser.parse_args()
     known = {
         path.stem.removeprefix("bench_"): path.stem
@@ -42,12 +43,19 @@ def main() -> None:
     print(
         f"# {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python"
         f" {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages)
+        + ", ".join(f"{name} {_version(name)}" for name in packages)
     )
-    of_gpu = {key: vars(options)[key] for key in ("minutes", "device", "tiny", "output")}
+    of_gpu = {key: vars(options)[key] for key in ("minutes", "device", "tiny", "output", "steps")}
     for name in modules:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
             alone.submit(run_alone, name, of_gpu if name == "gpu" else {}).result()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a machine with a GPU need not have Ray
+        return "absent"
 
 
 if __name__ == "__main__":

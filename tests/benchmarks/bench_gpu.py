@@ -1,11 +1,13 @@
 """What a GPU does in a few minutes: correctness, updates, peers, metrics, determinism, kernels.
 
     python -m tests.benchmarks gpu [--minutes 6] [--device cuda] [--tiny] [--output FILE]
+        [--steps NAME,NAME]
 
 One script without Ray for a card that is lent for minutes. Its steps (`tests.benchmarks.gpu_steps`)
 run in the order of their importance, each in a process of its own with a limit of its own, so that
 a step that breaks the card's context, or hangs, costs no other. Every record is printed, and
-appended to the output, as it comes.
+appended to the output, as it comes; the table of the cells of Fig. 3 (`tests.benchmarks.gpu_cells`)
+lies beside it. They need minutes of their own: ``--steps cells,precision --minutes 8``.
 """
 
 import json
@@ -18,11 +20,16 @@ from pathlib import Path
 
 import torch
 
+from tests.benchmarks.gpu_cells import write_table
 from tests.benchmarks.gpu_steps import STEPS
 
 
 def main(
-    minutes: float = 6.0, device: str = "cuda", tiny: bool = False, output: str | None = None
+    minutes: float = 6.0,
+    device: str = "cuda",
+    tiny: bool = False,
+    output: str | None = None,
+    steps: str | None = None,
 ) -> Iterator[str]:
     """Yield a line for every record and for every step that did not end."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -34,13 +41,17 @@ def main(
         head |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     ends = time.monotonic() + 60 * minutes
     yield _kept(json.dumps(head), output)
-    for name, (_, limit_s) in STEPS.items():
+    wanted = list(STEPS) if steps is None else steps.split(",")
+    for name in wanted:
+        _, limit_s = STEPS[name]
         left_s = ends - time.monotonic()
         if left_s < 5:
             yield _kept(json.dumps({"step": name, "skipped": "no time left"}), output)
             continue
         for line in _lines_of(name, device, tiny, min(limit_s, left_s)):
             yield _kept(line, output)
+        if output is not None:
+            write_table(Path(output))
 
 
 def _lines_of(name: str, device: str, tiny: bool, limit_s: float) -> Iterator[str]:

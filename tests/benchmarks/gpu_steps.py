@@ -40,6 +40,7 @@ from phasegrid.train.autotune import measure_choice
 from phasegrid.train.loop import train_pack
 from phasegrid.train.precision import deterministic_kernels as only_deterministic
 from phasegrid.train.recipe import Recipe
+from tests.benchmarks import gpu_cells
 from tests.benchmarks.bench_packing import Case, plain_way, random_data
 
 Record = Mapping[str, Any]
@@ -277,6 +278,8 @@ STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], flo
     "product": (product, 30.0),
     "deterministic": (deterministic_kernels, 30.0),
     "profile": (profile, 30.0),
+    "cells": (lambda device, sizes: gpu_cells.cells(device, sizes == TINY), 240.0),
+    "precision": (lambda device, sizes: gpu_cells.precision(device, sizes == TINY), 240.0),
 }
 """Every step with its limit in seconds, the most important first."""
 
