@@ -69,7 +69,7 @@ GOLDEN = {
     "metrics/sharpness": (
         "schema_version:int32 key:string metric:string version:int64 args:string over:string"
         " trials:list<element: string> trial_a:string trial_b:string seed_a:int64 seed_b:int64"
-        " outcome:string reason:string code_digest:string inputs:string artifacts:string value:double num_steps:int64 exact:bool"
+        " outcome:string reason:string code_digest:string inputs:string artifacts:string measured_in:string value:double num_steps:int64 exact:bool"
         " layer:string t:list<element: double> surface:list<element: list<element: double>>"
         " created_at:timestamp[us, tz=UTC] seconds:double device:string device_name:string host:string"
         " phasegrid_version:string git_commit:string git_dirty:bool torch_version:string"

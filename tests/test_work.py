@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from phasegrid import load_sweep
 from phasegrid.metrics.connectivity import compute
@@ -18,6 +19,7 @@ from phasegrid.run.stopping import Stopped
 from phasegrid.run.worker import trained
 from phasegrid.run.worker.pack import do
 from phasegrid.store.store import Store
+from phasegrid.train.precision import precision_now, tensor_float_32
 
 SWEEP = """\
 schema: 1
@@ -150,3 +152,30 @@ def test_a_trained_pack_says_what_it_scored(plan: Plan, store: Store) -> None:
         "already",
     ]
     assert store.snapshots().epochs(train.trials[0].key) == set()
+
+
+def test_rows_of_metrics_say_in_which_precision_they_were_measured(
+    store: Store, tmp_path: Path
+) -> None:
+    ways = (
+        "metrics: [accuracy, hessian: {examples: 8, steps: 2}, slice: {points: 3, precision: bf16}]"
+    )
+    text = SWEEP.replace("metrics: [accuracy]", ways).replace("epochs: 2", "epochs: 1")
+    path = tmp_path / "precise.yaml"
+    path.write_text(text.replace("train: {", "train: {precision: bf16, "), encoding="utf-8")
+    with tensor_float_32(True):
+        for pack in make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0):
+            do(pack, store, PackOptions("cpu"))
+    found = {
+        metric: {row["measured_in"] for row in store.read_table(f"metrics/{metric}").to_pylist()}
+        for metric in ("accuracy", "hessian", "slice")
+    }
+    assert found == {"accuracy": {"fp32"}, "hessian": {"fp32"}, "slice": {"bf16"}}
+
+
+def test_a_gpu_that_may_use_tf32_is_said_to() -> None:
+    found = []
+    for allowed in (True, False):
+        with tensor_float_32(allowed):
+            found += [precision_now(torch.device(name)) for name in ("cuda", "cpu")]
+    assert found == ["tf32", "fp32", "fp32", "fp32"]

@@ -19,7 +19,7 @@ from phasegrid.errors import StoreError
 from phasegrid.jobs import Start, Trial
 from phasegrid.keys import Json, as_label, canonical_json
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _FLOATS = pa.list_(pa.field("element", pa.float64()))
 _TYPES: dict[str, pa.DataType] = {
@@ -217,6 +217,7 @@ _METRIC = {
     "code_digest": "string",
     "inputs": "string",
     "artifacts": "string",
+    "measured_in": "string",
 }
 
 TABLES: dict[str, pa.Schema] = {

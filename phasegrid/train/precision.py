@@ -24,6 +24,13 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
+def precision_now(device: torch.device) -> str:
+    """Return the precision in which a device now computes with numbers in float32."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    shortened = products.allow_tf32 or convolutions.allow_tf32
+    return "tf32" if device.type == "cuda" and shortened else "fp32"
+
+
 @contextmanager
 def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
     """Make a GPU compute with deterministic kernels; an operation without one raises a RuntimeError

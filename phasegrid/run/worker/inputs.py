@@ -17,7 +17,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import MetricError, StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Trial
-from phasegrid.keys import canonical_json, stream_seed
+from phasegrid.keys import Json, canonical_json, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_for
@@ -40,6 +40,7 @@ from phasegrid.store.store import Store
 from phasegrid.train.autotune import gpu_name
 from phasegrid.train.compat import recipe_of
 from phasegrid.train.objectives import criterion_of
+from phasegrid.train.precision import precision_now
 
 Compute = Callable[["Models", Dataset], object]
 
@@ -244,6 +245,10 @@ class JobInputs:
         self._put(metric, job, "done", None, seconds, rows, measured.artifacts)
         return Outcome(job.key, "done", seconds)
 
+    def _precision_of(self, job: MetricJob) -> Json:
+        """Return the precision in which a job is measured: its argument, or what is allowed now."""
+        return job.metric.args.get("precision") or precision_now(self.device)
+
     def publish_void(self, metric: Metric, job: MetricJob, why: str) -> Outcome:
         self._put(metric, job, "not_applicable", why, 0.0, [{}])
         return Outcome(job.key, "not_applicable")
@@ -263,6 +268,7 @@ class JobInputs:
             "outcome": outcome,
             "reason": reason,
             "code_digest": self.place.code.get(("metric", job.metric.name)),
+            "measured_in": self._precision_of(job) if outcome == "done" else None,
             **provenance(self.device.type, self.place.user, gpu_name(self.device)),
             "reproducible": self.place.reproducible,
             "created_at": datetime.now(UTC),
