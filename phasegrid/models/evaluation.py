@@ -3,7 +3,7 @@
 Letters: N examples, K scored labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,9 @@ from phasegrid.models.network_state import evaluating, outputs_of
 from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.operations import evaluation_batch
 from phasegrid.tasks.scoring import CLASSIFICATION, Scores, Scoring
+
+Sums = Callable[[Tensor, Tensor], Tensor]
+"""From inputs and labels of a batch to the sum of losses and the number of right answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,13 @@ def evaluate(
     labels: Tensor,
     scoring: Scoring = CLASSIFICATION,
     batch_size: int | None = None,
+    sums: Sums | None = None,
 ) -> Evaluation:
     """Return mean loss and accuracy of `module` in eval mode on `inputs` (N, ...) and their
     `labels`, by the given scoring.
+
+    `sums`, if given, does the same as `sums_of` for a batch of the network, for labels of which
+    none is padding.
 
     The logits are cast to float64 before the loss, which is summed in float64. A tie of the argmax
     goes to the first class. Modes and buffers are restored. Batches that do not fit into memory are
@@ -51,12 +58,22 @@ def evaluate(
         raise ValueError("cannot evaluate on an empty set")
     while True:
         try:
+            if sums is not None:
+                return _evaluate_by(sums, module, inputs, labels, scoring, batch_size)
             return _evaluate(module, inputs, labels, scoring, batch_size)
         except torch.OutOfMemoryError as error:
             if batch_size == 1:
                 raise
             fall_back("smaller batches were evaluated, because memory ran out", error)
             batch_size = min(batch_size or evaluation_batch(inputs), len(inputs)) // 2 or 1
+
+
+def sums_of(module: nn.Module, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return (2,) float64, on the device: the sum of the losses of a batch, and the number of
+    labels whose logit is the largest.
+    """
+    found = scoring.score(outputs_of(module, inputs), inputs, labels)
+    return torch.stack([found.losses.sum(), found.correct.sum().double()])
 
 
 def scores(
@@ -90,6 +107,22 @@ def predict(module: nn.Module, inputs: Tensor, batch_size: int | None = None) ->
         return torch.cat([outputs_of(module, batch) for batch in torch.split(inputs, size)])
 
 
+def _evaluate_by(
+    sums: Sums,
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    scoring: Scoring,
+    batch_size: int | None,
+) -> Evaluation:
+    total = torch.zeros(2, dtype=torch.float64, device=inputs.device)
+    with evaluating(module):
+        for some, target in scoring.batches(inputs, labels, itemsize_of(module), batch_size):
+            total += sums(some, target)
+    loss, correct = total.tolist()
+    return _mean(loss, correct, scoring.operations.num_scored(labels))
+
+
 def _evaluate(
     module: nn.Module, inputs: Tensor, labels: Tensor, scoring: Scoring, batch_size: int | None
 ) -> Evaluation:
@@ -100,5 +133,9 @@ def _evaluate(
         loss += found.losses.sum()
         correct += found.correct.sum()
         num += len(found.labels)
-    accuracy = 100 * int(correct) / num
-    return Evaluation(float(loss) / num, accuracy, 100 - accuracy, num)
+    return _mean(float(loss), int(correct), num)
+
+
+def _mean(loss: float, correct: float, num: int) -> Evaluation:
+    accuracy = 100 * correct / num
+    return Evaluation(loss / num, accuracy, 100 - accuracy, num)

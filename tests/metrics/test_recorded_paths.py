@@ -20,13 +20,19 @@ from phasegrid.metrics.connectivity.compute import compute_many as measure_curve
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.training import bends_by_turns
 from phasegrid.metrics.network import turns
+from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import Work, finished, in_turn, room
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as measure_simplex
 from phasegrid.metrics.simplex.sampling import generator_on
 from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
+from phasegrid.metrics.slice import SliceArgs
+from phasegrid.metrics.slice.compute import compute as measure_slice
 from phasegrid.models.build import build_model
+from phasegrid.models.evaluation import evaluate
+from phasegrid.models.weights import batch_norm_modules, refresh_batch_norm
+from phasegrid.train.cuda_graphs import WARM_UP
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
 SHAPE = (2, 6, 6)
@@ -72,6 +78,12 @@ ROWS: dict[str, Callable[[], Any]] = {
 }
 
 
+def about(value: Any) -> Any:
+    if isinstance(value, list):
+        return [about(one) for one in value]
+    return pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize("name", list(ROWS))
 def test_a_row_of_replays_is_the_row(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     launched = ROWS[name]()
@@ -80,7 +92,74 @@ def test_a_row_of_replays_is_the_row(name: str, monkeypatch: pytest.MonkeyPatch)
     assert recordings.made
     assert recordings.replayed >= 5
     rows = [getattr(row, "rows", row) for row in (launched, replayed)]
-    assert rows[0] == rows[1]
+    for trained in ("final_curve_loss", "length", "connector_losses", "log_volumes"):
+        assert rows[0].get(trained) == rows[1].get(trained)
+    for column, value in rows[0].items():  # statistics of BatchNorm are averaged in float32
+        assert rows[1][column] == about(value), column
+
+
+def slice_row(**args: Any) -> dict[str, Any]:
+    settings = asdict(SliceArgs(**{"points": 5, "examples": 40, "refresh_examples": 40, **args}))
+    return dict(measure_slice(networks(1), data(), generator(1), **settings))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"dimensions": 2, "precision": "bf16"},
+        {"batch_norm": "refreshed"},
+        {"directions": "hessian"},
+    ],
+    ids=str,
+)
+def test_a_slice_of_replays_is_the_slice(
+    args: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = slice_row(**args)
+    with recording_here(monkeypatch) as recordings:
+        found = slice_row(**args)
+    for column, value in launched.items():
+        assert found[column] == about(value), column
+    assert recordings.replayed >= 5
+
+
+def test_from_batch_to_batch_an_evaluation_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (model,), examples = networks(1), data()
+    found = []
+    for size in (35, 7):
+        monkeypatch.setattr("phasegrid.tasks.operations.FEWEST", size)
+        monkeypatch.setattr("phasegrid.tasks.operations.IN_CACHE", 1)
+        with recording_here(monkeypatch) as recordings:
+            passes = Passes(live_network(model), examples.scoring)
+            with counting_waits() as waits:
+                evaluation = passes.evaluate(examples.train_inputs, examples.train_labels)
+        plain = evaluate(model, examples.train_inputs, examples.train_labels, examples.scoring)
+        assert evaluation.loss == pytest.approx(plain.loss, rel=1e-12)
+        assert evaluation.accuracy_percent == plain.accuracy_percent
+        found.append((len(waits.found), recordings.replayed))
+    (few, _), (many, replayed) = found
+    assert few == many
+    assert replayed == 10 - WARM_UP
+
+
+def test_statistics_from_replays_are_those_of_a_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    (model,), examples = networks(1), data()
+    plain = live_network(model)
+    refresh_batch_norm(plain.module, examples.train_inputs, 9)
+    with recording_here(monkeypatch) as recordings:
+        flat = live_network(model)
+        passes = Passes(flat, examples.scoring)
+        for inputs in (examples.train_inputs * torch.inf, examples.train_inputs):
+            passes.refresh(inputs, 9)
+    assert recordings.replayed
+    assert not any(layer.training for layer in flat.module.modules())
+    for name, value in plain.module.state_dict().items():
+        torch.testing.assert_close(flat.module.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    momenta = [layer.momentum for layer in batch_norm_modules(flat.module)]
+    assert momenta == [layer.momentum for layer in batch_norm_modules(model)]
 
 
 def test_within_an_epoch_a_curve_waits_for_nothing() -> None:

@@ -34,6 +34,7 @@ from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_to
 from phasegrid.metrics.connectivity.training import bends_by_turns
 from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
+from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Evaluator,
     Numbers,
@@ -210,10 +211,11 @@ def _row(
     """Measure a curve with trained bends."""
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     points, measured = place_points(settings.curve, t, curve.vertices), []
+    passes = Passes(curve.flat, data.scoring)
     for index in range(len(t)):
         curve.flat.assign(points.at(index, curve.vertices))
         curve.rest.place(curve.flat.module, points.coefficients[index])
-        measured.append(curve.evaluator.measure(curve.flat))
+        measured.append(curve.evaluator.measure(passes))
         yield
     _require_ends(curve, data)
     length = curve_length(settings.curve, curve.vertices)

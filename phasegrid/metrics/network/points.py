@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.models.evaluation import Evaluation, evaluate
+from phasegrid.metrics.network.passes import Passes
+from phasegrid.models.evaluation import Evaluation
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import layer_out
 from phasegrid.models.network_state import drawing_layers
-from phasegrid.models.weights import (
-    has_batch_norm,
-    refresh_batch_norm,
-)
+from phasegrid.models.weights import has_batch_norm
 
 Numbers = list[float | None]  # None if a number does not exist
 Row = dict[str, float | int | Numbers | None]
@@ -44,14 +42,14 @@ class Evaluator:
     refresh_inputs: Tensor | None
     batch_size: int
 
-    def measure(self, flat: FlatNetwork) -> PointEvaluation:
-        """Measure the network at its present weights; BatchNorm statistics are overwritten."""
+    def measure(self, passes: Passes) -> PointEvaluation:
+        """Measure a network at its present weights; BatchNorm statistics are overwritten."""
         if self.refresh_inputs is not None:
-            refresh_batch_norm(flat.module, self.refresh_inputs, self.batch_size)
+            passes.refresh(self.refresh_inputs, self.batch_size)
         data = self.data
         return PointEvaluation(
-            evaluate(flat.module, data.train_inputs, data.train_labels, data.scoring),
-            evaluate(flat.module, data.test_inputs, data.test_labels, data.scoring),
+            passes.evaluate(data.train_inputs, data.train_labels),
+            passes.evaluate(data.test_inputs, data.test_labels),
         )
 
 

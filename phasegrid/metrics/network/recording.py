@@ -33,6 +33,11 @@ class Recorded:
         self._work, self._device = work, device
         self._recorder = recorder_on(device)
 
+    @property
+    def records(self) -> bool:
+        """Whether the work is recorded here."""
+        return self._recorder is not None
+
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Do the work for these tensors; a replay returns a copy of what it computed."""
         if self._recorder is None:

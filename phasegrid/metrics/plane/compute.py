@@ -25,6 +25,7 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import edge_gram
 from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
+from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     finite_or_none,
     live_network,
@@ -78,6 +79,7 @@ def compute(
             flat.module, data, settings.refresh_examples, int(curve.args["batch_size"]), rng
         )
         evaluator = replace(evaluator, data=few)
+        passes = Passes(flat, data.scoring)
         xs = _axis(settings, min(0.0, frame.shear), max(1.0, frame.shear))
         ys = _axis(settings, 0.0, 1.0)
         train: list[list[Evaluation]] = []
@@ -90,7 +92,7 @@ def compute(
                     frame.coefficients(alpha, beta), dtype=torch.float64
                 )
                 curve.place(flat, weights)
-                measured.append(evaluator.measure(flat))
+                measured.append(evaluator.measure(passes))
             train.append([point.train for point in measured])
             test.append([point.test for point in measured])
     return {

@@ -22,6 +22,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.network.joining import NOTHING, Rest, rest_of_complex
+from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Evaluator,
     Numbers,
@@ -124,11 +125,11 @@ def expected_columns(
     not finite.
     """
     coefficients = sample_coefficients(shares, len(complex_.connectors), num, rng)
-    measured = []
+    measured, passes = [], Passes(flat, evaluator.data.scoring)
     for row in coefficients.to(complex_.vertices):
         flat.assign(row @ complex_.vertices)
         rest.place(flat.module, row)
-        measured.append(evaluator.measure(flat))
+        measured.append(evaluator.measure(passes))
     columns: Row = {}
     for name in ("train", "test"):
         evaluations = [point.train if name == "train" else point.test for point in measured]

@@ -14,8 +14,9 @@ a gradient, centre, row, point, directions), the folded weights, and the activat
 P trainable parameters, D directions (1 or 2), A and B points on the axes, S sets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,10 +24,12 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.network.folding import FoldedConvolution, fold_batch_norm
+from phasegrid.metrics.network.recording import Recorded
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.image_layouts import layer_out
 from phasegrid.models.network_state import kept_buffers, outputs_of
 from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.tasks import TASKS
 from phasegrid.tasks.scoring import Scoring
 
 
@@ -60,6 +63,9 @@ class MovingNetwork:
         self._layer_out = layer_out(self.flat.module)
         self._network = fold_batch_norm(self.flat.module)
         self._folds = _keep_folds(self._network)
+        device = self.flat.weights.device
+        self._fold = Recorded(self._update_folds, device)
+        self._sums: dict[Scoring, Recorded] = {}
         self._bf16 = precision == "bf16"
         self._refresh_inputs = None if refresh_inputs is None else self.lay_out(refresh_inputs)
 
@@ -78,8 +84,7 @@ class MovingNetwork:
         if self._refresh_inputs is not None:
             with self._autocast():
                 refresh_batch_norm(self.flat.module, self._refresh_inputs)
-        for fold in self._folds:
-            fold.update()
+        self._fold(self.flat.weights[:1])
 
     def measure(self, examples: Examples) -> Tensor:
         """Return (2,) float64, on the device: the summed loss, and the number of labels whose logit
@@ -91,15 +96,32 @@ class MovingNetwork:
             MetricError: if the outputs do not have the shape of the labels and one more.
         """
         total = torch.zeros(2, dtype=torch.float64, device=self.flat.weights.device)
-        for inputs, labels in examples.batches:
-            with kept_buffers(self.flat.module), torch.inference_mode(), self._autocast():
-                logits = outputs_of(self._network, inputs)
-            if fault := examples.scoring.fault(logits, labels):
-                raise MetricError(f"slice: {fault}")
-            found = examples.scoring.score(logits, inputs, labels)
-            total[0] += found.losses.sum()
-            total[1] += found.correct.sum()
+        sums = self._sums_by(examples.scoring)
+        with kept_buffers(self.flat.module), torch.inference_mode():
+            for inputs, labels in examples.batches:
+                total += sums(inputs, labels)
         return total
+
+    def _sums_by(self, scoring: Scoring) -> Callable[[Tensor, Tensor], Tensor]:
+        work = partial(self._score, scoring)
+        if not TASKS[scoring.task].one_shape:
+            return work
+        if scoring not in self._sums:
+            self._sums[scoring] = Recorded(work, self.flat.weights.device)
+        return self._sums[scoring]
+
+    def _score(self, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            logits = outputs_of(self._network, self._layer_out(inputs))
+        if fault := scoring.fault(logits, labels):
+            raise MetricError(f"slice: {fault}")
+        found = scoring.score(logits, inputs, labels)
+        return torch.stack([found.losses.sum(), found.correct.sum().double()])
+
+    def _update_folds(self, any_tensor: Tensor) -> Tensor:
+        for fold in self._folds:
+            fold.update()
+        return any_tensor
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
