@@ -4,6 +4,7 @@ waits for the device.
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,16 +14,17 @@ from recording_support import counting_waits, recording_here
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
+from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.compute import _by_turns
 from phasegrid.metrics.connectivity.compute import compute as measure_curve
 from phasegrid.metrics.connectivity.compute import compute_many as measure_curves
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.training import bends_by_turns
-from phasegrid.metrics.network import turns
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
-from phasegrid.metrics.network.turns import Work, finished, in_turn, room
+from phasegrid.metrics.network.turns import MOST, Work, finished, in_turn
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as measure_simplex
 from phasegrid.metrics.simplex.sampling import generator_on
@@ -32,6 +34,7 @@ from phasegrid.metrics.slice.compute import compute as measure_slice
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import batch_norm_modules, refresh_batch_norm
+from phasegrid.train import lanes
 from phasegrid.train.cuda_graphs import WARM_UP
 
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
@@ -227,48 +230,57 @@ def test_on_a_cpu_work_is_done_in_order_one_after_another() -> None:
     assert seen == ["a"] * 3 + ["b"] * 20 + ["c"]
 
 
-class Stream:
-    """Stands in for a stream of a GPU."""
-
-    def wait_stream(self, other: "Stream") -> None:
-        assert isinstance(other, Stream)
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Streams without a GPU, on which all memory is free after what the list says."""
-    free = [1000, 900]
-    monkeypatch.setattr(turns, "_new_stream", lambda _: Stream())
-    monkeypatch.setattr(turns, "_free_bytes", lambda _: free.pop(0))
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
-    return free
-
-
-def test_on_a_gpu_turns_alternate_once_the_memory_of_the_first_is_known(
-    streams: list[int],
-) -> None:
+def test_on_a_gpu_turns_alternate_between_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "new_lane", lambda _: lanes.Lane())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
     seen: list[str] = []
-    begun = [lambda n=n: counted(n, 20, seen) for n in "abcdefghijkl"]
-    assert "".join(in_turn(begun, torch.device("cuda"))) == "abcdefghijkl"
-    first = seen.index("b")
-    assert first == turns.LOOKED_AT + 1  # the first one has the first turn of the next round
-    assert set(seen[first - 1 : first + turns.MOST - 1]) == set("abcdefgh")
-    assert not streams
+    names = "abcdefghijkl"
+    begun = [lambda n=n: counted(n, 3, seen) for n in names]
+    assert "".join(in_turn(begun, torch.device("cuda"))) == names
+    assert "".join(seen) == 3 * names[:MOST] + 3 * names[MOST:]
 
 
-def test_work_of_large_networks_is_done_alone(streams: list[int]) -> None:
-    streams[1] = 300
-    seen: list[str] = []
-    assert in_turn(works(seen), torch.device("cuda")) == ["a", "b", "c"]
-    assert seen == ["a"] * 3 + ["b"] * 20 + ["c"]
-    assert [room(100, 50), room(100, 30), room(100, 99)] == [1, 1, 8]
+class GivingLane(lanes.Lane):
+    """A lane that is given back when memory runs out."""
+
+    gives_back = True
+
+
+def test_work_that_runs_out_of_memory_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "new_lane", lambda _: GivingLane())
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    models, examples = networks(), data()
+    pairs, args = [(0, 1), (1, 2)], curve_args(epochs=1)
+    alone = [
+        measure_curve([models[i] for i in pair], examples, generator(seed), **args)
+        for seed, pair in enumerate(pairs)
+    ]
+    begun = [
+        partial(
+            _by_turns,
+            [models[i] for i in pair],
+            examples,
+            ConnectivityArgs(**args),
+            rng := generator(seed),
+            rng.get_state(),
+        )
+        for seed, pair in enumerate(pairs)
+    ]
+    full = [True]
+
+    def second() -> Work[Any]:
+        for _ in begun[1]():
+            if full:
+                full.clear()
+                raise torch.OutOfMemoryError("no room for two")
+            yield
+        return (yield from begun[1]())
+
+    with collected() as said:
+        found = in_turn([begun[0], second], torch.device("cuda"))
+    assert [one.rows for one in found] == [one.rows for one in alone]
+    assert len(said) == 1
 
 
 def test_work_that_is_finished_returns_its_result() -> None:

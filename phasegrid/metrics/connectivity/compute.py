@@ -72,7 +72,7 @@ def compute(
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
-        return finished(_by_turns(models, data, settings, rng))
+        return finished(_by_turns(models, data, settings, rng, rng.get_state()))
 
 
 def compute_many(
@@ -98,7 +98,7 @@ def compute_many(
     if data.train_inputs.device.type == "cuda":
         pairs = [[models[k] for k in group] for group in groups]
         works = [
-            partial(_by_turns, pair, data, settings, rng)
+            partial(_by_turns, pair, data, settings, rng, rng.get_state())
             for pair, rng in zip(pairs, rngs, strict=True)
         ]
         with nothing_drawn("mode connectivity", data.train_inputs.device):
@@ -161,9 +161,16 @@ def place_vertices(
 
 
 def _by_turns(
-    models: Sequence[nn.Module], data: Dataset, settings: ConnectivityArgs, rng: torch.Generator
+    models: Sequence[nn.Module],
+    data: Dataset,
+    settings: ConnectivityArgs,
+    rng: torch.Generator,
+    state: Tensor,
 ) -> Work[Measured]:
-    """Train and measure a curve; yield after every update and every point."""
+    """Train and measure a curve, with `rng` from this `state` on; yield after every update and
+    every point.
+    """
+    rng.set_state(state)
     curve, loss = _begin(models, data, settings, rng), None
     if settings.bends:
         loss = yield from bends_by_turns(

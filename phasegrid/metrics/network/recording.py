@@ -25,8 +25,8 @@ def recorder_on(device: torch.device) -> Recorder | None:
 
 
 class Recorded:
-    """`work`, a function of tensors that returns a tensor, recorded for every shape of its first
-    argument. It runs as it is where nothing is recorded.
+    """`work`, a function of tensors that returns a tensor, recorded for every shape of these. It
+    runs as it is where nothing is recorded.
     """
 
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Recorded:
         """Do the work for these tensors; a replay returns a copy of what it computed."""
         if self._recorder is None:
             return self._work(*tensors)
-        return self._recorder.run(self._on_one, *(tensor.unsqueeze(0) for tensor in tensors))
+        return self._recorder.run(self._work, *tensors)
 
     def prepare(self, make: Callable[[], T]) -> T:
         """Do what precedes the work on the stream on which that is recorded: autograd launches a
@@ -58,7 +58,3 @@ class Recorded:
 
         self._recorder.around(on_stream)(torch.empty(0, device=self._device))
         return made[0]
-
-    def _on_one(self, *tensors: Tensor) -> Tensor:
-        """Do the work as that of a lone member of a stack."""
-        return self._work(*(tensor[0] for tensor in tensors))
