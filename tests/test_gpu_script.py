@@ -27,7 +27,7 @@ def records(lines: list[str]) -> dict[str, list[dict[str, object]]]:
 def test_narrow_networks_train_on_a_device_as_on_the_cpu() -> None:
     found = list(correct(CPU, TINY))
     assert [(r["width"], r["strategy"]) for r in found] == [
-        (width, way) for width in TINY.narrow for way in ("loop", "fused")
+        (width, way) for width in TINY.narrow for way in ("loop", "fused", "merged")
     ]
     assert all(r["off"] == 0 for r in found)
 
