@@ -1,6 +1,7 @@
 """A forecast for a kind of GPU agrees with readings on one, and says what it does not know."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import phasegrid
 from phasegrid.cli.render import plan_text
 from phasegrid.declare import DatasetFacts
 from phasegrid.errors import SweepError
-from phasegrid.estimates import Guess, Workload, passes
-from phasegrid.jobs import Part, Trial
+from phasegrid.estimates import Guess, Measurement, Workload, passes
+from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.metrics import METRICS
 from phasegrid.models.counting import count_work
 from phasegrid.plan.contents import Cell
 from phasegrid.plan.cost import Corrections, guess_cost, learn_corrections
-from phasegrid.plan.devices import CPU, DEVICES, device_of, find_device
+from phasegrid.plan.devices import CPU, DEVICES, EAGER_S, TRAINING, device_of, find_device
 from phasegrid.run.planned import look_at
 
 H200 = DEVICES["h200"]
@@ -87,6 +89,20 @@ def test_a_better_precision_and_a_faster_gpu_are_never_slower_on_a_wide_network(
     assert seconds("h200", "bf16") < seconds("h100", "bf16") < seconds("a100", "bf16")
     assert seconds("v100", "bf16") == seconds("v100", "fp32")  # no hardware for it
     assert guess_cost(cell(workload(64)), trial(), CPU).seconds > 100 * seconds("h200", "fp32")
+
+
+@pytest.mark.parametrize("name", ["connectivity", "hessian"])
+def test_measurements_that_are_recorded_start_kernels_as_trainings_do(name: str) -> None:
+    args = asdict(METRICS[name].args())
+    job = MetricJob("k", Part(name, 1, args), ("a", "b"))
+    for labels, launch_s in ((1.0, TRAINING["fp32"].launch_s), (2.0, EAGER_S)):
+        work = replace(workload(8), labels_per_example=labels)  # 2: they differ from text to text
+        cost = METRICS[name].cost
+        assert cost is not None
+        layers = cost(Measurement(work, args, 2)).layers
+        overhead_s = guess_cost(cell(work), job, H200).overhead_s
+        assert overhead_s == pytest.approx(layers * launch_s)
+    assert CPU.guess(Guess(1.0), is_recorded=True) == Guess(1.0)
 
 
 def test_seconds_that_a_plug_in_declares_are_those_of_any_device() -> None:

@@ -274,6 +274,7 @@ class Metric:
     - `heavy`: it trains something. Each job gets its own pack; where ``compute_many`` can compute
       them together, all jobs of a cell share one.
     - `cost`: seconds of a job on one CPU core, as a `phasegrid.estimates.Guess` (default: 10 s).
+      `recorded`: on a GPU, CUDA graphs start its kernels, which makes its forecast shorter.
     - `memory`: bytes of GPU memory of a job, without the data set and the networks. `gpu_share`: a
       fixed share of a GPU, in (0, 1], used instead of `memory`. Without both, a job gets a whole
       GPU.
@@ -304,6 +305,7 @@ class Metric:
     label: str = ""
     takes: str = "any"
     cost: Callable[[Measurement], Guess] | None = None
+    recorded: bool = False
     memory: Callable[[Measurement], int] | None = None
     disk: Callable[[Measurement], int] | None = None
     gpu_share: float | None = None

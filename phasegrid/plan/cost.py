@@ -75,11 +75,12 @@ class Corrections:
 
 def guess_cost(cell: Cell, job: Trial | MetricJob, device: Device = CPU) -> Guess:
     """Guess what a job costs on one core or one GPU, before any correction."""
+    one_shape = cell.work is not None and cell.work.labels_per_example == 1.0
     if isinstance(job, Trial):
         precision = str(job.recipe.get("precision", "fp32"))
-        together = cell.work is not None and cell.work.labels_per_example == 1.0
-        return device.guess(_guess(cell, job), precision, together)
-    return device.guess(_guess(cell, job))
+        return device.guess(_guess(cell, job), precision, one_shape)
+    recorded = declared_metric(job.metric.name).recorded and one_shape
+    return device.guess(_guess(cell, job), is_recorded=recorded)
 
 
 def _guess(cell: Cell, job: Trial | MetricJob) -> Guess:

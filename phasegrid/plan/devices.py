@@ -66,7 +66,8 @@ class Device:
     def guess(self, guess: Guess, precision: str = "fp32", is_recorded: bool = False) -> Guess:
         """Return the seconds of a guess on this device, in the parts that timings correct.
 
-        `is_recorded`: the kernels are started by a CUDA graph (trainings), not one by one.
+        `is_recorded`: the kernels are started by a CUDA graph (trainings, many measurements), not
+        one by one.
         """
         if self.rates is None or not guess.layers:  # the latter: of one that counts seconds only
             return guess

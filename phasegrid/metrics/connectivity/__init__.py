@@ -84,6 +84,7 @@ CONNECTIVITY = Metric(
     heavy=True,
     label="Mode connectivity",
     cost=_cost,
+    recorded=True,
     memory=_memory,
     disk=lambda job: FLOAT * int(job.args["bends"]) * job.work.num_parameters,
     leaves=("curve",),

@@ -77,6 +77,7 @@ HESSIAN = Metric(
     version=2,  # the density is deflated
     label="Hessian",
     cost=_cost,
+    recorded=True,
     memory=_memory,
     columns=(
         Column(

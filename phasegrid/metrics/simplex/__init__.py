@@ -91,6 +91,7 @@ SIMPLEX = Metric(
     label="Simplex volume",
     rules=(_lambda_of_each_connector,),
     cost=_cost,
+    recorded=True,
     memory=_memory,
     columns=(
         Column(

@@ -78,6 +78,7 @@ SLICE = Metric(
     compute="phasegrid.metrics.slice.compute:compute",
     label="Slice",
     cost=_cost,
+    recorded=True,
     memory=lambda job: evaluation_bytes(job.work),
     columns=(
         Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
