@@ -9,7 +9,13 @@ from phasegrid.datasets import NpzOptions
 from phasegrid.datasets.coded import CodedDataset
 from phasegrid.datasets.npz_file import fingerprint, is_compressed, read_arrays
 from phasegrid.datasets.prepared import Arrays, Entry, prepared
-from phasegrid.datasets.preparing import prepare, raw_of, read_options, with_statistics
+from phasegrid.datasets.preparing import (
+    prepare,
+    raw_of,
+    read_options,
+    statistics_of,
+    with_statistics,
+)
 from phasegrid.keys import Json
 
 
@@ -39,15 +45,21 @@ def load(**args: Json) -> CodedDataset:
 
 
 def _arrays(path: Path, args: Mapping[str, Json]) -> Arrays:
-    """Return the arrays of the file; those of a compressed one are kept beside it."""
-
-    if not is_compressed(args):
-        return read_arrays(args)
-    return prepared(
-        Entry(path.parent, "npz", {"file": path.name}),
+    """Return the arrays of the file with their statistics. Beside it are kept: of a compressed one
+    all of them; of another, which is read as fast as what is kept, the statistics.
+    """
+    if is_compressed(args):
+        return prepared(
+            Entry(path.parent, "npz", {"file": path.name}),
+            lambda: [path],
+            lambda _: with_statistics(read_arrays(args)),
+        )
+    known = prepared(
+        Entry(path.parent, "npz", {"file": path.name, "only": "statistics"}),
         lambda: [path],
-        lambda _: with_statistics(read_arrays(args)),
+        lambda _: statistics_of(read_arrays(args)),
     )
+    return {**read_arrays(args), **known}
 
 
 def _range(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float:

@@ -60,8 +60,13 @@ def with_statistics(arrays: Arrays) -> Arrays:
     """Add to the arrays of a data set the `statistics` of its training inputs, to be kept with
     them.
     """
+    return {**arrays, **statistics_of(arrays)}
+
+
+def statistics_of(arrays: Arrays) -> Arrays:
+    """Return the `statistics` of the training inputs of a data set, as ``mean`` and ``std``."""
     mean, std = channel_statistics(_numbers(arrays["train_inputs"]))
-    return {**arrays, "mean": mean, "std": std}
+    return {"mean": mean, "std": std}
 
 
 def raw_of(

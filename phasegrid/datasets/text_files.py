@@ -49,11 +49,21 @@ def read_bytes(name: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"loading data set {name}: cannot read {path.absolute()} ({error.strerror or error})."
-            f"{_contents(path.parent)} Set dataset.root to the folder, or dataset.train and"
-            " dataset.test to the names of the files"
-        ) from error
+        raise DataError(_unreadable(name, path, error)) from error
+
+
+def require_files(name: str, paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the files if all are there.
+
+    Raises:
+        DataError: as `read_bytes`, of the first that is not.
+    """
+    for path in paths:
+        try:
+            path.stat()
+        except OSError as error:
+            raise DataError(_unreadable(name, path, error)) from error
+    return paths
 
 
 def digest_of(name: str, paths: Sequence[Path]) -> str:
@@ -88,6 +98,14 @@ def listing(names: Sequence[str]) -> str:
     """
     listed = ", ".join(names[:_LISTED]) or "no file"
     return f"{listed} and {len(names) - _LISTED} more" if len(names) > _LISTED else listed
+
+
+def _unreadable(name: str, path: Path, error: OSError) -> str:
+    return (
+        f"loading data set {name}: cannot read {path.absolute()} ({error.strerror or error})."
+        f"{_contents(path.parent)} Set dataset.root to the folder, or dataset.train and"
+        " dataset.test to the names of the files"
+    )
 
 
 def _contents(folder: Path) -> str:

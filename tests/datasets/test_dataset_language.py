@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from phasegrid.datasets import LanguageOptions
-from phasegrid.datasets.language.load import as_windows
+from phasegrid.datasets import LanguageOptions, prepared
+from phasegrid.datasets.language import text
+from phasegrid.datasets.language.load import as_windows, load
 from phasegrid.datasets.language.text import RunningText, fingerprint, read_running_text
 from phasegrid.datasets.text_files import options_of
 from phasegrid.errors import DataError
@@ -61,7 +62,47 @@ def test_windows_are_consecutive_and_labels_are_the_words_after(root: Path) -> N
 def test_fraction_keeps_the_first_windows_and_the_whole_vocabulary(root: Path) -> None:
     half, whole = read(root, fraction=0.5), read(root)
     assert (half.num_train, half.num_test) == (2, whole.num_test)
-    assert (half.words, half.train) == (whole.words, whole.train)
+    assert half.words == whole.words
+    assert list(half.train) == list(whole.train)
+
+
+def test_what_was_numbered_once_is_kept_for_every_choice_of_windows(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read(root, steps=3), read(root, fraction=0.5), read(root, max_words=4)
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    kept = read(root, steps=3), read(root, fraction=0.5), read(root, max_words=4)
+    assert len(list(root.glob(f"{prepared.FOLDER}/*.json"))) == 2  # of two vocabularies
+    monkeypatch.setattr(text, "split_words", None)  # it cannot be read again
+    later = read(root, steps=3), read(root, fraction=0.5), read(root, max_words=4)
+    for one in (kept, later):
+        for found, expected in zip(one, first, strict=True):
+            assert found.words == expected.words
+            assert (found.num_train, found.num_test) == (expected.num_train, expected.num_test)
+            for name in ("train", "test"):
+                a, b = getattr(found, name), getattr(expected, name)
+                assert (a.dtype, a.tolist()) == (b.dtype, b.tolist())
+    load(**options(root))  # from numbers that are mapped read-only
+
+
+def test_a_text_that_has_changed_is_numbered_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    before = read(root)
+    (root / "ptb.test.txt").write_text(TEST.replace("dog", "cat"))
+    after = read(root)
+    assert spelled(before, before.test)[:2] == ["a", "dog"]
+    assert spelled(after, after.test)[:2] == ["a", "cat"]
+
+
+def test_a_kept_text_is_refused_where_it_has_no_window(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    read(root)
+    with pytest.raises(DataError, match=r"a window of dataset\.steps 100 needs 101"):
+        read(root, steps=100)
 
 
 def test_fingerprint_is_that_of_the_files_bytes(root: Path) -> None:

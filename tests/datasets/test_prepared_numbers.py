@@ -115,10 +115,12 @@ def test_a_kept_npz_file_is_bit_for_bit_what_the_file_gives(
     np.savez(tmp_path / "plain.npz", **arrays)
     np.savez_compressed(tmp_path / "small.npz", **arrays)
     loaded = []
-    for name in ("plain.npz", "small.npz", "small.npz"):
+    for name in ("plain.npz", "small.npz", "small.npz", "plain.npz"):
         args = asdict(NpzOptions(**options, path=str(tmp_path / name)))
         loaded.append(load_dataset(make_part("npz", 1, NpzOptions, args)))
-    assert len(list(tmp_path.glob(f"{prepared.FOLDER}/npz-*.json"))) == 1  # of the compressed one
-    assert_same(loaded[0], loaded[1])
-    assert_same(loaded[1], loaded[2])
+    kept = {path.name.split(".")[1][:4] for path in tmp_path.glob(f"{prepared.FOLDER}/npz-*.npy")}
+    assert len(list(tmp_path.glob(f"{prepared.FOLDER}/npz-*.json"))) == 2
+    assert {"mean", "std-", "trai", "test"} <= kept
+    for other in loaded[1:]:
+        assert_same(loaded[0], other)
     assert torch.isfinite(loaded[2].train_inputs).all()

@@ -4,9 +4,9 @@
 tensors.
 """
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from phasegrid.datasets import LanguageOptions
@@ -49,12 +49,12 @@ def vocabulary_record(data: Dataset) -> Json:
     return {"words": list(data.words)}
 
 
-def as_windows(words: Sequence[int], steps: int, num: int) -> tuple[Tensor, Tensor]:
+def as_windows(words: ArrayLike, steps: int, num: int) -> tuple[Tensor, Tensor]:
     """Cut the first `num` windows of T = `steps` words out of a text: inputs (N, T) and labels (N,
     T), int64. Each label is the word after its input.
 
     >>> [part.tolist() for part in as_windows([5, 6, 7, 8, 9], 2, 2)]
     [[[5, 6], [7, 8]], [[6, 7], [8, 9]]]
     """
-    text = torch.tensor(words[: num * steps + 1])
+    text = torch.from_numpy(np.asarray(words)[: num * steps + 1].astype(np.int64))
     return text[:-1].view(num, steps).clone(), text[1:].view(num, steps).clone()

@@ -10,6 +10,9 @@ The sequence is cut into windows of T words, each beginning where the last one e
 word is the word after it. So at most the last T words of a file are in no window. Consecutive
 windows are consecutive text, so a network can carry a state from one to the next
 (`phasegrid.tasks.language`).
+
+What large files were turned into is kept beside them (`phasegrid.datasets.prepared`): the words of
+the vocabulary, and both texts as numbers.
 """
 
 from collections import Counter
@@ -18,8 +21,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from phasegrid.datasets import LanguageOptions, kept_count
-from phasegrid.datasets.text_files import digest_of, options_of, read_text, require_digest
+from phasegrid.datasets.prepared import Arrays, Entry, prepared
+from phasegrid.datasets.text_files import (
+    digest_of,
+    options_of,
+    read_text,
+    require_digest,
+    require_files,
+)
 from phasegrid.declare import DatasetFacts, Windows
 from phasegrid.errors import DataError
 from phasegrid.keys import Json
@@ -35,8 +48,8 @@ class RunningText:
     """
 
     words: tuple[str, ...]
-    train: Sequence[int]
-    test: Sequence[int]
+    train: NDArray[np.int32]
+    test: NDArray[np.int32]
     num_train: int
     num_test: int
 
@@ -72,20 +85,38 @@ def read_running_text(options: LanguageOptions) -> RunningText:
     Raises:
         DataError: if a file is missing, unreadable, not UTF-8, or has too few words for a window.
     """
-    train, test = (split_words(_read_text(options, name)) for name in (options.train, options.test))
-    words = make_vocabulary(train, options.max_words)
-    place = {word: index for index, word in enumerate(words)}
+    files = [_path(options, name) for name in (options.train, options.test)]
+    args: Mapping[str, Json] = {
+        "train": options.train,
+        "test": options.test,
+        "max_words": options.max_words,
+    }
+    arrays = prepared(
+        Entry(Path(options.root), "language", args),
+        lambda: require_files("language", files),
+        lambda _: _number_words(options),
+    )
+    train, test = arrays["train"], arrays["test"]
     available, num_test = (
         _count_windows(options, name, len(text))
         for name, text in ((options.train, train), (options.test, test))
     )
-    return RunningText(
-        words,
-        [place.get(word, 0) for word in train],
-        [place.get(word, 0) for word in test],
-        kept_count(available, options.fraction),
-        num_test,
-    )
+    words = tuple(bytes(arrays["words"]).decode("utf-8").split("\n"))
+    return RunningText(words, train, test, kept_count(available, options.fraction), num_test)
+
+
+def _number_words(options: LanguageOptions) -> Arrays:
+    """Return both texts as numbers of their words, int32, and the vocabulary as the bytes of its
+    words in UTF-8, one a line.
+    """
+    train, test = (split_words(_read_text(options, name)) for name in (options.train, options.test))
+    words = make_vocabulary(train, options.max_words)
+    place = {word: index for index, word in enumerate(words)}
+    return {
+        "words": np.frombuffer("\n".join(words).encode("utf-8"), dtype=np.uint8),
+        "train": np.array([place.get(word, 0) for word in train], dtype=np.int32),
+        "test": np.array([place.get(word, 0) for word in test], dtype=np.int32),
+    }
 
 
 def split_words(text: str) -> list[str]:
