@@ -43,6 +43,7 @@ from phasegrid.train.recipe import Recipe
 from tests.benchmarks import gpu_cells
 from tests.benchmarks.bench_packing import Case, plain_way, random_data
 from tests.benchmarks.gpu_lanes import lanes, ms_per_member
+from tests.benchmarks.gpu_memory import memory
 
 Record = Mapping[str, Any]
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -284,6 +285,7 @@ STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], flo
     "peers": (peers, 90.0),
     "metrics": (metrics, 60.0),
     "product": (product, 30.0),
+    "memory": (memory, 30.0),
     "deterministic": (deterministic_kernels, 30.0),
     "profile": (profile, 30.0),
     "cells": (lambda device, sizes: gpu_cells.cells(device, sizes == TINY), 240.0),
