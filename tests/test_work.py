@@ -10,13 +10,13 @@ import torch
 from phasegrid import load_sweep
 from phasegrid.metrics.connectivity import compute
 from phasegrid.models.evaluation import Evaluation
-from phasegrid.packs import Pack
+from phasegrid.packs import Layout, Pack
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.stopping import Stopped
-from phasegrid.run.worker import trained
+from phasegrid.run.worker import measuring, trained, turning
 from phasegrid.run.worker.pack import do
 from phasegrid.store.store import Store
 from phasegrid.train.precision import precision_now, tensor_float_32
@@ -109,6 +109,95 @@ def test_a_curve_that_is_done_again_is_computed_with_those_that_it_was_done_with
         assert {key: row[name] for key, row in after.items()} == {
             key: row[name] for key, row in before.items()
         }
+
+
+@pytest.fixture
+def in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let measurements take turns here, as on a GPU."""
+    monkeypatch.setattr(measuring, "can_take_turns", lambda metric, *_: metric.by_turns is not None)
+
+
+def of_two_cells(packs: list[Pack]) -> tuple[list[Pack], Pack]:
+    """Return the training packs, and one pack of the measurements of both cells."""
+    one, two = (pack for pack in packs if pack.kind == "measure")
+    assert one.layout is not None
+    assert two.layout is not None
+    groups = (*one.layout.groups, *two.layout.groups)
+    both = replace(
+        one,
+        trials=one.trials + two.trials,
+        metric_jobs=one.metric_jobs + two.metric_jobs,
+        layout=Layout(groups=groups),
+    )
+    return [pack for pack in packs if pack.kind == "train"], both
+
+
+@pytest.fixture
+def two_cells(tmp_path: Path) -> tuple[list[Pack], Pack]:
+    text = SWEEP.replace("metrics: [accuracy]", CURVES.replace("ring", "first"))
+    path = tmp_path / "cells.yaml"
+    path.write_text(text + "load: {param: model.width, values: [2, 3]}\n", encoding="utf-8")
+    return of_two_cells(make_packs(make_plan(load_sweep(path)), (), lambda _cell, _job: 1.0))
+
+
+def test_curves_of_several_cells_take_turns_and_are_those_of_each_alone(
+    two_cells: tuple[list[Pack], Pack], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    training, measure = two_cells
+    stores = [Store.open(str(tmp_path / name), create=True) for name in ("alone", "turns")]
+    rows = []
+    for store in stores:
+        for pack in training:
+            do(pack, store, PackOptions("cpu"))
+        outcomes = do(measure, store, PackOptions("cpu"))
+        assert [outcome.status for outcome in outcomes] == ["done", "done"]
+        table = store.read_table("metrics/connectivity").to_pylist()
+        rows.append({row["key"]: (row["train_loss"], row["length"]) for row in table})
+        request.getfixturevalue("in_lanes")
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2
+
+
+@pytest.mark.usefixtures("in_lanes")
+def test_of_curves_that_take_turns_only_the_one_that_fails_fails(
+    two_cells: tuple[list[Pack], Pack], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, measure = two_cells
+    for pack in training:
+        do(pack, store, PackOptions("cpu"))
+    begun, right = [], compute.bends_by_turns
+
+    def breaks(*args: Any) -> Any:
+        begun.append(1)
+        number = len(begun)
+        yield
+        if number == 1:
+            raise RuntimeError("this curve")
+        return (yield from right(*args))
+
+    monkeypatch.setattr(compute, "bends_by_turns", breaks)
+    outcomes = do(measure, store, PackOptions("cpu"))
+    assert sorted(outcome.status for outcome in outcomes) == ["done", "failed"]
+    assert len(begun) == 2
+
+
+@pytest.mark.usefixtures("in_lanes")
+def test_a_stop_lets_curves_that_were_begun_end_and_begins_no_other(
+    two_cells: tuple[list[Pack], Pack], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, measure = two_cells
+    for pack in training:
+        do(pack, store, PackOptions("cpu"))
+    asked: list[int] = []
+
+    def third_time() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    monkeypatch.setattr(turning, "MOST", 1)
+    with pytest.raises(Stopped):
+        do(measure, store, PackOptions("cpu"), should_stop=third_time)
+    assert len(store.read_table("metrics/connectivity")) == 1
 
 
 @pytest.mark.parametrize("found", ["nothing to gain", "a failure"])

@@ -268,6 +268,9 @@ class Metric:
     once and returns one result per group; a group is a tuple of indices into `models`. If it
     returns None, each job is computed by itself.
 
+    ``by_turns(models, data, rng, **args)`` is for built-in metrics that train. It is ``compute`` as
+    a generator, which yields after every update: on a GPU the jobs of a pack take turns.
+
     - `over`: what one job measures. `min_trials`: the fewest trials that it needs. `pairs`: the
       default choice of pairs.
     - `takes`: the task that its data must have (a key of `phasegrid.tasks.TASKS`, or ``any``).
@@ -298,6 +301,7 @@ class Metric:
     columns: tuple[Column, ...]
     compute: str | Callable[..., object]
     compute_many: str | Callable[..., object] | None = None
+    by_turns: str | None = None
     version: int = 1
     pairs: Literal["first", "ring", "all"] = "all"
     min_trials: int = 1

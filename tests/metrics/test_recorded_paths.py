@@ -17,9 +17,8 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity.compute import _by_turns
+from phasegrid.metrics.connectivity.compute import by_turns
 from phasegrid.metrics.connectivity.compute import compute as measure_curve
-from phasegrid.metrics.connectivity.compute import compute_many as measure_curves
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.training import bends_by_turns
 from phasegrid.metrics.network.passes import Passes
@@ -36,7 +35,9 @@ from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import batch_norm_modules, refresh_batch_norm
 from phasegrid.train import lanes
 from phasegrid.train.cuda_graphs import WARM_UP
+from phasegrid.train.lanes import Lanes
 
+CPU = torch.device("cpu")
 NETWORK = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
 SHAPE = (2, 6, 6)
 NUM, BATCH = 70, 16
@@ -220,23 +221,11 @@ def counted(name: str, turns_of_it: int, seen: list[str]) -> Work[str]:
     return name
 
 
-def works(seen: list[str]) -> list[Callable[[], Work[str]]]:
-    return [lambda n=n, k=k: counted(n, k, seen) for n, k in (("a", 3), ("b", 20), ("c", 1))]
-
-
-def test_on_a_cpu_work_is_done_in_order_one_after_another() -> None:
-    seen: list[str] = []
-    assert in_turn(works(seen), torch.device("cpu")) == ["a", "b", "c"]
-    assert seen == ["a"] * 3 + ["b"] * 20 + ["c"]
-
-
-def test_on_a_gpu_turns_alternate_between_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "new_lane", lambda _: lanes.Lane())
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+def test_up_to_so_many_take_turns_and_results_come_in_order() -> None:
     seen: list[str] = []
     names = "abcdefghijkl"
     begun = [lambda n=n: counted(n, 3, seen) for n in names]
-    assert "".join(in_turn(begun, torch.device("cuda"))) == names
+    assert "".join(in_turn(begun, Lanes(CPU, MOST))) == names
     assert "".join(seen) == 3 * names[:MOST] + 3 * names[MOST:]
 
 
@@ -246,39 +235,29 @@ class GivingLane(lanes.Lane):
     gives_back = True
 
 
-def test_work_that_runs_out_of_memory_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_curve_that_runs_out_of_memory_begins_again_and_is_the_curve_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lanes, "new_lane", lambda _: GivingLane())
-    for name in ("synchronize", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     models, examples = networks(), data()
-    pairs, args = [(0, 1), (1, 2)], curve_args(epochs=1)
-    alone = [
-        measure_curve([models[i] for i in pair], examples, generator(seed), **args)
-        for seed, pair in enumerate(pairs)
-    ]
-    begun = [
-        partial(
-            _by_turns,
-            [models[i] for i in pair],
-            examples,
-            ConnectivityArgs(**args),
-            rng := generator(seed),
-            rng.get_state(),
-        )
-        for seed, pair in enumerate(pairs)
-    ]
+    pairs, args = [models[:2], models[1:]], curve_args(epochs=1)
+    alone = [measure_curve(pair, examples, generator(9), **args) for pair in pairs]
     full = [True]
 
-    def second() -> Work[Any]:
-        for _ in begun[1]():
-            if full:
+    def curve(pair: list[nn.Module]) -> Work[Any]:
+        work = by_turns(pair, examples, generator(9), **args)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            if full and pair is pairs[1]:
                 full.clear()
                 raise torch.OutOfMemoryError("no room for two")
             yield
-        return (yield from begun[1]())
 
     with collected() as said:
-        found = in_turn([begun[0], second], torch.device("cuda"))
+        found = in_turn([partial(curve, pair) for pair in pairs], Lanes(CPU, MOST))
     assert [one.rows for one in found] == [one.rows for one in alone]
     assert len(said) == 1
 
@@ -295,8 +274,11 @@ def test_curves_on_streams_are_the_curves_alone() -> None:
     pairs = [(0, 1), (1, 2), (0, 2)]
     args = curve_args(epochs=4)
     rngs = [generator(seed) for seed in range(3)]
-    together = measure_curves(models, pairs, examples, rngs, **args)
-    assert together is not None
+    begun = [
+        partial(by_turns, [models[i] for i in pair], examples, rng, **args)
+        for pair, rng in zip(pairs, rngs, strict=True)
+    ]
+    together = in_turn(begun, Lanes(device, MOST))
     for seed, (pair, found) in enumerate(zip(pairs, together, strict=True)):
         alone = measure_curve([models[i] for i in pair], examples, generator(seed), **args)
         bends: list[Tensor] = [row.artifacts["curve"]["bends"] for row in (found, alone)]

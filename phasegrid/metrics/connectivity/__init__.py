@@ -78,6 +78,7 @@ CONNECTIVITY = Metric(
     args=ConnectivityArgs,
     compute="phasegrid.metrics.connectivity.compute:compute",
     compute_many="phasegrid.metrics.connectivity.compute:compute_many",
+    by_turns="phasegrid.metrics.connectivity.compute:by_turns",
     pairs="first",
     min_trials=2,
     one_model=True,

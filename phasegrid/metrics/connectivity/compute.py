@@ -19,7 +19,6 @@ have null loss and null error, and numbers that need them are null.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ from phasegrid.metrics.network.points import (
     live_network,
     make_evaluator,
 )
-from phasegrid.metrics.network.turns import Work, finished, in_turn
+from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
@@ -70,9 +69,8 @@ def compute(
             tensors or draw in eval mode, or if ``init: random`` meets a layer that cannot be
             initialised anew.
     """
-    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("mode connectivity", data.train_inputs.device):
-        return finished(_by_turns(models, data, settings, rng, rng.get_state()))
+        return finished(by_turns(models, data, rng, **args))
 
 
 def compute_many(
@@ -85,24 +83,16 @@ def compute_many(
     """Measure several pairs, `groups` of indices into `models`, each with its generator; return
     their rows in order.
 
-    On a GPU several curves are measured at once, each on a stream of its own, and a row is that of
-    `compute`. On a CPU curves of one architecture train as one stack if that is faster and their
-    ends differ only in trained tensors. A row then agrees with that of `compute` to rounding, which
-    grows over many updates. The other curves train one after another. Return None if all would: a
-    joint computation gains nothing then. (Points are evaluated one after another.)
+    Curves of one architecture train as one stack if that is faster and their ends differ only in
+    trained tensors. A row then agrees with that of `compute` to rounding, which grows over many
+    updates. The other curves train one after another. Return None if all would: a joint computation
+    gains nothing then. (Points are evaluated one after another: their batches are large enough to
+    keep the device busy.)
 
     Raises:
         MetricError: as `compute`, for any of the pairs.
     """
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    if data.train_inputs.device.type == "cuda":
-        pairs = [[models[k] for k in group] for group in groups]
-        works = [
-            partial(_by_turns, pair, data, settings, rng, rng.get_state())
-            for pair, rng in zip(pairs, rngs, strict=True)
-        ]
-        with nothing_drawn("mode connectivity", data.train_inputs.device):
-            return in_turn(works, data.train_inputs.device)
     plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
     firsts = [models[groups[i][0]] for i in plain]
     stacks = choose_stacks(firsts, data, settings.batch_size)
@@ -160,17 +150,11 @@ def place_vertices(
     return torch.lerp(ends[0], ends[1], t.unsqueeze(1))
 
 
-def _by_turns(
-    models: Sequence[nn.Module],
-    data: Dataset,
-    settings: ConnectivityArgs,
-    rng: torch.Generator,
-    state: Tensor,
+def by_turns(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
 ) -> Work[Measured]:
-    """Train and measure a curve, with `rng` from this `state` on; yield after every update and
-    every point.
-    """
-    rng.set_state(state)
+    """Do `compute`; yield after every update and every point."""
+    settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     curve, loss = _begin(models, data, settings, rng), None
     if settings.bends:
         loss = yield from bends_by_turns(

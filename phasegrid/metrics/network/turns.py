@@ -2,15 +2,12 @@
 
 A small network leaves most of a GPU idle. So independent work (curves, complexes) runs in lanes
 (`phasegrid.train.lanes`): one thread launches an update of each in turn, and the card does them
-side by side. On a CPU they are done one after another. The numbers of a piece of work are those of
-it alone.
+side by side. The numbers of a piece of work are those of it alone.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
-
-import torch
 
 from phasegrid.train.lanes import Lane, Lanes
 
@@ -35,8 +32,8 @@ def finished(work: Work[T]) -> T:
             return result
 
 
-def in_turn(works: Sequence[Callable[[], Work[T]]], device: torch.device) -> list[T]:
-    """Do all `works` and return their results in order: on a GPU up to `MOST` at once.
+def in_turn(works: Sequence[Callable[[], Work[T]]], lanes: Lanes) -> list[T]:
+    """Do all `works` in `lanes` and return their results in order.
 
     Where memory runs out, fewer are done at once, and one is begun again; so a second call of it
     must do the same as the first.
@@ -44,10 +41,8 @@ def in_turn(works: Sequence[Callable[[], Work[T]]], device: torch.device) -> lis
     Raises:
         torch.OutOfMemoryError: if a piece of work alone does not fit.
     """
-    if device.type != "cuda":
-        return [finished(begin()) for begin in works]
     tasks = [_Task(begin) for begin in works]
-    Lanes(device, MOST).run(tasks, after_turn=lambda _: None)
+    lanes.run(tasks, after_turn=lambda _: None)
     return [task.result[0] for task in tasks]
 
 

@@ -17,6 +17,7 @@ from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.stopping import ShouldStop, Stopped
 from phasegrid.run.worker.failing import failed, found_already, guarded, raise_if_of_no_job
 from phasegrid.run.worker.inputs import JobInputs, arguments_of, generator_of
+from phasegrid.run.worker.turning import Turning, can_take_turns, new_lanes
 from phasegrid.store.store import Store
 
 
@@ -45,11 +46,24 @@ def measure(
     inputs = JobInputs(store, device, trials, place)
     measuring = _Measuring(pack, inputs, {job.key for job in todo}, should_stop)
     resolved = cache(resolve_metric)  # an entry point is looked for in all that is installed
-    for group in _groups(pack, todo):
+    for group in _joined(_groups(pack, todo), resolved, device):
         if should_stop():
             raise Stopped
         outcomes.extend(measuring.of_group(resolved(group[0].metric.name), group))
     return outcomes
+
+
+def _joined(
+    groups: Sequence[Sequence[MetricJob]], resolved: Callable[[str], Metric], device: torch.device
+) -> list[Sequence[MetricJob]]:
+    """Join the groups of the cells of a pack whose jobs are done side by side."""
+    joined: dict[str, Sequence[MetricJob]] = {}
+    for group in groups:
+        first = group[0]
+        turns = can_take_turns(resolved(first.metric.name), group, device)
+        name = first.metric.name if turns else first.key
+        joined[name] = [*joined.get(name, ()), *group]
+    return list(joined.values())
 
 
 def _groups(pack: Pack, jobs: Sequence[MetricJob]) -> list[Sequence[MetricJob]]:
@@ -87,7 +101,13 @@ class _Measuring:
         """
         sound, outcomes = self._sound(metric, jobs)
         left = [job for job in sound if job.key in self.missing]
-        if left and self._can_be_together(metric, sound):
+        if can_take_turns(metric, left, self.inputs.device):
+            lanes = new_lanes(self.inputs.device)
+            turning = Turning(self.pack, self.inputs, metric, lanes, self.should_stop)
+            done = turning.measure(left)
+            outcomes += done.values()
+            left = [job for job in left if job.key not in done]
+        elif left and self._can_be_together(metric, sound):
             together = self._together(metric, sound)
             if together is not None:
                 return outcomes + together
