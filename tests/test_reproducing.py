@@ -15,7 +15,7 @@ from phasegrid.plan.plan import make_plan
 from phasegrid.run.places import RunTarget
 from phasegrid.run.run import run_sweep
 from phasegrid.store.store import Store
-from phasegrid.train.precision import deterministic_kernels
+from phasegrid.train.precision import deterministic_kernels, distinct_places
 from tests.faults.comparing import assert_same_numbers
 
 SWEEP = """\
@@ -100,3 +100,11 @@ def test_a_gpu_computes_with_kernels_that_repeat_themselves_and_only_while_asked
     for device, wanted in (("cuda", False), ("cpu", True)):
         with deterministic_kernels(torch.device(device), wanted):
             assert switches() == before
+
+
+@pytest.mark.usefixtures("settings_kept")
+def test_writes_to_distinct_places_are_not_sorted_while_kernels_are_deterministic() -> None:
+    with deterministic_kernels(torch.device("cuda"), wanted=True):
+        with distinct_places():
+            assert switches() == (False, True, False)
+        assert switches() == (True, True, False)

@@ -58,6 +58,20 @@ def deterministic_kernels(device: torch.device, wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
+@contextmanager
+def distinct_places() -> Iterator[None]:
+    """Write to places that differ from each other. That is deterministic as it is; with
+    deterministic kernels torch would sort the places first, which takes many more kernels.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
 def autocast_of(precision: str, device: torch.device) -> Autocast:
     """Return the context of a forward pass: bfloat16 autocast for ``bf16``, none otherwise."""
     if precision != "bf16":

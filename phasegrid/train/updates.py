@@ -19,7 +19,7 @@ from phasegrid.tasks.batches import Batch
 from phasegrid.train.batches import Chunk
 from phasegrid.train.cuda_graphs import Recorder
 from phasegrid.train.optimizers import Rate, Rates, Slots, rate_table, step
-from phasegrid.train.precision import tensor_float_32
+from phasegrid.train.precision import distinct_places, tensor_float_32
 from phasegrid.train.recipe import Recipe
 
 GradientPass = Callable[[Batch, int], Tensor]
@@ -109,4 +109,5 @@ class Updates:
         if self._logits is None:
             num = self._chunk["labels"].shape[1]
             self._logits = logits.new_empty((len(logits), num, *logits.shape[2:]))
-        self._logits.index_copy_(1, places, logits)
+        with distinct_places():
+            self._logits.index_copy_(1, places, logits)

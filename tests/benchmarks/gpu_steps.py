@@ -38,10 +38,10 @@ from phasegrid.models.counting import count_work
 from phasegrid.plan.devices import device_of
 from phasegrid.train.autotune import measure_choice
 from phasegrid.train.loop import train_pack
-from phasegrid.train.precision import deterministic_kernels as only_deterministic
 from phasegrid.train.recipe import Recipe
 from tests.benchmarks import gpu_cells
 from tests.benchmarks.bench_packing import Case, plain_way, random_data
+from tests.benchmarks.gpu_kernels import deterministic, kernels, profile
 from tests.benchmarks.gpu_lanes import lanes, ms_per_member
 from tests.benchmarks.gpu_memory import memory
 
@@ -225,59 +225,6 @@ def product(device: torch.device, sizes: Sizes) -> Iterator[Record]:
     }
 
 
-def deterministic_kernels(device: torch.device, sizes: Sizes) -> Iterator[Record]:
-    """Train twice with deterministic kernels: whether the weights are equal, and what it costs."""
-    case = resnet(sizes.widths[0], sizes)
-    data = random_data(case, sizes.updates[0] * case.batch_size, str(device))
-
-    def train(count: int) -> list[torch.Tensor]:
-        (done,) = train_pack(trials_of(case, count, "fp32", 1), [data], device=device)
-        return list(done.weights.values())
-
-    def per_update() -> float:
-        first, second = (_timed(lambda: train(n), device) for n in sizes.updates)  # noqa: B023
-        return (second - first) / (sizes.updates[1] - sizes.updates[0])
-
-    _warm_up(device, sizes)
-    usual = per_update()
-    with only_deterministic(device, wanted=True):
-        a, b = train(sizes.updates[0]), train(sizes.updates[0])
-        equal = all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-        yield {"bit_equal": equal, "over_usual": per_update() / usual}
-
-
-def profile(device: torch.device, sizes: Sizes) -> Iterator[Record]:
-    """Count the kernels of an update of five members and the share of time the device is busy."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiled
-
-    case = resnet(sizes.widths[0], sizes)
-    data = random_data(case, sizes.updates[0] * case.batch_size, str(device))
-    kinds = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(ProfilerActivity.CUDA)
-    found = []
-    for count in sizes.updates:
-        with profiled(activities=kinds) as spans:
-            seconds = _timed(
-                lambda: train_pack(
-                    trials_of(case, count, "fp32", SEEDS),  # noqa: B023
-                    [data] * SEEDS,
-                    device=device,
-                ),
-                device,
-            )
-        kernels = [e for e in spans.events() if str(e.device_type).endswith("CUDA")]
-        busy_s = sum(e.self_device_time_total for e in kernels) / 1e6
-        found.append((len(kernels), busy_s, seconds))
-    (n0, busy0, s0), (n1, busy1, s1) = found
-    num = sizes.updates[1] - sizes.updates[0]
-    yield {
-        "kernels_an_update_of_five": (n1 - n0) / num,
-        "busy_share": (busy1 - busy0) / max(s1 - s0, 1e-9),
-    }
-
-
 STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], float]] = {
     "correct": (correct, 40.0),
     "lanes": (lanes, 100.0),
@@ -286,8 +233,9 @@ STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], flo
     "metrics": (metrics, 60.0),
     "product": (product, 30.0),
     "memory": (memory, 30.0),
-    "deterministic": (deterministic_kernels, 30.0),
-    "profile": (profile, 30.0),
+    "deterministic": (deterministic, 40.0),
+    "profile": (profile, 40.0),
+    "kernels": (kernels, 60.0),
     "cells": (lambda device, sizes: gpu_cells.cells(device, sizes == TINY), 240.0),
     "precision": (lambda device, sizes: gpu_cells.precision(device, sizes == TINY), 240.0),
 }

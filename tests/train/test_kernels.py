@@ -22,6 +22,7 @@ from phasegrid.models.fused import read_architecture
 from phasegrid.models.norms import merges_of
 from phasegrid.models.weights import parameters_vector
 from phasegrid.train.optimizers import new_slots, rates_at, step
+from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.recipe import Recipe
 
 CHILDREN = Path(__file__).resolve().parent.parent / "children"
@@ -146,7 +147,8 @@ def test_a_merged_network_on_a_gpu_trains_as_one_of_separate_operations(
         fresh = build_model(Part("resnet18", 1, {"width": width}), (3, 8, 8), 4, seed=0).cuda()
         states = [{name: value.cuda() for name, value in state.items()}] * 2
         network = FlatNetwork(fresh.train(), states, strategy, blueprint)  # type: ignore[arg-type]
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+        cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True)
+        with cudnn, tensor_float_32(False):
             with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
                 losses = network.forward(inputs).square().sum((1, 2))
             network.differentiate(losses, torch.ones_like(losses))
