@@ -133,10 +133,30 @@ def test_a_run_in_one_process_loads_a_data_set_once(
         return open_dataset(part).decoded("cpu")
 
     monkeypatch.setattr(loaded_data, "load_dataset", load)
+    monkeypatch.setattr(loaded_data, "_room_bytes", lambda _: None)
     for device in ("cuda", "cpu"):  # nothing is sent to a GPU: `load` stands in for it
         try_dataset(file, torch.device(device), None)
         dataset_of(file, torch.device(device))
     assert loads == ["cuda", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("room", "left"), [(0, [2]), (1000, [2]), (2500, [1, 2]), (None, [0, 1, 2])]
+)
+def test_a_gpu_keeps_for_later_what_fits_and_always_the_newest(
+    monkeypatch: pytest.MonkeyPatch, room: int | None, left: list[int]
+) -> None:
+    monkeypatch.setattr(loaded_data, "_DATASETS", {})
+    monkeypatch.setattr(loaded_data, "_room_bytes", lambda _: room)
+    data = prepare(raw("float32"), Options()).outline
+    data = replace(data, **{name: getattr(data, name)[:0] for name in TENSORS})
+    data = replace(data, train_inputs=torch.zeros(250))  # 1,000 bytes
+    monkeypatch.setattr(loaded_data, "load_dataset", lambda *_: data)
+    parts = [make_part(f"digits{i}", 1, Options, asdict(Options())) for i in range(3)]
+    for part in parts:
+        dataset_of(part, CPU)
+    kept = {key for key, _ in loaded_data._DATASETS}
+    assert [i for i, part in enumerate(parts) if loaded_data.data_key_of(part) in kept] == left
 
 
 @pytest.mark.parametrize("label", [-1, 4])

@@ -31,6 +31,10 @@ class Loaded:
 _DATASETS: dict[tuple[str, str], Loaded] = {}
 _SPOILED: dict[tuple[str, str], dict[str, int]] = {}
 _MAX_DATASETS = 4
+_KEPT = 1 / 32
+"""The share of a GPU's memory up to which data sets are kept for later packs, whose estimates do
+not count them; all of a GPU's eight processes together keep at most a quarter of it.
+"""
 
 
 def try_dataset(part: Part, device: torch.device, shared_data: str | None) -> None:
@@ -71,7 +75,27 @@ def held(part: Part, key: str, device: torch.device, shared_data: str | None) ->
                 f" copies of fixed arrays"
             )
         _DATASETS[name] = Loaded(name, dataset, writes_to(dataset))
+        _make_room(device)
     return _DATASETS[name]
+
+
+def _make_room(device: torch.device) -> None:
+    """Forget the oldest data sets on a GPU until the others fit; the newest always stays."""
+    room = _room_bytes(device)
+    if room is None:
+        return
+    there = [name for name in _DATASETS if name[1] == str(device)]
+    sizes = [sum(getattr(_DATASETS[name].dataset, t).nbytes for t in TENSORS) for name in there]
+    for place, name in enumerate(there[:-1]):
+        if sum(sizes[place:]) <= room:
+            return
+        del _DATASETS[name]
+
+
+def _room_bytes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    return int(_KEPT * torch.cuda.get_device_properties(device).total_memory)
 
 
 def restore(loaded: Loaded, looked_at: Collection[str]) -> list[str]:
