@@ -12,28 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from phasegrid.declare import DatasetFacts
 from phasegrid.estimates import Workload, passes
 from phasegrid.jobs import Part, Trial
 from phasegrid.keys import content_key
-from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import train_bends
-from phasegrid.metrics.hessian import HessianArgs
-from phasegrid.metrics.hessian.compute import compute as measure_hessian
-from phasegrid.metrics.hessian.operator import HessianOperator
-from phasegrid.metrics.network.points import live_network
-from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.compute import compute as measure_simplex
-from phasegrid.models.build import build_model
 from phasegrid.models.counting import count_work
 from phasegrid.plan.devices import device_of
 from phasegrid.train.autotune import measure_choice
@@ -44,6 +33,7 @@ from tests.benchmarks.bench_packing import Case, plain_way, random_data
 from tests.benchmarks.gpu_kernels import deterministic, kernels, profile
 from tests.benchmarks.gpu_lanes import lanes, ms_per_member
 from tests.benchmarks.gpu_memory import memory
+from tests.benchmarks.gpu_metrics import metrics, product
 
 Record = Mapping[str, Any]
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -147,82 +137,6 @@ def peers(device: torch.device, sizes: Sizes) -> Iterator[Record]:
         )
         loader = float(json.loads(said.stdout.splitlines()[-1])["update_s"])
         yield {"width": width, "loader_s": loader, "plain_s": plain, "over_loader": loader / best}
-
-
-def metrics(device: torch.device, sizes: Sizes) -> Iterator[Record]:
-    """Time a Hessian pass, an update of a curve and one of a simplex, of one narrow network."""
-    case = resnet(sizes.widths[0], sizes)
-    models = [build_model(case.model, case.shape, 10, seed).to(device) for seed in range(3)]
-    data = random_data(case, max(sizes.examples, 2 * case.batch_size), str(device))
-    args = {**asdict(HessianArgs()), "examples": sizes.examples}
-
-    def hessian() -> None:
-        measure_hessian(models[:1], data, torch.Generator().manual_seed(0), **args)
-
-    hessian()
-    yield {"metric": "hessian", "seconds": _timed(hessian, device)}
-    flat = live_network(models[0])
-    ends = stack_vertices(models[:2])
-    vertices = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
-    seconds = []
-    for epochs in (1, 6):
-        settings = ConnectivityArgs(epochs=epochs, batch_size=case.batch_size)
-        seconds.append(
-            _timed(
-                lambda: train_bends(
-                    flat,
-                    vertices,
-                    data.train_inputs,
-                    data.train_labels,
-                    settings,  # noqa: B023
-                    torch.Generator().manual_seed(0),
-                ),
-                device,
-            )
-        )
-    num_batches = len(data.train_inputs) // case.batch_size
-    yield {"metric": "curve update", "seconds": (seconds[1] - seconds[0]) / 5 / num_batches}
-    seconds = []
-    for epochs in (1, 3):
-        simplex = replace(SimplexArgs(), epochs=epochs, batch_size=case.batch_size)
-        again = {**asdict(simplex), "eval_samples": 1}
-        seconds.append(
-            _timed(
-                lambda: measure_simplex(
-                    models[:2],
-                    data,
-                    torch.Generator().manual_seed(0),
-                    **again,  # noqa: B023
-                ),
-                device,
-            )
-        )
-    yield {"metric": "simplex update", "seconds": (seconds[1] - seconds[0]) / 2 / num_batches}
-
-
-def product(device: torch.device, sizes: Sizes) -> Iterator[Record]:
-    """Time a product with the Hessian of a wide network in gradients."""
-    case = replace(resnet(sizes.wide, sizes), batch_size=sizes.large_batch)
-    model = build_model(case.model, case.shape, 10, 0).to(device)
-    data = random_data(case, case.batch_size, str(device))
-    inputs, labels = data.train_inputs, data.train_labels
-    own = list(model.parameters())
-
-    def gradient() -> None:
-        torch.autograd.grad(cross_entropy(model(inputs), labels), own)
-
-    H = HessianOperator(model, inputs, labels)
-    v = torch.randn(H.size, device=device)
-    times: dict[str, float] = {}
-    for name, run in (("gradient", gradient), ("product", lambda: H(v))):
-        _timed(run, device)
-        times[name] = min(_timed(run, device) for _ in range(5))
-    yield {
-        "width": sizes.wide,
-        "batch": case.batch_size,
-        "gradient_ms": 1e3 * times["gradient"],
-        "gradients_a_product": times["product"] / times["gradient"],
-    }
 
 
 STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], float]] = {
