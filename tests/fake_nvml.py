@@ -26,6 +26,8 @@ class FakeCard:
     processes: Any = ()  # pairs of pid and bytes
     mig: Any = field(default_factory=lambda: error("NOT_SUPPORTED"))
     handle: Any = None
+    instances: dict[str, int] = field(default_factory=dict)
+    """The bytes in use of each instance of a split card, by its name; each has 10 GiB."""
 
 
 def error(name: str) -> Exception:
@@ -58,9 +60,16 @@ def fake_nvml(cards: list[FakeCard], init: Exception | None = None) -> Any:
         told(cards[index].handle)
         return cards[index]
 
-    def memory(card: FakeCard, version: int | None = None) -> Any:
+    def by_uuid(name: str) -> tuple[FakeCard, str]:
+        found = [(card, name) for card in cards if name in card.instances]
+        return found[0] if found else told(error("NOT_FOUND"))
+
+    def memory(card: Any, version: int | None = None) -> Any:
         if version is not None and version != pynvml.nvmlMemory_v2:
             raise error("INVALID_ARGUMENT")
+        if isinstance(card, tuple):
+            parent, name = card
+            return SimpleNamespace(used=parent.instances[name], total=10 * GIB)
         return SimpleNamespace(used=told(card.used), total=card.total)
 
     def processes(card: FakeCard) -> list[Any]:
@@ -79,6 +88,9 @@ def fake_nvml(cards: list[FakeCard], init: Exception | None = None) -> Any:
         "nvmlInit": lambda: told(init),
         "nvmlDeviceGetCount": lambda: len(cards),
         "nvmlDeviceGetHandleByIndex": by_index,
+        "nvmlDeviceGetHandleByUUID": by_uuid,
+        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda instance: instance[0],
+        "nvmlDeviceGetIndex": lambda card: next(i for i, one in enumerate(cards) if one is card),
         "nvmlDeviceGetUUID": lambda card: told(card.uuid),
         "nvmlDeviceGetName": lambda card: told(card.name),
         "nvmlDeviceGetUtilizationRates": lambda card: SimpleNamespace(gpu=told(card.use)),

@@ -29,7 +29,7 @@ from phasegrid.cli.render import status_text
 from phasegrid.errors import StoreError
 from phasegrid.fallbacks import collected
 from phasegrid.run import places
-from phasegrid.run.cards import kept, nvml, watch
+from phasegrid.run.cards import kept, nvml, ours, watch
 from phasegrid.run.cards.card import GIB, Card, NodeCards, Process, as_record, card_texts
 from phasegrid.run.cards.card import from_record as node_of
 from phasegrid.run.cards.findings import findings_of
@@ -131,7 +131,17 @@ def test_a_card_that_this_user_may_not_use_is_left_out(install: Install) -> None
 
 @pytest.mark.parametrize(
     ("visible", "indexes"),
-    [(None, [0, 1, 2]), ("", []), ("-1", []), ("2,0", [0, 2]), ("GPU-bb", [1]), ("MIG-x", [2])],
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("0,-1,1", [0]),
+        ("2,0", [0, 2]),
+        ("GPU-bb", [1]),
+        ("GPU-bbbb, GPU-aaaa", [0, 1]),
+        ("GPU-dddd", []),
+        ("MIG-x", [2]),
+    ],
 )
 def test_cards_that_a_process_was_not_given_are_left_out(
     install: Install, visible: str | None, indexes: list[int]
@@ -141,6 +151,26 @@ def test_cards_that_a_process_was_not_given_are_left_out(
     node = read_cards(environ=environ)
     assert node is not None
     assert [card.index for card in node.cards] == indexes
+
+
+def test_of_split_cards_those_are_shown_whose_instances_a_process_was_given(
+    install: Install,
+) -> None:
+    first = split(uuid="GPU-aaaa", instances={"MIG-1": GIB, "MIG-2": 2 * GIB})
+    install(first, split(uuid="GPU-bbbb", instances={"MIG-3": 5 * GIB}))
+    for visible, used in (("MIG-2", 2), ("MIG-1,MIG-2", 3)):
+        found = the_card(read_cards(environ={"CUDA_VISIBLE_DEVICES": visible}))
+        assert (found.uuid, found.used_bytes) == ("GPU-aaaa", used * GIB)
+        assert found.total_bytes == 10 * GIB * (1 + visible.count(","))
+        assert (found.is_split, found.processes) == (True, None)
+    both = read_cards(environ={"CUDA_VISIBLE_DEVICES": "MIG-3,MIG-1"})
+    assert both is not None
+    assert [card.used_bytes for card in both.cards] == [GIB, 5 * GIB]
+
+
+def test_a_binding_that_knows_no_instances_shows_every_split_card(install: Install) -> None:
+    install(FakeCard(), split(uuid="GPU-bbbb", instances={"MIG-1": GIB}), without=("nvmlDeviceGetHandleByUUID",))  # fmt: skip
+    assert the_card(read_cards(environ={"CUDA_VISIBLE_DEVICES": "MIG-1"})).uuid == "GPU-bbbb"
 
 
 def test_a_card_that_does_not_answer_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +183,13 @@ def test_a_card_that_does_not_answer_delays_nothing(monkeypatch: pytest.MonkeyPa
 # --- whose processes
 
 
+@pytest.fixture
+def numbers_as_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests may run in a container."""
+    monkeypatch.setattr(ours, "_numbers_as_the_host", lambda: True)
+
+
+@pytest.mark.usefixtures("numbers_as_the_host")
 def test_descendants_are_ours_and_others_are_not() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -174,6 +211,19 @@ def test_the_workers_that_noted_an_attempt_and_live_are_ours(
         (folder / f"crash-{pid}").touch()
     assert processes_of("run") == {os.getpid(), 1}
     assert processes_of("other") == processes_of(None) == {os.getpid()}
+
+
+def test_where_a_container_numbers_processes_itself_another_number_tells_nothing(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML's 1 is the host's init or its driver, not the process 1 of this container."""
+    install(FakeCard(processes=[(1, GIB), (os.getpid(), GIB)]))
+    for own, foreign in ((True, 1), (False, 0)):
+        monkeypatch.setattr(ours, "_numbers_as_the_host", lambda own=own: own)
+        found = the_card(read_cards([os.getpid(), NOWHERE]))
+        assert found.num_foreign == foreign
+        assert found.processes is not None
+        assert [p.is_ours for p in found.processes] == [False if own else None, True]
 
 
 def test_in_a_container_processes_beyond_our_own_number_are_foreign(install: Install) -> None:
@@ -380,6 +430,7 @@ TOY = {
 }
 
 
+@pytest.mark.usefixtures("numbers_as_the_host")
 def test_a_serial_run_reads_its_own_cards_and_keeps_them(
     install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -28,7 +28,8 @@ class Card:
     ``heat`` and ``power brake``. `uncorrected_errors` are those of its memory since its driver was
     loaded. `num_foreign` is how many processes of others compute on it, at least. A card that
     `is_split` (MIG) is shared out among users by intention; NVML tells neither its use nor whose
-    its memory is. `lost` says why a card cannot be used any more.
+    its memory is, which is that of the instances that this process was given, if it names them.
+    `lost` says why a card cannot be used any more.
     """
 
     index: int

@@ -8,15 +8,17 @@ import importlib
 import os
 import platform
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from phasegrid.run.cards.card import Card, NodeCards, Process
 from phasegrid.run.cards.ours import started_by
 
 LIMIT_S = 10.0  # a card that is being lost can make NVML wait
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_VISIBLE, _INSTANCE = "CUDA_VISIBLE_DEVICES", "MIG-"
 _HEAT, _POWER_BRAKE = 0x20 | 0x40, 0x80  # of nvmlClocksEventReasons: by software or hardware
 _LOST = ("NVML_ERROR_GPU_IS_LOST", "NVML_ERROR_RESET_REQUIRED")
 _NO_HANDLE = (*_LOST, "NVML_ERROR_UNKNOWN", "NVML_ERROR_GPU_NOT_FOUND")
@@ -41,9 +43,10 @@ def read_cards(
         count = int(nvml.nvmlDeviceGetCount())
     except Exception:  # no library, no driver, none in this container: the cards are unknown
         return None
-    visible = (os.environ if environ is None else environ).get(_VISIBLE)
-    found = [_read(nvml, index, ours) for index in range(count)]
-    cards = [card for card in found if card is not None and _is_visible(card, visible)]
+    visible = _names((os.environ if environ is None else environ).get(_VISIBLE))
+    given = _given_instances(nvml, visible or ())
+    found = [_read(nvml, index, ours, given.get(index, ())) for index in range(count)]
+    cards = [card for card in found if card is not None and _is_visible(card, visible, given)]
     return NodeCards(platform.node(), tuple(cards))
 
 
@@ -58,12 +61,39 @@ def read_in_time(ours: Collection[int] = (), limit_s: float = LIMIT_S) -> NodeCa
     return answers[0] if answers else None
 
 
-def _is_visible(card: Card, visible: str | None) -> bool:
+def _names(visible: str | None) -> list[str] | None:
+    """Return the names that CUDA reads: it stops at the first that is none."""
+    if visible is None:
+        return None
+    names = [part.strip() for part in visible.split(",")]
+    return list(takewhile(lambda name: name not in ("", "-1"), names))
+
+
+def _given_instances(nvml: Any, names: Iterable[str]) -> dict[int, list[Any]]:
+    """Return the handles of the instances (MIG) among these names, by the index of their card."""
+    found: dict[int, list[Any]] = {}
+    for name in names:
+        if name.startswith(_INSTANCE):
+            with suppress(_LostError):
+                instance = _ask(nvml, "nvmlDeviceGetHandleByUUID", name)
+                card = _ask(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", instance)
+                index = _number(_ask(nvml, "nvmlDeviceGetIndex", card))
+                if index is not None:
+                    found.setdefault(index, []).append(instance)
+    return found
+
+
+def _is_visible(
+    card: Card, visible: Collection[str] | None, given: Mapping[int, Sequence[Any]]
+) -> bool:
+    """Say whether CUDA may use a card. Of instances that NVML does not know, any split card may be
+    the one.
+    """
     if visible is None:
         return True
-    for name in (part.strip() for part in visible.split(",")):
-        if name.startswith("MIG"):
-            if card.is_split:
+    for name in visible:
+        if name.startswith(_INSTANCE):
+            if card.index in given or (card.is_split and not given):
                 return True
         elif name == str(card.index) or (
             name.startswith("GPU-") and card.uuid is not None and card.uuid.startswith(name)
@@ -72,8 +102,10 @@ def _is_visible(card: Card, visible: str | None) -> bool:
     return False
 
 
-def _read(nvml: Any, index: int, ours: Collection[int]) -> Card | None:
-    """Read one card; None if it is not for this process."""
+def _read(nvml: Any, index: int, ours: Collection[int], instances: Sequence[Any]) -> Card | None:
+    """Read one card; None if it is not for this process. `instances` are those of its instances
+    (MIG) that this process was given.
+    """
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
     except Exception as error:
@@ -82,16 +114,18 @@ def _read(nvml: Any, index: int, ours: Collection[int]) -> Card | None:
     try:
         uuid = _text(_ask(nvml, "nvmlDeviceGetUUID", handle))
         name = _text(_ask(nvml, "nvmlDeviceGetName", handle))
-        return _card(nvml, handle, Card(index, uuid, name), ours)
+        return _card(nvml, handle, Card(index, uuid, name), ours, instances)
     except _LostError as error:
         return Card(index, uuid, name, lost=str(error))
 
 
-def _card(nvml: Any, handle: Any, known: Card, ours: Collection[int]) -> Card:
+def _card(
+    nvml: Any, handle: Any, known: Card, ours: Collection[int], instances: Sequence[Any]
+) -> Card:
     mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
     is_split = bool(mode and mode[0])
     rates = _ask(nvml, "nvmlDeviceGetUtilizationRates", handle)
-    memory = _memory(nvml, handle)
+    used, total = _memory(nvml, instances or [handle])
     listed = None if is_split else _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
     processes = None if listed is None else tuple(_process(found, ours) for found in listed)
     slows_at = _ask(nvml, "nvmlDeviceGetTemperatureThreshold", handle, 1)  # of slow-down
@@ -99,8 +133,8 @@ def _card(nvml: Any, handle: Any, known: Card, ours: Collection[int]) -> Card:
     return replace(
         known,
         use_percent=None if rates is None else int(rates.gpu),
-        used_bytes=None if memory is None else int(memory.used),
-        total_bytes=None if memory is None else int(memory.total),
+        used_bytes=used,
+        total_bytes=total,
         temperature_c=_temperature_c(nvml, handle),
         slows_at_c=_number(slows_at),
         slowed_by=_slowed_by(nvml, handle),
@@ -111,13 +145,19 @@ def _card(nvml: Any, handle: Any, known: Card, ours: Collection[int]) -> Card:
     )
 
 
-def _memory(nvml: Any, handle: Any) -> Any:
-    """Return the memory of a card; the second version leaves out what the driver keeps for
-    itself.
+def _memory(nvml: Any, handles: Iterable[Any]) -> tuple[int | None, int | None]:
+    """Return the bytes in use and of all the memory of a card, or of instances together; the second
+    version of the question leaves out what the driver keeps for itself.
     """
     version = getattr(nvml, "nvmlMemory_v2", None)
-    newer = version and _ask(nvml, "nvmlDeviceGetMemoryInfo", handle, version)
-    return newer or _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    used = total = 0
+    for handle in handles:
+        newer = version and _ask(nvml, "nvmlDeviceGetMemoryInfo", handle, version)
+        memory = newer or _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+        if memory is None:
+            return None, None
+        used, total = used + int(memory.used), total + int(memory.total)
+    return used, total
 
 
 def _temperature_c(nvml: Any, handle: Any) -> int | None:

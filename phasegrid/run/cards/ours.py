@@ -9,6 +9,7 @@ from phasegrid.run import crashes
 from phasegrid.run.worker import node_folder
 
 _DEEPEST = 64  # generations that are looked at
+_HOSTS_NUMBERS = "pid:[4026531836]"  # of the namespace that Linux begins with
 
 
 def processes_of(run: str | None) -> set[int]:
@@ -18,11 +19,16 @@ def processes_of(run: str | None) -> set[int]:
 
 
 def started_by(pid: int, ours: Collection[int]) -> bool | None:
-    """Say whether a process is one of `ours` or descends from one; None if it is not to be seen
-    from here.
+    """Say whether a process is one of `ours` or descends from one; None if that cannot be told.
+
+    A container may number its processes itself, and NVML may number them as the host does: then a
+    process of ours has two numbers, and the one that NVML gives may be that of another process
+    here. So there only a number of ours tells something.
     """
     if pid in ours:
         return True
+    if not _numbers_as_the_host():
+        return None
     above = _parent(pid)
     if above is None:
         return None
@@ -32,6 +38,12 @@ def started_by(pid: int, ours: Collection[int]) -> bool | None:
         if above in ours:
             return True
         above = _parent(above)
+    return False
+
+
+def _numbers_as_the_host() -> bool:
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid") == _HOSTS_NUMBERS
     return False
 
 
