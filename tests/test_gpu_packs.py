@@ -108,7 +108,7 @@ def test_a_pilot_trains_its_own_cells_and_what_may_share_their_stacks(tmp_path: 
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-def test_a_layout_for_cores_goes_on_where_it_was_begun(tmp_path: Path, cpu: Path) -> None:
+def test_seeds_that_are_added_on_a_gpu_get_packs_of_their_own(tmp_path: Path, cpu: Path) -> None:
     del cpu
     laid_out = layout_of(tmp_path / "cpu")
     do(tmp_path, "cpu", "seeds=3", ALONE)

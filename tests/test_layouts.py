@@ -16,6 +16,7 @@ from phasegrid.plan.contents import Cell, Plan, all_keys
 from phasegrid.plan.pack_layout import Shape, as_record, from_records, lay_out, shaped
 from phasegrid.plan.packing import make_packs
 from phasegrid.plan.plan import make_plan
+from phasegrid.plan.shaping import fill_gpus
 from phasegrid.run.executors.base import Serial
 from phasegrid.run.run import _kept_layout
 from phasegrid.run.verify import verify
@@ -129,6 +130,39 @@ def test_of_two_records_that_have_a_job_the_first_counts() -> None:
     one, other = [Shape(("a", "b"), 2.0)], [Shape(("b", "c"), 3.0), Shape(("a",), 1.0)]
     found = from_records([kept(one), kept(other)])
     assert found == [Shape(("a", "b"), 2.0), Shape(("c",), 3.0)]
+
+
+def test_on_gpus_what_was_laid_out_for_cores_and_not_begun_is_laid_out_anew(
+    plan_of: MakePlan,
+) -> None:
+    plan = plan_of()
+    cores = lay_out(plan, (), one_second, 4, 32)
+    begun = {cores[0].jobs[0]}
+    gpus = lay_out(plan, cores, one_second, 1, None, fill_gpus, begun)
+    assert all(shape.for_gpus for shape in gpus)
+    found = from_records([kept(cores), kept(gpus)])
+    assert found == [cores[0], *gpus]
+    assert max(len(shape.jobs) for shape in gpus) > max(len(shape.jobs) for shape in cores)
+    assert sorted(k for s in found for k in s.jobs) == sorted(k for s in cores for k in s.jobs)
+
+
+def test_what_was_laid_out_for_gpus_stays_wherever_it_is_done(plan_of: MakePlan) -> None:
+    plan, more = plan_of(), plan_of("seeds=5")
+    gpus = lay_out(plan, (), one_second, 1, None, fill_gpus)
+    assert lay_out(plan, gpus, one_second, 4, 32) == []
+    assert lay_out(plan, gpus, one_second, 3, None, fill_gpus) == []
+    cores = lay_out(more, gpus, one_second, 4, 32)
+    assert from_records([kept(gpus), kept(cores)]) == [*gpus, *cores]
+
+
+def test_a_record_of_before_gpus_is_one_for_cores(plan_of: MakePlan) -> None:
+    shapes = lay_out(plan_of(), (), one_second, 4, 32)
+    old: Json = {
+        "version": 1,
+        "packs": [{"cost_s": s.cost_s, "jobs": list(s.jobs)} for s in shapes],
+    }
+    assert kept(shapes) == old
+    assert from_records([old]) == shapes
 
 
 @pytest.mark.parametrize("record", [None, [], {}, {"version": 2, "packs": []}, {"version": 1, "packs": [{}]}])  # fmt: skip

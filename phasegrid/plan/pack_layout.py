@@ -4,10 +4,13 @@ What is computed together is rounded together, and training amplifies rounding. 
 measurements that train something, keep their layout, however many of its jobs are stored, however
 many workers there are, and whatever the timings in the store say. Jobs added to a plan later are
 laid out among themselves, so that no stored job is done again. No torch.
+
+On GPUs, jobs that were laid out for cores, with none of whose pack anything was done, are laid out
+anew: a GPU would be idle with the few trainings of such a pack.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phasegrid.errors import StoreError
@@ -25,7 +28,7 @@ from phasegrid.plan.packing import (
     training_packs,
     trains_several,
 )
-from phasegrid.plan.shaping import Shaping, shape_packs
+from phasegrid.plan.shaping import Shaping, fill_gpus, shape_packs
 
 VERSION = 1
 
@@ -33,11 +36,12 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The keys of jobs that share a pack, in order (trainings, or measurements of one metric and
-    cell), and their predicted seconds.
+    cell), and their predicted seconds; whether they were laid out for GPUs.
     """
 
     jobs: tuple[str, ...]
     cost_s: float
+    for_gpus: bool = False
 
 
 def is_wanted(packs: Sequence[Pack]) -> bool:
@@ -54,16 +58,20 @@ def lay_out(
     workers: int,
     pack_size: int | None = None,
     shape: Shaping = shape_packs,
+    stored: Collection[str] = (),
 ) -> list[Shape]:
     """Lay out the jobs of a plan that are in no known shape, for this many workers: cores, or GPUs
-    with `fill_gpus` as their `shape`.
+    with `fill_gpus` as their `shape`, which also do what is known and was not begun.
     """
+    for_gpus = shape is fill_gpus
+    if for_gpus:
+        known = [s for s in known if s.for_gpus or not set(stored).isdisjoint(s.jobs)]
     laid_out = {key for shape in known for key in shape.jobs}
     if laid_out.issuperset(_keys_to_lay_out(plan)):
         return []
     new = make_packs(plan, laid_out, cost, pack_size or PACK_SIZE)
     packs = shape(new, workers, pack_size, start_depths(plan))
-    return [Shape(pack.job_keys(), pack.cost_s) for pack in packs if is_laid_out(pack)]
+    return [Shape(pack.job_keys(), pack.cost_s, for_gpus) for pack in packs if is_laid_out(pack)]
 
 
 def shaped(
@@ -100,36 +108,47 @@ def shaped(
 
 
 def as_record(shapes: Sequence[Shape]) -> Json:
-    """Return shapes as JSON, to be kept."""
+    """Return shapes that were laid out at once as JSON, to be kept."""
     packs: list[Json] = [{"cost_s": s.cost_s, "jobs": list(s.jobs)} for s in shapes]
-    return {"version": VERSION, "packs": packs}
+    for_gpus = any(shape.for_gpus for shape in shapes)
+    return {"version": VERSION, "packs": packs, **({"for": "gpus"} if for_gpus else {})}
 
 
 def from_records(records: Iterable[Json]) -> list[Shape]:
-    """Return the shapes of several records of `as_record`, one after the other; of a job that two
-    of them have, the first counts.
+    """Return the shapes of several records of `as_record`, one after the other. Of a job that two
+    of them have, the first counts, but one for GPUs counts instead of an earlier one for cores.
 
     Raises:
         StoreError: if a record is anything else, or of a newer version.
     """
-    seen: set[str] = set()
-    shapes = []
+    shapes: list[Shape] = []
     for record in records:
-        for jobs, cost_s in _packs_of(record):
-            mine = tuple(key for key in jobs if key not in seen)
-            seen.update(mine)
-            if mine:
-                shapes.append(Shape(mine, cost_s))
+        shapes = with_new(shapes, _shapes_of(record))
     return shapes
 
 
-def _packs_of(record: Json) -> list[tuple[list[str], float]]:
+def with_new(known: Sequence[Shape], new: Sequence[Shape]) -> list[Shape]:
+    """Return known shapes and new ones, each job in one of them, as `from_records` says."""
+    anew = {key for shape in new for key in shape.jobs if shape.for_gpus}
+    kept = [shape if shape.for_gpus else _less(shape, anew) for shape in known]
+    before = {key for shape in kept for key in shape.jobs}
+    return [shape for shape in [*kept, *(_less(s, before) for s in new)] if shape.jobs]
+
+
+def _less(shape: Shape, keys: Collection[str]) -> Shape:
+    return replace(shape, jobs=tuple(key for key in shape.jobs if key not in keys))
+
+
+def _shapes_of(record: Json) -> list[Shape]:
     fields: Any = record
     try:
         if fields["version"] == VERSION:
-            packs = fields["packs"]
-            return [([str(key) for key in pack["jobs"]], float(pack["cost_s"])) for pack in packs]
-    except (KeyError, TypeError, ValueError):
+            for_gpus = fields.get("for") == "gpus"
+            return [
+                Shape(tuple(map(str, pack["jobs"])), float(pack["cost_s"]), for_gpus)
+                for pack in fields["packs"]
+            ]
+    except (AttributeError, KeyError, TypeError, ValueError):
         pass
     raise StoreError(
         "reading how the jobs of a sweep were laid out (meta/layouts): it is damaged, or was"

@@ -13,7 +13,7 @@ from phasegrid.plan.contents import Cell, Plan, metric_names
 from phasegrid.plan.devices import Device
 from phasegrid.plan.disk import left_bytes
 from phasegrid.plan.gpu_memory import pack_bytes
-from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped
+from phasegrid.plan.pack_layout import Shape, is_wanted, lay_out, shaped, with_new
 from phasegrid.plan.packing import PACK_SIZE, make_packs
 from phasegrid.plan.shaping import shaping_for
 from phasegrid.run.makespan import simulate_makespan
@@ -81,8 +81,8 @@ def forecast(
     packs = make_packs(plan, stored, seconds, pack_size or PACK_SIZE)
     if is_wanted(packs):
         shape = shaping_for(corrections.device)
-        shapes = [*known, *lay_out(plan, known, seconds, slots, pack_size, shape)]
-        packs = shaped(packs, shapes, plan, stored, seconds, pack_size)
+        new = lay_out(plan, known, seconds, slots, pack_size, shape, stored)
+        packs = shaped(packs, with_new(known, new), plan, stored, seconds, pack_size)
     return Forecast(
         corrections.device,
         kinds,

@@ -6,7 +6,7 @@ raised and turned into codes by the command line.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -112,7 +112,7 @@ def _do_packs(
             cost_of = cost.predictor(learn_costs(store, plan, executor.gpu))
             packs = make_packs(plan, stored, cost_of)
         if pack_layout.is_wanted(packs):
-            shapes = _kept_layout(store, plan, cost_of, executor, sweep.run.pack_size)
+            shapes = _kept_layout(store, plan, cost_of, executor, sweep.run.pack_size, stored)
             packs = pack_layout.shaped(packs, shapes, plan, stored, cost_of, sweep.run.pack_size)
         if pilot is not None:
             packs = within(of_cells(packs, pilot, plan), pilot, stored)
@@ -177,7 +177,12 @@ def _cost_of(store: Store, plan: Plan, stored: set[str]) -> CostOf:
 
 
 def _kept_layout(
-    store: Store, plan: Plan, cost_of: CostOf, executor: Executor, pack_size: int | None
+    store: Store,
+    plan: Plan,
+    cost_of: CostOf,
+    executor: Executor,
+    pack_size: int | None,
+    stored: Collection[str] = (),
 ) -> list[pack_layout.Shape]:
     """Return the layout of a plan's jobs: the stored layout, and a layout of new jobs for the
     workers of `executor`, which is now stored.
@@ -188,7 +193,8 @@ def _kept_layout(
     while True:
         parts = store.notes.read_layout(plan.sweep)
         known = pack_layout.from_records(parts)
-        new = pack_layout.lay_out(plan, known, cost_of, executor.parallel, pack_size, shape)
+        workers = executor.parallel
+        new = pack_layout.lay_out(plan, known, cost_of, workers, pack_size, shape, stored)
         if not new:
             return known
         store.notes.put_layout(plan.sweep, len(parts), pack_layout.as_record(new))
