@@ -36,6 +36,9 @@ about the same time.
 MAX_DATASETS = 4
 """The most data sets in one pack: each is a copy in memory."""
 
+ROUNDING = 1 + 1e-9
+"""Equal costs are summed in different orders; how the sums round must not decide about a pack."""
+
 GPU_PACK_SIZE = 128
 """The most trainings in a pack for a GPU, unless a sweep says otherwise: several times `FULL`, so
 that the GPU is full until near the end of the pack.
@@ -212,7 +215,7 @@ def _fits(group: Sequence[Pack], largest_s: float, pack_size: int) -> bool:
     trials = [trial for pack in group for trial in pack.trials]
     return (
         len(trials) <= pack_size
-        and sum(pack.cost_s for pack in group) <= largest_s
+        and sum(pack.cost_s for pack in group) <= largest_s * ROUNDING
         and len({id(trial.dataset) for trial in trials}) <= MAX_DATASETS
     )
 
