@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -14,10 +15,10 @@ from phasegrid.jobs import Trial
 from phasegrid.packs import Outcome, Pack
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.devices import DEVICES
-from phasegrid.plan.pack_layout import from_records
-from phasegrid.plan.packing import make_packs, start_depths
+from phasegrid.plan.pack_layout import as_record, from_records, lay_out, shaped
+from phasegrid.plan.packing import is_laid_out, make_packs, start_depths
 from phasegrid.plan.plan import make_plan
-from phasegrid.plan.shaping import fill_gpus
+from phasegrid.plan.shaping import PACKS_A_WORKER, fill_gpus
 from phasegrid.run import places
 from phasegrid.run.places import RunTarget
 from phasegrid.run.result import RunResult
@@ -241,3 +242,110 @@ def test_a_run_that_is_stopped_within_a_pack_across_cells_goes_on_from_its_snaps
         do(tmp_path)
     assert epochs[0] == 3, "it goes on"
     assert_same_results(tmp_path / "store", tmp_path / "whole")
+
+
+CURVES = "metrics=[accuracy, {connectivity: {epochs: 1, pairs: all, points: 3}}]"
+
+
+def curves_of(packs: Sequence[Pack]) -> list[Pack]:
+    return [pack for pack in packs if pack.kind == "measure" and is_laid_out(pack)]
+
+
+def filled_with_curves(folder: Path, most: int | None = None) -> tuple[Plan, list[Pack]]:
+    text = SWEEP.replace("metrics: [accuracy, distance]", CURVES.replace("=", ": ", 1))
+    plan = plan_of(folder, text.replace("seeds: 2", "seeds: 3"))
+    return plan, fill_gpus(make_packs(plan, (), one_second), 1, most)
+
+
+def test_curves_of_many_cells_are_one_pack_a_group_for_each_cell(tmp_path: Path) -> None:
+    plan, packs = filled_with_curves(tmp_path)
+    training = [pack for pack in packs if pack.kind == "train"]
+    (curves,) = curves_of(packs)
+    assert len(training) == 1
+    assert curves.layout is not None
+    assert [len(group) for group in curves.layout.groups] == [3] * 8, "three pairs of each cell"
+    assert set(curves.needs) == set(training[0].job_keys())
+    keys = [job.key for _, job in plan.metric_jobs() if job.metric.name == "connectivity"]
+    assert sorted(curves.job_keys()) == sorted(keys)
+
+
+def test_curves_wait_for_one_pack_of_trainings_where_their_cells_are_whole(tmp_path: Path) -> None:
+    _, packs = filled_with_curves(tmp_path, most=6)
+    training = [set(pack.job_keys()) for pack in packs if pack.kind == "train"]
+    assert len(training) == 4
+    for pack in curves_of(packs):
+        assert sum(not keys.isdisjoint(pack.needs) for keys in training) == 1
+
+
+def test_curves_of_many_cells_keep_their_pack_in_the_store(tmp_path: Path) -> None:
+    plan, packs = filled_with_curves(tmp_path)
+    shapes = lay_out(plan, (), one_second, 1, None, fill_gpus)
+    (curves,) = curves_of(packs)
+    assert from_records([as_record(shapes)]) == shapes
+    for stored in (set(), set(curves.job_keys()[:4])):
+        made = make_packs(plan, stored, one_second)
+        (found,) = curves_of(shaped(made, shapes, plan, stored, one_second))
+        assert found.job_keys() == curves.job_keys()[len(stored) :]
+        assert found.layout is not None
+        assert found.layout.groups == curves.layout.groups[len(stored) // 3 :]  # type: ignore[union-attr]
+
+
+def test_curves_that_lose_the_gpu_are_found_by_halves_of_their_cells(tmp_path: Path) -> None:
+    _, packs = filled_with_curves(tmp_path)
+    (curves,) = curves_of(packs)
+    scheduler = Scheduler([curves], curves.needs)
+    culprit, lost = curves.job_keys()[7], []
+    while (pack := scheduler.next_pack()) is not None:
+        if culprit in pack.job_keys():
+            lost.append(len(pack.job_keys()))
+            scheduler.lost(pack, "its GPU was lost", "crash")
+        else:
+            scheduler.finished(pack, [Outcome(key, "done") for key in pack.job_keys()])
+    assert lost == [24, 24, 12, 1]
+    assert list(scheduler.failures) == [culprit]
+
+
+def test_a_failed_training_blocks_of_many_curves_its_own(tmp_path: Path) -> None:
+    _, packs = filled_with_curves(tmp_path)
+    (training,) = (pack for pack in packs if pack.kind == "train")
+    (curves,) = curves_of(packs)
+    culprit = training.job_keys()[4]
+    scheduler = Scheduler([training, curves], set())
+    assert scheduler.next_pack() == training
+    endings = [Outcome(key, "failed" if key == culprit else "done") for key in training.job_keys()]
+    scheduler.finished(training, endings)
+    left = scheduler.next_pack()
+    assert left is not None
+    assert len(left.job_keys()) == 24 - 2
+    assert all(culprit not in job.trials for job in left.metric_jobs)
+    assert left.layout is not None
+    assert sorted(len(group) for group in left.layout.groups) == [1, *[3] * 7]
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_curves_of_many_cells_store_what_those_of_one_cell_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "_own_gpu", lambda _where: None)
+        do(tmp_path, "cells", CURVES, "seeds=3", "load.values=[2, 3]", "run.pack_size=3")
+    do(tmp_path, "store", CURVES, "seeds=3", "load.values=[2, 3]", "run.pack_size=3")
+    tables = [
+        Store.open(str(tmp_path / name)).read_table("metrics/connectivity").to_pandas()
+        for name in ("cells", "store")
+    ]
+    columns = ["key", "mode_connectivity", "train_loss", "test_error_percent"]
+    first, second = (table.sort_values("key")[columns].reset_index(drop=True) for table in tables)
+    assert len(first) > 0
+    pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("gpus", [2, 3])
+def test_curves_are_left_for_every_gpu(tmp_path: Path, gpus: int) -> None:
+    text = SWEEP.replace("metrics: [accuracy, distance]", CURVES.replace("=", ": ", 1))
+    made = make_packs(plan_of(tmp_path, text), (), one_second)
+    packs = fill_gpus(made, gpus)
+    largest_s = sum(pack.cost_s for pack in made) / (PACKS_A_WORKER * gpus)
+    assert len(curves_of(packs)) >= gpus
+    for pack in curves_of(packs):
+        assert pack.cost_s <= largest_s or len({job.trials[0] for job in pack.metric_jobs}) == 1

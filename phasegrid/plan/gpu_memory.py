@@ -15,6 +15,7 @@ from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, Workload, tr
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan.cost import estimated, num_networks
+from phasegrid.plan.packing import is_laid_out
 from phasegrid.plan.shaping import FULL
 from phasegrid.registry import declared_metric
 from phasegrid.train.recipe import examples_per_batch
@@ -84,12 +85,25 @@ def pack_bytes(
         lanes = [lane_bytes(trial, work) for trial, work in zip(trials, known, strict=True)]
         num = FULL if gpu_bytes is None else lanes_that_fit(lanes, (gpu_bytes - resident) / MARGIN)
         return resident + sum(sorted(lanes)[-min(num, FULL) :])
-    largest = max(known, key=lambda work: work.num_parameters)
-    jobs = [_measuring(job, largest, _alike(job, pack)) for job in pack.metric_jobs]
-    if any(need is None for need in jobs):
-        return None
+    by_key = {trial.key: work for trial, work in zip(trials, known, strict=True)}
     models = FLOAT * sum(work.num_parameters for work in known)
-    return resident + models + max((need for need in jobs if need is not None), default=0)
+    sums = 0
+    for jobs in _side_by_side(pack):
+        involved = {key for job in jobs for key in job.trials}
+        largest = max((by_key[key] for key in involved), key=lambda work: work.num_parameters)
+        needs = [_measuring(job, largest, _alike(job, pack)) for job in jobs]
+        if any(need is None for need in needs):
+            return None
+        sums += max((need for need in needs if need is not None), default=0)
+    return resident + models + sums
+
+
+def _side_by_side(pack: Pack) -> Sequence[Sequence[MetricJob]]:
+    """Return the measurements of a pack in groups that may be computed at the same time: those of
+    each cell where they train, else all in one.
+    """
+    groups = pack.layout.groups if pack.layout and is_laid_out(pack) else ()
+    return groups or (pack.metric_jobs,)
 
 
 def lane_bytes(trial: Trial, work: Workload) -> int:

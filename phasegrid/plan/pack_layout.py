@@ -24,6 +24,7 @@ from phasegrid.plan.packing import (
     is_laid_out,
     make_packs,
     measuring_packs,
+    merged,
     start_depths,
     training_packs,
     trains_several,
@@ -35,8 +36,9 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The keys of jobs that share a pack, in order (trainings, or measurements of one metric and
-    cell), and their predicted seconds; whether they were laid out for GPUs.
+    """The keys of jobs that share a pack, in order (trainings, or measurements of one metric), and
+    their predicted seconds; whether they were laid out for GPUs. The measurements of one cell in it
+    are computed together.
     """
 
     jobs: tuple[str, ...]
@@ -98,9 +100,11 @@ def shaped(
         for start in range(0, len(members), most):
             some = members[start : start + most]
             found += training_packs(some, stored, cost, shape.cost_s)
+        measuring: list[Pack] = []
         for cell in {cell.index: cell for cell, _ in jobs}.values():
             mine = [job for c, job in jobs if c is cell and isinstance(job, MetricJob)]
-            found += measuring_packs(cell, mine, stored, cost)
+            measuring += measuring_packs(cell, mine, stored, cost)
+        found += [merged(measuring)] if measuring else []
     found += [pack for pack in packs if not is_laid_out(pack)]
     lost = {k for p in packs for k in p.job_keys()} - {k for p in found for k in p.job_keys()}
     assert not lost, f"packs lost {len(lost)} jobs on the way into their shapes"

@@ -186,13 +186,14 @@ def _join(packs: Iterable[Pack], measure_s: float, limit: int = 256) -> list[Pac
     for pack in packs:
         jobs = sum(len(p.metric_jobs) for p in group) + len(pack.metric_jobs)
         if group and (sum(p.cost_s for p in group) + pack.cost_s > measure_s or jobs > limit):
-            joined.append(_merged(group))
+            joined.append(merged(group))
             group = []
         group.append(pack)
-    return joined + ([_merged(group)] if group else [])
+    return joined + ([merged(group)] if group else [])
 
 
-def _merged(group: Sequence[Pack]) -> Pack:
+def merged(group: Sequence[Pack]) -> Pack:
+    """Return a pack of all measurements of some packs, which counts as of their first cell."""
     if len(group) == 1:
         return group[0]
     jobs = tuple(job for pack in group for job in pack.metric_jobs)

@@ -24,7 +24,7 @@ from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import content_key
 from phasegrid.packs import Layout, Pack, needs_of
 from phasegrid.plan.devices import Device
-from phasegrid.plan.packing import PACK_SIZE
+from phasegrid.plan.packing import PACK_SIZE, is_laid_out, merged
 from phasegrid.train.compat import pack_signature
 
 NONE_BEFORE: Mapping[str, int] = MappingProxyType({})
@@ -93,8 +93,8 @@ def fill_gpus(
     pack_size: int | None = None,
     depths: Mapping[str, int] = NONE_BEFORE,
 ) -> list[Pack]:
-    """Share the trainings of all cells among packs that each fill a GPU, the longest first, and
-    split heavy measurements.
+    """Share the trainings of all cells among packs that each fill a GPU, the longest first; join
+    measurements that train, of one metric, where they follow trainings of one pack.
 
     Every round gives each GPU a pack, and together half of what is left, so that later rounds even
     out what was predicted wrongly (factoring: Flynn Hummel et al. 1992). The last round shares all
@@ -114,7 +114,32 @@ def fill_gpus(
         for part in _rounds(members, gpus, most):
             trials, seconds = [m.trial for m in part], sum(m.seconds for m in part)
             filled.append(_of_trials(part[0].pack, tuple(trials), seconds))
-    return filled + [pack for pack in split_heavy(packs, gpus) if pack.kind != "train"]
+    return filled + _following(split_heavy(packs, gpus), filled, gpus)
+
+
+def _following(packs: Sequence[Pack], training: Sequence[Pack], gpus: int) -> list[Pack]:
+    """Return the measurements among `packs`. Those that are laid out are joined, in order, if they
+    are of one metric and depth and wait for the same pack of trainings as the last; where there are
+    several GPUs, up to 1/(`PACKS_A_WORKER` x `gpus`) of all work.
+    """
+    last = {trial.key: index for index, pack in enumerate(training) for trial in pack.trials}
+    largest_s = _share_s(packs, gpus) if gpus > 1 else math.inf
+    measuring, alike = [], dict[tuple[int, int, int], list[Pack]]()
+    for pack in packs:
+        if pack.kind == "measure" and is_laid_out(pack):
+            job, waits_for = pack.metric_jobs[0], max(last.get(key, -1) for key in pack.needs)
+            alike.setdefault((id(job.metric), job.request.depth, waits_for), []).append(pack)
+        elif pack.kind == "measure":
+            measuring.append(pack)
+    for group in alike.values():
+        start, seconds = 0, 0.0
+        for end, pack in enumerate(group):
+            seconds += pack.cost_s
+            if end > start and seconds > largest_s:
+                measuring.append(merged(group[start:end]))
+                start, seconds = end, pack.cost_s
+        measuring.append(merged(group[start:]))
+    return measuring
 
 
 class _Member(NamedTuple):

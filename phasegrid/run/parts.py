@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from phasegrid.keys import content_key
 from phasegrid.packs import Pack, needs_of
+from phasegrid.plan.packing import is_laid_out
 from phasegrid.train.compat import parted
 
 
@@ -18,11 +19,17 @@ def is_alone(pack: Pack) -> bool:
 
 def suspects(pack: Pack) -> list[list[str]]:
     """Return the keys of a lost pack in the parts that are tried next, to find the job to blame:
-    each job alone, but first halves where trainings of several kinds share the pack.
+    each job alone, but first halves where trainings of several kinds share the pack, or
+    measurements that train of several cells.
     """
     if pack.kind == "train":
         return [[trial.key for trial in part] for part in parted(pack.trials)]
-    return [[key] for key in pack.job_keys()]
+    cells = pack.layout.groups if pack.layout and is_laid_out(pack) else ()
+    if len(cells) <= 1:
+        return [[key] for key in pack.job_keys()]
+    first = {job.key for cell in cells[: len(cells) // 2] for job in cell}
+    parts = [[key for key in pack.job_keys() if (key in first) == half] for half in (True, False)]
+    return [part for part in parts if part]
 
 
 def torn_out(pack: Pack, keys: Collection[str]) -> Pack:
