@@ -56,17 +56,19 @@ def norm(
         )
     if gain is None or shift is None:
         gain, shift = x.new_ones(channels).float(), x.new_zeros(channels).float()
-    outputs: tuple[Tensor, Tensor] = _Norm.apply(
-        x, residual, gain, shift, running, momentum, eps, relu
-    )
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        outputs: tuple[Tensor, Tensor] = _Norm.apply(
+            x, residual, gain, shift, running, momentum, eps, relu
+        )
     return outputs
 
 
 def try_out(device: torch.device) -> None:
     """Run forward and backward on a few numbers, to see whether Triton can compile for `device`."""
-    x = torch.arange(8.0, device=device).view(4, 2).requires_grad_()
-    one = torch.ones(2, device=device)
-    norm(x, x, one, one, None, 0.1, 1e-5, True)[0].sum().backward()
+    with torch.enable_grad():
+        x = torch.arange(8.0, device=device).view(4, 2).requires_grad_()
+        one = torch.ones(2, device=device)
+        norm(x, x, one, one, None, 0.1, 1e-5, True)[0].sum().backward()
 
 
 class _Norm(torch.autograd.Function):

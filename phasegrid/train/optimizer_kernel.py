@@ -37,28 +37,29 @@ def step(
     is_rmsprop, is_sgd = recipe.optimizer == "rmsprop", recipe.optimizer == "sgd"
     first, second = (1.0, rmsprop.alpha) if is_rmsprop else recipe.betas
     decays = isinstance(weight_decay, Tensor)
-    _update[(triton.cdiv(weights.numel(), BLOCK),)](
-        weights,
-        grads,
-        slots.get("momentum"),
-        slots.get("grad_avg" if is_rmsprop else "exp_avg"),
-        slots.get("square_avg" if is_rmsprop else "exp_avg_sq"),
-        lr if isinstance(lr, Tensor) else None,
-        weight_decay if decays else None,
-        *rates,
-        weights.numel(),
-        None if decays or not weight_decay else weight_decay,
-        recipe.momentum if is_sgd else rmsprop.momentum,
-        1 - (rmsprop.alpha if is_rmsprop else first),
-        second,
-        1 - second,
-        rmsprop.eps if is_rmsprop else recipe.adam_eps,
-        recipe.optimizer,
-        is_sgd and recipe.nesterov,
-        isinstance(rates.step, Tensor),
-        BLOCK,
-        enable_fp_fusion=True,  # said, because Triton's default changes with its version
-    )
+    with torch.cuda.device_of(weights):  # Triton launches on the current device
+        _update[(triton.cdiv(weights.numel(), BLOCK),)](
+            weights,
+            grads,
+            slots.get("momentum"),
+            slots.get("grad_avg" if is_rmsprop else "exp_avg"),
+            slots.get("square_avg" if is_rmsprop else "exp_avg_sq"),
+            lr if isinstance(lr, Tensor) else None,
+            weight_decay if decays else None,
+            *rates,
+            weights.numel(),
+            None if decays or not weight_decay else weight_decay,
+            recipe.momentum if is_sgd else rmsprop.momentum,
+            1 - (rmsprop.alpha if is_rmsprop else first),
+            second,
+            1 - second,
+            rmsprop.eps if is_rmsprop else recipe.adam_eps,
+            recipe.optimizer,
+            is_sgd and recipe.nesterov,
+            isinstance(rates.step, Tensor),
+            BLOCK,
+            enable_fp_fusion=True,  # said, because Triton's default changes with its version
+        )
 
 
 def try_out(device: torch.device) -> None:
