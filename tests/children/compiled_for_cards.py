@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 from phasegrid.models import norm_kernel
 from phasegrid.train import optimizer_kernel
 from phasegrid.train.optimizers import Rates, new_slots, rates_at
+from tests.benchmarks import weight_gradient
 from tests.children.optimizer_kernel import RECIPES
 
 TARGETS = [GPUTarget("cuda", capability, 32) for capability in (80, 90)]
@@ -80,7 +81,16 @@ def compile_norms() -> None:
         sum(y.sum() for y in both[: 1 + added]).backward()
 
 
+def compile_weight_gradients() -> None:
+    weight_gradient._multiply = Compiled(weight_gradient._multiply)
+    for dtype, tf32 in itertools.product(DTYPES, (False, True)):
+        print("weight gradient", dtype, tf32, flush=True)
+        x = torch.ones(2, 8, 4, 4, dtype=dtype)
+        weight_gradient.weight_gradient(x, x, tf32)
+
+
 def main() -> None:
+    compile_weight_gradients()
     compile_optimizers()
     compile_norms()
     print("whole", flush=True)

@@ -57,6 +57,11 @@ def test_the_kernels_of_batchnorm_are_those_of_torch_in_every_shape_and_layout()
     run_child("norm_kernel.py", TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
+def test_the_kernel_of_weight_gradients_gives_those_of_torch() -> None:
+    run_child("weight_gradient.py", TRITON_INTERPRET="1")
+
+
 def test_every_batchnorm_of_a_resnet_takes_along_what_follows_it() -> None:
     module = build_model(Part("resnet18", 1, {"width": 2}), (3, 8, 8), 4, seed=0)
     blueprint = read_architecture(module)
