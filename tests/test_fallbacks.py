@@ -1,6 +1,8 @@
 """What fails and is done another way is written down, said once, and no failure."""
 
+import gc
 import logging
+import weakref
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,31 @@ def test_a_stack_that_fails_and_is_trained_alone_is_no_failure(
     assert code == 0
     assert "trainings that failed together were each done alone" in said
     assert phasegrid.open(str(tmp_path / "store")).failures().empty
+
+
+def test_trainings_that_failed_hold_no_memory_while_each_is_done_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_pack = training.train_pack
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def only_alone(trials: list[object], *args: object, **named: object) -> object:
+        alive.append(sum(each() is not None for each in held))
+        if len(trials) > 1:
+            on_the_device = torch.empty(1)
+            held.append(weakref.ref(on_the_device))
+            raise RuntimeError("memory ran out")
+        return train_pack(trials, *args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "train_pack", only_alone)
+    gc.disable()
+    try:
+        assert run(tmp_path)[0] == 0
+    finally:
+        gc.enable()
+    assert len(alive) > 2
+    assert set(alive) == {0}
 
 
 def test_a_damaged_plan_that_is_written_anew_is_told(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def kernels_of(module: str, device: torch.device) -> Any:
     try:
         found = import_module(module)
         found.try_out(device)
+    except torch.OutOfMemoryError:  # there may be enough the next time
+        raise
     except Exception as error:  # of any kind: a missing package, compiler or folder, a driver
         fall_back(f"torch's own operations are used in place of the kernels of {module}", error)
         return None

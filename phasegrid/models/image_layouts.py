@@ -77,6 +77,8 @@ def working_layouts(network: nn.Module, inputs: Tensor) -> Layouts:
     try:
         with torch.no_grad(), kept_draws(inputs.device):
             outputs_of(copy_network(network).eval(), layouts.lay_out(inputs[:PROBED]))
+    except torch.OutOfMemoryError:  # says nothing about the layout
+        raise
     except Exception as error:  # of any kind; an error with another cause comes again later
         fall_back(f"images for {type(network).__name__} are not stored channels last", error)
         return PLAIN

@@ -256,16 +256,19 @@ def _seconds_per_update(
     num = _AT_ONCE if recorded else 1
     chunk, times = _repeated_batch(stacks[0][1].network.size, num, data, recipe), []
     warm_up = WARM_UP + 1 if recorded else 1  # a graph is recorded, then timed
-    for _ in range(_REPEATS + warm_up):
+    try:
+        for _ in range(_REPEATS + warm_up):
+            _wait(device)
+            started = time.perf_counter()
+            running = [(lane, run_chunk(stack, chunk, data.task, recipe)) for lane, stack in stacks]
+            for _ in range(num):
+                for lane, updates in running:
+                    with lane.current():
+                        next(updates)
+            _wait(device)
+            times.append((time.perf_counter() - started) / num)
+    finally:  # lanes read the chunk until then, also if one has failed
         _wait(device)
-        started = time.perf_counter()
-        running = [(lane, run_chunk(stack, chunk, data.task, recipe)) for lane, stack in stacks]
-        for _ in range(num):
-            for lane, updates in running:
-                with lane.current():
-                    next(updates)
-        _wait(device)
-        times.append((time.perf_counter() - started) / num)
     return min(times[warm_up:])
 
 

@@ -115,7 +115,8 @@ def record_graph(work: Work, *tensors: Tensor) -> Replay:
     pool = next((graph.pool() for graph, where in _ALIVE.items() if where == place), None)
     with torch.cuda.device(stream.device):
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
+        # Until torch 2.14, a recording that fails leaves its stream the current one.
+        with torch.cuda.stream(stream), torch.cuda.graph(graph, pool=pool, stream=stream):
             result = work(*tensors)
     _ALIVE[graph] = place
 
@@ -173,10 +174,10 @@ def side_stream(device: torch.device) -> torch.cuda.Stream:
 
 def _out_of_memory(error: BaseException | None) -> bool:
     """Say whether memory ran out. When a failed recording ends, its own error hides the first
-    one.
+    one. A graph lies outside torch's memory, so for it CUDA's own error is raised.
     """
     while error is not None:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -18,7 +18,7 @@ from phasegrid.keys import stream_seed
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.seeding import repeatable
 from phasegrid.train.beginning import Beginning, DataSets, begin
-from phasegrid.train.epoch import EpochNumbers, run_epoch
+from phasegrid.train.epoch import run_epoch
 from phasegrid.train.groups import (
     Group,
     StackOf,
@@ -37,6 +37,7 @@ from phasegrid.train.member import (
     record_epoch,
     release,
     result_of,
+    undoing,
 )
 from phasegrid.train.objectives import criterion_of
 from phasegrid.train.precision import tensor_float_32
@@ -89,6 +90,7 @@ class Family:
     _groups: list[Group] = field(default_factory=list)
     _to_do: list[Group] = field(default_factory=list)
     _left: list[Group] = field(default_factory=list)
+    _ended: set[int] = field(default_factory=set)
     _within_epoch: bool = False
     _last_saved: float = 0.0
 
@@ -134,28 +136,27 @@ class Family:
             i: begin(around.trials[i], around.data[i], around.starts[i], around.sets)
             for i in self.stack.places
         }
-        self._members = {i: member for i, (member, _) in begun.items()}
-        for i, member in self._members.items():
+        members = {i: member for i, (member, _) in begun.items()}
+        for i, member in members.items():
             member.strategy = self.stack.way
             if around.publisher is not None and i in wanted:
                 member.publish = partial(around.publisher.publish, around.trials[i].key)
-        parts = self.saver.resume(self._members, self.stack.places, wanted, around.sets.device)
-        self._groups = [
-            make_group([self._members[i] for i in part], begun[part[0]][1]) for part in parts
-        ]
-        for group in self._groups:
+        parts = self.saver.resume(members, self.stack.places, wanted, around.sets.device)
+        groups = [make_group([members[i] for i in part], begun[part[0]][1]) for part in parts]
+        for group in groups:
             _leave_beginnings(group)
-        self._to_do = list(self._groups)
-        self.epochs = max(expected_epochs(group) for group in self._groups)
+        self.epochs = max(expected_epochs(group) for group in groups)
         self._last_saved = around.clock()
+        self._members, self._groups, self._to_do = members, groups, list(groups)
 
     def _end_epoch(self) -> None:
         """Hand over the members that have ended; save the others if it is time."""
         going_on = {id(member) for group in self._left for member in group.members}
         for group in self._groups:
             for member in group.members:
-                if id(member) not in going_on:
+                if id(member) not in going_on and id(member) not in self._ended:
                     self._end(member, group.template)
+                    self._ended.add(id(member))
         wanted = {id(m) for i, m in self._members.items() if i in self.around.wanted}
         self._groups = [
             group for group in self._left if any(id(member) in wanted for member in group.members)
@@ -183,14 +184,37 @@ class Family:
 
     def _advance(self, group: Group, lane: Lane) -> Generator[bool, None, list[Group] | None]:
         """Train a group for one epoch. Return the groups that go on: itself, one of fewer members,
-        or none. Return None if it must be halved first.
+        or none.
+
+        If memory runs out, all is as it was before the epoch: then return None for several members,
+        which must be halved, and raise `torch.OutOfMemoryError` for one.
         """
+        members = group.members
+        if len(members) > 1 or lane.gives_back:
+            unstack(group)
+        undo = [undoing(member) for member in members]
+        try:
+            return (yield from self._run_epoch(group))
+        except torch.OutOfMemoryError as error:
+            group.stack = None
+            for restore in undo:
+                restore()
+            if len(members) == 1:
+                raise
+            fall_back("a stack of trainings was halved, because memory ran out", error)
+        return None
+
+    def _run_epoch(self, group: Group) -> Generator[bool, None, list[Group]]:
         members, started = group.members, self.around.now()
-        numbers = yield from self._run_or_run_out(group, lane)
-        if numbers is None:
-            return None
-        stack = group.stack
-        assert stack is not None
+        first, epoch = members[0], len(members[0].history)
+        if group.stack is None:
+            group.stack = stacked(group, self.stack.plan.strategy)
+        stack, feeds, recipe = group.stack, [m.feed for m in members], first.recipe
+        watched = group.moments.within_epochs or group.collecting.within_epochs
+        watch = partial(_watch_updates, group) if watched else None
+        numbers = yield from run_epoch(
+            stack, feeds, recipe, group.cut, epoch, first.updates, first.before, watch
+        )
         tests = [
             _test(group, stack, i) if needs_test(member, numbers[i]) else None
             for i, member in enumerate(members)
@@ -198,46 +222,11 @@ class Family:
         share = (self.around.now() - started) / len(members)
         for i, (member, number, test) in enumerate(zip(members, numbers, tests, strict=True)):
             record_epoch(member, number, test, partial(_copy_of, stack, i, member.recipe), share)
-        for at in group.moments.after_epoch(len(members[0].history)):
+        for at in group.moments.after_epoch(epoch + 1):
             leave_of_stack(stack, members, at)
-        if group.collecting.after_epoch(len(members[0].history)):
+        if group.collecting.after_epoch(epoch + 1):
             collect_of_stack(stack, members)
         return without_finished(group)
-
-    def _run_or_run_out(
-        self, group: Group, lane: Lane
-    ) -> Generator[bool, None, list[EpochNumbers] | None]:
-        """Run an epoch of a group. If memory runs out, all is as it was before the epoch: then
-        return None for several members, and raise `torch.OutOfMemoryError` for one.
-        """
-        members, recipe = group.members, group.members[0].recipe
-        epoch = len(members[0].history)
-        if len(members) > 1 or lane.gives_back:
-            unstack(group)
-        streams = [(m.feed.order.get_state(), m.feed.augment.get_state()) for m in members]
-        collected = [m.collected for m in members]
-        try:
-            if group.stack is None:
-                group.stack = stacked(group, self.stack.plan.strategy)
-            feeds, first = [m.feed for m in members], members[0]
-            watched = group.moments.within_epochs or group.collecting.within_epochs
-            watch = partial(_watch_updates, group) if watched else None
-            return (
-                yield from run_epoch(
-                    group.stack, feeds, recipe, group.cut, epoch, first.updates, first.before, watch
-                )
-            )
-        except torch.OutOfMemoryError as error:
-            group.stack = None
-            for member, (order, augment) in zip(members, streams, strict=True):
-                member.feed.order.set_state(order)
-                member.feed.augment.set_state(augment)
-            for member, state in zip(members, collected, strict=True):
-                member.collected = state
-            if len(members) == 1:
-                raise
-            fall_back("a stack of trainings was halved, because memory ran out", error)
-        return None
 
 
 def _copy_of(stack: Stack, index: int, recipe: Recipe) -> MemberState:

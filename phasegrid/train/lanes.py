@@ -127,11 +127,13 @@ class Lanes:
             torch.OutOfMemoryError: if a task alone does not fit.
         """
         waiting = deque(tasks)
-        while waiting or self._active:
-            self._start(waiting)
-            stops = [self._step(running, waiting) for running in list(self._active)]
-            after_turn(any(stops))
-        self.wait()
+        try:
+            while waiting or self._active:
+                self._start(waiting)
+                stops = [self._step(running, waiting) for running in list(self._active)]
+                after_turn(any(stops))
+        finally:  # even then: what lanes still read must not be given to others
+            self.wait()
 
     def drain(self) -> None:
         """Go on with each task until it can be left, or fails; begin none."""

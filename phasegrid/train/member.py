@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -262,6 +262,22 @@ def result_of(member: TrialState) -> Trained:
         seconds=member.seconds,
         density=density_of(member.kept, member.prunable),
     )
+
+
+def undoing(member: TrialState) -> Callable[[], None]:
+    """Return a function that makes a member again what it is now, with its random streams."""
+    now = {each.name: getattr(member, each.name) for each in fields(member)}
+    now |= {"history": list(member.history), "published": dict(member.published)}
+    streams = member.feed.order, member.feed.augment
+    states = [stream.get_state() for stream in streams]
+
+    def undo() -> None:
+        for name, value in now.items():
+            setattr(member, name, value)
+        for stream, state in zip(streams, states, strict=True):
+            stream.set_state(state)
+
+    return undo
 
 
 def release(member: TrialState) -> None:

@@ -5,99 +5,25 @@ Streams are stood in for by lanes that know which of them is current, CUDA graph
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
+from lane_support import Numbered, give_recorders, trained, unlike
 from test_snapshots import Killed, Memory, assert_same
 from torch import Tensor
-from train_support import MLP, SMALL_CNN, Kept, make_data, make_trial
+from train_support import Kept
 
-import phasegrid.train.lanes
 import phasegrid.train.stack
 from phasegrid.fallbacks import collected
-from phasegrid.jobs import Part, Trial
-from phasegrid.train.cuda_graphs import Recorder, Replay
+from phasegrid.train.cuda_graphs import Replay
 from phasegrid.train.lanes import Lane, Lanes
-from phasegrid.train.loop import train_pack
 from phasegrid.train.member import Trained
 from phasegrid.train.stack_plan import StackPlan
 from phasegrid.train.updates import Updates
 from tests.tape import record_on_tape
-
-
-class Numbered(Lane):
-    """A lane that gives back, and knows whether it is current."""
-
-    gives_back = True
-    now: "Numbered | None" = None
-    made = 0
-
-    @contextmanager
-    def _as_current(self) -> Iterator[None]:
-        assert Numbered.now is None
-        Numbered.now = self
-        try:
-            yield
-        finally:
-            Numbered.now = None
-
-    def current(self) -> AbstractContextManager[None]:
-        return self._as_current()
-
-
-@pytest.fixture
-def lanes(monkeypatch: pytest.MonkeyPatch) -> list[Numbered]:
-    """Let this device have lanes, and graphs; return the lanes as they are made."""
-    made: list[Numbered] = []
-
-    def new_lane(_device: torch.device) -> Lane:
-        made.append(Numbered())
-        return made[-1]
-
-    monkeypatch.setattr(phasegrid.train.lanes, "new_lane", new_lane)
-    give_recorders(monkeypatch, record_on_tape)
-    return made
-
-
-def give_recorders(monkeypatch: pytest.MonkeyPatch, record: Callable[..., Replay]) -> None:
-    init = phasegrid.train.stack.Stack.__init__
-
-    def with_recorder(self: Any, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        self.recorder = Recorder(False, record, around=lambda work: work)
-
-    monkeypatch.setattr(phasegrid.train.stack.Stack, "__init__", with_recorder)
-
-
-def unlike() -> list[Trial]:
-    """Trainings that differ in network, width, batch size, optimizer and length."""
-    wide = Part("small_cnn", 1, {"width": 3, "batch_norm": True})
-    trials = [
-        make_trial(0, SMALL_CNN, epochs=3, momentum=0.9),
-        make_trial(1, wide, epochs=2, batch_size=5, optimizer="adam", lr=1e-2),
-        make_trial(2, MLP, epochs=5, batch_size=16),
-        make_trial(3, SMALL_CNN, epochs=1, lr=1e12),
-        make_trial(4, MLP, epochs=4, keep="best_test", weight_decay=1e-2),
-    ]
-    return [replace(trial, key=f"trial-{i}") for i, trial in enumerate(trials)]
-
-
-DATA = make_data(augment="flip_crop")
-
-
-def trained(trials: list[Trial], **how: Any) -> list[Trained]:
-    return train_pack(trials, [DATA] * len(trials), device="cpu", strategy="loop", **how)
-
-
-@pytest.fixture
-def alone(lanes: list[Numbered]) -> list[Trained]:
-    found = [trained([trial], lanes=1)[0] for trial in unlike()]
-    assert not lanes  # one at a time needs none
-    return found
 
 
 @pytest.fixture
@@ -287,6 +213,26 @@ def test_one_that_fails_while_others_are_stopped_costs_them_nothing(
         trained(unlike(), snapshots=memory, on_epoch=stop)
     assert list(said) == ["a task failed while it was being stopped"]
     assert {key for key, _ in memory.kept} == {"trial-0", "trial-2", "trial-4"}
+
+
+@pytest.mark.usefixtures("lanes")
+def test_the_device_has_done_everything_before_a_failure_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+
+    class Failing:
+        share = 0.0
+
+        def steps(self, _lane: Lane) -> Iterator[bool]:
+            yield False
+            raise RuntimeError("broken")
+
+    device = torch.device("cuda")
+    with pytest.raises(RuntimeError, match="broken"):
+        Lanes(device).run([Failing(), Failing()], lambda _: None)
+    assert waited == [device]
 
 
 class Ticking:

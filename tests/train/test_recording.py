@@ -175,6 +175,17 @@ def test_memory_that_runs_out_while_recording_several_members_is_said_to() -> No
         recorder.run(doubling, *several)
 
 
+def test_memory_that_cuda_lacks_for_a_graph_is_said_to() -> None:
+    def refuse(*_: Any) -> Replay:
+        raise RuntimeError("CUDA error: out of memory")
+
+    recorder = new_recorder(refuse, yields=True)
+    for _ in range(WARM_UP):
+        recorder.run(doubling, *batch(1.0))
+    with pytest.raises(torch.OutOfMemoryError, match="recording a CUDA graph"):
+        recorder.run(doubling, *batch(1.0))
+
+
 def test_a_lone_member_that_cannot_be_recorded_for_want_of_memory_is_launched() -> None:
     recorder = new_recorder(run_out)
     for value in range(WARM_UP):

@@ -40,6 +40,22 @@ def test_a_checkpoint_at_an_update_is_where_a_training_of_so_many_updates_ends(
         assert all(torch.equal(twice[0][name], twice[1][name]) for name in twice[0])
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_checkpoints_are_those_of_their_epochs_though_the_first_of_a_stack_diverges(
+    strategy: str,
+) -> None:
+    wish = {"checkpoints": Checkpoints(every_epochs=1)}
+    trials = [make_trial(0, SMALL_CNN, lr=1e12, **wish), make_trial(1, SMALL_CNN, **wish)]
+    kept, alone = Kept(), Kept()
+    assert train(trials, kept, strategy=strategy)[0].outcome == "diverged"
+    train(trials[1:], alone)
+    names = [name for key, name in kept.tensors if key == trials[1].key]
+    assert names == [f"weights@epoch-{epoch}" for epoch in range(4)]
+    for at in ("epoch-0", "epoch-1", "epoch-3"):
+        for name, value in kept.at(trials[1], at).items():
+            assert torch.allclose(value, alone.at(trials[1], at)[name], atol=1e-4)
+
+
 def test_checkpoints_are_published_when_the_rate_has_been_at_its_lowest() -> None:
     schedule = Schedule("cyclic", cycle_updates=6, low=0.1)
     trial = make_trial(0, epochs=3, schedule=schedule, checkpoints=Checkpoints(at="lowest_rate"))

@@ -76,9 +76,12 @@ def train(
         parts = parted(left)
         how = "each done alone" if len(parts) == len(left) else "done in halves"
         fall_back(f"{len(left)} trainings that failed together were {how}", error)
-        for part in map(tuple, parts):
-            apart = replace(pack, trials=part, layout=Layout(trials=part))
-            outcomes += train(apart, store, place, device, on_epoch)
+    else:
+        return outcomes
+    # The error is let go of before: it holds all that was on the device.
+    for part in map(tuple, parts):
+        apart = replace(pack, trials=part, layout=Layout(trials=part))
+        outcomes += train(apart, store, place, device, on_epoch)
     return outcomes
 
 
