@@ -80,7 +80,7 @@ def guess_cost(cell: Cell, job: Trial | MetricJob, device: Device = CPU) -> Gues
         precision = str(job.recipe.get("precision", "fp32"))
         return device.guess(_guess(cell, job), precision, one_shape)
     recorded = declared_metric(job.metric.name).recorded and one_shape
-    return device.guess(_guess(cell, job), is_recorded=recorded)
+    return device.guess(_guess(cell, job), str(job.metric.args.get("precision", "fp32")), recorded)
 
 
 def _guess(cell: Cell, job: Trial | MetricJob) -> Guess:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -77,3 +78,8 @@ def autocast_of(precision: str, device: torch.device) -> Autocast:
     if precision != "bf16":
         return nullcontext
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def without_bf16(outputs: Tensor) -> Tensor:
+    """Return the outputs of a pass under autocast in float32, for the loss; others as they are."""
+    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs

@@ -4,11 +4,13 @@ from one to another.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from curve_rows import compute, compute_many
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
@@ -149,6 +151,39 @@ def test_in_single_precision_numbers_agree_to_it(name: str) -> None:
         # 9 updates with rounding of 6e-8: far below 1e-4, however the network stretches them
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["final_curve_loss"] == pytest.approx(other["final_curve_loss"], rel=1e-4)
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes in which dtype convolutions are computed, with gradients and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._schema.name == "aten::convolution":
+            self.seen[torch.is_grad_enabled()].add(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("way", ["together", "alone"])
+def test_a_precision_is_that_of_training_and_not_of_the_points(way: str) -> None:
+    models, data = networks("cnn", torch.float32), digits(torch.float32)
+    measure = {"together": together, "alone": alone}[way]
+    usual = measure(models, RING, data, **ARGS)
+    assert measure(models, RING, data, precision="fp32", **ARGS) == usual
+    assert measure(models, RING, data, precision="tf32", **ARGS) == usual  # here all are the same
+    with Convolutions() as convolutions:
+        found = measure(models, RING, data, precision="bf16", **ARGS)
+    assert convolutions.seen == {True: {torch.bfloat16}, False: {torch.float32}}
+    for one, other in zip(found, usual, strict=True):
+        assert one["final_curve_loss"] != other["final_curve_loss"]
+        # bfloat16 has 8 bits; 9 updates
+        assert one["final_curve_loss"] == pytest.approx(other["final_curve_loss"], rel=0.05)
+        assert one["train_loss"][0] == other["train_loss"][0]  # the end was not trained
 
 
 @pytest.mark.parametrize("updates", [None, 6])

@@ -36,6 +36,8 @@ class ConnectivityArgs:
       trained as long as one on all of it. The learning rate has the same shape over the updates.
       (In the published code of Yang et al. the number of epochs grows as 1 / fraction; its 50
       epochs of 50,000 images in batches of 128 are 19,550 updates.)
+    - `precision`: of the training's passes, as in a recipe: ``fp32``, ``tf32`` (float32 with TF32
+      products on a GPU) or ``bf16`` (autocast). Points are evaluated in float32 whatever it is.
 
     For sentence pairs the training loss is the mean over the scored target tokens of a batch of
     `batch_size` pairs; losses of a set are means over its tokens, and errors are token errors in
@@ -58,6 +60,7 @@ class ConnectivityArgs:
     points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
     updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
+    precision: Literal["fp32", "tf32", "bf16"] = later("fp32")
 
 
 def _cost(job: Measurement) -> Guess:

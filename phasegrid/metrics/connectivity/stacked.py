@@ -31,6 +31,7 @@ from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import Batch, cut
 from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.train.optimizers import sgd_step_of_points
+from phasegrid.train.precision import autocast_of, tensor_float_32, without_bf16
 
 MAX_CURVES = 16
 """The most curves in one stack: 10, 20 and 40 gained the same (perceptrons of width 16 and 64), and
@@ -248,9 +249,12 @@ def _update(
     live, size = stack.live, batch.labels.shape[1]
     torch.bmm(coefficients.unsqueeze(1), stack.vertices, out=stack.points.unsqueeze(1))
     live.assign(stack.points)
-    losses = objective(live.forward(batch.inputs), batch)
     live.zero_grad()
-    losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
+    with tensor_float_32(settings.precision == "tf32"):
+        with autocast_of(settings.precision, batch.inputs.device)():
+            outputs = live.forward(batch.inputs)
+        losses = objective(without_bf16(outputs), batch)
+        losses.backward(torch.full_like(losses, 1 / size))  # type: ignore[no-untyped-call]
     grads = live.gradient()
     grads.add_(stack.points, alpha=settings.weight_decay)
     bends, shares = stack.vertices[:, 1:-1], coefficients[:, 1:-1]

@@ -25,6 +25,7 @@ from phasegrid.tasks.batches import cut
 from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
 from phasegrid.train.optimizers import sgd_step_of_points
+from phasegrid.train.precision import autocast_of, tensor_float_32, without_bf16
 from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
 
@@ -193,7 +194,11 @@ class _Training:
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a batch, detached, and its gradient (P,)."""
         self._flat.zero_grad()
-        loss = self._scoring.mean(self._read(inputs), inputs, labels)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        precision = self._settings.precision
+        with tensor_float_32(precision == "tf32"):
+            with autocast_of(precision, inputs.device)():
+                outputs = self._read(inputs)
+            loss = self._scoring.mean(without_bf16(outputs), inputs, labels)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         self._read.turn()
         return loss.detach(), self._flat.gradient()[0]
