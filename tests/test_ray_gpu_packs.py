@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from phasegrid import load_sweep
+from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
 from phasegrid.store.store import Store
 
 CHILD = Path(__file__).parent / "children" / "gpu_packs.py"
 ROOT = Path(__file__).parents[1]
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 SWEEP = """\
 schema: 1
 name: many-cells
@@ -30,13 +34,25 @@ metrics: [accuracy]
 """
 
 
-def run_on(gpus: int, folder: Path, dies: bool = False) -> list[dict[str, Any]]:
-    """Return what the workers noted, in the order in which they began."""
+def plan_in(folder: Path) -> Plan:
+    (folder / "sweep.yaml").write_text(SWEEP)
+    return make_plan(load_sweep(folder / "sweep.yaml"))
+
+
+def run_on(
+    gpus: int,
+    folder: Path,
+    files: Mapping[str, str] = NO_FILES,
+    failed: Mapping[str, str] = NO_FILES,
+) -> list[dict[str, Any]]:
+    """Return what the workers noted, in the order in which they began. `files` lie beside their
+    notes; `failed` are the jobs that fail, each with a part of the reason.
+    """
     notes = folder / "notes"
     notes.mkdir()
-    if dies:
-        (notes / "die").touch()
-    (folder / "sweep.yaml").write_text(SWEEP)
+    for name, text in files.items():
+        (notes / name).write_text(text)
+    plan_in(folder)
     where = [folder / "sweep.yaml", folder / "store", str(gpus), notes]
     done = subprocess.run(
         [sys.executable, str(CHILD), *map(str, where)],
@@ -48,13 +64,17 @@ def run_on(gpus: int, folder: Path, dies: bool = False) -> list[dict[str, Any]]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"exit_code": 0}, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["exit_code"] == bool(failed), done.stderr
+    assert said["failed"].keys() == failed.keys()
+    for name, why in failed.items():
+        assert why in said["failed"][name]
     found = [json.loads(path.read_text()) for path in notes.glob("*.json")]
     return sorted(found, key=lambda noted: noted["began"])
 
 
 def assert_all_is_stored(folder: Path) -> None:
-    plan = make_plan(load_sweep(folder / "sweep.yaml"))
+    plan = plan_in(folder)
     store = Store.open(str(folder / "store"))
     assert set(store.stored("trials")) == {t.key for cell in plan.cells for t in cell.trials}
     assert set(store.stored("metrics/accuracy")) == {job.key for _, job in plan.metric_jobs()}
@@ -89,7 +109,7 @@ def test_each_gpu_has_one_worker_and_its_part_of_the_trainings_of_all_cells(
 
 @pytest.mark.slow
 def test_what_a_lost_worker_had_goes_on_elsewhere(tmp_path: Path) -> None:
-    noted = run_on(2, tmp_path, dies=True)
+    noted = run_on(2, tmp_path, {"die": ""})
     assert_all_is_stored(tmp_path)
     died = json.loads((tmp_path / "notes" / "died").read_text())
     again = [one for one in noted if one["keys"] == died["keys"]]
@@ -97,3 +117,16 @@ def test_what_a_lost_worker_had_goes_on_elsewhere(tmp_path: Path) -> None:
     assert again[0]["pid"] != died["pid"]
     failures = Store.open(str(tmp_path / "store")).read_table("failures").to_pylist()
     assert [row["kind"] for row in failures] == ["infra"]
+
+
+@pytest.mark.slow
+def test_of_many_cells_the_training_that_loses_its_gpu_is_blamed_by_name(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    culprit = plan.cells[4].trials[1].key
+    failed = {
+        "training, cell 4, seed 1": "CUDA error: misaligned address",
+        "accuracy, cell 4, seed 1": "blocked: trial",
+    }
+    run_on(2, tmp_path, {"culprit": culprit}, failed)
+    every = {trial.key for cell in plan.cells for trial in cell.trials}
+    assert set(Store.open(str(tmp_path / "store")).stored("trials")) == every - {culprit}

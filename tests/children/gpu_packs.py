@@ -1,7 +1,8 @@
 """Run a sweep on a Ray that believes in GPUs, with workers that compute on the CPU and note where
 they were; print what the run said. Arguments: sweep file, store, number of GPUs, folder of notes.
 
-The file ``die`` in that folder kills the first worker that takes a pack of trainings.
+In that folder, the file ``die`` kills the first worker that takes a pack of trainings, and the file
+``culprit`` names a trial whose training loses the GPU.
 """
 
 import json
@@ -59,6 +60,9 @@ def do_and_note(pack: Pack, storage: str, place: PackOptions, failure_id: str) -
 
     def train_and_note(*args: Any, **named: Any) -> Any:
         noted["lanes"] = named["lanes"]
+        culprit = notes / "culprit"
+        if culprit.exists() and any(t.key == culprit.read_text() for t in args[0]):
+            raise RuntimeError("CUDA error: misaligned address")
         return train_pack(*args, **named)
 
     training.train_pack = train_and_note
@@ -80,7 +84,7 @@ def main(sweep: str, store: str, gpus: str, notes: str) -> None:
 
     executor.do_pack = do_and_note  # type: ignore[assignment]
     result = phasegrid.run(sweep, store, num_cpus=4, quiet=True)
-    print(json.dumps({"exit_code": result.exit_code}))
+    print(json.dumps({"exit_code": result.exit_code, "failed": dict(result.failures)}))
 
 
 if __name__ == "__main__":
