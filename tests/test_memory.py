@@ -10,9 +10,9 @@ import pytest
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
 from phasegrid.estimates import COPIES, Workload
-from phasegrid.jobs import MetricJob, Part, Trial
+from phasegrid.jobs import MetricJob, Part, RequestFacts, Trial
 from phasegrid.metrics import METRICS
-from phasegrid.packs import Pack
+from phasegrid.packs import Layout, Pack
 from phasegrid.plan.gpu_memory import (
     MARGIN,
     PROCESS_BYTES,
@@ -212,3 +212,19 @@ def test_a_pack_runs_on_the_gpu_that_it_was_assigned(
 ) -> None:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert device_of(ids, environ) == device
+
+
+def test_curves_of_many_cells_take_the_memory_of_those_that_run_at_once() -> None:
+    metric = Part("connectivity", 1, asdict(METRICS["connectivity"].args()))
+    request = RequestFacts(heavy=True, together=True)
+    jobs = tuple(MetricJob(f"j{i}", metric, ("a", "b"), request=request) for i in range(30))
+    pack = Pack("p", "measure", 0, (trial("a"), trial("b")), jobs)
+    one, many = (replace(pack, layout=Layout(groups=tuple((j,) for j in some))) for some in (jobs[:1], jobs))  # fmt: skip
+    works = {"a": WORK, "b": WORK}
+    alone, all_at_once = pack_bytes(one, works), pack_bytes(many, works)
+    assert alone is not None
+    assert all_at_once is not None
+    resident = PROCESS_BYTES + 4 * 64 * 1200 + 2 * 4 * 5000
+    assert all_at_once - resident == FULL * (alone - resident)
+    room = round(resident + 3 * MARGIN * (alone - resident)) + 1
+    assert pack_bytes(many, works, room) == resident + 3 * (alone - resident)

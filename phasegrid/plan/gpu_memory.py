@@ -61,7 +61,7 @@ def pack_share(pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int)
     jobs = zip(pack.metric_jobs, declared, strict=True)
     rest = tuple(job for job, share in jobs if share is None)
     if rest:
-        needed = pack_bytes(replace(pack, metric_jobs=rest), works)
+        needed = pack_bytes(replace(pack, metric_jobs=rest), works, gpu_bytes)
         shares.append(gpu_share(needed, gpu_bytes))
     return max(shares)
 
@@ -70,7 +70,8 @@ def pack_bytes(
     pack: Pack, works: Mapping[str, Workload | None], gpu_bytes: int | None = None
 ) -> int | None:
     """Estimate the bytes that a pack takes on a GPU; `works` holds the workload of each trial by
-    key. Of trainings, so many run at once as fill a GPU (`FULL`) and fit into `gpu_bytes`.
+    key. Of trainings, and of curves of several cells, so many run at once as fill a GPU (`FULL`)
+    and fit into `gpu_bytes`.
 
     None if a model, a data set or a metric does not declare it.
     """
@@ -83,19 +84,24 @@ def pack_bytes(
     resident = PROCESS_BYTES + sum(by_data.values())
     if pack.kind == "train":
         lanes = [lane_bytes(trial, work) for trial, work in zip(trials, known, strict=True)]
-        num = FULL if gpu_bytes is None else lanes_that_fit(lanes, (gpu_bytes - resident) / MARGIN)
-        return resident + sum(sorted(lanes)[-min(num, FULL) :])
+        return _at_once(lanes, resident, gpu_bytes)
     by_key = {trial.key: work for trial, work in zip(trials, known, strict=True)}
-    models = FLOAT * sum(work.num_parameters for work in known)
-    sums = 0
+    resident += FLOAT * sum(work.num_parameters for work in known)  # the models
+    largest_needs = []
     for jobs in _side_by_side(pack):
         involved = {key for job in jobs for key in job.trials}
         largest = max((by_key[key] for key in involved), key=lambda work: work.num_parameters)
         needs = [_measuring(job, largest, _alike(job, pack)) for job in jobs]
         if any(need is None for need in needs):
             return None
-        sums += max((need for need in needs if need is not None), default=0)
-    return resident + models + sums
+        largest_needs.append(max(need for need in needs if need is not None))
+    return _at_once(largest_needs, resident, gpu_bytes)
+
+
+def _at_once(needs: Sequence[int], resident: int, gpu_bytes: int | None) -> int:
+    """Return the bytes that are resident and those of the largest needs that are met at once."""
+    num = FULL if gpu_bytes is None else lanes_that_fit(needs, (gpu_bytes - resident) / MARGIN)
+    return resident + sum(sorted(needs)[-min(num, FULL) :])
 
 
 def _side_by_side(pack: Pack) -> Sequence[Sequence[MetricJob]]:
