@@ -40,14 +40,23 @@ def plays_again(recordings: Recordings, work: Callable[..., Tensor], *tensors: T
     return replay
 
 
+def keeps_nothing(work: Callable[..., Tensor], *tensors: Tensor) -> Replay:
+    """Stand in for a CUDA graph that is not replayed with other values."""
+    result = work(*tensors)
+    return lambda: result
+
+
 @contextmanager
-def recording_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recordings]:
-    """Record on this CPU as on a GPU."""
+def recording_here(monkeypatch: pytest.MonkeyPatch, replays: bool = True) -> Iterator[Recordings]:
+    """Record on this CPU as on a GPU. Without `replays` a recording keeps no work, as a graph."""
     recordings = Recordings()
 
     def recorder(_: torch.device) -> Recorder:
         return Recorder(
-            record=lambda *args: plays_again(recordings, *args), around=lambda work: work
+            record=lambda *args: (
+                plays_again(recordings, *args) if replays else keeps_nothing(*args)
+            ),
+            around=lambda work: work,
         )
 
     with monkeypatch.context() as patch:

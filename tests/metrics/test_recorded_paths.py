@@ -2,6 +2,8 @@
 waits for the device.
 """
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -16,11 +18,12 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
-from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity import ConnectivityArgs, training
 from phasegrid.metrics.connectivity.compute import by_turns
 from phasegrid.metrics.connectivity.compute import compute as measure_curve
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.training import bends_by_turns
+from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import MOST, Work, finished, in_turn
@@ -30,6 +33,7 @@ from phasegrid.metrics.simplex.sampling import generator_on
 from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
 from phasegrid.metrics.slice import SliceArgs
 from phasegrid.metrics.slice.compute import compute as measure_slice
+from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples
 from phasegrid.models.build import build_model
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import batch_norm_modules, refresh_batch_norm
@@ -260,6 +264,64 @@ def test_a_curve_that_runs_out_of_memory_begins_again_and_is_the_curve_alone(
         found = in_turn([partial(curve, pair) for pair in pairs], Lanes(CPU, MOST))
     assert [one.rows for one in found] == [one.rows for one in alone]
     assert len(said) == 1
+
+
+def slice_network() -> MovingNetwork:
+    network = MovingNetwork(networks(1)[0])
+    network.settle()
+    examples = make_examples(network, data().train_inputs, data().train_labels, data().scoring)
+    for _ in range(WARM_UP + 1):
+        network.measure(examples)
+    return network
+
+
+def passes_of_a_network() -> Passes:
+    passes = Passes(live_network(networks(1)[0]), data().scoring)
+    passes.refresh(data().train_inputs, 7)
+    passes.evaluate(data().train_inputs, data().train_labels)
+    return passes
+
+
+def products() -> HessianOperator:
+    H = HessianOperator(networks(1)[0], data().train_inputs, data().train_labels)
+    for _ in range(WARM_UP + 1):
+        H(torch.ones(H.size))
+    return H
+
+
+@pytest.mark.parametrize("make", [slice_network, passes_of_a_network, products])
+def test_recorded_work_is_freed_without_the_garbage_collector(
+    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recording_here(monkeypatch, replays=False):
+        made = make()
+        watched = weakref.ref(made)
+        gc.disable()
+        try:
+            del made
+            assert watched() is None
+        finally:
+            gc.enable()
+
+
+def test_tensors_of_a_curve_that_was_trained_are_freed_without_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[weakref.ref[Any]] = []
+    init = training._Training.__init__
+
+    def watched(self: Any, *args: Any) -> None:
+        init(self, *args)
+        kept.append(weakref.ref(self))
+
+    monkeypatch.setattr(training._Training, "__init__", watched)
+    gc.disable()
+    try:
+        with recording_here(monkeypatch, replays=False):
+            measure_curve(networks(2), data(), generator(1), **curve_args())
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def test_work_that_is_finished_returns_its_result() -> None:

@@ -7,7 +7,6 @@ B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of
 rank-one update.
 """
 
-from functools import partial
 from typing import Literal
 
 import torch
@@ -162,11 +161,10 @@ class _Training:
         """Make an update; return the loss of its batch and the square of its point, (2,)."""
         span, batch = self._spans[step], self._slices[step]
         key = span.start, span.stop, batch.stop - batch.start
-        work = partial(self._update, span, key[-1])
         if not self._repeats:
-            return work(self._steps[step])
+            return self._update(span, key[-1], self._steps[step])
         if key not in self._updates:
-            self._updates[key] = Recorded(work, self._vertices.device)
+            self._updates[key] = Recorded(self._update, self._vertices.device, span, key[-1])
         return self._updates[key](self._steps[step])
 
     def num_scored(self, step: int) -> int:

@@ -1,7 +1,5 @@
 """The passes by which a network is measured at many points, recorded on a GPU."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -24,7 +22,7 @@ class Passes:
     def __init__(self, flat: FlatNetwork, scoring: Scoring) -> None:
         device = flat.weights.device
         self._module, self._scoring = flat.module, scoring
-        self._sums = Recorded(partial(sums_of, flat.module, scoring), device)
+        self._sums = Recorded(sums_of, device, flat.module, scoring)
         self._records = self._sums.records and TASKS[scoring.task].one_shape
         self._add = Recorded(self._add_batch, device)
         self._layers = batch_norm_modules(flat.module)

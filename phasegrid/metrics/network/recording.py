@@ -7,7 +7,9 @@ kernel by kernel, and this is reported (`phasegrid.fallbacks`).
 """
 
 from collections.abc import Callable
+from types import MethodType
 from typing import TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -25,12 +27,18 @@ def recorder_on(device: torch.device) -> Recorder | None:
 
 
 class Recorded:
-    """`work`, a function of tensors that returns a tensor, recorded for every shape of these. It
-    runs as it is where nothing is recorded.
+    """`work`, a function of `first` and of tensors that returns a tensor, recorded for every shape
+    of these. It runs as it is where nothing is recorded.
+
+    It does not keep alive what a method belongs to, which mostly owns it: memory of a GPU must not
+    wait for the garbage collector.
     """
 
-    def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
-        self._work, self._device = work, device
+    def __init__(self, work: Callable[..., Tensor], device: torch.device, *first: object) -> None:
+        is_method = isinstance(work, MethodType)
+        self._find: Callable[[], Callable[..., Tensor] | None]
+        self._find = WeakMethod(work) if is_method else lambda: work
+        self._first, self._device = first, device
         self._recorder = recorder_on(device)
 
     @property
@@ -41,8 +49,13 @@ class Recorded:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Do the work for these tensors; a replay returns a copy of what it computed."""
         if self._recorder is None:
-            return self._work(*tensors)
-        return self._recorder.run(self._work, *tensors)
+            return self._do(*tensors)
+        return self._recorder.run(self._do, *tensors)
+
+    def _do(self, *tensors: Tensor) -> Tensor:
+        work = self._find()
+        assert work is not None
+        return work(*self._first, *tensors)
 
     def prepare(self, make: Callable[[], T]) -> T:
         """Do what precedes the work on the stream on which that is recorded: autograd launches a

@@ -9,7 +9,6 @@ batch.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -187,11 +186,10 @@ class _Training:
         num_connectors = len(self._complex.connectors)
         drawn = sample_coefficients(self._shares, num_connectors, self._settings.samples, draws)
         self._points.copy_(drawn)
-        work = partial(self._update, size)
         if not TASKS[self._scoring.task].one_shape:
-            return work(self._steps[step])
+            return self._update(size, self._steps[step])
         if size not in self._updates:
-            self._updates[size] = Recorded(work, self._momentum.device)
+            self._updates[size] = Recorded(self._update, self._momentum.device, size)
         return self._updates[size](self._steps[step])
 
     def num_scored(self, batch: slice) -> int:

@@ -103,11 +103,10 @@ class MovingNetwork:
         return total
 
     def _sums_by(self, scoring: Scoring) -> Callable[[Tensor, Tensor], Tensor]:
-        work = partial(self._score, scoring)
         if not TASKS[scoring.task].one_shape:
-            return work
+            return partial(self._score, scoring)
         if scoring not in self._sums:
-            self._sums[scoring] = Recorded(work, self.flat.weights.device)
+            self._sums[scoring] = Recorded(self._score, self.flat.weights.device, scoring)
         return self._sums[scoring]
 
     def _score(self, scoring: Scoring, inputs: Tensor, labels: Tensor) -> Tensor:
