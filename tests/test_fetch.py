@@ -17,7 +17,7 @@ SWEEP = """\
 schema: 1
 name: small
 dataset: {{name: {name}, {place}}}
-model: {{name: mlp}}
+model: {{name: {model}}}
 train: {{epochs: 1, batch_size: 4}}
 load: {{param: model.width, values: [2]}}
 temperature: {{param: {param}, values: [0.25, 0.5]}}
@@ -28,7 +28,7 @@ metrics: [accuracy]
 
 def fetch(folder: Path, *options: str, **sweep: str) -> tuple[int, str, str]:
     path = folder / "s.yaml"
-    path.write_text(SWEEP.format(**{"param": "dataset.label_noise", **sweep}))
+    path.write_text(SWEEP.format(**{"param": "dataset.label_noise", "model": "mlp", **sweep}))
     result = CliRunner().invoke(app, ["fetch", str(path), *options])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -72,6 +72,22 @@ def test_files_are_prepared_and_their_sizes_said(
     assert (found["num_train"], found["num_test"], found["error"]) == (20, 10, None)
     assert len(list((tmp_path / prepared.FOLDER).glob("*.json"))) == 2
     assert not (tmp_path / "results").exists()
+
+
+def test_of_texts_in_one_folder_those_of_the_sweep_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    for name in ("a", "b", "test"):
+        (tmp_path / f"{name}.txt").write_text("one two three\n" * 8)
+    for name in ("a", "b"):
+        where = f"root: {tmp_path}, train: {name}.txt, test: test.txt, steps: 2"
+        lstm = {"name": "language", "place": where, "param": "train.lr", "model": "lstm"}
+        code, out, _ = fetch(tmp_path, "--json", **lstm)
+        (told,) = json.loads(out)
+        assert code == 0
+        assert sorted(told["files"]) == [str(tmp_path / f"{n}.txt") for n in (name, "test")]
+        assert told["file_bytes"] == 2 * 8 * len("one two three\n")
 
 
 @pytest.mark.parametrize("option", ["--download", "--no-download"])

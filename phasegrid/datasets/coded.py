@@ -73,11 +73,13 @@ def outline_of(inputs: Tensor | Coded) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class CodedDataset:
     """A data set with some of its inputs `coded`, by the names of their fields; in the `outline`
-    they are zeros of the same type and shape.
+    they are zeros of the same type and shape. If it `is_mapped`, its bytes are those of files that
+    every process can map.
     """
 
     outline: Dataset
     coded: Mapping[str, Coded]
+    is_mapped: bool = False
 
     def decoded(self, device: torch.device | str = "cpu") -> Dataset:
         """Return the data set on a device."""

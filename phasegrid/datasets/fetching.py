@@ -70,15 +70,16 @@ def _fetch(part: Part) -> Fetched:
             dataset = load_dataset(part)
     except DataError as error:
         return Fetched(part.name, place, error=str(error))
-    kept = _kept(part.name, folder, file)
+    kept = _kept(part, folder, file)
+    files = {path: size for entry in kept for path, size in entry.sources.items()}
     return Fetched(
         part.name,
         place,
         len(dataset.train_labels),
         len(dataset.test_labels),
         time.perf_counter() - started,
-        tuple(str(path) for entry in kept for path in entry.sources),
-        sum(entry.source_bytes for entry in kept),
+        tuple(map(str, files)),
+        sum(files.values()),
         sum(entry.array_bytes for entry in kept),
         tuple(map(str, fallbacks.values())),
     )
@@ -92,7 +93,10 @@ def _place(part: Part) -> tuple[Path | None, Path | None]:
     return (Path(root) if isinstance(root, str) else None), None
 
 
-def _kept(name: str, folder: Path | None, file: Path | None) -> list[Kept]:
+def _kept(part: Part, folder: Path | None, file: Path | None) -> list[Kept]:
+    """Return what is kept of a data set; a folder may hold others of its name, of other files."""
     if folder is None:
         return []
-    return [e for e in kept_entries(folder, name) if file is None or file in e.sources]
+    entries = [e for e in kept_entries(folder, part.name) if file is None or file in e.sources]
+    named = {folder / value for value in part.args.values() if isinstance(value, str)}
+    return [entry for entry in entries if named.issuperset(entry.sources)] or entries

@@ -150,13 +150,12 @@ def _verified(path: Path) -> tuple[dict[str, Any], dict[str, Array], bool]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What an entry says: its sources, their bytes, and those of its arrays. `record` is its
-    file.
+    """What an entry says: its sources with the bytes of each, and those of its arrays. `record` is
+    its file.
     """
 
     record: Path
-    sources: tuple[Path, ...]
-    source_bytes: int
+    sources: Mapping[Path, int]
     array_bytes: int
 
 
@@ -170,9 +169,8 @@ def kept_entries(folder: Path, name: str = "*") -> list[Kept]:
             size = sum(array.stat().st_size for array in arrays)
         except _NOT_WHOLE:
             continue
-        sources = record["sources"]
-        files = tuple(folder / source["file"] for source in sources)
-        found.append(Kept(path, files, sum(source["size"] for source in sources), size))
+        files = {folder / source["file"]: int(source["size"]) for source in record["sources"]}
+        found.append(Kept(path, files, size))
     return found
 
 

@@ -134,7 +134,8 @@ def prepare(raw: Raw, options: Options) -> CodedDataset:
         aside_labels=torch.from_numpy(raw.train_labels[aside].astype(np.int64)),
     )
     inputs_of = {"train_inputs": train, "test_inputs": test, "aside_inputs": left}
-    return CodedDataset(outline, {n: x for n, x in inputs_of.items() if isinstance(x, Coded)})
+    coded = {name: value for name, value in inputs_of.items() if isinstance(value, Coded)}
+    return CodedDataset(outline, coded, isinstance(raw.train_inputs, np.memmap))
 
 
 def kept_indices(size: int, options: Options) -> NDArray[np.int64]:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from phasegrid.datasets import NpzOptions, Options, coded
+from phasegrid.datasets import NpzOptions, Options, coded, prepared
 from phasegrid.datasets.coded import Coded, CodedDataset
 from phasegrid.datasets.dataset import TENSORS, Dataset
 from phasegrid.datasets.load import load_dataset, open_dataset
 from phasegrid.datasets.preparing import Raw, prepare
 from phasegrid.declare import make_part
 from phasegrid.errors import DataError
+from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
 from phasegrid.run.worker import loaded_data, node_folder
 from phasegrid.run.worker.loaded_data import dataset_of, try_dataset
@@ -40,7 +41,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
     monkeypatch.setattr(loaded_data, "_DATASETS", {})
     labels = np.arange(40) % 4
     images = drawn(40, 3, 4, 4)
-    np.savez(
+    monkeypatch.setattr(prepared, "WORTH", 0)
+    np.savez_compressed(
         tmp_path / "pixels.npz",
         train_images=images,
         train_labels=labels,
@@ -108,9 +110,26 @@ def same(one: Dataset, other: Dataset) -> bool:
 
 def test_a_data_set_for_a_gpu_is_not_decoded_on_the_way(file: Part) -> None:
     cuda = torch.device("cuda")  # nothing is sent to it: this process only reads and checks
+    open_dataset(file)  # it is kept beside its file now
     try_dataset(file, cuda, RUN)
     assert [path.name for path in node_folder.folder_of(RUN).glob("*_inputs")] == []
     assert loaded_data._DATASETS == {}
+    node_folder.forget(RUN)
+
+
+def test_where_nothing_can_be_kept_a_gpu_gets_what_one_process_has_read(
+    file: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(prepared, "_require_room", no_room)
+    with collected() as said:
+        try_dataset(file, torch.device("cuda"), RUN)
+    assert "Read-only" in str(*said.values())
+    assert len([*node_folder.folder_of(RUN).glob("*_inputs")]) == 3
+    monkeypatch.setattr("phasegrid.run.worker.loaded_data.open_dataset", None)  # not read again
+    try_dataset(file, torch.device("cuda"), RUN)
     node_folder.forget(RUN)
 
 

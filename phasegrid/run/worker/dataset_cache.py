@@ -9,8 +9,8 @@ decoded step by step into their file: a system that writes whole pages of a file
 first, as it clears those that it gives to a process. Without such a folder, or room in it, each
 process loads its data sets itself.
 
-A data set of pixels for a GPU is not put there: each process sends the bytes, mapped from what is
-kept beside the files, to its GPU and decodes them there.
+A data set of pixels for a GPU is not put there if it is kept beside its files: each process sends
+the bytes, mapped from there, to its GPU and decodes them on it.
 """
 
 import json
@@ -42,7 +42,7 @@ def shared(
     run: str, key: str, load: Callable[[], CodedDataset], *, pixels: bool = False
 ) -> CodedDataset:
     """Return the data set of `key`, mapped from the folder of `run`; the first process loads it and
-    writes it there. With `pixels`, those that are still bytes stay so.
+    writes it there. With `pixels`, bytes that every process can map stay bytes.
 
     Of several processes at once, one loads and the others wait. `run` and `key` are hexadecimal.
     """
@@ -60,7 +60,8 @@ def shared(
         if found is not None:
             return found
         loaded = load()
-        if (pixels and loaded.coded) or not _publish(file, loaded):
+        is_quick = pixels and loaded.is_mapped and loaded.coded
+        if is_quick or not _publish(file, loaded):
             return loaded
     return _mapped(file) or loaded
 
