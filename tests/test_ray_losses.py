@@ -2,6 +2,7 @@
 from there.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,44 @@ def test_what_ran_out_of_memory_has_a_node_to_itself_when_tried_again(
         executor.wait(1.0)
     executor.submit(replace(PACK, trials=(replace(PACK.trials[0], key="b" * 32),)))
     assert asked == [2.0, cpus, 2.0]
+
+
+def slots_with(
+    running: Sequence[Need], resources: Resources | None = None, most: int | None = None
+) -> int:
+    """Return the slots of a cluster of 16 cores and 2 GPUs, beyond those that are in use."""
+    head = HeadWatch("head:1", connect=lambda _: False)
+    has = {"CPU": 16.0, "GPU": 2.0}
+    executor = RayExecutor(
+        "nowhere", PackOptions(), resources or Resources(), most, _head=head, _resources=has
+    )
+    for place, need in enumerate(running):
+        executor._running[place] = (PACK, FAILURE_ID, need)
+    assert executor.parallel == 2
+    return executor.slots - len(running)
+
+
+WHOLE, EIGHTH = Need(1.0, 1.0), Need(1.0, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("running", "free"),
+    [
+        ([], 1),
+        ([WHOLE], 1),
+        ([WHOLE, WHOLE], 0),
+        ([WHOLE, *[EIGHTH] * 7], 1),
+        ([WHOLE, *[EIGHTH] * 8], 0),
+        ([Need(8.0, 0.125)] * 2, 0),
+    ],
+)
+def test_no_training_waits_in_ray_for_a_gpu_before_measurements(
+    running: list[Need], free: int
+) -> None:
+    assert slots_with(running) == free
+
+
+def test_measurements_on_cores_go_on_while_all_gpus_train() -> None:
+    on_cores = Resources(metrics={"hessian": Need(1.0, 0.0)})
+    assert slots_with([WHOLE, WHOLE], on_cores) == 2
+    assert slots_with([WHOLE, WHOLE], most=3) == 1

@@ -103,7 +103,7 @@ class RayExecutor:
         needs = [need for _, _, need in self._running.values()]
         total = self._all_resources()
         has_room = (
-            sum(need.num_gpus or 0.0 for need in needs) < total["GPU"] - 1e-6
+            sum(need.num_gpus or 0.0 for need in needs) < total.get("GPU", 0.0) - 1e-6
             and sum(need.num_cpus for need in needs) < total.get("CPU", 1.0) - 1e-6
         )
         return len(needs) + has_room
