@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from train_support import make_data, make_trial
 
 from phasegrid.fallbacks import collected
 from phasegrid.jobs import Part
@@ -21,6 +23,7 @@ from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.fused import read_architecture
 from phasegrid.models.norms import merges_of
 from phasegrid.models.weights import parameters_vector
+from phasegrid.train.loop import train_pack
 from phasegrid.train.optimizers import new_slots, rates_at, step
 from phasegrid.train.precision import tensor_float_32
 from phasegrid.train.recipe import Recipe
@@ -84,6 +87,39 @@ def test_a_merged_network_keeps_its_kernels_in_the_layout_of_its_images() -> Non
     network.assign(2 * before)
     torch.testing.assert_close(network.rows()[0], 2 * before, rtol=0, atol=0)
     assert network.weights.count_nonzero() == before.count_nonzero()
+
+
+class Casts(TorchDispatchMode):
+    """Counts the tensors that are cast."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_merged_network_casts_its_weights_once_and_has_the_gradient_of_autocast() -> None:
+    found, casts = {}, {}
+    for strategy in ("fused", "merged"):
+        module = build_model(Part("resnet18", 1, {"width": 8}), (3, 8, 8), 4, seed=0)
+        network = FlatNetwork(
+            module.train(),
+            [module.state_dict()],
+            strategy,  # type: ignore[arg-type]
+            read_architecture(module),
+        )
+        inputs = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        for _ in range(2):
+            with Casts() as counted:
+                with torch.autocast("cpu", torch.bfloat16):
+                    losses = network.forward(inputs).logsumexp(2).flatten(1).float()
+                network.differentiate(losses, torch.ones_like(losses))
+        found[strategy], casts[strategy] = network.gradient(), counted.num
+    # bfloat16 has 8 bits: both are that far from the gradient in float32
+    assert float((found["merged"] - found["fused"]).norm() / found["fused"].norm()) < 0.05
+    assert casts["fused"] > 40
+    assert casts["merged"] < 8
 
 
 @pytest.mark.slow
@@ -164,3 +200,18 @@ def test_a_merged_network_on_a_gpu_trains_as_one_of_separate_operations(
     assert float((theirs[1] - gradient).norm() / gradient.norm()) < 3 * off
     torch.testing.assert_close(theirs[2], after, rtol=off, atol=off)
     assert torch.equal(theirs[0], again[0])  # the forward pass adds nothing atomically
+
+
+@pytest.mark.gpu
+def test_merged_trainings_on_a_gpu_are_recorded_and_end_as_on_a_cpu() -> None:
+    model = Part("resnet18", 1, {"width": 2})
+    trials = [make_trial(seed, model=model, epochs=2, batch_size=16) for seed in range(3)]
+    losses = []
+    for device in ("cpu", "cuda"):
+        with collected() as fallbacks:
+            done = train_pack(
+                trials, [make_data()] * 3, device=device, strategy="merged", stack_size=1
+            )
+        assert not fallbacks
+        losses.append([result.history[0].train_loss for result in done])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)  # rounding, amplified for an epoch
