@@ -134,6 +134,7 @@ class Lanes:
                 after_turn(any(stops))
         finally:  # even then: what lanes still read must not be given to others
             self.wait()
+            self._active.clear()  # tasks that know these lanes would hold themselves
 
     def drain(self) -> None:
         """Go on with each task until it can be left, or fails; begin none."""

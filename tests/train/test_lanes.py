@@ -5,7 +5,7 @@ Streams are stood in for by lanes that know which of them is current, CUDA graph
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -94,25 +94,52 @@ def test_results_are_handed_over_in_their_lane() -> None:
     assert len(set(map(id, where.values()))) == 5
 
 
-@pytest.mark.usefixtures("lanes")
-def test_a_training_that_has_ended_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without waiting for the garbage collector: its lane's next needs the memory."""
-    alive: list[weakref.ref[Any]] = []
-    counts: list[int] = []
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Count the networks and vectors of weights that are alive, without the garbage collector."""
+    found: list[weakref.ref[Any]] = []
     init = phasegrid.train.stack.Stack.__init__
 
     def noted(self: Any, *args: Any, **kwargs: Any) -> None:
-        counts.append(sum(ref() is not None for ref in alive))
         init(self, *args, **kwargs)
-        alive.extend([weakref.ref(self.network), weakref.ref(self.network.weights)])
+        found.extend([weakref.ref(self.network), weakref.ref(self.network.weights)])
 
     monkeypatch.setattr(phasegrid.train.stack.Stack, "__init__", noted)
+    gc.collect()
     gc.disable()
-    try:
-        trained(unlike(), lanes=1)
-    finally:
-        gc.enable()
+    yield lambda: sum(each() is not None for each in found)
+    gc.enable()
+
+
+@pytest.mark.usefixtures("lanes")
+def test_a_training_that_has_ended_holds_no_memory(
+    alive: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the garbage collector: its lane's next needs the memory."""
+    counts: list[int] = []
+    init = phasegrid.train.stack.Stack.__init__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        counts.append(alive())
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(phasegrid.train.stack.Stack, "__init__", counted)
+    trained(unlike(), lanes=1)
     assert counts == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("lanes")
+def test_trainings_that_have_failed_together_hold_no_memory(alive: Callable[[], int]) -> None:
+    counts: list[int] = []
+
+    def stop(_done: int, _total: int) -> None:
+        counts.append(alive())
+        raise RuntimeError("stopped")
+
+    with suppress(RuntimeError):
+        trained(unlike(), on_epoch=stop)
+    assert counts[0] > 0
+    assert alive() == 0
 
 
 class SmallDevice:
