@@ -16,7 +16,7 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
-from phasegrid.metrics.network.recording import Recorded
+from phasegrid.metrics.network.recording import Recorded, records_on
 from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.tasks import TASKS
@@ -104,9 +104,9 @@ def bends_by_turns(
     for epoch, rates_of_epoch in enumerate(rates, start=1):
         training.begin_epoch(rng, rates_of_epoch)
         for step in range(len(rates_of_epoch)):
-            loss, square = training.update(step)
-            if epoch == len(rates):
-                num = training.num_scored(step)
+            found = training.update(step, epoch == len(rates))
+            if epoch == len(rates) and found is not None:
+                (loss, square), num = found, training.num_scored(step)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
             yield
@@ -142,7 +142,7 @@ class _Training:
         self._steps = torch.arange(len(slices), device=device).unsqueeze(1)
         self._momenta = torch.zeros_like(vertices[1:-1])
         self._read = Reader(scoring.operations, flat.module, flat.module)
-        self._repeats = TASKS[scoring.task].one_shape
+        self._records = TASKS[scoring.task].one_shape and records_on(device)
         self._updates: dict[tuple[int, int, int], Recorded] = {}
 
     def begin_epoch(self, rng: torch.Generator, rates: list[float]) -> None:
@@ -157,37 +157,49 @@ class _Training:
         self._rates[: len(rates)].copy_(torch.tensor(rates, dtype=torch.float64))
         self._read = Reader(operations, self._flat.module, self._flat.module)
 
-    def update(self, step: int) -> Tensor:
-        """Make an update; return the loss of its batch and the square of its point, (2,)."""
+    def update(self, step: int, is_last: bool) -> Tensor | None:
+        """Make an update; in the last epoch return the loss of its batch and the square of its
+        point, (2,).
+        """
         span, batch = self._spans[step], self._slices[step]
-        key = span.start, span.stop, batch.stop - batch.start
-        if not self._repeats:
-            return self._update(span, key[-1], self._steps[step])
-        if key not in self._updates:
-            self._updates[key] = Recorded(self._update, self._vertices.device, span, key[-1])
-        return self._updates[key](self._steps[step])
+        if self._records:
+            key = span.start, span.stop, batch.stop - batch.start
+            if key not in self._updates:
+                self._updates[key] = Recorded(self._repeat, self._vertices.device, span, key[-1])
+            return self._updates[key](self._steps[step])
+        shares, lr = self._coefficients[step], self._rates[step]
+        loss, point = self._update(span, shares, self._order[batch], lr)
+        return torch.stack([loss, point.dot(point)]) if is_last else None
+
+    def _repeat(self, span: slice, size: int, step: Tensor) -> Tensor:
+        """Make update `step` (1,) with `size` examples from the tables."""
+        first = step * self._settings.batch_size
+        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
+        shares, lr = self._coefficients.index_select(0, step)[0], self._rates.index_select(0, step)
+        loss, point = self._update(span, shares, chosen, lr)
+        return torch.stack([loss, point.dot(point)])
 
     def num_scored(self, step: int) -> int:
         """Return the number of scored labels of an update's batch."""
         chosen = self._order[self._slices[step]]
         return self._scoring.operations.num_scored(self._examples[1][chosen])
 
-    def _update(self, span: slice, size: int, step: Tensor) -> Tensor:
-        """Make update `step` (1,) with `size` examples, whose point uses a `span` of vertices."""
+    def _update(
+        self, span: slice, shares: Tensor, chosen: Tensor, lr: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Make an update by the `chosen` examples, at a point with `shares` (V,) of the vertices,
+        of which it uses a `span`. Return the loss and the point (P,).
+        """
         flat, settings = self._flat, self._settings
-        shares = self._coefficients.index_select(0, step)[0]
         point = torch.mv(self._vertices[span].t(), shares[span])
         flat.assign(point)
         self._rest.place(flat.module, shares)
-        first = step * settings.batch_size
-        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
         batch = (values[chosen] for values in self._examples)
         loss, grad = self._differentiate(*self._scoring.operations.trim(*batch))
         grad.add_(point, alpha=settings.weight_decay)
-        lr = self._rates.index_select(0, step)
         bends = self._vertices[1:-1]
         sgd_step_of_points(bends, shares[1:-1], grad, self._momenta, lr, settings.momentum)
-        return torch.stack([loss, point.dot(point)])
+        return loss, point
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a batch, detached, and its gradient (P,)."""

@@ -26,6 +26,11 @@ def recorder_on(device: torch.device) -> Recorder | None:
     return Recorder() if device.type == "cuda" else None
 
 
+def records_on(device: torch.device) -> bool:
+    """Say whether work is recorded on a device."""
+    return recorder_on(device) is not None
+
+
 class Recorded:
     """`work`, a function of `first` and of tensors that returns a tensor, recorded for every shape
     of these. It runs as it is where nothing is recorded.

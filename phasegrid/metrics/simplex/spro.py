@@ -15,7 +15,7 @@ from torch import Tensor
 
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
-from phasegrid.metrics.network.recording import Recorded
+from phasegrid.metrics.network.recording import Recorded, records_on
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.sampling import generator_on, sample_coefficients
 from phasegrid.metrics.simplex.volume import (
@@ -174,6 +174,7 @@ class _Training:
         self._ascent = torch.zeros_like(vertices[-1])
         self._steps = torch.arange(len(examples[0]), device=vertices.device).unsqueeze(1)
         self._updates: dict[int, Recorded] = {}
+        self._records = TASKS[scoring.task].one_shape and records_on(vertices.device)
         self._move()
 
     def begin_epoch(self, draws: torch.Generator, lr: float) -> None:
@@ -186,21 +187,26 @@ class _Training:
         num_connectors = len(self._complex.connectors)
         drawn = sample_coefficients(self._shares, num_connectors, self._settings.samples, draws)
         self._points.copy_(drawn)
-        if not TASKS[self._scoring.task].one_shape:
-            return self._update(size, self._steps[step])
+        if not self._records:
+            first = step * self._settings.batch_size
+            return self._update(self._order[first : first + size])
         if size not in self._updates:
-            self._updates[size] = Recorded(self._update, self._momentum.device, size)
+            self._updates[size] = Recorded(self._repeat, self._momentum.device, size)
         return self._updates[size](self._steps[step])
 
     def num_scored(self, batch: slice) -> int:
         """Return the number of scored labels of a batch."""
         return self._scoring.operations.num_scored(self._examples[1][self._order[batch]])
 
-    def _update(self, size: int, step: Tensor) -> Tensor:
-        """Make update `step` (1,) of an epoch."""
+    def _repeat(self, size: int, step: Tensor) -> Tensor:
+        """Make update `step` (1,) of an epoch, with `size` examples."""
+        first = step * self._settings.batch_size
+        places = first + torch.arange(size, device=step.device)
+        return self._update(self._order.index_select(0, places))
+
+    def _update(self, chosen: Tensor) -> Tensor:
+        """Make an update by the `chosen` examples."""
         theta, settings = self._complex.vertices[-1], self._settings
-        first = step * settings.batch_size
-        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
         batch = (values[chosen] for values in self._examples)
         loss, grad = data_gradient(
             self._flat,
