@@ -11,6 +11,8 @@ lies beside it. They need minutes of their own: ``--steps cells,precision --minu
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.gpu_cells import write_table
+from tests.benchmarks.gpu_cells import folder_of, write_table
 from tests.benchmarks.gpu_steps import STEPS
 
 
@@ -42,16 +44,19 @@ def main(
     ends = time.monotonic() + 60 * minutes
     yield _kept(json.dumps(head), output)
     wanted = list(STEPS) if steps is None else steps.split(",")
-    for name in wanted:
-        _, limit_s = STEPS[name]
-        left_s = ends - time.monotonic()
-        if left_s < 5:
-            yield _kept(json.dumps({"step": name, "skipped": "no time left"}), output)
-            continue
-        for line in _lines_of(name, device, tiny, min(limit_s, left_s)):
-            yield _kept(line, output)
-        if output is not None:
-            write_table(Path(output))
+    try:
+        for name in wanted:
+            _, limit_s = STEPS[name]
+            left_s = ends - time.monotonic()
+            if left_s < 5:
+                yield _kept(json.dumps({"step": name, "skipped": "no time left"}), output)
+                continue
+            for line in _lines_of(name, device, tiny, min(limit_s, left_s)):
+                yield _kept(line, output)
+            if output is not None:
+                write_table(Path(output))
+    finally:
+        shutil.rmtree(folder_of(os.getpid()), ignore_errors=True)
 
 
 def _lines_of(name: str, device: str, tiny: bool, limit_s: float) -> Iterator[str]:

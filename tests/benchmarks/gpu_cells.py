@@ -160,10 +160,15 @@ def _published(place: Place, file: Path, width: int, batch: int) -> Values:
 
 
 def _place(device: torch.device, tiny: bool) -> Place:
-    """Return the folder of the script that has started this step."""
-    folder = Path(tempfile.gettempdir()) / f"phasegrid-cells-{os.getppid()}"
+    """Return the place of the script that has started this step."""
+    folder = folder_of(os.getppid())
     folder.mkdir(exist_ok=True)
     return Place(folder, device.type, tiny)
+
+
+def folder_of(script: int) -> Path:
+    """Return the folder that the steps of a script share; it deletes the folder at its end."""
+    return Path(tempfile.gettempdir()) / f"phasegrid-cells-{script}"
 
 
 def _write_images(path: Path, jpegs: Path | None) -> None:
