@@ -146,13 +146,14 @@ class SmallDevice:
     """Records no more than `most` graphs that are alive in different trainings."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.most, self.refused = most, 0
         self.places: set[int] = set()
 
     def record(self, work: Any, *tensors: Tensor) -> Replay:
         self.places.add(tensors[0].data_ptr())
         if len(self.places) > self.most:
             self.places.discard(tensors[0].data_ptr())
+            self.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory")
         return record_on_tape(work, *tensors)
 
@@ -176,6 +177,7 @@ def test_a_training_that_does_not_fit_beside_others_gives_its_lane_back(
     with collected() as said:
         trained(unlike(), on_trained=keep)
     assert sorted(ended) == [0, 1, 2, 3, 4]
+    assert device.refused == 3, "each waits until another has ended"
     assert list(said) == ["fewer trainings ran side by side, because memory ran out"]
 
 
