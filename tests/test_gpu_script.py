@@ -47,6 +47,11 @@ def test_a_script_without_time_says_which_steps_it_skipped(tmp_path: Path) -> No
     assert records(output.read_text().splitlines()) == found
 
 
+def test_a_step_that_is_not_there_is_named_with_those_that_are() -> None:
+    (line,) = bench_gpu.main(1.0, "cpu", True, None, "correct,hurry")
+    assert line.startswith("gpu: no step 'hurry'; allowed: correct, lanes")
+
+
 def test_a_step_that_hangs_or_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_gpu, "STEPS", {"correct": (correct, 0.2), "none": (correct, 60.0)})
     found = records(list(bench_gpu.main(5.0, "cpu", True, None)))

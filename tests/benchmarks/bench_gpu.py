@@ -34,6 +34,10 @@ def main(
     steps: str | None = None,
 ) -> Iterator[str]:
     """Yield a line for every record and for every step that did not end."""
+    wanted = list(STEPS) if steps is None else steps.split(",")
+    if unknown := [name for name in wanted if name not in STEPS]:
+        yield f"gpu: no step {unknown[0]!r}; allowed: {', '.join(STEPS)}"
+        return
     if device == "cuda" and not torch.cuda.is_available():
         yield "gpu: not run: torch sees no GPU here"
         return
@@ -43,7 +47,6 @@ def main(
         head |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     ends = time.monotonic() + 60 * minutes
     yield _kept(json.dumps(head), output)
-    wanted = list(STEPS) if steps is None else steps.split(",")
     try:
         for name in wanted:
             _, limit_s = STEPS[name]
