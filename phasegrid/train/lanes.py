@@ -19,6 +19,11 @@ from torch import Tensor
 from phasegrid.fallbacks import fall_back
 from phasegrid.train.cuda_graphs import in_a_lane
 
+STREAMS = 32
+"""The most lanes at the same time: torch has so many streams of a device. More lanes would share
+them, and one could get memory that another still uses.
+"""
+
 
 class Task(Protocol):
     """Work in pieces. `share` is the part of the device that it fills: 1 if it must be alone."""
@@ -87,8 +92,8 @@ class _Running:
 
 @dataclass(slots=True)
 class Lanes:
-    """Runs tasks on `device`, at most `most` at the same time (None: no limit), and only as many as
-    their shares allow.
+    """Runs tasks on `device`, at most `most` at the same time (None: `STREAMS`), and only as many
+    as their shares allow.
 
     `now` is a clock that goes slower the more lanes share the GPU: the time between two readings is
     what the task that reads it has used of the device.
@@ -154,7 +159,7 @@ class Lanes:
 
     def _start(self, waiting: "deque[Task]") -> None:
         """Begin waiting tasks while there are room and lanes for the next."""
-        while waiting and (self.most is None or len(self._active) < self.most):
+        while waiting and len(self._active) < min(STREAMS, self.most or STREAMS):
             used = sum(running.task.share for running in self._active)
             if self._active and used + waiting[0].share > 1 + 1e-9:
                 return

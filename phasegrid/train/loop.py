@@ -54,7 +54,7 @@ def train_pack(
     `publisher` keeps at once what trials leave on the way; without one it is lost. `strategy` is
     how stacks run (see `phasegrid.train.stack`), and `stack_size` the most members of a stack
     (None: no limit); both change how numbers are rounded. `plans` says both for each trial, where
-    it is not None. At most `lanes` stacks run at the same time (None: no limit), and no more than
+    it is not None. At most `lanes` stacks run at the same time (None: 32), and no more than
     fill the device by their plans; the others wait. On a GPU each has a stream of its own.
 
     `wanted` are the places of the trials whose results are asked for (None: all). Other trials

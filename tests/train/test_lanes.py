@@ -19,7 +19,7 @@ from train_support import Kept
 import phasegrid.train.stack
 from phasegrid.fallbacks import collected
 from phasegrid.train.cuda_graphs import Replay
-from phasegrid.train.lanes import Lane, Lanes
+from phasegrid.train.lanes import STREAMS, Lane, Lanes
 from phasegrid.train.member import Trained
 from phasegrid.train.stack_plan import StackPlan
 from phasegrid.train.updates import Updates
@@ -267,10 +267,9 @@ def test_the_device_has_done_everything_before_a_failure_goes_on(
 class Ticking:
     """A task of some pieces, each a second long."""
 
-    share = 0.0
-
     def __init__(self, pieces: int, now: list[float], lanes: Lanes) -> None:
         self.pieces, self.time, self.lanes, self.used = pieces, now, lanes, 0.0
+        self.share = 0.0
 
     def steps(self, _lane: Lane) -> Iterator[bool]:
         begun = self.lanes.now()
@@ -278,6 +277,47 @@ class Ticking:
             self.time[0] += 1
             yield False
         self.used = self.lanes.now() - begun
+
+
+def test_no_more_lanes_run_than_there_are_streams(lanes: list[Numbered]) -> None:
+    shared = Lanes(torch.device("cpu"))
+    at_once: list[int] = []
+    tasks = [Ticking(2, [0.0], shared) for _ in range(STREAMS + 9)]
+    shared.run(tasks, lambda _: at_once.append(shared.num_active))
+    assert max(at_once) == len(lanes) == STREAMS
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("num", range(2, STREAMS + 1))
+def test_as_many_run_as_fill_the_device_however_shares_are_rounded(num: int) -> None:
+    shared = Lanes(torch.device("cpu"))
+    at_once: list[int] = []
+    tasks = [Ticking(1, [0.0], shared) for _ in range(num + 3)]
+    for task in tasks:
+        task.share = 1 / num
+    shared.run(tasks, lambda _: at_once.append(shared.num_active))
+    assert max(at_once) == num
+
+
+@pytest.mark.usefixtures("lanes")
+def test_those_that_did_not_fit_are_the_next() -> None:
+    begun: list[str] = []
+
+    class Hungry:
+        share = 0.0
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def steps(self, _lane: Lane) -> Iterator[bool]:
+            begun.append(self.name)
+            if begun == ["a", "b"]:
+                raise torch.OutOfMemoryError
+            yield True
+
+    with collected():
+        Lanes(torch.device("cpu"), 2).run([Hungry(name) for name in "abc"], lambda _: None)
+    assert begun == ["a", "b", "b", "c"]
 
 
 @pytest.mark.usefixtures("lanes")

@@ -16,6 +16,7 @@ import torch
 from phasegrid.keys import Json, content_key
 from phasegrid.plan.gpu_memory import MARGIN, lanes_that_fit
 from phasegrid.store.meta import Notes
+from phasegrid.train.lanes import STREAMS
 
 MEASURED_MARGIN = 1.2
 """The margin of what was measured: a peak is that of a pack, and kernels choose their workspaces
@@ -107,9 +108,8 @@ def lanes_within(
     free = memory.free_bytes()
     needs = [_need(kind, notes, free) for kind in kinds]
     stacks = [_stacks(kind) for kind in kinds]
-    lanes = lanes_that_fit(
-        [size * need for need, sizes in zip(needs, stacks, strict=True) for size in sizes], free
-    )
+    each = [size * need for need, sizes in zip(needs, stacks, strict=True) for size in sizes]
+    lanes = min(STREAMS, lanes_that_fit(each, free))
     yield lanes
     _keep(kinds, _first(kinds, stacks, lanes), memory.taken_bytes(), notes)
 
