@@ -34,13 +34,15 @@ class Recorder:
 
     Work that cannot be recorded is launched normally, with a warning. So is work that there is not
     enough memory to record, if `yields` is false; otherwise `torch.OutOfMemoryError` is raised, for
-    the caller to ask for less. In a lane it is always raised. `record` is `record_graph`, and
-    `around` is `on_a_side_stream`, except in tests.
+    the caller to ask for less. In a lane it is always raised. Work is launched `warm_up` times
+    before it is recorded. `record` is `record_graph`, and `around` is `on_a_side_stream`, except in
+    tests.
     """
 
     yields: bool = False
     record: Record = field(default_factory=lambda: record_graph)
     around: Callable[[Work], Work] = field(default_factory=lambda: on_a_side_stream)
+    warm_up: int = WARM_UP
     _seen: dict[Hashable, int] = field(default_factory=dict)
     _recorded: dict[Hashable, Replay] = field(default_factory=dict)
     _fixed: dict[Hashable, tuple[Tensor, ...]] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Recorder:
         if self._gave_up:
             return work(*fixed)
         seen = self._seen[key] = self._seen.get(key, 0) + 1
-        if seen <= WARM_UP:
+        if seen <= self.warm_up:
             return self.around(work)(*fixed)
         return self._recorded[key]() if self._try_to_record(key, work, fixed) else work(*fixed)
 

@@ -124,7 +124,8 @@ class HessianOperator:
         self._chunks = self._cut(module, memory_bytes)
         self.loss = self._check_loss()
         keep = len(self._chunks) == 1 and method != "differences"
-        self._product = Recorded(self._of_kept, self._inputs.device)
+        # once is enough: each product runs the kernels of the one before it on the kept graph
+        self._product = Recorded(self._of_kept, self._inputs.device, warm_up=1)
         first = partial(self._differentiate, self._chunks[0])
         self._kept = self._product.prepare(first) if keep else None
 

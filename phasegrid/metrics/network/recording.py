@@ -14,7 +14,7 @@ from weakref import WeakMethod
 import torch
 from torch import Tensor
 
-from phasegrid.train.cuda_graphs import Recorder
+from phasegrid.train.cuda_graphs import WARM_UP, Recorder
 
 T = TypeVar("T")
 
@@ -39,12 +39,20 @@ class Recorded:
     wait for the garbage collector.
     """
 
-    def __init__(self, work: Callable[..., Tensor], device: torch.device, *first: object) -> None:
+    def __init__(
+        self,
+        work: Callable[..., Tensor],
+        device: torch.device,
+        *first: object,
+        warm_up: int = WARM_UP,
+    ) -> None:
         is_method = isinstance(work, MethodType)
         self._find: Callable[[], Callable[..., Tensor] | None]
         self._find = WeakMethod(work) if is_method else lambda: work
         self._first, self._device = first, device
         self._recorder = recorder_on(device)
+        if self._recorder is not None:
+            self._recorder.warm_up = warm_up
 
     @property
     def records(self) -> bool:
