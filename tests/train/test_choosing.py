@@ -120,12 +120,18 @@ def test_lanes_are_taken_unless_stacks_are_clearly_faster() -> None:
 
 
 def test_what_is_timed_in_lanes_is_what_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[Lane] = []
+
     class Beside(Lane):
         gives_back = True
+
+        def enter(self) -> None:
+            entered.append(self)
 
     monkeypatch.setattr(autotune, "new_lane", lambda _device: Beside())
     choice, timings = measure_choice(make_trial(0), make_data(), torch.device("cpu"))
     assert {(t.strategy, t.lanes) for t in timings} >= {("loop", 1), ("loop", 8), ("merged", 8)}
+    assert len(entered) >= 16, "each waits for what is on the device"
     assert from_record(to_record(choice, timings)) == choice
 
 

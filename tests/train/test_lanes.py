@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import torch
 from lane_support import Numbered, give_recorders, trained, unlike
 from test_snapshots import Killed, Memory, assert_same
 from torch import Tensor
-from train_support import Kept
+from train_support import Kept, make_trial
 
+import phasegrid.train.epoch
 import phasegrid.train.stack
 from phasegrid.fallbacks import collected
 from phasegrid.train.cuda_graphs import Replay
@@ -277,6 +279,21 @@ class Ticking:
             self.time[0] += 1
             yield False
         self.used = self.lanes.now() - begun
+
+
+@pytest.mark.usefixtures("lanes")
+def test_each_lane_computes_in_its_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: set[tuple[int, bool]] = set()
+    losses = phasegrid.train.epoch.training_losses
+
+    def noted(operations: Any, objective: Any, logits: Tensor, batch: Any) -> Tensor:
+        found.add((logits.shape[1], torch.backends.cuda.matmul.allow_tf32))
+        return losses(operations, objective, logits, batch)
+
+    monkeypatch.setattr(phasegrid.train.epoch, "training_losses", noted)
+    both = make_trial(0, batch_size=9, precision="tf32"), make_trial(1, batch_size=12)
+    trained([replace(trial, recipe=trial.recipe | {"drop_last": True}) for trial in both])
+    assert found == {(9, True), (12, False)}
 
 
 def test_no_more_lanes_run_than_there_are_streams(lanes: list[Numbered]) -> None:
