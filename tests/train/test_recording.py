@@ -140,6 +140,21 @@ def test_what_a_replay_returned_is_not_overwritten_by_the_next() -> None:
     assert [float(output[0, 0]) for output in outputs] == [2.0 * v for v in range(WARM_UP + 3)]
 
 
+def test_what_was_forgotten_warms_up_again() -> None:
+    made: list[int] = []
+
+    def record(work: Work, *tensors: Tensor) -> Replay:
+        made.append(count)
+        return record_on_tape(work, *tensors)
+
+    recorder = new_recorder(record)
+    for count in range(2 * WARM_UP + 2):
+        if count == WARM_UP + 1:
+            recorder.forget()
+        recorder.run(doubling, *batch(1.0))
+    assert made == [WARM_UP, 2 * WARM_UP + 1]
+
+
 def test_a_pass_that_cannot_be_recorded_is_launched_and_said() -> None:
     tried = []
 
