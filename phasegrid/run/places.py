@@ -242,7 +242,9 @@ def _serial(
     """
     from phasegrid.run.worker.malloc import keep_freed_memory
     from phasegrid.run.worker.pack import do
+    from phasegrid.run.worker.queues import open_queues
 
+    open_queues()
     keep_freed_memory()
     place, gpu, name_of = _place(where, sweep, where.num_cpus or 1), _own_gpu(where), name_in(plan)
     lane_bytes_of = _lane_bytes(plan)

@@ -61,7 +61,7 @@ def feed_epoch(feeds: Sequence[DataStream], cut: Cut, most: int | None) -> Itera
     drawn = data.operations.draw_epoch(num, feeds[0].lengths, cut, [feed.order for feed in feeds])
     num_aside, device = feeds[0].num_aside, data.train_inputs.device
     drawn = spread(drawn, num_aside) if num_aside else drawn
-    aside = aside_places(num, num_aside) if num_aside else None
+    aside = _Aside.of(aside_places(num, num_aside), device) if num_aside else None
     orders, bounds = drawn.order.to(device), drawn.bounds[:most]
     draws = _draws(feeds, num)
     batch_bytes = len(feeds) * (bounds[0].stop - bounds[0].start) * data.train_inputs[0].nbytes
@@ -78,7 +78,7 @@ def feed_epoch(feeds: Sequence[DataStream], cut: Cut, most: int | None) -> Itera
         local = [slice(b.start - whole.start, b.stop - whole.start) for b in part]
         gathered, own = Batch(inputs, labels), None
         if aside is not None:
-            gathered, own = _marked(gathered, aside[whole].to(device))
+            gathered, own = aside.marked(gathered, whole)
         sizes = drawn.sizes[first : first + len(part)]
         yield Chunk([_part(gathered, b) for b in local], gathered, sizes, own)
 
@@ -88,10 +88,27 @@ def _part(batch: Batch, part: slice) -> Batch:
     return Batch(batch.inputs[:, part], batch.labels[:, part], extra)
 
 
-def _marked(batch: Batch, aside: Tensor) -> tuple[Batch, Tensor]:
-    """Mark the places `aside` (n,) in a batch of all members; also return where the others are."""
-    marks = aside.expand(batch.labels.shape)
-    return replace(batch, extra={ASIDE: marks}), (~aside).nonzero().flatten()
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """Which places of an epoch hold examples set aside: `marks` (N,) and the other places `own`, on
+    the device, and how many of these lie before each place, `before` (N + 1,) on the CPU.
+    """
+
+    marks: Tensor
+    own: Tensor
+    before: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, device: torch.device) -> "_Aside":
+        own = ~places
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), own.cumsum(0)])
+        return cls(places.to(device), own.nonzero().flatten().to(device), before)
+
+    def marked(self, batch: Batch, part: slice) -> tuple[Batch, Tensor]:
+        """Mark them in a `part` of the epoch; also return where the others are in it."""
+        marks = self.marks[part].expand(batch.labels.shape)
+        first, last = self.before[[part.start, part.stop]].tolist()
+        return replace(batch, extra={ASIDE: marks}), self.own[first:last] - part.start
 
 
 def _gather(feeds: Sequence[DataStream], index: Tensor) -> tuple[Tensor, Tensor]:

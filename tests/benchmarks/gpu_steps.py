@@ -25,6 +25,7 @@ from phasegrid.jobs import Part, Trial
 from phasegrid.keys import content_key
 from phasegrid.models.counting import count_work
 from phasegrid.plan.devices import device_of
+from phasegrid.run.worker.queues import open_queues
 from phasegrid.train.autotune import measure_choice
 from phasegrid.train.loop import train_pack
 from phasegrid.train.recipe import Recipe
@@ -229,6 +230,7 @@ def _peak_gib(device: torch.device) -> float:
 
 
 def main() -> None:
+    open_queues()
     name, device = sys.argv[1], torch.device(sys.argv[2])
     for record in STEPS[name][0](device, TINY if "--tiny" in sys.argv else Sizes()):
         print(json.dumps({"step": name, **record}), flush=True)

@@ -4,6 +4,7 @@ Streams are stood in for by lanes that know which of them is current, CUDA graph
 """
 
 import gc
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from train_support import Kept, make_trial
 import phasegrid.train.epoch
 import phasegrid.train.stack
 from phasegrid.fallbacks import collected
+from phasegrid.run.worker import queues
 from phasegrid.train.cuda_graphs import Replay
 from phasegrid.train.lanes import STREAMS, Lane, Lanes
 from phasegrid.train.member import Trained
@@ -349,3 +351,14 @@ def test_the_time_that_tasks_use_adds_up_to_the_time_that_passes(
     assert time[0] == 114
     assert sum(task.used for task in tasks) == pytest.approx(14, rel=0.2)
     assert tasks[1].used > tasks[0].used
+
+
+def test_a_gpu_takes_work_from_as_many_streams_as_there_are_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(queues.VARIABLE, raising=False)
+    queues.open_queues()
+    assert os.environ[queues.VARIABLE] == str(STREAMS)
+    monkeypatch.setenv(queues.VARIABLE, "8")
+    queues.open_queues()
+    assert os.environ[queues.VARIABLE] == "8"  # as the user wants it

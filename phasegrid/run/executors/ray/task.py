@@ -35,7 +35,9 @@ def do_pack(pack: Pack, storage: str, place: PackOptions, failure_id: str) -> li
     """Do a pack in a worker process, which stays warm; give the memory back afterwards."""
     from phasegrid.run.worker.malloc import give_back, keep_freed_memory
     from phasegrid.run.worker.pack import do
+    from phasegrid.run.worker.queues import open_queues
 
+    open_queues()
     folder = None if place.shared_data is None else node_folder.enter(place.shared_data)
     crashes.note_attempt(folder, failure_id)
     assigned = gpus.device_of(ray.get_gpu_ids())
