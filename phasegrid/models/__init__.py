@@ -8,7 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phasegrid.declare import Model
-from phasegrid.models.shapes import heads_divide_width, tied_sizes_agree
+from phasegrid.models.shapes import (
+    depth_fits_blocks,
+    depth_is_6n_plus_4,
+    heads_divide_width,
+    tied_sizes_agree,
+)
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -51,6 +56,54 @@ class Vgg11Args:
     batch_norm: bool = True
 
 
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Vgg16Args:
+    """VGG16 with convolutions of k to 8k channels, with bias, and three linear layers (8k, 8k,
+    classes), `dropout` before the first two. The defaults are those of Garipov et al. 2018.
+    """
+
+    width: Width = 64
+    batch_norm: bool = False
+    dropout: Dropout = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Conv3Fc3Args:
+    """Three 5x5 convolutions (32, 64, 128 channels) with max-pooling, and linear layers of `width`,
+    `width` and classes units (Garipov et al. 2018, section 4.2, where `width` is 1000 K).
+    """
+
+    width: Width = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PreResNetArgs:
+    """A residual network for small images with activations before convolutions, of `depth` layers,
+    in three stages of k, 2k, 4k channels (k = `width`).
+
+    ``bottleneck``: `depth` is 9n + 2 (110 and 164 in Garipov et al. 2018, whose published code this
+    is). ``basic``: 6n + 2 (158 in their paper).
+    """
+
+    depth: Annotated[int, Field(ge=8, le=10_000)] = 110
+    width: Width = 16
+    block: Literal["bottleneck", "basic"] = "bottleneck"
+
+
+@dataclass(frozen=True, slots=True)
+class WideResNetArgs:
+    """A wide residual network of `depth` = 6n + 4 layers, in three stages of 16k, 32k, 64k channels
+    (k = `width`), with bias; 28 and 10 in Garipov et al. 2018.
+    """
+
+    depth: Annotated[int, Field(ge=10, le=10_000)] = 28
+    width: Width = 10
+    dropout: Dropout = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class TransformerArgs:
     """The Transformer for sentence pairs: an encoder and a decoder of `depth` layers each, token
@@ -79,7 +132,7 @@ class LstmArgs:
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     embedding: Width | None = None
     tied: bool = False
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
     init: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
 
 
@@ -104,6 +157,32 @@ MODELS: dict[str, Model] = {
         "phasegrid.models.vgg:make",
         count=f"{_COUNTING}:count_vgg11",
         smallest_image=32,  # as for small_cnn, with five of them
+    ),
+    "vgg16": Model(
+        Vgg16Args,
+        "phasegrid.models.vgg:make_vgg16",
+        count=f"{_COUNTING}:count_vgg16",
+        smallest_image=32,
+    ),
+    "conv3fc3": Model(
+        Conv3Fc3Args,
+        "phasegrid.models.conv3fc3:make",
+        count=f"{_COUNTING}:count_conv3fc3",
+        smallest_image=15,  # 3x3 poolings of stride 2 leave 7, 3 and 1
+    ),
+    "preresnet": Model(
+        PreResNetArgs,
+        "phasegrid.models.preresnet:make",
+        count=f"{_COUNTING}:count_preresnet",
+        smallest_image=1,
+        rules=(depth_fits_blocks,),
+    ),
+    "wide_resnet": Model(
+        WideResNetArgs,
+        "phasegrid.models.wide_resnet:make",
+        count=f"{_COUNTING}:count_wide_resnet",
+        smallest_image=1,
+        rules=(depth_is_6n_plus_4,),
     ),
     "transformer": Model(
         TransformerArgs,

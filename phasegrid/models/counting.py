@@ -135,13 +135,90 @@ def count_resnet18(facts: DatasetFacts, *, width: int) -> ModelCounts:
 
 def count_vgg11(facts: DatasetFacts, *, width: int, batch_norm: bool) -> ModelCounts:
     """Count VGG11."""
+    factors = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+    features = _vgg(factors, facts.input_shape, width, batch_norm)
+    return _total([*features, _linear(8 * width, facts.num_classes)])
+
+
+def count_vgg16(facts: DatasetFacts, *, width: int, batch_norm: bool, **_: Any) -> ModelCounts:
+    """Count VGG16."""
+    factors = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+    features = _vgg(factors, facts.input_shape, width, batch_norm)
+    sizes = [*[8 * width] * 3, facts.num_classes]
+    return _total([*features, *(_linear(a, b) for a, b in pairwise(sizes))])
+
+
+def _vgg(
+    parts: Iterable[tuple[int, ...]], shape: tuple[int, ...], width: int, batch_norm: bool
+) -> list[ModelCounts]:
+    channels, height, width_px = shape
+    layers = []
+    for halvings, factors in enumerate(parts):
+        places = (height >> halvings) * (width_px >> halvings)
+        for factor in factors:
+            layers.append(_conv(channels, factor * width, 3, places, 3 if batch_norm else 1))
+            channels = factor * width
+    return layers
+
+
+def count_conv3fc3(facts: DatasetFacts, *, width: int) -> ModelCounts:
+    """Count the network of three convolutions and three linear layers."""
     channels, height, width_px = facts.input_shape
     layers = []
-    for factor, halvings in zip((1, 2, 4, 4, 8, 8, 8, 8), (0, 1, 2, 2, 3, 3, 4, 4), strict=True):
-        places = (height >> halvings) * (width_px >> halvings)
-        layers.append(_conv(channels, factor * width, 3, places, 3 if batch_norm else 1))
-        channels = factor * width
-    return _total([*layers, _linear(channels, facts.num_classes)])
+    for out in (32, 64, 128):
+        layers.append(_conv(channels, out, 5, height * width_px, 1))
+        channels, height, width_px = out, (height - 1) // 2, (width_px - 1) // 2
+    sizes = [channels * height * width_px, width, width, facts.num_classes]
+    return _total([*layers, *(_linear(a, b) for a, b in pairwise(sizes))])
+
+
+def count_preresnet(facts: DatasetFacts, *, depth: int, width: int, block: str) -> ModelCounts:
+    """Count a residual network with activations before convolutions."""
+    channels, height, width_px = facts.input_shape
+    layers, size = [_conv(channels, width, 3, height * width_px, 0)], width
+    for stage, stride in enumerate((1, 2, 2)):
+        inner = width * 2**stage
+        for index in range((depth - 2) // (9 if block == "bottleneck" else 6)):
+            before = height * width_px
+            if index == 0:
+                height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)
+            places = height * width_px
+            out = 4 * inner if block == "bottleneck" else inner
+            if block == "bottleneck":
+                layers += [_norm(size, before), _conv(size, inner, 1, before, 0)]
+                layers += [_norm(inner, before), _conv(inner, inner, 3, places, 0)]
+                layers += [_norm(inner, places), _conv(inner, out, 1, places, 0)]
+            else:
+                layers += [_norm(size, before), _conv(size, out, 3, places, 0)]
+                layers += [_norm(out, places), _conv(out, out, 3, places, 0)]
+            if index == 0 and (block == "basic" or stride != 1 or size != out):
+                layers.append(_conv(size, out, 1, places, 0))
+            size = out
+    return _total([*layers, _norm(size, height * width_px), _linear(size, facts.num_classes)])
+
+
+def count_wide_resnet(facts: DatasetFacts, *, depth: int, width: int, **_: Any) -> ModelCounts:
+    """Count a wide residual network."""
+    channels, height, width_px = facts.input_shape
+    layers, size = [_conv(channels, 16, 3, height * width_px, 1)], 16
+    for stage, stride in enumerate((1, 2, 2)):
+        out = 16 * width * 2**stage
+        for index in range((depth - 4) // 6):
+            before = height * width_px
+            if index == 0:
+                height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)
+            places = height * width_px
+            layers += [_norm(size, before), _conv(size, out, 3, before, 1)]
+            layers += [_norm(out, before), _conv(out, out, 3, places, 1)]
+            if index == 0 and (stride != 1 or size != out):
+                layers.append(_conv(size, out, 1, places, 1))
+            size = out
+    return _total([*layers, _norm(size, height * width_px), _linear(size, facts.num_classes)])
+
+
+def _norm(channels: int, places: int) -> ModelCounts:
+    """Count a BatchNorm that comes before a convolution; the convolution's input is its output."""
+    return ModelCounts(2 * channels, 0, channels * places, 1)
 
 
 def _conv(channels: int, out: int, kernel: int, places: int, per_channel: int) -> ModelCounts:

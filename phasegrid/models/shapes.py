@@ -34,6 +34,21 @@ def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
     )
 
 
+def depth_fits_blocks(args: Mapping[str, Any]) -> Finding | None:
+    """Find a pre-activation network whose depth is no whole number of blocks."""
+    depth, block = args["depth"], args["block"]
+    layers = 9 if block == "bottleneck" else 6
+    if depth >= layers + 2 and (depth - 2) % layers == 0:
+        return None
+    return "depth", f"found {depth} with block {block}; allowed: {layers}n + 2 (n = 1, 2, ...)"
+
+
+def depth_is_6n_plus_4(args: Mapping[str, Any]) -> Finding | None:
+    """Find a wide network whose depth is no whole number of blocks."""
+    depth = args["depth"]
+    return None if depth % 6 == 4 else ("depth", f"found {depth}; allowed: 6n + 4 (n = 1, 2, ...)")
+
+
 def tied_sizes_agree(args: Mapping[str, Any]) -> Finding | None:
     """Find a language model whose output layer cannot have the embedding as its weight."""
     width, embedding = args["width"], args["embedding"]

@@ -1,15 +1,20 @@
-"""VGG11 with a width factor (Simonyan and Zisserman 2015, configuration A, for small images).
+"""VGG11 and VGG16 with a width factor (Simonyan and Zisserman 2015, configurations A and D), for
+small images.
 
-Eight 3x3 convolutions of k, 2k, 4k, 4k, 8k, 8k, 8k, 8k channels, with bias, 2x2 max-pooling after
-the 1st, 2nd, 4th, 6th and 8th, and one linear layer in place of the three of the ImageNet network.
+3x3 convolutions with bias of k to 8k channels, 2x2 max-pooling after five of them. VGG11 ends in
+one linear layer; VGG16 in three of 8k, 8k and `num_classes` units with dropout before the first
+two, as in the published codes of Garipov et al. 2018 and Benton et al. 2021.
 """
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
-FACTORS = (1, 2, 4, 4, 8, 8, 8, 8)
-POOLED = (1, 2, 4, 6, 8)
+VGG11: Sequence[tuple[int, ...]] = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+VGG16: Sequence[tuple[int, ...]] = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+"""Channels of the convolutions in units of k, up to each pooling."""
 
 
 def make(
@@ -21,18 +26,56 @@ def make(
     + 10 without. Layers: ``conv1``, ``norm1``, ``relu1``, ``pool1``, ``conv2``, ..., ``average``,
     ``classifier``. On images above 32x32 the last feature map is averaged over its places.
     """
-    channels, _, _ = input_shape
+    layers = _features(VGG11, input_shape[0], width, batch_norm)
+    layers["classifier"] = nn.Linear(8 * width, num_classes)
+    return nn.Sequential(layers)
+
+
+def make_vgg16(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    width: int,
+    batch_norm: bool,
+    dropout: float,
+) -> nn.Module:
+    """Make VGG16 with k = `width`; logits (N, classes).
+
+    Convolutions are drawn from N(0, 2 / (9 out)), with biases of 0. Parameters for k = 64, 3
+    channels and 10 classes: 15,245,130, with BatchNorm 15,253,578. Layers: as `make`, up to
+    ``conv13``; then ``dropout1``, ``linear1``, ``relu14``, ``dropout2``, ``linear2``, ``relu15``,
+    ``classifier``. Without dropout its layers are left out.
+    """
+    layers, size = _features(VGG16, input_shape[0], width, batch_norm), 8 * width
+    for module in layers.values():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / (9 * module.out_channels)))
+            nn.init.zeros_(module.bias)
+    for index in (1, 2):
+        if dropout:
+            layers[f"dropout{index}"] = nn.Dropout(dropout)
+        layers[f"linear{index}"] = nn.Linear(size, size)
+        layers[f"relu{13 + index}"] = nn.ReLU()
+    layers["classifier"] = nn.Linear(size, num_classes)
+    return nn.Sequential(layers)
+
+
+def _features(
+    parts: Sequence[tuple[int, ...]], channels: int, width: int, batch_norm: bool
+) -> "OrderedDict[str, nn.Module]":
+    """Return the convolutions, the average over all places that are left, and a flattening."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, factor in enumerate(FACTORS, start=1):
-        out = factor * width
-        layers[f"conv{index}"] = nn.Conv2d(channels, out, 3, padding=1)
-        if batch_norm:
-            layers[f"norm{index}"] = nn.BatchNorm2d(out)
-        layers[f"relu{index}"] = nn.ReLU()
-        if index in POOLED:
-            layers[f"pool{index}"] = nn.MaxPool2d(2)
-        channels = out
+    index = 0
+    for factors in parts:
+        for factor in factors:
+            index += 1
+            out = factor * width
+            layers[f"conv{index}"] = nn.Conv2d(channels, out, 3, padding=1)
+            if batch_norm:
+                layers[f"norm{index}"] = nn.BatchNorm2d(out)
+            layers[f"relu{index}"] = nn.ReLU()
+            channels = out
+        layers[f"pool{index}"] = nn.MaxPool2d(2)
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["classifier"] = nn.Linear(channels, num_classes)
-    return nn.Sequential(layers)
+    return layers

@@ -63,6 +63,38 @@ def test_two_spirals_mlp_has_the_parameters_of_its_notebook() -> None:
     assert found == 4_001 + 26
 
 
+PUBLISHED = [
+    ("vgg16", {}, 15_245_130, 15_291_300),
+    ("vgg16", {"batch_norm": True}, 15_253_578, 15_299_748),
+    ("preresnet", {"depth": 110}, 1_146_842, 1_169_972),
+    ("preresnet", {"depth": 164}, 1_703_258, 1_726_388),
+    ("wide_resnet", {}, 36_489_290, 36_546_980),
+    ("conv3fc3", {"width": 300}, 697_834, None),
+    ("conv3fc3", {"width": 500}, 1_090_634, None),
+    ("conv3fc3", {"width": 800}, 1_829_834, None),
+    ("conv3fc3", {"width": 1000}, 2_422_634, None),
+]
+"""Networks of Garipov et al. 2018 with their parameters for 10 and for 100 classes."""
+
+
+@pytest.mark.parametrize(("name", "args", "ten", "hundred"), PUBLISHED)
+def test_networks_of_curves_have_the_published_numbers_of_parameters(
+    name: str, args: dict[str, Any], ten: int, hundred: int | None
+) -> None:
+    for classes, parameters in ((10, ten), (100, hundred)):
+        if parameters is not None:
+            module = on_meta(part(name, **args), (3, 32, 32), classes)
+            assert num_parameters(module) == parameters
+
+
+def test_resnet158_has_about_the_parameters_counted_by_hand() -> None:
+    module = on_meta(part("preresnet", depth=158, block="basic"), (3, 32, 32), 10)
+    assert num_parameters(module) == pytest.approx(2.51e6, rel=0.02)
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    assert len([m for m in convolutions if m.kernel_size == (3, 3)]) + len(linear) == 158
+
+
 FORMS: list[tuple[Part, tuple[int, ...], int]] = [
     (part("mlp"), (1, 8, 8), 10),
     (part("mlp", width=25, depth=7, activation="tanh"), (2,), 2),
@@ -74,6 +106,15 @@ FORMS: list[tuple[Part, tuple[int, ...], int]] = [
     (part("resnet18", width=2), (1, 28, 31), 100),
     (part("vgg11", width=2), (3, 32, 32), 10),
     (part("vgg11", width=3, batch_norm=False), (1, 65, 40), 100),
+    (part("vgg16", width=2), (3, 32, 32), 10),
+    (part("vgg16", width=3, batch_norm=True, dropout=0.0), (1, 65, 40), 100),
+    (part("conv3fc3", width=7), (3, 32, 32), 10),
+    (part("conv3fc3", width=5), (1, 15, 28), 3),
+    (part("preresnet", depth=20, width=2), (3, 32, 32), 10),
+    (part("preresnet", depth=11, width=3), (1, 9, 14), 4),
+    (part("preresnet", depth=14, width=2, block="basic"), (3, 17, 32), 10),
+    (part("wide_resnet", depth=16, width=1), (3, 15, 32), 10),
+    (part("wide_resnet", depth=10, width=2), (1, 8, 8), 5),
 ]
 
 
