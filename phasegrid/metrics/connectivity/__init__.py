@@ -76,6 +76,31 @@ def _memory(job: Measurement) -> int:
     return job.together * curve + evaluation_bytes(job.work)
 
 
+def _summaries(name: str, called: str, unit: str, shown: bool) -> tuple[Column, ...]:
+    """Return the columns of `phasegrid.metrics.connectivity.along`; of these the highest and the
+    mean along the curve may be shown.
+    """
+    kinds = {
+        "min": ("lowest", "at the points of the curve", False),
+        "max": ("highest", "at the points of the curve", shown),
+        "int": ("mean", "along the curve, uniform in length", shown),
+        "mean": ("mean", "along the curve, uniform in t", False),
+    }
+    return tuple(
+        Column(
+            f"{kind}_{name}",
+            "float64",
+            unit,
+            f"{word} {called} {where}",
+            label=f"{word} {called} on the curve",
+            better="lower",
+            role="value" if is_shown else "detail",
+            quantity=f"curve_{kind}_{name}",
+        )
+        for kind, (word, where, is_shown) in kinds.items()
+    )
+
+
 CONNECTIVITY = Metric(
     over="pair",
     args=ConnectivityArgs,
@@ -143,6 +168,10 @@ CONNECTIVITY = Metric(
             "",
             "exp of the test cross-entropy at each t; null but for running text",
         ),
+        *_summaries("train_loss", "training loss", UNIT_OF_LOSS, shown=True),
+        *_summaries("train_error_percent", "training error", "%", shown=False),
+        *_summaries("test_loss", "test loss", UNIT_OF_LOSS, shown=False),
+        *_summaries("test_error_percent", "test error", "%", shown=True),
         Column(
             "length",
             "float64",

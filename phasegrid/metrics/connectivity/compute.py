@@ -27,7 +27,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity.curves import curve_length, place_points, stack_vertices
+from phasegrid.metrics.connectivity.along import SUMMARISED, summary
+from phasegrid.metrics.connectivity.curves import (
+    chords,
+    curve_length,
+    place_points,
+    stack_vertices,
+)
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
 from phasegrid.metrics.connectivity.training import bends_by_turns
@@ -212,8 +218,11 @@ def _row(
     length = curve_length(settings.curve, curve.vertices)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
+    columns = _connectivity_columns(t.tolist(), measured, with_perplexity)
+    distances = chords(settings.curve, curve.vertices, t).tolist()
     return {
-        **_connectivity_columns(t.tolist(), measured, with_perplexity),
+        **columns,
+        **_summaries(columns, distances),
         "length": finite_or_none(length),
         "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
         "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
@@ -251,6 +260,15 @@ def _connectivity_columns(
         "train_perplexity": _perplexities(train_loss) if with_perplexity else None,
         "test_perplexity": _perplexities(test_loss) if with_perplexity else None,
     }
+
+
+def _summaries(columns: Row, distances: Sequence[float]) -> Row:
+    found: Row = {}
+    for name in SUMMARISED:
+        values = columns[name]
+        assert isinstance(values, list)
+        found |= summary(name, values, distances)
+    return found
 
 
 def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:

@@ -72,16 +72,22 @@ def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Ten
 
 def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> float:
     """Return the length of the curve in weight space: the sum of the chords between 101 points
-    equally spaced in t.
-
-    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
-    with the Gram matrix G of the vertices (float64; the first vertex is the origin, which is
-    allowed because D_k sums to zero). A lower bound: no chord is longer than its arc.
+    equally spaced in t. A lower bound: no chord is longer than its arc.
     """
     t = torch.linspace(0, 1, LENGTH_POINTS, dtype=torch.float64)
+    return float(chords(curve, vertices, t).sum())
+
+
+def chords(curve: Literal["bezier", "polychain"], vertices: Tensor, t: Tensor) -> Tensor:
+    """Return the distances in weight space between consecutive points t (T,), (T - 1,) in float64.
+
+    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
+    with the Gram matrix G of the vertices (the first vertex is the origin, which is allowed because
+    D_k sums to zero).
+    """
     steps = vertex_weights(curve, len(vertices) - 2, t).diff(dim=0)[:, 1:]
     squares = torch.einsum("ki,ij,kj->k", steps, edge_gram(vertices).cpu(), steps)
-    return float(squares.clamp(min=0).sqrt().sum())
+    return squares.clamp(min=0).sqrt()
 
 
 def edge_gram(vertices: Tensor) -> Tensor:
