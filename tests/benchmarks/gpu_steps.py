@@ -142,9 +142,9 @@ def peers(device: torch.device, sizes: Sizes) -> Iterator[Record]:
 
 STEPS: Mapping[str, tuple[Callable[[torch.device, Sizes], Iterator[Record]], float]] = {
     "correct": (correct, 40.0),
-    "lanes": (lanes, 100.0),
+    "lanes": (lanes, 90.0),
     "peers": (peers, 80.0),
-    "metrics": (metrics, 50.0),
+    "metrics": (metrics, 60.0),
     "product": (product, 20.0),
     "deterministic": (deterministic, 35.0),
     "profile": (profile, 35.0),
