@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-CHANNELS = (32, 64, 128)
+from phasegrid.models.shapes import CONV3FC3
 
 
 def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Module:
@@ -21,7 +21,7 @@ def make(input_shape: tuple[int, ...], num_classes: int, *, width: int) -> nn.Mo
     """
     channels, height, breadth = input_shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, out in enumerate(CHANNELS, start=1):
+    for index, out in enumerate(CONV3FC3, start=1):
         conv = nn.Conv2d(channels, out, 5, padding=2)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         assert conv.bias is not None

@@ -17,7 +17,16 @@ from phasegrid.declare import DatasetFacts, Tokens, import_function
 from phasegrid.errors import SweepError
 from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
-from phasegrid.models.shapes import require_sound, require_task
+from phasegrid.models.shapes import (
+    CONV3FC3,
+    STRIDES,
+    VGG11,
+    VGG16,
+    blocks_of,
+    require_sound,
+    require_task,
+    wide_blocks_of,
+)
 from phasegrid.registry import declared_model
 
 
@@ -135,15 +144,13 @@ def count_resnet18(facts: DatasetFacts, *, width: int) -> ModelCounts:
 
 def count_vgg11(facts: DatasetFacts, *, width: int, batch_norm: bool) -> ModelCounts:
     """Count VGG11."""
-    factors = ((1,), (2,), (4, 4), (8, 8), (8, 8))
-    features = _vgg(factors, facts.input_shape, width, batch_norm)
+    features = _vgg(VGG11, facts.input_shape, width, batch_norm)
     return _total([*features, _linear(8 * width, facts.num_classes)])
 
 
 def count_vgg16(facts: DatasetFacts, *, width: int, batch_norm: bool, **_: Any) -> ModelCounts:
     """Count VGG16."""
-    factors = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
-    features = _vgg(factors, facts.input_shape, width, batch_norm)
+    features = _vgg(VGG16, facts.input_shape, width, batch_norm)
     sizes = [*[8 * width] * 3, facts.num_classes]
     return _total([*features, *(_linear(a, b) for a, b in pairwise(sizes))])
 
@@ -165,7 +172,7 @@ def count_conv3fc3(facts: DatasetFacts, *, width: int) -> ModelCounts:
     """Count the network of three convolutions and three linear layers."""
     channels, height, width_px = facts.input_shape
     layers = []
-    for out in (32, 64, 128):
+    for out in CONV3FC3:
         layers.append(_conv(channels, out, 5, height * width_px, 1))
         channels, height, width_px = out, (height - 1) // 2, (width_px - 1) // 2
     sizes = [channels * height * width_px, width, width, facts.num_classes]
@@ -176,9 +183,9 @@ def count_preresnet(facts: DatasetFacts, *, depth: int, width: int, block: str) 
     """Count a residual network with activations before convolutions."""
     channels, height, width_px = facts.input_shape
     layers, size = [_conv(channels, width, 3, height * width_px, 0)], width
-    for stage, stride in enumerate((1, 2, 2)):
+    for stage, stride in enumerate(STRIDES):
         inner = width * 2**stage
-        for index in range((depth - 2) // (9 if block == "bottleneck" else 6)):
+        for index in range(blocks_of(depth, block)):
             before = height * width_px
             if index == 0:
                 height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)
@@ -201,9 +208,9 @@ def count_wide_resnet(facts: DatasetFacts, *, depth: int, width: int, **_: Any) 
     """Count a wide residual network."""
     channels, height, width_px = facts.input_shape
     layers, size = [_conv(channels, 16, 3, height * width_px, 1)], 16
-    for stage, stride in enumerate((1, 2, 2)):
+    for stage, stride in enumerate(STRIDES):
         out = 16 * width * 2**stage
-        for index in range((depth - 4) // 6):
+        for index in range(wide_blocks_of(depth)):
             before = height * width_px
             if index == 0:
                 height, width_px = math.ceil(height / stride), math.ceil(width_px / stride)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-STRIDES = (1, 2, 2)
+from phasegrid.models.shapes import STRIDES, blocks_of
 
 
 class Bottleneck(nn.Module):
@@ -114,12 +114,3 @@ def make(
             fan_out = module.out_channels * module.kernel_size[0] ** 2
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
     return network
-
-
-def blocks_of(depth: int, block: str) -> int:
-    """Return the number n of blocks in a stage.
-
-    >>> blocks_of(164, "bottleneck"), blocks_of(158, "basic")
-    (18, 26)
-    """
-    return (depth - 2) // (9 if block == "bottleneck" else 6)

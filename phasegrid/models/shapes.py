@@ -1,13 +1,43 @@
-"""Check the inputs of a family, without torch, so that planning and building give the same
-messages.
+"""What the families are made of, and the check of their inputs, without torch: planning counts what
+is built, and gives the same messages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phasegrid.declare import Finding, Model
 from phasegrid.errors import DataError
 from phasegrid.tasks import mismatch
+
+VGG11: Sequence[tuple[int, ...]] = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+VGG16: Sequence[tuple[int, ...]] = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+"""Channels of the convolutions in units of the width, up to each pooling."""
+
+CONV3FC3 = (32, 64, 128)
+"""Channels of the convolutions."""
+
+STRIDES = (1, 2, 2)
+"""Strides of the stages of residual networks for small images with activations before
+convolutions.
+"""
+
+
+def blocks_of(depth: int, block: str) -> int:
+    """Return the number n of blocks in a stage of a pre-activation network.
+
+    >>> blocks_of(164, "bottleneck"), blocks_of(158, "basic")
+    (18, 26)
+    """
+    return (depth - 2) // LAYERS_OF_BLOCKS[block]
+
+
+LAYERS_OF_BLOCKS = {"bottleneck": 9, "basic": 6}
+"""Layers that a block in each of the three stages adds to a pre-activation network."""
+
+
+def wide_blocks_of(depth: int) -> int:
+    """Return the number n of blocks in a stage of a wide residual network of 6n + 4 layers."""
+    return (depth - 4) // 6
 
 
 def image_mistake(name: str, declared: Model, input_shape: tuple[int, ...]) -> str | None:
@@ -37,7 +67,7 @@ def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
 def depth_fits_blocks(args: Mapping[str, Any]) -> Finding | None:
     """Find a pre-activation network whose depth is no whole number of blocks."""
     depth, block = args["depth"], args["block"]
-    layers = 9 if block == "bottleneck" else 6
+    layers = LAYERS_OF_BLOCKS[block]
     if depth >= layers + 2 and (depth - 2) % layers == 0:
         return None
     return "depth", f"found {depth} with block {block}; allowed: {layers}n + 2 (n = 1, 2, ...)"

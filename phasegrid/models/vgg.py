@@ -12,9 +12,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-VGG11: Sequence[tuple[int, ...]] = ((1,), (2,), (4, 4), (8, 8), (8, 8))
-VGG16: Sequence[tuple[int, ...]] = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
-"""Channels of the convolutions in units of k, up to each pooling."""
+from phasegrid.models.shapes import VGG11, VGG16
 
 
 def make(

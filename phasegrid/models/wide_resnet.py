@@ -11,6 +11,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from phasegrid.models.shapes import STRIDES, wide_blocks_of
+
 
 class WideBlock(nn.Module):
     """x' + conv2(relu(norm2(drop(conv1(relu(norm1(x))))))), 3x3 both; x' is x, or its 1x1
@@ -49,10 +51,10 @@ def make(
         conv1=nn.Conv2d(input_shape[0], 16, 3, padding=1)
     )
     size = 16
-    for stage, stride in enumerate((1, 2, 2), start=1):
+    for stage, stride in enumerate(STRIDES, start=1):
         out = 16 * width * 2 ** (stage - 1)
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
-        for index in range((depth - 4) // 6):
+        for index in range(wide_blocks_of(depth)):
             blocks[f"block{index}"] = WideBlock(size, out, stride if index == 0 else 1, dropout)
             size = out
         layers[f"stage{stage}"] = nn.Sequential(blocks)

@@ -107,11 +107,6 @@ class Lanes:
     _read_at: float | None = None
     _now: float = 0.0
 
-    @property
-    def num_active(self) -> int:
-        """The number of tasks that run."""
-        return len(self._active)
-
     def now(self) -> float:
         """Return the shared time in seconds, from an arbitrary beginning."""
         at = self.clock()

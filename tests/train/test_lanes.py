@@ -302,7 +302,7 @@ def test_no_more_lanes_run_than_there_are_streams(lanes: list[Numbered]) -> None
     shared = Lanes(torch.device("cpu"))
     at_once: list[int] = []
     tasks = [Ticking(2, [0.0], shared) for _ in range(STREAMS + 9)]
-    shared.run(tasks, lambda _: at_once.append(shared.num_active))
+    shared.run(tasks, lambda _: at_once.append(len(shared._active)))
     assert max(at_once) == len(lanes) == STREAMS
 
 
@@ -314,7 +314,7 @@ def test_as_many_run_as_fill_the_device_however_shares_are_rounded(num: int) -> 
     tasks = [Ticking(1, [0.0], shared) for _ in range(num + 3)]
     for task in tasks:
         task.share = 1 / num
-    shared.run(tasks, lambda _: at_once.append(shared.num_active))
+    shared.run(tasks, lambda _: at_once.append(len(shared._active)))
     assert max(at_once) == num
 
 

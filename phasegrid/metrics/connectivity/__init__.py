@@ -1,6 +1,8 @@
 """Mode connectivity: a curve of low loss between two trained networks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -76,10 +78,19 @@ def _memory(job: Measurement) -> int:
     return job.together * curve + evaluation_bytes(job.work)
 
 
-def _summaries(name: str, called: str, unit: str, shown: bool) -> tuple[Column, ...]:
-    """Return the columns of `phasegrid.metrics.connectivity.along`; of these the highest and the
-    mean along the curve may be shown.
-    """
+SUMMARISED: Mapping[str, tuple[str, str, bool]] = {
+    "train_loss": ("training loss", UNIT_OF_LOSS, True),
+    "train_error_percent": ("training error", "%", False),
+    "test_loss": ("test loss", UNIT_OF_LOSS, False),
+    "test_error_percent": ("test error", "%", True),
+}
+"""The columns whose lists are summarised (`phasegrid.metrics.connectivity.along`), in words, with
+their units, and whether the highest number and the mean along the curve are shown.
+"""
+
+
+def _summaries(name: str) -> tuple[Column, ...]:
+    called, unit, shown = SUMMARISED[name]
     kinds = {
         "min": ("lowest", "at the points of the curve", False),
         "max": ("highest", "at the points of the curve", shown),
@@ -168,10 +179,7 @@ CONNECTIVITY = Metric(
             "",
             "exp of the test cross-entropy at each t; null but for running text",
         ),
-        *_summaries("train_loss", "training loss", UNIT_OF_LOSS, shown=True),
-        *_summaries("train_error_percent", "training error", "%", shown=False),
-        *_summaries("test_loss", "test loss", UNIT_OF_LOSS, shown=False),
-        *_summaries("test_error_percent", "test error", "%", shown=True),
+        *chain.from_iterable(map(_summaries, SUMMARISED)),
         Column(
             "length",
             "float64",

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 
 from phasegrid.metrics.network.points import Numbers
 
-SUMMARISED = ("train_loss", "train_error_percent", "test_loss", "test_error_percent")
-"""The columns whose lists are summarised."""
-
 
 def summary(name: str, values: Numbers, distances: Sequence[float]) -> dict[str, float | None]:
     """Return the columns that summarise a list of numbers at equally spaced t; they are null if a

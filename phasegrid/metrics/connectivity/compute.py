@@ -26,11 +26,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity.along import SUMMARISED, summary
+from phasegrid.metrics.connectivity import SUMMARISED, ConnectivityArgs
+from phasegrid.metrics.connectivity.along import summary
 from phasegrid.metrics.connectivity.curves import (
     chords,
     curve_length,
+    edge_gram,
     place_points,
     stack_vertices,
 )
@@ -215,11 +216,12 @@ def _row(
         measured.append(curve.evaluator.measure(passes))
         yield
     _require_ends(curve, data)
-    length = curve_length(settings.curve, curve.vertices)
+    gram = edge_gram(curve.vertices)
+    length = curve_length(settings.curve, gram)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
     columns = _connectivity_columns(t.tolist(), measured, with_perplexity)
-    distances = chords(settings.curve, curve.vertices, t).tolist()
+    distances = chords(settings.curve, gram, t).tolist()
     return {
         **columns,
         **_summaries(columns, distances),

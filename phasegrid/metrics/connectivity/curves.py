@@ -70,24 +70,24 @@ def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Ten
     return binomials * t**j * (1 - t) ** (degree - j)
 
 
-def curve_length(curve: Literal["bezier", "polychain"], vertices: Tensor) -> float:
+def chords(curve: Literal["bezier", "polychain"], gram: Tensor, t: Tensor) -> Tensor:
+    """Return the distances in weight space between consecutive points t (T,), (T - 1,) in float64.
+
+    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
+    with the Gram matrix G = `gram` of the vertices (`edge_gram`: the first vertex is the origin,
+    which is allowed because D_k sums to zero).
+    """
+    steps = vertex_weights(curve, len(gram) - 1, t).diff(dim=0)[:, 1:]
+    squares = torch.einsum("ki,ij,kj->k", steps, gram.cpu(), steps)
+    return squares.clamp(min=0).sqrt()
+
+
+def curve_length(curve: Literal["bezier", "polychain"], gram: Tensor) -> float:
     """Return the length of the curve in weight space: the sum of the chords between 101 points
     equally spaced in t. A lower bound: no chord is longer than its arc.
     """
     t = torch.linspace(0, 1, LENGTH_POINTS, dtype=torch.float64)
-    return float(chords(curve, vertices, t).sum())
-
-
-def chords(curve: Literal["bezier", "polychain"], vertices: Tensor, t: Tensor) -> Tensor:
-    """Return the distances in weight space between consecutive points t (T,), (T - 1,) in float64.
-
-    A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
-    with the Gram matrix G of the vertices (the first vertex is the origin, which is allowed because
-    D_k sums to zero).
-    """
-    steps = vertex_weights(curve, len(vertices) - 2, t).diff(dim=0)[:, 1:]
-    squares = torch.einsum("ki,ij,kj->k", steps, edge_gram(vertices).cpu(), steps)
-    return squares.clamp(min=0).sqrt()
+    return float(chords(curve, gram, t).sum())
 
 
 def edge_gram(vertices: Tensor) -> Tensor:

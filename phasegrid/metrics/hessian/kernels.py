@@ -30,7 +30,7 @@ def fast_kernels(images_last: bool) -> Iterator[None]:
     On a CPU a product with the Hessian of ResNet18 then takes 0.8 times as long at widths 8 and 64.
     Images that are contiguous keep torch's: there it is faster (width 2: 0.8 times as long).
     """
-    with plain_attention(), _OwnConvolutions() if images_last else nullcontext():
+    with plain_attention(), _Instead(torch.conv2d, convolve) if images_last else nullcontext():
         yield
 
 
@@ -45,13 +45,17 @@ def reference_kernels() -> Iterator[None]:
     with (
         plain_attention(),
         torch.backends.cudnn.flags(enabled=False),
-        _ComposedWeightNorm(),
+        _Instead(torch._weight_norm, _weight_norm),
     ):
         yield
 
 
-class _OwnConvolutions(TorchFunctionMode):
-    """Replace torch's two-dimensional convolutions by `convolve`."""
+class _Instead(TorchFunctionMode):
+    """Calls `ours` wherever torch's function `theirs` is called."""
+
+    def __init__(self, theirs: object, ours: Callable[..., object]) -> None:
+        super().__init__()
+        self._theirs, self._ours = theirs, ours
 
     def __torch_function__(
         self,
@@ -60,27 +64,11 @@ class _OwnConvolutions(TorchFunctionMode):
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        if func is torch.conv2d:
-            return convolve(*args, **(kwargs or {}))  # type: ignore[arg-type]
-        return func(*args, **(kwargs or {}))
-
-
-class _ComposedWeightNorm(TorchFunctionMode):
-    """Compute torch's weight norm, g v / |v|, by operations that can be differentiated any number
-    of times.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        if func is torch._weight_norm:
-            return _weight_norm(*args, **(kwargs or {}))  # type: ignore[arg-type]
-        return func(*args, **(kwargs or {}))
+        return (self._ours if func is self._theirs else func)(*args, **(kwargs or {}))
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Compute torch's weight norm, g v / |v|, by operations that can be differentiated any number
+    of times.
+    """
     return v * (g / torch.norm_except_dim(v, 2, dim))
