@@ -84,7 +84,7 @@ def make(
     """Make the network of `depth` layers with k = `width`; logits (N, classes).
 
     Parameters for k = 16, 3 channels and 10 classes: 1,146,842 (bottleneck, 110 layers), 1,703,258
-    (164), 2,539,226 (basic, 158). Layers: ``conv1``, ``stage1.block0.norm1``, ..., ``norm``,
+    (164), 2,508,506 (basic, 158). Layers: ``conv1``, ``stage1.block0.norm1``, ..., ``norm``,
     ``relu``, ``pool``, ``classifier``.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(
