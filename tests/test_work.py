@@ -165,7 +165,7 @@ def test_of_curves_that_take_turns_only_the_one_that_fails_fails(
     training, measure = two_cells
     for pack in training:
         do(pack, store, PackOptions("cpu"))
-    begun, right = [], compute.bends_by_turns
+    begun, right = [], compute.train_bends
 
     def breaks(*args: Any) -> Any:
         begun.append(1)
@@ -175,7 +175,7 @@ def test_of_curves_that_take_turns_only_the_one_that_fails_fails(
             raise RuntimeError("this curve")
         return (yield from right(*args))
 
-    monkeypatch.setattr(compute, "bends_by_turns", breaks)
+    monkeypatch.setattr(compute, "train_bends", breaks)
     outcomes = do(measure, store, PackOptions("cpu"))
     assert sorted(outcome.status for outcome in outcomes) == ["done", "failed"]
     assert len(begun) == 2

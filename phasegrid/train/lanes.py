@@ -41,8 +41,9 @@ class Task(Protocol):
 
 
 class Lane:
-    """A place for one task at a time, here on the stream that is current anyway: tasks in such
-    lanes take turns. They are left when memory runs out: it has no use to wait.
+    """A place for one task at a time, here on the stream that is current anyway.
+
+    `gives_back`: whether a task that runs out of memory leaves the lane and waits for another.
     """
 
     gives_back = False

@@ -25,6 +25,7 @@ from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.stacked import train_bends_together
 from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.network.points import live_network
+from phasegrid.metrics.network.turns import finished
 from phasegrid.models.build import build_model
 from phasegrid.models.fused import read_architecture
 from tests.metric_oracles_curves import CurveTwin, curve_coefficients
@@ -82,7 +83,7 @@ def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs:
 
     def one_by_one(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
         for flat, own, rng in zip(flats, vertices, rngs, strict=True):
-            train_bends(flat, own, inputs, labels, settings, rng)
+            finished(train_bends(flat, own, inputs, labels, settings, rng))
 
     def stacked(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
         modules = [flat.module for flat in flats]
@@ -112,7 +113,7 @@ def _in_place(
     rng = torch.Generator().manual_seed(0)
 
     def run() -> None:
-        train_bends(flat, vertices, inputs, labels, settings, rng)
+        finished(train_bends(flat, vertices, inputs, labels, settings, rng))
 
     return run
 

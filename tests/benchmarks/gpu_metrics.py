@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import bends_by_turns
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.hessian import HessianArgs
 from phasegrid.metrics.hessian.compute import compute as measure_hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
@@ -104,7 +104,7 @@ def _hessian(subject: Subject, timed: Timed) -> float:
 def _curve(subject: Subject, epochs: int) -> Work[Any]:
     ends = stack_vertices(subject.models[:2])
     settings = ConnectivityArgs(epochs=epochs, batch_size=subject.batch)
-    return bends_by_turns(
+    return train_bends(
         live_network(subject.models[0]),
         torch.stack([ends[0], ends.mean(dim=0), ends[1]]),
         subject.data.train_inputs,

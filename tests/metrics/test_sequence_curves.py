@@ -17,6 +17,7 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.training import learning_rates, train_bends
+from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as simplex
 from phasegrid.metrics.simplex.sampling import sample_coefficients
@@ -68,8 +69,16 @@ def test_a_step_is_that_of_autograd_on_the_mean_over_tokens(curve: Any) -> None:
     vertices = vertices_of(0, 1, 2)
     before = vertices.clone().requires_grad_()
     settings = ConnectivityArgs(curve=curve, epochs=1, lr=0.1, batch_size=8, weight_decay=0.03)
-    final = train_bends(
-        FlatNetwork.of(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+    final = finished(
+        train_bends(
+            FlatNetwork.of(translator()),
+            vertices,
+            inputs,
+            labels,
+            settings,
+            generator(),
+            scoring=PAIRS,
+        )
     )
 
     rng = generator()
@@ -112,8 +121,16 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
     settings = ConnectivityArgs(
         epochs=1, updates=updates, lr=1e-300, batch_size=3, weight_decay=0.0
     )
-    final = train_bends(
-        FlatNetwork.of(translator()), vertices, inputs, labels, settings, generator(), scoring=PAIRS
+    final = finished(
+        train_bends(
+            FlatNetwork.of(translator()),
+            vertices,
+            inputs,
+            labels,
+            settings,
+            generator(),
+            scoring=PAIRS,
+        )
     )
     seen = slice(0, updates)
     assert len(set(tokens)) > 1
@@ -183,7 +200,11 @@ def test_a_curve_is_trained_for_exactly_so_many_updates(updates: int, batch_size
 
     flat.module.register_forward_hook(count)
     settings = ConnectivityArgs(updates=updates, batch_size=batch_size)
-    train_bends(flat, vertices_of(0, 1, 2), inputs, labels, settings, generator(), scoring=PAIRS)
+    finished(
+        train_bends(
+            flat, vertices_of(0, 1, 2), inputs, labels, settings, generator(), scoring=PAIRS
+        )
+    )
     assert len(steps) == updates
 
 

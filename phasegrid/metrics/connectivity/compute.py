@@ -37,7 +37,7 @@ from phasegrid.metrics.connectivity.curves import (
 )
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
-from phasegrid.metrics.connectivity.training import bends_by_turns
+from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.passes import Passes
@@ -164,7 +164,7 @@ def by_turns(
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     curve, loss = _begin(models, data, settings, rng), None
     if settings.bends:
-        loss = yield from bends_by_turns(
+        loss = yield from train_bends(
             curve.flat,
             curve.vertices,
             data.train_inputs,

@@ -17,7 +17,7 @@ from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.metrics.network.recording import Recorded, records_on
-from phasegrid.metrics.network.turns import Work, finished
+from phasegrid.metrics.network.turns import Work
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import cut
@@ -60,23 +60,6 @@ def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[fl
 
 
 def train_bends(
-    flat: FlatNetwork,
-    vertices: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
-    settings: ConnectivityArgs,
-    rng: torch.Generator,
-    rest: Rest = NOTHING,
-    scoring: Scoring = CLASSIFICATION,
-) -> float | None:
-    """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
-    the last epoch; see `bends_by_turns`.
-    """
-    work = bends_by_turns(flat, vertices, inputs, labels, settings, rng, rest, scoring)
-    return finished(work)
-
-
-def bends_by_turns(
     flat: FlatNetwork,
     vertices: Tensor,
     inputs: Tensor,
