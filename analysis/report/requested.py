@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from phasegrid.analysis.report.findings import Findings
+from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.measured_from import named_rows
 from phasegrid.analysis.tables.variants import parts, resolve, ways
@@ -219,6 +220,9 @@ def _tables(
         elif name not in names:
             names.append(name)
             labels.append(found.label(name, asked))
+    if lazy := [name for name in names if found.grid.quantity(name).asked]:
+        table = pd.concat([found.table, aggregate(found.grid, lazy)], ignore_index=True)
+        found = replace(found, table=table)
     rows: dict[str, pd.DataFrame] = {}
     for asked in needs.rows:
         table = _placed(found.grid, identity(asked), rows_of(identity(asked)))

@@ -43,7 +43,8 @@ PLACE_COLUMNS = ["cell", "facet", "load", "load_label", "temperature", "temperat
 
 
 def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return one row per quantity and planned cell, in the order of `names` (default: all).
+    """Return one row per quantity and planned cell, in the order of `names` (default: all
+    that are shown unasked).
 
     Columns: quantity, the cell's place, ``value`` (null without a number), ``stderr``, ``n``
     averaged seeds (for a measurement of a whole cell: its seeds) and ``n_pairs`` averaged pairs,
@@ -69,18 +70,19 @@ def aggregate(grid: SweepTables, names: Iterable[str] | None = None) -> pd.DataF
 
 
 def measured(grid: SweepTables) -> list[str]:
-    """Return the names of the quantities that have a number, in declared order, with variants after
-    their base.
+    """Return the names of the quantities that have a number and are shown unasked, in declared
+    order, with variants after their base.
     """
     return _in_order(grid, set(grid.values.loc[grid.values["value"].notna(), "quantity"]))
 
 
 def _present(grid: SweepTables) -> list[str]:
-    """Return the quantities that have a number or a failure, in declared order."""
+    """Return the quantities shown unasked that have a number or a failure, in declared order."""
     return _in_order(grid, {*measured(grid), *grid.failures["quantity"]})
 
 
-def _in_order(grid: SweepTables, present: Collection[str]) -> list[str]:
+def _in_order(grid: SweepTables, found: Collection[str]) -> list[str]:
+    present = [name for name in found if not grid.quantity(name).asked]
     order = {name: place for place, name in enumerate(grid.quantities)}
     return sorted(
         present, key=lambda name: (order.get(name.partition("[")[0], len(order)), _by_number(name))

@@ -36,7 +36,7 @@ class Quantity:
     the published notebook of Yang et al. 2021: the mean first, then the log); a mean within
     rounding of the quantity `hidden_by` counts as zero. At `centre` a diverging colour map is
     neutral. `scale` is the scale of the colours. `idle` says when every number of a sweep is 0 or
-    null.
+    null. Only figures that name an `asked` quantity show it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Quantity:
     hidden_by: str | None = None
     variant: str = ""
     idle: str = ""
+    asked: bool = False
 
     def title(self) -> str:
         """Return label and unit for an axis or a colour bar.
@@ -211,6 +212,7 @@ def _quantity(prefix: str, metric: str, table: str, column: Column, axes: Axes) 
         stderr_column=column.stderr or None,
         hidden_by=f"{prefix}{column.hidden_by}" if column.hidden_by else None,
         idle=column.idle,
+        asked=column.role == "asked",
     )
 
 

@@ -46,6 +46,7 @@ class Column:
     - ``axis``: a label that tells the rows of one job apart (a layer, a class, a point of a curve).
       Every label has a quantity of its own, such as ``accuracy[class=3]``; the label `usual` has
       the plain name.
+    - ``asked``: a number as ``value``, but only the figures of a sweep that name it show it.
     - ``detail``: stored, but not shown.
 
     The `unit` of a loss is `UNIT_OF_LOSS`: what is read of a sweep has that of its objective.
@@ -71,7 +72,7 @@ class Column:
     doc: str
     label: str = ""
     better: Literal["higher", "lower"] | None = None
-    role: Literal["value", "axis", "detail"] = "value"
+    role: Literal["value", "axis", "asked", "detail"] = "value"
     scale: Literal["linear", "log"] = "linear"
     centre: float | None = None
     limits: tuple[float, float] | None = None

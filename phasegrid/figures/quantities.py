@@ -31,8 +31,8 @@ TRIAL_COLUMNS = (
 
 
 def is_quantity(column: Column) -> bool:
-    """Say whether figures and tables show a column as a quantity."""
-    return column.role == "value" and column.type == "float64"
+    """Say whether figures and tables can show a column as a quantity."""
+    return column.role in ("value", "asked") and column.type == "float64"
 
 
 def prefix_of(table: str, built_in: Collection[str]) -> str:

@@ -70,6 +70,15 @@ def test_panels_show_the_quantities_asked_for_in_their_order(make_grid: MakeGrid
     assert list(wanted.notes) == []
 
 
+def test_a_number_that_is_only_shown_when_asked_for_is(make_grid: MakeGrid) -> None:
+    grid, name = make_grid(), "curve_gap_train_loss"
+    loss = grid.values[grid.values["quantity"] == "train_loss"].assign(quantity=name)
+    grid = replace(grid, values=pd.concat([grid.values, loss], ignore_index=True))
+    assert name not in set(found_in(grid).table["quantity"])
+    wanted = asked(grid, request("panels", name="p", quantities=(name, "cka"), phases=False))
+    assert titles(wanted, "p") == ["highest training loss minus the worse end's", "CKA"]
+
+
 def test_panels_without_phases_have_no_map_and_no_borders(make_grid: MakeGrid) -> None:
     wanted = asked(make_grid(), request("panels", name="p", quantities=("cka",), phases=False))
     figure = wanted.figures["p"]

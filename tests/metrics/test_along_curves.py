@@ -12,6 +12,7 @@ from phasegrid.metrics.connectivity.curves import (
     chords,
     curve_length,
     edge_gram,
+    squared_norms,
     vertex_weights,
 )
 from phasegrid.models.build import build_model
@@ -39,7 +40,9 @@ def test_chords_are_the_distances_of_the_points(curve: str, bends: int) -> None:
 
 def test_the_means_of_a_constant_are_the_constant() -> None:
     found = summary("x", [2.5] * 6, [0.1, 4.0, 0.0, 2.0, 1.0])
-    assert found == {"min_x": 2.5, "max_x": 2.5, "int_x": pytest.approx(2.5), "mean_x": 2.5}
+    assert found.pop("gap_x") == 0
+    assert found == pytest.approx(dict.fromkeys(found, 2.5))
+    assert {"min_x", "max_x", "int_x", "mean_x", "min_end_x", "max_end_x"} == set(found)
 
 
 def test_the_mean_along_a_curve_is_the_trapezoid_rule_in_length() -> None:
@@ -50,6 +53,28 @@ def test_the_mean_along_a_curve_is_the_trapezoid_rule_in_length() -> None:
     assert found["int_x"] == pytest.approx(expected)
     assert found["mean_x"] == pytest.approx(3.0)
     assert (found["min_x"], found["max_x"]) == (0.0, 6.0)
+
+
+def test_the_gap_is_what_the_highest_point_is_above_the_worse_end() -> None:
+    found = summary("x", [2.0, 7.0, 0.5, 3.0], [1.0, 1.0, 1.0])
+    assert (found["min_end_x"], found["max_end_x"], found["gap_x"]) == (2.0, 3.0, 4.0)
+    assert summary("x", [2.0, 1.0, 3.0], [1.0, 1.0])["gap_x"] == 0
+
+
+@pytest.mark.parametrize("curve", ["bezier", "polychain"])
+@pytest.mark.parametrize("bends", [0, 1, 3])
+def test_squared_norms_are_those_of_the_points(curve: str, bends: int) -> None:
+    own = vertices(bends + 2)
+    expected = (vertex_weights(curve, bends, T) @ own).square().sum(1)
+    torch.testing.assert_close(squared_norms(curve, own, T), expected, rtol=1e-13, atol=0)
+
+
+def test_ends_have_norms_even_if_a_bend_is_not_a_number() -> None:
+    own = vertices(3)
+    own[1] = torch.nan
+    found = squared_norms("bezier", own, T)
+    torch.testing.assert_close(found[[0, -1]], own[[0, -1]].square().sum(1))
+    assert bool(found[1:-1].isnan().all())
 
 
 def test_on_a_segment_both_means_agree() -> None:
@@ -77,6 +102,7 @@ def test_a_row_summarises_its_own_lists() -> None:
         values = row[name]
         assert isinstance(values, list)
         assert row[f"min_{name}"] == min(values)
+        assert row[f"max_end_{name}"] == max(values[0], values[-1])
         assert row[f"max_{name}"] == max(values)
         inner = sum(values) - (values[0] + values[-1]) / 2
         assert row[f"mean_{name}"] == pytest.approx(inner / 4)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import (
     FLOAT,
     Guess,
@@ -25,12 +25,16 @@ class ConnectivityArgs:
     """A curve of low loss between two trials (Garipov et al. 2018), trained as in Yang et al. 2021,
     appendix B.
 
+    - `curve`: ``bezier``, ``polychain``, or ``random_segment``, the segment from the first network
+      in a uniformly random direction, as long as the distance of the two (Garipov et al. 2018,
+      figure 4). It has no bends, nothing is trained, and its far end is not the second network.
     - Training: SGD with momentum 0.9 and batches of 128 on loss + weight_decay/2 |gamma(t)|^2, with
       one t ~ U[0, 1] per batch. `lr` is constant for the first half of `epochs`, falls linearly to
       1% until 90%, and then stays there.
     - `bends`: the number of free control points (1: a quadratic Bezier curve; 0: the straight
-      segment, without training). `init`: bends start on the segment (``linear``, Garipov et al.) or
-      from random networks (``random``, the published code of Yang et al.).
+      segment, without training). `init`: bends start evenly on the segment (``linear``, Garipov
+      et al.), all at its middle (``midpoint``) or from random networks (``random``, the published
+      code of Yang et al.).
     - `points`: the number of equally spaced t at which the curve is evaluated. BatchNorm statistics
       are recomputed at every point from at most `refresh_examples` training examples.
     - `updates`: train for this many updates instead of `epochs`, in ceil(updates / batches per
@@ -48,17 +52,23 @@ class ConnectivityArgs:
     streams, and the state of a recurrent network is carried from batch to batch, both while the
     curve is trained and at each of its points.
 
-    The trained bends are stored as the artifact ``curve``, for metrics that are ``of`` this one.
+    Losses are reported plain, and regularised by weight_decay/2 |gamma(t)|^2 with the squared norm
+    over all trainable parameters, those of BatchNorm included: what is minimised. (``plane.py`` and
+    ``connect.py`` of Garipov et al.'s published code add norms that are not squared.) Dropout is
+    off while a curve is trained. (The published code trains curves of VGG with dropout on.)
+
+    The trained bends are stored as the artifact ``curve``, for metrics that are ``of`` this one; so
+    is the far end of a random segment.
     """
 
-    curve: Literal["bezier", "polychain"] = "bezier"
+    curve: Literal["bezier", "polychain", "random_segment"] = "bezier"
     bends: Annotated[int, Field(ge=0, le=64)] = 1
     epochs: Count = 50
     lr: Positive = 0.01
     momentum: Momentum = 0.9
     batch_size: Count = 128
     weight_decay: NonNegative = 5e-4
-    init: Literal["linear", "random"] = "linear"
+    init: Literal["linear", "midpoint", "random"] = "linear"
     points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
     updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
@@ -78,37 +88,53 @@ def _memory(job: Measurement) -> int:
     return job.together * curve + evaluation_bytes(job.work)
 
 
+def _disk(job: Measurement) -> int:
+    num_stored = int(job.args["bends"]) + int(job.args["curve"] == "random_segment")
+    return FLOAT * num_stored * job.work.num_parameters
+
+
+def _no_bends_on_a_random_segment(args: Mapping[str, Any]) -> Finding | None:
+    if args["curve"] != "random_segment" or args["bends"] == 0:
+        return None
+    return "bends", f"found {args['bends']}, but a random segment has no bends; write bends: 0"
+
+
 SUMMARISED: Mapping[str, tuple[str, str, bool]] = {
     "train_loss": ("training loss", UNIT_OF_LOSS, True),
+    "train_regularised_loss": ("regularised training loss", UNIT_OF_LOSS, False),
     "train_error_percent": ("training error", "%", False),
     "test_loss": ("test loss", UNIT_OF_LOSS, False),
+    "test_regularised_loss": ("regularised test loss", UNIT_OF_LOSS, False),
     "test_error_percent": ("test error", "%", True),
 }
 """The columns whose lists are summarised (`phasegrid.metrics.connectivity.along`), in words, with
-their units, and whether the highest number and the mean along the curve are shown.
+their units, and whether the highest number and the mean along the curve are shown unasked.
 """
 
 
 def _summaries(name: str) -> tuple[Column, ...]:
     called, unit, shown = SUMMARISED[name]
     kinds = {
-        "min": ("lowest", "at the points of the curve", False),
-        "max": ("highest", "at the points of the curve", shown),
-        "int": ("mean", "along the curve, uniform in length", shown),
-        "mean": ("mean", "along the curve, uniform in t", False),
+        "min": (f"lowest {called} on the curve", "at the points of the curve", False),
+        "max": (f"highest {called} on the curve", "at the points of the curve", shown),
+        "int": (f"mean {called} on the curve", "uniform in length", shown),
+        "mean": (f"mean {called} over t", "uniform in t", False),
+        "min_end": (f"{called} of the better end", "the lower of the two ends", False),
+        "max_end": (f"{called} of the worse end", "the higher of the two ends", False),
+        "gap": (f"highest {called} minus the worse end's", "0: no point is above the ends", False),
     }
     return tuple(
         Column(
             f"{kind}_{name}",
             "float64",
             unit,
-            f"{word} {called} {where}",
-            label=f"{word} {called} on the curve",
+            f"{label}: {how}",
+            label=label,
             better="lower",
-            role="value" if is_shown else "detail",
+            role="value" if is_shown else "asked",
             quantity=f"curve_{kind}_{name}",
         )
-        for kind, (word, where, is_shown) in kinds.items()
+        for kind, (label, how, is_shown) in kinds.items()
     )
 
 
@@ -126,7 +152,8 @@ CONNECTIVITY = Metric(
     cost=_cost,
     recorded=True,
     memory=_memory,
-    disk=lambda job: FLOAT * int(job.args["bends"]) * job.work.num_parameters,
+    disk=_disk,
+    rules=(_no_bends_on_a_random_segment,),
     leaves=("curve",),
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
@@ -178,6 +205,16 @@ CONNECTIVITY = Metric(
             "list<float64>",
             "",
             "exp of the test cross-entropy at each t; null but for running text",
+        ),
+        Column("squared_norm", "list<float64>", "", "|gamma(t)|^2 over all trainable parameters"),
+        *(
+            Column(
+                f"{part}_regularised_loss",
+                "list<float64>",
+                UNIT_OF_LOSS,
+                f"{part}_loss + weight_decay/2 squared_norm, at each t",
+            )
+            for part in ("train", "test")
         ),
         *chain.from_iterable(map(_summaries, SUMMARISED)),
         Column(

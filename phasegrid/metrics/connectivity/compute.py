@@ -17,7 +17,7 @@ A curve whose training diverges is a result: points at which the network's outpu
 have null loss and null error, and numbers that need them are null.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,15 +27,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import SUMMARISED, ConnectivityArgs
-from phasegrid.metrics.connectivity.along import summary
+from phasegrid.metrics.connectivity.along import regularised, summary
 from phasegrid.metrics.connectivity.curves import (
     chords,
     curve_length,
     edge_gram,
     place_points,
+    squared_norms,
     stack_vertices,
 )
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
+from phasegrid.metrics.connectivity.left import FAR_END
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
 from phasegrid.metrics.connectivity.training import train_bends
 from phasegrid.metrics.measured import Measured
@@ -54,10 +56,7 @@ from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import (
-    l2_distance,
-    parameters_vector,
-)
+from phasegrid.models.weights import l2_distance, parameters_vector
 from phasegrid.seeding import nothing_drawn
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.language import perplexity
@@ -129,11 +128,11 @@ def compute_many(
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """A curve and what measuring its points needs: ends, vertices (V, P), the rest, and the network
-    into which points are mixed.
+    """A curve and what measuring its points needs: the networks at its `ends`, by the places of
+    these among the vertices (V, P), the rest, and the network into which points are mixed.
     """
 
-    models: Sequence[nn.Module]
+    ends: Mapping[int, nn.Module]
     vertices: Tensor
     rest: Rest
     flat: FlatNetwork
@@ -145,16 +144,30 @@ def place_vertices(
 ) -> Tensor:
     """Return ends and untrained bends as rows (V, P).
 
-    ``linear``: bend i of n lies at i/(n+1) of the segment (Garipov et al. 2018). ``random``: each
-    bend is a network initialised anew, as in the published code of Yang et al. 2021, with BatchNorm
-    weights from U(0, 1) as in the torch of its time.
+    ``linear``: bend i of n lies at i/(n+1) of the segment (Garipov et al. 2018). ``midpoint``: all
+    bends lie at its middle. ``random``: each bend is a network initialised anew, as in the
+    published code of Yang et al. 2021, with BatchNorm weights from U(0, 1) as in the torch of its
+    time. On a random segment the last row is the end of a vector from the first network with a
+    uniformly random direction and the length of the segment.
     """
     ends = stack_vertices(models)
+    if settings.curve == "random_segment":
+        return torch.stack([ends[0], ends[0] + _random_step(ends, rng)])
     if settings.init == "random":
         bends = [_random_vector(models[0], rng).to(ends) for _ in range(settings.bends)]
         return torch.stack([ends[0], *bends, ends[1]])
     t = torch.linspace(0, 1, settings.bends + 2, dtype=ends.dtype, device=ends.device)
+    if settings.init == "midpoint":
+        t[1:-1] = 0.5
     return torch.lerp(ends[0], ends[1], t.unsqueeze(1))
+
+
+def _random_step(ends: Tensor, rng: torch.Generator) -> Tensor:
+    """Return a vector (P,) of uniformly random direction that is as long as the distance of the
+    `ends` (2, P).
+    """
+    drawn = torch.randn(ends.shape[1], generator=rng, dtype=ends.dtype, device=rng.device).to(ends)
+    return drawn * (l2_distance(ends[0], ends[1]) / float(torch.linalg.vector_norm(drawn.double())))
 
 
 def by_turns(
@@ -188,7 +201,11 @@ def _begin(
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
-    return _Curve(models, vertices, rest_of_curve(models, settings.bends), flat, evaluator)
+    ends = {0: models[0], -1: models[1]}
+    if settings.curve == "random_segment":
+        del ends[-1]
+    rest = rest_of_curve([ends[0], ends.get(-1, ends[0])], settings.bends)
+    return _Curve(ends, vertices, rest, flat, evaluator)
 
 
 def _measured(
@@ -198,7 +215,10 @@ def _measured(
     finite.
     """
     bends = curve.vertices[1:-1]
-    left = {"curve": {"bends": bends}} if bool(bends.isfinite().all()) else {}
+    tensors = (
+        {"bends": bends} if -1 in curve.ends else {"bends": bends, FAR_END: curve.vertices[-1]}
+    )
+    left = {"curve": tensors} if bool(bends.isfinite().all()) else {}
     row = yield from _row(curve, data, settings, final_loss)
     return Measured(row, left)
 
@@ -220,22 +240,25 @@ def _row(
     length = curve_length(settings.curve, gram)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
+    squares = squared_norms(settings.curve, curve.vertices, t).tolist()
     columns = _connectivity_columns(t.tolist(), measured, with_perplexity)
+    columns |= _regularised_columns(columns, squares, settings.weight_decay)
     distances = chords(settings.curve, gram, t).tolist()
     return {
         **columns,
         **_summaries(columns, distances),
         "length": finite_or_none(length),
         "length_ratio": finite_or_none(length / distance) if distance > 0 else None,
-        "end_residual_percent": _end_residual(curve.models, data, measured, curve.evaluator),
+        "end_residual_percent": _end_residual(curve.ends, data, measured, curve.evaluator),
         "final_curve_loss": final_loss,
         "num_bends": settings.bends,
     }
 
 
 def _require_ends(curve: _Curve, data: Dataset) -> None:
-    """Check that both ends of the curve are the networks that it joins."""
-    for which, place, model in (("first", 0, curve.models[0]), ("last", -1, curve.models[-1])):
+    """Check that the ends of the curve are the networks that it joins."""
+    for place, model in curve.ends.items():
+        which = "last" if place else "first"
         curve.flat.assign(curve.vertices[place])
         coefficients = torch.zeros(len(curve.vertices))
         coefficients[place] = 1
@@ -262,6 +285,16 @@ def _connectivity_columns(
         "train_perplexity": _perplexities(train_loss) if with_perplexity else None,
         "test_perplexity": _perplexities(test_loss) if with_perplexity else None,
     }
+
+
+def _regularised_columns(columns: Row, squares: Sequence[float], weight_decay: float) -> Row:
+    found: Row = {"squared_norm": [finite_or_none(square) for square in squares]}
+    for part in ("train", "test"):
+        losses, norms = columns[f"{part}_loss"], found["squared_norm"]
+        assert isinstance(losses, list)
+        assert isinstance(norms, list)
+        found[f"{part}_regularised_loss"] = regularised(losses, norms, weight_decay)
+    return found
 
 
 def _summaries(columns: Row, distances: Sequence[float]) -> Row:
@@ -295,7 +328,7 @@ def _farthest_if_whole(values: Numbers) -> tuple[float | None, int | None]:
 
 
 def _end_residual(
-    models: Sequence[nn.Module],
+    ends: Mapping[int, nn.Module],
     data: Dataset,
     measured: Sequence[PointEvaluation],
     evaluator: Evaluator,
@@ -304,10 +337,10 @@ def _end_residual(
     if evaluator.refresh_inputs is None:
         return 0.0
     train = data.train_inputs, data.train_labels
-    saved = [evaluate(model, *train, data.scoring) for model in models]
+    saved = {place: evaluate(model, *train, data.scoring) for place, model in ends.items()}
     return max(
-        abs(end.train.error_percent - as_saved.error_percent)
-        for end, as_saved in zip((measured[0], measured[-1]), saved, strict=True)
+        abs(measured[place].train.error_percent - as_saved.error_percent)
+        for place, as_saved in saved.items()
     )
 
 

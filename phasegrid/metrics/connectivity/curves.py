@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from phasegrid.errors import MetricError
 from phasegrid.models.weights import parameter_slices, parameters_vector
 
+Shape = Literal["bezier", "polychain", "random_segment"]
+"""The curves. A random segment has no bends, and its last vertex is not the second network."""
+
 LENGTH_POINTS = 101
 _CHUNK = 1 << 20  # columns turned to float64 at a time: bounds the memory of a Gram matrix
 
@@ -38,7 +41,7 @@ class CurvePoints:
         return torch.mv(vertices[span].t(), self.coefficients[index, span])
 
 
-def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Tensor) -> CurvePoints:
+def place_points(curve: Shape, t: Tensor, vertices: Tensor) -> CurvePoints:
     """Return the points at `t` (T,) of the curve through `vertices`, ready to mix on their device
     in their dtype.
     """
@@ -50,11 +53,12 @@ def place_points(curve: Literal["bezier", "polychain"], t: Tensor, vertices: Ten
     return CurvePoints(exact.to(vertices), tuple(spans))
 
 
-def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Tensor) -> Tensor:
+def vertex_weights(curve: Shape, num_bends: int, t: Tensor) -> Tensor:
     """Return B_j(t) in float64, shape (T, V), for t (T,) in [0, 1].
 
     - ``bezier``: B_j(t) = C(n+1, j) t^j (1 - t)^(n+1-j).
-    - ``polychain``: B_j(t) = max(0, 1 - |(n+1) t - j|), straight pieces of equal length in t.
+    - ``polychain``, ``random_segment``: B_j(t) = max(0, 1 - |(n+1) t - j|), straight pieces of
+      equal length in t.
 
     Source: Garipov et al. 2018, section 3.2 and supplement.
 
@@ -64,13 +68,13 @@ def vertex_weights(curve: Literal["bezier", "polychain"], num_bends: int, t: Ten
     t = t.double().unsqueeze(1)
     degree = num_bends + 1
     j = torch.arange(degree + 1, dtype=torch.float64, device=t.device)
-    if curve == "polychain":
+    if curve != "bezier":
         return (1 - (degree * t - j).abs()).clamp(min=0)
     binomials = torch.tensor([comb(degree, i) for i in range(degree + 1)], device=t.device)
     return binomials * t**j * (1 - t) ** (degree - j)
 
 
-def chords(curve: Literal["bezier", "polychain"], gram: Tensor, t: Tensor) -> Tensor:
+def chords(curve: Shape, gram: Tensor, t: Tensor) -> Tensor:
     """Return the distances in weight space between consecutive points t (T,), (T - 1,) in float64.
 
     A chord is D_k vertices with D_k = B(t_{k+1}) - B(t_k), so its squared length is D_k G D_k^T
@@ -82,7 +86,7 @@ def chords(curve: Literal["bezier", "polychain"], gram: Tensor, t: Tensor) -> Te
     return squares.clamp(min=0).sqrt()
 
 
-def curve_length(curve: Literal["bezier", "polychain"], gram: Tensor) -> float:
+def curve_length(curve: Shape, gram: Tensor) -> float:
     """Return the length of the curve in weight space: the sum of the chords between 101 points
     equally spaced in t. A lower bound: no chord is longer than its arc.
     """
@@ -94,12 +98,27 @@ def edge_gram(vertices: Tensor) -> Tensor:
     """Return the inner products (V-1, V-1), in float64, of the edges from the first vertex to the
     others.
     """
-    num = len(vertices) - 1
-    gram = torch.zeros(num, num, dtype=torch.float64, device=vertices.device)
-    for start in range(0, vertices.shape[1], _CHUNK):
-        columns = vertices[:, start : start + _CHUNK]
-        edges = columns[1:].double() - columns[:1].double()
-        gram += edges @ edges.t()
+    return _gram(vertices[1:], vertices[:1])
+
+
+def squared_norms(curve: Shape, vertices: Tensor, t: Tensor) -> Tensor:
+    """Return |gamma(t)|^2 at t (T,), over all trainable parameters, in float64: B(t) G B(t)^T with
+    the Gram matrix G of the vertices. Exact up to rounding in float64.
+    """
+    gram = _gram(vertices, vertices.new_zeros(1, 1).expand(1, vertices.shape[1])).cpu()
+    points = vertex_weights(curve, len(vertices) - 2, t).cpu()
+    products = points.unsqueeze(2) * points.unsqueeze(1)
+    # an end has a norm even if a bend is not a number
+    return torch.where(products == 0, 0, products * gram).sum((1, 2))
+
+
+def _gram(rows: Tensor, origin: Tensor) -> Tensor:
+    """Return the inner products, in float64, of `rows` (R, P) seen from `origin` (1, P)."""
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        columns = rows[:, part].double() - origin[:, part].double()
+        gram += columns @ columns.t()
     return gram
 
 

@@ -16,6 +16,11 @@ from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.joining import Rest, rest_of_curve
 from phasegrid.models.flat import FlatNetwork
 
+FAR_END = "far_end"
+"""The name in the artifact of the last vertex (P,) of a curve that does not end at the second
+network.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LeftCurve:
@@ -58,5 +63,7 @@ def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: s
             f"{metric}: the artifact of {sources[0].metric} does not hold the bends of a curve"
             f" between networks with {ends.shape[1]:,} parameters"
         )
-    vertices = torch.cat([ends[:1], bends.to(ends), ends[1:]])
-    return LeftCurve(vertices, rest_of_curve(models, len(bends)), sources[0].args)
+    far_end = sources[0].tensors.get(FAR_END)
+    last, joined = (ends[1], models) if far_end is None else (far_end, [models[0], models[0]])
+    vertices = torch.cat([ends[:1], bends.to(ends), last.to(ends).unsqueeze(0)])
+    return LeftCurve(vertices, rest_of_curve(joined, len(bends)), sources[0].args)

@@ -7,8 +7,6 @@ B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of
 rank-one update.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -27,9 +25,6 @@ from phasegrid.train.optimizers import sgd_step_of_points
 from phasegrid.train.precision import autocast_of, tensor_float_32, without_bf16
 from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
-
-Curve = Literal["bezier", "polychain"]
-
 
 SCHEDULE = Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01)))
 """Factor 1 until one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): of
