@@ -4,6 +4,7 @@ Nothing here imports torch.
 
 from phasegrid.declare import Metric
 from phasegrid.metrics.accuracy import ACCURACY
+from phasegrid.metrics.barrier import BARRIER
 from phasegrid.metrics.bleu import BLEU
 from phasegrid.metrics.cka import CKA
 from phasegrid.metrics.connectivity import CONNECTIVITY
@@ -21,6 +22,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": ACCURACY,
     "hessian": HESSIAN,
     "connectivity": CONNECTIVITY,
+    "barrier": BARRIER,
     "cka": CKA,
     "distance": DISTANCE,
     "simplex": SIMPLEX,

@@ -50,10 +50,11 @@ from phasegrid.metrics.network.points import (
     Row,
     finite_or_none,
     live_network,
+    losses_and_errors,
     make_evaluator,
 )
 from phasegrid.metrics.network.turns import Work, finished
-from phasegrid.models.evaluation import Evaluation, evaluate
+from phasegrid.models.evaluation import evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import l2_distance, parameters_vector
@@ -269,8 +270,8 @@ def _require_ends(curve: _Curve, data: Dataset) -> None:
 def _connectivity_columns(
     t: list[float], measured: Sequence[PointEvaluation], with_perplexity: bool
 ) -> Row:
-    train_loss, train_error = _lists([point.train for point in measured])
-    test_loss, test_error = _lists([point.test for point in measured])
+    train_loss, train_error = losses_and_errors([point.train for point in measured])
+    test_loss, test_error = losses_and_errors([point.test for point in measured])
     mc, index = _farthest_if_whole(train_error)
     return {
         "mode_connectivity": mc,
@@ -304,18 +305,6 @@ def _summaries(columns: Row, distances: Sequence[float]) -> Row:
         assert isinstance(values, list)
         found |= summary(name, values, distances)
     return found
-
-
-def _lists(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
-    """Return losses and errors; null if the loss is not finite, because the argmax of NaN is not a
-    prediction.
-    """
-    losses = [finite_or_none(e.loss) for e in evaluations]
-    errors = [
-        None if loss is None else e.error_percent
-        for loss, e in zip(losses, evaluations, strict=True)
-    ]
-    return losses, errors
 
 
 def _perplexities(losses: Numbers) -> Numbers:

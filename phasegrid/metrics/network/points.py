@@ -5,6 +5,7 @@ The BatchNorm statistics of a checkpoint do not fit another point, so they are e
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,3 +94,15 @@ def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
 def finite_or_none(value: float) -> float | None:
     """Return `value`, or None if it is not finite: a missing number is null."""
     return value if math.isfinite(value) else None
+
+
+def losses_and_errors(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbers]:
+    """Return losses and errors; null if the loss is not finite, because the argmax of NaN is not a
+    prediction.
+    """
+    losses = [finite_or_none(e.loss) for e in evaluations]
+    errors = [
+        None if loss is None else e.error_percent
+        for loss, e in zip(losses, evaluations, strict=True)
+    ]
+    return losses, errors
