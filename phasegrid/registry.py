@@ -71,6 +71,7 @@ _TYPES: dict[Kind, type] = {
 }
 _FUNCTIONS = (
     "make",
+    "begin",
     "load",
     "facts",
     "fingerprint",

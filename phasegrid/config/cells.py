@@ -167,14 +167,16 @@ class CellBuilder:
         facts: DatasetFacts | None = None
         declared = choice.declared
         assert declared is not None
-        if section == "dataset" and not isinstance(declared, Model):
-            if self._data_is_broken:
-                return None  # its arguments are known to be wrong
-            try:
+        if section == "dataset" and self._data_is_broken:
+            return None  # its arguments are known to be wrong
+        try:
+            if not isinstance(declared, Model):
                 args, facts = self._facts.look_up(name, declared, args)
-            except DataError as error:
-                self._mistakes.blame(_data_path(args), str(error), point, ("dataset",))
-                return None
+            elif self._is_sound[section]:
+                args = self._facts.identified(name, declared, args)
+        except DataError as error:
+            self._mistakes.blame(_file_path(section, args), str(error), point, (section,))
+            return None
         if self._is_sound[section]:
             for field, message in mistakes_of(declared.rules, args):
                 self._mistakes.report(
@@ -334,6 +336,7 @@ def _token(value: Json) -> int | float | str:
     return canonical_json(value)
 
 
-def _data_path(args: Mapping[str, Json]) -> str:
-    """Return the field that names the folder or file of a data set."""
-    return next((f"dataset.{name}" for name in ("path", "root") if name in args), "dataset")
+def _file_path(section: str, args: Mapping[str, Json]) -> str:
+    """Return the field that names the folder or file of a data set or a model."""
+    named = (name for name in ("path", "root", "weights") if name in args)
+    return next((f"{section}.{name}" for name in named), section)

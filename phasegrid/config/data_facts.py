@@ -1,10 +1,13 @@
-"""Look up the facts and fingerprints of data sets, once for each file and fraction of a sweep."""
+"""Look up the facts of data sets, and the fingerprints of the files of data sets and models, once
+for each file and fraction of a sweep.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 
 from phasegrid.datasets import Options
-from phasegrid.declare import DatasetFacts, DatasetKind, import_function
+from phasegrid.declare import DatasetFacts, DatasetKind, Model, import_function
 from phasegrid.errors import DataError, PhasegridError
 from phasegrid.keys import Json, canonical_json
 from phasegrid.redaction import redact
@@ -31,22 +34,48 @@ class DataFacts:
         """
         own = _COMMON if issubclass(kind.args, Options) else set()
         which = {key: value for key, value in args.items() if key not in own}
-        try:
-            if kind.fingerprint is not None:
-                place = canonical_json([name, which])
-                if place not in self._fingerprints:
-                    self._fingerprints[place] = import_function(kind.fingerprint)(args)
-                args = {**args, **self._fingerprints[place]}
+        with _explained(f"data set {name!r}"):
+            args = self._identified(name, kind, args, which)
             size = canonical_json([name, which, args.get("fraction"), args.get("aside")])
             if size not in self._facts:
                 self._facts[size] = _checked(name, import_function(kind.facts)(args))
-        except PhasegridError as error:
-            raise error if isinstance(error, DataError) else DataError(str(error)) from error
-        except Exception as error:  # whatever a plug-in raises, the message must say where
-            place = where_raised(error)
-            told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
-            raise DataError(redact(f"data set {name!r}: {told}")) from error
         return args, self._facts[size]
+
+    def identified(self, name: str, model: Model, args: Mapping[str, Json]) -> Mapping[str, Json]:
+        """Return the arguments of a model with the fingerprint of the files that it reads.
+
+        Raises:
+            DataError: if a file is missing or does not fit.
+        """
+        with _explained(f"model {name!r}"):
+            return self._identified(name, model, args, args)
+
+    def _identified(
+        self,
+        name: str,
+        declared: DatasetKind | Model,
+        args: Mapping[str, Json],
+        which: Mapping[str, Json],
+    ) -> Mapping[str, Json]:
+        if declared.fingerprint is None:
+            return args
+        place = canonical_json([type(declared).__name__, name, which])
+        if place not in self._fingerprints:
+            self._fingerprints[place] = import_function(declared.fingerprint)(args)
+        return {**args, **self._fingerprints[place]}
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn whatever a plug-in raises into an error that says where."""
+    try:
+        yield
+    except PhasegridError as error:
+        raise error if isinstance(error, DataError) else DataError(str(error)) from error
+    except Exception as error:
+        place = where_raised(error)
+        told = f"{type(error).__name__}: {error}" + f" ({place})" * bool(place)
+        raise DataError(redact(f"{what}: {told}")) from error
 
 
 def _checked(name: str, facts: object) -> DatasetFacts | None:

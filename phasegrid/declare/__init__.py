@@ -185,8 +185,12 @@ class Model:
 
     ``count(facts, **args)`` returns the `ModelCounts` of a network for a data set with these facts.
     Without it, every job is planned at 10 s and with a whole GPU. `smallest_image` is the smallest
-    height and width of an image (channels, height, width) that the model accepts. `rules` check the
-    arguments against each other.
+    height and width of an image (channels, height, width) that the model accepts, and `channels`
+    its number of channels. `rules` check the arguments against each other.
+
+    ``begin(module, **args)`` gives a network its first weights where a training begins, for example
+    those of a file; measured networks have theirs from the store. ``fingerprint(args)`` returns
+    arguments that identify such a file, as that of a `DatasetKind`.
     """
 
     args: type
@@ -196,6 +200,9 @@ class Model:
     count: str | Callable[..., ModelCounts] | None = None
     smallest_image: int | None = None
     rules: tuple[Rule, ...] = ()
+    channels: int | None = None
+    begin: str | Callable[..., object] | None = None
+    fingerprint: str | Callable[[Mapping[str, Json]], Mapping[str, Json]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Model
+from phasegrid.declare import Model, locator
 from phasegrid.models.shapes import (
     depth_fits_blocks,
     depth_is_6n_plus_4,
@@ -136,6 +136,50 @@ class LstmArgs:
     init: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
 
 
+Arch = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+]
+"""Networks of torchvision, as `phasegrid.models.torchvision_nets` lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchvisionArgs:
+    """A network of torchvision, by its name there, for images of three channels.
+
+    - `weights`: what a training begins from: a file with a state dict (written by ``torch.save`` or
+      as safetensors), or weights that torchvision publishes (``IMAGENET1K_V1``, ``DEFAULT``), which
+      are downloaded when the first training begins; null for a random network. For another number
+      of classes the last layer begins anew.
+    - `sha256` of the file is filled in and is its identity; of published weights, the part of it
+      that torchvision names.
+    """
+
+    arch: Arch = "resnet50"
+    weights: str | None = locator(None)
+    sha256: str = ""
+
+
 _COUNTING = "phasegrid.models.counting"
 
 MODELS: dict[str, Model] = {
@@ -197,5 +241,14 @@ MODELS: dict[str, Model] = {
         takes="language",
         count=f"{_COUNTING}:count_lstm",
         rules=(tied_sizes_agree,),
+    ),
+    "torchvision": Model(
+        TorchvisionArgs,
+        "phasegrid.models.torchvision_nets:make",
+        count="phasegrid.models.torchvision_nets:count",
+        smallest_image=32,
+        channels=3,
+        begin="phasegrid.models.pretrained:begin",
+        fingerprint="phasegrid.models.pretrained:fingerprint",
     ),
 }

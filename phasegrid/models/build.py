@@ -56,6 +56,17 @@ def build_for(part: Part, data: Dataset | DatasetFacts, seed: int) -> nn.Module:
     return build_model(part, data.input_shape, data.num_classes, seed, data.task, data.form)
 
 
+def build_begun(part: Part, data: Dataset | DatasetFacts, seed: int) -> nn.Module:
+    """Build the network with which a training begins: initialised from `seed`, then given the
+    weights that its family begins with, if any (see `build_model`).
+    """
+    module = build_for(part, data, seed)
+    begin = resolve_model(part.name).begin
+    if begin is not None:
+        import_function(begin)(module, **copy.deepcopy({**part.args, **part.locators}))
+    return module
+
+
 def _make(declared: Model, part: Part, shape: tuple[object, ...], seed: int) -> nn.Module:
     make = import_function(declared.make)
     with seeded_draws(seed), torch.device("cpu"):

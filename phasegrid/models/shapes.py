@@ -42,11 +42,15 @@ def wide_blocks_of(depth: int) -> int:
 
 def image_mistake(name: str, declared: Model, input_shape: tuple[int, ...]) -> str | None:
     """Return why inputs of this shape are not the images that a model takes, or None."""
-    smallest = declared.smallest_image
-    if smallest is None or (len(input_shape) == 3 and min(input_shape[1:]) >= smallest):
+    smallest, channels = declared.smallest_image, declared.channels
+    if smallest is None:
         return None
+    fits = len(input_shape) == 3 and min(input_shape[1:]) >= smallest
+    if fits and channels in (None, input_shape[0]):
+        return None
+    depth = "channels" if channels is None else f"{channels} channels"
     return (
-        f"one input has the shape {tuple(input_shape)}; {name} takes images (channels, height,"
+        f"one input has the shape {tuple(input_shape)}; {name} takes images ({depth}, height,"
         f" width) of at least {smallest}x{smallest} pixels. Choose another model or another"
         " data set"
     )

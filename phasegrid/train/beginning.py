@@ -8,7 +8,7 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial
 from phasegrid.keys import stream_seed
-from phasegrid.models.build import build_for
+from phasegrid.models.build import build_begun
 from phasegrid.models.weights import (
     Weights,
     num_parameters,
@@ -97,7 +97,7 @@ def begin(
 
 def initial_network(trial: Trial, data: Dataset) -> nn.Module:
     """Return the network of a trial as its seed initialises it, on the CPU in training mode."""
-    return build_for(trial.model, data, stream_seed(trial.seed, "init")).train()
+    return build_begun(trial.model, data, stream_seed(trial.seed, "init")).train()
 
 
 def fresh_state(trial: Trial, module: nn.Module) -> MemberState:

@@ -12,7 +12,7 @@ from phasegrid.datasets.augmenting import apply_flip_crop, draw_flip_crop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Trial
 from phasegrid.keys import stream_seed
-from phasegrid.models.build import build_for
+from phasegrid.models.build import build_begun
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.weights import Weights, cpu_state, has_batch_norm
 from phasegrid.tasks.batches import epoch_bounds
@@ -29,7 +29,7 @@ def train_alone(trial: Trial, data: Dataset) -> tuple[Weights, list[EpochRecord]
     """Train a trial; return the state that its recipe keeps, and every epoch's numbers."""
     recipe, seed = recipe_of(trial), trial.seed
     init, order, augment = (stream_seed(seed, name) for name in ("init", "order", "augment"))
-    net = build_for(trial.model, data, seed=init).train()
+    net = build_begun(trial.model, data, seed=init).train()
     orders, crops = torch.Generator().manual_seed(order), torch.Generator().manual_seed(augment)
     num, scoring = len(data.train_inputs), Scoring(objective=criterion_of(recipe))
     bounds = epoch_bounds(num, recipe.batch_size, recipe.drop_last, has_batch_norm(net))
