@@ -119,6 +119,31 @@ def read(entry: Entry) -> dict[str, Array] | None:
     return arrays
 
 
+def known_digests(entry: Entry) -> dict[Path, str] | None:
+    """Return the SHA-256 of each source of an entry whose sources have the sizes and the times of
+    change that they had when they were parsed; None if there is none.
+    """
+    try:
+        sources = _open_record(entry.record)["sources"]
+        if not all(_trusted(entry.folder, source) for source in sources):
+            return None
+        return {entry.folder / source["file"]: source["sha256"] for source in sources}
+    except _NOT_WHOLE:
+        return None
+
+
+def scratch(entry: Entry, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array of bytes to be filled and kept. It lies in a file without a name, so that it
+    may be larger than the memory; where nothing can be written it lies in memory.
+    """
+    try:
+        entry.store.mkdir(exist_ok=True)
+        with _partial(entry.store) as path:
+            return np.memmap(path, dtype=np.uint8, mode="w+", shape=shape)
+    except OSError:
+        return np.empty(shape, dtype=np.uint8)
+
+
 def is_whole(record: Path) -> bool:
     """Say whether the entry of a record is neither damaged nor stale."""
     try:

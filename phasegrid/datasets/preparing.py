@@ -42,7 +42,8 @@ class Raw:
     `pixel_unit` is the size of one pixel unit (1/255 of the full range of an image) in the raw
     inputs. Inputs that are not normalised are divided by `divisor`: 255 turns pixels into 0..1, 1
     leaves values unchanged. `statistics` are the mean and the deviation of all training inputs, if
-    they are known (`channel_statistics`).
+    they are known (`channel_statistics`), or what is subtracted and divided by of any of them, if
+    they are `given`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Raw:
     pixel_unit: float = 1.0
     divisor: float = 255.0
     statistics: tuple[Array, Array] | None = None
+    given: bool = False
 
 
 def with_statistics(arrays: Arrays) -> Arrays:
@@ -84,6 +86,7 @@ def raw_of(
         pixel_unit=pixel_unit,
         divisor=divisor,
         statistics=known,
+        given=False,
     )
 
 
@@ -113,7 +116,7 @@ def prepare(raw: Raw, options: Options) -> CodedDataset:
     add_image_noise(inputs, noise, options.corruption_seed)
     if not options.normalize:
         mean, std = _plain_scale(inputs, raw.divisor)
-    elif raw.statistics is not None and whole and not noise:
+    elif raw.statistics is not None and (raw.given or (whole and not noise)):
         mean, std = raw.statistics
     else:
         mean, std = channel_statistics(inputs)

@@ -172,7 +172,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> Any:
         return build_for(*args, **kwargs).double()
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_begun", build)
 
 
 def trained_by_hand(trial: Trial, data: Dataset, num_aside: int, beta: float) -> Tensor:

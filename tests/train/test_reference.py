@@ -73,7 +73,7 @@ def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
         return build_for(*args, **kwargs).double()
 
     for module in (phasegrid.train.beginning, phasegrid.train.reference):
-        monkeypatch.setattr(module, "build_for", build)
+        monkeypatch.setattr(module, "build_begun", build)
 
 
 def doubled(data: Dataset) -> Dataset:

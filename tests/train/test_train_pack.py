@@ -39,7 +39,7 @@ def use_module(monkeypatch: pytest.MonkeyPatch, make: Callable[[int], nn.Module]
             torch.default_generator.manual_seed(seed)
             return make(seed)
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_begun", build)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap", "fused", "merged"])

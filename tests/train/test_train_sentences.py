@@ -84,7 +84,7 @@ def copier(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.default_generator.manual_seed(seed)
             return Copier()
 
-    monkeypatch.setattr(phasegrid.train.beginning, "build_for", build)
+    monkeypatch.setattr(phasegrid.train.beginning, "build_begun", build)
 
 
 def fresh(seed: int) -> Copier:
