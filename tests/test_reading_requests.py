@@ -43,10 +43,9 @@ BAD = {
         "10:16: metrics.1.accuracy.of: this metric does not read another metric's artifacts; metrics that do:"
         " ensemble, plane; leave it out",
     ),
-    "nothing to read": (
+    "too few networks": (
         "plane",
-        "10:5: metrics.1.plane: reads the curve that another metric leaves; write of: with the id of"
-        " a request that leaves one (bent)",
+        "10:5: metrics.1.plane: needs at least 3 trials of a cell, found 2 seeds; raise seeds",
     ),
     "over beside of": (
         "ensemble: {of: bent, over: trial}",
@@ -243,6 +242,15 @@ def compute(models, data, rng, sources=(), scale=1.0):
 TURN = Metric(over="trial", args=Args, compute=compute, leaves=("curve",), reads="curve",
               columns=(Column("value", "float64", "", "a number"),))
 """
+
+
+def test_a_metric_over_what_another_leaves_needs_it(tmp_path: Path) -> None:
+    (tmp_path / "turn.py").write_text(CIRCLE.replace('over="trial"', 'over="artifact"'))
+    told = mistakes(tmp_path, "connectivity: {epochs: 2, id: bent}", "turn.py:TURN")
+    assert told == [
+        "10:5: metrics.1.turn.py:TURN: reads the curve that another metric leaves; write of: with"
+        " the id of a request that leaves one (bent)"
+    ]
 
 
 def test_requests_that_read_each_other_in_a_circle_are_named(tmp_path: Path) -> None:

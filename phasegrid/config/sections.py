@@ -355,7 +355,7 @@ def _check_trials(
         return
     if num_seeds < metric.min_trials:
         need = f"needs at least {counted(metric.min_trials, 'trial')} of a cell"
-        diagnostics.add(item, path, f"{need}, found {num_seeds} seed; raise seeds")
+        diagnostics.add(item, path, f"{need}, found {counted(num_seeds, 'seed')}; raise seeds")
     elif modes is not None and modes > num_seeds:
         node = item.mapping[next(iter(item.mapping))].mapping if item.mapping else None
         where = node["modes"] if node else item

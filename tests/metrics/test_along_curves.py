@@ -66,13 +66,15 @@ def test_the_gap_is_what_the_highest_point_is_above_the_worse_end() -> None:
 def test_squared_norms_are_those_of_the_points(curve: str, bends: int) -> None:
     own = vertices(bends + 2)
     expected = (vertex_weights(curve, bends, T) @ own).square().sum(1)
-    torch.testing.assert_close(squared_norms(curve, own, T), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        squared_norms(own, vertex_weights(curve, bends, T)), expected, rtol=1e-13, atol=0
+    )
 
 
 def test_ends_have_norms_even_if_a_bend_is_not_a_number() -> None:
     own = vertices(3)
     own[1] = torch.nan
-    found = squared_norms("bezier", own, T)
+    found = squared_norms(own, vertex_weights("bezier", len(own) - 2, T))
     torch.testing.assert_close(found[[0, -1]], own[[0, -1]].square().sum(1))
     assert bool(found[1:-1].isnan().all())
 

@@ -36,7 +36,15 @@ def vectors() -> Dataset:
 
 
 def bent(models: list[nn.Module], data: Dataset, **args: object) -> tuple[Source, dict]:  # type: ignore[type-arg]
-    args = {"curve": "bezier", "batch_size": 16, "epochs": 4, "lr": 0.1, "points": 3, **args}
+    args = {
+        "curve": "bezier",
+        "batch_size": 16,
+        "epochs": 4,
+        "lr": 0.1,
+        "points": 3,
+        "weight_decay": 5e-4,
+        **args,
+    }
     found = connect(models, data, generator(0), **args)
     return Source(found.artifacts["curve"], "connectivity", args), found.rows
 

@@ -35,6 +35,7 @@ from phasegrid.metrics.connectivity.curves import (
     place_points,
     squared_norms,
     stack_vertices,
+    vertex_weights,
 )
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.left import FAR_END
@@ -241,7 +242,8 @@ def _row(
     length = curve_length(settings.curve, gram)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
     with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
-    squares = squared_norms(settings.curve, curve.vertices, t).tolist()
+    weights = vertex_weights(settings.curve, settings.bends, t)
+    squares = squared_norms(curve.vertices, weights).tolist()
     columns = _connectivity_columns(t.tolist(), measured, with_perplexity)
     columns |= _regularised_columns(columns, squares, settings.weight_decay)
     distances = chords(settings.curve, gram, t).tolist()

@@ -101,15 +101,17 @@ def edge_gram(vertices: Tensor) -> Tensor:
     return _gram(vertices[1:], vertices[:1])
 
 
-def squared_norms(curve: Shape, vertices: Tensor, t: Tensor) -> Tensor:
-    """Return |gamma(t)|^2 at t (T,), over all trainable parameters, in float64: B(t) G B(t)^T with
-    the Gram matrix G of the vertices. Exact up to rounding in float64.
+def squared_norms(vertices: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the squared norms (T,), over all trainable parameters, of mixes of `vertices` (V, P)
+    with the weights B_t in `coefficients` (T, V): B_t G B_t^T with the Gram matrix G of the
+    vertices. Exact up to rounding in float64.
     """
     gram = _gram(vertices, vertices.new_zeros(1, 1).expand(1, vertices.shape[1])).cpu()
-    points = vertex_weights(curve, len(vertices) - 2, t).cpu()
-    products = points.unsqueeze(2) * points.unsqueeze(1)
-    # an end has a norm even if a bend is not a number
-    return torch.where(products == 0, 0, products * gram).sum((1, 2))
+    squares = []
+    for weights in coefficients.cpu().double():
+        used = weights != 0  # an end has a norm even if a bend is not a number
+        squares.append(weights[used] @ gram[used][:, used] @ weights[used])
+    return torch.stack(squares)
 
 
 def _gram(rows: Tensor, origin: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import stack_vertices, vertex_weights
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.joining import Rest, rest_of_curve
+from phasegrid.metrics.network.joining import Rest, place_point, rest_of_curve
 from phasegrid.models.flat import FlatNetwork
 
 FAR_END = "far_end"
@@ -37,13 +37,8 @@ class LeftCurve:
         return vertex_weights(self.args["curve"], len(self.vertices) - 2, t)
 
     def place(self, flat: FlatNetwork, coefficients: Tensor) -> None:
-        """Set a network to the mix of the vertices with `coefficients` (V,), which sum to 1; if one
-        of them is 1, exactly to that vertex.
-        """
-        used = coefficients.nonzero().flatten()
-        weights = coefficients[used].to(self.vertices)
-        flat.assign(torch.mv(self.vertices[used.to(self.vertices.device)].t(), weights))
-        self.rest.place(flat.module, coefficients)
+        """Set a network to the mix of the vertices with `coefficients` (V,) (`place_point`)."""
+        place_point(flat, self.vertices, self.rest, coefficients)
 
 
 def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: str) -> LeftCurve:

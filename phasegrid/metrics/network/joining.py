@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from phasegrid.errors import MetricError
 from phasegrid.models.evaluation import predict
+from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import batch_norm_modules
 from phasegrid.seeding import nothing_drawn
 
@@ -62,6 +63,16 @@ class Rest:
 
 
 NOTHING = Rest()
+
+
+def place_point(flat: FlatNetwork, vertices: Tensor, rest: Rest, coefficients: Tensor) -> None:
+    """Set a network to the mix of `vertices` (V, P) and of their untrained tensors with
+    `coefficients` (V,), which sum to 1; if one of them is 1, exactly to that vertex.
+    """
+    used = coefficients.nonzero().flatten()
+    weights = coefficients[used].to(vertices)
+    flat.assign(torch.mv(vertices[used.to(vertices.device)].t(), weights))
+    rest.place(flat.module, coefficients)
 
 
 def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:

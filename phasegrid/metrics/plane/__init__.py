@@ -1,48 +1,93 @@
-"""The loss on the plane through the two ends and a bend of a curve."""
+"""The loss on the plane through three networks, or through the ends and a bend of a curve."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
+
+Resolution = Annotated[int, Field(ge=2, le=MAX_COUNT)]
 
 
 @dataclass(frozen=True, slots=True)
 class PlaneArgs:
-    """The loss on the plane through the ends w_0, w_2 and the bend w_1 of a curve (Garipov et al.
-    2018, figure 1).
+    """The loss on a plane in weight space (Garipov et al. 2018, figure 1 and appendix A.1).
 
-    The origin is w_0; u points along w_2 - w_0, and v along the part of w_1 - w_0 that is
-    orthogonal to u (Gram-Schmidt). The grid has `points` x `points` points over the bounding
-    rectangle of the three points, extended by `margin` of its width and height on every side (21
-    and 0.2: the published code). Of several bends the middle one is used (of an even number, the
-    earlier one), unless `bend` selects one, counted from 1.
+    The plane goes through the first three networks: its origin is the first, u points along the
+    line to the second, and v along the part of the third that is orthogonal to u (Gram-Schmidt).
+    All further networks are projected onto it. ``of`` a mode connectivity the three are the two
+    ends, which are on u, and a bend; the curve and its other bends are projected. Of several bends
+    the middle one is used (of an even number, the earlier one), unless `bend` selects one, counted
+    from 1.
+
+    The grid has `points` x `points_2` points (null: as many as on u) over the bounding rectangle of
+    the three points and of the projections of other networks, extended by `margin` of its width
+    and `margin_2` of its height (null: `margin`) on every side (21 and 0.2: the published code).
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
-    examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them.
+    examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them. The
+    regularised loss is the loss + weight_decay/2 |w|^2; a `weight_decay` of null is that with which
+    the curve was trained, and without a curve there is no regularised loss. (The
+    published code adds a sum of norms instead of their squares, which is not the loss that it
+    minimises.)
     """
 
-    points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 21
+    points: Resolution = 21
     margin: NonNegative = 0.2
     bend: Count | None = None
     examples: Count | None = None
     refresh_examples: Count | None = None
+    points_2: Resolution | None = later(None)
+    margin_2: NonNegative | None = later(None)
+    weight_decay: NonNegative | None = later(None)
 
 
-_GRID = "entry [j][i] at origin + axis[i] u + axis_2[j] v; null where it is not finite"
+MEASURED: Mapping[str, tuple[str, str, bool]] = {
+    "train_loss": ("training loss", UNIT_OF_LOSS, True),
+    "train_error_percent": ("training error", "%", False),
+    "test_loss": ("test loss", UNIT_OF_LOSS, False),
+    "test_error_percent": ("test error", "%", True),
+    "train_regularised_loss": ("regularised training loss", UNIT_OF_LOSS, False),
+    "test_regularised_loss": ("regularised test loss", UNIT_OF_LOSS, False),
+}
+"""What is measured at every point, in words, with its unit, and whether its highest number between
+the networks and along the path is shown unasked.
+"""
 
 
-def _surfaces(part: str, called: str) -> tuple[Column, Column]:
-    grid: Literal["list<list<float64>>"] = "list<list<float64>>"
-    loss = f"mean loss on the {called} set, {_GRID}"
-    error = f"{called} error, likewise"
+def _columns(name: str) -> tuple[Column, ...]:
+    called, unit, shown = MEASURED[name]
+    role: Literal["value", "asked"] = "value" if shown else "asked"
+    surface = f"{called}, entry [j][i] at origin + axis[i] u + axis_2[j] v; null if not finite"
+    on = "interpolated between the points of the grid"
     return (
-        Column(f"{part}_loss", grid, UNIT_OF_LOSS, loss, label=f"{called} loss"),
-        Column(f"{part}_error_percent", grid, "%", error, label=f"{called} error"),
+        Column(name, "list<list<float64>>", unit, surface, label=called),
+        Column(f"points_{name}", "list<float64>", unit, f"{called} of each point as a network"),
+        Column(
+            f"max_edge_{name}",
+            "float64",
+            unit,
+            f"highest {called} on the straight lines between the networks of the plane, {on}",
+            label=f"highest {called} between the networks",
+            better="lower",
+            role=role,
+            quantity=f"plane_max_edge_{name}",
+        ),
+        Column(
+            f"max_path_{name}",
+            "float64",
+            unit,
+            f"highest {called} on the projection of the curve, {on}; null without a curve",
+            label=f"highest {called} on the projected curve",
+            better="lower",
+            role=role,
+            quantity=f"plane_max_path_{name}",
+        ),
     )
 
 
@@ -55,14 +100,16 @@ def _cost(job: Measurement) -> Guess:
     refreshed = args["refresh_examples"]
     refresh = work.num_train if refreshed is None else min(work.num_train, int(refreshed))
     point = passes(work, train + test + refresh, 500, 1)
-    return int(args["points"]) ** 2 * point
+    across, up = int(args["points"]), int(args.get("points_2") or args["points"])
+    return (across * up + job.num_networks) * point
 
 
 def _memory(job: Measurement) -> int:
-    return FLOAT * 5 * job.work.num_parameters + evaluation_bytes(job.work)
+    vectors = max(3, job.num_networks) + 2
+    return FLOAT * vectors * job.work.num_parameters + evaluation_bytes(job.work)
 
 
-def _bend_of_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | None:
+def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | None:
     num, bend = curve["bends"], args["bend"]
     if num == 0:
         return "of", "found a curve without bends, which spans no plane; give it bends: 1 or more"
@@ -71,22 +118,43 @@ def _bend_of_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding
     return None
 
 
+def _list(name: str, doc: str) -> Column:
+    return Column(name, "list<float64>", "", doc)
+
+
+def _detail(name: str, doc: str) -> Column:
+    return Column(name, "float64", "", doc, role="detail")
+
+
 PLANE = Metric(
-    over="artifact",
+    over="cell",
     args=PlaneArgs,
     compute="phasegrid.metrics.plane.compute:compute",
+    min_trials=3,
+    one_model=True,
     heavy=True,
     label="Plane",
     reads="curve",
-    source_rule=_bend_of_curve,
+    source_rule=_fits_curve,
     cost=_cost,
     memory=_memory,
     columns=(
-        Column("axis", "list<float64>", "", "coordinates along u, in weight space, ascending"),
-        Column("axis_2", "list<float64>", "", "those along v"),
-        *_surfaces("train", "training"),
-        *_surfaces("test", "test"),
-        Column("points_u", "list<float64>", "", "u of the first end, the bend and the second end"),
-        Column("points_v", "list<float64>", "", "v of the first end, the bend and the second end"),
+        _list("axis", "coordinates along u, in weight space, ascending"),
+        _list("axis_2", "those along v"),
+        *chain.from_iterable(map(_columns, MEASURED)),
+        _list(
+            "points_u", "u of each network in order, or of the first end, each bend, and the end"
+        ),
+        _list("points_v", "v of these points"),
+        _list("points_distance", "distance of these points from the plane"),
+        Column("num_bends", "int64", "", "how many of these points are bends of a curve"),
+        _list("path_t", "121 equally spaced points of the curve; null without a curve"),
+        _list("path_u", "u of these points of the curve"),
+        _list("path_v", "v of these points of the curve"),
+        _list("path_distance", "distance of these points of the curve from the plane"),
+        _detail("width", "length of the side along u, from the first to the second point on it"),
+        _detail("height", "distance of the third point from the line through these"),
+        _detail("shear", "place of the third point along this line, as a share of the width"),
+        Column("weight_decay", "float64", "", "of the regularised loss", role="detail"),
     ),
 )

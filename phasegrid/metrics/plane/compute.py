@@ -1,58 +1,63 @@
-"""The loss on the plane through the two ends and a bend of a curve (Garipov et al. 2018, figure 1).
+"""Measure the loss on a plane through three points of weight space (`frame`), with BatchNorm
+statistics recomputed at every point, and project further networks, or a curve, onto it.
 
-With d = w_2 - w_0, e = w_1 - w_0 and c = <e, d> / <d, d>, the axes are u = d / |d| and v = (e - c
-d) /
-|e - c d|, and the point at (x, y) = (alpha |d|, beta |e - c d|) is
+Untrained tensors are mixed by the same weights as the trained ones.
 
-    w_0 + alpha d + beta (e - c d) = (1 - alpha - beta + beta c) w_0 + beta w_1 + (alpha - beta c)
-    w_2,
-
-so every point is a mix of the three vertices with weights that sum to 1, and the vertices
-themselves are exact. Untrained tensors are mixed by the same weights.
-
-Letters: R points of an axis, V vertices of the curve.
+Letters: V vertices (networks, or the ends and bends of a curve), P parameters, N points of a grid.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.curves import edge_gram
+from phasegrid.metrics.connectivity.along import regularised
+from phasegrid.metrics.connectivity.curves import squared_norms, stack_vertices
 from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
+from phasegrid.metrics.network.joining import Rest, place_point, rest_of
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
-    finite_or_none,
+    Numbers,
+    PointEvaluation,
     live_network,
     make_evaluator,
 )
 from phasegrid.metrics.plane import PlaneArgs
-from phasegrid.models.evaluation import Evaluation
+from phasegrid.metrics.plane.frame import Frame, Projections, make_frame, project
+from phasegrid.metrics.plane.surfaces import Grid, line, numbers
 from phasegrid.seeding import nothing_drawn
 from phasegrid.tasks.carrying import draw_some
 
-Surface = list[list[float | None]]
+CURVE_POINTS = 121
+"""Points of a curve that are projected (Garipov et al. 2018, appendix A.2)."""
+
+BATCH = 128
+"""Examples in a batch that refreshes BatchNorm between networks (the published code); along a
+curve, as many as trained it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A plane in weight space: |d| and |e - c d|, the lengths of its sides, and c, the place on the
-    line between the ends above which the bend lies.
+class _Points:
+    """The `vertices` (V, P) and their untrained tensors; which `three` of them span the plane, as
+    w_0, w_1, w_2 of `frame`; and the curve on which they lie, if they do.
     """
 
-    width: float
-    height: float
-    shear: float
+    vertices: Tensor
+    rest: Rest
+    three: tuple[int, int, int]
+    curve: LeftCurve | None
 
-    def coefficients(self, alpha: float, beta: float) -> tuple[float, float, float]:
-        """Return the weights of w_0, w_1 and w_2 at a point."""
-        last = alpha - beta * self.shear
-        return 1 - beta - last, beta, last
+    @property
+    def networks(self) -> list[int]:
+        """Those of the three that are networks, not bends, in order."""
+        origin, above, far = self.three
+        return [origin, far] if self.curve is not None else [origin, far, above]
 
 
 def compute(
@@ -62,79 +67,170 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> dict[str, object]:
-    """Measure the plane of the curve in `sources`, which joins two models; `args` are the fields of
-    `PlaneArgs`.
+    """Measure the plane through the first three of `models`; or, if `sources` holds a curve between
+    two, through these and a bend of it. `args` are the fields of `PlaneArgs`.
+
+    Exact but for the examples that `rng` draws. Between the points of the grid, an interpolation.
 
     Raises:
-        MetricError: if there is no curve, it has no such bend, or its three points lie on a line.
+        MetricError: if there are fewer than three networks, or there is no such curve or bend; if
+            the networks differ in architecture; or if the three points lie on a line.
     """
     settings = PlaneArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("plane", data.train_inputs.device):
-        curve = read_curve(models, sources, "plane")
-        bend = _bend(curve, settings)
-        frame = _frame(curve.vertices[[0, bend, -1]])
-        few = _some(data, settings.examples, rng)
-        flat = live_network(models[0])
-        evaluator = make_evaluator(
-            flat.module, data, settings.refresh_examples, int(curve.args["batch_size"]), rng
-        )
-        evaluator = replace(evaluator, data=few)
-        passes = Passes(flat, data.scoring)
-        xs = _axis(settings, min(0.0, frame.shear), max(1.0, frame.shear))
-        ys = _axis(settings, 0.0, 1.0)
-        train: list[list[Evaluation]] = []
-        test: list[list[Evaluation]] = []
-        for beta in ys:
-            measured = []
-            for alpha in xs:
-                weights = torch.zeros(len(curve.vertices), dtype=torch.float64)
-                weights[[0, bend, -1]] = torch.tensor(
-                    frame.coefficients(alpha, beta), dtype=torch.float64
-                )
-                curve.place(flat, weights)
-                measured.append(evaluator.measure(passes))
-            train.append([point.train for point in measured])
-            test.append([point.test for point in measured])
+        points = _on_curve(models, sources, settings) if sources else _of_networks(models, settings)
+        frame = make_frame(points.vertices[list(points.three)])
+        projected = project(points.vertices, points.three, frame)
+        xs, ys = _axes(settings, frame, projected, points)
+        every = _mixes(points, [frame.coefficients(x, y) for y in ys for x in xs])
+        measured = _measure(points, every, models[0], data, settings, rng)
+    grid = Grid([x * frame.width for x in xs], [y * frame.height for y in ys])
+    decay = _weight_decay(settings, points.curve)
+    found = numbers(measured)
+    if decay is not None:
+        squares = squared_norms(points.vertices, every).tolist()
+        for part in ("train", "test"):
+            losses = found[f"{part}_loss"]
+            found[f"{part}_regularised_loss"] = regularised(losses, squares, decay)
     return {
-        "axis": [x * frame.width for x in xs],
-        "axis_2": [y * frame.height for y in ys],
-        "train_loss": _losses(train),
-        "train_error_percent": _errors(train),
-        "test_loss": _losses(test),
-        "test_error_percent": _errors(test),
-        "points_u": [0.0, frame.shear * frame.width, frame.width],
-        "points_v": [0.0, frame.height, 0.0],
+        "axis": grid.axis,
+        "axis_2": grid.axis_2,
+        **_numbers(points, grid, projected, found),
+        **_places(points, projected),
+        "width": frame.width,
+        "height": frame.height,
+        "shear": frame.shear,
+        "weight_decay": decay,
     }
 
 
-def _bend(curve: LeftCurve, settings: PlaneArgs) -> int:
-    """Return the index of the vertex that is the bend of the plane."""
+def _of_networks(models: Sequence[nn.Module], settings: PlaneArgs) -> _Points:
+    if len(models) < 3:
+        raise MetricError(f"plane goes through three networks, got {len(models)}")
+    if settings.bend is not None:
+        raise MetricError(
+            f"plane: found bend {settings.bend}, but no curve; leave bend out, or write of: with"
+            " the id of a mode connectivity"
+        )
+    return _Points(stack_vertices(models), rest_of(models), (0, 2, 1), None)
+
+
+def _on_curve(
+    models: Sequence[nn.Module], sources: Sequence[Source], settings: PlaneArgs
+) -> _Points:
+    curve = read_curve(models, sources, "plane")
     num = len(curve.vertices) - 2
     bend = (num + 1) // 2 if settings.bend is None else settings.bend
     if not 1 <= bend <= num:
         raise MetricError(f"plane: found bend {bend}, but the curve has {num}")
-    return bend
+    return _Points(curve.vertices, curve.rest, (0, bend, num + 1), curve)
 
 
-def _frame(three: Tensor) -> Frame:
-    """Compute the plane through the rows of `three` (3, P): w_0, w_1, w_2."""
-    gram = edge_gram(three)  # of e and d
-    width = math.sqrt(float(gram[1, 1]))
-    shear = float(gram[0, 1] / gram[1, 1]) if width > 0 else 0.0
-    square = float(gram[0, 0]) - shear * float(gram[0, 1])
-    if width == 0 or square <= 1e-12 * float(gram[0, 0]):
-        raise MetricError(
-            "plane: the ends and the bend lie on a line and do not define a plane; this is so"
-            " for a curve that was not trained"
-        )
-    return Frame(width, math.sqrt(square), shear)
+def _axes(
+    settings: PlaneArgs, frame: Frame, projected: Projections, points: _Points
+) -> tuple[list[float], list[float]]:
+    """Return the coordinates of a grid in units of the sides of the frame."""
+    framed = list(points.three) if points.curve else list(range(len(projected.u)))
+    shares = (
+        (projected.u[framed] / frame.width).tolist(),
+        (projected.v[framed] / frame.height).tolist(),
+    )
+    first, second = settings.margin, settings.margin_2
+    return (
+        _axis(min(0.0, *shares[0]), max(1.0, *shares[0]), first, settings.points),
+        _axis(
+            min(0.0, *shares[1]),
+            max(1.0, *shares[1]),
+            first if second is None else second,
+            settings.points_2 or settings.points,
+        ),
+    )
 
 
-def _axis(settings: PlaneArgs, low: float, high: float) -> list[float]:
-    margin = settings.margin * (high - low)
-    axis = torch.linspace(low - margin, high + margin, settings.points, dtype=torch.float64)
+def _axis(low: float, high: float, margin: float, points: int) -> list[float]:
+    beyond = margin * (high - low)
+    axis = torch.linspace(low - beyond, high + beyond, points, dtype=torch.float64)
     numbers: list[float] = axis.tolist()
     return numbers
+
+
+def _mixes(points: _Points, on_grid: Sequence[tuple[float, float, float]]) -> Tensor:
+    """Return the weights of the vertices at the points of the grid and at the vertices, (N + V, V)
+    in float64.
+    """
+    num = len(points.vertices)
+    mixes = torch.zeros(len(on_grid), num, dtype=torch.float64)
+    mixes[:, list(points.three)] = torch.tensor(on_grid, dtype=torch.float64)
+    return torch.cat([mixes, torch.eye(num, dtype=torch.float64)])
+
+
+def _measure(
+    points: _Points,
+    mixes: Tensor,
+    model: nn.Module,
+    data: Dataset,
+    settings: PlaneArgs,
+    rng: torch.Generator,
+) -> list[PointEvaluation]:
+    few = _some(data, settings.examples, rng)
+    flat = live_network(model)
+    batch = BATCH if points.curve is None else int(points.curve.args["batch_size"])
+    evaluator = make_evaluator(flat.module, data, settings.refresh_examples, batch, rng)
+    evaluator = replace(evaluator, data=few)
+    passes, measured = Passes(flat, data.scoring), []
+    for coefficients in mixes:
+        place_point(flat, points.vertices, points.rest, coefficients)
+        measured.append(evaluator.measure(passes))
+    return measured
+
+
+def _weight_decay(settings: PlaneArgs, curve: LeftCurve | None) -> float | None:
+    if settings.weight_decay is not None or curve is None:
+        return settings.weight_decay
+    return float(curve.args["weight_decay"])
+
+
+def _numbers(
+    points: _Points, grid: Grid, projected: Projections, found: Mapping[str, Numbers]
+) -> dict[str, object]:
+    """Return the surfaces, the numbers of the vertices, and the highest along lines."""
+    networks = points.networks
+    edges = [line(projected.u[[a, b]], projected.v[[a, b]]) for a, b in combinations(networks, 2)]
+    path = [] if points.curve is None else [_path(points.curve, projected)[:2]]
+    across, size = len(grid.axis), len(grid.axis) * len(grid.axis_2)
+    columns: dict[str, object] = {}
+    for name, values in found.items():
+        surface = [values[start : start + across] for start in range(0, size, across)]
+        columns[name] = surface
+        columns[f"points_{name}"] = values[size:]
+        columns[f"max_edge_{name}"] = grid.highest(surface, edges)
+        columns[f"max_path_{name}"] = grid.highest(surface, path)
+    return columns
+
+
+def _path(curve: LeftCurve, projected: Projections) -> tuple[Tensor, Tensor, Tensor]:
+    """Return u, v and the distance from the plane of points of a curve."""
+    return projected.mixed(curve.coefficients(_times()))
+
+
+def _times() -> Tensor:
+    return torch.linspace(0, 1, CURVE_POINTS, dtype=torch.float64)
+
+
+def _places(points: _Points, projected: Projections) -> dict[str, object]:
+    """Return where the vertices and the curve lie."""
+    columns: dict[str, object] = {
+        "points_u": projected.u.tolist(),
+        "points_v": projected.v.tolist(),
+        "points_distance": projected.rest.diag().sqrt().tolist(),
+        "num_bends": 0 if points.curve is None else len(points.vertices) - 2,
+    }
+    if points.curve is not None:
+        columns["path_t"] = _times().tolist()
+        names = ("path_u", "path_v", "path_distance")
+        for name, values in zip(names, _path(points.curve, projected), strict=True):
+            columns[name] = values.tolist()
+    return columns
 
 
 def _some(data: Dataset, examples: int | None, rng: torch.Generator) -> Dataset:
@@ -153,14 +249,3 @@ def _some(data: Dataset, examples: int | None, rng: torch.Generator) -> Dataset:
         test_inputs=data.test_inputs[test],
         test_labels=data.test_labels[test],
     )
-
-
-def _losses(grid: Sequence[Sequence[Evaluation]]) -> Surface:
-    return [[finite_or_none(point.loss) for point in row] for row in grid]
-
-
-def _errors(grid: Sequence[Sequence[Evaluation]]) -> Surface:
-    return [
-        [point.error_percent if math.isfinite(point.loss) else None for point in row]
-        for row in grid
-    ]
