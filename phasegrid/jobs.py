@@ -108,6 +108,8 @@ class RequestFacts:
     - `heavy`: each job has a pack of its own (`together`: all such jobs of a cell share one).
     - `depth`: the number of measurements on the longest path from a job to a trial.
     - `wanted`: the artifacts of a job that another job of the plan reads.
+    - `asked`: in the words of the sweep, which networks a job has: places ``at`` along trials, the
+      number of ``runs``, or the ``networks`` themselves; empty where its inputs say it.
     """
 
     name: str | None = None
@@ -116,6 +118,7 @@ class RequestFacts:
     together: bool = False
     depth: int = 0
     wanted: tuple[str, ...] = ()
+    asked: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

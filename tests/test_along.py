@@ -92,10 +92,10 @@ def test_a_second_run_has_nothing_to_do(result: Any) -> None:
         ("averaged", {"collect": None}, "no collector averages the weights of train; add train"),
         (["update-4"], {}, "train publishes no checkpoint after update 4; it publishes 3"),
         (["update-3"], {"checkpoints": None}, "the trials publish no checkpoints by updates"),
-        (["update-03"], {}, "found 'update-03'; allowed: a list of epochs"),
-        ("mean", {}, "of updates, as update-300, and averaged"),
+        (["update-03"], {}, "found 'update-03'; allowed: epochs from 0"),
+        ("mean", {}, "updates, as update-300, averaged and lowest_rate"),
         (["averaged", "averaged"], {}, "found averaged twice"),
-        ([], {}, "found an empty list; allowed: a list of epochs"),
+        ([], {}, "found an empty list; allowed: epochs from 0"),
         ([2], {}, "the trials publish no checkpoints; add"),
     ],
 )

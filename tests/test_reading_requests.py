@@ -57,20 +57,15 @@ BAD = {
         "10:22: metrics.1.accuracy.over: found 'trajectry'; allowed: trial, trajectory; did you mean"
         " 'trajectory'?",
     ),
-    "at without trajectory": (
-        "accuracy: {at: [2]}",
-        "10:16: metrics.1.accuracy.at: goes with over: trajectory, found over: trial; write over:"
-        " trajectory or leave it out",
-    ),
     "trajectory without at": (
         "accuracy: {over: trajectory}",
-        "10:5: metrics.1.accuracy: over: trajectory needs at: a list of epochs, each from 0,"
-        " of updates, as update-300, and averaged",
+        "10:5: metrics.1.accuracy: over: trajectory needs at: epochs from 0, updates, as"
+        " update-300, averaged and lowest_rate, one or a list",
     ),
     "an epoch that is no number": (
         "accuracy: {over: trajectory, at: [2, last]}",
-        "10:42: metrics.1.accuracy.at: found 'last'; allowed: a list of epochs, each from 0,"
-        " of updates, as update-300, and averaged",
+        "10:42: metrics.1.accuracy.at: found 'last'; allowed: epochs from 0, updates, as"
+        " update-300, averaged and lowest_rate, one or a list",
     ),
     "an epoch twice": (
         "accuracy: {over: trajectory, at: [2, 2]}",
@@ -78,8 +73,8 @@ BAD = {
     ),
     "no epoch": (
         "accuracy: {over: trajectory, at: []}",
-        "10:38: metrics.1.accuracy.at: found an empty list; allowed: a list of epochs, each"
-        " from 0, of updates, as update-300, and averaged",
+        "10:38: metrics.1.accuracy.at: found an empty list; allowed: epochs from 0, updates,"
+        " as update-300, averaged and lowest_rate, one or a list",
     ),
     "an epoch that is never reached": (
         "accuracy: {over: trajectory, at: [6]}",

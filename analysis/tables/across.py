@@ -27,7 +27,7 @@ def across_cells(rows: pd.DataFrame, plan: pd.DataFrame, declared: Shown | None)
         index=own.index,
     )
     columns = [c.name for c in declared.columns if c.type in NUMBERS] if declared else []
-    named = ["of", "at", "args", "outcome", *columns]
+    named = ["of", "at", "networks", "args", "outcome", *columns]
     table = pd.concat([texts, own[[name for name in named if name in own]]], axis=1)
     return table.sort_values(list(PLACES), ignore_index=True)
 

@@ -15,8 +15,9 @@ from phasegrid.analysis.tables.quantities import (
 )
 from phasegrid.analysis.tables.variants import Ways, way_of
 from phasegrid.store.failures import FALLBACK
+from phasegrid.store.placing import WAYS
 
-FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", "of", "at")
+FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", "of", "at", *WAYS)
 
 
 def no_failures() -> pd.DataFrame:
@@ -30,7 +31,7 @@ def failed_jobs(
     """Return one row for each job without a result that failed or whose input failed: its cell, its
     table (``trials``, or the metric), its arguments (JSON text, null if the store does not say),
     its number of trials, whether it is blocked, the first line of the error, and what it reads
-    (`of` and `at`, as in `Results.metric`).
+    (`of`, `at`, `runs` and `networks`, as in `Results.metric`).
 
     `plan` and `jobs` are the planned trials and measurements, `failures` the rows of `Results`,
     `stored` the keys of the measurements that are stored.
@@ -43,7 +44,7 @@ def failed_jobs(
     if not errors:
         return no_failures()
     rows = [
-        (cell, "trials", None, 1, False, errors[key], None, None)
+        (cell, "trials", None, 1, False, errors[key], None, None, *(None for _ in WAYS))
         for cell, key in zip(plan["cell"], plan["key"], strict=True)
         if key in errors
     ]
@@ -54,7 +55,8 @@ def failed_jobs(
         error = errors.get(key) or blocked.get(key)
         if error is not None and not pd.isna(row["cell"]):
             what = int(row["cell"]), row["metric"], row["args"], len(row["trials"])
-            rows.append((*what, key in blocked, error, row.get("of"), row.get("at")))
+            read = [row.get(name) for name in ("of", "at", *WAYS)]
+            rows.append((*what, key in blocked, error, *read))
     return pd.DataFrame(rows, columns=list(FAILED_COLUMNS))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.analysis.tables.quantities import BUILT_IN
-from phasegrid.analysis.tables.variants import ways
+from phasegrid.analysis.tables.variants import ways as ways_of
 from phasegrid.declare import Shown
 from phasegrid.keys import canonical_json
+from phasegrid.store.placing import WAYS
 
 
 def named_rows(rows: pd.DataFrame, cells: pd.DataFrame, stages: Mapping[str, str]) -> pd.DataFrame:
@@ -21,13 +22,19 @@ def named_rows(rows: pd.DataFrame, cells: pd.DataFrame, stages: Mapping[str, str
 
 def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Add the inputs of each measurement to its arguments, in the words of a sweep: ``modes``, the
-    number of trials, unless all of the cell; ``of``, the request whose artifacts it read; ``at``,
-    the epoch of its trial.
+    number of trials, unless all of the cell; ``runs``, where the cell has a measurement for each so
+    many; ``networks``, where the sweep names them; ``of``, the request whose artifacts it read;
+    ``at``, the places along its trials.
     """
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
-    of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned)
+    ways = [name for name in WAYS if name in rows]
+    is_said = rows[ways].notna().any(axis=1)
+    of_some = (rows["over"] == "cell") & (rows["num_trials"] < planned) & ~is_said
     modes = rows["num_trials"].where(of_some)
-    named = {"modes": modes, **{name: rows[name] for name in ("of", "at") if name in rows}}
+    named = {
+        "modes": modes,
+        **{name: rows[name] for name in ("of", "at", *ways) if name in rows},
+    }
     more = pd.DataFrame(named, index=rows.index)
     if more.isna().all(axis=None):
         return rows
@@ -40,7 +47,8 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _told(named: Mapping[Hashable, Any]) -> dict[str, Any]:
-    return {str(k): int(v) if k == "modes" else v for k, v in named.items() if pd.notna(v)}
+    counts = ("modes", "runs")
+    return {str(k): int(v) if k in counts else v for k, v in named.items() if pd.notna(v)}
 
 
 def naming_inputs_of_failed(
@@ -62,7 +70,7 @@ def variants(
         return pd.Series(None, index=rows.index, dtype=object)
     counted = of_last_stage(plan).groupby("cell", as_index=False).agg(n_planned=("seed", "size"))
     named = named_rows(own, counted, earlier_stages(plan))
-    suffixes = ways({**BUILT_IN, **declared}.get(metric), named).suffixes
+    suffixes = ways_of({**BUILT_IN, **declared}.get(metric), named).suffixes
     return named["args"].map(suffixes).reindex(rows.index).astype(object)
 
 

@@ -24,7 +24,7 @@ NOT_MEASURED = frozenset(
 """Columns of numbers that no metric measures, like ``arg.*`` and ``facet.*``."""
 CURVE_LISTS = frozenset({"t", "train_error_percent"})
 """The columns that hold a curve, a list each: places along it, and the training error there."""
-_ELSEWHERE = {"at", "stage"}
+_ELSEWHERE = {"at", "networks", "stage"}
 _MEASURED = ["quantity", "cell", "seed_a", "seed_b", "value", "stderr", "outcome", "num_trials"]
 
 

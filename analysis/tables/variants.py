@@ -38,7 +38,7 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     commonest = min(texts, key=lambda text: (-cells[text], text))
     base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
-    at_the_end = [text for text in texts if "at" not in json.loads(text)]
+    at_the_end = [text for text in texts if not {"at", "networks"} & json.loads(text).keys()]
     order = sorted(at_the_end, key=lambda text: (-cells[text], names[text].count("="), names[text]))
     plain = next((text for text in texts if not names[text]), order[0] if order else None)
     return Ways(names, "") if plain is None else Ways({**names, plain: ""}, names[plain])

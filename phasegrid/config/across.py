@@ -7,15 +7,14 @@ from typing import Any
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.objectives import flat_objective
 from phasegrid.config.schedules import flat_schedule
-from phasegrid.config.stages import most_of
 from phasegrid.config.types import GridPoint
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import DatasetFacts, later_defaults
-from phasegrid.jobs import AVERAGED, Part
+from phasegrid.declare import later_defaults
+from phasegrid.jobs import Part
 from phasegrid.keys import Json, canonical_json
 from phasegrid.models.counting import count_work
 from phasegrid.registry import resolve_dataset, resolve_model
-from phasegrid.texts import counted, suggest
+from phasegrid.texts import suggest
 
 SEED = ("seed", "train.seed")
 """The names of the seed in ``where``: as a field of the trial, or as a field of its training."""
@@ -89,59 +88,6 @@ def models_mistake(chosen: Sequence[tuple[int, int]], points: Sequence[GridPoint
 def _described(model: Part) -> str:
     args = ", ".join(f"{name} {plain_text(value)}" for name, value in model.args.items())
     return f"{model.name}: {args}" if args else model.name
-
-
-def place_mistake(
-    place: str | None,
-    section: str,
-    trainings: Sequence[tuple[Mapping[str, Any], DatasetFacts | None]],
-) -> str | None:
-    """Say why `trainings`, recipes of a `section` with their data, leave no weights at a place
-    along them (``epoch-5``, ``update-300``, ``averaged``); None if all leave some.
-    """
-    if place is None:
-        return None  # reported already
-    unit, _, number = place.partition("-")
-    different = {(id(recipe), id(facts)): (recipe, facts) for recipe, facts in trainings}
-    for recipe, facts in different.values():
-        if unit == AVERAGED:
-            mistake = None if recipe["collect"] else _NOT_COLLECTED.format(section=section)
-        else:
-            mistake = _checkpoint_mistake(unit, int(number), section, recipe, facts)
-        if mistake:
-            return mistake
-    return None
-
-
-_NOT_COLLECTED = (
-    "no collector averages the weights of {section}; add {section}.collect: {{name: swa}}"
-)
-
-
-def _checkpoint_mistake(
-    unit: str,
-    number: int,
-    section: str,
-    recipe: Mapping[str, Any],
-    facts: DatasetFacts | None,
-) -> str | None:
-    """Say why a training keeps no checkpoint after so many epochs or updates; None if it does."""
-    wish = recipe["checkpoints"] or {}
-    steps = [n for n in (wish.get(f"every_{unit}s"), unit == "epoch" and recipe["keep_every"]) if n]
-    listed = wish.get(f"{unit}s", [])
-    unforeseen = unit == "update" and wish.get("at")  # a training finds where its rate is lowest
-    if not steps and not listed and not unforeseen:
-        what = "checkpoints" if unit == "epoch" else "checkpoints by updates"
-        return f"the trials publish no {what}; add {section}.checkpoints: {{every_{unit}s: ...}}"
-    end = most_of(unit, recipe, facts)
-    if end is not None and number > end:
-        reached = f"a training has {counted(end, unit)}; allowed: at most that"
-        return f"{unit} {number} of {section} is never reached: {reached}"
-    if unforeseen or number in listed or any(number % step == 0 for step in steps):
-        return None
-    kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
-    shown, more = ", ".join(map(str, kept)), ", ..." if steps else ""
-    return f"{section} publishes no checkpoint after {unit} {number}; it publishes {shown}{more}"
 
 
 def _wanted(node: Node, path: str, there: Sequence[Json], diagnostics: Diagnostics) -> set[str]:

@@ -1,35 +1,36 @@
-"""Resolve what a request for a metric reads: ``id``, ``of``, ``over``, ``at`` and ``where``.
+"""Resolve what a request for a metric reads: ``id``, ``of``, ``over``, ``at``, ``where`` and
+``networks``.
 
     metrics:
       - connectivity: {id: curve, epochs: 20}
       - ensemble: {of: curve, points: 5}                     reads the curves; one job for each
       - accuracy: {over: trajectory, at: [0, 5, 10]}         the checkpoints along each trial
       - accuracy: {over: trajectory, at: averaged}           the network that its collector leaves
+      - ensemble: {over: cell, at: lowest_rate, runs: 2}     checkpoints of two trials at a time
       - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
       - hessian: {stage: train}                              the trials of a stage, not of the last
 
 ``over`` may be left out; its default is the metric's own. A metric that takes any number of
-networks may also be over a trial, a pair or a cell.
+networks may also be over a trial, a pair or a cell. With ``at``, what is over a trial or a pair has
+a job for each place, and what is over a cell one job for all trials at all places.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from phasegrid.config.across import choose_across, models_mistake, place_mistake
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.rules import source_mistake
-from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Stage
+from phasegrid.config.types import MetricRequest
 from phasegrid.config.validate import fields_of
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import DatasetFacts, Metric, later_defaults
-from phasegrid.jobs import AVERAGED, Over
+from phasegrid.declare import Metric, later_defaults
+from phasegrid.jobs import Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.texts import suggest
 
-KEYS = ("id", "of", "over", "at", "where", "stage")
+KEYS = ("id", "of", "over", "at", "where", "stage", "runs", "networks")
 OVER: Mapping[str, tuple[str, ...]] = {
     "trial": ("trial", "trajectory"),
     "pair": ("pair", "trajectory", "across"),
@@ -38,8 +39,6 @@ OVER: Mapping[str, tuple[str, ...]] = {
 }
 """The allowed values of ``over``, by the metric's own default."""
 
-ALLOWED_AT = f"a list of epochs, each from 0, of updates, as update-300, and {AVERAGED}"
-_UPDATE = re.compile("update-(0|[1-9][0-9]*)")
 _FEWEST = {"trial": 1, "pair": 2}
 
 
@@ -78,9 +77,11 @@ def keys_of(metric: Metric) -> tuple[str, ...]:
         "id": True,
         "of": metric.reads is not None,
         "over": len(allowed_over(metric)) > 1,
-        "at": "trajectory" in OVER[metric.over],
+        "at": metric.over != "artifact",
         "where": "across" in OVER[metric.over],
         "stage": True,
+        "runs": metric.over == "cell",
+        "networks": metric.over != "artifact",
     }
     own = fields_of(metric.args)
     return tuple(key for key in KEYS if able[key] and key not in own)
@@ -113,8 +114,8 @@ def _why_not(key: str, metric: Metric) -> str:
         )
     if metric.over == "artifact":
         return f"this metric is over the {metric.reads} that it reads"
-    goes_with = {"at": "trajectory", "where": "across"}.get(key)
-    return f"this metric is over {metric.over}; it cannot be over {goes_with or 'anything else'}"
+    goes_with = {"where": "across", "runs": "a cell"}.get(key, "anything else")
+    return f"this metric is over {metric.over}; it cannot be over {goes_with}"
 
 
 def allowed_over(metric: Metric) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ def read_over(
     allowed = allowed_over(metric)
     over: Over = "cell" if metric.over == "artifact" else metric.over
     if "of" in keys:
-        for key in ("over", "at", "where", "stage"):
+        for key in KEYS[2:]:
             if key in keys:
                 message = "found beside of: it is over what that request is over; leave it out"
                 diagnostics.add_key(keys[key], f"{path}.{key}", message)
@@ -147,43 +148,14 @@ def read_over(
             message = f"found {plain_text(node.plain())}; allowed: {', '.join(allowed)}"
             diagnostics.add(node, f"{path}.over", message + suggest(found, allowed))
             return over
-    for key, of in (("at", "trajectory"), ("where", "across")):
-        if key in keys and over != of:
-            message = f"goes with over: {of}, found over: {over}; write over: {of} or leave it out"
-            diagnostics.add_key(keys[key], f"{path}.{key}", message)
+    if "where" in keys and over != "across":
+        message = f"goes with over: across, found over: {over}; write over: across or leave it out"
+        diagnostics.add_key(keys["where"], f"{path}.where", message)
+    if "networks" in keys and over not in (metric.over, "across"):
+        allowed_here = [one for one in (metric.over, "across") if one in allowed]
+        message = f"goes with over: {' or '.join(allowed_here)}, found over: {over}"
+        diagnostics.add_key(keys["networks"], f"{path}.networks", message)
     return over
-
-
-def read_at(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> tuple[str, ...]:
-    """Return the places along a trajectory: ``epoch-5`` for an epoch, ``update-300``,
-    ``averaged``.
-    """
-    node = keys.get("at")
-    if node is None:
-        return ()
-    places: list[str] = []
-    for item in [node] if node.items is None else node.items:
-        place = _place(item.value)
-        if place is None:
-            message = f"found {plain_text(item.plain())}; allowed: {ALLOWED_AT}"
-            diagnostics.add(item, f"{path}.at", message)
-        elif place in places:
-            message = f"found {item.value} twice; each once"
-            diagnostics.add(item, f"{path}.at", message)
-        else:
-            places.append(place)
-    if node.items == []:
-        diagnostics.add(node, f"{path}.at", f"found an empty list; allowed: {ALLOWED_AT}")
-    return tuple(places)
-
-
-def _place(value: object) -> str | None:
-    """Return a place along a trajectory; None if the value is none."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return f"epoch-{value}"
-    if isinstance(value, str) and (value == AVERAGED or _UPDATE.fullmatch(value)):
-        return value
-    return None
 
 
 def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> str | None:
@@ -195,22 +167,6 @@ def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> st
         diagnostics.add(node, f"{path}.id", f"found {plain_text(node.plain())}; allowed: text")
         return None
     return node.value
-
-
-def read_stage(
-    keys: Mapping[str, Node], stages: Sequence[str], path: str, diagnostics: Diagnostics
-) -> str | None:
-    """Return the stage that a request measures; None means the last, or the only one."""
-    node = keys.get("stage")
-    if node is None or "of" in keys:
-        return None
-    name = node.value
-    if isinstance(name, str) and name in stages:
-        return name if len(stages) > 1 else None
-    found = plain_text(node.plain())
-    hint = suggest(name, stages) if isinstance(name, str) else ""
-    diagnostics.add(node, f"{path}.stage", f"found {found}; allowed: {', '.join(stages)}{hint}")
-    return None
 
 
 def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
@@ -290,47 +246,3 @@ def _cycle(start: int, drafts: Sequence[Draft]) -> list[int]:
         way.append(of)
         of = drafts[of].request.of
     return [*way, start] if of == start else []
-
-
-def resolve_places(
-    drafts: Sequence[Draft],
-    points: Sequence[GridPoint],
-    seeds: Sequence[int],
-    stages: Sequence[Stage],
-    diagnostics: Diagnostics,
-) -> tuple[MetricRequest, ...]:
-    """Choose the trials across cells and check the places of trajectories, after the cells are
-    built.
-    """
-    found = []
-    for draft in drafts:
-        request = draft.request
-        if request.over == "trajectory" and "at" in draft.keys and points:
-            section, trainings = _trainings_of(request, points, stages)
-            for item in draft.keys["at"].items or [draft.keys["at"]]:
-                mistake = place_mistake(_place(item.value), section, trainings)
-                if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
-                    diagnostics.add(item, f"{draft.path}.at", mistake)
-        elif request.over == "across" and request.of is None and points:
-            chosen = choose_across(
-                draft.keys.get("where"), f"{draft.path}.where", points, seeds, diagnostics
-            )
-            request = replace(request, chosen=chosen)
-            fewest = max(draft.metric.min_trials, 2)
-            if chosen and len(chosen) < fewest:
-                message = f"chooses {len(chosen)} trial; {request.name} needs at least {fewest}"
-                diagnostics.add(draft.node("where"), f"{draft.path}.where", message)
-            elif draft.metric.one_model and (mistake := models_mistake(chosen, points)):
-                diagnostics.add(draft.node("where"), f"{draft.path}.where", mistake)
-        found.append(request)
-    return tuple(found)
-
-
-def _trainings_of(
-    request: MetricRequest, points: Sequence[GridPoint], stages: Sequence[Stage]
-) -> tuple[str, list[tuple[Mapping[str, Json], DatasetFacts | None]]]:
-    """Return the section of the trainings that a request measures, and their recipes and data."""
-    names = [FIRST_STAGE, *(stage.name for stage in stages)]
-    place = len(stages) if request.stage is None else names.index(request.stage)
-    trainings = [((point.recipe, *point.stage_recipes)[place], point.facts) for point in points]
-    return (FIRST_STAGE if place == 0 else stages[place - 1].section), trainings

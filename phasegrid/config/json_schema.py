@@ -15,7 +15,9 @@ from phasegrid.config.axes import KEYS, MAX_VALUES, SCALES
 from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figures import NUMBERED_STEM, STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
-from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN, PAIRS
+from phasegrid.config.networks import PAIRS
+from phasegrid.config.places import LOWEST
+from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN
 from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
 from phasegrid.config.stages import NAME_PATTERN as STAGE_NAME
 from phasegrid.config.types import Need, RunOptions
@@ -38,10 +40,19 @@ _FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
 _PLACE: Schema = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED})$"},
+        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED}|{LOWEST})$"},
     ]
 }
-"""A place along a training: an epoch, an update, or the average of a collector."""
+"""A place along a training: an epoch, an update, the average of a collector, or the checkpoints at
+its lowest rates.
+"""
+
+_PLACES: Schema = {"anyOf": [{"type": "array", "items": _PLACE, "minItems": 1}, _PLACE]}
+_NETWORK: Schema = {
+    "type": "object",
+    "properties": {"at": _PLACES, "stage": {"type": "string"}, "seed": {"type": "integer"}},
+    "minProperties": 1,
+}
 
 
 def json_schema() -> dict[str, Json]:
@@ -189,9 +200,11 @@ def _metric_arguments(metric: Metric, definitions: Schema) -> Schema:
         "id": {"type": "string", "description": "What `of` of another request calls this one."},
         "of": {"type": "string", "description": "The request whose artifacts this one reads."},
         "over": {"enum": list(allowed_over(metric)), "default": metric.over},
-        "at": {"anyOf": [_list(_PLACE), _PLACE]},
+        "at": _PLACES,
         "where": {"type": "object", "minProperties": 1},
         "stage": {"type": "string", "description": "The training that it is about, not the last."},
+        "runs": {"type": "integer", "minimum": 1, "description": "A job for each so many trials."},
+        "networks": {"type": "array", "minItems": 1, "items": _NETWORK},
     }
     properties |= {key: keys[key] for key in keys_of(metric)}
     return {**arguments, "properties": properties}

@@ -12,19 +12,18 @@ from pathlib import Path
 from phasegrid.config.axes import Scale, draft_axes, names_on_axes, read_scale
 from phasegrid.config.blocks import with_blocks
 from phasegrid.config.cells import build_cells, check_recipe
+from phasegrid.config.chosen import choose_networks
 from phasegrid.config.contracts import Trials, Trier
 from phasegrid.config.couple import read_couple
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.figures import read_figures
 from phasegrid.config.idle import check_idle
-from phasegrid.config.inputs import resolve_places
 from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.points import choose_points
 from phasegrid.config.references import References
+from phasegrid.config.requests import check_data_of_metrics, read_metrics
 from phasegrid.config.sections import (
-    check_data_of_metrics,
-    read_metrics,
     read_name,
     read_resources,
     read_run,
@@ -151,7 +150,7 @@ def _read(
     name = read_name(entries.get("name"), root, diagnostics)
     points = _read_points(entries, root, usable, template, tied, references, diagnostics)
     check_idle(points, usable, tied, template, diagnostics)
-    metrics = resolve_places(asked, points, seeds, template.stages, diagnostics)
+    metrics = choose_networks(asked, points, seeds, template.stages, diagnostics)
     check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
     trier = Trier(references.code, template, usable, diagnostics, trials)
     asked_for = entries.get("metrics")

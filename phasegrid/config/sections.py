@@ -1,26 +1,11 @@
-"""Read the sections of a sweep outside the grid: name, seeds, metrics, resources, run."""
+"""Read the sections of a sweep outside the grid: name, seeds, resources, run."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
-from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import (
-    ALLOWED_AT,
-    Draft,
-    link,
-    read_at,
-    read_id,
-    read_over,
-    read_stage,
-    take_keys,
-)
-from phasegrid.config.references import References
-from phasegrid.config.rules import metric_mistake, mistakes_of
 from phasegrid.config.types import (
-    FIRST_STAGE,
-    GridPoint,
     MetricRequest,
     Need,
     Resources,
@@ -31,24 +16,16 @@ from phasegrid.config.validate import (
     INVALID,
     check_keys,
     fields_of,
-    name_and_args,
     resolve_args,
     resolve_field,
 )
 from phasegrid.config.yaml import Node, Place, plain_text
-from phasegrid.declare import Finding, Metric, later_defaults, make_part
-from phasegrid.errors import SweepError
-from phasegrid.jobs import Over
-from phasegrid.keys import Json, canonical_json
-from phasegrid.registry import declared_metric, identity
-from phasegrid.tasks import mismatch
-from phasegrid.texts import counted, suggest
+from phasegrid.keys import Json
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 MEMORY_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)"
-PAIRS = ("first", "ring", "all")
 _BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -122,90 +99,6 @@ def read_seeds(node: Node | None, root: Node, diagnostics: Diagnostics) -> tuple
     return tuple(seeds) or (0,)
 
 
-def read_metrics(
-    node: Node | None,
-    num_seeds: int,
-    references: References,
-    diagnostics: Diagnostics,
-    stages: Sequence[str] = (FIRST_STAGE,),
-) -> list[Draft]:
-    """Resolve the list of metrics, and which metric reads which. `stages` are the trainings of a
-    cell, in order.
-    """
-    if node is None or node.value is None:
-        return []
-    if node.items is None:
-        message = f"found {plain_text(node.plain())}; allowed: a list of metrics"
-        diagnostics.add(node, "metrics", message)
-        return []
-    drafts: list[Draft] = []
-    seen: set[str] = set()
-    for index, item in enumerate(node.items):
-        draft = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics, stages)
-        if draft is None:
-            continue
-        request = draft.request
-        keys = {key: node.plain() for key, node in draft.keys.items() if key != "id"}
-        this = canonical_json([request.part.spec(), request.modes, request.over, keys])
-        same_id = request.id is not None and request.id in {d.request.id for d in drafts}
-        if this in seen and not same_id and not diagnostics.is_broken(f"metrics.{index}"):
-            message = f"{request.name} with these arguments is asked for twice"
-            diagnostics.add(item, f"metrics.{index}", message)
-        seen.add(this)
-        drafts.append(draft)
-    return link(drafts, diagnostics)
-
-
-def check_data_of_metrics(
-    node: Node | None,
-    metrics: Sequence[MetricRequest],
-    points: Sequence[GridPoint],
-    diagnostics: Diagnostics,
-) -> None:
-    """Note the metrics that do not fit the data or the recipes of the cells."""
-    tasks = {point.facts.task: point.dataset.name for point in points if point.facts}
-    if node is None or node.items is None or diagnostics.is_broken("metrics"):
-        return
-    for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
-        if message := _of_another_task(request, tasks):
-            diagnostics.add(item, f"metrics.{index}", message)
-        elif found := _first_unfit(request, points):
-            (field, unfit), point = found
-            args = next(iter(item.mapping.values())) if item.mapping else item
-            where = (args.mapping or {}).get(field, args)
-            path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
-            diagnostics.add(where, path, unfit + in_cell(point))
-
-
-def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | None:
-    """Return why a metric does not fit one of the `tasks` (each with one of its data sets), or
-    None.
-    """
-    if request.takes == "any":
-        return None
-    name = f"metric {request.name}"
-    found = (mismatch(name, request.takes, t, f"data set {data}") for t, data in tasks.items())
-    return next((message for message in found if message), None)
-
-
-def _first_unfit(
-    request: MetricRequest, points: Sequence[GridPoint]
-) -> tuple[Finding, GridPoint] | None:
-    """Return the first cell that a metric does not fit, and why."""
-    metric = declared_metric(request.name)
-    if metric.fits is None:
-        return None
-    part = request.part
-    args = {**later_defaults(metric.args), **part.args, **part.locators}
-    different = {(id(point.dataset), id(point.recipe)): point for point in reversed(points)}
-    for point in reversed(different.values()):
-        if point.facts is not None:
-            found = metric_mistake(metric, args, point.recipe, point.facts)
-            if found is not None:
-                return found, point
-    return None
-
-
 def read_resources(
     node: Node | None, metrics: tuple[MetricRequest, ...], diagnostics: Diagnostics
 ) -> Resources:
@@ -241,128 +134,6 @@ def read_run(node: Node | None, diagnostics: Diagnostics) -> RunOptions:
         return RunOptions()
     args: dict[str, Any] = resolve_args(RunOptions, node, "run", diagnostics)
     return RunOptions(**{**args, "retries": Retries(**args["retries"])})
-
-
-def _metric(
-    item: Node,
-    path: str,
-    num_seeds: int,
-    references: References,
-    diagnostics: Diagnostics,
-    stages: Sequence[str],
-) -> Draft | None:
-    found = _named(item, path, references, diagnostics)
-    if found is None:
-        return None
-    name, args, metric = found
-    below = f"{path}.{name}"
-    args, keys = take_keys(args, metric, below, diagnostics)
-    over = read_over(metric, keys, below, diagnostics)
-    args, pairs, modes = _take_out(args, metric, over, below, diagnostics)
-    if args.mapping is None:
-        allowed = f"a mapping with the keys {', '.join(fields_of(metric.args))}"
-        diagnostics.add(args, below, f"found {plain_text(args.plain())}; allowed: {allowed}")
-        return None
-    resolved = resolve_args(metric.args, args, below, diagnostics)
-    _check_metric(metric, resolved, args, below, diagnostics)
-    if over in ("trial", "pair", "cell") and "of" not in keys:
-        _check_trials(metric, modes, num_seeds, item, below, diagnostics)
-    part = make_part(identity(name), metric.version, metric.args, resolved)
-    request = MetricRequest(
-        part.name,
-        part,
-        over,
-        pairs,
-        modes,
-        metric.heavy,
-        metric.min_trials,
-        together=metric.compute_many is not None,
-        takes=metric.takes,
-        declared_over=metric.over,
-        id=read_id(keys, below, diagnostics),
-        at=read_at(keys, below, diagnostics),
-        stage=read_stage(keys, stages, below, diagnostics),
-    )
-    if over == "trajectory" and "at" not in keys:
-        diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")
-    return Draft(request, metric, item, keys, below)
-
-
-def _named(
-    item: Node, path: str, references: References, diagnostics: Diagnostics
-) -> tuple[str, Node, Metric] | None:
-    """Return the name, the arguments and the declaration of the metric that a request names."""
-    name, args = name_and_args(item, path, diagnostics)
-    if name is None:
-        return None
-    try:
-        metric = references.metric(name)
-        fields_of(metric.args)  # raises for arguments of a plug-in that YAML cannot give
-    except SweepError as error:
-        where = item.mapping[name].key_place if item.mapping else None
-        diagnostics.add(where or item.place, path, str(error))
-        return None
-    return name, args, metric
-
-
-def _take_out(
-    args: Node, metric: Metric, over: Over, path: str, diagnostics: Diagnostics
-) -> tuple[Node, Literal["first", "ring", "all"] | None, int | None]:
-    """Remove and return the arguments that the planner uses: `pairs` and `modes`."""
-    of_pairs = "pair" in (over, metric.over)
-    pairs = metric.pairs if over == metric.over == "pair" else None
-    modes: int | None = None
-    if args.mapping is None:
-        return args, pairs, modes
-    rest = dict(args.mapping)
-    if of_pairs and "pairs" in rest:
-        node = rest.pop("pairs")
-        if node.value in PAIRS:
-            pairs = node.value  # type: ignore[assignment]  # one of PAIRS
-        else:
-            found = node.value if isinstance(node.value, str) else ""
-            message = f"found {plain_text(node.plain())}; allowed: {', '.join(PAIRS)}"
-            diagnostics.add(node, f"{path}.pairs", message + suggest(found, PAIRS))
-    if over == "cell" and "modes" in rest:
-        node = rest.pop("modes")
-        if _is_int(node.value) and node.value >= metric.min_trials:
-            modes = node.value
-        elif node.value is not None:
-            allowed = f"an integer, at least {metric.min_trials}, or null for all trials"
-            message = f"found {plain_text(node.plain())}; allowed: {allowed}"
-            diagnostics.add(node, f"{path}.modes", message)
-    return Node(rest, args.place, args.key_place), pairs, modes
-
-
-def _check_metric(
-    metric: Metric, resolved: Mapping[str, Json], args: Node, path: str, diagnostics: Diagnostics
-) -> None:
-    for field, message in mistakes_of(metric.rules, resolved):
-        if not diagnostics.is_broken(path):
-            where = (args.mapping or {}).get(field, args)
-            diagnostics.add(where, f"{path}.{field}".rstrip("."), message)
-
-
-def _check_trials(
-    metric: Metric,
-    modes: int | None,
-    num_seeds: int,
-    item: Node,
-    path: str,
-    diagnostics: Diagnostics,
-) -> None:
-    if diagnostics.is_broken("seeds"):
-        return
-    if num_seeds < metric.min_trials:
-        need = f"needs at least {counted(metric.min_trials, 'trial')} of a cell"
-        diagnostics.add(item, path, f"{need}, found {counted(num_seeds, 'seed')}; raise seeds")
-    elif modes is not None and modes > num_seeds:
-        node = item.mapping[next(iter(item.mapping))].mapping if item.mapping else None
-        where = node["modes"] if node else item
-        message = (
-            f"found {modes}, but a cell has {counted(num_seeds, 'trial')}; lower it or raise seeds"
-        )
-        diagnostics.add(where, f"{path}.modes", message)
 
 
 def _need(

@@ -25,6 +25,7 @@ from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetFacts, Finding
 from phasegrid.keys import Json
 from phasegrid.texts import suggest
+from phasegrid.train.moments import updates_per_epoch
 from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
 
 KEYS = ("name", "from", "optimizer", "train")
@@ -111,10 +112,9 @@ def most_of(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) ->
         return int(recipe["updates"])
     if unit == "epoch" and recipe["updates"] is None:
         return int(recipe["epochs"])
-    if facts is None or recipe["batch_unit"] != "examples":
+    batches = None if facts is None else updates_per_epoch(recipe, facts)
+    if batches is None:
         return None
-    whole, rest = divmod(facts.num_train, int(recipe["batch_size"]))
-    batches = max(1, whole + (rest > 0 and not recipe["drop_last"]))
     if unit == "update":
         return int(recipe["epochs"]) * batches
     return -(-int(recipe["updates"]) // batches)

@@ -25,22 +25,38 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricRequest:
-    """One metric to compute. `pairs` is set for metrics of pairs. `modes` is for metrics of cells:
-    they use the first `modes` trials (None: all). `together` says that one call can do several jobs
-    of a cell. `takes` names the data that it accepts.
+class Network:
+    """Networks of one training that a request names: of the trial with the seed of this index, in
+    this `cell` (None: in every one), after this `stage` (None: the last), at the places `at` along
+    it, in this order (empty: its final weights).
+    """
 
-    `over` is the value of the sweep, `declared_over` the metric's default. `at` holds the epochs of
-    a trajectory. `chosen` holds the trials across cells, each as (cell, index of its seed). `of` is
-    the index of the request whose artifacts, named `reads`, are measured. `wanted` names the
-    artifacts that other requests read. `id` is the request's name in the sweep. `stage` is the
-    training whose trials are measured (None: the last).
+    cell: int | None
+    seed: int
+    stage: str | None = None
+    at: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRequest:
+    """One metric to compute. `pairs` is set for metrics of pairs. `modes` and `runs` are for
+    metrics of cells: a job has the first `modes` trials (None: all), or there is a job for each
+    `runs` of them. `together` says that one call can do several jobs of a cell. `takes` names the
+    data that it accepts.
+
+    `over` is the value of the sweep, `declared_over` the metric's default. `at` holds the places
+    along trainings (``epoch-5``, ``lowest_rate``) where networks are measured. `chosen` holds the
+    trials across cells, each as (cell, index of its seed). `networks` names the networks of the one
+    job. `asked` says in the words of the sweep which networks a job has, if it is more than one
+    place along each training, and some trials. `of` is the index of the request whose artifacts,
+    named `reads`, are measured. `wanted` names the artifacts that other requests read. `id` is the
+    request's name in the sweep. `stage` is the training whose trials are measured (None: the last).
     """
 
     name: str
     part: Part
     over: Over
-    pairs: Literal["first", "ring", "all"] | None
+    pairs: Literal["first", "from_first", "ring", "all"] | None
     modes: int | None
     heavy: bool
     min_trials: int
@@ -54,6 +70,9 @@ class MetricRequest:
     at: tuple[str, ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()
     stage: str | None = None
+    runs: int | None = None
+    networks: tuple[Network, ...] = ()
+    asked: Mapping[str, Json] = field(default_factory=dict)
 
 
 FIRST_STAGE = "train"

@@ -311,7 +311,7 @@ class Metric:
     compute_many: str | Callable[..., object] | None = None
     by_turns: str | None = None
     version: int = 1
-    pairs: Literal["first", "ring", "all"] = "all"
+    pairs: Literal["first", "from_first", "ring", "all"] = "all"
     min_trials: int = 1
     heavy: bool = False
     label: str = ""

@@ -1,38 +1,57 @@
 """Turn the metric requests of a sweep into metric jobs: their trials, artifacts and keys. Pure.
 
 A request is over the trials of a cell (one by one, in pairs or together), over the checkpoints
-along a trial (``trajectory``), or over trials chosen ``across`` cells. A request ``of`` another one
+along a trial (``trajectory``), over trials chosen ``across`` cells, or over the networks that it
+names. A network is the artifact of a trial that holds its weights. A request ``of`` another one
 reads the artifacts of its jobs, and has one job for each of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 
+from phasegrid.config.places import Training, places_in
 from phasegrid.config.types import MetricRequest
-from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Part, RequestFacts, Trial
+from phasegrid.declare import DatasetFacts
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Over, Part, RequestFacts, Trial
 from phasegrid.keys import Json, canonical_json, text_key
+from phasegrid.plan.contents import Cell
 
 Text = Callable[[Mapping[str, Json]], str]
 """Returns the canonical JSON of arguments, written once for each object."""
 
 
-def _ranks(places: Sequence[str]) -> list[int]:
-    """Return for each place along a training how many of the others come before it: averages, then
-    epochs by number, then updates by number.
+Networks = Sequence[Artifact]
+"""Weights of networks, in order."""
+
+
+def networks_of(trial: Trial, at: Sequence[str], facts: DatasetFacts | None) -> list[Artifact]:
+    """Return the networks of a trial at places along it; its final weights if there are none."""
+    if not at:
+        return [Artifact(trial.key)]
+    places = places_in(at, Training("", trial.recipe, facts))
+    return [
+        Artifact(trial.key, AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}")
+        for place in places
+    ]
+
+
+def _ranks(networks: Networks) -> list[int]:
+    """Return for each network along a training how many of the others come before it: averages,
+    then those after epochs by number, then those after updates by number.
     """
 
-    def order(place: str) -> tuple[str, int]:
-        unit, _, number = place.partition("-")
+    def order(network: Artifact) -> tuple[str, int]:
+        unit, _, number = network.name.partition("-")
         return unit, int(number or 0)
 
-    ordered = sorted(places, key=order)
-    return [ordered.index(place) for place in places]
+    ordered = sorted(networks, key=order)
+    return [ordered.index(network) for network in networks]
 
 
 def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
-    """Choose pairs of positions: ``first`` two, ``ring`` (0,1), (1,2), ..., (n-1,0), or ``all``
-    unordered pairs.
+    """Choose pairs of positions: ``first`` two, ``from_first`` (0,1), (0,2), ..., ``ring`` (0,1),
+    (1,2), ..., (n-1,0), or ``all`` unordered pairs.
 
     In a pair the lower seed comes first, so that the same two trials are the same pair in every
     sweep.
@@ -43,6 +62,8 @@ def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
     count = len(seeds)
     if how == "first":
         pairs = [(0, 1)]
+    elif how == "from_first":
+        pairs = [(0, i) for i in range(1, count)]
     elif how == "ring" and count > 2:
         pairs = [(i, (i + 1) % count) for i in range(count)]
     else:
@@ -87,10 +108,13 @@ class Measurements:
             self._facts[id(request)] = self._facts_of(request)
 
     def of_cell(
-        self, of_stage: Mapping[str, Sequence[Trial]], seeds: tuple[int, ...]
+        self,
+        of_stage: Mapping[str, Sequence[Trial]],
+        seeds: tuple[int, ...],
+        facts: DatasetFacts | None = None,
     ) -> list[MetricJob]:
         """Return the jobs of a cell with the trials of these stages, in the order of the requests.
-        A request without a stage measures the last one.
+        A request without a stage measures the last one. `facts` are those of its data.
         """
         made: dict[int, list[MetricJob]] = {}
         *_, last = of_stage
@@ -99,17 +123,26 @@ class Measurements:
             trials = of_stage[request.stage or last]
             if request.of is not None:
                 made[index] = [self._reading(request, job) for job in made[request.of]]
-            elif request.over == "trajectory":
-                made[index] = [job for t in trials for job in self._along(request, t)]
             elif request.over == "across":
                 made[index] = []
+            elif request.networks:
+                named = [
+                    networks_of(of_stage[one.stage or last][one.seed], one.at, facts)
+                    for one in request.networks
+                ]
+                made[index] = [self._measuring(request, list(chain.from_iterable(named)))]
+            elif request.at:
+                along = [networks_of(trial, request.at, facts) for trial in trials]
+                made[index] = self._along(request, along, seeds)
             else:
                 made[index] = self._over(request, trials, seeds)
         return [job for index in range(len(self.requests)) for job in made[index]]
 
-    def across(self, chosen: Callable[[MetricRequest], Sequence[Trial]]) -> list[MetricJob]:
-        """Return the jobs over trials of several cells, in the order of the requests; `chosen`
-        selects the trials of a request.
+    def across(
+        self, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
+    ) -> list[MetricJob]:
+        """Return the jobs over networks of several cells, in the order of the requests; `facts` are
+        those of the data of each cell.
         """
         made: dict[int, list[MetricJob]] = {}
         for index in self._order:
@@ -118,7 +151,9 @@ class Measurements:
                 upstream = made.get(request.of, [])
                 made[index] = [self._reading(request, job) for job in upstream]
             elif request.over == "across":
-                made[index] = self._over_chosen(request, chosen(request))
+                choose = _named if request.networks else _chosen
+                groups = choose(request, cells, facts)
+                made[index] = [self._measuring(request, group) for group in groups]
         return [job for index in range(len(self.requests)) for job in made.get(index, ())]
 
     def _over(
@@ -136,38 +171,33 @@ class Measurements:
             jobs.append(MetricJob(key, part, keys, facts))
         return jobs
 
-    def _over_chosen(self, request: MetricRequest, trials: Sequence[Trial]) -> list[MetricJob]:
-        """Return the jobs over trials of several cells. They come in order of seed and key: the
-        same trials are the same job in every sweep.
-        """
-        trials = list({trial.key: trial for trial in trials}.values())  # cells may share some
-        groups: list[Sequence[Trial]] = [trials]
-        if request.declared_over == "pair":
-            pairs = choose_pairs(range(len(trials)), request.pairs or "all")
-            groups = [[trials[i], trials[j]] for i, j in pairs]
-        head = self._head(request, "trials")
-        jobs = []
-        for group in groups:
-            keys = tuple(t.key for t in sorted(group, key=lambda t: (t.seed, t.key)))
-            key = text_key(f'{head}["' + '","'.join(keys) + '"]}]')
-            jobs.append(self._job(request, key, keys))
-        return jobs
-
-    def _along(self, request: MetricRequest, trial: Trial) -> list[MetricJob]:
-        """Return the jobs over what a trial leaves along it."""
-        at = [
-            Artifact(trial.key, AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}")
-            for place in request.at
-        ]
-        groups: list[tuple[Artifact, ...]] = [(one,) for one in at]
-        if request.declared_over == "pair":
-            pairs = choose_pairs(_ranks(request.at), request.pairs or "all")
-            groups = [(at[i], at[j]) for i, j in pairs]
+    def _along(
+        self, request: MetricRequest, along: Sequence[Networks], seeds: tuple[int, ...]
+    ) -> list[MetricJob]:
+        """Return the jobs over networks `along` each trial of a cell."""
+        groups: list[Networks]
+        if request.over != "trajectory":
+            chosen = [[along[i] for i in group] for group in self._positions(request, seeds)]
+            groups = [group for each in chosen for group in _at_places(each, request.over)]
+        elif request.declared_over == "pair":
+            how = request.pairs or "all"
+            groups = [[t[i], t[j]] for t in along for i, j in choose_pairs(_ranks(t), how)]
         elif request.declared_over == "cell":
-            groups = [tuple(at)]
-        return [
-            self._job(request, self._key(request, group), (trial.key,), group) for group in groups
-        ]
+            groups = list(along)
+        else:
+            groups = [[network] for networks in along for network in networks]
+        return [self._measuring(request, group) for group in groups]
+
+    def _measuring(self, request: MetricRequest, networks: Networks) -> MetricJob:
+        """Return the job over some networks. If all of them are final weights of trials, it has the
+        key that it has in a request without places.
+        """
+        trials = tuple(dict.fromkeys(network.job for network in networks))
+        if all(network.name == WEIGHTS for network in networks):
+            head = self._head(request, "trials")
+            return self._job(request, text_key(f"{head}{canonical_json(list(trials))}}}]"), trials)
+        reads = tuple(networks)
+        return self._job(request, self._key(request, reads), trials, reads)
 
     def _reading(self, request: MetricRequest, job: MetricJob) -> MetricJob:
         """Return the job that reads the artifact of another measurement, over the same trials."""
@@ -191,10 +221,12 @@ class Measurements:
         only jobs over a cell's own trials are done together.
         """
         made = RequestFacts(request.id, request.over, request.heavy, request.together)
-        made = replace(made, wanted=request.wanted)
+        made = replace(made, wanted=request.wanted, asked=request.asked)
         if request.of is not None:
             source = self._facts[id(self.requests[request.of])]
-            return replace(made, over=source.over, depth=source.depth + 1, together=False)
+            asked = {key: value for key, value in source.asked.items() if key == "runs"}
+            depth = source.depth + 1
+            return replace(made, over=source.over, depth=depth, together=False, asked=asked)
         return replace(made, together=False) if request.over == "across" else made
 
     def _key(self, request: MetricRequest, reads: Sequence[Artifact]) -> str:
@@ -224,7 +256,50 @@ class Measurements:
         elif request.over == "pair":
             groups = list(choose_pairs(seeds, request.pairs or "all"))
         else:
-            chosen = range(len(seeds))[: request.modes]
-            groups = [tuple(sorted(chosen, key=lambda i: seeds[i]))]
+            ordered = sorted(range(len(seeds))[: request.modes], key=lambda i: seeds[i])
+            num = request.runs or len(ordered)
+            groups = [tuple(ordered[i : i + num]) for i in range(0, len(ordered) - num + 1, num)]
         self._groups[(id(request), seeds)] = groups
         return groups
+
+
+def _at_places(along: Sequence[Networks], over: Over) -> list[Networks]:
+    """Return the groups of networks of some trials: those of each place by themselves, or all."""
+    if over == "cell":
+        return [list(chain.from_iterable(along))]
+    return [list(group) for group in zip(*along, strict=True)]
+
+
+def _named(
+    request: MetricRequest, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
+) -> list[Networks]:
+    """Return the networks that a request names in cells, as one group."""
+    found: list[Artifact] = []
+    for one in request.networks:
+        assert one.cell is not None
+        trial = cells[one.cell].trials_of(one.stage)[one.seed]
+        found += networks_of(trial, one.at, facts[one.cell])
+    return [found]
+
+
+def _chosen(
+    request: MetricRequest, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
+) -> list[Networks]:
+    """Return the groups of networks of the trials that a request chooses across cells. Each group
+    is in order of seed and key: the same networks are the same job in every sweep.
+    """
+    trials: dict[str, tuple[Trial, DatasetFacts | None]] = {}
+    for cell, place in request.chosen:
+        trial = cells[cell].trials_of(request.stage)[place]
+        trials.setdefault(trial.key, (trial, facts[cell]))  # cells may share some
+    found = list(trials.values())
+    groups: list[Sequence[tuple[Trial, DatasetFacts | None]]] = [found]
+    if request.declared_over == "pair":
+        pairs = choose_pairs(range(len(found)), request.pairs or "all")
+        groups = [[found[i], found[j]] for i, j in pairs]
+    over: Over = "pair" if request.declared_over == "pair" else "cell"
+    made = []
+    for group in groups:
+        ordered = sorted(group, key=lambda one: (one[0].seed, one[0].key))
+        made += _at_places([networks_of(t, request.at, data) for t, data in ordered], over)
+    return made

@@ -7,7 +7,8 @@ packs.
 from collections.abc import Sequence
 
 from phasegrid.config.load import Sweep
-from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest
+from phasegrid.config.types import FIRST_STAGE, GridPoint
+from phasegrid.declare import DatasetFacts
 from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Start, Trial
 from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.keys import Texts
@@ -28,7 +29,7 @@ def make_plan(sweep: Sweep) -> Plan:
             load=point.load,
             temperature=point.temperature,
             trials=tuple(trial for trials in of_stage.values() for trial in trials),
-            metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds)),
+            metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds, point.facts)),
             work=works.of(point),
             stages=tuple(of_stage) if sweep.stages else (),
         )
@@ -40,7 +41,7 @@ def make_plan(sweep: Sweep) -> Plan:
         temperature_path=sweep.temperature.path if sweep.temperature else None,
         cells=tuple(cells),
         axis_names=tuple((axis.path, axis.label) for axis in axes if axis.label),
-        across=_across(cells, measurements),
+        across=_across(cells, measurements, [point.facts for point in sweep.points]),
     )
 
 
@@ -56,13 +57,11 @@ def _trials(point: GridPoint, sweep: Sweep, texts: Texts) -> dict[str, tuple[Tri
     return found
 
 
-def _across(cells: Sequence[Cell], measurements: Measurements) -> tuple[tuple[int, MetricJob], ...]:
+def _across(
+    cells: Sequence[Cell], measurements: Measurements, facts: Sequence[DatasetFacts | None]
+) -> tuple[tuple[int, MetricJob], ...]:
     """Return the measurements across cells, each with the first cell that has its first trial."""
-
-    def chosen(request: MetricRequest) -> list[Trial]:
-        return [cells[cell].trials_of(request.stage)[place] for cell, place in request.chosen]
-
-    jobs = measurements.across(chosen)
+    jobs = measurements.across(cells, facts)
     firsts = {job.trials[0] for job in jobs}
     homes: dict[str, int] = {}
     for cell in cells if firsts else ():

@@ -72,6 +72,7 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
             "inputs": inputs_text(job),
             "request": job.request.name,
             "args": texts[id(job.metric)],
+            "asked": canonical_json(job.request.asked) if job.request.asked else None,
         }
         for cell, job in every
     ]

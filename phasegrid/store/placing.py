@@ -13,6 +13,9 @@ _PLACE = (
     "temperature_label",
 )
 
+WAYS = ("runs", "networks")
+"""The columns that say in the words of a sweep which networks of a cell a measurement has."""
+
 
 def placed(frame: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     """Add to every row the load, temperature and facet of its cell."""
@@ -51,6 +54,18 @@ def with_own_cells(jobs: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     own = pd.Series([min(one) if len(one) == 1 else None for one in shared], index=jobs.index)
     cells = jobs["cell"].where(~across, own.astype(float))
     return jobs.assign(across=across, cell=cells.astype(int) if cells.notna().all() else cells)
+
+
+def with_first_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Give each measurement of some `runs` of a cell the seed of the first as `seed_a`, so that the
+    measurements of a cell are told apart.
+    """
+    of_runs = rows["runs"].notna()
+    if not of_runs.any():
+        return rows
+    seeds = plan.drop_duplicates("key").set_index("key")["seed"]
+    first = rows["trial_a"].map(seeds).astype(rows["seed_a"].dtype)
+    return rows.assign(seed_a=rows["seed_a"].where(~of_runs, first))
 
 
 def stages_of(plan: pd.DataFrame) -> dict[str, str]:

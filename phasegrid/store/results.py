@@ -9,7 +9,7 @@ value becomes float), None elsewhere.
 
 import html
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +24,15 @@ from phasegrid.keys import Json
 from phasegrid.store.artifacts import inputs_of, places_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
-from phasegrid.store.placing import in_cells, newest, placed, stages_of, with_own_cells
+from phasegrid.store.placing import (
+    WAYS,
+    in_cells,
+    newest,
+    placed,
+    stages_of,
+    with_first_seeds,
+    with_own_cells,
+)
 from phasegrid.store.store import Store
 from phasegrid.texts import counted
 
@@ -136,7 +144,11 @@ class Results:
         the way of measuring as names of quantities have it (``mixup_alpha=4``; empty for the plain
         one, None across cells). If the sweep has stages, `stage` is that of the trials. `of` is the
         id of the request whose artifacts were measured; `at` names the measured checkpoints (epochs
-        ``5``, ``0+5``; ``update-300``, ``averaged``), and `epoch` is a single epoch as a number.
+        ``5``, ``0+5``; ``update-300``, ``averaged``; ``lowest_rate`` where one measurement has all
+        of these), and `epoch` is a single epoch as a number. `runs` is the number of trials that
+        each measurement of a cell has, where the sweep says it; `seed_a` is then the first of their
+        seeds. `networks` are the measured networks where the sweep names them: ``0@5+1`` are that
+        of seed 0 after epoch 5 and the final one of seed 1.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -153,13 +165,14 @@ class Results:
         if jobs.empty:
             rows = newest(in_cells(self._rows(name, None), plan)).assign(across=False)
             return self._named(name, placed(rows, plan), plan)
-        columns = ["cell", "across", "key", "of", "at", "epoch"]
+        columns = ["cell", "across", "key", "of", "at", "epoch", *WAYS]
         jobs = with_own_cells(jobs[jobs["metric"] == name], plan)
         wanted = jobs[columns].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
         if rows.empty:  # a metric's columns are read from its files
             rows = self._rows(name, None).iloc[:0]
-        return self._named(name, placed(rows.merge(wanted, on="key"), plan), plan)
+        rows = with_first_seeds(rows.merge(wanted, on="key"), plan)
+        return self._named(name, placed(rows, plan), plan)
 
     def _named(self, metric: str, rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
         """Add the stage and the variant of each row of a metric in a sweep."""
@@ -184,18 +197,21 @@ class Results:
 
     def jobs(self, sweep: str) -> pd.DataFrame:
         """Return one row per planned measurement of a sweep: cell, metric, key, the measured
-        trials, the arguments as JSON text, and `of`, `at` and `epoch` as in `metric`. It is empty
-        if the store has no planned measurements (published results).
+        trials, the arguments as JSON text, and `of`, `at`, `epoch`, `runs` and `networks` as in
+        `metric`. It is empty if the store has no planned measurements (published results).
         """
         jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
         requests = dict(zip(jobs["key"], jobs["request"], strict=True))
         inputs = jobs["inputs"].map(inputs_of)
         jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
-        places = [places_of(read) for read in inputs]
-        jobs["at"] = ["+".join(found) or None for found in places]
-        alone = [float(p[0]) if len(p) == 1 and p[0].isdecimal() else None for p in places]
+        asked = [json.loads(text) if isinstance(text, str) else {} for text in jobs["asked"]]
+        named = [a.get("at") or _places(read, a) for read, a in zip(inputs, asked, strict=True)]
+        jobs["at"] = pd.Series(named, index=jobs.index, dtype=object)
+        alone = [float(at) if at is not None and at.isdecimal() else None for at in named]
         jobs["epoch"] = pd.Series(alone, index=jobs.index, dtype="float64")
-        return jobs
+        for way in WAYS:
+            jobs[way] = pd.Series([a.get(way) for a in asked], index=jobs.index, dtype=object)
+        return jobs.drop(columns="asked")
 
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for, without those that every sweep gets.
@@ -301,6 +317,11 @@ class Results:
         return (
             f"<p><b>phasegrid results</b> at <code>{url}</code></p>{table}<p>metrics: {metrics}</p>"
         )
+
+
+def _places(inputs: Sequence[Artifact], asked: Mapping[str, Json]) -> str | None:
+    """Name the places along trials that a measurement read; None if its networks are named."""
+    return None if "networks" in asked else "+".join(dict.fromkeys(places_of(inputs))) or None
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

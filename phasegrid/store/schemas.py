@@ -187,6 +187,7 @@ PLAN_JOBS = _schema(
     inputs="string",
     request="string",
     args="string",
+    asked="string",
 )
 
 FAILURES = _schema(

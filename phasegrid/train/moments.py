@@ -1,12 +1,21 @@
-"""The moments of a training at which weights are published or collected. No torch here.
+"""The moments of a training at which weights are published or collected. No torch here: the
+planner asks too.
 
 Epochs and updates are counted from 1; 0 is the initialisation. Artifacts are named after their
 moment: ``weights@epoch-40``, ``weights@update-900``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from phasegrid.train.recipe import Recipe
+from pydantic import TypeAdapter
+
+from phasegrid.declare import DatasetFacts
+from phasegrid.keys import canonical_json
+from phasegrid.train.compat import num_from_aside
+from phasegrid.train.recipe import Recipe, Schedule
 from phasegrid.train.schedules import lowest_updates
 
 
@@ -39,6 +48,36 @@ class Moments:
         every = self.every_updates
         due = update in self.updates or bool(every and update % every == 0)
         return [f"update-{update}"] if due and update >= self.first_update else []
+
+
+def updates_per_epoch(
+    recipe: Mapping[str, Any], facts: DatasetFacts, batch_norm: bool = False
+) -> int | None:
+    """Return the number of updates in an epoch; None if batches are filled with tokens, because it
+    then varies. A last batch of one example joins the one before if the network has `batch_norm`.
+    """
+    if recipe["batch_unit"] != "examples":
+        return None
+    num = facts.num_train + num_from_aside(recipe, facts.num_train, facts.num_aside)
+    whole, rest = divmod(num, int(recipe["batch_size"]))
+    return max(1, whole + (rest > batch_norm and not recipe["drop_last"]))
+
+
+def lowest_moments(recipe: Mapping[str, Any], per_epoch: int) -> tuple[str, ...]:
+    """Return the moments, ``update-900``, at which a training with ``checkpoints: {at:
+    lowest_rate}`` publishes weights because its learning rate is at a minimum.
+    """
+    total = recipe["updates"] or int(recipe["epochs"]) * per_epoch
+    return _lowest(canonical_json(recipe["schedule"]), int(total), per_epoch)
+
+
+@lru_cache(maxsize=256)
+def _lowest(schedule: str, total: int, per_epoch: int) -> tuple[str, ...]:
+    updates = lowest_updates(_SCHEDULE.validate_json(schedule), total, per_epoch)
+    return tuple(f"update-{update}" for update in updates)
+
+
+_SCHEDULE = TypeAdapter(Schedule)
 
 
 def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:

@@ -1,0 +1,140 @@
+"""Choose the networks of every request, after the cells are built: check the places along
+trainings, choose trials across cells, find named networks, and count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from phasegrid.config.across import choose_across, models_mistake
+from phasegrid.config.cell_mistakes import in_cell
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.inputs import Draft
+from phasegrid.config.networks import Grid, networks_in_words, read_networks
+from phasegrid.config.places import (
+    as_place,
+    in_words,
+    place_mistake,
+    places_in,
+    training_of,
+)
+from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
+from phasegrid.keys import Json
+from phasegrid.texts import counted
+
+
+def choose_networks(
+    drafts: Sequence[Draft],
+    points: Sequence[GridPoint],
+    seeds: Sequence[int],
+    stages: Sequence[Stage],
+    diagnostics: Diagnostics,
+) -> tuple[MetricRequest, ...]:
+    """Return the requests with the networks that each measures."""
+    if not points:
+        return tuple(draft.request for draft in drafts)
+    grid = Grid(points, seeds, (FIRST_STAGE, *(stage.name for stage in stages)))
+    found = []
+    for draft in drafts:
+        request = draft.request
+        if request.of is None and not diagnostics.is_broken(draft.path):
+            choose = _named if "networks" in draft.keys else _of_trials
+            request = choose(draft, grid, diagnostics)
+            request = replace(request, asked=_asked(request, seeds))
+        found.append(request)
+    return tuple(found)
+
+
+def _of_trials(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+    """Choose the trials across cells, and check the places of networks along trainings."""
+    request = draft.request
+    if request.over == "across":
+        where = draft.keys.get("where")
+        chosen = choose_across(where, f"{draft.path}.where", grid.points, grid.seeds, diagnostics)
+        request = replace(request, chosen=chosen)
+        if chosen and draft.metric.one_model and (mistake := models_mistake(chosen, grid.points)):
+            diagnostics.add(draft.node("where"), f"{draft.path}.where", mistake)
+    points = [grid.points[cell] for cell in dict.fromkeys(cell for cell, _ in request.chosen)]
+    trainings = [training_of(p, request.stage, grid.stages) for p in points or grid.points]
+    if "at" in draft.keys:
+        for item in draft.keys["at"].items or [draft.keys["at"]]:
+            mistake = place_mistake(as_place(item.value), trainings)
+            if mistake and not diagnostics.is_broken(f"{draft.path}.at"):
+                diagnostics.add(item, f"{draft.path}.at", mistake)
+    if not diagnostics.is_broken(draft.path):
+        places = [len(places_in(request.at, one)) if request.at else 1 for one in trainings]
+        _check_count(draft, request, places, len(grid.seeds), diagnostics)
+    return request
+
+
+def _check_count(
+    draft: Draft,
+    request: MetricRequest,
+    places: Sequence[int],
+    num_seeds: int,
+    diagnostics: Diagnostics,
+) -> None:
+    """Note a request that gives a job of some cell too few networks. `places` are the numbers of
+    places along the trainings of each cell.
+    """
+    fewest, name = draft.metric.min_trials, request.name
+    by_pairs, few = draft.metric.over == "pair", min(places)
+    key = "where"
+    if request.over == "trajectory":
+        key, fewest = "at", max(fewest, 2 if by_pairs else 1)
+        found = few if draft.metric.over != "trial" else fewest
+        message = f"gives {counted(found, 'network')} of each training; {name} needs at least"
+    elif request.over == "across":
+        fewest = max(fewest, 2)
+        found = len(request.chosen) * (1 if by_pairs else few)
+        message = f"chooses {counted(found, 'trial')}; {name} needs at least"
+        if by_pairs and len(set(places)) > 1:
+            differ = "gives trials of some cells more networks than others; write networks"
+            diagnostics.add(draft.node("at"), f"{draft.path}.at", differ)
+    elif request.over == "cell":
+        key = "runs" if request.runs else "at"
+        found = (request.runs or request.modes or num_seeds) * few
+        message = f"gives a job {counted(found, 'network')}; {name} needs at least"
+    else:
+        return
+    if found < fewest:
+        diagnostics.add(draft.node(key), f"{draft.path}.{key}", f"{message} {fewest}")
+
+
+def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+    """Find the networks that a request names, and check their number."""
+    request, metric = draft.request, draft.metric
+    node, path, across = draft.keys["networks"], f"{draft.path}.networks", request.over == "across"
+    networks = read_networks(node, request.stage, across, path, grid, diagnostics)
+    if diagnostics.is_broken(path):
+        return request
+    for point in grid.points:
+        found = sum(_num_networks(one, point, grid) for one in networks)
+        exactly = {"trial": 1, "pair": 2}.get(metric.over)
+        if found != exactly if exactly else found < metric.min_trials:
+            wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"
+            message = f"names {counted(found, 'network')}; {request.name} needs {wanted}"
+            diagnostics.add(node, path, message + in_cell(point) * (not across))
+            break
+    chosen = [(one.cell, one.seed) for one in networks if one.cell is not None]
+    if chosen and metric.one_model and (mistake := models_mistake(chosen, grid.points)):
+        diagnostics.add(node, path, mistake)
+    return replace(request, networks=networks)
+
+
+def _num_networks(named: Network, point: GridPoint, grid: Grid) -> int:
+    """Count the networks of one item in a cell, or in its own cell."""
+    if not named.at:
+        return 1
+    own = point if named.cell is None else grid.points[named.cell]
+    return len(places_in(named.at, training_of(own, named.stage, grid.stages)))
+
+
+def _asked(request: MetricRequest, seeds: Sequence[int]) -> dict[str, Json]:
+    """Say in the words of the sweep which networks a job has, where its inputs do not."""
+    if request.networks:
+        return {"networks": networks_in_words(request.networks, seeds)}
+    asked: dict[str, Json] = {}
+    whole = request.declared_over == "cell" and request.over not in ("trial", "pair")
+    if request.at and whole:
+        asked["at"] = in_words(request.at)
+    return {**asked, "runs": request.runs} if request.runs else asked

@@ -1,0 +1,183 @@
+"""Read the places along trainings at which a request measures networks, and check that the
+trainings leave weights there.
+
+    at: [0, 5, update-300, averaged, lowest_rate]
+
+``lowest_rate`` stands for every checkpoint of a training with ``checkpoints: {at: lowest_rate}``.
+Which these are follows from its schedule, its epochs and its updates per epoch, so it is known
+before training; it may differ between cells.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.stages import most_of
+from phasegrid.config.types import FIRST_STAGE, GridPoint
+from phasegrid.config.yaml import Node, plain_text
+from phasegrid.declare import DatasetFacts
+from phasegrid.jobs import AVERAGED
+from phasegrid.texts import counted, suggest
+from phasegrid.train.moments import lowest_moments, updates_per_epoch
+
+LOWEST = "lowest_rate"
+ALLOWED_AT = f"epochs from 0, updates, as update-300, {AVERAGED} and {LOWEST}, one or a list"
+_UPDATE = re.compile("update-(0|[1-9][0-9]*)")
+
+
+class Training(NamedTuple):
+    """A training of a cell: the section of the sweep that says how, its recipe, and its data."""
+
+    section: str
+    recipe: Mapping[str, Any]
+    facts: DatasetFacts | None
+
+
+def training_of(point: GridPoint, stage: str | None, stages: Sequence[str]) -> Training:
+    """Return a training of a cell by its name among `stages`, all of them (None: the last)."""
+    place = len(stages) - 1 if stage is None else stages.index(stage)
+    section = FIRST_STAGE if place == 0 else f"stages.{stages[place]}"
+    return Training(section, (point.recipe, *point.stage_recipes)[place], point.facts)
+
+
+def read_stage(
+    node: Node | None, stages: Sequence[str], path: str, diagnostics: Diagnostics
+) -> str | None:
+    """Return the training that a ``stage`` names among `stages`; None if it is the only one, or
+    there is no ``stage``.
+    """
+    if node is None:
+        return None
+    name = node.value
+    if isinstance(name, str) and name in stages:
+        return name if len(stages) > 1 else None
+    found = plain_text(node.plain())
+    hint = suggest(name, stages) if isinstance(name, str) else ""
+    diagnostics.add(node, path, f"found {found}; allowed: {', '.join(stages)}{hint}")
+    return None
+
+
+def read_places(node: Node | None, path: str, diagnostics: Diagnostics) -> tuple[str, ...]:
+    """Return the places that an ``at`` lists: ``epoch-5`` for an epoch, ``update-300``,
+    ``averaged``, ``lowest_rate``.
+    """
+    if node is None:
+        return ()
+    places: list[str] = []
+    for item in [node] if node.items is None else node.items:
+        place = as_place(item.value)
+        if place is None:
+            message = f"found {plain_text(item.plain())}; allowed: {ALLOWED_AT}"
+            diagnostics.add(item, path, message)
+        elif place in places:
+            diagnostics.add(item, path, f"found {item.value} twice; each once")
+        else:
+            places.append(place)
+    if node.items == []:
+        diagnostics.add(node, path, f"found an empty list; allowed: {ALLOWED_AT}")
+    return tuple(places)
+
+
+def as_place(value: object) -> str | None:
+    """Return a place along a training; None if the value is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return f"epoch-{value}"
+    if isinstance(value, str) and (value in (AVERAGED, LOWEST) or _UPDATE.fullmatch(value)):
+        return value
+    return None
+
+
+def in_words(places: Iterable[str]) -> str:
+    """Return places as a name has them: ``0+5+lowest_rate``."""
+    return "+".join(place.removeprefix("epoch-") for place in places)
+
+
+def places_in(places: Iterable[str], training: Training) -> tuple[str, ...]:
+    """Return the places of one training: in place of ``lowest_rate`` its moments, each once."""
+    found: list[str] = []
+    for place in places:
+        found += [place] if place != LOWEST else _lowest(training)
+    return tuple(dict.fromkeys(found))
+
+
+def _lowest(training: Training) -> tuple[str, ...]:
+    facts = training.facts
+    per_epoch = None if facts is None else updates_per_epoch(training.recipe, facts)
+    return () if per_epoch is None else lowest_moments(training.recipe, per_epoch)
+
+
+def place_mistake(place: str | None, trainings: Iterable[Training]) -> str | None:
+    """Say why trainings leave no weights at a place along them; None if all leave some."""
+    if place is None:
+        return None  # reported already
+    different = {(id(one.recipe), id(one.facts)): one for one in trainings}
+    return next((why for one in different.values() if (why := _why_not(place, one))), None)
+
+
+def _why_not(place: str, training: Training) -> str | None:
+    unit, _, number = place.partition("-")
+    if unit == AVERAGED:
+        collects = training.recipe["collect"]
+        return None if collects else _NOT_COLLECTED.format(section=training.section)
+    if place == LOWEST:
+        return _why_not_lowest(training)
+    return _why_no_checkpoint(unit, int(number), training)
+
+
+_NOT_COLLECTED = (
+    "no collector averages the weights of {section}; add {section}.collect: {{name: swa}}"
+)
+
+
+def _why_not_lowest(training: Training) -> str | None:
+    """Say why the checkpoints at the lowest rates of a training are not known; None if they are."""
+    section, recipe, facts = training
+    if not _wish(recipe).get("at"):
+        add = f"add {section}.checkpoints: {{at: {LOWEST}}}"
+        return f"{section} publishes no checkpoints where its rate is lowest; {add}"
+    instead = f"so where the rate of {section} is lowest is not known before; write update-300, ..."
+    if facts is None:
+        return f"the data set counts its examples only when it is loaded, {instead}"
+    per_epoch = updates_per_epoch(recipe, facts)
+    if per_epoch is None:
+        return f"batches filled with tokens are not alike in number in every epoch, {instead}"
+    with_norm = updates_per_epoch(recipe, facts, batch_norm=True) or per_epoch
+    if lowest_moments(recipe, with_norm) != lowest_moments(recipe, per_epoch):
+        return (
+            "the last batch of an epoch has one example, which a network with BatchNorm adds to the"
+            f" batch before, {instead}, or drop_last: true"
+        )
+    return None
+
+
+def _why_no_checkpoint(unit: str, number: int, training: Training) -> str | None:
+    """Say why a training keeps no checkpoint after so many epochs or updates; None if it does."""
+    section, recipe, facts = training
+    wish = _wish(recipe)
+    steps = [n for n in (wish.get(f"every_{unit}s"), unit == "epoch" and recipe["keep_every"]) if n]
+    listed = {*wish.get(f"{unit}s", ())}
+    lowest = unit == "update" and wish.get("at")
+    if lowest:
+        listed |= {int(place.partition("-")[2]) for place in _lowest(training)}
+    if not steps and not listed and not lowest:
+        what = "checkpoints" if unit == "epoch" else "checkpoints by updates"
+        return f"the trials publish no {what}; add {section}.checkpoints: {{every_{unit}s: ...}}"
+    end = most_of(unit, recipe, facts)
+    if end is not None and number > end:
+        reached = f"a training has {counted(end, unit)}; allowed: at most that"
+        return f"{unit} {number} of {section} is never reached: {reached}"
+    unforeseen = lowest and _why_not_lowest(training)
+    if unforeseen or number in listed or any(number % step == 0 for step in steps):
+        return None
+    kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})
+    shown = ", ".join(map(str, kept[:_MOST_SHOWN]))
+    more = ", ..." if steps or len(kept) > _MOST_SHOWN else ""
+    return f"{section} publishes no checkpoint after {unit} {number}; it publishes {shown}{more}"
+
+
+_MOST_SHOWN = 12
+
+
+def _wish(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    return recipe["checkpoints"] or {}
