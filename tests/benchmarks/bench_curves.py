@@ -23,7 +23,7 @@ from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
 from phasegrid.metrics.connectivity.stacked import train_bends_together
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models.build import build_model
@@ -79,15 +79,15 @@ def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs:
     flats = [live_network(model) for model in models[:-1]]
     ends = [stack_vertices(pair) for pair in pairwise(models)]
     begun = [torch.stack([e[0], e.mean(dim=0), e[1]]) for e in ends]
-    blueprint = read_architecture(models[0])
+    blueprint, examples = read_architecture(models[0]), Examples(inputs, labels)
 
     def one_by_one(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
         for flat, own, rng in zip(flats, vertices, rngs, strict=True):
-            finished(train_bends(flat, own, inputs, labels, settings, rng))
+            finished(train_bends(flat, own, examples, settings, rng))
 
     def stacked(vertices: list[Tensor], rngs: list[torch.Generator]) -> None:
         modules = [flat.module for flat in flats]
-        train_bends_together(blueprint, modules, vertices, inputs, labels, settings, rngs)
+        train_bends_together(blueprint, modules, vertices, examples, settings, rngs)
 
     seconds: dict[str, list[float]] = {"one_by_one": [], "stacked": []}
     for _ in range(STACK_ROUNDS):
@@ -113,7 +113,7 @@ def _in_place(
     rng = torch.Generator().manual_seed(0)
 
     def run() -> None:
-        finished(train_bends(flat, vertices, inputs, labels, settings, rng))
+        finished(train_bends(flat, vertices, Examples(inputs, labels), settings, rng))
 
     return run
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.hessian import HessianArgs
 from phasegrid.metrics.hessian.compute import compute as measure_hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
@@ -107,8 +107,7 @@ def _curve(subject: Subject, epochs: int) -> Work[Any]:
     return train_bends(
         live_network(subject.models[0]),
         torch.stack([ends[0], ends.mean(dim=0), ends[1]]),
-        subject.data.train_inputs,
-        subject.data.train_labels,
+        Examples(subject.data.train_inputs, subject.data.train_labels),
         settings,
         torch.Generator().manual_seed(0),
     )

@@ -21,7 +21,7 @@ from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity import stacked as curve_stacking
 from phasegrid.metrics.connectivity.compute import compute_many as declared
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.network.points import Row, live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models import strategies
@@ -308,11 +308,11 @@ def test_the_bends_are_those_that_each_curve_finds_alone() -> None:
     # four curves from each network to itself, so that every bend moves by its own gradients only
     begun = [flat.rows().expand(4, -1).contiguous() for flat in flats]
     packed, single = [v.clone() for v in begun], [v.clone() for v in begun]
-    sets = data.train_inputs, data.train_labels
+    examples = Examples(data.train_inputs, data.train_labels)
     modules = [flat.module for flat in flats]
-    losses = train_bends_together(blueprint, modules, packed, *sets, settings, generators())
+    losses = train_bends_together(blueprint, modules, packed, examples, settings, generators())
     for i, rng in enumerate(generators()):
-        assert finished(train_bends(flats[i], single[i], *sets, settings, rng)) == pytest.approx(
+        assert finished(train_bends(flats[i], single[i], examples, settings, rng)) == pytest.approx(
             losses[i]
         )
         assert not torch.equal(packed[i][1], begun[i][1])

@@ -15,7 +15,7 @@ from phasegrid.metrics.connectivity.curves import (
     stack_vertices,
     vertex_weights,
 )
-from phasegrid.metrics.connectivity.training import learning_rates, train_bends
+from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models.flat import FlatNetwork
@@ -157,7 +157,13 @@ def test_first_step_follows_the_gradient_of_autograd(curve: str) -> None:
     vertices = 0.5 * normal(4, len(parameters_vector(net)), seed=3)
     before = vertices.clone().requires_grad_()
     finished(
-        train_bends(FlatNetwork.of(net), vertices, x, y, settings, torch.Generator().manual_seed(0))
+        train_bends(
+            FlatNetwork.of(net),
+            vertices,
+            Examples(x, y),
+            settings,
+            torch.Generator().manual_seed(0),
+        )
     )
 
     rng = torch.Generator().manual_seed(0)
@@ -181,7 +187,9 @@ def test_training_in_place_follows_the_twin_architecture(curve: str, num_bends: 
     vertices = 0.5 * normal(num_bends + 2, len(parameters_vector(net)), seed=3)
     twin = CurveTwin(randomized(convolutional()), vertices.clone())
     flat = live_network(net)
-    final = finished(train_bends(flat, vertices, x, y, settings, torch.Generator().manual_seed(0)))
+    final = finished(
+        train_bends(flat, vertices, Examples(x, y), settings, torch.Generator().manual_seed(0))
+    )
 
     optimizer = torch.optim.SGD(twin.bends(), lr=1.0, momentum=0.9)
     rng = torch.Generator().manual_seed(0)
@@ -210,7 +218,7 @@ def test_last_batch_of_one_example_joins_the_one_before_it() -> None:
     vertices = 0.5 * normal(3, len(parameters_vector(net)), seed=3)
     settings = ConnectivityArgs(epochs=1, batch_size=4)
     rng = torch.Generator().manual_seed(0)
-    finished(train_bends(FlatNetwork.of(net), vertices, x, y, settings, rng))
+    finished(train_bends(FlatNetwork.of(net), vertices, Examples(x, y), settings, rng))
     drawn = torch.Generator().manual_seed(0)
     torch.randperm(9, generator=drawn)
     torch.rand(2, generator=drawn, dtype=torch.float64)
@@ -223,4 +231,6 @@ def test_diverged_bend_has_no_final_loss() -> None:
     vertices = normal(3, len(parameters_vector(net)), seed=3)
     settings = ConnectivityArgs(epochs=30, lr=1e200, batch_size=4)
     rng = torch.Generator().manual_seed(0)
-    assert finished(train_bends(FlatNetwork.of(net), vertices, x, y, settings, rng)) is None
+    assert (
+        finished(train_bends(FlatNetwork.of(net), vertices, Examples(x, y), settings, rng)) is None
+    )

@@ -22,7 +22,7 @@ from phasegrid.metrics.connectivity import ConnectivityArgs, training
 from phasegrid.metrics.connectivity.compute import by_turns
 from phasegrid.metrics.connectivity.compute import compute as measure_curve
 from phasegrid.metrics.connectivity.curves import stack_vertices
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
@@ -178,8 +178,7 @@ def test_within_an_epoch_a_curve_waits_for_nothing() -> None:
     work = train_bends(
         live_network(models[0]),
         vertices,
-        examples.train_inputs,
-        examples.train_labels,
+        Examples(examples.train_inputs, examples.train_labels),
         settings,
         generator(2),
     )

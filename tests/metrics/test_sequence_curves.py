@@ -16,7 +16,7 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.compute import place_vertices
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
-from phasegrid.metrics.connectivity.training import learning_rates, train_bends
+from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.compute import compute as simplex
@@ -73,8 +73,7 @@ def test_a_step_is_that_of_autograd_on_the_mean_over_tokens(curve: Any) -> None:
         train_bends(
             FlatNetwork.of(translator()),
             vertices,
-            inputs,
-            labels,
+            Examples(inputs, labels),
             settings,
             generator(),
             scoring=PAIRS,
@@ -125,8 +124,7 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
         train_bends(
             FlatNetwork.of(translator()),
             vertices,
-            inputs,
-            labels,
+            Examples(inputs, labels),
             settings,
             generator(),
             scoring=PAIRS,
@@ -202,7 +200,12 @@ def test_a_curve_is_trained_for_exactly_so_many_updates(updates: int, batch_size
     settings = ConnectivityArgs(updates=updates, batch_size=batch_size)
     finished(
         train_bends(
-            flat, vertices_of(0, 1, 2), inputs, labels, settings, generator(), scoring=PAIRS
+            flat,
+            vertices_of(0, 1, 2),
+            Examples(inputs, labels),
+            settings,
+            generator(),
+            scoring=PAIRS,
         )
     )
     assert len(steps) == updates

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, DatasetFacts, Finding, Metric, later
 from phasegrid.estimates import (
     FLOAT,
     Guess,
@@ -44,6 +44,10 @@ class ConnectivityArgs:
       epochs of 50,000 images in batches of 128 are 19,550 updates.)
     - `precision`: of the training's passes, as in a recipe: ``fp32``, ``tf32`` (float32 with TF32
       products on a GPU) or ``bf16`` (autocast). Points are evaluated in float32 whatever it is.
+    - `augment`: of the images on which the curve is trained, as in ``dataset``, whatever the
+      networks themselves were trained on; fresh draws every epoch. `refresh_augment`: of the images
+      that recompute BatchNorm's statistics, drawn once. (The published code of Garipov et al. 2018
+      augments both.) Losses and errors are always those of the images as they are.
 
     For sentence pairs the training loss is the mean over the scored target tokens of a batch of
     `batch_size` pairs; losses of a set are means over its tokens, and errors are token errors in
@@ -73,6 +77,8 @@ class ConnectivityArgs:
     refresh_examples: Count | None = None
     updates: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = later(None)
     precision: Literal["fp32", "tf32", "bf16"] = later("fp32")
+    augment: Literal["none", "flip_crop"] = later("none")
+    refresh_augment: Literal["none", "flip_crop"] = later("none")
 
 
 def _cost(job: Measurement) -> Guess:
@@ -97,6 +103,20 @@ def _no_bends_on_a_random_segment(args: Mapping[str, Any]) -> Finding | None:
     if args["curve"] != "random_segment" or args["bends"] == 0:
         return None
     return "bends", f"found {args['bends']}, but a random segment has no bends; write bends: 0"
+
+
+def _augments_images(
+    args: Mapping[str, Any], _recipe: Mapping[str, Any], facts: DatasetFacts
+) -> Finding | None:
+    if facts.task == "classification" and len(facts.input_shape) == 3:
+        return None
+    for name in ("augment", "refresh_augment"):
+        if args[name] != "none":
+            return name, (
+                f"found {args[name]}, but an input of the data set has the shape"
+                f" {facts.input_shape}; it needs images (channels, height, width); allowed: none"
+            )
+    return None
 
 
 SUMMARISED: Mapping[str, tuple[str, str, bool]] = {
@@ -154,6 +174,7 @@ CONNECTIVITY = Metric(
     memory=_memory,
     disk=_disk,
     rules=(_no_bends_on_a_random_segment,),
+    fits=_augments_images,
     leaves=("curve",),
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
@@ -251,5 +272,14 @@ CONNECTIVITY = Metric(
             role="detail",
         ),
         Column("num_bends", "int64", "", "free control points"),
+        Column(
+            "num_refreshed",
+            "int64",
+            "",
+            "training examples that recompute BatchNorm's statistics at a point, in a random order"
+            " drawn once for all points; null without BatchNorm",
+        ),
+        Column("refresh_batch_size", "int64", "", "their batch size"),
+        Column("refresh_augmented", "bool", "", "whether they were augmented, once for all points"),
     ),
 )

@@ -40,7 +40,7 @@ from phasegrid.metrics.connectivity.curves import (
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.left import FAR_END
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
-from phasegrid.metrics.connectivity.training import train_bends
+from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.passes import Passes
@@ -114,8 +114,7 @@ def compute_many(
             blueprint,
             [curve.flat.module for curve in curves],
             [curve.vertices for curve in curves],
-            data.train_inputs,
-            data.train_labels,
+            Examples(data.train_inputs, data.train_labels, data.padding),
             settings,
             [rngs[i] for i in members],
             data.objective,
@@ -182,8 +181,7 @@ def by_turns(
         loss = yield from train_bends(
             curve.flat,
             curve.vertices,
-            data.train_inputs,
-            data.train_labels,
+            Examples(data.train_inputs, data.train_labels, data.padding),
             settings,
             rng,
             curve.rest,
@@ -200,9 +198,8 @@ def _begin(
         raise MetricError(f"mode connectivity is between two models, got {len(models)}")
     vertices = place_vertices(models, settings, rng)
     flat = live_network(models[0])
-    evaluator = make_evaluator(
-        flat.module, data, settings.refresh_examples, settings.batch_size, rng
-    )
+    most, augment = settings.refresh_examples, settings.refresh_augment
+    evaluator = make_evaluator(flat.module, data, most, settings.batch_size, rng, augment)
     ends = {0: models[0], -1: models[1]}
     if settings.curve == "random_segment":
         del ends[-1]
@@ -255,6 +252,17 @@ def _row(
         "end_residual_percent": _end_residual(curve.ends, data, measured, curve.evaluator),
         "final_curve_loss": final_loss,
         "num_bends": settings.bends,
+        **_refreshing(curve.evaluator, settings),
+    }
+
+
+def _refreshing(evaluator: Evaluator, settings: ConnectivityArgs) -> Row:
+    """Say how the statistics of BatchNorm were recomputed; null without BatchNorm."""
+    inputs = evaluator.refresh_inputs
+    return {
+        "num_refreshed": None if inputs is None else len(inputs),
+        "refresh_batch_size": None if inputs is None else evaluator.batch_size,
+        "refresh_augmented": None if inputs is None else settings.refresh_augment != "none",
     }
 
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from phasegrid.datasets.augmenting import FlipCropDraws
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import vertex_weights
-from phasegrid.metrics.connectivity.training import learning_rates
+from phasegrid.metrics.connectivity.training import Examples, learning_rates
 from phasegrid.metrics.network.points import finite_or_none
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.fused import Blueprint, find_architecture
@@ -55,12 +56,13 @@ class _Stack:
 @dataclass(frozen=True, slots=True)
 class _Draws:
     """An epoch of S batches: its `slices`, the drawn `orders` (M, N) of the curves, and the
-    coefficients (S, M, V) of their points.
+    coefficients (S, M, V) of their points; and, if they are augmented, the `crops` (M, N).
     """
 
     slices: list[slice]
     orders: Tensor
     coefficients: Tensor
+    crops: FlipCropDraws | None
 
 
 def choose_stacks(
@@ -97,8 +99,7 @@ def train_bends_together(
     blueprint: Blueprint,
     modules: Sequence[nn.Module],
     vertices: Sequence[Tensor],
-    inputs: Tensor,
-    labels: Tensor,
+    examples: Examples,
     settings: ConnectivityArgs,
     rngs: Sequence[torch.Generator],
     objective: Loss = cross_entropy,
@@ -107,21 +108,19 @@ def train_bends_together(
     curve by curve.
 
     Return the mean regularised loss of each curve's last epoch. `modules` holds one network of
-    `blueprint` for each curve; all share the examples `inputs` (N, *S) and `labels` (N,). Each
-    generator makes the same draws as for its curve alone, and the numbers agree with those of the
-    curve alone to rounding, which grows over many updates. A curve with a bend that became NaN or
-    infinite leaves the stack at the end of that epoch: its loss is None, and the others go on.
+    `blueprint` for each curve; all share the examples. Each generator makes the same draws as for
+    its curve alone, and the numbers agree with those of the curve alone to rounding, which grows
+    over many updates. A curve with a bend that became NaN or infinite leaves the stack at the end
+    of that epoch: its loss is None, and the others go on.
     """
-    slices = cut(len(inputs), settings.batch_size)
+    slices = cut(len(examples.inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     losses: list[float | None] = [None] * len(modules)
     stack = _begin(blueprint, modules, vertices)
     for epoch, rates_of_epoch in enumerate(rates, start=1):
-        draws = _draw(stack, rngs, slices, settings, inputs)
-        total, seen = torch.zeros(len(stack.places), dtype=torch.float64, device=inputs.device), 0
-        for num, loss in _updates(
-            stack, draws, inputs, labels, rates_of_epoch, settings, objective
-        ):
+        draws = _draw(stack, rngs, slices, settings, examples)
+        total, seen = stack.points.new_zeros(len(stack.places), dtype=torch.float64), 0
+        for num, loss in _updates(stack, draws, examples, rates_of_epoch, settings, objective):
             if epoch == len(rates):
                 square = stack.points.square().sum(1)
                 total += num * (loss + 0.5 * settings.weight_decay * square)
@@ -191,25 +190,28 @@ def _draw(
     rngs: Sequence[torch.Generator],
     slices: list[slice],
     settings: ConnectivityArgs,
-    inputs: Tensor,
+    examples: Examples,
 ) -> _Draws:
     """Draw an epoch as `train_bends` does: for each curve a permutation of the examples, then t for
-    every batch.
+    every batch, then how each example is augmented.
     """
-    orders, weights = [], []
+    orders, weights, crops = [], [], []
     for rng in (rngs[place] for place in stack.places):
-        orders.append(torch.randperm(len(inputs), generator=rng, device=rng.device))
+        orders.append(torch.randperm(len(examples.inputs), generator=rng, device=rng.device))
         t = torch.rand(len(slices), generator=rng, device=rng.device, dtype=torch.float64)
         weights.append(vertex_weights(settings.curve, settings.bends, t.cpu()))
+        crops.append(examples.draw(settings, rng) or ())
     coefficients = torch.stack(weights, dim=1).to(stack.vertices)
-    return _Draws(slices, torch.stack(orders).to(inputs.device), coefficients)
+    device = examples.inputs.device
+    tables = [torch.stack(kind).to(device) for kind in zip(*crops, strict=True)]
+    drawn = FlipCropDraws(*tables) if tables else None
+    return _Draws(slices, torch.stack(orders).to(device), coefficients, drawn)
 
 
 def _updates(
     stack: _Stack,
     draws: _Draws,
-    inputs: Tensor,
-    labels: Tensor,
+    examples: Examples,
     rates: Sequence[float],
     settings: ConnectivityArgs,
     objective: Loss,
@@ -218,8 +220,12 @@ def _updates(
     of each.
     """
     for step, lr in enumerate(rates):
-        chosen = draws.orders[:, draws.slices[step]]
-        batch = Batch(_gather(inputs, chosen), _gather(labels, chosen))
+        part = draws.slices[step]
+        chosen, crops = draws.orders[:, part], draws.crops
+        mine = crops and FlipCropDraws(*(table[:, part].flatten() for table in crops))
+        every = examples.augmented(_gather(examples.inputs, chosen), mine)
+        inputs = every.view(*chosen.shape, *every.shape[1:])
+        batch = Batch(inputs, _gather(examples.labels, chosen).view(chosen.shape))
         yield (
             chosen.shape[1],
             _update(stack, draws.coefficients[step], batch, objective, lr, settings),
@@ -227,10 +233,10 @@ def _updates(
 
 
 def _gather(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return ``values[chosen]``, chosen (M, B), by copying rows, which was measured three times as
-    fast on a CPU.
+    """Return ``values[chosen].flatten(0, 1)``, chosen (M, B), by copying rows, which was measured
+    three times as fast on a CPU.
     """
-    return values.index_select(0, chosen.flatten()).view(*chosen.shape, *values.shape[1:])
+    return values.index_select(0, chosen.flatten())
 
 
 def _update(

@@ -7,9 +7,12 @@ B_j(t) (g + wd gamma(t)), g the network's gradient at gamma(t). So any number of
 rank-one update.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from phasegrid.datasets.augmenting import FlipCropDraws, apply_flip_crop, draw_flip_crop
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
@@ -30,6 +33,32 @@ SCHEDULE = Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01)))
 """Factor 1 until one half, then linear to 0.01 at 90% (published code of Garipov et al. 2018): of
 50 epochs, 25 are constant, and from epoch 45 on the factor is 1%.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The examples of curves: `inputs` (N, *S), `labels` (N,), and the `padding` of images that are
+    augmented.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    padding: Tensor | None = None
+
+    def draw(self, settings: ConnectivityArgs, rng: torch.Generator) -> FlipCropDraws | None:
+        """Draw an epoch's augmentation, one draw per example in the order of the epoch; None
+        without augmentation.
+        """
+        if settings.augment == "none":
+            return None
+        return draw_flip_crop(len(self.inputs), rng)
+
+    def augmented(self, batch: Tensor, draws: FlipCropDraws | None) -> Tensor:
+        """Return a batch of inputs (B, *S) with its part of an epoch's augmentation."""
+        if draws is None:
+            return batch
+        assert self.padding is not None
+        return apply_flip_crop(batch, draws, self.padding)
 
 
 def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[float]]:
@@ -57,8 +86,7 @@ def learning_rates(settings: ConnectivityArgs, num_batches: int) -> list[list[fl
 def train_bends(
     flat: FlatNetwork,
     vertices: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
+    examples: Examples,
     settings: ConnectivityArgs,
     rng: torch.Generator,
     rest: Rest = NOTHING,
@@ -68,17 +96,17 @@ def train_bends(
     the last epoch; yield after every update, so that several curves can train in turn.
 
     SGD with momentum as in torch (no dampening). Batches are cut from a fresh permutation each
-    epoch (running text is read in order), without augmentation; a last batch of one example joins
-    the one before it. The loss of a batch is the mean over its scored labels; the loss of the last
-    epoch, which `updates` may have cut short, weights batches by these labels. `rest` gives the
-    tensors that do not train. If a bend becomes NaN or infinite, training stops at the end of that
-    epoch and returns None. Nothing waits for the device within an epoch.
+    epoch (running text is read in order), and augmented as the settings say; a last batch of one
+    example joins the one before it. The loss of a batch is the mean over its scored labels; the
+    loss of the last epoch, which `updates` may have cut short, weights batches by these labels.
+    `rest` gives the tensors that do not train. If a bend becomes NaN or infinite, training stops at
+    the end of that epoch and returns None. Nothing waits for the device within an epoch.
     """
-    slices = cut(len(inputs), settings.batch_size)
+    slices = cut(len(examples.inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
     total, seen = torch.zeros((), dtype=torch.float64, device=vertices.device), 0
-    train_mode_without_draws(flat.module, inputs[:2])
-    training = _Training(flat, vertices, (inputs, labels), settings, rest, scoring, slices)
+    train_mode_without_draws(flat.module, examples.inputs[:2])
+    training = _Training(flat, vertices, examples, settings, rest, scoring, slices)
     for epoch, rates_of_epoch in enumerate(rates, start=1):
         training.begin_epoch(rng, rates_of_epoch)
         for step in range(len(rates_of_epoch)):
@@ -95,16 +123,16 @@ def train_bends(
 
 class _Training:
     """The updates of a curve. All that changes from update to update lies in tables on the device,
-    which are filled for every epoch: the order of the examples (N,), the coefficients of the points
-    (S, V), the learning rates (S,). So on a GPU an update is one recorded graph for every number of
-    examples and every span of vertices.
+    which are filled for every epoch: the order of the examples (N,), how each is augmented (N,),
+    the coefficients of the points (S, V), the learning rates (S,). So on a GPU an update is one
+    recorded graph for every number of examples and every span of vertices.
     """
 
     def __init__(
         self,
         flat: FlatNetwork,
         vertices: Tensor,
-        examples: tuple[Tensor, Tensor],
+        examples: Examples,
         settings: ConnectivityArgs,
         rest: Rest,
         scoring: Scoring,
@@ -114,7 +142,10 @@ class _Training:
         self._settings, self._rest, self._scoring = settings, rest, scoring
         self._slices, self._spans = slices, (slice(0, 0),) * len(slices)
         device = vertices.device
-        self._order = torch.arange(len(examples[0]), device=examples[0].device)
+        self._order = torch.arange(len(examples.inputs), device=examples.inputs.device)
+        zeros = torch.zeros_like(self._order)
+        tables = FlipCropDraws(zeros.bool(), zeros.clone(), zeros.clone())
+        self._crops = None if settings.augment == "none" else tables
         self._coefficients = vertices.new_zeros(len(slices), len(vertices))
         self._rates = vertices.new_zeros(len(slices))
         self._steps = torch.arange(len(slices), device=device).unsqueeze(1)
@@ -124,15 +155,18 @@ class _Training:
         self._updates: dict[tuple[int, int, int], Recorded] = {}
 
     def begin_epoch(self, rng: torch.Generator, rates: list[float]) -> None:
-        """Draw the order of an epoch's examples, and then its points."""
-        operations, curve = self._scoring.operations, self._settings.curve
+        """Draw the order of an epoch's examples, its points, and its augmentation."""
+        operations, settings = self._scoring.operations, self._settings
         drawn = operations.order(len(self._order), self._slices, rng)
         self._order.copy_(drawn)
         t = torch.rand(len(self._slices), generator=rng, device=rng.device, dtype=torch.float64)
-        points = place_points(curve, t.cpu(), self._vertices)
+        points = place_points(settings.curve, t.cpu(), self._vertices)
         self._coefficients.copy_(points.coefficients)
         self._spans = points.spans
         self._rates[: len(rates)].copy_(torch.tensor(rates, dtype=torch.float64))
+        drawn_crops = self._examples.draw(settings, rng)
+        for table, own in zip(self._crops or (), drawn_crops or (), strict=True):
+            table.copy_(own)
         self._read = Reader(operations, self._flat.module, self._flat.module)
 
     def update(self, step: int, is_last: bool) -> Tensor | None:
@@ -146,38 +180,44 @@ class _Training:
                 self._updates[key] = Recorded(self._repeat, self._vertices.device, span, key[-1])
             return self._updates[key](self._steps[step])
         shares, lr = self._coefficients[step], self._rates[step]
-        loss, point = self._update(span, shares, self._order[batch], lr)
+        loss, point = self._update(span, shares, batch, lr)
         return torch.stack([loss, point.dot(point)]) if is_last else None
 
     def _repeat(self, span: slice, size: int, step: Tensor) -> Tensor:
         """Make update `step` (1,) with `size` examples from the tables."""
         first = step * self._settings.batch_size
-        chosen = self._order.index_select(0, first + torch.arange(size, device=step.device))
+        places = first + torch.arange(size, device=step.device)
         shares, lr = self._coefficients.index_select(0, step)[0], self._rates.index_select(0, step)
-        loss, point = self._update(span, shares, chosen, lr)
+        loss, point = self._update(span, shares, places, lr)
         return torch.stack([loss, point.dot(point)])
 
     def num_scored(self, step: int) -> int:
         """Return the number of scored labels of an update's batch."""
         chosen = self._order[self._slices[step]]
-        return self._scoring.operations.num_scored(self._examples[1][chosen])
+        return self._scoring.operations.num_scored(self._examples.labels[chosen])
 
     def _update(
-        self, span: slice, shares: Tensor, chosen: Tensor, lr: Tensor
+        self, span: slice, shares: Tensor, places: slice | Tensor, lr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Make an update by the `chosen` examples, at a point with `shares` (V,) of the vertices,
-        of which it uses a `span`. Return the loss and the point (P,).
+        """Make an update by the examples at `places` of the epoch, at a point with `shares` (V,) of
+        the vertices, of which it uses a `span`. Return the loss and the point (P,).
         """
         flat, settings = self._flat, self._settings
         point = torch.mv(self._vertices[span].t(), shares[span])
         flat.assign(point)
         self._rest.place(flat.module, shares)
-        batch = (values[chosen] for values in self._examples)
-        loss, grad = self._differentiate(*self._scoring.operations.trim(*batch))
+        loss, grad = self._differentiate(*self._batch(places))
         grad.add_(point, alpha=settings.weight_decay)
         bends = self._vertices[1:-1]
         sgd_step_of_points(bends, shares[1:-1], grad, self._momenta, lr, settings.momentum)
         return loss, point
+
+    def _batch(self, places: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs, augmented, and the labels at `places` of the epoch."""
+        chosen, examples = self._order[places], self._examples
+        inputs, labels = examples.inputs[chosen], examples.labels[chosen]
+        crops = self._crops and FlipCropDraws(*(table[places] for table in self._crops))
+        return self._scoring.operations.trim(examples.augmented(inputs, crops), labels)
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a batch, detached, and its gradient (P,)."""

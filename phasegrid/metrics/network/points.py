@@ -7,10 +7,12 @@ The BatchNorm statistics of a checkpoint do not fit another point, so they are e
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from phasegrid.datasets.augmenting import flip_crop
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.models.evaluation import Evaluation
@@ -65,17 +67,25 @@ def live_network(model: nn.Module) -> FlatNetwork:
 
 
 def make_evaluator(
-    module: nn.Module, data: Dataset, examples: int | None, batch_size: int, rng: torch.Generator
+    module: nn.Module,
+    data: Dataset,
+    examples: int | None,
+    batch_size: int,
+    rng: torch.Generator,
+    augment: Literal["none", "flip_crop"] = "none",
 ) -> Evaluator:
     """Draw the training inputs for BatchNorm: `examples` of them, or all (None), in random order,
-    without replacement.
+    without replacement; then how each is augmented, once for all points.
 
     The order matters if a set is sorted by class. Nothing is drawn for a network without BatchNorm.
     """
     if not has_batch_norm(module):
         return Evaluator(data, None, batch_size)
     order = torch.randperm(len(data.train_inputs), generator=rng, device=rng.device)[:examples]
-    return Evaluator(data, data.train_inputs[order.to(data.train_inputs.device)], batch_size)
+    inputs = data.train_inputs[order.to(data.train_inputs.device)]
+    if augment == "flip_crop":
+        inputs = flip_crop(inputs, rng, data.padding)
+    return Evaluator(data, inputs, batch_size)
 
 
 def train_mode_without_draws(module: nn.Module, example: Tensor) -> None:
