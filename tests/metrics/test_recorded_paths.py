@@ -72,6 +72,7 @@ ROWS: dict[str, Callable[[], Any]] = {
         "two bends": {"bends": 2},
         "polychain": {"curve": "polychain", "bends": 3, "epochs": 6},
         "cut short": {"updates": 13, "epochs": 1},
+        "augmented": {"augment": "flip_crop", "refresh_augment": "flip_crop"},
     }.items()
 } | {
     name: lambda args=args: measure_simplex(
