@@ -111,6 +111,22 @@ def facet_title(facet: str) -> str:
     return ", ".join(f"{name} = {value}" for name, value in parts)
 
 
+def cell_heads(cells: pd.DataFrame, frame: Frame) -> dict[int, str]:
+    """Name each cell by its facet and by the axes on which the cells differ; a cell without any has
+    an empty name.
+    """
+    axes = [
+        (axis.name, name)
+        for axis, name in ((frame.load, "load_label"), (frame.temperature, "temperature_label"))
+        if cells[name].nunique() > 1
+    ]
+    heads = {}
+    for row in cells.to_dict("records"):
+        named = [f"{name} {row[label]}" for name, label in axes]
+        heads[int(row["cell"])] = ", ".join(filter(None, [facet_title(str(row["facet"])), *named]))
+    return heads
+
+
 def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[int, int]:
     """Return rows and columns of panels: a column per facet, or without facets `columns` (default:
     up to four).

@@ -57,7 +57,7 @@ def plane_maps(
         ValueError: if there is no row.
     """
     first = _first(rows)
-    shown = first.iloc[_places(len(first), most)].to_dict("records")
+    shown = first.iloc[spread_out(len(first), most)].to_dict("records")
     surfaces = [_surface(row[column]) for row in shown]
     levels = plane_levels(surfaces, cap)
     above = any(bool((values > levels[-1]).any()) for values in surfaces)
@@ -97,6 +97,16 @@ def plane_levels(surfaces: Sequence[Floats], cap: float) -> Floats:
         high = low + 1.0
     steps = np.geomspace(1 / RATIO, 1.0, NUM_LEVELS)
     return np.concatenate([[low], low + (high - low) * steps])
+
+
+def spread_out(num: int, most: int) -> list[int]:
+    """Return the places of at most `most` of `num` things, evenly spread from the first to the
+    last.
+
+    >>> spread_out(5, 3)
+    [0, 2, 4]
+    """
+    return [round(float(place)) for place in np.linspace(0, num - 1, min(num, most))]
 
 
 def _draw(
@@ -158,10 +168,6 @@ def _first(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["cell", "variant", "seed_a", "seed_b"]).drop_duplicates(
         ["cell", "variant"]
     )
-
-
-def _places(num: int, most: int) -> list[int]:
-    return [round(float(place)) for place in np.linspace(0, num - 1, min(num, most))]
 
 
 def _place(row: Mapping[Any, Any], frame: Frame) -> str:

@@ -22,13 +22,16 @@ from phasegrid.analysis.tables.quantities import seven
 
 
 def write_requested(asked: Requested, folder: Path) -> list[Path]:
-    """Write the tables that requested figures show, and what could not be drawn; nothing without
+    """Write the tables and texts of requested figures, and what could not be drawn; nothing without
     requests.
     """
     paths = []
     for name, table in asked.tables.items():
         paths.append(folder / f"{name}.csv")
         table.to_csv(paths[-1], index=False)
+    for file, text in asked.texts.items():
+        paths.append(folder / file)
+        paths[-1].write_text(text, encoding="utf-8")
     if asked.figures or asked.notes:
         paths.append(folder / "not_drawn.csv")
         notes = pd.DataFrame(list(asked.notes), columns=["figure", "reason"])

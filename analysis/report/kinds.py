@@ -13,6 +13,7 @@ from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
 from phasegrid.analysis.draw.slices import slice_label, slice_points
+from phasegrid.analysis.report.overlays import check_columns, known_columns
 from phasegrid.analysis.report.requested import (
     Drawing,
     NotYetError,
@@ -23,10 +24,8 @@ from phasegrid.analysis.report.requested import (
 )
 from phasegrid.analysis.stats.gain import best_per_load, gain_table
 from phasegrid.analysis.tables.grid import SweepTables
-from phasegrid.declare import Column
 from phasegrid.errors import SweepError
 from phasegrid.figures import (
-    ALONG,
     CurvesArgs,
     GainArgs,
     LinesArgs,
@@ -35,7 +34,7 @@ from phasegrid.figures import (
     RowsArgs,
     SlicesArgs,
 )
-from phasegrid.registry import identity
+from phasegrid.figures.checks import ALONG
 from phasegrid.tasks import TASKS
 
 PLANE_CAPS = (5.0, 40.0)
@@ -144,15 +143,9 @@ def rows(tables: Tables, args: RowsArgs) -> Figure:
     along = args.x in ALONG
     if along:
         measured = along_trainings(grid, args.metric, measured)
-    measured = of_variant(measured, args.metric, args.variant)
-    for column in (args.x, *args.y):
-        if column not in measured:
-            raise SweepError(
-                f"{args.metric} has no column {column!r}; there are: {', '.join(measured.columns)}"
-            )
-    declared = grid.declared.get(identity(args.metric))
-    known = {column.name: column for column in (declared.columns if declared else ())}
-    known |= {name: Column(name, "float64", "", "", label="epoch") for name in ALONG}
+    measured = of_variant(grid, measured, args.metric, args.variant)
+    check_columns(measured, args.metric, (args.x, *args.y))
+    known = known_columns(grid, args.metric)
     each = "training" if along else "measurement"
     line = Line(args.x, args.y, args.lines, args.at, (args.x_scale, args.y_scale), each)
     title = tables.title(args.title, measured)
@@ -166,7 +159,8 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
     measured = measured[dimensions == args.dimensions]
     if measured.empty:
         raise NotYetError(f"no slice of {args.dimensions} dimension(s) is measured yet")
-    measured = of_variant(measured, "slice", args.variant)
+    found = tables.found
+    measured = of_variant(found.grid, measured, "slice", args.variant)
     points = slice_points(measured)
     if args.seed is not None:
         points = points[points["seed"] == args.seed]
@@ -174,7 +168,7 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
         points = points[points["cell"] == args.cell]
     if points.empty or points[args.column].isna().all():
         raise NotYetError(f"{args.column} of such slices is not measured yet")
-    found, title = tables.found, tables.title(args.title, measured)
+    title = tables.title(args.title, measured)
     label = slice_label(args.column, found.grid.declared["slice"])
     draw = slice_grid if args.cell is None else large_slice
     return draw(points, found.grid.cells, found.frame, args.column, title=title, label=label)
@@ -182,10 +176,9 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
 
 def planes(tables: Tables, args: PlanesArgs) -> Figure:
     """Draw the loss on planes through points in weight space."""
-    measured = tables.rows["plane"]
+    measured, grid = tables.rows["plane"], tables.found.grid
     if args.variant is not None:
-        measured = of_variant(measured, "plane", args.variant)
-    grid = tables.found.grid
+        measured = of_variant(grid, measured, "plane", args.variant)
     columns = {column.name: column for column in grid.declared["plane"].columns}
     cap = args.cap or (PLANE_CAPS[0] if args.column.endswith("_loss") else PLANE_CAPS[1])
     return plane_maps(

@@ -119,6 +119,7 @@ def draw_sweep(
         {**asked.tables, **{f"tables/across-{name}": table for name, table in across.items()}},
         notes,
         [*asked.failed, *unasked.failed],
+        asked.texts,
     )
     files = [] if folder is None else _write(found, asked, Path(folder), formats)
     return Drawn(asked.figures, files, notes, asked.failed)

@@ -13,7 +13,7 @@ from phasegrid.analysis.report.findings import Findings
 from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.measured_from import named_rows
-from phasegrid.analysis.tables.variants import parts, resolve, ways
+from phasegrid.analysis.tables.variants import resolve, ways
 from phasegrid.declare import FigureRequest, Needs, import_function
 from phasegrid.errors import SweepError
 from phasegrid.figures import FIGURES
@@ -60,25 +60,29 @@ class Tables:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the table that it shows, unless another file has it, and notes on what it
-    lacks. The ``draw`` of a kind may return this in place of a figure.
+    """A figure with the table that it shows, unless another file has it, notes on what it lacks,
+    and `texts` to be written beside it, by the ending of their file (``md``). The ``draw`` of a
+    kind may return this in place of a figure.
     """
 
     figure: Figure
     table: pd.DataFrame
     notes: Sequence[str] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Requested:
     """Figures by name, the tables that some of them show, what cannot be drawn, (figure, reason),
-    and the names of the figures that `failed`: they can never be drawn as requested.
+    the names of the figures that `failed`: they can never be drawn as requested; and the `texts`
+    beside figures, by the names of their files.
     """
 
     figures: Mapping[str, Figure]
     tables: Mapping[str, pd.DataFrame]
     notes: Sequence[tuple[str, str]]
     failed: Sequence[str] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def requested_figures(
@@ -92,6 +96,7 @@ def requested_figures(
     """
     figures: dict[str, Figure] = {}
     tables: dict[str, pd.DataFrame] = {}
+    texts: dict[str, str] = {}
     notes: list[tuple[str, str]] = []
     failed: list[str] = []
     for request in requests:
@@ -109,11 +114,12 @@ def requested_figures(
         notes += [(name, reason) for reason in missing]
         if isinstance(drawn, Drawing):
             tables[name] = drawn.table
+            texts |= {f"{name}.{ending}": text for ending, text in drawn.texts.items()}
             notes += [(name, note) for note in drawn.notes]
             drawn = drawn.figure
         if drawn is not None:
             figures[name] = drawn
-    return Requested(figures, tables, notes, failed)
+    return Requested(figures, tables, notes, failed, texts)
 
 
 def _drawn(
@@ -150,15 +156,18 @@ def unasked_figures(
     return replace(drawn, notes=[note for note in drawn.notes if note[0] in drawn.failed])
 
 
-def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFrame:
+def of_variant(
+    grid: SweepTables, rows: pd.DataFrame, metric: str, asked: str | None
+) -> pd.DataFrame:
     """Return the rows that were measured in one way: the way that is `asked` for, as written in
-    names, or the only one.
+    names (`resolve`), or the only one.
 
     Raises:
         SweepError: if there is no such way, or if there are several and none is asked for.
     """
     there = list(dict.fromkeys(rows["variant"]))
-    named = ", ".join(repr(one) if one else "'' (the plain one)" for one in there)
+    plain = grid.plain.get(identity(metric), "")
+    named = ", ".join(repr(one) if one else f"'' ({plain or 'the plain one'})" for one in there)
     if asked is None:
         if len(there) > 1:
             raise SweepError(
@@ -166,12 +175,11 @@ def of_variant(rows: pd.DataFrame, metric: str, asked: str | None) -> pd.DataFra
                 f" {named}"
             )
         return rows
-    wanted = parts(f"[{asked}]")
-    matching = [one for one in there if parts(f"[{one}]") == wanted]
-    matching = matching or [one for one in there if wanted.items() <= parts(f"[{one}]").items()]
-    if len(matching) != 1:
+    by_name = {f"way[{one}]" if one else "way": one for one in there}
+    found = resolve(f"way[{asked}]", grid.declared.get(identity(metric)), plain, by_name)
+    if found is None:
         raise SweepError(f"variant: found {asked!r}; there are: {named}")
-    chosen: pd.DataFrame = rows[rows["variant"] == matching[0]]
+    chosen: pd.DataFrame = rows[rows["variant"] == by_name[found]]
     return chosen
 
 

@@ -156,9 +156,13 @@ def plain_quantity(metric: str, column: str, axes: Axes | None = None) -> Quanti
     """Return the quantity ``metric.column`` of a metric without a stored declaration, to be drawn
     plainly.
     """
-    declared = Column(column, "float64", "", "")
+    return column_quantity(metric, Column(column, "float64", "", ""), axes or {})
+
+
+def column_quantity(metric: str, column: Column, axes: Axes) -> Quantity:
+    """Return the quantity ``metric.column`` for a column of a metric's rows, whatever its role."""
     label = f"{metric.rpartition(':')[2]} "
-    return _quantity(f"{metric}.", label, metric, declared, axes or {})
+    return _quantity(f"{metric}.", label, metric, replace(column, quantity=""), axes)
 
 
 def difference_unit(what: Quantity) -> str:

@@ -50,7 +50,8 @@ def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str
     `declared` is the declaration of its metric, `plain` its plain way in this sweep
     (`SweepTables.plain`). Arguments may be in any order, and declared defaults may be written out.
     Arguments that are not named have the declared defaults or, if there is no such quantity, the
-    values of the plain way.
+    values of the plain way. If there is none either, and an argument is named, it is the quantity
+    with these arguments that differs in the fewest others from the defaults, if there is only one.
 
     >>> resolve("cka[mixup_alpha=0.50]", None, "", ["cka", "cka[mixup_alpha=0.5]"])
     'cka[mixup_alpha=0.5]'
@@ -58,19 +59,28 @@ def resolve(name: str, declared: Shown | None, plain: str, present: Iterable[str
     names = list(present)
     if name in names:
         return name
-    base, wanted = name.partition("[")[0], parts(name)
-    usual = parts(f"[{plain}]")
+    wanted, usual = parts(name), parts(f"[{plain}]")
     usuals = _plain_parts(declared)
     axes = {"layer"} if declared is None else set(declared.axes)
+    base = name.partition("[")[0]
+    known = {one: parts(one) for one in names if one.partition("[")[0] == base}
+    rows = {one: {k: v for k, v in args.items() if k in axes} for one, args in known.items()}
+    ways = {
+        one: {k: v for k, v in args.items() if k not in axes} or usual
+        for one, args in known.items()
+    }
     for target in (_beyond(usuals, wanted), _beyond(usuals, {**usual, **wanted})):
-        for one in names:
-            if one.partition("[")[0] != base:
-                continue
-            args = {key: value for key, value in parts(one).items() if key not in axes}
-            row = {key: value for key, value in parts(one).items() if key in axes}
-            if {**(args or usual), **row} == target:
+        for one in known:
+            if {**ways[one], **rows[one]} == target:
                 return one
-    return None
+    fitting = [
+        one
+        for one in known
+        if wanted.keys() - axes and wanted.items() <= {**usuals, **ways[one], **rows[one]}.items()
+    ]
+    fewest = min((len(ways[one]) for one in fitting), default=0)
+    closest = [one for one in fitting if len(ways[one]) == fewest]
+    return closest[0] if len(closest) == 1 else None
 
 
 def full_name(name: str, plain: str, present: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Check that the metrics that a sweep asks for give what its figures read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -72,9 +72,15 @@ def _built_in_givers() -> Mapping[str, str]:
 
 def _argument(args: Mapping[str, Any], wanted: str) -> str:
     """Return the argument, or the item of one, that has a value; empty if none has."""
-    for name, value in args.items():
-        if value == wanted:
-            return name
-        if isinstance(value, (list, tuple)) and wanted in value:
-            return f"{name}.{list(value).index(wanted)}"
-    return ""
+    return next(_places(args, wanted), "")
+
+
+def _places(value: Any, wanted: str) -> Iterator[str]:
+    """Yield each path to a value in nested mappings and lists."""
+    if value == wanted:
+        yield ""
+    below: Iterable[tuple[object, Any]] = value.items() if isinstance(value, Mapping) else ()
+    below = enumerate(value) if isinstance(value, (list, tuple)) else below
+    for key, one in below:
+        for rest in _places(one, wanted):
+            yield f"{key}.{rest}".rstrip(".")

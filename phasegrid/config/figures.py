@@ -187,14 +187,22 @@ def _check_fits(
     except Exception as error:  # a plug-in may raise anything
         found = [("", f"checking it raises {type(error).__name__}: {error}{_line(error)}")]
     for argument, message in found:
-        field, _, index = argument.partition(".")
-        if field in broken:
+        if argument.partition(".")[0] in broken:
             continue
-        node = _node(args, field)
-        path = f"{where}.{argument}".rstrip(".")
-        if index and node.items is not None:
-            node = node.items[int(index)]
-        diagnostics.add(node, path, message)
+        diagnostics.add(_below(args, argument), f"{where}.{argument}".rstrip("."), message)
+
+
+def _below(node: Node, path: str) -> Node:
+    """Return the node at a path of keys and numbers of items, or the last that is written on the
+    way; a key may have dots.
+    """
+    for key, below in (node.mapping or {}).items():
+        if path == key or path.startswith(f"{key}."):
+            return _below(below, path.removeprefix(key).removeprefix("."))
+    index, _, rest = path.partition(".")
+    if node.items is not None and index.isdigit():
+        return _below(node.items[int(index)], rest)
+    return node
 
 
 def _line(error: Exception) -> str:

@@ -5,24 +5,17 @@ ones.
 added and changed after everything is measured. No matplotlib and no torch here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
+from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
+from phasegrid.figures.overlay import OVERLAY
+from phasegrid.figures.table import TABLE
 from phasegrid.registry import identity
-from phasegrid.texts import suggest
-
-Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
-
-ALONG = ("at", "epoch")
-"""The columns of rows that say at which epoch along a training they were measured."""
-
-PLACES = ("cell", "load", "temperature", "seed_a", "seed_b", *ALONG)
-"""The columns that the rows of every metric have beside those that it declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +158,14 @@ def _cuts_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
 def _rows_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     """Check that the metric has these columns, and that the values of the axis are there."""
     columns = grid.columns.get(identity(args["metric"]))
-    for argument, column in (("x", args["x"]), *_items("y", args["y"])):
-        if columns is not None and column not in (*columns, *PLACES):
-            message = f"found {column!r}; allowed: a column of {args['metric']}"
-            known = [*columns, *PLACES]
-            yield argument, f"{message}: {', '.join(known)}{suggest(column, known)}"
+    for argument, column in (("x", args["x"]), *items("y", args["y"])):
+        yield from unknown_column(argument, column, args["metric"], columns)
     yield from grid.unknown_labels("at", args["at"], _other(args["lines"]))
-
-
-def _items(argument: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each value of a list with its place in it."""
-    for index, value in enumerate(values):
-        yield f"{argument}.{index}", value
 
 
 def _curves_fit(_args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     if "connectivity" not in grid.columns:
         yield "", "found no request for connectivity, whose curves it draws; add it to metrics"
-
-
-def _slices_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
-    cell = args["cell"]
-    if cell is not None and cell >= grid.num_cells:
-        yield "cell", f"found {cell}; allowed: 0 to {grid.num_cells - 1}, the cells of the sweep"
 
 
 _KINDS = "phasegrid.analysis.report.kinds"
@@ -210,11 +188,13 @@ FIGURES: Mapping[str, FigureKind] = {
         needs=lambda args: Needs(rows=(args["metric"],)),
         fits=_rows_fit,
     ),
+    "overlay": OVERLAY,
+    "table": TABLE,
     "slices": FigureKind(
         SlicesArgs,
         f"{_KINDS}:slices",
         needs=lambda _args: Needs(rows=("slice",)),
-        fits=_slices_fit,
+        fits=cell_fits,
     ),
     "planes": FigureKind(
         PlanesArgs,

@@ -54,7 +54,15 @@ def test_measurements_that_share_their_x_are_a_mean_with_its_standard_error() ->
     assert (low, high) == pytest.approx((0.0, 3.0)), "mean 1 to 2, standard error 1"
     assert ax.get_ylabel() == "loss (nats)"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
-    assert figure.get_suptitle() == "2 measurements a cell"
+    assert figure.get_suptitle().split() == [
+        "2",
+        "measurements",
+        "a",
+        "line;",
+        "band:",
+        "standard",
+        "error",
+    ]
 
 
 def test_measurements_of_other_x_have_a_line_each() -> None:
@@ -211,7 +219,7 @@ def test_a_line_joins_the_epochs_of_each_training(along: RunResult, drawn: Drawn
     means = rows.groupby(["cell", "epoch"])["train_loss"].mean()
     assert shown == pytest.approx(sorted(means))
     assert {ax.get_xlabel() for ax in figure.axes} == {"epoch"}
-    assert "trainings a cell" in figure.get_suptitle()
+    assert "trainings a line" in figure.get_suptitle()
 
 
 def test_what_trials_say_at_their_end_is_tabulated_along_them(

@@ -1,0 +1,90 @@
+"""Draw tables of text: a head, rules and rows, one block below the other."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phasegrid.analysis.draw.headings import write_heading
+
+LETTER = 0.068
+"""The mean width of a letter in inches, a little more than in this font at this size."""
+LINE = 0.2
+GAP = 0.22
+"""The height of a row, and the room between columns, in inches."""
+SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One table of text, `texts`, with its index as the first column, under its `head` (empty:
+    none).
+    """
+
+    head: str
+    texts: pd.DataFrame
+
+
+def written_tables(blocks: Sequence[Block], *, title: str = "", note: str = "") -> Figure:
+    """Draw tables below each other, with the same widths of columns, and a `note` below the last.
+
+    Raises:
+        ValueError: if there is no block.
+    """
+    widths = _widths(blocks)
+    lines = sum(len(block.texts) + 1 + bool(block.head) + 0.8 for block in blocks)
+    high = LINE * (lines + bool(note) + 0.2)
+    wide = max(sum(widths) + GAP * len(widths), 3.4)
+    figure = Figure(figsize=(wide + 0.2, high + 0.3 + 0.35 * bool(title)), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xlim(0, wide)
+    ax.set_ylim(high, 0)
+    ax.set_axis_off()
+    y = LINE * 0.6
+    for block in blocks:
+        y = _draw(ax, block, widths, y)
+    if note:
+        ax.text(0, y, note, fontsize=SIZE - 1, color="0.35", va="center")
+    write_heading(figure, title)
+    return figure
+
+
+def _widths(blocks: Sequence[Block]) -> list[float]:
+    """Return the widths of the columns in inches, that of the names of the rows first."""
+    names = max(len(str(name)) for block in blocks for name in block.texts.index)
+    columns = [
+        max(
+            max(len(str(text)) for text in [block.texts.columns[i], *block.texts.iloc[:, i]])
+            for block in blocks
+        )
+        for i in range(blocks[0].texts.shape[1])
+    ]
+    return [LETTER * letters for letters in (names, *columns)]
+
+
+def _draw(ax: Axes, block: Block, widths: Sequence[float], y: float) -> float:
+    """Draw one block from `y` downwards; return where the next begins."""
+    right, ends = 0.0, []
+    for width in widths:
+        right += width + GAP
+        ends.append(right - GAP / 2)
+    if block.head:
+        ax.text(0, y, block.head, fontsize=SIZE, fontweight="bold", va="center")
+        y += LINE
+    top = y - LINE / 2
+    _write(ax, y, "", block.texts.columns, ends)
+    for name, row in zip(block.texts.index, block.texts.to_numpy(), strict=True):
+        y += LINE
+        _write(ax, y, str(name), row, ends)
+    rules = ((top, 1.0), (top + LINE, 0.6), (y + LINE / 2, 1.0))
+    for height, width in rules:
+        ax.plot([0, ends[-1] + GAP / 2], [height, height], color="black", linewidth=width)
+    return y + 1.8 * LINE
+
+
+def _write(ax: Axes, y: float, name: str, texts: Iterable[object], ends: Sequence[float]) -> None:
+    ax.text(0, y, name, fontsize=SIZE, va="center")
+    for text, end in zip(texts, ends[1:], strict=True):
+        ax.text(end, y, str(text), fontsize=SIZE, ha="right", va="center")

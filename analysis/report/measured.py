@@ -1,0 +1,190 @@
+"""Put measured numbers into a table (`phasegrid.figures.table`)."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.written import Block, written_tables
+from phasegrid.analysis.report.overlays import in_ways, known_columns
+from phasegrid.analysis.report.requested import Drawing, NotYetError, Tables, resolved
+from phasegrid.analysis.report.tables import DASH, format_cell, latex, markdown
+from phasegrid.analysis.stats.aggregate import aggregate
+from phasegrid.analysis.tables.grid import SweepTables
+from phasegrid.analysis.tables.quantities import Quantity, column_quantity
+from phasegrid.analysis.tables.values import metric_values
+from phasegrid.analysis.tables.variants import Ways, resolve
+from phasegrid.errors import SweepError
+from phasegrid.figures.table import TableArgs, row_column
+from phasegrid.registry import identity
+
+LEGEND = "mean ± standard error (networks)"
+COLUMNS = (
+    "cell",
+    "facet",
+    "load_label",
+    "temperature_label",
+    "row",
+    "column",
+    "number",
+    "unit",
+    "value",
+    "stderr",
+    "n",
+    "n_pairs",
+    "status",
+)
+
+Asked = Mapping[str, Sequence[str | None]]
+
+
+def table(tables: Tables, args: TableArgs) -> Drawing:
+    """Tabulate numbers, a block for each cell, and draw the blocks below each other."""
+    asked, notes = _rows(tables, args)
+    names = [name for numbers in asked.values() for name in numbers if name is not None]
+    grid = _with_columns(tables, names)
+    known = {name: _named(grid, name) for name in dict.fromkeys(names)}
+    numbers = aggregate(grid, [name for name in dict.fromkeys(known.values()) if name])
+    if args.cell is not None:
+        numbers = numbers[numbers["cell"] == args.cell]
+    notes += [f"{name} is not measured yet" for name, found in known.items() if found is None]
+    if numbers.empty:
+        raise NotYetError("; ".join(notes) or "nothing of it is measured yet")
+    long = _long(asked, args.columns, known, numbers, grid)
+    heads = cell_heads(grid.cells, tables.found.frame)
+    cells = list(dict.fromkeys(long["cell"]))
+    blocks = [_block(heads[cell], long[long["cell"] == cell], asked, args) for cell in cells]
+    title = tables.title(args.title)
+    texts = {
+        "md": "\n".join(markdown(one.texts, _title(title, one)) for one in blocks),
+        "tex": "\n".join(latex(one.texts, _title(title, one)) for one in blocks),
+    }
+    figure = written_tables(blocks, title=title, note=LEGEND)
+    return Drawing(figure, long, notes, texts)
+
+
+def _rows(tables: Tables, args: TableArgs) -> tuple[Asked, list[str]]:
+    """Return the numbers of each row by their names, and a note on each way of measuring that is
+    asked for and not there.
+    """
+    rows: dict[str, Sequence[str | None]] = dict(args.rows or {})
+    if args.metric is None or args.metric not in tables.rows:
+        return rows, []
+    grid, metric = tables.found.grid, identity(args.metric)
+    chosen, _, notes = in_ways(grid, metric, tables.rows[args.metric], args.variants)
+    ways = dict(chosen.groupby("line")["variant"].first())
+    asked = args.variants or ways
+    for name, asked_way in asked.items():
+        way = ways.get(name, asked_way)
+        suffix = f"[{way}]" if way else ""
+        rows[name] = [one and f"{metric}.{one}{suffix}" for one in args.statistics or ()]
+    return rows, notes
+
+
+def _with_columns(tables: Tables, names: Sequence[str]) -> SweepTables:
+    """Return the grid with the columns of metrics that are asked for as further quantities."""
+    grid, found = tables.found.grid, {}
+    values = [grid.values]
+    for name in names:
+        metric, column = row_column(name)
+        if metric not in tables.rows:
+            continue
+        known = known_columns(grid, metric)
+        if column not in known or column not in tables.rows[metric]:
+            raise SweepError(f"{metric} has no column {column!r}; there are: {', '.join(known)}")
+        declared = grid.declared.get(identity(metric))
+        what = column_quantity(identity(metric), known[column], declared.axes if declared else {})
+        if what.name not in found:
+            values.append(_values(grid, what, tables.rows[metric]))
+        found[what.name] = what
+    return replace(
+        grid, values=pd.concat(values, ignore_index=True), quantities={**grid.quantities, **found}
+    )
+
+
+def _values(grid: SweepTables, what: Quantity, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of one column, as `SweepTables.values`."""
+    ways = Ways(dict(zip(rows["args"], rows["variant"], strict=True)), grid.plain[what.table])
+    place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
+    values: pd.DataFrame = metric_values([what], rows, ways).merge(grid.cells[place], on="cell")
+    return values
+
+
+def _named(grid: SweepTables, asked: str) -> str | None:
+    """Return the name of a number in the tables; None if it is not measured."""
+    metric, column = row_column(asked)
+    if not metric:
+        return resolved(grid, asked)
+    table = identity(metric)
+    name = f"{table}.{column}{asked.removeprefix(f'{metric}.{column}')}"
+    present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
+    return resolve(name, grid.declared.get(table), grid.plain.get(table, ""), map(str, present))
+
+
+def _long(
+    asked: Asked,
+    columns: Sequence[str],
+    known: Mapping[str, str | None],
+    numbers: pd.DataFrame,
+    grid: SweepTables,
+) -> pd.DataFrame:
+    """Return one row for each cell, row and column of the table (`COLUMNS`)."""
+    places = grid.cells[["cell", "facet", "load_label", "temperature_label"]]
+    places = places[places["cell"].isin(numbers["cell"])]
+    found: dict[tuple[object, object], dict[Any, Any]] = {
+        (row["quantity"], row["cell"]): row for row in numbers.to_dict("records")
+    }
+    rows: list[dict[Any, Any]] = []
+    for place in places.to_dict("records"):
+        for label, names in asked.items():
+            for column, name in zip(columns, names, strict=True):
+                if name is None:
+                    continue
+                called = known[name]
+                unit = grid.quantity(called or name).unit
+                number = found.get((called, place["cell"]), {"status": "missing"})
+                told = {"row": label, "column": column, "number": name, "unit": unit}
+                rows.append({**number, **place, **told})
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def _block(head: str, long: pd.DataFrame, asked: Asked, args: TableArgs) -> Block:
+    """Return the table of one cell as text. A unit that all numbers of a column share stands in its
+    head, one that those of a row share beside its name, another beside its number.
+    """
+    by_column, by_row = (_common_units(long, name) for name in ("column", "row"))
+    texts = pd.DataFrame(DASH, index=list(asked), columns=list(args.columns), dtype=object)
+    for number in long.to_dict("records"):
+        row, column = str(number["row"]), str(number["column"])
+        alone = by_column[column] is None and by_row[row] is None
+        texts.loc[row, column] = _written(number, str(number["unit"]) if alone else "")
+    heads = {name: _with_unit(name, unit) for name, unit in by_column.items()}
+    names = {
+        name: _with_unit(name, unit if None in by_column.values() else None)
+        for name, unit in by_row.items()
+    }
+    return Block(head, texts.rename(columns=heads, index=names))
+
+
+def _common_units(long: pd.DataFrame, by: str) -> dict[str, str | None]:
+    units = long.groupby(by, sort=False)["unit"].unique()
+    return {str(name): str(found[0]) if len(found) == 1 else None for name, found in units.items()}
+
+
+def _with_unit(name: str, unit: str | None) -> str:
+    return f"{name} ({unit})" if unit and f"({unit})" not in name else name
+
+
+def _written(number: Mapping[Hashable, object], unit: str) -> str:
+    if number["status"] != "done":
+        missing = number["status"] == "missing"
+        return "not measured" if missing else str(number["status"])
+    value, stderr, n = (float(str(number[name])) for name in ("value", "stderr", "n"))
+    return format_cell(value, stderr, int(n)) + (f" {unit}" if unit else "")
+
+
+def _title(title: str, block: Block) -> str:
+    named = filter(None, [title.partition("\n")[0], block.head])
+    return f"{', '.join(named)}: {LEGEND}"

@@ -1,0 +1,132 @@
+"""Draw ways of measuring against each other (`phasegrid.figures.overlay`)."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from phasegrid.analysis.draw.line_panels import Layout, line_panels, points_of
+from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.planes import spread_out
+from phasegrid.analysis.report.requested import (
+    Drawing,
+    NotYetError,
+    Tables,
+    along_trainings,
+    of_variant,
+    resolved,
+)
+from phasegrid.analysis.tables.grid import SweepTables
+from phasegrid.declare import Column
+from phasegrid.errors import SweepError
+from phasegrid.figures.checks import ALONG
+from phasegrid.figures.overlay import OverlayArgs
+from phasegrid.registry import identity
+
+AS_DECLARED = "as declared"
+"""The name of the way of measuring that has the defaults of its metric."""
+
+
+def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
+    """Draw a line for each way of measuring, and tabulate its points."""
+    if args.metric not in tables.rows:
+        raise NotYetError(f"{args.metric} is not measured yet")
+    grid, measured = tables.found.grid, tables.rows[args.metric]
+    along = args.x in ALONG
+    if along:
+        measured = along_trainings(grid, args.metric, measured)
+    check_columns(measured, args.metric, (args.x, *args.y))
+    chosen, names, notes = in_ways(grid, args.metric, measured, args.variants)
+    heads = cell_heads(grid.cells, tables.found.frame)
+    cells = _cells(chosen, args)
+    shown = chosen[chosen["cell"].isin(cells)]
+    levels, missing = _levels(tables, args.dashed or {}, cells)
+    layout = Layout(
+        args.x,
+        args.y,
+        [heads[cell] for cell in cells],
+        names,
+        (args.x_scale, args.y_scale),
+        each="training" if along else "measurement",
+        levels=levels.assign(panel=levels["cell"].map(heads)),
+        marks=args.marks or {},
+        across=args.across,
+    )
+    placed = shown.assign(panel=shown["cell"].map(heads))
+    title = tables.title(args.title, shown)
+    figure = line_panels(placed, layout, known_columns(grid, args.metric), title=title)
+    return Drawing(figure, _points(placed, args), [*notes, *missing])
+
+
+def check_columns(rows: pd.DataFrame, metric: str, columns: Sequence[str]) -> None:
+    """Raise `SweepError` for a column that rows lack, as those of older versions may."""
+    for column in columns:
+        if column not in rows:
+            raise SweepError(
+                f"{metric} has no column {column!r}; there are: {', '.join(rows.columns)}"
+            )
+
+
+def known_columns(grid: SweepTables, metric: str) -> dict[str, Column]:
+    """Return what is declared about the columns of a metric, by their names."""
+    declared = grid.declared.get(identity(metric))
+    known = {column.name: column for column in (declared.columns if declared else ())}
+    return known | {name: Column(name, "float64", "", "", label="epoch") for name in ALONG}
+
+
+def in_ways(
+    grid: SweepTables, metric: str, rows: pd.DataFrame, asked: Mapping[str, str] | None
+) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the rows of the ways of measuring that are asked for (None: all), with the name of
+    each as ``line``; these names; and a note on each way that is not measured.
+
+    Raises:
+        NotYetError: if none of them is measured.
+    """
+    if asked is None:
+        plain = grid.plain.get(identity(metric), "") or AS_DECLARED
+        lines = rows["variant"].map(lambda way: way or plain)
+        return rows.assign(line=lines), sorted(lines.unique()), []
+    parts: dict[str, pd.DataFrame] = {}
+    notes = []
+    for name, way in asked.items():
+        try:
+            parts[name] = of_variant(grid, rows, metric, way).assign(line=name)
+        except SweepError as error:
+            notes.append(f"{name} is not measured: {error}")
+    if not parts:
+        raise NotYetError("; ".join(notes))
+    return pd.concat(parts.values()), list(parts), notes
+
+
+def _cells(rows: pd.DataFrame, args: OverlayArgs) -> list[int]:
+    """Return the cells that have panels, in the order of the plan."""
+    there = sorted(int(cell) for cell in rows["cell"].unique())
+    if args.cell is None:
+        return [there[place] for place in spread_out(len(there), args.most)]
+    if args.cell not in there:
+        raise NotYetError(f"{args.metric} is not measured in cell {args.cell} yet")
+    return [args.cell]
+
+
+def _levels(
+    tables: Tables, dashed: Mapping[str, Mapping[str, str]], cells: Sequence[int]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the dashed levels of each cell, and a note on each quantity without a number."""
+    found, notes = [], []
+    numbers = tables.found.table[tables.found.table["cell"].isin(cells)]
+    for y, named in dashed.items():
+        for label, asked in named.items():
+            name = resolved(tables.found.grid, asked)
+            own = numbers[(numbers["quantity"] == name) & numbers["value"].notna()]
+            found.append(own[["cell", "value"]].assign(y=y, label=label))
+            if name is not None and own.empty:
+                notes.append(f"{asked} has no number in the cells that are drawn")
+    table = pd.DataFrame(columns=["cell", "value", "y", "label"])
+    return pd.concat([table, *found]) if found else table, notes
+
+
+def _points(rows: pd.DataFrame, args: OverlayArgs) -> pd.DataFrame:
+    """Return every drawn point: its cell, line, column, measurement, x and y."""
+    parts = [points_of(rows, args.x, y).assign(column=y) for y in args.y]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["cell", "line", "column", "key", "x", "y"]]

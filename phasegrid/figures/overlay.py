@@ -1,0 +1,71 @@
+"""The kind of figure that draws ways of measuring against each other."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from phasegrid.declare import FigureKind, Finding, Grid, Needs
+from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
+from phasegrid.registry import identity
+from phasegrid.texts import suggest
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayArgs:
+    """Ways of measuring against each other: a line for each way in which `metric` was measured, a
+    panel for each of `y` and each cell, with the mean of the measurements that share their x and a
+    band of its standard error.
+
+    `variants` names the lines: ``{Bezier: curve=bezier, chain: curve=polychain}``, each a way of
+    measuring as in ``connectivity[curve=polychain]`` (``''`` is the plain one); null draws all.
+    `x`, `y` and the scales are as in `RowsArgs`. `cell` shows one cell; null: all, or, of more than
+    `most`, some that are evenly spread.
+
+    `dashed` are horizontal lines at the mean of a quantity, for some of `y`:
+    ``{test_error_percent: {ensemble: "ensemble_test_error_percent[of=curve]"}}``; one whose label
+    begins with the name of a line has its colour. `marks` are circles on the lines at some x, by
+    the label of the circles: ``{collected: [2, 4, 6]}``. `across` is the number of panels side by
+    side if there is one cell.
+    """
+
+    name: Stem
+    metric: str
+    x: str
+    y: Quantities
+    variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    cell: Annotated[int, Field(ge=0)] | None = None
+    most: Annotated[int, Field(ge=1, le=12)] = 6
+    x_scale: Literal["linear", "log"] = "linear"
+    y_scale: Literal["linear", "log"] = "linear"
+    dashed: Mapping[str, Mapping[str, str]] | None = None
+    marks: Mapping[str, Annotated[tuple[float, ...], Field(min_length=1)]] | None = None
+    across: Annotated[int, Field(ge=1, le=6)] = 2
+    title: str | None = None
+
+
+def _overlay_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
+    """Check the columns of the metric, the cell, and that levels belong to a panel."""
+    columns = grid.columns.get(identity(args["metric"]))
+    for argument, column in (("x", args["x"]), *items("y", args["y"])):
+        yield from unknown_column(argument, column, args["metric"], columns)
+    yield from cell_fits(args, grid)
+    for column in args["dashed"] or {}:
+        if column not in args["y"]:
+            message = f"found {column!r}, which no panel shows; allowed: {', '.join(args['y'])}"
+            yield f"dashed.{column}", message + suggest(column, args["y"])
+
+
+def _overlay_needs(args: Mapping[str, Any]) -> Needs:
+    """Return the levels of an overlay and the metric whose rows it reads."""
+    levels = [name for ones in (args["dashed"] or {}).values() for name in ones.values()]
+    return Needs(quantities=levels, rows=(args["metric"],))
+
+
+OVERLAY = FigureKind(
+    OverlayArgs,
+    "phasegrid.analysis.report.overlays:overlay",
+    needs=_overlay_needs,
+    fits=_overlay_fits,
+)

@@ -1,0 +1,185 @@
+"""Ways of measuring against each other, as lines and in tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import phasegrid
+from phasegrid.analysis.draw.line_panels import Layout, line_panels
+from phasegrid.analysis.report.report import Drawn
+from phasegrid.errors import SweepError
+from phasegrid.run.result import RunResult
+
+SWEEP: Mapping[str, Any] = {
+    "schema": 1,
+    "name": "ways",
+    "dataset": {"name": "digits", "fraction": 0.1},
+    "model": {"name": "mlp", "depth": 1, "width": 4},
+    "train": {"lr": 0.05, "batch_size": 32, "epochs": 2, "stop": None, "keep": "last"},
+    "temperature": {"param": "train.lr", "values": [0.02, 0.1]},
+    "seeds": 3,
+    "metrics": [
+        {"connectivity": {"bends": 0, "points": 5, "pairs": "all"}},
+        {"connectivity": {"id": "bend", "epochs": 2, "points": 5, "pairs": "all"}},
+        {"ensemble": {"of": "bend", "points": 3}},
+    ],
+}
+LINES = {
+    "name": "lines",
+    "metric": "connectivity",
+    "x": "t",
+    "y": ["test_error_percent", "train_loss"],
+    "variants": {"segment": "bends=0", "Bezier": "bends=1", "spline": "bends=7"},
+    "cell": 1,
+    "dashed": {"test_error_percent": {"Bezier ensemble": "ensemble_test_error_percent[of=bend]"}},
+    "marks": {"middle": [0.5]},
+}
+NUMBERS = {
+    "name": "numbers",
+    "columns": ["highest", "of the ends"],
+    "rows": {"Single": ["train_loss", None]},
+    "metric": "connectivity",
+    "variants": {"segment": "bends=0", "Bezier": "bends=1", "spline": "bends=7"},
+    "statistics": ["max_train_loss", "mode_connectivity"],
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    sweep = {**SWEEP, "figures": [{"overlay": LINES}, {"table": NUMBERS}]}
+    return phasegrid.run(sweep, tmp_path_factory.mktemp("ways") / "store", serial=True, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(ran: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    return phasegrid.plot(ran, output=tmp_path_factory.mktemp("drawn"), formats=("png",))
+
+
+@pytest.fixture(scope="module")
+def folder(drawn: Drawn) -> Path:
+    return drawn.files[0].parent
+
+
+def measured(ran: RunResult, cell: int, bends: int) -> pd.DataFrame:
+    rows = ran.results.metric("connectivity", ran.sweep)
+    return rows[(rows["cell"] == cell) & (rows["num_bends"] == bends)]
+
+
+def test_each_way_of_measuring_has_a_line_of_means(ran: RunResult, drawn: Drawn) -> None:
+    error, loss = drawn["lines"].axes
+    assert (error.get_ylabel(), loss.get_ylabel()) == ("test error (%)", "train loss (nats)")
+    for ax, column in ((error, "test_error_percent"), (loss, "train_loss")):
+        for bends, label in enumerate(("segment", "Bezier")):
+            rows = measured(ran, 1, bends)
+            (line,) = [line for line in ax.lines if line.get_label() == label]
+            assert len(rows) == 3
+            np.testing.assert_allclose(line.get_ydata(), np.mean(list(rows[column]), axis=0))
+            np.testing.assert_array_equal(line.get_xdata(), rows["t"].iloc[0])
+
+
+def test_a_level_has_the_colour_of_the_line_that_its_label_begins_with(
+    ran: RunResult, drawn: Drawn
+) -> None:
+    error, loss = ({line.get_label(): line for line in ax.lines} for ax in drawn["lines"].axes)
+    level = error["Bezier ensemble"]
+    rows = ran.results.metric("ensemble", ran.sweep)
+    mean = rows.loc[rows["cell"] == 1, "test_error_percent"].mean()
+    np.testing.assert_allclose(level.get_ydata(), [mean, mean])
+    np.testing.assert_array_equal(level.get_color(), error["Bezier"].get_color())
+    assert "Bezier ensemble" not in loss
+
+
+def test_marks_are_on_the_lines(ran: RunResult, drawn: Drawn) -> None:
+    marks = [line for line in drawn["lines"].axes[0].lines if line.get_label() == "middle"]
+    found = [(*line.get_xdata(), *line.get_ydata()) for line in marks]  # type: ignore[misc]
+    for bends, (x, y) in enumerate(found):
+        values = list(measured(ran, 1, bends)["test_error_percent"])
+        assert (x, y) == (0.5, pytest.approx(np.mean(values, axis=0)[2]))
+    assert len(found) == 2
+
+
+def test_the_points_of_lines_are_tabulated_exactly(ran: RunResult, folder: Path) -> None:
+    table = pd.read_csv(folder / "lines.csv")
+    own = table[(table["line"] == "segment") & (table["column"] == "train_loss")]
+    stored = {row["key"]: row for row in measured(ran, 1, 0).to_dict("records")}
+    assert set(own["key"]) == set(stored)
+    for key, points in own.groupby("key"):
+        np.testing.assert_allclose(points["y"], stored[key]["train_loss"], rtol=1e-14)
+
+
+def test_numbers_of_a_table_are_those_of_the_store(ran: RunResult, folder: Path) -> None:
+    table = pd.read_csv(folder / "numbers.csv").set_index(["cell", "row", "column"])
+    trials = ran.results.trials()
+    for cell, lr in enumerate((0.02, 0.1)):
+        single = table.loc[(cell, "Single", "highest")]
+        assert single["value"] == pytest.approx(trials.loc[trials["lr"] == lr, "train_loss"].mean())
+        for bends, row in enumerate(("segment", "Bezier")):
+            rows = measured(ran, cell, bends)
+            for column, name in zip(NUMBERS["columns"], NUMBERS["statistics"], strict=True):
+                found = table.loc[(cell, row, column)]
+                assert found["value"] == pytest.approx(rows[name].mean())
+                assert (found["n"], found["n_pairs"], found["status"]) == (3, 3, "done")
+    assert len(table) == 2 * (1 + 2 * 3)
+
+
+def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
+    notes = [why for name, why in drawn.notes if name == "lines"]
+    assert any(why.startswith("spline is not measured") for why in notes)
+    text = (folder / "numbers.md").read_text(encoding="utf-8")
+    assert "| spline | not measured | not measured |" in text
+    assert text.count("### ways, learning rate") == 2
+    latex = (folder / "numbers.tex").read_text(encoding="utf-8")
+    assert latex.count(r"\begin{table}") == 2
+    written = {text.get_text() for text in drawn["numbers"].axes[0].texts}
+    assert {"segment", "not measured", "highest (nats)", "learning rate 0.02"} <= written
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("overlay", {"y": ["loss"]}, "overlay.y.0: found 'loss'; allowed: a column"),
+        ("overlay", {"cell": 2}, "overlay.cell: found 2; allowed: 0 to 1"),
+        ("overlay", {"dashed": {"loss": {}}}, "overlay.dashed.loss: found 'loss', which no panel"),
+        (
+            "overlay",
+            {"dashed": {"train_loss": {"a.b": "lambda_max"}}},
+            "overlay.dashed.train_loss.a.b: found 'lambda_max', which metric hessian gives",
+        ),
+        ("table", {"rows": {"one": ["trace", None]}}, "table.rows.one.0: found 'trace', which"),
+        ("table", {"rows": {"one": [None]}}, "table.rows.one: found 1 items; allowed: 2"),
+        ("table", {"metric": None}, "found one of metric and statistics; allowed: both"),
+        (
+            "table",
+            {"metric": None, "statistics": None, "rows": None},
+            "found no rows; allowed: rows, or metric and statistics",
+        ),
+        ("table", {"statistics": ["t_star", "end"]}, "table.statistics.1: found 'end'; allowed"),
+        ("table", {"rows": {"one": ["hessian.trace", None]}}, "reads rows of metric hessian"),
+    ],
+)
+def test_mistakes_are_named_where_they_are_written(
+    kind: str, changes: Mapping[str, Any], said: str
+) -> None:
+    figure = {"overlay": LINES, "table": NUMBERS}[kind]
+    with pytest.raises(SweepError) as found:
+        phasegrid.load_sweep({**SWEEP, "figures": [{kind: {**figure, **changes}}]})
+    assert said in str(found.value)
+
+
+def layout(**given: Any) -> Layout:
+    return Layout(**{"x": "t", "y": ["loss"], "panels": [""], "lines": ["one"], **given})
+
+
+def one_row(t: Sequence[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"cell": [0], "key": "a", "panel": "", "line": "one", "t": [t], "loss": [t]}
+    )
+
+
+def test_a_mark_without_a_point_is_refused() -> None:
+    with pytest.raises(SweepError, match=r"marks\.here: no line has a point at t = 0\.3"):
+        line_panels(one_row([0.0, 1.0]), layout(marks={"here": [0.3]}), {})
