@@ -149,6 +149,8 @@ class LanguageOptions:
     """Running text in the folder `root`: the files `train` and `test`, words between white space,
     one sentence a line, as those of the Penn Treebank (Mikolov et al. 2010).
 
+    - `valid`: a third file, on which no network is trained, null for none; perplexity and curves
+      are measured on it too.
     - `steps` T: the text is read in windows of this many words; gradients reach back no further
       (Zaremba et al. 2014: 20 or 35). An example is a window.
     - `fraction`: the share of the windows of the training text that is kept, the first ones; the
@@ -165,6 +167,7 @@ class LanguageOptions:
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_words: Annotated[int, Field(ge=3, le=MAX_COUNT)] | None = None
     sha256: str = ""
+    valid: FileName | None = later(None)
 
 
 def crop_fits(args: Mapping[str, Json]) -> Finding | None:

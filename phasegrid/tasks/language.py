@@ -69,10 +69,13 @@ def text_mistakes(data: Examples) -> list[str]:
         mistakes.append(
             f"num_classes is {data.num_classes}, but form.vocabulary {data.form.vocabulary}"
         )
-    for split, inputs, labels in (
+    texts = [
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
-    ):
+    ]
+    if len(data.aside_labels):
+        texts.append(("valid", data.aside_inputs, data.aside_labels))
+    for split, inputs, labels in texts:
         mistakes += _split_mistakes(split, inputs, labels, data.form)
     return mistakes
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from phasegrid.datasets import LanguageOptions, prepared
 from phasegrid.datasets.language import text
 from phasegrid.datasets.language.load import as_windows, load
 from phasegrid.datasets.language.text import RunningText, fingerprint, read_running_text
+from phasegrid.datasets.language.text import facts as language_facts
 from phasegrid.datasets.text_files import options_of
 from phasegrid.errors import DataError
 
@@ -49,6 +51,31 @@ def test_text_is_every_word_and_an_end_after_every_line(root: Path) -> None:
     expected = "the cat sat <eos> the dog <unk> <eos> <eos> a cat ran <eos>"
     assert spelled(text, text.train) == expected.split()
     assert spelled(text, text.test) == ["a", "dog", "<unk>", "<eos>", "the", "cat", "ran", "<eos>"]
+
+
+def test_a_validation_text_has_the_words_of_the_training_text_and_its_own_windows(
+    root: Path,
+) -> None:
+    (root / "valid.txt").write_text("the cat flew\n")
+    text, without = read(root, valid="valid.txt"), read(root)
+    assert text.words == without.words
+    assert spelled(text, text.valid) == ["the", "cat", "<unk>", "<eos>"]
+    assert (text.num_valid, without.num_valid) == (1, 0)
+    data = load(**options(root, valid="valid.txt"))
+    assert data.facts.num_aside == language_facts(options(root, valid="valid.txt")).num_aside == 1
+    assert data.aside_inputs.tolist() == [text.valid[:3].tolist()]
+    assert data.aside_labels.tolist() == [text.valid[1:4].tolist()]
+    assert torch.equal(data.train_inputs, load(**options(root)).train_inputs)
+
+
+def test_a_validation_text_changes_the_identity_only_where_it_is_asked_for(root: Path) -> None:
+    (root / "valid.txt").write_text("the cat flew\n")
+    before, three = fingerprint(options(root)), fingerprint(options(root, valid="valid.txt"))
+    (root / "valid.txt").write_text("the cat ran\n")
+    assert fingerprint(options(root)) == before
+    assert fingerprint(options(root, valid="valid.txt")) != three
+    with pytest.raises(DataError, match=r"cannot read .*missing.txt"):
+        read(root, valid="missing.txt")
 
 
 def test_windows_are_consecutive_and_labels_are_the_words_after(root: Path) -> None:

@@ -102,6 +102,9 @@ def test_a_row_summarises_its_own_lists() -> None:
     row = compute(models, data, torch.Generator().manual_seed(0), epochs=2, points=5)
     for name in SUMMARISED:
         values = row[name]
+        if name.endswith("_perplexity"):  # these are images
+            assert row[f"max_{name}"] is values is None
+            continue
         assert isinstance(values, list)
         assert row[f"min_{name}"] == min(values)
         assert row[f"max_end_{name}"] == max(values[0], values[-1])

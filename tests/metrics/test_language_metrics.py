@@ -77,6 +77,25 @@ def test_a_model_that_has_learnt_nothing_has_the_perplexity_of_the_vocabulary() 
     assert (row["num_train"], row["num_test"]) == (60 * STEPS, 20 * STEPS)
 
 
+def test_a_validation_text_is_measured_as_a_test_text_would_be() -> None:
+    data, module = windows(), built()
+    both = replace(data, aside_inputs=data.test_inputs, aside_labels=data.test_labels)
+    row, without = perplexity([module], both, rng()), perplexity([module], data, rng())
+    assert row["valid_perplexity"] == row["test_perplexity"] == without["test_perplexity"]
+    assert row["num_valid"] == row["num_test"]
+    assert without["valid_perplexity"] is without["num_valid"] is None
+    ends = [module, built(1)]
+    args: dict[str, Any] = {"bends": 0, "points": 3, "batch_size": 5}
+    along, plain = (connectivity(ends, d, rng(), **args).rows for d in (both, data))
+    assert along["valid_perplexity"] == along["test_perplexity"] == plain["test_perplexity"]
+    assert plain["valid_perplexity"] is plain["max_valid_perplexity"] is None
+    assert isinstance(along["test_perplexity"], list)
+    for name in ("train", "valid", "test"):
+        highest = math.exp(max(plain[f"{'test' if name == 'valid' else name}_loss"]))
+        assert along[f"max_{name}_perplexity"] == pytest.approx(highest, rel=1e-14)
+    assert along["max_end_test_perplexity"] == max(along["test_perplexity"][::2])
+
+
 def test_perplexity_is_the_exponential_of_accuracys_loss() -> None:
     data, module = windows(), built()
     found, expected = perplexity([module], data, rng()), accuracy([module], data, rng())

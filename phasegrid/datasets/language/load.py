@@ -29,6 +29,7 @@ def load(**args: Json) -> Dataset:
     text = read_running_text(options)
     train_inputs, train_labels = as_windows(text.train, options.steps, text.num_train)
     test_inputs, test_labels = as_windows(text.test, options.steps, text.num_test)
+    valid_inputs, valid_labels = as_windows(text.valid, options.steps, text.num_valid)
     return Dataset(
         name="language",
         train_inputs=train_inputs,
@@ -41,6 +42,8 @@ def load(**args: Json) -> Dataset:
         task="language",
         form=Windows(options.steps, len(text.words)),
         words=text.words,
+        aside_inputs=valid_inputs,
+        aside_labels=valid_labels,
     )
 
 

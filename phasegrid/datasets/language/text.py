@@ -28,6 +28,7 @@ from phasegrid.datasets import LanguageOptions, kept_count
 from phasegrid.datasets.prepared import Arrays, Entry, prepared
 from phasegrid.datasets.text_files import (
     digest_of,
+    listing,
     options_of,
     read_text,
     require_digest,
@@ -39,19 +40,23 @@ from phasegrid.keys import Json
 
 UNKNOWN, END = "<unk>", "<eos>"
 SPECIAL_WORDS = (UNKNOWN, END)
+SPLITS = ("train", "test", "valid")
+"""The texts, in the order of `_names`; the last may not be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningText:
-    """The content of the files: the vocabulary, and both texts as indices into it. The first
-    `num_train` and `num_test` windows are kept.
+    """The content of the files: the vocabulary, and the texts as indices into it. The first
+    `num_train`, `num_test` and `num_valid` windows are kept; a text that is not asked for is empty.
     """
 
     words: tuple[str, ...]
     train: NDArray[np.int32]
     test: NDArray[np.int32]
+    valid: NDArray[np.int32]
     num_train: int
     num_test: int
+    num_valid: int
 
 
 def facts(args: Mapping[str, Json]) -> DatasetFacts:
@@ -67,56 +72,60 @@ def facts(args: Mapping[str, Json]) -> DatasetFacts:
 
 
 def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Return ``{"sha256": ...}`` of both files, training first: their identity.
+    """Return ``{"sha256": ...}`` of the files, training first, then test: their identity.
 
     Raises:
         DataError: if a file is missing, or the digest of the files differs from a given ``sha256``.
     """
     options = options_of(LanguageOptions, args)
     found = _digest(options)
-    files = f"the files {options.train} and {options.test} in {options.root}"
+    files = f"the files {listing(_names(options))} in {options.root}"
     require_digest("language", files, found, options.sha256)
     return {"sha256": found}
 
 
 def read_running_text(options: LanguageOptions) -> RunningText:
-    """Read both files, number their words and count their windows, as the module's docstring says.
+    """Read the files, number their words and count their windows, as the module's docstring says.
 
     Raises:
         DataError: if a file is missing, unreadable, not UTF-8, or has too few words for a window.
     """
-    files = [_path(options, name) for name in (options.train, options.test)]
-    args: Mapping[str, Json] = {
+    args: dict[str, Json] = {
         "train": options.train,
         "test": options.test,
         "max_words": options.max_words,
     }
+    if options.valid is not None:
+        args["valid"] = options.valid
     arrays = prepared(
         Entry(Path(options.root), "language", args),
-        lambda: require_files("language", files),
+        lambda: require_files("language", _paths(options)),
         lambda _: _number_words(options),
     )
-    train, test = arrays["train"], arrays["test"]
-    available, num_test = (
-        _count_windows(options, name, len(text))
-        for name, text in ((options.train, train), (options.test, test))
-    )
+    texts = {name: arrays.get(name, np.empty(0, np.int32)) for name in SPLITS}
+    nums = {
+        name: _count_windows(options, file, len(texts[name]))
+        for name, file in zip(SPLITS, _names(options), strict=False)
+    }
     words = tuple(bytes(arrays["words"]).decode("utf-8").split("\n"))
-    return RunningText(words, train, test, kept_count(available, options.fraction), num_test)
+    kept = kept_count(nums["train"], options.fraction)
+    return RunningText(
+        words, **texts, num_train=kept, num_test=nums["test"], num_valid=nums.get("valid", 0)
+    )
 
 
 def _number_words(options: LanguageOptions) -> Arrays:
-    """Return both texts as numbers of their words, int32, and the vocabulary as the bytes of its
+    """Return the texts as numbers of their words, int32, and the vocabulary as the bytes of its
     words in UTF-8, one a line.
     """
-    train, test = (split_words(_read_text(options, name)) for name in (options.train, options.test))
-    words = make_vocabulary(train, options.max_words)
+    texts = [split_words(_read_text(options, name)) for name in _names(options)]
+    words = make_vocabulary(texts[0], options.max_words)
     place = {word: index for index, word in enumerate(words)}
-    return {
-        "words": np.frombuffer("\n".join(words).encode("utf-8"), dtype=np.uint8),
-        "train": np.array([place.get(word, 0) for word in train], dtype=np.int32),
-        "test": np.array([place.get(word, 0) for word in test], dtype=np.int32),
+    numbered = {
+        name: np.array([place.get(word, 0) for word in text], dtype=np.int32)
+        for name, text in zip(SPLITS, texts, strict=False)
     }
+    return {"words": np.frombuffer("\n".join(words).encode("utf-8"), dtype=np.uint8), **numbered}
 
 
 def split_words(text: str) -> list[str]:
@@ -156,6 +165,7 @@ def _facts(options: LanguageOptions) -> DatasetFacts:
         "language",
         Windows(options.steps, len(text.words)),
         float(options.steps),
+        num_aside=text.num_valid,
     )
 
 
@@ -170,7 +180,7 @@ def _count_windows(options: LanguageOptions, name: str, num_words: int) -> int:
 
 
 def _digest(options: LanguageOptions) -> str:
-    return digest_of("language", [_path(options, options.train), _path(options, options.test)])
+    return digest_of("language", _paths(options))
 
 
 def _read_text(options: LanguageOptions, name: str) -> str:
@@ -179,6 +189,15 @@ def _read_text(options: LanguageOptions, name: str) -> str:
     if not text.strip():
         raise DataError(f"loading data set language: {path} holds no word")
     return text
+
+
+def _names(options: LanguageOptions) -> list[str]:
+    """Return the names of the files, as `SPLITS` orders them."""
+    return [options.train, options.test, *([] if options.valid is None else [options.valid])]
+
+
+def _paths(options: LanguageOptions) -> list[Path]:
+    return [_path(options, name) for name in _names(options)]
 
 
 def _path(options: LanguageOptions, name: str) -> Path:

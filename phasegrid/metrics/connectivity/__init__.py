@@ -126,6 +126,9 @@ SUMMARISED: Mapping[str, tuple[str, str, bool]] = {
     "test_loss": ("test loss", UNIT_OF_LOSS, False),
     "test_regularised_loss": ("regularised test loss", UNIT_OF_LOSS, False),
     "test_error_percent": ("test error", "%", True),
+    "train_perplexity": ("training perplexity", "", False),
+    "valid_perplexity": ("validation perplexity", "", False),
+    "test_perplexity": ("test perplexity", "", False),
 }
 """The columns whose lists are summarised (`phasegrid.metrics.connectivity.along`), in words, with
 their units, and whether the highest number and the mean along the curve are shown unasked.
@@ -220,6 +223,12 @@ CONNECTIVITY = Metric(
             "list<float64>",
             "",
             "exp of the training cross-entropy at each t; null but for running text",
+        ),
+        Column(
+            "valid_perplexity",
+            "list<float64>",
+            "",
+            "the same on the validation text; null without one",
         ),
         Column(
             "test_perplexity",

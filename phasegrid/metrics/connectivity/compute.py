@@ -55,7 +55,7 @@ from phasegrid.metrics.network.points import (
     make_evaluator,
 )
 from phasegrid.metrics.network.turns import Work, finished
-from phasegrid.models.evaluation import evaluate
+from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import copy_network
 from phasegrid.models.weights import l2_distance, parameters_vector
@@ -228,20 +228,23 @@ def _row(
     """Measure a curve with trained bends."""
     t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     points, measured = place_points(settings.curve, t, curve.vertices), []
-    passes = Passes(curve.flat, data.scoring)
+    passes, valid = Passes(curve.flat, data.scoring), list[Evaluation]()
+    with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
     for index in range(len(t)):
         curve.flat.assign(points.at(index, curve.vertices))
         curve.rest.place(curve.flat.module, points.coefficients[index])
         measured.append(curve.evaluator.measure(passes))
+        if with_perplexity and len(data.aside_labels):
+            valid.append(passes.evaluate(data.aside_inputs, data.aside_labels))
         yield
     _require_ends(curve, data)
     gram = edge_gram(curve.vertices)
     length = curve_length(settings.curve, gram)
     distance = l2_distance(curve.vertices[0], curve.vertices[-1])
-    with_perplexity = TASKS[data.task].perplexity and data.objective == CROSS_ENTROPY
     weights = vertex_weights(settings.curve, settings.bends, t)
     squares = squared_norms(curve.vertices, weights).tolist()
-    columns = _connectivity_columns(t.tolist(), measured, with_perplexity)
+    columns = _connectivity_columns(t.tolist(), measured)
+    columns |= _perplexities(measured, valid, with_perplexity)
     columns |= _regularised_columns(columns, squares, settings.weight_decay)
     distances = chords(settings.curve, gram, t).tolist()
     return {
@@ -277,9 +280,7 @@ def _require_ends(curve: _Curve, data: Dataset) -> None:
         require_ends(curve.flat.module, model, data.train_inputs, f"the {which} point of the curve")
 
 
-def _connectivity_columns(
-    t: list[float], measured: Sequence[PointEvaluation], with_perplexity: bool
-) -> Row:
+def _connectivity_columns(t: list[float], measured: Sequence[PointEvaluation]) -> Row:
     train_loss, train_error = losses_and_errors([point.train for point in measured])
     test_loss, test_error = losses_and_errors([point.test for point in measured])
     mc, index = _farthest_if_whole(train_error)
@@ -293,8 +294,6 @@ def _connectivity_columns(
         "train_error_percent": train_error,
         "test_loss": test_loss,
         "test_error_percent": test_error,
-        "train_perplexity": _perplexities(train_loss) if with_perplexity else None,
-        "test_perplexity": _perplexities(test_loss) if with_perplexity else None,
     }
 
 
@@ -312,13 +311,23 @@ def _summaries(columns: Row, distances: Sequence[float]) -> Row:
     found: Row = {}
     for name in SUMMARISED:
         values = columns[name]
-        assert isinstance(values, list)
-        found |= summary(name, values, distances)
+        found |= summary(name, values if isinstance(values, list) else [None], distances)
     return found
 
 
-def _perplexities(losses: Numbers) -> Numbers:
-    return [None if loss is None else perplexity(loss) for loss in losses]
+def _perplexities(
+    measured: Sequence[PointEvaluation], valid: Sequence[Evaluation], exist: bool
+) -> Row:
+    """Return the perplexity of each text at each point; null where there is no such text."""
+    texts = {
+        "train": [point.train for point in measured],
+        "valid": valid,
+        "test": [point.test for point in measured],
+    }
+    return {
+        f"{name}_perplexity": [perplexity(e.loss) for e in found] if exist and found else None
+        for name, found in texts.items()
+    }
 
 
 def _farthest_if_whole(values: Numbers) -> tuple[float | None, int | None]:

@@ -8,7 +8,9 @@ from phasegrid.estimates import evaluation, evaluation_bytes
 
 @dataclass(frozen=True, slots=True)
 class PerplexityArgs:
-    """Perplexity of the training text and of the test text. There are no arguments."""
+    """Perplexity of the training text, of the test text and, where the data set has one, of the
+    validation text. There are no arguments.
+    """
 
 
 PERPLEXITY = Metric(
@@ -38,7 +40,18 @@ PERPLEXITY = Metric(
             better="lower",
             scale="log",
         ),
+        Column(
+            "valid_perplexity",
+            "float64",
+            "",
+            "the same on the validation text; null without one",
+            label="validation perplexity",
+            better="lower",
+            scale="log",
+            idle="without a validation text",
+        ),
         Column("num_train", "int64", "labels", "words of the training text scored"),
         Column("num_test", "int64", "labels", "words of the test text scored"),
+        Column("num_valid", "int64", "labels", "words of the validation text scored"),
     ),
 )

@@ -21,7 +21,7 @@ from phasegrid.tasks.losses import CROSS_ENTROPY
 def compute(
     models: Sequence[nn.Module], data: Dataset, _rng: torch.Generator, **_args: object
 ) -> dict[str, float | int | None]:
-    """Measure one model on the whole of both texts.
+    """Measure one model on the whole of each text.
 
     Raises:
         MetricError: if there is not one model, or a perplexity is not finite.
@@ -33,7 +33,11 @@ def compute(
     for name, inputs, labels in (
         ("train", data.train_inputs, data.train_labels),
         ("test", data.test_inputs, data.test_labels),
+        ("valid", data.aside_inputs, data.aside_labels),
     ):
+        if len(labels) == 0:  # there is no such text
+            row |= {f"{name}_perplexity": None, f"num_{name}": None}
+            continue
         found = evaluate(models[0], inputs, labels, scoring)
         value = perplexity(found.loss) if data.objective.probabilities else None
         if value is None and data.objective.probabilities:
