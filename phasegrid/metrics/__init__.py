@@ -11,6 +11,7 @@ from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.distance import DISTANCE
 from phasegrid.metrics.ensemble import ENSEMBLE
 from phasegrid.metrics.hessian import HESSIAN
+from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
 from phasegrid.metrics.plane import PLANE
 from phasegrid.metrics.simplex import SIMPLEX
@@ -29,5 +30,6 @@ METRICS: dict[str, Metric] = {
     "slice": SLICE,
     "ensemble": ENSEMBLE,
     "plane": PLANE,
+    "origin_path": ORIGIN_PATH,
 }
 """In the order in which figures and tables show them."""
