@@ -17,7 +17,7 @@ import phasegrid
 from phasegrid import load_sweep
 from phasegrid.analysis.tables.load import load_grid
 from phasegrid.jobs import Artifact
-from phasegrid.plan.contents import Plan
+from phasegrid.plan.contents import Plan, all_keys
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.places import RunTarget
 from phasegrid.run.run import run_sweep
@@ -91,7 +91,7 @@ def test_a_stage_starts_from_the_checkpoint_that_the_sweep_names(
 ) -> None:
     plan, store, _ = cycles
     for cell in plan.cells:
-        assert cell.stages == ("train", "cycle", "tune")
+        assert cell.stages == {"train": 2, "cycle": 2, "tune": 2}
         first, second, third = (cell.trials_of(stage) for stage in cell.stages)
         for a, b, c in zip(first, second, third, strict=True):
             assert b.start is not None
@@ -241,6 +241,57 @@ CASES = [
         "stages.0.from.update",
         "found update beside epoch; write one",
     ),
+    (
+        {"stages": "[{name: a, from: {seed: 9}}]", "seeds": "[2, 4]"},
+        "stages.a.from.seed",
+        "found 9; allowed: one of the seeds: 2, 4$",
+    ),
+    (
+        {"stages": "[{name: a, from: {seed: first}}]"},
+        "stages.0.from.seed",
+        "found 'first'; allowed: one of the seeds",
+    ),
+    (
+        {
+            "train": SETTLED,
+            "stages": "[{name: a}]",
+            "temperature": "{param: stages.a.from.epoch, values: [1, 3]}",
+        },
+        "stages.a.from.epoch",
+        r"found epoch 3, which train never reaches; allowed: at most 2 \(in the cell",
+    ),
+    (
+        {
+            "train": SETTLED,
+            "stages": "[{name: a}]",
+            "temperature": "{param: stages.a.from.epoch, values: [0.5]}",
+        },
+        "temperature.values.0",
+        "found 0.5; allowed: an integer|integer",
+    ),
+    (
+        {
+            "train": SETTLED,
+            "stages": "[{name: a, from: {update: 2}}]",
+            "temperature": "{param: stages.a.from.epoch, values: [1]}",
+        },
+        "stages.a.from.epoch",
+        "found epoch-1 beside update 2; write one",
+    ),
+    (
+        {
+            "train": SETTLED,
+            "stages": "[{name: a}]",
+            "couple": "{stages.a.from.epoch: train.epochs}",
+        },
+        "couple.stages.a.from.epoch",
+        "the start of a stage cannot be tied; allowed: a value of the stage, or an axis",
+    ),
+    (
+        {"stages": "[{name: a}]", "temperature": "{param: stages.a.from.epochs, values: [1]}"},
+        "temperature.param",
+        "did you mean 'epoch'",
+    ),
     ({"stages": "[{name: a, optimizer: old}]"}, "stages.0.optimizer", "allowed: fresh, kept"),
     (
         {"train": SETTLED, "stages": "[{name: a, optimizer: kept, train: {optimizer: adam}}]"},
@@ -343,3 +394,80 @@ def test_density_is_a_load_and_stands_in_the_row(tmp_path: Path) -> None:
         row = row_of(store, second.key)
         assert row["prune_density"] == cell.load
         assert row["density"] == pytest.approx(cell.load, abs=0.005)
+
+
+BRANCHED = """\
+schema: 1
+name: branched
+dataset: {name: digits}
+model: {name: mlp, width: 4}
+train: {epochs: 3, stop: null, lr: 0.1, keep: last}
+stages:
+  - {name: child, from: {stage: train, seed: 1}, train: {epochs: 1}}
+load: {param: model.width, values: [2, 4]}
+temperature: {param: stages.child.from.epoch, values: [0, 2]}
+seeds: 3
+metrics: [barrier: {points: 3}]
+"""
+
+
+def test_children_start_from_the_checkpoint_of_one_seed_at_the_epoch_of_their_cell(
+    tmp_path: Path,
+) -> None:
+    plan = make_plan(loaded(tmp_path, BRANCHED))
+    for cell in plan.cells:
+        (parent,) = cell.trials_of("train")
+        children = cell.trials_of("child")
+        assert (parent.seed, [child.seed for child in children]) == (1, [0, 1, 2])
+        place = Artifact(parent.key, f"weights@epoch-{cell.temperature}")
+        assert [child.start.artifact for child in children if child.start] == [place] * 3
+        assert len({child.stream for child in children} | {parent.stream}) == 4
+        assert list(cell.trials) == [parent, *children]
+
+
+def test_cells_along_the_epoch_of_branching_share_their_parent(tmp_path: Path) -> None:
+    plan = make_plan(loaded(tmp_path, BRANCHED))
+    parents = {cell.trials_of("train")[0].key for cell in plan.cells}
+    assert len(parents) == 2  # one a width
+    (recipe,) = {id(t.recipe): t.recipe for t in plan.cells[0].trials_of("train")}.values()
+    assert recipe["checkpoints"]["epochs"] == [0, 2]  # type: ignore[index, call-overload]
+
+
+def test_a_parent_with_checkpoints_at_intervals_is_the_same_for_more_epochs(
+    tmp_path: Path,
+) -> None:
+    dense = BRANCHED.replace("keep: last}", "keep: last, checkpoints: {every_epochs: 1}}", 1)
+    few = make_plan(loaded(tmp_path, dense))
+    more = make_plan(loaded(tmp_path, dense.replace("[0, 2]", "[0, 1, 2, 3]")))
+    assert few.cells[0].trials_of("train") == more.cells[0].trials_of("train")
+    assert all_keys(few) < all_keys(more)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("metrics: [", "metrics: [accuracy: {stage: train}, "),
+        ("seed: 1}, train", "}, train"),
+        (
+            "  - {name: child",
+            "  - {name: other, from: {epoch: 1}, train: {epochs: 1}}\n  - {name: child",
+        ),
+    ],
+)
+def test_parents_of_all_seeds_are_trained_where_something_reads_them(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    assert old in BRANCHED
+    for cell in make_plan(loaded(tmp_path, BRANCHED.replace(old, new))).cells:
+        assert [trial.seed for trial in cell.trials_of("train")] == [0, 1, 2]
+
+
+def test_children_of_one_parent_begin_as_one_network_and_part(tmp_path: Path) -> None:
+    sweep = loaded(tmp_path, BRANCHED)
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep, store) == 0
+    assert verify(store, deep=True) == []
+    rows = phasegrid.open(store.url).metric("barrier", sweep="branched")
+    assert len(rows) == 4 * 3
+    apart = rows.groupby("temperature")["end_distance"].mean()
+    assert 0 < apart[2] < apart[0]  # they had less time to part, at a rate that is the same

@@ -5,7 +5,7 @@ that are equal in several cells are built and checked once, and shared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from phasegrid.config.axes import Scale, overlap
@@ -23,8 +23,8 @@ from phasegrid.config.rules import (
     mistakes_of,
 )
 from phasegrid.config.schedules import with_schedule
-from phasegrid.config.stages import stage_mistake, with_starts
-from phasegrid.config.template import SECTIONS, TrialTemplate, place_of, split_path
+from phasegrid.config.stages import place_in, stage_mistake, with_starts
+from phasegrid.config.template import FROM, SECTIONS, TrialTemplate, place_of, split_path
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.validate import default_args
@@ -43,13 +43,15 @@ StageKey: TypeAlias = tuple[int, str, tuple[int, ...], tuple[int | float | str, 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A section of some cells: its arguments in the form that is hashed and with paths resolved,
-    the facts of a data set, and the arguments of a training as the sweep gives them to its stages.
+    the facts of a data set, the arguments of a training as the sweep gives them to its stages, and
+    the place from which a stage starts.
     """
 
     part: Part | None
     args: Mapping[str, Json]
     facts: DatasetFacts | None = None
     given: Mapping[str, Json] | None = None
+    start: Mapping[str, Any] | None = None
 
 
 class CellBuilder:
@@ -90,6 +92,7 @@ class CellBuilder:
             section: [path for path in tied if split_path(path)[0] == section]
             for section in self._sections
         }
+        self._starts = {stage.name: self._starts_of(stage) for stage in template.stages}
         self._names_are_fixed = {"dataset.name", "model.name"}.isdisjoint(self._on_axis)
         self._names = (
             {section: next(iter(template.choices[section])) for section in self._sections}
@@ -132,6 +135,7 @@ class CellBuilder:
             recipe=train.args,
             facts=dataset.facts,
             stage_recipes=tuple(stage.args for stage in stages),
+            starts=tuple(place_in(stage.start) for stage in stages if stage.start is not None),
         )
 
     def check_tables(self) -> None:
@@ -191,7 +195,7 @@ class CellBuilder:
         if not self._template.stages:
             self._check_recipe(args, section, point)
             return Built(None, args)
-        args = with_starts(args, name, self._template.stages)
+        args = with_starts(args, name, self._template.stages, self._starts)
         self._check_recipe(args, section, point)
         return Built(None, args, given=given)
 
@@ -237,7 +241,8 @@ class CellBuilder:
             made = self._stage(stage, train, point, tied)
             source = recipes[stage.source]
             if not self._diagnostics.is_broken(stage.section):
-                mistake = stage_mistake(stage, made.args, source, dataset.facts)
+                assert made.start is not None
+                mistake = stage_mistake(stage, made.start, made.args, source, dataset.facts)
                 if mistake is not None:
                     field, message = mistake
                     self._mistakes.blame(
@@ -260,10 +265,26 @@ class CellBuilder:
         if key not in self._stages_built:
             own = self._template.choices[section][""].args
             assert train.given is not None
-            given = {**train.given, **{name: own[name] for name in stage.own}}
-            args = self._varied(given, section, "", point, tied)
-            self._stages_built[key] = self._training(args, section, stage.name, point)
+            given = {**train.given, **{name: own[name] for name in (*stage.own, FROM)}}
+            args = dict(self._varied(given, section, "", point, tied))
+            start = args.pop(FROM)
+            assert isinstance(start, Mapping)
+            made = self._training(args, section, stage.name, point)
+            self._stages_built[key] = replace(made, start=start)
         return self._stages_built[key]
+
+    def _starts_of(self, stage: Stage) -> list[str | None]:
+        """Return every checkpoint from which a stage starts in some cell."""
+        start = self._template.choices[stage.section][""].args[FROM]
+        assert isinstance(start, Mapping)
+        places = [start]
+        for index in self._axes_of[stage.section]:
+            scale = self._scales[index]
+            block, *unit = split_path(scale.axis.path)[1]
+            if block == FROM:
+                varied = [scale.value(i) for i in range(len(scale.values))]
+                places = [{**place, unit[0]: value} for place in places for value in varied]
+        return list(dict.fromkeys(map(place_in, places)))
 
     def _check_recipe(self, args: Mapping[str, Json], section: str, point: Point) -> None:
         """Check the recipe of a training; its mistakes are reported in its own section."""

@@ -19,7 +19,7 @@ from phasegrid.config.expressions import (
     order_by_reference,
     parse_expression,
 )
-from phasegrid.config.template import TrialTemplate, split_path
+from phasegrid.config.template import FROM, TrialTemplate, split_path
 from phasegrid.config.validate import INVALID, Field, check_keys, resolve_field
 from phasegrid.config.yaml import Node, Place, plain_text, resolve_scalar
 from phasegrid.keys import Json, canonical_json
@@ -72,6 +72,10 @@ def _read_tie(
     fields = template.fields(path)
     if isinstance(fields, str):
         diagnostics.add_key(entry, where, fields)
+        return None
+    if split_path(path)[1][0] == FROM:
+        message = "the start of a stage cannot be tied; allowed: a value of the stage, or an axis"
+        diagnostics.add_key(entry, where, message)
         return None
     if entry.mapping is None and not _are_numbers(fields):
         message = f"{path} is not a number; allowed: a table, {{by: ..., values: {{...}}}}"

@@ -252,7 +252,7 @@ def _stage() -> Schema:
     whole = {"type": "integer", "minimum": 0}
     start = {
         "type": "object",
-        "properties": {"stage": {"type": "string"}, "epoch": whole, "update": whole},
+        "properties": {"stage": {"type": "string"}, "epoch": whole, "update": whole, "seed": whole},
         "additionalProperties": False,
     }
     return {

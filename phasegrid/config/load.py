@@ -31,7 +31,7 @@ from phasegrid.config.sections import (
     read_seeds,
     read_text_field,
 )
-from phasegrid.config.stages import read_stages
+from phasegrid.config.stages import check_seeds, read_stages
 from phasegrid.config.template import TrialTemplate, read_space
 from phasegrid.config.ties import Tied
 from phasegrid.config.types import (
@@ -145,6 +145,7 @@ def _read(
             diagnostics.mark_broken(draft.path)
     tied = read_couple(couple, usable, template, diagnostics)
     seeds = read_seeds(entries.get("seeds"), root, diagnostics)
+    check_seeds(template, seeds, diagnostics)
     stages = (FIRST_STAGE, *(stage.name for stage in template.stages))
     asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics, stages)
     name = read_name(entries.get("name"), root, diagnostics)

@@ -3,14 +3,16 @@
     stages:
       - name: cycle
         from: {stage: train, epoch: 16}   # or {update: 900}; without: the end of the one before
+                                          # with seed: 0, all trials start from that of seed 0
         optimizer: fresh                  # or kept: the momentum of the training it starts from
         train: {epochs: 12, lr: 0.05, schedule: {name: cyclic, cycle_epochs: 4, low: 0.01}}
 
 A stage starts from ``train`` or from an earlier stage, so there is no circle. Each field of its
 ``train`` replaces the same field of the sweep's ``train`` as a whole; it inherits the others,
 except those that say what a training stores in addition to its weights. ``stages.NAME.field`` is a
-path like any other, for axes, facets and ``couple``. If a stage starts from a checkpoint, the
-earlier training publishes it and must not stop before it.
+path like any other, for axes, facets and ``couple``; ``stages.NAME.from.epoch`` one for axes and
+facets. If a stage starts from a checkpoint, the earlier training publishes it and must not stop
+before it. It publishes those of all values of an axis, so that the cells along it share it.
 """
 
 import re
@@ -29,7 +31,7 @@ from phasegrid.train.moments import updates_per_epoch
 from phasegrid.train.recipe import LEAVES, Recipe, with_checkpoint
 
 KEYS = ("name", "from", "optimizer", "train")
-FROM_KEYS = ("stage", "epoch", "update")
+FROM_KEYS = ("stage", "epoch", "update", "seed")
 UNITS = ("epoch", "update")
 OPTIMIZERS: tuple[Literal["fresh", "kept"], ...] = ("fresh", "kept")
 NAME_PATTERN = r"[a-z][a-z0-9_]{0,31}"
@@ -59,18 +61,22 @@ def read_stages(
         nodes[stage.section] = entries.get("train", item)
         start = nodes[f"{stage.section}.from"] = entries.get("from", item)
         at = start.mapping or {}
-        nodes |= {f"{stage.section}.from.{unit}": at[unit] for unit in UNITS if unit in at}
+        nodes |= {f"{stage.section}.from.{key}": at[key] for key in FROM_KEYS if key in at}
         choices[stage.section] = {"": Option("", None, Recipe, recipe)}
         stages.append(stage)
     return TrialTemplate(choices, nodes, template.references, tuple(stages))
 
 
 def stage_mistake(
-    stage: Stage, own: Mapping[str, Any], source: Mapping[str, Any], facts: DatasetFacts | None
+    stage: Stage,
+    start: Mapping[str, Any],
+    own: Mapping[str, Any],
+    source: Mapping[str, Any],
+    facts: DatasetFacts | None,
 ) -> Finding | None:
-    """Say why a stage with the recipe `own` cannot start from a training with the recipe `source`:
-    the optimizers differ, or that training may never reach the start of the stage. None if it can;
-    divergence is not considered. Its field is ``from`` or, below that, ``from.epoch``.
+    """Say why a stage with the recipe `own` cannot `start` (a `StartPlace`) from a training with
+    the recipe `source`: the optimizers differ, or that training may never reach that place. None if
+    it can; divergence is not considered. Its field is ``from`` or, below that, ``from.epoch``.
     """
     if stage.optimizer == "kept" and own["optimizer"] != source["optimizer"]:
         return (
@@ -78,9 +84,12 @@ def stage_mistake(
             f"found optimizer: kept, but {stage.source} has {source['optimizer']} and this stage"
             f" {own['optimizer']}; allowed: one optimizer in both, or fresh",
         )
-    if stage.at is None:
+    at = place_in(start)
+    if at is None:
         return None
-    unit, _, number = stage.at.partition("-")
+    if None not in start.values():
+        return "from.epoch", f"found {at} beside update {start['update']}; write one"
+    unit, _, number = at.partition("-")
     if source["stop"] is not None and source["stop"]["rule"] == "plateau":
         return (
             f"from.{unit}",
@@ -96,14 +105,40 @@ def stage_mistake(
     return None
 
 
+def place_in(start: Mapping[str, Any]) -> str | None:
+    """Return the name of the checkpoint of a `StartPlace`; None: the end.
+
+    >>> place_in({"epoch": 40, "update": None})
+    'epoch-40'
+    """
+    named = [f"{unit}-{start[unit]}" for unit in UNITS if start[unit] is not None]
+    return named[0] if named else None
+
+
 def with_starts(
-    recipe: Mapping[str, Json], name: str, stages: Sequence[Stage]
+    recipe: Mapping[str, Json],
+    name: str,
+    stages: Sequence[Stage],
+    starts: Mapping[str, Sequence[str | None]],
 ) -> Mapping[str, Json]:
-    """Return the recipe of the training `name` with the checkpoints from which stages start."""
+    """Return the recipe of the training `name` with the checkpoints from which stages start,
+    `starts` by the name of the stage. Of several, those that it publishes at intervals anyway are
+    not listed: more of them do not change it.
+    """
     for stage in stages:
-        if stage.source == name:
-            recipe = with_checkpoint(recipe, stage.at, stage.optimizer == "kept")
+        places = starts[stage.name] if stage.source == name else ()
+        for at in places:
+            known = len(places) > 1 and stage.optimizer == "fresh" and _is_regular(at, recipe)
+            if not known:
+                recipe = with_checkpoint(recipe, at, stage.optimizer == "kept")
     return recipe
+
+
+def _is_regular(at: str | None, recipe: Mapping[str, Any]) -> bool:
+    """Say whether a training publishes this checkpoint as one at intervals."""
+    unit, _, number = (at or "").partition("-")
+    every = (recipe["checkpoints"] or {}).get(f"every_{unit}s")
+    return bool(number and every and int(number) % every == 0)
 
 
 def most_of(unit: str, recipe: Mapping[str, Any], facts: DatasetFacts | None) -> int | None:
@@ -131,7 +166,7 @@ def _read_stage(
 ) -> tuple[Stage, dict[str, Json]]:
     known = [FIRST_STAGE, *(stage.name for stage in before)]
     name = _read_name(entries.get("name"), item, where, known, diagnostics)
-    source, at = _read_from(entries.get("from"), where, known, [name, *later], diagnostics)
+    source, start, seed = _read_from(entries.get("from"), where, known, [name, *later], diagnostics)
     optimizer = _read_optimizer(entries.get("optimizer"), where, diagnostics)
     train = entries.get("train", Node({}, item.place))
     read = read_recipe(train, f"stages.{name}", template.references, diagnostics)
@@ -142,8 +177,8 @@ def _read_stage(
         written.add("label_smoothing")
     own = tuple(field for field in read if field in written or field in LEAVES)
     base = template.choices[FIRST_STAGE][""].args
-    recipe = {**base, **{field: read[field] for field in own}}
-    return Stage(name, source, at, optimizer, own), recipe
+    recipe = {**base, **{field: read[field] for field in own}, "from": start}
+    return Stage(name, source, optimizer, own, seed), recipe
 
 
 def _read_name(
@@ -175,12 +210,15 @@ def _read_from(
     known: Sequence[str],
     later: Sequence[str],
     diagnostics: Diagnostics,
-) -> tuple[str, str | None]:
-    """Return the stage from which another starts, and the checkpoint (None: its end)."""
+) -> tuple[str, dict[str, Json], int | None]:
+    """Return the stage from which another starts, the checkpoint as a `StartPlace`, and the seed of
+    the trial from which all start.
+    """
+    start: dict[str, Json] = dict.fromkeys(UNITS)
     if node is None or node.value is None:
-        return known[-1], None
+        return known[-1], start, None
     if isinstance(node.value, str):
-        return _source(node, f"{where}.from", known, later, diagnostics), None
+        return _source(node, f"{where}.from", known, later, diagnostics), start, None
     entries = check_keys(node, FROM_KEYS, f"{where}.from", diagnostics)
     source = known[-1]
     if "stage" in entries:
@@ -188,15 +226,34 @@ def _read_from(
     if "epoch" in entries and "update" in entries:
         message = "found update beside epoch; write one"
         diagnostics.add_key(entries["update"], f"{where}.from.update", message)
-    for unit in UNITS:
-        if unit in entries:
-            value = entries[unit].value
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-                return source, f"{unit}-{value}"
-            found = plain_text(entries[unit].plain())
-            message = f"found {found}; allowed: an integer, at least 0 (0: the initialisation)"
-            diagnostics.add(entries[unit], f"{where}.from.{unit}", message)
-    return source, None
+    allowed = "an integer, at least 0 (0: the initialisation)"
+    whole = {
+        key: _whole(entries[key], f"{where}.from.{key}", allowed, diagnostics)
+        for key, allowed in (*((unit, allowed) for unit in UNITS), ("seed", "one of the seeds"))
+        if key in entries
+    }
+    unit = next((unit for unit in UNITS if unit in whole), None)
+    if unit is not None:
+        start[unit] = whole[unit]
+    return source, start, whole.get("seed")
+
+
+def _whole(node: Node, where: str, allowed: str, diagnostics: Diagnostics) -> int | None:
+    value = node.value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    diagnostics.add(node, where, f"found {plain_text(node.plain())}; allowed: {allowed}")
+    return None
+
+
+def check_seeds(template: TrialTemplate, seeds: Sequence[int], diagnostics: Diagnostics) -> None:
+    """Note a stage that starts from the trial of a seed that the sweep does not have."""
+    for stage in template.stages:
+        path = f"{stage.section}.from.seed"
+        if stage.seed is not None and stage.seed not in seeds and seeds:
+            known = ", ".join(map(str, seeds[:10])) + (", ..." if len(seeds) > 10 else "")
+            message = f"found {stage.seed}; allowed: one of the seeds: {known}"
+            diagnostics.add(template.nodes[path], path, message)
 
 
 def _source(

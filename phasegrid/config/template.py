@@ -17,7 +17,7 @@ from phasegrid.config.objectives import (
 )
 from phasegrid.config.references import References
 from phasegrid.config.schedules import field_of_schedule, read_schedule, schedule_field
-from phasegrid.config.types import Stage
+from phasegrid.config.types import Stage, StartPlace
 from phasegrid.config.validate import (
     INVALID,
     Field,
@@ -37,6 +37,8 @@ from phasegrid.texts import suggest
 from phasegrid.train.recipe import Recipe
 
 SECTIONS = ("dataset", "model", "train")
+FROM = "from"
+"""The key of a stage's arguments that holds its `StartPlace`."""
 _CHOSEN = {
     "objective": (objective_field, field_of_objective),
     "schedule": (schedule_field, field_of_schedule),
@@ -111,6 +113,8 @@ class TrialTemplate:
         return found
 
     def _field(self, choice: Option, parts: Sequence[str]) -> Field | str:
+        if parts[0] == FROM and FROM in choice.args:
+            return find_field(StartPlace, parts[1:])
         if choice.owner is not Recipe or parts[0] not in _CHOSEN:
             return find_field(choice.owner, parts)
         whole, part_of = _CHOSEN[parts[0]]
@@ -135,6 +139,8 @@ class TrialTemplate:
         for section in self.sections:
             for choice in self.choices[section].values():
                 paths += leaf_paths(choice.owner, section)
+                if FROM in choice.args:
+                    paths += leaf_paths(StartPlace, f"{section}.{FROM}")
         return list(dict.fromkeys(paths))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import DatasetFacts, FigureRequest
+from phasegrid.declare import MAX_COUNT, DatasetFacts, FigureRequest
 from phasegrid.jobs import Over, Part
 from phasegrid.keys import Json
 from phasegrid.user_code import Code
@@ -80,18 +80,27 @@ FIRST_STAGE = "train"
 
 
 @dataclass(frozen=True, slots=True)
+class StartPlace:
+    """The checkpoint from which a stage starts; neither: the end of the training before it."""
+
+    epoch: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    update: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A further training of every cell. It starts from what the stage `source` leaves: its final
-    weights, or the weights `at` a checkpoint (``epoch-40``, ``update-900``). Its optimizer is
-    fresh, or has the state that it had there. Its recipe is the recipe of ``train``, with the
-    fields of `own`, and with those of its section that are on an axis or tied.
+    weights, or a checkpoint (`StartPlace`), which may differ from cell to cell. Each trial starts
+    from the one of its own seed, or all start from that of `seed`. Its optimizer is fresh, or has
+    the state that it had there. Its recipe is the recipe of ``train``, with the fields of `own`,
+    and with those of its section that are on an axis or tied.
     """
 
     name: str
     source: str
-    at: str | None
     optimizer: Literal["fresh", "kept"]
     own: tuple[str, ...]
+    seed: int | None = None
 
     @property
     def section(self) -> str:
@@ -104,7 +113,9 @@ class GridPoint:
     """One cell of the grid, resolved. `facet` holds (path, value) pairs; `load` and `temperature`
     are None if there is no such axis. `recipe` has every field of `Recipe`, and so has each of
     `stage_recipes`, one per stage of the sweep. Equal parts and recipes are the same object.
-    `facts` is None if the data set is a plug-in that knows them only after loading.
+    `facts` is None if the data set is a plug-in that knows them only after loading. `starts` are
+    the checkpoints from which the stages start (``epoch-40``, ``update-900``; None: the end of the
+    training before).
     """
 
     facet: tuple[tuple[str, Json], ...]
@@ -115,6 +126,7 @@ class GridPoint:
     recipe: Mapping[str, Json]
     facts: DatasetFacts | None
     stage_recipes: tuple[Mapping[str, Json], ...] = ()
+    starts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

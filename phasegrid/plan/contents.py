@@ -3,8 +3,8 @@
 A *cell* is one (load, temperature) point of one facet.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from phasegrid.estimates import Workload
 from phasegrid.jobs import MetricJob, Trial
@@ -15,7 +15,8 @@ from phasegrid.keys import Json, content_key
 class Cell:
     """One point of the grid with its trials (in the order of the seeds) and its metric jobs.
 
-    Where the sweep has several `stages`, it has the trials of each, one stage after the other.
+    Where the sweep has several `stages`, it has the trials of each, one stage after the other;
+    `stages` are their names, each with the number of its trials.
     `facet` holds (path, value) pairs; `load` and `temperature` are None where the sweep has no such
     axis; `work` is None where the model or the data set is a plug-in that does not say.
     """
@@ -27,15 +28,18 @@ class Cell:
     trials: tuple[Trial, ...]
     metric_jobs: tuple[MetricJob, ...]
     work: Workload | None = None
-    stages: tuple[str, ...] = ()
+    stages: Mapping[str, int] = field(default_factory=dict)
 
     def trials_of(self, stage: str | None = None) -> tuple[Trial, ...]:
         """Return the trials of a stage, in the order of the seeds; None: of the last."""
         if not self.stages:
             return self.trials
-        num = len(self.trials) // len(self.stages)
-        place = len(self.stages) - 1 if stage is None else self.stages.index(stage)
-        return self.trials[num * place : num * (place + 1)]
+        wanted, end = stage or list(self.stages)[-1], 0
+        for name, num in self.stages.items():
+            end += num
+            if name == wanted:
+                return self.trials[end - num : end]
+        raise KeyError(wanted)
 
     def staged(self) -> Iterator[tuple[str | None, Trial]]:
         """Yield every trial with its stage; None where the sweep has but one."""

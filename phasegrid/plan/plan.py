@@ -7,12 +7,12 @@ packs.
 from collections.abc import Sequence
 
 from phasegrid.config.load import Sweep
-from phasegrid.config.types import FIRST_STAGE, GridPoint
 from phasegrid.declare import DatasetFacts
-from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Start, Trial
+from phasegrid.jobs import MetricJob
 from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.keys import Texts
 from phasegrid.plan.measurements import Measurements
+from phasegrid.plan.stages import seeds_by_stage, trials_by_stage
 from phasegrid.plan.workloads import Workloads
 
 
@@ -20,9 +20,9 @@ def make_plan(sweep: Sweep) -> Plan:
     """Lay out all cells, trials and metric jobs of a sweep, by facets, load, temperature."""
     texts, works = Texts(), Workloads()
     measurements = Measurements(sweep.metrics, texts.args)
-    cells = []
+    cells, seeds = [], seeds_by_stage(sweep)
     for index, point in enumerate(sweep.points):
-        of_stage = _trials(point, sweep, texts)
+        of_stage = trials_by_stage(point, sweep, seeds, texts)
         cell = Cell(
             index=index,
             facet=point.facet,
@@ -31,7 +31,7 @@ def make_plan(sweep: Sweep) -> Plan:
             trials=tuple(trial for trials in of_stage.values() for trial in trials),
             metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds, point.facts)),
             work=works.of(point),
-            stages=tuple(of_stage) if sweep.stages else (),
+            stages={name: len(t) for name, t in of_stage.items()} if sweep.stages else {},
         )
         cells.append(cell)
     axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis is not None]
@@ -43,18 +43,6 @@ def make_plan(sweep: Sweep) -> Plan:
         axis_names=tuple((axis.path, axis.label) for axis in axes if axis.label),
         across=_across(cells, measurements, [point.facts for point in sweep.points]),
     )
-
-
-def _trials(point: GridPoint, sweep: Sweep, texts: Texts) -> dict[str, tuple[Trial, ...]]:
-    """Return the trials of a cell by stage, each stage after the one that it starts from."""
-    found = {FIRST_STAGE: texts.trials(point, point.recipe, sweep.seeds)}
-    for stage, recipe in zip(sweep.stages, point.stage_recipes, strict=True):
-        name = WEIGHTS if stage.at is None else f"{WEIGHTS}@{stage.at}"
-        starts = [
-            Start(Artifact(trial.key, name), stage.optimizer) for trial in found[stage.source]
-        ]
-        found[stage.name] = texts.trials(point, recipe, sweep.seeds, starts)
-    return found
 
 
 def _across(
