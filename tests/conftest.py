@@ -4,8 +4,10 @@ there is one.
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,3 +32,28 @@ def _one_torch_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Small files for the sweeps that read a user's own, by data set: the override that names
+    them.
+    """
+    folder = tmp_path_factory.mktemp("inputs")
+    images = np.random.default_rng(0).integers(0, 256, (5085, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(5085) % 10
+    images_file = folder / "images.npz"
+    np.savez(
+        images_file,
+        train_images=images,
+        train_labels=labels,
+        test_images=images[:20],
+        test_labels=labels[:20],
+    )
+    for name in ("train.de", "train.en", "test.de", "test.en"):
+        lines = [f"ein satz {i} ." for i in range(600)]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
+        (folder / name).write_text(" ein satz aus worten \n" * 4000)
+    root = f"dataset.root={folder}"
+    return {"npz": f"dataset.path={images_file}", "translation": root, "language": root}
