@@ -128,7 +128,7 @@ class MetricJob:
     - `trials`: keys; those of the other measurements, if it reads artifacts of measurements.
     - `request`: one object for all jobs of a request, because a plan may hold a million jobs.
     - `reads`: the artifacts that it reads; empty for the final weights of its trials.
-    - `on`: the networks of the measurement that it reads, if not the final weights of its trials.
+    - `on`: the networks behind what it reads, if not the final weights of its trials.
     """
 
     key: str

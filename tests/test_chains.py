@@ -93,7 +93,13 @@ def test_a_chain_of_three_is_measured_to_its_end(chain: tuple[Plan, Store, Any])
             (row,) = store.read_table(f"metrics/{name}", keys=[job.key]).to_pylist()
             assert row["outcome"] == "done"
             assert row["over"] == "pair"
-            assert json.loads(row["inputs"]) == [[bent.key, "curve"]]
+            inputs = json.loads(row["inputs"])
+            if name == "ensemble":  # it reads what the points of the curve predict
+                ((key, artifact),) = inputs
+                assert artifact == "predictions"
+                (row_before,) = store.read_table("metrics/predictions", keys=[key]).to_pylist()
+                inputs = json.loads(row_before["inputs"])
+            assert inputs == [[bent.key, "curve"]]
             assert row["trials"] == [trial.key for trial in cell.trials]
 
 
@@ -225,10 +231,10 @@ def test_a_measurement_of_a_lost_artifact_fails_and_says_what_to_do(
     _, whole, sweep = chain
     shutil.copytree(whole.url, tmp_path / "store")
     store = Store.open(str(tmp_path / "store"))
-    (row, *_) = rows(store, "ensemble")
+    (row, *_) = rows(store, "plane")
     ((key, _),) = json.loads(row["inputs"])
     curve_of(store, key).unlink()
-    Path(store.files.path(shard_name("metrics/ensemble", row["key"]))).unlink()
+    Path(store.files.path(shard_name("metrics/plane", row["key"]))).unlink()
     assert run(sweep, store) == 1
     (failure,) = store.read_table("failures").to_pylist()
     assert failure["key"] == row["key"]
@@ -313,7 +319,7 @@ def test_what_waits_for_a_measurement_that_failed_is_blocked_and_the_culprit_nam
         where = RunTarget(serial=True, device="cpu")
         result = run_sweep(sweep, store, where, SILENT, quiet=True, limit=None)
     assert result.exit_code == 1
-    assert (result.counts.failed, result.counts.blocked) == (2, 4)
+    assert (result.counts.failed, result.counts.blocked) == (2, 6)
     curves = {
         job.key
         for c in make_plan(sweep).cells
@@ -325,7 +331,7 @@ def test_what_waits_for_a_measurement_that_failed_is_blocked_and_the_culprit_nam
     assert len(rows(store, "cka")) == 1
     text = status_text(store, None, as_json=False)
     for key in curves:
-        assert f"blocked: 2 waiting for connectivity {key}" in text
+        assert f"blocked: 3 waiting for connectivity {key}" in text
     assert run(sweep, store) == 0
     assert "blocked" not in status_text(store, None, as_json=False)
 
@@ -372,9 +378,10 @@ def test_why_names_the_input_that_changed_and_what_changed_in_it(
     _, store, _ = chain
     text = CHAIN.replace("{id: bent, epochs: 1", "{id: bent, epochs: 2")
     said = plan_text(planned(tmp_path, text), store, why=True, slots=1, as_json=False)
-    assert "6 measurements take the place of stored ones of the same trials" in said
+    assert "8 measurements take the place of stored ones of the same trials" in said
     assert "  2 x connectivity: epochs: 1 -> 2" in said
-    assert "  2 x ensemble: its input curve, of connectivity: epochs: 1 -> 2" in said
+    of_curve = "its input curve, of connectivity: epochs: 1 -> 2"
+    assert f"  2 x ensemble: its input predictions, of predictions: {of_curve}" in said
     assert "  2 x plane: its input curve, of connectivity: epochs: 1 -> 2" in said
     whole = plan_text(planned(tmp_path), store, why=True, slots=1, as_json=False)
     assert "nothing in the store is stale" in whole

@@ -69,7 +69,7 @@ def test_measurements_wait_for_no_other_measurement_than_their_own(tmp_path: Pat
     assert all(len(found) <= 1 for found in depths)
     light = [pack for pack in packs if {j.metric.name for j in pack.metric_jobs} >= {"accuracy"}]
     assert [{j.metric.name for j in pack.metric_jobs} for pack in light] == [
-        {"ensemble", "accuracy"}
+        {"predictions", "accuracy"}
     ] * 2
     assert {1} in depths
 

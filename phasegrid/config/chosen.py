@@ -17,6 +17,7 @@ from phasegrid.config.places import (
     places_in,
     training_of,
 )
+from phasegrid.config.through import with_through
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
 from phasegrid.keys import Json
 from phasegrid.texts import counted
@@ -40,7 +41,7 @@ def choose_networks(
             choose = _named if "networks" in draft.keys else _of_trials
             request = choose(draft, grid, diagnostics)
             request = replace(request, asked=_asked(request, seeds))
-        found.append(request)
+        found.append(with_through(request, draft.metric, draft.args(), points))
     return tuple(found)
 
 

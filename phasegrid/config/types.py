@@ -51,6 +51,7 @@ class MetricRequest:
     place along each training, and some trials. `of` is the index of the request whose artifacts,
     named `reads`, are measured. `wanted` names the artifacts that other requests read. `id` is the
     request's name in the sweep. `stage` is the training whose trials are measured (None: the last).
+    `through` is the request by which each network is measured first; it is in no sweep.
     """
 
     name: str
@@ -73,6 +74,7 @@ class MetricRequest:
     runs: int | None = None
     networks: tuple[Network, ...] = ()
     asked: Mapping[str, Json] = field(default_factory=dict)
+    through: "MetricRequest | None" = None
 
 
 FIRST_STAGE = "train"

@@ -302,6 +302,12 @@ class Metric:
       ``sources``, a list of `phasegrid.metrics.measured.Source`, and `models` are the networks of
       the other measurement. The list is empty if the sweep does not say ``of``; a metric over
       ``artifact`` always needs ``of``.
+    - `through`: the metric by which each of its networks is measured first (or the artifact that it
+      is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
+      name are passed on; those in `of_only` only with ``of``. `sources` are then what these jobs
+      leave, in the order of the networks, and `models` need not be loaded. If that metric does not
+      take the task of the data, nothing is added.
+    - `of_only`: its arguments that mean something only with ``of``.
     """
 
     over: Literal["trial", "pair", "cell", "artifact"]
@@ -329,6 +335,8 @@ class Metric:
     source_rule: Callable[[Mapping[str, Any], Mapping[str, Any]], Finding | None] | None = None
     leaves: tuple[str, ...] = ()
     reads: str | None = None
+    through: str | None = None
+    of_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

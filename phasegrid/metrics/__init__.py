@@ -14,6 +14,7 @@ from phasegrid.metrics.hessian import HESSIAN
 from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
 from phasegrid.metrics.plane import PLANE
+from phasegrid.metrics.predictions import PREDICTIONS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 
@@ -28,6 +29,7 @@ METRICS: dict[str, Metric] = {
     "distance": DISTANCE,
     "simplex": SIMPLEX,
     "slice": SLICE,
+    "predictions": PREDICTIONS,
     "ensemble": ENSEMBLE,
     "plane": PLANE,
     "origin_path": ORIGIN_PATH,

@@ -3,7 +3,8 @@
 A request is over the trials of a cell (one by one, in pairs or together), over the checkpoints
 along a trial (``trajectory``), over trials chosen ``across`` cells, or over the networks that it
 names. A network is the artifact of a trial that holds its weights. A request ``of`` another one
-reads the artifacts of its jobs, and has one job for each of them.
+reads the artifacts of its jobs, and has one job for each of them. A request `through` another
+metric reads what that metric leaves of each network; these jobs come with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,26 @@ def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
     return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
 
 
+def _on(job: MetricJob) -> tuple[Artifact, ...]:
+    """Return the networks of a measurement; none for the final weights of its trials."""
+    return job.networks if job.reads else ()
+
+
+def _in_order(
+    made: Mapping[int, Sequence[MetricJob]], first: Mapping[str, MetricJob]
+) -> list[MetricJob]:
+    """Return jobs in the order of their requests, after those of `first` that no request names."""
+    named = [job for index in sorted(made) for job in made[index]]
+    keys = {job.key for job in named} if first else set()
+    return [job for key, job in first.items() if key not in keys] + named
+
+
+def _without(first: Mapping[str, MetricJob], cells: Sequence[Cell]) -> dict[str, MetricJob]:
+    """Return those jobs that no cell has."""
+    planned = {job.key for cell in cells for job in cell.metric_jobs}
+    return {key: job for key, job in first.items() if key not in planned}
+
+
 def in_order_of_need(requests: Sequence[MetricRequest]) -> list[int]:
     """Return the positions of requests, ordered so that each comes after the one that it reads."""
     ordered: list[int] = []
@@ -103,8 +124,10 @@ class Measurements:
 
     def __post_init__(self) -> None:
         self._order = in_order_of_need(self.requests)
-        self._texts = {id(request): self._text(request.part) for request in self.requests}
-        for request in (self.requests[index] for index in self._order):
+        ordered = [self.requests[index] for index in self._order]
+        every = [one for request in ordered for one in (request.through, request) if one]
+        self._texts = {id(request): self._text(request.part) for request in every}
+        for request in every:
             self._facts[id(request)] = self._facts_of(request)
 
     def of_cell(
@@ -117,12 +140,13 @@ class Measurements:
         A request without a stage measures the last one. `facts` are those of its data.
         """
         made: dict[int, list[MetricJob]] = {}
+        first: dict[str, MetricJob] = {}
         *_, last = of_stage
         for index in self._order:
             request = self.requests[index]
             trials = of_stage[request.stage or last]
             if request.of is not None:
-                made[index] = [self._reading(request, job) for job in made[request.of]]
+                made[index] = self._of(request, made[request.of], first)
             elif request.over == "across":
                 made[index] = []
             elif request.networks:
@@ -130,13 +154,14 @@ class Measurements:
                     networks_of(of_stage[one.stage or last][one.seed], one.at, facts)
                     for one in request.networks
                 ]
-                made[index] = [self._measuring(request, list(chain.from_iterable(named)))]
+                found = [self._measuring(request, list(chain.from_iterable(named)))]
+                made[index] = self._through(request, found, first)
             elif request.at:
                 along = [networks_of(trial, request.at, facts) for trial in trials]
-                made[index] = self._along(request, along, seeds)
+                made[index] = self._through(request, self._along(request, along, seeds), first)
             else:
-                made[index] = self._over(request, trials, seeds)
-        return [job for index in range(len(self.requests)) for job in made[index]]
+                made[index] = self._through(request, self._over(request, trials, seeds), first)
+        return _in_order(made, first)
 
     def across(
         self, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
@@ -145,16 +170,19 @@ class Measurements:
         those of the data of each cell.
         """
         made: dict[int, list[MetricJob]] = {}
+        first: dict[str, MetricJob] = {}
         for index in self._order:
             request = self.requests[index]
             if request.of is not None:
-                upstream = made.get(request.of, [])
-                made[index] = [self._reading(request, job) for job in upstream]
+                made[index] = self._of(request, made.get(request.of, []), first)
             elif request.over == "across":
                 choose = _named if request.networks else _chosen
                 groups = choose(request, cells, facts)
-                made[index] = [self._measuring(request, group) for group in groups]
-        return [job for index in range(len(self.requests)) for job in made.get(index, ())]
+                found = [self._measuring(request, group) for group in groups]
+                made[index] = self._through(request, found, first)
+        if first:
+            first = _without(first, cells)
+        return _in_order(made, first)
 
     def _over(
         self, request: MetricRequest, trials: Sequence[Trial], seeds: tuple[int, ...]
@@ -199,12 +227,44 @@ class Measurements:
         reads = tuple(networks)
         return self._job(request, self._key(request, reads), trials, reads)
 
-    def _reading(self, request: MetricRequest, job: MetricJob) -> MetricJob:
-        """Return the job that reads the artifact of another measurement, over the same trials."""
+    def _of(
+        self, request: MetricRequest, upstream: Sequence[MetricJob], first: dict[str, MetricJob]
+    ) -> list[MetricJob]:
+        """Return the jobs that read the artifact of each job of another request."""
+        sources = upstream
+        if request.through is not None:
+            sources = [self._reading(request.through, [job], job, _on(job)) for job in upstream]
+            first.update({job.key: job for job in sources})
+        return [self._reading(request, [job], job, _on(job)) for job in sources]
+
+    def _through(
+        self, request: MetricRequest, jobs: Sequence[MetricJob], first: dict[str, MetricJob]
+    ) -> list[MetricJob]:
+        """Return the jobs of a request that read what another metric leaves of each of their
+        networks, and note the jobs of that metric in `first`; as they are if there is none.
+        """
+        if request.through is None:
+            return [*jobs]
+        found = []
+        for job in jobs:
+            sources = [self._measuring(request.through, [network]) for network in job.inputs]
+            first.update({source.key: source for source in sources})
+            found.append(self._reading(request, sources, job, job.reads))
+        return found
+
+    def _reading(
+        self,
+        request: MetricRequest,
+        sources: Sequence[MetricJob],
+        over: MetricJob,
+        on: tuple[Artifact, ...],
+    ) -> MetricJob:
+        """Return the job that reads the artifacts of other measurements, over the trials of `over`
+        and the networks `on`.
+        """
         assert request.reads is not None
-        reads = (Artifact(job.key, request.reads),)
-        on = job.networks if job.reads else ()
-        return self._job(request, self._key(request, reads), job.trials, reads, on)
+        reads = tuple([Artifact(source.key, request.reads) for source in sources])
+        return self._job(request, self._key(request, reads), over.trials, reads, on)
 
     def _job(
         self,
@@ -222,12 +282,15 @@ class Measurements:
         """
         made = RequestFacts(request.id, request.over, request.heavy, request.together)
         made = replace(made, wanted=request.wanted, asked=request.asked)
-        if request.of is not None:
-            source = self._facts[id(self.requests[request.of])]
+        source = None if request.of is None else self._facts[id(self.requests[request.of])]
+        depth = 0 if source is None else source.depth + 1
+        if source is not None:
             asked = {key: value for key, value in source.asked.items() if key == "runs"}
-            depth = source.depth + 1
-            return replace(made, over=source.over, depth=depth, together=False, asked=asked)
-        return replace(made, together=False) if request.over == "across" else made
+            made = replace(made, over=source.over, asked=asked)
+        depth += request.through is not None
+        if depth or request.over == "across":
+            return replace(made, depth=depth, together=False)
+        return made
 
     def _key(self, request: MetricRequest, reads: Sequence[Artifact]) -> str:
         return text_key(self._head(request, "inputs", canonical_json([a.spec() for a in reads])))

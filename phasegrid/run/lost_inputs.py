@@ -4,8 +4,9 @@ store.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from phasegrid.jobs import Artifact, Trial
+from phasegrid.jobs import Artifact, MetricJob, Trial
 from phasegrid.plan.contents import Plan
+from phasegrid.registry import declared_metric
 from phasegrid.run.status import name_in
 from phasegrid.store.lost import lost_artifacts
 from phasegrid.store.store import Store
@@ -40,7 +41,14 @@ def _read_by_jobs_to_do(plan: Plan, stored: set[str]) -> Iterator[Artifact]:
                 yield from _stored_start(trial, stored)
     for _, job in plan.metric_jobs() if stored else ():
         if job.key not in stored and not stored.isdisjoint(job.needs):
-            yield from (a for a in (*job.networks, *job.sources) if a.job in stored)
+            networks = () if _reads_no_network(job) else job.networks
+            yield from (a for a in (*networks, *job.sources) if a.job in stored)
+
+
+def _reads_no_network(job: MetricJob) -> bool:
+    """Say whether a measurement reads what another metric left of its networks in their place."""
+    metric = declared_metric(job.metric.name)
+    return metric.through is not None and any(a.name != metric.reads for a in job.sources)
 
 
 def _stored_start(trial: Trial, stored: set[str]) -> Iterator[Artifact]:

@@ -108,6 +108,6 @@ def _measured_anew(plan: Plan, store: Store) -> list[tuple[str, str]]:
     stored = {}
     for metric in sorted({row["metric"] for row in old if row["key"] in keys}):
         wanted = {row["key"] for row in old if row["metric"] == metric and row["key"] in keys}
-        rows = store.read_table(f"metrics/{metric}", ["key", "args", "inputs"], wanted)
+        rows = store.read_table(f"metrics/{metric}", ["key", "version", "args", "inputs"], wanted)
         stored.update({row["key"]: row for row in rows.to_pylist()})
     return list(why_measured_anew(plan, old, stored))

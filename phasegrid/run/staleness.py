@@ -67,13 +67,15 @@ def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) ->
         for name in names
         if not same_value(args.get(name), job.metric.args.get(name))
     ]
+    if old["version"] != job.metric.version:
+        return f"{job.metric.name}: {', '.join([*changes, 'its version'])}"
     read = {(a.job, a.name) for a in inputs_of(old["inputs"])}
     for artifact in job.reads:
         if (artifact.job, artifact.name) not in read:
             changes.append(
                 f"its input {artifact.name}, of {causes.get(artifact.job, artifact.job)}"
             )
-    return f"{job.metric.name}: {', '.join(changes) or 'its version'}"
+    return f"{job.metric.name}: {', '.join(changes)}"
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -95,6 +95,22 @@ def inputs_of(text: object) -> list[Artifact]:
     return [Artifact(job, name) for job, name in pairs]
 
 
+def measured_of(
+    inputs: Sequence[Artifact],
+    read: Mapping[str, Sequence[Artifact]],
+    requests: Mapping[str, object],
+) -> list[Artifact]:
+    """Return what a measurement with these `inputs` is about: in place of what a measurement that
+    no request names has left, that one's inputs. `read` are the inputs of all planned measurements,
+    `requests` the names of their requests.
+    """
+    found: list[Artifact] = []
+    for one in inputs:
+        unnamed = one.job in read and not isinstance(requests[one.job], str)
+        found += measured_of(read[one.job], read, requests) if unnamed else [one]
+    return found
+
+
 def places_of(inputs: Sequence[Artifact]) -> list[str]:
     """Return, as text, where along a trial the inputs are from: ``40`` for an epoch, else
     ``update-900`` or ``averaged``; no final weights and nothing that a measurement left.

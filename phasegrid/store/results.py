@@ -21,7 +21,7 @@ from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, Part
 from phasegrid.keys import Json
-from phasegrid.store.artifacts import inputs_of, places_of
+from phasegrid.store.artifacts import inputs_of, measured_of, places_of
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
 from phasegrid.store.placing import (
@@ -202,7 +202,8 @@ class Results:
         """
         jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
         requests = dict(zip(jobs["key"], jobs["request"], strict=True))
-        inputs = jobs["inputs"].map(inputs_of)
+        read = {key: inputs_of(text) for key, text in zip(jobs["key"], jobs["inputs"], strict=True)}
+        inputs = [measured_of(read[key], read, requests) for key in jobs["key"]]
         jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
         asked = [json.loads(text) if isinstance(text, str) else {} for text in jobs["asked"]]
         named = [a.get("at") or _places(read, a) for read, a in zip(inputs, asked, strict=True)]

@@ -46,14 +46,17 @@ class Criterion:
         """Return the loss of each label (M, B)."""
         return self.loss(logits, batch)
 
-    def add_prediction(self, total: Tensor | None, logits: Tensor) -> Tensor:
-        """Add the prediction of logits (K, C) to the sum over other networks, in float64:
-        probabilities (kept as their logarithm), or the logits themselves.
+    def prediction(self, logits: Tensor) -> Tensor:
+        """Return what logits (K, C) predict, in float64: probabilities (kept as their logarithm),
+        or the logits themselves.
         """
-        z = logits.double().log_softmax(dim=-1) if self.probabilities else logits.double()
+        return logits.double().log_softmax(dim=-1) if self.probabilities else logits.double()
+
+    def sum_of(self, total: Tensor | None, prediction: Tensor) -> Tensor:
+        """Add a prediction (K, C) to the sum of others."""
         if total is None:
-            return z
-        return torch.logaddexp(total, z) if self.probabilities else total + z
+            return prediction
+        return torch.logaddexp(total, prediction) if self.probabilities else total + prediction
 
     def mean_prediction(self, total: Tensor, num_networks: int) -> Tensor:
         """Return the logits (K, C) of the mean prediction, from the sum over the networks."""

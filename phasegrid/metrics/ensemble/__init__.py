@@ -1,26 +1,50 @@
 """Loss and accuracy of an ensemble: the mean of the networks' predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
+from phasegrid.declare import (
+    MAX_COUNT,
+    UNIT_OF_LOSS,
+    Column,
+    DatasetFacts,
+    Finding,
+    Metric,
+    later,
+)
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
+from phasegrid.metrics.predictions import OF_CURVE, outputs_of_one
 from phasegrid.metrics.ranges import Count
+from phasegrid.registry import declared_objective
+from phasegrid.train.compat import share_aside
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleArgs:
-    """The mean prediction of several networks (Lakshminarayanan et al. 2017): its error, loss and
-    expected calibration error. Softmax outputs are averaged and scored by the negative
-    log-likelihood. If their objective has no probabilities (``mse``), the outputs themselves are
-    averaged and scored by the objective; the calibration error is then null.
+    """The mean prediction of several networks (Lakshminarayanan et al. 2017): its error, loss,
+    expected calibration error and Brier score. Softmax outputs are averaged and scored by the
+    negative log-likelihood. If their objective has no probabilities (``mse``), the outputs
+    themselves are averaged and scored by the objective; calibration error and Brier score are then
+    null.
 
     The networks are the trials of a cell (a deep ensemble), as saved; or, ``of`` a mode
     connectivity, `points` networks equally spaced in t on its curve, ends included (Garipov et al.
     2018, section 5). On a curve, BatchNorm statistics are recomputed at every point from at most
     `refresh_examples` training examples, as in mode connectivity.
+
+    Images and vectors: every network is passed forward once by the metric ``predictions``, whose
+    jobs planning adds, and all ensembles read what that stored. Without `train` neither it nor the
+    ensemble looks at the training set, which saves most of the disk; the columns ``train_*`` are
+    then null.
+
+    `scaling`: with ``temperature``, the logits of each network are also divided by a temperature of
+    its own before they are averaged (the columns ``scaled_*``). It is that of the least negative
+    log-likelihood on the examples that the data set sets aside (``dataset.aside``; Guo et al.
+    2017). Garipov et al. scale the points of a curve too, but do not say by which rule; this one is
+    ours.
 
     Calibration uses `ece_bins` equal-width confidence bins. For sentence pairs all numbers are over
     scored target tokens, predicted from the true words before them.
@@ -29,22 +53,76 @@ class EnsembleArgs:
     points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
     ece_bins: Count = 15
+    train: bool = later(True)
+    scaling: Literal["none", "temperature"] = later("none")
+
+
+SCORED = Guess(1e-3, 1e-8)
+"""Seconds of a member, and of each number that it answers: exponentials and sums in float64."""
 
 
 def _num_networks(job: Measurement) -> int:
     return max(job.num_networks, int(job.args["points"]))
 
 
+def _is_stored(job: Measurement) -> bool:
+    """Say whether the networks are passed forward by another job: not for text."""
+    return job.work.labels_per_example == 1.0
+
+
+def _outputs(job: Measurement) -> int:
+    return outputs_of_one(job.work, bool(job.args.get("train", True)))
+
+
 def _cost(job: Measurement) -> Guess:
+    if _is_stored(job):
+        one = Guess(SCORED.overhead_s, SCORED.arithmetic_s * _outputs(job))
+        return _num_networks(job) * one
     return 2 * _num_networks(job) * evaluation(job.work)
 
 
 def _memory(job: Measurement) -> int:
+    if _is_stored(job):
+        return 2 * FLOAT * _num_networks(job) * _outputs(job)
     networks = FLOAT * _num_networks(job) * job.work.num_parameters
     return networks + evaluation_bytes(job.work)
 
 
-def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
+def _fits(
+    args: Mapping[str, Any], recipe: Mapping[str, Any], facts: DatasetFacts
+) -> Finding | None:
+    """Refuse to fit temperatures without probabilities, or without examples that nothing was
+    trained on.
+    """
+    if args["scaling"] == "none":
+        return None
+    chosen = recipe["objective"]
+    name = "cross_entropy" if chosen is None else chosen["name"]
+    if declared_objective(name).predicts != "probabilities":
+        return (
+            "scaling",
+            f"found temperature, but the objective {name} has no probabilities; allowed: none, or"
+            " another objective",
+        )
+    if facts.task != "classification":
+        return "scaling", f"found temperature for the task {facts.task}; allowed there: none"
+    if facts.num_aside == 0:
+        return (
+            "scaling",
+            "found temperature, but the data set sets no examples aside, to which temperatures are"
+            " fitted; set dataset.aside, as in dataset: {name: digits, aside: 0.1}",
+        )
+    if share_aside(recipe) > 0:
+        return (
+            "scaling",
+            f"found temperature, but the objective {name} trains on the examples set aside, to"
+            " which temperatures are fitted; allowed: none",
+        )
+    return None
+
+
+def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
+    """Return the columns of the mean prediction on a set."""
     return (
         Column(
             f"{name}_loss",
@@ -74,6 +152,29 @@ def _columns(name: str, called: str, where: str) -> tuple[Column, ...]:
             better="lower",
         ),
         Column(
+            f"{name}_brier",
+            "float64",
+            "",
+            f"Brier score of the mean, {where}, in [0, 2]",
+            label=f"{called} Brier score of the ensemble",
+            quantity=f"ensemble_{name}_brier",
+            better="lower",
+        ),
+    )
+
+
+def _of_members(name: str, called: str, where: str) -> tuple[Column, ...]:
+    """Return the columns of the members on a set."""
+    return (
+        Column(
+            f"{name}_disagreement",
+            "float64",
+            "",
+            f"share of labels on which two networks choose differently, {where}, mean over pairs",
+            label=f"{called} disagreement of the networks",
+            quantity=f"ensemble_{name}_disagreement",
+        ),
+        Column(
             f"mean_{name}_loss",
             "float64",
             UNIT_OF_LOSS,
@@ -94,13 +195,42 @@ ENSEMBLE = Metric(
     over="cell",
     args=EnsembleArgs,
     compute="phasegrid.metrics.ensemble.compute:compute",
+    version=2,  # 1 had fewer columns, and drew the examples of BatchNorm on a curve for itself
     label="Ensemble",
     reads="curve",
+    through="predictions",
+    of_only=OF_CURVE,
     cost=_cost,
     memory=_memory,
+    fits=_fits,
     columns=(
-        *_columns("train", "training", "training set"),
-        *_columns("test", "test", "test set"),
+        *_whole("train", "training", "training set"),
+        *_of_members("train", "training", "training set"),
+        *_whole("test", "test", "test set"),
+        *_of_members("test", "test", "test set"),
+        *_whole("scaled_test", "scaled test", "test set, each network by its temperature"),
         Column("num_networks", "int64", "", "networks whose outputs were averaged", role="detail"),
+        Column("t", "list<float64>", "", "where on the curve each network is; null elsewhere"),
+        Column("member_scale", "list<float64>", "", "temperature of each network"),
+        Column("member_test_loss", "list<float64>", UNIT_OF_LOSS, "test loss of each network"),
+        Column(
+            "scaled_member_test_loss",
+            "list<float64>",
+            UNIT_OF_LOSS,
+            "test loss of each network, divided by its temperature",
+        ),
+        Column("member_test_error_percent", "list<float64>", "%", "test error of each network"),
+        Column(
+            "first_test_error_percent",
+            "list<float64>",
+            "%",
+            "test error of the ensemble of the first 1, 2, ... networks",
+        ),
+        Column(
+            "with_first_test_error_percent",
+            "list<float64>",
+            "%",
+            "test error of the ensemble of the first network and each",
+        ),
     ),
 )

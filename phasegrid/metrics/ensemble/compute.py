@@ -2,33 +2,33 @@
 
 If the outputs z_m stand for probabilities (cross-entropy), p(y | x) = (1/M) sum_m softmax(z_m(x))_y
 and loss = mean loss at log p, that is -mean log p(label | x); calibration is defined as in
-`phasegrid.metrics.accuracy`. Otherwise (squared distance) loss = mean loss at (1/M) sum_m z_m(x),
-and there is no calibration error. Error = share of labels that are not the argmax. If the loss is
-convex, it is at most the mean of the networks' own losses (Jensen). Everything is in float64, from
-logits in the networks' dtype.
+`phasegrid.metrics.accuracy`, and the Brier score is the mean of sum_c (p(c | x) - 1[c = label])^2
+(Brier 1950). Otherwise (squared distance) loss = mean loss at (1/M) sum_m z_m(x), and there are
+neither. Error = share of labels that are not the argmax. If the loss is convex, it is at most the
+mean of the networks' own losses (Jensen). Everything is in float64, from logits in the networks'
+dtype.
 
-Letters: M networks, N examples.
+Letters: M networks, N examples, C classes.
 """
 
-import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.accuracy.compute import calibration_error, kept_of
-from phasegrid.metrics.connectivity.left import read_curve
+from phasegrid.metrics.connectivity.left import networks_along, read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
+from phasegrid.metrics.ensemble.judging import Judged, error_percent, judge
+from phasegrid.metrics.ensemble.members import Member, live_members, stored_members
+from phasegrid.metrics.ensemble.scaling import fitted_temperature
 from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.points import Row, live_network, make_evaluator
-from phasegrid.models.network_state import evaluating, outputs_of
-from phasegrid.models.weights import refresh_batch_norm
+from phasegrid.metrics.network.points import Row
 from phasegrid.seeding import nothing_drawn
-from phasegrid.tasks.carrying import Reader
-from phasegrid.tasks.scoring import Scoring
+
+STORED = "predictions"
+"""The metric through which an ensemble is planned where it takes the task of the data."""
 
 
 def compute(
@@ -38,89 +38,109 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> Row:
-    """Measure the ensemble of `models`, or, if `sources` holds a curve between them, of points of
-    this curve; `args` are the fields of `EnsembleArgs`.
+    """Measure the ensemble of the networks whose stored predictions are `sources`. If they are not
+    stored (text): of `models`, or, if `sources` holds a curve between them, of points of this
+    curve. `args` are the fields of `EnsembleArgs`.
 
-    Exact, except for the training examples that refresh BatchNorm, which `rng` draws.
+    Exact, except for the training examples that refresh BatchNorm on a curve, which `rng` draws.
 
     Raises:
-        MetricError: if the outputs of a network are not finite, or the stored artifact is not a
-            curve.
+        MetricError: if the outputs of a network are not finite, the stored artifact is not a curve,
+            or the predictions cannot be scaled.
     """
     settings = EnsembleArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    with nothing_drawn("ensemble", data.train_inputs.device):
-        networks: Sequence[nn.Module] = models
-        if sources:
-            networks = _on_curve(models, data, rng, sources, settings)
-        row: Row = {"num_networks": len(networks)}
-        for name, inputs, labels in (
-            ("train", data.train_inputs, data.train_labels),
-            ("test", data.test_inputs, data.test_labels),
-        ):
-            batches = list(data.scoring.batches(inputs, labels, torch.float64.itemsize))
-            row |= _judged(name, networks, batches, data.scoring, settings.ece_bins)
-    return row
+    if not sources or sources[0].metric != STORED:
+        with nothing_drawn("ensemble", data.train_inputs.device):
+            return _of_networks(models, data, rng, sources, settings)
+    names = ["train"] * settings.train + ["test"] + ["aside"] * (settings.scaling != "none")
+    if any(name not in source.tensors for source in sources for name in names):
+        raise MetricError(
+            "ensemble: its networks have no stored predictions on all of the sets"
+            f" {', '.join(names)}"
+        )
+    logits = {name: torch.cat([source.tensors[name] for source in sources]) for name in names}
+    row: Row = {"num_networks": len(logits["test"])}
+    if "t" in sources[0].tensors:
+        row["t"] = sources[0].tensors["t"].tolist()
+    for name in names:
+        if name != "aside":
+            row |= _measured(name, stored_members(logits[name]), data, settings)
+    return row | (_scaled(logits, data, settings) if settings.scaling != "none" else {})
 
 
-def _on_curve(
+def _of_networks(
     models: Sequence[nn.Module],
     data: Dataset,
     rng: torch.Generator,
     sources: Sequence[Source],
     settings: EnsembleArgs,
-) -> list[nn.Module]:
-    """Return the networks at points of a curve, each with its own BatchNorm statistics."""
-    curve = read_curve(models, sources, "ensemble")
-    evaluator = make_evaluator(
-        models[0], data, settings.refresh_examples, int(curve.args["batch_size"]), rng
-    )
-    networks = []
-    for coefficients in curve.coefficients(
-        torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    ):
-        flat = live_network(models[0])
-        curve.place(flat, coefficients)
-        if evaluator.refresh_inputs is not None:
-            refresh_batch_norm(flat.module, evaluator.refresh_inputs, evaluator.batch_size)
-        networks.append(flat.module)
-    return networks
-
-
-def _judged(
-    name: str,
-    networks: Sequence[nn.Module],
-    batches: Sequence[tuple[Tensor, Tensor]],
-    scoring: Scoring,
-    ece_bins: int,
 ) -> Row:
-    """Score each network and their mean prediction on a set."""
-    objective, num = scoring.objective, len(networks)
-    readers = [Reader(scoring.operations, each, partial(outputs_of, each)) for each in networks]
-    own_losses, own_correct, means = [], [], []
-    for inputs, labels in batches:
-        target, total = labels, None
-        for network, read in zip(networks, readers, strict=True):
-            with evaluating(network):
-                found = scoring.score(read(inputs), inputs, labels)
-                read.turn()
-            own_losses.append(found.losses)
-            own_correct.append(found.correct)
-            target, total = found.labels, objective.add_prediction(total, found.logits)
-        assert total is not None
-        mean = scoring.score_logits(objective.mean_prediction(total, num), inputs, target)
-        means.append(kept_of(mean))
-    if not math.isfinite(own := float(torch.cat(own_losses).mean())):
-        raise MetricError(f"ensemble: the outputs of a network on the {name} set are not finite")
-    losses, correct, confidence = (torch.cat(parts) for parts in zip(*means, strict=True))
-    ece = calibration_error(confidence, correct, ece_bins) if objective.probabilities else None
-    return {
-        f"{name}_loss": float(losses.mean()),
-        f"{name}_error_percent": _error_percent(correct),
-        f"{name}_ece": ece,
-        f"mean_{name}_loss": own,
-        f"mean_{name}_error_percent": _error_percent(torch.cat(own_correct)),
+    """Measure networks by passing them forward."""
+    networks = models
+    row: Row = {}
+    if sources:
+        curve = read_curve(models, sources, "ensemble")
+        t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+        row["t"] = t.tolist()
+        networks = list(networks_along(curve, t, models[0], data, settings.refresh_examples, rng))
+    if settings.scaling != "none":
+        raise MetricError("ensemble: temperatures are fitted to stored predictions only")
+    row["num_networks"] = len(networks)
+    for name in ["train"] * settings.train + ["test"]:
+        row |= _measured(name, live_members(networks, data), data, settings)
+    return row
+
+
+def _measured(name: str, members: Sequence[Member], data: Dataset, settings: EnsembleArgs) -> Row:
+    """Return the columns of a set; those of parts of the ensemble too for the test set."""
+    judged = _judged(name, members, data)
+    row = _whole(name, judged, data, settings) | {
+        f"{name}_disagreement": judged.disagreement(),
+        f"mean_{name}_loss": float(judged.own_losses.mean()),
+        f"mean_{name}_error_percent": error_percent(judged.votes == judged.labels),
+    }
+    if name != "test":
+        return row
+    return row | {
+        "member_test_loss": judged.own_losses.mean(dim=1).tolist(),
+        "member_test_error_percent": judged.errors_percent(judged.votes),
+        "first_test_error_percent": judged.errors_percent(judged.first),
+        "with_first_test_error_percent": judged.errors_percent(judged.with_first),
     }
 
 
-def _error_percent(correct: Tensor) -> float:
-    return 100 - 100 * int(correct.sum()) / len(correct)
+def _scaled(logits: Mapping[str, Tensor], data: Dataset, settings: EnsembleArgs) -> Row:
+    """Return the columns of the ensemble of the members, each divided by its own temperature."""
+    if not data.objective.probabilities:
+        raise MetricError("ensemble: the objective has no probabilities, so nothing can be scaled")
+    temperatures = [fitted_temperature(own, data.aside_labels) for own in logits["aside"]]
+    scaled = [own.double() / t for own, t in zip(logits["test"], temperatures, strict=True)]
+    judged = _judged("test", stored_members(scaled), data)
+    return _whole("scaled_test", judged, data, settings) | {
+        "scaled_member_test_loss": judged.own_losses.mean(dim=1).tolist(),
+        "member_scale": temperatures,
+    }
+
+
+def _judged(name: str, members: Sequence[Member], data: Dataset) -> Judged:
+    """Score members on a set; parts of the ensemble too on the test set."""
+    sets = {
+        "train": (data.train_inputs, data.train_labels),
+        "test": (data.test_inputs, data.test_labels),
+    }
+    batches = list(data.scoring.batches(*sets[name], torch.float64.itemsize))
+    found = judge(members, batches, data.scoring, in_parts=name == "test")
+    if not bool(found.own_losses.mean().isfinite()):
+        raise MetricError(f"ensemble: the outputs of a network on the {name} set are not finite")
+    return found
+
+
+def _whole(name: str, judged: Judged, data: Dataset, settings: EnsembleArgs) -> Row:
+    """Return the columns of the mean prediction."""
+    probable = data.objective.probabilities
+    return {
+        f"{name}_loss": float(judged.losses.mean()),
+        f"{name}_error_percent": error_percent(judged.correct),
+        f"{name}_ece": judged.ece(settings.ece_bins) if probable else None,
+        f"{name}_brier": float(judged.brier.mean()) if probable else None,
+    }

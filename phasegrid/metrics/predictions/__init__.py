@@ -1,0 +1,75 @@
+"""Predictions: what a network answers on whole sets, kept for other metrics."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from phasegrid.declare import MAX_COUNT, Column, Metric
+from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_bytes, passes
+from phasegrid.metrics.ranges import Count
+
+OF_CURVE = ("points", "refresh_examples")
+"""The arguments that say something about a curve only."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionsArgs:
+    """The outputs (logits) of a network on the test set and on the examples that the data set sets
+    aside, and, if `train`, on the training set. They are stored as the artifact ``predictions``, in
+    the dtype of the network, so that what reads them passes nothing forward again.
+
+    The network is a trial, as saved or at a checkpoint; or, ``of`` a mode connectivity, `points`
+    networks equally spaced in t on its curve, ends included. On a curve, BatchNorm statistics are
+    recomputed at every point from at most `refresh_examples` training examples, as in mode
+    connectivity.
+
+    An artifact takes 4 bytes for each example and class of a network: 0.4 MB for the test set of
+    CIFAR-10, 2 MB more for its training set; ten times as much with 100 classes.
+    """
+
+    train: bool = False
+    points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
+    refresh_examples: Count | None = None
+
+
+def outputs_of_one(work: Workload, train: bool) -> int:
+    """Return how many numbers a network answers: one for each example and class."""
+    examples = work.num_test + work.num_aside + train * work.num_train
+    return examples * work.num_classes
+
+
+def _num_networks(job: Measurement) -> int:
+    return 1 if job.num_networks == 1 else int(job.args["points"])
+
+
+def _cost(job: Measurement) -> Guess:
+    work = job.work
+    examples = work.num_test + work.num_aside
+    examples += work.num_train * (bool(job.args["train"]) + (job.num_networks > 1))  # BatchNorm
+    return _num_networks(job) * passes(work, examples, 500, 1)
+
+
+def _left_bytes(job: Measurement) -> int:
+    return FLOAT * _num_networks(job) * outputs_of_one(job.work, bool(job.args["train"]))
+
+
+PREDICTIONS = Metric(
+    over="trial",
+    args=PredictionsArgs,
+    compute="phasegrid.metrics.predictions.compute:compute",
+    label="Predictions",
+    takes="classification",
+    reads="curve",
+    leaves=("predictions",),
+    of_only=OF_CURVE,
+    cost=_cost,
+    memory=lambda job: _left_bytes(job) + evaluation_bytes(job.work),
+    disk=_left_bytes,
+    columns=(
+        Column("num_networks", "int64", "", "networks whose outputs are stored", role="detail"),
+        Column("num_train", "int64", "", "training examples that they were given", role="detail"),
+        Column("num_test", "int64", "", "test examples that they were given", role="detail"),
+        Column("num_aside", "int64", "", "examples set aside that they were given", role="detail"),
+    ),
+)

@@ -1,0 +1,66 @@
+"""Pass networks over whole sets, and keep what they answer.
+
+The artifact ``predictions`` holds ``test`` (M, N, C), the logits of M networks on the N examples of
+the test set in its order, likewise ``aside`` if the data set sets examples aside and ``train`` if
+asked, and on a curve the points ``t`` (M,), float64.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.errors import MetricError
+from phasegrid.metrics.connectivity.left import networks_along, read_curve
+from phasegrid.metrics.measured import Measured, Source
+from phasegrid.metrics.network.points import Row
+from phasegrid.metrics.predictions import PredictionsArgs
+from phasegrid.models.evaluation import predict
+
+
+def compute(
+    models: Sequence[nn.Module],
+    data: Dataset,
+    rng: torch.Generator,
+    sources: Sequence[Source] = (),
+    **args: object,
+) -> Measured:
+    """Return the logits of a model, or of points of the curve in `sources` between two models;
+    `args` are the fields of `PredictionsArgs`.
+
+    Exact, except for the training examples that refresh BatchNorm on a curve, which `rng` draws.
+
+    Raises:
+        MetricError: if the outputs of a network are not finite, or the stored artifact is not a
+            curve.
+    """
+    settings = PredictionsArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    networks: Iterable[nn.Module] = models
+    left: dict[str, Tensor] = {}
+    if sources:
+        curve = read_curve(models, sources, "predictions")
+        left["t"] = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+        networks = networks_along(curve, left["t"], models[0], data, settings.refresh_examples, rng)
+    sets = {"test": data.test_inputs}
+    if settings.train:
+        sets["train"] = data.train_inputs
+    if len(data.aside_labels):
+        sets["aside"] = data.aside_inputs
+    found: dict[str, list[Tensor]] = {name: [] for name in sets}
+    for network in networks:
+        for name, inputs in sets.items():
+            found[name].append(_logits(network, name, inputs))
+    left |= {name: torch.stack(several) for name, several in found.items()}
+    row: Row = {"num_networks": len(left["test"])}
+    for name in ("train", "test", "aside"):
+        row[f"num_{name}"] = left[name].shape[1] if name in left else 0
+    return Measured(row, {"predictions": left})
+
+
+def _logits(network: nn.Module, name: str, inputs: Tensor) -> Tensor:
+    """Return the logits (N, C) of a network on a set, in its dtype."""
+    logits = predict(network, inputs)
+    if not bool(logits.isfinite().all()):
+        raise MetricError(f"predictions: the outputs on the {name} set are not finite")
+    return logits

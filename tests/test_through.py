@@ -1,0 +1,143 @@
+"""Measurements that are planned through what another metric leaves of each network."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import phasegrid
+from phasegrid.config.load import load_sweep
+from phasegrid.errors import SweepError
+from phasegrid.metrics.predictions import compute as predicting
+from phasegrid.plan.plan import make_plan
+from phasegrid.run.run import RunTarget, run_sweep
+from phasegrid.store.results import Results
+from phasegrid.store.store import Store
+
+HEAD = """\
+schema: 1
+name: through
+dataset: {name: digits, aside: 0.1}
+model: {name: mlp, width: 4}
+train: {epochs: 2, batch_size: 64, lr: 0.1, stop: null, keep: last, checkpoints: {every_epochs: 1}}
+load: {param: model.width, values: [2, 4]}
+seeds: 2
+metrics:
+"""
+MANY = """\
+  - connectivity: {id: bent, epochs: 1, points: 3}
+  - ensemble: {of: bent, points: 3}
+  - ensemble
+  - ensemble: {ece_bins: 5}
+  - ensemble: {over: trajectory, at: [1, 2]}
+  - ensemble: {over: across}
+  - predictions: {train: true}
+"""
+
+
+def sweep_of(folder: Path, text: str) -> Any:
+    path = folder / "through.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_sweep(path)
+
+
+def run(sweep: Any, store: Store) -> Any:
+    where = RunTarget(serial=True, device="cpu")
+    return run_sweep(sweep, store, where, Console(quiet=True), quiet=True, limit=None)
+
+
+def opened(store: Store) -> Results:
+    return phasegrid.open(store.url)
+
+
+def test_each_network_has_one_prediction_whatever_reads_it(tmp_path: Path) -> None:
+    plan = make_plan(sweep_of(tmp_path, HEAD + MANY))
+    keys = [job.key for _, job in plan.metric_jobs()]
+    assert max(Counter(keys).values()) == 1
+    jobs = [job for _, job in plan.metric_jobs() if job.metric.name == "predictions"]
+    assert Counter(len(job.trials) for job in jobs) == {1: 4 + 8, 2: 2}  # as saved, along, of
+    asked = make_plan(sweep_of(tmp_path, f"{HEAD}  - predictions: {{train: true}}\n"))
+    assert {job.key for _, job in asked.metric_jobs()} <= set(keys)
+    along = "  - predictions: {train: true, over: trajectory, at: [1, 2]}\n"
+    asked = make_plan(sweep_of(tmp_path, HEAD + along))
+    assert {job.key for _, job in asked.metric_jobs()} <= set(keys)
+
+
+def test_points_of_a_curve_are_nothing_to_the_predictions_of_networks(tmp_path: Path) -> None:
+    plan = make_plan(sweep_of(tmp_path, f"{HEAD}  - ensemble\n  - ensemble: {{points: 9}}\n"))
+    names = Counter(job.metric.name for _, job in plan.metric_jobs())
+    assert names == {"predictions": 4, "ensemble": 4}
+
+
+def test_a_second_ensemble_passes_nothing_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    passes = []
+    predict = predicting.predict
+    monkeypatch.setattr(predicting, "predict", lambda *a: passes.append(a) or predict(*a))
+    assert run(sweep_of(tmp_path, f"{HEAD}  - ensemble\n"), store).exit_code == 0
+    assert len(passes) == 4 * 3  # networks times sets
+    for file in (tmp_path / "store" / "checkpoints").rglob("*.safetensors"):
+        file.unlink()
+    more = "  - ensemble: {scaling: temperature}\n  - ensemble: {over: across, ece_bins: 3}\n"
+    assert run(sweep_of(tmp_path, HEAD + more), store).exit_code == 0
+    assert len(passes) == 4 * 3
+    rows = opened(store).metric("ensemble", "through")
+    assert (rows["scaled_test_loss"].notna() == ~rows["across"]).all()
+
+
+def test_what_reads_predictions_that_failed_is_blocked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    sweep = sweep_of(tmp_path, f"{HEAD}  - ensemble\n")
+
+    def fail(*_args: object) -> None:
+        raise ValueError("no pass today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting, "predict", fail)
+        result = run(sweep, store)
+    assert (result.counts.failed, result.counts.blocked) == (4, 2)
+    assert run(sweep, store).exit_code == 0
+
+
+def test_predictions_of_a_network_that_diverged_are_a_result_and_so_is_what_reads_them(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    text = HEAD.replace("lr: 0.1", "lr: 1.0e+30")
+    assert run(sweep_of(tmp_path, f"{text}  - ensemble\n"), store).exit_code == 0
+    for name in ("predictions", "ensemble"):
+        rows = opened(store).metric(name, "through")
+        assert set(rows["outcome"]) == {"not_applicable"}
+        assert rows["reason"].str.contains("diverged").all()
+
+
+def test_figures_name_an_ensemble_by_what_it_is_of(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep_of(tmp_path, HEAD + MANY), store).exit_code == 0
+    rows = opened(store).metric("ensemble", "through")
+    assert set(rows["variant"].dropna()) == {"", "of=bent, points=3", "ece_bins=5", "at=1+2"}
+    assert sorted(rows["across"]) == [False] * 10 + [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (HEAD.replace(", aside: 0.1", ""), "the data set sets no examples aside"),
+        (HEAD.replace("epochs: 2", "epochs: 2, objective: mse"), "mse has no probabilities"),
+        (
+            HEAD.replace("epochs: 2", "epochs: 2, objective: {name: poisoned, share: 0.05}"),
+            "poisoned trains on the examples set aside",
+        ),
+    ],
+)
+def test_temperatures_that_cannot_be_fitted_are_a_mistake(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(SweepError, match=f":9:\\d+: metrics.0.ensemble.scaling: .*{told}"):
+        sweep_of(tmp_path, f"{text}  - ensemble: {{scaling: temperature}}\n")
