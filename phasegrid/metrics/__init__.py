@@ -17,6 +17,7 @@ from phasegrid.metrics.plane import PLANE
 from phasegrid.metrics.predictions import PREDICTIONS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
+from phasegrid.metrics.soup import SOUP
 
 METRICS: dict[str, Metric] = {
     "bleu": BLEU,
@@ -31,6 +32,7 @@ METRICS: dict[str, Metric] = {
     "slice": SLICE,
     "predictions": PREDICTIONS,
     "ensemble": ENSEMBLE,
+    "soup": SOUP,
     "plane": PLANE,
     "origin_path": ORIGIN_PATH,
 }

@@ -1,19 +1,14 @@
 """How high the loss rises on the straight segment between two trained networks."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, DatasetFacts, Finding, Metric
-from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation, evaluation_bytes
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
+from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
+from phasegrid.metrics.alignment import Align, align_needs_classification, matching_cost
 from phasegrid.metrics.ranges import Count
-
-Align = Literal["none", "weights"]
-"""Whether the channels of a network are first matched to those of another
-(`phasegrid.metrics.network.matching`).
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +33,6 @@ class BarrierArgs:
     batch_norm: Literal["saved", "refreshed"] = "refreshed"
     refresh_examples: Count | None = None
     batch_size: Count = 128
-
-
-MATCHING_SWEEPS = 6
-"""How often weight matching goes through all groups of channels: 3 to 8 were usual."""
-
-
-def matching_cost(work: Workload) -> Guess:
-    """Return the cost of matching two networks: products of all pairs of channels of a layer, in
-    float64, along both dimensions of each weight.
-    """
-    channels = (work.num_parameters / max(1, work.layers)) ** 0.5 / 3
-    return Guess(0.1, MATCHING_SWEEPS * 4 * work.num_parameters * channels / 1e10)
-
-
-def align_needs_classification(
-    args: Mapping[str, Any], _recipe: Mapping[str, Any], facts: DatasetFacts
-) -> Finding | None:
-    """Say that the channels of networks for text are not matched."""
-    if args["align"] == "none" or facts.task == "classification":
-        return None
-    return (
-        "align",
-        f"found {args['align']}, but the networks are for {facts.task}, and channels are matched"
-        " for classification only; allowed: none",
-    )
 
 
 def _cost(job: Measurement) -> Guess:
