@@ -1,9 +1,10 @@
-"""Draw planes through points in weight space: a map of the loss for each of some cells, with shared
-levels, and with marks at the points that span the plane.
+"""Draw planes through points in weight space: maps of what was measured on them, a row of panels
+for each quantity, with shared levels and with marks at the points that lie on them or near.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,9 @@ from matplotlib.figure import Figure
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
-from phasegrid.analysis.draw.panels import facet_title
-from phasegrid.analysis.draw.scales import Frame
+from phasegrid.analysis.draw.plane_points import draw_points, legend_of, points_of
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS, mark_missing
-from phasegrid.analysis.draw.ticks import write_bar_ticks
+from phasegrid.analysis.draw.ticks import tick_texts, write_bar_ticks
 from phasegrid.texts import counted
 
 NUM_LEVELS = 9
@@ -29,57 +29,57 @@ RATIO = 300.0
 between the 740 for losses and the 110 for errors in the published code of Garipov et al. 2018.
 """
 ACROSS = 4
-PANEL = (2.6, 2.7)  # inches
-MARKS = (("o", "ends"), ("D", "bends"))
+WIDTH = 2.75  # inches of a panel
+SHAPES = (0.4, 1.3)
+"""The least and the greatest height of a map, as shares of its width: both axes have one scale as
+far as these allow.
+"""
 
 Floats = npt.NDArray[np.float64]
 
 
-def plane_maps(
-    rows: pd.DataFrame,
-    frame: Frame,
-    column: str,
-    label: str,
-    *,
-    cap: float,
-    most: int,
-    title: str = "",
-) -> Figure:
-    """Draw `column` of the first plane of each cell and way of measuring; if there are more than
-    `most`, an evenly spread selection.
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A column that is drawn, what names its colours, and the highest level."""
 
-    `rows` are those of a metric such as ``plane``, with the place of their cell. Levels are close
-    together near the lowest value and reach the highest, or `cap`; higher values have the last
-    colour. `label` names the colours. Both axes are lengths in weight space, each on a scale of its
-    own, because bends lie close to the line between the ends.
+    column: str
+    label: str
+    cap: float
+
+
+def plane_maps(
+    rows: pd.DataFrame, surfaces: Sequence[Surface], *, most: int, title: str = ""
+) -> Figure:
+    """Draw columns of the first plane of each cell and way of measuring (of more than `most`, an
+    evenly spread selection): the planes side by side, each of `surfaces` below the one before.
+
+    `rows` are those of a metric such as ``plane``, in the order of the panels; `head` names a
+    panel, `line` its way of measuring, and `names` its points. The panels of a surface share their
+    levels, which are close together near the lowest value and end at the highest, or at its `cap`;
+    higher values have the last colour. Axes are lengths in weight space, on one scale (`SHAPES`).
 
     Raises:
         ValueError: if there is no row.
     """
-    first = _first(rows)
+    first = rows.drop_duplicates(["cell", "line"])
     shown = first.iloc[spread_out(len(first), most)].to_dict("records")
-    surfaces = [_surface(row[column]) for row in shown]
-    levels = plane_levels(surfaces, cap)
-    above = any(bool((values > levels[-1]).any()) for values in surfaces)
     across = min(ACROSS, len(shown))
     down = math.ceil(len(shown) / across)
+    shapes = [_shape(row) for row in shown]
+    high = WIDTH * max(shapes) + 0.95
     figure = Figure(
-        figsize=(max(4.6, PANEL[0] * across + 1.0), PANEL[1] * down + 0.7), layout="constrained"
+        figsize=(max(4.6, WIDTH * across + 1.0), high * down * len(surfaces) + 0.8),
+        layout="constrained",
     )
-    axes = figure.subplots(down, across, squeeze=False)
-    several = first["variant"].nunique() > 1
-    for ax, row, values in zip(axes.flat, shown, surfaces, strict=False):
-        _draw(ax, row, values, levels, _place(row, frame), several)
-    for ax in list(axes.flat)[len(shown) :]:
-        ax.remove()
-    colours = ScalarMappable(_norm(levels), CONTOUR_COLOURS)
-    bar = figure.colorbar(
-        colours, ax=list(figure.axes), label=label, extend="max" if above else "neither", aspect=30
-    )
-    write_bar_ticks(bar, list(levels), digits=2)
-    marks, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(marks, texts, loc="outside lower center", ncols=2)
-    write_heading(figure, "\n".join(filter(None, [title, _counts(label, len(shown), len(first))])))
+    axes = figure.subplots(down * len(surfaces), across, squeeze=False)
+    for index, surface in enumerate(surfaces):
+        own = list(axes[index * down : (index + 1) * down].flat)
+        _draw_surface(figure, own[: len(shown)], shown, surface)
+        for ax in own[len(shown) :]:
+            ax.remove()
+    figure.legend(handles=legend_of(shown), loc="outside lower center", ncols=4)
+    counts = _counts(surfaces, len(shown), len(first))
+    write_heading(figure, f"{title}\n{counts}" if title else counts)
     return figure
 
 
@@ -109,80 +109,76 @@ def spread_out(num: int, most: int) -> list[int]:
     return [round(float(place)) for place in np.linspace(0, num - 1, min(num, most))]
 
 
-def _draw(
-    ax: Axes,
-    row: Mapping[Any, Any],
-    values: Floats,
-    levels: Floats,
-    place: str,
-    several: bool,
+def _draw_surface(
+    figure: Figure, axes: Sequence[Axes], rows: Sequence[Mapping[Any, Any]], surface: Surface
 ) -> None:
+    """Draw one quantity of some planes on shared levels, with its colour bar."""
+    grids = [_grid(row, surface.column) for row in rows]
+    levels = plane_levels(grids, surface.cap)
+    above = any(bool((values > levels[-1]).any()) for values in grids)
+    for ax, row, values in zip(axes, rows, grids, strict=True):
+        _draw(ax, row, values, levels)
+    colours = ScalarMappable(_norm(levels), CONTOUR_COLOURS)
+    extend = "max" if above else "neither"
+    bar = figure.colorbar(
+        colours, ax=list(axes), label=surface.label, extend=extend, fraction=0.04, pad=0.02
+    )
+    write_bar_ticks(bar, list(levels), digits=2)
+    if above:
+        *lower, highest = tick_texts(list(levels), 2)
+        bar.set_ticks(list(levels), labels=[*lower, f"> {highest}"])
+
+
+def _draw(ax: Axes, row: Mapping[Any, Any], values: Floats, levels: Floats) -> None:
     u, v = (np.asarray(row[axis], dtype=float) for axis in ("axis", "axis_2"))
     mark_missing(ax)
     masked = np.ma.masked_invalid(values)
     if masked.count():
         ax.contourf(u, v, masked, levels, norm=_norm(levels), cmap=CONTOUR_COLOURS, extend="max")
         ax.contour(u, v, masked, levels[1:], colors="white", linewidths=0.5, alpha=0.8)
-    points_u, points_v = (np.asarray(row[f"points_{axis}"], dtype=float) for axis in "uv")
-    inner = np.arange(len(points_u)) % (len(points_u) - 1) > 0
-    for (mark, text), chosen in zip(MARKS, (~inner, inner), strict=True):
-        ax.scatter(
-            points_u[chosen],
-            points_v[chosen],
-            marker=mark,
-            s=22,
-            color="white",
-            edgecolors="black",
-            linewidths=0.8,
-            zorder=3,
-            label=text,
-        )
-    ax.set_xlabel("u, from end to end")
-    ax.set_ylabel("v, at right angles")
-    missing = int(masked.size - masked.count())
+    ax.set_xlim(u[0], u[-1])
+    ax.set_ylim(v[0], v[-1])
+    draw_points(ax, row)
+    stretched = not SHAPES[0] < (v[-1] - v[0]) / (u[-1] - u[0]) < SHAPES[1]
+    if not stretched:
+        ax.set_aspect("equal")
+    ax.set_xlabel("u")
+    ax.set_ylabel("v, on a scale of its own" if stretched else "v")
+    write_title(ax, row["head"], ", ".join(filter(None, _notes(row, masked))))
+
+
+def _notes(row: Mapping[Any, Any], values: "np.ma.MaskedArray[Any, Any]") -> list[str]:
+    """Say which networks a map is of, how fine it is, and what does not lie on it."""
     seeds = [f"{row[name]:.0f}" for name in ("seed_a", "seed_b") if not pd.isna(row[name])]
-    notes = [
+    missing = int(values.size - values.count())
+    farthest = max((point.distance for point in points_of(row)), default=0.0)
+    return [
         f"seed{'s' * (len(seeds) > 1)} {' and '.join(seeds)}" if seeds else "",
-        (row["variant"] or "as declared") if several else "",
-        f"stage={row['stage']}" if _has_unnamed_stage(row, several) else "",
-        f"{len(u)} × {len(v)} points",
-        f"{missing} diverged" if missing else "",
+        f"{values.shape[1]} × {values.shape[0]} points",
+        f"{missing} diverged" if 0 < missing < values.size else "not measured" * (missing > 0),
+        f"points up to {farthest:.2g} off the plane" if farthest > 0 else "",
     ]
-    write_title(ax, place, ", ".join(filter(None, notes)))
-
-
-def _has_unnamed_stage(row: Mapping[Any, Any], variant_shown: bool) -> bool:
-    """Say whether a map is of a stage that its way of measuring, if it is shown, does not name."""
-    named = variant_shown and "stage=" in row["variant"]
-    return not pd.isna(row.get("stage")) and not named
 
 
 def _norm(levels: Floats) -> BoundaryNorm:
     return BoundaryNorm(list(levels), colormaps[CONTOUR_COLOURS].N, extend="max")
 
 
-def _first(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each cell and way of measuring, that of the first seeds, in the order of
-    cells.
-    """
-    return rows.sort_values(["cell", "variant", "seed_a", "seed_b"]).drop_duplicates(
-        ["cell", "variant"]
-    )
+def _shape(row: Mapping[Any, Any]) -> float:
+    """Return the height of a map as a share of its width."""
+    u, v = row["axis"], row["axis_2"]
+    return float(np.clip((v[-1] - v[0]) / (u[-1] - u[0]), *SHAPES))
 
 
-def _place(row: Mapping[Any, Any], frame: Frame) -> str:
-    axes = ((frame.load, row["load_label"]), (frame.temperature, row["temperature_label"]))
-    named = [f"{axis.name} {label}" for axis, label in axes if axis.name]
-    facet = facet_title(str(row["facet"]))
-    return ", ".join([facet] * bool(facet) + named) or f"cell {row['cell']}"
-
-
-def _surface(grid: object) -> Floats:
-    """Return a stored grid (V, U), with NaN for null."""
-    lines = [[np.nan if x is None else x for x in line] for line in grid]  # type: ignore[attr-defined]
+def _grid(row: Mapping[Any, Any], column: str) -> Floats:
+    """Return a stored grid (V, U), with NaN for null and where nothing is stored."""
+    found = row.get(column)
+    if not isinstance(found, (list, np.ndarray)):
+        return np.full((len(row["axis_2"]), len(row["axis"])), np.nan)
+    lines = [[np.nan if x is None else x for x in line] for line in found]
     return np.asarray(lines, dtype=float)
 
 
-def _counts(label: str, shown: int, there: int) -> str:
-    planes = counted(shown, "plane")
-    return f"{label}; {planes}" + (f" of {there}" if shown < there else "")
+def _counts(surfaces: Sequence[Surface], shown: int, there: int) -> str:
+    labels = ", ".join(surface.label for surface in surfaces)
+    return f"{labels}; {counted(shown, 'plane')}" + (f" of {there}" if shown < there else "")

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.gain import gain_figure
 from phasegrid.analysis.draw.lines import curve_panels, cut_panels
 from phasegrid.analysis.draw.panels import seven_panels
-from phasegrid.analysis.draw.planes import plane_maps
 from phasegrid.analysis.draw.rows import Line, row_panels
 from phasegrid.analysis.draw.scales import axis_name
 from phasegrid.analysis.draw.slice_grids import large_slice, slice_grid
@@ -30,17 +29,11 @@ from phasegrid.figures import (
     GainArgs,
     LinesArgs,
     PanelsArgs,
-    PlanesArgs,
     RowsArgs,
     SlicesArgs,
 )
 from phasegrid.figures.checks import ALONG
 from phasegrid.tasks import TASKS
-
-PLANE_CAPS = (5.0, 40.0)
-"""The highest level of a plane's loss and of its error in percent, from the published code of
-Garipov et al. 2018.
-"""
 
 
 def panels(tables: Tables, args: PanelsArgs) -> Figure:
@@ -172,21 +165,3 @@ def slices(tables: Tables, args: SlicesArgs) -> Figure:
     label = slice_label(args.column, found.grid.declared["slice"])
     draw = slice_grid if args.cell is None else large_slice
     return draw(points, found.grid.cells, found.frame, args.column, title=title, label=label)
-
-
-def planes(tables: Tables, args: PlanesArgs) -> Figure:
-    """Draw the loss on planes through points in weight space."""
-    measured, grid = tables.rows["plane"], tables.found.grid
-    if args.variant is not None:
-        measured = of_variant(grid, measured, "plane", args.variant)
-    columns = {column.name: column for column in grid.declared["plane"].columns}
-    cap = args.cap or (PLANE_CAPS[0] if args.column.endswith("_loss") else PLANE_CAPS[1])
-    return plane_maps(
-        measured,
-        tables.found.frame,
-        args.column,
-        columns[args.column].title(),
-        cap=cap,
-        most=args.most,
-        title=tables.title(args.title),
-    )

@@ -14,6 +14,7 @@ from pydantic import Field
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
 from phasegrid.figures.overlay import OVERLAY
+from phasegrid.figures.planes import PLANES
 from phasegrid.figures.table import TABLE
 from phasegrid.registry import identity
 
@@ -119,27 +120,6 @@ class SlicesArgs:
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlanesArgs:
-    """The loss on planes through points in weight space (metric ``plane``), with these points
-    marked: a map for each cell, that of its first seeds, all on shared levels.
-
-    `column` is what is drawn. Levels are close together near the lowest value and end at `cap`;
-    null: at 5 for a loss, 40 for an error (both as the published code of Garipov et al. 2018), or
-    at the largest value where that is less. Of more than `most` maps some are drawn, evenly spread.
-    A cell has a map for each way of measuring, or only that of `variant`.
-    """
-
-    name: Stem
-    column: Literal["train_loss", "train_error_percent", "test_loss", "test_error_percent"] = (
-        "train_loss"
-    )
-    cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    most: Annotated[int, Field(ge=1, le=48)] = 12
-    variant: str | None = None
-    title: str | None = None
-
-
 def _other(axis: object) -> str:
     return "temperature" if axis == "load" else "load"
 
@@ -196,10 +176,5 @@ FIGURES: Mapping[str, FigureKind] = {
         needs=lambda _args: Needs(rows=("slice",)),
         fits=cell_fits,
     ),
-    "planes": FigureKind(
-        PlanesArgs,
-        f"{_KINDS}:planes",
-        needs=lambda _args: Needs(rows=("plane",)),
-        unasked={"name": "planes"},
-    ),
+    "planes": PLANES,
 }

@@ -68,6 +68,14 @@ def with_first_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(seed_a=rows["seed_a"].where(~of_runs, first))
 
 
+def with_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Add to every row the seeds of its trials, as a list."""
+    known = plan.drop_duplicates("key")
+    seeds = dict(zip(known["key"], known["seed"].astype(int), strict=True))
+    found = [[seeds[key] for key in keys] for keys in rows["trials"]]
+    return rows.assign(seeds=pd.Series(found, index=rows.index, dtype=object))
+
+
 def stages_of(plan: pd.DataFrame) -> dict[str, str]:
     """Return the stage of each planned trial by its key, as ``a/b`` where plans name it
     differently; empty where no plan has stages.

@@ -32,6 +32,7 @@ from phasegrid.store.placing import (
     stages_of,
     with_first_seeds,
     with_own_cells,
+    with_seeds,
 )
 from phasegrid.store.store import Store
 from phasegrid.texts import counted
@@ -140,15 +141,16 @@ class Results:
         measurements (published results, stores of earlier releases), the result is every row whose
         trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
         the trials of a row. A measurement across cells (`across` is True) has the cell that all its
-        trials share; if there is none, its `cell`, load and temperature are missing. `variant` is
-        the way of measuring as names of quantities have it (``mixup_alpha=4``; empty for the plain
-        one, None across cells). If the sweep has stages, `stage` is that of the trials. `of` is the
-        id of the request whose artifacts were measured; `at` names the measured checkpoints (epochs
-        ``5``, ``0+5``; ``update-300``, ``averaged``; ``lowest_rate`` where one measurement has all
-        of these), and `epoch` is a single epoch as a number. `runs` is the number of trials that
-        each measurement of a cell has, where the sweep says it; `seed_a` is then the first of their
-        seeds. `networks` are the measured networks where the sweep names them: ``0@5+1`` are that
-        of seed 0 after epoch 5 and the final one of seed 1.
+        trials share; if there is none, its `cell`, load and temperature are missing. `seeds` are
+        those of its `trials`, in their order. `variant` is the way of measuring as names of
+        quantities have it (``mixup_alpha=4``; empty for the plain one, None across cells). If the
+        sweep has stages, `stage` is that of the trials. `of` is the id of the request whose
+        artifacts were measured; `at` names the measured checkpoints (epochs ``5``, ``0+5``;
+        ``update-300``, ``averaged``; ``lowest_rate`` where one measurement has all of these), and
+        `epoch` is a single epoch as a number. `runs` is the number of trials that each measurement
+        of a cell has, where the sweep says it; `seed_a` is then the first of their seeds.
+        `networks` are the measured networks where the sweep names them: ``0@5+1`` are that of seed
+        0 after epoch 5 and the final one of seed 1.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -175,7 +177,8 @@ class Results:
         return self._named(name, placed(rows, plan), plan)
 
     def _named(self, metric: str, rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-        """Add the stage and the variant of each row of a metric in a sweep."""
+        """Add the seeds, the stage and the variant of each row of a metric in a sweep."""
+        rows = with_seeds(rows, plan)
         stages = stages_of(plan)
         if stages:
             rows = rows.assign(stage=rows["trial_a"].map(stages))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from phasegrid.analysis.draw.colours import colour_scale, linear_scale
 from phasegrid.analysis.draw.diagrams import phase_diagram
 from phasegrid.analysis.draw.differences import difference_diagram
-from phasegrid.analysis.draw.planes import plane_maps
+from phasegrid.analysis.draw.planes import Surface, plane_maps
 from phasegrid.analysis.draw.scales import Frame, make_frame
 from phasegrid.analysis.draw.slice_grids import slice_grid
 from phasegrid.analysis.draw.slices import contour, slice_points
@@ -47,11 +47,11 @@ def differences(grid: SweepTables) -> Figure:
     return whole(ax)
 
 
-def planes(grid: SweepTables) -> Figure:
+def planes(_grid: SweepTables) -> Figure:
     ends = {"seed_a": 0.0, "seed_b": 1.0, "points_u": [-1.0, 0.0, 1.0], "points_v": [0.0, 1.0, 0.0]}
-    measured = {"axis": AXIS, "axis_2": AXIS, "train_loss": SURFACE, "variant": ""}
-    rows = pd.DataFrame([{"cell": 0, **ends, **measured}]).merge(grid.cells, on="cell")
-    return plane_maps(rows, frame_of(grid), "train_loss", "loss", cap=5.0, most=1)
+    measured = {"axis": AXIS, "axis_2": AXIS, "train_loss": SURFACE, "line": "", "head": ""}
+    rows = pd.DataFrame([{"cell": 0, **ends, **measured}])
+    return plane_maps(rows, [Surface("train_loss", "loss", 5.0)], most=1)
 
 
 def points() -> pd.DataFrame:
@@ -86,7 +86,7 @@ def test_no_two_ticks_of_a_colour_bar_read_alike(
         texts = [text.get_text() for text in bar.get_yticklabels()]
         assert len(texts) > 1
         assert len(set(texts)) == len(texts)
-        read = np.array([float(text.replace("−", "-")) for text in texts])
+        read = np.array([float(text.replace("−", "-").removeprefix("> ")) for text in texts])
         ticks = bar.get_yticks()
         assert np.abs(read - ticks).max() <= np.diff(ticks).max() / 10
 

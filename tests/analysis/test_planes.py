@@ -11,69 +11,142 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
 import phasegrid
-from phasegrid.analysis.draw.planes import plane_levels, plane_maps
-from phasegrid.analysis.draw.scales import make_frame
+from phasegrid import load_sweep
+from phasegrid.analysis.draw.planes import Surface, plane_levels, plane_maps
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.errors import SweepError
 
-U, V = [0.0, 1.0, 2.0, 3.0], [0.0, 0.5, 1.0]
-CELLS = pd.DataFrame(
-    {
-        "cell": [0, 1, 2],
-        "facet": "[]",
-        "load": [1.0, 2.0, 3.0],
-        "load_label": ["1", "2", "3"],
-        "temperature": 0.1,
-        "temperature_label": "0.1",
-    }
-)
-FRAME = make_frame(CELLS, "model.width", "train.lr")
+U, V = [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]
+ENDS, BEND = [[0.0, 0.0], [3.0, 0.0]], [[1.5, 2.0]]
+LOSS = "training loss (nats)"
 
 
 def row(cell: int = 0, seeds: tuple[int, int] = (0, 1), **changed: object) -> dict[str, Any]:
-    """A plane with the loss u + 10 v + cell + 1."""
+    """A plane with the loss u + 10 v + cell + 1, and the columns of a release without paths."""
     return {
         "cell": cell,
+        "line": "",
+        "head": f"width {cell + 1}",
         "seed_a": float(seeds[0]),
         "seed_b": float(seeds[1]),
-        "variant": "",
         "axis": np.array(U),
         "axis_2": np.array(V),
         "train_loss": [[u + 10 * v + cell + 1 for u in U] for v in V],
         "points_u": [0.0, 1.5, 3.0],
-        "points_v": [0.0, 1.0, 0.0],
+        "points_v": [0.0, 2.0, 0.0],
         **changed,
     }
 
 
-def draw(*rows: dict[str, Any], cap: float = 99.0, most: int = 12) -> Figure:
-    table = pd.DataFrame(list(rows)).merge(CELLS, on="cell")
-    return plane_maps(table, FRAME, "train_loss", "training loss (nats)", cap=cap, most=most)
+def draw(
+    *rows: dict[str, Any],
+    cap: float = 99.0,
+    most: int = 12,
+    columns: tuple[str, ...] = ("train_loss",),
+) -> Figure:
+    surfaces = [
+        Surface(column, LOSS if column == "train_loss" else column, cap) for column in columns
+    ]
+    return plane_maps(pd.DataFrame(list(rows)), surfaces, most=most)
 
 
 def maps(figure: Figure) -> list[Axes]:
-    return [ax for ax in figure.axes if ax.get_xlabel().startswith("u")]
+    return [ax for ax in figure.axes if ax.get_xlabel() == "u"]
 
 
 def contours(ax: Axes) -> tuple[QuadContourSet, ...]:
     return tuple(item for item in ax.collections if isinstance(item, QuadContourSet))
 
 
+def marks(ax: Axes, kind: str) -> list[list[float]]:
+    found = [item.get_offsets() for item in ax.collections if item.get_label() == kind]
+    return [list(map(float, place[0])) for place in map(np.asarray, found)]
+
+
+def written(ax: Axes) -> list[str]:
+    """Return the names on a map, without the note above it."""
+    return [text.get_text() for text in ax.texts[:-1] if text.get_text()]
+
+
+def lines(ax: Axes, kind: str) -> list[list[list[float]]]:
+    found = [line.get_xydata() for line in ax.lines if line.get_label() == kind]
+    return [np.asarray(line).tolist() for line in found]
+
+
 def test_each_cell_has_its_plane_with_its_points() -> None:
-    figure = draw(row(1), row(0))
-    assert [ax.get_title(loc="left").replace("\n", " ") for ax in maps(figure)] == [
-        "width 1, learning rate 0.1",
-        "width 2, learning rate 0.1",
-    ]
+    figure = draw(row(0), row(1))
+    assert [ax.get_title(loc="left") for ax in maps(figure)] == ["width 1", "width 2"]
     for cell, ax in enumerate(maps(figure)):
-        filled, lines = contours(ax)
-        assert (filled.zmin, filled.zmax) == (1 + cell, 14 + cell)
-        ends, bend = (item.get_offsets() for item in ax.collections if item.get_label() in ("ends", "bends"))  # fmt: skip
-        assert np.asarray(ends).tolist() == [[0.0, 0.0], [3.0, 0.0]]
-        assert np.asarray(bend).tolist() == [[1.5, 1.0]]
-        for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        filled, drawn = contours(ax)
+        assert (filled.zmin, filled.zmax) == (1 + cell, 24 + cell)
+        assert (marks(ax, "networks"), marks(ax, "bends")) == (ENDS, BEND)
+        for level, path in zip(drawn.levels, drawn.get_paths(), strict=True):
             u, v = path.vertices[:, 0], path.vertices[:, 1]
             np.testing.assert_allclose(u + 10 * v + cell + 1, level)  # the loss is linear
-    assert figure.get_suptitle() == "training loss (nats); 2 planes"
+    assert figure.get_suptitle() == f"{LOSS}; 2 planes"
+
+
+def test_both_axes_have_one_scale_unless_a_map_would_be_a_strip() -> None:
+    square, strip = maps(draw(row(0), row(1, axis_2=np.array(V) / 10)))
+    assert (square.get_aspect(), strip.get_aspect()) == (1.0, "auto")
+    assert (square.get_ylabel(), strip.get_ylabel()) == ("v", "v, on a scale of its own")
+
+
+def test_a_curve_is_drawn_over_its_plane_with_some_t() -> None:
+    t = np.linspace(0, 1, 5)
+    path = {"path_u": 3 * t, "path_v": 4 * t * (1 - t), "path_t": t, "num_bends": 1.0}
+    (ax,) = maps(draw(row(names=["seed 0", "seed 1"], **path)))
+    (curve,) = lines(ax, "curve")
+    np.testing.assert_allclose(curve, np.stack([path["path_u"], path["path_v"]], 1))
+    assert written(ax) == ["0.25", "0.5", "0.75", "seed 0", "seed 1"]
+
+
+def test_networks_that_are_projected_are_named_with_their_distance() -> None:
+    networks = {
+        "points_u": [0.0, 3.0, 1.0, 2.0],
+        "points_v": [0.0, 0.0, 2.0, 1.0],
+        "points_distance": [0.0, 0.0, 0.0, 4.0],
+        "num_bends": 0.0,
+        "names": [f"seed {seed}" for seed in range(4)],
+    }
+    (ax,) = maps(draw(row(seeds=(0, 1), **networks)))
+    assert written(ax) == ["seed 0", "seed 1", "seed 2", "seed 3 (4 off)"]
+    assert len(marks(ax, "networks")) == 4
+    assert marks(ax, "bends") == []
+    assert "points up to 4 off the plane" in ax.texts[-1].get_text()
+
+
+def test_a_training_is_a_line_through_its_networks_in_the_order_of_time() -> None:
+    networks = {
+        "points_u": [0.0, 1.0, 3.0, 2.0],
+        "points_v": [0.0, 2.0, 0.0, 1.0],
+        "num_bends": 0.0,
+        "names": ["epoch 0", "epoch 3", "epoch 1", "epoch 2"],
+        "courses": [[0, 2, 3, 1]],
+    }
+    (ax,) = maps(draw(row(**networks)))
+    assert lines(ax, "training") == [[[0.0, 0.0], [3.0, 0.0], [2.0, 1.0], [1.0, 2.0]]]
+    many = {
+        name: (values * 4)[:13] for name, values in networks.items() if isinstance(values, list)
+    }
+    many["courses"] = [list(range(13))]
+    (ax,) = maps(draw(row(**{**networks, **many})))
+    assert set(written(ax)) <= {"epoch 0"}, "of many networks the first and the last are named"
+
+
+def test_several_columns_are_rows_of_panels_with_levels_of_their_own() -> None:
+    errors = {"test_error_percent": [[10.0 * u for u in U] for _ in V]}
+    figure = draw(row(0, **errors), row(1, **errors), columns=("train_loss", "test_error_percent"))
+    above, below = maps(figure)[:2], maps(figure)[2:]
+    tops = [{contours(ax)[0].levels[-1] for ax in row_of} for row_of in (above, below)]
+    assert tops == [{25.0}, {30.0}]
+    assert [ax.get_ylabel() for ax in figure.axes[-2:]] == [LOSS, "test_error_percent"]
+
+
+def test_a_column_that_is_not_measured_is_hatched() -> None:
+    (ax,) = maps(draw(row(), columns=("train_regularised_loss",)))
+    assert ax.patch.get_hatch() == MISSING.hatch
+    assert "not measured" in ax.texts[-1].get_text()
 
 
 def test_levels_are_shared_and_the_last_colour_is_for_what_lies_above_the_cap() -> None:
@@ -83,8 +156,8 @@ def test_levels_are_shared_and_the_last_colour_is_for_what_lies_above_the_cap() 
     assert (first.levels[0], first.levels[-1]) == pytest.approx((1.0, 10.0))
     assert first.extend == "max"
     bar = figure.axes[-1]
-    assert bar.get_ylabel() == "training loss (nats)"
-    assert [tick.get_text() for tick in bar.get_yticklabels()][-1] == "10"
+    assert bar.get_ylabel() == LOSS
+    assert [tick.get_text() for tick in bar.get_yticklabels()][-1] == "> 10"
 
 
 def test_levels_are_as_close_together_as_the_values_are_near_the_lowest() -> None:
@@ -100,18 +173,15 @@ def test_levels_ascend_whatever_the_values(values: list[list[float]]) -> None:
 
 
 def test_the_first_seeds_stand_for_a_cell_and_ways_of_measuring_for_themselves() -> None:
-    figure = draw(row(0, (1, 2)), row(0, (0, 1)), row(0, (0, 1), variant="bend=2"))
-    notes = [text.get_text() for ax in maps(figure) for text in ax.texts]
-    assert [note.replace("\n", " ") for note in notes] == [
-        "seeds 0 and 1, as declared, 4 × 3 points",
-        "seeds 0 and 1, bend=2, 4 × 3 points",
-    ]
+    figure = draw(row(0, (0, 1)), row(0, (1, 2)), row(0, (0, 1), line="bend=2"))
+    notes = [ax.texts[-1].get_text().replace("\n", " ") for ax in maps(figure)]
+    assert notes == ["seeds 0 and 1, 4 × 3 points"] * 2
 
 
 def test_of_too_many_planes_some_are_drawn_and_the_rest_is_counted() -> None:
     figure = draw(row(0), row(1), row(2), most=2)
-    assert [ax.get_title(loc="left")[:7] for ax in maps(figure)] == ["width 1", "width 3"]
-    assert figure.get_suptitle() == "training loss (nats); 2 planes of 3"
+    assert [ax.get_title(loc="left") for ax in maps(figure)] == ["width 1", "width 3"]
+    assert figure.get_suptitle() == f"{LOSS}; 2 planes of 3"
 
 
 def test_points_that_diverged_are_hatched_and_counted() -> None:
@@ -119,7 +189,7 @@ def test_points_that_diverged_are_hatched_and_counted() -> None:
     loss[2][3] = None
     one, none = maps(draw(row(0, train_loss=loss), row(1, train_loss=[[None] * 4] * 3)))
     assert one.patch.get_hatch() == none.patch.get_hatch() == MISSING.hatch
-    assert "1 diverged" in one.texts[0].get_text()
+    assert "1 diverged" in one.texts[-1].get_text()
     assert contours(none) == ()
 
 
@@ -128,12 +198,13 @@ SWEEP: dict[str, Any] = {
     "name": "planes",
     "dataset": {"name": "digits"},
     "model": {"name": "mlp", "width": 4},
-    "train": {"epochs": 1, "batch_size": 64, "stop": None},
+    "train": {"epochs": 2, "batch_size": 64, "stop": None, "checkpoints": {"every_epochs": 1}},
     "load": {"param": "model.width", "values": [2, 4]},
     "seeds": 2,
     "metrics": [
         {"connectivity": {"id": "bend", "epochs": 1, "points": 3}},
         {"plane": {"of": "bend", "points": 3, "examples": 50, "refresh_examples": 50}},
+        {"plane": {"over": "trajectory", "at": [0, 1, 2], "points": 3, "examples": 50}},
     ],
 }
 
@@ -142,15 +213,49 @@ def test_planes_are_drawn_unasked_and_as_they_are_asked_for(tmp_path: Path) -> N
     result = phasegrid.run(SWEEP, tmp_path / "store", serial=True, quiet=True)
     assert "not_drawn.csv" not in {path.name for path in phasegrid.plot(result).files}
     drawn = phasegrid.plot(result)["planes"]
-    rows = result.results.metric("plane", sweep="planes").sort_values("cell")
-    for ax, stored in zip(maps(drawn), rows.to_dict("records"), strict=True):
+    rows = result.results.metric("plane", sweep="planes")
+    ordered = rows[rows["seed_a"] == 0].sort_values(["cell", "num_bends"])
+    for ax, stored in zip(maps(drawn), ordered.to_dict("records"), strict=True):
         filled = contours(ax)[0]
         values = np.array([list(line) for line in stored["train_loss"]])
         assert (filled.zmin, filled.zmax) == (values.min(), values.max())
-    asked = {"planes": {"name": "errors", "column": "test_error_percent", "cap": 50, "most": 1}}
+        names = ["seed 0", "seed 1"] if stored["num_bends"] else ["epoch 0", "epoch 1", "epoch 2"]
+        assert {name.partition(" (")[0] for name in written(ax)} & set(names)
+    asked = {
+        "planes": {
+            "name": "asked",
+            "column": ["test_error_percent", "train_regularised_loss"],
+            "cap": [50, 4],
+            "variants": {"along": "at=0+1+2", "bent": "of=bend"},
+        }
+    }
     again = phasegrid.run(
         {**SWEEP, "figures": [asked]}, tmp_path / "store", serial=True, quiet=True
     )
-    figures = phasegrid.plot(again).figures
-    assert "planes" not in figures
-    assert figures["errors"].axes[-1].get_ylabel() == "test error (%)"
+    shown = phasegrid.plot(again, output=tmp_path, formats=("png",))
+    assert "planes" not in shown.figures
+    figure = shown.figures["asked"]
+    assert [ax.get_ylabel() for ax in figure.axes[-2:]] == [
+        "test error (%)",
+        "regularised training loss (nats)",
+    ]
+    assert [ax.get_title(loc="left").split()[-1] for ax in maps(figure)[:2]] == ["along", "bent"]
+    (path,) = [path for path in shown.files if path.name == "asked.csv"]
+    points = pd.read_csv(path)
+    assert set(points["name"].dropna()) == {"seed 0", "seed 1", "epoch 0", "epoch 1", "epoch 2"}
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"cap": [5, 40]}, "cap: found 2 numbers for 1 column; one each"),
+        ({"variant": "of=bend", "variants": {"a": ""}}, "variant: found beside variants"),
+        ({"column": "loss"}, "column"),
+        ({"column": []}, "column"),
+    ],
+)
+def test_a_figure_of_planes_that_cannot_be_drawn_is_refused(args: Any, told: str) -> None:
+    asked = {"planes": {"name": "x", **args}}
+    with pytest.raises(SweepError) as caught:
+        load_sweep({**SWEEP, "figures": [asked]})
+    assert any(told in str(mistake) for mistake in caught.value.mistakes)

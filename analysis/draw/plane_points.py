@@ -1,0 +1,156 @@
+"""Mark what lies on a plane in weight space, or is projected onto it: networks with their names,
+trainings as lines through their checkpoints, curves with their bends and some t.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+FAR = 0.05
+"""A point is drawn grey from this distance from the plane on, as a share of the frame."""
+TICKS = (0.25, 0.5, 0.75)
+"""The values of t that are marked on a curve."""
+NAMED = 6
+"""Of more networks of one training only the first and the last are named."""
+
+CURVE: Any = {"color": "black", "linewidth": 1.4}
+TRAINING: Any = {"color": "#b0413e", "linewidth": 1.2}
+
+_INK, _FAR_FACE = "black", "0.6"
+_HALO = [withStroke(linewidth=1.8, foreground="white")]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point on a plane: its name, its distance from the plane, whether that is far, and whether
+    it is a bend.
+    """
+
+    u: float
+    v: float
+    name: str
+    distance: float
+    is_far: bool
+    is_bend: bool
+
+    def text(self) -> str:
+        """Return what is written beside it."""
+        return f"{self.name} ({self.distance:.2g} off)".lstrip() if self.is_far else self.name
+
+
+def points_of(row: Mapping[Any, Any]) -> list[Point]:
+    """Return the points of a plane; `names` are those of its networks. Rows of earlier releases
+    have two ends, and a bend between.
+    """
+    u, v = row["points_u"], row["points_v"]
+    bends = row.get("num_bends")
+    num = 1 if bends is None or pd.isna(bends) else int(bends)
+    distances = listed(row, "points_distance") or [0.0] * len(u)
+    names = listed(row, "names") or [""] * (len(u) - num)
+    if num:
+        names = [names[0], *[""] * num, names[1]]
+    side = max(np.ptp(row["axis"]), np.ptp(row["axis_2"]))
+    return [
+        Point(x, y, name, distance, distance > FAR * side, 0 < place <= num)
+        for place, (x, y, name, distance) in enumerate(zip(u, v, names, distances, strict=True))
+    ]
+
+
+def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
+    """Mark the points of a plane, and draw the curve and the trainings (`courses`) on it."""
+    path_u, path_v, t = (np.asarray(listed(row, f"path_{axis}")) for axis in "uvt")
+    if len(t):
+        ax.plot(path_u, path_v, path_effects=_HALO, label="curve", **CURVE)
+        for place in (int(np.abs(t - tick).argmin()) for tick in TICKS):
+            ax.plot(path_u[place], path_v[place], "o", markersize=2.5, color=_INK)
+            _write(ax, path_u[place], path_v[place], f"{t[place]:g}", size=5.5)
+    points = points_of(row)
+    order, passed = list(range(len(points))), set[int]()
+    for course in listed(row, "courses"):
+        u, v = ([getattr(points[place], axis) for place in course] for axis in "uv")
+        ax.plot(u, v, path_effects=_HALO, label="training", **TRAINING)
+        first_last = [course[0], course[-1]]
+        order = [*first_last, *(place for place in order if place not in first_last)]
+        passed |= set(course[1:-1]) if len(course) > NAMED else set()
+    written: list[Point] = []
+    for place in order:
+        point = points[place]
+        _mark(ax, point, small=place in passed)
+        if place not in passed and not any(_touch(ax, point, other) for other in written):
+            _write(ax, point.u, point.v, point.text())
+            written.append(point)
+
+
+def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
+    """Return what a legend shows of the marks on some planes."""
+    points = [point for row in rows for point in points_of(row)]
+    times = ", ".join(map(str, TICKS))
+    kinds = (
+        (True, _handle("o", "white", "network")),
+        (any(point.is_bend for point in points), _handle("D", "white", "bend of a curve")),
+        (
+            any(listed(row, "path_t") for row in rows),
+            Line2D([], [], label=f"curve, t = {times}", marker=".", **CURVE),
+        ),
+        (
+            any(listed(row, "courses") for row in rows),
+            Line2D([], [], label="training", marker=".", **TRAINING),
+        ),
+        (any(point.is_far for point in points), _handle("o", _FAR_FACE, "far off the plane")),
+    )
+    return [handle for there, handle in kinds if there]
+
+
+def _handle(marker: str, face: str, text: str) -> Line2D:
+    look: Any = {"markeredgecolor": _INK, "markerfacecolor": face, "markeredgewidth": 0.8}
+    return Line2D([], [], linestyle="none", marker=marker, markersize=5, label=text, **look)
+
+
+def _mark(ax: Axes, point: Point, small: bool) -> None:
+    ax.scatter(
+        [point.u],
+        [point.v],
+        s=8 if small else 22,
+        marker="D" if point.is_bend else "o",
+        facecolors=_FAR_FACE if point.is_far else "white",
+        edgecolors=_INK,
+        linewidths=0.8,
+        zorder=3,
+        label="bends" if point.is_bend else "networks",
+    )
+
+
+def _touch(ax: Axes, one: Point, other: Point) -> bool:
+    """Say whether the names of two points would lie on each other."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    near = abs(one.u - other.u) < 0.3 * (right - left)
+    return near and abs(one.v - other.v) < 0.09 * (high - low)
+
+
+def _write(ax: Axes, u: float, v: float, text: str, size: float = 6.5) -> None:
+    """Write beside a point, on the side where there is room."""
+    left, right = ax.get_xlim()
+    on_left = u > left + 0.7 * (right - left)
+    note = ax.annotate(
+        text,
+        (u, v),
+        (-4 if on_left else 4, 3),
+        textcoords="offset points",
+        ha="right" if on_left else "left",
+        fontsize=size,
+        path_effects=_HALO,
+        zorder=4,
+    )
+    note.set_in_layout(False)
+
+
+def listed(row: Mapping[Any, Any], name: str) -> list[Any]:
+    """Return the list in a column; an empty one where there is none."""
+    found = row.get(name)
+    return list(found) if isinstance(found, (list, np.ndarray, tuple)) else []
