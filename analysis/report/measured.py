@@ -44,8 +44,8 @@ def table(tables: Tables, args: TableArgs) -> Drawing:
     """Tabulate numbers, a block for each cell, and draw the blocks below each other."""
     asked, notes = _rows(tables, args)
     names = [name for numbers in asked.values() for name in numbers if name is not None]
-    grid = _with_columns(tables, names)
-    known = {name: _named(grid, name) for name in dict.fromkeys(names)}
+    grid = with_columns(tables, names)
+    known = {name: number_named(grid, name) for name in dict.fromkeys(names)}
     numbers = aggregate(grid, [name for name in dict.fromkeys(known.values()) if name])
     if args.cell is not None:
         numbers = numbers[numbers["cell"] == args.cell]
@@ -83,7 +83,7 @@ def _rows(tables: Tables, args: TableArgs) -> tuple[Asked, list[str]]:
     return rows, notes
 
 
-def _with_columns(tables: Tables, names: Sequence[str]) -> SweepTables:
+def with_columns(tables: Tables, names: Sequence[str]) -> SweepTables:
     """Return the grid with the columns of metrics that are asked for as further quantities."""
     grid, found = tables.found.grid, {}
     values = [grid.values]
@@ -112,7 +112,7 @@ def _values(grid: SweepTables, what: Quantity, rows: pd.DataFrame) -> pd.DataFra
     return values
 
 
-def _named(grid: SweepTables, asked: str) -> str | None:
+def number_named(grid: SweepTables, asked: str) -> str | None:
     """Return the name of a number in the tables; None if it is not measured."""
     metric, column = row_column(asked)
     if not metric:

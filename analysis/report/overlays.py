@@ -1,7 +1,9 @@
 """Draw ways of measuring against each other (`phasegrid.figures.overlay`)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from phasegrid.analysis.draw.line_panels import Layout, line_panels, points_of
@@ -19,7 +21,7 @@ from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
 from phasegrid.figures.checks import ALONG
-from phasegrid.figures.overlay import OverlayArgs
+from phasegrid.figures.overlay import MEMBER, OverlayArgs
 from phasegrid.registry import identity
 
 AS_DECLARED = "as declared"
@@ -34,11 +36,13 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     along = args.x in ALONG
     if along:
         measured = along_trainings(grid, args.metric, measured)
+    if args.x == MEMBER:
+        measured = measured.assign(member=measured[args.y[0]].map(_numbered))
     check_columns(measured, args.metric, (args.x, *args.y))
     chosen, names, notes = in_ways(grid, args.metric, measured, args.variants)
     heads = cell_heads(grid.cells, tables.found.frame)
     cells = _cells(chosen, args)
-    shown = chosen[chosen["cell"].isin(cells)]
+    shown = chosen[chosen["cell"].isin(cells)].assign(panel=lambda rows: rows["cell"].map(heads))
     levels, missing = _levels(tables, args.dashed or {}, cells)
     layout = Layout(
         args.x,
@@ -51,10 +55,33 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
         marks=args.marks or {},
         across=args.across,
     )
-    placed = shown.assign(panel=shown["cell"].map(heads))
-    title = tables.title(args.title, shown)
-    figure = line_panels(placed, layout, known_columns(grid, args.metric), title=title)
-    return Drawing(figure, _points(placed, args), [*notes, *missing])
+    columns = known_columns(grid, args.metric)
+    drawn = _together(shown, layout, columns) if args.together else (shown, layout, columns)
+    figure = line_panels(*drawn, title=tables.title(args.title, shown))
+    return Drawing(figure, _points(shown, args), [*notes, *missing])
+
+
+def _together(
+    rows: pd.DataFrame, layout: Layout, columns: Mapping[str, Column]
+) -> tuple[pd.DataFrame, Layout, Mapping[str, Column]]:
+    """Put the columns of all panels into one, ``value``: a line for each column and way."""
+    named = {y: columns[y].label or y.replace("_", " ") for y in layout.y if y in columns}
+    named = {y: name.removesuffix(" percent") for y, name in named.items()}
+    parts = [rows.assign(value=rows[y], line=rows["line"] + f": {named[y]}") for y in layout.y]
+    lines = [f"{line}: {named[y]}" for line in layout.lines for y in layout.y]
+    ends = [named[y].split()[::-1] for y in layout.y]
+    shared = [words[0] for words in zip(*ends, strict=False) if len(set(words)) == 1]
+    units = {columns[y].unit for y in layout.y}
+    label = " ".join(shared[::-1]) or "value"
+    value = Column("value", "float64", units.pop() if len(units) == 1 else "", "", label=label)
+    levels = None if layout.levels is None else layout.levels.assign(y="value")
+    one = replace(layout, y=["value"], lines=lines, levels=levels)
+    return pd.concat(parts), one, {**columns, "value": value}
+
+
+def _numbered(items: object) -> object:
+    """Return the numbers of the items of a list, from 1; a single number is the first."""
+    return list(range(1, len(items) + 1)) if isinstance(items, (list, np.ndarray)) else 1
 
 
 def check_columns(rows: pd.DataFrame, metric: str, columns: Sequence[str]) -> None:

@@ -107,16 +107,17 @@ def draw_sweep(
     requests, absent = _asked_for(results, grid.sweep)
     with matplotlib.rc_context(STYLE):
         rows_of = _rows_of(results, grid.sweep)
-        asked = requested_figures(found, requests, _other_sweeps(results), rows_of)
+        across = _across(results, found.grid)
+        asked = requested_figures(found, requests, _other_sweeps(results), rows_of, across)
         others = {k: make for k, make in standard_figures(found).items() if k not in asked.figures}
         unasked = unasked_figures(found, requests, rows_of)
         figures = {name: make() for name, make in others.items()}
-    across = _across(results, found.grid)
-    told = [(f"{name} across cells", ACROSS.format(name=name)) for name in across]
+    tables = {file_stem(metric): table for metric, table in across.items()}
+    told = [(f"{name} across cells", ACROSS.format(name=name)) for name in tables]
     notes = [*asked.notes, *absent, *unasked.notes, *not_standard(found), *told]
     asked = Requested(
         {**figures, **unasked.figures, **asked.figures},
-        {**asked.tables, **{f"tables/across-{name}": table for name, table in across.items()}},
+        {**asked.tables, **{f"tables/across-{name}": table for name, table in tables.items()}},
         notes,
         [*asked.failed, *unasked.failed],
         asked.texts,
@@ -126,7 +127,7 @@ def draw_sweep(
 
 
 def _across(results: "Results", grid: SweepTables) -> dict[str, pd.DataFrame]:
-    """Return the tables of what was measured across cells, by the stem of each metric's file."""
+    """Return the tables of what was measured across cells, by metric."""
     plan = results.plan(grid.sweep)
     tables = {
         metric: across_cells(
@@ -134,7 +135,7 @@ def _across(results: "Results", grid: SweepTables) -> dict[str, pd.DataFrame]:
         )
         for metric in results.metrics()
     }
-    return {file_stem(metric): table for metric, table in tables.items() if len(table)}
+    return {metric: table for metric, table in tables.items() if len(table)}
 
 
 def _write(found: Findings, asked: Requested, folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -14,7 +14,7 @@ from phasegrid.analysis.stats.aggregate import aggregate
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.measured_from import named_rows
 from phasegrid.analysis.tables.variants import resolve, ways
-from phasegrid.declare import FigureRequest, Needs, import_function
+from phasegrid.declare import FigureKind, FigureRequest, Needs, import_function
 from phasegrid.errors import SweepError
 from phasegrid.figures import FIGURES
 from phasegrid.keys import canonical_json
@@ -40,6 +40,7 @@ class Tables:
     that are measured, by their names in these tables, and `labels` are their labels. `rows` gives
     the stored rows of the needed metrics, with the place of their cell and `variant`, the way of
     measuring as written in names ("" for the plain one). `other` gives another sweep of the store.
+    `across` has what was measured across cells, by metric (`phasegrid.analysis.tables.across`).
     """
 
     found: Findings
@@ -47,6 +48,7 @@ class Tables:
     labels: Sequence[str] = ()
     rows: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     other: OtherSweep = lambda _name: None
+    across: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def title(self, asked: str | None, shown: pd.DataFrame | None = None) -> str:
         """Return the head of the figure: the requested text, otherwise the name of the sweep; and
@@ -90,6 +92,7 @@ def requested_figures(
     requests: Sequence[FigureRequest],
     other: OtherSweep,
     rows_of: RowsOf = lambda _metric: pd.DataFrame(),
+    across: Mapping[str, pd.DataFrame] | None = None,
 ) -> Requested:
     """Draw the figures of all requests. A figure that is not measured yet, or whose drawing fails,
     is left out with a note; it does not stop the others.
@@ -102,13 +105,15 @@ def requested_figures(
     for request in requests:
         name = request.name
         try:
-            drawn, missing = _drawn(found, request, other, rows_of)
+            kind = resolve_figure(request.kind)
+            given, missing = _tables(found, kind.needs(request.args), other, rows_of)
+            drawn = _drawn(kind, request, replace(given, across=across or {}), missing)
         except NotYetError as error:
             notes.append((name, str(error)))
             continue
         except Exception as error:  # a plug-in may raise anything; the reason is a value
-            kind = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
-            notes.append((name, f"failed: {kind}{error}"))
+            what = "" if isinstance(error, SweepError) else f"{type(error).__name__}: "
+            notes.append((name, f"failed: {what}{error}"))
             failed.append(name)
             continue
         notes += [(name, reason) for reason in missing]
@@ -123,13 +128,11 @@ def requested_figures(
 
 
 def _drawn(
-    found: Findings, request: FigureRequest, other: OtherSweep, rows_of: RowsOf
-) -> tuple[Figure | Drawing | None, list[str]]:
-    """Draw one figure (None: nothing that it needs is measured); list what is not measured yet."""
-    kind = resolve_figure(request.kind)
-    given, missing = _tables(found, kind.needs(request.args), other, rows_of)
+    kind: FigureKind, request: FigureRequest, given: Tables, missing: Sequence[str]
+) -> Figure | Drawing | None:
+    """Draw one figure; None if nothing that it needs is measured."""
     if missing and not given.quantities and not given.rows:
-        return None, missing
+        return None
     args = {k: tuple(v) if isinstance(v, list) else v for k, v in request.args.items()}
     drawn = import_function(kind.draw)(given, kind.args(**args))
     if not isinstance(drawn, (Figure, Drawing)):
@@ -137,7 +140,7 @@ def _drawn(
             f"{request.kind} returned {type(drawn).__name__}; allowed: a matplotlib Figure, or a"
             " Drawing"
         )
-    return drawn, missing
+    return drawn
 
 
 def unasked_figures(

@@ -121,7 +121,7 @@ def way_of(name: str, axes: Collection[str]) -> str:
 
 def axis_part(axis: str, value: object) -> str:
     """Return what distinguishes a row from the others of its job: ``layer=conv1``, ``class=3``."""
-    return f"{axis}={_plainly(value)}"
+    return f"{axis}={plainly(value)}"
 
 
 def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
@@ -131,19 +131,19 @@ def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:
     changed = {
         key: value
         for key, value in sorted(args.items())
-        if key not in base or _plainly(value) != _plainly(base[key])
+        if key not in base or plainly(value) != plainly(base[key])
     }
-    return ", ".join(f"{key}={_plainly(value)}" for key, value in changed.items())
+    return ", ".join(f"{key}={plainly(value)}" for key, value in changed.items())
 
 
-def _plainly(value: object) -> str:
+def plainly(value: object) -> str:
     """Write a value without the characters that separate the parts of names: 0.5, null, true,
     softmax+logits.
     """
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, (list, tuple)):
-        return "+".join(_plainly(item) for item in value)
+        return "+".join(plainly(item) for item in value)
     return f"{value:.15g}" if isinstance(value, (int, float)) else str(value)
 
 
@@ -161,7 +161,7 @@ def _plain_parts(declared: Shown | None) -> Parts:
     if declared is None:
         return {}
     axes = {name: usual for name, usual in declared.axes.items() if usual is not None}
-    return {key: _read(_plainly(value)) for key, value in {**declared.defaults, **axes}.items()}
+    return {key: _read(plainly(value)) for key, value in {**declared.defaults, **axes}.items()}
 
 
 def _beyond(usual: Parts, wanted: Parts) -> Parts:

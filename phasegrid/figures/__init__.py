@@ -13,6 +13,7 @@ from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
+from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
 from phasegrid.figures.table import TABLE
@@ -170,6 +171,7 @@ FIGURES: Mapping[str, FigureKind] = {
     ),
     "overlay": OVERLAY,
     "table": TABLE,
+    "matrix": MATRIX,
     "slices": FigureKind(
         SlicesArgs,
         f"{_KINDS}:slices",

@@ -11,6 +11,9 @@ from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown
 from phasegrid.registry import identity
 from phasegrid.texts import suggest
 
+MEMBER = "member"
+"""The x of lists without a column that says where their items are."""
+
 
 @dataclass(frozen=True, slots=True)
 class OverlayArgs:
@@ -20,7 +23,9 @@ class OverlayArgs:
 
     `variants` names the lines: ``{Bezier: curve=bezier, chain: curve=polychain}``, each a way of
     measuring as in ``connectivity[curve=polychain]`` (``''`` is the plain one); null draws all.
-    `x`, `y` and the scales are as in `RowsArgs`. `cell` shows one cell; null: all, or, of more than
+    `x`, `y` and the scales are as in `RowsArgs`; with ``x: member`` lists are drawn against the
+    numbers of their items, from 1. `together` draws the columns of `y` in one panel, a line for
+    each column and way. `cell` shows one cell; null: all, or, of more than
     `most`, some that are evenly spread.
 
     `dashed` are horizontal lines at the mean of a quantity, for some of `y`:
@@ -41,6 +46,7 @@ class OverlayArgs:
     y_scale: Literal["linear", "log"] = "linear"
     dashed: Mapping[str, Mapping[str, str]] | None = None
     marks: Mapping[str, Annotated[tuple[float, ...], Field(min_length=1)]] | None = None
+    together: bool = False
     across: Annotated[int, Field(ge=1, le=6)] = 2
     title: str | None = None
 
@@ -48,7 +54,8 @@ class OverlayArgs:
 def _overlay_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     """Check the columns of the metric, the cell, and that levels belong to a panel."""
     columns = grid.columns.get(identity(args["metric"]))
-    for argument, column in (("x", args["x"]), *items("y", args["y"])):
+    named = [] if args["x"] == MEMBER else [("x", args["x"])]
+    for argument, column in (*named, *items("y", args["y"])):
         yield from unknown_column(argument, column, args["metric"], columns)
     yield from cell_fits(args, grid)
     for column in args["dashed"] or {}:
