@@ -64,7 +64,7 @@ def open(path: str) -> "Results":  # noqa: A001 - phasegrid.open reads well in a
     """
     from phasegrid.store.results import open_results
 
-    return open_results(path, _network, _variants)
+    return open_results(path, _network, _variants, _measure)
 
 
 def plot(
@@ -196,6 +196,18 @@ def _network(store: "Store", key: str, name: str) -> "nn.Module":
     from phasegrid.run.networks import stored_network
 
     return stored_network(store, key, name)
+
+
+def _measure(
+    store: "Store",
+    metric: str,
+    networks: Sequence[str],
+    settings: Sequence[str],
+    args: Mapping[str, object],
+) -> tuple[str, str]:
+    from phasegrid.run.measure import measure_networks
+
+    return measure_networks(store, metric, networks, settings, args)
 
 
 def _variants(

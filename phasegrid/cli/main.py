@@ -16,6 +16,7 @@ import typer
 from phasegrid.cli import remote
 from phasegrid.cli import store as cli_store
 from phasegrid.cli.fetch import fetch
+from phasegrid.cli.measure import measure
 from phasegrid.cli.options import (
     AcceptChangedCode,
     AsJson,
@@ -215,17 +216,6 @@ def verify(
 
 
 @app.command()
-def compact(storage: Home = "results") -> None:
-    """Copy the many small files of each table into one, so that reading is fast; deletes
-    nothing.
-    """
-    from phasegrid.store.compact import compact as copy_tables
-
-    for line in copy_tables(open_store(storage)).lines():
-        echo(line)
-
-
-@app.command()
 def query(
     sql: Annotated[
         str, typer.Argument(help="SQL over trials, histories, plans, failures, <metric>.")
@@ -323,6 +313,8 @@ def import_published(
 
 
 app.command()(fetch)
+app.command()(measure)
+app.command()(cli_store.compact)
 app.command()(cli_store.gc)
 app.command()(cli_store.delete)
 app.command()(cli_store.rename)

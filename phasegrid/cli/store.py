@@ -1,5 +1,5 @@
-"""Commands that look after a store and the place where sweeps run: ``gc`` and ``doctor``. `cli`
-adds them to the command line.
+"""Commands that look after a store and the place where sweeps run: ``compact``, ``gc``, ``doctor``
+and others. `cli` adds them to the command line.
 """
 
 import json
@@ -28,6 +28,16 @@ _KINDS = {
     "orphans": "results that no stored plan names",
     "damaged": "damaged files, and what belongs to them: the next run does these jobs again",
 }
+
+
+def compact(storage: Home = "results") -> None:
+    """Copy the many small files of each table into one, so that reading is fast; deletes
+    nothing.
+    """
+    from phasegrid.store.compact import compact as copy_tables
+
+    for line in copy_tables(open_store(storage)).lines():
+        echo(line)
 
 
 def gc(

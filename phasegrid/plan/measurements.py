@@ -184,6 +184,14 @@ class Measurements:
             first = _without(first, cells)
         return _in_order(made, first)
 
+    def over(self, request: MetricRequest, networks: Networks) -> list[MetricJob]:
+        """Return the job of a request over these networks, after the jobs whose artifacts it
+        reads.
+        """
+        first: dict[str, MetricJob] = {}
+        jobs = self._through(request, [self._measuring(request, networks)], first)
+        return [*first.values(), *jobs]
+
     def _over(
         self, request: MetricRequest, trials: Sequence[Trial], seeds: tuple[int, ...]
     ) -> list[MetricJob]:

@@ -47,19 +47,27 @@ Variants: TypeAlias = Callable[
 users' metrics declare.
 """
 
+Measure: TypeAlias = Callable[
+    [Store, str, Sequence[str], Sequence[str], Mapping[str, object]], tuple[str, str]
+]
+"""Measures stored networks by a metric, with settings and arguments; returns the name of the
+metric's table and the key of the measurement.
+"""
+
 
 def open_results(
     path: str,
     build: "Callable[[Store, str, str], nn.Module] | None" = None,
     variants: Variants | None = None,
+    measuring: Measure | None = None,
 ) -> "Results":
     """Open a store (a folder, ``s3://...`` or any fsspec URL) for reading; `build` makes networks
-    from specs, and `variants` names ways of measuring.
+    from specs, `variants` names ways of measuring, and `measuring` measures networks.
 
     Raises:
         StoreError: if there is no store at `path`.
     """
-    return Results(Store.open(str(path)), build or _no_networks, variants)
+    return Results(Store.open(str(path)), build or _no_networks, variants, measuring)
 
 
 def _no_networks(store: Store, key: str, _name: str) -> "nn.Module":
@@ -77,6 +85,7 @@ class Results:
     store: Store
     build: "Callable[[Store, str, str], nn.Module]" = field(default=_no_networks, repr=False)
     variants: Variants | None = field(default=None, repr=False)
+    measuring: Measure | None = field(default=None, repr=False)
 
     def sweeps(self) -> list[str]:
         """List the sweeps that have a stored plan."""
@@ -279,6 +288,28 @@ class Results:
             StoreError: if there is no such trial, or it has no such weights.
         """
         return self.build(self.store, key, name)
+
+    def measure(
+        self, metric: str, networks: Sequence[str], settings: Sequence[str] = (), **args: object
+    ) -> pd.DataFrame:
+        """Measure stored networks by a metric, here and now, and return the rows of this
+        measurement; if it is stored already, nothing is measured.
+
+        A network is the key of a trial, or its beginning, with ``@5``, ``@update-300`` or
+        ``@averaged`` for one along its training. The arguments of the metric are given by name, or
+        as ``settings``, ``epochs=20``; so is where the data is, where that is not the default:
+        ``dataset.path=FILE``. The measurement has the key that a sweep would give it.
+
+            results.measure("connectivity", [a, b], epochs=20)
+
+        Raises:
+            SweepError, DataError: if there is a mistake in what is asked, or no such data.
+            StoreError: if there are no such networks. MetricError: if it fails.
+        """
+        if self.measuring is None:
+            raise StoreError(f"measuring in {self.store.url}: open it with phasegrid.open(...)")
+        name, key = self.measuring(self.store, metric, networks, settings, args)
+        return self._rows(name, [key])
 
     def counts(self) -> pd.DataFrame:
         """Return for each sweep how many cells and trials it plans, and how many are stored, done

@@ -1,0 +1,98 @@
+"""Measure networks of a store without a sweep, here and now."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from phasegrid.config.alone import read_alone
+from phasegrid.errors import MetricError, StoreError, SweepError
+from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact
+from phasegrid.keys import canonical_json
+from phasegrid.packs import Pack
+from phasegrid.plan.measurements import Measurements
+from phasegrid.run import code_changes
+from phasegrid.run.executors.base import PackOptions
+from phasegrid.run.networks import stored_trials
+from phasegrid.run.worker.pack import do
+from phasegrid.store.artifacts import digests_of
+from phasegrid.store.store import Store
+from phasegrid.texts import counted
+
+_NETWORK = re.compile(
+    rf"([0-9a-f]{{4,32}})(?:@(?:(?:epoch-)?(?P<epoch>\d+)|(?P<place>update-\d+|{AVERAGED})))?"
+)
+
+
+def measure_networks(
+    store: Store,
+    metric: str,
+    networks: Sequence[str],
+    settings: Sequence[str] = (),
+    args: Mapping[str, object] | None = None,
+) -> tuple[str, str]:
+    """Measure stored networks, if they are not yet; return the name of the metric's table and the
+    key of the measurement. It is the key that ``networks`` of a sweep gives it.
+
+    Each network is the key of a trial, or its beginning, with ``@`` and a place along the training:
+    ``d41d8c@5`` (or ``@epoch-5``), ``@update-300``, ``@averaged``; without one, its final weights.
+
+    Raises:
+        SweepError, DataError: if there is a mistake in what is asked, or the data is not there.
+        StoreError: if there are no such networks.
+        MetricError: if a trial diverged, or the measurement failed.
+    """
+    found = [_network(store, text) for text in networks]
+    trials = stored_trials(store, [one.job for one in found])
+    request, trials, code = read_alone(metric, args or {}, settings, trials)
+    code_changes.refuse_changes(code_changes.find_changes(store, code), store)
+    code_changes.keep_code(store, code)
+    code_changes.keep_columns(store, code)
+    jobs = Measurements([request], canonical_json).over(request, found)
+    distinct = tuple({trial.key: trial for trial in trials}.values())
+    place = PackOptions(threads=torch.get_num_threads())
+    for job in jobs:
+        pack = Pack(job.key, "measure", 0, distinct, (job,), job.needs)
+        (outcome,) = do(pack, store, place)
+        if outcome.status == "failed":
+            raise MetricError(f"measuring {metric}: {outcome.error}")
+    return request.name, jobs[-1].key
+
+
+def _network(store: Store, text: str) -> Artifact:
+    """Return the weights that a text names."""
+    match = _NETWORK.fullmatch(text)
+    if match is None:
+        raise SweepError(
+            f"measuring {text!r}: allowed: the key of a trial or its beginning, from 4 digits, and"
+            f" @ with a place along its training: @5, @update-300, @{AVERAGED}"
+        )
+    key = _key(store, match[1])
+    place = match["place"] or (match["epoch"] and f"epoch-{int(match['epoch'])}")
+    name = WEIGHTS if place is None else AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}"
+    if why := _why_none(store, Artifact(key, name)):
+        raise StoreError(f"measuring {text}: {why}")
+    return Artifact(key, name)
+
+
+def _key(store: Store, start: str) -> str:
+    """Return the key of the only trial whose key begins so."""
+    keys = store.read_table("trials", ["key"]).column("key").to_pylist()
+    found = [key for key in keys if key.startswith(start)]
+    if len(found) != 1:
+        what = f"{counted(len(found), 'trial')} with a key that begins so"
+        raise StoreError(f"measuring {start}: {store.url} has {what}; allowed: the key of one")
+    return str(found[0])
+
+
+def _why_none(store: Store, network: Artifact) -> str | None:
+    """Say why a stored trial has no such weights; None if it has."""
+    columns = ["outcome", "artifacts"]
+    (row,) = store.read_table("trials", columns, [network.job]).to_pylist()
+    if row["outcome"] == "diverged":
+        return "the trial diverged: it has no network to measure"
+    if store.has_artifact(network):
+        return None
+    left = digests_of(row["artifacts"]) or {}
+    networks = [one for one in left if one == AVERAGED or one.startswith(f"{WEIGHTS}@")]
+    return f"the trial has no {network.name}; it has {', '.join([WEIGHTS, *networks])}"
