@@ -76,7 +76,7 @@ def test_a_number_that_is_only_shown_when_asked_for_is(make_grid: MakeGrid) -> N
     grid = replace(grid, values=pd.concat([grid.values, loss], ignore_index=True))
     assert name not in set(found_in(grid).table["quantity"])
     wanted = asked(grid, request("panels", name="p", quantities=(name, "cka"), phases=False))
-    assert titles(wanted, "p") == ["highest training loss minus the worse end's", "CKA"]
+    assert titles(wanted, "p") == ["gap of the training loss", "CKA"]
 
 
 def test_panels_without_phases_have_no_map_and_no_borders(make_grid: MakeGrid) -> None:

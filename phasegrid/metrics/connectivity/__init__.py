@@ -121,7 +121,7 @@ def _augments_images(
 
 SUMMARISED: Mapping[str, tuple[str, str, bool]] = {
     "train_loss": ("training loss", UNIT_OF_LOSS, True),
-    "train_regularised_loss": ("regularised training loss", UNIT_OF_LOSS, False),
+    "train_regularised_loss": ("regularised loss", UNIT_OF_LOSS, False),
     "train_error_percent": ("training error", "%", False),
     "test_loss": ("test loss", UNIT_OF_LOSS, False),
     "test_regularised_loss": ("regularised test loss", UNIT_OF_LOSS, False),
@@ -144,7 +144,7 @@ def _summaries(name: str) -> tuple[Column, ...]:
         "mean": (f"mean {called} over t", "uniform in t", False),
         "min_end": (f"{called} of the better end", "the lower of the two ends", False),
         "max_end": (f"{called} of the worse end", "the higher of the two ends", False),
-        "gap": (f"highest {called} minus the worse end's", "0: no point is above the ends", False),
+        "gap": (f"gap of the {called}", "highest on the curve minus the worse end", False),
     }
     return tuple(
         Column(
