@@ -8,6 +8,10 @@ inside each layer under autograd (Garipov et al. 2018, published code).
 Stacks: five curves of one cell in batches of 128, trained as one stack against one after another;
 processor time of this one thread, interleaved, the best of several, without the evaluation of
 points.
+
+Epochs: an epoch of a curve against an epoch of training the same network, both without evaluation
+(Garipov et al. 2018, A.2: usually less than 15% slower), by our loop and by torch.nn and
+torch.optim; processor time of this one thread, interleaved, medians of the ratios of each round.
 """
 
 import statistics
@@ -19,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from phasegrid.datasets.dataset import Dataset
 from phasegrid.jobs import Part
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.curves import stack_vertices
@@ -28,11 +33,26 @@ from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models.build import build_model
 from phasegrid.models.fused import read_architecture
+from phasegrid.tasks.batches import cut
+from phasegrid.train.recipe import Recipe
+from tests.benchmarks.bench_packing import Case, own_way, plain_way, random_data
 from tests.metric_oracles_curves import CurveTwin, curve_coefficients
 
 WIDTH, BATCH, STEPS, ROUNDS = 4, 32, 4, 15
 WEIGHT_DECAY = 5e-4
 PAIRS, STACK_ROUNDS = 5, 7
+EPOCH_ROUNDS = 9
+CNN = Part("small_cnn", 1, {"width": 16, "batch_norm": True})
+EPOCHS = (
+    (Case("small CNN w16 on digits, batch 32", CNN, (1, 8, 8), 32), 1280),
+    (Case("small CNN w16 on CIFAR-10, batch 128", CNN, (3, 32, 32), 128), 1024),
+    (
+        Case(
+            "ResNet18 w4 on CIFAR-10, batch 32", Part("resnet18", 1, {"width": 4}), (3, 32, 32), 32
+        ),
+        256,
+    ),
+)
 
 
 def main() -> list[str]:
@@ -64,7 +84,55 @@ def main() -> list[str]:
         _stack_line("MLP w16 on 8x8", mlps[0], (1, 8, 8), 1280, 5),
         _stack_line("MLP w64 on 8x8", mlps[1], (1, 8, 8), 1280, 5),
         _stack_line(f"ResNet18 w{WIDTH} on 8x8", part, (3, 8, 8), 512, 1),
+        *(_epoch_line(case, num) for case, num in EPOCHS),
     ]
+
+
+def _epoch_line(case: Case, num: int) -> str:
+    """Return how much longer an epoch of a curve takes than one of training, `num` examples each."""
+    data = random_data(case, num, "cpu")
+    recipe = Recipe(batch_size=case.batch_size, epochs=2, lr=0.01, weight_decay=WEIGHT_DECAY)
+    models = [build_model(case.model, case.shape, 10, seed) for seed in (0, 1)]
+    ends = stack_vertices(models)
+    vertices = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
+    ways = {
+        "curve": _curve_epoch(models[0], vertices, data, case.batch_size),
+        "loop": own_way(case, data, 1, recipe, "loop"),
+        "plain": plain_way(case, data, 1, recipe),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(EPOCH_ROUNDS + 1):  # the first warms up
+        for name, run in ways.items():
+            started = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - started)
+    rounds = list(zip(*(seconds[name][1:] for name in ways), strict=True))
+    by_loop, by_plain = (
+        statistics.median(each[0] / each[place] for each in rounds) for place in (1, 2)
+    )
+    return (
+        f"curves: an epoch of a curve / of training, {case.name}: {by_loop:.2f}x our loop,"
+        f" {by_plain:.2f}x torch.optim ({1e3 * statistics.median(seconds['curve'][1:]):.0f} ms an"
+        " epoch of the curve; Garipov et al. 2018: usually below 1.15x)"
+    )
+
+
+def _curve_epoch(
+    model: torch.nn.Module, vertices: Tensor, data: Dataset, batch_size: int
+) -> Callable[[], None]:
+    """Return the next epoch of one training of a curve."""
+    settings = ConnectivityArgs(
+        epochs=EPOCH_ROUNDS + 2, batch_size=batch_size, weight_decay=WEIGHT_DECAY
+    )
+    examples = Examples(data.train_inputs, data.train_labels)
+    rng = torch.Generator().manual_seed(0)
+    work = train_bends(live_network(model), vertices, examples, settings, rng)
+
+    def epoch() -> None:
+        for _ in cut(len(data.train_inputs), batch_size):
+            next(work)
+
+    return epoch
 
 
 def _stack_line(name: str, part: Part, shape: tuple[int, ...], num: int, epochs: int) -> str:
