@@ -22,7 +22,7 @@ ACROSS = 4
 PANEL = 2.4  # inches
 ENTRY = 0.42
 """The least side of an entry in inches."""
-LETTER = 0.062
+LETTER = 0.07
 """The width of a letter of a label in inches."""
 WRITTEN = 8
 """Matrices of at most so many networks have their numbers written."""

@@ -65,13 +65,13 @@ def _together(
     rows: pd.DataFrame, layout: Layout, columns: Mapping[str, Column]
 ) -> tuple[pd.DataFrame, Layout, Mapping[str, Column]]:
     """Put the columns of all panels into one, ``value``: a line for each column and way."""
-    named = {y: columns[y].label or y.replace("_", " ") for y in layout.y if y in columns}
-    named = {y: name.removesuffix(" percent") for y, name in named.items()}
+    known = [columns.get(y, Column(y, "float64", "", "")) for y in layout.y]
+    named = {one.name: one.title().removesuffix(f" ({one.unit})") for one in known}
     parts = [rows.assign(value=rows[y], line=rows["line"] + f": {named[y]}") for y in layout.y]
     lines = [f"{line}: {named[y]}" for line in layout.lines for y in layout.y]
     ends = [named[y].split()[::-1] for y in layout.y]
     shared = [words[0] for words in zip(*ends, strict=False) if len(set(words)) == 1]
-    units = {columns[y].unit for y in layout.y}
+    units = {one.unit for one in known}
     label = " ".join(shared[::-1]) or "value"
     value = Column("value", "float64", units.pop() if len(units) == 1 else "", "", label=label)
     levels = None if layout.levels is None else layout.levels.assign(y="value")

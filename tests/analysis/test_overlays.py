@@ -38,6 +38,15 @@ LINES = {
     "dashed": {"test_error_percent": {"Bezier ensemble": "ensemble_test_error_percent[of=bend]"}},
     "marks": {"middle": [0.5]},
 }
+BOTH = {
+    "name": "both",
+    "metric": "connectivity",
+    "x": "member",
+    "y": ["train_error_percent", "test_error_percent"],
+    "variants": {"segment": "bends=0", "Bezier": "bends=1"},
+    "cell": 0,
+    "together": True,
+}
 NUMBERS = {
     "name": "numbers",
     "columns": ["highest", "of the ends"],
@@ -50,7 +59,7 @@ NUMBERS = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    sweep = {**SWEEP, "figures": [{"overlay": LINES}, {"table": NUMBERS}]}
+    sweep = {**SWEEP, "figures": [{"overlay": LINES}, {"overlay": BOTH}, {"table": NUMBERS}]}
     return phasegrid.run(sweep, tmp_path_factory.mktemp("ways") / "store", serial=True, quiet=True)
 
 
@@ -79,6 +88,23 @@ def test_each_way_of_measuring_has_a_line_of_means(ran: RunResult, drawn: Drawn)
             assert len(rows) == 3
             np.testing.assert_allclose(line.get_ydata(), np.mean(list(rows[column]), axis=0))
             np.testing.assert_array_equal(line.get_xdata(), rows["t"].iloc[0])
+
+
+def test_columns_share_a_panel_against_the_numbers_of_their_items(
+    ran: RunResult, drawn: Drawn
+) -> None:
+    (ax,) = drawn["both"].axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("member", "error (%)")
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == [
+        f"{way}: {name} error" for way in ("segment", "Bezier") for name in ("train", "test")
+    ]
+    for bends, way in enumerate(("segment", "Bezier")):
+        for name in ("train", "test"):
+            line = lines[f"{way}: {name} error"]
+            values = list(measured(ran, 0, bends)[f"{name}_error_percent"])
+            np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5])
+            np.testing.assert_allclose(line.get_ydata(), np.mean(values, axis=0))
 
 
 def test_a_level_has_the_colour_of_the_line_that_its_label_begins_with(
