@@ -108,7 +108,8 @@ def ways_shown(figure: FigureRequest) -> Iterator[tuple[str, str]]:
     for asked in needs.quantities:
         if "[" in asked or figure.kind != "gain":
             yield quantity(asked).table, asked.partition("[")[2].removesuffix("]")
-    metric, variants = figure.args.get("metric"), figure.args.get("variants")
+    variants = figure.args.get("variants")
+    metric = next(iter(needs.rows), None)
     for way in variants.values() if isinstance(variants, Mapping) else ():
         yield identity(str(metric)), str(way)
     rows = figure.args.get("rows")
