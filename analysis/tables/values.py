@@ -50,14 +50,14 @@ def trial_values(stored: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.Dat
 def metric_values(quantities: Sequence[Quantity], rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
     """Return the values of a metric's quantities from its rows."""
     suffixes = [found.suffixes[text] for text in rows["args"]]
+    seeds = {name: rows[name].astype(float) for name in ("seed_a", "seed_b")}
+    place = rows[["cell", "outcome", "num_trials"]].assign(**seeds)  # a row may have 100 columns
     parts = []
     for what in quantities:
         if what.column not in rows:
             continue
-        part = rows.assign(
+        part = place.assign(
             quantity=_full_names(what, rows, suffixes),
-            seed_a=rows["seed_a"].astype(float),
-            seed_b=rows["seed_b"].astype(float),
             value=rows[what.column].astype(float),
             stderr=rows[what.stderr_column].astype(float) if what.stderr_column else np.nan,
         )
