@@ -93,7 +93,7 @@ def test_a_second_run_has_nothing_to_do(result: Any) -> None:
         (["update-4"], {}, "train publishes no checkpoint after update 4; it publishes 3"),
         (["update-3"], {"checkpoints": None}, "the trials publish no checkpoints by updates"),
         (["update-03"], {}, "found 'update-03'; allowed: epochs from 0"),
-        ("mean", {}, "updates, as update-300, averaged and lowest_rate"),
+        ("mean", {}, "updates, as update-300, averaged, lowest_rate and checkpoints"),
         (["averaged", "averaged"], {}, "found averaged twice"),
         ([], {}, "found an empty list; allowed: epochs from 0"),
         ([2], {}, "the trials publish no checkpoints; add"),

@@ -99,6 +99,31 @@ def test_runs_cut_the_seeds_into_disjoint_groups() -> None:
     assert of_first_cell({"ensemble": {"runs": 3}}) == [["0.0", "0.1", "0.2"]]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "cycle", "runs", "num"),
+    [(22, 2, 1, 11), (22, 2, 2, 22), (22, 4, 1, 6), (22, 4, 2, 12)],
+)
+def test_ensembles_of_fge_have_as_many_models_as_the_paper_says(
+    epochs: int, cycle: int, runs: int, num: int
+) -> None:
+    train = {**SWEEP["train"], "epochs": epochs, "schedule": {**CYCLES, "cycle_epochs": cycle}}
+    request = {"ensemble": {"over": "cell", "at": "lowest_rate", "runs": runs}}
+    jobs = of_first_cell(request, train=train)
+    assert [len(job) for job in jobs] == [num] * (4 // runs)
+    collected = [int(name.rpartition("-")[2]) for name in jobs[0][: num // runs]]
+    assert collected == [3 * epoch for epoch in range(cycle // 2, epochs + 1, cycle)]
+
+
+def test_fge_from_a_trained_network_has_that_network_and_three_models() -> None:
+    """Garipov et al. 2018 on ImageNet: 5 epochs in cycles of 2, the start among the models."""
+    stages = [{"name": "fge", "train": {**SWEEP["train"], "epochs": 5}}]
+    train = {"epochs": 1, "batch_size": 512, "stop": None, "keep": "last"}
+    request = {"ensemble": {"over": "cell", "at": [0, "lowest_rate"], "runs": 1}}
+    (job,) = asked_for(planned(request, train=train, stages=stages, seeds=1))
+    assert job.networks[0].name == "weights@epoch-0"
+    assert len(job.networks) == 4
+
+
 def test_what_is_over_a_trial_or_a_pair_has_a_job_for_each_place() -> None:
     jobs = of_first_cell({"accuracy": {"at": "lowest_rate"}})
     assert jobs == [[name] for seed in range(4) for name in along(seed)]

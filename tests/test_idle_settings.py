@@ -177,6 +177,28 @@ def test_a_setting_that_acts_in_some_cell_or_may_act_is_none(
     assert read(tmp_path, train, more) == []
 
 
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ("epochs: 9, schedule: {name: cyclic, cycle_epochs: 10}",
+         "train.schedule.cycle_epochs: found 10.0, but a training has 9 epochs; allowed: at most that"),
+        ("updates: 40, schedule: {name: cyclic, cycle_updates: 42}",
+         "train.schedule.cycle_updates: found 42, but a training has 40 updates; allowed: at most that"),
+        ("updates: 40, schedule: {name: cosine_restarts, cycle_updates: 38, warmup_updates: 5}",
+         "train.schedule.cycle_updates: found 38, but a training has 35 updates; allowed: at most that"),
+        ("updates: 40, schedule: {name: cosine_restarts, cycles: 21}",
+         "train.schedule.cycles: found 21, but a training has 40 updates; allowed: half of that"),
+        ("updates: 40, schedule: {name: cyclic, cycle_updates: 5}",
+         "train.schedule.cycle_updates: found 5; allowed for cyclic: an even number of updates"),
+        ("updates: 40, schedule: {name: cosine_restarts, cycle_updates: 1}",
+         "train.schedule.cycle_updates: found 1; allowed for cosine_restarts: 2 updates or more"),
+    ],
+)  # fmt: skip
+def test_a_cycle_without_a_low_is_a_mistake(tmp_path: Path, train: str, told: str) -> None:
+    (found,) = read(tmp_path, f"{train}, stop: null")
+    assert told in found
+
+
 def test_a_stage_answers_for_its_own_settings_only(tmp_path: Path) -> None:
     stages = (
         "stages:",

@@ -85,6 +85,8 @@ def _unfit(request: MetricRequest, points: Sequence[GridPoint]) -> str | None:
     metric, num = declared_metric(request.name), len(points)
     if metric.over == "artifact":
         return f"it reads the {metric.reads} that another measurement leaves; ask a sweep for it"
+    if metric.moments:
+        return "it reads how the training went, which one measurement does not know; ask a sweep"
     exactly = {"trial": 1, "pair": 2}.get(metric.over)
     if num != exactly if exactly else num < metric.min_trials:
         wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"

@@ -106,6 +106,7 @@ def _idle_in(
 ) -> Iterator[tuple[Idle, str]]:
     """Yield the settings of a recipe that do not act, each with the message."""
     yield from _of_schedule(recipe["schedule"], varied)
+    yield from _of_cycle(recipe, facts)
     for name, optimizers in _OF_OPTIMIZER.items():
         path = f"train.{name}"
         if recipe["optimizer"] not in optimizers and _is_varied(path, varied):
@@ -145,6 +146,35 @@ def _of_schedule(
                 f"found with schedule {name}, which ignores it; it is for {', '.join(readers)}"
             )
             yield Idle(path), message
+
+
+def _of_cycle(recipe: Mapping[str, Any], facts: DatasetFacts | None) -> Iterator[tuple[Idle, str]]:
+    """Yield the length of a cycle that has no low: one longer than the training, or of one update.
+    The cycles of ``cyclic`` have even numbers of updates where a sweep says the number: at half of
+    them the rate is at its lowest.
+    """
+    schedule = recipe["schedule"]
+    name, updates = schedule["name"], most_of("update", recipe, facts)
+    if name not in SCHEDULES or "cycles" not in SCHEDULES[name].reads:
+        return
+    left = None if updates is None else updates - schedule["warmup_updates"]
+    limits = ("cycle_epochs", most_of("epoch", recipe, facts)), ("cycle_updates", left)
+    for field, most in limits:
+        found = schedule[field]
+        if found is not None and most is not None and found > most:
+            reached = counted(most, field.partition("_")[2].removesuffix("s"))
+            message = f"found {found}, but a training has {reached}; allowed: at most that"
+            yield Idle(f"train.schedule.{field}", str(found)), message
+    num, length = schedule["cycles"], schedule["cycle_updates"]
+    if num is not None and left is not None and 2 * num > left:
+        message = (
+            f"found {num}, but a training has {counted(left, 'update')}; allowed: half of that"
+        )
+        yield Idle("train.schedule.cycles", str(num)), message
+    if length is not None and (length < 2 or (name == "cyclic" and length % 2)):
+        allowed = "an even number of updates" if name == "cyclic" else "2 updates or more"
+        message = f"found {length}; allowed for {name}: {allowed}"
+        yield Idle("train.schedule.cycle_updates", str(length)), message
 
 
 def _never_reached(

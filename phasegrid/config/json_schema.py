@@ -16,7 +16,7 @@ from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figures import NUMBERED_STEM, STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.networks import PAIRS
-from phasegrid.config.places import LOWEST
+from phasegrid.config.places import EVERY, LOWEST
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN
 from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
 from phasegrid.config.stages import NAME_PATTERN as STAGE_NAME
@@ -40,11 +40,11 @@ _FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
 _PLACE: Schema = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED}|{LOWEST})$"},
+        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED}|{LOWEST}|{EVERY})$"},
     ]
 }
-"""A place along a training: an epoch, an update, the average of a collector, or the checkpoints at
-its lowest rates.
+"""A place along a training: an epoch, an update, the average of a collector, or checkpoints: all,
+or those at its lowest rates.
 """
 
 _PLACES: Schema = {"anyOf": [{"type": "array", "items": _PLACE, "minItems": 1}, _PLACE]}

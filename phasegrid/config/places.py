@@ -3,9 +3,9 @@ trainings leave weights there.
 
     at: [0, 5, update-300, averaged, lowest_rate]
 
-``lowest_rate`` stands for every checkpoint of a training with ``checkpoints: {at: lowest_rate}``.
-Which these are follows from its schedule, its epochs and its updates per epoch, so it is known
-before training; it may differ between cells.
+``lowest_rate`` stands for every checkpoint that ``checkpoints: {at: lowest_rate}`` leaves,
+``checkpoints`` for all that a training leaves. Which these are follows from its schedule, its
+epochs and its updates per epoch, so it is known before training; it may differ between cells.
 """
 
 import re
@@ -19,10 +19,12 @@ from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetFacts
 from phasegrid.jobs import AVERAGED
 from phasegrid.texts import counted, suggest
-from phasegrid.train.moments import lowest_moments, updates_per_epoch
+from phasegrid.train.moments import all_moments, lowest_moments, updates_per_epoch
 
-LOWEST = "lowest_rate"
-ALLOWED_AT = f"epochs from 0, updates, as update-300, {AVERAGED} and {LOWEST}, one or a list"
+LOWEST, EVERY = "lowest_rate", "checkpoints"
+ALLOWED_AT = (
+    f"epochs from 0, updates, as update-300, {AVERAGED}, {LOWEST} and {EVERY}, one or a list"
+)
 _UPDATE = re.compile("update-(0|[1-9][0-9]*)")
 
 
@@ -60,7 +62,7 @@ def read_stage(
 
 def read_places(node: Node | None, path: str, diagnostics: Diagnostics) -> tuple[str, ...]:
     """Return the places that an ``at`` lists: ``epoch-5`` for an epoch, ``update-300``,
-    ``averaged``, ``lowest_rate``.
+    ``averaged``, ``lowest_rate``, ``checkpoints``.
     """
     if node is None:
         return ()
@@ -83,7 +85,7 @@ def as_place(value: object) -> str | None:
     """Return a place along a training; None if the value is none."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return f"epoch-{value}"
-    if isinstance(value, str) and (value in (AVERAGED, LOWEST) or _UPDATE.fullmatch(value)):
+    if isinstance(value, str) and (value in (AVERAGED, LOWEST, EVERY) or _UPDATE.fullmatch(value)):
         return value
     return None
 
@@ -94,17 +96,22 @@ def in_words(places: Iterable[str]) -> str:
 
 
 def places_in(places: Iterable[str], training: Training) -> tuple[str, ...]:
-    """Return the places of one training: in place of ``lowest_rate`` its moments, each once."""
+    """Return the places of one training: in place of ``lowest_rate`` and ``checkpoints`` their
+    moments, each once.
+    """
     found: list[str] = []
     for place in places:
-        found += [place] if place != LOWEST else _lowest(training)
+        found += [place] if place not in _MOMENTS else _foreseen(place, training)
     return tuple(dict.fromkeys(found))
 
 
-def _lowest(training: Training) -> tuple[str, ...]:
+_MOMENTS = {LOWEST: lowest_moments, EVERY: all_moments}
+
+
+def _foreseen(place: str, training: Training) -> tuple[str, ...]:
     facts = training.facts
     per_epoch = None if facts is None else updates_per_epoch(training.recipe, facts)
-    return () if per_epoch is None else lowest_moments(training.recipe, per_epoch)
+    return () if per_epoch is None else _MOMENTS[place](training.recipe, per_epoch)
 
 
 def place_mistake(place: str | None, trainings: Iterable[Training]) -> str | None:
@@ -120,8 +127,8 @@ def _why_not(place: str, training: Training) -> str | None:
     if unit == AVERAGED:
         collects = training.recipe["collect"]
         return None if collects else _NOT_COLLECTED.format(section=training.section)
-    if place == LOWEST:
-        return _why_not_lowest(training)
+    if place in _MOMENTS:
+        return _why_not_foreseen(place, training)
     return _why_no_checkpoint(unit, int(number), training)
 
 
@@ -130,23 +137,30 @@ _NOT_COLLECTED = (
 )
 
 
-def _why_not_lowest(training: Training) -> str | None:
-    """Say why the checkpoints at the lowest rates of a training are not known; None if they are."""
+def _why_not_foreseen(place: str, training: Training) -> str | None:
+    """Say why the checkpoints of a training for which `place` stands are not known; None if they
+    are.
+    """
     section, recipe, facts = training
-    if not _wish(recipe).get("at"):
+    wish = _wish(recipe)
+    if place == LOWEST and not wish.get("at"):
         add = f"add {section}.checkpoints: {{at: {LOWEST}}}"
         return f"{section} publishes no checkpoints where its rate is lowest; {add}"
-    instead = f"so where the rate of {section} is lowest is not known before; write update-300, ..."
+    if not wish and not recipe["keep_every"]:
+        return (
+            f"the trials publish no checkpoints; add {section}.checkpoints: {{every_epochs: ...}}"
+        )
+    unknown = f"so which checkpoints {section} leaves is not known before; write update-300, ..."
     if facts is None:
-        return f"the data set counts its examples only when it is loaded, {instead}"
+        return f"the data set counts its examples only when it is loaded, {unknown}"
     per_epoch = updates_per_epoch(recipe, facts)
     if per_epoch is None:
-        return f"batches filled with tokens are not alike in number in every epoch, {instead}"
+        return f"batches filled with tokens are not alike in number in every epoch, {unknown}"
     with_norm = updates_per_epoch(recipe, facts, batch_norm=True) or per_epoch
-    if lowest_moments(recipe, with_norm) != lowest_moments(recipe, per_epoch):
+    if _MOMENTS[place](recipe, with_norm) != _MOMENTS[place](recipe, per_epoch):
         return (
             "the last batch of an epoch has one example, which a network with BatchNorm adds to the"
-            f" batch before, {instead}, or drop_last: true"
+            f" batch before, {unknown}, or drop_last: true"
         )
     return None
 
@@ -159,7 +173,7 @@ def _why_no_checkpoint(unit: str, number: int, training: Training) -> str | None
     listed = {*wish.get(f"{unit}s", ())}
     lowest = unit == "update" and wish.get("at")
     if lowest:
-        listed |= {int(place.partition("-")[2]) for place in _lowest(training)}
+        listed |= {int(place.partition("-")[2]) for place in _foreseen(LOWEST, training)}
     if not steps and not listed and not lowest:
         what = "checkpoints" if unit == "epoch" else "checkpoints by updates"
         return f"the trials publish no {what}; add {section}.checkpoints: {{every_{unit}s: ...}}"
@@ -167,7 +181,7 @@ def _why_no_checkpoint(unit: str, number: int, training: Training) -> str | None
     if end is not None and number > end:
         reached = f"a training has {counted(end, unit)}; allowed: at most that"
         return f"{unit} {number} of {section} is never reached: {reached}"
-    unforeseen = lowest and _why_not_lowest(training)
+    unforeseen = lowest and _why_not_foreseen(LOWEST, training)
     if unforeseen or number in listed or any(number % step == 0 for step in steps):
         return None
     kept = sorted({*listed, *(n for step in steps for n in range(0, 3 * step, step))})

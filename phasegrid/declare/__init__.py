@@ -299,15 +299,14 @@ class Metric:
     - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
       `phasegrid.metrics.measured.Measured`.
     - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
-      ``sources``, a list of `phasegrid.metrics.measured.Source`, and `models` are the networks of
-      the other measurement. The list is empty if the sweep does not say ``of``; a metric over
-      ``artifact`` always needs ``of``.
+      ``sources``, `phasegrid.metrics.measured.Source`, empty without ``of``, and `models` are the
+      networks of the other measurement. A metric over ``artifact`` always needs ``of``.
+    - `moments`: ``compute`` also gets ``moments``: each network's epochs done, and last rate.
     - `through`: the metric by which each of its networks is measured first (or the artifact that it
       is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
-      name are passed on; those in `of_only` only with ``of``. `sources` are then what these jobs
-      leave, in the order of the networks, and `models` need not be loaded. If that metric does not
-      take the task of the data, nothing is added.
-    - `of_only`: its arguments that mean something only with ``of``.
+      name are passed on; those in `of_only` (they mean something only with ``of``) only with it.
+      `sources` are then what these jobs leave, in the order of the networks, and `models` need not
+      be loaded. If that metric does not take the task of the data, nothing is added.
     """
 
     over: Literal["trial", "pair", "cell", "artifact"]
@@ -335,6 +334,7 @@ class Metric:
     source_rule: Callable[[Mapping[str, Any], Mapping[str, Any]], Finding | None] | None = None
     leaves: tuple[str, ...] = ()
     reads: str | None = None
+    moments: bool = False
     through: str | None = None
     of_only: tuple[str, ...] = ()
 

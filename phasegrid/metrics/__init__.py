@@ -18,6 +18,7 @@ from phasegrid.metrics.predictions import PREDICTIONS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 from phasegrid.metrics.soup import SOUP
+from phasegrid.metrics.trace import TRACE
 
 METRICS: dict[str, Metric] = {
     "bleu": BLEU,
@@ -35,5 +36,6 @@ METRICS: dict[str, Metric] = {
     "soup": SOUP,
     "plane": PLANE,
     "origin_path": ORIGIN_PATH,
+    "trace": TRACE,
 }
 """In the order in which figures and tables show them."""

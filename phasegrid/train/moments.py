@@ -16,7 +16,7 @@ from phasegrid.declare import DatasetFacts
 from phasegrid.keys import canonical_json
 from phasegrid.train.compat import num_from_aside
 from phasegrid.train.recipe import Recipe, Schedule
-from phasegrid.train.schedules import lowest_updates
+from phasegrid.train.schedules import Moment, factor_of, lowest_updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,32 @@ def updates_per_epoch(
     return max(1, whole + (rest > batch_norm and not recipe["drop_last"]))
 
 
+def moment_of(recipe: Recipe, name: str, per_epoch: int, ran: int | None) -> tuple[float, float]:
+    """Return the epochs done when a training left the weights of this `name`, and the learning rate
+    of the update before; before the first update, that of the first. What is no checkpoint is of
+    the end, after `ran` epochs (None: as many as planned).
+    """
+    total = recipe.updates or recipe.epochs * per_epoch
+    unit, _, number = name.partition("@")[2].partition("-")
+    done = total if ran is None else min(total, ran * per_epoch)
+    if number:
+        done = int(number) * (per_epoch if unit == "epoch" else 1)
+    update = max(done - 1, 0)
+    when = Moment(update, total, update // per_epoch, per_epoch)
+    return done / per_epoch, recipe.lr * factor_of(recipe.schedule)(when)
+
+
+def all_moments(recipe: Mapping[str, Any], per_epoch: int) -> tuple[str, ...]:
+    """Return every moment at which a training publishes weights, in order."""
+    known = _RECIPE.validate_python(dict(recipe))
+    total = known.updates or known.epochs * per_epoch
+    wish = checkpoint_moments(known, total, per_epoch)
+    epochs = range(-(-total // per_epoch) + 1)
+    found = [(epoch * per_epoch, at) for epoch in epochs for at in wish.after_epoch(epoch)]
+    found += [(update, at) for update in range(total + 1) for at in wish.after_update(update)]
+    return tuple(at for _, at in sorted(found))
+
+
 def lowest_moments(recipe: Mapping[str, Any], per_epoch: int) -> tuple[str, ...]:
     """Return the moments, ``update-900``, at which a training with ``checkpoints: {at:
     lowest_rate}`` publishes weights because its learning rate is at a minimum.
@@ -78,6 +104,7 @@ def _lowest(schedule: str, total: int, per_epoch: int) -> tuple[str, ...]:
 
 
 _SCHEDULE = TypeAdapter(Schedule)
+_RECIPE = TypeAdapter(Recipe)
 
 
 def checkpoint_moments(recipe: Recipe, total: int, per_epoch: int) -> Moments:

@@ -22,6 +22,7 @@ from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.models.build import build_for
 from phasegrid.models.network_state import outputs_of
+from phasegrid.models.weights import has_batch_norm
 from phasegrid.packs import Outcome
 from phasegrid.plan.rows import metric_fields
 from phasegrid.run.executors.base import PackOptions
@@ -39,6 +40,7 @@ from phasegrid.store.provenance import provenance
 from phasegrid.store.store import Store
 from phasegrid.train.autotune import gpu_name
 from phasegrid.train.compat import recipe_of
+from phasegrid.train.moments import moment_of, updates_per_epoch
 from phasegrid.train.objectives import criterion_of
 from phasegrid.train.precision import precision_now
 
@@ -163,10 +165,23 @@ class JobInputs:
             found.append(Source(self._tensors(artifact), metric, args))
         return found
 
+    def _moment(self, network: Artifact) -> tuple[float, float]:
+        """Return the epochs done and the learning rate when a training left a network."""
+        trial, ending = self.trials[network.job], self._ending(network.job)
+        batch_norm = has_batch_norm(self.model(network))
+        per_epoch = updates_per_epoch(trial.recipe, self.data(network.job).facts, batch_norm)
+        if per_epoch is None:
+            raise MetricError("batches filled with tokens: the updates of an epoch are not known")
+        return moment_of(recipe_of(trial), network.name, per_epoch, ending.epochs)
+
     def measure(self, metric: Metric, job: MetricJob) -> Outcome:
         started = time.perf_counter()
         compute = import_function(metric.compute)
-        left = {} if metric.reads is None else {"sources": self.sources(job)}
+        left: dict[str, object] = {}
+        if metric.reads is not None:
+            left["sources"] = self.sources(job)
+        if metric.moments:
+            left["moments"] = [self._moment(network) for network in job.networks]
         rows = self.watched(
             job,
             job.networks,
