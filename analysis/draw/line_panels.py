@@ -41,7 +41,7 @@ class Layout:
     measurement. `levels` are dashed horizontal lines: a table of ``y``, ``panel``, ``label`` and
     ``value``; one whose label begins with the name of a line has its colour. `marks` are circles
     on the lines at some x, by their label. With one panel for each y, `across` of them stand side
-    by side.
+    by side, on one scale with `share_y`.
     """
 
     x: str
@@ -54,6 +54,7 @@ class Layout:
     levels: pd.DataFrame | None = None
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     across: int = 1
+    share_y: bool = False
 
 
 def line_panels(
@@ -75,7 +76,7 @@ def line_panels(
     wide, high = max(3.4, size[0] * across), size[1] * down + 0.6 + 0.3 * bool(title)
     figure = Figure(figsize=(wide, high), layout="constrained")
     axes = figure.subplots(
-        down, across, squeeze=False, sharey=False if alone else "row", sharex=True
+        down, across, squeeze=False, sharey=layout.share_y if alone else "row", sharex=True
     )
     spots = [(y, panel) for y in layout.y for panel in layout.panels]
     for ax in axes.flat[len(spots) :]:

@@ -111,14 +111,14 @@ def facet_title(facet: str) -> str:
     return ", ".join(f"{name} = {value}" for name, value in parts)
 
 
-def cell_heads(cells: pd.DataFrame, frame: Frame) -> dict[int, str]:
-    """Name each cell by its facet and by the axes on which the cells differ; a cell without any has
-    an empty name.
+def cell_heads(cells: pd.DataFrame, frame: Frame, without: str | None = None) -> dict[int, str]:
+    """Name each cell by its facet and by the axes on which the cells differ, `without` one of them;
+    a cell without any has an empty name.
     """
     axes = [
         (axis.name, name)
         for axis, name in ((frame.load, "load_label"), (frame.temperature, "temperature_label"))
-        if cells[name].nunique() > 1
+        if cells[name].nunique() > 1 and name != f"{without}_label"
     ]
     heads = {}
     for row in cells.to_dict("records"):

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.written import Block, written_tables
 from phasegrid.analysis.report.overlays import in_ways, known_columns
 from phasegrid.analysis.report.requested import Drawing, NotYetError, Tables, resolved
@@ -20,7 +21,7 @@ from phasegrid.errors import SweepError
 from phasegrid.figures.table import TableArgs, row_column
 from phasegrid.registry import identity
 
-LEGEND = "mean ± standard error (networks)"
+LEGEND = "mean ± standard error (number of seeds, or of runs)"
 COLUMNS = (
     "cell",
     "facet",
@@ -53,9 +54,7 @@ def table(tables: Tables, args: TableArgs) -> Drawing:
     if numbers.empty:
         raise NotYetError("; ".join(notes) or "nothing of it is measured yet")
     long = _long(asked, args.columns, known, numbers, grid)
-    heads = cell_heads(grid.cells, tables.found.frame)
-    cells = list(dict.fromkeys(long["cell"]))
-    blocks = [_block(heads[cell], long[long["cell"] == cell], asked, args) for cell in cells]
+    blocks = _blocks(long, asked, grid, tables.found.frame, args)
     title = tables.title(args.title)
     texts = {
         "md": "\n".join(markdown(one.texts, _title(title, one)) for one in blocks),
@@ -150,22 +149,43 @@ def _long(
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
-def _block(head: str, long: pd.DataFrame, asked: Asked, args: TableArgs) -> Block:
-    """Return the table of one cell as text. A unit that all numbers of a column share stands in its
-    head, one that those of a row share beside its name, another beside its number.
+def _blocks(
+    long: pd.DataFrame, asked: Asked, grid: SweepTables, frame: Frame, args: TableArgs
+) -> list[Block]:
+    """Return a block for each cell, or for the cells along an axis, whose values then begin the
+    names of rows.
+    """
+    heads = cell_heads(grid.cells, frame, without=args.along)
+    values = pd.Series("", index=long.index)
+    if args.along is not None:
+        axis = frame.load if args.along == "load" else frame.temperature
+        values = f"{axis.name} " + long[f"{args.along}_label"].astype(str)
+    rows = long["row"] if args.along is None or len(asked) > 1 else pd.Series("", index=long.index)
+    both = [", ".join(filter(None, pair)) for pair in zip(values, rows, strict=True)]
+    named = long.assign(row=both, head=long["cell"].map(heads))
+    blocks = []
+    for head, own in named.groupby("head", sort=False):
+        names = list(asked) if args.along is None else list(dict.fromkeys(own["row"]))
+        blocks.append(_block(str(head), own, names, args.columns))
+    return blocks
+
+
+def _block(head: str, long: pd.DataFrame, rows: Sequence[str], heads: Sequence[str]) -> Block:
+    """Return one block as text. A unit that all numbers of a column share stands in its head, one
+    that those of a row share beside its name, another beside its number.
     """
     by_column, by_row = (_common_units(long, name) for name in ("column", "row"))
-    texts = pd.DataFrame(DASH, index=list(asked), columns=list(args.columns), dtype=object)
+    texts = pd.DataFrame(DASH, index=list(rows), columns=list(heads), dtype=object)
     for number in long.to_dict("records"):
         row, column = str(number["row"]), str(number["column"])
         alone = by_column[column] is None and by_row[row] is None
         texts.loc[row, column] = _written(number, str(number["unit"]) if alone else "")
-    heads = {name: _with_unit(name, unit) for name, unit in by_column.items()}
+    columns = {name: _with_unit(name, unit) for name, unit in by_column.items()}
     names = {
         name: _with_unit(name, unit if None in by_column.values() else None)
         for name, unit in by_row.items()
     }
-    return Block(head, texts.rename(columns=heads, index=names))
+    return Block(head, texts.rename(columns=columns, index=names))
 
 
 def _common_units(long: pd.DataFrame, by: str) -> dict[str, str | None]:

@@ -54,6 +54,7 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
         levels=levels.assign(panel=levels["cell"].map(heads)),
         marks=args.marks or {},
         across=args.across,
+        share_y=args.share_y,
     )
     columns = known_columns(grid, args.metric)
     drawn = _together(shown, layout, columns) if args.together else (shown, layout, columns)

@@ -32,7 +32,7 @@ class OverlayArgs:
     ``{test_error_percent: {ensemble: "ensemble_test_error_percent[of=curve]"}}``; one whose label
     begins with the name of a line has its colour. `marks` are circles on the lines at some x, by
     the label of the circles: ``{collected: [2, 4, 6]}``. `across` is the number of panels side by
-    side if there is one cell.
+    side if there is one cell; with `share_y` these have one scale.
     """
 
     name: Stem
@@ -47,6 +47,7 @@ class OverlayArgs:
     dashed: Mapping[str, Mapping[str, str]] | None = None
     marks: Mapping[str, Annotated[tuple[float, ...], Field(min_length=1)]] | None = None
     together: bool = False
+    share_y: bool = False
     across: Annotated[int, Field(ge=1, le=6)] = 2
     title: str | None = None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,8 @@ class TableArgs:
 
     With a `metric`, rows for ways of measuring follow: `variants` names them as in `OverlayArgs`,
     and `statistics` are the metric's columns of numbers, one for each of `columns`, null for none.
-    `cell` shows one cell.
+    `cell` shows one cell. `along` makes one block of the cells along an axis, with rows for each of
+    its values.
     """
 
     name: Stem
@@ -32,6 +33,7 @@ class TableArgs:
     variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
     statistics: tuple[str | None, ...] | None = None
     cell: Annotated[int, Field(ge=0)] | None = None
+    along: Literal["load", "temperature"] | None = None
     title: str | None = None
 
 
@@ -53,6 +55,9 @@ def _table_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
         metric, column = row_column(name)
         yield from unknown_column(argument, column, metric, grid.columns.get(identity(metric)))
     yield from cell_fits(args, grid)
+    if args["along"] is not None and args["along"] not in grid.labels:
+        there = ", ".join(grid.labels) or "none"
+        yield "along", f"found {args['along']}, but the sweep has no such axis; allowed: {there}"
 
 
 def _numbers(args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

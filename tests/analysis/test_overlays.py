@@ -47,6 +47,12 @@ BOTH = {
     "cell": 0,
     "together": True,
 }
+ALONG = {
+    "name": "along",
+    "columns": ["loss", "error"],
+    "rows": {"all": ["train_loss", "ensemble_test_error_percent[of=bend]"]},
+    "along": "temperature",
+}
 NUMBERS = {
     "name": "numbers",
     "columns": ["highest", "of the ends"],
@@ -59,7 +65,10 @@ NUMBERS = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    sweep = {**SWEEP, "figures": [{"overlay": LINES}, {"overlay": BOTH}, {"table": NUMBERS}]}
+    sweep = {
+        **SWEEP,
+        "figures": [{"overlay": LINES}, {"overlay": BOTH}, {"table": NUMBERS}, {"table": ALONG}],
+    }
     return phasegrid.run(sweep, tmp_path_factory.mktemp("ways") / "store", serial=True, quiet=True)
 
 
@@ -152,6 +161,13 @@ def test_numbers_of_a_table_are_those_of_the_store(ran: RunResult, folder: Path)
     assert len(table) == 2 * (1 + 2 * 3)
 
 
+def test_the_cells_along_an_axis_are_rows_of_one_block(folder: Path) -> None:
+    text = (folder / "along.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2:] == ["| learning rate 0.02", "| learning rate 0.1"]
+    assert text.count("###") == 1
+
+
 def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
     notes = [why for name, why in drawn.notes if name == "lines"]
     assert any(why.startswith("spline is not measured") for why in notes)
@@ -175,6 +191,7 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
             {"dashed": {"train_loss": {"a.b": "lambda_max"}}},
             "overlay.dashed.train_loss.a.b: found 'lambda_max', which metric hessian gives",
         ),
+        ("table", {"along": "load"}, "table.along: found load, but the sweep has no such axis"),
         ("table", {"rows": {"one": ["trace", None]}}, "table.rows.one.0: found 'trace', which"),
         ("table", {"rows": {"one": [None]}}, "table.rows.one: found 1 items; allowed: 2"),
         ("table", {"metric": None}, "found one of metric and statistics; allowed: both"),
