@@ -160,17 +160,19 @@ class _Search:
         return torch.from_numpy(order)
 
     def descend(self, rng: torch.Generator) -> Matching:
-        """Improve group after group in random order, until none changes."""
+        """Improve group after group in random order, until none changes. A group is tried again
+        only after one that shares a weight with it has changed.
+        """
         reached, least = [self.objective()], LEAST_GAIN * self._scale()
-        changed = True
-        while changed:
-            changed = False
-            drawn = torch.randperm(len(self.sizes), generator=rng, device=rng.device)
-            for group in drawn.tolist():
+        due = set(range(len(self.sizes)))
+        while due:
+            drawn = torch.randperm(len(self.sizes), generator=rng, device=rng.device).tolist()
+            for group in [group for group in drawn if group in due]:
+                due.discard(group)
                 gain = self._improve(group, least)
                 if gain > 0:
                     reached.append(reached[-1] + gain)
-                    changed = True
+                    due |= self._beside(group)
         return Matching([order for order in self.orders if order is not None], reached)
 
     def _improve(self, group: int, least: float) -> float:
@@ -189,6 +191,18 @@ class _Search:
 
     def _read_by(self, group: int | None) -> list[_Pair]:
         return [p for p in self.pairs if group is None or group in {a.group for a in p.axes}]
+
+    def _beside(self, group: int) -> set[int]:
+        """Return the groups whose best order depends on that of a group: by a weight with both, or
+        with itself along two dimensions.
+        """
+        return {
+            other.group
+            for pair in self._read_by(group)
+            for axis in pair.axes
+            for other in pair.axes
+            if axis.group == group and other is not axis
+        }
 
     def _scale(self) -> float:
         return sum(float(pair.reference.norm() * pair.own.norm()) for pair in self.pairs)

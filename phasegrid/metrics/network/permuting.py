@@ -26,7 +26,8 @@ from phasegrid.models.network_state import evaluating
 from phasegrid.models.tracing import trace
 
 TRACED_EXAMPLES = 2
-_SAME = (*ELEMENTWISE, *POOLING, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_SAME = (*ELEMENTWISE, *POOLING, *_DROPOUT, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
 _SAME_FUNCTIONS = ELEMENTWISE_FUNCTIONS | POOLING_FUNCTIONS | {functional.dropout}
 _SAME_METHODS = frozenset({"contiguous", "clone", "relu", "relu_", "tanh", "sigmoid"})
 _RESHAPING = frozenset({torch.flatten, torch.reshape, "flatten", "reshape", "view"})
@@ -138,7 +139,7 @@ class _Reader(fx.Interpreter):
             elif n.op == "call_module":
                 self._found[n] = self._after_layer(n)
             elif n.op != "get_attr":
-                self._found[n] = self._after_operation(n)
+                self._found[n] = self._after_operation(n, result)
         return result
 
     def groups(self) -> Groups:
@@ -177,10 +178,12 @@ class _Reader(fx.Interpreter):
             return self._reshaped(node, source)
         raise self._refusal(node, repr(layer))
 
-    def _after_operation(self, node: fx.Node) -> _Channels:
+    def _after_operation(self, node: fx.Node, result: Tensor) -> _Channels:
         if node.target in _BINARY:
             return self._combined(node)
         source = self._source(node)
+        if any(value is result for value in self.fetch_args_kwargs_from_env(node)[0][:1]):
+            return source  # it does nothing in eval mode, as stochastic depth
         if node.target in _SAME_FUNCTIONS or node.target in _SAME_METHODS:
             return source
         if node.target in _RESHAPING:
