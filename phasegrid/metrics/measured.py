@@ -1,7 +1,7 @@
 """Define the artifacts that a measurement returns with its rows, and those that it reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from phasegrid.keys import Json
@@ -26,9 +26,11 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Source:
     """An artifact of another measurement: its tensors, on the device of the models, and the metric
-    that stored it, with its arguments.
+    that stored it, with its arguments. If it is about one network: the epochs of each training
+    behind that network, by the key of its trial; a stage comes with those before it.
     """
 
     tensors: "Mapping[str, Tensor]"
     metric: str
     args: Mapping[str, Json]
+    epochs: Mapping[str, float] = field(default_factory=dict)

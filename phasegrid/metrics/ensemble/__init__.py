@@ -122,7 +122,10 @@ def _fits(
 
 
 def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
-    """Return the columns of the mean prediction on a set."""
+    """Return the columns of the mean prediction on a set; what not every ensemble has is shown
+    where it is asked for.
+    """
+    role: Literal["value", "asked"] = "asked" if name.startswith("scaled") else "value"
     return (
         Column(
             f"{name}_loss",
@@ -132,6 +135,7 @@ def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
             label=f"{called} loss of the ensemble",
             quantity=f"ensemble_{name}_loss",
             better="lower",
+            role=role,
         ),
         Column(
             f"{name}_error_percent",
@@ -141,6 +145,7 @@ def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
             label=f"{called} error of the ensemble",
             quantity=f"ensemble_{name}_error_percent",
             better="lower",
+            role=role,
         ),
         Column(
             f"{name}_ece",
@@ -150,6 +155,7 @@ def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
             label=f"{called} calibration error of the ensemble",
             quantity=f"ensemble_{name}_ece",
             better="lower",
+            role=role,
         ),
         Column(
             f"{name}_brier",
@@ -159,6 +165,7 @@ def _whole(name: str, called: str, where: str) -> tuple[Column, ...]:
             label=f"{called} Brier score of the ensemble",
             quantity=f"ensemble_{name}_brier",
             better="lower",
+            role="asked",
         ),
     )
 
@@ -173,20 +180,27 @@ def _of_members(name: str, called: str, where: str) -> tuple[Column, ...]:
             f"share of labels on which two networks choose differently, {where}, mean over pairs",
             label=f"{called} disagreement of the networks",
             quantity=f"ensemble_{name}_disagreement",
+            role="asked",
         ),
         Column(
             f"mean_{name}_loss",
             "float64",
             UNIT_OF_LOSS,
             f"mean over the networks of their own loss, {where}",
-            role="detail",
+            label=f"mean {called} loss of the networks",
+            quantity=f"ensemble_mean_{name}_loss",
+            better="lower",
+            role="asked",
         ),
         Column(
             f"mean_{name}_error_percent",
             "float64",
             "%",
             f"mean over the networks of their own error, {where}",
-            role="detail",
+            label=f"mean {called} error of the networks",
+            quantity=f"ensemble_mean_{name}_error_percent",
+            better="lower",
+            role="asked",
         ),
     )
 
@@ -225,6 +239,14 @@ ENSEMBLE = Metric(
             "list<float64>",
             "%",
             "test error of the ensemble of the first 1, 2, ... networks",
+        ),
+        Column(
+            "first_epochs",
+            "list<float64>",
+            "",
+            "epochs that the first 1, 2, ... networks have taken, stages before them included; one"
+            " training counts once",
+            label="epochs of training",
         ),
         Column(
             "with_first_test_error_percent",

@@ -62,10 +62,24 @@ def compute(
     row: Row = {"num_networks": len(logits["test"])}
     if "t" in sources[0].tensors:
         row["t"] = sources[0].tensors["t"].tolist()
+    if all(source.epochs for source in sources):
+        row["first_epochs"] = _epochs_of_first([source.epochs for source in sources])
     for name in names:
         if name != "aside":
             row |= _measured(name, stored_members(logits[name]), data, settings)
     return row | (_scaled(logits, data, settings) if settings.scaling != "none" else {})
+
+
+def _epochs_of_first(epochs: Sequence[Mapping[str, float]]) -> list[float | None]:
+    """Return how many epochs the first 1, 2, ... networks have taken together: a training of
+    several of them counts once, up to the last.
+    """
+    trained: dict[str, float] = {}
+    taken: list[float | None] = []
+    for behind in epochs:
+        trained |= {key: max(num, trained.get(key, 0.0)) for key, num in behind.items()}
+        taken.append(sum(trained.values()))
+    return taken
 
 
 def _of_networks(

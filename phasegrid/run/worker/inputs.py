@@ -27,6 +27,7 @@ from phasegrid.packs import Outcome
 from phasegrid.plan.rows import metric_fields
 from phasegrid.run.executors.base import PackOptions
 from phasegrid.run.worker.loaded_data import Loaded, data_key_of, held, restore
+from phasegrid.run.worker.time_behind import TimeBehind
 from phasegrid.run.worker.write_checks import (
     Seal,
     checksums,
@@ -84,6 +85,7 @@ class JobInputs:
         self._data_keys: dict[int, str] = {}  # by id(); `trials` keep the data sets alive
         self._looked_at: set[Artifact] = set()
         self._endings: dict[str, _Ending] = {}
+        self._time_behind = TimeBehind(store)
 
     def why_void(self, job: MetricJob) -> str | None:
         """Say why a measurement does not apply; None if it does.
@@ -159,10 +161,12 @@ class JobInputs:
     def sources(self, job: MetricJob) -> list[Source]:
         """Return the artifacts that a job reads from other measurements."""
         found = []
-        for artifact in job.sources:
+        networks = job.networks if len(job.networks) == len(job.sources) else ()
+        for index, artifact in enumerate(job.sources):
             metric, args = self.store.artifact_facts(artifact)
             assert isinstance(args, Mapping)
-            found.append(Source(self._tensors(artifact), metric, args))
+            epochs = self._time_behind.of(networks[index]) if networks else {}
+            found.append(Source(self._tensors(artifact), metric, args, epochs))
         return found
 
     def _moment(self, network: Artifact) -> tuple[float, float]:
