@@ -141,3 +141,17 @@ def test_temperatures_that_cannot_be_fitted_are_a_mistake(
 ) -> None:
     with pytest.raises(SweepError, match=f":9:\\d+: metrics.0.ensemble.scaling: .*{told}"):
         sweep_of(tmp_path, f"{text}  - ensemble: {{scaling: temperature}}\n")
+
+
+def test_the_epochs_of_an_ensemble_count_every_training_behind_its_networks_once(
+    tmp_path: Path,
+) -> None:
+    more = "{epochs: 3, checkpoints: {every_epochs: 1}}"
+    stage = f"stages: [{{name: on, from: {{stage: train, epoch: 1}}, train: {more}}}]\n"
+    text = HEAD.replace("metrics:\n", f"{stage}metrics:\n").replace("[2, 4]", "[2]")
+    store = Store.open(str(tmp_path / "store"), create=True)
+    own = "  - ensemble: {over: cell, at: [2, 3]}\n  - ensemble: {stage: train}\n"
+    assert run(sweep_of(tmp_path, text + own), store).exit_code == 0
+    rows = opened(store).metric("ensemble", "through").set_index("stage")
+    assert rows.loc["on", "first_epochs"].tolist() == [3, 4, 4 + 3, 4 + 4]
+    assert rows.loc["train", "first_epochs"].tolist() == [2, 4]

@@ -233,12 +233,19 @@ ENSEMBLE = Metric(
             UNIT_OF_LOSS,
             "test loss of each network, divided by its temperature",
         ),
-        Column("member_test_error_percent", "list<float64>", "%", "test error of each network"),
+        Column(
+            "member_test_error_percent",
+            "list<float64>",
+            "%",
+            "test error of each network",
+            label="test error of one network",
+        ),
         Column(
             "first_test_error_percent",
             "list<float64>",
             "%",
             "test error of the ensemble of the first 1, 2, ... networks",
+            label="test error of the ensemble so far",
         ),
         Column(
             "first_epochs",
@@ -253,6 +260,7 @@ ENSEMBLE = Metric(
             "list<float64>",
             "%",
             "test error of the ensemble of the first network and each",
+            label="test error with the first network",
         ),
     ),
 )
