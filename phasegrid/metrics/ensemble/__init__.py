@@ -43,8 +43,8 @@ class EnsembleArgs:
     `scaling`: with ``temperature``, the logits of each network are also divided by a temperature of
     its own before they are averaged (the columns ``scaled_*``). It is that of the least negative
     log-likelihood on the examples that the data set sets aside (``dataset.aside``; Guo et al.
-    2017). Garipov et al. scale the points of a curve too, but do not say by which rule; this one is
-    ours.
+    2017), and 1 if a network is right on all of them. Garipov et al. scale the points of a curve
+    too, but do not say by which rule; this one is ours.
 
     Calibration uses `ece_bins` equal-width confidence bins. For sentence pairs all numbers are over
     scored target tokens, predicted from the true words before them.

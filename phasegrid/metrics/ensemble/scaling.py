@@ -3,8 +3,8 @@ which its negative log-likelihood on held-out examples is least.
 
 With b = 1/T, f(b) = mean_n(logsumexp(b z_n) - b z_n[y_n]) is convex in b, with the derivative
 f'(b) = mean_n(sum_c p_nc z_nc - z_n[y_n]), p_n = softmax(b z_n). T is sought where f' changes its
-sign, between `LOWEST` and `HIGHEST`: where the examples are separated, f falls for ever, and T is
-`LOWEST`. The argmax of a network stays.
+sign, between `LOWEST` and `HIGHEST`. If f falls down to `LOWEST`, as it does if every example is
+right, nothing can be fitted: T is 1. The argmax of a network stays.
 
 Letters: N examples, C classes.
 """
@@ -23,7 +23,7 @@ HALVINGS = 50
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature of least negative log-likelihood of logits (N, C) and labels (N,), in
-    float64; 1 if none in the range is better.
+    float64; 1 if there is none above `LOWEST`, or none is better.
 
     >>> round(fitted_temperature(torch.tensor([[2.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])), 6)
     1.820478
@@ -37,6 +37,8 @@ def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
         too_sure = ((p * z).sum(dim=1) - right).mean() > 0  # f rises with b: T must rise
         low, high = (middle, high) if too_sure else (low, middle)
     found = math.exp((low + high) / 2)
+    if found < (1 + 1e-9) * LOWEST:
+        return 1.0
     better = _loss(z, labels, found) <= _loss(z, labels, 1.0)
     return found if better else 1.0
 
