@@ -25,11 +25,11 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     asked = args.variants if args.variant is None else {args.variant: args.variant}
     measured, lines, notes = in_ways(grid, "plane", tables.rows["plane"], asked)
     measured = measured.assign(order=measured["line"].map(lines.index))
-    measured = measured.sort_values(["cell", "order", "seed_a", "seed_b"])
+    measured = measured.sort_values(["cell", "across", "order", "seed_a", "seed_b"])
     heads = cell_heads(grid.cells, found.frame)
     several = len(lines) > 1
     rows = [
-        {**row, **_networks(row, grid.stages), "head": _head(row, heads, several)}
+        {**row, **_networks(row, grid.stages, heads), "head": _head(row, heads, several)}
         for row in measured.to_dict("records")
     ]
     declared = known_columns(grid, "plane")
@@ -42,9 +42,11 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     return Drawing(figure, _points(rows, args.columns), notes)
 
 
-def _networks(row: Mapping[Any, Any], stages: Mapping[str, str]) -> dict[str, object]:
+def _networks(
+    row: Mapping[Any, Any], stages: Mapping[str, str], heads: Mapping[int, str]
+) -> dict[str, object]:
     """Return the names of the networks on a plane, and which of them are of one training."""
-    networks = named_networks(row, stages)
+    networks = named_networks(row, stages, heads)
     of_curve = row.get("num_bends") != 0
     return {
         "names": [network.name for network in networks],
@@ -68,5 +70,8 @@ def _points(rows: Sequence[Mapping[Any, Any]], columns: Sequence[str]) -> pd.Dat
 
 def _head(row: Mapping[Any, Any], heads: Mapping[int, str], several: bool) -> str:
     """Name a panel by its cell and, if there are several, by its way of measuring."""
-    cell = heads[int(row["cell"])] or (f"cell {row['cell']}" if len(heads) > 1 else "")
-    return ", ".join(filter(None, [cell, str(row["line"]) if several else ""]))
+    parts = [str(row["line"]) if several else ""]
+    if not pd.isna(row["cell"]):
+        cell = int(row["cell"])
+        parts = [heads[cell] or (f"cell {cell}" if len(heads) > 1 else ""), *parts]
+    return ", ".join(filter(None, parts))

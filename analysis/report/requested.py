@@ -236,7 +236,7 @@ def _tables(
         found = replace(found, table=table)
     rows: dict[str, pd.DataFrame] = {}
     for asked in needs.rows:
-        table = _placed(found.grid, identity(asked), rows_of(identity(asked)))
+        table = _placed(found.grid, identity(asked), rows_of(identity(asked)), needs.across)
         if table.empty:
             missing.append(f"{asked} is not measured yet")
         else:
@@ -244,13 +244,23 @@ def _tables(
     return Tables(found, names, labels, rows, other), missing
 
 
-def _placed(grid: SweepTables, metric: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a metric with a result, with the place of their cell and their variant."""
-    if rows.empty or not ((rows["outcome"] == "done") & ~rows["across"]).any():
+def _placed(
+    grid: SweepTables, metric: str, rows: pd.DataFrame, with_across: bool = False
+) -> pd.DataFrame:
+    """Return the rows of a metric with a result, with the place of their cell and their variant;
+    `with_across`, those across cells come last, without a place, as a way of measuring.
+    """
+    if rows.empty:
+        return rows
+    rows = rows if with_across else rows[~rows["across"]]
+    if not (rows["outcome"] == "done").any():
         return pd.DataFrame()
-    named = named_rows(rows[~rows["across"]], grid.cells, grid.stages)
+    named = named_rows(rows, grid.cells, grid.stages)
+    across = [canonical_json({**json.loads(text), "over": "across"}) for text in named["args"]]
+    named = named.assign(args=named["args"].where(~named["across"], across))
     suffixes = ways(grid.declared.get(metric), named).suffixes
     place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
     own = named.loc[named["outcome"] == "done"]
     own = own.drop(columns=[name for name in place[1:] if name in own])
-    return own.assign(variant=own["args"].map(suffixes)).merge(grid.cells[place], on="cell")
+    own = own.assign(variant=own["args"].map(suffixes))
+    return own.merge(grid.cells[place], on="cell", how="left" if with_across else "inner")

@@ -20,16 +20,19 @@ class Named:
     time: float
 
 
-def named_networks(row: Mapping[Any, Any], stages: Mapping[str, str]) -> list[Named]:
-    """Return the networks of a row of `Results.metric`, in their order, named by those of stage,
-    seed and place that differ: ``seed 1, epoch 5``. `stages` are those of trials by key.
+def named_networks(
+    row: Mapping[Any, Any], stages: Mapping[str, str], cells: Mapping[int, str]
+) -> list[Named]:
+    """Return the networks of a row of `Results.metric`, in their order, named by those of cell,
+    stage, seed and place that differ: ``seed 1, epoch 5``. `stages` are those of trials by key,
+    `cells` the names of cells by number.
 
     Of a curve along a training the row does not say which checkpoints it joins; the result is then
     empty.
 
     >>> read = '[["a", "weights@epoch-2"], ["a", "weights"]]'
-    >>> row = {"trials": ["a"], "seeds": [3], "inputs": read}
-    >>> [one.name for one in named_networks(row, {})]
+    >>> row = {"trials": ["a"], "seeds": [3], "cells": [0], "inputs": read}
+    >>> [one.name for one in named_networks(row, {}, {})]
     ['epoch 2', 'end']
     """
     seeds = dict(zip(row["trials"], row["seeds"], strict=True))
@@ -37,10 +40,13 @@ def named_networks(row: Mapping[Any, Any], stages: Mapping[str, str]) -> list[Na
     read = json.loads(text) if isinstance(text, str) else [[key, WEIGHTS] for key in seeds]
     if not all(job in seeds for job, _ in read):
         read = [[key, WEIGHTS] for key in seeds] if len(seeds) > 1 else []
-    parts = [(stages.get(job, ""), f"seed {seeds[job]}", _place(name)[0]) for job, name in read]
+    of_trial = dict(zip(row["trials"], row["cells"], strict=True))
+    parts = [
+        (cells.get(of_trial[job], ""), stages.get(job, ""), f"seed {seeds[job]}", _place(name)[0])
+        for job, name in read
+    ]
     differ = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
-    told = differ if any(differ) else [True] * len(differ)
-    names = [", ".join(filter(None, compress(own, told))) for own in parts]
+    names = [", ".join(filter(None, compress(own, differ))) for own in parts]
     return [Named(own, job, _place(name)[1]) for own, (job, name) in zip(names, read, strict=True)]
 
 

@@ -12,10 +12,13 @@ from phasegrid.texts import suggest
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a figure reads: quantities by name, variants included, and rows of metrics."""
+    """What a figure reads: quantities by name, variants included, and rows of metrics, with those
+    across cells if it can show them.
+    """
 
     quantities: Sequence[str] = ()
     rows: Sequence[str] = ()
+    across: bool = False
 
 
 @dataclass(frozen=True, slots=True)

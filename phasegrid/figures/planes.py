@@ -26,7 +26,8 @@ class PlanesArgs:
     """What was measured on planes in weight space (metric ``plane``), with what lies on them or is
     projected onto them: networks with their names, trainings in the order of time, and curves with
     their bends. Planes are side by side: one for each cell and way of measuring, that of its first
-    seeds. Networks and bends that are far off a plane are grey, with their distance.
+    seeds, and those across cells (``over=across``). Networks and bends that are far off a plane are
+    grey, with their distance.
 
     `column` is what is drawn, or a list: then each has a row of panels. The panels of a column
     share their levels, which are close together near the lowest value and end at `cap` (a list: one
@@ -72,7 +73,7 @@ def _planes_fit(args: Mapping[str, Any], _grid: Grid) -> Iterable[Finding]:
 PLANES = FigureKind(
     PlanesArgs,
     "phasegrid.analysis.report.planes:planes",
-    needs=lambda _args: Needs(rows=("plane",)),
+    needs=lambda _args: Needs(rows=("plane",), across=True),
     fits=_planes_fit,
     unasked={"name": "planes"},
 )

@@ -68,12 +68,14 @@ def with_first_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(seed_a=rows["seed_a"].where(~of_runs, first))
 
 
-def with_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Add to every row the seeds of its trials, as a list."""
-    known = plan.drop_duplicates("key")
-    seeds = dict(zip(known["key"], known["seed"].astype(int), strict=True))
-    found = [[seeds[key] for key in keys] for keys in rows["trials"]]
-    return rows.assign(seeds=pd.Series(found, index=rows.index, dtype=object))
+def with_trials(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Add to every row the seeds and the first cells of its trials, as lists."""
+    known = plan.drop_duplicates("key").set_index("key")
+    for name, column in (("seeds", "seed"), ("cells", "cell")):
+        of_trial = known[column].astype(int).to_dict()
+        found = [[of_trial[key] for key in keys] for keys in rows["trials"]]
+        rows = rows.assign(**{name: pd.Series(found, index=rows.index, dtype=object)})
+    return rows
 
 
 def stages_of(plan: pd.DataFrame) -> dict[str, str]:

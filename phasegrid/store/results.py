@@ -32,7 +32,7 @@ from phasegrid.store.placing import (
     stages_of,
     with_first_seeds,
     with_own_cells,
-    with_seeds,
+    with_trials,
 )
 from phasegrid.store.store import Store
 from phasegrid.texts import counted
@@ -150,10 +150,10 @@ class Results:
         measurements (published results, stores of earlier releases), the result is every row whose
         trials all lie in one cell, of the highest version of the metric there. `num_trials` counts
         the trials of a row. A measurement across cells (`across` is True) has the cell that all its
-        trials share; if there is none, its `cell`, load and temperature are missing. `seeds` are
-        those of its `trials`, in their order. `variant` is the way of measuring as names of
-        quantities have it (``mixup_alpha=4``; empty for the plain one, None across cells). If the
-        sweep has stages, `stage` is that of the trials. `of` is the id of the request whose
+        trials share; if there is none, its `cell`, load and temperature are missing. `seeds` and
+        `cells` are those of its `trials`, in their order. `variant` is the way of measuring as
+        names of quantities have it (``mixup_alpha=4``; empty for the plain one, None across cells).
+        If the sweep has stages, `stage` is that of the trials. `of` is the id of the request whose
         artifacts were measured; `at` names the measured checkpoints (epochs ``5``, ``0+5``;
         ``update-300``, ``averaged``; ``lowest_rate`` where one measurement has all of these), and
         `epoch` is a single epoch as a number. `runs` is the number of trials that each measurement
@@ -186,8 +186,8 @@ class Results:
         return self._named(name, placed(rows, plan), plan)
 
     def _named(self, metric: str, rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-        """Add the seeds, the stage and the variant of each row of a metric in a sweep."""
-        rows = with_seeds(rows, plan)
+        """Add to the rows of a metric in a sweep their trials, their stage and their variant."""
+        rows = with_trials(rows, plan)
         stages = stages_of(plan)
         if stages:
             rows = rows.assign(stage=rows["trial_a"].map(stages))

@@ -1,5 +1,6 @@
 """Figures of planes through points in weight space: they hold what was measured."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import phasegrid
 from phasegrid import load_sweep
 from phasegrid.analysis.draw.planes import Surface, plane_levels, plane_maps
 from phasegrid.analysis.draw.style import MISSING
+from phasegrid.analysis.tables.networks import courses, named_networks
 from phasegrid.errors import SweepError
 
 U, V = [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]
@@ -193,6 +195,7 @@ def test_points_that_diverged_are_hatched_and_counted() -> None:
     assert contours(none) == ()
 
 
+ACROSS = [{"seed": seed, "model.width": 4, "at": at} for seed, at in ((0, 0), (1, 2), (0, 2))]
 SWEEP: dict[str, Any] = {
     "schema": 1,
     "name": "planes",
@@ -205,6 +208,7 @@ SWEEP: dict[str, Any] = {
         {"connectivity": {"id": "bend", "epochs": 1, "points": 3}},
         {"plane": {"of": "bend", "points": 3, "examples": 50, "refresh_examples": 50}},
         {"plane": {"over": "trajectory", "at": [0, 1, 2], "points": 3, "examples": 50}},
+        {"plane": {"over": "across", "networks": ACROSS, "points": 2, "examples": 50}},
     ],
 }
 
@@ -214,12 +218,15 @@ def test_planes_are_drawn_unasked_and_as_they_are_asked_for(tmp_path: Path) -> N
     assert "not_drawn.csv" not in {path.name for path in phasegrid.plot(result).files}
     drawn = phasegrid.plot(result)["planes"]
     rows = result.results.metric("plane", sweep="planes")
-    ordered = rows[rows["seed_a"] == 0].sort_values(["cell", "num_bends"])
+    rows = rows[(rows["seed_a"] == 0) | rows["across"]]
+    ordered = rows.sort_values(["cell", "across", "num_bends"])
     for ax, stored in zip(maps(drawn), ordered.to_dict("records"), strict=True):
         filled = contours(ax)[0]
         values = np.array([list(line) for line in stored["train_loss"]])
         assert (filled.zmin, filled.zmax) == (values.min(), values.max())
         names = ["seed 0", "seed 1"] if stored["num_bends"] else ["epoch 0", "epoch 1", "epoch 2"]
+        if stored["across"]:
+            names = ["seed 0, epoch 0", "seed 1, epoch 2", "seed 0, epoch 2"]
         assert {name.partition(" (")[0] for name in written(ax)} & set(names)
     asked = {
         "planes": {
@@ -259,3 +266,23 @@ def test_a_figure_of_planes_that_cannot_be_drawn_is_refused(args: Any, told: str
     with pytest.raises(SweepError) as caught:
         load_sweep({**SWEEP, "figures": [asked]})
     assert any(told in str(mistake) for mistake in caught.value.mistakes)
+
+
+def test_networks_of_several_cells_are_named_by_what_differs() -> None:
+    row = {"trials": ["a", "b"], "seeds": [0, 0], "cells": [0, 3]}
+    read = [["a", "weights@epoch-2"], ["b", "weights"], ["a", "weights@epoch-0"]]
+    named = named_networks(
+        {**row, "inputs": json.dumps(read)}, {"b": "tune"}, {0: "lr 1", 3: "lr 2"}
+    )
+    assert [one.name for one in named] == ["lr 1, epoch 2", "lr 2, tune, end", "lr 1, epoch 0"]
+    assert courses(named) == [[2, 0]]
+    finals = named_networks(row, {}, {0: "lr 1", 3: "lr 2"})
+    assert [one.name for one in finals] == ["lr 1", "lr 2"]
+    assert (
+        named_networks(
+            {**row, "trials": ["a"], "seeds": [0], "cells": [0], "inputs": '[["x", "curve"]]'},
+            {},
+            {},
+        )
+        == []
+    )
