@@ -163,6 +163,12 @@ STRAIGHT = "connectivity: {bends: 0, id: straight}"
             "plane: {of: bent, bend: 3}",
             "10:29: metrics.1.plane.bend: found bend 3, but the curve has bends: 2; allowed: 1 to 2",
         ),
+        (
+            STRAIGHT,
+            "plane: {over: trajectory, at: [0, 2, 4], bend: 1}",
+            "10:52: metrics.1.plane.bend: found 1, but no curve; leave it out, or write of: with the id"
+            " of one",
+        ),
     ],
 )
 def test_a_plane_needs_a_bend_that_its_curve_has(
@@ -237,6 +243,28 @@ def compute(models, data, rng, sources=(), scale=1.0):
 TURN = Metric(over="trial", args=Args, compute=compute, leaves=("curve",), reads="curve",
               columns=(Column("value", "float64", "", "a number"),))
 """
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (
+            "{over: trajectory, at: [0, 4]}",
+            "gives 2 networks of each training; plane needs at least 3",
+        ),
+        ("{networks: [{seed: 0}, {seed: 1}]}", "names 2 networks; plane needs at least 3"),
+        (
+            "{over: across, networks: [{seed: 0, model.width: 2}, {seed: 1, model.width: 2},"
+            " {seed: 0, model.width: 4}]}",
+            "parameters",
+        ),
+    ],
+)
+def test_a_plane_needs_three_networks_of_one_architecture(
+    tmp_path: Path, metric: str, told: str
+) -> None:
+    (mistake,) = mistakes(tmp_path, f"plane: {metric}")
+    assert told in mistake
 
 
 def test_a_metric_over_what_another_leaves_needs_it(tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ def _linked(
                 f" request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
+        _check_source(draft, None, diagnostics)
         return draft
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
@@ -230,12 +231,17 @@ def _linked(
         )
         diagnostics.add(node, path, message)
         return draft
-    if not diagnostics.is_broken(draft.path, upstream.path):
-        found = source_mistake(metric, draft.args(), upstream.args())
-        if found is not None:
-            written = draft.written(found[0])
-            diagnostics.add(written, f"{draft.path}.{found[0]}", found[1])
+    _check_source(draft, upstream, diagnostics)
     return replace(draft, request=replace(draft.request, of=named[name], reads=metric.reads))
+
+
+def _check_source(draft: Draft, source: Draft | None, diagnostics: Diagnostics) -> None:
+    """Note why a request cannot read what another one leaves, or cannot do without it."""
+    if diagnostics.is_broken(draft.path) or (source and diagnostics.is_broken(source.path)):
+        return
+    found = source_mistake(draft.metric, draft.args(), None if source is None else source.args())
+    if found is not None:
+        diagnostics.add(draft.written(found[0]), f"{draft.path}.{found[0]}".rstrip("."), found[1])
 
 
 def _cycle(start: int, drafts: Sequence[Draft]) -> list[int]:

@@ -45,10 +45,10 @@ def metric_mistake(
 
 
 def source_mistake(
-    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json]
+    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json] | None
 ) -> Finding | None:
     """Return why a metric with these arguments cannot read what a request with the arguments
-    `source` leaves.
+    `source` leaves; None: it reads none.
     """
     return None if metric.source_rule is None else _asked(metric.source_rule, args, source)
 

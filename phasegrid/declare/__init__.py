@@ -21,6 +21,7 @@ from phasegrid.declare.figures import Grid as Grid
 from phasegrid.declare.figures import Needs as Needs
 from phasegrid.declare.findings import Finding as Finding
 from phasegrid.declare.findings import Rule as Rule
+from phasegrid.declare.findings import SourceRule as SourceRule
 from phasegrid.estimates import Guess, Measurement, ModelCounts
 from phasegrid.jobs import Part
 from phasegrid.keys import Json
@@ -292,10 +293,9 @@ class Metric:
     - `rules`: check the arguments against each other. ``fits(args, recipe, facts)`` checks them
       against the recipe of a cell and its data set. What they find is reported as a mistake of the
       sweep.
-    - `one_model`: it compares or joins weights, so all networks of a job must have as many
-      parameters.
+    - `one_model`: it compares or joins weights; its networks must have as many parameters.
     - `source_rule(args, source)`: checks its arguments against those of the request that it reads
-      (``of``). A mistake is reported at the argument, or at ``of``.
+      (``of``; None without). A mistake is reported at the argument, or at ``of``.
     - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
       `phasegrid.metrics.measured.Measured`.
     - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
@@ -331,7 +331,7 @@ class Metric:
         None
     )
     one_model: bool = False
-    source_rule: Callable[[Mapping[str, Any], Mapping[str, Any]], Finding | None] | None = None
+    source_rule: SourceRule | None = None
     leaves: tuple[str, ...] = ()
     reads: str | None = None
     moments: bool = False

@@ -109,8 +109,12 @@ def _memory(job: Measurement) -> int:
     return FLOAT * vectors * job.work.num_parameters + evaluation_bytes(job.work)
 
 
-def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | None:
-    num, bend = curve["bends"], args["bend"]
+def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any] | None) -> Finding | None:
+    bend = args["bend"]
+    if curve is None:
+        why = f"found {bend}, but no curve; leave it out, or write of: with the id of one"
+        return None if bend is None else ("bend", why)
+    num = curve["bends"]
     if num == 0:
         return "of", "found a curve without bends, which spans no plane; give it bends: 1 or more"
     if bend is not None and bend > num:
