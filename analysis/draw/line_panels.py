@@ -20,6 +20,8 @@ from phasegrid.texts import counted
 PANEL = (2.5, 2.1)  # inches
 WIDE = (3.2, 2.5)
 """The same where the panels are the columns of one cell."""
+STACKED = (5.2, 1.9)
+"""The same where these stand below each other, or there is one."""
 LETTER = 0.062
 """The width of a letter of a legend, in inches."""
 SHARED = 0.99
@@ -72,7 +74,7 @@ def line_panels(
     alone = len(layout.panels) == 1
     across = min(layout.across, len(layout.y)) if alone else len(layout.panels)
     down = -(-len(layout.y) // across) if alone else len(layout.y)
-    size = WIDE if across > 1 and alone else PANEL
+    size = (WIDE if across > 1 else STACKED) if alone else PANEL
     wide, high = max(3.4, size[0] * across), size[1] * down + 0.6 + 0.3 * bool(title)
     figure = Figure(figsize=(wide, high), layout="constrained")
     axes = figure.subplots(

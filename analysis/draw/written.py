@@ -1,5 +1,6 @@
 """Draw tables of text: a head, rules and rows, one block below the other."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,8 +34,10 @@ def written_tables(blocks: Sequence[Block], *, title: str = "", note: str = "") 
     Raises:
         ValueError: if there is no block.
     """
-    widths = _widths(blocks)
-    lines = sum(len(block.texts) + 1 + bool(block.head) + 0.8 for block in blocks)
+    letters = _letters(blocks)
+    widths = [LETTER * count for count in letters]
+    heads = max(len(lines) for block in blocks for lines in _heads(block, letters))
+    lines = sum(len(block.texts) + heads + bool(block.head) + 0.8 for block in blocks)
     high = LINE * (lines + bool(note) + 0.2)
     wide = max(sum(widths) + GAP * len(widths), 3.4)
     figure = Figure(figsize=(wide + 0.2, high + 0.3 + 0.35 * bool(title)), layout="constrained")
@@ -44,28 +47,45 @@ def written_tables(blocks: Sequence[Block], *, title: str = "", note: str = "") 
     ax.set_axis_off()
     y = LINE * 0.6
     for block in blocks:
-        y = _draw(ax, block, widths, y)
+        y = _draw(ax, block, letters, y)
     if note:
         ax.text(0, y, note, fontsize=SIZE - 1, color="0.35", va="center")
     write_heading(figure, title)
     return figure
 
 
-def _widths(blocks: Sequence[Block]) -> list[float]:
-    """Return the widths of the columns in inches, that of the names of the rows first."""
+def _letters(blocks: Sequence[Block]) -> list[int]:
+    """Return the widths of the columns in letters, that of the names of the rows first. Heads that
+    are longer than all texts below are broken into lines.
+    """
     names = max(len(str(name)) for block in blocks for name in block.texts.index)
-    columns = [
-        max(
-            max(len(str(text)) for text in [block.texts.columns[i], *block.texts.iloc[:, i]])
-            for block in blocks
-        )
-        for i in range(blocks[0].texts.shape[1])
-    ]
-    return [LETTER * letters for letters in (names, *columns)]
+    columns = []
+    for i in range(blocks[0].texts.shape[1]):
+        longest = max(len(str(text)) for block in blocks for text in block.texts.iloc[:, i])
+        lines = [line for block in blocks for line in _broken(str(block.texts.columns[i]), longest)]
+        columns.append(max(longest, *map(len, lines)))
+    return [names, *columns]
 
 
-def _draw(ax: Axes, block: Block, widths: Sequence[float], y: float) -> float:
+def _heads(block: Block, letters: Sequence[int]) -> list[list[str]]:
+    """Return the lines of the head of each column."""
+    return [_broken(str(name), width) for name, width in zip(block.texts, letters[1:], strict=True)]
+
+
+def _broken(head: str, letters: int) -> list[str]:
+    """Break a head into lines of the width of its column, but hold its last word and unit together.
+
+    >>> _broken("train loss min (nats)", 12), _broken("loss", 12)
+    (['train loss', 'min (nats)'], ['loss'])
+    """
+    tied = head.replace(" (", "\N{NO-BREAK SPACE}(")
+    lines = textwrap.wrap(tied, max(letters, 12), break_long_words=False) or [""]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def _draw(ax: Axes, block: Block, letters: Sequence[int], y: float) -> float:
     """Draw one block from `y` downwards; return where the next begins."""
+    widths = [LETTER * count for count in letters]
     right, ends = 0.0, []
     for width in widths:
         right += width + GAP
@@ -74,11 +94,18 @@ def _draw(ax: Axes, block: Block, widths: Sequence[float], y: float) -> float:
         ax.text(0, y, block.head, fontsize=SIZE, fontweight="bold", va="center")
         y += LINE
     top = y - LINE / 2
-    _write(ax, y, "", block.texts.columns, ends)
+    heads = _heads(block, letters)
+    num = max(map(len, heads))
+    for line in range(num):  # the last lines of all heads are level
+        own = [head[line - num] if len(head) >= num - line else "" for head in heads]
+        _write(ax, y, "", own, ends)
+        y += LINE
+    y -= LINE
+    below = y + LINE / 2
     for name, row in zip(block.texts.index, block.texts.to_numpy(), strict=True):
         y += LINE
         _write(ax, y, str(name), row, ends)
-    rules = ((top, 1.0), (top + LINE, 0.6), (y + LINE / 2, 1.0))
+    rules = ((top, 1.0), (below, 0.6), (y + LINE / 2, 1.0))
     for height, width in rules:
         ax.plot([0, ends[-1] + GAP / 2], [height, height], color="black", linewidth=width)
     return y + 1.8 * LINE
