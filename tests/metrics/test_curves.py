@@ -72,6 +72,13 @@ def test_curve_run_backwards_is_the_curve_with_its_vertices_reversed(curve: str)
     torch.testing.assert_close(vertex_weights(curve, 3, 1 - T), vertex_weights(curve, 3, T).flip(1))
 
 
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("t", [-0.1, 1.5, math.nan])
+def test_there_is_no_curve_outside_its_ends(curve: str, t: float) -> None:
+    with pytest.raises(MetricError, match=f"found t = {t:g}; allowed: 0 to 1"):
+        vertex_weights(curve, 1, torch.tensor([0.0, t]))
+
+
 @pytest.mark.parametrize("num_bends", [1, 2, 4])
 def test_polychain_passes_through_its_vertices(num_bends: int) -> None:
     vertices = normal(num_bends + 2, 7)

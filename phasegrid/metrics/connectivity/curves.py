@@ -62,9 +62,17 @@ def vertex_weights(curve: Shape, num_bends: int, t: Tensor) -> Tensor:
 
     Source: Garipov et al. 2018, section 3.2 and supplement.
 
+    Raises:
+        MetricError: for a t outside [0, 1], where there is no curve.
+
     >>> vertex_weights("bezier", 1, torch.tensor([0.0, 0.5])).tolist()
     [[1.0, 0.0, 0.0], [0.25, 0.5, 0.25]]
     """
+    outside = t[~((t >= 0) & (t <= 1))]
+    if len(outside):
+        raise MetricError(
+            f"placing points on a curve: found t = {float(outside[0]):g}; allowed: 0 to 1"
+        )
     t = t.double().unsqueeze(1)
     degree = num_bends + 1
     j = torch.arange(degree + 1, dtype=torch.float64, device=t.device)
