@@ -62,3 +62,27 @@ def test_every_mistake_of_curves_is_told_at_once(tmp_path: Path) -> None:
         len(mistakes(tmp_path, "connectivity: {bends: -1, points: 2}", "connectivity: {lr: 0}"))
         == 3
     )
+
+
+def test_ends_that_no_curve_can_join_are_refused_at_their_place(tmp_path: Path) -> None:
+    wide = "{seed: 0, model.width: 4}, {seed: 1, model.width: 8}"
+    text = SWEEP.replace("seeds: 2", "seeds: 2\nload: {param: model.width, values: [4, 8]}")
+    path = tmp_path / "s.yaml"
+    asked = [
+        f"{{networks: [{wide}], over: across}}",
+        "{networks: [{seed: 0, at: 1}, {seed: 1}]}",
+        "{networks: [{seed: 0}, {seed: 5}]}",
+        "{networks: [{seed: 0}]}",
+    ]
+    path.write_text(text + "".join(f"  - connectivity: {one}\n" for one in asked))
+    with pytest.raises(SweepError) as raised:
+        load_sweep(path)
+    for place, message in (
+        ("9:30", "different numbers of parameters"),
+        ("10:45", "the trials publish no checkpoints"),
+        ("11:49", "no trial has 5; there are 0, 1"),
+        ("12:30", "names 1 network; connectivity needs exactly 2"),
+    ):
+        assert any(
+            f":{place}:" in line and message in line for line in str(raised.value).split("\n")
+        )
