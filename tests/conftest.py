@@ -55,5 +55,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         (folder / name).write_text("\n".join(lines) + "\n")
     for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
         (folder / name).write_text(" ein satz aus worten \n" * 4000)
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (folder / name).mkdir(parents=True)
+        for index in range(64):
+            (folder / name / f"{index}.jpg").write_bytes(b"read by trainings alone")
     root = f"dataset.root={folder}"
-    return {"npz": f"dataset.path={images_file}", "translation": root, "language": root}
+    own = dict.fromkeys(("translation", "language", "image_folder"), root)
+    return {"npz": f"dataset.path={images_file}", **own}

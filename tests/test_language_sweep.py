@@ -1,4 +1,4 @@
-"""``sweeps/connectivity/ptb-tiny.yaml``: read on every run, and (slow) done for real."""
+"""``sweeps/connectivity/t03-tiny.yaml``: read on every run, and (slow) done for real."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from phasegrid.run.run import run_sweep
 from phasegrid.store.results import open_results
 from phasegrid.store.store import Store
 
-FILE = Path(__file__).resolve().parent.parent / "sweeps" / "connectivity" / "ptb-tiny.yaml"
+FILE = Path(__file__).resolve().parent.parent / "sweeps" / "connectivity" / "t03-tiny.yaml"
 
 
 def sweep(shared_data: Path) -> Sweep:
@@ -22,7 +22,7 @@ def sweep(shared_data: Path) -> Sweep:
 def test_it_reads_the_penn_treebank_in_fewer_than_25_lines(shared_data: Path) -> None:
     (point,) = sweep(shared_data).points
     assert point.facts is not None
-    assert (point.facts.num_train, point.facts.num_test) == (3687, 4121)
+    assert (point.facts.num_train, point.facts.num_test) == (369, 4121)
     assert point.facts.num_classes == 1000
     assert len(FILE.read_text().splitlines()) < 25
 

@@ -31,7 +31,7 @@ FILES = {
 HEADINGS = ("Question", "Reference", "Cost", "Stated nowhere")
 """What a sweep of a figure or table says; others may have nothing that is stated nowhere."""
 OF_A_PAPER = re.compile(r"/[a-z][0-9]{2}(-tiny)?$")
-ALONE = {"connectivity/ptb-tiny"}
+ALONE = set[str]()
 """Files without a twin."""
 
 
