@@ -1,6 +1,7 @@
 """Measurements that are planned through what another metric leaves of each network."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from rich.console import Console
 
 import phasegrid
 from phasegrid.config.load import load_sweep
+from phasegrid.config.through import with_through
 from phasegrid.errors import SweepError
+from phasegrid.metrics import METRICS
 from phasegrid.metrics.predictions import compute as predicting
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
@@ -155,3 +158,42 @@ def test_the_epochs_of_an_ensemble_count_every_training_behind_its_networks_once
     rows = opened(store).metric("ensemble", "through").set_index("stage")
     assert rows.loc["on", "first_epochs"].tolist() == [3, 4, 4 + 3, 4 + 4]
     assert rows.loc["train", "first_epochs"].tolist() == [2, 4]
+
+
+OWN = """\
+from dataclasses import dataclass
+from phasegrid.declare import Column, Metric
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    power: int = 1
+
+def compute(models, data, rng, sources, power):
+    return {"num": float(sum(source.tensors["test"].shape[0] for source in sources)) ** power}
+
+OWN = Metric(over="cell", args=Args, compute=compute, reads="curve", through="predictions",
+             columns=(Column("num", "float64", "", "networks that it read"),))
+"""
+
+
+def test_a_metric_of_a_user_reads_the_same_predictions(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    metrics = "  - own.py:OWN\n  - predictions\n"
+    plan = make_plan(sweep := sweep_of(tmp_path, HEAD + metrics))
+    names = Counter(job.metric.name for _, job in plan.metric_jobs())
+    assert names == {"predictions": 4, "own.py:OWN": 2}
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep, store).exit_code == 0
+    assert opened(store).metric("own.py:OWN", "through")["num"].tolist() == [2, 2]
+
+
+def test_ensembles_of_networks_on_text_are_planned_without_predictions(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, f"{HEAD}  - ensemble\n")
+    (request,), (point, *_) = sweep.metrics, sweep.points
+    assert request.through is not None
+    plain = replace(request, through=None, reads=None)
+    text = replace(point, facts=replace(point.facts, task="language"))
+    args = {"points": 5, "train": True}
+    assert with_through(plain, METRICS["ensemble"], args, [point]).through is not None
+    for points in ([text], [point, text], [replace(point, facts=None)]):
+        assert with_through(plain, METRICS["ensemble"], args, points) is plain
