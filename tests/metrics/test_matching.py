@@ -147,13 +147,17 @@ class Written(nn.Module):
         self.first = nn.Conv2d(2, 6, 3, padding=1)
         self.each = nn.Conv2d(6, 6, 3, padding=1, groups=6)
         self.second = nn.Conv2d(6, 6, 3, padding=1, bias=False)
-        self.mixed = nn.Linear(24, 20)
+        self.mixed = nn.Sequential(nn.Linear(24, 20), nn.LayerNorm(20))
+        self.norm = nn.GroupNorm(1, 6)
+        for layer in (self.norm, self.mixed[1]):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
         self.twice = nn.Linear(20, 20)
         self.head = nn.Linear(20, 3)
         self.scale = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.tanh(self.each(self.first(x)))
+        x = torch.tanh(self.norm(self.each(self.first(x))))
         y = self.second(x)
         y += self.scale * x
         y = nn.functional.avg_pool2d(nn.functional.relu(y), 3).view(x.size(0), -1)
@@ -168,7 +172,7 @@ def test_a_users_network_is_followed_through_its_code() -> None:
     # all convolutions are joined by the depthwise one and the sum; `twice` has one group on both
     # sides, as it reads its own outputs
     assert groups.sizes == (6, 20)
-    assert [axis.inner for axis in groups.axes["mixed.weight"]] == [4, 1]
+    assert [axis.inner for axis in groups.axes["mixed.0.weight"]] == [4, 1]
     assert "scale" not in groups.axes
     twin = shuffled(module, inputs, seeded(Written, 1))
     with torch.no_grad():
@@ -244,6 +248,8 @@ REFUSED = [
     (lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 3)), (4,), "at 1 .* GLU"),
     (lambda: nn.Sequential(nn.Linear(4, 3)), (5, 4), "a value of 3 dimensions"),
     (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(1)), (4,), "Softmax.*use align: none"),
+    (lambda: nn.Sequential(nn.Conv1d(2, 4, 1), nn.GroupNorm(2, 4)), (2, 4), "GroupNorm"),
+    (lambda: nn.Sequential(nn.Conv1d(2, 4, 1), nn.LayerNorm(4)), (2, 4), "LayerNorm"),
     (hooked, (4,), "at 2 of Sequential: found Linear"),
 ]
 

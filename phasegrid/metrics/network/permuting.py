@@ -61,7 +61,7 @@ class Groups:
 def channel_groups(module: nn.Module, inputs: Tensor) -> Groups:
     """Find the groups of channels of a network; a few of `inputs` (N, C, ...) run through it.
 
-    Convolutions, linear layers, BatchNorm, elementwise layers, pooling, flattening and sums of
+    Convolutions, linear layers, normalisations, elementwise layers, pooling, flattening and sums of
     values are understood. Whatever else a user's network does with channels is refused.
 
     Raises:
@@ -170,13 +170,19 @@ class _Reader(fx.Interpreter):
                 return self._through(node, layer, source)
             if layer.groups == layer.in_channels == layer.out_channels:  # each by itself
                 return self._along(layer, source)
-        elif is_plain(layer, BATCH_NORMS):
+        elif is_plain(layer, BATCH_NORMS) or self._normalises_all(layer, node):
             return self._along(layer, source)
         elif is_plain(layer, _SAME):
             return source
         elif isinstance(layer, nn.Flatten):
             return self._reshaped(node, source)
         raise self._refusal(node, repr(layer))
+
+    def _normalises_all(self, layer: nn.Module, node: fx.Node) -> bool:
+        """Say whether a layer normalises by the statistics of all channels together, or of each."""
+        if isinstance(layer, nn.GroupNorm) and is_plain(layer, (nn.GroupNorm,)):
+            return layer.num_groups in (1, layer.num_channels)
+        return is_plain(layer, (nn.LayerNorm,)) and len(self._shapes[node]) == 2
 
     def _after_operation(self, node: fx.Node, result: Tensor) -> _Channels:
         if node.target in _BINARY:
@@ -271,7 +277,8 @@ class _Reader(fx.Interpreter):
         return MetricError(
             f"matching channels: at {place} of {type(self.module).__name__}: found {found};"
             " channels are followed through convolutions, linear layers on (N, features),"
-            " BatchNorm, elementwise layers, pooling, flattening and sums; use align: none"
+            " normalisations of all channels or of each, elementwise layers, pooling, flattening"
+            " and sums; use align: none"
         )
 
 
