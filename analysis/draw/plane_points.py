@@ -16,6 +16,8 @@ FAR = 0.05
 """A point is drawn grey from this distance from the plane on, as a share of the frame."""
 TICKS = (0.25, 0.5, 0.75)
 """The values of t that are marked on a curve."""
+LETTER, LINE = 0.026, 0.075
+"""Width and height of a letter of a name, as shares of a map."""
 NAMED = 6
 """Of more networks of one training only the first and the last are named."""
 
@@ -78,13 +80,9 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
         first_last = [course[0], course[-1]]
         order = [*first_last, *(place for place in order if place not in first_last)]
         passed |= set(course[1:-1]) if len(course) > NAMED else set()
-    written: list[Point] = []
-    for place in order:
-        point = points[place]
+    for place, point in enumerate(points):
         _mark(ax, point, small=place in passed)
-        if place not in passed and not any(_touch(ax, point, other) for other in written):
-            _write(ax, point.u, point.v, point.text())
-            written.append(point)
+    _write_names(ax, [points[p] for p in order if p not in passed and points[p].text()])
 
 
 def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
@@ -126,23 +124,44 @@ def _mark(ax: Axes, point: Point, small: bool) -> None:
     )
 
 
-def _touch(ax: Axes, one: Point, other: Point) -> bool:
-    """Say whether the names of two points would lie on each other."""
+def _write_names(ax: Axes, points: Sequence[Point]) -> None:
+    """Write names beside points, each at the first place where no other is written yet; a name
+    without a place is left out.
+    """
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    near = abs(one.u - other.u) < 0.3 * (right - left)
-    return near and abs(one.v - other.v) < 0.09 * (high - low)
+    taken: list[tuple[float, float, float]] = []
+    for point in points:
+        x, y = (point.u - left) / (right - left), (point.v - low) / (high - low)
+        length = LETTER * len(point.text())
+        sides = (x - length, x) if x + length > 1 else (x, x - length)
+        for start, above in ((side, above) for above in (True, False) for side in sides):
+            level = y + LINE * (0.5 if above else -0.5)
+            inside = start > -LETTER and start + length < 1 + LETTER
+            if inside and not any(
+                abs(level - other) < LINE and start < end and begin < start + length
+                for begin, end, other in taken
+            ):
+                taken.append((start, start + length, level))
+                _write(ax, point.u, point.v, point.text(), start < x, above)
+                break
 
 
-def _write(ax: Axes, u: float, v: float, text: str, size: float = 6.5) -> None:
-    """Write beside a point, on the side where there is room."""
-    left, right = ax.get_xlim()
-    on_left = u > left + 0.7 * (right - left)
+def _write(
+    ax: Axes,
+    u: float,
+    v: float,
+    text: str,
+    left: bool = False,
+    above: bool = True,
+    size: float = 6.5,
+) -> None:
     note = ax.annotate(
         text,
         (u, v),
-        (-4 if on_left else 4, 3),
+        (-4 if left else 4, 3 if above else -4),
         textcoords="offset points",
-        ha="right" if on_left else "left",
+        ha="right" if left else "left",
+        va="bottom" if above else "top",
         fontsize=size,
         path_effects=_HALO,
         zorder=4,

@@ -63,8 +63,8 @@ def plane_maps(
     """
     first = rows.drop_duplicates(["cell", "line"])
     shown = first.iloc[spread_out(len(first), most)].to_dict("records")
-    across = min(ACROSS, len(shown))
-    down = math.ceil(len(shown) / across)
+    down = math.ceil(len(shown) / ACROSS)
+    across = math.ceil(len(shown) / down)
     shapes = [_shape(row) for row in shown]
     high = WIDTH * max(shapes) + 0.95
     figure = Figure(
