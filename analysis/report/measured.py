@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.planes import spread_out
 from phasegrid.analysis.draw.scales import Frame
 from phasegrid.analysis.draw.written import Block, written_tables
 from phasegrid.analysis.report.overlays import in_ways, known_columns
@@ -20,6 +21,7 @@ from phasegrid.analysis.tables.variants import Ways, resolve
 from phasegrid.errors import SweepError
 from phasegrid.figures.table import TableArgs, row_column
 from phasegrid.registry import identity
+from phasegrid.texts import counted
 
 LEGEND = "mean ± standard error (number of seeds, or of runs)"
 COLUMNS = (
@@ -60,7 +62,10 @@ def table(tables: Tables, args: TableArgs) -> Drawing:
         "md": "\n".join(markdown(one.texts, _title(title, one)) for one in blocks),
         "tex": "\n".join(latex(one.texts, _title(title, one)) for one in blocks),
     }
-    figure = written_tables(blocks, title=title, note=LEGEND)
+    shown = [blocks[place] for place in spread_out(len(blocks), args.most)]
+    if left_out := len(blocks) - len(shown):
+        notes.append(f"{counted(left_out, 'block')} left out of the figure; the files have all")
+    figure = written_tables(shown, title=title, note=LEGEND)
     return Drawing(figure, long, notes, texts)
 
 

@@ -23,7 +23,7 @@ class TableArgs:
     With a `metric`, rows for ways of measuring follow: `variants` names them as in `OverlayArgs`,
     and `statistics` are the metric's columns of numbers, one for each of `columns`, null for none.
     `cell` shows one cell. `along` makes one block of the cells along an axis, with rows for each of
-    its values.
+    its values. The figure has at most `most` blocks, evenly spread; the files have all.
     """
 
     name: Stem
@@ -33,6 +33,7 @@ class TableArgs:
     variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
     statistics: tuple[str | None, ...] | None = None
     cell: Annotated[int, Field(ge=0)] | None = None
+    most: Annotated[int, Field(ge=1, le=48)] = 12
     along: Literal["load", "temperature"] | None = None
     title: str | None = None
 

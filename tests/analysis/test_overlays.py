@@ -50,6 +50,7 @@ BOTH = {
 ALONG = {
     "name": "along",
     "columns": ["loss", "error"],
+    "most": 1,
     "rows": {"all": ["train_loss", "ensemble_test_error_percent[of=bend]"]},
     "along": "temperature",
 }
@@ -67,7 +68,13 @@ NUMBERS = {
 def ran(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     sweep = {
         **SWEEP,
-        "figures": [{"overlay": LINES}, {"overlay": BOTH}, {"table": NUMBERS}, {"table": ALONG}],
+        "figures": [
+            {"overlay": LINES},
+            {"overlay": BOTH},
+            {"table": NUMBERS},
+            {"table": ALONG},
+            {"table": {**ALONG, "name": "few", "along": None}},
+        ],
     }
     return phasegrid.run(sweep, tmp_path_factory.mktemp("ways") / "store", serial=True, quiet=True)
 
@@ -166,6 +173,14 @@ def test_the_cells_along_an_axis_are_rows_of_one_block(folder: Path) -> None:
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["| learning rate 0.02", "| learning rate 0.1"]
     assert text.count("###") == 1
+
+
+def test_blocks_beyond_the_most_are_in_the_files_only(drawn: Drawn, folder: Path) -> None:
+    written = [text.get_text() for text in drawn["few"].axes[0].texts]
+    assert "learning rate 0.02" in written
+    assert "learning rate 0.1" not in written
+    assert (folder / "few.md").read_text(encoding="utf-8").count("###") == 2
+    assert ("few", "1 block left out of the figure; the files have all") in drawn.notes
 
 
 def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
