@@ -76,8 +76,8 @@ def make_frame(three: Tensor) -> Frame:
     square = float(gram[0, 0]) - shear * float(gram[0, 1])
     if width == 0 or square <= FLAT * float(gram[0, 0]):
         raise MetricError(
-            "plane: its three points lie on a line and do not define a plane; so do those of a curve"
-            " that was not trained, and three networks of which two are equal"
+            "plane: its three points lie on a line and do not define a plane; so do those of a"
+            " curve that was not trained, and three networks of which two are equal"
         )
     return Frame(width, math.sqrt(square), shear)
 
