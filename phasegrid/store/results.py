@@ -213,17 +213,23 @@ class Results:
         `metric`. It is empty if the store has no planned measurements (published results).
         """
         jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
-        requests = dict(zip(jobs["key"], jobs["request"], strict=True))
-        read = {key: inputs_of(text) for key, text in zip(jobs["key"], jobs["inputs"], strict=True)}
-        inputs = [measured_of(read[key], read, requests) for key in jobs["key"]]
+        keys, asking, texts = (jobs[name].tolist() for name in ("key", "request", "inputs"))
+        requests = dict(zip(keys, asking, strict=True))
+        read = {key: inputs_of(text) for key, text in zip(keys, texts, strict=True)}
+        inputs = [measured_of(read[key], read, requests) if read[key] else [] for key in keys]
         jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
-        asked = [json.loads(text) if isinstance(text, str) else {} for text in jobs["asked"]]
-        named = [a.get("at") or _places(read, a) for read, a in zip(inputs, asked, strict=True)]
-        jobs["at"] = pd.Series(named, index=jobs.index, dtype=object)
-        alone = [float(at) if at is not None and at.isdecimal() else None for at in named]
-        jobs["epoch"] = pd.Series(alone, index=jobs.index, dtype="float64")
+        places = [places_of(read) if read else [] for read in inputs]
+        at = ["+".join(dict.fromkeys(found)) if found else None for found in places]
+        said: dict[str, list[Json]] = {way: [None] * len(jobs) for way in WAYS}
+        for index in jobs["asked"].notna().to_numpy().nonzero()[0]:  # few: a sweep rarely says it
+            asked = json.loads(jobs["asked"].iloc[index])
+            at[index] = None if "networks" in asked else asked.get("at", at[index])
+            for way in WAYS:
+                said[way][index] = asked.get(way)
+        alone = [float(found) if found is not None and found.isdecimal() else None for found in at]
+        jobs["at"], jobs["epoch"] = at, pd.Series(alone, index=jobs.index, dtype="float64")
         for way in WAYS:
-            jobs[way] = pd.Series([a.get(way) for a in asked], index=jobs.index, dtype=object)
+            jobs[way] = pd.Series(said[way], index=jobs.index, dtype=object)
         return jobs.drop(columns="asked")
 
     def figures(self, sweep: str) -> list[FigureRequest]:
@@ -352,11 +358,6 @@ class Results:
         return (
             f"<p><b>phasegrid results</b> at <code>{url}</code></p>{table}<p>metrics: {metrics}</p>"
         )
-
-
-def _places(inputs: Sequence[Artifact], asked: Mapping[str, Json]) -> str | None:
-    """Name the places along trials that a measurement read; None if its networks are named."""
-    return None if "networks" in asked else "+".join(dict.fromkeys(places_of(inputs))) or None
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
