@@ -22,7 +22,7 @@ def sweep(shared_data: Path) -> Sweep:
 def test_it_reads_the_penn_treebank_in_fewer_than_25_lines(shared_data: Path) -> None:
     (point,) = sweep(shared_data).points
     assert point.facts is not None
-    assert (point.facts.num_train, point.facts.num_test) == (369, 4121)
+    assert (point.facts.num_train, point.facts.num_test) == (737, 4121)
     assert point.facts.num_classes == 1000
     assert len(FILE.read_text().splitlines()) < 25
 
@@ -40,5 +40,5 @@ def test_the_segment_is_far_above_its_ends_and_the_bezier_curve_close(
     perplexities = {row["num_bends"]: row["train_perplexity"] for row in rows.to_dict("records")}
     ends = max(perplexities[0][0], perplexities[0][-1])
     assert ends < 60
-    assert max(perplexities[0]) > 1.6 * ends
+    assert max(perplexities[0]) > 3 * ends
     assert max(perplexities[1]) < 1.3 * ends
