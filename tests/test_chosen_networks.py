@@ -93,6 +93,18 @@ def test_what_is_over_a_cell_has_all_its_trials_at_all_places() -> None:
     assert job == [name for seed in range(4) for name in along(seed, "epoch-0")]
 
 
+def test_a_moment_of_two_names_is_one_network_in_what_stands_for_several() -> None:
+    train = {**SWEEP["train"], "checkpoints": {"at": "lowest_rate", "epochs": [0, 1, 5]}}
+    (every,) = of_first_cell(
+        {"ensemble": {"over": "cell", "at": "checkpoints", "runs": 4}}, train=train
+    )
+    assert every[:4] == ["0.0@epoch-0", "0.0@epoch-1", "0.0@update-9", "0.0@epoch-5"]
+    (lowest,) = of_first_cell(
+        {"ensemble": {"over": "cell", "at": ["lowest_rate", 5], "runs": 4}}, train=train
+    )
+    assert lowest[:3] == ["0.0@update-3", "0.0@update-9", "0.0@epoch-5"]
+
+
 def test_runs_cut_the_seeds_into_disjoint_groups() -> None:
     request = {"ensemble": {"over": "cell", "at": "lowest_rate", "runs": 2}}
     assert of_first_cell(request) == [along(0) + along(1), along(2) + along(3)]
@@ -238,6 +250,12 @@ BAD: list[tuple[dict[str, object], dict[str, object], str]] = [
     ({"distance": {"networks": []}}, {}, "networks: found []; allowed: a list of networks"),
     ({"distance": {"networks": [1, {"seed": 0}]}}, {}, "networks.0: found 1; allowed: a network"),
     ({"distance": {"networks": [{"seed": 0}, {"seed": 0}]}}, {}, "networks.1: names the same network twice"),
+    ({"distance": {"networks": [{"seed": 0, "at": "update-15"}, {"seed": 0}]}}, {}, "networks.1: names the same network twice"),
+    ({"distance": {"networks": [{"seed": 0, "at": 1}, {"seed": 0, "at": "update-3"}]}}, {"checkpoints": {"epochs": [1], "updates": [3]}},
+     "networks.1: names the same network twice"),
+    ({"ensemble": {"networks": [{"seed": 1}, {"seed": 0, "at": 0}, {"seed": 0, "at": [0, "lowest_rate"]}]}}, {},
+     "networks.2: names the same network twice"),
+    ({"ensemble": {"networks": [{"seed": 0, "stage": "train"}, {"seed": 0}]}}, {}, "networks.1: names the same network twice"),
     ({"distance": {"networks": [{"seed": 0}, {"seed": 9}]}}, {}, "networks.1.seed: no trial has 9; there are 0, 1"),
     ({"distance": {"networks": [{"seed": 0}, {"at": 0}]}}, {}, "networks.1: chooses 4 trials; name one of them: add seed"),
     ({"distance": {"networks": [{"seed": 0}, {"seed": 1, "at": 2}]}}, {}, "networks.1.at: train publishes no checkpoint after epoch 2"),

@@ -68,10 +68,20 @@ def test_each_network_has_one_prediction_whatever_reads_it(tmp_path: Path) -> No
     assert {job.key for _, job in asked.metric_jobs()} <= set(keys)
 
 
-def test_points_of_a_curve_are_nothing_to_the_predictions_of_networks(tmp_path: Path) -> None:
-    plan = make_plan(sweep_of(tmp_path, f"{HEAD}  - ensemble\n  - ensemble: {{points: 9}}\n"))
-    names = Counter(job.metric.name for _, job in plan.metric_jobs())
-    assert names == {"predictions": 4, "ensemble": 4}
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        ("ensemble: {points: 9}", "ensemble.points: found 9"),
+        ("ensemble: {refresh_examples: 64}", "ensemble.refresh_examples: found 64"),
+        ("predictions: {points: 3}", "predictions.points: found 3"),
+        ("plane: {over: trajectory, at: [0, 1, 2], bend: 1}", "plane.bend: found 1"),
+    ],
+)
+def test_what_is_about_a_curve_is_a_mistake_without_one(
+    tmp_path: Path, request_: str, found: str
+) -> None:
+    with pytest.raises(SweepError, match=found + ", but no curve; leave it out, or write of:"):
+        sweep_of(tmp_path, f"{HEAD}  - {request_}\n")
 
 
 def test_a_second_ensemble_passes_nothing_forward(

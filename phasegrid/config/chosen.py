@@ -2,7 +2,7 @@
 trainings, choose trials across cells, find named networks, and count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from phasegrid.config.across import choose_across, models_mistake
@@ -13,12 +13,14 @@ from phasegrid.config.networks import Grid, networks_in_words, read_networks
 from phasegrid.config.places import (
     as_place,
     in_words,
+    moment_in,
     place_mistake,
     places_in,
     training_of,
 )
 from phasegrid.config.through import with_through
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
+from phasegrid.declare import Metric
 from phasegrid.keys import Json
 from phasegrid.texts import counted
 
@@ -109,12 +111,14 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
     if diagnostics.is_broken(path):
         return request
     for point in grid.points:
-        found = sum(_num_networks(one, point, grid) for one in networks)
-        exactly = {"trial": 1, "pair": 2}.get(metric.over)
-        if found != exactly if exactly else found < metric.min_trials:
-            wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"
-            message = f"names {counted(found, 'network')}; {request.name} needs {wanted}"
-            diagnostics.add(node, path, message + in_cell(point) * (not across))
+        each = [_weights(one, point, grid) for one in networks]
+        if mistake := _wrong_number(sum(map(len, each)), metric, request.name):
+            diagnostics.add(node, path, mistake + in_cell(point) * (not across))
+            break
+        if (twice := _first_twice(each)) is not None:
+            where = f"{path}.{twice}"
+            message = "names the same network twice" + in_cell(point) * (not across)
+            diagnostics.add((node.items or [node])[twice], where, message + "; each once")
             break
     chosen = [(one.cell, one.seed) for one in networks if one.cell is not None]
     if chosen and metric.one_model and (mistake := models_mistake(chosen, grid.points)):
@@ -122,12 +126,34 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
     return replace(request, networks=networks)
 
 
-def _num_networks(named: Network, point: GridPoint, grid: Grid) -> int:
-    """Count the networks of one item in a cell, or in its own cell."""
-    if not named.at:
-        return 1
+def _wrong_number(found: int, metric: Metric, name: str) -> str | None:
+    """Say that a metric needs another number of networks; None if it does not."""
+    exactly = {"trial": 1, "pair": 2}.get(metric.over)
+    if found == exactly if exactly else found >= metric.min_trials:
+        return None
+    wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"
+    return f"names {counted(found, 'network')}; {name} needs {wanted}"
+
+
+def _weights(named: Network, point: GridPoint, grid: Grid) -> list[Hashable]:
+    """Return the weights of one item in a cell, or in its own cell: the same weights are equal,
+    whatever they are called.
+    """
     own = point if named.cell is None else grid.points[named.cell]
-    return len(places_in(named.at, training_of(own, named.stage, grid.stages)))
+    training = training_of(own, named.stage, grid.stages)
+    places = places_in(named.at, training) if named.at else (None,)
+    of = (named.cell, named.seed, training.section)
+    return [(*of, moment_in(place, training)) for place in places]
+
+
+def _first_twice(each: Sequence[Sequence[Hashable]]) -> int | None:
+    """Return the first item with something that it or an item before has already."""
+    seen = set[Hashable]()
+    for index, these in enumerate(each):
+        if len(seen | {*these}) < len(seen) + len(these):
+            return index
+        seen |= {*these}
+    return None
 
 
 def _asked(request: MetricRequest, seeds: Sequence[int]) -> dict[str, Json]:

@@ -22,7 +22,7 @@ from typing import cast
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import MetricRequest
-from phasegrid.config.validate import fields_of
+from phasegrid.config.validate import default_args, fields_of
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import Metric, later_defaults
 from phasegrid.jobs import Over
@@ -214,7 +214,7 @@ def _linked(
                 f" request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
-        _check_source(draft, None, diagnostics)
+        _check_without_source(draft, diagnostics)
         return draft
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
@@ -235,13 +235,26 @@ def _linked(
     return replace(draft, request=replace(draft.request, of=named[name], reads=metric.reads))
 
 
-def _check_source(draft: Draft, source: Draft | None, diagnostics: Diagnostics) -> None:
-    """Note why a request cannot read what another one leaves, or cannot do without it."""
-    if diagnostics.is_broken(draft.path) or (source and diagnostics.is_broken(source.path)):
+def _check_source(draft: Draft, source: Draft, diagnostics: Diagnostics) -> None:
+    """Note why a request cannot read what another one leaves."""
+    if diagnostics.is_broken(draft.path) or diagnostics.is_broken(source.path):
         return
-    found = source_mistake(draft.metric, draft.args(), None if source is None else source.args())
+    found = source_mistake(draft.metric, draft.args(), source.args())
     if found is not None:
         diagnostics.add(draft.written(found[0]), f"{draft.path}.{found[0]}".rstrip("."), found[1])
+
+
+def _check_without_source(draft: Draft, diagnostics: Diagnostics) -> None:
+    """Note the arguments that say something only about what another request leaves."""
+    usual, args = default_args(draft.metric.args), draft.args()
+    for name in draft.metric.of_only:
+        path = f"{draft.path}.{name}"
+        if args[name] != usual[name] and not diagnostics.is_broken(path):
+            message = (
+                f"found {plain_text(args[name])}, but no {draft.metric.reads}; leave it out, or"
+                " write of: with the id of one"
+            )
+            diagnostics.add(draft.written(name), path, message)
 
 
 def _cycle(start: int, drafts: Sequence[Draft]) -> list[int]:

@@ -130,8 +130,6 @@ def read_networks(
     found: list[Network] = []
     for index, item in enumerate(node.items):
         named = _read_network(item, stage, across, f"{path}.{index}", grid, diagnostics)
-        if named is not None and named in found:
-            diagnostics.add(item, f"{path}.{index}", "names the same network twice; each once")
         found += [named] if named is not None else []
     return tuple(found)
 

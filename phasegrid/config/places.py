@@ -96,13 +96,35 @@ def in_words(places: Iterable[str]) -> str:
 
 
 def places_in(places: Iterable[str], training: Training) -> tuple[str, ...]:
-    """Return the places of one training: in place of ``lowest_rate`` and ``checkpoints`` their
-    moments, each once.
+    """Return the places of one training: in place of ``lowest_rate`` and ``checkpoints`` those of
+    their moments that have no place yet.
     """
-    found: list[str] = []
+    listed = [place for place in places if place not in _MOMENTS]
+    found, seen = dict[str, None](), {moment_in(place, training) for place in listed}
     for place in places:
-        found += [place] if place not in _MOMENTS else _foreseen(place, training)
-    return tuple(dict.fromkeys(found))
+        for one in [place] if place in listed else _foreseen(place, training):
+            if place in listed or moment_in(one, training) not in seen:
+                found[one] = None
+                seen.add(moment_in(one, training))
+    return tuple(found)
+
+
+def moment_in(place: str | None, training: Training) -> int | str | None:
+    """Return after how many updates a training leaves the weights of a place (None: those that the
+    trial is known by); if that is not known before, the place.
+    """
+    recipe, facts = training.recipe, training.facts
+    total = most_of("update", recipe, facts)
+    if place is None:
+        whole = recipe["stop"] is None and recipe["keep"] == "last"
+        return total if whole else None
+    unit, _, number = place.partition("-")
+    if unit == "update":
+        return int(number)
+    per_epoch = None if facts is None else updates_per_epoch(recipe, facts)
+    if unit != "epoch" or total is None or per_epoch is None:
+        return place
+    return min(int(number) * per_epoch, total)
 
 
 _MOMENTS = {LOWEST: lowest_moments, EVERY: all_moments}

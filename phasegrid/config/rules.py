@@ -45,10 +45,10 @@ def metric_mistake(
 
 
 def source_mistake(
-    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json] | None
+    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json]
 ) -> Finding | None:
     """Return why a metric with these arguments cannot read what a request with the arguments
-    `source` leaves; None: it reads none.
+    `source` leaves.
     """
     return None if metric.source_rule is None else _asked(metric.source_rule, args, source)
 

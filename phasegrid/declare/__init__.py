@@ -295,7 +295,7 @@ class Metric:
       sweep.
     - `one_model`: it compares or joins weights; its networks must have as many parameters.
     - `source_rule(args, source)`: checks its arguments against those of the request that it reads
-      (``of``; None without). A mistake is reported at the argument, or at ``of``.
+      (``of``). A mistake is reported at the argument, or at ``of``. `of_only`: a mistake without.
     - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
       `phasegrid.metrics.measured.Measured`.
     - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
@@ -304,7 +304,7 @@ class Metric:
     - `moments`: ``compute`` also gets ``moments``: each network's epochs done, and last rate.
     - `through`: the metric by which each of its networks is measured first (or the artifact that it
       is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
-      name are passed on; those in `of_only` (they mean something only with ``of``) only with it.
+      name are passed on; those in `of_only` only with ``of``.
       `sources` are then what these jobs leave, in the order of the networks, and `models` need not
       be loaded. If that metric does not take the task of the data, nothing is added.
     """

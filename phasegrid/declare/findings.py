@@ -9,5 +9,5 @@ Finding: TypeAlias = tuple[str, str]
 Rule: TypeAlias = Callable[[Mapping[str, Any]], Finding | None]
 """Checks resolved arguments against each other; returns the first mistake, or None."""
 
-SourceRule: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, Any] | None], Finding | None]
-"""Checks arguments against those of the request that is read; None: none is."""
+SourceRule: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, Any]], Finding | None]
+"""Checks arguments against those of the request that is read."""

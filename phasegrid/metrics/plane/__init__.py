@@ -109,12 +109,8 @@ def _memory(job: Measurement) -> int:
     return FLOAT * vectors * job.work.num_parameters + evaluation_bytes(job.work)
 
 
-def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any] | None) -> Finding | None:
-    bend = args["bend"]
-    if curve is None:
-        why = f"found {bend}, but no curve; leave it out, or write of: with the id of one"
-        return None if bend is None else ("bend", why)
-    num = curve["bends"]
+def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | None:
+    num, bend = curve["bends"], args["bend"]
     if num == 0:
         return "of", "found a curve without bends, which spans no plane; give it bends: 1 or more"
     if bend is not None and bend > num:
@@ -139,6 +135,7 @@ PLANE = Metric(
     heavy=True,
     label="Plane",
     reads="curve",
+    of_only=("bend",),
     source_rule=_fits_curve,
     cost=_cost,
     memory=_memory,
