@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from phasegrid.config.types import MetricRequest
 from phasegrid.declare import FigureKind, Finding
 from phasegrid.figures.quantities import TRIAL_COLUMNS, TRIALS, names_of
 from phasegrid.metrics import METRICS
@@ -14,11 +13,11 @@ from phasegrid.texts import suggest
 _BUILT_IN = (TRIALS, *METRICS)
 
 
-def columns_of(metrics: Sequence[MetricRequest]) -> dict[str, Sequence[str]]:
-    """Return the names of the columns of each metric that a sweep asks for."""
+def columns_of(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the columns of metrics, by their names: the types of the columns by name."""
     return {
-        request.name: [column.name for column in declared_metric(request.name).columns]
-        for request in metrics
+        metric: {column.name: column.type for column in declared_metric(metric).columns}
+        for metric in metrics
     }
 
 

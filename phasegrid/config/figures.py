@@ -64,7 +64,7 @@ def read_figures(
         diagnostics.add(node, "figures", message)
         return ()
     own = _grid(points, scales, metrics, diagnostics)
-    other = own and replace(own, columns={**_built_in_columns(), **own.columns})
+    other = own and replace(own, columns={**columns_of(METRICS), **own.columns})
     requests: list[FigureRequest] = []
     names: set[str] = set()
     for index, item in enumerate(node.items):
@@ -137,11 +137,7 @@ def _grid(
             stored = [str(as_label(value)) for value in values[axis.role]]
             shown = shown_labels(axis.path, stored)
             labels[axis.role] = list(dict.fromkeys(shown[label] for label in stored))
-    return Grid(labels, len(points), columns_of(metrics))
-
-
-def _built_in_columns() -> dict[str, Sequence[str]]:
-    return {name: [column.name for column in one.columns] for name, one in METRICS.items()}
+    return Grid(labels, len(points), columns_of(request.name for request in metrics))
 
 
 def _figure(

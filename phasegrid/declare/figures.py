@@ -24,12 +24,13 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class Grid:
     """What a figure can be checked against before anything is measured: the labels of each axis, in
-    order, the number of cells, and the columns of each metric that the sweep asks for.
+    order, the number of cells, and the columns of each metric that the sweep asks for, their types
+    by name.
     """
 
     labels: Mapping[str, Sequence[str]]
     num_cells: int
-    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def unknown_labels(
         self, argument: str, found: Sequence[str] | None, axis: str

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
+from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
@@ -139,8 +139,7 @@ def _cuts_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
 def _rows_fit(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     """Check that the metric has these columns, and that the values of the axis are there."""
     columns = grid.columns.get(identity(args["metric"]))
-    for argument, column in (("x", args["x"]), *items("y", args["y"])):
-        yield from unknown_column(argument, column, args["metric"], columns)
+    yield from no_points(args["x"], args["y"], args["metric"], columns)
     yield from grid.unknown_labels("at", args["at"], _other(args["lines"]))
 
 

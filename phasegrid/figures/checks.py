@@ -18,14 +18,57 @@ PLACES = ("cell", "load", "temperature", "seed_a", "seed_b", *ALONG)
 """The columns that the rows of every metric have beside those that it declares."""
 
 
+NUMBERS = ("float64", "int64", "bool")
+"""The types of columns that hold one number for each row."""
+
+
 def unknown_column(
-    argument: str, column: str, metric: str, columns: Sequence[str] | None
+    argument: str, column: str, metric: str, columns: Mapping[str, str] | None
 ) -> Iterator[Finding]:
-    """Report a column that the rows of a metric do not have."""
+    """Report a column that the rows of a metric do not have. `columns` are types by name."""
     if columns is not None and column not in (*columns, *PLACES):
         known = [*columns, *PLACES]
         message = f"found {column!r}; allowed: a column of {metric}: {', '.join(known)}"
         yield argument, message + suggest(column, known)
+
+
+def no_number(
+    argument: str, column: str, metric: str, columns: Mapping[str, str] | None
+) -> Iterator[Finding]:
+    """Report a column that the rows of a metric do not have, or that holds no single numbers."""
+    yield from unknown_column(argument, column, metric, columns)
+    if columns and columns.get(column, NUMBERS[0]) not in NUMBERS:
+        known = ", ".join(name for name, kind in columns.items() if kind in NUMBERS)
+        message = f"found {column!r}, which holds {_held(columns, column)}; allowed: single numbers"
+        yield argument, f"{message}: {known}"
+
+
+def no_points(
+    x: str | None, ys: Sequence[str], metric: str, columns: Mapping[str, str] | None
+) -> Iterator[Finding]:
+    """Report columns that make no points: unknown ones, text as y, and lists against single values.
+    `x` is None for the numbers of the items of lists.
+    """
+    named = [] if x is None else [("x", x)]
+    for argument, column in (*named, *items("y", ys)):
+        yield from unknown_column(argument, column, metric, columns)
+    held = {name: _held(columns or {}, name) for name in (*(columns or ()), *PLACES)}
+    over = "lists" if x is None else held.get(x, "")
+    for argument, y in items("y", ys):
+        alike = (over == "lists") == (held.get(y) == "lists")
+        if y in held and over and (not alike or held[y] in ("text", "grids")):
+            kinds = ("lists",) if over == "lists" else ("single numbers",)
+            known = ", ".join(name for name, kind in held.items() if kind in kinds)
+            message = f"found {y!r}, which holds {held[y]}, over {x or 'members'}, {over}"
+            yield argument, f"{message}; allowed: {kinds[0]}: {known}"
+
+
+def _held(columns: Mapping[str, str], column: str) -> str:
+    """Say in words what a column holds."""
+    kind = columns.get(column, NUMBERS[0])
+    if kind.startswith("list<"):
+        return "grids" if kind.startswith("list<list<") else "lists"
+    return "single numbers" if kind in NUMBERS else "text"
 
 
 def items(argument: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:

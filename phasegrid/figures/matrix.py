@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Stem, cell_fits, unknown_column
+from phasegrid.figures.checks import Stem, cell_fits, no_number
 from phasegrid.figures.table import row_column
 from phasegrid.registry import identity
 
@@ -47,7 +47,7 @@ def _fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
             f"found {column!r}; allowed: a column, as in distance.l2_distance",
         )
     if metric:
-        yield from unknown_column("number", column, metric, grid.columns.get(identity(metric)))
+        yield from no_number("number", column, metric, grid.columns.get(identity(metric)))
     yield from cell_fits(args, grid)
 
 

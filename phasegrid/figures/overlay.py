@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Quantities, Stem, cell_fits, items, unknown_column
+from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.registry import identity
 from phasegrid.texts import suggest
 
@@ -55,9 +55,8 @@ class OverlayArgs:
 def _overlay_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     """Check the columns of the metric, the cell, and that levels belong to a panel."""
     columns = grid.columns.get(identity(args["metric"]))
-    named = [] if args["x"] == MEMBER else [("x", args["x"])]
-    for argument, column in (*named, *items("y", args["y"])):
-        yield from unknown_column(argument, column, args["metric"], columns)
+    x = None if args["x"] == MEMBER else args["x"]
+    yield from no_points(x, args["y"], args["metric"], columns)
     yield from cell_fits(args, grid)
     for column in args["dashed"] or {}:
         if column not in args["y"]:

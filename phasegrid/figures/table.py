@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Stem, cell_fits, items, unknown_column
+from phasegrid.figures.checks import Stem, cell_fits, items, no_number
 from phasegrid.registry import identity
 
 
@@ -54,7 +54,7 @@ def _table_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
         yield "", "found no rows; allowed: rows, or metric and statistics"
     for argument, name in _numbers(args):
         metric, column = row_column(name)
-        yield from unknown_column(argument, column, metric, grid.columns.get(identity(metric)))
+        yield from no_number(argument, column, metric, grid.columns.get(identity(metric)))
     yield from cell_fits(args, grid)
     if args["along"] is not None and args["along"] not in grid.labels:
         there = ", ".join(grid.labels) or "none"

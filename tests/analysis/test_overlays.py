@@ -199,6 +199,28 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
     ("kind", "changes", "said"),
     [
         ("overlay", {"y": ["loss"]}, "overlay.y.0: found 'loss'; allowed: a column"),
+        (
+            "overlay",
+            {"y": ["test_loss", "length"]},
+            "overlay.y.1: found 'length', which holds single numbers, over t, lists; allowed: lists: t,",
+        ),
+        (
+            "overlay",
+            {"x": "at"},
+            "overlay.y.0: found 'test_error_percent', which holds lists, over at",
+        ),
+        ("overlay", {"x": "member", "y": ["t_star"]}, "which holds single numbers, over members"),
+        (
+            "table",
+            {"statistics": ["t_star", "t"]},
+            "table.statistics.1: found 't', which holds lists; allowed: single numbers: mode_conn",
+        ),
+        (
+            "table",
+            {"rows": {"one": ["connectivity.test_loss[bends=0]", None]}},
+            "table.rows.one.0: found 'test_loss', which holds lists; allowed: single numbers",
+        ),
+        ("matrix", {"number": "connectivity.t"}, "matrix.number: found 't', which holds lists"),
         ("overlay", {"cell": 2}, "overlay.cell: found 2; allowed: 0 to 1"),
         ("overlay", {"dashed": {"loss": {}}}, "overlay.dashed.loss: found 'loss', which no panel"),
         (
@@ -222,7 +244,7 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
 def test_mistakes_are_named_where_they_are_written(
     kind: str, changes: Mapping[str, Any], said: str
 ) -> None:
-    figure = {"overlay": LINES, "table": NUMBERS}[kind]
+    figure = {"overlay": LINES, "table": NUMBERS, "matrix": {"name": "pairs"}}[kind]
     with pytest.raises(SweepError) as found:
         phasegrid.load_sweep({**SWEEP, "figures": [{kind: {**figure, **changes}}]})
     assert said in str(found.value)
