@@ -383,6 +383,9 @@ def test_why_names_the_input_that_changed_and_what_changed_in_it(
     of_curve = "its input curve, of connectivity: epochs: 1 -> 2"
     assert f"  2 x ensemble: its input predictions, of predictions: {of_curve}" in said
     assert "  2 x plane: its input curve, of connectivity: epochs: 1 -> 2" in said
+    text = CHAIN.replace("{id: bent, epochs: 1", "{id: bent, augment: flip_crop, epochs: 1")
+    said = plan_text(planned(tmp_path, text), store, why=True, slots=1, as_json=False)
+    assert "  2 x connectivity: augment: none -> flip_crop\n" in said
     whole = plan_text(planned(tmp_path), store, why=True, slots=1, as_json=False)
     assert "nothing in the store is stale" in whole
 

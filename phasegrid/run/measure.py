@@ -45,6 +45,7 @@ def measure_networks(
     found = [_network(store, text) for text in networks]
     trials = stored_trials(store, [one.job for one in found])
     request, trials, code = read_alone(metric, args or {}, settings, trials)
+    _refuse_twice(store, metric, networks, found)
     code_changes.refuse_changes(code_changes.find_changes(store, code), store)
     code_changes.keep_code(store, code)
     code_changes.keep_columns(store, code)
@@ -57,6 +58,21 @@ def measure_networks(
         if outcome.status == "failed":
             raise MetricError(f"measuring {metric}: {outcome.error}")
     return request.name, jobs[-1].key
+
+
+def _refuse_twice(
+    store: Store, metric: str, networks: Sequence[str], found: Sequence[Artifact]
+) -> None:
+    """Refuse a network that is the same as one before, whatever it is called."""
+    seen = set[str]()
+    for text, network in zip(networks, found, strict=True):
+        columns = ["checkpoint_sha256", "artifacts"]
+        (row,) = store.read_table("trials", columns, [network.job]).to_pylist()
+        left = {WEIGHTS: row["checkpoint_sha256"], **(digests_of(row["artifacts"]) or {})}
+        weights = left.get(network.name) or f"{network.name} of {network.job}"
+        if weights in seen:
+            raise SweepError(f"measuring {metric}: found the network {text} twice; each once")
+        seen.add(weights)
 
 
 def _network(store: Store, text: str) -> Artifact:

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from phasegrid.config.labels import same_value
+from phasegrid.declare import later_defaults
 from phasegrid.jobs import MetricJob
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.rows import plan_rows
+from phasegrid.registry import declared_metric
 from phasegrid.store.artifacts import inputs_of
 from phasegrid.store.schemas import recipe_columns, trial_columns
 from phasegrid.train.recipe import LATER
@@ -60,12 +62,12 @@ def why_measured_anew(
 
 def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) -> str:
     """Say how a measurement differs from a stored row."""
-    args = json.loads(old["args"])
-    names = dict.fromkeys([*args, *job.metric.args])
+    unsaid = later_defaults(declared_metric(job.metric.name).args)
+    before, now = {**unsaid, **json.loads(old["args"])}, {**unsaid, **job.metric.args}
     changes = [
-        f"{name}: {_show(args.get(name))} -> {_show(job.metric.args.get(name))}"
-        for name in names
-        if not same_value(args.get(name), job.metric.args.get(name))
+        f"{name}: {_show(before.get(name))} -> {_show(now.get(name))}"
+        for name in dict.fromkeys([*before, *now])
+        if not same_value(before.get(name), now.get(name))
     ]
     if old["version"] != job.metric.version:
         return f"{job.metric.name}: {', '.join([*changes, 'its version'])}"
