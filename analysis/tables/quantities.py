@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from phasegrid.declare import UNIT_OF_LOSS, Column, Shown
+from phasegrid.declare import UNIT_OF_LOSS, Column, Shown, shown_of
 from phasegrid.errors import SweepError
 from phasegrid.figures.quantities import TRIAL_COLUMNS, TRIALS, is_quantity, prefix_of
 from phasegrid.metrics import METRICS
@@ -67,8 +67,7 @@ class Quantity:
 
 
 BUILT_IN: Mapping[str, Shown] = {
-    name: Shown(metric.columns, asdict(metric.args()), metric.over, metric.leaves)
-    for name, metric in METRICS.items()
+    name: shown_of(metric, asdict(metric.args())) for name, metric in METRICS.items()
 }
 
 SEVEN: tuple[str, ...] = (

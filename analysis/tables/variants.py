@@ -3,7 +3,8 @@
 The name of a way of measuring lists the arguments that differ from the metric's declared defaults,
 so the name does not depend on what else a store holds. The declared defaults have the plain name,
 ``cka``. If nothing was measured with them, the way that covers most cells of the sweep has the
-plain name, but never a way along a training, ``cka[at=5]``. The number of trials of a cell in a
+plain name: a typical one (`Metric.untypical`) if there is one, but never a way along a training,
+``cka[at=5]``. The number of trials of a cell in a
 measurement, if it is not all of them, is an argument like the others: ``log_volume[modes=2]``.
 """
 
@@ -39,7 +40,15 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
     at_the_end = [text for text in texts if not {"at", "networks"} & json.loads(text).keys()]
-    order = sorted(at_the_end, key=lambda text: (-cells[text], names[text].count("="), names[text]))
+    order = sorted(
+        at_the_end,
+        key=lambda text: (
+            _is_untypical(declared, json.loads(text)),
+            -cells[text],
+            names[text].count("="),
+            names[text],
+        ),
+    )
     plain = next((text for text in texts if not names[text]), order[0] if order else None)
     return Ways(names, "") if plain is None else Ways({**names, plain: ""}, names[plain])
 
@@ -122,6 +131,14 @@ def way_of(name: str, axes: Collection[str]) -> str:
 def axis_part(axis: str, value: object) -> str:
     """Return what distinguishes a row from the others of its job: ``layer=conv1``, ``class=3``."""
     return f"{axis}={plainly(value)}"
+
+
+def _is_untypical(declared: Shown | None, args: Mapping[str, object]) -> bool:
+    """Say whether a way measures something else than the name of its metric says."""
+    if declared is None:
+        return False
+    used = {**declared.defaults, **args}
+    return any(used.get(name) == value for name, value in declared.untypical.items())
 
 
 def _difference(base: Mapping[str, object], args: Mapping[str, object]) -> str:

@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from phasegrid.declare.columns import UNIT_OF_LOSS as UNIT_OF_LOSS
+from phasegrid.declare.columns import Column as Column
+from phasegrid.declare.columns import Shown as Shown
 from phasegrid.declare.figures import FigureKind as FigureKind
 from phasegrid.declare.figures import FigureRequest as FigureRequest
 from phasegrid.declare.figures import Grid as Grid
@@ -30,70 +33,6 @@ T = TypeVar("T")
 
 MAX_COUNT = 1_000_000_000
 """The largest count that an argument can mean: of epochs, updates, examples, points, probes, ..."""
-
-
-UNIT_OF_LOSS = "unit of the loss"
-"""As the unit of a column: that of the objective by which the networks were trained."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a metric's table: what is stored, and how figures and tables show it.
-
-    `type` is the short name of an Arrow type; null is always allowed. `role` is the column's
-    purpose:
-
-    - ``value``: a number. Figures and tables show it if its type is ``float64``.
-    - ``axis``: a label that tells the rows of one job apart (a layer, a class, a point of a curve).
-      Every label has a quantity of its own, such as ``accuracy[class=3]``; the label `usual` has
-      the plain name.
-    - ``asked``: a number as ``value``, but only the figures of a sweep that name it show it.
-    - ``detail``: stored, but not shown.
-
-    The `unit` of a loss is `UNIT_OF_LOSS`: what is read of a sweep has that of its objective.
-
-    The other fields describe how a number is shown:
-
-    - `label`: the name in figures (default: `name` in words).
-    - `better`: which direction is better; None if neither.
-    - `scale`, `centre`, `limits`: the colour scale, the neutral value of a diverging colour map,
-      and fixed colour limits.
-    - `colours`: a matplotlib colour map (default: chosen by `better` and `centre`).
-    - `stderr`: the column with the standard error of this one.
-    - `transform`: ``log_mean`` shows the natural logarithm of the mean over seeds. A mean that is
-      smaller than the rounding error of the quantity `hidden_by` then counts as zero.
-    - `quantity`: the name of the number in figures and tables (default: `name`).
-    - `idle`: when every number of a sweep is 0 or null, in words (``without BatchNorm``). No
-      unasked figure then shows the column; ``not_drawn.csv`` gives the reason.
-    """
-
-    name: str
-    type: Literal["float64", "int64", "bool", "string", "list<float64>", "list<list<float64>>"]
-    unit: str
-    doc: str
-    label: str = ""
-    better: Literal["higher", "lower"] | None = None
-    role: Literal["value", "axis", "asked", "detail"] = "value"
-    scale: Literal["linear", "log"] = "linear"
-    centre: float | None = None
-    limits: tuple[float, float] | None = None
-    colours: str = ""
-    stderr: str = ""
-    transform: Literal["none", "log_mean"] = "none"
-    hidden_by: str = ""
-    usual: str | int | float | None = None
-    quantity: str = ""
-    idle: str = ""
-
-    def title(self) -> str:
-        """Return label and unit as an axis or a colour bar shows them.
-
-        >>> Column("train_error_percent", "float64", "%", "of all examples").title()
-        'train error (%)'
-        """
-        bare = self.name.removesuffix("_percent") if self.unit == "%" else self.name
-        label = self.label or bare.replace("_", " ")
-        return f"{label} ({self.unit})" if self.unit else label
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +232,8 @@ class Metric:
     - `rules`: check the arguments against each other. ``fits(args, recipe, facts)`` checks them
       against the recipe of a cell and its data set. What they find is reported as a mistake of the
       sweep.
+    - `untypical`: values of arguments with which it measures something else than its name says (a
+      curve of no bends is not trained). Such a way has the plain name only if there is no other.
     - `one_model`: it compares or joins weights; its networks must have as many parameters.
     - `source_rule(args, source)`: checks its arguments against those of the request that it reads
       (``of``). A mistake is reported at the argument, or at ``of``. `of_only`: a mistake without.
@@ -337,24 +278,14 @@ class Metric:
     moments: bool = False
     through: str | None = None
     of_only: tuple[str, ...] = ()
+    untypical: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What figures and tables need to know about a metric: its columns, the defaults of its
-    arguments (variants are named by the arguments that differ), what it is over, and the artifacts
-    that it `leaves`.
+def shown_of(metric: Metric, defaults: Mapping[str, Json]) -> Shown:
+    """Return what figures and tables need to know about a metric whose arguments have these
+    defaults.
     """
-
-    columns: tuple[Column, ...]
-    defaults: Mapping[str, Any]
-    over: str = "trial"
-    leaves: tuple[str, ...] = ()
-
-    @property
-    def axes(self) -> Mapping[str, str | int | float | None]:
-        """The axis columns, each with its `usual` label."""
-        return {column.name: column.usual for column in self.columns if column.role == "axis"}
+    return Shown(metric.columns, defaults, metric.over, metric.leaves, metric.untypical)
 
 
 def locator(default: T) -> T:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from phasegrid.config.types import UserCode
 from phasegrid.config.validate import default_args
-from phasegrid.declare import Shown
+from phasegrid.declare import shown_of
 from phasegrid.errors import StoreError, SweepError
 from phasegrid.fallbacks import fall_back
 from phasegrid.keys import content_key
@@ -157,9 +157,7 @@ def keep_columns(store: Store, code: Sequence[UserCode]) -> bool:
     """
     metrics = {one.name: declared_metric(one.name) for one in code if one.kind == "metric"}
     changed = [
-        store.notes.put_declared(
-            name, Shown(metric.columns, default_args(metric.args), metric.over, metric.leaves)
-        )
+        store.notes.put_declared(name, shown_of(metric, default_args(metric.args)))
         for name, metric in metrics.items()
     ]
     return any(changed)

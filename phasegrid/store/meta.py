@@ -82,6 +82,7 @@ class Notes:
                 "defaults": dict(declared.defaults),
                 "over": declared.over,
                 "leaves": list(declared.leaves),
+                **({"untypical": dict(declared.untypical)} if declared.untypical else {}),
             }
             text = json.dumps(record, indent=2, ensure_ascii=False)
             name, data = _columns_name(metric), f"{text}\n".encode()
@@ -240,7 +241,8 @@ def _parse_declared(data: bytes) -> Shown:
         limits = given.get("limits")
         columns.append(Column(**{**given, "limits": limits and tuple(limits)}))
     over, leaves = str(record.get("over", "trial")), tuple(map(str, record.get("leaves", ())))
-    return Shown(tuple(columns), dict(record["defaults"]), over, leaves)
+    untypical = dict(record.get("untypical", {}))
+    return Shown(tuple(columns), dict(record["defaults"]), over, leaves, untypical)
 
 
 def layout_names(files: Files, sweep: str) -> list[str]:

@@ -50,6 +50,19 @@ def test_without_the_declared_arguments_the_widest_measured_is_plain() -> None:
     assert found.plain == "examples=300"
 
 
+def test_a_segment_is_plain_only_where_no_curve_was_trained() -> None:
+    declared = BUILT_IN["connectivity"]
+    segment, curve = {"bends": 0, "points": 9}, {"epochs": 60, "lr": 0.03, "points": 9}
+
+    def plain(*ways_of_measuring: dict[str, object]) -> str:
+        texts = [json.dumps({**declared.defaults, **one}) for one in ways_of_measuring]
+        rows = [{"args": text, "cell": cell} for text in texts for cell in range(2)]
+        return ways(declared, pd.DataFrame(rows)).plain
+
+    assert plain(segment, curve) == plain(curve) == "epochs=60, lr=0.03, points=9"
+    assert plain(segment) == "bends=0, points=9"
+
+
 def test_an_argument_that_a_row_lacks_has_its_default() -> None:
     rows = pd.DataFrame({"args": ['{"mixup_alpha":16.0}', '{"mixup_alpha":4.0}'], "cell": [0, 0]})
     assert names(rows) == ["", "mixup_alpha=4"]

@@ -179,6 +179,7 @@ CONNECTIVITY = Metric(
     rules=(_no_bends_on_a_random_segment,),
     fits=_augments_images,
     leaves=("curve",),
+    untypical={"bends": 0},
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(
         Column(
