@@ -40,7 +40,8 @@ class TableArgs:
 
 def _table_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     """Check that every row has a number for each column, and that metrics have the columns."""
-    rows, num = args["rows"] or {}, len(args["columns"])
+    rows, heads = args["rows"] or {}, args["columns"]
+    num = len(heads)
     statistics = args["statistics"]
     given = {f"rows.{label}": numbers for label, numbers in rows.items()}
     given |= {"statistics": statistics} if statistics is not None else {}
@@ -48,6 +49,9 @@ def _table_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
         if len(numbers) != num:
             message = f"found {len(numbers)} items; allowed: {num}, one for each of columns"
             yield argument, f"{message}, null for none"
+    for index, head in enumerate(heads):
+        if head in heads[:index]:
+            yield f"columns.{index}", f"found {head!r} twice; allowed: a head of its own for each"
     if (args["metric"] is None) != (statistics is None):
         yield "", "found one of metric and statistics; allowed: both, or neither"
     if not rows and args["metric"] is None:

@@ -231,6 +231,11 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
         ("table", {"along": "load"}, "table.along: found load, but the sweep has no such axis"),
         ("table", {"rows": {"one": ["trace", None]}}, "table.rows.one.0: found 'trace', which"),
         ("table", {"rows": {"one": [None]}}, "table.rows.one: found 1 items; allowed: 2"),
+        (
+            "table",
+            {"columns": ["low", "low"]},
+            "table.columns.1: found 'low' twice; allowed: a head",
+        ),
         ("table", {"metric": None}, "found one of metric and statistics; allowed: both"),
         (
             "table",
