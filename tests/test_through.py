@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import phasegrid
 from phasegrid.config.load import load_sweep
 from phasegrid.config.through import with_through
+from phasegrid.datasets import DATASETS
+from phasegrid.datasets.load import load_dataset
 from phasegrid.errors import SweepError
+from phasegrid.jobs import Part
 from phasegrid.metrics import METRICS
+from phasegrid.metrics.ensemble.scaling import fitted_temperature
 from phasegrid.metrics.predictions import compute as predicting
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.run import RunTarget, run_sweep
@@ -82,6 +87,25 @@ def test_what_is_about_a_curve_is_a_mistake_without_one(
 ) -> None:
     with pytest.raises(SweepError, match=found + ", but no curve; leave it out, or write of:"):
         sweep_of(tmp_path, f"{HEAD}  - {request_}\n")
+
+
+def test_networks_of_different_data_are_judged_on_the_same_examples(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    head = HEAD.replace("model.width, values: [2, 4]", "dataset.fraction, values: [0.5, 1.0]")
+    text = "  - ensemble: {over: across, where: {seed: 0}, scaling: temperature}\n"
+    assert run(sweep_of(tmp_path, head + text), store).exit_code == 0
+    results = opened(store)
+    (row,) = results.metric("ensemble", "through").to_dict("records")
+    data = load_dataset(Part("digits", DATASETS["digits"].version, {"aside": 0.1, "fraction": 0.5}))
+    models = [results.model(key) for key in row["trials"]]
+    p = torch.stack([predicting.predict(m, data.test_inputs).double().softmax(1) for m in models])
+    found = -p.mean(0)[torch.arange(len(data.test_labels)), data.test_labels].log().mean()
+    assert row["test_loss"] == pytest.approx(float(found), rel=1e-9)
+    aside = [predicting.predict(m, data.aside_inputs) for m in models]
+    scales = [fitted_temperature(logits, data.aside_labels) for logits in aside]
+    assert row["member_scale"] == pytest.approx(scales, rel=1e-6)
+    alone = results.measure("ensemble", row["trials"], scaling="temperature")
+    assert alone["key"].tolist() == [row["key"]]
 
 
 def test_a_second_ensemble_passes_nothing_forward(

@@ -53,7 +53,7 @@ def read_alone(
     diagnostics.raise_if_any(f"measuring {metric}")
     if mistake := _unfit(request, points):
         raise SweepError(f"measuring {metric}: {mistake}")
-    request = with_through(request, draft.metric, draft.args(), points)
+    request = with_through(request, draft.metric, draft.args(), points, joined=points)
     return request, located, references.code
 
 

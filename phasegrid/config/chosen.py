@@ -43,7 +43,9 @@ def choose_networks(
             choose = _named if "networks" in draft.keys else _of_trials
             request = choose(draft, grid, diagnostics)
             request = replace(request, asked=_asked(request, seeds))
-        found.append(with_through(request, draft.metric, draft.args(), points))
+        across = {cell for cell, _ in request.chosen} | {one.cell for one in request.networks}
+        joined = [points[cell] for cell in across if cell is not None]
+        found.append(with_through(request, draft.metric, draft.args(), points, joined))
     return tuple(found)
 
 

@@ -6,19 +6,26 @@ from dataclasses import replace
 from phasegrid.config.types import GridPoint, MetricRequest
 from phasegrid.config.validate import default_args
 from phasegrid.declare import Metric, make_part
-from phasegrid.keys import Json
+from phasegrid.keys import Json, canonical_json
 from phasegrid.registry import identity, resolve_metric
 
 
 def with_through(
-    request: MetricRequest, metric: Metric, args: Mapping[str, Json], points: Sequence[GridPoint]
+    request: MetricRequest,
+    metric: Metric,
+    args: Mapping[str, Json],
+    points: Sequence[GridPoint],
+    joined: Sequence[GridPoint] = (),
 ) -> MetricRequest:
     """Return a request that reads what the metric that its `metric` is `through` leaves, if that
     one takes the data of every cell; else the request as it is. `args` are all its arguments.
 
+    So is one with a job for networks of cells that have different data, `joined`: what was stored
+    for each would be about its own examples.
+
     Arguments of the same name are passed on; those in `of_only` only if it is ``of`` another one.
     """
-    if metric.through is None:
+    if metric.through is None or len({canonical_json(p.dataset.spec()) for p in joined}) > 1:
         return request
     first = resolve_metric(metric.through)
     tasks = {point.facts and point.facts.task for point in points}

@@ -191,8 +191,19 @@ def test_what_was_not_stored_cannot_be_read() -> None:
         ensemble([], data, generator(0), stored([seeded(mlp)], data))
     with pytest.raises(MetricError, match="objective has no probabilities, so nothing can be"):
         measured(2, vectors(Criterion(mse)), scaling="temperature")
-    with pytest.raises(MetricError, match="temperatures are fitted to stored predictions only"):
-        ensemble([seeded(mlp)], data, generator(0), scaling="temperature")
+    none = replace(data, aside_inputs=data.aside_inputs[:0], aside_labels=data.aside_labels[:0])
+    with pytest.raises(MetricError, match="fitted to examples set aside; there are none"):
+        ensemble([seeded(mlp)], none, generator(0), scaling="temperature")
+
+
+def test_networks_and_what_is_stored_of_them_give_the_same_numbers() -> None:
+    data, models = vectors(), [seeded(mlp, seed) for seed in range(3)]
+    live = ensemble(models, data, generator(0), scaling="temperature")
+    of_stored = ensemble(
+        [], data, generator(0), stored(models, data, train=True), scaling="temperature"
+    )
+    assert live.keys() == of_stored.keys()
+    assert all(live[name] == pytest.approx(of_stored[name], rel=1e-12) for name in live)
 
 
 def test_predictions_that_are_not_finite_are_refused() -> None:

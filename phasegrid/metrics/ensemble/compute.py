@@ -25,6 +25,7 @@ from phasegrid.metrics.ensemble.members import Member, live_members, stored_memb
 from phasegrid.metrics.ensemble.scaling import fitted_temperature
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.points import Row
+from phasegrid.models.evaluation import predict
 from phasegrid.seeding import nothing_drawn
 
 STORED = "predictions"
@@ -97,12 +98,16 @@ def _of_networks(
         t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
         row["t"] = t.tolist()
         networks = list(networks_along(curve, t, models[0], data, settings.refresh_examples, rng))
-    if settings.scaling != "none":
-        raise MetricError("ensemble: temperatures are fitted to stored predictions only")
     row["num_networks"] = len(networks)
     for name in ["train"] * settings.train + ["test"]:
         row |= _measured(name, live_members(networks, data), data, settings)
-    return row
+    if settings.scaling == "none":
+        return row
+    if not len(data.aside_labels):
+        raise MetricError("ensemble: temperatures are fitted to examples set aside; there are none")
+    sets = {"test": data.test_inputs, "aside": data.aside_inputs}
+    logits = {s: torch.stack([predict(n, x) for n in networks]) for s, x in sets.items()}
+    return row | _scaled(logits, data, settings)
 
 
 def _measured(name: str, members: Sequence[Member], data: Dataset, settings: EnsembleArgs) -> Row:
