@@ -132,8 +132,9 @@ def _read(path: Path) -> "dict[str, Tensor]":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError) as error:
+        why = str(error).partition(".")[0]  # what torch says further is how to load it unsafely
         raise DataError(
-            f"beginning from weights: {path} cannot be read as tensors alone ({error}); write it"
+            f"beginning from weights: {path} cannot be read as tensors alone ({why}); write it"
             " by torch.save(model.state_dict(), FILE) or as FILE.safetensors"
         ) from error
     if not (
