@@ -63,13 +63,25 @@ def curve_grid(
         if column == "train_error_percent"
         else f"loss from 0 to {top:g}" + (f" ({loss_unit})" if loss_unit else "")
     )
-    caption = f"each box: t from 0 to 1, {scale}; dashed: mean of the ends"
+    caption = f"{_curves_a_cell(lines)}; each box: t from 0 to 1, {scale}; dashed: mean of the ends"
     write_title(
         ax,
         title,
         caption + (f"; {counted(len(without), 'cell')} without a curve" if len(without) else ""),
     )
     return ax
+
+
+def _curves_a_cell(lines: pd.DataFrame) -> str:
+    """Write how many curves the cells with a curve have: ``1 curve a cell``, ``1 to 3 curves a
+    cell``.
+    """
+    pairs = lines[["cell", "seed_a", "seed_b"]].drop_duplicates()
+    numbers = pairs["cell"].value_counts()
+    least, most = (numbers.min(), numbers.max()) if len(numbers) else (0, 0)
+    return (
+        f"{least} to {most} curves a cell" if least < most else f"{counted(most, 'curve')} a cell"
+    )
 
 
 def cuts(

@@ -92,13 +92,15 @@ def curve_panels(
     top = max(step, float(np.ceil(highest / step)) * step)
     what = "error" if column == "train_error_percent" else "loss"
     stage = curves["stage"].iloc[0] if "stage" in curves else ""
+    way = curves["way"].iloc[0] if "way" in curves else ""
     axes = figure.subplots(rows, across, squeeze=False)
     for ax in axes.flat[len(facets) :]:
         ax.remove()
     for ax, facet in zip(axes.flat, facets, strict=False):
         spots = phases[phases["facet"] == facet]
         head = facet_title(facet) or f"training {what} along the connecting curve"
-        head += f", stage={stage}" if stage else ""
+        named = [way, f"stage={stage}" if stage and "stage=" not in way else ""]
+        head = ", ".join(filter(None, [head, *named]))
         curve_grid(
             ax, curves, spots, frame, top=top, title=head, column=column, loss_unit=loss_unit
         )

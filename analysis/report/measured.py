@@ -45,14 +45,16 @@ Asked = Mapping[str, Sequence[str | None]]
 
 def table(tables: Tables, args: TableArgs) -> Drawing:
     """Tabulate numbers, a block for each cell, and draw the blocks below each other."""
-    asked, notes = _rows(tables, args)
+    asked, absent = _rows(tables, args)
     names = [name for numbers in asked.values() for name in numbers if name is not None]
     grid = with_columns(tables, names)
     known = {name: number_named(grid, name) for name in dict.fromkeys(names)}
     numbers = aggregate(grid, [name for name in dict.fromkeys(known.values()) if name])
     if args.cell is not None:
         numbers = numbers[numbers["cell"] == args.cell]
-    notes += [f"{name} is not measured yet" for name, found in known.items() if found is None]
+    said = {name for row in absent for name in asked[row]}
+    lacking = [name for name, found in known.items() if found is None and name not in said]
+    notes = [*absent.values(), *(f"{name} is not measured yet" for name in lacking)]
     if numbers.empty:
         raise NotYetError("; ".join(notes) or "nothing of it is measured yet")
     long = _long(asked, args.columns, known, numbers, grid)
@@ -69,13 +71,13 @@ def table(tables: Tables, args: TableArgs) -> Drawing:
     return Drawing(figure, long, notes, texts)
 
 
-def _rows(tables: Tables, args: TableArgs) -> tuple[Asked, list[str]]:
-    """Return the numbers of each row by their names, and a note on each way of measuring that is
-    asked for and not there.
+def _rows(tables: Tables, args: TableArgs) -> tuple[Asked, dict[str, str]]:
+    """Return the numbers of each row by their names, and a note on each row whose way of measuring
+    is asked for and not there.
     """
     rows: dict[str, Sequence[str | None]] = dict(args.rows or {})
     if args.metric is None or args.metric not in tables.rows:
-        return rows, []
+        return rows, {}
     grid, metric = tables.found.grid, identity(args.metric)
     chosen, _, notes = in_ways(grid, metric, tables.rows[args.metric], args.variants)
     ways = dict(chosen.groupby("line")["variant"].first())
@@ -84,7 +86,8 @@ def _rows(tables: Tables, args: TableArgs) -> tuple[Asked, list[str]]:
         way = ways.get(name, asked_way)
         suffix = f"[{way}]" if way else ""
         rows[name] = [one and f"{metric}.{one}{suffix}" for one in args.statistics or ()]
-    return rows, notes
+    lacking = [name for name in asked if name not in ways]
+    return rows, dict(zip(lacking, notes, strict=True))
 
 
 def with_columns(tables: Tables, names: Sequence[str]) -> SweepTables:
@@ -124,7 +127,7 @@ def number_named(grid: SweepTables, asked: str) -> str | None:
     table = identity(metric)
     name = f"{table}.{column}{asked.removeprefix(f'{metric}.{column}')}"
     present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
-    return resolve(name, grid.declared.get(table), grid.plain.get(table, ""), map(str, present))
+    return resolve(name, grid.shown(table), grid.plain.get(table, ""), map(str, present))
 
 
 def _long(

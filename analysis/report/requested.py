@@ -179,7 +179,7 @@ def of_variant(
             )
         return rows
     by_name = {f"way[{one}]" if one else "way": one for one in there}
-    found = resolve(f"way[{asked}]", grid.declared.get(identity(metric)), plain, by_name)
+    found = resolve(f"way[{asked}]", grid.shown(identity(metric)), plain, by_name)
     if found is None:
         raise SweepError(f"variant: found {asked!r}; there are: {named}")
     chosen: pd.DataFrame = rows[rows["variant"] == by_name[found]]
@@ -215,7 +215,7 @@ def resolved(grid: SweepTables, asked: str) -> str | None:
     table = grid.quantity(asked).table
     present = grid.values.loc[grid.values["value"].notna(), "quantity"].unique()
     return resolve(
-        asked, grid.declared.get(table), grid.plain.get(table, ""), [str(name) for name in present]
+        asked, grid.shown(table), grid.plain.get(table, ""), [str(name) for name in present]
     )
 
 

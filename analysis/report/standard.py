@@ -99,8 +99,9 @@ def curves_figure(found: Findings) -> Figure:
     """Return the figure of the connecting curves, facets side by side."""
     column = curve_column(found.grid)
     grid = found.grid
+    title = found.heading(grid.sweep)
     return curve_panels(
-        grid.curves, found.phases.table, found.frame, column, loss_unit=grid.loss_unit
+        grid.curves, found.phases.table, found.frame, column, title=title, loss_unit=grid.loss_unit
     )
 
 

@@ -4,7 +4,7 @@ Letters: C cells, S seeds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,15 @@ class SweepTables:
     def loss_unit(self) -> str:
         """The unit of every loss of the grid, or that units differ."""
         return common_unit(self.loss_units.values())
+
+    def shown(self, metric: str) -> Shown | None:
+        """Return what a metric declares, with the last stage as the usual one if there are stages:
+        ``[stage=LAST]`` may be written, although names leave it out.
+        """
+        declared = self.declared.get(metric)
+        if declared is None or not self.last_stage:
+            return declared
+        return replace(declared, defaults={**declared.defaults, "stage": self.last_stage})
 
     def with_stage(self, name: str) -> str:
         """Return a name of the sweep with its last stage, which its numbers are of, if it has

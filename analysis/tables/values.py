@@ -133,8 +133,8 @@ def no_curve_points() -> pd.DataFrame:
 
 
 def curve_points(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
-    """Return the points of the curves that were measured in the plain way. A curve without losses
-    has a missing loss at each point.
+    """Return the points of the curves that were measured in the plain way, with its name as ``way``
+    if there are others. A curve without losses has a missing loss at each point.
     """
     plain = rows["args"].map(found.suffixes) == ""
     rows = rows[plain & (rows["outcome"] == "done") & rows["t"].notna()]
@@ -149,4 +149,5 @@ def curve_points(rows: pd.DataFrame, found: Ways) -> pd.DataFrame:
     columns = [*CURVE_COLUMNS, *(["stage"] if "stage" in rows else [])]
     points = rows[columns].explode(lists, ignore_index=True)
     numbers: pd.DataFrame = points.astype(dict.fromkeys(CURVE_COLUMNS[1:], float))
-    return numbers.dropna(subset=["t", "train_error_percent"])
+    named = numbers.assign(way=found.plain) if len(found.suffixes) > 1 else numbers
+    return named.dropna(subset=["t", "train_error_percent"])

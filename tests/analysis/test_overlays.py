@@ -106,6 +106,15 @@ def test_each_way_of_measuring_has_a_line_of_means(ran: RunResult, drawn: Drawn)
             np.testing.assert_array_equal(line.get_xdata(), rows["t"].iloc[0])
 
 
+def test_the_figure_of_curves_names_sweep_and_way_and_counts(drawn: Drawn) -> None:
+    figure = drawn["curves"]
+    (ax,) = figure.axes
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert title == "training error along the connecting curve, epochs=2"
+    assert "3 curves a cell" in ax.texts[0].get_text().replace("\n", " ")
+    assert figure.get_suptitle().startswith("ways\n")
+
+
 def test_columns_share_a_panel_against_the_numbers_of_their_items(
     ran: RunResult, drawn: Drawn
 ) -> None:
@@ -186,6 +195,8 @@ def test_blocks_beyond_the_most_are_in_the_files_only(drawn: Drawn, folder: Path
 def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
     notes = [why for name, why in drawn.notes if name == "lines"]
     assert any(why.startswith("spline is not measured") for why in notes)
+    (why,) = [why for name, why in drawn.notes if name == "numbers"]
+    assert why.startswith("spline is not measured"), "said once, not for each column too"
     text = (folder / "numbers.md").read_text(encoding="utf-8")
     assert "| spline | not measured | not measured |" in text
     assert text.count("### ways, learning rate") == 2

@@ -1,11 +1,13 @@
 """Names of variants are the same whatever else a store holds, and requests find them."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
 
+from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.analysis.tables.quantities import BUILT_IN
 from phasegrid.analysis.tables.variants import parts, resolve, ways
 from phasegrid.metrics.cka import CkaArgs
@@ -118,6 +120,15 @@ def test_a_request_finds_the_plain_way_by_its_difference_from_the_defaults() -> 
     plain = "mixup_alpha=null, pixel_noise=5"
     assert resolve("cka[mixup_alpha=null, pixel_noise=5]", DECLARED, plain, present) == "cka"
     assert resolve("cka[mixup_alpha=null, pixel_noise=10]", DECLARED, plain, present) == present[1]
+
+
+def test_the_last_stage_may_be_written_out(make_grid: Callable[..., SweepTables]) -> None:
+    shown = replace(make_grid(), last_stage="cycle").shown("ensemble")
+    present = ["loss", "loss[at=lowest_rate, runs=1]", "loss[at=lowest_rate, runs=2]"]
+    plain = "runs=1, stage=train"
+    assert resolve("loss[stage=cycle, runs=1]", shown, plain, present) == present[1]
+    assert resolve("loss[stage=train, runs=1]", shown, plain, present) == present[0]
+    assert resolve("loss[stage=cycle, runs=3]", shown, plain, present) is None
 
 
 def test_a_request_may_leave_out_what_the_plain_way_has_too() -> None:
