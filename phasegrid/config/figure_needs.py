@@ -1,6 +1,7 @@
 """Check that the metrics that a sweep asks for give what its figures read."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,8 @@ from phasegrid.registry import declared_metric, identity
 from phasegrid.texts import suggest
 
 _BUILT_IN = (TRIALS, *METRICS)
+_SHARED = ("at", "modes", "networks", "of", "runs", "stage")
+"""The arguments of every request that tell ways of measuring apart."""
 
 
 def columns_of(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -47,6 +50,30 @@ def unmet_needs(
             known = ", ".join(asked_for) or "none"
             message = f"reads rows of metric {metric}, but metrics does not ask for it; it asks for"
             yield _argument(args, metric), f"{message}: {known}{suggest(metric, asked_for)}"
+    read = [identity(metric) for metric in needs.rows if identity(metric) in asked_for]
+    ways = [(quantity, givers.get(quantity.partition("[")[0], "")) for quantity in quantities]
+    variants = args.get("variants")
+    chosen = [*(variants.values() if isinstance(variants, Mapping) else ()), args.get("variant")]
+    ways += [(f"[{way}]", read[0]) for way in chosen if isinstance(way, str) and len(read) == 1]
+    for way, metric in dict.fromkeys(ways):
+        if metric in asked_for:
+            yield from _unknown_arguments(args, way, metric)
+
+
+def _unknown_arguments(args: Mapping[str, Any], way: str, metric: str) -> Iterator[Finding]:
+    """Report what tells ways of measuring apart in the brackets of a name, but is no argument of
+    the metric.
+    """
+    declared = declared_metric(metric)
+    known = [one.name for one in fields(declared.args)] + [*_SHARED]
+    known += [column.name for column in declared.columns if column.role == "axis"]
+    base, _, inside = way.partition("[")
+    for part in filter(str.strip, inside.removesuffix("]").split(",")):
+        name = part.partition("=")[0].strip()
+        if name not in known:
+            where = _argument(args, way if base else inside.removesuffix("]"))
+            message = f"found {name!r}; allowed: an argument of {metric}: {', '.join(known)}"
+            yield where, message + suggest(name, known)
 
 
 def _givers(asked_for: Sequence[str]) -> dict[str, str]:

@@ -212,6 +212,16 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
         ("overlay", {"y": ["loss"]}, "overlay.y.0: found 'loss'; allowed: a column"),
         (
             "overlay",
+            {"variants": {"segment": "bend=0"}},
+            "overlay.variants.segment: found 'bend'; allowed: an argument of connectivity: curve, bends,",
+        ),
+        (
+            "overlay",
+            {"dashed": {"train_loss": {"all": "ensemble_test_loss[off=bend]"}}},
+            "overlay.dashed.train_loss.all: found 'off'; allowed: an argument of ensemble",
+        ),
+        (
+            "overlay",
             {"y": ["test_loss", "length"]},
             "overlay.y.1: found 'length', which holds single numbers, over t, lists; allowed: lists: t,",
         ),
