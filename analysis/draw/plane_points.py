@@ -100,7 +100,10 @@ def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
             any(listed(row, "courses") for row in rows),
             Line2D([], [], label="training", marker=".", **TRAINING),
         ),
-        (any(point.is_far for point in points), _handle("o", _FAR_FACE, "far off the plane")),
+        (
+            any(point.is_far for point in points),
+            _handle("o", _FAR_FACE, f"off the plane by over {FAR:.0%} of its side"),
+        ),
     )
     return [handle for there, handle in kinds if there]
 

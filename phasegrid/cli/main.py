@@ -349,7 +349,7 @@ def _only_sweep(store: "Store", sweep: str | None) -> str:
     if sweep in names:
         return str(sweep)
     found = ", ".join(names) or "none"
-    what = f"there is no sweep {sweep!r}" if sweep else "the store does not hold exactly one sweep"
+    what = f"there is no sweep {sweep!r}" if sweep else "name one sweep"
     raise SweepError(f"drawing from {store.url}: {what}; sweeps: {found}")
 
 
