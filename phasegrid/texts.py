@@ -1,7 +1,7 @@
 """Texts of values for people."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -33,6 +33,15 @@ def counted(count: int, noun: str) -> str:
     ('1 sweep', '2000 cells')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def either(names: Sequence[str]) -> str:
+    """Join names of which one is meant.
+
+    >>> either(["curve"]), either(["curve", "complex"])
+    ('curve', 'curve or complex')
+    """
+    return " or ".join(names)
 
 
 def bytes_text(num: float) -> str:

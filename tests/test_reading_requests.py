@@ -240,7 +240,7 @@ class Args:
 def compute(models, data, rng, sources=(), scale=1.0):
     return {"value": scale}
 
-TURN = Metric(over="trial", args=Args, compute=compute, leaves=("curve",), reads="curve",
+TURN = Metric(over="trial", args=Args, compute=compute, leaves=("curve",), reads=("curve",),
               columns=(Column("value", "float64", "", "a number"),))
 """
 
@@ -292,3 +292,27 @@ def test_requests_that_read_each_other_in_a_circle_are_named(tmp_path: Path) -> 
         f"11:31: metrics.2.turn.py:TURN.of: reads itself in the end: c -> b -> a -> c{ends}",
         f"12:35: metrics.3.turn.py:TURN.of: reads itself in the end: alone -> alone{ends}",
     ]
+
+
+def test_a_metric_reads_the_first_artifact_it_can_of_what_another_leaves(tmp_path: Path) -> None:
+    turn = CIRCLE.replace(
+        'reads=("curve",)', 'reads=("nothing", "curve"), of_only={"scale": ("nothing",)}'
+    )
+    (tmp_path / "turn.py").write_text(turn)
+    (told,) = mistakes(
+        tmp_path,
+        "connectivity: {epochs: 2, id: bent}",
+        "turn.py:TURN: {of: bent}",
+        "turn.py:TURN: {of: bent, scale: 2}",
+    )
+    assert told.startswith("11:37: metrics.2.turn.py:TURN.scale: found 2.0, but no nothing")
+    path = tmp_path / "s.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(lines[:-1]), encoding="utf-8")
+    assert [request.reads for request in load_sweep(path).metrics] == [None, "curve"]
+
+
+def test_artifacts_of_a_metric_are_a_tuple_of_names(tmp_path: Path) -> None:
+    (tmp_path / "turn.py").write_text(CIRCLE.replace('reads=("curve",)', 'reads="curve"'))
+    (told, *_) = mistakes(tmp_path, "turn.py:TURN")
+    assert "reads: found the text 'curve'; allowed: a tuple of names" in told

@@ -205,7 +205,7 @@ class Args:
 def compute(models, data, rng, sources, power):
     return {"num": float(sum(source.tensors["test"].shape[0] for source in sources)) ** power}
 
-OWN = Metric(over="cell", args=Args, compute=compute, reads="curve", through="predictions",
+OWN = Metric(over="cell", args=Args, compute=compute, reads=("curve",), through="predictions",
              columns=(Column("num", "float64", "", "networks that it read"),))
 """
 

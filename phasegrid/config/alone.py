@@ -20,7 +20,7 @@ from phasegrid.errors import SweepError
 from phasegrid.jobs import Part, Trial
 from phasegrid.keys import canonical_json
 from phasegrid.registry import declared_metric, resolve_dataset
-from phasegrid.texts import counted
+from phasegrid.texts import counted, either
 
 _PLACE = Place(MAPPING)
 
@@ -84,7 +84,7 @@ def _unfit(request: MetricRequest, points: Sequence[GridPoint]) -> str | None:
     """Say why the metric cannot measure these networks together; None if it can."""
     metric, num = declared_metric(request.name), len(points)
     if metric.over == "artifact":
-        return f"it reads the {metric.reads} that another measurement leaves; ask a sweep for it"
+        return f"it reads the {either(metric.reads)} that another measurement leaves; ask a sweep"
     if metric.moments:
         return "it reads how the training went, which one measurement does not know; ask a sweep"
     exactly = {"trial": 1, "pair": 2}.get(metric.over)

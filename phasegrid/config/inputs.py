@@ -28,7 +28,7 @@ from phasegrid.declare import Metric, later_defaults
 from phasegrid.jobs import Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
-from phasegrid.texts import suggest
+from phasegrid.texts import either, suggest
 
 KEYS = ("id", "of", "over", "at", "where", "stage", "runs", "networks")
 OVER: Mapping[str, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ def keys_of(metric: Metric) -> tuple[str, ...]:
     """
     able = {
         "id": True,
-        "of": metric.reads is not None,
+        "of": bool(metric.reads),
         "over": len(allowed_over(metric)) > 1,
         "at": metric.over != "artifact",
         "where": "across" in OVER[metric.over],
@@ -107,13 +107,13 @@ def take_keys(
 def _why_not(key: str, metric: Metric) -> str:
     """Say why a request for a metric cannot have a key."""
     if key == "of":
-        reading = [name for name, other in METRICS.items() if other.reads is not None]
+        reading = [name for name, other in METRICS.items() if other.reads]
         return (
             "this metric does not read another metric's artifacts; metrics that do:"
             f" {', '.join(reading)}"
         )
     if metric.over == "artifact":
-        return f"this metric is over the {metric.reads} that it reads"
+        return f"this metric is over the {either(metric.reads)} that it reads"
     goes_with = {"where": "across", "runs": "a cell"}.get(key, "anything else")
     return f"this metric is over {metric.over}; it cannot be over {goes_with}"
 
@@ -208,13 +208,13 @@ def _linked(
     node, metric = draft.keys.get("of"), draft.metric
     if node is None:
         if metric.over == "artifact":
-            leaving = [n for n, i in named.items() if metric.reads in drafts[i].metric.leaves]
+            leaving = [n for n, i in named.items() if _read_of(metric, drafts[i].metric)]
             message = (
-                f"reads the {metric.reads} that another metric leaves; write of: with the id of a"
-                f" request that leaves one ({', '.join(leaving) or 'there is none yet'})"
+                f"reads the {either(metric.reads)} that another metric leaves; write of: with the"
+                f" id of a request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
-        _check_without_source(draft, diagnostics)
+        _check_unread(draft, diagnostics)
         return draft
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
@@ -223,36 +223,47 @@ def _linked(
         diagnostics.add(node, path, message + suggest(str(name), named))
         return draft
     upstream = drafts[named[name]]
-    if metric.reads not in upstream.metric.leaves:
+    reads = _read_of(metric, upstream.metric)
+    if reads is None:
         leaves = ", ".join(upstream.metric.leaves) or "nothing"
         message = (
             f"found {name!r}, which is {upstream.request.name} and leaves {leaves};"
-            f" {draft.request.name} reads the {metric.reads} of a metric"
+            f" {draft.request.name} reads the {either(metric.reads)} of a metric"
         )
         diagnostics.add(node, path, message)
         return draft
-    _check_source(draft, upstream, diagnostics)
-    return replace(draft, request=replace(draft.request, of=named[name], reads=metric.reads))
+    linked = replace(draft, request=replace(draft.request, of=named[name], reads=reads))
+    _check_unread(linked, diagnostics)
+    _check_source(linked, upstream, diagnostics)
+    return linked
+
+
+def _read_of(metric: Metric, upstream: Metric) -> str | None:
+    """Return the artifact that a metric reads of what another one leaves; None if it cannot."""
+    return next((name for name in metric.reads if name in upstream.leaves), None)
 
 
 def _check_source(draft: Draft, source: Draft, diagnostics: Diagnostics) -> None:
     """Note why a request cannot read what another one leaves."""
     if diagnostics.is_broken(draft.path) or diagnostics.is_broken(source.path):
         return
-    found = source_mistake(draft.metric, draft.args(), source.args())
+    found = source_mistake(draft.metric, draft.request.reads, draft.args(), source.args())
     if found is not None:
         diagnostics.add(draft.written(found[0]), f"{draft.path}.{found[0]}".rstrip("."), found[1])
 
 
-def _check_without_source(draft: Draft, diagnostics: Diagnostics) -> None:
-    """Note the arguments that say something only about what another request leaves."""
+def _check_unread(draft: Draft, diagnostics: Diagnostics) -> None:
+    """Note the arguments that say something only about an artifact that the request does not
+    read.
+    """
     usual, args = default_args(draft.metric.args), draft.args()
-    for name in draft.metric.of_only:
+    for name, about in draft.metric.of_only.items():
         path = f"{draft.path}.{name}"
-        if args[name] != usual[name] and not diagnostics.is_broken(path):
+        unread = draft.request.reads not in about
+        if unread and args[name] != usual[name] and not diagnostics.is_broken(path):
             message = (
-                f"found {plain_text(args[name])}, but no {draft.metric.reads}; leave it out, or"
-                " write of: with the id of one"
+                f"found {plain_text(args[name])}, but no {either(about)}; leave it out, or write"
+                " of: with the id of one"
             )
             diagnostics.add(draft.written(name), path, message)
 

@@ -45,12 +45,13 @@ def metric_mistake(
 
 
 def source_mistake(
-    metric: Metric, args: Mapping[str, Json], source: Mapping[str, Json]
+    metric: Metric, reads: str | None, args: Mapping[str, Json], source: Mapping[str, Json]
 ) -> Finding | None:
-    """Return why a metric with these arguments cannot read what a request with the arguments
-    `source` leaves.
+    """Return why a metric with these arguments cannot read the artifact `reads` that a request with
+    the arguments `source` leaves.
     """
-    return None if metric.source_rule is None else _asked(metric.source_rule, args, source)
+    rule = metric.source_rules.get(reads or "")
+    return None if rule is None else _asked(rule, args, source)
 
 
 def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:

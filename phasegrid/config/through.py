@@ -23,7 +23,8 @@ def with_through(
     So is one with a job for networks of cells that have different data, `joined`: what was stored
     for each would be about its own examples.
 
-    Arguments of the same name are passed on; those in `of_only` only if it is ``of`` another one.
+    Arguments of the same name are passed on; those in `of_only` only if it reads an artifact
+    that they are about.
     """
     if metric.through is None or len({canonical_json(p.dataset.spec()) for p in joined}) > 1:
         return request
@@ -32,8 +33,8 @@ def with_through(
     if None in tasks or (first.takes != "any" and tasks != {first.takes}):
         return request
     defaults = default_args(first.args)
-    unused = () if request.of is not None else metric.of_only
-    passed = {n: args[n] for n in defaults.keys() & args.keys() if n not in unused}
+    unused = {n for n, about in metric.of_only.items() if request.reads not in about}
+    passed = {n: args[n] for n in defaults.keys() & args.keys() - unused}
     name = identity(metric.through)
     through = replace(
         request,

@@ -235,17 +235,20 @@ class Metric:
     - `untypical`: values of arguments with which it measures something else than its name says (a
       curve of no bends is not trained). Such a way has the plain name only if there is no other.
     - `one_model`: it compares or joins weights; its networks must have as many parameters.
-    - `source_rule(args, source)`: checks its arguments against those of the request that it reads
-      (``of``). A mistake is reported at the argument, or at ``of``. `of_only`: a mistake without.
+    - `source_rules`: by artifact, ``rule(args, source)`` checks its arguments against those of the
+      request that it reads (``of``). A mistake is reported at the argument, or at ``of``.
+    - `of_only`: arguments that say something about what it reads only, each with the artifacts that
+      it is about. Elsewhere they are a mistake.
     - `leaves`: the artifacts that it can leave for other metrics; ``compute`` then returns a
       `phasegrid.metrics.measured.Measured`.
-    - `reads`: the artifact of another metric that it can read. ``compute`` then also gets
-      ``sources``, `phasegrid.metrics.measured.Source`, empty without ``of``, and `models` are the
-      networks of the other measurement. A metric over ``artifact`` always needs ``of``.
+    - `reads`: the artifacts of other metrics that it can read. A request reads the first of them
+      that the request leaves which it is ``of``. ``compute`` then also gets ``sources``,
+      `phasegrid.metrics.measured.Source`, empty without ``of``, and `models` are the networks of
+      the other measurement. A metric over ``artifact`` always needs ``of``.
     - `moments`: ``compute`` also gets ``moments``: each network's epochs done, and last rate.
     - `through`: the metric by which each of its networks is measured first (or the artifact that it
       is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
-      name are passed on; those in `of_only` only with ``of``.
+      name are passed on; those in `of_only` only where they say something.
       `sources` are then what these jobs leave, in the order of the networks, and `models` need not
       be loaded. If that metric does not take the task of the data, nothing is added.
     """
@@ -272,13 +275,18 @@ class Metric:
         None
     )
     one_model: bool = False
-    source_rule: SourceRule | None = None
+    source_rules: Mapping[str, SourceRule] = field(default_factory=dict)
     leaves: tuple[str, ...] = ()
-    reads: str | None = None
+    reads: tuple[str, ...] = ()
     moments: bool = False
     through: str | None = None
-    of_only: tuple[str, ...] = ()
+    of_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     untypical: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("leaves", "reads"):
+            if isinstance(found := getattr(self, name), str):
+                raise TypeError(f"{name}: found the text {found!r}; allowed: a tuple of names")
 
 
 def shown_of(metric: Metric, defaults: Mapping[str, Json]) -> Shown:

@@ -25,12 +25,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An artifact of another measurement: its tensors, on the device of the models, and the metric
-    that stored it, with its arguments. If it is about one network: the epochs of each training
-    behind that network, by the key of its trial; a stage comes with those before it.
+    """An artifact of another measurement: its tensors, on the device of the models, its name, and
+    the metric that stored it, with its arguments. If it is about one network: the epochs of each
+    training behind that network, by the key of its trial; a stage comes with those before it.
     """
 
     tensors: "Mapping[str, Tensor]"
+    name: str
     metric: str
     args: Mapping[str, Json]
     epochs: Mapping[str, float] = field(default_factory=dict)

@@ -48,7 +48,7 @@ def _read_by_jobs_to_do(plan: Plan, stored: set[str]) -> Iterator[Artifact]:
 def _reads_no_network(job: MetricJob) -> bool:
     """Say whether a measurement reads what another metric left of its networks in their place."""
     metric = declared_metric(job.metric.name)
-    return metric.through is not None and any(a.name != metric.reads for a in job.sources)
+    return metric.through is not None and any(a.name not in metric.reads for a in job.sources)
 
 
 def _stored_start(trial: Trial, stored: set[str]) -> Iterator[Artifact]:

@@ -46,7 +46,7 @@ def bent(models: list[nn.Module], data: Dataset, **args: object) -> tuple[Source
         **args,
     }
     found = connect(models, data, generator(0), **args)
-    return Source(found.artifacts["curve"], "connectivity", args), found.rows
+    return Source(found.artifacts["curve"], "curve", "connectivity", args), found.rows
 
 
 def test_an_ensemble_is_the_mean_of_what_its_networks_predict() -> None:
@@ -141,7 +141,7 @@ def test_a_plane_needs_points_that_are_not_on_a_line() -> None:
 def test_what_is_no_curve_between_the_networks_is_refused(metric: object) -> None:
     models, data = [seeded(mlp, seed) for seed in (0, 1)], vectors()
     other: dict[str, Tensor] = {"bends": torch.zeros(1, 7)}
-    source = Source(other, "mine", {"curve": "bezier", "batch_size": 16})
+    source = Source(other, "curve", "mine", {"curve": "bezier", "batch_size": 16})
     with pytest.raises(
         MetricError, match="the artifact of mine does not hold the bends of a curve"
     ):

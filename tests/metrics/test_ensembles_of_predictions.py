@@ -33,7 +33,9 @@ def vectors(objective: Criterion = CROSS_ENTROPY) -> Dataset:
 
 def stored(models: list[nn.Module], data: Dataset, **args: Any) -> list[Source]:
     found = [predict([model], data, generator(0), **args) for model in models]
-    return [Source(one.artifacts["predictions"], "predictions", args) for one in found]
+    return [
+        Source(one.artifacts["predictions"], "predictions", "predictions", args) for one in found
+    ]
 
 
 def measured(num: int, data: Dataset, **args: Any) -> Any:
@@ -175,9 +177,9 @@ def test_members_along_a_curve_are_named_by_where_they_are() -> None:
     data, models = vectors(), [seeded(mlp, seed) for seed in (0, 1)]
     args = {"curve": "bezier", "batch_size": 16, "epochs": 2, "points": 4}
     found = connect(models, data, generator(0), **args)
-    curve = Source(found.artifacts["curve"], "connectivity", args)
+    curve = Source(found.artifacts["curve"], "curve", "connectivity", args)
     left = predict(models, data, generator(0), [curve], points=4)
-    source = Source(left.artifacts["predictions"], "predictions", {})
+    source = Source(left.artifacts["predictions"], "predictions", "predictions", {})
     row = ensemble([], data, generator(0), [source], train=False)
     assert row["t"] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert row["member_test_loss"] == pytest.approx(found.rows["test_loss"], rel=1e-9)

@@ -244,7 +244,9 @@ def test_an_ensemble_of_one_network_reads_the_text_as_that_network_does() -> Non
 def test_a_plane_has_the_losses_of_its_curve_at_the_ends() -> None:
     data, ends, args = windows(), [built(0), built(1)], {"epochs": 2, "lr": 0.1, "batch_size": 5}
     found: Any = connectivity(ends, data, rng(), points=3, **args)
-    curve = Source(found.artifacts["curve"], "connectivity", {**asdict(ConnectivityArgs()), **args})
+    curve = Source(
+        found.artifacts["curve"], "curve", "connectivity", {**asdict(ConnectivityArgs()), **args}
+    )
     row: Any = plane(ends, data, rng(), [curve], points=3, margin=0.0)
     losses = [loss for line in row["train_loss"] for loss in line]
     for end in (0, -1):

@@ -51,7 +51,7 @@ def stored(models: list[nn.Module], **args: Any) -> Source:
     found = measure(models, clusters(), seeded(), **args)
     settings = ConnectivityArgs(**args)
     given = {"curve": settings.curve, "batch_size": settings.batch_size}
-    return Source(found.artifacts["curve"], "connectivity", given)
+    return Source(found.artifacts["curve"], "curve", "connectivity", given)
 
 
 MIRRORED = ["train_loss", "train_regularised_loss", "test_error_percent", "squared_norm"]

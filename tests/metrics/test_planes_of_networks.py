@@ -225,7 +225,9 @@ def curve_of(models: list[nn.Module], bends: int, kind: str) -> tuple[Source, Te
     ends = [parameters_vector(model) for model in models]
     inner = torch.randn(bends, len(ends[0]), generator=generator(9), dtype=torch.float64)
     args = {"curve": kind, "batch_size": 16, "bends": bends, "weight_decay": 0.1}
-    return Source({"bends": inner}, "connectivity", args), torch.stack([ends[0], *inner, ends[1]])
+    return Source({"bends": inner}, "curve", "connectivity", args), torch.stack(
+        [ends[0], *inner, ends[1]]
+    )
 
 
 def test_a_curve_of_one_bend_lies_in_its_plane_from_end_to_end() -> None:

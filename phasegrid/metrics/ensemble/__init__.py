@@ -16,7 +16,7 @@ from phasegrid.declare import (
     later,
 )
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
-from phasegrid.metrics.predictions import OF_CURVE, outputs_of_one
+from phasegrid.metrics.predictions import OF_ONLY, outputs_of_one
 from phasegrid.metrics.ranges import Count
 from phasegrid.registry import declared_objective
 from phasegrid.train.compat import share_aside
@@ -211,9 +211,9 @@ ENSEMBLE = Metric(
     compute="phasegrid.metrics.ensemble.compute:compute",
     version=2,  # 1 had fewer columns, and drew the examples of BatchNorm on a curve for itself
     label="Ensemble",
-    reads="curve",
+    reads=("curve",),
     through="predictions",
-    of_only=OF_CURVE,
+    of_only=OF_ONLY,
     cost=_cost,
     memory=_memory,
     fits=_fits,

@@ -1,5 +1,6 @@
 """Predictions: what a network answers on whole sets, kept for other metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,8 +10,8 @@ from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count
 
-OF_CURVE = ("points", "refresh_examples")
-"""The arguments that say something about a curve only."""
+OF_ONLY: Mapping[str, tuple[str, ...]] = {"points": ("curve",), "refresh_examples": ("curve",)}
+"""The arguments that say something about these artifacts only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ PREDICTIONS = Metric(
     compute="phasegrid.metrics.predictions.compute:compute",
     label="Predictions",
     takes="classification",
-    reads="curve",
+    reads=("curve",),
     leaves=("predictions",),
-    of_only=OF_CURVE,
+    of_only=OF_ONLY,
     cost=_cost,
     memory=lambda job: _left_bytes(job) + evaluation_bytes(job.work),
     disk=_left_bytes,

@@ -166,7 +166,7 @@ class JobInputs:
             metric, args = self.store.artifact_facts(artifact)
             assert isinstance(args, Mapping)
             epochs = self._time_behind.of(networks[index]) if networks else {}
-            found.append(Source(self._tensors(artifact), metric, args, epochs))
+            found.append(Source(self._tensors(artifact), artifact.name, metric, args, epochs))
         return found
 
     def _moment(self, network: Artifact) -> tuple[float, float]:
@@ -182,7 +182,7 @@ class JobInputs:
         started = time.perf_counter()
         compute = import_function(metric.compute)
         left: dict[str, object] = {}
-        if metric.reads is not None:
+        if metric.reads:
             left["sources"] = self.sources(job)
         if metric.moments:
             left["moments"] = [self._moment(network) for network in job.networks]

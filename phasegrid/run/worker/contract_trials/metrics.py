@@ -35,7 +35,7 @@ def check_metric(job: MetricJob, networks: Sequence[Part], facts: DatasetFacts) 
     compute = import_function(metric.compute)
     place = start_of(compute)
     arguments = arguments_of(job, metric)
-    if metric.reads is not None:
+    if metric.reads:
         arguments["sources"] = []
     rng = torch.Generator().manual_seed(0)
     try:
