@@ -109,17 +109,23 @@ def line_panels(
 
 def points_of(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Return x and y of each measurement (``cell``, ``key``), one row per point, with the ``line``
-    that it is on; lists are unrolled.
+    that it is on; lists are unrolled, and so are grids of one row.
 
     Raises:
         SweepError: if lists of one row differ in length, or y has no numbers.
     """
-    table = rows[["cell", "key", "line"]].assign(x=rows[x], y=rows[y])
+    table = rows[["cell", "key", "line"]].assign(x=rows[x], y=rows[y].map(_only_row))
     try:
         table = table.explode(["x", "y"], ignore_index=True).dropna(subset=["x", "y"])
         return table.assign(y=table["y"].astype(float))
     except (ValueError, TypeError) as error:
         raise SweepError(f"{y} over {x} cannot be drawn: {error}") from error
+
+
+def _only_row(value: Any) -> Any:
+    """Return the row of a grid that has one, as that of a slice along a line."""
+    nested = isinstance(value, (list, np.ndarray)) and len(value) == 1
+    return value[0] if nested and isinstance(value[0], (list, np.ndarray)) else value
 
 
 def _counted(rows: pd.DataFrame, each: str) -> str:

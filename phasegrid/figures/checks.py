@@ -47,17 +47,16 @@ def no_points(
     x: str | None, ys: Sequence[str], metric: str, columns: Mapping[str, str] | None
 ) -> Iterator[Finding]:
     """Report columns that make no points: unknown ones, text as y, and lists against single values.
-    `x` is None for the numbers of the items of lists.
+    `x` is None for the numbers of the items of lists. Over a list, grids may have one row each.
     """
     named = [] if x is None else [("x", x)]
     for argument, column in (*named, *items("y", ys)):
         yield from unknown_column(argument, column, metric, columns)
     held = {name: _held(columns or {}, name) for name in (*(columns or ()), *PLACES)}
     over = "lists" if x is None else held.get(x, "")
+    kinds = (over, "grids")[: 1 if x is None else 2] if over == "lists" else ("single numbers",)
     for argument, y in items("y", ys):
-        alike = (over == "lists") == (held.get(y) == "lists")
-        if y in held and over and (not alike or held[y] in ("text", "grids")):
-            kinds = ("lists",) if over == "lists" else ("single numbers",)
+        if y in held and over and held[y] not in kinds:
             known = ", ".join(name for name, kind in held.items() if kind in kinds)
             message = f"found {y!r}, which holds {held[y]}, over {x or 'members'}, {over}"
             yield argument, f"{message}; allowed: {kinds[0]}: {known}"

@@ -289,3 +289,12 @@ def one_row(t: Sequence[float]) -> pd.DataFrame:
 def test_a_mark_without_a_point_is_refused() -> None:
     with pytest.raises(SweepError, match=r"marks\.here: no line has a point at t = 0\.3"):
         line_panels(one_row([0.0, 1.0]), layout(marks={"here": [0.3]}), {})
+
+
+def test_a_grid_of_one_row_is_a_line_over_a_list() -> None:
+    line = one_row([-1.0, 0.0, 1.0]).assign(loss=[[[3.0, 1.0, 2.0]]])
+    (ax,) = line_panels(line, layout(), {}).axes
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3.0, 1.0, 2.0])
+    plane = line.assign(loss=[[[3.0, 1.0, 2.0]] * 2])
+    with pytest.raises(SweepError, match="loss over t cannot be drawn"):
+        line_panels(plane, layout(), {})

@@ -224,6 +224,32 @@ def test_the_plane_of_eigenvectors_bends_by_the_eigenvalues() -> None:
     np.testing.assert_allclose(np.diff(grid, 2, axis=0) / scale, values[1], rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_along_the_weights_the_loss_is_that_of_scaled_weights(name: str) -> None:
+    make, data = NETWORKS[name][0], NETWORKS[name][1]()
+    module = seeded(make)
+    row = measure(module, data, directions="weights", dimensions=1, points=5, radius=0.2)
+    for x, found in zip(row["axis"], row["train_loss"][0], strict=True):
+        scaled = copy.deepcopy(module).eval()
+        with torch.no_grad():
+            for w in scaled.parameters():
+                w *= 1 + x
+            wanted = float(cross_entropy(scaled(data.train_inputs), data.train_labels))
+        assert found == pytest.approx(wanted, rel=1e-12)
+    assert row["normalize"] == "none"
+    np.testing.assert_allclose(row["direction_norms"], row["weight_norm"], rtol=1e-12)
+    assert row["eigenvalues"] is None
+
+
+def test_weights_span_no_plane() -> None:
+    (rule,) = SLICE.rules
+    given = dataclasses.asdict(SliceArgs(directions="weights"))
+    found = rule(given)
+    assert found == ("dimensions", "found 2 with directions: weights, which are one direction; allowed: 1")  # fmt: skip
+    assert rule({**given, "dimensions": 1}) is None
+    assert rule({**given, "directions": "random"}) is None
+
+
 def test_one_logit_moves_along_a_known_function() -> None:
     module = seeded(lambda: nn.Linear(1, 2, bias=False))
     data = dataset(torch.ones(4, 1, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), 2)

@@ -1,11 +1,12 @@
 """The loss on a line or a plane through trained weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
 from phasegrid.estimates import Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, Positive, Seed
 
@@ -17,13 +18,15 @@ class SliceArgs:
 
     - `directions`: ``random`` (Gaussian), or ``hessian``: eigenvectors of the largest eigenvalues
       of the Hessian on the same `examples`, from at least 40 Lanczos steps (Xu et al. 2024, section
-      2.4). The sign of an eigenvector has no meaning.
+      2.4). The sign of an eigenvector has no meaning. ``weights``: the weights themselves, so that
+      a line is the loss at (1 + a) w (Yenphraphai et al., "Mode-connecting volumes for sharp
+      modes", section 4.1; their code has a from -0.2 to 0.2).
     - `normalize`: ``filter`` scales every filter of a direction to the norm of the network's
       filter, and sets biases and BatchNorm parameters (all that has one dimension) to zero (Li et
       al. 2018, section 4, and their published code with ``ignore=biasbn``). ``none`` scales the
       whole direction to the norm of w (Xu et al. 2024, section 2.1). ``auto``: ``filter`` for
-      random directions, ``none`` for eigenvectors, which filter normalisation would turn into other
-      directions.
+      random directions, ``none`` for others, which filter normalisation would turn into other
+      directions (the weights into those without biases and BatchNorm parameters).
     - `dimensions`: 1, a line, or 2, a plane. `points` on each axis: 41 as in Xu et al. 2024,
       section 2.2, for a line (their code is not published; Li et al. publish commands with 51).
       With an odd number, w itself is on the grid. Both papers use `radius` 1.
@@ -42,7 +45,7 @@ class SliceArgs:
     "filter" of an embedding is the vector of one word.
     """
 
-    directions: Literal["random", "hessian"] = "random"
+    directions: Literal["random", "hessian", "weights"] = "random"
     normalize: Literal["auto", "filter", "none"] = "auto"
     dimensions: Literal[1, 2] = 2
     points: Annotated[int, Field(ge=3, le=MAX_COUNT)] = 41
@@ -53,6 +56,13 @@ class SliceArgs:
     example_seed: Seed = 0
     test: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+
+
+def _weights_span_a_line(args: Mapping[str, Any]) -> Finding | None:
+    if args["directions"] != "weights" or args["dimensions"] == 1:
+        return None
+    message = "with directions: weights, which are one direction; allowed: 1"
+    return "dimensions", f"found {args['dimensions']} {message}"
 
 
 _GRID = (
@@ -77,11 +87,18 @@ SLICE = Metric(
     args=SliceArgs,
     compute="phasegrid.metrics.slice.compute:compute",
     label="Slice",
+    rules=(_weights_span_a_line,),
     cost=_cost,
     recorded=True,
     memory=lambda job: evaluation_bytes(job.work),
     columns=(
-        Column("axis", "list<float64>", "", "coordinates along the first direction, ascending"),
+        Column(
+            "axis",
+            "list<float64>",
+            "",
+            "coordinates along the first direction, ascending",
+            label="along direction 1",
+        ),
         Column("axis_2", "list<float64>", "", "coordinates along the second; null for a line"),
         Column(
             "train_loss",
@@ -137,7 +154,7 @@ SLICE = Metric(
             "eigenvalues",
             "list<float64>",
             "",
-            "Ritz values of the unit eigenvectors before scaling; null for random directions",
+            "Ritz values of the unit eigenvectors before scaling; null for other directions",
         ),
         Column(
             "eigenvalue_residuals", "list<float64>", "", "|H v - lambda v| of these eigenvectors"
@@ -146,7 +163,7 @@ SLICE = Metric(
             "hvp_method",
             "string",
             "",
-            "how second derivatives were taken, as in the metric hessian; null for random"
+            "how second derivatives were taken, as in the metric hessian; null for other"
             " directions",
         ),
         Column("num_examples", "int64", "examples", "training examples (or sentence pairs) used"),

@@ -114,7 +114,7 @@ def _find_directions(
     settings: SliceArgs,
     rng: torch.Generator,
 ) -> tuple[Eigenvectors | None, Tensor, str]:
-    """Return the eigenvectors (None for random directions), the scaled directions (D, P), and the
+    """Return the eigenvectors (None for other directions), the scaled directions (D, P), and the
     normalisation used.
     """
     flat, weights, found = network.flat, network.flat.rows()[0], None
@@ -129,6 +129,8 @@ def _find_directions(
             scoring,
         )
         directions = found.vectors.to(weights)
+    elif settings.directions == "weights":
+        directions = weights.expand(settings.dimensions, -1)
     else:
         directions = draw_directions(settings.dimensions, weights, rng)
     how = settings.normalize
