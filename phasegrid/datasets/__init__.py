@@ -4,7 +4,7 @@ Every data set of arrays has the fields of `Options`. Nothing here imports torch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -57,6 +57,18 @@ class FileOptions(Options):
 
     root: str = locator("data")
     download: bool = locator(False)
+
+
+@dataclass(frozen=True, slots=True)
+class SvhnOptions(FileOptions):
+    """Options of SVHN. With ``aside_from: extra`` the examples set aside are the first ones of the
+    split ``extra`` (531,131 images of the same distribution), and the whole of the kept training
+    set is trained on: for N training examples, the first floor(N aside / (1 - aside) + 1/2), so
+    that `aside` is their share of both together (published code of Yenphraphai et al.,
+    "Mode-connecting volumes for sharp modes": 73,257 for a share of 0.5).
+    """
+
+    aside_from: Literal["train", "extra"] = later("train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +203,8 @@ FIXED_FACTS: Mapping[str, DatasetFacts] = {
     "cifar100": _fixed(50_000, 10_000, (3, 32, 32), 100),
     "svhn": _fixed(73_257, 26_032, (3, 32, 32), 10),
 }
+SVHN_EXTRA = 531_131
+"""The images of the split ``extra`` of SVHN."""
 
 
 def kept_count(size: int, fraction: float) -> int:
@@ -205,6 +219,16 @@ def aside_count(kept: int, aside: float) -> int:
     never all.
     """
     return min(kept - 1, int(aside * kept + 0.5))
+
+
+def extra_count(kept: int, aside: float) -> int:
+    """Return how many examples of another split are an `aside` share of them and `kept` training
+    examples: floor(kept aside / (1 - aside) + 1/2).
+
+    >>> extra_count(73_257, 0.5), extra_count(1000, 0.2)
+    (73257, 250)
+    """
+    return int(kept * aside / (1 - aside) + 0.5)
 
 
 def facts_of_options(
@@ -225,6 +249,39 @@ def fixed_facts(name: str, args: Mapping[str, Json]) -> DatasetFacts:
     return facts_of_options(
         facts.num_train, facts.num_test, facts.input_shape, facts.num_classes, args
     )
+
+
+def svhn_facts(args: Mapping[str, Json]) -> DatasetFacts:
+    """Return the facts of SVHN."""
+    facts = fixed_facts("svhn", args)
+    if args["aside_from"] != "extra":
+        return facts
+    num_train, num_aside = _from_extra(args)
+    return replace(facts, num_train=num_train, num_aside=num_aside)
+
+
+def extra_suffices(args: Mapping[str, Json]) -> Finding | None:
+    """Find a share that is more than the split ``extra`` of SVHN has."""
+    if args["aside_from"] != "extra":
+        return None
+    num_train, wanted = _from_extra(args)
+    if wanted <= SVHN_EXTRA:
+        return None
+    most = SVHN_EXTRA / (SVHN_EXTRA + num_train)
+    return (
+        "aside",
+        f"found {args['aside']}, which is {wanted:,} images beside {num_train:,} to train on;"
+        f" allowed: at most {most:.3g}, since the split extra has {SVHN_EXTRA:,}",
+    )
+
+
+def _from_extra(args: Mapping[str, Json]) -> tuple[int, int]:
+    """Return the numbers of training examples and of examples set aside from the split extra."""
+    fraction, aside = args["fraction"], args["aside"]
+    assert isinstance(fraction, float)
+    assert isinstance(aside, float)
+    kept = kept_count(FIXED_FACTS["svhn"].num_train, fraction)
+    return kept, extra_count(kept, aside)
 
 
 def spiral_facts(args: Mapping[str, Json]) -> DatasetFacts:
@@ -253,7 +310,10 @@ DATASETS: dict[str, DatasetKind] = {
         lambda args: fixed_facts("cifar100", args),
     ),
     "svhn": DatasetKind(
-        FileOptions, "phasegrid.datasets.vision:load_svhn", lambda args: fixed_facts("svhn", args)
+        SvhnOptions,
+        "phasegrid.datasets.vision:load_svhn",
+        svhn_facts,
+        rules=(extra_suffices,),
     ),
     "npz": DatasetKind(
         NpzOptions,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from phasegrid.datasets import Options, aside_count, kept_count
+from phasegrid.datasets import Options, aside_count, extra_count, kept_count
 from phasegrid.datasets.coded import CODES, Coded, CodedDataset, outline_of
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.prepared import Array, Arrays
@@ -56,6 +56,7 @@ class Raw:
     divisor: float = 255.0
     statistics: tuple[Array, Array] | None = None
     given: bool = False
+    extra: tuple[Array, Array] | None = None
 
 
 def with_statistics(arrays: Arrays) -> Arrays:
@@ -87,6 +88,7 @@ def raw_of(
         divisor=divisor,
         statistics=known,
         given=False,
+        extra=None,
     )
 
 
@@ -107,7 +109,7 @@ def prepare(raw: Raw, options: Options) -> CodedDataset:
         DataError: if ``flip_crop`` is requested for inputs that are not images (C, H, W).
     """
     _check_augment(raw, options)
-    kept, aside = set_aside(kept_indices(len(raw.train_labels), options), options)
+    kept, left_inputs, left_labels = _split(raw, options)
     labels = corrupt_labels(raw.train_labels[kept], raw.num_classes, options)
     noise = options.image_noise * raw.pixel_unit
     whole = len(kept) == len(raw.train_labels)
@@ -122,7 +124,7 @@ def prepare(raw: Raw, options: Options) -> CodedDataset:
         mean, std = channel_statistics(inputs)
     train = _standardize(inputs, mean, std)
     test = _standardize(_numbers(raw.test_inputs), mean, std)
-    left = _standardize(_numbers(raw.train_inputs[aside]), mean, std)
+    left = _standardize(_numbers(left_inputs), mean, std)
     outline = Dataset(
         name=raw.name,
         train_inputs=outline_of(train),
@@ -134,7 +136,7 @@ def prepare(raw: Raw, options: Options) -> CodedDataset:
         padding=torch.from_numpy((-mean / std).astype(np.float32)),
         augment=options.augment,
         aside_inputs=outline_of(left),
-        aside_labels=torch.from_numpy(raw.train_labels[aside].astype(np.int64)),
+        aside_labels=torch.from_numpy(left_labels.astype(np.int64)),
     )
     inputs_of = {"train_inputs": train, "test_inputs": test, "aside_inputs": left}
     coded = {name: value for name, value in inputs_of.items() if isinstance(value, Coded)}
@@ -150,6 +152,17 @@ def kept_indices(size: int, options: Options) -> NDArray[np.int64]:
         return np.arange(count)
     drawn = _stream(options.corruption_seed, "fraction").permutation(size)[:count]
     return np.sort(drawn)
+
+
+def _split(raw: Raw, options: Options) -> tuple[NDArray[np.int64], Array, Array]:
+    """Return which training examples are trained on, and the inputs and labels set aside."""
+    kept = kept_indices(len(raw.train_labels), options)
+    if raw.extra is not None:
+        inputs, labels = raw.extra
+        count = extra_count(len(kept), options.aside)
+        return kept, inputs[:count], labels[:count]
+    kept, aside = set_aside(kept, options)
+    return kept, raw.train_inputs[aside], raw.train_labels[aside]
 
 
 def set_aside(

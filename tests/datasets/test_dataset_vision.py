@@ -11,17 +11,18 @@ import pytest
 import scipy.io
 import torchvision.datasets
 
-from phasegrid.datasets import FileOptions
+from phasegrid.datasets import DATASETS, FIXED_FACTS, extra_suffices
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.datasets.load import load_dataset
-from phasegrid.declare import make_part
+from phasegrid.declare import import_function, make_part
 from phasegrid.errors import DataError
 from tests.datasets.cifar_files import write_batch
 
 
 def load(name: str, root: Path, **options: Any) -> Dataset:
-    args = asdict(FileOptions(root=str(root), normalize=False, **options))
-    return load_dataset(make_part(name, 1, FileOptions, args))
+    kind = DATASETS[name].args
+    args = asdict(kind(root=str(root), **{"normalize": False, **options}))
+    return load_dataset(make_part(name, 1, kind, args))
 
 
 def random_images(num: int, *shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -62,7 +63,7 @@ def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = dict(torchvision.datasets.SVHN.split_list)
-    for split, num in (("train", 12), ("test", 5)):
+    for split, num in (("train", 12), ("test", 5), ("extra", 20)):
         url, file, _ = splits[split]
         images = random_images(num, 3, 32, 32).transpose(2, 3, 1, 0)
         labels = (np.arange(num, dtype=np.uint8) % 10 + 1)[:, None]
@@ -111,6 +112,51 @@ def test_svhn_is_read_with_digit_zero_labelled_zero(
     data = load("svhn", tmp_path)
     assert_pixels(data.train_inputs, random_images(12, 3, 32, 32))
     assert data.train_labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("aside", "count"), [(0.0, 0), (0.2, 3), (0.5, 12)])
+def test_svhn_sets_the_first_images_of_its_extra_split_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aside: float, count: int
+) -> None:
+    write_svhn(tmp_path, monkeypatch)
+    data = load("svhn", tmp_path, aside=aside, aside_from="extra")
+    assert_pixels(data.train_inputs, random_images(12, 3, 32, 32))
+    assert_pixels(data.aside_inputs, random_images(20, 3, 32, 32)[:count])
+    assert data.aside_labels.tolist() == [(i + 1) % 10 for i in range(count)]
+    own = load("svhn", tmp_path, aside=aside)
+    assert len(own.train_labels) + len(own.aside_labels) == 12
+
+
+def test_the_extra_split_is_normalised_like_the_training_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_svhn(tmp_path, monkeypatch)
+    data = load("svhn", tmp_path, aside=0.5, aside_from="extra", normalize=True)
+    train = random_images(12, 3, 32, 32).astype(float)
+    mean, std = (f(train, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    expected = (random_images(20, 3, 32, 32)[:12] - mean[0]) / std[0]
+    np.testing.assert_allclose(data.aside_inputs, expected, atol=1e-5)
+
+
+def test_a_missing_extra_split_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_svhn(tmp_path, monkeypatch)
+    (tmp_path / "extra_32x32.mat").unlink()
+    assert len(load("svhn", tmp_path).train_labels) == 12
+    with pytest.raises(DataError, match=r"missing there: extra_32x32\.mat\. Set dataset\.download"):
+        load("svhn", tmp_path, aside_from="extra")
+
+
+def test_the_published_poison_set_is_as_large_as_the_training_set() -> None:
+    kind = DATASETS["svhn"]
+    args = {**asdict(kind.args()), "aside": 0.5, "aside_from": "extra"}
+    facts = import_function(kind.facts)(args)
+    assert facts.num_train == facts.num_aside == FIXED_FACTS["svhn"].num_train == 73_257
+    assert extra_suffices(args) is None
+    found = extra_suffices({**args, "aside": 0.9})
+    assert found is not None
+    assert found[0] == "aside"
+    assert "659,313 images beside 73,257 to train on; allowed: at most 0.879" in found[1]
+    assert extra_suffices({**args, "aside": 0.9, "aside_from": "train"}) is None
 
 
 @pytest.mark.parametrize(
