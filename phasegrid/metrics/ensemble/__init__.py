@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from phasegrid.datasets.corruptions import SHIFT_RULES, Shift, fits_images
 from phasegrid.declare import (
     MAX_COUNT,
     UNIT_OF_LOSS,
@@ -23,7 +24,7 @@ from phasegrid.train.compat import share_aside
 
 
 @dataclass(frozen=True, slots=True)
-class EnsembleArgs:
+class EnsembleArgs(Shift):
     """The mean prediction of several networks (Lakshminarayanan et al. 2017): its error, loss,
     expected calibration error and Brier score. Softmax outputs are averaged and scored by the
     negative log-likelihood. If their objective has no probabilities (``mse``), the outputs
@@ -45,6 +46,10 @@ class EnsembleArgs:
     log-likelihood on the examples that the data set sets aside (``dataset.aside``; Guo et al.
     2017), and 1 if a network is right on all of them. Garipov et al. scale the points of a curve
     too, but do not say by which rule; this one is ours.
+
+    The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. With
+    ``corruption: all`` the columns ``test_*`` are means over the corruptions, and temperatures are
+    still those of clean examples.
 
     Calibration uses `ece_bins` equal-width confidence bins. For sentence pairs all numbers are over
     scored target tokens, predicted from the true words before them.
@@ -71,7 +76,7 @@ def _is_stored(job: Measurement) -> bool:
 
 
 def _outputs(job: Measurement) -> int:
-    return outputs_of_one(job.work, bool(job.args.get("train", True)))
+    return outputs_of_one(job.work, job.args)
 
 
 def _cost(job: Measurement) -> Guess:
@@ -92,8 +97,10 @@ def _fits(
     args: Mapping[str, Any], recipe: Mapping[str, Any], facts: DatasetFacts
 ) -> Finding | None:
     """Refuse to fit temperatures without probabilities, or without examples that nothing was
-    trained on.
+    trained on, and to corrupt what is no image.
     """
+    if found := fits_images(args, recipe, facts):
+        return found
     if args["scaling"] == "none":
         return None
     chosen = recipe["objective"]
@@ -216,6 +223,7 @@ ENSEMBLE = Metric(
     of_only=OF_ONLY,
     cost=_cost,
     memory=_memory,
+    rules=SHIFT_RULES,
     fits=_fits,
     columns=(
         *_whole("train", "training", "training set"),

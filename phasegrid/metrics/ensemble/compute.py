@@ -12,10 +12,13 @@ Letters: M networks, N examples, C classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
+from phasegrid.datasets.corrupting import in_sets, shifted
+from phasegrid.datasets.corruptions import num_test_sets
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.left import networks_along, read_curve
@@ -48,11 +51,14 @@ def compute(
     Raises:
         MetricError: if the outputs of a network are not finite, the stored artifact is not a curve,
             or the predictions cannot be scaled.
+        DataError: if the test images cannot be corrupted.
     """
     settings = EnsembleArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     if not sources or sources[0].metric != STORED:
+        data = shifted(data, settings)
         with nothing_drawn("ensemble", data.train_inputs.device):
             return _of_networks(models, data, rng, sources, settings)
+    data = in_sets(data, settings)
     names = ["train"] * settings.train + ["test"] + ["aside"] * (settings.scaling != "none")
     if any(name not in source.tensors for source in sources for name in names):
         raise MetricError(
@@ -157,9 +163,10 @@ def _judged(name: str, members: Sequence[Member], data: Dataset) -> Judged:
 def _whole(name: str, judged: Judged, data: Dataset, settings: EnsembleArgs) -> Row:
     """Return the columns of the mean prediction."""
     probable = data.objective.probabilities
+    sets = 1 if name == "train" else num_test_sets(asdict(settings))
     return {
         f"{name}_loss": float(judged.losses.mean()),
         f"{name}_error_percent": error_percent(judged.correct),
-        f"{name}_ece": judged.ece(settings.ece_bins) if probable else None,
+        f"{name}_ece": judged.ece(settings.ece_bins, sets) if probable else None,
         f"{name}_brier": float(judged.brier.mean()) if probable else None,
     }

@@ -34,9 +34,12 @@ class Judged:
     first: Tensor
     with_first: Tensor
 
-    def ece(self, bins: int) -> float:
-        """Return the expected calibration error of the mean prediction."""
-        return calibration_error(self.confidence, self.correct, bins)
+    def ece(self, bins: int, sets: int = 1) -> float:
+        """Return the expected calibration error of the mean prediction: its mean over the `sets` of
+        equal size of which the labels consist.
+        """
+        each = zip(self.confidence.chunk(sets), self.correct.chunk(sets), strict=True)
+        return sum(calibration_error(*one, bins) for one in each) / sets
 
     def errors_percent(self, votes: Tensor) -> list[float]:
         """Return the error of each row of choices (M, K)."""

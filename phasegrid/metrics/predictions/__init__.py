@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from phasegrid.datasets.corruptions import SHIFT_RULES, Shift, fits_images, num_test_sets
 from phasegrid.declare import MAX_COUNT, Column, Metric
 from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count
@@ -15,7 +16,7 @@ OF_ONLY: Mapping[str, tuple[str, ...]] = {"points": ("curve",), "refresh_example
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionsArgs:
+class PredictionsArgs(Shift):
     """The outputs (logits) of a network on the test set and on the examples that the data set sets
     aside, and, if `train`, on the training set. They are stored as the artifact ``predictions``, in
     the dtype of the network, so that what reads them passes nothing forward again.
@@ -24,6 +25,9 @@ class PredictionsArgs:
     networks equally spaced in t on its curve, ends included. On a curve, BatchNorm statistics are
     recomputed at every point from at most `refresh_examples` training examples, as in mode
     connectivity.
+
+    The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. The
+    other sets stay as they are.
 
     An artifact takes 4 bytes for each example and class of a network: 0.4 MB for the test set of
     CIFAR-10, 2 MB more for its training set; ten times as much with 100 classes.
@@ -34,10 +38,16 @@ class PredictionsArgs:
     refresh_examples: Count | None = None
 
 
-def outputs_of_one(work: Workload, train: bool) -> int:
-    """Return how many numbers a network answers: one for each example and class."""
-    examples = work.num_test + work.num_aside + train * work.num_train
-    return examples * work.num_classes
+def outputs_of_one(work: Workload, args: Mapping[str, Any]) -> int:
+    """Return how many numbers a network answers: one for each example and class. Measurements of
+    earlier releases have no `train` among their `args`: they looked at all sets.
+    """
+    return _num_examples(work, args) * work.num_classes
+
+
+def _num_examples(work: Workload, args: Mapping[str, Any]) -> int:
+    num = work.num_test * num_test_sets(args) + work.num_aside
+    return num + work.num_train * bool(args.get("train", True))
 
 
 def _num_networks(job: Measurement) -> int:
@@ -46,13 +56,12 @@ def _num_networks(job: Measurement) -> int:
 
 def _cost(job: Measurement) -> Guess:
     work = job.work
-    examples = work.num_test + work.num_aside
-    examples += work.num_train * (bool(job.args["train"]) + (job.num_networks > 1))  # BatchNorm
+    examples = _num_examples(work, job.args) + work.num_train * (job.num_networks > 1)  # BatchNorm
     return _num_networks(job) * passes(work, examples, 500, 1)
 
 
 def _left_bytes(job: Measurement) -> int:
-    return FLOAT * _num_networks(job) * outputs_of_one(job.work, bool(job.args["train"]))
+    return FLOAT * _num_networks(job) * outputs_of_one(job.work, job.args)
 
 
 PREDICTIONS = Metric(
@@ -67,6 +76,8 @@ PREDICTIONS = Metric(
     cost=_cost,
     memory=lambda job: _left_bytes(job) + evaluation_bytes(job.work),
     disk=_left_bytes,
+    rules=SHIFT_RULES,
+    fits=fits_images,
     columns=(
         Column("num_networks", "int64", "", "networks whose outputs are stored", role="detail"),
         Column("num_train", "int64", "", "training examples that they were given", role="detail"),

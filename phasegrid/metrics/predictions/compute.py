@@ -1,8 +1,8 @@
 """Pass networks over whole sets, and keep what they answer.
 
 The artifact ``predictions`` holds ``test`` (M, N, C), the logits of M networks on the N examples of
-the test set in its order, likewise ``aside`` if the data set sets examples aside and ``train`` if
-asked, and on a curve the points ``t`` (M,), float64.
+the test set in its order (of all corrupted sets, one after another), likewise ``aside`` if the data
+set sets examples aside and ``train`` if asked, and on a curve the points ``t`` (M,), float64.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from phasegrid.datasets.corrupting import shifted
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.left import networks_along, read_curve
@@ -34,8 +35,10 @@ def compute(
     Raises:
         MetricError: if the outputs of a network are not finite, or the stored artifact is not a
             curve.
+        DataError: if the test images cannot be corrupted.
     """
     settings = PredictionsArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    data = shifted(data, settings)
     networks: Iterable[nn.Module] = models
     left: dict[str, Tensor] = {}
     if sources:

@@ -339,5 +339,6 @@ def arguments_of(job: MetricJob, metric: Metric) -> dict[str, Any]:
     """Return the arguments of a metric in the types of its dataclass: JSON lists become tuples."""
     defaults = metric.args()
     args = {spec.name: getattr(defaults, spec.name) for spec in fields(metric.args)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in job.metric.args.items()}
+    told = {**job.metric.args, **job.metric.locators}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
     return copy.deepcopy({**args, **given})
