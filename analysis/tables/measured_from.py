@@ -47,8 +47,8 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _told(named: Mapping[Hashable, Any]) -> dict[str, Any]:
-    counts = ("modes", "runs")
-    return {str(k): int(v) if k in counts else v for k, v in named.items() if pd.notna(v)}
+    found = {str(key): value for key, value in named.items() if pd.notna(value)}
+    return {key: v if isinstance(v, str) else int(v) for key, v in found.items()}
 
 
 def naming_inputs_of_failed(

@@ -9,6 +9,7 @@ from phasegrid.config.across import choose_across, models_mistake
 from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.inputs import Draft
+from phasegrid.config.joining import check_joined
 from phasegrid.config.networks import Grid, networks_in_words, read_networks
 from phasegrid.config.places import (
     as_place,
@@ -39,6 +40,7 @@ def choose_networks(
     found = []
     for draft in drafts:
         request = draft.request
+        check_joined(draft, drafts, grid, diagnostics)
         if request.of is None and not diagnostics.is_broken(draft.path):
             choose = _named if "networks" in draft.keys else _of_trials
             request = choose(draft, grid, diagnostics)

@@ -4,6 +4,7 @@
     metrics:
       - connectivity: {id: curve, epochs: 20}
       - ensemble: {of: curve, points: 5}                     reads the curves; one job for each
+      - ensemble: {of: curve, over: cell}                    one job for all curves of a cell
       - accuracy: {over: trajectory, at: [0, 5, 10]}         the checkpoints along each trial
       - accuracy: {over: trajectory, at: averaged}           the network that its collector leaves
       - ensemble: {over: cell, at: lowest_rate, runs: 2}     checkpoints of two trials at a time
@@ -12,7 +13,8 @@
 
 ``over`` may be left out; its default is the metric's own. A metric that takes any number of
 networks may also be over a trial, a pair or a cell. With ``at``, what is over a trial or a pair has
-a job for each place, and what is over a cell one job for all trials at all places.
+a job for each place, and what is over a cell one job for all trials at all places. ``runs: 2``
+makes of it one job for every two trials, or, with ``of``, for every two of what it reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,10 +136,7 @@ def read_over(
     allowed = allowed_over(metric)
     over: Over = "cell" if metric.over == "artifact" else metric.over
     if "of" in keys:
-        for key in KEYS[2:]:
-            if key in keys:
-                message = "found beside of: it is over what that request is over; leave it out"
-                diagnostics.add_key(keys[key], f"{path}.{key}", message)
+        _check_beside_of(metric, keys, path, diagnostics)
         return over
     if "over" in keys:
         node = keys["over"]
@@ -156,6 +155,26 @@ def read_over(
         message = f"goes with over: {' or '.join(allowed_here)}, found over: {over}"
         diagnostics.add_key(keys["networks"], f"{path}.networks", message)
     return over
+
+
+def _check_beside_of(
+    metric: Metric, keys: Mapping[str, Node], path: str, diagnostics: Diagnostics
+) -> None:
+    """Note what a request cannot say beside ``of``. ``over: cell``, and ``runs`` with it, join what
+    the jobs of a cell leave; a metric can if each is measured `through` another one first.
+    """
+    joining = ("over", "runs") if metric.through is not None else ()
+    for key in [key for key in KEYS[2:] if key in keys]:
+        node, here = keys[key], f"{path}.{key}"
+        if key not in joining:
+            message = "found beside of: it is over what that request is over; leave it out"
+            diagnostics.add_key(node, here, message)
+        elif key == "over" and node.value != "cell":
+            allowed = "allowed beside of: cell, which joins all of a cell, or leave it out"
+            diagnostics.add(node, here, f"found {plain_text(node.plain())}; {allowed}")
+        elif key == "runs" and "over" not in keys:
+            message = "found beside of without over: cell, with which it goes; add it"
+            diagnostics.add_key(node, here, message)
 
 
 def read_id(keys: Mapping[str, Node], path: str, diagnostics: Diagnostics) -> str | None:

@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
 from phasegrid.config.across import SEED, choose_across
@@ -73,7 +74,8 @@ def take_choice(
             modes = _count(node, fewest, num_seeds, f"{path}.modes", diagnostics)
     if "runs" in keys:
         if over == "cell" and modes is None:
-            runs = _count(keys["runs"], 1, num_seeds, f"{path}.runs", diagnostics)
+            most = None if "of" in keys else num_seeds
+            runs = _count(keys["runs"], 1, most, f"{path}.runs", diagnostics)
         else:
             beside = f"over: {over}" if over != "cell" else "modes"
             message = f"found with {beside}; it is for over: cell, without modes; leave it out"
@@ -93,20 +95,44 @@ def _read_pairs(
 
 
 def _count(
-    node: Node, fewest: int, num_seeds: int, path: str, diagnostics: Diagnostics
+    node: Node, fewest: int, num_seeds: int | None, path: str, diagnostics: Diagnostics
 ) -> int | None:
-    """Return a number of trials of a cell; None after a mistake."""
+    """Return a number of trials of a cell, or of others (`num_seeds` is None); None after a
+    mistake.
+    """
     value = node.value
     if not isinstance(value, int) or isinstance(value, bool) or value < fewest:
         null = ", or null for all trials" if path.endswith("modes") else ""
         message = f"found {plain_text(node.plain())}; allowed: an integer, at least {fewest}{null}"
         diagnostics.add(node, path, message)
         return None
-    if value > num_seeds and not diagnostics.is_broken("seeds"):
+    if num_seeds is not None and value > num_seeds and not diagnostics.is_broken("seeds"):
         trials = counted(num_seeds, "trial")
         message = f"found {value}, but a cell has {trials}; lower it or raise seeds"
         diagnostics.add(node, path, message)
     return value
+
+
+def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
+    """Choose pairs of positions: ``first`` two, ``from_first`` (0,1), (0,2), ..., ``ring`` (0,1),
+    (1,2), ..., (n-1,0), or ``all`` unordered pairs.
+
+    In a pair the lower seed comes first, so that the same two trials are the same pair in every
+    sweep.
+
+    >>> choose_pairs([0, 1, 2], "ring")
+    [(0, 1), (1, 2), (0, 2)]
+    """
+    count = len(seeds)
+    if how == "first":
+        pairs = [(0, 1)]
+    elif how == "from_first":
+        pairs = [(0, i) for i in range(1, count)]
+    elif how == "ring" and count > 2:
+        pairs = [(i, (i + 1) % count) for i in range(count)]
+    else:
+        pairs = list(combinations(range(count), 2))
+    return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ def _metric(
         if "stage" not in keys
         else read_stage(keys["stage"], stages, f"{below}.stage", diagnostics),
         runs=choice.runs,
+        joins="of" in keys and "over" in keys,
     )
     if over == "trajectory" and not {"at", "networks"} & keys.keys():
         diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")

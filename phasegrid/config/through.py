@@ -43,6 +43,7 @@ def with_through(
         over="trajectory" if request.over == "trajectory" else "trial",
         pairs=None,
         modes=None,
+        joins=False,
         heavy=first.heavy,
         min_trials=first.min_trials,
         together=first.compute_many is not None,

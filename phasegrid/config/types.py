@@ -49,8 +49,9 @@ class MetricRequest:
     trials across cells, each as (cell, index of its seed). `networks` names the networks of the one
     job. `asked` says in the words of the sweep which networks a job has, if it is more than one
     place along each training, and some trials. `of` is the index of the request whose artifacts,
-    named `reads`, are measured. `wanted` names the artifacts that other requests read. `id` is the
-    request's name in the sweep. `stage` is the training whose trials are measured (None: the last).
+    named `reads`, are measured; it `joins` them if a job reads those of all jobs of a cell, or of
+    each `runs` of them. `wanted` names the artifacts that other requests read. `id` is the name of
+    the request in the sweep. `stage` is the training whose trials are measured (None: the last).
     `through` is the request by which each network is measured first; it is in no sweep.
     """
 
@@ -67,6 +68,7 @@ class MetricRequest:
     id: str | None = None
     of: int | None = None
     reads: str | None = None
+    joins: bool = False
     wanted: tuple[str, ...] = ()
     at: tuple[str, ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()

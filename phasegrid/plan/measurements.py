@@ -3,20 +3,25 @@
 A request is over the trials of a cell (one by one, in pairs or together), over the checkpoints
 along a trial (``trajectory``), over trials chosen ``across`` cells, or over the networks that it
 names. A network is the artifact of a trial that holds its weights. A request ``of`` another one
-reads the artifacts of its jobs, and has one job for each of them. A request `through` another
+reads the artifacts of its jobs, and has one job for each of them, or for several that it joins. A
+request `through` another
 metric reads what that metric leaves of each network; these jobs come with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, combinations
+from itertools import chain
+from typing import TypeVar
 
+from phasegrid.config.networks import choose_pairs
 from phasegrid.config.places import Training, places_in
 from phasegrid.config.types import MetricRequest
 from phasegrid.declare import DatasetFacts
 from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Over, Part, RequestFacts, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 from phasegrid.plan.contents import Cell
+
+T = TypeVar("T")
 
 Text = Callable[[Mapping[str, Json]], str]
 """Returns the canonical JSON of arguments, written once for each object."""
@@ -48,28 +53,6 @@ def _ranks(networks: Networks) -> list[int]:
 
     ordered = sorted(networks, key=order)
     return [ordered.index(network) for network in networks]
-
-
-def choose_pairs(seeds: Sequence[int], how: str) -> list[tuple[int, int]]:
-    """Choose pairs of positions: ``first`` two, ``from_first`` (0,1), (0,2), ..., ``ring`` (0,1),
-    (1,2), ..., (n-1,0), or ``all`` unordered pairs.
-
-    In a pair the lower seed comes first, so that the same two trials are the same pair in every
-    sweep.
-
-    >>> choose_pairs([0, 1, 2], "ring")
-    [(0, 1), (1, 2), (0, 2)]
-    """
-    count = len(seeds)
-    if how == "first":
-        pairs = [(0, 1)]
-    elif how == "from_first":
-        pairs = [(0, i) for i in range(1, count)]
-    elif how == "ring" and count > 2:
-        pairs = [(i, (i + 1) % count) for i in range(count)]
-    else:
-        pairs = list(combinations(range(count), 2))
-    return [(i, j) if seeds[i] < seeds[j] else (j, i) for i, j in pairs]
 
 
 def _on(job: MetricJob) -> tuple[Artifact, ...]:
@@ -146,7 +129,9 @@ class Measurements:
             request = self.requests[index]
             trials = of_stage[request.stage or last]
             if request.of is not None:
-                made[index] = self._of(request, made[request.of], first)
+                upstream: Sequence[MetricJob] = made[request.of]
+                upstream = _in_order_of_seeds(upstream, of_stage) if request.joins else upstream
+                made[index] = self._of(request, upstream, first)
             elif request.over == "across":
                 made[index] = []
             elif request.networks:
@@ -238,12 +223,26 @@ class Measurements:
     def _of(
         self, request: MetricRequest, upstream: Sequence[MetricJob], first: dict[str, MetricJob]
     ) -> list[MetricJob]:
-        """Return the jobs that read the artifact of each job of another request."""
+        """Return the jobs that read the artifact of each job of another request, or of several of
+        them.
+        """
         sources = upstream
         if request.through is not None:
             sources = [self._reading(request.through, [job], job, _on(job)) for job in upstream]
             first.update({job.key: job for job in sources})
-        return [self._reading(request, [job], job, _on(job)) for job in sources]
+        if not request.joins or not sources:
+            return [self._reading(request, [job], job, _on(job)) for job in sources]
+        return [self._joining(request, group) for group in _cut(sources, request.runs)]
+
+    def _joining(self, request: MetricRequest, sources: Sequence[MetricJob]) -> MetricJob:
+        """Return the job that reads the artifacts of several measurements of a cell; behind it are
+        the networks of each, one after another.
+        """
+        assert request.reads is not None
+        reads = tuple([Artifact(source.key, request.reads) for source in sources])
+        trials = tuple(dict.fromkeys(chain.from_iterable(source.trials for source in sources)))
+        on = tuple(chain.from_iterable(source.networks for source in sources))
+        return self._job(request, self._key(request, reads), trials, reads, on)
 
     def _through(
         self, request: MetricRequest, jobs: Sequence[MetricJob], first: dict[str, MetricJob]
@@ -295,6 +294,8 @@ class Measurements:
         if source is not None:
             asked = {key: value for key, value in source.asked.items() if key == "runs"}
             made = replace(made, over=source.over, asked=asked)
+        if request.joins:
+            made = replace(made, over="cell", asked={"runs": request.runs or "all"})
         depth += request.through is not None
         if depth or request.over == "across":
             return replace(made, depth=depth, together=False)
@@ -328,10 +329,25 @@ class Measurements:
             groups = list(choose_pairs(seeds, request.pairs or "all"))
         else:
             ordered = sorted(range(len(seeds))[: request.modes], key=lambda i: seeds[i])
-            num = request.runs or len(ordered)
-            groups = [tuple(ordered[i : i + num]) for i in range(0, len(ordered) - num + 1, num)]
+            groups = [tuple(group) for group in _cut(ordered, request.runs)]
         self._groups[(id(request), seeds)] = groups
         return groups
+
+
+def _cut(ordered: Sequence[T], runs: int | None) -> list[Sequence[T]]:
+    """Cut into groups of so many, without a shorter rest (None: one group of all)."""
+    num = runs or len(ordered)
+    return [ordered[i : i + num] for i in range(0, len(ordered) - num + 1, num)]
+
+
+def _in_order_of_seeds(
+    jobs: Sequence[MetricJob], of_stage: Mapping[str, Sequence[Trial]]
+) -> list[MetricJob]:
+    """Return the jobs of a cell in order of the seeds of their trials, in whichever order a sweep
+    lists these.
+    """
+    seeds = {trial.key: trial.seed for trials in of_stage.values() for trial in trials}
+    return sorted(jobs, key=lambda job: [seeds[key] for key in job.trials])
 
 
 def _at_places(along: Sequence[Networks], over: Over) -> list[Networks]:
