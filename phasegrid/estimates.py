@@ -109,13 +109,15 @@ class Guess:
 
 class Measurement(NamedTuple):  # made for every job of a plan: cheaper than a frozen dataclass
     """What the cost of a metric's job depends on: the workload of its cell, its arguments, its
-    number of networks, and the number of jobs computed `together` (itself included).
+    number of networks, the number of jobs computed `together` (itself included), and the number of
+    artifacts that it reads of the request that it is ``of`` (0 if it is of none).
     """
 
     work: Workload
     args: Mapping[str, Any]
     num_networks: int = 1
     together: int = 1
+    num_sources: int = 0
 
 
 def passes(

@@ -106,6 +106,7 @@ class RequestFacts:
     - `name`: the name of the request in the sweep.
     - `over`: what the jobs are over; None for the metric's `over`.
     - `heavy`: each job has a pack of its own (`together`: all such jobs of a cell share one).
+    - `of`: the jobs read what the jobs of another request left.
     - `depth`: the number of measurements on the longest path from a job to a trial.
     - `wanted`: the artifacts of a job that another job of the plan reads.
     - `asked`: in the words of the sweep, which networks a job has: places ``at`` along trials, the
@@ -116,6 +117,7 @@ class RequestFacts:
     over: Over | None = None
     heavy: bool = False
     together: bool = False
+    of: bool = False
     depth: int = 0
     wanted: tuple[str, ...] = ()
     asked: Mapping[str, Json] = field(default_factory=dict)

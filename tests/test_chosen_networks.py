@@ -111,6 +111,39 @@ def test_runs_cut_the_seeds_into_disjoint_groups() -> None:
     assert of_first_cell({"ensemble": {"runs": 3}}) == [["0.0", "0.1", "0.2"]]
 
 
+CURVES = {"connectivity": {"id": "bent", "epochs": 1, "pairs": "all"}}
+
+
+def joined(*seeds: int, **keys: object) -> list[MetricJob]:
+    """Return the ensembles of curves of the first cell of a sweep with these seeds."""
+    plan = planned(CURVES, {"ensemble": {"of": "bent", "over": "cell", **keys}}, seeds=[*seeds])
+    return [job for job in plan.cells[0].metric_jobs if job.metric.name == "ensemble"]
+
+
+def test_what_joins_all_curves_of_a_cell_reads_each_once() -> None:
+    (job,) = joined(0, 1, 2)
+    assert len(set(job.reads)) == len(job.trials) == 3
+    places = [job.trials.index(network.job) for network in job.networks]
+    assert places == [0, 1, 0, 2, 1, 2]  # the ends of each curve, one after another
+
+
+def test_runs_cut_what_is_joined_into_disjoint_groups() -> None:
+    jobs = joined(0, 1, 2, 3, runs=2)
+    assert [len(job.reads) for job in jobs] == [2, 2, 2]
+    assert len({one for job in jobs for one in job.reads}) == 6
+    assert [len(job.reads) for job in joined(0, 1, 2, runs=2)] == [2]
+    assert len(joined(0, 1, 2, runs=1)) == 3
+
+
+@pytest.mark.parametrize("runs", [None, 2])
+def test_what_is_joined_is_the_same_in_whichever_order_a_sweep_lists_its_seeds(
+    runs: int | None,
+) -> None:
+    keys = {} if runs is None else {"runs": runs}
+    one, other = (joined(*seeds, **keys) for seeds in ([0, 1, 2], [2, 0, 1]))
+    assert [job.key for job in one] == [job.key for job in other]
+
+
 @pytest.mark.parametrize(
     ("epochs", "cycle", "runs", "num"),
     [(22, 2, 1, 11), (22, 2, 2, 22), (22, 4, 1, 6), (22, 4, 2, 12)],

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from phasegrid import load_sweep
+from phasegrid.config.networks import choose_pairs
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.keys import canonical_json, content_key
 from phasegrid.plan.contents import Cell, all_keys, plan_hash
-from phasegrid.config.networks import choose_pairs
 from phasegrid.plan.packing import is_laid_out, make_packs
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.makespan import simulate_makespan

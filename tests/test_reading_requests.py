@@ -49,8 +49,25 @@ BAD = {
     ),
     "over beside of": (
         "ensemble: {of: bent, over: trial}",
-        "10:26: metrics.1.ensemble.over: found beside of: it is over what that request is over; leave"
-        " it out",
+        "10:32: metrics.1.ensemble.over: found 'trial'; allowed beside of: cell, which joins all of a"
+        " cell, or leave it out",
+    ),
+    "over beside of, where nothing is joined": (
+        "predictions: {of: bent, over: cell}",
+        "10:29: metrics.1.predictions.over: found beside of: it is over what that request is over;"
+        " leave it out",
+    ),
+    "runs beside of, over each": (
+        "ensemble: {of: bent, runs: 1}",
+        "10:26: metrics.1.ensemble.runs: found beside of without over: cell, with which it goes; add it",
+    ),
+    "more runs than there are curves": (
+        "ensemble: {of: bent, over: cell, runs: 2}",
+        "10:44: metrics.1.ensemble.runs: found 2, but 'bent' has 1 job in a cell",
+    ),
+    "no runs": (
+        "ensemble: {of: bent, over: cell, runs: 0}",
+        "10:44: metrics.1.ensemble.runs: found 0; allowed: an integer, at least 1",
     ),
     "unknown over": (
         "accuracy: {over: trajectry, at: [2]}",
@@ -144,6 +161,15 @@ def test_one_mistake_is_told_once(tmp_path: Path, first: str, second: str, told:
     found = mistakes(tmp_path, first, second)
     assert found[0].startswith(told)
     assert not [line for line in found if "asked for twice" in line]
+
+
+def test_what_is_across_cells_is_not_joined_in_one(tmp_path: Path) -> None:
+    across = "connectivity: {id: far, over: across, where: {model.width: 4}}"
+    (told,) = mistakes(tmp_path, across, "ensemble: {of: far, over: cell}")
+    assert told == (
+        "10:31: metrics.1.ensemble.over: joins what is over one cell; 'far' is over networks across"
+        " cells"
+    )
 
 
 STRAIGHT = "connectivity: {bends: 0, id: straight}"

@@ -194,6 +194,33 @@ def test_the_epochs_of_an_ensemble_count_every_training_behind_its_networks_once
     assert rows.loc["train", "first_epochs"].tolist() == [2, 4]
 
 
+def test_an_ensemble_joins_the_points_of_all_curves_of_a_cell(tmp_path: Path) -> None:
+    text = HEAD.replace("seeds: 2", "seeds: 3").replace("[2, 4]", "[2]")
+    text = text.replace("aside: 0.1", "fraction: 0.2")
+    more = """\
+  - connectivity: {id: bent, epochs: 1, points: 3, pairs: all}
+  - ensemble: {of: bent, points: 3, over: cell}
+  - ensemble: {of: bent, points: 3, over: cell, runs: 2}
+  - ensemble: {of: bent, points: 3}
+"""
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep_of(tmp_path, text + more), store).exit_code == 0
+    rows = opened(store).metric("ensemble", "through").set_index("variant")
+    way = "of=bent, points=3, runs={}".format
+    every, two, each = (rows.loc[[one]] for one in (way("all"), way(2), ""))
+    assert (len(every), len(two), len(each)) == (1, 1, 3)
+    assert every["num_networks"].tolist() == [9]
+    assert every["t"].iloc[0].tolist() == [0, 0.5, 1] * 3
+    # the curves between 0 and 1, 0 and 2, 1 and 2; each epoch of a training or a curve is a pass
+    assert every["first_components_passes"].iloc[0].tolist() == [2 + 2 + 1, 2 + 1 + 5, 1 + 8]
+    lists = every["first_components_test_error_percent"].iloc[0]
+    first = each[(each["seed_a"] == 0) & (each["seed_b"] == 1)]["test_error_percent"]
+    assert lists[0] == first.iloc[0]
+    assert lists[1] == two["test_error_percent"].iloc[0]
+    losses = [one for row in each["member_test_loss"] for one in row]
+    assert sorted(every["member_test_loss"].iloc[0]) == sorted(losses)
+
+
 OWN = """\
 from dataclasses import dataclass
 from phasegrid.declare import Column, Metric

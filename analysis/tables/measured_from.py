@@ -23,8 +23,8 @@ def named_rows(rows: pd.DataFrame, cells: pd.DataFrame, stages: Mapping[str, str
 def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Add the inputs of each measurement to its arguments, in the words of a sweep: ``modes``, the
     number of trials, unless all of the cell; ``runs``, where the cell has a measurement for each so
-    many; ``networks``, where the sweep names them; ``of``, the request whose artifacts it read;
-    ``at``, the places along its trials.
+    many, or for ``all`` that another request left; ``networks``, where the sweep names them;
+    ``of``, the request whose artifacts it read; ``at``, the places along its trials.
     """
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
     ways = [name for name in WAYS if name in rows]

@@ -245,6 +245,8 @@ class Metric:
       that the request leaves which it is ``of``. ``compute`` then also gets ``sources``,
       `phasegrid.metrics.measured.Source`, empty without ``of``, and `models` are the networks of
       the other measurement. A metric over ``artifact`` always needs ``of``.
+    - `passes(args, num_train)`: how many times what it trains goes forward and backward through the
+      training set, of so many examples; an epoch of a training does once.
     - `moments`: ``compute`` also gets ``moments``: each network's epochs done, and last rate.
     - `through`: the metric by which each of its networks is measured first (or the artifact that it
       is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
@@ -278,6 +280,7 @@ class Metric:
     source_rules: Mapping[str, SourceRule] = field(default_factory=dict)
     leaves: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    passes: Callable[[Mapping[str, Any], int], float] | None = None
     moments: bool = False
     through: str | None = None
     of_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

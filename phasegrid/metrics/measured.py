@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from phasegrid.keys import Json
 
@@ -23,15 +23,30 @@ class Measured:
     artifacts: "Mapping[str, Mapping[str, Tensor]]"
 
 
+Passes: TypeAlias = Mapping[str, float]
+"""Passes forward and backward through the whole training set, by the key of the job that took them:
+the epochs of a trial and of the stages before it, and what a measurement trained (`Metric.passes`).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """An artifact of another measurement: its tensors, on the device of the models, its name, and
-    the metric that stored it, with its arguments. If it is about one network: the epochs of each
-    training behind that network, by the key of its trial; a stage comes with those before it.
+    the metric that stored it, with its arguments. `passes` are those through the training data that
+    were needed for it; empty if that is not known.
     """
 
     tensors: "Mapping[str, Tensor]"
     name: str
     metric: str
     args: Mapping[str, Json]
-    epochs: Mapping[str, float] = field(default_factory=dict)
+    passes: Passes = field(default_factory=dict)
+
+
+def joined(some: Passes, others: Passes) -> Passes:
+    """Return the passes of both; those of one job count once, as far as it went.
+
+    >>> joined({"a": 3.0}, {"a": 5.0, "b": 2.0})
+    {'a': 5.0, 'b': 2.0}
+    """
+    return {**some, **{key: max(num, some.get(key, 0.0)) for key, num in others.items()}}

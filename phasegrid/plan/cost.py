@@ -91,8 +91,7 @@ def _guess(cell: Cell, job: Trial | MetricJob) -> Guess:
     metric = declared_metric(job.metric.name)
     if metric.cost is None:
         return Guess(UNKNOWN_S)
-    measurement = Measurement(cell.work, job.metric.args, num_networks(job))
-    return estimated(job.metric.name, "cost", metric.cost, measurement, Guess)
+    return estimated(job.metric.name, "cost", metric.cost, measurement_of(cell.work, job), Guess)
 
 
 def predictor(corrections: Corrections) -> Callable[[Cell, Trial | MetricJob], float]:
@@ -209,6 +208,12 @@ def _fit(values: Sequence[tuple[Guess, float]]) -> Correction:
         ratios[math.ceil(0.9 * (len(ratios) - 1))] / middle,
         len(ratios),
     )
+
+
+def measurement_of(work: Workload, job: MetricJob, together: int = 1) -> Measurement:
+    """Return what the cost of a measurement in a cell with this work depends on."""
+    sources = len(job.reads) if job.request.of else 0
+    return Measurement(work, job.metric.args, num_networks(job), together, sources)
 
 
 def num_networks(job: MetricJob) -> int:

@@ -2,10 +2,10 @@
 artifacts of measurements. Rows are small and not counted; nor are buffers. Pure, no torch.
 """
 
-from phasegrid.estimates import FLOAT, Measurement
+from phasegrid.estimates import FLOAT
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.plan.contents import Cell
-from phasegrid.plan.cost import estimated, num_networks
+from phasegrid.plan.cost import estimated, measurement_of
 from phasegrid.registry import declared_metric
 from phasegrid.train.collectors import COLLECTORS
 from phasegrid.train.compat import recipe_of
@@ -23,8 +23,7 @@ def left_bytes(cell: Cell, job: Trial | MetricJob) -> int | None:
             return 0
         if metric.disk is None or cell.work is None:
             return None
-        measurement = Measurement(cell.work, job.metric.args, num_networks(job))
-        return estimated(job.metric.name, "disk", metric.disk, measurement, int)
+        return estimated(job.metric.name, "disk", metric.disk, measurement_of(cell.work, job), int)
     if cell.work is None:
         return None
     recipe = recipe_of(job)

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Measurement, Workload, training_bytes
+from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Workload, training_bytes
 from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
-from phasegrid.plan.cost import estimated, num_networks
+from phasegrid.plan.cost import estimated, measurement_of
 from phasegrid.plan.packing import is_laid_out
 from phasegrid.plan.shaping import FULL
 from phasegrid.registry import declared_metric
@@ -154,5 +154,5 @@ def _measuring(job: MetricJob, work: Workload, together: int) -> int | None:
     metric = declared_metric(job.metric.name)
     if metric.memory is None:
         return None
-    measurement = Measurement(work, job.metric.args, num_networks(job), together)
+    measurement = measurement_of(work, job, together)
     return estimated(job.metric.name, "memory", metric.memory, measurement, int)

@@ -293,7 +293,7 @@ class Measurements:
         depth = 0 if source is None else source.depth + 1
         if source is not None:
             asked = {key: value for key, value in source.asked.items() if key == "runs"}
-            made = replace(made, over=source.over, asked=asked)
+            made = replace(made, over=source.over, asked=asked, of=True)
         if request.joins:
             made = replace(made, over="cell", asked={"runs": request.runs or "all"})
         depth += request.through is not None

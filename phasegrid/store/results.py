@@ -156,8 +156,9 @@ class Results:
         If the sweep has stages, `stage` is that of the trials. `of` is the id of the request whose
         artifacts were measured; `at` names the measured checkpoints (epochs ``5``, ``0+5``;
         ``update-300``, ``averaged``; ``lowest_rate`` where one measurement has all of these), and
-        `epoch` is a single epoch as a number. `runs` is the number of trials that each measurement
-        of a cell has, where the sweep says it; `seed_a` is then the first of their seeds.
+        `epoch` is a single epoch as a number. `runs` is the number of trials, or of measurements of
+        another request, that each measurement of a cell has, where the sweep says it (``all`` of
+        these); `seed_a` is then the first of their seeds.
         `networks` are the measured networks where the sweep names them: ``0@5+1`` are that of seed
         0 after epoch 5 and the final one of seed 1.
 

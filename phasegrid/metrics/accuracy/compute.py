@@ -100,7 +100,35 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int) -> float:
     >>> calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([True, False]), 15)
     0.25
     """
-    place = (confidence.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    place = _bin_of(confidence, bins)
     excess = correct.double() - confidence.double()
     gaps = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
     return float(gaps.index_add_(0, place, excess).abs().sum()) / len(confidence)
+
+
+def confidence_bins(
+    confidence: Tensor, correct: Tensor, bins: int
+) -> dict[str, list[float | None]]:
+    """Return, for each bin of `calibration_error`, the mean ``confidence`` and the ``accuracy`` of
+    its labels, null where it has none, and their ``share`` of all: a reliability diagram.
+
+    >>> confidence_bins(torch.tensor([0.75, 0.75]), torch.tensor([True, False]), 2)
+    {'confidence': [None, 0.75], 'accuracy': [None, 0.5], 'share': [0.0, 1.0]}
+    """
+    place = _bin_of(confidence, bins)
+    nothing = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    counts, sure, right = (
+        nothing.index_add(0, place, values.double()).tolist()
+        for values in (torch.ones_like(confidence), confidence, correct)
+    )
+    means = {"confidence": sure, "accuracy": right}
+    found: dict[str, list[float | None]] = {
+        name: [total / num if num else None for total, num in zip(totals, counts, strict=True)]
+        for name, totals in means.items()
+    }
+    return {**found, "share": [num / len(confidence) for num in counts]}
+
+
+def _bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """Return the number of the bin of each confidence (N,); a bin is closed on the right."""
+    return (confidence.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)

@@ -89,6 +89,13 @@ def _cost(job: Measurement) -> Guess:
     return passes(work, trained, batch, 3) + 2 * int(args["points"]) * evaluation(work)
 
 
+def _passes(args: Mapping[str, Any], num_train: int) -> float:
+    if not args["bends"]:
+        return 0.0
+    updates = args["updates"]
+    return float(args["epochs"]) if updates is None else updates * args["batch_size"] / num_train
+
+
 def _memory(job: Measurement) -> int:
     curve = training_bytes(job.work, float(job.args["batch_size"]))
     return job.together * curve + evaluation_bytes(job.work)
@@ -179,6 +186,7 @@ CONNECTIVITY = Metric(
     rules=(_no_bends_on_a_random_segment,),
     fits=_augments_images,
     leaves=("curve",),
+    passes=_passes,
     untypical={"bends": 0},
     version=2,  # 1 let rounding choose between the ends where they are the farthest points
     columns=(

@@ -41,11 +41,18 @@ class EnsembleArgs(Shift):
     ensemble looks at the training set, which saves most of the disk; the columns ``train_*`` are
     then null.
 
+    With ``over: cell`` beside ``of`` the points of several curves make one ensemble, each curve a
+    *component* of it; in an ensemble of networks each is a component. The columns
+    ``first_components_*`` are those of the first 1, 2, ... components, and the passes through the
+    training data that these took: an epoch of a training is one, and so is an epoch of a curve.
+
     `scaling`: with ``temperature``, the logits of each network are also divided by a temperature of
     its own before they are averaged (the columns ``scaled_*``). It is that of the least negative
     log-likelihood on the examples that the data set sets aside (``dataset.aside``; Guo et al.
     2017), and 1 if a network is right on all of them. Garipov et al. scale the points of a curve
-    too, but do not say by which rule; this one is ours.
+    too, but do not say by which rule; this one is ours. With ``pooled``, the probabilities are
+    averaged first, and their logarithms are divided by one temperature, fitted in the same way
+    (Rahaman and Thiery 2021); no choice of the ensemble changes.
 
     The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. With
     ``corruption: all`` the columns ``test_*`` are means over the corruptions, and temperatures are
@@ -59,7 +66,7 @@ class EnsembleArgs(Shift):
     refresh_examples: Count | None = None
     ece_bins: Count = 15
     train: bool = later(True)
-    scaling: Literal["none", "temperature"] = later("none")
+    scaling: Literal["none", "temperature", "pooled"] = later("none")
 
 
 SCORED = Guess(1e-3, 1e-8)
@@ -67,7 +74,7 @@ SCORED = Guess(1e-3, 1e-8)
 
 
 def _num_networks(job: Measurement) -> int:
-    return max(job.num_networks, int(job.args["points"]))
+    return job.num_sources * int(job.args["points"]) or job.num_networks
 
 
 def _is_stored(job: Measurement) -> bool:
@@ -99,30 +106,31 @@ def _fits(
     """Refuse to fit temperatures without probabilities, or without examples that nothing was
     trained on, and to corrupt what is no image.
     """
-    if found := fits_images(args, recipe, facts):
-        return found
-    if args["scaling"] == "none":
+    if mistake := fits_images(args, recipe, facts):
+        return mistake
+    found = args["scaling"]
+    if found == "none":
         return None
     chosen = recipe["objective"]
     name = "cross_entropy" if chosen is None else chosen["name"]
     if declared_objective(name).predicts != "probabilities":
         return (
             "scaling",
-            f"found temperature, but the objective {name} has no probabilities; allowed: none, or"
+            f"found {found}, but the objective {name} has no probabilities; allowed: none, or"
             " another objective",
         )
     if facts.task != "classification":
-        return "scaling", f"found temperature for the task {facts.task}; allowed there: none"
+        return "scaling", f"found {found} for the task {facts.task}; allowed there: none"
     if facts.num_aside == 0:
         return (
             "scaling",
-            "found temperature, but the data set sets no examples aside, to which temperatures are"
+            f"found {found}, but the data set sets no examples aside, to which temperatures are"
             " fitted; set dataset.aside, as in dataset: {name: digits, aside: 0.1}",
         )
     if share_aside(recipe) > 0:
         return (
             "scaling",
-            f"found temperature, but the objective {name} trains on the examples set aside, to"
+            f"found {found}, but the objective {name} trains on the examples set aside, to"
             " which temperatures are fitted; allowed: none",
         )
     return None
@@ -212,6 +220,26 @@ def _of_members(name: str, called: str, where: str) -> tuple[Column, ...]:
     )
 
 
+def _reliability(name: str, where: str) -> tuple[Column, ...]:
+    """Return the lists of a reliability diagram."""
+    lists = {
+        "confidence": ("mean confidence", "confidence"),
+        "accuracy": ("accuracy", "accuracy"),
+        "share": ("share of all labels", "share of labels"),
+    }
+    return tuple(
+        Column(
+            f"{name}_bin_{kind}",
+            "list<float64>",
+            "",
+            f"{what} in each of `ece_bins` bins of confidence of the mean, {where}; over all labels"
+            " of all corruptions",
+            label=label,
+        )
+        for kind, (what, label) in lists.items()
+    )
+
+
 ENSEMBLE = Metric(
     over="cell",
     args=EnsembleArgs,
@@ -230,9 +258,12 @@ ENSEMBLE = Metric(
         *_of_members("train", "training", "training set"),
         *_whole("test", "test", "test set"),
         *_of_members("test", "test", "test set"),
-        *_whole("scaled_test", "scaled test", "test set, each network by its temperature"),
+        *_whole("scaled_test", "scaled test", "test set, divided by temperatures"),
+        *_reliability("test", "test set"),
+        *_reliability("scaled_test", "test set, divided by temperatures"),
         Column("num_networks", "int64", "", "networks whose outputs were averaged", role="detail"),
         Column("t", "list<float64>", "", "where on the curve each network is; null elsewhere"),
+        Column("scale", "float64", "", "temperature of the ensemble as a whole", role="detail"),
         Column("member_scale", "list<float64>", "", "temperature of each network"),
         Column("member_test_loss", "list<float64>", UNIT_OF_LOSS, "test loss of each network"),
         Column(
@@ -269,6 +300,37 @@ ENSEMBLE = Metric(
             "%",
             "test error of the ensemble of the first network and each",
             label="test error with the first network",
+        ),
+        Column(
+            "components",
+            "list<float64>",
+            "",
+            "1, 2, ...: how many components are meant by the lists of the first ones",
+            label="number of components",
+        ),
+        Column(
+            "first_components_test_error_percent",
+            "list<float64>",
+            "%",
+            "test error of the ensemble of the first 1, 2, ... components: each one network, or all"
+            " points of one curve",
+            label="test error of the ensemble",
+        ),
+        Column(
+            "first_components_test_loss",
+            "list<float64>",
+            UNIT_OF_LOSS,
+            "test loss of the ensemble of the first 1, 2, ... components",
+            label="test loss of the ensemble",
+        ),
+        Column(
+            "first_components_passes",
+            "list<float64>",
+            "",
+            "passes forward and backward through the training data that the first 1, 2, ..."
+            " components took: epochs of all trainings behind them, each training once, and of the"
+            " curves",
+            label="passes through the training data",
         ),
     ),
 )

@@ -13,6 +13,7 @@ Letters: M networks, N examples, C classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ from phasegrid.metrics.connectivity.left import networks_along, read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.ensemble.judging import Judged, error_percent, judge
 from phasegrid.metrics.ensemble.members import Member, live_members, stored_members
-from phasegrid.metrics.ensemble.scaling import fitted_temperature
-from phasegrid.metrics.measured import Source
-from phasegrid.metrics.network.points import Row
+from phasegrid.metrics.ensemble.scaling import fitted_temperature, mean_logits
+from phasegrid.metrics.measured import Passes, Source, joined
+from phasegrid.metrics.network.points import Numbers, Row
 from phasegrid.models.evaluation import predict
 from phasegrid.seeding import nothing_drawn
 
@@ -67,26 +68,25 @@ def compute(
         )
     logits = {name: torch.cat([source.tensors[name] for source in sources]) for name in names}
     row: Row = {"num_networks": len(logits["test"])}
-    if "t" in sources[0].tensors:
-        row["t"] = sources[0].tensors["t"].tolist()
-    if all(source.epochs for source in sources):
-        row["first_epochs"] = _epochs_of_first([source.epochs for source in sources])
+    if all("t" in source.tensors for source in sources):
+        row["t"] = torch.cat([source.tensors["t"] for source in sources]).tolist()
+    sizes = [len(source.tensors["test"]) for source in sources]
+    row |= _budget([source.passes for source in sources], alone=set(sizes) == {1})
     for name in names:
         if name != "aside":
-            row |= _measured(name, stored_members(logits[name]), data, settings)
+            row |= _measured(name, stored_members(logits[name]), sizes, data, settings)
     return row | (_scaled(logits, data, settings) if settings.scaling != "none" else {})
 
 
-def _epochs_of_first(epochs: Sequence[Mapping[str, float]]) -> list[float | None]:
-    """Return how many epochs the first 1, 2, ... networks have taken together: a training of
-    several of them counts once, up to the last.
+def _budget(passes: Sequence[Passes], alone: bool) -> Row:
+    """Return the passes through the training data that the first 1, 2, ... components took
+    together; if each is one network `alone`, these are its epochs.
     """
-    trained: dict[str, float] = {}
-    taken: list[float | None] = []
-    for behind in epochs:
-        trained |= {key: max(num, trained.get(key, 0.0)) for key, num in behind.items()}
-        taken.append(sum(trained.values()))
-    return taken
+    if not all(passes):
+        return {}
+    taken: Numbers = [sum(so_far.values()) for so_far in accumulate(passes, joined)]
+    row: Row = {"first_components_passes": taken}
+    return row | ({"first_epochs": taken} if alone else {})
 
 
 def _of_networks(
@@ -97,16 +97,21 @@ def _of_networks(
     settings: EnsembleArgs,
 ) -> Row:
     """Measure networks by passing them forward."""
-    networks = models
+    networks, sizes = list(models), [1] * len(models)
     row: Row = {}
     if sources:
-        curve = read_curve(models, sources, "ensemble")
         t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-        row["t"] = t.tolist()
-        networks = list(networks_along(curve, t, models[0], data, settings.refresh_examples, rng))
+        row["t"] = t.tolist() * len(sources)
+        networks, sizes = [], [len(t)] * len(sources)
+        each = len(models) // len(sources)
+        for index, source in enumerate(sources):
+            ends = models[index * each : (index + 1) * each]
+            curve = read_curve(ends, [source], "ensemble")
+            networks += networks_along(curve, t, models[0], data, settings.refresh_examples, rng)
+        row |= _budget([source.passes for source in sources], alone=False)
     row["num_networks"] = len(networks)
     for name in ["train"] * settings.train + ["test"]:
-        row |= _measured(name, live_members(networks, data), data, settings)
+        row |= _measured(name, live_members(networks, data), sizes, data, settings)
     if settings.scaling == "none":
         return row
     if not len(data.aside_labels):
@@ -116,9 +121,18 @@ def _of_networks(
     return row | _scaled(logits, data, settings)
 
 
-def _measured(name: str, members: Sequence[Member], data: Dataset, settings: EnsembleArgs) -> Row:
-    """Return the columns of a set; those of parts of the ensemble too for the test set."""
-    judged = _judged(name, members, data)
+def _measured(
+    name: str,
+    members: Sequence[Member],
+    sizes: Sequence[int],
+    data: Dataset,
+    settings: EnsembleArgs,
+) -> Row:
+    """Return the columns of a set; those of parts of the ensemble too for the test set. Its
+    components have these `sizes`.
+    """
+    ends = list(accumulate(sizes)) if name == "test" else []
+    judged = _judged(name, members, data, ends)
     row = _whole(name, judged, data, settings) | {
         f"{name}_disagreement": judged.disagreement(),
         f"mean_{name}_loss": float(judged.own_losses.mean()),
@@ -131,13 +145,25 @@ def _measured(name: str, members: Sequence[Member], data: Dataset, settings: Ens
         "member_test_error_percent": judged.errors_percent(judged.votes),
         "first_test_error_percent": judged.errors_percent(judged.first),
         "with_first_test_error_percent": judged.errors_percent(judged.with_first),
+        "components": [float(num) for num in range(1, len(ends) + 1)],
+        "first_components_test_error_percent": judged.errors_percent(
+            judged.first[[end - 1 for end in ends]]
+        ),
+        "first_components_test_loss": judged.first_losses.mean(dim=1).tolist(),
     }
 
 
 def _scaled(logits: Mapping[str, Tensor], data: Dataset, settings: EnsembleArgs) -> Row:
-    """Return the columns of the ensemble of the members, each divided by its own temperature."""
+    """Return the columns of the ensemble whose logits are divided by a temperature: those of each
+    member by its own, or those of the mean prediction.
+    """
     if not data.objective.probabilities:
         raise MetricError("ensemble: the objective has no probabilities, so nothing can be scaled")
+    if settings.scaling == "pooled":
+        pooled = {name: mean_logits(several, data.objective) for name, several in logits.items()}
+        temperature = fitted_temperature(pooled["aside"], data.aside_labels)
+        judged = _judged("test", stored_members([pooled["test"] / temperature]), data)
+        return _whole("scaled_test", judged, data, settings) | {"scale": temperature}
     temperatures = [fitted_temperature(own, data.aside_labels) for own in logits["aside"]]
     scaled = [own.double() / t for own, t in zip(logits["test"], temperatures, strict=True)]
     judged = _judged("test", stored_members(scaled), data)
@@ -147,24 +173,27 @@ def _scaled(logits: Mapping[str, Tensor], data: Dataset, settings: EnsembleArgs)
     }
 
 
-def _judged(name: str, members: Sequence[Member], data: Dataset) -> Judged:
-    """Score members on a set; parts of the ensemble too on the test set."""
+def _judged(
+    name: str, members: Sequence[Member], data: Dataset, ends: Sequence[int] = ()
+) -> Judged:
+    """Score members on a set; with `ends` also parts of the ensemble."""
     sets = {
         "train": (data.train_inputs, data.train_labels),
         "test": (data.test_inputs, data.test_labels),
     }
     batches = list(data.scoring.batches(*sets[name], torch.float64.itemsize))
-    found = judge(members, batches, data.scoring, in_parts=name == "test")
+    found = judge(members, batches, data.scoring, ends)
     if not bool(found.own_losses.mean().isfinite()):
         raise MetricError(f"ensemble: the outputs of a network on the {name} set are not finite")
     return found
 
 
 def _whole(name: str, judged: Judged, data: Dataset, settings: EnsembleArgs) -> Row:
-    """Return the columns of the mean prediction."""
+    """Return the columns of the mean prediction; its reliability on the test set."""
     probable = data.objective.probabilities
     sets = 1 if name == "train" else num_test_sets(asdict(settings))
-    return {
+    bins = judged.bins(settings.ece_bins) if probable and name != "train" else {}
+    return {f"{name}_bin_{column}": values for column, values in bins.items()} | {
         f"{name}_loss": float(judged.losses.mean()),
         f"{name}_error_percent": error_percent(judged.correct),
         f"{name}_ece": judged.ece(settings.ece_bins, sets) if probable else None,

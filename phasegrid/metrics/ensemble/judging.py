@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phasegrid.metrics.accuracy.compute import calibration_error, kept_of
+from phasegrid.metrics.accuracy.compute import calibration_error, confidence_bins, kept_of
 from phasegrid.metrics.ensemble.members import Member
+from phasegrid.metrics.network.points import Numbers
 from phasegrid.tasks.scoring import Scoring
 
 
@@ -21,7 +22,8 @@ class Judged:
     The members' own losses `own_losses` (M, K) and choices `votes` (M, K); of the mean prediction
     the `losses` (K,), whether it is `correct` (K,), its `confidence` (K,) and its Brier scores
     `brier` (K,). `labels` (K,). If asked, the choices `first` (M, K) of the first j members
-    together, and `with_first` (M, K) of the first member with each.
+    together, `with_first` (M, K) of the first member with each, and the losses `first_losses` (E,
+    K) of the first `ends` members together.
     """
 
     own_losses: Tensor
@@ -33,6 +35,7 @@ class Judged:
     labels: Tensor
     first: Tensor
     with_first: Tensor
+    first_losses: Tensor
 
     def ece(self, bins: int, sets: int = 1) -> float:
         """Return the expected calibration error of the mean prediction: its mean over the `sets` of
@@ -40,6 +43,12 @@ class Judged:
         """
         each = zip(self.confidence.chunk(sets), self.correct.chunk(sets), strict=True)
         return sum(calibration_error(*one, bins) for one in each) / sets
+
+    def bins(self, num: int) -> dict[str, Numbers]:
+        """Return the confidence, the accuracy and the share of labels in each of `num` bins of
+        confidence.
+        """
+        return confidence_bins(self.confidence, self.correct, num)
 
     def errors_percent(self, votes: Tensor) -> list[float]:
         """Return the error of each row of choices (M, K)."""
@@ -66,39 +75,46 @@ def judge(
     members: Sequence[Member],
     batches: Sequence[tuple[Tensor, Tensor]],
     scoring: Scoring,
-    in_parts: bool,
+    ends: Sequence[int] = (),
 ) -> Judged:
-    """Score each member and their mean prediction on the batches of a set; `in_parts`: also the
-    first members, and the first with each.
+    """Score each member and their mean prediction on the batches of a set; with `ends` also the
+    first members together, and the first with each.
     """
-    parts = [_of_batch(members, inputs, labels, scoring, in_parts) for inputs, labels in batches]
+    parts = [_of_batch(members, inputs, labels, scoring, ends) for inputs, labels in batches]
     columns = zip(*parts, strict=True)
     return Judged(*(torch.cat(column, dim=-1) for column in columns))
 
 
 def _of_batch(
-    members: Sequence[Member], inputs: Tensor, labels: Tensor, scoring: Scoring, in_parts: bool
+    members: Sequence[Member],
+    inputs: Tensor,
+    labels: Tensor,
+    scoring: Scoring,
+    ends: Sequence[int],
 ) -> tuple[Tensor, ...]:
     """Return the fields of `Judged` for a batch."""
     objective = scoring.objective
-    own_losses, votes, first, with_first = [], [], [], []
+    own_losses, votes, first, with_first, first_losses = [], [], [], [], []
     target, total, leader = labels, None, None
-    for member in members:
+    for num, member in enumerate(members, start=1):
         found = scoring.score(member(inputs), inputs, labels)
         target, own = found.labels, objective.prediction(found.logits)
         leader = own if leader is None else leader
         total = objective.sum_of(total, own)
         own_losses.append(found.losses)
         votes.append(found.logits.argmax(dim=-1))
-        if in_parts:
+        if ends:
             first.append(total.argmax(dim=-1))
             with_first.append(objective.sum_of(leader, own).argmax(dim=-1))
+        if num in ends:
+            so_far = objective.mean_prediction(total, num)
+            first_losses.append(scoring.score_logits(so_far, inputs, target).losses)
     assert total is not None
     mean = objective.mean_prediction(total, len(members))
     losses, correct, confidence = kept_of(scoring.score_logits(mean, inputs, target))
     brier = _brier(mean.softmax(dim=-1), target)
     none = torch.empty((0, len(target)), dtype=torch.int64, device=target.device)
-    several = [torch.stack(rows) if rows else none for rows in (first, with_first)]
+    several = [torch.stack(rows) if rows else none for rows in (first, with_first, first_losses)]
     return (
         torch.stack(own_losses),
         torch.stack(votes),

@@ -51,12 +51,12 @@ def _num_examples(work: Workload, args: Mapping[str, Any]) -> int:
 
 
 def _num_networks(job: Measurement) -> int:
-    return 1 if job.num_networks == 1 else int(job.args["points"])
+    return int(job.args["points"]) if job.num_sources else 1
 
 
 def _cost(job: Measurement) -> Guess:
     work = job.work
-    examples = _num_examples(work, job.args) + work.num_train * (job.num_networks > 1)  # BatchNorm
+    examples = _num_examples(work, job.args) + work.num_train * job.num_sources  # BatchNorm
     return _num_networks(job) * passes(work, examples, 500, 1)
 
 

@@ -85,7 +85,7 @@ class JobInputs:
         self._data_keys: dict[int, str] = {}  # by id(); `trials` keep the data sets alive
         self._looked_at: set[Artifact] = set()
         self._endings: dict[str, _Ending] = {}
-        self._time_behind = TimeBehind(store)
+        self._time_behind = TimeBehind(store, lambda key: len(self.data(key).train_labels))
 
     def why_void(self, job: MetricJob) -> str | None:
         """Say why a measurement does not apply; None if it does.
@@ -161,12 +161,11 @@ class JobInputs:
     def sources(self, job: MetricJob) -> list[Source]:
         """Return the artifacts that a job reads from other measurements."""
         found = []
-        networks = job.networks if len(job.networks) == len(job.sources) else ()
-        for index, artifact in enumerate(job.sources):
+        for artifact in job.sources:
             metric, args = self.store.artifact_facts(artifact)
             assert isinstance(args, Mapping)
-            epochs = self._time_behind.of(networks[index]) if networks else {}
-            found.append(Source(self._tensors(artifact), artifact.name, metric, args, epochs))
+            passes = self._time_behind.of(artifact)
+            found.append(Source(self._tensors(artifact), artifact.name, metric, args, passes))
         return found
 
     def _moment(self, network: Artifact) -> tuple[float, float]:
