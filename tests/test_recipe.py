@@ -27,6 +27,7 @@ OTHERS: dict[str, Json] = {
     "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
     "prune": {"density": 0.2, "scope": "layer"},
     "collect": {"name": "swag"},
+    "accumulate": 4,
 }
 OF_SCHEDULE: dict[str, Json] = {
     "low": 0.1,

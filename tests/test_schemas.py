@@ -35,7 +35,7 @@ GOLDEN = {
         " updates:int64 batch_unit:string test_every:int64 rmsprop_alpha:double"
         " rmsprop_momentum:double rmsprop_eps:double rmsprop_centered:bool sam_rho:double"
         " sam_adaptive:bool clip_norm:double checkpoints:string objective:string objective_args:string"
-        " objective_version:int64 prune_density:double prune_scope:string collect:string seed:int64 outcome:string"
+        " objective_version:int64 prune_density:double prune_scope:string collect:string accumulate:int64 seed:int64 outcome:string"
         " diverged_epoch:int64 diverged_update:int64 epochs_run:int64 kept_epoch:int64"
         " stopped_epoch:int64 num_parameters:int64 train_loss:double train_accuracy_percent:double"
         " test_loss:double test_accuracy_percent:double updates_run:int64 best_test_loss:double"

@@ -19,8 +19,8 @@ from phasegrid.config.rules import (
     DATA_READS,
     RECIPE_RULES,
     data_mistake,
-    fit_mistake,
     mistakes_of,
+    model_mistake,
 )
 from phasegrid.config.schedules import with_schedule
 from phasegrid.config.stages import place_in, stage_mistake, with_starts
@@ -118,7 +118,7 @@ class CellBuilder:
         if stages is None:
             return None
         self._check_data(train, dataset, FIRST_STAGE, point)
-        self._check_fit(names["model"], dataset, point)
+        self._check_fit(names["model"], model, dataset, point)
         values = {
             scale.axis.role: scale.value(i) for scale, i in zip(self._scales, point, strict=True)
         }
@@ -301,12 +301,15 @@ class CellBuilder:
             if finding is not None:
                 self._mistakes.report_of(section, DATA_READS, finding, point, ("dataset",))
 
-    def _check_fit(self, name: str, dataset: Built, point: Point) -> None:
-        """Check that a model fits the kind of data; a mistake is reported at the model's name."""
+    def _check_fit(self, name: str, model: Built, dataset: Built, point: Point) -> None:
+        """Check that a model fits the data; another kind of data is reported at its name."""
         declared = self._template.choices["model"][name].declared
         if dataset.facts is not None and isinstance(declared, Model):
-            finding = fit_mistake(name, declared, dataset.facts)
-            self._mistakes.report(finding, point, ("model.name", "dataset.name"))
+            finding = model_mistake(name, declared, model.args, dataset.facts)
+            if finding is not None and finding[0] == "model.name":
+                self._mistakes.report(finding, point, ("model.name", "dataset.name"))
+            elif self._is_sound["model"]:
+                self._mistakes.report(finding, point, ("model", "dataset"))
 
 
 def check_recipe(template: TrialTemplate, diagnostics: Diagnostics, varied: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule
+from phasegrid.declare import DatasetFacts, Finding, Metric, Model, Rule, import_function
 from phasegrid.keys import Json
 from phasegrid.models.shapes import image_mistake
 from phasegrid.registry import declared_objective
@@ -28,7 +28,7 @@ class RecipeRule:
     check: Callable[[Mapping[str, Any]], Finding | None]
 
 
-DATA_READS = ("train.batch_size", "train.batch_unit", "train.objective")
+DATA_READS = ("train.batch_size", "train.batch_unit", "train.objective", "train.accumulate")
 """The fields of a recipe that `data_mistake` looks at."""
 
 
@@ -54,19 +54,38 @@ def source_mistake(
     return None if rule is None else _asked(rule, args, source)
 
 
-def fit_mistake(name: str, declared: Model, facts: DatasetFacts) -> Finding | None:
-    """Return why a model does not fit its data."""
+def model_mistake(
+    name: str, declared: Model, args: Mapping[str, Json], facts: DatasetFacts
+) -> Finding | None:
+    """Return why a model with these arguments does not fit its data."""
     mistake = mismatch(f"model {name}", declared.takes, facts.task)
     mistake = mistake or image_mistake(name, declared, facts.input_shape)
-    return ("model.name", mistake) if mistake else None
+    if mistake:
+        return "model.name", mistake
+    if declared.fits is None:
+        return None
+    finding = _asked(import_function(declared.fits), args, facts.input_shape, facts.num_classes)
+    return finding and (f"model.{finding[0]}", finding[1])
 
 
 def data_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
     """Return the mistake between a recipe and its data, or None."""
     return (
         TASKS[facts.task].batch_mistake(recipe, facts)
+        or _accumulation_mistake(recipe, facts)
         or _objective_mistake(recipe, facts)
         or _aside_mistake(recipe, facts)
+    )
+
+
+def _accumulation_mistake(recipe: Mapping[str, Any], facts: DatasetFacts) -> Finding | None:
+    task = TASKS[facts.task]
+    if recipe["accumulate"] == 1 or task.one_shape:
+        return None
+    return (
+        "train.accumulate",
+        f"found {recipe['accumulate']} for {task.examples}, whose batches differ in length or"
+        " follow one another; allowed: 1",
     )
 
 

@@ -126,7 +126,8 @@ class Model:
     ``count(facts, **args)`` returns the `ModelCounts` of a network for a data set with these facts.
     Without it, every job is planned at 10 s and with a whole GPU. `smallest_image` is the smallest
     height and width of an image (channels, height, width) that the model accepts, and `channels`
-    its number of channels. `rules` check the arguments against each other.
+    its number of channels. `rules` check the arguments against each other;
+    ``fits(args, input_shape, num_classes)`` checks them against the data.
 
     ``begin(module, **args)`` gives a network its first weights where a training begins, for example
     those of a file; measured networks have theirs from the store. ``fingerprint(args)`` returns
@@ -143,6 +144,7 @@ class Model:
     channels: int | None = None
     begin: str | Callable[..., object] | None = None
     fingerprint: str | Callable[[Mapping[str, Json]], Mapping[str, Json]] | None = None
+    fits: str | Callable[[Mapping[str, Any], tuple[int, ...], int], Finding | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

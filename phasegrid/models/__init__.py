@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import Model, locator
+from phasegrid.declare import Model, later, locator
 from phasegrid.models.shapes import (
     depth_fits_blocks,
     depth_is_6n_plus_4,
     heads_divide_width,
+    lenet5_fits,
+    one_logit_fits,
     tied_sizes_agree,
 )
 
@@ -20,11 +22,16 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 @dataclass(frozen=True, slots=True)
 class MlpArgs:
-    """A fully connected network with `depth` hidden layers of `width` units."""
+    """A fully connected network with `depth` hidden layers of `width` units.
+
+    `outputs`: as many as there are ``classes``, or, for two classes, ``one_logit`` z, as in binary
+    classification: the logits are then (0, z).
+    """
 
     width: Width = 128
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     activation: Literal["relu", "tanh", "gelu"] = "relu"
+    outputs: Literal["classes", "one_logit"] = later("classes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,21 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 @dataclass(frozen=True, slots=True)
 class Vgg16Args:
     """VGG16 with convolutions of k to 8k channels, with bias, and three linear layers (8k, 8k,
-    classes), `dropout` before the first two. The defaults are those of Garipov et al. 2018.
+    classes), `dropout` before the first two. The defaults are those of Garipov et al. 2018 and of
+    Benton et al. 2021. `init`: as in their published codes (``he``), or ``xavier``.
     """
 
     width: Width = 64
     batch_norm: bool = False
     dropout: Dropout = 0.5
+    init: Literal["he", "xavier"] = later("he")
+
+
+@dataclass(frozen=True, slots=True)
+class LeNet5Args:
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max-pooling, for images of 32x32 pixels, or of
+    28x28, which are padded. There are no arguments.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +152,23 @@ class LstmArgs:
     init: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class VitArgs:
+    """A vision transformer (Dosovitskiy et al. 2021) for square images of three channels, whose
+    sides are a multiple of `patch` pixels.
+
+    `depth` layers over tokens of size d = `width`, a number of `heads` that divides d, feed-forward
+    networks of `feed_forward` times d units, with `dropout` after them and after attention.
+    """
+
+    patch: Annotated[int, Field(ge=1, le=1024)] = 4
+    width: Width = 64
+    depth: Annotated[int, Field(ge=1, le=64)] = 4
+    heads: Annotated[int, Field(ge=1, le=1024)] = 4
+    feed_forward: Annotated[int, Field(ge=1, le=64)] = 4
+    dropout: Dropout = 0.0
+
+
 Arch = Literal[
     "resnet18",
     "resnet34",
@@ -159,6 +192,10 @@ Arch = Literal[
     "mobilenet_v3_small",
     "mobilenet_v3_large",
     "efficientnet_b0",
+    "vit_b_16",
+    "vit_b_32",
+    "vit_l_16",
+    "vit_l_32",
 ]
 """Networks of torchvision, as `phasegrid.models.torchvision_nets` lists them."""
 
@@ -170,7 +207,10 @@ class TorchvisionArgs:
     - `weights`: what a training begins from: a file with a state dict (written by ``torch.save`` or
       as safetensors), or weights that torchvision publishes (``IMAGENET1K_V1``, ``DEFAULT``), which
       are downloaded when the first training begins; null for a random network. For another number
-      of classes the last layer begins anew.
+      of classes the last layer begins anew; position embeddings of a vision transformer for other
+      sizes of images are interpolated.
+    - `resize`: scale images to so many pixels on each side (bilinear) in the network, so that data
+      sets of small images stay small; 224 is usual for the published weights. null: as they are.
     - `sha256` of the file is filled in and is its identity; of published weights, the part of it
       that torchvision names.
     """
@@ -178,12 +218,25 @@ class TorchvisionArgs:
     arch: Arch = "resnet50"
     weights: str | None = locator(None)
     sha256: str = ""
+    resize: Annotated[int, Field(ge=32, le=10_000)] | None = later(None)
 
 
 _COUNTING = "phasegrid.models.counting"
 
 MODELS: dict[str, Model] = {
-    "mlp": Model(MlpArgs, "phasegrid.models.mlp:make", count=f"{_COUNTING}:count_mlp"),
+    "mlp": Model(
+        MlpArgs,
+        "phasegrid.models.mlp:make",
+        count=f"{_COUNTING}:count_mlp",
+        fits=one_logit_fits,
+    ),
+    "lenet5": Model(
+        LeNet5Args,
+        "phasegrid.models.lenet5:make",
+        count=f"{_COUNTING}:count_lenet5",
+        smallest_image=28,
+        fits=lenet5_fits,
+    ),
     "small_cnn": Model(
         SmallCnnArgs,
         "phasegrid.models.small_cnn:make",
@@ -242,6 +295,15 @@ MODELS: dict[str, Model] = {
         count=f"{_COUNTING}:count_lstm",
         rules=(tied_sizes_agree,),
     ),
+    "vit": Model(
+        VitArgs,
+        "phasegrid.models.vit:make",
+        count="phasegrid.models.vit:count",
+        smallest_image=1,
+        channels=3,
+        rules=(heads_divide_width,),
+        fits="phasegrid.models.vit:images_fit",
+    ),
     "torchvision": Model(
         TorchvisionArgs,
         "phasegrid.models.torchvision_nets:make",
@@ -250,5 +312,6 @@ MODELS: dict[str, Model] = {
         channels=3,
         begin="phasegrid.models.pretrained:begin",
         fingerprint="phasegrid.models.pretrained:fingerprint",
+        fits="phasegrid.models.torchvision_nets:images_fit",
     ),
 }

@@ -41,7 +41,7 @@ def build_model(
     """
     declared = resolve_model(part.name)
     require_task(part.name, declared.takes, task)
-    require_sound(part.name, declared, part.args, input_shape)
+    require_sound(part.name, declared, part.args, input_shape, num_classes)
     shape = TASKS[task].model_arguments(input_shape, num_classes, form)
     module = _make(declared, part, shape, seed)
     _refuse_unknown(part, module)

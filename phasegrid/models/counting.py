@@ -19,6 +19,8 @@ from phasegrid.estimates import ModelCounts
 from phasegrid.jobs import Part
 from phasegrid.models.shapes import (
     CONV3FC3,
+    LENET5,
+    LENET5_SIDE,
     STRIDES,
     VGG11,
     VGG16,
@@ -46,7 +48,7 @@ def count_work(part: Part, facts: DatasetFacts) -> ModelCounts | None:
     if declared.count is None:
         return None
     require_task(part.name, declared.takes, facts.task)
-    require_sound(part.name, declared, part.args, facts.input_shape)
+    require_sound(part.name, declared, part.args, facts.input_shape, facts.num_classes)
     try:
         counts = import_function(declared.count)(facts, **part.args)
     except Exception as error:  # a user's code may raise anything
@@ -107,9 +109,12 @@ def count_lstm(
     return ModelCounts(parameters, round(length * flops), round(length * kept), 2 * depth + 2)
 
 
-def count_mlp(facts: DatasetFacts, *, width: int, depth: int, **_: Any) -> ModelCounts:
+def count_mlp(
+    facts: DatasetFacts, *, width: int, depth: int, outputs: str = "classes", **_: Any
+) -> ModelCounts:
     """Count a fully connected network."""
-    sizes = [math.prod(facts.input_shape), *[width] * depth, facts.num_classes]
+    last = 1 if outputs == "one_logit" else facts.num_classes
+    sizes = [math.prod(facts.input_shape), *[width] * depth, last]
     return _total(_linear(a, b) for a, b in pairwise(sizes))
 
 
@@ -177,6 +182,16 @@ def count_conv3fc3(facts: DatasetFacts, *, width: int) -> ModelCounts:
         channels, height, width_px = out, (height - 1) // 2, (width_px - 1) // 2
     sizes = [channels * height * width_px, width, width, facts.num_classes]
     return _total([*layers, *(_linear(a, b) for a, b in pairwise(sizes))])
+
+
+def count_lenet5(facts: DatasetFacts) -> ModelCounts:
+    """Count LeNet-5."""
+    channels, side, layers = facts.input_shape[0], LENET5_SIDE, []
+    for out in LENET5:
+        side -= 4
+        layers.append(_conv(channels, out, 5, side**2, 1))
+        channels, side = out, side // 2
+    return _total([*layers, _linear(channels, 84), _linear(84, facts.num_classes)])
 
 
 def count_preresnet(facts: DatasetFacts, *, depth: int, width: int, block: str) -> ModelCounts:

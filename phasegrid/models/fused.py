@@ -193,6 +193,8 @@ class _Builder:
             return self._push(module, (self._source(node, 0, "channels"),), "channels")
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             return self._flatten(node)
+        elif isinstance(module, nn.ConstantPad1d):
+            return self._push(module, (self._source(node, 0, "members"),), "members")
         elif isinstance(module, ELEMENTWISE) or _is_idle_dropout(module):
             source = self._source(node, 0, None)
             in_place = isinstance(module, nn.ReLU) and self._is_spent(node.args[0])

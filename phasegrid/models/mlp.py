@@ -16,12 +16,14 @@ def make(
     width: int,
     depth: int,
     activation: Literal["relu", "tanh", "gelu"],
+    outputs: Literal["classes", "one_logit"] = "classes",
 ) -> nn.Module:
     """Make an MLP: inputs flattened to D numbers, `depth` hidden layers of w = `width` units,
     logits (N, classes).
 
-    Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) classes. Layers: ``linear1``,
-    ``activation1``, ..., ``classifier``.
+    Parameters: D w + (depth - 1) w^2 + depth w + (w + 1) outputs. Layers: ``linear1``,
+    ``activation1``, ..., ``classifier``. With ``one_logit`` the classifier has one output z, and
+    the logits of the two classes are (0, z): their cross-entropy is the binary cross-entropy of z.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     size = math.prod(input_shape)
@@ -29,5 +31,9 @@ def make(
         layers[f"linear{index}"] = nn.Linear(size, width)
         layers[f"activation{index}"] = ACTIVATIONS[activation]()
         size = width
-    layers["classifier"] = nn.Linear(size, num_classes)
+    if outputs == "classes":
+        layers["classifier"] = nn.Linear(size, num_classes)
+    else:
+        layers["classifier"] = nn.Linear(size, 1)
+        layers["zero_logit"] = nn.ConstantPad1d((1, 0), 0.0)
     return nn.Sequential(layers)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PUBLISHED = r"DEFAULT|[A-Z][A-Z0-9_]*_V[0-9]+"
 """The form of the names that torchvision gives to weights; anything else is a path."""
 
+_POSITIONS = "encoder.pos_embedding"
 _NAMED = 5  # a message shows so many names of tensors
 
 
@@ -46,9 +47,17 @@ def fingerprint(args: Mapping[str, Json]) -> Mapping[str, Json]:
     return {"sha256": found}
 
 
-def begin(module: "nn.Module", *, arch: str, weights: str | None = None, sha256: str = "") -> None:
+def begin(
+    module: "nn.Module",
+    *,
+    arch: str,
+    weights: str | None = None,
+    sha256: str = "",
+    resize: int | None = None,
+) -> None:
     """Load the weights into a new network. If they are for another number of classes, the last
-    layer keeps its initialisation.
+    layer keeps its initialisation. The position embeddings of a vision transformer for images of
+    another size are interpolated (Dosovitskiy et al. 2021, section 3.2; torchvision's function).
 
     Raises:
         DataError: if the file is missing, is not the one that `sha256` names, cannot be read, or
@@ -62,7 +71,9 @@ def begin(module: "nn.Module", *, arch: str, weights: str | None = None, sha256:
     found = _digest(path)
     if not found.startswith(sha256):
         raise DataError(_changed(str(path), found, sha256))
-    module.load_state_dict(_fitted(_read(path), module, f"{path} to {arch}"))
+    network = module if resize is None else module.get_submodule("network")
+    state = _placed(_read(path), network)
+    network.load_state_dict(_fitted(state, network, f"{path} to {arch}"))
 
 
 def _published(arch: str, name: str) -> tuple[str, str]:
@@ -143,6 +154,17 @@ def _read(path: Path) -> "dict[str, Tensor]":
             " allowed: tensors by name, as in torch.save(model.state_dict(), FILE)"
         )
     return dict(found)
+
+
+def _placed(found: "dict[str, Tensor]", network: "nn.Module") -> "dict[str, Tensor]":
+    """Return the state with the position embeddings of a vision transformer at the network's
+    places.
+    """
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    if not isinstance(network, VisionTransformer) or _POSITIONS not in found:
+        return found
+    return dict(interpolate_embeddings(network.image_size, network.patch_size, found))
 
 
 def _fitted(found: "dict[str, Tensor]", module: "nn.Module", what: str) -> "dict[str, Tensor]":

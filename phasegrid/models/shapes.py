@@ -5,7 +5,7 @@ is built, and gives the same messages.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phasegrid.declare import Finding, Model
+from phasegrid.declare import Finding, Model, import_function
 from phasegrid.errors import DataError
 from phasegrid.tasks import mismatch
 
@@ -15,6 +15,12 @@ VGG16: Sequence[tuple[int, ...]] = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8,
 
 CONV3FC3 = (32, 64, 128)
 """Channels of the convolutions."""
+
+LENET5 = (6, 16, 120)
+"""Channels of the convolutions."""
+
+LENET5_SIDE = 32
+"""Height and width of its images, after padding."""
 
 STRIDES = (1, 2, 2)
 """Strides of the stages of residual networks for small images with activations before
@@ -54,6 +60,25 @@ def image_mistake(name: str, declared: Model, input_shape: tuple[int, ...]) -> s
         f" width) of at least {smallest}x{smallest} pixels. Choose another model or another"
         " data set"
     )
+
+
+def lenet5_fits(
+    _args: Mapping[str, Any], input_shape: tuple[int, ...], _num_classes: int
+) -> Finding | None:
+    """Find images that LeNet-5 does not take."""
+    height, width_px = input_shape[1:]
+    if height == width_px and height in (28, LENET5_SIDE):
+        return None
+    return "name", f"found images of {height}x{width_px}; allowed: of 28x28 or 32x32 pixels"
+
+
+def one_logit_fits(
+    args: Mapping[str, Any], _input_shape: tuple[int, ...], num_classes: int
+) -> Finding | None:
+    """Find a single logit for other than two classes."""
+    if args.get("outputs", "classes") == "classes" or num_classes == 2:
+        return None
+    return "outputs", f"found one_logit for {num_classes} classes; allowed: for two classes"
 
 
 def heads_divide_width(args: Mapping[str, Any]) -> Finding | None:
@@ -96,16 +121,25 @@ def tied_sizes_agree(args: Mapping[str, Any]) -> Finding | None:
 
 
 def require_sound(
-    name: str, declared: Model, args: Mapping[str, Any], input_shape: tuple[int, ...]
+    name: str,
+    declared: Model,
+    args: Mapping[str, Any],
+    input_shape: tuple[int, ...],
+    num_classes: int,
 ) -> None:
     """Refuse arguments or inputs that a model family does not support.
 
     Raises:
         DataError: with what is wrong and what is allowed.
     """
-    found = [finding[1] for rule in declared.rules if (finding := rule(args)) is not None]
-    if mistake := image_mistake(name, declared, input_shape) or next(iter(found), None):
+    if mistake := image_mistake(name, declared, input_shape):
         raise DataError(f"building model {name}: {mistake}")
+    found = [rule(args) for rule in declared.rules]
+    if declared.fits is not None:
+        found.append(import_function(declared.fits)(args, input_shape, num_classes))
+    for finding in found:
+        if finding is not None:
+            raise DataError(f"building model {name}: {finding[1]}")
 
 
 def require_task(family: str, takes: str, task: str) -> None:

@@ -2,16 +2,18 @@
 torch.
 
 All have one classifier, end in logits (N, classes), and take images (3, H, W) of any size from 32 x
-32 pixels. Not here: networks with further outputs while they train (GoogLeNet, Inception), and
-those for images of one size (vision transformers).
+32 pixels; vision transformers take square ones that their patches cut. Not here: networks with
+further outputs while they train (GoogLeNet, Inception).
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from phasegrid.declare import DatasetFacts
+from phasegrid.declare import DatasetFacts, Finding
 from phasegrid.estimates import ModelCounts
+from phasegrid.models.vit import Sizes, count_sizes, patches_fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,11 +72,24 @@ NETS: Mapping[str, TorchvisionNet] = {
 }
 
 
-def count(facts: DatasetFacts, *, arch: str, **_: object) -> ModelCounts:
-    """Count a network from the table: exact for parameters, and for FLOPs where height and width
-    are multiples of 32; activations are the inputs of layers with weights, not exact at other
-    sizes than 224.
+VITS: Mapping[str, Sizes] = {
+    "vit_b_16": Sizes(16, 12, 12, 768, 3072),
+    "vit_b_32": Sizes(32, 12, 12, 768, 3072),
+    "vit_l_16": Sizes(16, 24, 16, 1024, 4096),
+    "vit_l_32": Sizes(32, 24, 16, 1024, 4096),
+}
+
+
+def count(facts: DatasetFacts, *, arch: str, resize: int | None = None, **_: object) -> ModelCounts:
+    """Count a network: exact for parameters, and for FLOPs where height and width are multiples of
+    32. Of the nets of the table, activations are the inputs of layers with weights, not exact at
+    other sizes than 224.
     """
+    if resize is not None:
+        counts = count(replace(facts, input_shape=(3, resize, resize)), arch=arch)
+        return counts._replace(activations=counts.activations + 3 * resize**2)
+    if arch in VITS:
+        return count_sizes(facts, VITS[arch])
     net, share = NETS[arch], facts.input_shape[1] * facts.input_shape[2] / SIDE**2
     fewer = CLASSES - facts.num_classes
     return ModelCounts(
@@ -85,10 +100,37 @@ def count(facts: DatasetFacts, *, arch: str, **_: object) -> ModelCounts:
     )
 
 
-def make(input_shape: tuple[int, ...], num_classes: int, *, arch: str, **_: object) -> "nn.Module":
-    """Make a network with the initialisation of torchvision; names of layers are torchvision's."""
+def make(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    arch: str,
+    resize: int | None = None,
+    **_: object,
+) -> "nn.Module":
+    """Make a network with the initialisation of torchvision; names of layers are torchvision's.
+
+    With `resize` it is ``network`` after ``resize``, which scales images to so many pixels
+    (bilinear).
+    """
+    from torch import nn
     from torchvision.models import get_model
 
-    del input_shape  # every network takes images of any size
-    module: nn.Module = get_model(arch, weights=None, num_classes=num_classes)
-    return module
+    size = {"image_size": resize or input_shape[1]} if arch in VITS else {}
+    module: nn.Module = get_model(arch, weights=None, num_classes=num_classes, **size)
+    if resize is None:
+        return module
+    scale = nn.Upsample((resize, resize), mode="bilinear")
+    return nn.Sequential(OrderedDict(resize=scale, network=module))
+
+
+def images_fit(
+    args: Mapping[str, Any], input_shape: tuple[int, ...], _num_classes: int
+) -> Finding | None:
+    """Find images that the patches of a vision transformer do not cut."""
+    arch, resize = args["arch"], args.get("resize")
+    if arch not in VITS:
+        return None
+    if resize is None:
+        return patches_fit("arch", VITS[arch].patch, input_shape)
+    return patches_fit("resize", VITS[arch].patch, (3, resize, resize))

@@ -8,7 +8,8 @@ two, as in the published codes of Garipov et al. 2018 and Benton et al. 2021.
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -36,26 +37,44 @@ def make_vgg16(
     width: int,
     batch_norm: bool,
     dropout: float,
+    init: Literal["he", "xavier"] = "he",
 ) -> nn.Module:
     """Make VGG16 with k = `width`; logits (N, classes).
 
-    Convolutions are drawn from N(0, 2 / (9 out)), with biases of 0. Parameters for k = 64, 3
-    channels and 10 classes: 15,245,130, with BatchNorm 15,253,578. Layers: as `make`, up to
-    ``conv13``; then ``dropout1``, ``linear1``, ``relu14``, ``dropout2``, ``linear2``, ``relu15``,
-    ``classifier``. Without dropout its layers are left out.
+    ``he`` (the published codes): convolutions are drawn from N(0, 2 / (9 out)), with biases of 0;
+    linear layers as PyTorch does. ``xavier`` (Glorot and Bengio 2010, uniform): convolutions and
+    linear layers from U(-a, a) with a = sqrt(6 / (fan in + fan out)), with biases of 0.
+
+    Parameters for k = 64, 3 channels and 10 classes: 15,245,130, with BatchNorm 15,253,578. Layers:
+    as `make`, up to ``conv13``; then ``dropout1``, ``linear1``, ``relu14``, ``dropout2``,
+    ``linear2``, ``relu15``, ``classifier``. Without dropout its layers are left out.
     """
     layers, size = _features(VGG16, input_shape[0], width, batch_norm), 8 * width
-    for module in layers.values():
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.normal_(module.weight, 0, math.sqrt(2 / (9 * module.out_channels)))
-            nn.init.zeros_(module.bias)
+    if init == "he":
+        _draw_he(layers.values())
     for index in (1, 2):
         if dropout:
             layers[f"dropout{index}"] = nn.Dropout(dropout)
         layers[f"linear{index}"] = nn.Linear(size, size)
         layers[f"relu{13 + index}"] = nn.ReLU()
     layers["classifier"] = nn.Linear(size, num_classes)
+    if init == "xavier":
+        _draw_xavier(layers.values())
     return nn.Sequential(layers)
+
+
+def _draw_he(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.normal_(layer.weight, 0, math.sqrt(2 / (9 * layer.out_channels)))
+            nn.init.zeros_(layer.bias)
+
+
+def _draw_xavier(layers: Iterable[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def _features(

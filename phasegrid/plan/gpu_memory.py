@@ -10,6 +10,7 @@ process and of a stream on a GPU are allowances.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 from phasegrid.estimates import COPIES, FLOAT, OF_SAM, Workload, training_bytes
 from phasegrid.jobs import MetricJob, Trial
@@ -116,9 +117,11 @@ def lane_bytes(trial: Trial, work: Workload) -> int:
     """Estimate the bytes that a training takes beside others on a GPU, without its data set: its
     vectors, the activations of an update, which its CUDA graph keeps, and its stream.
     """
-    examples = examples_per_batch(dict(trial.recipe), work.labels_per_example)
-    copies = COPIES if trial.recipe.get("sam") is None else COPIES + OF_SAM
-    return STREAM_BYTES + training_bytes(work, examples, copies)
+    recipe: dict[str, Any] = dict(trial.recipe)
+    examples = examples_per_batch(recipe, work.labels_per_example)
+    copies = COPIES if recipe.get("sam") is None else COPIES + OF_SAM
+    parts = recipe.get("accumulate", 1)
+    return STREAM_BYTES + training_bytes(work, examples / parts, copies + (parts > 1))
 
 
 def known_lane_bytes(pack: Pack, works: Mapping[str, Workload | None]) -> dict[str, int]:

@@ -104,6 +104,7 @@ _RECIPE = {
     "prune_density": "float64",
     "prune_scope": "string",
     "collect": "string",
+    "accumulate": "int64",
 }
 
 TRIALS = _schema(

@@ -26,6 +26,23 @@ class Batch:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def parts_of(batch: Batch, most: int) -> list[Batch]:
+    """Cut a batch into at most so many parts of nearly equal size, each of two examples or more
+    (BatchNorm in train mode cannot take one value per channel).
+    """
+    num = min(most, max(1, batch.labels.shape[1] // 2))
+    if num == 1:
+        return [batch]
+    cut = (
+        torch.tensor_split(value, num, dim=1)
+        for value in (batch.inputs, batch.labels, *batch.extra.values())
+    )
+    return [
+        Batch(inputs, labels, dict(zip(batch.extra, extra, strict=True)))
+        for inputs, labels, *extra in zip(*cut, strict=True)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """The lengths of examples that differ in length, on the CPU, (N,) int64: positions, and scored

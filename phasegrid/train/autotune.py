@@ -89,6 +89,7 @@ def timing_key(trial: Trial, data: Dataset, device: torch.device) -> str:
         "optimizer": recipe.optimizer,
         **({"sam": True} if recipe.sam else {}),
         **({"prune": True} if recipe.prune else {}),
+        **({"accumulate": recipe.accumulate} if recipe.accumulate > 1 else {}),
         **_objective_of(recipe),
         "precision": recipe.precision,
         "device": name,

@@ -17,7 +17,7 @@ from phasegrid.keys import stream_seed
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.seeding import seeded_draws
 from phasegrid.tasks import TASKS
-from phasegrid.tasks.batches import Batch, Cut
+from phasegrid.tasks.batches import Batch, Cut, parts_of
 from phasegrid.tasks.carrying import Reader
 from phasegrid.tasks.losses import Criterion
 from phasegrid.tasks.operations import operations_of
@@ -205,17 +205,26 @@ def _make_pass(
 ) -> GradientPass:
     """Return a function of a batch and the number of its scored labels. It writes every member's
     gradient of its mean loss over these labels into ``grads``, and returns the logits (M, B, ...,
-    C) at the weights. With `sam` the gradient is taken at the worst point nearby; with `clip_norm`
-    it is then clipped.
+    C) at the weights. With `accumulate` the gradients of parts of it are added up. With `sam`
+    the gradient is taken at the worst point nearby; with `clip_norm` it is then clipped.
     """
     operations, objective = operations_of(task), training_criterion(recipe)
     autocast = autocast_of(recipe.precision, network.weights.device)
 
-    def differentiate(batch: Batch, size: int) -> Tensor:
+    def of_part(batch: Batch, size: int) -> Tensor:
         with autocast():
             logits = read(batch.inputs)
             losses = training_losses(operations, objective, logits, batch)
         network.differentiate(losses, torch.full_like(losses, 1 / size))
+        return logits
+
+    def differentiate(batch: Batch, size: int) -> Tensor:
+        first, *others = parts_of(batch, recipe.accumulate)
+        logits = of_part(first, size)
+        for part in others:
+            before = network.grads.clone()
+            logits = torch.cat([logits.detach(), of_part(part, size)], dim=1)
+            network.grads.add_(before)
         if mask is not None:  # neither SAM's steps nor momentum leave the pruned network
             network.grads.mul_(mask)
         return logits.detach()

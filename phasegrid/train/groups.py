@@ -87,7 +87,8 @@ def _choose(
     task = TASKS[data.task]
     if task.one_shape:
         example = data.train_inputs[:1]
-        return choose_strategy(strategy, module, example, count, recipe.batch_size)
+        size = math.ceil(recipe.batch_size / recipe.accumulate)
+        return choose_strategy(strategy, module, example, count, size)
     if strategy not in ("auto", "loop"):
         raise ValueError(
             f"strategy {strategy} cannot train on {task.examples}, whose batches differ in length"

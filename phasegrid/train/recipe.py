@@ -192,6 +192,9 @@ class Recipe:
     - `sam`: take every gradient at the worst point nearby, with any optimizer.
     - `clip_norm`: scale a gradient of the loss with a larger norm to this norm, before the
       optimizer's step.
+    - `accumulate`: pass every batch through the network in so many parts and add up their
+      gradients, which takes so many times less memory for activations. The update is that of the
+      whole batch, but BatchNorm normalises each part by itself. A part has two examples or more.
     - `objective`: the loss for training and scoring, a name of `phasegrid.tasks.objectives` or your
       own, with its arguments; null is cross-entropy with `label_smoothing`.
     - `precision`: ``fp32``, ``tf32`` (float32 with TF32 products on a GPU) or ``bf16`` (autocast
@@ -227,6 +230,7 @@ class Recipe:
     objective: dict[str, JsonValue] | None = later(None)
     prune: Prune | None = later(None)
     collect: Collect | None = later(None)
+    accumulate: Annotated[int, Field(ge=1, le=MAX_COUNT)] = later(1)
 
     @property
     def keeps_optimizer(self) -> bool:

@@ -12,7 +12,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from phasegrid import load_sweep
 from phasegrid.declare import DatasetFacts, make_part
@@ -22,10 +25,11 @@ from phasegrid.models import MODELS, Arch, TorchvisionArgs
 from phasegrid.models.build import build_begun, build_for
 from phasegrid.models.counting import count_work
 from phasegrid.models.pretrained import fingerprint
-from phasegrid.models.torchvision_nets import NETS, make
+from phasegrid.models.torchvision_nets import NETS, VITS, make
 from phasegrid.plan.plan import make_plan
 from phasegrid.run.places import RunTarget
 from phasegrid.run.run import run_sweep
+from phasegrid.seeding import seeded_draws
 from phasegrid.store.store import Store
 
 SMALLEST = "mobilenet_v3_small"
@@ -39,7 +43,7 @@ def part(**args: Any) -> Part:
 
 def on_meta(arch: str, classes: int = 1000) -> nn.Module:
     with torch.device("meta"):
-        return make((3, 32, 32), classes, arch=arch).eval()
+        return make((3, 224, 224), classes, arch=arch).eval()
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -53,6 +57,8 @@ def num_parameters(module: nn.Module) -> int:
         ("mobilenet_v2", 200, 2_480_072),  # Xu et al. 2024
         ("resnext101_32x8d", 1000, 88_791_336),  # the same
         ("resnext101_64x4d", 1000, 83_455_272),
+        ("vit_b_16", 100, 85_875_556),  # Benton et al. 2021, appendix B.3
+        ("vit_l_32", 1000, 306_535_400),  # torchvision's table
     ],
 )
 def test_networks_of_torchvision_have_the_published_numbers_of_parameters(
@@ -76,8 +82,37 @@ def test_the_table_counts_what_the_built_network_does(arch: str) -> None:
 
 
 def test_a_sweep_can_name_each_network_of_the_table() -> None:
-    assert get_args(Arch) == tuple(NETS)
+    assert get_args(Arch) == (*NETS, *VITS)
     assert len(NETS) > 20
+
+
+def test_a_network_that_scales_its_images_is_counted_and_begun_as_the_one_within(
+    tmp_path: Path,
+) -> None:
+    """Weights of images of another size: position embeddings are those of torchvision's own
+    interpolation; small images are scaled as torch does.
+    """
+    path = tmp_path / "vit.pth"
+    with seeded_draws(0):
+        given = get_model("vit_b_32", num_classes=1000, image_size=64)
+    torch.save(given.state_dict(), path)
+    wide = part(arch="vit_b_32", weights=str(path), resize=96)
+    counts = count_work(wide, FACTS)
+    begun = build_begun(wide, FACTS, seed=3).eval()
+    assert counts is not None
+    assert counts.num_parameters == num_parameters(begun)
+    alone = get_model("vit_b_32", num_classes=1000, image_size=96).eval()
+    alone.load_state_dict(interpolate_embeddings(96, 32, given.state_dict()))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    scaled = interpolate(images, (96, 96), mode="bilinear")
+    torch.testing.assert_close(begun(images), alone(scaled))
+
+
+def test_images_that_patches_do_not_cut_are_refused() -> None:
+    for shape, resize in (((3, 40, 40), None), ((3, 32, 64), None), ((3, 32, 32), 40)):
+        with pytest.raises(DataError, match=r"found patches of 16x16 pixels for images of .* squa"):
+            count_work(part(arch="vit_b_16", resize=resize), DatasetFacts(10, 10, shape, 10))
+    assert count_work(part(arch="vit_b_16"), DatasetFacts(10, 10, (3, 32, 32), 10)) is not None
 
 
 def test_images_without_three_channels_are_refused() -> None:

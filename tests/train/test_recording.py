@@ -80,6 +80,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cosine": {"schedule": {"name": "cosine", "args": {}, "version": 1}},
     "sam": {"sam": {"rho": 0.05}},
     "clipped": {"clip_norm": 0.1},
+    "accumulated": {"accumulate": 2},
     "pruned": {"prune": {"density": 0.5}},
     "some updates": {"updates": 7},
     "poisoned": {"objective": POISONED},

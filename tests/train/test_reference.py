@@ -13,7 +13,7 @@ from train_support import CLASSES, MLP, PLAIN_CNN, SMALL_CNN, make_data, make_tr
 import phasegrid.train.beginning
 import phasegrid.train.reference
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.jobs import Trial
+from phasegrid.jobs import Part, Trial
 from phasegrid.keys import stream_seed
 from phasegrid.models.build import build_for, build_model
 from phasegrid.models.weights import Weights
@@ -51,12 +51,14 @@ CASES: dict[str, dict[str, Any]] = {
         "schedule": Schedule("pieces", pieces=((0.5, 1.0), (0.9, 0.01))),
     },
     "sam": {"sam": SAM(rho=0.1), "keep": "best_test"},
+    "accumulated, sam": {"accumulate": 3, "sam": SAM(rho=0.1), "clip_norm": 1e6},
     "adaptive sam, adam": {"sam": SAM(rho=0.5, adaptive=True), "optimizer": "adam"},
     "squared loss": {
         "objective": {"name": "mse", "args": {"reduction": "mean"}, "version": 1},
     },
     "early stopping": {"stop": Stop(min_delta=0.1, patience=1), "epochs": 6, "keep": "last"},
 }
+IMAGES = ("train_inputs", "test_inputs")
 WITH_IMAGES = (
     "nesterov, cosine after a warm-up",
     "label smoothing, step, flips and crops",
@@ -117,6 +119,22 @@ def test_a_pack_trains_each_of_its_trials_as_the_plain_loop_does(
             assert ours.train_accuracy_percent == pytest.approx(theirs.train_accuracy_percent)
             if ours.test_loss is not None:
                 assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-8)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention member by member
+def test_vision_transformers_train_as_the_plain_loop_does(strategy: Any) -> None:
+    sizes = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "feed_forward": 2, "dropout": 0.0}
+    recipe: dict[str, Any] = {"epochs": 2, "optimizer": "adam", "lr": 0.01, "accumulate": 2}
+    trials = [make_trial(seed, Part("vit", 1, sizes), **recipe) for seed in (0, 1)]
+    grey = doubled(make_data(16))
+    shape = {name: getattr(grey, name).repeat(1, 3, 1, 1) for name in IMAGES}
+    data = [replace(grey, **shape)] * 2
+    for result, trial in zip(
+        train_pack(trials, data, device="cpu", strategy=strategy), trials, strict=True
+    ):
+        assert result.strategy == strategy
+        torch.testing.assert_close(result.weights, train_alone(trial, data[0])[0])
 
 
 def test_some_of_the_trials_that_stop_early_stop_before_the_others() -> None:

@@ -28,6 +28,7 @@ WEIGHTLESS = (
     nn.Hardtanh,
     nn.Identity,
     nn.Flatten,
+    nn.ConstantPad1d,
     nn.Dropout,
     nn.Dropout2d,
     nn.MaxPool1d,
