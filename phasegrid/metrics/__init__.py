@@ -18,6 +18,7 @@ from phasegrid.metrics.predictions import PREDICTIONS
 from phasegrid.metrics.simplex import SIMPLEX
 from phasegrid.metrics.slice import SLICE
 from phasegrid.metrics.soup import SOUP
+from phasegrid.metrics.swag_curves import SWAG_CURVES
 from phasegrid.metrics.trace import TRACE
 
 METRICS: dict[str, Metric] = {
@@ -37,5 +38,6 @@ METRICS: dict[str, Metric] = {
     "plane": PLANE,
     "origin_path": ORIGIN_PATH,
     "trace": TRACE,
+    "swag_curves": SWAG_CURVES,
 }
 """In the order in which figures and tables show them."""

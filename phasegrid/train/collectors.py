@@ -24,8 +24,14 @@ class Collector:
     moments: Callable[[int], int] | None = None
 
 
+def moments_numbers(rank: int) -> int:
+    """Return how many float32 numbers for each parameter SWAG's moments take: two means in float64
+    and the deviations.
+    """
+    return 2 * 2 + rank
+
+
 COLLECTORS: Mapping[str, Collector] = {
     "swa": Collector("phasegrid.train.taking:take_mean"),
-    "swag": Collector("phasegrid.train.taking:take_moments", moments=lambda rank: 2 * 2 + rank),
+    "swag": Collector("phasegrid.train.taking:take_moments", moments=moments_numbers),
 }
-"""``swag`` leaves two means in float64 and its deviations."""

@@ -18,6 +18,7 @@ from phasegrid.estimates import (
     training_bytes,
 )
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.train.collectors import moments_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class ConnectivityArgs:
     streams, and the state of a recurrent network is carried from batch to batch, both while the
     curve is trained and at each of its points.
 
+    With `swag_from_epoch` the moments of the bends are collected after that epoch and each later
+    one, with the last `swag_rank` deviations (SWAG, Maddox et al. 2019, over bends: Benton et al.
+    2021, section 4.1), and stored as the artifact ``curve_moments`` for the metric ``swag_curves``.
+
     Losses are reported plain, and regularised by weight_decay/2 |gamma(t)|^2 with the squared norm
     over all trainable parameters, those of BatchNorm included: what is minimised. (``plane.py`` and
     ``connect.py`` of Garipov et al.'s published code add norms that are not squared.) Dropout is
@@ -79,6 +84,8 @@ class ConnectivityArgs:
     precision: Literal["fp32", "tf32", "bf16"] = later("fp32")
     augment: Literal["none", "flip_crop"] = later("none")
     refresh_augment: Literal["none", "flip_crop"] = later("none")
+    swag_from_epoch: Count | None = later(None)
+    swag_rank: Annotated[int, Field(ge=2, le=1000)] = later(20)
 
 
 def _cost(job: Measurement) -> Guess:
@@ -102,7 +109,10 @@ def _memory(job: Measurement) -> int:
 
 
 def _disk(job: Measurement) -> int:
-    num_stored = int(job.args["bends"]) + int(job.args["curve"] == "random_segment")
+    bends = int(job.args["bends"])
+    num_stored = bends + int(job.args["curve"] == "random_segment")
+    if job.args.get("swag_from_epoch") is not None:
+        num_stored += bends * (1 + moments_numbers(int(job.args.get("swag_rank", 20))))
     return FLOAT * num_stored * job.work.num_parameters
 
 
@@ -110,6 +120,21 @@ def _no_bends_on_a_random_segment(args: Mapping[str, Any]) -> Finding | None:
     if args["curve"] != "random_segment" or args["bends"] == 0:
         return None
     return "bends", f"found {args['bends']}, but a random segment has no bends; write bends: 0"
+
+
+def _collects_twice(args: Mapping[str, Any]) -> Finding | None:
+    """Find moments of bends that are not trained, or are taken too late for a covariance."""
+    first = args["swag_from_epoch"]
+    if first is None:
+        return None
+    if args["bends"] == 0:
+        return "swag_from_epoch", f"found {first}, but bends: 0; nothing is trained"
+    if args["updates"] is None and first >= args["epochs"]:
+        return "swag_from_epoch", (
+            f"found {first} with epochs: {args['epochs']}; allowed: at most"
+            f" {args['epochs'] - 1}, since a covariance needs the bends of two epochs"
+        )
+    return None
 
 
 def _augments_images(
@@ -183,9 +208,9 @@ CONNECTIVITY = Metric(
     recorded=True,
     memory=_memory,
     disk=_disk,
-    rules=(_no_bends_on_a_random_segment,),
+    rules=(_no_bends_on_a_random_segment, _collects_twice),
     fits=_augments_images,
-    leaves=("curve",),
+    leaves=("curve", "curve_moments"),
     passes=_passes,
     untypical={"bends": 0},
     version=2,  # 1 let rounding choose between the ends where they are the farthest points

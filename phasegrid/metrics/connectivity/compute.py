@@ -28,6 +28,7 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity import SUMMARISED, ConnectivityArgs
 from phasegrid.metrics.connectivity.along import regularised, summary
+from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import (
     chords,
     curve_length,
@@ -118,6 +119,7 @@ def compute_many(
             settings,
             [rngs[i] for i in members],
             data.objective,
+            [curve.moments for curve in curves],
         )
         for i, curve, loss in zip(members, curves, losses, strict=True):
             found[i] = finished(_measured(curve, data, settings, loss))
@@ -138,6 +140,7 @@ class _Curve:
     rest: Rest
     flat: FlatNetwork
     evaluator: Evaluator
+    moments: BendMoments
 
 
 def place_vertices(
@@ -186,6 +189,7 @@ def by_turns(
             rng,
             curve.rest,
             data.scoring,
+            curve.moments,
         )
     return (yield from _measured(curve, data, settings, loss))
 
@@ -204,20 +208,21 @@ def _begin(
     if settings.curve == "random_segment":
         del ends[-1]
     rest = rest_of_curve([ends[0], ends.get(-1, ends[0])], settings.bends)
-    return _Curve(ends, vertices, rest, flat, evaluator)
+    return _Curve(ends, vertices, rest, flat, evaluator, BendMoments(settings))
 
 
 def _measured(
     curve: _Curve, data: Dataset, settings: ConnectivityArgs, final_loss: float | None
 ) -> Work[Measured]:
-    """Return the row of a curve with trained bends, and the curve as an artifact if its bends are
-    finite.
+    """Return the row of a curve with trained bends, and the curve and its moments as artifacts if
+    its bends are finite.
     """
     bends = curve.vertices[1:-1]
     tensors = (
         {"bends": bends} if -1 in curve.ends else {"bends": bends, FAR_END: curve.vertices[-1]}
     )
-    left = {"curve": tensors} if bool(bends.isfinite().all()) else {}
+    sound = bool(bends.isfinite().all())
+    left = {"curve": tensors, **curve.moments.left(bends)} if sound else {}
     row = yield from _row(curve, data, settings, final_loss)
     return Measured(row, left)
 

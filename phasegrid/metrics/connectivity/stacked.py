@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from phasegrid.datasets.augmenting import FlipCropDraws
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import vertex_weights
 from phasegrid.metrics.connectivity.training import Examples, learning_rates
 from phasegrid.metrics.network.points import finite_or_none
@@ -103,6 +104,7 @@ def train_bends_together(
     settings: ConnectivityArgs,
     rngs: Sequence[torch.Generator],
     objective: Loss = cross_entropy,
+    moments: Sequence[BendMoments] = (),
 ) -> list[float | None]:
     """Train the inner rows of each of the `vertices` (V, P) in place, as `train_bends` would do
     curve by curve.
@@ -126,6 +128,9 @@ def train_bends_together(
                 total += num * (loss + 0.5 * settings.weight_decay * square)
                 seen += num
         sound = stack.vertices[:, 1:-1].isfinite().flatten(1).all(1).tolist()
+        for row, place in enumerate(stack.places if moments else ()):
+            if sound[row]:
+                moments[place].take(epoch, stack.vertices[row, 1:-1])
         if epoch == len(rates):
             for place, is_sound, value in zip(stack.places, sound, total.tolist(), strict=True):
                 losses[place] = finite_or_none(value / seen) if is_sound else None

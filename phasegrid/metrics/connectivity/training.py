@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phasegrid.datasets.augmenting import FlipCropDraws, apply_flip_crop, draw_flip_crop
 from phasegrid.metrics.connectivity import ConnectivityArgs
+from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import place_points
 from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
@@ -91,6 +92,7 @@ def train_bends(
     rng: torch.Generator,
     rest: Rest = NOTHING,
     scoring: Scoring = CLASSIFICATION,
+    moments: BendMoments | None = None,
 ) -> Work[float | None]:
     """Train the inner rows of `vertices` (V, P) in place and return the mean regularised loss of
     the last epoch; yield after every update, so that several curves can train in turn.
@@ -99,8 +101,9 @@ def train_bends(
     epoch (running text is read in order), and augmented as the settings say; a last batch of one
     example joins the one before it. The loss of a batch is the mean over its scored labels; the
     loss of the last epoch, which `updates` may have cut short, weights batches by these labels.
-    `rest` gives the tensors that do not train. If a bend becomes NaN or infinite, training stops at
-    the end of that epoch and returns None. Nothing waits for the device within an epoch.
+    `rest` gives the tensors that do not train. `moments` take the bends after each epoch. If a bend
+    becomes NaN or infinite, training stops at the end of that epoch and returns None. Nothing waits
+    for the device within an epoch.
     """
     slices = cut(len(examples.inputs), settings.batch_size)
     rates = learning_rates(settings, len(slices))
@@ -118,6 +121,8 @@ def train_bends(
             yield
         if not bool(vertices[1:-1].isfinite().all()):
             return None
+        if moments is not None:
+            moments.take(epoch, vertices[1:-1])
     return finite_or_none(float(total) / seen)
 
 
