@@ -347,6 +347,27 @@ CASES = [
         "metrics.0.simplex.volume_lambda",
         r"found a list of 2; allowed: one number, or one per connector \(1\)",
     ),
+    ({"metrics": "[simplex]", "seeds": "1"}, "metrics.0.simplex", "espro is the metric of one"),
+    (
+        {"metrics": "[simplex: {networks: [{seed: 0}]}]"},
+        "metrics.0.simplex.networks",
+        "names 1 network; simplex needs at least 2; espro is the metric of one",
+    ),
+    (
+        {"metrics": "[simplex: {wiring: [[w0, c0], [x1, c0]]}]"},
+        "metrics.0.simplex.wiring.1",
+        "found 'x1'; vertices are w0, w1",
+    ),
+    (
+        {"metrics": "[simplex: {wiring: [[w0, w1, w2, c0], [w3, c0]]}]"},
+        "metrics.0.simplex.wiring.1",
+        "found w3, but there are 3 modes: w0, w1, w2",
+    ),
+    (
+        {"metrics": "[simplex: {wiring: [[w0, c0]], networks: [{seed: 0}, {seed: 2}]}]"},
+        "metrics.0.simplex.wiring",
+        "no simplex has w1",
+    ),
     (
         {"metrics": "[simplex: {volume_lambda: [1, x]}]"},
         "metrics.0.simplex.volume_lambda.1",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from phasegrid.config.across import models_mistake
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.inputs import Draft
 from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.references import References
 from phasegrid.config.requests import check_data_of_metrics, read_metrics
+from phasegrid.config.rules import fewer, networks_mistake
 from phasegrid.config.sections import MAX_SEEDS
 from phasegrid.config.through import with_through
 from phasegrid.config.types import GridPoint, MetricRequest, UserCode
@@ -19,7 +21,7 @@ from phasegrid.declare import import_function, later_defaults
 from phasegrid.errors import SweepError
 from phasegrid.jobs import Part, Trial
 from phasegrid.keys import canonical_json
-from phasegrid.registry import declared_metric, resolve_dataset
+from phasegrid.registry import resolve_dataset
 from phasegrid.texts import counted, either
 
 _PLACE = Place(MAPPING)
@@ -51,7 +53,7 @@ def read_alone(
     points = [_point(trial) for trial in located]
     check_data_of_metrics(listed, [request], points, diagnostics)
     diagnostics.raise_if_any(f"measuring {metric}")
-    if mistake := _unfit(request, points):
+    if mistake := _unfit(draft, points):
         raise SweepError(f"measuring {metric}: {mistake}")
     request = with_through(request, draft.metric, draft.args(), points, joined=points)
     return request, located, references.code
@@ -80,9 +82,9 @@ def _point(trial: Trial) -> GridPoint:
     return GridPoint((), None, None, data, trial.model, trial.recipe, facts)
 
 
-def _unfit(request: MetricRequest, points: Sequence[GridPoint]) -> str | None:
+def _unfit(draft: Draft, points: Sequence[GridPoint]) -> str | None:
     """Say why the metric cannot measure these networks together; None if it can."""
-    metric, num = declared_metric(request.name), len(points)
+    metric, num = draft.metric, len(points)
     if metric.over == "artifact":
         return f"it reads the {either(metric.reads)} that another measurement leaves; ask a sweep"
     if metric.moments:
@@ -90,7 +92,8 @@ def _unfit(request: MetricRequest, points: Sequence[GridPoint]) -> str | None:
     exactly = {"trial": 1, "pair": 2}.get(metric.over)
     if num != exactly if exactly else num < metric.min_trials:
         wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"
-        return f"found {counted(num, 'network')}; it needs {wanted}"
+        return f"found {counted(num, 'network')}; it needs {wanted}{fewer(metric, num)}"
     if metric.one_model and (mistake := models_mistake([(i, 0) for i in range(num)], points)):
         return mistake
-    return None
+    found = networks_mistake(metric, draft.args(), num)
+    return None if found is None else f"{found[0]}: {found[1]}"

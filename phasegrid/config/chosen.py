@@ -19,6 +19,7 @@ from phasegrid.config.places import (
     places_in,
     training_of,
 )
+from phasegrid.config.rules import fewer, networks_mistake
 from phasegrid.config.through import with_through
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
 from phasegrid.declare import Metric
@@ -104,7 +105,10 @@ def _check_count(
     else:
         return
     if found < fewest:
-        diagnostics.add(draft.node(key), f"{draft.path}.{key}", f"{message} {fewest}")
+        less = f"{message} {fewest}{fewer(draft.metric, found)}"
+        diagnostics.add(draft.node(key), f"{draft.path}.{key}", less)
+    elif unfit := networks_mistake(draft.metric, draft.args(), found):
+        diagnostics.add(draft.written(unfit[0]), f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1])
 
 
 def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
@@ -124,6 +128,10 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
             message = "names the same network twice" + in_cell(point) * (not across)
             diagnostics.add((node.items or [node])[twice], where, message + "; each once")
             break
+        if unfit := networks_mistake(metric, draft.args(), sum(map(len, each))):
+            where, message = f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1]
+            diagnostics.add(draft.written(unfit[0]), where, message + in_cell(point) * (not across))
+            break
     chosen = [(one.cell, one.seed) for one in networks if one.cell is not None]
     if chosen and metric.one_model and (mistake := models_mistake(chosen, grid.points)):
         diagnostics.add(node, path, mistake)
@@ -136,7 +144,7 @@ def _wrong_number(found: int, metric: Metric, name: str) -> str | None:
     if found == exactly if exactly else found >= metric.min_trials:
         return None
     wanted = f"exactly {exactly}" if exactly else f"at least {metric.min_trials}"
-    return f"names {counted(found, 'network')}; {name} needs {wanted}"
+    return f"names {counted(found, 'network')}; {name} needs {wanted}{fewer(metric, found)}"
 
 
 def _weights(named: Network, point: GridPoint, grid: Grid) -> list[Hashable]:

@@ -185,20 +185,7 @@ def _check_fits(
     for argument, message in found:
         if argument.partition(".")[0] in broken:
             continue
-        diagnostics.add(_below(args, argument), f"{where}.{argument}".rstrip("."), message)
-
-
-def _below(node: Node, path: str) -> Node:
-    """Return the node at a path of keys and numbers of items, or the last that is written on the
-    way; a key may have dots.
-    """
-    for key, below in (node.mapping or {}).items():
-        if path == key or path.startswith(f"{key}."):
-            return _below(below, path.removeprefix(key).removeprefix("."))
-    index, _, rest = path.partition(".")
-    if node.items is not None and index.isdigit():
-        return _below(node.items[int(index)], rest)
-    return node
+        diagnostics.add(args.below(argument), f"{where}.{argument}".rstrip("."), message)
 
 
 def _line(error: Exception) -> str:

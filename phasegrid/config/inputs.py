@@ -59,11 +59,12 @@ class Draft:
         return self.keys.get(key, self.item)
 
     def written(self, name: str) -> Node:
-        """Return the place of a key or an argument; of one that is not written, that of the
-        request.
+        """Return the place of a key or an argument, or of an item of it; of one that is not
+        written, that of the request.
         """
         given = next(iter(self.item.mapping.values())) if self.item.mapping else self.item
-        return (given.mapping or {}).get(name, self.item)
+        found = given.below(name)
+        return self.item if found is given else found
 
     def args(self) -> dict[str, Json]:
         """Return all arguments of the metric, resolved."""

@@ -8,7 +8,7 @@ from phasegrid.config.inputs import Draft, link, read_id, read_over, take_keys
 from phasegrid.config.networks import take_choice
 from phasegrid.config.places import ALLOWED_AT, read_places, read_stage
 from phasegrid.config.references import References
-from phasegrid.config.rules import metric_mistake, mistakes_of
+from phasegrid.config.rules import fewer, metric_mistake, mistakes_of
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest
 from phasegrid.config.validate import fields_of, name_and_args, resolve_args
 from phasegrid.config.yaml import Node, plain_text
@@ -70,7 +70,7 @@ def check_data_of_metrics(
         elif found := _first_unfit(request, points):
             (field, unfit), point = found
             args = next(iter(item.mapping.values())) if item.mapping else item
-            where = (args.mapping or {}).get(field, args)
+            where = args.below(field)
             path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
             diagnostics.add(where, path, unfit + in_cell(point))
 
@@ -176,8 +176,7 @@ def _check_metric(
 ) -> None:
     for field, message in mistakes_of(metric.rules, resolved):
         if not diagnostics.is_broken(path):
-            where = (args.mapping or {}).get(field, args)
-            diagnostics.add(where, f"{path}.{field}".rstrip("."), message)
+            diagnostics.add(args.below(field), f"{path}.{field}".rstrip("."), message)
 
 
 def _check_trials(
@@ -185,4 +184,5 @@ def _check_trials(
 ) -> None:
     if num_seeds < metric.min_trials:
         need = f"needs at least {counted(metric.min_trials, 'trial')} of a cell"
-        diagnostics.add(item, path, f"{need}, found {counted(num_seeds, 'seed')}; raise seeds")
+        found = f"{need}, found {counted(num_seeds, 'seed')}; raise seeds"
+        diagnostics.add(item, path, found + fewer(metric, num_seeds))

@@ -44,6 +44,17 @@ def metric_mistake(
     return None if metric.fits is None else _asked(metric.fits, args, recipe, facts)
 
 
+def networks_mistake(metric: Metric, args: Mapping[str, Json], num: int) -> Finding | None:
+    """Return why a metric with these arguments cannot measure `num` networks together."""
+    return None if metric.of_networks is None else _asked(metric.of_networks, args, num)
+
+
+def fewer(metric: Metric, found: int) -> str:
+    """Say which metric takes as few networks as were found; empty if there is none."""
+    is_one = metric.for_fewer and found == 1
+    return f"; {metric.for_fewer} is the metric of one network" if is_one else ""
+
+
 def source_mistake(
     metric: Metric, reads: str | None, args: Mapping[str, Json], source: Mapping[str, Json]
 ) -> Finding | None:

@@ -88,6 +88,18 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
+    def below(self, path: str) -> "Node":
+        """Return the node at a path of keys and numbers of items, or the last that is written on
+        the way; a key may have dots.
+        """
+        for key, node in (self.mapping or {}).items():
+            if path == key or path.startswith(f"{key}."):
+                return node.below(path.removeprefix(key).removeprefix("."))
+        index, _, rest = path.partition(".")
+        if self.items is not None and index.isdigit():
+            return self.items[int(index)].below(rest)
+        return self
+
 
 class YamlError(Exception):
     """Raised for text that is not one YAML document; carries the mistake."""

@@ -234,6 +234,8 @@ class Metric:
     - `rules`: check the arguments against each other. ``fits(args, recipe, facts)`` checks them
       against the recipe of a cell and its data set. What they find is reported as a mistake of the
       sweep.
+    - `of_networks`: ``rule(args, num)`` checks the arguments against the number of networks of a
+      job. `for_fewer`: the metric of one network that is named to who asks for it with one.
     - `untypical`: values of arguments with which it measures something else than its name says (a
       curve of no bends is not trained). Such a way has the plain name only if there is no other.
     - `one_model`: it compares or joins weights; its networks must have as many parameters.
@@ -278,6 +280,8 @@ class Metric:
     fits: Callable[[Mapping[str, Any], Mapping[str, Any], DatasetFacts], Finding | None] | None = (
         None
     )
+    of_networks: Callable[[Mapping[str, Any], int], Finding | None] | None = None
+    for_fewer: str = ""
     one_model: bool = False
     source_rules: Mapping[str, SourceRule] = field(default_factory=dict)
     leaves: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from phasegrid.metrics.cka import CKA
 from phasegrid.metrics.connectivity import CONNECTIVITY
 from phasegrid.metrics.distance import DISTANCE
 from phasegrid.metrics.ensemble import ENSEMBLE
+from phasegrid.metrics.espro import ESPRO
 from phasegrid.metrics.hessian import HESSIAN
 from phasegrid.metrics.origin_path import ORIGIN_PATH
 from phasegrid.metrics.perplexity import PERPLEXITY
@@ -31,6 +32,7 @@ METRICS: dict[str, Metric] = {
     "cka": CKA,
     "distance": DISTANCE,
     "simplex": SIMPLEX,
+    "espro": ESPRO,
     "slice": SLICE,
     "predictions": PREDICTIONS,
     "ensemble": ENSEMBLE,

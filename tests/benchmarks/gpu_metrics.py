@@ -24,7 +24,9 @@ from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import Work, in_turn
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
+from phasegrid.metrics.simplex.complexes import Complex, grow
+from phasegrid.metrics.simplex.spro import train_last_connector
+from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.metrics.slice import SliceArgs
 from phasegrid.metrics.slice.compute import compute as measure_slice
 from phasegrid.models.build import build_model
@@ -128,8 +130,8 @@ def _curves(subject: Subject, lanes: int, timed: Timed) -> float:
 
 
 def _simplex_update(subject: Subject, timed: Timed) -> float:
-    complex_ = Complex(stack_vertices(subject.models), len(subject.models))
-    complex_ = grow(complex_, 1e-2, torch.Generator().manual_seed(0))
+    num, rng = len(subject.models), torch.Generator().manual_seed(0)
+    complex_ = Complex(grow(stack_vertices(subject.models), range(num), 1e-2, rng), shared(num, 1))
     seconds = []
     for epochs in (subject.epochs, 3 * subject.epochs):
         run = partial(

@@ -136,11 +136,6 @@ def test_edge_gram_does_not_depend_on_how_it_is_cut(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(edge_gram(vertices), edges @ edges.t())
 
 
-def test_one_model_cannot_be_joined() -> None:
-    with pytest.raises(MetricError, match="got 1, need at least 2"):
-        stack_vertices([nn.Linear(2, 2)])
-
-
 def test_models_of_two_architectures_cannot_be_joined() -> None:
     with pytest.raises(MetricError, match="the parameters of model 1 differ from those of model 0"):
         stack_vertices([nn.Linear(2, 2), nn.Linear(2, 3)])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from language_support import STEPS, WORDS, built, windows
+from simplex_rows import compute as simplex
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -23,7 +24,6 @@ from phasegrid.metrics.hessian.preparing import draw_examples
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.perplexity.compute import compute as perplexity
 from phasegrid.metrics.plane.compute import compute as plane
-from phasegrid.metrics.simplex.compute import compute as simplex
 from phasegrid.metrics.slice.compute import compute as loss_slice
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.lstm import Lstm

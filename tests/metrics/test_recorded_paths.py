@@ -28,9 +28,11 @@ from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
 from phasegrid.metrics.network.turns import MOST, Work, finished, in_turn
 from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.complexes import Complex, grow
 from phasegrid.metrics.simplex.compute import compute as measure_simplex
 from phasegrid.metrics.simplex.sampling import generator_on
-from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
+from phasegrid.metrics.simplex.spro import train_last_connector
+from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.metrics.slice import SliceArgs
 from phasegrid.metrics.slice.compute import compute as measure_slice
 from phasegrid.metrics.slice.evaluation import MovingNetwork, make_examples
@@ -195,7 +197,8 @@ def test_within_an_epoch_a_curve_waits_for_nothing() -> None:
 
 def test_within_an_epoch_a_complex_waits_for_nothing() -> None:
     models, examples = networks(), data()
-    complex_ = grow(Complex(stack_vertices(models), len(models)), 1e-2, generator(0))
+    vertices = grow(stack_vertices(models), range(len(models)), 1e-2, generator(0))
+    complex_ = Complex(vertices, shared(len(models), 1))
     found = []
     for epochs in (1, 3):
         settings = SimplexArgs(epochs=epochs, batch_size=BATCH)
@@ -356,7 +359,7 @@ def test_recorded_updates_are_the_launched_ones(name: str, monkeypatch: pytest.M
 
     def row() -> dict[str, Any]:
         if name == "simplex":
-            return dict(measure_simplex(models, examples, generator(1), **simplex_args()))
+            return measure_simplex(models, examples, generator(1), **simplex_args()).rows
         args = curve_args(curve=name)
         return dict(measure_curve(models[:2], examples, generator(1), **args).rows)
 

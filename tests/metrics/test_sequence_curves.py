@@ -9,6 +9,7 @@ import torch
 from curve_rows import compute
 from metric_oracles_curves import curve_coefficients
 from sequence_support import PAIRS, generator, sentence_pairs, sentences, token_loss, translator
+from simplex_rows import compute as simplex
 from torch import Tensor, nn
 
 from phasegrid.declare import make_part
@@ -19,9 +20,10 @@ from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.compute import compute as simplex
+from phasegrid.metrics.simplex.complexes import Complex, members_of
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import Complex, data_gradient, train_last_connector
+from phasegrid.metrics.simplex.spro import data_gradient, train_last_connector
+from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameter_slices, parameters_vector
@@ -138,8 +140,9 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
 
 def test_simplex_gradient_is_that_of_autograd_on_the_mean_over_tokens() -> None:
     inputs, labels = sentence_pairs(6)
-    complex_ = Complex(vertices_of(0, 1, 2, 3), 2)
-    coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), 2, 4, generator())
+    complex_ = Complex(vertices_of(0, 1, 2, 3), shared(2, 2))
+    members = members_of(shared(2, 2))
+    coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), members, 4, 4, generator())
     flat = FlatNetwork.of(translator())
     mean, grad = data_gradient(flat, complex_, coefficients, inputs, labels, scoring=PAIRS)
     vertices = complex_.vertices.clone().requires_grad_()
@@ -153,7 +156,7 @@ def test_connector_loss_is_weighted_by_tokens() -> None:
     inputs, labels = sentence_pairs(9)
     # All vertices are one model, so every point is that model and the epoch's loss is its loss on
     # the whole set.
-    complex_ = Complex(vertices_of(0, 0, 0), 2)
+    complex_ = Complex(vertices_of(0, 0, 0), shared(2, 1))
     settings = SimplexArgs(epochs=1, samples=1, batch_size=4, lr=1e-300, sampling="simplex")
     found = train_last_connector(
         FlatNetwork.of(translator()),

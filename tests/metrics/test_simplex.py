@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from metric_oracles_curves import loss_at, total_log_volume_by_qr
+from simplex_rows import compute
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
@@ -12,9 +13,12 @@ from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.network.points import make_evaluator
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.compute import compute, connector_lambdas, expected_columns
+from phasegrid.metrics.simplex import compute as engine
+from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
+from phasegrid.metrics.simplex.compute import connector_lambdas, expected_columns
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import Complex, data_gradient, grow, train_last_connector
+from phasegrid.metrics.simplex.spro import data_gradient, train_last_connector
+from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameters_vector
@@ -59,6 +63,12 @@ def seeded(seed: int = 0) -> torch.Generator:
 QUICK = {"epochs": 2, "samples": 2, "batch_size": 20, "eval_samples": 3}
 
 
+def drawn(shares: Tensor, num_connectors: int, num: int, seed: int = 0) -> Tensor:
+    """Points of a complex whose simplexes share all connectors."""
+    members = members_of(shared(len(shares), num_connectors))
+    return sample_coefficients(shares, members, len(shares) + num_connectors, num, seeded(seed))
+
+
 def test_row_has_exactly_the_declared_columns() -> None:
     row = compute(networks(), data_for(), seeded(), connectors=2, **QUICK)
     assert set(row) == {column.name for column in METRICS["simplex"].columns}
@@ -69,11 +79,11 @@ def test_row_has_exactly_the_declared_columns() -> None:
 
 
 def test_declaration_names_this_function() -> None:
-    assert import_function(METRICS["simplex"].compute) is compute
+    assert import_function(METRICS["simplex"].compute) is engine.compute
 
 
 def test_sampled_points_lie_in_one_simplex_each() -> None:
-    coefficients = sample_coefficients(torch.tensor([0.2, 0.5, 0.3]), 2, 50, seeded())
+    coefficients = drawn(torch.tensor([0.2, 0.5, 0.3]), 2, 50)
     assert coefficients.shape == (50, 5)
     assert bool((coefficients >= 0).all())
     torch.testing.assert_close(coefficients.sum(dim=1), torch.ones(50, dtype=torch.float64))
@@ -82,15 +92,15 @@ def test_sampled_points_lie_in_one_simplex_each() -> None:
 
 def test_simplexes_are_drawn_by_their_shares() -> None:
     num, shares = 4000, torch.tensor([0.2, 0.5, 0.3])
-    drawn = (sample_coefficients(shares, 1, num, seeded())[:, :3] > 0).double().mean(dim=0)
+    found = (drawn(shares, 1, num)[:, :3] > 0).double().mean(dim=0)
     stderr = (shares * (1 - shares) / num).sqrt()
-    assert bool(((drawn - shares).abs() < 4 * stderr).all())
+    assert bool(((found - shares).abs() < 4 * stderr).all())
 
 
 def test_points_are_uniform_in_their_simplex() -> None:
     # A coordinate of Dirichlet(1, 1, 1, 1) has mean 1/4, variance 3/80 and P(a > 1/2) = 1/8.
     num = 4000
-    weights = sample_coefficients(torch.ones(1), 3, num, seeded())
+    weights = drawn(torch.ones(1), 3, num)
     assert bool(((weights.mean(dim=0) - 0.25).abs() < 4 * math.sqrt(3 / 80 / num)).all())
     above = (weights > 0.5).double().mean(dim=0)
     assert bool(((above - 1 / 8).abs() < 4 * math.sqrt(7 / 64 / num)).all())
@@ -98,18 +108,19 @@ def test_points_are_uniform_in_their_simplex() -> None:
 
 def test_new_connector_starts_a_jitter_of_the_rms_edge_off_the_mean() -> None:
     vertices = rows_of(networks(4))
-    grown = grow(Complex(vertices, 4), 0.03, seeded())
+    grown = grow(vertices, range(4), 0.03, seeded())
     edges = [(a - b).square().sum() for i, a in enumerate(vertices) for b in vertices[:i]]
     rms_edge = torch.stack(edges).mean().sqrt()
-    step = grown.connectors[0] - vertices.mean(dim=0)
+    step = grown[-1] - vertices.mean(dim=0)
     torch.testing.assert_close(step.norm(), 0.03 * rms_edge)
-    assert torch.equal(grown.modes, vertices)
+    assert torch.equal(grown[:-1], vertices)
 
 
 def test_data_gradient_is_that_of_autograd() -> None:
     data, net = data_for(), network(0)
-    complex_ = Complex(torch.cat([rows_of(networks(2)), rows_of([network(5), network(6)])]), 2)
-    coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), 2, 4, seeded())
+    vertices = torch.cat([rows_of(networks(2)), rows_of([network(5), network(6)])])
+    complex_ = Complex(vertices, shared(2, 2))
+    coefficients = drawn(torch.tensor([0.5, 0.5]), 2, 4)
     x, y = data.train_inputs, data.train_labels
     flat = FlatNetwork.of(net)
     mean, grad = data_gradient(flat, complex_, coefficients, x, y)
@@ -129,27 +140,25 @@ def spro_by_autograd(
         [theta], lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
-    rng = seeded()
+    rng, num = seeded(), len(complex_.simplexes)
     last = 0.0
     for _ in range(settings.epochs):
         order = torch.randperm(NUM_TRAIN, generator=rng)
         last = 0.0
         for chosen in order.split(settings.batch_size):
-            fixed = complex_.connectors[:-1]
-            vertices = torch.cat([complex_.modes, fixed, theta[None]])
-            shares = torch.full((complex_.num_modes,), 1 / complex_.num_modes, dtype=torch.float64)
+            vertices = torch.cat([complex_.vertices[:-1], theta[None]])
+            modes, connectors = vertices[:num], vertices[num:]
+            shares = torch.full((num,), 1 / num, dtype=torch.float64)
             if settings.sampling == "volume":
-                logs = [
-                    total_log_volume_by_qr(w[None], vertices[complex_.num_modes :])
-                    for w in complex_.modes
-                ]
+                logs = [total_log_volume_by_qr(w[None], connectors) for w in modes]
                 shares = torch.stack(logs).detach().exp()
                 shares /= shares.sum()
-            a = sample_coefficients(shares, len(fixed) + 1, settings.samples, rng)
+            members = complex_.members
+            a = sample_coefficients(shares, members, len(vertices), settings.samples, rng)
             x, y = data.train_inputs[chosen], data.train_labels[chosen]
             loss = torch.stack([loss_at(net, point, x, y) for point in a @ vertices]).mean()
             last += len(chosen) * loss.item() / NUM_TRAIN
-            log_volume = total_log_volume_by_qr(complex_.modes, vertices[complex_.num_modes :])
+            log_volume = total_log_volume_by_qr(modes, connectors)
             optimizer.zero_grad()
             (loss - volume_lambda * log_volume).backward()
             optimizer.step()
@@ -174,9 +183,10 @@ def test_training_follows_equation_one_under_autograd(
         sampling=sampling,
     )
     data, models = data_for(), networks(2)
-    complex_, rng = Complex(rows_of(models), 2), seeded(3)
-    for _ in range(num_fixed + 1):
-        complex_ = grow(complex_, 0.2, rng)
+    vertices, rng = rows_of(models), seeded(3)
+    for num in range(num_fixed + 1):
+        vertices = grow(vertices, range(2 + num), 0.2, rng)
+    complex_ = Complex(vertices, shared(2, num_fixed + 1))
     expected, expected_loss = spro_by_autograd(models[0], complex_, data, volume_lambda, settings)
     frozen = complex_.vertices[:-1].clone()
     loss = train_last_connector(
@@ -229,7 +239,7 @@ def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
     vertex = parameters_vector(model)
     flat = FlatNetwork.of(network(1))
     evaluator = make_evaluator(model, data, None, 20, seeded())
-    complex_ = Complex(vertex.expand(4, -1).clone(), 2)
+    complex_ = Complex(vertex.expand(4, -1).clone(), shared(2, 2))
     shares = torch.tensor([0.5, 0.5])
     row = expected_columns(flat, complex_, shares, 5, evaluator, seeded())
     train = evaluate(model, data.train_inputs, data.train_labels)
@@ -245,12 +255,12 @@ def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
 
 def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None:
     models, data = networks(), data_for()
-    complex_ = grow(Complex(rows_of(models), 3), 0.1, seeded())
+    complex_ = Complex(grow(rows_of(models), range(3), 0.1, seeded()), shared(3, 1))
     evaluator = make_evaluator(models[0], data, None, 20, seeded())
     shares = torch.full((3,), 1 / 3)
     flat = FlatNetwork.of(models[0])
     row = expected_columns(flat, complex_, shares, 6, evaluator, seeded(4))
-    points = sample_coefficients(shares, 1, 6, seeded(4)) @ complex_.vertices
+    points = drawn(shares, 1, 6, seed=4) @ complex_.vertices
     losses = torch.stack(
         [loss_at(models[0], p, data.test_inputs, data.test_labels) for p in points]
     )
@@ -287,7 +297,7 @@ def test_diverged_connector_is_a_row_of_nulls() -> None:
 
 
 def test_one_model_spans_no_complex() -> None:
-    with pytest.raises(MetricError, match="got 1, need at least 2"):
+    with pytest.raises(MetricError, match="at least 2 models, got 1; around one, use espro"):
         compute(networks(1), data_for(), seeded())
 
 

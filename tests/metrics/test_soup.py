@@ -122,5 +122,5 @@ def test_a_greedy_soup_needs_examples_kept_aside() -> None:
 
 
 def test_one_network_is_no_soup() -> None:
-    with pytest.raises(MetricError, match="got 1, need at least 2"):
+    with pytest.raises(MetricError, match="got 1 networks, need at least 2"):
         measure([seeded(mlp)])

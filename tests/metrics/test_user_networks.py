@@ -7,6 +7,7 @@ from typing import Any
 import curve_rows as connectivity
 import numpy as np
 import pytest
+import simplex_rows as simplex
 import torch
 from point_support import dataset, generator, images, mlp, seeded
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from phasegrid.metrics.distance import compute as distance
 from phasegrid.metrics.hessian import compute as hessian
 from phasegrid.metrics.network.joining import rest_of, rest_of_complex
 from phasegrid.metrics.network.points import train_mode_without_draws
-from phasegrid.metrics.simplex import compute as simplex
 from phasegrid.metrics.slice import compute as slices
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.strategies import products

@@ -10,11 +10,11 @@ from metric_oracles_curves import (
 from torch import Tensor
 
 from phasegrid.metrics.simplex.volume import (
+    FixedFaces,
     fix_faces,
     log_volume,
     log_volume_gradient,
     move_vertex,
-    volume_shares,
 )
 
 # Volumes come out of a float64 QR: measured errors are below 2e-14, 1e-11 leaves room for other
@@ -24,6 +24,13 @@ CLOSE = 1e-11
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shared_faces(modes: Tensor, connectors: Tensor) -> FixedFaces:
+    """The faces (w_i, theta_0..theta_{J-1})."""
+    num, last = len(modes), len(modes) + len(connectors)
+    faces = tuple((i, *range(num, last)) for i in range(num))
+    return fix_faces(torch.cat([modes, connectors]), faces)
 
 
 def regular_log_volume(k: int, edge: float) -> float:
@@ -102,7 +109,7 @@ def test_point_has_volume_one() -> None:
 @pytest.mark.parametrize("num_fixed", [0, 1, 2, 5])
 def test_volumes_of_a_moving_vertex_are_those_of_the_whole_simplexes(num_fixed: int) -> None:
     modes, fixed, theta = normal(3, 40), normal(num_fixed, 40, seed=1), normal(40, seed=2)
-    moving = move_vertex(fix_faces(modes, fixed), theta)
+    moving = move_vertex(shared_faces(modes, fixed), theta)
     whole = [log_volume(torch.cat([w[None], fixed, theta[None]])) for w in modes]
     assert moving.log_volumes.tolist() == pytest.approx(whole, abs=CLOSE)
 
@@ -112,13 +119,13 @@ def test_volume_gradient_is_that_of_autograd_through_qr(num_fixed: int) -> None:
     modes, fixed = normal(3, 40), normal(num_fixed, 40, seed=1)
     theta = normal(40, seed=2).requires_grad_()
     total_log_volume_by_qr(modes, torch.cat([fixed, theta[None]])).backward()
-    gradient = log_volume_gradient(move_vertex(fix_faces(modes, fixed), theta.detach()))
+    gradient = log_volume_gradient(move_vertex(shared_faces(modes, fixed), theta.detach()))
     torch.testing.assert_close(gradient, theta.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_volume_gradient_is_that_of_finite_differences() -> None:
     modes, fixed, theta = normal(3, 6), normal(2, 6, seed=1), normal(6, seed=2)
-    faces = fix_faces(modes, fixed)
+    faces = shared_faces(modes, fixed)
 
     def total(point: Tensor) -> float:
         return float(move_vertex(faces, point).log_volumes.logsumexp(dim=0))
@@ -133,7 +140,7 @@ def test_volume_gradient_stays_right_close_to_a_face() -> None:
     # 1e-7 of the edge over the face: the square of this is lost in a Gram matrix.
     modes, fixed = normal(1, 40), normal(2, 40, seed=1)
     inside = (modes[0] + fixed[0] + fixed[1]) / 3
-    faces = fix_faces(modes, fixed)
+    faces = shared_faces(modes, fixed)
     normal_to_face = move_vertex(faces, normal(40, seed=2)).normals[0]
     normal_to_face /= normal_to_face.norm()
     gradient = log_volume_gradient(move_vertex(faces, inside + 1e-7 * normal_to_face))
@@ -142,8 +149,8 @@ def test_volume_gradient_stays_right_close_to_a_face() -> None:
 
 def test_flat_simplex_takes_no_share_and_gives_no_gradient() -> None:
     modes = normal(2, 10)
-    moving = move_vertex(fix_faces(modes, modes[:0]), modes[0])
-    assert volume_shares(moving.log_volumes).tolist() == [0.0, 1.0]
+    moving = move_vertex(shared_faces(modes, modes[:0]), modes[0])
+    assert moving.shares.tolist() == [0.0, 1.0]
     away = modes[0] - modes[1]
     torch.testing.assert_close(log_volume_gradient(moving), away / away.dot(away))
 
@@ -151,7 +158,7 @@ def test_flat_simplex_takes_no_share_and_gives_no_gradient() -> None:
 @pytest.mark.parametrize("num_fixed", [0, 1, 2, 3])
 def test_complex_shrunk_to_a_point_has_equal_shares_and_no_gradient(num_fixed: int) -> None:
     point = normal(1, 10)
-    moving = move_vertex(fix_faces(point.expand(4, 10), point.expand(num_fixed, 10)), point[0])
+    moving = move_vertex(shared_faces(point.expand(4, 10), point.expand(num_fixed, 10)), point[0])
     assert moving.log_volumes.tolist() == [-math.inf] * 4
-    assert volume_shares(moving.log_volumes).tolist() == [0.25] * 4
+    assert moving.shares.tolist() == [0.25] * 4
     assert log_volume_gradient(moving).tolist() == [0.0] * 10

@@ -136,10 +136,8 @@ def stack_vertices(models: Sequence[nn.Module]) -> Tensor:
     """Stack the trainable parameters of `models` into rows (M, P).
 
     Raises:
-        MetricError: if there are fewer than two, or their parameters differ in name or shape.
+        MetricError: if their parameters differ in name or shape.
     """
-    if len(models) < 2:
-        raise MetricError(f"joining models in weight space: got {len(models)}, need at least 2")
     first = parameter_slices(models[0])
     for number, model in enumerate(models[1:], start=1):
         if parameter_slices(model) != first:

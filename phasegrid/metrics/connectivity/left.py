@@ -1,23 +1,20 @@
-"""A curve that mode connectivity has stored as an artifact, and the networks on it.
+"""A curve that mode connectivity has stored as an artifact, and points on it.
 
 Letters: V vertices (end, bends in order, end), P parameters, T values of t.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import stack_vertices, vertex_weights
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.joining import Rest, place_point, rest_of_curve
-from phasegrid.metrics.network.points import live_network, make_evaluator
 from phasegrid.models.flat import FlatNetwork
-from phasegrid.models.weights import refresh_batch_norm
 
 FAR_END = "far_end"
 """The name in the artifact of the last vertex (P,) of a curve that does not end at the second
@@ -65,24 +62,3 @@ def read_curve(models: Sequence[nn.Module], sources: Sequence[Source], metric: s
     last, joined = (ends[1], models) if far_end is None else (far_end, [models[0], models[0]])
     vertices = torch.cat([ends[:1], bends.to(ends), last.to(ends).unsqueeze(0)])
     return LeftCurve(vertices, rest_of_curve(joined, len(bends)), sources[0].args)
-
-
-def networks_along(
-    curve: LeftCurve,
-    t: Tensor,
-    model: nn.Module,
-    data: Dataset,
-    refresh_examples: int | None,
-    rng: torch.Generator,
-) -> Iterator[nn.Module]:
-    """Yield the network at each of the points `t` (T,), made like `model`. Its BatchNorm statistics
-    are those of at most `refresh_examples` training examples (None: all), which `rng` draws.
-    """
-    batch_size = int(curve.args["batch_size"])
-    evaluator = make_evaluator(model, data, refresh_examples, batch_size, rng)
-    for coefficients in curve.coefficients(t):
-        flat = live_network(model)
-        curve.place(flat, coefficients)
-        if evaluator.refresh_inputs is not None:
-            refresh_batch_norm(flat.module, evaluator.refresh_inputs, batch_size)
-        yield flat.module

@@ -22,12 +22,13 @@ from phasegrid.datasets.corrupting import in_sets, shifted
 from phasegrid.datasets.corruptions import num_test_sets
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.left import networks_along, read_curve
+from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.ensemble.judging import Judged, error_percent, judge
 from phasegrid.metrics.ensemble.members import Member, live_members, stored_members
 from phasegrid.metrics.ensemble.scaling import fitted_temperature, mean_logits
 from phasegrid.metrics.measured import Passes, Source, joined
+from phasegrid.metrics.network.left import networks_at
 from phasegrid.metrics.network.points import Numbers, Row
 from phasegrid.models.evaluation import predict
 from phasegrid.seeding import nothing_drawn
@@ -107,7 +108,8 @@ def _of_networks(
         for index, source in enumerate(sources):
             ends = models[index * each : (index + 1) * each]
             curve = read_curve(ends, [source], "ensemble")
-            networks += networks_along(curve, t, models[0], data, settings.refresh_examples, rng)
+            at, few = curve.coefficients(t), settings.refresh_examples
+            networks += networks_at(curve, at, models[0], data, few, rng)
         row |= _budget([source.passes for source in sources], alone=False)
     row["num_networks"] = len(networks)
     for name in ["train"] * settings.train + ["test"]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from phasegrid.datasets.corrupting import shifted
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.left import networks_along, read_curve
+from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.measured import Measured, Source
+from phasegrid.metrics.network.left import networks_at
 from phasegrid.metrics.network.points import Row
 from phasegrid.metrics.predictions import PredictionsArgs
 from phasegrid.models.evaluation import predict
@@ -44,7 +45,8 @@ def compute(
     if sources:
         curve = read_curve(models, sources, "predictions")
         left["t"] = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-        networks = networks_along(curve, left["t"], models[0], data, settings.refresh_examples, rng)
+        at, few = curve.coefficients(left["t"]), settings.refresh_examples
+        networks = networks_at(curve, at, models[0], data, few, rng)
     sets = {"test": data.test_inputs}
     if settings.train:
         sets["train"] = data.train_inputs

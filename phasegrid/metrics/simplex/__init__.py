@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric
+from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import (
+    FLOAT,
     Guess,
     Measurement,
     evaluation,
@@ -16,6 +17,10 @@ from phasegrid.estimates import (
     training_bytes,
 )
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.metrics.simplex.wiring import Wiring, modes_mistake, wiring_mistake
+
+Lambda = Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative
+"""A number for every connector, or a list with one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,12 @@ class SimplexArgs:
 
     - `connectors`: the number of points theta_j. They are trained one after another, with earlier
       ones fixed, on (1/samples) sum_h L(phi_h) - lambda_j log V(K), with phi_h uniform in a simplex
-      of the complex K = {(w_i, theta_0..theta_j)}.
+      of the complex K of the simplexes that contain theta_j, without later connectors.
+    - `wiring`: the simplexes. ``shared``: simplex i is (w_i, theta_0, ..., theta_(connectors-1)).
+      Or a list, each item with the names of the vertices of a simplex, modes ``w0``, ``w1``, ... in
+      the order of the networks and connectors ``c0``, ``c1``, ...: ``[[w0, c0], [c0, w1]]``. If
+      they differ in dimension, n_d of n having dimension d, these have n_d / n of the points, and
+      log V(K) = sum_d (n_d / n) log V_d: volumes of different dimensions have no common unit.
     - `sampling`: the simplex is chosen with probability proportional to its volume (``volume``:
       uniform on the complex, as in the paper) or uniformly (``simplex``: the published code).
     - `volume_lambda`: one number, or one per connector. `samples`: 5 in the paper and its code.
@@ -40,6 +50,9 @@ class SimplexArgs:
 
     For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of
     `batch_size` pairs (or of the set), and accuracy is token accuracy.
+
+    The connectors are stored as the artifact ``complex``, for metrics that are ``of`` this one,
+    unless one of them has become infinite.
     """
 
     connectors: Count = 1
@@ -49,14 +62,16 @@ class SimplexArgs:
     momentum: Momentum = 0.9
     batch_size: Count = 128
     weight_decay: NonNegative = 0.0
-    volume_lambda: Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative = 1e-3
+    volume_lambda: Lambda = 1e-3
     sampling: Literal["volume", "simplex"] = "volume"
     jitter: Positive = 1e-2
     eval_samples: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 10
     refresh_examples: Count | None = None
+    wiring: Wiring = later("shared")
 
 
-def _lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
+def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
+    """Find a list of lambdas that has not one for each connector."""
     given, connectors = args["volume_lambda"], args["connectors"]
     if isinstance(given, (list, tuple)) and len(given) != connectors:
         return (
@@ -69,16 +84,104 @@ def _lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
     return None
 
 
-def _cost(job: Measurement) -> Guess:
+def _wired(args: Mapping[str, Any]) -> Finding | None:
+    return wiring_mistake(args["wiring"], int(args["connectors"]))
+
+
+def _joined(args: Mapping[str, Any], num: int) -> Finding | None:
+    return modes_mistake(args["wiring"], num)
+
+
+def cost(job: Measurement) -> Guess:
+    """Guess the seconds: the training of the connectors, then the sampled points."""
     work, args = job.work, job.args
     trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
     steps = passes(work, trained, int(args["batch_size"]), 3)
     return steps + 2 * int(args["eval_samples"]) * evaluation(work)
 
 
-def _memory(job: Measurement) -> int:
+def memory(job: Measurement) -> int:
+    """Return the bytes of GPU memory of the trainings that are done together."""
     connector = training_bytes(job.work, float(job.args["batch_size"]))
     return job.together * connector + evaluation_bytes(job.work)
+
+
+def disk(job: Measurement) -> int:
+    """Return the bytes of the stored connectors."""
+    return FLOAT * int(job.args["connectors"]) * job.work.num_parameters
+
+
+COLUMNS = (
+    Column(
+        "log_volume",
+        "float64",
+        "",
+        "log of the volume of the complex, the sum over its simplexes; with several dimensions,"
+        " the mean over these, by their numbers of simplexes",
+        label="ln simplex volume",
+        colours="magma_r",
+    ),
+    Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
+    Column("dimension", "int64", "", "highest dimension of a simplex"),
+    Column("num_modes", "int64", "", "trials joined"),
+    Column("num_connectors", "int64", "", "connecting points"),
+    Column(
+        "expected_train_loss",
+        "float64",
+        UNIT_OF_LOSS,
+        "mean loss over the complex, training set",
+        label="simplex training loss",
+        colours="magma_r",
+        stderr="expected_train_loss_stderr",
+    ),
+    Column(
+        "expected_train_loss_stderr",
+        "float64",
+        UNIT_OF_LOSS,
+        "its standard error over sampled points",
+        role="detail",
+    ),
+    Column(
+        "expected_train_accuracy_percent",
+        "float64",
+        "%",
+        "mean training accuracy over the complex",
+        role="detail",
+    ),
+    Column(
+        "expected_test_loss",
+        "float64",
+        UNIT_OF_LOSS,
+        "mean loss over the complex, test set",
+        label="simplex test loss",
+        colours="magma_r",
+        stderr="expected_test_loss_stderr",
+    ),
+    Column(
+        "expected_test_loss_stderr",
+        "float64",
+        UNIT_OF_LOSS,
+        "its standard error over sampled points",
+        role="detail",
+    ),
+    Column(
+        "expected_test_accuracy_percent",
+        "float64",
+        "%",
+        "mean test accuracy over the complex",
+        label="simplex test accuracy",
+        colours="magma_r",
+    ),
+    Column(
+        "connector_losses",
+        "list<float64>",
+        UNIT_OF_LOSS,
+        "data term of the last epoch, per connector",
+    ),
+    Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
+    Column("num_samples", "int64", "", "points of the complex evaluated"),
+)
+"""The columns of `simplex` and of `espro`."""
 
 
 SIMPLEX = Metric(
@@ -89,77 +192,13 @@ SIMPLEX = Metric(
     one_model=True,
     heavy=True,
     label="Simplex volume",
-    rules=(_lambda_of_each_connector,),
-    cost=_cost,
+    rules=(lambda_of_each_connector, _wired),
+    of_networks=_joined,
+    for_fewer="espro",
+    cost=cost,
     recorded=True,
-    memory=_memory,
-    columns=(
-        Column(
-            "log_volume",
-            "float64",
-            "",
-            "log of the total volume of the complex (log-sum-exp over simplexes)",
-            label="ln simplex volume",
-            colours="magma_r",
-        ),
-        Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
-        Column("dimension", "int64", "", "dimension of each simplex"),
-        Column("num_modes", "int64", "", "trials joined"),
-        Column("num_connectors", "int64", "", "connecting points"),
-        Column(
-            "expected_train_loss",
-            "float64",
-            UNIT_OF_LOSS,
-            "mean loss over the complex, training set",
-            label="simplex training loss",
-            colours="magma_r",
-            stderr="expected_train_loss_stderr",
-        ),
-        Column(
-            "expected_train_loss_stderr",
-            "float64",
-            UNIT_OF_LOSS,
-            "its standard error over sampled points",
-            role="detail",
-        ),
-        Column(
-            "expected_train_accuracy_percent",
-            "float64",
-            "%",
-            "mean training accuracy over the complex",
-            role="detail",
-        ),
-        Column(
-            "expected_test_loss",
-            "float64",
-            UNIT_OF_LOSS,
-            "mean loss over the complex, test set",
-            label="simplex test loss",
-            colours="magma_r",
-            stderr="expected_test_loss_stderr",
-        ),
-        Column(
-            "expected_test_loss_stderr",
-            "float64",
-            UNIT_OF_LOSS,
-            "its standard error over sampled points",
-            role="detail",
-        ),
-        Column(
-            "expected_test_accuracy_percent",
-            "float64",
-            "%",
-            "mean test accuracy over the complex",
-            label="simplex test accuracy",
-            colours="magma_r",
-        ),
-        Column(
-            "connector_losses",
-            "list<float64>",
-            UNIT_OF_LOSS,
-            "data term of the last epoch, per connector",
-        ),
-        Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
-        Column("num_samples", "int64", "", "points of the complex evaluated"),
-    ),
+    memory=memory,
+    disk=disk,
+    leaves=("complex",),
+    columns=COLUMNS,
 )

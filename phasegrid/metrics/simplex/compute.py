@@ -1,15 +1,16 @@
-"""Mode-connecting volumes: the largest simplicial complex of low loss through the trials of a cell.
+"""Mode-connecting volumes: the largest simplicial complex of low loss through trained networks.
 
 SPRO (Benton et al. 2021, section 3.2, eq. 1) joins modes w_i by connectors theta_j, trained one
-after another, into the complex K = {(w_i, theta_0..theta_{J-1})}. Reported are log V(K) and the
-expected loss over K, with its standard error over sampled points. The volume is that of all
-simplexes, and the data term is a mean over the samples, so `volume_lambda` is that of eq. 1. (The
-published code takes squared volumes, only the first simplex, and a sum over the samples.)
+after another, into a complex K. Reported are log V(K) and the expected loss over K, with its
+standard error over sampled points. The volume is that of all simplexes, and the data term is a mean
+over the samples, so `volume_lambda` is that of eq. 1. (The published code takes squared volumes,
+only the first simplex, and a sum over the samples.)
 
 Untrained tensors that differ between the modes (frozen parameters, buffers) are mixed by the same
 coefficients; a connector has the mean of the modes (`phasegrid.metrics.network.joining`).
 
-A connector whose training diverges is a result: numbers that need it are null.
+A connector whose training diverges is a result: numbers that need it are null, and no complex is
+stored.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.connectivity.curves import stack_vertices
+from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.joining import NOTHING, Rest, rest_of_complex
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
@@ -32,16 +34,29 @@ from phasegrid.metrics.network.points import (
     make_evaluator,
 )
 from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import Complex, grow, train_last_connector
-from phasegrid.metrics.simplex.volume import log_volume, volume_shares
+from phasegrid.metrics.simplex.spro import train_last_connector
+from phasegrid.metrics.simplex.volume import (
+    kinds_of,
+    log_volumes_of,
+    total_log_volume,
+    volume_shares,
+)
+from phasegrid.metrics.simplex.wiring import (
+    Simplexes,
+    around,
+    modes_mistake,
+    simplexes_of,
+    wiring_mistake,
+)
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.seeding import nothing_drawn
 
 
 def compute(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
-) -> Row:
+) -> Measured:
     """Train the connectors of a complex through `models` and measure it; `args` are the fields of
     `SimplexArgs`.
 
@@ -49,40 +64,63 @@ def compute(
 
     Raises:
         MetricError: if there are fewer than two models, if they differ in architecture or in
-            integer tensors, if the length of ``volume_lambda`` is not the number of connectors, or
-            if networks draw in eval mode.
+            integer tensors, if the length of ``volume_lambda`` is not the number of connectors, if
+            ``wiring`` does not fit the models and connectors, or if networks draw in eval mode.
     """
+    if len(models) < 2:
+        raise MetricError(
+            f"simplex joins at least 2 models, got {len(models)}; around one, use espro"
+        )
     settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("simplex", data.train_inputs.device):
         return _measure(models, data, rng, settings)
 
 
+def compute_espro(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Measured:
+    """Grow a simplex from one model and measure it; `args` are the fields of `EsproArgs`.
+
+    Deterministic in `rng` and the model. The model is not changed.
+
+    Raises:
+        MetricError: if there is not one model, or as `compute`.
+    """
+    if len(models) != 1:
+        raise MetricError(f"espro grows a simplex from one model, got {len(models)}")
+    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    with nothing_drawn("espro", data.train_inputs.device):
+        return _measure(models, data, rng, settings)
+
+
 def _measure(
     models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, settings: SimplexArgs
-) -> Row:
-    lambdas = connector_lambdas(settings)
+) -> Measured:
+    lambdas, simplexes = connector_lambdas(settings), _simplexes(len(models), settings)
     flat = live_network(models[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng
     )
-    complex_ = Complex(stack_vertices(models), len(models))
+    vertices = stack_vertices(models)
     rest = rest_of_complex(models, settings.connectors)
     losses: Numbers = []
     for volume_lambda in lambdas:
-        complex_ = grow(complex_, settings.jitter, rng)
+        own = around(simplexes, len(vertices))
+        beside = sorted({vertex for one in own for vertex in one} - {len(vertices)})
+        vertices = grow(vertices, beside, settings.jitter, rng)
         sets = data.train_inputs, data.train_labels
         loss = train_last_connector(
-            flat, complex_, *sets, volume_lambda, settings, rng, rest, data.scoring
+            flat, Complex(vertices, own), *sets, volume_lambda, settings, rng, rest, data.scoring
         )
         losses.append(loss)
-    log_volumes = torch.tensor(
-        [log_volume(complex_.simplex(i)) for i in range(len(models))], dtype=torch.float64
-    )
-    shares = _shares(log_volumes, settings)
-    return {
-        "log_volume": finite_or_none(float(log_volumes.logsumexp(dim=0))),
+    complex_ = Complex(vertices, simplexes)
+    log_volumes = log_volumes_of(complex_)
+    kinds = kinds_of(complex_.dimensions, log_volumes.device)
+    shares = shares_of(log_volumes, kinds, settings)
+    row = {
+        "log_volume": finite_or_none(total_log_volume(log_volumes, kinds)),
         "log_volumes": [finite_or_none(value) for value in log_volumes.tolist()],
-        "dimension": settings.connectors,
+        "dimension": max(complex_.dimensions),
         "num_modes": len(models),
         "num_connectors": settings.connectors,
         **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng, rest),
@@ -90,6 +128,22 @@ def _measure(
         "volume_lambdas": list(lambdas),
         "num_samples": settings.eval_samples,
     }
+    connectors = vertices[len(models) :]
+    left = {"connectors": connectors, "simplexes": members_of(simplexes)}
+    return Measured(row, {"complex": left} if bool(connectors.isfinite().all()) else {})
+
+
+def _simplexes(num_modes: int, settings: SimplexArgs) -> Simplexes:
+    """Return the simplexes of a complex.
+
+    Raises:
+        MetricError: if the wiring has a mistake.
+    """
+    mistake = wiring_mistake(settings.wiring, settings.connectors)
+    mistake = mistake or modes_mistake(settings.wiring, num_modes)
+    if mistake is not None:
+        raise MetricError(f"simplex: {mistake[0]}: {mistake[1]}")
+    return simplexes_of(settings.wiring, num_modes, settings.connectors)
 
 
 def connector_lambdas(settings: SimplexArgs) -> list[float]:
@@ -119,12 +173,12 @@ def expected_columns(
     rest: Rest = NOTHING,
 ) -> Row:
     """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their
-    `shares` (M,).
+    `shares` (S,).
 
     Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is
     not finite.
     """
-    coefficients = sample_coefficients(shares, len(complex_.connectors), num, rng)
+    coefficients = sample_coefficients(shares, complex_.members, len(complex_.vertices), num, rng)
     measured, passes = [], Passes(flat, evaluator.data.scoring)
     for row in coefficients.to(complex_.vertices):
         flat.assign(row @ complex_.vertices)
@@ -143,7 +197,8 @@ def expected_columns(
     return columns
 
 
-def _shares(log_volumes: Tensor, settings: SimplexArgs) -> Tensor:
+def shares_of(log_volumes: Tensor, kinds: Sequence[Tensor], settings: SimplexArgs) -> Tensor:
+    """Return the share (S,) of the points that are drawn from each simplex."""
     if settings.sampling == "simplex":
         return torch.full_like(log_volumes, 1 / len(log_volumes))
-    return volume_shares(log_volumes)
+    return volume_shares(log_volumes, kinds)

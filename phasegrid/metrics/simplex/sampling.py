@@ -1,7 +1,6 @@
 """Draw points of a simplicial complex, as weights of its vertices.
 
-Vertices are ordered modes first: w_0..w_{M-1}, theta_0..theta_{J-1}; simplex i has w_i and all
-theta.
+Letters: V vertices, S simplexes, K vertices of the largest simplex.
 """
 
 import torch
@@ -17,21 +16,20 @@ def generator_on(device: torch.device, rng: torch.Generator) -> torch.Generator:
 
 
 def sample_coefficients(
-    shares: Tensor, num_connectors: int, num: int, rng: torch.Generator
+    shares: Tensor, members: Tensor, num_vertices: int, num: int, rng: torch.Generator
 ) -> Tensor:
-    """Draw `num` points: simplex i with probability `shares` (M,), then a uniform point in it; rows
-    (num, M + J), float64.
+    """Draw `num` points: simplex i with probability `shares` (S,), then a uniform point in it; rows
+    (num, V), float64. `members` (S, K) are the vertices of each simplex, padded with -1.
 
     A uniform point in a simplex has weights from Dirichlet(1, ..., 1): exponentials divided by
     their sum. With shares in proportion to the volumes the points are uniform on the complex
     (Benton et al. 2021, section 3.2); the published code has equal shares.
     """
-    num_modes = len(shares)
     which = torch.multinomial(shares.to(rng.device), num, replacement=True, generator=rng)
-    draws = torch.empty(num, num_connectors + 1, dtype=torch.float64, device=rng.device)
+    chosen = members.to(rng.device)[which]
+    draws = torch.empty(chosen.shape, dtype=torch.float64, device=rng.device)
     draws.exponential_(generator=rng)
+    draws = draws.masked_fill(chosen < 0, 0.0)
     draws /= draws.sum(dim=1, keepdim=True)
-    coefficients = draws.new_zeros(num, num_modes + num_connectors)
-    coefficients[torch.arange(num, device=rng.device), which] = draws[:, 0]
-    coefficients[:, num_modes:] = draws[:, 1:]
-    return coefficients
+    padded = draws.new_zeros(num, num_vertices + 1)  # the last column takes the padding
+    return padded.scatter_(1, chosen % (num_vertices + 1), draws)[:, :num_vertices]

@@ -1,14 +1,12 @@
 """SPRO: train the connectors of a simplicial complex (Benton et al. 2021, section 3.2, eq. 1).
 
-theta_j minimises (1/H) sum_h L(phi_h) - lambda_j log V(K), phi_h drawn from the complex K = {(w_i,
-theta_0..theta_j)}; all other vertices are fixed. With phi_h = sum_v a_hv vertex_v the gradient of
-the data term is (1/H) sum_h a_hj grad L(phi_h): the points are mixed in place into one network, and
-each loss is multiplied by a_hj / H, so that autograd adds up the gradients. The gradient of the
-volume has a closed form (`volume`). Letters: M modes, J connectors, P parameters, H samples a
-batch.
+theta_j minimises (1/H) sum_h L(phi_h) - lambda_j log V(K), phi_h drawn from the complex K of the
+simplexes that contain theta_j, without the vertices that come later; all other vertices are fixed.
+With phi_h = sum_v a_hv vertex_v the gradient of the data term is (1/H) sum_h a_hj grad L(phi_h):
+the points are mixed in place into one network, and each loss is multiplied by a_hj / H, so that
+autograd adds up the gradients. The gradient of the volume has a closed form (`volume`). Letters: V
+vertices, P parameters, S simplexes, H samples a batch.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,13 +15,13 @@ from phasegrid.metrics.network.joining import NOTHING, Rest
 from phasegrid.metrics.network.points import finite_or_none, train_mode_without_draws
 from phasegrid.metrics.network.recording import Recorded, records_on
 from phasegrid.metrics.simplex import SimplexArgs
+from phasegrid.metrics.simplex.complexes import Complex
 from phasegrid.metrics.simplex.sampling import generator_on, sample_coefficients
 from phasegrid.metrics.simplex.volume import (
     FixedFaces,
     fix_faces,
     log_volume_gradient,
     move_vertex,
-    volume_shares,
 )
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import outputs_of
@@ -38,45 +36,6 @@ SCHEDULE = Schedule("cosine")
 """The learning rate is lr (1 + cos(pi e / E)) / 2 in epoch e of E, counted from 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Complex:
-    """`num_modes` trained networks joined by connectors: `vertices` (M + J, P), modes first."""
-
-    vertices: Tensor
-    num_modes: int
-
-    @property
-    def modes(self) -> Tensor:
-        """The modes w_i, (M, P)."""
-        return self.vertices[: self.num_modes]
-
-    @property
-    def connectors(self) -> Tensor:
-        """The connectors theta_j, (J, P)."""
-        return self.vertices[self.num_modes :]
-
-    def simplex(self, index: int) -> Tensor:
-        """Return the vertices (J + 1, P) of simplex `index`: its mode and all connectors."""
-        return torch.cat([self.modes[index : index + 1], self.connectors])
-
-
-def grow(complex_: Complex, jitter: float, rng: torch.Generator) -> Complex:
-    """Return the complex with one more connector, a small step away from the mean of the vertices.
-
-    The published code starts at the mean of all vertices. There the volume is zero from the second
-    connector on, so the new point is moved by `jitter` times the rms edge in a random direction.
-    """
-    vertices = complex_.vertices
-    center = vertices.mean(dim=0)
-    spread = torch.linalg.vector_norm(vertices - center, dim=1).double().square().sum()
-    rms_edge = float((2 * spread / (len(vertices) - 1)).sqrt())
-    draw = torch.randn(vertices.shape[1], generator=rng, device=rng.device, dtype=torch.float64)
-    step = (jitter * rms_edge / torch.linalg.vector_norm(draw)) * draw
-    return Complex(
-        torch.cat([vertices, (center + step.to(vertices)).unsqueeze(0)]), complex_.num_modes
-    )
-
-
 def train_last_connector(
     flat: FlatNetwork,
     complex_: Complex,
@@ -88,7 +47,8 @@ def train_last_connector(
     rest: Rest = NOTHING,
     scoring: Scoring = CLASSIFICATION,
 ) -> float | None:
-    """Train the last vertex of `complex_` in place and return the mean data term of the last epoch.
+    """Train the last vertex of `complex_`, which all its simplexes contain, in place; return the
+    mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
     e from 0. All H points of a batch see the same examples. The loss of a batch is the mean over
@@ -127,7 +87,7 @@ def data_gradient(
     scoring: Scoring = CLASSIFICATION,
 ) -> tuple[Tensor, Tensor]:
     """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex;
-    `coefficients` (H, M + J) give the phi_h.
+    `coefficients` (H, V) give the phi_h.
     """
     coefficients = coefficients.to(complex_.vertices)
     points = coefficients @ complex_.vertices
@@ -145,8 +105,8 @@ def data_gradient(
 
 class _Training:
     """The updates of a connector. What changes from update to update lies in tensors that stay
-    where they are: the order of the examples (N,), the learning rate, the drawn points (H, M + J),
-    the simplexes' shares (M,), and the gradient of the volume (P,), both at the present vertex. So
+    where they are: the order of the examples (N,), the learning rate, the drawn points (H, V),
+    the simplexes' shares (S,), and the gradient of the volume (P,), both at the present vertex. So
     on a GPU an update is one recorded graph for every number of examples; only the draws are not in
     it.
     """
@@ -165,7 +125,8 @@ class _Training:
         self._flat, self._complex, self._faces = flat, complex_, faces
         self._examples, self._lambda = examples, volume_lambda
         self._settings, self._rest, self._scoring = settings, rest, scoring
-        vertices, num = complex_.vertices, complex_.num_modes
+        vertices, num = complex_.vertices, len(complex_.simplexes)
+        self._members = complex_.members
         self._momentum = torch.zeros_like(vertices[-1])
         self._order = torch.arange(len(examples[0]), device=examples[0].device)
         self._rate = vertices.new_zeros(1)
@@ -184,8 +145,9 @@ class _Training:
 
     def update(self, step: int, size: int, draws: torch.Generator) -> Tensor:
         """Make an update with `size` examples; return the mean loss of its points."""
-        num_connectors = len(self._complex.connectors)
-        drawn = sample_coefficients(self._shares, num_connectors, self._settings.samples, draws)
+        drawn = sample_coefficients(
+            self._shares, self._members, len(self._complex.vertices), len(self._points), draws
+        )
         self._points.copy_(drawn)
         if not self._records:
             first = step * self._settings.batch_size
@@ -230,7 +192,7 @@ class _Training:
             return
         moving = move_vertex(self._faces, self._complex.vertices[-1])
         if self._settings.sampling == "volume":
-            self._shares.copy_(volume_shares(moving.log_volumes))
+            self._shares.copy_(moving.shares)
         if self._lambda:
             self._ascent.copy_(self._lambda * log_volume_gradient(moving))
 
@@ -241,4 +203,6 @@ def _faces_if_needed(
     """Return the fixed faces if the loss or the drawing of points needs volumes."""
     if volume_lambda == 0 and settings.sampling == "simplex":
         return None
-    return fix_faces(complex_.modes, complex_.connectors[:-1])
+    last = len(complex_.vertices) - 1
+    faces = tuple(tuple(v for v in one if v != last) for one in complex_.simplexes)
+    return fix_faces(complex_.vertices[:-1], faces)

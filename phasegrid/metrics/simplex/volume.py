@@ -3,16 +3,25 @@ float64.
 
 A k-simplex with vertices v_0..v_k has volume |R_11 ... R_kk| / k! with Q R = [v_1 - v_0, ..., v_k -
 v_0]. The usual way, squared distances (Cayley-Menger) in float32, overflows and cancels, and gives
-the square of V. Letters: M modes w_i, J fixed connectors theta, P parameters. The complex K is the
-union of the M simplexes (w_i, theta_0, ..., theta_j), which share all vertices but one (Benton et
-al. 2021, section 3.2); its volume is the sum of their volumes.
+the square of V.
+
+The volume of a complex is the sum of the volumes of its simplexes (Benton et al. 2021, section
+3.1). Volumes of different dimensions have no common unit. So in a complex with n_d of its n
+simplexes of dimension d, of volume V_d together, these have the share n_d / n of the points, and
+log V(K) = sum_d (n_d / n) log V_d.
+
+Letters: V vertices, P parameters, S simplexes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from phasegrid.metrics.simplex.complexes import Complex
+from phasegrid.metrics.simplex.wiring import Simplexes
 
 RESOLUTION = (
     2.0**-46
@@ -39,93 +48,164 @@ def log_volume(vertices: Tensor) -> float:
     return float(heights.log().sum()) - math.lgamma(dimension + 1)
 
 
+def log_volumes_of(complex_: Complex) -> Tensor:
+    """Return the log-volume of each simplex, (S,) in float64 on the CPU."""
+    found = [log_volume(complex_.simplex(i)) for i in range(len(complex_.simplexes))]
+    return torch.tensor(found, dtype=torch.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class FixedFaces:
-    """The faces (w_i, theta_0..theta_{J-1}) of the complex, which stay fixed while a new vertex
+    """The faces of the simplexes of a new vertex that are opposite to it: they stay fixed while it
     moves.
 
     The distance of the new vertex from the span of face i is the norm of theta - origin_i without
-    its components along `shared` (orthonormal rows common to all faces) and `own` row i (one
-    further direction of face i). All float64. `log_volumes` (M,) are the volumes of the faces;
-    `dimension` is that of the simplexes.
+    its components along `shared` (orthonormal rows common to all faces) and along row i of each
+    matrix (S, P) of `own` (further orthonormal directions of face i; zero where it has fewer). All
+    float64. `log_volumes` (S,) are the volumes of the faces, `log_dimensions` (S,) the logs of the
+    dimensions of the simplexes, and `kinds` their places by dimension (`kinds_of`).
     """
 
     origins: Tensor
     shared: Tensor
-    own: Tensor | None
+    own: tuple[Tensor, ...]
     log_volumes: Tensor
-    dimension: int
+    log_dimensions: Tensor
+    kinds: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MovingVertex:
-    """The simplexes that a vertex spans with fixed faces: their `log_volumes` (M,), and the
-    `heights` of the vertex.
+    """The simplexes that a vertex spans with fixed faces: their `log_volumes` (S,), their `shares`
+    (S,) of the points of the complex, and the `heights` of the vertex.
 
-    `normals` (M, P) point from each face to the vertex, with length `heights` (M,).
+    `normals` (S, P) point from each face to the vertex, with length `heights` (S,).
     """
 
     log_volumes: Tensor
+    shares: Tensor
     heights: Tensor
     normals: Tensor
 
 
-def fix_faces(modes: Tensor, connectors: Tensor) -> FixedFaces:
-    """Orthogonalise the faces of `modes` (M, P) with `connectors` (J, P), once per new connector.
+def fix_faces(vertices: Tensor, faces: Simplexes) -> FixedFaces:
+    """Orthogonalise the faces, which are given by the numbers of their `vertices` (V, P), once per
+    new connector.
 
-    Needs (M + J) P float64 numbers of memory.
+    What all faces share is orthogonalised once: if they share all vertices but one, this needs V P
+    float64 numbers of memory.
     """
-    w, theta = modes.double(), connectors.double()
-    num_fixed = len(theta)
-    if num_fixed == 0:
-        return FixedFaces(w, w[:0], None, w.new_zeros(len(w)), 1)
-    edges = theta[1:] - theta[:1]
+    fixed = vertices.double()
+    common = [vertex for vertex in faces[0] if all(vertex in face for face in faces)]
+    own = [[vertex for vertex in face if vertex not in common] for face in faces]
+    firsts, rest = ([common[0]], own) if common else ([o[0] for o in own], [o[1:] for o in own])
+    origins = fixed[firsts]
+    edges = fixed[common[1:]] - origins[:1]
     Q, R = torch.linalg.qr(edges.t())
-    shared = Q.t().contiguous()
-    to_modes = w - theta[:1]
-    normals = to_modes - (to_modes @ shared.t()) @ shared
-    lengths = torch.linalg.vector_norm(normals, dim=1)
-    heights = _resolved(R.diagonal().abs(), edges)
-    own_heights = torch.where(
-        lengths > RESOLUTION * torch.linalg.vector_norm(to_modes, dim=1), lengths, 0.0
+    shared, heights = Q.t().contiguous(), _resolved(R.diagonal().abs(), edges)
+    rows, log_heights = _own_rows(fixed, origins, shared, rest)
+    dimensions = [len(face) for face in faces]
+    factorials = [math.lgamma(dimension) for dimension in dimensions]
+    log_volumes = heights.log().sum() + log_heights - log_heights.new_tensor(factorials)
+    return FixedFaces(
+        origins,
+        shared,
+        rows,
+        log_volumes,
+        log_heights.new_tensor([math.log(dimension) for dimension in dimensions]),
+        kinds_of(dimensions, fixed.device),
     )
-    own = normals / lengths.clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(1)
-    log_volumes = heights.log().sum() + own_heights.log() - math.lgamma(num_fixed + 1)
-    return FixedFaces(theta[:1], shared, own, log_volumes, num_fixed + 1)
 
 
 def move_vertex(faces: FixedFaces, vertex: Tensor) -> MovingVertex:
     """Return the simplexes that `vertex` (P,) spans with the faces: V_i = V(face_i) h_i /
-    dimension.
+    dimension_i.
     """
     offsets = vertex.double() - faces.origins
     normals = offsets - (offsets @ faces.shared.t()) @ faces.shared
-    if faces.own is not None:
-        normals = normals - (faces.own @ normals[0]).unsqueeze(1) * faces.own
+    for row in faces.own:
+        normals = _without(normals, row)
     heights = torch.linalg.vector_norm(normals, dim=1)
     heights = torch.where(
         heights > RESOLUTION * torch.linalg.vector_norm(offsets, dim=1), heights, 0.0
     )
-    log_volumes = faces.log_volumes + heights.log() - math.log(faces.dimension)
-    return MovingVertex(log_volumes, heights, normals)
+    log_volumes = faces.log_volumes + heights.log() - faces.log_dimensions
+    return MovingVertex(log_volumes, volume_shares(log_volumes, faces.kinds), heights, normals)
 
 
-def volume_shares(log_volumes: Tensor) -> Tensor:
-    """Return each simplex's share (M,) of the total volume; equal shares if all are flat."""
-    are_flat = (log_volumes == -math.inf).all()
-    return torch.where(are_flat, 1 / len(log_volumes), log_volumes.softmax(dim=0))
+def kinds_of(dimensions: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
+    """Return the places of the simplexes of each dimension; nothing if they have the same."""
+    if len(set(dimensions)) == 1:
+        return ()
+    places = [[i for i, own in enumerate(dimensions) if own == d] for d in sorted({*dimensions})]
+    return tuple(torch.tensor(each, device=device) for each in places)
+
+
+def volume_shares(log_volumes: Tensor, kinds: Sequence[Tensor] = ()) -> Tensor:
+    """Return each simplex's share (S,) of the points of a complex: of the total volume of its
+    dimension, times that dimension's share of the simplexes; equal shares if all of one dimension
+    are flat.
+    """
+    if not kinds:
+        are_flat = (log_volumes == -math.inf).all()
+        return torch.where(are_flat, 1 / len(log_volumes), log_volumes.softmax(dim=0))
+    shares = torch.zeros_like(log_volumes)
+    for places in kinds:
+        part = volume_shares(log_volumes[places]) * (len(places) / len(log_volumes))
+        shares = shares.index_copy(0, places, part)
+    return shares
+
+
+def total_log_volume(log_volumes: Tensor, kinds: Sequence[Tensor] = ()) -> float:
+    """Return log V(K) = sum_d (n_d / n) log V_d from the log-volumes (S,) of the simplexes."""
+    if not kinds:
+        return float(log_volumes.logsumexp(dim=0))
+    num = len(log_volumes)
+    return sum(len(places) / num * total_log_volume(log_volumes[places]) for places in kinds)
 
 
 def log_volume_gradient(moving: MovingVertex) -> Tensor:
-    """Return the gradient (P,) of log V(K) = log sum_i V_i for the moving vertex, in float64.
+    """Return the gradient (P,) of log V(K) for the moving vertex, in float64.
 
-    d log V(K) / d theta = sum_i (V_i / V(K)) normal_i / h_i^2: it points away from every face, and
-    nearer faces weigh more. Exact; a flat simplex contributes nothing (its volume has no gradient).
+    With one dimension V(K) = sum_i V_i and d log V(K) / d theta = sum_i (V_i / V(K)) normal_i /
+    h_i^2: it points away from every face, and nearer faces weigh more. With several, V_i / V(K)
+    becomes the share of `volume_shares`. Exact; a flat simplex contributes nothing (its volume has
+    no gradient).
     """
-    steepness = torch.where(
-        moving.heights > 0, volume_shares(moving.log_volumes) / moving.heights**2, 0.0
-    )
+    steepness = torch.where(moving.heights > 0, moving.shares / moving.heights**2, 0.0)
     return steepness @ moving.normals
+
+
+def _own_rows(
+    fixed: Tensor, origins: Tensor, shared: Tensor, rest: Sequence[Sequence[int]]
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Orthogonalise what each face has alone: return unit rows, a matrix (S, P) for each of the
+    most vertices that one has, and the sums (S,) of their log-heights.
+    """
+    rows: list[Tensor] = []
+    log_heights = fixed.new_zeros(len(rest))
+    for place in range(max(map(len, rest))):
+        has = fixed.new_tensor([len(own) > place for own in rest]).bool()
+        chosen = [own[place] if len(own) > place else 0 for own in rest]
+        edges = fixed[chosen] - origins
+        normals = edges - (edges @ shared.t()) @ shared
+        for _ in range(min(len(rows), 2)):  # twice is enough for rows of rounded directions
+            for row in rows:
+                normals = _without(normals, row)
+        lengths = torch.linalg.vector_norm(normals, dim=1)
+        resolved = lengths > RESOLUTION * torch.linalg.vector_norm(edges, dim=1)
+        log_heights += torch.where(has, torch.where(resolved, lengths, 0.0).log(), 0.0)
+        unit = normals / lengths.clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(1)
+        rows.append(torch.where(has.unsqueeze(1), unit, 0.0))
+    return tuple(rows), log_heights
+
+
+def _without(normals: Tensor, row: Tensor) -> Tensor:
+    """Remove from `normals` (S, P), or from one for all simplexes (1, P), their components along
+    the unit rows (S, P).
+    """
+    along = row @ normals[0] if len(normals) == 1 else (row * normals).sum(dim=1)
+    return normals - along.unsqueeze(1) * row
 
 
 def _resolved(heights: Tensor, edges: Tensor) -> Tensor:

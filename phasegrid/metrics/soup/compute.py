@@ -108,6 +108,8 @@ class _Pot:
 def _fill_pot(
     networks: Sequence[nn.Module], data: Dataset, rng: torch.Generator, settings: SoupArgs
 ) -> _Pot:
+    if len(networks) < 2:
+        raise MetricError(f"soup: got {len(networks)} networks, need at least 2")
     weights, rest, flat = stack_vertices(networks), rest_of(networks), live_network(networks[0])
     evaluator = make_evaluator(
         flat.module, data, settings.refresh_examples, settings.batch_size, rng

@@ -1,0 +1,66 @@
+"""A simplex of low loss grown from one trained network."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from phasegrid.declare import MAX_COUNT, Metric
+from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.metrics.simplex import (
+    COLUMNS,
+    Lambda,
+    cost,
+    disk,
+    lambda_of_each_connector,
+    memory,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EsproArgs:
+    """A simplex (w, theta_0, ..., theta_(connectors-1)) of low loss around one trial (ESPRO; Benton
+    et al. 2021, section 5.1, eq. 3), trained and measured as in `simplex`, for ensembles of its
+    points (``predictions`` and ``ensemble`` that are ``of`` this one).
+
+    The defaults are those of the published code: three connectors, 10 epochs each (20 on
+    CIFAR-100), from a learning rate of 0.01, with weight decay 5e-4 on the connector and a volume
+    lambda of 1e-6. (There lambda acts on log V^2, beside a sum over the samples, and the first
+    connector starts at the network itself. Here it starts `jitter` times the norm of the weights
+    away from it.)
+    """
+
+    connectors: Count = 3
+    samples: Count = 5
+    epochs: Count = 10
+    lr: Positive = 0.01
+    momentum: Momentum = 0.9
+    batch_size: Count = 128
+    weight_decay: NonNegative = 5e-4
+    volume_lambda: Lambda = 1e-6
+    jitter: Positive = 1e-2
+    eval_samples: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 10
+    refresh_examples: Count | None = None
+
+
+ESPRO = Metric(
+    over="trial",
+    args=EsproArgs,
+    compute="phasegrid.metrics.simplex.compute:compute_espro",
+    heavy=True,
+    label="ESPRO simplex",
+    rules=(lambda_of_each_connector,),
+    cost=cost,
+    recorded=True,
+    memory=memory,
+    disk=disk,
+    leaves=("complex",),
+    columns=tuple(
+        replace(
+            column,
+            label=column.label.replace("simplex", "ESPRO simplex"),
+            quantity=f"espro_{column.name}",
+        )
+        for column in COLUMNS
+    ),
+)

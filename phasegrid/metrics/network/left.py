@@ -1,0 +1,52 @@
+"""Networks at points of what another measurement left: a curve, or a complex.
+
+Letters: V vertices, P parameters, N points.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from phasegrid.datasets.dataset import Dataset
+from phasegrid.metrics.network.points import live_network, make_evaluator
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.weights import refresh_batch_norm
+
+
+class Left(Protocol):
+    """Vertices in weight space that a measurement with the arguments `args` has stored."""
+
+    @property
+    def vertices(self) -> Tensor:
+        """The vertices (V, P)."""
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """The arguments of the measurement."""
+
+    def place(self, flat: FlatNetwork, coefficients: Tensor) -> None:
+        """Set a network to the mix of the vertices with `coefficients` (V,)."""
+
+
+def networks_at(
+    left: Left,
+    coefficients: Tensor,
+    model: nn.Module,
+    data: Dataset,
+    refresh_examples: int | None,
+    rng: torch.Generator,
+) -> Iterator[nn.Module]:
+    """Yield the network at each of the points with `coefficients` (N, V), made like `model`. Its
+    BatchNorm statistics are those of at most `refresh_examples` training examples (None: all),
+    which `rng` draws.
+    """
+    batch_size = int(left.args["batch_size"])
+    evaluator = make_evaluator(model, data, refresh_examples, batch_size, rng)
+    for row in coefficients:
+        flat = live_network(model)
+        left.place(flat, row)
+        if evaluator.refresh_inputs is not None:
+            refresh_batch_norm(flat.module, evaluator.refresh_inputs, batch_size)
+        yield flat.module
