@@ -43,7 +43,7 @@ class Layout:
     measurement. `levels` are dashed horizontal lines: a table of ``y``, ``panel``, ``label`` and
     ``value``; one whose label begins with the name of a line has its colour. `marks` are circles
     on the lines at some x, by their label. With one panel for each y, `across` of them stand side
-    by side, on one scale with `share_y`.
+    by side, on one scale with `share_y`. A `diagonal` is the line y = x.
     """
 
     x: str
@@ -55,6 +55,7 @@ class Layout:
     each: str = "measurement"
     levels: pd.DataFrame | None = None
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    diagonal: bool = False
     across: int = 1
     share_y: bool = False
 
@@ -158,6 +159,9 @@ def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> s
         _draw_line(ax, line, look, name)
         marked |= _mark(ax, line, layout.marks)
     _draw_levels(ax, layout, y, panel, dict(zip(layout.lines, shades, strict=False)))
+    if layout.diagonal and not points.empty:
+        ends = [points[["x", "y"]].min().min(), points[["x", "y"]].max().max()]
+        ax.plot(ends, ends, color="0.6", linestyle=(0, (7, 3)), linewidth=1.0, zorder=1)
     if points.empty:
         ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", color="0.5")
     return marked

@@ -53,6 +53,7 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
         each="training" if along else "measurement",
         levels=levels.assign(panel=levels["cell"].map(heads)),
         marks=args.marks or {},
+        diagonal=args.diagonal,
         across=args.across,
         share_y=args.share_y,
     )

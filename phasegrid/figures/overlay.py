@@ -31,8 +31,9 @@ class OverlayArgs:
     `dashed` are horizontal lines at the mean of a quantity, for some of `y`:
     ``{test_error_percent: {ensemble: "ensemble_test_error_percent[of=curve]"}}``; one whose label
     begins with the name of a line has its colour. `marks` are circles on the lines at some x, by
-    the label of the circles: ``{collected: [2, 4, 6]}``. `across` is the number of panels side by
-    side if there is one cell; with `share_y` these have one scale.
+    the label of the circles: ``{collected: [2, 4, 6]}``. `diagonal` draws the line y = x: with ``x:
+    test_bin_confidence, y: [test_bin_accuracy]`` a reliability diagram of ensembles. `across` is
+    the number of panels side by side if there is one cell; with `share_y` these have one scale.
     """
 
     name: Stem
@@ -47,6 +48,7 @@ class OverlayArgs:
     dashed: Mapping[str, Mapping[str, str]] | None = None
     marks: Mapping[str, Annotated[tuple[float, ...], Field(min_length=1)]] | None = None
     together: bool = False
+    diagonal: bool = False
     share_y: bool = False
     across: Annotated[int, Field(ge=1, le=6)] = 2
     title: str | None = None
@@ -58,6 +60,8 @@ def _overlay_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     x = None if args["x"] == MEMBER else args["x"]
     yield from no_points(x, args["y"], args["metric"], columns)
     yield from cell_fits(args, grid)
+    if args["diagonal"] and args["x_scale"] != args["y_scale"]:
+        yield "diagonal", "found true, with two scales; allowed: with the same x_scale and y_scale"
     for column in args["dashed"] or {}:
         if column not in args["y"]:
             message = f"found {column!r}, which no panel shows; allowed: {', '.join(args['y'])}"

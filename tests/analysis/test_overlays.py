@@ -242,6 +242,7 @@ def test_what_is_not_measured_is_visible(drawn: Drawn, folder: Path) -> None:
             "table.rows.one.0: found 'test_loss', which holds lists; allowed: single numbers",
         ),
         ("matrix", {"number": "connectivity.t"}, "matrix.number: found 't', which holds lists"),
+        ("overlay", {"diagonal": True, "y_scale": "log"}, "overlay.diagonal: found true, with two"),
         ("overlay", {"cell": 2}, "overlay.cell: found 2; allowed: 0 to 1"),
         ("overlay", {"dashed": {"loss": {}}}, "overlay.dashed.loss: found 'loss', which no panel"),
         (
@@ -284,6 +285,14 @@ def one_row(t: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(
         {"cell": [0], "key": "a", "panel": "", "line": "one", "t": [t], "loss": [t]}
     )
+
+
+def test_a_diagonal_goes_from_the_lowest_to_the_highest_number() -> None:
+    rows = one_row([0.2, 0.6]).assign(loss=[[0.1, 0.9]])
+    (ax,) = line_panels(rows, layout(diagonal=True), {}).axes
+    line = ax.lines[-1]
+    np.testing.assert_array_equal([line.get_xdata(), line.get_ydata()], [[0.1, 0.9]] * 2)
+    assert len(line_panels(rows, layout(), {}).axes[0].lines) == len(ax.lines) - 1
 
 
 def test_a_mark_without_a_point_is_refused() -> None:
