@@ -19,6 +19,7 @@ from phasegrid.analysis.tables.quantities import Quantity, column_quantity
 from phasegrid.analysis.tables.values import metric_values
 from phasegrid.analysis.tables.variants import Ways, resolve
 from phasegrid.errors import SweepError
+from phasegrid.figures.checks import ACROSS
 from phasegrid.figures.table import TableArgs, row_column
 from phasegrid.registry import identity
 from phasegrid.texts import counted
@@ -45,6 +46,8 @@ Asked = Mapping[str, Sequence[str | None]]
 
 def table(tables: Tables, args: TableArgs) -> Drawing:
     """Tabulate numbers, a block for each cell, and draw the blocks below each other."""
+    if args.cell == ACROSS:
+        tables, args = tables.across_cells(), replace(args, cell=None)
     asked, absent = _rows(tables, args)
     names = [name for numbers in asked.values() for name in numbers if name is not None]
     grid = with_columns(tables, names)

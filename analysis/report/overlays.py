@@ -20,7 +20,7 @@ from phasegrid.analysis.report.requested import (
 from phasegrid.analysis.tables.grid import SweepTables
 from phasegrid.declare import Column
 from phasegrid.errors import SweepError
-from phasegrid.figures.checks import ALONG
+from phasegrid.figures.checks import ACROSS, ALONG
 from phasegrid.figures.overlay import MEMBER, OverlayArgs
 from phasegrid.registry import identity
 
@@ -32,6 +32,8 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     """Draw a line for each way of measuring, and tabulate its points."""
     if args.metric not in tables.rows:
         raise NotYetError(f"{args.metric} is not measured yet")
+    if args.cell == ACROSS:
+        tables, args = tables.across_cells(), replace(args, cell=None)
     grid, measured = tables.found.grid, tables.rows[args.metric]
     along = args.x in ALONG
     if along:

@@ -59,6 +59,22 @@ class Tables:
         named = f"{text}, stage={stages.pop()}" if len(stages) == 1 else text
         return self.found.heading(named)
 
+    def across_cells(self) -> "Tables":
+        """Return the rows that were measured across cells, in the place of a cell without axes."""
+        rows = {name: _in_one_cell(own[own["across"]]) for name, own in self.rows.items()}
+        rows = {name: own for name, own in rows.items() if len(own)}
+        if not rows:
+            raise NotYetError(f"{', '.join(self.rows) or 'it'} is not measured across cells yet")
+        grid = self.found.grid
+        alone = _in_one_cell(grid.cells.iloc[:1])
+        plain = {**grid.plain, **dict.fromkeys(map(identity, rows), "")}
+        values = grid.values.iloc[:0]
+        grid = replace(
+            grid, cells=alone, values=values, failures=grid.failures.iloc[:0], plain=plain
+        )
+        found = replace(self.found, grid=grid, table=self.found.table.iloc[:0])
+        return replace(self, found=found, rows=rows)
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -244,6 +260,10 @@ def _tables(
     return Tables(found, names, labels, rows, other), missing
 
 
+def _in_one_cell(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(cell=0, facet="[]", load_label="", temperature_label="")
+
+
 def _placed(
     grid: SweepTables, metric: str, rows: pd.DataFrame, with_across: bool = False
 ) -> pd.DataFrame:
@@ -256,11 +276,22 @@ def _placed(
     if not (rows["outcome"] == "done").any():
         return pd.DataFrame()
     named = named_rows(rows, grid.cells, grid.stages)
-    across = [canonical_json({**json.loads(text), "over": "across"}) for text in named["args"]]
-    named = named.assign(args=named["args"].where(~named["across"], across))
+    if named["across"].any():
+        named = named.assign(args=_across_args(named))
     suffixes = ways(grid.declared.get(metric), named).suffixes
     place = ["cell", "facet", "load", "load_label", "temperature", "temperature_label"]
     own = named.loc[named["outcome"] == "done"]
     own = own.drop(columns=[name for name in place[1:] if name in own])
     own = own.assign(variant=own["args"].map(suffixes))
     return own.merge(grid.cells[place], on="cell", how="left" if with_across else "inner")
+
+
+def _across_args(rows: pd.DataFrame) -> list[str]:
+    """Return the arguments of rows; of those across cells, with that they are, and with the id of
+    their request if it has one.
+    """
+    told = [{"over": "across"} | ({} if pd.isna(one) else {"id": one}) for one in rows["request"]]
+    return [
+        canonical_json({**json.loads(text), **more}) if across else text
+        for text, more, across in zip(rows["args"], told, rows["across"], strict=True)
+    ]

@@ -39,7 +39,8 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     commonest = min(texts, key=lambda text: (-cells[text], text))
     base = json.loads(commonest) if declared is None else declared.defaults
     names = {text: _difference(base, json.loads(text)) for text in texts}
-    at_the_end = [text for text in texts if not {"at", "networks"} & json.loads(text).keys()]
+    named = {"at", "id", "networks"}
+    at_the_end = [text for text in texts if not named & json.loads(text).keys()]
     order = sorted(
         at_the_end,
         key=lambda text: (

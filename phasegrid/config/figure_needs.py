@@ -12,7 +12,7 @@ from phasegrid.registry import declared_metric, identity
 from phasegrid.texts import suggest
 
 _BUILT_IN = (TRIALS, *METRICS)
-_SHARED = ("at", "modes", "networks", "of", "runs", "stage")
+_SHARED = ("at", "id", "modes", "networks", "of", "over", "runs", "stage")
 """The arguments of every request that tell ways of measuring apart."""
 
 

@@ -1,7 +1,7 @@
 """What the arguments of several kinds of figures share, and the checks of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -10,6 +10,12 @@ from phasegrid.texts import suggest
 
 Stem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Quantities = Annotated[tuple[str, ...], Field(min_length=1)]
+
+ACROSS = "across"
+"""The `cell` of what was measured across cells."""
+
+CellOrAcross: TypeAlias = Annotated[int, Field(ge=0)] | Literal["across"] | None
+"""One cell by its number, what was measured across cells, or every cell."""
 
 ALONG = ("at", "epoch")
 """The columns of rows that say at which epoch along a training they were measured."""
@@ -78,5 +84,5 @@ def items(argument: str, values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 def cell_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
     cell = args["cell"]
-    if cell is not None and cell >= grid.num_cells:
+    if isinstance(cell, int) and cell >= grid.num_cells:
         yield "cell", f"found {cell}; allowed: 0 to {grid.num_cells - 1}, the cells of the sweep"

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
+from phasegrid.figures.checks import (
+    ACROSS,
+    CellOrAcross,
+    Quantities,
+    Stem,
+    cell_fits,
+    no_points,
+)
 from phasegrid.registry import identity
 from phasegrid.texts import suggest
 
@@ -25,8 +32,9 @@ class OverlayArgs:
     measuring as in ``connectivity[curve=polychain]`` (``''`` is the plain one); null draws all.
     `x`, `y` and the scales are as in `RowsArgs`; with ``x: member`` lists are drawn against the
     numbers of their items, from 1. `together` draws the columns of `y` in one panel, a line for
-    each column and way. `cell` shows one cell; null: all, or, of more than
-    `most`, some that are evenly spread.
+    each column and way. `cell` shows one cell, ``across`` what was measured across cells (a way of
+    these is named by the id of its request: ``id=mixed``); null: all, or, of more than `most`, some
+    that are evenly spread.
 
     `dashed` are horizontal lines at the mean of a quantity, for some of `y`:
     ``{test_error_percent: {ensemble: "ensemble_test_error_percent[of=curve]"}}``; one whose label
@@ -41,7 +49,7 @@ class OverlayArgs:
     x: str
     y: Quantities
     variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
-    cell: Annotated[int, Field(ge=0)] | None = None
+    cell: CellOrAcross = None
     most: Annotated[int, Field(ge=1, le=12)] = 6
     x_scale: Literal["linear", "log"] = "linear"
     y_scale: Literal["linear", "log"] = "linear"
@@ -71,7 +79,7 @@ def _overlay_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
 def _overlay_needs(args: Mapping[str, Any]) -> Needs:
     """Return the levels of an overlay and the metric whose rows it reads."""
     levels = [name for ones in (args["dashed"] or {}).values() for name in ones.values()]
-    return Needs(quantities=levels, rows=(args["metric"],))
+    return Needs(quantities=levels, rows=(args["metric"],), across=args["cell"] == ACROSS)
 
 
 OVERLAY = FigureKind(

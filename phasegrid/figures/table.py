@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
-from phasegrid.figures.checks import Stem, cell_fits, items, no_number
+from phasegrid.figures.checks import ACROSS, CellOrAcross, Stem, cell_fits, items, no_number
 from phasegrid.registry import identity
 
 
@@ -22,8 +22,10 @@ class TableArgs:
 
     With a `metric`, rows for ways of measuring follow: `variants` names them as in `OverlayArgs`,
     and `statistics` are the metric's columns of numbers, one for each of `columns`, null for none.
-    `cell` shows one cell. `along` makes one block of the cells along an axis, with rows for each of
-    its values. The figure has at most `most` blocks, evenly spread; the files have all.
+    `cell` shows one cell, ``across`` one block of what was measured across cells, where all numbers
+    are columns and a way is named by the id of its request: ``id=mixed``. `along` makes one block
+    of the cells along an axis, with rows for each of its values. The figure has at most `most`
+    blocks, evenly spread; the files have all.
     """
 
     name: Stem
@@ -32,7 +34,7 @@ class TableArgs:
     metric: str | None = None
     variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
     statistics: tuple[str | None, ...] | None = None
-    cell: Annotated[int, Field(ge=0)] | None = None
+    cell: CellOrAcross = None
     most: Annotated[int, Field(ge=1, le=48)] = 12
     along: Literal["load", "temperature"] | None = None
     title: str | None = None
@@ -60,9 +62,22 @@ def _table_fits(args: Mapping[str, Any], grid: Grid) -> Iterable[Finding]:
         metric, column = row_column(name)
         yield from no_number(argument, column, metric, grid.columns.get(identity(metric)))
     yield from cell_fits(args, grid)
+    if args["cell"] == ACROSS:
+        yield from _across_fits(args)
     if args["along"] is not None and args["along"] not in grid.labels:
         there = ", ".join(grid.labels) or "none"
         yield "along", f"found {args['along']}, but the sweep has no such axis; allowed: {there}"
+
+
+def _across_fits(args: Mapping[str, Any]) -> Iterable[Finding]:
+    """Find what only cells have: quantities and axes."""
+    for label, numbers in (args["rows"] or {}).items():
+        for argument, name in items(f"rows.{label}", numbers):
+            if name is not None and not row_column(name)[0]:
+                message = f"found {name!r} with cell: across; allowed: a column of a metric"
+                yield argument, f"{message}, as in simplex.log_volume"
+    if args["along"] is not None:
+        yield "along", "found with cell: across, which has no axis; leave one of them out"
 
 
 def _numbers(args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -94,7 +109,8 @@ def _table_needs(args: Mapping[str, Any]) -> Needs:
     metrics = [row_column(name)[0] for _, name in _numbers(args)]
     metrics += [args["metric"]] if args["metric"] else []
     quantities = [name for name in named if not row_column(name)[0]]
-    return Needs(quantities=quantities, rows=list(dict.fromkeys(metrics)))
+    rows_of = list(dict.fromkeys(metrics))
+    return Needs(quantities=quantities, rows=rows_of, across=args["cell"] == ACROSS)
 
 
 TABLE = FigureKind(

@@ -160,7 +160,7 @@ class Results:
         another request, that each measurement of a cell has, where the sweep says it (``all`` of
         these); `seed_a` is then the first of their seeds.
         `networks` are the measured networks where the sweep names them: ``0@5+1`` are that of seed
-        0 after epoch 5 and the final one of seed 1.
+        0 after epoch 5 and the final one of seed 1. `request` is the id of the request.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -177,7 +177,7 @@ class Results:
         if jobs.empty:
             rows = newest(in_cells(self._rows(name, None), plan)).assign(across=False)
             return self._named(name, placed(rows, plan), plan)
-        columns = ["cell", "across", "key", "of", "at", "epoch", *WAYS]
+        columns = ["cell", "across", "key", "request", "of", "at", "epoch", *WAYS]
         jobs = with_own_cells(jobs[jobs["metric"] == name], plan)
         wanted = jobs[columns].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())

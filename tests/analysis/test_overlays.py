@@ -307,3 +307,62 @@ def test_a_grid_of_one_row_is_a_line_over_a_list() -> None:
     plane = line.assign(loss=[[[3.0, 1.0, 2.0]] * 2])
     with pytest.raises(SweepError, match="loss over t cannot be drawn"):
         line_panels(plane, layout(), {})
+
+
+def mixed(first: float, second: float, **args: Any) -> dict[str, Any]:
+    networks = [{"seed": 0, "train.lr": first}, {"seed": 1, "train.lr": second}]
+    return {"connectivity": {"over": "across", "networks": networks, "points": 3, **args}}
+
+
+def test_what_is_measured_across_cells_has_lines_and_a_table_of_its_own(tmp_path: Path) -> None:
+    line = {
+        **LINES,
+        "cell": "across",
+        "y": ["train_loss"],
+        "variants": {"one": "id=a", "two": "id=b"},
+    }
+    table = {**NUMBERS, "cell": "across", "rows": None, "statistics": ["max_train_loss", None]}
+    wanted = {k: line[k] for k in ("name", "metric", "x", "y", "variants", "cell")}
+    sweep = {
+        **SWEEP,
+        "seeds": 2,
+        "metrics": [
+            {"connectivity": {"bends": 0, "points": 3}},
+            mixed(0.02, 0.1, id="a", bends=0),
+            mixed(0.1, 0.02, id="b", bends=0),
+        ],
+        "figures": [
+            {"overlay": wanted},
+            {"table": {**table, "variants": {"1": "id=a", "2": "id=b", "3": "id=c"}}},
+        ],
+    }
+    ran = phasegrid.run(sweep, tmp_path / "store", serial=True, quiet=True)
+    drawn = phasegrid.plot(ran, output=tmp_path, formats=("png",))
+    rows = ran.results.metric("connectivity", sweep="ways")
+    stored = {row["request"]: row for row in rows[rows["across"]].to_dict("records")}
+    assert set(stored) == {"a", "b"}
+    (ax,) = drawn["lines"].axes
+    for found, name in zip(ax.lines, "ab", strict=True):
+        np.testing.assert_array_equal(found.get_ydata(), stored[name]["train_loss"])
+    numbers = pd.read_csv(tmp_path / "numbers.csv").set_index("row")["value"]
+    for row, name in ((1, "a"), (2, "b")):
+        assert numbers[row] == stored[name]["max_train_loss"]
+    assert "3 is not measured" in dict(drawn.notes)["numbers"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "table.rows.Single.0: found 'train_loss' with cell: across; allowed: a column"),
+        ({"rows": None, "along": "temperature"}, "table.along: found with cell: across"),
+        ({"cell": "acros"}, "cell"),
+    ],
+)
+def test_a_table_across_cells_has_neither_quantities_nor_axes(
+    changes: Mapping[str, Any], said: str
+) -> None:
+    with pytest.raises(SweepError) as found:
+        phasegrid.load_sweep(
+            {**SWEEP, "figures": [{"table": {**NUMBERS, "cell": "across", **changes}}]}
+        )
+    assert said in str(found.value)
