@@ -106,21 +106,23 @@ class RequestFacts:
     - `name`: the name of the request in the sweep.
     - `over`: what the jobs are over; None for the metric's `over`.
     - `heavy`: each job has a pack of its own (`together`: all such jobs of a cell share one).
-    - `of`: the jobs read what the jobs of another request left.
+    - `of`: the name of the request whose jobs left what the jobs read.
     - `depth`: the number of measurements on the longest path from a job to a trial.
     - `wanted`: the artifacts of a job that another job of the plan reads.
     - `asked`: in the words of the sweep, which networks a job has: places ``at`` along trials, the
       number of ``runs``, or the ``networks`` themselves; empty where its inputs say it.
+    - `varied`: the arguments whose value is that of the cell, from an axis or ``couple``.
     """
 
     name: str | None = None
     over: Over | None = None
     heavy: bool = False
     together: bool = False
-    of: bool = False
+    of: str | None = None
     depth: int = 0
     wanted: tuple[str, ...] = ()
     asked: Mapping[str, Json] = field(default_factory=dict)
+    varied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ GOLDEN = {
     ),
     "plan_jobs": (
         "schema_version:int32 sweep:string cell:int64 metric:string key:string "
-        "trials:list<element: string> inputs:string request:string args:string asked:string"
+        "trials:list<element: string> inputs:string request:string args:string asked:string varied:string"
     ),
     "failures": (
         "schema_version:int32 id:string key:string pack:string kind:string exception:string "

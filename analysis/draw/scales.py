@@ -155,6 +155,8 @@ def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
     'patience'
     >>> axis_name("stages.settle.lr")
     'learning rate (stage settle)'
+    >>> axis_name("metrics.simplex.volume_lambda")
+    'volume lambda (simplex)'
     """
     if path is None:
         return ""
@@ -163,6 +165,9 @@ def axis_name(path: str | None, names: Mapping[str, str] | None = None) -> str:
     if path.startswith("stages."):
         _, stage, inner = path.split(".", 2)
         return f"{axis_name('train.' + inner)} (stage {stage})"
+    if path.startswith("metrics."):
+        name, _, argument = path.removeprefix("metrics.").rpartition(".")
+        return f"{argument.replace('_', ' ')} ({name.rpartition(':')[2]})"
     return NAMES.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
 
 

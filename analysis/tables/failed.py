@@ -17,7 +17,8 @@ from phasegrid.analysis.tables.variants import Ways, way_of
 from phasegrid.store.failures import FALLBACK
 from phasegrid.store.placing import WAYS
 
-FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", "of", "at", *WAYS)
+_READ = ("of", "at", "varied", *WAYS)
+FAILED_COLUMNS = ("cell", "table", "args", "num_trials", "blocked", "error", *_READ)
 
 
 def no_failures() -> pd.DataFrame:
@@ -31,7 +32,7 @@ def failed_jobs(
     """Return one row for each job without a result that failed or whose input failed: its cell, its
     table (``trials``, or the metric), its arguments (JSON text, null if the store does not say),
     its number of trials, whether it is blocked, the first line of the error, and what it reads
-    (`of`, `at`, `runs` and `networks`, as in `Results.metric`).
+    (`of`, `at`, `varied`, `runs` and `networks`, as in `Results.metric`).
 
     `plan` and `jobs` are the planned trials and measurements, `failures` the rows of `Results`,
     `stored` the keys of the measurements that are stored.
@@ -44,7 +45,7 @@ def failed_jobs(
     if not errors:
         return no_failures()
     rows = [
-        (cell, "trials", None, 1, False, errors[key], None, None, *(None for _ in WAYS))
+        (cell, "trials", None, 1, False, errors[key], *(None for _ in _READ))
         for cell, key in zip(plan["cell"], plan["key"], strict=True)
         if key in errors
     ]
@@ -55,7 +56,7 @@ def failed_jobs(
         error = errors.get(key) or blocked.get(key)
         if error is not None and not pd.isna(row["cell"]):
             what = int(row["cell"]), row["metric"], row["args"], len(row["trials"])
-            read = [row.get(name) for name in ("of", "at", *WAYS)]
+            read = [row.get(name) for name in _READ]
             rows.append((*what, key in blocked, error, *read))
     return pd.DataFrame(rows, columns=list(FAILED_COLUMNS))
 

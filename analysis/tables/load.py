@@ -280,10 +280,11 @@ def _in_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _all_ways(name: str, metrics: Mapping[str, pd.DataFrame], failed: pd.DataFrame) -> pd.DataFrame:
     """Return arguments and cell of a metric's stored rows and of its failed jobs."""
-    of_failed = failed.loc[(failed["table"] == name) & failed["args"].notna(), ["args", "cell"]]
+    said = ["args", "cell", "varied"]
+    of_failed = failed.loc[(failed["table"] == name) & failed["args"].notna(), said]
     if name not in metrics:
         return of_failed
-    return pd.concat([metrics[name][["args", "cell"]], of_failed], ignore_index=True)
+    return pd.concat([metrics[name].reindex(columns=said), of_failed], ignore_index=True)
 
 
 def _check_once(sweep: str, values: pd.DataFrame) -> None:

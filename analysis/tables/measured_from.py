@@ -1,7 +1,7 @@
 """Tell apart measurements of one metric by what they were measured from."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -24,8 +24,10 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Add the inputs of each measurement to its arguments, in the words of a sweep: ``modes``, the
     number of trials, unless all of the cell; ``runs``, where the cell has a measurement for each so
     many, or for ``all`` that another request left; ``networks``, where the sweep names them;
-    ``of``, the request whose artifacts it read; ``at``, the places along its trials.
+    ``of``, the request whose artifacts it read; ``at``, the places along its trials. Leave out the
+    arguments that vary from cell to cell, whose values those of the cell are.
     """
+    rows = _without_varied(rows)
     planned = rows["cell"].map(cells.set_index("cell")["n_planned"])
     ways = [name for name in WAYS if name in rows]
     is_said = rows[ways].notna().any(axis=1)
@@ -44,6 +46,21 @@ def naming_inputs(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         for text, one in zip(rows["args"], found, strict=True)
     ]
     return rows.assign(args=args)
+
+
+def _without_varied(rows: pd.DataFrame) -> pd.DataFrame:
+    varies = rows["varied"].notna() if "varied" in rows else pd.Series(dtype=bool)
+    if not varies.any():
+        return rows
+    args = [
+        text if pd.isna(names) else canonical_json(_left(json.loads(text), names.split("+")))
+        for text, names in zip(rows["args"], rows["varied"], strict=True)
+    ]
+    return rows.assign(args=args)
+
+
+def _left(args: dict[str, Any], varied: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name not in varied}
 
 
 def _told(named: Mapping[Hashable, Any]) -> dict[str, Any]:

@@ -31,13 +31,17 @@ class Ways:
 
 def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     """Name the ways of measuring (texts of arguments, ``args``) in the rows of one metric, with the
-    defaults that it has `declared`.
+    defaults that it has `declared`. Beside a way whose argument varies with the cells, which no
+    name says, others say its value even if it is the default.
     """
     cells = rows.groupby("args")["cell"].nunique()
     texts = [str(text) for text in cells.index]
     # For a user's metric in an old store, the commonest way replaces the declared one.
     commonest = min(texts, key=lambda text: (-cells[text], text))
     base = json.loads(commonest) if declared is None else declared.defaults
+    varied = rows["varied"].dropna().unique() if "varied" in rows else ()
+    varying = {name for several in varied for name in several.split("+")}
+    base = {name: value for name, value in base.items() if name not in varying}
     names = {text: _difference(base, json.loads(text)) for text in texts}
     named = {"at", "id", "networks"}
     at_the_end = [text for text in texts if not named & json.loads(text).keys()]

@@ -31,8 +31,9 @@ def choose_across(
 ) -> tuple[tuple[int, int], ...]:
     """Return the trials that ``where`` chooses, each as (cell, index of its seed). A trial is
     chosen if, for every field, it has one of the listed values. Without ``where``, all are chosen.
+    One that cells share counts as of the first.
     """
-    cells = range(len(points))
+    cells = _with_own_trials(points)
     places: Sequence[int] = range(len(seeds))
     if node is None:
         return tuple((cell, place) for cell in cells for place in places)
@@ -41,7 +42,7 @@ def choose_across(
         message = f"found {found}; allowed: a mapping from fields to values: model.width: [8, 16]"
         diagnostics.add(node, path, message)
         return ()
-    fields = [_fields(point) for point in points]
+    fields = {cell: _fields(points[cell]) for cell in cells}
     chosen = list(cells)
     for name, item in node.mapping.items():
         check = partial(_wanted, item, f"{path}.{name}", diagnostics=diagnostics)
@@ -49,20 +50,30 @@ def choose_across(
             wanted = check(list(seeds))
             places = [place for place in places if _text(seeds[place]) in wanted]
             continue
-        known = dict.fromkeys(field for one in fields for field in one)
+        known = dict.fromkeys(field for one in fields.values() for field in one)
         if name not in known:
-            varied = [one for one in known if len({_text(each.get(one)) for each in fields}) > 1]
+            each_has = {one: {_text(has.get(one)) for has in fields.values()} for one in known}
+            varied = [one for one, values in each_has.items() if len(values) > 1]
             allowed = (
                 f"{', '.join(['seed', *varied])} (these vary), or another field of model, dataset"
                 f" or train{suggest(name, [*known, *SEED])}"
             )
             diagnostics.add_key(item, f"{path}.{name}", f"unknown field; allowed: {allowed}")
             continue
-        wanted = check([one[name] for one in fields if name in one])
+        wanted = check([one[name] for one in fields.values() if name in one])
         chosen = [cell for cell in chosen if _text(fields[cell].get(name)) in wanted]
     if not (chosen and places) and not diagnostics.is_broken(path):
         diagnostics.add(node, path, "matches no trial: no cell has all of these values")
     return tuple((cell, place) for cell in chosen for place in places)
+
+
+def _with_own_trials(points: Sequence[GridPoint]) -> list[int]:
+    """Return the first cell of those that have the same trials."""
+    firsts: dict[tuple[object, ...], int] = {}
+    for cell, point in enumerate(points):
+        parts = (point.dataset, point.model, point.recipe, *point.stage_recipes)
+        firsts.setdefault((*map(id, parts), *point.starts), cell)  # equal parts are one object
+    return list(firsts.values())
 
 
 def models_mistake(chosen: Sequence[tuple[int, int]], points: Sequence[GridPoint]) -> str | None:

@@ -51,7 +51,7 @@ def read_alone(
     (draft,) = drafts
     request = draft.request
     points = [_point(trial) for trial in located]
-    check_data_of_metrics(listed, [request], points, diagnostics)
+    check_data_of_metrics(drafts, points, diagnostics)
     diagnostics.raise_if_any(f"measuring {metric}")
     if mistake := _unfit(draft, points):
         raise SweepError(f"measuring {metric}: {mistake}")

@@ -24,14 +24,15 @@ from phasegrid.config.rules import (
 )
 from phasegrid.config.schedules import with_schedule
 from phasegrid.config.stages import place_in, stage_mistake, with_starts
-from phasegrid.config.template import FROM, SECTIONS, TrialTemplate, place_of, split_path
+from phasegrid.config.template import FROM, SECTIONS, TrialTemplate, place_of, put, split_path
 from phasegrid.config.ties import Tied, Ties
 from phasegrid.config.types import FIRST_STAGE, GridPoint, Stage
 from phasegrid.config.validate import default_args
+from phasegrid.config.varying import Variation, Varying, token
 from phasegrid.declare import DatasetFacts, Model, make_part
 from phasegrid.errors import DataError, SweepError
 from phasegrid.jobs import Part
-from phasegrid.keys import Json, canonical_json
+from phasegrid.keys import Json
 from phasegrid.registry import identity
 from phasegrid.train.recipe import Recipe
 
@@ -93,6 +94,7 @@ class CellBuilder:
             for section in self._sections
         }
         self._starts = {stage.name: self._starts_of(stage) for stage in template.stages}
+        self._varying = Varying(scales, tied, template)
         self._names_are_fixed = {"dataset.name", "model.name"}.isdisjoint(self._on_axis)
         self._names = (
             {section: next(iter(template.choices[section])) for section in self._sections}
@@ -136,7 +138,13 @@ class CellBuilder:
             facts=dataset.facts,
             stage_recipes=tuple(stage.args for stage in stages),
             starts=tuple(place_in(stage.start) for stage in stages if stage.start is not None),
+            asks=self._varying.number(point, tied),
         )
+
+    @property
+    def variations(self) -> Sequence[Variation]:
+        """The arguments of requests that vary, in the cells so far (`GridPoint.asks`)."""
+        return self._varying.found
 
     def check_tables(self) -> None:
         """After every cell is built, note the entries of ``couple`` tables that no cell uses."""
@@ -155,7 +163,7 @@ class CellBuilder:
         self, section: str, name: str, point: Point, tied: Mapping[str, Json]
     ) -> Built | None:
         positions = tuple([point[index] for index in self._axes_of[section]])
-        values = tuple([_token(tied[path]) for path in self._tied_of[section]])
+        values = tuple([token(tied[path]) for path in self._tied_of[section]])
         key = (section, name, positions, values)
         if key not in self._built:
             self._built[key] = self._build(section, name, point, tied)
@@ -224,9 +232,9 @@ class CellBuilder:
         for index in self._axes_of[section]:
             scale = self._scales[index]
             value = scale.values[point[index]][name]
-            args = _with(args, split_path(scale.axis.path)[1], value)
+            args = put(args, split_path(scale.axis.path)[1], value)
         for path in self._tied_of[section]:
-            args = _with(args, split_path(path)[1], tied[path])
+            args = put(args, split_path(path)[1], tied[path])
         return args
 
     def _stages(
@@ -260,7 +268,7 @@ class CellBuilder:
         """
         section = stage.section
         positions = tuple([point[index] for index in self._axes_of[section]])
-        values = tuple([_token(tied[path]) for path in self._tied_of[section]])
+        values = tuple([token(tied[path]) for path in self._tied_of[section]])
         key = (id(train), section, positions, values)
         if key not in self._stages_built:
             own = self._template.choices[section][""].args
@@ -335,29 +343,14 @@ def build_cells(
     tied: Tied,
     references: References,
     diagnostics: Diagnostics,
-) -> tuple[GridPoint, ...]:
-    """Build every cell, in order; leave out cells with a mistake."""
+) -> tuple[tuple[GridPoint, ...], Sequence[Variation]]:
+    """Build every cell, in order; leave out cells with a mistake. Also return the arguments of
+    requests that vary from cell to cell.
+    """
     grid = CellBuilder(scales, template, tied, references, diagnostics)
     cells = tuple(cell for point in points if (cell := grid.cell(point)) is not None)
     grid.check_tables()
-    return cells
-
-
-def _with(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[str, Json]:
-    """Return a copy of nested arguments with one value replaced."""
-    changed: dict[str, Any] = dict(args)
-    if len(parts) == 1:
-        changed[parts[0]] = value
-    else:
-        changed[parts[0]] = _with(changed[parts[0]] or {}, parts[1:], value)
-    return changed
-
-
-def _token(value: Json) -> int | float | str:
-    """Return a hashable form of a value of one field."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    return canonical_json(value)
+    return cells, grid.variations
 
 
 def _file_path(section: str, args: Mapping[str, Json]) -> str:

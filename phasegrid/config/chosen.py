@@ -1,5 +1,6 @@
 """Choose the networks of every request, after the cells are built: check the places along
-trainings, choose trials across cells, find named networks, and count.
+trainings, choose trials across cells, find named networks, and count. Where arguments vary from
+cell to cell, there are the requests of every cell, with the values that these have there.
 """
 
 from collections.abc import Hashable, Sequence
@@ -8,7 +9,7 @@ from dataclasses import replace
 from phasegrid.config.across import choose_across, models_mistake
 from phasegrid.config.cell_mistakes import in_cell
 from phasegrid.config.diagnostics import Diagnostics
-from phasegrid.config.inputs import Draft
+from phasegrid.config.inputs import Draft, check_what_is_read
 from phasegrid.config.joining import check_joined
 from phasegrid.config.networks import Grid, networks_in_words, read_networks
 from phasegrid.config.places import (
@@ -19,37 +20,88 @@ from phasegrid.config.places import (
     places_in,
     training_of,
 )
+from phasegrid.config.requests import check_data_of_metrics
 from phasegrid.config.rules import fewer, networks_mistake
 from phasegrid.config.through import with_through
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest, Network, Stage
-from phasegrid.declare import Metric
+from phasegrid.config.varying import Variation, touches, varied_draft
+from phasegrid.config.yaml import Place
+from phasegrid.declare import Finding, Metric
 from phasegrid.keys import Json
 from phasegrid.texts import counted
 
 
 def choose_networks(
     drafts: Sequence[Draft],
+    variations: Sequence[Variation],
     points: Sequence[GridPoint],
     seeds: Sequence[int],
     stages: Sequence[Stage],
     diagnostics: Diagnostics,
-) -> tuple[MetricRequest, ...]:
-    """Return the requests with the networks that each measures."""
+) -> tuple[tuple[MetricRequest, ...], ...]:
+    """Return the requests with the networks that each measures, for each of the variations
+    (`GridPoint.asks`), or once if nothing varies. Note what does not fit the data.
+    """
     if not points:
-        return tuple(draft.request for draft in drafts)
+        return (tuple(draft.request for draft in drafts),)
     grid = Grid(points, seeds, (FIRST_STAGE, *(stage.name for stage in stages)))
-    found = []
+    chosen: list[Draft] = []
     for draft in drafts:
         request = draft.request
         check_joined(draft, drafts, grid, diagnostics)
         if request.of is None and not diagnostics.is_broken(draft.path):
-            choose = _named if "networks" in draft.keys else _of_trials
-            request = choose(draft, grid, diagnostics)
+            request = _choose(draft, grid, diagnostics)
             request = replace(request, asked=_asked(request, seeds))
-        across = {cell for cell, _ in request.chosen} | {one.cell for one in request.networks}
-        joined = [points[cell] for cell in across if cell is not None]
-        found.append(with_through(request, draft.metric, draft.args(), points, joined))
-    return tuple(found)
+        chosen.append(replace(draft, request=request))
+    check_data_of_metrics(chosen, points, diagnostics)
+    asked = [chosen]
+    if variations and not diagnostics.is_broken("metrics"):
+        asked = [_varied(chosen, one, n, grid, diagnostics) for n, one in enumerate(variations)]
+    return tuple(tuple(_with_first(one, points) for one in some) for some in asked)
+
+
+def _choose(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
+    choose = _named if "networks" in draft.keys else _of_trials
+    return choose(draft, grid, diagnostics)
+
+
+def _with_first(draft: Draft, points: Sequence[GridPoint]) -> MetricRequest:
+    """Return a request that reads what another metric leaves, if its metric is through one."""
+    request = draft.request
+    across = {cell for cell, _ in request.chosen} | {one.cell for one in request.networks}
+    joined = [points[cell] for cell in across if cell is not None]
+    return with_through(request, draft.metric, draft.args(), points, joined)
+
+
+def _varied(
+    drafts: Sequence[Draft],
+    variation: Variation,
+    number: int,
+    grid: Grid,
+    diagnostics: Diagnostics,
+) -> list[Draft]:
+    """Return the requests with the arguments that they have in some cells; note each mistake in
+    them once, with the first cell that has it.
+    """
+    own = [point for point in grid.points if point.asks == number]
+    if not own:
+        return [*drafts]
+    scratch, values = Diagnostics(), variation.values
+    found = [
+        varied_draft(draft, values[place], scratch) if place in values else draft
+        for place, draft in enumerate(drafts)
+    ]
+    touched = [draft for place, draft in enumerate(found) if touches(draft, place, values)]
+    for draft in touched:
+        check_what_is_read(draft, found, scratch)
+        if draft.request.of is None:
+            _choose(draft, replace(grid, points=own), scratch)
+    for mistake in scratch.mistakes:
+        place = Place(mistake.file, mistake.line, mistake.column)
+        if not diagnostics.is_noted(place, mistake.path):
+            diagnostics.add(place, mistake.path, mistake.message + in_cell(own[0]))
+    check_data_of_metrics([one for one in touched if one.given], own, diagnostics)
+    return found
 
 
 def _of_trials(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
@@ -107,7 +159,7 @@ def _check_count(
     if found < fewest:
         less = f"{message} {fewest}{fewer(draft.metric, found)}"
         diagnostics.add(draft.node(key), f"{draft.path}.{key}", less)
-    elif unfit := networks_mistake(draft.metric, draft.args(), found):
+    elif unfit := _unfit(draft, found):
         diagnostics.add(draft.written(unfit[0]), f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1])
 
 
@@ -128,7 +180,7 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
             message = "names the same network twice" + in_cell(point) * (not across)
             diagnostics.add((node.items or [node])[twice], where, message + "; each once")
             break
-        if unfit := networks_mistake(metric, draft.args(), sum(map(len, each))):
+        if unfit := _unfit(draft, sum(map(len, each))):
             where, message = f"{draft.path}.{unfit[0]}".rstrip("."), unfit[1]
             diagnostics.add(draft.written(unfit[0]), where, message + in_cell(point) * (not across))
             break
@@ -136,6 +188,11 @@ def _named(draft: Draft, grid: Grid, diagnostics: Diagnostics) -> MetricRequest:
     if chosen and metric.one_model and (mistake := models_mistake(chosen, grid.points)):
         diagnostics.add(node, path, mistake)
     return replace(request, networks=networks)
+
+
+def _unfit(draft: Draft, num: int) -> Finding | None:
+    """Return why a request cannot measure so many networks together."""
+    return None if draft.is_open else networks_mistake(draft.metric, draft.args(), num)
 
 
 def _wrong_number(found: int, metric: Metric, name: str) -> str | None:

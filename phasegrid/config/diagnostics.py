@@ -56,6 +56,11 @@ class Diagnostics:
                 spot = _spot(mistake.file, mistake.line, mistake.column, mistake.path)
                 self._misread.add(spot)
 
+    def is_noted(self, place: Place, path: str) -> bool:
+        """Say whether there is a mistake of a field at a place."""
+        spot = (place.file, place.line, place.column, path)
+        return any((m.file, m.line, m.column, m.path) == spot for m in self._mistakes)
+
     def is_broken(self, *paths: str) -> bool:
         """Say whether a field at, above or below one of these paths has a mistake."""
         return any(

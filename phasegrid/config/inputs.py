@@ -18,14 +18,14 @@ makes of it one job for every two trials, or, with ``of``, for every two of what
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import MetricRequest
 from phasegrid.config.validate import default_args, fields_of
-from phasegrid.config.yaml import Node, plain_text
+from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import Metric, later_defaults
 from phasegrid.jobs import Over
 from phasegrid.keys import Json
@@ -46,25 +46,46 @@ _FEWEST = {"trial": 1, "pair": 2}
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request, read without the other requests: its metric, and the places of its keys."""
+    """A request, read without the other requests: its metric, and the places of its keys.
+
+    Where arguments vary (`MetricRequest.varied`), they have other values in every cell; `given` are
+    the places of those that it has in some cells, and without these it is still open.
+    """
 
     request: MetricRequest
     metric: Metric
     item: Node
     keys: Mapping[str, Node]
     path: str
+    given: Mapping[str, Place] = field(default_factory=dict)
+
+    @property
+    def index(self) -> int:
+        """Its position in the list of the sweep."""
+        return int(self.path.split(".")[1])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the values of some of its arguments are not known yet."""
+        return bool(self.request.varied) and not self.given
+
+    @property
+    def written_args(self) -> Node:
+        """The place of its arguments, or else of the request."""
+        return next(iter(self.item.mapping.values())) if self.item.mapping else self.item
 
     def node(self, key: str) -> Node:
         """Return the place of a key, or else the place of the request."""
         return self.keys.get(key, self.item)
 
-    def written(self, name: str) -> Node:
+    def written(self, name: str) -> Place:
         """Return the place of a key or an argument, or of an item of it; of one that is not
         written, that of the request.
         """
-        given = next(iter(self.item.mapping.values())) if self.item.mapping else self.item
-        found = given.below(name)
-        return self.item if found is given else found
+        if name.partition(".")[0] in self.given:
+            return self.given[name.partition(".")[0]]
+        found = self.written_args.below(name)
+        return (self.item if found is self.written_args else found).place
 
     def args(self) -> dict[str, Json]:
         """Return all arguments of the metric, resolved."""
@@ -201,6 +222,9 @@ def link(drafts: Sequence[Draft], diagnostics: Diagnostics) -> list[Draft]:
         elif name is not None:
             named[name] = index
     linked = [_linked(draft, drafts, named, diagnostics) for draft in drafts]
+    for draft in linked:
+        if not diagnostics.is_broken(f"{draft.path}.of"):
+            check_what_is_read(draft, linked, diagnostics)
     for index, draft in enumerate(linked):
         cycle = _cycle(index, linked)
         if cycle:
@@ -234,7 +258,6 @@ def _linked(
                 f" id of a request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
-        _check_unread(draft, diagnostics)
         return draft
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
@@ -252,10 +275,7 @@ def _linked(
         )
         diagnostics.add(node, path, message)
         return draft
-    linked = replace(draft, request=replace(draft.request, of=named[name], reads=reads))
-    _check_unread(linked, diagnostics)
-    _check_source(linked, upstream, diagnostics)
-    return linked
+    return replace(draft, request=replace(draft.request, of=named[name], reads=reads))
 
 
 def _read_of(metric: Metric, upstream: Metric) -> str | None:
@@ -263,9 +283,16 @@ def _read_of(metric: Metric, upstream: Metric) -> str | None:
     return next((name for name in metric.reads if name in upstream.leaves), None)
 
 
+def check_what_is_read(draft: Draft, drafts: Sequence[Draft], diagnostics: Diagnostics) -> None:
+    """Note why a request, one of these, does not go with what it reads."""
+    _check_unread(draft, diagnostics)
+    if draft.request.of is not None:
+        _check_source(draft, drafts[draft.request.of], diagnostics)
+
+
 def _check_source(draft: Draft, source: Draft, diagnostics: Diagnostics) -> None:
     """Note why a request cannot read what another one leaves."""
-    if diagnostics.is_broken(draft.path) or diagnostics.is_broken(source.path):
+    if draft.is_open or source.is_open or diagnostics.is_broken(draft.path, source.path):
         return
     found = source_mistake(draft.metric, draft.request.reads, draft.args(), source.args())
     if found is not None:
@@ -279,7 +306,7 @@ def _check_unread(draft: Draft, diagnostics: Diagnostics) -> None:
     usual, args = default_args(draft.metric.args), draft.args()
     for name, about in draft.metric.of_only.items():
         path = f"{draft.path}.{name}"
-        unread = draft.request.reads not in about
+        unread = draft.request.reads not in about and not draft.is_open
         if unread and args[name] != usual[name] and not diagnostics.is_broken(path):
             message = (
                 f"found {plain_text(args[name])}, but no {either(about)}; leave it out, or write"

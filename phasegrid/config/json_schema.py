@@ -35,7 +35,9 @@ from phasegrid.train.schedules import SCHEDULES
 
 Schema = dict[str, Any]
 
-_FIELD = "^(dataset|model|train|stages\\.[a-z][a-z0-9_]*)(\\.[A-Za-z0-9_]+)+$"
+_FIELD = (
+    "^((dataset|model|train|stages\\.[a-z][a-z0-9_]*)|metrics\\.([^:]*:)?[^.]+)(\\.[A-Za-z0-9_]+)+$"
+)
 
 _PLACE: Schema = {
     "anyOf": [

@@ -22,7 +22,7 @@ from phasegrid.config.mapping import NAME as MAPPING
 from phasegrid.config.merge import read_sweep
 from phasegrid.config.points import choose_points
 from phasegrid.config.references import References
-from phasegrid.config.requests import check_data_of_metrics, read_metrics
+from phasegrid.config.requests import read_metrics
 from phasegrid.config.sections import (
     read_name,
     read_resources,
@@ -47,6 +47,13 @@ from phasegrid.config.types import (
     Tried,
 )
 from phasegrid.config.validate import check_keys
+from phasegrid.config.varying import (
+    Variation,
+    arguments_that_vary,
+    names_of_requests,
+    refuse_two_names,
+    with_requests,
+)
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.errors import Mistake, SweepError
 from phasegrid.user_code import is_installed
@@ -137,24 +144,31 @@ def _read(
     template = read_stages(entries.get("stages"), template, diagnostics)
     couple = entries.get("couple")
     tied_paths = couple.mapping or () if couple is not None else ()
-    template = with_blocks(template, [*(draft.path for draft in drafts), *tied_paths])
+    paths = [*(draft.path for draft in drafts), *tied_paths]
+    seeds = read_seeds(entries.get("seeds"), root, diagnostics)
+    check_seeds(template, seeds, diagnostics)
+    stages = (FIRST_STAGE, *(stage.name for stage in template.stages))
+    asked_for = entries.get("metrics")
+    names = names_of_requests(asked_for)
+    varied = arguments_that_vary(paths, names)
+    asked = read_metrics(asked_for, len(seeds), references, diagnostics, stages, varied)
+    template = with_blocks(with_requests(template, asked, names), paths)
     scales = [read_scale(draft, template, diagnostics) for draft in drafts]
     usable = [scale for scale in scales if scale is not None]
     for draft, scale in zip(drafts, scales, strict=True):
         if scale is None:
             diagnostics.mark_broken(draft.path)
     tied = read_couple(couple, usable, template, diagnostics)
-    seeds = read_seeds(entries.get("seeds"), root, diagnostics)
-    check_seeds(template, seeds, diagnostics)
-    stages = (FIRST_STAGE, *(stage.name for stage in template.stages))
-    asked = read_metrics(entries.get("metrics"), len(seeds), references, diagnostics, stages)
+    given = {one.path: one.entries["param"] for one in drafts}
+    refuse_two_names({**given, **{p: n for p, (_, n) in tied.items()}}, template, diagnostics)
     name = read_name(entries.get("name"), root, diagnostics)
-    points = _read_points(entries, root, usable, template, tied, references, diagnostics)
+    points, variations = _read_points(
+        entries, root, usable, template, tied, references, diagnostics
+    )
     check_idle(points, usable, tied, template, diagnostics)
-    metrics = choose_networks(asked, points, seeds, template.stages, diagnostics)
-    check_data_of_metrics(entries.get("metrics"), metrics, points, diagnostics)
+    asking = choose_networks(asked, variations, points, seeds, template.stages, diagnostics)
+    metrics = asking[0]
     trier = Trier(references.code, template, usable, diagnostics, trials)
-    asked_for = entries.get("metrics")
     items = asked_for.items if asked_for is not None else None
     tried = trier.tried(points, metrics, items or (), len(seeds))
     return Sweep(
@@ -183,6 +197,7 @@ def _read(
         code=references.code,
         stages=template.stages,
         tried=tried,
+        varied=asking if variations else (),
     )
 
 
@@ -194,13 +209,13 @@ def _read_points(
     tied: Tied,
     references: References,
     diagnostics: Diagnostics,
-) -> tuple[GridPoint, ...]:
+) -> tuple[tuple[GridPoint, ...], Sequence[Variation]]:
     """Build the cells as far as earlier mistakes allow, to find the mistakes that only cells
-    show.
+    show. Also return what varies in the requests.
     """
     if not template.complete:
         check_recipe(template, diagnostics, [*(scale.axis.path for scale in scales), *tied])
-        return ()
+        return (), ()
     axes_are_wrong = diagnostics.is_broken("load", "temperature", "facets")
     chosen = (
         {} if axes_are_wrong else {k: entries[k] for k in ("include", "exclude") if k in entries}

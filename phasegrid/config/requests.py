@@ -12,10 +12,10 @@ from phasegrid.config.rules import fewer, metric_mistake, mistakes_of
 from phasegrid.config.types import FIRST_STAGE, GridPoint, MetricRequest
 from phasegrid.config.validate import fields_of, name_and_args, resolve_args
 from phasegrid.config.yaml import Node, plain_text
-from phasegrid.declare import Finding, Metric, later_defaults, make_part
+from phasegrid.declare import Finding, Metric, make_part
 from phasegrid.errors import SweepError
 from phasegrid.keys import Json, canonical_json
-from phasegrid.registry import declared_metric, identity
+from phasegrid.registry import identity
 from phasegrid.tasks import mismatch
 from phasegrid.texts import counted
 
@@ -26,9 +26,10 @@ def read_metrics(
     references: References,
     diagnostics: Diagnostics,
     stages: Sequence[str] = (FIRST_STAGE,),
+    varied: Mapping[int, tuple[str, ...]] = {},
 ) -> list[Draft]:
     """Resolve the list of metrics, and which metric reads which. `stages` are the trainings of a
-    cell, in order.
+    cell, in order. `varied` are arguments that an axis or ``couple`` gives, by request.
     """
     if node is None or node.value is None:
         return []
@@ -39,12 +40,14 @@ def read_metrics(
     drafts: list[Draft] = []
     seen: set[str] = set()
     for index, item in enumerate(node.items):
-        draft = _metric(item, f"metrics.{index}", num_seeds, references, diagnostics, stages)
+        given = varied.get(index, ())
+        path = f"metrics.{index}"
+        draft = _metric(item, path, num_seeds, references, diagnostics, stages, given)
         if draft is None:
             continue
         request = draft.request
         keys = {key: node.plain() for key, node in draft.keys.items() if key != "id"}
-        this = canonical_json([request.part.spec(), request.modes, request.over, keys])
+        this = canonical_json([request.part.spec(), request.modes, request.over, keys, given])
         same_id = request.id is not None and request.id in {d.request.id for d in drafts}
         if this in seen and not same_id and not diagnostics.is_broken(f"metrics.{index}"):
             message = f"{request.name} with these arguments is asked for twice"
@@ -55,24 +58,19 @@ def read_metrics(
 
 
 def check_data_of_metrics(
-    node: Node | None,
-    metrics: Sequence[MetricRequest],
-    points: Sequence[GridPoint],
-    diagnostics: Diagnostics,
+    drafts: Sequence[Draft], points: Sequence[GridPoint], diagnostics: Diagnostics
 ) -> None:
     """Note the metrics that do not fit the data or the recipes of the cells."""
     tasks = {point.facts.task: point.dataset.name for point in points if point.facts}
-    if node is None or node.items is None or diagnostics.is_broken("metrics"):
+    if diagnostics.is_broken("metrics"):
         return
-    for index, (item, request) in enumerate(zip(node.items, metrics, strict=True)):
-        if message := _of_another_task(request, tasks):
-            diagnostics.add(item, f"metrics.{index}", message)
-        elif found := _first_unfit(request, points):
+    for draft in drafts:
+        if message := _of_another_task(draft.request, tasks):
+            diagnostics.add(draft.item, f"metrics.{draft.index}", message)
+        elif not draft.is_open and (found := _first_unfit(draft, points)):
             (field, unfit), point = found
-            args = next(iter(item.mapping.values())) if item.mapping else item
-            where = args.below(field)
-            path = f"metrics.{index}.{request.name}.{field}".rstrip(".")
-            diagnostics.add(where, path, unfit + in_cell(point))
+            path = f"{draft.path}.{field}".rstrip(".")
+            diagnostics.add(draft.written(field), path, unfit + in_cell(point))
 
 
 def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | None:
@@ -86,15 +84,11 @@ def _of_another_task(request: MetricRequest, tasks: Mapping[str, str]) -> str | 
     return next((message for message in found if message), None)
 
 
-def _first_unfit(
-    request: MetricRequest, points: Sequence[GridPoint]
-) -> tuple[Finding, GridPoint] | None:
+def _first_unfit(draft: Draft, points: Sequence[GridPoint]) -> tuple[Finding, GridPoint] | None:
     """Return the first cell that a metric does not fit, and why."""
-    metric = declared_metric(request.name)
+    metric, args = draft.metric, draft.args()
     if metric.fits is None:
         return None
-    part = request.part
-    args = {**later_defaults(metric.args), **part.args, **part.locators}
     different = {(id(point.dataset), id(point.recipe)): point for point in reversed(points)}
     for point in reversed(different.values()):
         if point.facts is not None:
@@ -111,6 +105,7 @@ def _metric(
     references: References,
     diagnostics: Diagnostics,
     stages: Sequence[str],
+    varied: tuple[str, ...],
 ) -> Draft | None:
     found = _named(item, path, references, diagnostics)
     if found is None:
@@ -124,8 +119,9 @@ def _metric(
         allowed = f"a mapping with the keys {', '.join(fields_of(metric.args))}"
         diagnostics.add(args, below, f"found {plain_text(args.plain())}; allowed: {allowed}")
         return None
-    resolved = resolve_args(metric.args, args, below, diagnostics)
-    _check_metric(metric, resolved, args, below, diagnostics)
+    resolved = resolve_args(metric.args, args, below, diagnostics, varied)
+    if not varied:
+        _check_metric(metric, resolved, args, below, diagnostics)
     alone = over in ("trial", "pair", "cell") and not {"of", "networks"} & keys.keys()
     if alone and not (over == "cell" and "at" in keys) and not diagnostics.is_broken("seeds"):
         _check_trials(metric, num_seeds, item, below, diagnostics)
@@ -148,6 +144,7 @@ def _metric(
         else read_stage(keys["stage"], stages, f"{below}.stage", diagnostics),
         runs=choice.runs,
         joins="of" in keys and "over" in keys,
+        varied=varied,
     )
     if over == "trajectory" and not {"at", "networks"} & keys.keys():
         diagnostics.add(item, below, f"over: trajectory needs at: {ALLOWED_AT}")

@@ -4,9 +4,11 @@ Usually there is one data set and one model. If ``model.name`` or ``dataset.name
 is one *choice* for each of its values, and every path and value is checked in each choice.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 from phasegrid.config.diagnostics import Diagnostics
 from phasegrid.config.objectives import (
@@ -37,6 +39,8 @@ from phasegrid.texts import suggest
 from phasegrid.train.recipe import Recipe
 
 SECTIONS = ("dataset", "model", "train")
+METRICS = "metrics"
+"""The section of requests, each of which is a section of its own: ``metrics.NAME``."""
 FROM = "from"
 """The key of a stage's arguments that holds its `StartPlace`."""
 _CHOSEN = {
@@ -48,20 +52,39 @@ _CHOSEN = {
 
 @lru_cache(maxsize=1024)
 def split_path(path: str) -> tuple[str, tuple[str, ...]]:
-    """Return the section of a path and the rest of the path; each of ``stages`` is a section.
+    """Return the section of a path and the rest of the path; each of ``stages`` is a section, and
+    so is each of ``metrics``, whose name may be that of a plug-in.
 
     >>> split_path("train.schedule.name"), split_path("stages.tune.lr")
     (('train', ('schedule', 'name')), ('stages.tune', ('lr',)))
+    >>> split_path("metrics.my_lab/sharp.py:SHARP.steps")
+    ('metrics.my_lab/sharp.py:SHARP', ('steps',))
     """
+    asked = _REQUEST.fullmatch(path)
+    if asked is not None:
+        return asked[1], tuple(asked[2].split(".")[1:])
     parts = path.split(".")
     size = 2 if parts[0] == "stages" else 1
     return ".".join(parts[:size]), tuple(parts[size:])
 
 
+_REQUEST = re.compile(r"(metrics\.(?:[^:]*:)?[^.]+)((?:\.[^.]+)*)")
+
+
+def put(args: Mapping[str, Json], parts: Sequence[str], value: Json) -> dict[str, Json]:
+    """Return a copy of nested arguments with one value replaced."""
+    changed: dict[str, Any] = dict(args)
+    if len(parts) == 1:
+        changed[parts[0]] = value
+    else:
+        changed[parts[0]] = put(changed[parts[0]] or {}, parts[1:], value)
+    return changed
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One data set, model or recipe: its declaration (None for the recipe), dataclass, and resolved
-    arguments.
+    """One data set, model, recipe or request for a metric: its declaration (None for the last
+    two), dataclass, and resolved arguments.
     """
 
     name: str
@@ -73,18 +96,22 @@ class Option:
 @dataclass(frozen=True, slots=True)
 class TrialTemplate:
     """The choices of each section by name, and the node of each section. A section with an unknown
-    name has no choice. Each of `stages` is a section too, ``stages.NAME``.
+    name has no choice. Each of `stages` is a section too, ``stages.NAME``, and so are the
+    `requests` for metrics, ``metrics.NAME``, each with its position in the list. `unnamed` says why
+    a name is none of these.
     """
 
     choices: Mapping[str, Mapping[str, Option]]
     nodes: Mapping[str, Node]
     references: References
     stages: tuple[Stage, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
+    unnamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sections(self) -> tuple[str, ...]:
         """The sections; trainings are in the order of their execution."""
-        return (*SECTIONS, *(stage.section for stage in self.stages))
+        return (*SECTIONS, *(stage.section for stage in self.stages), *self.requests)
 
     @property
     def complete(self) -> bool:
@@ -96,6 +123,8 @@ class TrialTemplate:
         is none.
         """
         section, parts = split_path(path)
+        if section.startswith(f"{METRICS}.") and (why := self._no_argument(section, parts)):
+            return why
         if section not in self.sections or not parts:
             owners = "dataset, model or train"
             if self.stages:
@@ -111,6 +140,22 @@ class TrialTemplate:
                 return _is_null(choice, section, parts)
             found[name] = field
         return found
+
+    def _no_argument(self, section: str, parts: Sequence[str]) -> str | None:
+        """Say why a path names no argument of a request for a metric; None if it may name one."""
+        name = section.partition(".")[2]
+        if section in self.requests:
+            known = ", ".join(fields_of(self.choices[section][""].owner))
+            return (
+                None if parts else f"found {section!r}, a request; allowed: {section}.{{{known}}}"
+            )
+        if section in self.unnamed:
+            return f"{name!r} {self.unnamed[section]}"
+        names = [one.partition(".")[2] for one in self.requests]
+        allowed = (
+            f"an id or the name of a request of metrics: {', '.join(names) or 'there is none'}"
+        )
+        return f"found {name!r}; allowed: {allowed}{suggest(name, names)}"
 
     def _field(self, choice: Option, parts: Sequence[str]) -> Field | str:
         if parts[0] == FROM and FROM in choice.args:

@@ -52,5 +52,6 @@ def with_through(
         id=None,
         wanted=(),
         asked={},
+        varied=tuple(name for name in request.varied if name in passed),
     )
     return replace(request, through=through, reads=first.leaves[0])

@@ -52,7 +52,8 @@ class MetricRequest:
     named `reads`, are measured; it `joins` them if a job reads those of all jobs of a cell, or of
     each `runs` of them. `wanted` names the artifacts that other requests read. `id` is the name of
     the request in the sweep. `stage` is the training whose trials are measured (None: the last).
-    `through` is the request by which each network is measured first; it is in no sweep.
+    `through` is the request by which each network is measured first; it is in no sweep. `varied`
+    are the arguments that an axis or ``couple`` gives, cell by cell.
     """
 
     name: str
@@ -77,6 +78,7 @@ class MetricRequest:
     networks: tuple[Network, ...] = ()
     asked: Mapping[str, Json] = field(default_factory=dict)
     through: "MetricRequest | None" = None
+    varied: tuple[str, ...] = ()
 
 
 FIRST_STAGE = "train"
@@ -119,7 +121,7 @@ class GridPoint:
     `stage_recipes`, one per stage of the sweep. Equal parts and recipes are the same object.
     `facts` is None if the data set is a plug-in that knows them only after loading. `starts` are
     the checkpoints from which the stages start (``epoch-40``, ``update-900``; None: the end of the
-    training before).
+    training before). `asks` says which requests are measured (`Sweep.requests_of`).
     """
 
     facet: tuple[tuple[str, Json], ...]
@@ -131,6 +133,7 @@ class GridPoint:
     facts: DatasetFacts | None
     stage_recipes: tuple[Mapping[str, Json], ...] = ()
     starts: tuple[str | None, ...] = ()
+    asks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,9 @@ class Sweep:
     """A sweep, fully resolved. `points` are in the order facets, load, temperature; `source` is the
     file of the sweep. `figures` are the additional figures; no key depends on them. `code` are the
     plug-ins that the sweep names. `stages` are the trainings after the first, in order. `tried`
-    holds the results of trying the plug-ins.
+    holds the results of trying the plug-ins. `metrics` are the requests of the first cell. Where
+    their arguments vary from cell to cell, `varied` holds the requests of all cells; cells with the
+    same arguments share theirs.
     """
 
     name: str
@@ -237,3 +242,8 @@ class Sweep:
     code: tuple[UserCode, ...] = ()
     stages: tuple[Stage, ...] = ()
     tried: Tried = field(default_factory=Tried)
+    varied: tuple[tuple[MetricRequest, ...], ...] = ()
+
+    def requests_of(self, point: GridPoint) -> tuple[MetricRequest, ...]:
+        """Return the requests that are measured in a cell."""
+        return self.varied[point.asks] if self.varied else self.metrics

@@ -10,7 +10,7 @@ stands for ``{name: text}``. Results are plain JSON values.
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -76,8 +76,16 @@ def default_args(owner: type) -> dict[str, Json]:
     return {name: field.default for name, field in fields_of(owner).items()}
 
 
-def resolve_args(owner: type, node: Node, path: str, diagnostics: Diagnostics) -> dict[str, Json]:
-    """Resolve a mapping of arguments; note mistakes and leave their fields at the default."""
+def resolve_args(
+    owner: type,
+    node: Node,
+    path: str,
+    diagnostics: Diagnostics,
+    elsewhere: Collection[str] = (),
+) -> dict[str, Json]:
+    """Resolve a mapping of arguments; note mistakes and leave their fields at the default. Those
+    that are given `elsewhere` may be missing.
+    """
     resolved = default_args(owner)
     known = fields_of(owner)
     entries = node.mapping
@@ -90,7 +98,7 @@ def resolve_args(owner: type, node: Node, path: str, diagnostics: Diagnostics) -
         if value is not INVALID:
             resolved[name] = value
     for name, field in known.items():
-        if field.required and name not in entries:
+        if field.required and name not in entries and name not in elsewhere:
             diagnostics.add(node, f"{path}.{name}", "found nothing; it is required")
     return resolved
 

@@ -5,6 +5,7 @@ A *cell* is one (load, temperature) point of one facet.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from phasegrid.estimates import Workload
 from phasegrid.jobs import MetricJob, Trial
@@ -72,6 +73,16 @@ class Plan:
                 yield cell, job
         for index, job in self.across:
             yield self.cells[index], job
+
+    def jobs(self) -> Iterator[tuple[Cell, Trial | MetricJob]]:
+        """Yield every job once, with the first cell that has it: trainings, then measurements."""
+        seen = set[str]()
+        trials = ((cell, trial) for cell in self.cells for trial in cell.trials)
+        every: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, self.metric_jobs())
+        for cell, job in every:
+            if job.key not in seen:
+                seen.add(job.key)
+                yield cell, job
 
 
 def plan_hash(plan: Plan) -> str:

@@ -288,12 +288,13 @@ class Measurements:
         only jobs over a cell's own trials are done together.
         """
         made = RequestFacts(request.id, request.over, request.heavy, request.together)
-        made = replace(made, wanted=request.wanted, asked=request.asked)
+        made = replace(made, wanted=request.wanted, asked=request.asked, varied=request.varied)
         source = None if request.of is None else self._facts[id(self.requests[request.of])]
         depth = 0 if source is None else source.depth + 1
         if source is not None:
+            assert request.of is not None
             asked = {key: value for key, value in source.asked.items() if key == "runs"}
-            made = replace(made, over=source.over, asked=asked, of=True)
+            made = replace(made, over=source.over, asked=asked, of=self.requests[request.of].id)
         if request.joins:
             made = replace(made, over="cell", asked={"runs": request.runs or "all"})
         depth += request.through is not None

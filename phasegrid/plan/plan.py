@@ -13,13 +13,14 @@ from phasegrid.plan.contents import Cell, Plan
 from phasegrid.plan.keys import Texts
 from phasegrid.plan.measurements import Measurements
 from phasegrid.plan.stages import seeds_by_stage, trials_by_stage
+from phasegrid.plan.wanted import leaving_alike
 from phasegrid.plan.workloads import Workloads
 
 
 def make_plan(sweep: Sweep) -> Plan:
     """Lay out all cells, trials and metric jobs of a sweep, by facets, load, temperature."""
     texts, works = Texts(), Workloads()
-    measurements = Measurements(sweep.metrics, texts.args)
+    asked = [Measurements(some, texts.args) for some in sweep.varied or (sweep.metrics,)]
     cells, seeds = [], seeds_by_stage(sweep)
     for index, point in enumerate(sweep.points):
         of_stage = trials_by_stage(point, sweep, seeds, texts)
@@ -29,11 +30,13 @@ def make_plan(sweep: Sweep) -> Plan:
             load=point.load,
             temperature=point.temperature,
             trials=tuple(trial for trials in of_stage.values() for trial in trials),
-            metric_jobs=tuple(measurements.of_cell(of_stage, sweep.seeds, point.facts)),
+            metric_jobs=tuple(asked[point.asks].of_cell(of_stage, sweep.seeds, point.facts)),
             work=works.of(point),
             stages={name: len(t) for name, t in of_stage.items()} if sweep.stages else {},
         )
         cells.append(cell)
+    if sweep.varied:
+        cells = leaving_alike(cells)
     axes = [axis for axis in (sweep.load, sweep.temperature, *sweep.facets) if axis is not None]
     return Plan(
         sweep=sweep.name,
@@ -41,7 +44,7 @@ def make_plan(sweep: Sweep) -> Plan:
         temperature_path=sweep.temperature.path if sweep.temperature else None,
         cells=tuple(cells),
         axis_names=tuple((axis.path, axis.label) for axis in axes if axis.label),
-        across=_across(cells, measurements, [point.facts for point in sweep.points]),
+        across=_across(cells, asked[0], [point.facts for point in sweep.points]),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from phasegrid.declare import Metric
-from phasegrid.jobs import MetricJob
+from phasegrid.jobs import MetricJob, RequestFacts
 from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.plan.contents import Plan
 
@@ -63,6 +63,7 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
     every = [*placed, *((None, job) for _, job in plan.across)]
     parts = {id(job.metric): job.metric for _, job in every}  # one object a request
     texts = {place: canonical_json(part.args) for place, part in parts.items()}
+    asked = {id(job.request): _asked_text(job.request) for _, job in every}
     return [
         {
             "cell": cell,
@@ -72,10 +73,17 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
             "inputs": inputs_text(job),
             "request": job.request.name,
             "args": texts[id(job.metric)],
-            "asked": canonical_json(job.request.asked) if job.request.asked else None,
+            "asked": asked[id(job.request)],
+            "varied": "+".join(job.request.varied) or None,
         }
         for cell, job in every
     ]
+
+
+def _asked_text(request: RequestFacts) -> str | None:
+    """Return what a sweep says of the inputs of measurements as JSON; None if nothing."""
+    said = {**request.asked, **({"of": request.of} if request.of else {})}
+    return canonical_json(said) if said else None
 
 
 def inputs_text(job: MetricJob) -> str | None:

@@ -2,14 +2,12 @@
 uncertainty. No torch, no ray.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-from phasegrid.jobs import MetricJob, Trial
 from phasegrid.packs import Pack
 from phasegrid.plan import cost
-from phasegrid.plan.contents import Cell, Plan, metric_names
+from phasegrid.plan.contents import Plan, metric_names
 from phasegrid.plan.devices import Device
 from phasegrid.plan.disk import left_bytes
 from phasegrid.plan.gpu_memory import pack_bytes
@@ -70,9 +68,7 @@ def forecast(
     """
     seconds = cost.predictor(corrections)
     kinds = {"trials": Span(), **dict.fromkeys(metric_names(plan), Span())}
-    trials = ((cell, trial) for cell in plan.cells for trial in cell.trials)
-    jobs: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, plan.metric_jobs())
-    for cell, job in jobs:
+    for cell, job in plan.jobs():
         if job.key not in stored:
             kind = cost.kind_of(job)
             span = _span(seconds(cell, job), corrections.of(kind))
@@ -107,9 +103,7 @@ def _peak_bytes(plan: Plan, packs: Sequence[Pack], device: Device) -> int | None
 
 
 def _disk_bytes(plan: Plan, stored: Collection[str]) -> int | None:
-    trials = ((cell, trial) for cell in plan.cells for trial in cell.trials)
-    jobs: Iterator[tuple[Cell, Trial | MetricJob]] = chain(trials, plan.metric_jobs())
-    left = [left_bytes(cell, job) for cell, job in jobs if job.key not in stored]
+    left = [left_bytes(cell, job) for cell, job in plan.jobs() if job.key not in stored]
     known = [size for size in left if size is not None]
     return sum(known) if len(known) == len(left) else None
 

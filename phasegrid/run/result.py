@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -173,9 +172,7 @@ def _exit_code(counts: Counts, plan: Plan, store: Store, stop: Stop, is_pilot: b
 
 
 def _cell_of(key: str, plan: Plan) -> int:
-    trials = ((cell, trial.key) for cell in plan.cells for trial in cell.trials)
-    jobs = ((cell, job.key) for cell, job in plan.metric_jobs())
-    return next(cell.index for cell, other in chain(trials, jobs) if other == key)
+    return next(cell.index for cell, job in plan.jobs() if job.key == key)
 
 
 def _is_missing(plan: Plan, store: Store) -> bool:

@@ -26,11 +26,13 @@ def why_stale(
     Yields (key, change), where change reads ``train.lr: 0.05 -> 0.1``.
     """
     places = {_place(row): str(row["key"]) for row in old_plan}
+    told = set[str]()  # cells may share a trial
     for row in plan_rows(plan, ""):
         old = places.get(_place(row))
         key = str(row["key"])
-        if old is None or old == key or old not in stored:
+        if old is None or old == key or old not in stored or key in told:
             continue
+        told.add(key)
         trial = next(t for t in plan.cells[int(str(row["cell"]))].trials if t.key == key)
         yield key, ", ".join(_differences(stored[old], trial_columns(trial)))
 
@@ -56,19 +58,26 @@ def why_measured_anew(
         waiting = before.get((job.metric.name, job.trials))
         if job.key in old_keys or not waiting:
             continue
-        causes[job.key] = _cause(job, stored[waiting.pop(0)], causes)
+        nearest = min(waiting, key=lambda key: len(_changes(job, stored[key])))
+        waiting.remove(nearest)
+        causes[job.key] = _cause(job, stored[nearest], causes)
         yield job.key, causes[job.key]
 
 
-def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) -> str:
-    """Say how a measurement differs from a stored row."""
+def _changes(job: MetricJob, old: Mapping[str, Any]) -> list[str]:
+    """Say which arguments of a measurement differ from those of a stored row."""
     unsaid = later_defaults(declared_metric(job.metric.name).args)
     before, now = {**unsaid, **json.loads(old["args"])}, {**unsaid, **job.metric.args}
-    changes = [
+    return [
         f"{name}: {_show(before.get(name))} -> {_show(now.get(name))}"
         for name in dict.fromkeys([*before, *now])
         if not same_value(before.get(name), now.get(name))
     ]
+
+
+def _cause(job: MetricJob, old: Mapping[str, Any], causes: Mapping[str, str]) -> str:
+    """Say how a measurement differs from a stored row."""
+    changes = _changes(job, old)
     if old["version"] != job.metric.version:
         return f"{job.metric.name}: {', '.join([*changes, 'its version'])}"
     read = {(a.job, a.name) for a in inputs_of(old["inputs"])}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from phasegrid.estimates import Guess
-from phasegrid.jobs import MetricJob, Trial
+from phasegrid.jobs import MetricJob
 from phasegrid.plan import cost
 from phasegrid.plan.contents import Plan, metric_names, trials_by_key
 from phasegrid.plan.devices import Device, device_of
@@ -154,10 +154,7 @@ def learn_costs(store: Store, plan: Plan, device: Device | None = None) -> cost.
     Only the timings of one kind of device are used: of `device`, or if it is None, of the kind that
     did most jobs.
     """
-    jobs: dict[str, tuple[int, Trial | MetricJob]] = {}
-    for cell in plan.cells:
-        jobs.update({trial.key: (cell.index, trial) for trial in cell.trials})
-    jobs.update({job.key: (cell.index, job) for cell, job in plan.metric_jobs()})
+    jobs = {job.key: (cell.index, job) for cell, job in plan.jobs()}
     timings = [
         (jobs[key], made_on, seconds)
         for table in ["trials", *(f"metrics/{name}" for name in metric_names(plan))]

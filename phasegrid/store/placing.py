@@ -69,13 +69,21 @@ def with_first_seeds(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_trials(rows: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """Add to every row the seeds and the first cells of its trials, as lists."""
+    """Add to every row the seeds and the cells of its trials, as lists: of trials that cells share,
+    the row's own cell, or else the first.
+    """
     known = plan.drop_duplicates("key").set_index("key")
-    for name, column in (("seeds", "seed"), ("cells", "cell")):
-        of_trial = known[column].astype(int).to_dict()
-        found = [[of_trial[key] for key in keys] for keys in rows["trials"]]
-        rows = rows.assign(**{name: pd.Series(found, index=rows.index, dtype=object)})
-    return rows
+    seeds, firsts = (known[column].astype(int).to_dict() for column in ("seed", "cell"))
+    own = rows["cell"].where(~rows["across"])
+    cells = [
+        [firsts[key] for key in keys] if pd.isna(cell) else [int(cell)] * len(keys)
+        for keys, cell in zip(rows["trials"], own, strict=True)
+    ]
+    of_trials = [[seeds[key] for key in keys] for keys in rows["trials"]]
+    lists = {"seeds": of_trials, "cells": cells}
+    return rows.assign(
+        **{name: pd.Series(x, index=rows.index, dtype=object) for name, x in lists.items()}
+    )
 
 
 def stages_of(plan: pd.DataFrame) -> dict[str, str]:

@@ -21,7 +21,7 @@ from phasegrid.declare import FigureRequest, Shown
 from phasegrid.errors import StoreError
 from phasegrid.jobs import WEIGHTS, Artifact, Part
 from phasegrid.keys import Json
-from phasegrid.store.artifacts import inputs_of, measured_of, places_of
+from phasegrid.store.asked import in_words
 from phasegrid.store.failures import is_fallback, read_failures
 from phasegrid.store.lost import why_not_left
 from phasegrid.store.placing import (
@@ -160,7 +160,9 @@ class Results:
         another request, that each measurement of a cell has, where the sweep says it (``all`` of
         these); `seed_a` is then the first of their seeds.
         `networks` are the measured networks where the sweep names them: ``0@5+1`` are that of seed
-        0 after epoch 5 and the final one of seed 1. `request` is the id of the request.
+        0 after epoch 5 and the final one of seed 1. `request` is the id of the request. `varied`
+        are the arguments that an axis of the sweep gives, ``connectors+volume_lambda``; no name
+        says their values, which are those of the cell.
 
         Raises:
             StoreError: if there is no such metric or sweep.
@@ -177,7 +179,7 @@ class Results:
         if jobs.empty:
             rows = newest(in_cells(self._rows(name, None), plan)).assign(across=False)
             return self._named(name, placed(rows, plan), plan)
-        columns = ["cell", "across", "key", "request", "of", "at", "epoch", *WAYS]
+        columns = ["cell", "across", "key", "request", "of", "at", "epoch", "varied", *WAYS]
         jobs = with_own_cells(jobs[jobs["metric"] == name], plan)
         wanted = jobs[columns].drop_duplicates()
         rows = self._rows(name, wanted["key"].tolist())
@@ -210,28 +212,10 @@ class Results:
 
     def jobs(self, sweep: str) -> pd.DataFrame:
         """Return one row per planned measurement of a sweep: cell, metric, key, the measured
-        trials, the arguments as JSON text, and `of`, `at`, `epoch`, `runs` and `networks` as in
-        `metric`. It is empty if the store has no planned measurements (published results).
+        trials, the arguments as JSON text, and `of`, `at`, `epoch`, `varied`, `runs` and `networks`
+        as in `metric`. It is empty if the store has no planned measurements (published results).
         """
-        jobs = _frame(self.store.read_table("plan_jobs", keys=[sweep]))
-        keys, asking, texts = (jobs[name].tolist() for name in ("key", "request", "inputs"))
-        requests = dict(zip(keys, asking, strict=True))
-        read = {key: inputs_of(text) for key, text in zip(keys, texts, strict=True)}
-        inputs = [measured_of(read[key], read, requests) if read[key] else [] for key in keys]
-        jobs["of"] = [next((requests.get(a.job) for a in read), None) for read in inputs]
-        places = [places_of(read) if read else [] for read in inputs]
-        at = ["+".join(dict.fromkeys(found)) if found else None for found in places]
-        said: dict[str, list[Json]] = {way: [None] * len(jobs) for way in WAYS}
-        for index in jobs["asked"].notna().to_numpy().nonzero()[0]:  # few: a sweep rarely says it
-            asked = json.loads(jobs["asked"].iloc[index])
-            at[index] = None if "networks" in asked else asked.get("at", at[index])
-            for way in WAYS:
-                said[way][index] = asked.get(way)
-        alone = [float(found) if found is not None and found.isdecimal() else None for found in at]
-        jobs["at"], jobs["epoch"] = at, pd.Series(alone, index=jobs.index, dtype="float64")
-        for way in WAYS:
-            jobs[way] = pd.Series(said[way], index=jobs.index, dtype=object)
-        return jobs.drop(columns="asked")
+        return in_words(_frame(self.store.read_table("plan_jobs", keys=[sweep])))
 
     def figures(self, sweep: str) -> list[FigureRequest]:
         """Return the figures that a sweep asks for, without those that every sweep gets.

@@ -189,6 +189,7 @@ PLAN_JOBS = _schema(
     request="string",
     args="string",
     asked="string",
+    varied="string",
 )
 
 FAILURES = _schema(
