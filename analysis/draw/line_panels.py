@@ -42,8 +42,9 @@ class Layout:
     one of `lines`, in their order. `legend` is the title of the legend, `each` the name of a
     measurement. `levels` are dashed horizontal lines: a table of ``y``, ``panel``, ``label`` and
     ``value``; one whose label begins with the name of a line has its colour. `marks` are circles
-    on the lines at some x, by their label. With one panel for each y, `across` of them stand side
-    by side, on one scale with `share_y`. A `diagonal` is the line y = x.
+    on the lines at some x, by their label; `ticks` are some x with their names. With one panel for
+    each y, `across` of them stand side by side, on one scale with `share_y`. A `diagonal` is the
+    line y = x.
     """
 
     x: str
@@ -56,6 +57,7 @@ class Layout:
     levels: pd.DataFrame | None = None
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     diagonal: bool = False
+    ticks: Sequence[tuple[float, str]] = ()
     across: int = 1
     share_y: bool = False
 
@@ -151,6 +153,10 @@ def _panel(ax: Axes, own: pd.DataFrame, layout: Layout, y: str, panel: str) -> s
         points = points.assign(x=points["x"].map({name: i for i, name in enumerate(order)}))
         ax.set_xticks(range(len(order)), labels=order, rotation=45, ha="right")
     points = points.assign(x=points["x"].astype(float))
+    if layout.ticks:
+        places, texts = zip(*layout.ticks, strict=True)
+        ax.set_xticks(places, labels=texts)
+        ax.grid(axis="x", color="0.85", linewidth=0.5)
     shades = colormaps["viridis"](np.linspace(0.05, 0.9, max(2, len(layout.lines))))
     marked: set[str] = set()
     for place, name in enumerate(layout.lines):

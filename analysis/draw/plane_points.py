@@ -1,9 +1,11 @@
 """Mark what lies on a plane in weight space, or is projected onto it: networks with their names,
-trainings as lines through their checkpoints, curves with their bends and some t.
+trainings as lines through their checkpoints, curves with their bends and some t, the vertices of a
+complex and its edges.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+
+from phasegrid.analysis.draw.vertices import is_connector, vertex_text
 
 FAR = 0.05
 """A point is drawn grey from this distance from the plane on, as a share of the frame."""
@@ -23,6 +27,9 @@ NAMED = 6
 
 CURVE: Any = {"color": "black", "linewidth": 1.4}
 TRAINING: Any = {"color": "#b0413e", "linewidth": 1.2}
+EDGE: Any = {"color": "black", "linewidth": 1.3}
+STRAIGHT: Any = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 1.6))}
+"""A side of a triangle of vertices that is no edge of the complex."""
 
 _INK, _FAR_FACE = "black", "0.6"
 _HALO = [withStroke(linewidth=1.8, foreground="white")]
@@ -31,7 +38,7 @@ _HALO = [withStroke(linewidth=1.8, foreground="white")]
 @dataclass(frozen=True, slots=True)
 class Point:
     """A point on a plane: its name, its distance from the plane, whether that is far, and whether
-    it is a bend.
+    it is a bend, or a connector of a complex.
     """
 
     u: float
@@ -47,21 +54,30 @@ class Point:
 
 
 def points_of(row: Mapping[Any, Any]) -> list[Point]:
-    """Return the points of a plane; `names` are those of its networks. Rows of earlier releases
-    have two ends, and a bend between.
+    """Return the points of a plane; `names` are those of its networks, `points_name` those of the
+    vertices of a complex. Rows of earlier releases have two ends, and a bend between.
     """
-    u, v = row["points_u"], row["points_v"]
+    u, v, vertices = row["points_u"], row["points_v"], listed(row, "points_name")
     bends = row.get("num_bends")
     num = 1 if bends is None or pd.isna(bends) else int(bends)
     distances = listed(row, "points_distance") or [0.0] * len(u)
-    names = listed(row, "names") or [""] * (len(u) - num)
+    names = vertices or listed(row, "names") or [""] * (len(u) - num)
     if num:
         names = [names[0], *[""] * num, names[1]]
+    between = [0 < place <= num for place in range(len(u))]
+    if vertices:
+        between, names = list(map(is_connector, vertices)), list(map(vertex_text, vertices))
     side = max(np.ptp(row["axis"]), np.ptp(row["axis_2"]))
     return [
-        Point(x, y, name, distance, distance > FAR * side, 0 < place <= num)
-        for place, (x, y, name, distance) in enumerate(zip(u, v, names, distances, strict=True))
+        Point(x, y, name, distance, distance > FAR * side, is_between)
+        for x, y, name, distance, is_between in zip(u, v, names, distances, between, strict=True)
     ]
+
+
+def corners_of(row: Mapping[Any, Any]) -> list[Point]:
+    """Return the three vertices of a complex that span a plane; none without a complex."""
+    names, points = listed(row, "points_name"), points_of(row)
+    return [points[names.index(corner)] for corner in listed(row, "corners")]
 
 
 def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
@@ -72,6 +88,7 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
         for place in (int(np.abs(t - tick).argmin()) for tick in TICKS):
             ax.plot(path_u[place], path_v[place], "o", markersize=2.5, color=_INK)
             _write(ax, path_u[place], path_v[place], f"{t[place]:g}", size=5.5)
+    _draw_triangle(ax, row)
     points = points_of(row)
     order, passed = list(range(len(points))), set[int]()
     for course in listed(row, "courses"):
@@ -82,16 +99,38 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
         passed |= set(course[1:-1]) if len(course) > NAMED else set()
     for place, point in enumerate(points):
         _mark(ax, point, small=place in passed)
+    order = sorted(order, key=lambda place: points[place].is_far)  # those on the plane come first
     _write_names(ax, [points[p] for p in order if p not in passed and points[p].text()])
+
+
+def _draw_triangle(ax: Axes, row: Mapping[Any, Any]) -> None:
+    """Draw the sides of the triangle of vertices that spans a plane: edges of the complex, and
+    others.
+    """
+    points = points_of(row)
+    corners = corners_of(row)
+    edges = [{points[int(place)] for place in edge} for edge in listed(row, "edges")]
+    for side in combinations(corners, 2):
+        look = EDGE if set(side) in edges else STRAIGHT
+        name = "edge" if set(side) in edges else "straight"
+        at = ([getattr(point, axis) for point in side] for axis in "uv")
+        ax.plot(*at, path_effects=_HALO, label=name, solid_capstyle="round", **look)
 
 
 def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
     """Return what a legend shows of the marks on some planes."""
     points = [point for row in rows for point in points_of(row)]
     times = ", ".join(map(str, TICKS))
+    complexes = [row for row in rows if listed(row, "corners")]
+    bent = any(p.is_bend for row in rows if not listed(row, "corners") for p in points_of(row))
+    straight = any(len(listed(row, "edges")) < 3 for row in complexes)
     kinds = (
-        (True, _handle("o", "white", "network")),
-        (any(point.is_bend for point in points), _handle("D", "white", "bend of a curve")),
+        (len(complexes) < len(rows), _handle("o", "white", "network")),
+        (bent, _handle("D", "white", "bend of a curve")),
+        (bool(complexes), _handle("o", "white", "mode w")),
+        (bool(complexes), _handle("D", "white", "connector θ")),
+        (bool(complexes), Line2D([], [], label="edge of the complex", **EDGE)),
+        (straight, Line2D([], [], label="straight line that is no edge", **STRAIGHT)),
         (
             any(listed(row, "path_t") for row in rows),
             Line2D([], [], label=f"curve, t = {times}", marker=".", **CURVE),

@@ -9,6 +9,7 @@ import pandas as pd
 from phasegrid.analysis.draw.line_panels import Layout, line_panels, points_of
 from phasegrid.analysis.draw.panels import cell_heads
 from phasegrid.analysis.draw.planes import spread_out
+from phasegrid.analysis.draw.vertices import vertex_text
 from phasegrid.analysis.report.requested import (
     Drawing,
     NotYetError,
@@ -46,6 +47,7 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     cells = _cells(chosen, args)
     shown = chosen[chosen["cell"].isin(cells)].assign(panel=lambda rows: rows["cell"].map(heads))
     levels, missing = _levels(tables, args.dashed or {}, cells)
+    columns = known_columns(grid, args.metric)
     layout = Layout(
         args.x,
         args.y,
@@ -56,10 +58,10 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
         levels=levels.assign(panel=levels["cell"].map(heads)),
         marks=args.marks or {},
         diagonal=args.diagonal,
+        ticks=_ticks(shown, columns.get(args.x)),
         across=args.across,
         share_y=args.share_y,
     )
-    columns = known_columns(grid, args.metric)
     drawn = _together(shown, layout, columns) if args.together else (shown, layout, columns)
     figure = line_panels(*drawn, title=tables.title(args.title, shown))
     return Drawing(figure, _points(shown, args), [*notes, *missing])
@@ -81,6 +83,18 @@ def _together(
     levels = None if layout.levels is None else layout.levels.assign(y="value")
     one = replace(layout, y=["value"], lines=lines, levels=levels)
     return pd.concat(parts), one, {**columns, "value": value}
+
+
+def _ticks(rows: pd.DataFrame, x: Column | None) -> list[tuple[float, str]]:
+    """Return the places on x that have a name, with the names of vertices as readers know them;
+    none where lines differ in them.
+    """
+    if x is None or x.ticks is None or not set(x.ticks) <= set(rows):
+        return []
+    places, names = (rows[name].dropna().map(tuple) for name in x.ticks)
+    if len(set(places)) != 1 or len(set(names)) != 1:
+        return []
+    return [(at, vertex_text(name)) for at, name in zip(places.iloc[0], names.iloc[0], strict=True)]
 
 
 def _numbered(items: object) -> object:

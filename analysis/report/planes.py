@@ -8,6 +8,7 @@ import pandas as pd
 from phasegrid.analysis.draw.panels import cell_heads
 from phasegrid.analysis.draw.plane_points import listed, points_of
 from phasegrid.analysis.draw.planes import Surface, plane_maps
+from phasegrid.analysis.draw.vertices import vertex_text
 from phasegrid.analysis.report.overlays import in_ways, known_columns
 from phasegrid.analysis.report.requested import Drawing, Tables
 from phasegrid.analysis.tables.networks import courses, named_networks
@@ -24,12 +25,15 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     found, grid = tables.found, tables.found.grid
     asked = args.variants if args.variant is None else {args.variant: args.variant}
     measured, lines, notes = in_ways(grid, "plane", tables.rows["plane"], asked)
+    ways = {line: str(line) * (len(lines) > 1) for line in lines}
+    if asked is None:
+        ways |= _by_vertices(measured.to_dict("records"))
+        lines.sort(key=lambda line: ways[line].count("θ"))  # those through more modes come first
     measured = measured.assign(order=measured["line"].map(lines.index))
     measured = measured.sort_values(["cell", "across", "order", "seed_a", "seed_b"])
     heads = cell_heads(grid.cells, found.frame)
-    several = len(lines) > 1
     rows = [
-        {**row, **_networks(row, grid.stages, heads), "head": _head(row, heads, several)}
+        {**row, **_networks(row, grid.stages, heads), "head": _head(row, heads, ways)}
         for row in measured.to_dict("records")
     ]
     declared = known_columns(grid, "plane")
@@ -42,15 +46,31 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     return Drawing(figure, _points(rows, args.columns), notes)
 
 
+def _by_vertices(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
+    """Name the ways of measuring planes of complexes by three vertices each, and by what else
+    differs between them.
+    """
+    corners = {row["line"]: listed(row, "corners") for row in rows if listed(row, "corners")}
+    others = {
+        line: ", ".join(p for p in str(line).split(", ") if not p.startswith("vertices="))
+        for line in corners
+    }
+    several = len(set(others.values())) > 1
+    return {
+        line: ", ".join([" ".join(map(vertex_text, three)), *[others[line]] * several])
+        for line, three in corners.items()
+    }
+
+
 def _networks(
     row: Mapping[Any, Any], stages: Mapping[str, str], heads: Mapping[int, str]
 ) -> dict[str, object]:
     """Return the names of the networks on a plane, and which of them are of one training."""
     networks = named_networks(row, stages, heads)
-    of_curve = row.get("num_bends") != 0
+    of_left = row.get("num_bends") != 0 or bool(listed(row, "corners"))
     return {
         "names": [network.name for network in networks],
-        "courses": [] if of_curve else courses(networks),
+        "courses": [] if of_left else courses(networks),
     }
 
 
@@ -68,9 +88,9 @@ def _points(rows: Sequence[Mapping[Any, Any]], columns: Sequence[str]) -> pd.Dat
     return pd.DataFrame(found)
 
 
-def _head(row: Mapping[Any, Any], heads: Mapping[int, str], several: bool) -> str:
-    """Name a panel by its cell and, if there are several, by its way of measuring."""
-    parts = [str(row["line"]) if several else ""]
+def _head(row: Mapping[Any, Any], heads: Mapping[int, str], ways: Mapping[str, str]) -> str:
+    """Name a panel by its cell and its way of measuring."""
+    parts = [ways[row["line"]]]
     if not pd.isna(row["cell"]):
         cell = int(row["cell"])
         parts = [heads[cell] or (f"cell {cell}" if len(heads) > 1 else ""), *parts]

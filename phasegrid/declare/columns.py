@@ -35,12 +35,22 @@ class Column:
     - `transform`: ``log_mean`` shows the natural logarithm of the mean over seeds. A mean that is
       smaller than the rounding error of the quantity `hidden_by` then counts as zero.
     - `quantity`: the name of the number in figures and tables (default: `name`).
+    - `ticks`: of a list over which others are drawn, the columns that hold the places on it with a
+      name, and these names.
     - `idle`: when every number of a sweep is 0 or null, in words (``without BatchNorm``). No
       unasked figure then shows the column; ``not_drawn.csv`` gives the reason.
     """
 
     name: str
-    type: Literal["float64", "int64", "bool", "string", "list<float64>", "list<list<float64>>"]
+    type: Literal[
+        "float64",
+        "int64",
+        "bool",
+        "string",
+        "list<float64>",
+        "list<string>",
+        "list<list<float64>>",
+    ]
     unit: str
     doc: str
     label: str = ""
@@ -56,6 +66,7 @@ class Column:
     usual: str | int | float | None = None
     quantity: str = ""
     idle: str = ""
+    ticks: tuple[str, str] | None = None
 
     def title(self) -> str:
         """Return label and unit as an axis or a colour bar shows them.

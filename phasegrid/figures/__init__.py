@@ -13,6 +13,7 @@ from pydantic import Field
 
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
+from phasegrid.figures.complexes import COMPLEX
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
@@ -178,4 +179,5 @@ FIGURES: Mapping[str, FigureKind] = {
         fits=cell_fits,
     ),
     "planes": PLANES,
+    "complex": COMPLEX,
 }

@@ -21,6 +21,7 @@ from phasegrid.metrics.slice import SLICE
 from phasegrid.metrics.soup import SOUP
 from phasegrid.metrics.swag_curves import SWAG_CURVES
 from phasegrid.metrics.trace import TRACE
+from phasegrid.metrics.vertex_path import VERTEX_PATH
 
 METRICS: dict[str, Metric] = {
     "bleu": BLEU,
@@ -38,6 +39,7 @@ METRICS: dict[str, Metric] = {
     "ensemble": ENSEMBLE,
     "soup": SOUP,
     "plane": PLANE,
+    "vertex_path": VERTEX_PATH,
     "origin_path": ORIGIN_PATH,
     "trace": TRACE,
     "swag_curves": SWAG_CURVES,

@@ -75,6 +75,32 @@ def lines(ax: Axes, kind: str) -> list[list[list[float]]]:
     return [np.asarray(line).tolist() for line in found]
 
 
+COMPLEX: dict[str, Any] = {
+    "points_u": [0.0, 3.0, 1.5, 1.0],
+    "points_v": [0.0, 0.0, 2.0, 1.0],
+    "points_distance": [0.0, 0.0, 0.0, 4.5],
+    "points_name": ["w0", "w1", "c0", "c1"],
+    "corners": ["w0", "c0", "w1"],
+    "edges": [[0.0, 2.0], [1.0, 2.0]],
+    "num_bends": 0,
+}
+
+
+def test_the_sides_of_a_triangle_of_vertices_are_edges_of_the_complex_or_straight() -> None:
+    figure = draw(row(**COMPLEX))
+    (ax,) = maps(figure)
+    assert lines(ax, "edge") == [[[0.0, 0.0], [1.5, 2.0]], [[1.5, 2.0], [3.0, 0.0]]]
+    assert lines(ax, "straight") == [[[0.0, 0.0], [3.0, 0.0]]]
+    assert marks(ax, "networks") == [[0.0, 0.0], [3.0, 0.0]]
+    assert marks(ax, "bends") == [[1.5, 2.0], [1.0, 1.0]]
+    assert {"w₀", "w₁", "θ₀", "θ₁ (4.5 off)"} <= set(written(ax))
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "straight line that is no edge" in named
+    assert not {"network", "bend of a curve"} & set(named)
+    face = {**COMPLEX, "edges": [[0.0, 1.0], [0.0, 2.0], [1.0, 2.0]]}
+    assert len(lines(maps(draw(row(**face)))[0], "edge")) == 3
+
+
 def test_each_cell_has_its_plane_with_its_points() -> None:
     figure = draw(row(0), row(1))
     assert [ax.get_title(loc="left") for ax in maps(figure)] == ["width 1", "width 2"]

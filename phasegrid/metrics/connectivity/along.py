@@ -31,7 +31,7 @@ def summary(name: str, values: Numbers, distances: Sequence[float]) -> dict[str,
     if len(present) != len(values):
         return dict.fromkeys(names)
     low, high, ends = min(present), max(present), (present[0], present[-1])
-    means = [_mean(present, parts) for parts in (distances, [1.0] * len(distances))]
+    means = [mean_along(present, parts) for parts in (distances, [1.0] * len(distances))]
     found = (low, high, *means, min(ends), max(ends), high - max(ends))
     return dict(zip(names, found, strict=True))
 
@@ -46,7 +46,10 @@ def regularised(losses: Numbers, squared_norms: Numbers, weight_decay: float) ->
     ]
 
 
-def _mean(values: Sequence[float], parts: Sequence[float]) -> float | None:
+def mean_along(values: Sequence[float], parts: Sequence[float]) -> float | None:
+    """Return the mean, by the trapezoid rule, of values at points with these distances between
+    them; None if they are all at one place.
+    """
     total = sum(parts)
     if not 0 < total < float("inf"):
         return None

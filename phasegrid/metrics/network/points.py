@@ -116,3 +116,14 @@ def losses_and_errors(evaluations: Sequence[Evaluation]) -> tuple[Numbers, Numbe
         for loss, e in zip(losses, evaluations, strict=True)
     ]
     return losses, errors
+
+
+def numbers_at(measured: Sequence[PointEvaluation]) -> dict[str, Numbers]:
+    """Return what is measured at some points, by the names of columns; null where it is not
+    finite.
+    """
+    found: dict[str, Numbers] = {}
+    for part in ("train", "test"):
+        losses, errors = losses_and_errors([getattr(point, part) for point in measured])
+        found |= {f"{part}_loss": losses, f"{part}_error_percent": errors}
+    return found

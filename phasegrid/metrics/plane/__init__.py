@@ -1,4 +1,6 @@
-"""The loss on the plane through three networks, or through the ends and a bend of a curve."""
+"""The loss on the plane through three networks, the ends and a bend of a curve, or three vertices
+of a complex.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pydantic import Field
 from phasegrid.declare import MAX_COUNT, UNIT_OF_LOSS, Column, Finding, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation_bytes, passes
 from phasegrid.metrics.ranges import Count, NonNegative
+from phasegrid.metrics.simplex.vertices import Vertex, unknown_connector
 
 Resolution = Annotated[int, Field(ge=2, le=MAX_COUNT)]
 
@@ -23,11 +26,17 @@ class PlaneArgs:
     All further networks are projected onto it. ``of`` a mode connectivity the three are the two
     ends, which are on u, and a bend; the curve and its other bends are projected. Of several bends
     the middle one is used (of an even number, the earlier one), unless `bend` selects one, counted
-    from 1.
+    from 1. ``of`` a complex the three are its `vertices`, by name (modes w0, w1, ..., connectors
+    c0, c1, ...): the first and the last are on u. All other vertices are projected.
 
     The grid has `points` x `points_2` points (null: as many as on u) over the bounding rectangle of
-    the three points and of the projections of other networks, extended by `margin` of its width
-    and `margin_2` of its height (null: `margin`) on every side (21 and 0.2: the published code).
+    the three points and, without ``of``, of the projections of other networks, extended by `margin`
+    of its width and `margin_2` of its height (null: `margin`) on every side (21 and 0.2: the
+    published code of Garipov et al.).
+
+    Means are over the points of the grid in the triangle of the three points, and over those
+    outside of it in the triangle that is `SCALED` times as large with the same centre, as far as
+    the grid goes (a margin of 0.35 holds all of it).
 
     BatchNorm statistics are recomputed at every point from at most `refresh_examples` training
     examples. The loss is evaluated on `examples` of each set, drawn once; null: all of them. The
@@ -45,7 +54,11 @@ class PlaneArgs:
     points_2: Resolution | None = later(None)
     margin_2: NonNegative | None = later(None)
     weight_decay: NonNegative | None = later(None)
+    vertices: tuple[Vertex, Vertex, Vertex] | None = later(None)
 
+
+SCALED = 1.5
+"""The size of the triangle around that of the three points."""
 
 MEASURED: Mapping[str, tuple[str, str, bool]] = {
     "train_loss": ("training loss", UNIT_OF_LOSS, True),
@@ -58,6 +71,11 @@ MEASURED: Mapping[str, tuple[str, str, bool]] = {
 """What is measured at every point, in words, with its unit, and whether its highest number between
 the networks and along the path is shown unasked.
 """
+
+TRIANGLES = {
+    "inside": "in the triangle of the three points",
+    "outside": f"outside of this triangle, in the one {SCALED:g} times as large around it",
+}
 
 
 def _columns(name: str) -> tuple[Column, ...]:
@@ -82,11 +100,26 @@ def _columns(name: str) -> tuple[Column, ...]:
             f"max_path_{name}",
             "float64",
             unit,
-            f"highest {called} on the projection of the curve, {on}; null without a curve",
+            f"highest {called} on the projection of the curve, or on the edges of the complex"
+            f" between the three points, {on}; null without either",
             label=f"highest {called} on the projected curve",
             better="lower",
             role=role,
             quantity=f"plane_max_path_{name}",
+        ),
+        *(
+            Column(
+                f"mean_{where}_{name}",
+                "float64",
+                unit,
+                f"mean {called} over the points of the grid {which}; null if there is none, or"
+                " one is null",
+                label=f"mean {called} {where} the triangle",
+                better="lower",
+                role="asked",
+                quantity=f"plane_mean_{where}_{name}",
+            )
+            for where, which in TRIANGLES.items()
         ),
     )
 
@@ -118,6 +151,16 @@ def _fits_curve(args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding | 
     return None
 
 
+def _fits_complex(args: Mapping[str, Any], complex_: Mapping[str, Any]) -> Finding | None:
+    three = args["vertices"]
+    if three is None:
+        return "vertices", "found none; of a complex, write three of its vertices: [w0, c0, w1]"
+    if len(set(three)) < 3:
+        return "vertices", f"found {', '.join(three)}; allowed: three vertices, each once"
+    unknown = unknown_connector(three, complex_)
+    return None if unknown is None else ("vertices", unknown)
+
+
 def _list(name: str, doc: str) -> Column:
     return Column(name, "list<float64>", "", doc)
 
@@ -134,9 +177,9 @@ PLANE = Metric(
     one_model=True,
     heavy=True,
     label="Plane",
-    reads=("curve",),
-    of_only={"bend": ("curve",)},
-    source_rules={"curve": _fits_curve},
+    reads=("curve", "complex"),
+    of_only={"bend": ("curve",), "vertices": ("complex",)},
+    source_rules={"curve": _fits_curve, "complex": _fits_complex},
     cost=_cost,
     memory=_memory,
     columns=(
@@ -144,10 +187,23 @@ PLANE = Metric(
         _list("axis_2", "those along v"),
         *chain.from_iterable(map(_columns, MEASURED)),
         _list(
-            "points_u", "u of each network in order, or of the first end, each bend, and the end"
+            "points_u",
+            "u of each network in order; or of the first end, each bend, and the end; or of each"
+            " vertex of a complex, modes before connectors",
         ),
         _list("points_v", "v of these points"),
         _list("points_distance", "distance of these points from the plane"),
+        Column(
+            "points_name", "list<string>", "", "names of these vertices; null without a complex"
+        ),
+        Column("corners", "list<string>", "", "names of the three points; null without a complex"),
+        Column(
+            "edges",
+            "list<list<float64>>",
+            "",
+            "pairs of corners, by their place, with an edge"
+            " of the complex between them; null without one",
+        ),
         Column("num_bends", "int64", "", "how many of these points are bends of a curve"),
         _list("path_t", "121 equally spaced points of the curve; null without a curve"),
         _list("path_u", "u of these points of the curve"),

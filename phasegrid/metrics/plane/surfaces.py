@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phasegrid.metrics.network.points import Numbers, PointEvaluation, finite_or_none
+from phasegrid.metrics.network.points import Numbers, finite_or_none
+from phasegrid.metrics.plane import SCALED
 
 EDGE_POINTS = 101
 Surface = list[Numbers]
@@ -47,16 +48,25 @@ def line(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return torch.lerp(u[0], u[1], t), torch.lerp(v[0], v[1], t)
 
 
-def numbers(measured: Sequence[PointEvaluation]) -> dict[str, Numbers]:
-    """Return what is measured at some points, by name; null where it is not finite."""
-    found: dict[str, Numbers] = {}
-    for part in ("train", "test"):
-        each = [getattr(point, part) for point in measured]
-        found[f"{part}_loss"] = [finite_or_none(one.loss) for one in each]
-        found[f"{part}_error_percent"] = [
-            one.error_percent if math.isfinite(one.loss) else None for one in each
-        ]
-    return found
+def triangles(mixes: Tensor) -> tuple[Tensor, Tensor]:
+    """Say which points of a plane (N, 3), as weights of its three vertices that sum to 1, lie in
+    the triangle of these, and which outside of it in the triangle `SCALED` times as large around.
+
+    With the centre c = (1/3, 1/3, 1/3), b is in the triangle scaled by s if c + (b - c) / s is in
+    the triangle: if no weight is below (1 - s) / 3.
+    """
+    least = mixes.amin(dim=1) + 1e-9  # rounding on the sides
+    inside = least >= 0
+    return inside, ~inside & (least >= (1 - SCALED) / 3)
+
+
+def mean_over(values: Numbers, chosen: Tensor) -> float | None:
+    """Return the mean of the chosen (N,) of the first N values; None if there is none, or one of
+    them is missing.
+    """
+    own = [value for value, taken in zip(values, chosen.tolist(), strict=False) if taken]
+    present = [value for value in own if value is not None]
+    return math.fsum(present) / len(own) if own and len(present) == len(own) else None
 
 
 def _place(axis: Sequence[float], at: Tensor) -> tuple[Tensor, Tensor]:

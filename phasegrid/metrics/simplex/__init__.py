@@ -93,11 +93,12 @@ def _joined(args: Mapping[str, Any], num: int) -> Finding | None:
 
 
 def cost(job: Measurement) -> Guess:
-    """Guess the seconds: the training of the connectors, then the sampled points."""
+    """Guess the seconds: the training of the connectors, then the points and the vertices."""
     work, args = job.work, job.args
     trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
     steps = passes(work, trained, int(args["batch_size"]), 3)
-    return steps + 2 * int(args["eval_samples"]) * evaluation(work)
+    points = int(args["eval_samples"]) + job.num_networks + int(args["connectors"])
+    return steps + 2 * points * evaluation(work)
 
 
 def memory(job: Measurement) -> int:
@@ -110,6 +111,8 @@ def disk(job: Measurement) -> int:
     """Return the bytes of the stored connectors."""
     return FLOAT * int(job.args["connectors"]) * job.work.num_parameters
 
+
+PLACED = {"vertex": "each vertex", "sample": "each evaluated point"}
 
 COLUMNS = (
     Column(
@@ -180,6 +183,31 @@ COLUMNS = (
     ),
     Column("volume_lambdas", "list<float64>", "", "lambda_j used for each connector"),
     Column("num_samples", "int64", "", "points of the complex evaluated"),
+    Column("vertex_name", "list<string>", "", "names of the vertices: modes, then connectors"),
+    Column("simplexes", "list<list<float64>>", "", "places of the vertices of each simplex"),
+    Column(
+        "explained_percent",
+        "list<float64>",
+        "%",
+        "share of the squared distances of the vertices from their mean that each of the principal"
+        " axes holds, up to three; null where a connector diverged, as what follows",
+    ),
+    *(
+        Column(f"{kind}_{axis}", "list<float64>", "", f"place of {whose} on principal axis {n}")
+        for kind, whose in PLACED.items()
+        for n, axis in enumerate("xyz", start=1)
+    ),
+    *(
+        Column(
+            f"{kind}_{part}_loss",
+            "list<float64>",
+            UNIT_OF_LOSS,
+            f"{called} loss of {whose}",
+            label=f"{called} loss",
+        )
+        for kind, whose in {**PLACED, "simplex": "the evaluated points in each simplex"}.items()
+        for part, called in (("train", "training"), ("test", "test"))
+    ),
 )
 """The columns of `simplex` and of `espro`."""
 

@@ -28,13 +28,13 @@ from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
     Evaluator,
     Numbers,
-    Row,
     finite_or_none,
     live_network,
     make_evaluator,
 )
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
+from phasegrid.metrics.simplex.placing import placed_columns
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import train_last_connector
 from phasegrid.metrics.simplex.volume import (
@@ -48,6 +48,7 @@ from phasegrid.metrics.simplex.wiring import (
     around,
     modes_mistake,
     simplexes_of,
+    vertex_names,
     wiring_mistake,
 )
 from phasegrid.models.flat import FlatNetwork
@@ -123,6 +124,8 @@ def _measure(
         "dimension": max(complex_.dimensions),
         "num_modes": len(models),
         "num_connectors": settings.connectors,
+        "vertex_name": list(vertex_names(len(models), settings.connectors)),
+        "simplexes": [[float(vertex) for vertex in simplex] for simplex in simplexes],
         **expected_columns(flat, complex_, shares, settings.eval_samples, evaluator, rng, rest),
         "connector_losses": losses,
         "volume_lambdas": list(lambdas),
@@ -171,22 +174,24 @@ def expected_columns(
     evaluator: Evaluator,
     rng: torch.Generator,
     rest: Rest = NOTHING,
-) -> Row:
+) -> dict[str, object]:
     """Estimate loss and accuracy over the complex from `num` points; simplexes are drawn by their
-    `shares` (S,).
+    `shares` (S,). Say where these points and the vertices are, and their losses (`placing`).
 
     Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is
     not finite.
     """
     coefficients = sample_coefficients(shares, complex_.members, len(complex_.vertices), num, rng)
     measured, passes = [], Passes(flat, evaluator.data.scoring)
-    for row in coefficients.to(complex_.vertices):
+    finite = bool(complex_.vertices.isfinite().all())
+    corners = torch.eye(len(complex_.vertices) if finite else 0, len(complex_.vertices))
+    for row in torch.cat([coefficients, corners.to(coefficients)]).to(complex_.vertices):
         flat.assign(row @ complex_.vertices)
         rest.place(flat.module, row)
         measured.append(evaluator.measure(passes))
-    columns: Row = {}
+    columns = placed_columns(complex_, coefficients, measured) if finite else {}
     for name in ("train", "test"):
-        evaluations = [point.train if name == "train" else point.test for point in measured]
+        evaluations = [getattr(point, name) for point in measured[:num]]
         loss = torch.tensor([e.loss for e in evaluations], dtype=torch.float64)
         accuracy = sum(e.accuracy_percent for e in evaluations) / num
         sound = bool(loss.isfinite().all())

@@ -18,10 +18,15 @@ from phasegrid.metrics.connectivity.left import LeftCurve, read_curve
 from phasegrid.metrics.measured import Source
 from phasegrid.metrics.network.gaussian import Gaussian, gaussian_of
 from phasegrid.metrics.network.passes import Passes
-from phasegrid.metrics.network.points import Numbers, Row, live_network, make_evaluator
+from phasegrid.metrics.network.points import (
+    Numbers,
+    Row,
+    live_network,
+    make_evaluator,
+    numbers_at,
+)
 from phasegrid.metrics.plane.compute import compute as plane
 from phasegrid.metrics.plane.frame import make_frame, project
-from phasegrid.metrics.plane.surfaces import numbers
 from phasegrid.metrics.swag_curves import SWAG_CURVES, SwagCurvesArgs
 from phasegrid.seeding import nothing_drawn
 
@@ -117,7 +122,7 @@ class _Along:
             curve.place(self._flat, coefficients)
             found.append(self._evaluator.measure(self._passes))
         each: dict[str, float | None] = {}
-        for name, values in numbers(found).items():
+        for name, values in numbers_at(found).items():
             each |= summary(name, values, [1.0] * (len(values) - 1))
         return each
 
