@@ -107,6 +107,7 @@ class RequestFacts:
     - `over`: what the jobs are over; None for the metric's `over`.
     - `heavy`: each job has a pack of its own (`together`: all such jobs of a cell share one).
     - `of`: the name of the request whose jobs left what the jobs read.
+    - `samples`: the jobs draw networks from moments of weights.
     - `depth`: the number of measurements on the longest path from a job to a trial.
     - `wanted`: the artifacts of a job that another job of the plan reads.
     - `asked`: in the words of the sweep, which networks a job has: places ``at`` along trials, the
@@ -119,6 +120,7 @@ class RequestFacts:
     heavy: bool = False
     together: bool = False
     of: str | None = None
+    samples: bool = False
     depth: int = 0
     wanted: tuple[str, ...] = ()
     asked: Mapping[str, Json] = field(default_factory=dict)
@@ -150,13 +152,15 @@ class MetricJob:
     @property
     def networks(self) -> tuple[Artifact, ...]:
         """Return the weights of the networks that it measures, in order."""
-        own = self.on if self.request.depth else self.reads
+        own = self.on if self.on or self.request.depth else self.reads
         return own or tuple(map(Artifact, self.trials))
 
     @property
     def sources(self) -> tuple[Artifact, ...]:
-        """Return those of its inputs that other measurements left."""
-        return self.reads if self.request.depth > 0 else ()
+        """Return those of its inputs that are no weights: what other measurements left, or moments
+        of weights.
+        """
+        return self.reads if self.request.depth > 0 or self.on else ()
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
-from phasegrid.jobs import AVERAGED, WEIGHTS
+from phasegrid.jobs import AVERAGED, MOMENTS, WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def named_networks(
 
 def _place(name: str) -> tuple[str, float]:
     """Return where along a training an artifact is from, in words and in the order of time."""
-    if name == AVERAGED:
-        return "averaged", float("inf")
+    if name in (AVERAGED, MOMENTS):
+        return "averaged" if name == AVERAGED else "SWAG", float("inf")
     at = name.partition("@")[2]
     unit, _, number = at.partition("-")
     return (f"{unit} {number}", float(number)) if number else ("end", float("inf"))

@@ -9,6 +9,7 @@
       - accuracy: {over: trajectory, at: averaged}           the network that its collector leaves
       - ensemble: {over: cell, at: lowest_rate, runs: 2}     checkpoints of two trials at a time
       - cka: {over: across, where: {model.width: [8, 16], seed: [0, 1]}}   trials of several cells
+      - ensemble: {over: trajectory, at: swag, points: 20}   networks drawn from its moments
       - hessian: {stage: train}                              the trials of a stage, not of the last
 
 ``over`` may be left out; its default is the metric's own. A metric that takes any number of
@@ -22,12 +23,13 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from phasegrid.config.diagnostics import Diagnostics
+from phasegrid.config.places import SWAG
 from phasegrid.config.rules import source_mistake
 from phasegrid.config.types import MetricRequest
 from phasegrid.config.validate import default_args, fields_of
 from phasegrid.config.yaml import Node, Place, plain_text
 from phasegrid.declare import Metric, later_defaults
-from phasegrid.jobs import Over
+from phasegrid.jobs import MOMENTS, Over
 from phasegrid.keys import Json
 from phasegrid.metrics import METRICS
 from phasegrid.texts import either, suggest
@@ -258,6 +260,7 @@ def _linked(
                 f" id of a request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
+        draft = _sampling(draft, diagnostics)
         return draft
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
@@ -276,6 +279,36 @@ def _linked(
         diagnostics.add(node, path, message)
         return draft
     return replace(draft, request=replace(draft.request, of=named[name], reads=reads))
+
+
+def _sampling(draft: Draft, diagnostics: Diagnostics) -> Draft:
+    """Return a draft that says whether its networks are drawn from moments, and check that its
+    metric can draw them.
+    """
+    named = [one.mapping.get("at") for one in draft.node("networks").items or () if one.mapping]
+    places = [draft.keys.get("at")] if "at" in draft.keys else named
+    drawn = [_is_swag(place) for place in places]
+    if not any(drawn):
+        return draft
+    node = draft.node("at" if "at" in draft.keys else "networks")
+    path = f"{draft.path}.{'at' if 'at' in draft.keys else 'networks'}"
+    if not draft.metric.samples:
+        able = [name for name, metric in METRICS.items() if metric.samples]
+        diagnostics.add(
+            node,
+            path,
+            f"found {SWAG}, but {draft.request.name} draws no networks; those that do are"
+            f" {', '.join(able)}; the mean of such networks is at: averaged",
+        )
+    elif not all(drawn):
+        diagnostics.add(node, path, f"found {SWAG} beside other places; allowed: all, or none")
+    return replace(draft, request=replace(draft.request, reads=MOMENTS, samples=True))
+
+
+def _is_swag(place: Node | None) -> bool:
+    if place is None:
+        return False
+    return any(item.value == SWAG for item in place.items or [place])
 
 
 def _read_of(metric: Metric, upstream: Metric) -> str | None:

@@ -16,7 +16,7 @@ from phasegrid.config.couple import TABLE_KEYS
 from phasegrid.config.figures import NUMBERED_STEM, STANDARD_STEMS
 from phasegrid.config.inputs import allowed_over, keys_of
 from phasegrid.config.networks import PAIRS
-from phasegrid.config.places import EVERY, LOWEST
+from phasegrid.config.places import EVERY, LOWEST, SWAG
 from phasegrid.config.sections import MAX_SEEDS, MEMORY_PATTERN, NAME_PATTERN
 from phasegrid.config.stages import MAX_STAGES, OPTIMIZERS
 from phasegrid.config.stages import NAME_PATTERN as STAGE_NAME
@@ -42,7 +42,10 @@ _FIELD = (
 _PLACE: Schema = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED}|{LOWEST}|{EVERY})$"},
+        {
+            "type": "string",
+            "pattern": f"^(update-(0|[1-9][0-9]*)|{AVERAGED}|{LOWEST}|{EVERY}|{SWAG})$",
+        },
     ]
 }
 """A place along a training: an epoch, an update, the average of a collector, or checkpoints: all,

@@ -2,6 +2,7 @@
 trainings leave weights there.
 
     at: [0, 5, update-300, averaged, lowest_rate]
+    at: swag                                   networks drawn from the moments of a collector
 
 ``lowest_rate`` stands for every checkpoint that ``checkpoints: {at: lowest_rate}`` leaves,
 ``checkpoints`` for all that a training leaves. Which these are follows from its schedule, its
@@ -17,13 +18,15 @@ from phasegrid.config.stages import most_of
 from phasegrid.config.types import FIRST_STAGE, GridPoint
 from phasegrid.config.yaml import Node, plain_text
 from phasegrid.declare import DatasetFacts
-from phasegrid.jobs import AVERAGED
+from phasegrid.jobs import AVERAGED, MOMENTS, WEIGHTS
 from phasegrid.texts import counted, suggest
+from phasegrid.train.collectors import COLLECTORS
 from phasegrid.train.moments import all_moments, lowest_moments, updates_per_epoch
 
-LOWEST, EVERY = "lowest_rate", "checkpoints"
+LOWEST, EVERY, SWAG = "lowest_rate", "checkpoints", "swag"
 ALLOWED_AT = (
-    f"epochs from 0, updates, as update-300, {AVERAGED}, {LOWEST} and {EVERY}, one or a list"
+    f"epochs from 0, updates, as update-300, {AVERAGED}, {LOWEST} and {EVERY}, one or a list; or"
+    f" {SWAG}"
 )
 _UPDATE = re.compile("update-(0|[1-9][0-9]*)")
 
@@ -62,7 +65,7 @@ def read_stage(
 
 def read_places(node: Node | None, path: str, diagnostics: Diagnostics) -> tuple[str, ...]:
     """Return the places that an ``at`` lists: ``epoch-5`` for an epoch, ``update-300``,
-    ``averaged``, ``lowest_rate``, ``checkpoints``.
+    ``averaged``, ``lowest_rate``, ``checkpoints``; or ``swag`` alone.
     """
     if node is None:
         return ()
@@ -76,6 +79,8 @@ def read_places(node: Node | None, path: str, diagnostics: Diagnostics) -> tuple
             diagnostics.add(item, path, f"found {item.value} twice; each once")
         else:
             places.append(place)
+    if SWAG in places and len(places) > 1:
+        diagnostics.add(node, path, f"found {SWAG} beside other places; allowed: {SWAG} alone")
     if node.items == []:
         diagnostics.add(node, path, f"found an empty list; allowed: {ALLOWED_AT}")
     return tuple(places)
@@ -85,9 +90,15 @@ def as_place(value: object) -> str | None:
     """Return a place along a training; None if the value is none."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return f"epoch-{value}"
-    if isinstance(value, str) and (value in (AVERAGED, LOWEST, EVERY) or _UPDATE.fullmatch(value)):
+    named = (AVERAGED, LOWEST, EVERY, SWAG)
+    if isinstance(value, str) and (value in named or _UPDATE.fullmatch(value)):
         return value
     return None
+
+
+def artifact_at(place: str) -> str:
+    """Return the name of the artifact that holds what a training leaves at a place."""
+    return {AVERAGED: AVERAGED, SWAG: MOMENTS}.get(place, f"{WEIGHTS}@{place}")
 
 
 def in_words(places: Iterable[str]) -> str:
@@ -146,17 +157,25 @@ def place_mistake(place: str | None, trainings: Iterable[Training]) -> str | Non
 
 def _why_not(place: str, training: Training) -> str | None:
     unit, _, number = place.partition("-")
-    if unit == AVERAGED:
-        collects = training.recipe["collect"]
-        return None if collects else _NOT_COLLECTED.format(section=training.section)
+    if unit in (AVERAGED, SWAG):
+        return _why_not_collected(unit, training)
     if place in _MOMENTS:
         return _why_not_foreseen(place, training)
     return _why_no_checkpoint(unit, int(number), training)
 
 
-_NOT_COLLECTED = (
-    "no collector averages the weights of {section}; add {section}.collect: {{name: swa}}"
-)
+def _why_not_collected(place: str, training: Training) -> str | None:
+    """Say why the collector of a training does not leave what a place needs; None if it does."""
+    section, collect = training.section, training.recipe["collect"]
+    if place == AVERAGED:
+        missing = f"no collector averages the weights of {section}; add {section}.collect: "
+        return None if collect else missing + "{name: swa}"
+    if collect is None or COLLECTORS[collect["name"]].moments is None:
+        missing = f"no collector takes moments of the weights of {section}; add {section}.collect: "
+        return missing + "{name: swag, from_epoch: ...}"
+    if collect["rank"] < 2:
+        return f"{section}.collect.rank is {collect['rank']}; a covariance needs at least 2"
+    return None
 
 
 def _why_not_foreseen(place: str, training: Training) -> str | None:

@@ -48,12 +48,13 @@ class MetricRequest:
     along trainings (``epoch-5``, ``lowest_rate``) where networks are measured. `chosen` holds the
     trials across cells, each as (cell, index of its seed). `networks` names the networks of the one
     job. `asked` says in the words of the sweep which networks a job has, if it is more than one
-    place along each training, and some trials. `of` is the index of the request whose artifacts,
-    named `reads`, are measured; it `joins` them if a job reads those of all jobs of a cell, or of
-    each `runs` of them. `wanted` names the artifacts that other requests read. `id` is the name of
-    the request in the sweep. `stage` is the training whose trials are measured (None: the last).
-    `through` is the request by which each network is measured first; it is in no sweep. `varied`
-    are the arguments that an axis or ``couple`` gives, cell by cell.
+    place along each training, and some trials. With `samples` its networks are drawn from moments
+    of weights. `of` is the index of the request whose artifacts, named `reads`, are measured; it
+    `joins` them if a job reads those of all jobs of a cell, or of each `runs` of them. `wanted`
+    names the artifacts that other requests read. `id` is the name of the request in the sweep.
+    `stage` is the training whose trials are measured (None: the last). `through` is the request by
+    which each network is measured first; it is in no sweep. `varied` are the arguments that an
+    axis or ``couple`` gives, cell by cell.
     """
 
     name: str
@@ -70,6 +71,7 @@ class MetricRequest:
     of: int | None = None
     reads: str | None = None
     joins: bool = False
+    samples: bool = False
     wanted: tuple[str, ...] = ()
     at: tuple[str, ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()

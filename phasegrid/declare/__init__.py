@@ -251,6 +251,8 @@ class Metric:
       the other measurement. A metric over ``artifact`` always needs ``of``.
     - `passes(args, num_train)`: how many times what it trains goes forward and backward through the
       training set, of so many examples; an epoch of a training does once.
+    - `samples`: with ``at: swag`` it draws networks from the moments of the weights that a training
+      collected. ``sources`` are these ``moments``, and `models` the means of such networks.
     - `moments`: ``compute`` also gets ``moments``: each network's epochs done, and last rate.
     - `through`: the metric by which each of its networks is measured first (or the artifact that it
       is ``of``). Planning adds these jobs, and other requests share them. Arguments with the same
@@ -287,6 +289,7 @@ class Metric:
     leaves: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     passes: Callable[[Mapping[str, Any], int], float] | None = None
+    samples: bool = False
     moments: bool = False
     through: str | None = None
     of_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

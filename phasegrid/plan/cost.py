@@ -212,7 +212,7 @@ def _fit(values: Sequence[tuple[Guess, float]]) -> Correction:
 
 def measurement_of(work: Workload, job: MetricJob, together: int = 1) -> Measurement:
     """Return what the cost of a measurement in a cell with this work depends on."""
-    sources = len(job.reads) if job.request.of else 0
+    sources = len(job.reads) if job.request.of or job.request.samples else 0
     return Measurement(work, job.metric.args, num_networks(job), together, sources)
 
 

@@ -14,10 +14,20 @@ from itertools import chain
 from typing import TypeVar
 
 from phasegrid.config.networks import choose_pairs
-from phasegrid.config.places import Training, places_in
+from phasegrid.config.places import Training, artifact_at, places_in
 from phasegrid.config.types import MetricRequest
 from phasegrid.declare import DatasetFacts
-from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact, MetricJob, Over, Part, RequestFacts, Trial
+from phasegrid.jobs import (
+    AVERAGED,
+    MOMENTS,
+    WEIGHTS,
+    Artifact,
+    MetricJob,
+    Over,
+    Part,
+    RequestFacts,
+    Trial,
+)
 from phasegrid.keys import Json, canonical_json, text_key
 from phasegrid.plan.contents import Cell
 
@@ -36,10 +46,14 @@ def networks_of(trial: Trial, at: Sequence[str], facts: DatasetFacts | None) -> 
     if not at:
         return [Artifact(trial.key)]
     places = places_in(at, Training("", trial.recipe, facts))
-    return [
-        Artifact(trial.key, AVERAGED if place == AVERAGED else f"{WEIGHTS}@{place}")
-        for place in places
-    ]
+    return [Artifact(trial.key, artifact_at(place)) for place in places]
+
+
+def _behind(reads: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
+    """Return the networks behind moments: the mean of each; none if weights themselves are read."""
+    if not any(artifact.name == MOMENTS for artifact in reads):
+        return ()
+    return tuple(Artifact(artifact.job, AVERAGED) for artifact in reads)
 
 
 def _ranks(networks: Networks) -> list[int]:
@@ -218,7 +232,7 @@ class Measurements:
             head = self._head(request, "trials")
             return self._job(request, text_key(f"{head}{canonical_json(list(trials))}}}]"), trials)
         reads = tuple(networks)
-        return self._job(request, self._key(request, reads), trials, reads)
+        return self._job(request, self._key(request, reads), trials, reads, _behind(reads))
 
     def _of(
         self, request: MetricRequest, upstream: Sequence[MetricJob], first: dict[str, MetricJob]
@@ -256,7 +270,7 @@ class Measurements:
         for job in jobs:
             sources = [self._measuring(request.through, [network]) for network in job.inputs]
             first.update({source.key: source for source in sources})
-            found.append(self._reading(request, sources, job, job.reads))
+            found.append(self._reading(request, sources, job, job.on or job.reads))
         return found
 
     def _reading(

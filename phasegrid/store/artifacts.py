@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from phasegrid.errors import StoreError
-from phasegrid.jobs import AVERAGED, WEIGHTS, Artifact
+from phasegrid.jobs import AVERAGED, MOMENTS, WEIGHTS, Artifact
 from phasegrid.keys import Json, canonical_json
 from phasegrid.store import checkpoints
 from phasegrid.store.files.base import Files
@@ -29,6 +29,7 @@ T = TypeVar("T")
 FOLDER = "artifacts"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _AT = re.compile(rf"{WEIGHTS}@((?:epoch|update)-(?:0|[1-9][0-9]*))")
+_NAMED_AT = {AVERAGED: AVERAGED, MOMENTS: "swag"}
 _NAME_AT = re.compile(rf"{NAME.pattern}(@(epoch|update)-(0|[1-9][0-9]*))?")
 _FILE = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({_NAME_AT.pattern})\.safetensors")
 REPAIR = "`phasegrid gc --damaged --delete` and `phasegrid run` measure it again"
@@ -113,13 +114,14 @@ def measured_of(
 
 def places_of(inputs: Sequence[Artifact]) -> list[str]:
     """Return, as text, where along a trial the inputs are from: ``40`` for an epoch, else
-    ``update-900`` or ``averaged``; no final weights and nothing that a measurement left.
+    ``update-900``, ``averaged``, or ``swag`` where networks were drawn; no final weights and
+    nothing that a measurement left.
     """
     places = []
     for artifact in inputs:
         match = _AT.fullmatch(artifact.name)
-        if artifact.name == AVERAGED:
-            places.append(AVERAGED)
+        if artifact.name in _NAMED_AT:
+            places.append(_NAMED_AT[artifact.name])
         elif match:
             places.append(match[1].removeprefix("epoch-"))
     return places

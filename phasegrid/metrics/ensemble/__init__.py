@@ -18,7 +18,7 @@ from phasegrid.declare import (
 )
 from phasegrid.estimates import FLOAT, Guess, Measurement, evaluation, evaluation_bytes
 from phasegrid.metrics.predictions import OF_ONLY, outputs_of_one
-from phasegrid.metrics.ranges import Count
+from phasegrid.metrics.ranges import Count, Positive
 from phasegrid.registry import declared_objective
 from phasegrid.train.compat import share_aside
 
@@ -33,8 +33,11 @@ class EnsembleArgs(Shift):
 
     The networks are the trials of a cell (a deep ensemble), as saved; or, ``of`` a mode
     connectivity, `points` networks equally spaced in t on its curve, ends included (Garipov et al.
-    2018, section 5). On a curve, BatchNorm statistics are recomputed at every point from at most
-    `refresh_examples` training examples, as in mode connectivity.
+    2018, section 5); or, ``at: swag``, `points` networks drawn from the moments of the weights of a
+    training (SWAG, Maddox et al. 2019) or of each of several (MultiSWAG, Wilson and Izmailov 2020),
+    with the covariance of their equation 1 times 2 `scale`. On a curve and for drawn networks,
+    BatchNorm statistics are recomputed from at most `refresh_examples` training examples, as in
+    mode connectivity.
 
     Images and vectors: every network is passed forward once by the metric ``predictions``, whose
     jobs planning adds, and all ensembles read what that stored. Without `train` neither it nor the
@@ -42,9 +45,10 @@ class EnsembleArgs(Shift):
     then null.
 
     With ``over: cell`` beside ``of`` the points of several curves make one ensemble, each curve a
-    *component* of it; in an ensemble of networks each is a component. The columns
-    ``first_components_*`` are those of the first 1, 2, ... components, and the passes through the
-    training data that these took: an epoch of a training is one, and so is an epoch of a curve.
+    *component* of it. Networks drawn from one training are a component; in an ensemble of other
+    networks each is one. The columns ``first_components_*`` are those of the first 1, 2, ...
+    components, and the passes through the training data that these took: an epoch of a training is
+    one, and so is an epoch of a curve.
 
     `scaling`: with ``temperature``, the logits of each network are also divided by a temperature of
     its own before they are averaged (the columns ``scaled_*``). It is that of the least negative
@@ -64,6 +68,7 @@ class EnsembleArgs(Shift):
 
     points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
+    scale: Positive = later(0.5)
     ece_bins: Count = 15
     train: bool = later(True)
     scaling: Literal["none", "temperature", "pooled"] = later("none")
@@ -249,6 +254,7 @@ ENSEMBLE = Metric(
     reads=("curve",),
     through="predictions",
     of_only=OF_ONLY,
+    samples=True,
     cost=_cost,
     memory=_memory,
     rules=SHIFT_RULES,

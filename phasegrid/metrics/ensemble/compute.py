@@ -22,14 +22,13 @@ from phasegrid.datasets.corrupting import in_sets, shifted
 from phasegrid.datasets.corruptions import num_test_sets
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.ensemble import EnsembleArgs
 from phasegrid.metrics.ensemble.judging import Judged, error_percent, judge
 from phasegrid.metrics.ensemble.members import Member, live_members, stored_members
 from phasegrid.metrics.ensemble.scaling import fitted_temperature, mean_logits
 from phasegrid.metrics.measured import Passes, Source, joined
-from phasegrid.metrics.network.left import networks_at
 from phasegrid.metrics.network.points import Numbers, Row
+from phasegrid.metrics.predictions.networks import networks_behind
 from phasegrid.models.evaluation import predict
 from phasegrid.seeding import nothing_drawn
 
@@ -45,8 +44,8 @@ def compute(
     **args: object,
 ) -> Row:
     """Measure the ensemble of the networks whose stored predictions are `sources`. If they are not
-    stored (text): of `models`, or, if `sources` holds a curve between them, of points of this
-    curve. `args` are the fields of `EnsembleArgs`.
+    stored (text): of `models`, or of the networks behind `sources`, points of curves or drawn from
+    moments. `args` are the fields of `EnsembleArgs`.
 
     Exact, except for the training examples that refresh BatchNorm on a curve, which `rng` draws.
 
@@ -101,15 +100,13 @@ def _of_networks(
     networks, sizes = list(models), [1] * len(models)
     row: Row = {}
     if sources:
-        t = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-        row["t"] = t.tolist() * len(sources)
-        networks, sizes = [], [len(t)] * len(sources)
+        networks, sizes = [], [settings.points] * len(sources)
         each = len(models) // len(sources)
         for index, source in enumerate(sources):
-            ends = models[index * each : (index + 1) * each]
-            curve = read_curve(ends, [source], "ensemble")
-            at, few = curve.coefficients(t), settings.refresh_examples
-            networks += networks_at(curve, at, models[0], data, few, rng)
+            own = models[index * each : (index + 1) * each]
+            some, t = networks_behind(own, source, settings, data, rng, "ensemble")
+            networks += some
+            row |= {} if t is None else {"t": t.tolist() * len(sources)}
         row |= _budget([source.passes for source in sources], alone=False)
     row["num_networks"] = len(networks)
     for name in ["train"] * settings.train + ["test"]:

@@ -7,11 +7,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from phasegrid.datasets.corruptions import SHIFT_RULES, Shift, fits_images, num_test_sets
-from phasegrid.declare import MAX_COUNT, Column, Metric
+from phasegrid.declare import MAX_COUNT, Column, Metric, later
 from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_bytes, passes
-from phasegrid.metrics.ranges import Count
+from phasegrid.metrics.ranges import Count, Positive
 
-OF_ONLY: Mapping[str, tuple[str, ...]] = {"points": ("curve",), "refresh_examples": ("curve",)}
+OF_ONLY: Mapping[str, tuple[str, ...]] = {
+    "points": ("curve", "moments"),
+    "refresh_examples": ("curve", "moments"),
+    "scale": ("moments",),
+}
 """The arguments that say something about these artifacts only."""
 
 
@@ -22,9 +26,10 @@ class PredictionsArgs(Shift):
     the dtype of the network, so that what reads them passes nothing forward again.
 
     The network is a trial, as saved or at a checkpoint; or, ``of`` a mode connectivity, `points`
-    networks equally spaced in t on its curve, ends included. On a curve, BatchNorm statistics are
-    recomputed at every point from at most `refresh_examples` training examples, as in mode
-    connectivity.
+    networks equally spaced in t on its curve, ends included; or, ``at: swag``, `points` networks
+    drawn from the Gaussian of the moments of its weights (Maddox et al. 2019, equation 1, with the
+    covariance times 2 `scale`). On a curve and for drawn networks, BatchNorm statistics are
+    recomputed from at most `refresh_examples` training examples, as in mode connectivity.
 
     The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. The
     other sets stay as they are.
@@ -36,6 +41,7 @@ class PredictionsArgs(Shift):
     train: bool = False
     points: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 5
     refresh_examples: Count | None = None
+    scale: Positive = later(0.5)
 
 
 def outputs_of_one(work: Workload, args: Mapping[str, Any]) -> int:
@@ -73,6 +79,7 @@ PREDICTIONS = Metric(
     reads=("curve",),
     leaves=("predictions",),
     of_only=OF_ONLY,
+    samples=True,
     cost=_cost,
     memory=lambda job: _left_bytes(job) + evaluation_bytes(job.work),
     disk=_left_bytes,

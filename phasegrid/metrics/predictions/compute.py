@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from phasegrid.datasets.corrupting import shifted
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
-from phasegrid.metrics.connectivity.left import read_curve
 from phasegrid.metrics.measured import Measured, Source
-from phasegrid.metrics.network.left import networks_at
 from phasegrid.metrics.network.points import Row
 from phasegrid.metrics.predictions import PredictionsArgs
+from phasegrid.metrics.predictions.networks import networks_behind
 from phasegrid.models.evaluation import predict
 
 
@@ -28,14 +27,14 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> Measured:
-    """Return the logits of a model, or of points of the curve in `sources` between two models;
-    `args` are the fields of `PredictionsArgs`.
+    """Return the logits of a model; or of points of the curve in `sources` between two models, or
+    of networks drawn from the moments there. `args` are the fields of `PredictionsArgs`.
 
-    Exact, except for the training examples that refresh BatchNorm on a curve, which `rng` draws.
+    Exact for these networks; `rng` draws them, and the training examples that refresh BatchNorm.
 
     Raises:
-        MetricError: if the outputs of a network are not finite, or the stored artifact is not a
-            curve.
+        MetricError: if the outputs of a network are not finite, or the stored artifact is not what
+            its name says.
         DataError: if the test images cannot be corrupted.
     """
     settings = PredictionsArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
@@ -43,10 +42,8 @@ def compute(
     networks: Iterable[nn.Module] = models
     left: dict[str, Tensor] = {}
     if sources:
-        curve = read_curve(models, sources, "predictions")
-        left["t"] = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-        at, few = curve.coefficients(left["t"]), settings.refresh_examples
-        networks = networks_at(curve, at, models[0], data, few, rng)
+        networks, t = networks_behind(models, sources[0], settings, data, rng, "predictions")
+        left |= {} if t is None else {"t": t}
     sets = {"test": data.test_inputs}
     if settings.train:
         sets["train"] = data.train_inputs

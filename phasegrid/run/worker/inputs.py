@@ -16,7 +16,7 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import Metric, import_function
 from phasegrid.errors import MetricError, StoreError
-from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Trial
+from phasegrid.jobs import MOMENTS, WEIGHTS, Artifact, MetricJob, Trial
 from phasegrid.keys import Json, canonical_json, stream_seed
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.measured import Measured, Source
@@ -159,10 +159,11 @@ class JobInputs:
         return {name: value.to(self.device) for name, value in read.items()}
 
     def sources(self, job: MetricJob) -> list[Source]:
-        """Return the artifacts that a job reads from other measurements."""
+        """Return what a job reads that is no weights."""
         found = []
         for artifact in job.sources:
-            metric, args = self.store.artifact_facts(artifact)
+            of_trial = artifact.name == MOMENTS
+            metric, args = ("", {}) if of_trial else self.store.artifact_facts(artifact)
             assert isinstance(args, Mapping)
             passes = self._time_behind.of(artifact)
             found.append(Source(self._tensors(artifact), artifact.name, metric, args, passes))
