@@ -77,12 +77,12 @@ BAD = {
     "trajectory without at": (
         "accuracy: {over: trajectory}",
         "10:5: metrics.1.accuracy: over: trajectory needs at: epochs from 0, updates, as"
-        " update-300, averaged, lowest_rate and checkpoints, one or a list",
+        " update-300, averaged, lowest_rate and checkpoints, one or a list; or swag",
     ),
     "an epoch that is no number": (
         "accuracy: {over: trajectory, at: [2, last]}",
         "10:42: metrics.1.accuracy.at: found 'last'; allowed: epochs from 0, updates, as"
-        " update-300, averaged, lowest_rate and checkpoints, one or a list",
+        " update-300, averaged, lowest_rate and checkpoints, one or a list; or swag",
     ),
     "an epoch twice": (
         "accuracy: {over: trajectory, at: [2, 2]}",
@@ -91,7 +91,7 @@ BAD = {
     "no epoch": (
         "accuracy: {over: trajectory, at: []}",
         "10:38: metrics.1.accuracy.at: found an empty list; allowed: epochs from 0, updates,"
-        " as update-300, averaged, lowest_rate and checkpoints, one or a list",
+        " as update-300, averaged, lowest_rate and checkpoints, one or a list; or swag",
     ),
     "an epoch that is never reached": (
         "accuracy: {over: trajectory, at: [6]}",

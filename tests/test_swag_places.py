@@ -56,7 +56,11 @@ def test_swag_reads_the_moments_and_names_the_mean(tmp_path: Path) -> None:
             "ensemble: {networks: [{seed: 0, at: swag}, {seed: 1}]}",
             "found swag beside other places; allowed: all, or none",
         ),
-        (HEAD, "ensemble: {scale: 2}", r"found 2\.0, but no moments"),
+        (
+            HEAD,
+            "ensemble: {scale: 2}",
+            r"found 2\.0, but no moments; leave it out, or write at: swag",
+        ),
         (
             HEAD.replace("name: swag, from_epoch: 2, rank: 3", "name: swa"),
             "ensemble: {at: swag}",

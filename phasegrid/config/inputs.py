@@ -341,10 +341,10 @@ def _check_unread(draft: Draft, diagnostics: Diagnostics) -> None:
         path = f"{draft.path}.{name}"
         unread = draft.request.reads not in about and not draft.is_open
         if unread and args[name] != usual[name] and not diagnostics.is_broken(path):
-            message = (
-                f"found {plain_text(args[name])}, but no {either(about)}; leave it out, or write"
-                " of: with the id of one"
-            )
+            ways = ["of: with the id of one"] * any(one != MOMENTS for one in about)
+            ways += [f"at: {SWAG}"] * (MOMENTS in about)
+            found = f"found {plain_text(args[name])}, but no {either(about)}"
+            message = f"{found}; leave it out, or write {' or '.join(ways)}"
             diagnostics.add(draft.written(name), path, message)
 
 

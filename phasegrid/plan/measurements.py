@@ -4,8 +4,8 @@ A request is over the trials of a cell (one by one, in pairs or together), over 
 along a trial (``trajectory``), over trials chosen ``across`` cells, or over the networks that it
 names. A network is the artifact of a trial that holds its weights. A request ``of`` another one
 reads the artifacts of its jobs, and has one job for each of them, or for several that it joins. A
-request `through` another
-metric reads what that metric leaves of each network; these jobs come with it.
+request `through` another metric reads what that metric leaves of each network; these jobs come with
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,59 +14,25 @@ from itertools import chain
 from typing import TypeVar
 
 from phasegrid.config.networks import choose_pairs
-from phasegrid.config.places import Training, artifact_at, places_in
 from phasegrid.config.types import MetricRequest
 from phasegrid.declare import DatasetFacts
-from phasegrid.jobs import (
-    AVERAGED,
-    MOMENTS,
-    WEIGHTS,
-    Artifact,
-    MetricJob,
-    Over,
-    Part,
-    RequestFacts,
-    Trial,
-)
+from phasegrid.jobs import WEIGHTS, Artifact, MetricJob, Part, RequestFacts, Trial
 from phasegrid.keys import Json, canonical_json, text_key
 from phasegrid.plan.contents import Cell
+from phasegrid.plan.networks import (
+    Networks,
+    at_places,
+    behind,
+    chosen_networks,
+    named_networks,
+    networks_of,
+    ranks,
+)
 
 T = TypeVar("T")
 
 Text = Callable[[Mapping[str, Json]], str]
 """Returns the canonical JSON of arguments, written once for each object."""
-
-
-Networks = Sequence[Artifact]
-"""Weights of networks, in order."""
-
-
-def networks_of(trial: Trial, at: Sequence[str], facts: DatasetFacts | None) -> list[Artifact]:
-    """Return the networks of a trial at places along it; its final weights if there are none."""
-    if not at:
-        return [Artifact(trial.key)]
-    places = places_in(at, Training("", trial.recipe, facts))
-    return [Artifact(trial.key, artifact_at(place)) for place in places]
-
-
-def _behind(reads: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
-    """Return the networks behind moments: the mean of each; none if weights themselves are read."""
-    if not any(artifact.name == MOMENTS for artifact in reads):
-        return ()
-    return tuple(Artifact(artifact.job, AVERAGED) for artifact in reads)
-
-
-def _ranks(networks: Networks) -> list[int]:
-    """Return for each network along a training how many of the others come before it: averages,
-    then those after epochs by number, then those after updates by number.
-    """
-
-    def order(network: Artifact) -> tuple[str, int]:
-        unit, _, number = network.name.partition("-")
-        return unit, int(number or 0)
-
-    ordered = sorted(networks, key=order)
-    return [ordered.index(network) for network in networks]
 
 
 def _on(job: MetricJob) -> tuple[Artifact, ...]:
@@ -175,7 +141,7 @@ class Measurements:
             if request.of is not None:
                 made[index] = self._of(request, made.get(request.of, []), first)
             elif request.over == "across":
-                choose = _named if request.networks else _chosen
+                choose = named_networks if request.networks else chosen_networks
                 groups = choose(request, cells, facts)
                 found = [self._measuring(request, group) for group in groups]
                 made[index] = self._through(request, found, first)
@@ -213,10 +179,10 @@ class Measurements:
         groups: list[Networks]
         if request.over != "trajectory":
             chosen = [[along[i] for i in group] for group in self._positions(request, seeds)]
-            groups = [group for each in chosen for group in _at_places(each, request.over)]
+            groups = [group for each in chosen for group in at_places(each, request.over)]
         elif request.declared_over == "pair":
             how = request.pairs or "all"
-            groups = [[t[i], t[j]] for t in along for i, j in choose_pairs(_ranks(t), how)]
+            groups = [[t[i], t[j]] for t in along for i, j in choose_pairs(ranks(t), how)]
         elif request.declared_over == "cell":
             groups = list(along)
         else:
@@ -232,7 +198,7 @@ class Measurements:
             head = self._head(request, "trials")
             return self._job(request, text_key(f"{head}{canonical_json(list(trials))}}}]"), trials)
         reads = tuple(networks)
-        return self._job(request, self._key(request, reads), trials, reads, _behind(reads))
+        return self._job(request, self._key(request, reads), trials, reads, behind(reads))
 
     def _of(
         self, request: MetricRequest, upstream: Sequence[MetricJob], first: dict[str, MetricJob]
@@ -363,45 +329,3 @@ def _in_order_of_seeds(
     """
     seeds = {trial.key: trial.seed for trials in of_stage.values() for trial in trials}
     return sorted(jobs, key=lambda job: [seeds[key] for key in job.trials])
-
-
-def _at_places(along: Sequence[Networks], over: Over) -> list[Networks]:
-    """Return the groups of networks of some trials: those of each place by themselves, or all."""
-    if over == "cell":
-        return [list(chain.from_iterable(along))]
-    return [list(group) for group in zip(*along, strict=True)]
-
-
-def _named(
-    request: MetricRequest, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
-) -> list[Networks]:
-    """Return the networks that a request names in cells, as one group."""
-    found: list[Artifact] = []
-    for one in request.networks:
-        assert one.cell is not None
-        trial = cells[one.cell].trials_of(one.stage)[one.seed]
-        found += networks_of(trial, one.at, facts[one.cell])
-    return [found]
-
-
-def _chosen(
-    request: MetricRequest, cells: Sequence[Cell], facts: Sequence[DatasetFacts | None]
-) -> list[Networks]:
-    """Return the groups of networks of the trials that a request chooses across cells. Each group
-    is in order of seed and key: the same networks are the same job in every sweep.
-    """
-    trials: dict[str, tuple[Trial, DatasetFacts | None]] = {}
-    for cell, place in request.chosen:
-        trial = cells[cell].trials_of(request.stage)[place]
-        trials.setdefault(trial.key, (trial, facts[cell]))  # cells may share some
-    found = list(trials.values())
-    groups: list[Sequence[tuple[Trial, DatasetFacts | None]]] = [found]
-    if request.declared_over == "pair":
-        pairs = choose_pairs(range(len(found)), request.pairs or "all")
-        groups = [[found[i], found[j]] for i, j in pairs]
-    over: Over = "pair" if request.declared_over == "pair" else "cell"
-    made = []
-    for group in groups:
-        ordered = sorted(group, key=lambda one: (one[0].seed, one[0].key))
-        made += _at_places([networks_of(t, request.at, data) for t, data in ordered], over)
-    return made
