@@ -260,8 +260,7 @@ def _linked(
                 f" id of a request that leaves one ({', '.join(leaving) or 'there is none yet'})"
             )
             diagnostics.add(draft.item, draft.path, message)
-        draft = _sampling(draft, diagnostics)
-        return draft
+        return _sampling(draft, diagnostics)
     path, name = f"{draft.path}.of", node.value
     if not isinstance(name, str) or name not in named:
         ids = ", ".join(named) or "none: give the request that it reads an id"
