@@ -5,6 +5,7 @@ phases.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -125,6 +126,15 @@ def cell_heads(cells: pd.DataFrame, frame: Frame, without: str | None = None) ->
         named = [f"{name} {row[label]}" for name, label in axes]
         heads[int(row["cell"])] = ", ".join(filter(None, [facet_title(str(row["facet"])), *named]))
     return heads
+
+
+def head_of(row: Mapping[Any, Any], heads: Mapping[int, str], way: str) -> str:
+    """Name the panel of a measurement by its cell, if it has one, and by its way of measuring."""
+    cell = ""
+    if not pd.isna(row["cell"]):
+        number = int(row["cell"])
+        cell = heads[number] or (f"cell {number}" if len(heads) > 1 else "")
+    return ", ".join(filter(None, [cell, way]))
 
 
 def grid_shape(panels: int, facets: int, columns: int | None = None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from phasegrid.analysis.draw.complexes import Shade, complex_panels
-from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.panels import cell_heads, head_of
 from phasegrid.analysis.draw.plane_points import listed
 from phasegrid.analysis.report.overlays import in_ways, known_columns
 from phasegrid.analysis.report.requested import Drawing, NotYetError, Tables
@@ -25,7 +25,11 @@ def complexes(tables: Tables, args: ComplexArgs) -> Drawing:
     chosen = chosen.assign(order=chosen["line"].map(lines.index))
     chosen = chosen.sort_values(["cell", "order", "seed_a"])
     heads = cell_heads(grid.cells, tables.found.frame)
-    rows = [{**row, "head": _head(row, heads, len(lines) > 1)} for row in chosen.to_dict("records")]
+    several = len(lines) > 1
+    rows = [
+        {**row, "head": head_of(row, heads, str(row["line"]) * several)}
+        for row in chosen.to_dict("records")
+    ]
     known = known_columns(grid, args.metric)
     shades = [
         Shade(column, known[f"vertex_{column}"].title(), args.scale) for column in args.columns
@@ -35,12 +39,6 @@ def complexes(tables: Tables, args: ComplexArgs) -> Drawing:
         pd.DataFrame(rows), shades, most=args.most, points=args.points, title=title
     )
     return Drawing(figure, _vertices(rows, args.columns), notes)
-
-
-def _head(row: Mapping[Any, Any], heads: Mapping[int, str], several: bool) -> str:
-    """Name a panel by its cell and, if there are several, by its way of measuring."""
-    cell = "" if pd.isna(row["cell"]) else heads[int(row["cell"])]
-    return ", ".join(filter(None, [cell, str(row["line"]) if several else ""]))
 
 
 def _vertices(rows: Sequence[Mapping[Any, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from phasegrid.analysis.draw.panels import cell_heads
+from phasegrid.analysis.draw.panels import cell_heads, head_of
 from phasegrid.analysis.draw.plane_points import listed, points_of
 from phasegrid.analysis.draw.planes import Surface, plane_maps
 from phasegrid.analysis.draw.vertices import vertex_text
@@ -33,7 +33,11 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     measured = measured.sort_values(["cell", "across", "order", "seed_a", "seed_b"])
     heads = cell_heads(grid.cells, found.frame)
     rows = [
-        {**row, **_networks(row, grid.stages, heads), "head": _head(row, heads, ways)}
+        {
+            **row,
+            **_networks(row, grid.stages, heads),
+            "head": head_of(row, heads, ways[row["line"]]),
+        }
         for row in measured.to_dict("records")
     ]
     declared = known_columns(grid, "plane")
@@ -86,12 +90,3 @@ def _points(rows: Sequence[Mapping[Any, Any]], columns: Sequence[str]) -> pd.Dat
             named = {"cell": row["cell"], "line": row["line"], "key": row["key"]}
             found.append({**named, "name": point.name, **at, **numbers})
     return pd.DataFrame(found)
-
-
-def _head(row: Mapping[Any, Any], heads: Mapping[int, str], ways: Mapping[str, str]) -> str:
-    """Name a panel by its cell and its way of measuring."""
-    parts = [ways[row["line"]]]
-    if not pd.isna(row["cell"]):
-        cell = int(row["cell"])
-        parts = [heads[cell] or (f"cell {cell}" if len(heads) > 1 else ""), *parts]
-    return ", ".join(filter(None, parts))

@@ -14,6 +14,7 @@ from pydantic import Field
 from phasegrid.declare import FigureKind, Finding, Grid, Needs
 from phasegrid.figures.checks import Quantities, Stem, cell_fits, no_points
 from phasegrid.figures.complexes import COMPLEX
+from phasegrid.figures.fields import FIELDS
 from phasegrid.figures.matrix import MATRIX
 from phasegrid.figures.overlay import OVERLAY
 from phasegrid.figures.planes import PLANES
@@ -180,4 +181,5 @@ FIGURES: Mapping[str, FigureKind] = {
     ),
     "planes": PLANES,
     "complex": COMPLEX,
+    "fields": FIELDS,
 }

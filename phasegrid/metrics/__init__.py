@@ -8,6 +8,7 @@ from phasegrid.metrics.barrier import BARRIER
 from phasegrid.metrics.bleu import BLEU
 from phasegrid.metrics.cka import CKA
 from phasegrid.metrics.connectivity import CONNECTIVITY
+from phasegrid.metrics.decision import DECISION
 from phasegrid.metrics.distance import DISTANCE
 from phasegrid.metrics.ensemble import ENSEMBLE
 from phasegrid.metrics.espro import ESPRO
@@ -41,6 +42,7 @@ METRICS: dict[str, Metric] = {
     "plane": PLANE,
     "vertex_path": VERTEX_PATH,
     "origin_path": ORIGIN_PATH,
+    "decision": DECISION,
     "trace": TRACE,
     "swag_curves": SWAG_CURVES,
 }
