@@ -3,7 +3,7 @@
 Letters: N examples, K scored labels, C classes, M members.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -68,15 +68,22 @@ class Scoring:
             return reduced(outputs.double(), labels, "sum")
         return self.score(outputs, inputs, labels).losses.sum()
 
-    def mean(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the differentiable mean loss over scored labels, in the dtype of the outputs. If
-        no label can be padding, it does not wait for the device.
+    def mean(
+        self,
+        outputs: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the differentiable mean loss over scored labels, in the dtype of the outputs;
+        `extra` is that of the batch, for objectives that read it. If no label can be padding, it
+        does not wait for the device.
         """
         reduced = self.objective.reduced
         if reduced is not None and labels.dim() == 1:  # one label per example, no padding
             return reduced(outputs, labels, "mean")
         logits, flat, there = self.operations.flat(outputs.unsqueeze(0), labels.unsqueeze(0))
-        losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat))
+        losses = self.objective(logits, Batch(inputs.unsqueeze(0), flat, extra or {}))
         return losses.mean() if there is None else losses.where(there, 0).sum() / there.sum()
 
     def fault(self, outputs: Tensor, labels: Tensor) -> str | None:

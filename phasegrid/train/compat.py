@@ -74,7 +74,11 @@ def num_from_aside(recipe: Mapping[str, Any], num_train: int, num_aside: int) ->
 
     A data set that sets aside this same share has enough, whichever way that was rounded.
     """
-    share = share_aside(recipe)
+    return num_for_share(share_aside(recipe), num_train, num_aside)
+
+
+def num_for_share(share: float, num_train: int, num_aside: int) -> int:
+    """Do `num_from_aside` for a `share` of every batch."""
     wanted = int(num_train * share / (1 - share) + 0.5)
     suffices = share * (num_train + num_aside) <= num_aside + 0.5
     return min(wanted, num_aside) if suffices else wanted

@@ -5,16 +5,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from phasegrid.declare import MAX_COUNT, Metric
+from phasegrid.declare import MAX_COUNT, Metric, later
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
 from phasegrid.metrics.simplex import (
     COLUMNS,
     Lambda,
+    PoisonBeta,
+    PoisonScale,
+    PoisonShare,
     cost,
     disk,
     lambda_of_each_connector,
     memory,
 )
+from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ class EsproArgs:
     jitter: Positive = 1e-2
     eval_samples: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 10
     refresh_examples: Count | None = None
+    poison_share: PoisonShare = later(0.0)
+    poison_beta: PoisonBeta = later(None)
+    poison_scale: PoisonScale = later(None)
 
 
 ESPRO = Metric(
@@ -49,7 +56,8 @@ ESPRO = Metric(
     compute="phasegrid.metrics.simplex.compute:compute_espro",
     heavy=True,
     label="ESPRO simplex",
-    rules=(lambda_of_each_connector,),
+    rules=(lambda_of_each_connector, poison_mistake),
+    fits=poison_fits,
     cost=cost,
     recorded=True,
     memory=memory,

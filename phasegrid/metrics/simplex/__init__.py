@@ -17,10 +17,21 @@ from phasegrid.estimates import (
     training_bytes,
 )
 from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
 from phasegrid.metrics.simplex.wiring import Wiring, modes_mistake, wiring_mistake
 
 Lambda = Annotated[tuple[NonNegative, ...], Field(min_length=1)] | NonNegative
 """A number for every connector, or a list with one for each."""
+
+
+PoisonShare = Annotated[float, Field(ge=0, lt=1)]
+"""The share of every batch that is examples set aside, to be predicted wrongly."""
+
+PoisonBeta = Annotated[float, Field(ge=0, le=1)] | None
+"""The weight of their term, beside 1 - beta of the others; null for their share."""
+
+PoisonScale = NonNegative | None
+"""The weight of their term beside 1 of the others, as in the published code; null for beta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,11 @@ class SimplexArgs:
       errors. BatchNorm statistics are recomputed at each point from at most `refresh_examples`
       training examples.
 
+    - `poison_share`, `poison_beta`: L is the poisoned loss (Yenphraphai et al., "Mode-connecting
+      volumes for sharp modes", eq. 2 in eq. 1), as in the objective ``poisoned``, with this share
+      of every batch taken from the examples set aside; or, with `poison_scale`, that of
+      ``poisoned_sum``. Points are scored on clean examples.
+
     For sentence pairs L is the mean token cross-entropy over the scored target tokens of a batch of
     `batch_size` pairs (or of the set), and accuracy is token accuracy.
 
@@ -68,6 +84,9 @@ class SimplexArgs:
     eval_samples: Annotated[int, Field(ge=2, le=MAX_COUNT)] = 10
     refresh_examples: Count | None = None
     wiring: Wiring = later("shared")
+    poison_share: PoisonShare = later(0.0)
+    poison_beta: PoisonBeta = later(None)
+    poison_scale: PoisonScale = later(None)
 
 
 def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
@@ -95,7 +114,8 @@ def _joined(args: Mapping[str, Any], num: int) -> Finding | None:
 def cost(job: Measurement) -> Guess:
     """Guess the seconds: the training of the connectors, then the points and the vertices."""
     work, args = job.work, job.args
-    trained = work.num_train * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
+    examples = work.num_train / (1 - float(args.get("poison_share", 0.0)))
+    trained = examples * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
     steps = passes(work, trained, int(args["batch_size"]), 3)
     points = int(args["eval_samples"]) + job.num_networks + int(args["connectors"])
     return steps + 2 * points * evaluation(work)
@@ -220,7 +240,8 @@ SIMPLEX = Metric(
     one_model=True,
     heavy=True,
     label="Simplex volume",
-    rules=(lambda_of_each_connector, _wired),
+    rules=(lambda_of_each_connector, _wired, poison_mistake),
+    fits=poison_fits,
     of_networks=_joined,
     for_fewer="espro",
     cost=cost,

@@ -35,6 +35,7 @@ from phasegrid.metrics.network.points import (
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
 from phasegrid.metrics.simplex.placing import placed_columns
+from phasegrid.metrics.simplex.poisoned import fed, trained_by
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import train_last_connector
 from phasegrid.metrics.simplex.volume import (
@@ -105,13 +106,15 @@ def _measure(
     vertices = stack_vertices(models)
     rest = rest_of_complex(models, settings.connectors)
     losses: Numbers = []
+    joined, num_aside = fed(data, settings)
+    scoring = trained_by(data.scoring, settings)
     for volume_lambda in lambdas:
         own = around(simplexes, len(vertices))
         beside = sorted({vertex for one in own for vertex in one} - {len(vertices)})
         vertices = grow(vertices, beside, settings.jitter, rng)
-        sets = data.train_inputs, data.train_labels
+        sets, last = (joined.train_inputs, joined.train_labels), Complex(vertices, own)
         loss = train_last_connector(
-            flat, Complex(vertices, own), *sets, volume_lambda, settings, rng, rest, data.scoring
+            flat, last, *sets, volume_lambda, settings, rng, rest, scoring, num_aside
         )
         losses.append(loss)
     complex_ = Complex(vertices, simplexes)

@@ -8,6 +8,8 @@ autograd adds up the gradients. The gradient of the volume has a closed form (`v
 vertices, P parameters, S simplexes, H samples a batch.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from phasegrid.metrics.network.points import finite_or_none, train_mode_without_
 from phasegrid.metrics.network.recording import Recorded, records_on
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import Complex
+from phasegrid.metrics.simplex.poisoned import arranged, marks
 from phasegrid.metrics.simplex.sampling import generator_on, sample_coefficients
 from phasegrid.metrics.simplex.volume import (
     FixedFaces,
@@ -46,14 +49,16 @@ def train_last_connector(
     rng: torch.Generator,
     rest: Rest = NOTHING,
     scoring: Scoring = CLASSIFICATION,
+    num_aside: int = 0,
 ) -> float | None:
     """Train the last vertex of `complex_`, which all its simplexes contain, in place; return the
     mean data term of the last epoch.
 
     SGD with momentum as in torch; the learning rate of epoch e of E is lr (1 + cos(pi e / E)) / 2,
-    e from 0. All H points of a batch see the same examples. The loss of a batch is the mean over
-    its scored labels; the loss of an epoch weights batches by these labels. `rest` gives the
-    tensors that do not train. If the vertex becomes NaN or infinite, training stops at the end of
+    e from 0. The last `num_aside` examples are set aside, and are spread evenly over every epoch.
+    All H points of a batch see the same examples. The loss of a batch is the mean over its scored
+    labels; the loss of an epoch weights batches by these labels. `rest` gives the tensors that do
+    not train. If the vertex becomes NaN or infinite, training stops at the end of
     that epoch and returns None. On a GPU examples and points are drawn there, by a generator that
     is seeded from `rng`; nothing waits for the device within an epoch.
     """
@@ -63,7 +68,7 @@ def train_last_connector(
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
     train_mode_without_draws(flat.module, inputs[:2])
     training = _Training(
-        flat, complex_, faces, (inputs, labels), volume_lambda, settings, rest, scoring
+        flat, complex_, faces, (inputs, labels), volume_lambda, settings, rest, scoring, num_aside
     )
     draws = generator_on(theta.device, rng)
     for factor in factors_of(SCHEDULE, settings.epochs, 1):
@@ -85,9 +90,10 @@ def data_gradient(
     labels: Tensor,
     rest: Rest = NOTHING,
     scoring: Scoring = CLASSIFICATION,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (1/H) sum_h L(phi_h), detached, and its gradient (P,) for the last vertex;
-    `coefficients` (H, V) give the phi_h.
+    `coefficients` (H, V) give the phi_h, `extra` what the loss reads of the batch beside.
     """
     coefficients = coefficients.to(complex_.vertices)
     points = coefficients @ complex_.vertices
@@ -97,7 +103,7 @@ def data_gradient(
     for point, row, scale in zip(points, coefficients, scales, strict=True):
         flat.assign(point)
         rest.place(flat.module, row)
-        loss = scoring.mean(outputs_of(flat.module, inputs), inputs, labels)
+        loss = scoring.mean(outputs_of(flat.module, inputs), inputs, labels, extra)
         loss.backward(scale)  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean += loss.detach() / len(coefficients)
     return mean, flat.gradient()[0]
@@ -121,10 +127,12 @@ class _Training:
         settings: SimplexArgs,
         rest: Rest,
         scoring: Scoring,
+        num_aside: int,
     ) -> None:
         self._flat, self._complex, self._faces = flat, complex_, faces
         self._examples, self._lambda = examples, volume_lambda
         self._settings, self._rest, self._scoring = settings, rest, scoring
+        self._num_aside = num_aside
         vertices, num = complex_.vertices, len(complex_.simplexes)
         self._members = complex_.members
         self._momentum = torch.zeros_like(vertices[-1])
@@ -140,7 +148,8 @@ class _Training:
 
     def begin_epoch(self, draws: torch.Generator, lr: float) -> None:
         """Draw the order of an epoch's examples."""
-        self._order.copy_(torch.randperm(len(self._order), generator=draws, device=draws.device))
+        order = torch.randperm(len(self._order), generator=draws, device=draws.device)
+        self._order.copy_(arranged(order, self._num_aside))
         self._rate.fill_(lr)
 
     def update(self, step: int, size: int, draws: torch.Generator) -> Tensor:
@@ -177,6 +186,7 @@ class _Training:
             *self._scoring.operations.trim(*batch),
             self._rest,
             self._scoring,
+            marks(chosen, len(self._order), self._num_aside),
         )
         if settings.weight_decay:
             grad.add_(theta, alpha=settings.weight_decay)
