@@ -6,6 +6,7 @@ import pytest
 
 from phasegrid import load_sweep
 from phasegrid.errors import SweepError
+from phasegrid.metrics import METRICS
 
 HEAD = """\
 schema: 1
@@ -28,6 +29,7 @@ def mistakes(tmp_path: Path, *metrics: str, head: str = HEAD) -> list[str]:
     return [f"{m.line}:{m.column}: {m.path}: {m.message}" for m in caught.value.mistakes]
 
 
+READING = ", ".join(name for name, metric in METRICS.items() if metric.reads)
 BAD = {
     "unknown of": (
         "ensemble: {of: bend}",
@@ -36,12 +38,12 @@ BAD = {
     "of what leaves nothing": (
         "ensemble: {of: plain}",
         "10:20: metrics.1.ensemble.of: found 'plain', which is accuracy and leaves nothing; "
-        "ensemble reads the curve of a metric",
+        "ensemble reads the curve or complex of a metric",
     ),
     "of by a metric that reads nothing": (
         "accuracy: {of: bent}",
         "10:16: metrics.1.accuracy.of: this metric does not read another metric's artifacts; metrics that do:"
-        " predictions, ensemble, plane, swag_curves; leave it out",
+        f" {READING}; leave it out",
     ),
     "too few networks": (
         "plane",

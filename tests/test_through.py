@@ -221,6 +221,28 @@ def test_an_ensemble_joins_the_points_of_all_curves_of_a_cell(tmp_path: Path) ->
     assert sorted(every["member_test_loss"].iloc[0]) == sorted(losses)
 
 
+def test_an_ensemble_joins_the_points_of_the_simplexes_of_all_trials(tmp_path: Path) -> None:
+    text = HEAD.replace("[2, 4]", "[2]").replace("aside: 0.1", "fraction: 0.1")
+    more = """\
+  - espro: {id: grown, connectors: 2, epochs: 3, samples: 2}
+  - simplex: {id: between, connectors: 1, epochs: 1, samples: 4}
+  - ensemble: {of: grown, points: 3, over: cell, train: false}
+  - ensemble: {of: between, points: 3, train: false}
+"""
+    store = Store.open(str(tmp_path / "store"), create=True)
+    assert run(sweep_of(tmp_path, text + more), store).exit_code == 0
+    results = opened(store)
+    rows = results.metric("ensemble", "through").set_index("of")
+    assert rows.loc["grown", "num_networks"] == 2 * 3
+    took = 2 + 2 * 3 * 2  # a training, and two connectors of three epochs at two points
+    assert rows.loc["grown", "first_components_passes"].tolist() == [took, 2 * took]
+    assert rows.loc["between", "first_components_passes"].tolist() == [2 + 2 + 4]
+    keys = results.metric("predictions", "through").query("over == 'trial'")["key"]
+    at = [results.weights(key, "predictions")["coefficients"] for key in keys]
+    assert [one.shape for one in at] == [(3, 3)] * 2
+    assert not at[0].equal(at[1])  # each job draws its own
+
+
 OWN = """\
 from dataclasses import dataclass
 from phasegrid.declare import Column, Metric

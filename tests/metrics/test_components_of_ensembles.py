@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from point_support import generator
+from point_support import generator, mlp, seeded
+from test_ensemble_and_plane import convolutional, pictures
 from test_ensembles_of_predictions import vectors
-from torch import Tensor
+from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
@@ -16,6 +17,12 @@ from phasegrid.metrics.accuracy.compute import calibration_error, confidence_bin
 from phasegrid.metrics.ensemble.compute import compute as ensemble
 from phasegrid.metrics.ensemble.scaling import fitted_temperature
 from phasegrid.metrics.measured import Source
+from phasegrid.metrics.predictions.compute import compute as predict
+from phasegrid.metrics.simplex.compute import compute as simplex
+from phasegrid.metrics.simplex.compute import compute_espro as espro
+from phasegrid.metrics.simplex.left import read_complex
+from phasegrid.models.flat import FlatNetwork
+from phasegrid.models.weights import refresh_batch_norm
 from phasegrid.tasks.losses import Criterion, mse
 
 WHOLE = ("test_loss", "test_error_percent", "test_ece", "test_brier", "test_disagreement")
@@ -121,7 +128,9 @@ def test_one_temperature_for_all_changes_no_choice_and_lowers_the_loss_where_it_
     sources = [component(3, seed, data) for seed in range(2)]
     row = judged(sources, data, scaling="pooled")
     assert row["scaled_test_error_percent"] == row["test_error_percent"]
-    assert row["scale"] == fitted_temperature(mean_p(sources, "aside").log(), data.aside_labels)
+    assert row["pooled_scale"] == fitted_temperature(
+        mean_p(sources, "aside").log(), data.aside_labels
+    )
     there = replace(data, test_inputs=data.aside_inputs, test_labels=data.aside_labels)
     same = [replace(s, tensors={**s.tensors, "test": s.tensors["aside"]}) for s in sources]
     where_fitted = judged(same, there, scaling="pooled")
@@ -132,7 +141,7 @@ def test_one_temperature_divides_the_logarithms_of_the_mean_probabilities() -> N
     data = vectors()
     sources = [component(3, seed, data) for seed in range(2)]
     row = judged(sources, data, scaling="pooled")
-    p = (mean_p(sources).log() / row["scale"]).softmax(dim=1)
+    p = (mean_p(sources).log() / row["pooled_scale"]).softmax(dim=1)
     right = p.gather(1, data.test_labels.unsqueeze(1))
     assert row["scaled_test_loss"] == pytest.approx(-float(right.log().mean()), rel=1e-12)
     brier = (p - torch.nn.functional.one_hot(data.test_labels, 3)).square().sum(dim=1).mean()
@@ -145,7 +154,7 @@ def test_one_network_has_one_temperature_whichever_way_it_is_fitted() -> None:
         judged([component(1, 0, data)], data, scaling=scaling)
         for scaling in ("pooled", "temperature")
     )
-    assert pooled["scale"] == pytest.approx(each["member_scale"][0], rel=1e-9)
+    assert pooled["pooled_scale"] == pytest.approx(each["member_scale"][0], rel=1e-9)
     assert pooled["scaled_test_loss"] == pytest.approx(each["scaled_test_loss"], rel=1e-9)
 
 
@@ -154,3 +163,58 @@ def test_outputs_without_probabilities_have_neither_bins_nor_a_temperature() -> 
     assert "test_bin_share" not in judged([component(2, 0, data)], data)
     with pytest.raises(MetricError, match="objective has no probabilities, so nothing can be"):
         judged([component(2, 0, data)], data, scaling="pooled")
+
+
+ARGS: dict[str, Any] = {
+    "connectors": 2,
+    "samples": 2,
+    "epochs": 2,
+    "batch_size": 60,  # one batch: its order is rounding
+    "eval_samples": 2,
+    "lr": 0.05,
+}
+
+
+def grown(models: list[nn.Module], data: Dataset) -> Source:
+    compute = simplex if len(models) > 1 else espro
+    found = compute(models, data, generator(0), **ARGS)
+    return Source(found.artifacts["complex"], "complex", "simplex", ARGS)
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_predictions_of_a_complex_are_the_outputs_of_the_networks_at_its_points(num: int) -> None:
+    data, models = vectors(), [seeded(mlp, seed) for seed in range(num)]
+    source = grown(models, data)
+    left = predict(models, data, generator(3), [source], points=4).artifacts["predictions"]
+    complex_ = read_complex(models, [source], "a test")
+    assert torch.equal(left["coefficients"], complex_.coefficients(4, generator(3)))
+    for logits, at in zip(left["test"], left["coefficients"], strict=True):
+        model = seeded(mlp)
+        nn.utils.vector_to_parameters(at @ complex_.vertices, model.parameters())
+        torch.testing.assert_close(logits, model(data.test_inputs).detach())
+    row = judged([replace(source, tensors=left, metric="predictions")], data)
+    assert row["first_components_test_error_percent"] == [row["test_error_percent"]]
+    assert "t" not in row
+
+
+def test_an_ensemble_of_a_complex_is_the_same_from_networks_and_from_predictions() -> None:
+    data, models = vectors(), [seeded(mlp)]
+    source = grown(models, data)
+    left = predict(models, data, generator(3), [source], points=4).artifacts["predictions"]
+    stored = judged([Source(left, "predictions", "predictions", {})], data)
+    live = ensemble(models, data, generator(3), [source], train=False, points=4)
+    assert live["num_networks"] == stored["num_networks"] == 4
+    for name in WHOLE:
+        assert live[name] == pytest.approx(stored[name], rel=1e-12)
+
+
+def test_batch_norm_of_a_complex_is_refreshed_at_every_point() -> None:
+    data, models = pictures(), [seeded(convolutional, seed) for seed in range(2)]
+    source = grown(models, data)
+    left = predict(models, data, generator(3), [source], points=3).artifacts["predictions"]
+    complex_ = read_complex(models, [source], "a test")
+    for logits, at in zip(left["test"], left["coefficients"], strict=True):
+        flat = FlatNetwork.of(seeded(convolutional))
+        complex_.place(flat, at)
+        refresh_batch_norm(flat.module, data.train_inputs, 60)
+        torch.testing.assert_close(logits, flat.module.eval()(data.test_inputs).detach())

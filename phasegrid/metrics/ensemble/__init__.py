@@ -33,22 +33,24 @@ class EnsembleArgs(Shift):
 
     The networks are the trials of a cell (a deep ensemble), as saved; or, ``of`` a mode
     connectivity, `points` networks equally spaced in t on its curve, ends included (Garipov et al.
-    2018, section 5); or, ``at: swag``, `points` networks drawn from the moments of the weights of a
-    training (SWAG, Maddox et al. 2019) or of each of several (MultiSWAG, Wilson and Izmailov 2020),
-    with the covariance of their equation 1 times 2 `scale`. On a curve and for drawn networks,
-    BatchNorm statistics are recomputed from at most `refresh_examples` training examples, as in
-    mode connectivity.
+    2018, section 5); or, ``of`` a `simplex` or `espro`, `points` networks drawn uniformly from its
+    complex (Benton et al. 2021, section 5); or, ``at: swag``, `points` networks drawn from the
+    moments of the weights of a training (SWAG, Maddox et al. 2019) or of each of several
+    (MultiSWAG, Wilson and Izmailov 2020), with the covariance of their equation 1 times 2 `scale`.
+    On curves and complexes and for drawn networks, BatchNorm statistics are recomputed from at most
+    `refresh_examples` training examples, as in mode connectivity.
 
     Images and vectors: every network is passed forward once by the metric ``predictions``, whose
     jobs planning adds, and all ensembles read what that stored. Without `train` neither it nor the
     ensemble looks at the training set, which saves most of the disk; the columns ``train_*`` are
     then null.
 
-    With ``over: cell`` beside ``of`` the points of several curves make one ensemble, each curve a
-    *component* of it. Networks drawn from one training are a component; in an ensemble of other
-    networks each is one. The columns ``first_components_*`` are those of the first 1, 2, ...
-    components, and the passes through the training data that these took: an epoch of a training is
-    one, and so is an epoch of a curve.
+    With ``over: cell`` beside ``of`` the points of several curves or complexes make one ensemble
+    (ESPRO), each curve or complex a *component* of it. Networks drawn from one training are a
+    component; in an ensemble of other networks each is one. The columns ``first_components_*`` are
+    those of the first 1, 2, ... components, and the passes forward and backward through the
+    training data that these took: an epoch of a training or of a curve is one, an epoch of a
+    connector of a complex, which goes through the data at H points at once, H.
 
     `scaling`: with ``temperature``, the logits of each network are also divided by a temperature of
     its own before they are averaged (the columns ``scaled_*``). It is that of the least negative
@@ -251,7 +253,7 @@ ENSEMBLE = Metric(
     compute="phasegrid.metrics.ensemble.compute:compute",
     version=2,  # 1 had fewer columns, and drew the examples of BatchNorm on a curve for itself
     label="Ensemble",
-    reads=("curve",),
+    reads=("curve", "complex"),
     through="predictions",
     of_only=OF_ONLY,
     samples=True,
@@ -269,7 +271,7 @@ ENSEMBLE = Metric(
         *_reliability("scaled_test", "test set, divided by temperatures"),
         Column("num_networks", "int64", "", "networks whose outputs were averaged", role="detail"),
         Column("t", "list<float64>", "", "where on the curve each network is; null elsewhere"),
-        Column("scale", "float64", "", "temperature of the ensemble as a whole", role="detail"),
+        Column("pooled_scale", "float64", "", "temperature of the mean prediction", role="detail"),
         Column("member_scale", "list<float64>", "", "temperature of each network"),
         Column("member_test_loss", "list<float64>", UNIT_OF_LOSS, "test loss of each network"),
         Column(
@@ -319,7 +321,7 @@ ENSEMBLE = Metric(
             "list<float64>",
             "%",
             "test error of the ensemble of the first 1, 2, ... components: each one network, or all"
-            " points of one curve",
+            " points of one curve or complex",
             label="test error of the ensemble",
         ),
         Column(
@@ -335,7 +337,7 @@ ENSEMBLE = Metric(
             "",
             "passes forward and backward through the training data that the first 1, 2, ..."
             " components took: epochs of all trainings behind them, each training once, and of the"
-            " curves",
+            " curves, and epochs of connectors times their samples",
             label="passes through the training data",
         ),
     ),

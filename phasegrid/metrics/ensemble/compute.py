@@ -44,8 +44,8 @@ def compute(
     **args: object,
 ) -> Row:
     """Measure the ensemble of the networks whose stored predictions are `sources`. If they are not
-    stored (text): of `models`, or of the networks behind `sources`, points of curves or drawn from
-    moments. `args` are the fields of `EnsembleArgs`.
+    stored (text): of `models`, or of the networks behind `sources`, points of curves and complexes,
+    or drawn from moments. `args` are the fields of `EnsembleArgs`.
 
     Exact, except for the training examples that refresh BatchNorm on a curve, which `rng` draws.
 
@@ -104,9 +104,9 @@ def _of_networks(
         each = len(models) // len(sources)
         for index, source in enumerate(sources):
             own = models[index * each : (index + 1) * each]
-            some, t = networks_behind(own, source, settings, data, rng, "ensemble")
+            some, where = networks_behind(own, source, settings, data, rng, "ensemble")
             networks += some
-            row |= {} if t is None else {"t": t.tolist() * len(sources)}
+            row |= {"t": where["t"].tolist() * len(sources)} if "t" in where else {}
         row |= _budget([source.passes for source in sources], alone=False)
     row["num_networks"] = len(networks)
     for name in ["train"] * settings.train + ["test"]:
@@ -162,7 +162,7 @@ def _scaled(logits: Mapping[str, Tensor], data: Dataset, settings: EnsembleArgs)
         pooled = {name: mean_logits(several, data.objective) for name, several in logits.items()}
         temperature = fitted_temperature(pooled["aside"], data.aside_labels)
         judged = _judged("test", stored_members([pooled["test"] / temperature]), data)
-        return _whole("scaled_test", judged, data, settings) | {"scale": temperature}
+        return _whole("scaled_test", judged, data, settings) | {"pooled_scale": temperature}
     temperatures = [fitted_temperature(own, data.aside_labels) for own in logits["aside"]]
     scaled = [own.double() / t for own, t in zip(logits["test"], temperatures, strict=True)]
     judged = _judged("test", stored_members(scaled), data)

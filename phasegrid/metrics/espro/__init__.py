@@ -17,6 +17,7 @@ from phasegrid.metrics.simplex import (
     disk,
     lambda_of_each_connector,
     memory,
+    trained_passes,
 )
 from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
 
@@ -63,6 +64,7 @@ ESPRO = Metric(
     memory=memory,
     disk=disk,
     leaves=("complex",),
+    passes=trained_passes,
     columns=tuple(
         replace(
             column,

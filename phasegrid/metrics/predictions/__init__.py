@@ -12,8 +12,8 @@ from phasegrid.estimates import FLOAT, Guess, Measurement, Workload, evaluation_
 from phasegrid.metrics.ranges import Count, Positive
 
 OF_ONLY: Mapping[str, tuple[str, ...]] = {
-    "points": ("curve", "moments"),
-    "refresh_examples": ("curve", "moments"),
+    "points": ("curve", "complex", "moments"),
+    "refresh_examples": ("curve", "complex", "moments"),
     "scale": ("moments",),
 }
 """The arguments that say something about these artifacts only."""
@@ -26,10 +26,12 @@ class PredictionsArgs(Shift):
     the dtype of the network, so that what reads them passes nothing forward again.
 
     The network is a trial, as saved or at a checkpoint; or, ``of`` a mode connectivity, `points`
-    networks equally spaced in t on its curve, ends included; or, ``at: swag``, `points` networks
-    drawn from the Gaussian of the moments of its weights (Maddox et al. 2019, equation 1, with the
-    covariance times 2 `scale`). On a curve and for drawn networks, BatchNorm statistics are
-    recomputed from at most `refresh_examples` training examples, as in mode connectivity.
+    networks equally spaced in t on its curve, ends included; or, ``of`` a `simplex` or `espro`,
+    `points` networks drawn uniformly from its complex; or, ``at: swag``, `points` networks drawn
+    from the Gaussian of the moments of its weights (Maddox et al. 2019, equation 1, with the
+    covariance times 2 `scale`). On curves and complexes and for drawn networks, BatchNorm
+    statistics are recomputed from at most `refresh_examples` training examples, as in mode
+    connectivity.
 
     The test images can be corrupted: `phasegrid.datasets.corruptions.Shift` has the arguments. The
     other sets stay as they are.
@@ -76,7 +78,7 @@ PREDICTIONS = Metric(
     compute="phasegrid.metrics.predictions.compute:compute",
     label="Predictions",
     takes="classification",
-    reads=("curve",),
+    reads=("curve", "complex"),
     leaves=("predictions",),
     of_only=OF_ONLY,
     samples=True,

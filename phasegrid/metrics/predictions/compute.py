@@ -2,7 +2,8 @@
 
 The artifact ``predictions`` holds ``test`` (M, N, C), the logits of M networks on the N examples of
 the test set in its order (of all corrupted sets, one after another), likewise ``aside`` if the data
-set sets examples aside and ``train`` if asked, and on a curve the points ``t`` (M,), float64.
+set sets examples aside and ``train`` if asked. In float64 it says where the networks are: on a
+curve ``t`` (M,), on a complex of V vertices their ``coefficients`` (M, V).
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,8 +28,8 @@ def compute(
     sources: Sequence[Source] = (),
     **args: object,
 ) -> Measured:
-    """Return the logits of a model; or of points of the curve in `sources` between two models, or
-    of networks drawn from the moments there. `args` are the fields of `PredictionsArgs`.
+    """Return the logits of a model; or of points of the curve or complex of `models` in `sources`,
+    or of networks drawn from the moments there. `args` are the fields of `PredictionsArgs`.
 
     Exact for these networks; `rng` draws them, and the training examples that refresh BatchNorm.
 
@@ -42,8 +43,8 @@ def compute(
     networks: Iterable[nn.Module] = models
     left: dict[str, Tensor] = {}
     if sources:
-        networks, t = networks_behind(models, sources[0], settings, data, rng, "predictions")
-        left |= {} if t is None else {"t": t}
+        networks, where = networks_behind(models, sources[0], settings, data, rng, "predictions")
+        left |= where
     sets = {"test": data.test_inputs}
     if settings.train:
         sets["train"] = data.train_inputs

@@ -111,6 +111,11 @@ def _joined(args: Mapping[str, Any], num: int) -> Finding | None:
     return modes_mistake(args["wiring"], num)
 
 
+def trained_passes(args: Mapping[str, Any], _num_train: int) -> float:
+    """Return the passes through the training data: one an epoch for each sampled point."""
+    return float(args["connectors"] * args["epochs"] * args["samples"])
+
+
 def cost(job: Measurement) -> Guess:
     """Guess the seconds: the training of the connectors, then the points and the vertices."""
     work, args = job.work, job.args
@@ -249,5 +254,6 @@ SIMPLEX = Metric(
     memory=memory,
     disk=disk,
     leaves=("complex",),
+    passes=trained_passes,
     columns=COLUMNS,
 )
