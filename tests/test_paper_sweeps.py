@@ -13,7 +13,7 @@ import yaml
 
 from phasegrid import load_sweep
 from phasegrid.analysis.tables.quantities import quantity
-from phasegrid.analysis.tables.variants import parts
+from phasegrid.analysis.tables.variants import parts, plainly
 from phasegrid.config.load import Sweep
 from phasegrid.config.types import MetricRequest
 from phasegrid.declare import FigureRequest
@@ -124,6 +124,8 @@ def fits(request: MetricRequest, named: Mapping[str, object], sweep: Sweep) -> b
     """Say whether a request measures in this way: with these arguments, or from these inputs."""
     axes = {c.name for c in declared_metric(request.name).columns if c.role == "axis"}
     of = None if request.of is None else sweep.metrics[request.of].id
-    said = {**request.part.args, **request.asked, "stage": request.stage, "of": of}
+    asked = {"stage": request.stage, "of": of, "id": request.id}
+    said = {**request.part.args, **request.asked, **asked}
     unchecked = {*axes, "at", "networks"}
-    return all(said.get(key) == value for key, value in named.items() if key not in unchecked)
+    told = {key: value for key, value in named.items() if key not in unchecked}
+    return all(plainly(said.get(key)) == plainly(value) for key, value in told.items())
