@@ -26,6 +26,7 @@ NAMED = 6
 """Of more networks of one training only the first and the last are named."""
 
 CURVE: Any = {"color": "black", "linewidth": 1.4}
+SAMPLE: Any = {"color": "#e07b00", "linewidth": 0.7, "alpha": 0.75}
 TRAINING: Any = {"color": "#b0413e", "linewidth": 1.2}
 EDGE: Any = {"color": "black", "linewidth": 1.3}
 STRAIGHT: Any = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 1.6))}
@@ -89,6 +90,7 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
             ax.plot(path_u[place], path_v[place], "o", markersize=2.5, color=_INK)
             _write(ax, path_u[place], path_v[place], f"{t[place]:g}", size=5.5)
     _draw_triangle(ax, row)
+    _draw_samples(ax, row)
     points = points_of(row)
     order, passed = list(range(len(points))), set[int]()
     for course in listed(row, "courses"):
@@ -101,6 +103,14 @@ def draw_points(ax: Axes, row: Mapping[Any, Any]) -> None:
         _mark(ax, point, small=place in passed)
     order = sorted(order, key=lambda place: points[place].is_far)  # those on the plane come first
     _write_names(ax, [points[p] for p in order if p not in passed and points[p].text()])
+
+
+def _draw_samples(ax: Axes, row: Mapping[Any, Any]) -> None:
+    """Draw bends that were sampled around that of the plane, and their curves."""
+    for u, v in zip(listed(row, "samples_path_u"), listed(row, "samples_path_v"), strict=True):
+        ax.plot(u, v, label="sample", **SAMPLE)
+    bends = listed(row, "samples_u"), listed(row, "samples_v")
+    ax.plot(*bends, linestyle="none", marker=".", markersize=3, color=SAMPLE["color"])
 
 
 def _draw_triangle(ax: Axes, row: Mapping[Any, Any]) -> None:
@@ -134,6 +144,10 @@ def legend_of(rows: Sequence[Mapping[Any, Any]]) -> list[Line2D]:
         (
             any(listed(row, "path_t") for row in rows),
             Line2D([], [], label=f"curve, t = {times}", marker=".", **CURVE),
+        ),
+        (
+            any(listed(row, "samples_u") for row in rows),
+            Line2D([], [], label="sampled curve", marker=".", **SAMPLE),
         ),
         (
             any(listed(row, "courses") for row in rows),

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from phasegrid.analysis.draw.diagrams import write_title
 from phasegrid.analysis.draw.headings import write_heading
+from phasegrid.analysis.draw.line_panels import LETTER
 from phasegrid.analysis.draw.plane_points import draw_points, legend_of, points_of
 from phasegrid.analysis.draw.slices import CONTOUR_COLOURS, mark_missing
 from phasegrid.analysis.draw.ticks import tick_texts, write_bar_ticks
@@ -77,7 +78,10 @@ def plane_maps(
         _draw_surface(figure, own[: len(shown)], shown, surface)
         for ax in own[len(shown) :]:
             ax.remove()
-    figure.legend(handles=legend_of(shown), loc="outside lower center", ncols=4)
+    handles = legend_of(shown)
+    letters = max(len(str(handle.get_label())) for handle in handles) + 9
+    fitting = max(1, min(ACROSS, int(figure.get_figwidth() / (LETTER * letters))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=fitting)
     counts = _counts(surfaces, len(shown), len(first))
     write_heading(figure, f"{title}\n{counts}" if title else counts)
     return figure

@@ -25,6 +25,9 @@ from phasegrid.figures.checks import ACROSS, ALONG
 from phasegrid.figures.overlay import MEMBER, OverlayArgs
 from phasegrid.registry import identity
 
+AXES = ("load", "temperature")
+"""The x along which the cells of a grid lie."""
+
 AS_DECLARED = "as declared"
 """The name of the way of measuring that has the defaults of its metric."""
 
@@ -36,22 +39,24 @@ def overlay(tables: Tables, args: OverlayArgs) -> Drawing:
     if args.cell == ACROSS:
         tables, args = tables.across_cells(), replace(args, cell=None)
     grid, measured = tables.found.grid, tables.rows[args.metric]
-    along = args.x in ALONG
+    along, axis = args.x in ALONG, args.x if args.x in AXES else None
     if along:
         measured = along_trainings(grid, args.metric, measured)
+    if axis is not None:
+        measured = _along_axis(measured, axis)
     if args.x == MEMBER:
         measured = measured.assign(member=measured[args.y[0]].map(_numbered))
     check_columns(measured, args.metric, (args.x, *args.y))
     chosen, names, notes = in_ways(grid, args.metric, measured, args.variants)
-    heads = cell_heads(grid.cells, tables.found.frame)
-    cells = _cells(chosen, args)
+    heads = cell_heads(grid.cells, tables.found.frame, axis)
+    cells = _cells(chosen, args if axis is None else replace(args, most=len(grid.cells)))
     shown = chosen[chosen["cell"].isin(cells)].assign(panel=lambda rows: rows["cell"].map(heads))
     levels, missing = _levels(tables, args.dashed or {}, cells)
-    columns = known_columns(grid, args.metric)
+    columns = known_columns(grid, args.metric) | _named_axis(tables, axis)
     layout = Layout(
         args.x,
         args.y,
-        [heads[cell] for cell in cells],
+        list(dict.fromkeys(heads[cell] for cell in cells)),
         names,
         (args.x_scale, args.y_scale),
         each="training" if along else "measurement",
@@ -83,6 +88,24 @@ def _together(
     levels = None if layout.levels is None else layout.levels.assign(y="value")
     one = replace(layout, y=["value"], lines=lines, levels=levels)
     return pd.concat(parts), one, {**columns, "value": value}
+
+
+def _along_axis(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return rows in which measurements of the same seeds along an axis count as one (``key``)."""
+    labels = rows[f"{axis}_label"]
+    return rows.assign(
+        key=rows["seeds"].map(lambda seeds: ", ".join(map(str, seeds))),
+        **{axis: rows[axis].where(rows[axis].notna(), labels)},
+    )
+
+
+def _named_axis(tables: Tables, axis: str | None) -> dict[str, Column]:
+    """Return an axis of the grid as a column, by its name."""
+    if axis is None:
+        return {}
+    frame = tables.found.frame
+    label = (frame.load if axis == "load" else frame.temperature).name
+    return {axis: Column(axis, "float64", "", "", label=label)}
 
 
 def _ticks(rows: pd.DataFrame, x: Column | None) -> list[tuple[float, str]]:

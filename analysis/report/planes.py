@@ -24,7 +24,7 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
     """Draw planes side by side, with a row for each column."""
     found, grid = tables.found, tables.found.grid
     asked = args.variants if args.variant is None else {args.variant: args.variant}
-    measured, lines, notes = in_ways(grid, "plane", tables.rows["plane"], asked)
+    measured, lines, notes = in_ways(grid, args.metric, tables.rows[args.metric], asked)
     ways = {line: str(line) * (len(lines) > 1) for line in lines}
     if asked is None:
         ways |= _by_vertices(measured.to_dict("records"))
@@ -40,7 +40,7 @@ def planes(tables: Tables, args: PlanesArgs) -> Drawing:
         }
         for row in measured.to_dict("records")
     ]
-    declared = known_columns(grid, "plane")
+    declared = known_columns(grid, args.metric)
     surfaces = [
         Surface(column, declared[column].title(), cap or CAPS[column.rpartition("_")[2]])
         for column, cap in zip(args.columns, args.caps, strict=True)

@@ -31,10 +31,11 @@ class OverlayArgs:
     `variants` names the lines: ``{Bezier: curve=bezier, chain: curve=polychain}``, each a way of
     measuring as in ``connectivity[curve=polychain]`` (``''`` is the plain one); null draws all.
     `x`, `y` and the scales are as in `RowsArgs`; with ``x: member`` lists are drawn against the
-    numbers of their items, from 1. `together` draws the columns of `y` in one panel, a line for
-    each column and way. `cell` shows one cell, ``across`` what was measured across cells (a way of
-    these is named by the id of its request: ``id=mixed``); null: all, or, of more than `most`, some
-    that are evenly spread.
+    numbers of their items, from 1; with ``x: load`` or ``x: temperature`` the cells along that axis
+    share a panel, and the measurements of the same seeds are one line. `together` draws the columns
+    of `y` in one panel, a line for each column and way. `cell` shows one cell, ``across`` what was
+    measured across cells (a way of these is named by the id of its request: ``id=mixed``); null:
+    all, or, of more than `most`, some that are evenly spread.
 
     `dashed` are horizontal lines at the mean of a quantity, for some of `y`:
     ``{test_error_percent: {ensemble: "ensemble_test_error_percent[of=curve]"}}``; one whose label

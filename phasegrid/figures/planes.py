@@ -36,7 +36,8 @@ class PlanesArgs:
     drawn, evenly spread.
 
     `variants` names the ways of measuring, ``{optima: "", Bezier curve: of=bezier}``, and chooses
-    them and their order; `variant` chooses one. Null: all.
+    them and their order; `variant` chooses one. Null: all. `metric` may be ``swag_curves`` too,
+    which measures such planes and projects sampled bends and their curves onto them.
     """
 
     name: Stem
@@ -46,6 +47,7 @@ class PlanesArgs:
     variant: str | None = None
     title: str | None = None
     variants: Annotated[Mapping[str, str], Field(min_length=1)] | None = None
+    metric: Literal["plane", "swag_curves"] = "plane"
 
     @property
     def columns(self) -> tuple[SurfaceColumn, ...]:
@@ -73,7 +75,7 @@ def _planes_fit(args: Mapping[str, Any], _grid: Grid) -> Iterable[Finding]:
 PLANES = FigureKind(
     PlanesArgs,
     "phasegrid.analysis.report.planes:planes",
-    needs=lambda _args: Needs(rows=("plane",), across=True),
+    needs=lambda args: Needs(rows=(args.get("metric", "plane"),), across=True),
     fits=_planes_fit,
     unasked={"name": "planes"},
 )

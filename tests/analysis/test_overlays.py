@@ -47,6 +47,13 @@ BOTH = {
     "cell": 0,
     "together": True,
 }
+CELLS = {
+    "name": "cells",
+    "metric": "ensemble",
+    "x": "temperature",
+    "y": ["test_error_percent"],
+    "variants": {"ensemble": "of=bend"},
+}
 ALONG = {
     "name": "along",
     "columns": ["loss", "error"],
@@ -71,6 +78,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
         "figures": [
             {"overlay": LINES},
             {"overlay": BOTH},
+            {"overlay": CELLS},
             {"table": NUMBERS},
             {"table": ALONG},
             {"table": {**ALONG, "name": "few", "along": None}},
@@ -130,6 +138,16 @@ def test_columns_share_a_panel_against_the_numbers_of_their_items(
             values = list(measured(ran, 0, bends)[f"{name}_error_percent"])
             np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5])
             np.testing.assert_allclose(line.get_ydata(), np.mean(values, axis=0))
+
+
+def test_cells_along_an_axis_share_a_panel(ran: RunResult, drawn: Drawn) -> None:
+    (ax,) = drawn["cells"].axes
+    (line,) = [line for line in ax.lines if line.get_label() == "ensemble"]
+    rows = ran.results.metric("ensemble", ran.sweep)
+    means = rows.groupby("temperature")["test_error_percent"].mean()
+    np.testing.assert_array_equal(line.get_xdata(), means.index)
+    np.testing.assert_allclose(line.get_ydata(), means)
+    assert ax.get_xlabel() == "learning rate"
 
 
 def test_a_level_has_the_colour_of_the_line_that_its_label_begins_with(

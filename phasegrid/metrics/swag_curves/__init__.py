@@ -36,12 +36,12 @@ class SwagCurvesArgs:
     margin: NonNegative = 0.2
 
 
-GROUPS: Mapping[str, str] = {
-    "sample": "of each sampled bend",
-    "step": "of each random bend as far from the mean bend as a sample",
-    "random": "of each random bend as long as the mean bend",
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "sample": ("sampled", "of each sampled bend"),
+    "step": ("random, as near", "of each random bend as far from the mean bend as a sample"),
+    "random": ("random, as long", "of each random bend as long as the mean bend"),
 }
-"""The groups of curves that are compared, in words."""
+"""The groups of curves that are compared, in few words and in more."""
 
 
 def _cost(job: Measurement) -> Guess:
@@ -64,16 +64,22 @@ def _has_moments(_args: Mapping[str, Any], curve: Mapping[str, Any]) -> Finding 
 
 def _lists(group: str) -> tuple[Column, ...]:
     """Return the lists of a group of curves."""
-    where = GROUPS[group]
+    short, where = GROUPS[group]
     kinds = {
-        "mean_train_loss": (UNIT_OF_LOSS, "training loss along the curve, mean over t"),
-        "max_train_loss": (UNIT_OF_LOSS, "highest training loss on the curve"),
-        "mean_test_loss": (UNIT_OF_LOSS, "test loss along the curve, mean over t"),
-        "mean_test_error_percent": ("%", "test error along the curve, mean over t"),
-        "distance": ("", "distance in weight space from the mean bend"),
+        "mean_train_loss": (UNIT_OF_LOSS, "mean training loss over t"),
+        "max_train_loss": (UNIT_OF_LOSS, "highest training loss"),
+        "mean_test_loss": (UNIT_OF_LOSS, "mean test loss over t"),
+        "mean_test_error_percent": ("%", "mean test error over t"),
+        "distance": ("", "distance from the mean bend"),
     }
     return tuple(
-        Column(f"{group}_{name}", "list<float64>", unit, f"{what}, {where}", label=what)
+        Column(
+            f"{group}_{name}",
+            "list<float64>",
+            unit,
+            f"{what}, {where}",
+            label=f"{short}: {what}",
+        )
         for name, (unit, what) in kinds.items()
     )
 
