@@ -142,6 +142,24 @@ def test_points_of_a_complex_are_uniform_in_volume() -> None:
     assert abs(float((points[:, 1] < -2).double().mean()) - 1 / 5) < 4 * stderr
 
 
+@pytest.mark.parametrize("stretch", [1.0, 100.0])
+def test_points_of_a_stretched_triangle_are_as_uniform_as_of_a_regular_one(stretch: float) -> None:
+    """Benton et al. 2021, appendix A.1: 200 points of Dirichlet(1, 1, 1), by a chi-squared test on
+    the four triangles between the corners and the middles of the edges, which are of equal area.
+    """
+    triangle = torch.tensor([[0.0, 0.0], [stretch, 0.0], [stretch / 2, 1.0]], dtype=torch.float64)
+    weights = sample_coefficients(torch.ones(1), torch.tensor([[0, 1, 2]]), 3, 200, seeded(1))
+    x, y = (weights @ triangle).t()
+    counts = [
+        int((y > 0.5).sum()),
+        int((2 * x + stretch * y < stretch).sum()),
+        int((2 * x - stretch * y > stretch).sum()),
+    ]
+    counts.append(200 - sum(counts))
+    chi_squared = sum((count - 50) ** 2 / 50 for count in counts)
+    assert chi_squared < 11.34  # p > 0.01 at three degrees of freedom
+
+
 @pytest.mark.parametrize("simplexes", [shared(2, 1), ((0, 1), (1, 2, 3))])
 def test_padding_changes_no_simplex(simplexes: Simplexes) -> None:
     assert simplexes_in(members_of(simplexes)) == simplexes

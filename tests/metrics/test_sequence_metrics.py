@@ -43,7 +43,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "hessian": {"examples": 9, "steps": 5, "trace_probes": 2},
     "cka": {"examples": 16, "layers": ("softmax", "logits", "hidden")},
     "connectivity": {"epochs": 2, "batch_size": 6, "points": 3, "lr": 0.1},
-    "simplex": {"epochs": 2, "samples": 2, "batch_size": 6, "eval_samples": 2, "lr": 0.1},
+    "simplex": {
+        "epochs": 2,
+        "samples": 2,
+        "batch_size": 6,
+        "eval_samples": 2,
+        "lr": 0.1,
+        "every_connector": True,
+    },
 }
 MODELS = {"accuracy": 1, "hessian": 1, "simplex": 3}
 

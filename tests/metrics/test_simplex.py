@@ -11,11 +11,12 @@ from phasegrid.datasets.dataset import Dataset
 from phasegrid.declare import import_function
 from phasegrid.errors import MetricError
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.network.points import make_evaluator
+from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex import compute as engine
 from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
-from phasegrid.metrics.simplex.compute import connector_lambdas, expected_columns
+from phasegrid.metrics.simplex.growing import begin
+from phasegrid.metrics.simplex.measuring import FIRST, draw, evaluated, expected_columns
 from phasegrid.metrics.simplex.sampling import sample_coefficients
 from phasegrid.metrics.simplex.spro import data_gradient, train_last_connector
 from phasegrid.metrics.simplex.wiring import shared
@@ -60,6 +61,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+UNASKED = {f"first_{name}" for name in FIRST} | {"low_loss_dimension"}
+"""The columns that are null without ``every_connector``."""
 QUICK = {"epochs": 2, "samples": 2, "batch_size": 20, "eval_samples": 3}
 
 
@@ -72,7 +75,7 @@ def drawn(shares: Tensor, num_connectors: int, num: int, seed: int = 0) -> Tenso
 def test_row_has_exactly_the_declared_columns() -> None:
     row = compute(networks(), data_for(), seeded(), connectors=2, **QUICK)
     assert set(row) == {column.name for column in METRICS["simplex"].columns}
-    assert None not in row.values()
+    assert {name for name, value in row.items() if value is None} == UNASKED
     assert (row["dimension"], row["num_modes"], row["num_connectors"]) == (2, 3, 2)
     assert len(row["log_volumes"]) == 3
     assert len(row["connector_losses"]) == 2
@@ -234,14 +237,18 @@ def test_still_connector_of_two_modes_has_their_distance_as_volume() -> None:
     assert math.exp(row["log_volume"]) == pytest.approx(float((w[0] - w[1]).norm()), rel=1e-8)
 
 
+def expected(models: list[nn.Module], complex_: Complex, num: int) -> dict[str, float | None]:
+    """The columns of points that are drawn equally from the simplexes."""
+    settings = SimplexArgs(eval_samples=num, sampling="simplex")
+    growing = begin(models, data_for(), settings, seeded(4))
+    points = draw(growing, complex_, torch.zeros(len(complex_.simplexes)), settings)
+    return expected_columns(finished(evaluated(growing, complex_, points)))
+
+
 def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
     model, data = network(0), data_for()
-    vertex = parameters_vector(model)
-    flat = FlatNetwork.of(network(1))
-    evaluator = make_evaluator(model, data, None, 20, seeded())
-    complex_ = Complex(vertex.expand(4, -1).clone(), shared(2, 2))
-    shares = torch.tensor([0.5, 0.5])
-    row = expected_columns(flat, complex_, shares, 5, evaluator, seeded())
+    complex_ = Complex(parameters_vector(model).expand(4, -1).clone(), shared(2, 2))
+    row = expected([network(1)] * 2, complex_, 5)
     train = evaluate(model, data.train_inputs, data.train_labels)
     test = evaluate(model, data.test_inputs, data.test_labels)
     assert row["expected_train_loss"] == pytest.approx(train.loss, rel=1e-12)
@@ -256,11 +263,8 @@ def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
 def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None:
     models, data = networks(), data_for()
     complex_ = Complex(grow(rows_of(models), range(3), 0.1, seeded()), shared(3, 1))
-    evaluator = make_evaluator(models[0], data, None, 20, seeded())
-    shares = torch.full((3,), 1 / 3)
-    flat = FlatNetwork.of(models[0])
-    row = expected_columns(flat, complex_, shares, 6, evaluator, seeded(4))
-    points = drawn(shares, 1, 6, seed=4) @ complex_.vertices
+    row = expected(models, complex_, 6)
+    points = drawn(torch.full((3,), 1 / 3), 1, 6, seed=4) @ complex_.vertices
     losses = torch.stack(
         [loss_at(models[0], p, data.test_inputs, data.test_labels) for p in points]
     )
@@ -301,10 +305,6 @@ def test_diverged_connector_is_a_row_of_nulls() -> None:
 def test_one_model_spans_no_complex() -> None:
     with pytest.raises(MetricError, match="at least 2 models, got 1; around one, use espro"):
         compute(networks(1), data_for(), seeded())
-
-
-def test_one_lambda_serves_every_connector() -> None:
-    assert connector_lambdas(SimplexArgs(connectors=3, volume_lambda=0.5)) == [0.5] * 3
 
 
 def test_lambda_schedule_gives_each_connector_its_own() -> None:

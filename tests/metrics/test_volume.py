@@ -44,6 +44,21 @@ def test_regular_simplex_has_its_closed_form_volume(k: int, edge: float) -> None
     assert log_volume(vertices) == pytest.approx(regular_log_volume(k, edge), abs=CLOSE)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 40])
+def test_right_simplex_with_unit_legs_has_volume_one_over_n_factorial(n: int) -> None:
+    vertices = torch.cat([torch.zeros(1, n), torch.eye(n)])
+    assert log_volume(vertices) == pytest.approx(-math.lgamma(n + 1), abs=CLOSE)
+
+
+def test_float32_vertices_of_size_ten_million_have_their_exact_volume() -> None:
+    # Integers below 2^24 are exact in float32; the squares of such distances are not.
+    generator = torch.Generator().manual_seed(0)
+    vertices = torch.randint(-10_000_000, 10_000_000, (11, 14), generator=generator)
+    exact = exact_squared_volume(vertices.tolist())
+    expected = 0.5 * (math.log(exact.numerator) - math.log(exact.denominator))
+    assert log_volume(vertices.float()) == pytest.approx(expected, abs=CLOSE)
+
+
 def test_right_triangle_with_sides_three_four_five_has_area_six_not_its_square() -> None:
     triangle = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
     assert math.exp(log_volume(triangle)) == pytest.approx(6.0, rel=CLOSE)

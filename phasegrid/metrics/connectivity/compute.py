@@ -43,6 +43,7 @@ from phasegrid.metrics.connectivity.left import FAR_END
 from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
 from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.measured import Measured
+from phasegrid.metrics.network.fresh import fresh_vector
 from phasegrid.metrics.network.joining import Rest, require_ends, rest_of, rest_of_curve
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import (
@@ -58,8 +59,7 @@ from phasegrid.metrics.network.points import (
 from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
-from phasegrid.models.network_state import copy_network
-from phasegrid.models.weights import l2_distance, parameters_vector
+from phasegrid.models.weights import l2_distance
 from phasegrid.seeding import nothing_drawn
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.language import perplexity
@@ -158,7 +158,11 @@ def place_vertices(
     if settings.curve == "random_segment":
         return torch.stack([ends[0], ends[0] + _random_step(ends, rng)])
     if settings.init == "random":
-        bends = [_random_vector(models[0], rng).to(ends) for _ in range(settings.bends)]
+        asked = "mode connectivity with init: random; use init: linear"
+        bends = [
+            fresh_vector(models[0], rng, asked, _uniform_weights).to(ends)
+            for _ in range(settings.bends)
+        ]
         return torch.stack([ends[0], *bends, ends[1]])
     t = torch.linspace(0, 1, settings.bends + 2, dtype=ends.dtype, device=ends.device)
     if settings.init == "midpoint":
@@ -357,34 +361,6 @@ def _end_residual(
     )
 
 
-def _random_vector(model: nn.Module, rng: torch.Generator) -> Tensor:
-    """Initialise a copy of `model` anew on the CPU and return its weights (P,); global random state
-    is restored.
-
-    The model's own ``reset_parameters()`` does this if it has one; otherwise that of each layer.
-    """
-    seed = int(torch.randint(1 << 62, (), generator=rng, device=rng.device))
-    fresh = copy_network(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for name, layer in _layers_to_reset(fresh):
-            reset = getattr(layer, "reset_parameters", None)
-            if reset is None:
-                raise MetricError(
-                    f"mode connectivity with init: random: layer {name!r} ({type(layer).__name__})"
-                    " has parameters but no reset_parameters(); use init: linear"
-                )
-            reset()
-            if isinstance(layer, _BatchNorm):
-                nn.init.uniform_(layer.weight)
-    return parameters_vector(fresh)
-
-
-def _layers_to_reset(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    if hasattr(model, "reset_parameters"):
-        return [("", model)]
-    return [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if any(p.requires_grad for p in layer.parameters(recurse=False))
-    ]
+def _uniform_weights(layer: nn.Module) -> None:
+    if isinstance(layer, _BatchNorm):
+        nn.init.uniform_(layer.weight)

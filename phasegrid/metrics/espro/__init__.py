@@ -1,12 +1,12 @@
 """A simplex of low loss grown from one trained network."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from phasegrid.declare import MAX_COUNT, Metric, later
-from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Percent, Positive, Share
 from phasegrid.metrics.simplex import (
     COLUMNS,
     Lambda,
@@ -30,9 +30,9 @@ class EsproArgs:
 
     The defaults are those of the published code: three connectors, 10 epochs each (20 on
     CIFAR-100), from a learning rate of 0.01, with weight decay 5e-4 on the connector and a volume
-    lambda of 1e-6. (There lambda acts on log V^2, beside a sum over the samples, and the first
-    connector starts at the network itself. Here it starts `jitter` times the norm of the weights
-    away from it.)
+    lambda of 1e-6, which is to have the `volume_schedule` ``code``: there the simplex of freshly
+    initialised networks has as many vertices as that of the connector. (Its first connector starts
+    at the network itself. Here it starts `jitter` times the norm of the weights away from it.)
     """
 
     connectors: Count = 3
@@ -49,6 +49,11 @@ class EsproArgs:
     poison_share: PoisonShare = later(0.0)
     poison_beta: PoisonBeta = later(None)
     poison_scale: PoisonScale = later(None)
+    volume_schedule: Literal["constant", "paper", "code"] = later("constant")
+    batch_norm: Literal["refreshed", "saved"] = later("refreshed")
+    every_connector: bool = later(default=False)
+    least_accuracy_percent: Percent = later(95.0)
+    collapse: Share = later(0.05)
 
 
 ESPRO = Metric(

@@ -5,7 +5,7 @@ the far end of a curve must be the second network. So all tensors that differ ar
 coefficients B_j as the trainable weights. A vertex between the networks has no untrained tensors of
 its own: a bend gets values from the straight line between the networks, a connector gets their
 mean. Along a curve with equally spaced bends this gives (1 - t) a + t b. Statistics of BatchNorm
-are left out: they are estimated anew at every point.
+are left out, because they are estimated anew at every point, unless they are asked for.
 
 Letters: V vertices, Q numbers that differ and do not train.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasegrid.errors import MetricError
 from phasegrid.models.evaluation import predict
@@ -56,7 +57,9 @@ class Rest:
             assert held is not None
             value = point[start : start + held.numel()].view(held.shape).to(held.dtype, copy=True)
             start += held.numel()
-            if own is None:
+            if own is None and isinstance(layer, _BatchNorm):
+                held.copy_(value)  # recorded work reads it where it is
+            elif own is None:
                 layer._buffers[key] = value  # forward may have replaced it
             else:
                 own.data.copy_(value)
@@ -90,23 +93,25 @@ def rest_of_curve(models: Sequence[nn.Module], num_bends: int) -> Rest:
     return Rest(ends.names, (1 - t) * ends.vertices[:1] + t * ends.vertices[1:])
 
 
-def rest_of_complex(models: Sequence[nn.Module], num_connectors: int) -> Rest:
+def rest_of_complex(
+    models: Sequence[nn.Module], num_connectors: int, with_statistics: bool = False
+) -> Rest:
     """Return the untrained tensors that differ between the modes of a complex, at each mode and
-    each connector.
+    each connector, and, if asked for, the statistics of BatchNorm.
 
     Raises:
         MetricError: as `rest_of`.
     """
-    modes = rest_of(models)
+    modes = rest_of(models, with_statistics)
     if modes.vertices is None:
         return modes
     middle = modes.vertices.mean(dim=0, keepdim=True)
     return Rest(modes.names, torch.cat([modes.vertices, middle.expand(num_connectors, -1)]))
 
 
-def rest_of(models: Sequence[nn.Module]) -> Rest:
+def rest_of(models: Sequence[nn.Module], with_statistics: bool = False) -> Rest:
     """Return the untrained tensors that differ between networks of one architecture, with one
-    vertex per network.
+    vertex per network, and, if asked for, the statistics of BatchNorm.
 
     Raises:
         MetricError: if their tensors have other names or shapes, or if integer tensors (counters,
@@ -130,6 +135,10 @@ def rest_of(models: Sequence[nn.Module]) -> Rest:
                 f" tensor equal for all seeds"
             )
         names.append(name)
+    if with_statistics:
+        found = [_statistics(model) for model in models]
+        states = [own | other for own, other in zip(states, found, strict=True)]
+        names += found[0]
     if not names:
         return NOTHING
     rows = [torch.cat([state[name].flatten().double() for name in names]) for state in states]
@@ -145,6 +154,12 @@ def _untrained(module: nn.Module) -> dict[str, Tensor]:
         for name, value in stored.items()
         if not value.requires_grad and id(value) not in statistics
     }
+
+
+def _statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Return the running means and variances of BatchNorm."""
+    own = {id(b) for m in batch_norm_modules(module) for b in (m.running_mean, m.running_var)}
+    return {name: value for name, value in module.named_buffers() if id(value) in own}
 
 
 def require_ends(module: nn.Module, model: nn.Module, inputs: Tensor, which: str) -> None:

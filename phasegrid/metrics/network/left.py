@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phasegrid.datasets.dataset import Dataset
-from phasegrid.metrics.network.points import live_network, make_evaluator
+from phasegrid.metrics.network.points import Evaluator, live_network, make_evaluator
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import refresh_batch_norm
 
@@ -40,10 +40,12 @@ def networks_at(
 ) -> Iterator[nn.Module]:
     """Yield the network at each of the points with `coefficients` (N, V), made like `model`. Its
     BatchNorm statistics are those of at most `refresh_examples` training examples (None: all),
-    which `rng` draws.
+    which `rng` draws; or mixed ones, if the measurement had ``batch_norm: saved``.
     """
     batch_size = int(left.args["batch_size"])
-    evaluator = make_evaluator(model, data, refresh_examples, batch_size, rng)
+    evaluator = Evaluator(data, None, batch_size)
+    if left.args.get("batch_norm") != "saved":
+        evaluator = make_evaluator(model, data, refresh_examples, batch_size, rng)
     for row in coefficients:
         flat = live_network(model)
         left.place(flat, row)

@@ -16,7 +16,7 @@ from phasegrid.estimates import (
     passes,
     training_bytes,
 )
-from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Positive
+from phasegrid.metrics.ranges import Count, Momentum, NonNegative, Percent, Positive, Share
 from phasegrid.metrics.simplex.poison import poison_fits, poison_mistake
 from phasegrid.metrics.simplex.wiring import Wiring, modes_mistake, wiring_mistake
 
@@ -49,15 +49,30 @@ class SimplexArgs:
       log V(K) = sum_d (n_d / n) log V_d: volumes of different dimensions have no common unit.
     - `sampling`: the simplex is chosen with probability proportional to its volume (``volume``:
       uniform on the complex, as in the paper) or uniformly (``simplex``: the published code).
-    - `volume_lambda`: one number, or one per connector. `samples`: 5 in the paper and its code.
+    - `volume_lambda`: one number, or one per connector; `samples`: H, 5 in the paper and its code.
+      `volume_schedule` makes lambda_j of the one number: ``constant``, itself; ``code``, the
+      published code's max(lambda / log(V^2 + 1e-4), 1e-8), V of a simplex of freshly initialised
+      networks with j + 3 vertices, and 0 for the first connector, j = 0; ``paper``, the same with
+      what eq. 1 has, log V(K) of the complex with connector j. (The paper leaves lambda_j to its
+      appendix A.2, which the text at hand does not have.) In that code lambda_j acts on log V^2 of
+      the first simplex beside a sum over the samples: as 2 lambda_j / H here, at H times the `lr`.
     - `modes`: how many of the cell's trials are joined, in order of seed (null: all).
-    - `jitter`: a new connector starts at the mean of the vertices plus `jitter` times the rms edge
-      in a random direction (at the mean itself V = 0).
+    - `start`, `jitter`: a new connector starts at the mean of the earlier vertices of its
+      ``simplexes``, or of ``all`` earlier vertices (the published code), plus `jitter` times their
+      rms edge in a random direction (at the mean itself V = 0).
     - `lr` falls along a cosine over the `epochs` of each connector, and `weight_decay` acts on the
       connector itself (both as in the published code).
     - `eval_samples`: expected losses are means over this many points of the complex, with standard
-      errors. BatchNorm statistics are recomputed at each point from at most `refresh_examples`
-      training examples.
+      errors.
+    - `batch_norm`: statistics of BatchNorm are those of a batch in training, and recomputed at each
+      point from at most `refresh_examples` training examples (``refreshed``); or, in both, those of
+      the modes, mixed as the weights are, of a connector their mean (``saved``).
+    - `every_connector`: points of the complexes of the first 1, 2, ... connectors are measured too
+      (columns ``first_``). `low_loss_dimension` is the dimension at the largest number k of
+      connectors such that each of the first k has at least `collapse` times the height of the first
+      one over the vertices before it, and no sampled point with up to k connectors has a training
+      accuracy below `least_accuracy_percent`. (The paper counts connectors until the volume
+      collapses, by eye. `collapse` must be well above `jitter`, the height at the start.)
 
     - `poison_share`, `poison_beta`: L is the poisoned loss (Yenphraphai et al., "Mode-connecting
       volumes for sharp modes", eq. 2 in eq. 1), as in the objective ``poisoned``, with this share
@@ -87,10 +102,16 @@ class SimplexArgs:
     poison_share: PoisonShare = later(0.0)
     poison_beta: PoisonBeta = later(None)
     poison_scale: PoisonScale = later(None)
+    volume_schedule: Literal["constant", "paper", "code"] = later("constant")
+    start: Literal["simplexes", "all"] = later("simplexes")
+    batch_norm: Literal["refreshed", "saved"] = later("refreshed")
+    every_connector: bool = later(default=False)
+    least_accuracy_percent: Percent = later(95.0)
+    collapse: Share = later(0.05)
 
 
 def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
-    """Find a list of lambdas that has not one for each connector."""
+    """Find a list of lambdas that has not one for each connector, or that has a schedule."""
     given, connectors = args["volume_lambda"], args["connectors"]
     if isinstance(given, (list, tuple)) and len(given) != connectors:
         return (
@@ -100,6 +121,8 @@ def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:
                 f" ({connectors})"
             ),
         )
+    if isinstance(given, (list, tuple)) and args["volume_schedule"] != "constant":
+        return "volume_schedule", "makes a lambda for each connector of one number; found a list"
     return None
 
 
@@ -122,8 +145,9 @@ def cost(job: Measurement) -> Guess:
     examples = work.num_train / (1 - float(args.get("poison_share", 0.0)))
     trained = examples * int(args["epochs"]) * int(args["samples"]) * int(args["connectors"])
     steps = passes(work, trained, int(args["batch_size"]), 3)
-    points = int(args["eval_samples"]) + job.num_networks + int(args["connectors"])
-    return steps + 2 * points * evaluation(work)
+    complexes = int(args["connectors"]) if args.get("every_connector") else 1
+    vertices = job.num_networks + int(args["connectors"])
+    return steps + 2 * (complexes * int(args["eval_samples"]) + vertices) * evaluation(work)
 
 
 def memory(job: Measurement) -> int:
@@ -150,6 +174,14 @@ COLUMNS = (
         colours="magma_r",
     ),
     Column("log_volumes", "list<float64>", "", "log-volume of each simplex"),
+    Column(
+        "log_code_volume",
+        "float64",
+        "",
+        "log of what the published code calls volume: the square of that of the first simplex",
+        role="asked",
+        label="ln published volume",
+    ),
     Column("dimension", "int64", "", "highest dimension of a simplex"),
     Column("num_modes", "int64", "", "trials joined"),
     Column("num_connectors", "int64", "", "connecting points"),
@@ -232,6 +264,78 @@ COLUMNS = (
         )
         for kind, whose in {**PLACED, "simplex": "the evaluated points in each simplex"}.items()
         for part, called in (("train", "training"), ("test", "test"))
+    ),
+    Column(
+        "lowest_train_accuracy_percent",
+        "float64",
+        "%",
+        "lowest training accuracy of a sampled point",
+        label="lowest training accuracy in the simplex",
+        better="higher",
+        role="asked",
+    ),
+    Column("diverged", "bool", "", "whether a connector, or the loss of a point, is not finite"),
+    Column(
+        "low_loss_dimension",
+        "float64",
+        "",
+        "dimension until which every connector keeps its height and every sampled point its"
+        " accuracy (every_connector, collapse, least_accuracy_percent); null unless asked for",
+        label="dimension of low loss",
+        role="asked",
+    ),
+    Column(
+        "first_connectors",
+        "list<float64>",
+        "",
+        "numbers of connectors, 1, 2, ...",
+        label="connectors",
+    ),
+    Column(
+        "first_log_volume",
+        "list<float64>",
+        "",
+        "log_volume with the first 1, 2, ...",
+        label="ln simplex volume",
+    ),
+    Column(
+        "first_log_code_volume",
+        "list<float64>",
+        "",
+        "log_code_volume with the first 1, 2, ...",
+        label="ln published volume",
+    ),
+    Column(
+        "first_log_height",
+        "list<float64>",
+        "",
+        "log of the mean height of each connector over the vertices before it",
+        label="ln height of the connector",
+    ),
+    Column(
+        "first_expected_train_loss",
+        "list<float64>",
+        UNIT_OF_LOSS,
+        "expected_train_loss with the first 1, 2, ... connectors; null unless asked for",
+        label="simplex training loss",
+    ),
+    Column(
+        "first_expected_train_loss_stderr", "list<float64>", UNIT_OF_LOSS, "its standard errors"
+    ),
+    Column(
+        "first_expected_test_loss",
+        "list<float64>",
+        UNIT_OF_LOSS,
+        "the same, test set",
+        label="simplex test loss",
+    ),
+    Column("first_expected_test_loss_stderr", "list<float64>", UNIT_OF_LOSS, "its standard errors"),
+    Column(
+        "first_lowest_train_accuracy_percent",
+        "list<float64>",
+        "%",
+        "lowest_train_accuracy_percent with the first 1, 2, ... connectors",
+        label="lowest training accuracy in the simplex",
     ),
 )
 """The columns of `simplex` and of `espro`."""

@@ -82,6 +82,7 @@ def read_complex(
             f"{metric}: the complex of {sources[0].metric} has vertex {max(map(max, simplexes))},"
             f" but its modes and connectors are {len(names)}"
         )
-    rest = rest_of_complex(models, len(connectors))
+    saved = sources[0].args.get("batch_norm") == "saved"
+    rest = rest_of_complex(models, len(connectors), with_statistics=saved)
     vertices = torch.cat([modes, connectors.to(modes)])
     return LeftComplex(vertices, names, simplexes, rest, sources[0].args)

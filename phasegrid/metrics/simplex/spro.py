@@ -28,6 +28,7 @@ from phasegrid.metrics.simplex.volume import (
 )
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.network_state import outputs_of
+from phasegrid.models.weights import batch_norm_modules
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
@@ -67,6 +68,8 @@ def train_last_connector(
     slices = cut(len(inputs), settings.batch_size)
     total = torch.zeros((), dtype=torch.float64, device=theta.device)
     train_mode_without_draws(flat.module, inputs[:2])
+    for layer in batch_norm_modules(flat.module) if settings.batch_norm == "saved" else ():
+        layer.eval()
     training = _Training(
         flat, complex_, faces, (inputs, labels), volume_lambda, settings, rest, scoring, num_aside
     )
