@@ -18,15 +18,18 @@ model: {name: mlp, depth: 1}
 train: {lr: 0.1, stop: {patience: 2}, schedule: {name: step, at_epochs: [3]}, keep: {every: 2}}
 load: {param: model.width, start: 1, stop: 8, num: 4, scale: log2}
 temperature: {param: train.batch_size, values: [4, 8]}
-facets: [{param: train.nesterov, values: [false, true]}]
+facets:
+  - {param: train.nesterov, values: [false, true]}
+  - {param: metrics.big.connectors, values: [1, 2]}
 couple:
   train.weight_decay: 1e-4 * model.width / train.batch_size
   train.epochs: {by: train.batch_size, values: {4: 5, 0x8: 6}, otherwise: 7}
   train.schedule: {by: train.epochs, values: {5: cosine, 6: {name: step, at_epochs: [3]}}}
-include: [{load: 16, temperature: 4, train.nesterov: true}]
+  metrics.cka.examples: {by: metrics.big.connectors, values: {1: 8}, otherwise: 9}
+include: [{load: 16, temperature: 4, train.nesterov: true, metrics.big.connectors: 3}]
 exclude: [{load: [1, 2], temperature: 8}]
 seeds: [0, 3]
-metrics: [accuracy, cka: {mixup_alpha: null, pairs: first}, simplex: {modes: 2}]
+metrics: [accuracy, cka: {mixup_alpha: null, pairs: first}, simplex: {id: big, modes: 2}]
 figures:
   - panels: {name: fig06, quantities: [trace, "cka[mixup_alpha=4]"], columns: 2}
   - lines: {name: fig07, quantities: [trace], along: load, at: [4, "8"]}
@@ -52,7 +55,7 @@ PIECES = [
         "*a",
     ),
     *("&a", "!!python/object:x", "1_0", "9" * 400, "\t", "\n", ":", "- ", "?", "é", "\x00", "#"),
-    *("model.width", "train", "model.name", "mlp.py:X", "x:y", "extends: sweep.yaml", "{{", "'"),
+    *("model.width", "metrics.simplex.epochs", "train", "model.name", "mlp.py:X", "x:y", "extends: sweep.yaml", "{{", "'"),
 ]
 
 ANY_FILE = settings(
