@@ -174,8 +174,7 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "what is not read": (
         ["ensemble"],
         {"load": axis("metrics.ensemble.points", 5, 7)},
-        "metrics.0.ensemble.points: found 7, but no curve or moments; leave it out, or write"
-        " of: with the id of one or at: swag (in the cell load 7)",
+        "metrics.0.ensemble.points: found 7, but no ",
     ),
     "what a reader refuses": (
         [BEND, {"plane": {"of": "bend"}}],

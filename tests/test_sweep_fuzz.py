@@ -55,7 +55,17 @@ PIECES = [
         "*a",
     ),
     *("&a", "!!python/object:x", "1_0", "9" * 400, "\t", "\n", ":", "- ", "?", "é", "\x00", "#"),
-    *("model.width", "metrics.simplex.epochs", "train", "model.name", "mlp.py:X", "x:y", "extends: sweep.yaml", "{{", "'"),
+    *(
+        "model.width",
+        "metrics.simplex.epochs",
+        "train",
+        "model.name",
+        "mlp.py:X",
+        "x:y",
+        "extends: sweep.yaml",
+        "{{",
+        "'",
+    ),
 ]
 
 ANY_FILE = settings(
