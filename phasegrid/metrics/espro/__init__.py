@@ -54,6 +54,7 @@ class EsproArgs:
     every_connector: bool = later(default=False)
     least_accuracy_percent: Percent = later(95.0)
     collapse: Share = later(0.05)
+    optimizer: Literal["sgd", "adam"] = later("sgd")
 
 
 ESPRO = Metric(

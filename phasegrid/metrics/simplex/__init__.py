@@ -61,7 +61,8 @@ class SimplexArgs:
       ``simplexes``, or of ``all`` earlier vertices (the published code), plus `jitter` times their
       rms edge in a random direction (at the mean itself V = 0).
     - `lr` falls along a cosine over the `epochs` of each connector, and `weight_decay` acts on the
-      connector itself (both as in the published code).
+      connector itself (both as in the published code). `optimizer`: ``sgd`` with `momentum`, or
+      ``adam`` (with which the published notebook of two spirals trains, at a constant rate).
     - `eval_samples`: expected losses are means over this many points of the complex, with standard
       errors.
     - `batch_norm`: statistics of BatchNorm are those of a batch in training, and recomputed at each
@@ -108,6 +109,7 @@ class SimplexArgs:
     every_connector: bool = later(default=False)
     least_accuracy_percent: Percent = later(95.0)
     collapse: Share = later(0.05)
+    optimizer: Literal["sgd", "adam"] = later("sgd")
 
 
 def lambda_of_each_connector(args: Mapping[str, Any]) -> Finding | None:

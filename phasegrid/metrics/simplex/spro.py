@@ -18,6 +18,7 @@ from phasegrid.metrics.network.points import finite_or_none, train_mode_without_
 from phasegrid.metrics.network.recording import Recorded, records_on
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import Complex
+from phasegrid.metrics.simplex.descent import Descent
 from phasegrid.metrics.simplex.poisoned import arranged, marks
 from phasegrid.metrics.simplex.sampling import generator_on, sample_coefficients
 from phasegrid.metrics.simplex.volume import (
@@ -32,7 +33,6 @@ from phasegrid.models.weights import batch_norm_modules
 from phasegrid.tasks import TASKS
 from phasegrid.tasks.batches import cut
 from phasegrid.tasks.scoring import CLASSIFICATION, Scoring
-from phasegrid.train.optimizers import sgd_step
 from phasegrid.train.recipe import Schedule
 from phasegrid.train.schedules import factors_of
 
@@ -138,9 +138,8 @@ class _Training:
         self._num_aside = num_aside
         vertices, num = complex_.vertices, len(complex_.simplexes)
         self._members = complex_.members
-        self._momentum = torch.zeros_like(vertices[-1])
+        self._descent = Descent(settings, vertices[-1])
         self._order = torch.arange(len(examples[0]), device=examples[0].device)
-        self._rate = vertices.new_zeros(1)
         self._points = vertices.new_zeros(settings.samples, len(vertices))
         self._shares = vertices.new_full((num,), 1 / num, dtype=torch.float64)
         self._ascent = torch.zeros_like(vertices[-1])
@@ -153,7 +152,7 @@ class _Training:
         """Draw the order of an epoch's examples."""
         order = torch.randperm(len(self._order), generator=draws, device=draws.device)
         self._order.copy_(arranged(order, self._num_aside))
-        self._rate.fill_(lr)
+        self._descent.begin_epoch(lr)
 
     def update(self, step: int, size: int, draws: torch.Generator) -> Tensor:
         """Make an update with `size` examples; return the mean loss of its points."""
@@ -165,7 +164,7 @@ class _Training:
             first = step * self._settings.batch_size
             return self._update(self._order[first : first + size])
         if size not in self._updates:
-            self._updates[size] = Recorded(self._repeat, self._momentum.device, size)
+            self._updates[size] = Recorded(self._repeat, self._order.device, size)
         return self._updates[size](self._steps[step])
 
     def num_scored(self, batch: slice) -> int:
@@ -195,7 +194,7 @@ class _Training:
             grad.add_(theta, alpha=settings.weight_decay)
         if self._lambda:
             grad.sub_(self._ascent)
-        sgd_step(theta, grad, self._momentum, 1.0, self._rate, settings.momentum)
+        self._descent.update(theta, grad)
         self._move()
         return loss
 
