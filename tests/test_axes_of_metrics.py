@@ -12,6 +12,7 @@ from phasegrid.config.load import Sweep
 from phasegrid.errors import SweepError
 from phasegrid.plan.contents import Plan
 from phasegrid.plan.plan import make_plan
+from phasegrid.run.verify import verify
 
 BEND = {"connectivity": {"id": "bend", "epochs": 1, "points": 5}}
 SIMPLEX = {"simplex": {"epochs": 1, "eval_samples": 2}}
@@ -218,18 +219,22 @@ def test_a_value_that_another_value_needs_is_missing_in_no_cell() -> None:
     assert args_of(plan, "simplex", "volume_lambda") == [[0.1], [0.2]]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, str]:
-    """A sweep whose load and facet are arguments of one curve and its ensemble."""
-    storage = str(tmp_path_factory.mktemp("axes") / "results")
+def asked_for(storage: str, *bends: int) -> Sweep:
     straight = {"connectivity": {"bends": 1, "epochs": 1, "points": 5}}
-    asked = sweep(
+    return sweep(
         ["accuracy", BEND, straight, {"ensemble": {"of": "bend", "train": False}}],
-        load=axis("metrics.bend.bends", 1, 2),
+        load=axis("metrics.bend.bends", *bends),
         temperature=axis("train.batch_size", 32, 64),
         facets=[axis("metrics.ensemble.points", 3, 4)],
         storage=storage,
     )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, str]:
+    """A sweep whose load and facet are arguments of one curve and its ensemble."""
+    storage = str(tmp_path_factory.mktemp("axes") / "results")
+    asked = asked_for(storage, 1, 2)
     assert phasegrid.run(asked, serial=True).ok
     return asked, storage
 
@@ -272,3 +277,31 @@ def test_a_quantity_along_an_argument_has_its_plain_name(run: tuple[Sweep, str])
     assert counts["test_accuracy"] == 16  # two seeds in each of eight cells
     by_cell = grid.values[grid.values["quantity"] == "test_accuracy"].groupby("temperature")
     assert (by_cell["value"].nunique() <= 2).all()  # those of the trials that the cells share
+
+
+def test_a_new_value_costs_what_it_adds(run: tuple[Sweep, str]) -> None:
+    missing = phasegrid.plan(asked_for(run[1], 1, 2, 3)).table.set_index("jobs")["missing"]
+    assert missing.to_dict() == {
+        "trials": 0,
+        "accuracy": 0,
+        "connectivity": 2,
+        "ensemble": 4,
+        "predictions": 4,
+    }
+
+
+def test_a_changed_value_is_named_as_what_made_a_measurement_stale(run: tuple[Sweep, str]) -> None:
+    planned = phasegrid.plan(asked_for(run[1], 1, 3))
+    assert not planned.stale
+    changes = [change for _, change in planned.measured_anew]
+    assert changes.count("connectivity: bends: 2 -> 3") == 2
+    assert len(changes) == 2 + 4 + 4  # with what reads these curves
+    assert not any("points" in change for change in changes)  # each replaces the nearest
+
+
+def test_nothing_in_the_store_of_a_shared_grid_is_a_problem(run: tuple[Sweep, str]) -> None:
+    store = phasegrid.open(run[1]).store
+    assert not list(verify(store))
+    (counts,) = phasegrid.open(run[1]).counts().to_dict("records")
+    assert counts["cells"] == 8
+    assert counts["planned"] == counts["stored"] == 4  # trials, however many cells have them

@@ -92,6 +92,9 @@ def test_a_good_sweep_is_accepted_and_loads(schema: dict[str, Any], tmp_path: Pa
         ("memory: 2GiB", "memory: 1000000"),
         ("figures:\n", "figures:\n  - curves: {name: a}\n"),
         ("facets: [", "load: null #"),
+        ("param: train.nesterov", "param: metrics.simplex.jitter"),
+        ("param: train.nesterov", "param: 'metrics.lab/mine.py:SHARP.rho'"),
+        ("train.weight_decay: 1e-4 * ", "metrics.simplex.jitter: 1e-4 * "),
     ],
 )
 def test_other_forms_are_accepted(schema: dict[str, Any], old: str, new: str) -> None:
@@ -114,6 +117,7 @@ def test_other_forms_are_accepted(schema: dict[str, Any], old: str, new: str) ->
         ("name: step", "name: stpe"),
         ("keep: {every: 2}", "keep: {evry: 2}"),
         ("param: model.width", "param: width"),
+        ("param: model.width", "param: metrics.simplex"),
         ("scale: log2", "scale: log3"),
         ("values: [4, 8]", "values: []"),
         ("seeds: [0, 3]", "seeds: [0, 0]"),

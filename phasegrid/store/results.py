@@ -304,18 +304,22 @@ class Results:
 
     def counts(self) -> pd.DataFrame:
         """Return for each sweep how many cells and trials it plans, and how many are stored, done
-        and diverged.
+        and diverged. A trial that cells share counts once.
         """
         plans = self.store.read_table("plans", columns=["sweep", "cell", "key"]).to_pandas()
         trials = self.store.read_table("trials", columns=["key", "outcome"]).to_pandas()
-        joined = plans.merge(trials, on="key", how="left")
+        cells = plans.groupby("sweep")["cell"].nunique()
+        own = plans.drop_duplicates(["sweep", "key"])
+        joined = own.merge(trials, on="key", how="left").assign(
+            cells=own["sweep"].map(cells).values
+        )
         rows = joined.assign(
             stored=joined["outcome"].notna(),
             done=joined["outcome"] == "done",
             diverged=joined["outcome"] == "diverged",
         ).groupby("sweep", as_index=False)
         counts: pd.DataFrame = rows.agg(
-            cells=("cell", "nunique"),
+            cells=("cells", "first"),
             planned=("key", "size"),
             stored=("stored", "sum"),
             done=("done", "sum"),
