@@ -125,7 +125,8 @@ def fits(request: MetricRequest, named: Mapping[str, object], sweep: Sweep) -> b
     axes = {c.name for c in declared_metric(request.name).columns if c.role == "axis"}
     of = None if request.of is None else sweep.metrics[request.of].id
     asked = {"stage": request.stage, "of": of, "id": request.id}
-    said = {**request.part.args, **request.asked, **asked}
+    joined = {"runs": request.runs or "all"} if request.joins else {}
+    said = {**request.part.args, **request.asked, **asked, **joined}
     unchecked = {*axes, "at", "networks"}
     told = {key: value for key, value in named.items() if key not in unchecked}
     return all(plainly(said.get(key)) == plainly(value) for key, value in told.items())
