@@ -57,9 +57,13 @@ class Scoring:
 
     def score_logits(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Scores:
         """Score the logits (K, C) of scored `labels` (K,); losses are taken in float64."""
-        batch = Batch(inputs.unsqueeze(0), labels.unsqueeze(0))
-        losses = self.objective(logits.double().unsqueeze(0), batch)[0]
+        losses = self.losses(logits, inputs, labels)
         return Scores(losses, logits.argmax(dim=-1) == labels, logits, labels)
+
+    def losses(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the losses (K,) of the logits (K, C) of scored `labels` (K,), in float64."""
+        batch = Batch(inputs.unsqueeze(0), labels.unsqueeze(0))
+        return self.objective(logits.double().unsqueeze(0), batch)[0]
 
     def total(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the differentiable sum of the losses of scored labels, in float64."""

@@ -108,7 +108,7 @@ def _of_batch(
             with_first.append(objective.sum_of(leader, own).argmax(dim=-1))
         if num in ends:
             so_far = objective.mean_prediction(total, num)
-            first_losses.append(scoring.score_logits(so_far, inputs, target).losses)
+            first_losses.append(scoring.losses(so_far, inputs, target))
     assert total is not None
     mean = objective.mean_prediction(total, len(members))
     losses, correct, confidence = kept_of(scoring.score_logits(mean, inputs, target))
