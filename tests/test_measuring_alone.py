@@ -107,6 +107,8 @@ BAD: list[tuple[str, list[str], dict[str, object], str]] = [
     ("connectivity", ["{a}", "{b}"], {"epoch": 1}, "epoch: found the key 'epoch'"),
     ("connectivity", ["{a}", "{b}"], {"epochs": 0}, "epochs"),
     ("connectivity", ["{a}", "{b}"], {"at": 1}, "found the key 'at'"),
+    ("simplex", ["{a}"], {}, "found 1 network; it needs at least 2; espro is the metric of one network"),
+    ("simplex", ["{a}", "{b}"], {"wiring": [["w0", "c0"], ["c0", "w2"]]}, "wiring.1: found w2, but there are 2 modes"),
     ("connectivity", ["{a}", "{b}"], {"dataset": {"path": "x"}}, "dataset.path: found the key 'path'; allowed: none"),
 ]  # fmt: skip
 

@@ -260,6 +260,12 @@ def test_complex_shrunk_to_a_model_has_its_loss_without_error() -> None:
     assert row["expected_test_loss_stderr"] == pytest.approx(0.0, abs=1e-14)
 
 
+def network_at(vector: Tensor) -> nn.Module:
+    net = network(0)
+    nn.utils.vector_to_parameters(vector, net.parameters())
+    return net
+
+
 def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None:
     models, data = networks(), data_for()
     complex_ = Complex(grow(rows_of(models), range(3), 0.1, seeded()), shared(3, 1))
@@ -269,6 +275,11 @@ def test_expected_loss_is_the_mean_over_points_with_its_standard_error() -> None
         [loss_at(models[0], p, data.test_inputs, data.test_labels) for p in points]
     )
     assert row["expected_test_loss"] == pytest.approx(losses.mean().item(), rel=1e-12)
+    shares = [evaluate(network_at(p), *(data.test_inputs, data.test_labels)) for p in points]
+    accuracies = torch.tensor([share.accuracy_percent for share in shares])
+    assert row["expected_test_accuracy_percent"] == pytest.approx(accuracies.mean().item())
+    expected_error = accuracies.std().item() / math.sqrt(6)
+    assert row["expected_test_accuracy_percent_stderr"] == pytest.approx(expected_error, rel=1e-5)
     stderr = losses.std().item() / math.sqrt(6)
     assert row["expected_test_loss_stderr"] == pytest.approx(stderr, rel=1e-9)
 

@@ -209,6 +209,14 @@ COLUMNS = (
         "%",
         "mean training accuracy over the complex",
         role="detail",
+        stderr="expected_train_accuracy_percent_stderr",
+    ),
+    Column(
+        "expected_train_accuracy_percent_stderr",
+        "float64",
+        "points",
+        "its standard error over sampled points",
+        role="detail",
     ),
     Column(
         "expected_test_loss",
@@ -233,6 +241,14 @@ COLUMNS = (
         "mean test accuracy over the complex",
         label="simplex test accuracy",
         colours="magma_r",
+        stderr="expected_test_accuracy_percent_stderr",
+    ),
+    Column(
+        "expected_test_accuracy_percent_stderr",
+        "float64",
+        "points",
+        "its standard error over sampled points",
+        role="detail",
     ),
     Column(
         "connector_losses",

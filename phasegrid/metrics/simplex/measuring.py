@@ -96,19 +96,20 @@ def evaluated(
 def expected_columns(points: Sequence[PointEvaluation]) -> dict[str, float | None]:
     """Estimate loss and accuracy over a complex from points of it.
 
-    Means, and standard errors s / sqrt(num) of the losses with s over the points. Null if a loss is
-    not finite.
+    Means, and standard errors s / sqrt(num) with s over the points. Null if a loss is not finite.
     """
     columns: dict[str, float | None] = {}
     for name in ("train", "test"):
         evaluations = [point.train if name == "train" else point.test for point in points]
         loss = torch.tensor([e.loss for e in evaluations], dtype=torch.float64)
-        accuracy = sum(e.accuracy_percent for e in evaluations) / len(points)
-        sound = bool(loss.isfinite().all())
-        stderr = float(loss.std()) / math.sqrt(len(points))
-        columns[f"expected_{name}_loss"] = float(loss.mean()) if sound else None
-        columns[f"expected_{name}_loss_stderr"] = stderr if sound else None
-        columns[f"expected_{name}_accuracy_percent"] = accuracy if sound else None
+        percents = torch.tensor([e.accuracy_percent for e in evaluations], dtype=torch.float64)
+        accuracy = sum(percents.tolist()) / len(points)
+        sound, root = bool(loss.isfinite().all()), math.sqrt(len(points))
+        found = {"loss": (float(loss.mean()), loss), "accuracy_percent": (accuracy, percents)}
+        for what, (mean, values) in found.items():
+            columns[f"expected_{name}_{what}"] = mean if sound else None
+            stderr = float(values.std()) / root if sound else None
+            columns[f"expected_{name}_{what}_stderr"] = stderr
     _, errors = losses_and_errors([point.train for point in points])
     present = [error for error in errors if error is not None]
     whole = len(present) == len(errors)
