@@ -43,7 +43,7 @@ def test_a_corruption_gives_the_same_images_again_and_grows_with_severity(name: 
     each = [corrupted(images, name, severity) for severity in range(1, 6)]
     assert torch.equal(each[2], corrupted(images, name, 3))
     apart = [float((one - images).abs().mean()) for one in each]
-    assert 0 < apart[0] < apart[4] == max(apart)
+    assert 0 < apart[0] < apart[4]
     assert name == "pixelate" or apart == sorted(apart)  # a finer grid may fit the pixels worse
     assert all(float(one.min()) >= 0 and float(one.max()) <= 1 for one in each)
 
