@@ -12,7 +12,14 @@ from train_support import make_trial
 from phasegrid.jobs import Part
 from phasegrid.models.build import build_model
 from phasegrid.models.fused import NotFusableError, fuse, read_architecture
-from phasegrid.models.strategies import MAX_FUSED_PRODUCTS, Strategy, choose_strategy, products
+from phasegrid.models.strategies import (
+    MAX_FUSED_BYTES,
+    MAX_FUSED_PRODUCTS,
+    Strategy,
+    choose_strategy,
+    largest_output_bytes,
+    products,
+)
 from phasegrid.models.weights import cpu_state, parameters_vector
 from phasegrid.train.compat import pack_signature, packable
 from phasegrid.train.optimizers import new_slots, rates_at, step
@@ -308,6 +315,15 @@ def test_auto_fuses_small_networks_and_loops_over_the_rest() -> None:
     assert choose_strategy("auto", mlp, image, 3, huge)[0] == "loop"
     assert choose_strategy("loop", mlp, image, 3, 64)[0] == "loop"
     assert choose_strategy("auto", nn.Dropout(0.5), image, 3, 64)[0] == "loop"
+
+
+def test_auto_loops_where_the_outputs_of_a_layer_leave_the_cache() -> None:
+    image = torch.zeros(1, 2, 4, 4)
+    cnn = build_model(NETWORKS["cnn"], (2, 4, 4), 3, seed=0)
+    assert largest_output_bytes(cnn, image) == 4 * 3 * 16  # conv 2->3 on 4x4, float32
+    fits = (MAX_FUSED_BYTES - 1) // (4 * 3 * 16)
+    assert choose_strategy("auto", cnn, image, 3, fits)[0] == "fused"
+    assert choose_strategy("auto", cnn, image, 3, fits + 1)[0] == "loop"
 
 
 def test_products_of_a_known_network() -> None:
