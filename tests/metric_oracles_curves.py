@@ -145,11 +145,18 @@ def cayley_menger_squared_volume(vertices: Sequence[Tensor]) -> Tensor:
     return torch.linalg.det(bordered).abs() / (2.0**dimension * math.factorial(dimension) ** 2)
 
 
-def total_log_volume_by_qr(modes: Tensor, connectors: Tensor) -> Tensor:
-    """log sum_i V(w_i, theta_0..theta_j), differentiable."""
+def log_volumes_by_qr(vertices: Tensor, simplexes: Sequence[Sequence[int]]) -> Tensor:
+    """log V of every simplex, differentiable."""
     logs = []
-    for mode in modes:
-        edges = connectors - mode
-        R = torch.linalg.qr(edges.t()).R
-        logs.append(R.diagonal().abs().log().sum() - math.lgamma(len(connectors) + 1))
-    return torch.stack(logs).logsumexp(dim=0)
+    for simplex in simplexes:
+        corners = vertices[list(simplex)]
+        R = torch.linalg.qr((corners[1:] - corners[0]).t()).R
+        logs.append(R.diagonal().abs().log().sum() - math.lgamma(len(simplex)))
+    return torch.stack(logs)
+
+
+def total_log_volume(log_volumes: Tensor, simplexes: Sequence[Sequence[int]]) -> Tensor:
+    """log V = sum_d (n_d / n) log V_d, differentiable."""
+    sizes = torch.tensor([len(simplex) for simplex in simplexes])
+    parts = [log_volumes[sizes == size] for size in sizes.unique()]
+    return torch.stack([len(part) * part.logsumexp(0) for part in parts]).sum() / len(sizes)

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from phasegrid.metrics.simplex.volume import fix_faces, log_volume, log_volume_gradient, move_vertex
+from phasegrid.metrics.simplex.moving import fix_faces, log_volume_gradient, move
+from phasegrid.metrics.simplex.volume import log_volume
 from tests.metric_oracles_curves import cayley_menger_squared_volume
 
 NUM_VERTICES, NUM_PARAMETERS, ROUNDS = 10, 176_000, 25
@@ -28,12 +29,13 @@ def main() -> list[str]:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     vertices = torch.randn(NUM_VERTICES, NUM_PARAMETERS, generator=generator) * 0.05
-    faces = fix_faces(vertices[:-1], (tuple(range(NUM_VERTICES - 1)),))
+    batch, simplex = vertices.unsqueeze(0), (tuple(range(NUM_VERTICES)),)
+    faces = fix_faces(batch, simplex)
 
     def ours() -> float:
-        moving = move_vertex(faces, vertices[-1])
-        log_volume_gradient(moving).float()
-        return float(moving.log_volumes.logsumexp(dim=0))
+        moved = move(faces, batch[:, -1])
+        log_volume_gradient(faces, moved).float()
+        return float(moved.log_volumes)
 
     def published() -> float:
         theta = vertices[-1].clone().requires_grad_()
@@ -48,7 +50,7 @@ def main() -> list[str]:
         return log_v.item()
 
     def prepare() -> float:
-        return float(fix_faces(vertices[:-1], (tuple(range(NUM_VERTICES - 1)),)).log_volumes[0])
+        return float(fix_faces(batch, simplex).log_volumes)
 
     def whole() -> float:
         return log_volume(vertices)

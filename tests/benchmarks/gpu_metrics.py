@@ -22,10 +22,11 @@ from phasegrid.metrics.hessian.compute import compute as measure_hessian
 from phasegrid.metrics.hessian.operator import HessianOperator
 from phasegrid.metrics.network.passes import Passes
 from phasegrid.metrics.network.points import live_network
-from phasegrid.metrics.network.turns import Work, in_turn
+from phasegrid.metrics.network.turns import Work, finished, in_turn
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.complexes import Complex, grow
-from phasegrid.metrics.simplex.spro import train_last_connector
+from phasegrid.metrics.simplex.complexes import grow
+from phasegrid.metrics.simplex.training import Examples as Feed
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.metrics.slice import SliceArgs
 from phasegrid.metrics.slice.compute import compute as measure_slice
@@ -131,20 +132,19 @@ def _curves(subject: Subject, lanes: int, timed: Timed) -> float:
 
 def _simplex_update(subject: Subject, timed: Timed) -> float:
     num, rng = len(subject.models), torch.Generator().manual_seed(0)
-    complex_ = Complex(grow(stack_vertices(subject.models), range(num), 1e-2, rng), shared(num, 1))
+    vertices = grow(stack_vertices(subject.models), range(num), 1e-2, rng).unsqueeze(0)
     seconds = []
     for epochs in (subject.epochs, 3 * subject.epochs):
-        run = partial(
-            train_last_connector,
-            live_network(subject.models[0]),
-            complex_,
-            subject.data.train_inputs,
-            subject.data.train_labels,
-            1e-3,
+        work = train_last_vertices(
+            Live(live_network(subject.models[0])),
+            vertices,
+            shared(num, 1),
+            Feed(subject.data.train_inputs, subject.data.train_labels),
+            [1e-3],
             replace(SimplexArgs(), epochs=epochs, batch_size=subject.batch),
-            torch.Generator().manual_seed(0),
+            [torch.Generator().manual_seed(0)],
         )
-        seconds.append(timed(run, subject.device))
+        seconds.append(timed(partial(finished, work), subject.device))
     return _per_update(seconds, subject)
 
 

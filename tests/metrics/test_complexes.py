@@ -1,39 +1,31 @@
 """Complexes of any wiring: volumes, points, training, and what they leave for others."""
 
 import math
-from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
-from metric_oracles_curves import loss_at
 from simplex_rows import compute
 from test_simplex import QUICK, data_for, network, networks, rows_of, seeded
 from test_wiring import SEVEN_MODES
-from torch import Tensor, nn
+from torch import Tensor
 
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured, Source
 from phasegrid.metrics.network.left import networks_at
-from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex import compute as engine
 from phasegrid.metrics.simplex.complexes import Complex, grow, members_of, simplexes_in
 from phasegrid.metrics.simplex.left import LeftComplex, read_complex
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import train_last_connector
 from phasegrid.metrics.simplex.volume import (
-    fix_faces,
     kinds_of,
     log_volume,
-    log_volume_gradient,
     log_volumes_of,
-    move_vertex,
     total_log_volume,
     volume_shares,
 )
 from phasegrid.metrics.simplex.wiring import Simplexes, around, shared, simplexes_of
 from phasegrid.models.evaluation import evaluate
-from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameters_vector
 
 CPU = torch.device("cpu")
@@ -48,44 +40,6 @@ STARS: dict[str, Simplexes] = {
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def faces_of(star: Simplexes) -> Simplexes:
-    return tuple(simplex[:-1] for simplex in star)
-
-
-@pytest.mark.parametrize("name", STARS)
-def test_volumes_of_a_moving_vertex_are_those_of_the_whole_simplexes(name: str) -> None:
-    vertices = normal(7, 40)
-    moving = move_vertex(fix_faces(vertices[:-1], faces_of(STARS[name])), vertices[-1])
-    whole = log_volumes_of(Complex(vertices, STARS[name]))
-    torch.testing.assert_close(moving.log_volumes, whole, rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("name", STARS)
-def test_gradient_in_any_star_is_that_of_finite_differences(name: str) -> None:
-    vertices, star = normal(7, 8), STARS[name]
-    faces, theta = fix_faces(vertices[:-1], faces_of(star)), vertices[-1]
-    kinds = kinds_of([len(one) - 1 for one in star], CPU)
-
-    def total(point: Tensor) -> float:
-        return total_log_volume(move_vertex(faces, point).log_volumes, kinds)
-
-    step = 1e-5 * torch.eye(8, dtype=torch.float64)
-    slopes = [(total(theta + h) - total(theta - h)) / 2e-5 for h in step]
-    gradient = log_volume_gradient(move_vertex(faces, theta))
-    assert gradient.tolist() == pytest.approx(slopes, rel=1e-6, abs=1e-8)
-
-
-@pytest.mark.parametrize("height", [1e-3, 1e-7])
-def test_own_vertices_a_hair_over_the_rest_keep_their_volume(height: float) -> None:
-    # The relative error of a height of 1e-7 of the edges is about 1e-16 / 1e-7.
-    vertices = normal(7, 30)
-    vertices[1] = (vertices[2] + vertices[0]) / 2 + height * normal(30, seed=3) / math.sqrt(30)
-    star: Simplexes = ((0, 1, 2, 6), (2, 3, 4, 6))
-    moving = move_vertex(fix_faces(vertices[:-1], faces_of(star)), vertices[-1])
-    whole = log_volumes_of(Complex(vertices, star))
-    torch.testing.assert_close(moving.log_volumes, whole, rtol=0, atol=1e-14 / height)
 
 
 def test_simplexes_of_a_dimension_share_by_volume_and_dimensions_by_number() -> None:
@@ -169,49 +123,6 @@ def test_a_vertex_beside_one_other_starts_a_jitter_of_its_norm_away() -> None:
     vertices = normal(3, 50)
     new = grow(vertices, [1], 0.02, seeded())[-1]
     assert float((new - vertices[1]).norm()) == pytest.approx(0.02 * float(vertices[1].norm()))
-
-
-def log_volume_by_gram(vertices: Tensor, simplex: tuple[int, ...]) -> Tensor:
-    """log V = log det(E E^T) / 2 - log k!, differentiable."""
-    edges = vertices[list(simplex[1:])] - vertices[simplex[0]]
-    gram = torch.linalg.slogdet(edges @ edges.t()).logabsdet
-    return gram / 2 - math.lgamma(len(simplex))
-
-
-def trained_by_autograd(
-    net: nn.Module, vertices: Tensor, simplexes: Simplexes, settings: SimplexArgs, lam: float
-) -> Tensor:
-    """A last vertex trained for one epoch under autograd, with the same draws."""
-    theta = vertices[-1].clone().requires_grad_()
-    optimizer = torch.optim.SGD([theta], lr=settings.lr, momentum=settings.momentum)
-    data, rng, members = data_for(), seeded(), members_of(simplexes)
-    sizes = [len(simplex) for simplex in simplexes]
-    for chosen in torch.randperm(len(data.train_inputs), generator=rng).split(16):
-        live = torch.cat([vertices[:-1], theta[None]])
-        logs = [log_volume_by_gram(live, simplex) for simplex in simplexes]
-        log_v = torch.zeros(())
-        for size in {*sizes}:
-            own = [log for log, other in zip(logs, sizes, strict=True) if other == size]
-            log_v = log_v + len(own) / len(logs) * torch.stack(own).logsumexp(0)
-        shares = torch.stack(torch.autograd.grad(log_v, logs, retain_graph=True))
-        points = sample_coefficients(shares, members, len(vertices), settings.samples, rng) @ live
-        x, y = data.train_inputs[chosen], data.train_labels[chosen]
-        loss = torch.stack([loss_at(net, point, x, y) for point in points]).mean()
-        optimizer.zero_grad()
-        (loss - lam * log_v).backward()
-        optimizer.step()
-    return theta.detach()
-
-
-@pytest.mark.parametrize("name", STARS)
-def test_training_in_any_star_follows_equation_one_under_autograd(name: str) -> None:
-    settings = SimplexArgs(epochs=1, samples=3, lr=0.02, batch_size=16)
-    vertices, star, data = rows_of(networks(7)), STARS[name], data_for()
-    expected = trained_by_autograd(network(0), vertices, star, settings, 0.05)
-    complex_, sets = Complex(vertices, star), (data.train_inputs, data.train_labels)
-    flat = FlatNetwork.of(network(0))
-    train_last_connector(flat, complex_, *sets, 0.05, settings, seeded())
-    torch.testing.assert_close(complex_.vertices[-1], expected, rtol=1e-8, atol=1e-10)
 
 
 def measured(num: int = 3, **args: Any) -> Measured:
@@ -338,10 +249,3 @@ def test_an_edge_between_modes_has_their_distance_as_volume() -> None:
     row = compute(networks(2), data_for(), seeded(), wiring=wiring, **QUICK)
     assert row["log_volumes"][0] == pytest.approx(math.log(float((w[0] - w[1]).norm())))
     assert row["dimension"] == 1
-
-
-def test_a_regular_star_has_equal_shares() -> None:
-    vertices = torch.eye(7, 12, dtype=torch.float64)
-    star = tuple((*pair, 6) for pair in combinations(range(4), 2))
-    shares = move_vertex(fix_faces(vertices[:-1], faces_of(star)), vertices[-1]).shares
-    assert shares.tolist() == pytest.approx([1 / 6] * 6)

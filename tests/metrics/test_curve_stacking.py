@@ -18,11 +18,13 @@ from phasegrid.errors import MetricError
 from phasegrid.jobs import Part
 from phasegrid.metrics import METRICS
 from phasegrid.metrics.connectivity import ConnectivityArgs
-from phasegrid.metrics.connectivity import stacked as curve_stacking
+from phasegrid.metrics.connectivity import compute as engine
 from phasegrid.metrics.connectivity.compute import compute_many as declared
-from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
+from phasegrid.metrics.connectivity.stacked import MAX_CURVES, train_bends_together
 from phasegrid.metrics.connectivity.training import Examples, train_bends
+from phasegrid.metrics.network import stacking
 from phasegrid.metrics.network.points import Row, live_network
+from phasegrid.metrics.network.stacking import choose_stacks
 from phasegrid.metrics.network.turns import finished
 from phasegrid.models import strategies
 from phasegrid.models.build import build_model
@@ -233,6 +235,12 @@ def test_the_order_of_the_groups_is_that_of_the_rows_and_nothing_else() -> None:
     assert_close(backward[::-1], forward, 1e-9)
 
 
+def members_of_stacks(
+    models: list[nn.Module], most: int = MAX_CURVES, points: int = 1
+) -> list[list[int]]:
+    return [members for _, members in choose_stacks(models, digits(), 16, most, points)]
+
+
 def test_pairs_of_other_networks_train_beside_the_stack() -> None:
     models = [*networks("mlp"), network("cnn", 0), network("cnn", 1)]
     models[3] = build_model(
@@ -241,18 +249,28 @@ def test_pairs_of_other_networks_train_beside_the_stack() -> None:
     models[3] = models[3].double().eval()
     groups = [(0, 1), (4, 5), (3, 3), (1, 2)]
     data = digits()
-    assert [members for _, members in choose_stacks([models[g[0]] for g in groups], data, 16)] == [
-        [0, 3]
-    ]
+    assert members_of_stacks([models[g[0]] for g in groups]) == [[0, 3]]
     assert_close(together(models, groups, data, **ARGS), alone(models, groups, data, **ARGS), 1e-9)
 
 
 def test_a_large_stack_is_cut_into_equal_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     models, data = networks("mlp"), digits()
     expected = together(models, RING, data, **ARGS)
-    monkeypatch.setattr(curve_stacking, "MAX_CURVES", 3)
-    assert [members for _, members in choose_stacks(models, data, 16)] == [[0, 2], [1, 3]]
+    monkeypatch.setattr(engine, "MAX_CURVES", 3)
+    assert members_of_stacks(models, 3) == [[0, 2], [1, 3]]
     assert_close(together(models, RING, data, **ARGS), expected, 1e-9)
+
+
+def test_pieces_of_several_points_share_the_networks_of_a_stack() -> None:
+    models = networks("mlp")
+    assert members_of_stacks(models, 10, points=5) == [[0, 2], [1, 3]]
+    assert members_of_stacks(models[:1], 10, points=12) == [[0]]
+
+
+def test_a_stack_whose_outputs_are_large_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Images of 8x8 pixels; three channels of float64 in batches of 16.
+    monkeypatch.setattr(stacking, "MAX_BYTES", 2 * 16 * 3 * 64 * 8)
+    assert members_of_stacks(networks("cnn")) == [[0, 2], [1, 3]]
 
 
 def test_where_one_network_keeps_a_core_busy_there_is_no_stack(
@@ -302,7 +320,7 @@ def test_networks_are_left_as_they_were() -> None:
 def test_the_bends_are_those_that_each_curve_finds_alone() -> None:
     models, data = networks("cnn"), digits()
     settings = ConnectivityArgs(epochs=2, batch_size=16, lr=0.05, bends=2)
-    ((blueprint, members),) = choose_stacks(models, data, 16)
+    ((blueprint, members),) = choose_stacks(models, data, 16, MAX_CURVES)
     assert members == [0, 1, 2, 3]
     flats = [live_network(model) for model in models]
     # four curves from each network to itself, so that every bend moves by its own gradients only

@@ -16,13 +16,14 @@ from phasegrid import load_sweep
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import DataError, SweepError
 from phasegrid.metrics import METRICS
-from phasegrid.metrics.network.joining import NOTHING
 from phasegrid.metrics.network.points import live_network
+from phasegrid.metrics.network.stacking import live_stack
+from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.complexes import Complex
 from phasegrid.metrics.simplex.poisoned import fed, trained_by
-from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import train_last_connector
+from phasegrid.metrics.simplex.sampling import draw_points, place_points
+from phasegrid.metrics.simplex.training import Examples, Live, train_last_vertices
+from phasegrid.models.fused import read_architecture
 from phasegrid.models.weights import parameters_vector
 from phasegrid.plan.cost import guess_cost
 from phasegrid.plan.plan import make_plan
@@ -84,11 +85,13 @@ def by_hand(net: nn.Module, vertices: Tensor, data: Dataset, args: SimplexArgs) 
     for epoch in range(args.epochs):
         order = torch.randperm(NUM + NUM_ASIDE, generator=rng)
         clean, poison = order[order < NUM], order[order >= NUM]
+        choices, places = draw_points((steps, args.samples), 3, rng)
         lr = args.lr * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
         for i in range(steps):
             theta.requires_grad_()
             every = torch.cat([vertices[:-1], theta[None]])
-            a = sample_coefficients(torch.ones(1), members, 3, args.samples, rng)
+            drawn = choices[i : i + 1], places[i : i + 1]
+            (a,) = place_points(torch.ones(1, 1), members, *drawn, 3)
             batch = clean[i * (BATCH - each) :][: BATCH - each], poison[i * each :][:each]
             loss = torch.stack([loss_at(row @ every, *batch) for row in a]).mean()
             (grad,) = torch.autograd.grad(loss, theta)
@@ -96,20 +99,23 @@ def by_hand(net: nn.Module, vertices: Tensor, data: Dataset, args: SimplexArgs) 
     return theta
 
 
+@pytest.mark.parametrize("stacked", [False, True], ids=["in turn", "stacked"])
 @pytest.mark.parametrize("args", [{}, {"poison_beta": 0.7}, {"poison_scale": 0.01}])
-def test_a_connector_descends_on_the_papers_poisoned_loss(args: dict[str, Any]) -> None:
-    data, chosen, net = poisonable(), settings(**args), mlp(0)
+def test_a_connector_descends_on_the_papers_poisoned_loss(
+    args: dict[str, Any], stacked: bool
+) -> None:
+    data, chosen = poisonable(), settings(**args)
     vertices = torch.stack([parameters_vector(mlp(seed)) for seed in range(3)])
     joined, num_aside = fed(data, chosen)
     assert num_aside == NUM_ASIDE
-    sets = joined.train_inputs, joined.train_labels
-    complex_ = Complex(vertices.clone(), SIMPLEX)
-    scoring = trained_by(data.scoring, chosen)
-    flat = live_network(net)
-    train_last_connector(flat, complex_, *sets, 0.0, chosen, seeded(), NOTHING, scoring, num_aside)
-    expected = by_hand(mlp(0), vertices, data, chosen)
-    torch.testing.assert_close(complex_.vertices[-1], expected, rtol=1e-10, atol=1e-12)
-    assert torch.equal(complex_.vertices[:-1], vertices[:-1])
+    examples = Examples(joined.train_inputs, joined.train_labels, num_aside)
+    net, trained = mlp(0), vertices.unsqueeze(0).clone()
+    flat = live_stack(read_architecture(net), [net], 2) if stacked else live_network(net)
+    live = Live(flat, trained_by(data.scoring, chosen))
+    finished(train_last_vertices(live, trained, SIMPLEX, examples, [0.0], chosen, [seeded()]))
+    expected = by_hand(net, vertices, data, chosen)
+    torch.testing.assert_close(trained[0, -1], expected, rtol=1e-10, atol=1e-12)
+    assert torch.equal(trained[0, :-1], vertices[:-1])
 
 
 def test_fewer_examples_set_aside_than_the_share_are_refused() -> None:

@@ -20,13 +20,15 @@ from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.training import Examples, learning_rates, train_bends
 from phasegrid.metrics.network.turns import finished
 from phasegrid.metrics.simplex import SimplexArgs
-from phasegrid.metrics.simplex.complexes import Complex, members_of
+from phasegrid.metrics.simplex.complexes import members_of
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import data_gradient, train_last_connector
+from phasegrid.metrics.simplex.training import Examples as Feed
+from phasegrid.metrics.simplex.training import Live, train_last_vertices
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameter_slices, parameters_vector
+from phasegrid.tasks.batches import Batch
 from phasegrid.tasks.translation import OPERATIONS
 
 num_scored = OPERATIONS.num_scored
@@ -140,12 +142,13 @@ def test_final_curve_loss_is_weighted_by_tokens_over_what_the_last_epoch_saw(
 
 def test_simplex_gradient_is_that_of_autograd_on_the_mean_over_tokens() -> None:
     inputs, labels = sentence_pairs(6)
-    complex_ = Complex(vertices_of(0, 1, 2, 3), shared(2, 2))
+    vertices = vertices_of(0, 1, 2, 3)
     members = members_of(shared(2, 2))
     coefficients = sample_coefficients(torch.tensor([0.5, 0.5]), members, 4, 4, generator())
-    flat = FlatNetwork.of(translator())
-    mean, grad = data_gradient(flat, complex_, coefficients, inputs, labels, scoring=PAIRS)
-    vertices = complex_.vertices.clone().requires_grad_()
+    live = Live(FlatNetwork.of(translator()), PAIRS)
+    batch = Batch(inputs[None], labels[None])
+    (mean,), (grad,) = live.differentiate(vertices[None], coefficients[None], batch)
+    vertices.requires_grad_()
     expected = torch.stack([loss_at(a @ vertices, inputs, labels) for a in coefficients]).mean()
     (gradient,) = torch.autograd.grad(expected, vertices)
     torch.testing.assert_close(grad, gradient[-1])
@@ -156,18 +159,17 @@ def test_connector_loss_is_weighted_by_tokens() -> None:
     inputs, labels = sentence_pairs(9)
     # All vertices are one model, so every point is that model and the epoch's loss is its loss on
     # the whole set.
-    complex_ = Complex(vertices_of(0, 0, 0), shared(2, 1))
     settings = SimplexArgs(epochs=1, samples=1, batch_size=4, lr=1e-300, sampling="simplex")
-    found = train_last_connector(
-        FlatNetwork.of(translator()),
-        complex_,
-        inputs,
-        labels,
-        0.0,
+    work = train_last_vertices(
+        Live(FlatNetwork.of(translator()), PAIRS),
+        vertices_of(0, 0, 0)[None],
+        shared(2, 1),
+        Feed(inputs, labels),
+        [0.0],
         settings,
-        generator(),
-        scoring=PAIRS,
+        [generator()],
     )
+    (found,) = finished(work)
     assert found == pytest.approx(token_loss(translator(), inputs, labels).item(), rel=1e-12)
 
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from metric_oracles_curves import loss_at, total_log_volume_by_qr
+from metric_oracles_curves import loss_at
 from simplex_rows import compute
 from torch import Tensor, nn
 
@@ -18,11 +18,12 @@ from phasegrid.metrics.simplex.complexes import Complex, grow, members_of
 from phasegrid.metrics.simplex.growing import begin
 from phasegrid.metrics.simplex.measuring import FIRST, draw, evaluated, expected_columns
 from phasegrid.metrics.simplex.sampling import sample_coefficients
-from phasegrid.metrics.simplex.spro import data_gradient, train_last_connector
+from phasegrid.metrics.simplex.training import Live
 from phasegrid.metrics.simplex.wiring import shared
 from phasegrid.models.evaluation import evaluate
 from phasegrid.models.flat import FlatNetwork
 from phasegrid.models.weights import parameters_vector
+from phasegrid.tasks.batches import Batch
 
 NUM_TRAIN = 42
 
@@ -122,88 +123,15 @@ def test_new_connector_starts_a_jitter_of_the_rms_edge_off_the_mean() -> None:
 def test_data_gradient_is_that_of_autograd() -> None:
     data, net = data_for(), network(0)
     vertices = torch.cat([rows_of(networks(2)), rows_of([network(5), network(6)])])
-    complex_ = Complex(vertices, shared(2, 2))
     coefficients = drawn(torch.tensor([0.5, 0.5]), 2, 4)
     x, y = data.train_inputs, data.train_labels
-    flat = FlatNetwork.of(net)
-    mean, grad = data_gradient(flat, complex_, coefficients, x, y)
-    vertices = complex_.vertices.clone().requires_grad_()
+    live, batch = Live(FlatNetwork.of(net)), Batch(x[None], y[None])
+    (mean,), (grad,) = live.differentiate(vertices[None], coefficients[None], batch)
+    vertices.requires_grad_()
     expected = torch.stack([loss_at(net, a @ vertices, x, y) for a in coefficients]).mean()
     (gradient,) = torch.autograd.grad(expected, vertices)
     torch.testing.assert_close(grad, gradient[-1])
     torch.testing.assert_close(mean, expected.detach())
-
-
-def spro_by_autograd(
-    net: nn.Module, complex_: Complex, data: Dataset, volume_lambda: float, settings: SimplexArgs
-) -> tuple[Tensor, float]:
-    """Eq. 1 of Benton et al. 2021 under autograd and torch's own optimiser, with the same draws."""
-    theta = complex_.vertices[-1].clone().requires_grad_()
-    optimizer = torch.optim.SGD(
-        [theta], lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
-    rng, num = seeded(), len(complex_.simplexes)
-    last = 0.0
-    for _ in range(settings.epochs):
-        order = torch.randperm(NUM_TRAIN, generator=rng)
-        last = 0.0
-        for chosen in order.split(settings.batch_size):
-            vertices = torch.cat([complex_.vertices[:-1], theta[None]])
-            modes, connectors = vertices[:num], vertices[num:]
-            shares = torch.full((num,), 1 / num, dtype=torch.float64)
-            if settings.sampling == "volume":
-                logs = [total_log_volume_by_qr(w[None], connectors) for w in modes]
-                shares = torch.stack(logs).detach().exp()
-                shares /= shares.sum()
-            members = complex_.members
-            a = sample_coefficients(shares, members, len(vertices), settings.samples, rng)
-            x, y = data.train_inputs[chosen], data.train_labels[chosen]
-            loss = torch.stack([loss_at(net, point, x, y) for point in a @ vertices]).mean()
-            last += len(chosen) * loss.item() / NUM_TRAIN
-            log_volume = total_log_volume_by_qr(modes, connectors)
-            optimizer.zero_grad()
-            (loss - volume_lambda * log_volume).backward()
-            optimizer.step()
-        schedule.step()
-    return theta.detach(), last
-
-
-@pytest.mark.parametrize("num_fixed", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("volume_lambda", "sampling", "samples", "weight_decay"),
-    [(0.05, "volume", 3, 0.0), (0.05, "simplex", 2, 0.01), (0.0, "simplex", 1, 0.0)],
-)
-def test_training_follows_equation_one_under_autograd(
-    num_fixed: int, volume_lambda: float, sampling: str, samples: int, weight_decay: float
-) -> None:
-    settings = SimplexArgs(
-        epochs=3,
-        samples=samples,
-        lr=0.02,
-        batch_size=16,
-        weight_decay=weight_decay,
-        sampling=sampling,
-    )
-    data, models = data_for(), networks(2)
-    vertices, rng = rows_of(models), seeded(3)
-    for num in range(num_fixed + 1):
-        vertices = grow(vertices, range(2 + num), 0.2, rng)
-    complex_ = Complex(vertices, shared(2, num_fixed + 1))
-    expected, expected_loss = spro_by_autograd(models[0], complex_, data, volume_lambda, settings)
-    frozen = complex_.vertices[:-1].clone()
-    loss = train_last_connector(
-        FlatNetwork.of(models[0]),
-        complex_,
-        data.train_inputs,
-        data.train_labels,
-        volume_lambda,
-        settings,
-        seeded(),
-    )
-    torch.testing.assert_close(complex_.vertices[-1], expected, rtol=1e-8, atol=1e-10)
-    assert loss == pytest.approx(expected_loss, rel=1e-9)
-    assert torch.equal(complex_.vertices[:-1], frozen)
 
 
 def test_training_lowers_the_expected_loss() -> None:

@@ -2,20 +2,10 @@ import math
 
 import pytest
 import torch
-from metric_oracles_curves import (
-    cayley_menger_squared_volume,
-    exact_squared_volume,
-    total_log_volume_by_qr,
-)
+from metric_oracles_curves import cayley_menger_squared_volume, exact_squared_volume
 from torch import Tensor
 
-from phasegrid.metrics.simplex.volume import (
-    FixedFaces,
-    fix_faces,
-    log_volume,
-    log_volume_gradient,
-    move_vertex,
-)
+from phasegrid.metrics.simplex.volume import log_volume
 
 # Volumes come out of a float64 QR: measured errors are below 2e-14, 1e-11 leaves room for other
 # LAPACKs.
@@ -24,13 +14,6 @@ CLOSE = 1e-11
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def shared_faces(modes: Tensor, connectors: Tensor) -> FixedFaces:
-    """The faces (w_i, theta_0..theta_{J-1})."""
-    num, last = len(modes), len(modes) + len(connectors)
-    faces = tuple((i, *range(num, last)) for i in range(num))
-    return fix_faces(torch.cat([modes, connectors]), faces)
 
 
 def regular_log_volume(k: int, edge: float) -> float:
@@ -119,61 +102,3 @@ def test_more_edges_than_parameters_are_flat() -> None:
 
 def test_point_has_volume_one() -> None:
     assert log_volume(normal(1, 3)) == 0.0
-
-
-@pytest.mark.parametrize("num_fixed", [0, 1, 2, 5])
-def test_volumes_of_a_moving_vertex_are_those_of_the_whole_simplexes(num_fixed: int) -> None:
-    modes, fixed, theta = normal(3, 40), normal(num_fixed, 40, seed=1), normal(40, seed=2)
-    moving = move_vertex(shared_faces(modes, fixed), theta)
-    whole = [log_volume(torch.cat([w[None], fixed, theta[None]])) for w in modes]
-    assert moving.log_volumes.tolist() == pytest.approx(whole, abs=CLOSE)
-
-
-@pytest.mark.parametrize("num_fixed", [0, 1, 2, 5])
-def test_volume_gradient_is_that_of_autograd_through_qr(num_fixed: int) -> None:
-    modes, fixed = normal(3, 40), normal(num_fixed, 40, seed=1)
-    theta = normal(40, seed=2).requires_grad_()
-    total_log_volume_by_qr(modes, torch.cat([fixed, theta[None]])).backward()
-    gradient = log_volume_gradient(move_vertex(shared_faces(modes, fixed), theta.detach()))
-    torch.testing.assert_close(gradient, theta.grad, rtol=1e-9, atol=1e-12)
-
-
-def test_volume_gradient_is_that_of_finite_differences() -> None:
-    modes, fixed, theta = normal(3, 6), normal(2, 6, seed=1), normal(6, seed=2)
-    faces = shared_faces(modes, fixed)
-
-    def total(point: Tensor) -> float:
-        return float(move_vertex(faces, point).log_volumes.logsumexp(dim=0))
-
-    step = 1e-5 * torch.eye(6, dtype=torch.float64)
-    slopes = [(total(theta + h) - total(theta - h)) / 2e-5 for h in step]
-    gradient = log_volume_gradient(move_vertex(faces, theta))
-    assert gradient.tolist() == pytest.approx(slopes, rel=1e-6, abs=1e-8)
-
-
-def test_volume_gradient_stays_right_close_to_a_face() -> None:
-    # 1e-7 of the edge over the face: the square of this is lost in a Gram matrix.
-    modes, fixed = normal(1, 40), normal(2, 40, seed=1)
-    inside = (modes[0] + fixed[0] + fixed[1]) / 3
-    faces = shared_faces(modes, fixed)
-    normal_to_face = move_vertex(faces, normal(40, seed=2)).normals[0]
-    normal_to_face /= normal_to_face.norm()
-    gradient = log_volume_gradient(move_vertex(faces, inside + 1e-7 * normal_to_face))
-    torch.testing.assert_close(gradient, 1e7 * normal_to_face, rtol=1e-6, atol=1.0)
-
-
-def test_flat_simplex_takes_no_share_and_gives_no_gradient() -> None:
-    modes = normal(2, 10)
-    moving = move_vertex(shared_faces(modes, modes[:0]), modes[0])
-    assert moving.shares.tolist() == [0.0, 1.0]
-    away = modes[0] - modes[1]
-    torch.testing.assert_close(log_volume_gradient(moving), away / away.dot(away))
-
-
-@pytest.mark.parametrize("num_fixed", [0, 1, 2, 3])
-def test_complex_shrunk_to_a_point_has_equal_shares_and_no_gradient(num_fixed: int) -> None:
-    point = normal(1, 10)
-    moving = move_vertex(shared_faces(point.expand(4, 10), point.expand(num_fixed, 10)), point[0])
-    assert moving.log_volumes.tolist() == [-math.inf] * 4
-    assert moving.shares.tolist() == [0.25] * 4
-    assert log_volume_gradient(moving).tolist() == [0.0] * 10

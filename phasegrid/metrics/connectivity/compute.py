@@ -40,7 +40,7 @@ from phasegrid.metrics.connectivity.curves import (
 )
 from phasegrid.metrics.connectivity.farthest import farthest_from_ends
 from phasegrid.metrics.connectivity.left import FAR_END
-from phasegrid.metrics.connectivity.stacked import choose_stacks, train_bends_together
+from phasegrid.metrics.connectivity.stacked import MAX_CURVES, train_bends_together
 from phasegrid.metrics.connectivity.training import Examples, train_bends
 from phasegrid.metrics.measured import Measured
 from phasegrid.metrics.network.fresh import fresh_vector
@@ -56,6 +56,7 @@ from phasegrid.metrics.network.points import (
     losses_and_errors,
     make_evaluator,
 )
+from phasegrid.metrics.network.stacking import choose_stacks
 from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.models.evaluation import Evaluation, evaluate
 from phasegrid.models.flat import FlatNetwork
@@ -104,7 +105,7 @@ def compute_many(
     settings = ConnectivityArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     plain = [i for i, g in enumerate(groups) if rest_of([models[k] for k in g]).vertices is None]
     firsts = [models[groups[i][0]] for i in plain]
-    stacks = choose_stacks(firsts, data, settings.batch_size)
+    stacks = choose_stacks(firsts, data, settings.batch_size, MAX_CURVES)
     if not stacks or not settings.bends:
         return None
     found: dict[int, Measured] = {}

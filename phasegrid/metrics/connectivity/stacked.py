@@ -9,27 +9,21 @@ Letters: M curves, V vertices and n = V - 2 bends of each, P parameters, N train
 examples of a batch.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from phasegrid.datasets.augmenting import FlipCropDraws
-from phasegrid.datasets.dataset import Dataset
 from phasegrid.metrics.connectivity import ConnectivityArgs
 from phasegrid.metrics.connectivity.collecting import BendMoments
 from phasegrid.metrics.connectivity.curves import vertex_weights
 from phasegrid.metrics.connectivity.training import Examples, learning_rates
 from phasegrid.metrics.network.points import finite_or_none
+from phasegrid.metrics.network.stacking import live_stack
 from phasegrid.models.flat import FlatNetwork
-from phasegrid.models.fused import Blueprint, find_architecture
-from phasegrid.models.network_state import copy_network
-from phasegrid.models.strategies import choose_strategy
-from phasegrid.models.weights import ParameterSlice, parameter_slices
-from phasegrid.tasks import TASKS
+from phasegrid.models.fused import Blueprint
 from phasegrid.tasks.batches import Batch, cut
 from phasegrid.tasks.losses import Loss, cross_entropy
 from phasegrid.train.optimizers import sgd_step_of_points
@@ -64,36 +58,6 @@ class _Draws:
     orders: Tensor
     coefficients: Tensor
     crops: FlipCropDraws | None
-
-
-def choose_stacks(
-    modules: Sequence[nn.Module], data: Dataset, batch_size: int
-) -> list[tuple[Blueprint, list[int]]]:
-    """Say which curves train faster as one stack, and with which blueprint; each is given by one
-    network.
-
-    Networks of one stack have the same traced graph, layers and list of parameters. A curve is left
-    out if its data have batches of many shapes, if its network has no stacked form or no partner,
-    or if the network alone keeps the device busy (`choose_strategy`).
-    """
-    if not TASKS[data.task].one_shape:
-        return []
-    alike: dict[tuple[str, tuple[ParameterSlice, ...]], list[int]] = {}
-    for index, module in enumerate(modules):
-        blueprint = find_architecture(_without_dropout(module))
-        if blueprint is None:
-            continue
-        kind = (f"{blueprint.graph}\n{module}", parameter_slices(module))
-        alike.setdefault(kind, []).append(index)
-    stacks = []
-    for members in [part for whole in alike.values() for part in _parts(whole)]:
-        first, example = _without_dropout(modules[members[0]]), data.train_inputs[:1]
-        size = min(batch_size, len(data.train_inputs))
-        strategy, blueprint = choose_strategy("auto", first, example, len(members), size)
-        if strategy == "fused":
-            assert blueprint is not None
-            stacks.append((blueprint, members))
-    return stacks
 
 
 def train_bends_together(
@@ -143,35 +107,14 @@ def train_bends_together(
     return losses
 
 
-def _parts(members: list[int]) -> list[list[int]]:
-    """Cut a list into equal parts of at most `MAX_CURVES`."""
-    count = math.ceil(len(members) / MAX_CURVES)
-    return [members[i::count] for i in range(count)]
-
-
-def _without_dropout(module: nn.Module) -> nn.Module:
-    """Return a copy without dropout, which curve training never applies."""
-    module = copy_network(module)
-    for layer in module.modules():
-        if isinstance(layer, _DropoutNd):
-            layer.p = 0.0
-    return module
-
-
 def _begin(
     blueprint: Blueprint, modules: Sequence[nn.Module], vertices: Sequence[Tensor]
 ) -> _Stack:
     stacked = torch.stack(list(vertices))
     momenta = torch.zeros_like(stacked[:, 1:-1])
     points = torch.empty_like(stacked[:, 0])
-    live = _live(blueprint, modules)
+    live = live_stack(blueprint, modules)
     return _Stack(list(range(len(modules))), stacked, momenta, points, live)
-
-
-def _live(blueprint: Blueprint, modules: Sequence[nn.Module]) -> FlatNetwork:
-    """Return networks into which weights are mixed; each has its own untrained parameters."""
-    states = [module.state_dict() for module in modules]
-    return FlatNetwork(modules[0], states, "fused", blueprint, keeps_statistics=False)
 
 
 def _kept(
@@ -180,7 +123,7 @@ def _kept(
     """Return a stack of the curves to `keep`, in their present state."""
     rows = [row for row, kept in enumerate(keep) if kept]
     places = [stack.places[row] for row in rows]
-    live = _live(blueprint, [modules[place] for place in places])
+    live = live_stack(blueprint, [modules[place] for place in places])
     return _Stack(places, stack.vertices[rows], stack.momenta[rows], stack.points[rows], live)
 
 

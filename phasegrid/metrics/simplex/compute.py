@@ -21,10 +21,18 @@ from torch import nn
 from phasegrid.datasets.dataset import Dataset
 from phasegrid.errors import MetricError
 from phasegrid.metrics.measured import Measured
-from phasegrid.metrics.network.turns import finished
+from phasegrid.metrics.network.turns import Work, finished
 from phasegrid.metrics.simplex import SimplexArgs
 from phasegrid.metrics.simplex.complexes import members_of
-from phasegrid.metrics.simplex.growing import add_connectors, begin
+from phasegrid.metrics.simplex.growing import (
+    Growing,
+    Trained,
+    add_connectors,
+    begin,
+    choose_joint,
+    live_networks,
+    stacked,
+)
 from phasegrid.metrics.simplex.measuring import measure
 from phasegrid.metrics.simplex.wiring import (
     Simplexes,
@@ -48,13 +56,19 @@ def compute(
             integer tensors, if the length of ``volume_lambda`` is not the number of connectors, if
             ``wiring`` does not fit the models and connectors, or if networks draw in eval mode.
     """
+    with nothing_drawn("simplex", data.train_inputs.device):
+        return finished(by_turns(models, data, rng, **args))
+
+
+def by_turns(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Work[Measured]:
+    """Do `compute`; yield after every update and every point."""
     if len(models) < 2:
         raise MetricError(
             f"simplex joins at least 2 models, got {len(models)}; around one, use espro"
         )
-    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
-    with nothing_drawn("simplex", data.train_inputs.device):
-        return _measured(models, data, rng, settings)
+    return (yield from _alone(models, data, rng, **args))
 
 
 def compute_espro(
@@ -67,23 +81,77 @@ def compute_espro(
     Raises:
         MetricError: if there is not one model, or as `compute`.
     """
-    if len(models) != 1:
-        raise MetricError(f"espro grows a simplex from one model, got {len(models)}")
-    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
     with nothing_drawn("espro", data.train_inputs.device):
-        return _measured(models, data, rng, settings)
+        return finished(espro_by_turns(models, data, rng, **args))
+
+
+def espro_by_turns(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Work[Measured]:
+    """Do `compute_espro`; yield after every update and every point."""
+    _require_one(len(models))
+    return (yield from _alone(models, data, rng, **args))
+
+
+def espro_many(
+    models: Sequence[nn.Module],
+    groups: Sequence[tuple[int, ...]],
+    data: Dataset,
+    rngs: Sequence[torch.Generator],
+    **args: object,
+) -> list[Measured] | None:
+    """Do `compute_espro` for several models, each a group of one index into `models`, with its
+    generator; return their rows in order.
+
+    Networks of one architecture train as one stack if that is faster. A row then agrees with that
+    of `compute_espro` to rounding, which grows over many updates. The others train one after
+    another. Return None if all would: a joint computation gains nothing then. (Points are evaluated
+    one after another: their batches are large enough to keep the device busy.)
+
+    Raises:
+        MetricError: as `compute_espro`, for any of the models.
+    """
+    for group in groups:
+        _require_one(len(group))
+    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    modes = [models[group[0]] for group in groups]
+    simplexes, found = _simplexes(1, settings), dict[int, Measured]()
+    for blueprint, members in choose_joint(modes, data, settings):
+        growing = [begin([modes[i]], data, settings, rngs[i]) for i in members]
+        live = stacked(blueprint, growing, data, settings)
+        trained = finished(add_connectors(growing, simplexes, live, data, settings))
+        for i, one, how in zip(members, growing, trained, strict=True):
+            found[i] = finished(_measured(one, simplexes, how, settings))
+    if not found:
+        return None
+    return [
+        found[i] if i in found else compute_espro([mode], data, rngs[i], **args)
+        for i, mode in enumerate(modes)
+    ]
+
+
+def _require_one(num: int) -> None:
+    if num != 1:
+        raise MetricError(f"espro grows a simplex from one model, got {num}")
+
+
+def _alone(
+    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, **args: object
+) -> Work[Measured]:
+    settings = SimplexArgs(**args)  # type: ignore[arg-type]  # the sweep reader has checked them
+    simplexes, growing = _simplexes(len(models), settings), begin(models, data, settings, rng)
+    live = live_networks(growing, data, settings)
+    (trained,) = yield from add_connectors([growing], simplexes, live, data, settings)
+    return (yield from _measured(growing, simplexes, trained, settings))
 
 
 def _measured(
-    models: Sequence[nn.Module], data: Dataset, rng: torch.Generator, settings: SimplexArgs
-) -> Measured:
+    growing: Growing, simplexes: Simplexes, trained: Trained, settings: SimplexArgs
+) -> Work[Measured]:
     """Return the row of a complex with trained connectors, and these as an artifact if they are
     finite.
     """
-    simplexes = _simplexes(len(models), settings)
-    growing = begin(models, data, settings, rng)
-    trained = add_connectors(growing, simplexes, data, settings)
-    row = finished(measure(growing, simplexes, settings))
+    row = yield from measure(growing, simplexes, settings)
     row |= {"connector_losses": trained.losses, "volume_lambdas": trained.lambdas}
     connectors = growing.vertices[growing.num_modes :].clone()
     left = {"connectors": connectors, "simplexes": members_of(simplexes)}

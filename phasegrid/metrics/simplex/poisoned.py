@@ -51,7 +51,7 @@ def arranged(order: Tensor, num_aside: int) -> Tensor:
 
 
 def marks(chosen: Tensor, num: int, num_aside: int) -> dict[str, Tensor]:
-    """Mark which of the examples `chosen` (B,) of `num` are set aside, the last `num_aside`, as the
-    data of a batch (1, B); nothing without such.
+    """Mark which of the examples `chosen` (K, B) of `num` are set aside, the last `num_aside`, as
+    data of a batch; nothing without such.
     """
-    return {ASIDE: (chosen >= num - num_aside).unsqueeze(0)} if num_aside else {}
+    return {ASIDE: chosen >= num - num_aside} if num_aside else {}
