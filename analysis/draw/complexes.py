@@ -40,6 +40,8 @@ FACE = "#3b6ea5"
 EDGE = "0.25"
 FACES_ALPHA = 0.5
 """The opacity of all the faces together; each of many is more translucent than each of few."""
+CLOSE = 0.1
+"""Vertices at most so far apart, as a share of the complex, have their names in one text."""
 _HALO = [withStroke(linewidth=2.0, foreground="white")]
 
 
@@ -70,20 +72,24 @@ def complex_panels(
     shown = first.iloc[spread_out(len(first), most)].to_dict("records")
     down = math.ceil(len(shown) / ACROSS)
     across = math.ceil(len(shown) / down)
-    size = (max(4.6, PANEL[0] * across + 0.9), PANEL[1] * down * len(shades) + 0.9)
+    spots = [index * down * across for index in range(len(shades))]
+    rows_of_panels = down * len(shades)
+    if len(shown) == 1:  # the losses of one complex stand side by side
+        rows_of_panels, across, spots = 1, len(shades), list(range(len(shades)))
+    size = (max(4.6, PANEL[0] * across + 0.9), PANEL[1] * rows_of_panels + 0.9)
     figure = Figure(figsize=size, layout="constrained")
-    for index, shade in enumerate(shades):
+    for shade, start in zip(shades, spots, strict=True):
         norm = _norm(shown, shade, points)
         own = []
-        for place, row in enumerate(shown):
-            spot = (down * len(shades), across, index * down * across + place + 1)
+        for place, row in enumerate(shown, start=start + 1):
             deep: Any = {} if _is_flat(row) else {"projection": "3d", "computed_zorder": False}
-            ax = figure.add_subplot(*spot, **deep)
+            ax = figure.add_subplot(rows_of_panels, across, place, **deep)
             _draw(ax, row, shade, norm, points)
             own.append(ax)
         colours = ScalarMappable(norm, CONTOUR_COLOURS)
         figure.colorbar(colours, ax=own, label=shade.label, fraction=0.04, pad=0.06)
-    figure.legend(handles=_legend(shown, points), loc="outside lower center", ncols=5)
+    columns = 5 if across > 1 else 3
+    figure.legend(handles=_legend(shown, points), loc="outside lower center", ncols=columns)
     shares = counted(len(shown), "complex").replace("complexs", "complexes")
     counts = shares + (f" of {len(first)}" if len(shown) < len(first) else "")
     write_heading(figure, f"{title}\n{counts}" if title else counts)
@@ -136,12 +142,22 @@ def _draw(ax: Any, row: Mapping[Any, Any], shade: Shade, norm: Normalize, points
         own = [place for place, name in enumerate(names) if is_connector(name) == connector]
         look = {"marker": marker, "s": 34 if connector else 46}
         _scatter(ax, places[own], losses[own], norm, edgecolors="black", linewidths=0.9, **look)
-    for place, name in zip(places, names, strict=True):
-        text = ax.text(*place, f"  {vertex_text(name)}", fontsize=7.5, zorder=20)
-        text.set_path_effects(_HALO)
+    for place, text in _names_beside(places, names):
+        ax.text(*place, f"  {text}", fontsize=7.5, zorder=20).set_path_effects(_HALO)
     _set_axes(ax, places, listed(row, "explained_percent"))
     share = sum(listed(row, "explained_percent"))
     write_title(ax, row["head"], f"{places.shape[1]} axes hold {share:.0f} % of the spread")
+
+
+def _names_beside(places: Floats, names: Sequence[str]) -> list[tuple[Floats, str]]:
+    """Return the names of vertices with their places; those that lie together have one text."""
+    near = CLOSE * float(np.ptp(places, axis=0).max())
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    found: dict[int, list[str]] = {}
+    for vertex, name in enumerate(names):
+        first = next((other for other in found if apart[vertex, other] < near), vertex)
+        found.setdefault(first, []).append(vertex_text(name))
+    return [(places[vertex], " ".join(texts)) for vertex, texts in found.items()]
 
 
 def _draw_faces(ax: Any, row: Mapping[Any, Any], places: Floats) -> None:
@@ -181,7 +197,7 @@ def _set_axes(ax: Any, places: Floats, shares: Sequence[float]) -> None:
     for which, start, end in zip("xyz", low, high, strict=True):
         room = 0.08 * (end - start)
         getattr(ax, f"set_{which}lim")(start - room, end + room)
-    ax.set_box_aspect(np.maximum(high - low, 0.35 * (high - low).max()), zoom=1.05)
+    ax.set_box_aspect(np.maximum(high - low, 0.35 * (high - low).max()), zoom=0.95)
     elevation, azimuth = best_view(places)
     ax.view_init(elevation, azimuth)
     ax.grid(visible=False)
