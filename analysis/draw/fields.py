@@ -52,7 +52,7 @@ def field_maps(rows: pd.DataFrame, *, most: int, title: str = "") -> Figure:
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
     colours = ScalarMappable(Normalize(0, 1), COLOURS)
     label = f"probability of class {shown[0]['label']:.0f}"
-    figure.colorbar(colours, ax=axes.ravel().tolist(), label=label, fraction=0.03, pad=0.01)
+    figure.colorbar(colours, ax=list(figure.axes), label=label, fraction=0.03, pad=0.01)
     counts = counted(len(shown), "measurement")
     counts += f" of {len(first)}" if len(shown) < len(first) else ""
     write_heading(figure, f"{title}\n{counts}" if title else counts)

@@ -56,6 +56,13 @@ def test_each_network_has_a_panel_and_the_mean_the_last() -> None:
     assert "roughness 0.25, of one 1.5" in titles(found[2])
 
 
+def test_measurements_of_fewer_networks_have_fewer_panels() -> None:
+    fields = row()["sample_fields"]
+    figure = field_maps(pd.DataFrame([row(0), row(1, sample_fields=[*fields, *fields])]), most=6)
+    assert len(maps(figure)) == 3 + 5
+    assert figure.axes[-1].get_ylabel() == "probability of class 1"
+
+
 def test_the_border_is_where_the_probability_is_one_half() -> None:
     first, second, mean = maps(field_maps(pd.DataFrame([row()]), most=6))
     for ax in (first, second):
