@@ -4,7 +4,7 @@ The name of a way of measuring lists the arguments that differ from the metric's
 so the name does not depend on what else a store holds. The declared defaults have the plain name,
 ``cka``. If nothing was measured with them, the way that covers most cells of the sweep has the
 plain name: a typical one (`Metric.untypical`) if there is one, but never a way along a training,
-``cka[at=5]``. The number of trials of a cell in a
+``cka[at=5]``, or across cells. The number of trials of a cell in a
 measurement, if it is not all of them, is an argument like the others: ``log_volume[modes=2]``.
 """
 
@@ -43,7 +43,7 @@ def ways(declared: Shown | None, rows: pd.DataFrame) -> Ways:
     varying = {name for several in varied for name in several.split("+")}
     base = {name: value for name, value in base.items() if name not in varying}
     names = {text: _difference(base, json.loads(text)) for text in texts}
-    named = {"at", "id", "networks"}
+    named = {"at", "id", "networks", "over"}
     at_the_end = [text for text in texts if not named & json.loads(text).keys()]
     order = sorted(
         at_the_end,

@@ -11,6 +11,8 @@ import pytest
 import phasegrid
 from phasegrid.analysis.draw.line_panels import Layout, line_panels
 from phasegrid.analysis.report.report import Drawn
+from phasegrid.analysis.tables.quantities import BUILT_IN
+from phasegrid.analysis.tables.variants import ways
 from phasegrid.errors import SweepError
 from phasegrid.run.result import RunResult
 
@@ -384,3 +386,10 @@ def test_a_table_across_cells_has_neither_quantities_nor_axes(
             {**SWEEP, "figures": [{"table": {**NUMBERS, "cell": "across", **changes}}]}
         )
     assert said in str(found.value)
+
+
+def test_no_way_across_cells_has_the_plain_name() -> None:
+    args = ['{"over":"across","points":3}', '{"over":"across","points":5}']
+    found = ways(BUILT_IN["plane"], pd.DataFrame({"args": args, "cell": [0, 0]}))
+    assert list(found.suffixes.values()) == ["over=across, points=3", "over=across, points=5"]
+    assert found.plain == ""
