@@ -53,9 +53,12 @@ def make_packs(
             for start in range(0, len(alike), pack_size):
                 members = [(cell, trial) for trial in alike[start : start + pack_size]]
                 packs += training_packs(members, stored, cost)
-        own = {job.key: job for job in cell.metric_jobs if job.key not in seen}
-        seen.update(own)
-        measure(cell, [*own.values()], None)
+        jobs = [j for j in cell.metric_jobs if j.key not in seen]
+        before = len(seen)
+        seen.update(j.key for j in jobs)
+        if len(seen) - before < len(jobs):  # two requests of the cell ask for one of them
+            jobs = [*{j.key: j for j in jobs}.values()]
+        measure(cell, jobs, None)
     everywhere = trials_by_key(plan) if plan.across else {}
     for index, group in groupby(plan.across, key=lambda placed: placed[0]):
         jobs = [job for _, job in group if job.key not in seen]

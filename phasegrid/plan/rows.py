@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from phasegrid.declare import Metric
-from phasegrid.jobs import MetricJob, RequestFacts
+from phasegrid.jobs import MetricJob
 from phasegrid.keys import Json, as_label, canonical_json
 from phasegrid.plan.contents import Plan
 
@@ -61,29 +61,32 @@ def job_rows(plan: Plan) -> list[dict[str, Json]]:
     """
     placed = [(cell.index, job) for cell in plan.cells for job in cell.metric_jobs]
     every = [*placed, *((None, job) for _, job in plan.across)]
-    parts = {id(job.metric): job.metric for _, job in every}  # one object a request
-    texts = {place: canonical_json(part.args) for place, part in parts.items()}
-    asked = {id(job.request): _asked_text(job.request) for _, job in every}
+    alike = {(id(job.metric), id(job.request)): job for _, job in every}  # few: those of requests
+    said = {place: _said(job) for place, job in alike.items()}
     return [
         {
             "cell": cell,
-            "metric": job.metric.name,
             "key": job.key,
             "trials": list(job.trials),
             "inputs": inputs_text(job),
-            "request": job.request.name,
-            "args": texts[id(job.metric)],
-            "asked": asked[id(job.request)],
-            "varied": "+".join(job.request.varied) or None,
+            **said[id(job.metric), id(job.request)],
         }
         for cell, job in every
     ]
 
 
-def _asked_text(request: RequestFacts) -> str | None:
-    """Return what a sweep says of the inputs of measurements as JSON; None if nothing."""
-    said = {**request.asked, **({"of": request.of} if request.of else {})}
-    return canonical_json(said) if said else None
+def _said(job: MetricJob) -> dict[str, Json]:
+    """Return the columns of a planned measurement that all of its request share."""
+    request = job.request
+    of = {"of": request.of} if request.of else {}
+    asked = {**request.asked, **of}
+    return {
+        "metric": job.metric.name,
+        "request": request.name,
+        "args": canonical_json(job.metric.args),
+        "asked": canonical_json(asked) if asked else None,
+        "varied": "+".join(request.varied) or None,
+    }
 
 
 def inputs_text(job: MetricJob) -> str | None:
